@@ -1,0 +1,118 @@
+"""Files that stages leave for each other: JSON lines, and beside each file a `.meta.json` that says what made it.
+
+The header is a file of its own, so that `datasets`, pandas and `jq` read the lines as they are. It holds the command, its
+options, the seed, the fingerprints of model and inputs, and a hash over all of these: a stage whose output carries the
+hash that it is about to produce has nothing left to do.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.errors import InbolError
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling for equal values: sorted keys, no spaces; paths, enums and dataclasses as plain JSON."""
+
+    def plain(o: Any) -> Any:
+        if dataclasses.is_dataclass(o) and not isinstance(o, type):
+            return dataclasses.asdict(o)
+        return os.fspath(o)
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain, ensure_ascii=False)
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits of the SHA-256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def file_fingerprint(*paths: Path) -> str:
+    """Sixteen hex digits of the SHA-256 over the files' names and contents, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Writes a whole file or nothing: a temporary file in the same folder, synced, then renamed over `path`.
+
+    Raises:
+      InbolError: when the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InbolError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def meta_path(path: Path) -> Path:
+    return path.with_name(path.name + ".meta.json")
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The header of a stage's file; empty where there is none (a file that a user wrote)."""
+    try:
+        return json.loads(meta_path(path).read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InbolError(f"{meta_path(path)}: cannot be read ({error}); delete it and run the stage again") from error
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> int:
+    """Writes rows and header, each atomically, the header last: a file without its header is not finished.
+
+    Returns: the number of rows.
+    """
+    meta_path(path).unlink(missing_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_atomically(path, "".join(line + "\n" for line in lines))
+    write_json(meta_path(path), dict(meta) | {"rows": len(lines)})
+    return len(lines)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a file that a stage wrote.
+
+    Raises:
+      InbolError: when the file is missing, or a line is not a JSON object, with its number.
+    """
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise InbolError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise InbolError(f"{path}:{number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise InbolError(f"{path}:{number}: expected a JSON object")
+            yield row

@@ -1,0 +1,183 @@
+"""The records that travel between the stages: plain dataclasses, one JSON object a line on disk.
+
+Nothing here knows of JAX, of models or of files; `artifacts` reads and writes, the stages compute.
+"""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from inbol_jax.errors import InbolError
+
+RECORD_VERSION = 1
+
+
+class Boundary(enum.StrEnum):
+    """The three classes of Figure 3 of the paper, split by the thresholds delta_k and delta_uk."""
+
+    KNOWN = "known"
+    MIXED = "mixed"
+    UNKNOWN = "unknown"
+
+
+class PairKind(enum.IntEnum):
+    """What a preference pair teaches. The integers are stable: they are the `kind` argument of `losses.ca_dpo_loss`."""
+
+    CORRECT_OVER_REFUSAL = 0
+    CORRECT_OVER_INCORRECT = 1
+    REFUSAL_OVER_INCORRECT = 2
+    REFUSAL_OVER_ANSWER = 3  # Type 3: whatever was answered, the image does not hold it
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VQAExample:
+    """One question about one image.
+
+    Attributes:
+      id: unique within its dataset.
+      image: path of the image, relative to the dataset's image folder.
+      question: as the user asks it.
+      answers: gold answers with multiplicity (VQAv2 has ten); empty where nothing can be answered.
+      answerable: True, False (Type 3: beyond the extrinsic boundary), or None where the dataset does not say.
+      extra: every other column of the source, kept and passed on.
+    """
+
+    id: str
+    image: str
+    question: str
+    answers: tuple[str, ...] = ()
+    answerable: bool | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        row["answers"] = list(self.answers)
+        return row | dict(self.extra)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Response:
+    """One distinct response to a question.
+
+    Attributes:
+      text: what was said.
+      count: how many of the samples said it; 0 for a response that was not sampled (a gold answer, a refusal template).
+      logprob: its summed token log-probability under the model that sampled it, in nats; None where not sampled.
+    """
+
+    text: str
+    count: int = 0
+    logprob: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BoundaryRecord:
+    """The standard structure of Figure 2: one a question, with correct, incorrect and refusal responses.
+
+    Attributes:
+      id, image, question, answers: of the question.
+      type: 1 (inside both boundaries), 2 (beyond the intrinsic one), 3 (beyond the extrinsic one); None for Mixed.
+      boundary: Known, Mixed or Unknown. Type 3 is Unknown by construction.
+      confidence: share of correct samples, c(x) = n_correct / n_samples; 0 for Type 3 by construction.
+      n_correct, n_samples: the counts behind it.
+      wilson_low, wilson_high: 95% Wilson interval of the confidence.
+      correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
+      source: what the question came from (`dataset`, or the generator of a Type 3 question).
+      version: of this layout.
+    """
+
+    id: str
+    image: str
+    question: str
+    answers: tuple[str, ...]
+    type: int | None
+    boundary: Boundary
+    confidence: float
+    n_correct: int
+    n_samples: int
+    wilson_low: float
+    wilson_high: float
+    correct: tuple[Response, ...]
+    incorrect: tuple[Response, ...]
+    refusal: tuple[Response, ...]
+    source: str = "dataset"
+    version: int = RECORD_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "BoundaryRecord":
+        """Validates a row read from disk.
+
+        Raises:
+          InbolError: naming the record and the field, where the row is not a record of this version.
+        """
+        name = row.get("id", "(no id)")
+        if row.get("version") != RECORD_VERSION:
+            raise InbolError(f"record {name}: version {row.get('version')!r}, this program reads {RECORD_VERSION}; run `inbol build` again")
+        expected = {f.name for f in dataclasses.fields(cls)}
+        if expected != set(row):
+            raise InbolError(f"record {name}: fields differ: {sorted(expected ^ set(row))}; run `inbol build` again")
+        values = dict(row)
+        try:
+            values["boundary"] = Boundary(row["boundary"])
+            values["answers"] = tuple(row["answers"])
+            for outcome in ("correct", "incorrect", "refusal"):
+                values[outcome] = tuple(Response(**r) for r in row[outcome])
+        except (TypeError, ValueError) as error:
+            raise InbolError(f"record {name}: {error}") from error
+        if row["type"] not in (1, 2, 3, None) or not 0 <= row["n_correct"] <= row["n_samples"]:
+            raise InbolError(f"record {name}: type {row['type']!r} with {row['n_correct']} of {row['n_samples']} correct is not possible")
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Instruction:
+    """One IDK instruction: a question with the response that the model is taught by IDK-IT."""
+
+    id: str
+    image: str
+    question: str
+    response: str
+    boundary: Boundary
+    type: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preference:
+    """One preference pair for CA-DPO. `confidence` and `kind` set the pair's weight."""
+
+    id: str
+    image: str
+    question: str
+    chosen: str
+    rejected: str
+    kind: PairKind
+    confidence: float
+    type: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"kind": self.kind.name.lower()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Preference":
+        return cls(**(dict(row) | {"kind": PairKind[row["kind"].upper()]}))
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a binomial proportion, 95% by default.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
