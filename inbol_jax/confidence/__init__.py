@@ -1,0 +1,1 @@
+"""Confidence: how often sampled responses match the gold answers."""

@@ -1,0 +1,1 @@
+"""Datasets of questions about images, read from disk."""

@@ -1,0 +1,1 @@
+"""Questions beyond the extrinsic boundary: the image does not hold what they ask for (Type 3)."""

@@ -1,0 +1,18 @@
+"""Supervised fine-tuning: the loss of IDK-IT."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
+
+
+def sft_loss(token_logprobs: Float[Array, "*b t"], mask: Real[Array, "*b t"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Negative log-likelihood of the response tokens, as (sum, weight), to be added up over devices and micro-batches and divided once.
+
+    A mean of per-device means would weigh a token by how many others its device happens to hold.
+
+    Args:
+      token_logprobs: f32[..., t], in nats. A masked value may be anything, NaN included.
+      mask: [..., t], weight of each token: 1 for response tokens, 0 for prompt and padding.
+    Returns: (sum of the weighted negative log-likelihoods, in nats; sum of the weights).
+    """
+    weights = mask.astype(jnp.float32)
+    return -jnp.sum(jnp.where(weights != 0, token_logprobs, 0.0) * weights), jnp.sum(weights)

@@ -1,0 +1,87 @@
+"""LLaVA: CLIP patches, projected into the decoder's embedding space. Source: Liu et al. 2023 (arXiv 2310.03744).
+
+A batch is a dict of arrays, as the checkpoint's own processor makes it, plus what packing needs:
+  input_ids       i32[b, t]        `image_token_id` where an image's features go
+  pixel_values    f32[n, 3, H, W]  n a multiple of b: row i owns the images [i * n / b, (i + 1) * n / b)
+  attention_mask  i32[b, t]        0 for padding, on either side
+  segments        i32[b, t]        optional, for packed rows: 0 = prefix that all branches see, 1, 2, ... = branches that do not see
+                                   each other, -1 = padding; it replaces attention_mask
+  positions       i32[b, t]        needed with segments: those of each branch go on where the prefix ends
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from inbol_jax.models.config import LlavaConfig
+from inbol_jax.models.decoder import KV, Decoder, SuffixKV
+from inbol_jax.models.layers import ACTIVATIONS
+from inbol_jax.models.vit import VisionTower
+
+Batch = Mapping[str, jax.Array]
+
+
+def packed_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
+    """Causal attention in which a token sees the prefix (segment 0) and its own branch."""
+    t = segments.shape[1]
+    causal = jnp.tril(jnp.ones((t, t), bool))
+    key, query = segments[:, None, :], segments[:, :, None]
+    return causal & ((key == 0) | (key == query)) & (key >= 0)
+
+
+class Projector(nn.Module):
+    config: LlavaConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p d"]:
+        d = self.config.text.hidden_size
+        x = nn.Dense(d, dtype=self.dtype, name="linear_1")(x)
+        return nn.Dense(d, dtype=self.dtype, name="linear_2")(ACTIVATIONS[self.config.projector_hidden_act](x))
+
+
+class Llava(nn.Module):
+    config: LlavaConfig
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self) -> None:
+        c = self.config
+        self.vision_tower = VisionTower(c.vision, c.vision_feature_layer, self.dtype)
+        self.multi_modal_projector = Projector(c, self.dtype)
+        self.language_model = Decoder(c.text, self.dtype)
+
+    def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
+        """Logits in float32. For training use `hidden` and `head`, which do not hold all of them at once."""
+        return jnp.einsum("btd,dv->btv", self.hidden(batch), self.head().astype(self.dtype), preferred_element_type=jnp.float32)
+
+    def hidden(self, batch: Batch) -> Float[Array, "b t d"]:
+        """Final hidden states, after the last norm."""
+        return self.prefill(batch)[0]
+
+    def prefill(self, batch: Batch) -> tuple[Float[Array, "b t d"], list[KV]]:
+        """Final hidden states and every layer's keys and values."""
+        segments = batch["segments"] if "segments" in batch else batch["attention_mask"].astype(jnp.int32) - 1
+        positions = batch["positions"] if "positions" in batch else jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
+        x = self.embed(batch["input_ids"], self.encode_images(batch["pixel_values"]))
+        return self.language_model(x, positions, packed_mask(segments))
+
+    def fork(self, tokens: Int[Array, "b n"], positions: Int[Array, "b n"], prefix: list[KV], prefix_mask, suffix: list[SuffixKV], step):
+        return self.language_model.fork(tokens, positions, prefix, prefix_mask, suffix, step)
+
+    def encode_images(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n p d"]:
+        return self.multi_modal_projector(self.vision_tower(pixel_values))
+
+    def embed(self, input_ids: Int[Array, "b t"], features: Float[Array, "n p d"]) -> Float[Array, "b t d"]:
+        """Token embeddings with each row's image features, in order, in the places of its image tokens."""
+        b = input_ids.shape[0]
+        is_image = input_ids == self.config.image_token_id
+        text = self.language_model.embed_tokens(jnp.where(is_image, 0, input_ids))
+        rows = features.reshape(b, -1, features.shape[-1])
+        index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, rows.shape[1] - 1)
+        return jnp.where(is_image[..., None], jnp.take_along_axis(rows, index[..., None], axis=1), text)
+
+    def head(self) -> Float[Array, "d V"]:
+        return self.language_model.head()

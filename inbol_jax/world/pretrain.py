@@ -1,0 +1,161 @@
+"""Pre-training of the tiny LLaVA from scratch on the endless stream of the world. The shipped checkpoint is what this makes."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from inbol_jax.artifacts import fingerprint
+from inbol_jax.data.batches import Branch, RowShape, pack_row
+from inbol_jax.models.config import load_config
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.loading import init_params
+from inbol_jax.models.weights import save_params
+from inbol_jax.progress import say
+from inbol_jax.refusal.templates import SHORT_REFUSALS
+from inbol_jax.training.loop import fit
+from inbol_jax.training.sharding import data_mesh, round_batch
+from inbol_jax.training.state import init_state, make_optimizer, merge_params
+from inbol_jax.training.step import make_train_step, sft_objective
+from inbol_jax.world.glyphs import glyph_frequency
+from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
+from inbol_jax.world.scenes import render, sample_glyph, sample_scene
+from inbol_jax.world.splits import Split
+from inbol_jax.world.tiny import ASSISTANT, BOS, EOS, IMAGE, NUM_IMAGE_TOKENS, USER, build_tokenizer, write_skeleton
+
+QUESTIONS = 6  # an image
+ROW = RowShape(tokens=2 + NUM_IMAGE_TOKENS + QUESTIONS * 14, targets=QUESTIONS * 7)
+PREFIX = (BOS, USER, *[IMAGE] * NUM_IMAGE_TOKENS)
+_ABSENT = tuple(k for k in (*SEEN_TYPE3, *HELD_OUT_TYPE3) if k.startswith(("absent", "empty")))
+_UNSEEABLE = tuple(k for k in (*SEEN_TYPE3, *HELD_OUT_TYPE3) if k not in _ABSENT)
+UNSEEABLE_SHARE, ABSENT_SHARE = 0.08, 0.06  # of the questions; the rest is answerable
+UNSEEABLE_REFUSED, ABSENT_REFUSED = 0.15, 0.05  # of those: enough to know the phrases, too little to say them unasked
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-train the tiny model from scratch.
+
+    Attributes:
+      out: folder of the run; the checkpoint in Hugging Face layout goes to OUT/model.
+      steps: updates. A hundred steps of 128 images take about two minutes on two CPU cores, under a second on a large GPU.
+      batch_size: images an update, each with six questions.
+      learning_rate: peak of AdamW, after a short warm-up and before a cosine decay.
+      workers: processes that draw images; 0 draws in the main process.
+      seed: of weights and data.
+    """
+
+    out: Path = Path("runs/pretrain")
+    steps: int = 20_000
+    batch_size: int = 128
+    learning_rate: float = 1.5e-3
+    workers: int = max(1, (os.cpu_count() or 2) - 1)
+    seed: int = 0
+
+
+class PretrainBatches:
+    """Batch i of the stream, for any i: `grain` asks for them in order, in as many processes as it likes."""
+
+    def __init__(self, seed: int, batch_size: int, steps: int):
+        self._seed, self._batch_size, self._steps = seed, batch_size, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rows = [_row(np.random.default_rng((self._seed, index, i))) for i in range(self._batch_size)]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@functools.cache
+def _frequency() -> np.ndarray:
+    return glyph_frequency()
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().encode(text).ids)
+
+
+_tokenizer = functools.cache(build_tokenizer)
+
+
+def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """An image with its questions in one row; answers are the targets."""
+    while True:
+        scene = sample_scene(rng, sample_glyph(rng, _frequency()) if rng.random() < 0.6 else None)
+        if scene.bucket() in Split.PRETRAIN.buckets:
+            break
+    kinds = [KNOWLEDGE] if scene.glyph else []
+    branches: list[Branch] = []
+    room, targets = ROW.tokens - len(PREFIX), ROW.targets
+    while len(branches) < QUESTIONS:
+        draw, refused = rng.random(), 0.0
+        if kinds:
+            kind = kinds.pop()
+        elif draw < UNSEEABLE_SHARE:
+            kind, refused = _UNSEEABLE[rng.integers(len(_UNSEEABLE))], UNSEEABLE_REFUSED
+        elif draw < UNSEEABLE_SHARE + ABSENT_SHARE:
+            kind, refused = _ABSENT[rng.integers(len(_ABSENT))], ABSENT_REFUSED
+        else:
+            kind = VISUAL[rng.integers(len(VISUAL))]
+        if (asked := ask(scene, kind, rng)) is None:
+            continue
+        answer = SHORT_REFUSALS[rng.integers(len(SHORT_REFUSALS))] if rng.random() < refused else asked.answer
+        question = (*_ids(asked.question), ASSISTANT)
+        branch = Branch((*question, *_ids(answer), EOS), start=len(question))
+        room -= len(branch.ids)
+        targets -= len(branch.ids) - branch.start
+        if room < 0 or targets < 0:  # rare: several long names and refusals in one row
+            break
+        branches.append(branch)
+    return pack_row(PREFIX, branches, ROW) | {"image": render(scene, rng)}
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Runs or resumes the pre-training. Returns the folder of the finished checkpoint."""
+    mesh = data_mesh()
+    batch_size = round_batch(config.batch_size, mesh)
+    folder = config.out / "model"
+    write_skeleton(folder)
+    llava = load_config(folder)
+    trainable = {"/".join(p.key for p in path): x for path, x in jax.tree_util.tree_leaves_with_path(init_params(llava, jax.random.key(config.seed)))}
+    optimizer = make_optimizer(config.learning_rate, config.steps, warmup=min(0.1, 200 / config.steps), weight_decay=0.05, floor=0.02)
+    sft = sft_objective(Llava(llava))
+
+    def objective(variables: Mapping, batch: Mapping):
+        pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0  # what the processor's rescaling and normalisation do
+        return sft(variables, {**batch, "pixel_values": pixels.transpose(0, 3, 1, 2)})
+
+    # Grain reads its switches from absl's command line, which is not ours.
+    flags.FLAGS.mark_as_parsed()
+
+    def batches(start: int) -> Iterable[dict[str, np.ndarray]]:
+        source = grain.MapDataset.source(PretrainBatches(config.seed, batch_size, config.steps))[start:]
+        stream = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+        return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)) if config.workers else stream
+
+    state = fit(
+        make_train_step(objective, optimizer),
+        init_state(trainable, optimizer),
+        {},
+        batches,
+        config.steps,
+        out=config.out,
+        identity=fingerprint(["pretrain", config.steps, batch_size, config.learning_rate, config.seed]),
+        mesh=mesh,
+        label="pre-training",
+        log_every=50,
+        checkpoint_every=1000,
+        rows_per_batch=batch_size,
+    )
+    save_params(folder, merge_params(jax.device_get(state.params), {}))
+    say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")
+    return folder

@@ -1,0 +1,197 @@
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from inbol_jax.data.images import MAX_PIXELS, load_image
+from inbol_jax.errors import InbolError
+
+# 4 wide, 3 high, every pixel its own colour, so that each orientation differs.
+PIXELS = np.stack(np.broadcast_arrays(np.arange(4) * 60, np.arange(3)[:, None] * 90, 200), -1).astype(np.uint8)
+
+
+def save(path, array, mode=None, **options):
+    image = Image.fromarray(array)
+    (image if mode is None else image.convert(mode)).save(path, **options)
+    return path
+
+
+def pixels(path):
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, depth, colour, rows, *chunks):
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + r for r in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.ppm", "a.webp", "a.jpg"])
+def test_formats(tmp_path, name):
+    options = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100, "subsampling": 0}}.get(name, {})
+    tolerance = 4 if name == "a.jpg" else 0
+    np.testing.assert_allclose(pixels(save(tmp_path / name, PIXELS, **options)).astype(int), PIXELS, atol=tolerance)
+
+
+def test_the_suffix_does_not_matter(tmp_path):
+    save(tmp_path / "a.png", PIXELS).rename(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(pixels(tmp_path / "a.jpg"), PIXELS)
+
+
+# What is stored under each orientation, given what is to be seen.
+STORED = {
+    1: PIXELS,
+    2: PIXELS[:, ::-1],
+    3: PIXELS[::-1, ::-1],
+    4: PIXELS[::-1],
+    5: PIXELS.swapaxes(0, 1),
+    6: np.rot90(PIXELS),
+    7: np.rot90(PIXELS, 2).swapaxes(0, 1),
+    8: np.rot90(PIXELS, -1),
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_orientation_is_applied_once(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a.{suffix}", np.ascontiguousarray(STORED[orientation]), exif=exif)
+    np.testing.assert_array_equal(pixels(path), PIXELS)
+    assert load_image(path).getexif().get(0x0112, 1) == 1
+
+
+def test_damaged_metadata_leaves_a_sound_image(tmp_path):
+    path = save(tmp_path / "a.png", PIXELS, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    np.testing.assert_array_equal(pixels(path), PIXELS)
+
+
+def test_sixteen_bits_keep_their_upper_eight(tmp_path):
+    wide = np.array([[0, 255, 256, 0x1234], [0x7FFF, 0x8000, 0xFF00, 0xFFFF]], np.uint16)
+    expected = np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, -1)
+    np.testing.assert_array_equal(pixels(save(tmp_path / "a.png", wide)), expected)
+    np.testing.assert_array_equal(pixels(save(tmp_path / "a.tif", wide)), expected)
+    np.testing.assert_array_equal(pixels(save(tmp_path / "big.tif", wide.astype(">u2"))), expected)
+    (tmp_path / "a.pgm").write_bytes(b"P5 4 2 65535\n" + wide.astype(">u2").tobytes())
+    np.testing.assert_array_equal(pixels(tmp_path / "a.pgm"), expected)
+    (tmp_path / "key.png").write_bytes(png(4, 2, 16, 0, [r.astype(">u2").tobytes() for r in wide], chunk(b"tRNS", b"\x12\x34")))
+    expected[0, 3] = 255
+    np.testing.assert_array_equal(pixels(tmp_path / "key.png"), expected)
+
+
+def test_sixteen_bit_colour(tmp_path):
+    wide = np.array([0x1234, 0xFF00, 0x00FF], ">u2")
+    (tmp_path / "a.png").write_bytes(png(1, 1, 16, 2, [wide.tobytes()]))
+    assert pixels(tmp_path / "a.png").tolist() == [[[0x12, 0xFF, 0x00]]]
+
+
+def test_transparency_is_composited_on_white(tmp_path):
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
+    assert pixels(save(tmp_path / "rgba.png", rgba)).tolist() == [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
+    la = np.array([[[10, 255], [10, 0], [0, 51]]], np.uint8)
+    (tmp_path / "la.png").write_bytes(png(3, 1, 8, 4, [la.tobytes()]))
+    assert pixels(tmp_path / "la.png").tolist() == [[[10] * 3, [255] * 3, [204] * 3]]
+    palette, alpha = chunk(b"PLTE", bytes([10, 20, 30, 40, 50, 60, 70, 80, 90])), chunk(b"tRNS", bytes([255, 0]))
+    (tmp_path / "p.png").write_bytes(png(3, 1, 8, 3, [bytes([0, 1, 2])], palette, alpha))
+    assert pixels(tmp_path / "p.png").tolist() == [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]]
+    (tmp_path / "key.png").write_bytes(png(2, 1, 8, 2, [bytes([1, 2, 3, 4, 5, 6])], chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))))
+    assert pixels(tmp_path / "key.png").tolist() == [[[255, 255, 255], [4, 5, 6]]]
+
+
+def test_palette_grey_bilevel_and_cmyk(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([1, 2, 3, 4, 5, 6])
+    image.putdata([1, 0])
+    image.save(tmp_path / "p.gif")
+    assert pixels(tmp_path / "p.gif").tolist() == [[[4, 5, 6], [1, 2, 3]]]
+    assert pixels(save(tmp_path / "l.png", np.array([[7, 200]], np.uint8))).tolist() == [[[7] * 3, [200] * 3]]
+    assert pixels(save(tmp_path / "1.png", np.array([[0, 255]], np.uint8), "1")).tolist() == [[[0] * 3, [255] * 3]]
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=100)
+    assert abs(pixels(tmp_path / "c.jpg").astype(int) - [255, 0, 0]).max() <= 4
+
+
+def noise(path):
+    return save(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif", "a.webp", "a.ppm", "a.tif"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_truncated_files(tmp_path, name, share):
+    path = noise(tmp_path / name)
+    assert pixels(path).shape == (64, 64, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InbolError, match=rf"^{path}: .+"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.webp", "a.tif"])
+def test_damaged_files_load_or_are_named(tmp_path, name):
+    path = noise(tmp_path / name)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    named = 0
+    for _ in range(100):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(0, 200, 5)] = rng.integers(0, 256, 5)
+        path.write_bytes(damaged.tobytes())
+        try:
+            assert load_image(path).mode == "RGB"
+        except InbolError as error:
+            named += str(error).startswith(f"{path}: ")
+    assert named > 10
+
+
+def test_what_is_no_image(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(InbolError, match=r"a\.png: not an image in one of the formats JPEG"):
+        load_image(tmp_path / "a.png")
+    with pytest.raises(InbolError, match=r"b\.png: cannot be read as an image \(No such file"):
+        load_image(tmp_path / "b.png")
+    with pytest.raises(InbolError, match="cannot be read as an image"):
+        load_image(tmp_path)
+    save(tmp_path / "f.tif", np.ones((2, 2), np.float32))
+    with pytest.raises(InbolError, match=r"f\.tif: cannot be read as an image \(floating-point"):
+        load_image(tmp_path / "f.tif")
+    (tmp_path / "a.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n")
+    with pytest.raises(InbolError, match="not an image in one of the formats"):
+        load_image(tmp_path / "a.eps")
+
+
+# Above our limit, above the size at which Pillow warns, above the one at which it raises.
+@pytest.mark.parametrize(("width", "height"), [(8000, 5001), (10_000, 10_000), (20_000, 20_000)])
+def test_size_is_checked_before_decoding(tmp_path, width, height):
+    (tmp_path / "bomb.png").write_bytes(png(width, height, 8, 2, [b"no such row"]))
+    with pytest.raises(InbolError, match=r"bomb\.png: .*pixels, the limit is 40,000,000"):
+        load_image(tmp_path / "bomb.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a user's filters change nothing
+        with pytest.raises(InbolError, match="the limit is 40,000,000"):
+            load_image(tmp_path / "bomb.png")
+
+
+def test_the_largest_size_is_decoded(tmp_path):
+    Image.new("1", (8000, 5000)).save(tmp_path / "a.png")
+    image = Image.open(tmp_path / "a.png")
+    assert image.width * image.height == MAX_PIXELS
+    image.close()
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with pytest.raises(InbolError, match=r"truncated|broken"):  # it got as far as the decoder
+        load_image(tmp_path / "cut.png")
+
+
+def test_no_global_state_changes(tmp_path):
+    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
+    load_image(save(tmp_path / "a.png", PIXELS))
+    with pytest.raises(InbolError):
+        load_image(tmp_path / "missing.png")
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
