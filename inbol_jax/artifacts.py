@@ -44,9 +44,11 @@ def file_fingerprint(*paths: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
+def write_atomically(path: Path, data: str | bytes, *, sync: bool = True) -> None:
     """Writes a whole file or nothing: a temporary file in the same folder, synced, then renamed over `path`.
 
+    Args:
+      sync: False for files of many whose list is written, synced, after them.
     Raises:
       InbolError: when the folder cannot be made or written.
     """
@@ -59,7 +61,8 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -13,7 +13,7 @@ from inbol_jax.errors import InbolError
 CORRECT_AT = 0.5  # a sample counts as correct from this score on
 MIN_ANNOTATORS = 4  # fewest gold answers with which leave-one-out can reach 1
 
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS)} | {"none": "0"}
 _ARTICLES = frozenset(("a", "an", "the"))

@@ -57,7 +57,9 @@ class TextEncoder:
         """
         ids, prompt = self._ids(self._render(question, response)), self.prompt(question)
         if tuple(ids[: len(prompt)]) != prompt or len(ids) == len(prompt):
-            raise InbolError(f"the chat template or tokenizer changes the prompt of {question[:60]!r} when the response {response[:60]!r} follows")
+            raise InbolError(
+                f"the chat template or tokenizer changes the prompt of {question[:60]!r} when the response {response[:60]!r} follows"
+            )
         response_ids = ids[len(prompt) :]
         if self._eos_token_id in response_ids:  # what a template writes after it (a newline, say) is not generated
             response_ids = response_ids[: response_ids.index(self._eos_token_id)]

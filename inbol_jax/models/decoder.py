@@ -51,7 +51,9 @@ class MLP(nn.Module):
         c = self.config
         gate = nn.Dense(c.intermediate_size, use_bias=False, dtype=self.dtype, name="gate_proj")(x)
         up = nn.Dense(c.intermediate_size, use_bias=False, dtype=self.dtype, name="up_proj")(x)
-        return nn.Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=_SMALL, name="down_proj")(ACTIVATIONS["silu"](gate) * up)
+        return nn.Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=_SMALL, name="down_proj")(
+            ACTIVATIONS["silu"](gate) * up
+        )
 
 
 class DecoderLayer(nn.Module):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
 from jaxtyping import Array, Bool, Float, Int
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

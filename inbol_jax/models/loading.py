@@ -66,7 +66,11 @@ def init_params(config: LlavaConfig, key: jax.Array) -> Mapping[str, Any]:
     c = config.vision
     ids = np.full((1, config.num_image_tokens + 1), config.image_token_id, np.int32)
     ids[:, -1] = 0
-    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "pixel_values": np.zeros((1, 3, c.image_size, c.image_size), np.float32)}
+    batch = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "pixel_values": np.zeros((1, 3, c.image_size, c.image_size), np.float32),
+    }
     return Llava(config).init(key, batch)["params"]
 
 

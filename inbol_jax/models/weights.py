@@ -105,7 +105,10 @@ def load_params(folder: Path, shapes: Mapping) -> dict:
                     raise InbolError(f"{file}: {key} and {stored[name]} are the same parameter")
                 if not IGNORED.search(name):
                     stored[name] = key
-            missing, unknown = {key for key, _, _ in wanted.values()} - stored.keys(), stored.keys() - {key for key, _, _ in wanted.values()}
+            missing, unknown = (
+                {key for key, _, _ in wanted.values()} - stored.keys(),
+                stored.keys() - {key for key, _, _ in wanted.values()},
+            )
             if missing or unknown:
                 raise InbolError(f"{file}: {len(missing)} keys missing {sorted(missing)[:3]}, {len(unknown)} unknown {sorted(unknown)[:3]}")
             for path, (key, transform, shape) in wanted.items():

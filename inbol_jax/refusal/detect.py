@@ -12,7 +12,7 @@ import re
 
 # "don't", "dont" and "do not" are one; "cannot" and "can not" too.
 _AUXILIARIES = ("do", "does", "did", "is", "are", "was", "were", "has", "have", "had", "ca", "wo", "could", "would", "should")
-_NEGATED = {f"{aux}n{mark}t": f"{ {'ca': 'can', 'wo': 'will'}.get(aux, aux)} not" for aux in _AUXILIARIES for mark in ("'", "")}
+_NEGATED = {f"{aux}n{mark}t": f"{ {'ca': 'can', 'wo': 'will'}.get(aux, aux) } not" for aux in _AUXILIARIES for mark in ("'", "")}
 _SHORT_FORMS = _NEGATED | {
     "cannot": "can not", "i'm": "i am", "im": "i am", "i've": "i have", "ive": "i have", "i'd": "i would", "i'll": "i will",
     "it's": "it is", "its": "it is", "that's": "that is", "thats": "that is", "there's": "there is", "theres": "there is",

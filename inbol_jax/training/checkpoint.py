@@ -46,7 +46,9 @@ class Checkpoints:
             raise
         except Exception as error:  # orbax raises what its storage does: any of them means that the file is not usable
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InbolError(f"checkpoint {self._folder / str(step)} cannot be read ({first[:120]}); delete that folder to go on from an earlier one") from error
+            raise InbolError(
+                f"checkpoint {self._folder / str(step)} cannot be read ({first[:120]}); delete that folder to go on from an earlier one"
+            ) from error
 
     def save(self, state: TrainState) -> None:
         arguments: dict[str, Any] = {"state": ocp.args.StandardSave(state), "identity": ocp.args.JsonSave({"identity": self._identity})}

@@ -16,7 +16,9 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight): divid
 Objective = Callable[[Mapping[str, Any], Batch], tuple[jax.Array, Metrics]]
 
 
-def make_train_step(objective: Objective, optimizer: optax.GradientTransformation) -> Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]:
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]:
     """A pure function (state, frozen, batch) -> (state, metrics) around `objective(variables, batch) -> (loss, metrics)`."""
 
     def step(state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:

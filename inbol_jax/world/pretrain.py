@@ -22,7 +22,7 @@ from inbol_jax.progress import say
 from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.training.loop import fit
 from inbol_jax.training.sharding import data_mesh, round_batch
-from inbol_jax.training.state import init_state, make_optimizer, merge_params
+from inbol_jax.training.state import init_state, make_optimizer, merge_params, split_params
 from inbol_jax.training.step import make_train_step, sft_objective
 from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
@@ -126,7 +126,7 @@ def pretrain(config: PretrainConfig) -> Path:
     folder = config.out / "model"
     write_skeleton(folder)
     llava = load_config(folder)
-    trainable = {"/".join(p.key for p in path): x for path, x in jax.tree_util.tree_leaves_with_path(init_params(llava, jax.random.key(config.seed)))}
+    trainable = split_params(init_params(llava, jax.random.key(config.seed)), ())[0]
     optimizer = make_optimizer(config.learning_rate, config.steps, warmup=min(0.1, 200 / config.steps), weight_decay=0.05, floor=0.02)
     sft = sft_objective(Llava(llava))
 

@@ -1,0 +1,76 @@
+"""From counts of correct samples to Known, Mixed and Unknown, and to the standard record of Figure 2."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from inbol_jax.errors import InbolError
+from inbol_jax.records import Boundary, BoundaryRecord, Response, wilson_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """Where the classes part (Figure 3). The values are our decision: the paper's captions name the symbols alone.
+
+    Attributes:
+      delta_k: Known from this confidence on.
+      delta_uk: Unknown up to this confidence.
+    """
+
+    delta_k: float = 0.7
+    delta_uk: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delta_uk < self.delta_k <= 1:
+            raise InbolError(f"thresholds need 0 <= delta-uk < delta-k <= 1, not {self.delta_uk} and {self.delta_k}")
+
+
+def classify(n_correct: int, n_samples: int, thresholds: Thresholds) -> Boundary:
+    """The class of an answerable question. Counts are compared, not quotients: 7 of 10 is Known at 0.7 whatever 0.7 is in binary."""
+    slack = 1e-9 * n_samples
+    if n_correct >= thresholds.delta_k * n_samples - slack:
+        return Boundary.KNOWN
+    if n_correct <= thresholds.delta_uk * n_samples + slack:
+        return Boundary.UNKNOWN
+    return Boundary.MIXED
+
+
+def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecord:
+    """The standard record of a line of the confidence store.
+
+    Of `correct`, the first is the dataset's own gold answer, unless the model gave a correct one more often.
+    """
+    type3 = row["answerable"] is False
+    found: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
+    for text, logprob, outcome in zip(row["samples"], row["logprobs"], row["outcomes"], strict=True):
+        before = found[outcome].get(text, Response(text, 0, logprob))
+        found[outcome][text] = dataclasses.replace(before, count=before.count + 1)
+    if not type3:
+        for answer in row["answers"]:
+            found["correct"].setdefault(answer, Response(answer))
+    n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
+    boundary = Boundary.UNKNOWN if type3 else classify(n_correct, n_samples, thresholds)
+    low, high = wilson_interval(n_correct, n_samples)
+    by_outcome = {name: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text))) for name, responses in found.items()}
+    return BoundaryRecord(
+        id=row["id"],
+        image=row["image"],
+        question=row["question"],
+        answers=tuple(row["answers"]),
+        type=3 if type3 else {Boundary.KNOWN: 1, Boundary.UNKNOWN: 2, Boundary.MIXED: None}[boundary],
+        boundary=boundary,
+        confidence=n_correct / n_samples,
+        n_correct=n_correct,
+        n_samples=n_samples,
+        wilson_low=low,
+        wilson_high=high,
+        correct=by_outcome["correct"],
+        incorrect=by_outcome["wrong"],
+        refusal=by_outcome["refused"],
+        source=row.get("generator", "dataset"),
+    )
+
+
+def within_noise(record: BoundaryRecord, thresholds: Thresholds) -> bool:
+    """Whether a threshold lies inside the Wilson interval: with as few samples the class could as well be the next one."""
+    return any(record.wilson_low < t < record.wilson_high for t in dataclasses.astuple(thresholds))

@@ -1,0 +1,124 @@
+"""Confidence of a model on every question of a dataset: c(x) = correct samples / samples."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.confidence.matching import CORRECT_AT, score
+from inbol_jax.confidence.store import ConfidenceStore
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.errors import InbolError
+from inbol_jax.models.loading import TINY, load_pretrained
+from inbol_jax.progress import say
+from inbol_jax.records import VQAExample
+from inbol_jax.refusal.detect import is_refusal
+from inbol_jax.sampling.generate import Generation, generate
+from inbol_jax.sampling.sampler import SamplingOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfidenceConfig:
+    """Sample answers to every question of a dataset and count how many are correct.
+
+    Attributes:
+      data: dataset folder (data.jsonl and images), or a .jsonl file.
+      out: results go to OUT/confidence/NAME.jsonl. A run that was stopped goes on where it was.
+      model: checkpoint folder; by default the tiny LLaVA that ships with the package.
+      images: image folder, where it is not the dataset's own.
+      n: samples a question.
+      temperature: of the samples.
+      top_p: nucleus that the samples are drawn from; 1 for the whole distribution.
+      max_new_tokens: longest answer.
+      batch_size: questions at a time; each has n answers in flight.
+      max_rejected: share of unusable records or images above which the stage stops.
+      seed: of the samples.
+    """
+
+    data: Path
+    out: Path
+    model: Path = TINY
+    images: Path | None = None
+    n: int = 10
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 12
+    batch_size: int = 128
+    max_rejected: float = 0.1
+    seed: int = 0
+
+
+def outcome(example: VQAExample, text: str) -> str:
+    """ "correct", "wrong" or "refused". A refusal is never correct and never wrong; on Type 3 whatever is not a refusal is wrong."""
+    if is_refusal(text):
+        return "refused"
+    return "correct" if example.answers and score(text, example.answers) >= CORRECT_AT else "wrong"
+
+
+def row(example: VQAExample, generations: list[Generation]) -> dict[str, Any]:
+    """The store's line: the question with all its columns, and each sample's text, log-probability, tokens and outcome."""
+    outcomes = [outcome(example, g.text) for g in generations]
+    return example.to_json() | {
+        "samples": [g.text for g in generations],
+        "logprobs": [round(g.logprob, 5) for g in generations],
+        "token_counts": [g.tokens for g in generations],
+        "outcomes": outcomes,
+        "n_correct": outcomes.count("correct"),
+        "n_samples": len(outcomes),
+    }
+
+
+def estimate(config: ConfidenceConfig) -> Path:
+    """Fills the store of one dataset. Returns its file.
+
+    Raises:
+      InbolError: for what is wrong with data, model, options or output folder, before anything is sampled.
+    """
+    if config.n < 1:
+        raise InbolError(f"--n {config.n}: at least one sample is needed")
+    options = SamplingOptions(config.temperature, config.top_p, config.max_new_tokens)
+    dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
+    if dataset.rejected:
+        say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
+    loaded = load_pretrained(config.model)
+    file = config.out / "confidence" / f"{dataset.name}.jsonl"
+    settings = {
+        "command": "confidence",
+        "model": loaded.fingerprint,
+        "n": config.n,
+        **dataclasses.asdict(options),
+        "seed": config.seed,
+        "dataset": dataset.name,
+        "images": _relative(dataset, file),
+    }
+    store = ConfidenceStore(file, settings)
+    pending = [e for e in dataset.examples if e.id not in store.done]
+    bad: list[tuple[str, str]] = []
+    for batch in generate(
+        loaded,
+        pending,
+        dataset.root,
+        n=config.n,
+        options=options,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        label=f"sampling {dataset.name}",
+        set_aside=lambda example, reason: bad.append((example.id, reason)),
+    ):
+        store.append(row(example, generations) for example, generations in batch)
+    if bad:
+        say(f"{len(bad)} of {len(pending)} questions set aside (first: {bad[0][0]}: {bad[0][1]})")
+        if len(bad) > config.max_rejected * len(dataset.examples):
+            raise InbolError(
+                f"{len(bad)} of {len(dataset.examples)} questions could not be asked, more than --max-rejected {config.max_rejected}"
+            )
+    rows = [r for r in store.rows() if r["answerable"] is not False]
+    mean = sum(r["n_correct"] / r["n_samples"] for r in rows) / len(rows) if rows else math.nan
+    say(f"{len(store.done)} questions x {config.n} samples" + (f", mean confidence {mean:.3f}" if rows else "") + f" -> {file}")
+    return file
+
+
+def _relative(dataset: VQADataset, file: Path) -> str:
+    """The image folder, as seen from the store: the output can be moved together with the data."""
+    return os.path.relpath(dataset.root.resolve(), file.parent.resolve())

@@ -1,0 +1,157 @@
+"""`evaluate.py`: several models answer the same questions; metrics and report say what they learnt."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta, write_json, write_jsonl
+from inbol_jax.boundary import Thresholds, classify
+from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
+from inbol_jax.data.vqa import DATA_FILE, load_dataset_folder
+from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.metrics import differences, summarise
+from inbol_jax.evaluation.report import headline, write_report
+from inbol_jax.models.loading import TINY, load_pretrained
+from inbol_jax.progress import say
+from inbol_jax.records import Boundary
+from inbol_jax.sampling.generate import generate
+from inbol_jax.sampling.sampler import SamplingOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Ask several models the same questions, greedily, and write predictions, metrics and the report.
+
+    Attributes:
+      in_domain: dataset folders like those of training.
+      out_of_domain: dataset folders unlike them.
+      out: gets confidence/, predictions.jsonl, metrics.json, report.html and report.md.
+      models: name and checkpoint folder of each; the first is the base, whose confidence sorts the questions into types.
+      curves: name and run folder of training stages whose curves the report shows.
+      train: folder of `inbol build` for the histogram of training confidences.
+      thresholds: where Known, Mixed and Unknown part.
+      n: samples a question for the confidence.
+      max_new_tokens: longest answer.
+      batch_size: questions at a time.
+      seed: of the confidence's samples, the bootstrap and the report's gallery.
+    """
+
+    in_domain: tuple[Path, ...]
+    out: Path
+    out_of_domain: tuple[Path, ...] = ()
+    models: dict[str, Path] = dataclasses.field(default_factory=lambda: {"base": TINY})
+    curves: dict[str, Path] = dataclasses.field(default_factory=dict)
+    train: Path | None = None
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+    n: int = 10
+    max_new_tokens: int = 12
+    batch_size: int = 128
+    seed: int = 0
+
+
+def predict(config: EvaluateConfig, name: str, model: Path, data: Path, domain: str, confidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One model's greedy answers to one dataset, as rows of predictions.jsonl; read from the disk where they are already there."""
+    dataset = load_dataset_folder(data)
+    loaded = load_pretrained(model)
+    file = config.out / "predictions" / name / f"{dataset.name}.jsonl"
+    settings = {"command": "evaluate", "model": loaded.fingerprint, "dataset": _identity(data), "max_new_tokens": config.max_new_tokens}
+    identity = fingerprint(settings)
+    if read_meta(file).get("config") != identity:
+        options = SamplingOptions(temperature=0.0, max_new_tokens=config.max_new_tokens)
+        bad: list[str] = []
+        rows = {
+            example.id: example.to_json() | {"prediction": g[0].text, "outcome": outcome(example, g[0].text)}
+            for batch in generate(
+                loaded,
+                dataset.examples,
+                dataset.root,
+                n=1,
+                options=options,
+                seed=0,
+                batch_size=4 * config.batch_size,
+                label=f"{name} on {dataset.name}",
+                set_aside=lambda example, reason: bad.append(reason),
+            )
+            for example, g in batch
+        }
+        write_jsonl(file, (rows[e.id] for e in dataset.examples if e.id in rows), settings | {"config": identity, "set_aside": len(bad)})
+    found = []
+    for row in read_jsonl(file):
+        counts = confidence.get(row["id"])
+        if counts is None:
+            continue  # set aside when its confidence was sampled, and reported there
+        type3 = row["answerable"] is False
+        boundary = classify(*counts, config.thresholds)
+        found.append(
+            {"id": row["id"], "dataset": dataset.name, "domain": domain, "model": name, "image": row["image"], "question": row["question"]}
+            | {"answers": row["answers"], "type": 3 if type3 else {Boundary.KNOWN: 1, Boundary.UNKNOWN: 2}.get(boundary)}
+            | {"kind": str(row.get("kind", "")), "confidence": 0.0 if type3 else counts[0] / counts[1]}
+            | {"prediction": row["prediction"], "outcome": row["outcome"]}
+        )
+    return found
+
+
+def _identity(data: Path) -> str:
+    return file_fingerprint(data / DATA_FILE if data.is_dir() else data)
+
+
+def evaluate(config: EvaluateConfig, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Writes predictions, metrics and report. Returns the metrics.
+
+    Args:
+      seconds: of earlier stages, for the report.
+    Raises:
+      InbolError: for what is wrong with data, models or output folder.
+    """
+    if not config.in_domain:
+        raise InbolError("--in-domain needs at least one dataset folder")
+    if not config.models:
+        raise InbolError("--models needs at least one name and checkpoint folder")
+    datasets = [(d, "in_domain") for d in config.in_domain] + [(d, "out_of_domain") for d in config.out_of_domain]
+    base = next(iter(config.models.values()))
+    counts: dict[Path, dict[str, tuple[int, int]]] = {}
+    for data, _ in datasets:
+        file = estimate(
+            ConfidenceConfig(
+                data, config.out, base, n=config.n, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size, seed=config.seed
+            )
+        )
+        counts[data] = {row["id"]: (row["n_correct"], row["n_samples"]) for row in read_jsonl(file)}
+    rows = [
+        row
+        for name, model in config.models.items()
+        for data, domain in datasets
+        for row in predict(config, name, model, data, domain, counts[data])
+    ]
+    settings = {k: str(v) for k, v in dataclasses.asdict(config).items()}
+    write_jsonl(config.out / "predictions.jsonl", rows, {"command": "evaluate", "settings": settings})
+    metrics = {
+        "models": summarise(rows, seed=config.seed),
+        "differences": differences(rows, seed=config.seed) if len(config.models) > 1 else [],
+        "seconds": dict(seconds or {}),
+    }
+    write_json(config.out / "metrics.json", metrics)
+    write_report(
+        config.out,
+        rows=rows,
+        metrics=metrics,
+        curves={
+            name: [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for name, run in config.curves.items()
+        },
+        train_confidence=_train_confidence(config.train),
+        thresholds=(config.thresholds.delta_uk, config.thresholds.delta_k),
+        settings=settings,
+        seconds=metrics["seconds"],
+        image_folders={load_dataset_folder(data).name: load_dataset_folder(data).root for data, _ in datasets},
+        seed=config.seed,
+    )
+    for line in headline(metrics):
+        say(line)
+    say(f"report -> {config.out / 'report.html'}")
+    return metrics
+
+
+def _train_confidence(train: Path | None) -> list[float]:
+    return [] if train is None else [row["confidence"] for row in read_jsonl(train / "records.jsonl") if row["type"] != 3]

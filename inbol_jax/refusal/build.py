@@ -1,0 +1,95 @@
+"""`inbol build`: confidences in; records, IDK instructions and preference pairs out."""
+
+import dataclasses
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta, write_jsonl
+from inbol_jax.boundary import Thresholds, make_record, within_noise
+from inbol_jax.errors import InbolError
+from inbol_jax.progress import say
+from inbol_jax.records import Boundary, BoundaryRecord
+from inbol_jax.refusal.instructions import make_instructions
+from inbol_jax.refusal.preferences import make_preferences
+from inbol_jax.refusal.templates import REFUSALS, SHORT_REFUSALS
+
+TEMPLATES = {"short": SHORT_REFUSALS, "all": REFUSALS}
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildConfig:
+    """Turn sampled confidences into boundary records, IDK instructions and preference pairs.
+
+    Attributes:
+      out: reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl there.
+      thresholds: where Known, Mixed and Unknown part.
+      templates: refusals to teach: the four short ones, or all.
+      seed: of the choice of refusals and of incorrect responses.
+    """
+
+    out: Path
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+    templates: str = "short"
+    seed: int = 0
+
+
+def read_records(files: list[Path], thresholds: Thresholds) -> list[BoundaryRecord]:
+    """Records of every line of the stores.
+
+    Raises:
+      InbolError: when two lines have one id, or a line lacks what a store's line has.
+    """
+    records: dict[str, BoundaryRecord] = {}
+    for file in files:
+        for number, row in enumerate(read_jsonl(file), 1):
+            try:
+                record = make_record(row, thresholds)
+            except (KeyError, TypeError, ValueError) as error:
+                raise InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})") from error
+            if record.id in records:
+                raise InbolError(f"{file}:{number}: id {record.id} is in another store too; ids must be unique across datasets")
+            records[record.id] = record
+    return list(records.values())
+
+
+def build(config: BuildConfig) -> None:
+    """Writes the three files, each with its header.
+
+    Raises:
+      InbolError: when there is no confidence to read, the stores belong to different images, or a class would be empty.
+    """
+    if config.templates not in TEMPLATES:
+        raise InbolError(f"--templates {config.templates!r}: choose one of {', '.join(TEMPLATES)}")
+    files = sorted((config.out / "confidence").glob("*.jsonl"))
+    if not files:
+        raise InbolError(f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out {config.out}` first")
+    headers = [read_meta(file) for file in files]
+    if len({h.get("images") for h in headers}) > 1 or len({h.get("model") for h in headers}) > 1:
+        raise InbolError(f"the stores in {files[0].parent} are of different models or image folders; give each an --out of its own")
+    records = read_records(files, config.thresholds)
+    classes = Counter((r.boundary, r.type == 3) for r in records)
+    for boundary in (Boundary.KNOWN, Boundary.UNKNOWN):
+        if not any(n for (b, _), n in classes.items() if b is boundary):
+            raise InbolError(f"no question is {boundary}: nothing to teach; move the thresholds {config.thresholds} or use more data")
+    templates = TEMPLATES[config.templates]
+    instructions = list(make_instructions(records, templates, config.seed))
+    preferences = list(make_preferences(records, templates, config.seed))
+    images = os.path.relpath((files[0].parent / headers[0].get("images", ".")).resolve(), config.out.resolve())
+    settings = {"command": "build", "inputs": file_fingerprint(*files), **dataclasses.asdict(config), "out": ""}
+    meta: dict[str, Any] = settings | {"config": fingerprint(settings), "images": images}
+    write_jsonl(config.out / "records.jsonl", (r.to_json() for r in records), meta)
+    write_jsonl(config.out / "instructions.jsonl", (r.to_json() for r in instructions), meta)
+    write_jsonl(config.out / "preferences.jsonl", (r.to_json() for r in preferences), meta)
+    answerable = [r for r in records if r.type != 3]
+    noisy = sum(within_noise(r, config.thresholds) for r in answerable) / max(1, len(answerable))
+    say(
+        f"{len(records)} records: "
+        + ", ".join(f"{sum(r.boundary is b for r in answerable)} {b}" for b in Boundary)
+        + f", {len(records) - len(answerable)} Type 3; {noisy:.0%} of the labels lie within sampling noise of a threshold"
+    )
+    kinds = Counter(p.kind.name.lower().replace("_", " ") for p in preferences)
+    say(
+        f"{len(instructions)} instructions, {len(preferences)} pairs ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) -> {config.out}"
+    )

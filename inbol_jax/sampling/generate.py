@@ -1,0 +1,123 @@
+"""Responses to a whole dataset: batches of static shapes in, texts out."""
+
+import functools
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+
+from inbol_jax.data.batches import stack
+from inbol_jax.data.images import load_image
+from inbol_jax.data.text import TextEncoder
+from inbol_jax.errors import InbolError
+from inbol_jax.models.loading import Loaded
+from inbol_jax.progress import progress
+from inbol_jax.records import VQAExample
+from inbol_jax.sampling.sampler import SamplingOptions, sample
+from inbol_jax.training.sharding import data_mesh, replicate, round_batch, shard_batch
+
+
+class Generation(NamedTuple):
+    """One response: its text, its log-probability in nats, its number of tokens."""
+
+    text: str
+    logprob: float
+    tokens: int
+
+
+def make_text_encoder(loaded: Loaded) -> TextEncoder:
+    c = loaded.config
+    return TextEncoder(
+        loaded.processor, image_token_id=c.image_token_id, num_image_tokens=c.num_image_tokens, eos_token_id=c.eos_token_ids[0]
+    )
+
+
+def load_pixels(loaded: Loaded, path: Path) -> np.ndarray:
+    """f32[3, H, W] of an image file, by the checkpoint's own image processor."""
+    return np.asarray(loaded.processor.image_processor(load_image(path), return_tensors="np")["pixel_values"][0], np.float32)
+
+
+def generate(
+    loaded: Loaded,
+    examples: Sequence[VQAExample],
+    images: Path,
+    *,
+    n: int,
+    options: SamplingOptions,
+    seed: int,
+    batch_size: int,
+    label: str,
+    set_aside: Callable[[VQAExample, str], None],
+) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
+    """Yields finished batches: examples with their n responses each, in order of prompt length (questions of a length share a program).
+
+    The samples of a question depend on the seed and on its id, not on the batch that it is in.
+
+    Args:
+      images: folder that the examples' images are relative to.
+      set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
+    """
+    text = make_text_encoder(loaded)
+    mesh = data_mesh()
+    size = round_batch(min(batch_size, max(1, len(examples))), mesh)
+    buckets: dict[int, list[tuple[VQAExample, tuple[int, ...]]]] = {}
+    for example in examples:
+        try:
+            prompt = text.prompt(example.question)
+        except InbolError as error:
+            set_aside(example, str(error))
+            continue
+        buckets.setdefault(-(-len(prompt) // 8) * 8, []).append((example, prompt))
+    plan = [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
+
+    def assemble(item: tuple[int, list[tuple[VQAExample, tuple[int, ...]]]]):
+        length, rows = item
+        members, arrays, bad = [], [], []
+        for example, prompt in rows:
+            try:
+                arrays.append(_row(loaded, example, prompt, length, images))
+                members.append(example)
+            except InbolError as error:
+                bad.append((example, str(error)))
+        return members, stack(arrays, size) if arrays else None, bad
+
+    run = _sampler(loaded, n, options)
+    variables = replicate(loaded.variables, mesh)
+    key = jax.random.key(seed)
+    stream = grain.MapDataset.source(plan).map(assemble).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    with progress(label, len(examples), "questions") as advance:
+        for members, batch, bad in stream:
+            for example, reason in bad:
+                set_aside(example, reason)
+            advance(len(bad))
+            if not members:
+                continue
+            samples = jax.device_get(run(variables, shard_batch(batch, mesh), key))
+            yield [
+                (e, [Generation(text.decode(t[:k]), float(p), int(k)) for t, p, k in zip(*row, strict=True)])
+                for e, *row in zip(members, samples.tokens, samples.logprobs, samples.lengths, strict=False)
+            ]
+            advance(len(members))
+
+
+def _row(loaded: Loaded, example: VQAExample, prompt: tuple[int, ...], length: int, images: Path) -> dict[str, np.ndarray]:
+    ids = np.full(length, loaded.config.pad_token_id, np.int32)
+    ids[: len(prompt)] = prompt
+    return {
+        "input_ids": ids,
+        "attention_mask": (np.arange(length) < len(prompt)).astype(np.int32),
+        "pixel_values": load_pixels(loaded, images / example.image),
+        "question": np.uint32(zlib.crc32(example.id.encode())),
+    }
+
+
+def _sampler(loaded: Loaded, n: int, options: SamplingOptions) -> Callable:
+    return jax.jit(functools.partial(_sample, loaded.model, n, options))
+
+
+def _sample(model, n, options, variables, batch, key):
+    return sample(model, variables, batch, n=n, key=key, options=options)

@@ -1,0 +1,96 @@
+"""`train.py dpo`: CA-DPO, preference optimisation weighted by the base model's confidence."""
+
+import dataclasses
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
+from inbol_jax.errors import InbolError
+from inbol_jax.losses import SCHEMES
+from inbol_jax.models.loading import Loaded, load_pretrained
+from inbol_jax.progress import progress, say
+from inbol_jax.records import Preference
+from inbol_jax.sampling.generate import load_pixels, make_text_encoder
+from inbol_jax.training.idk_it import StageConfig, check, image_folder, run_stage
+from inbol_jax.training.sharding import data_mesh, replicate, round_batch, shard_batch
+from inbol_jax.training.step import ca_dpo_objective, pair_logprobs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DpoConfig(StageConfig):
+    """CA-DPO: preference optimisation weighted by confidence. The frozen reference is the model that it starts from.
+
+    Attributes:
+      beta: inverse temperature of the implicit reward.
+      scheme: pair weights from confidence: linear, margin, or uniform (plain DPO).
+      anchor: weight of the negative log-likelihood a token of the chosen response.
+    """
+
+    beta: float = 0.1
+    scheme: str = "linear"
+    anchor: float = 1.0
+    learning_rate: float = 1e-4
+
+
+def ca_dpo(config: DpoConfig) -> Path:
+    """Runs or resumes CA-DPO. Returns the folder of the trained checkpoint.
+
+    Raises:
+      InbolError: for what is wrong with data, images, model or options, before training starts.
+    """
+    check(config)
+    if config.scheme not in SCHEMES:
+        raise InbolError(f"--scheme {config.scheme!r}: choose one of {', '.join(SCHEMES)}")
+    if config.beta <= 0 or config.anchor < 0:
+        raise InbolError(f"--beta {config.beta} must be greater than 0 and --anchor {config.anchor} at least 0")
+    try:
+        pairs = [Preference.from_json(row) for row in read_jsonl(config.data)]
+    except (KeyError, TypeError) as error:
+        raise InbolError(f"{config.data}: not a file of preference pairs ({error}); run `inbol build`") from error
+    if not pairs:
+        raise InbolError(f"{config.data} holds no pair")
+    images = image_folder(config.data, config.images)
+    loaded = load_pretrained(config.model)
+    text = make_text_encoder(loaded)
+    packed = [(text.prompt(p.question), [Branch(text.response(p.question, r)) for r in (p.chosen, p.rejected)]) for p in pairs]
+    shape = RowShape.fitting(packed)
+
+    def row(index: int) -> dict[str, np.ndarray]:
+        prompt, branches = packed[index]
+        return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / pairs[index].image)}
+
+    reference = reference_logprobs(loaded, len(pairs), row, batch_size=4 * config.batch_size)
+
+    def row_with_reference(index: int) -> dict[str, np.ndarray]:
+        pair = pairs[index]
+        return row(index) | {
+            "ref_chosen": reference[index, 0],
+            "ref_rejected": reference[index, 1],
+            "confidence": np.float32(pair.confidence),
+            "kind": np.int32(pair.kind),
+        }
+
+    objective = ca_dpo_objective(loaded.model, beta=config.beta, scheme=config.scheme, anchor=config.anchor)
+    folder = run_stage(loaded, config, objective, len(pairs), row_with_reference, "CA-DPO")
+    say(f"CA-DPO on {len(pairs)} pairs, {config.epochs} epochs -> {folder}")
+    return folder
+
+
+def reference_logprobs(loaded: Loaded, n: int, row, *, batch_size: int) -> np.ndarray:
+    """f32[n, 2]: log-probabilities of chosen and rejected under the frozen reference, once for all epochs."""
+    mesh = data_mesh()
+    size = round_batch(min(batch_size, n), mesh)
+    dataset = grain.MapDataset.range(n).map(row).batch(size, drop_remainder=False, batch_fn=lambda rows: stack(rows, size))
+    run = jax.jit(lambda variables, batch: pair_logprobs(loaded.model, variables, batch))
+    variables = replicate(loaded.variables, mesh)
+    found = []
+    with progress("reference", n, "pairs") as advance:
+        for batch in dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)):
+            logprobs = np.stack(jax.device_get(run(variables, shard_batch(batch, mesh))), axis=1)
+            found.append(logprobs[batch["valid"]])
+            advance(len(found[-1]))
+    return np.concatenate(found)
