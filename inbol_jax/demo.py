@@ -1,18 +1,19 @@
 """`inbol demo`: the whole method on the embedded world, from nothing to the report."""
 
 import dataclasses
+import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import fingerprint, read_meta, write_json
+from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.stage import EvaluateConfig, evaluate
+from inbol_jax.evaluation.stage import EvaluateConfig, predictions, report
 from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
 from inbol_jax.models.loading import TINY
+from inbol_jax.progress import say
 from inbol_jax.refusal.build import BuildConfig, build
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 from inbol_jax.training.idk_it import SftConfig, idk_it
@@ -27,11 +28,85 @@ class DemoConfig:
     Attributes:
       out: everything goes here; the same command goes on where a run was stopped.
       seed: of world, samples and training.
-      n_train: training questions.
-      n_test: answerable test questions in domain; there are half as many of Type 3, and half as many of both out of domain.
+      n_train: training questions that can be answered; a quarter as many of Type 3 are generated.
+      n_test: test questions that can be answered; half as many of Type 3, and half of all that out of domain.
     """
 
     out: Path = Path("runs/demo")
     seed: int = 0
     n_train: int = 4000
     n_test: int = 2000
+
+
+class Stages:
+    """Runs each stage once: what `<out>/demo.json` says is done, with the same settings, is not done again."""
+
+    def __init__(self, out: Path, settings: Any):
+        self._file = out / "demo.json"
+        identity = fingerprint(settings)
+        try:
+            state = json.loads(self._file.read_text()) if self._file.exists() else {}
+        except ValueError as error:
+            raise InbolError(f"{self._file}: not readable ({error}); delete it") from error
+        if state and state.get("config") != identity:
+            raise InbolError(f"{out} holds a demo with other settings; choose another --out or delete it")
+        self._state = state or {"config": identity, "seconds": {}}
+        write_json(self._file, self._state)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return dict(self._state["seconds"])
+
+    def run(self, name: str, product: Path, action: Callable[[], Any]) -> None:
+        """Runs `action` unless it is done and its product still there."""
+        if name in self.seconds and product.exists():
+            say(f"{name}: done before")
+            return
+        start = time.monotonic()
+        action()
+        self._state["seconds"][name] = round(time.monotonic() - start, 2)
+        write_json(self._file, self._state)
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Runs or resumes the demo. Returns the metrics.
+
+    Raises:
+      InbolError: when the folder holds a demo with other settings, or a stage raises it.
+    """
+    out, seed = config.out, config.seed
+    stages = Stages(out, {k: v for k, v in dataclasses.asdict(config).items() if k != "out"})
+    data = out / "data"
+    sizes = {
+        Split.TRAIN: config.n_train,
+        Split.TEST: config.n_test,
+        Split.OOD_KINDS: config.n_test // 4,
+        Split.OOD_STYLE: config.n_test // 2,
+    }
+
+    def worlds() -> None:
+        for split, n in sizes.items():
+            export(ExportConfig(data / split, split, n, seed=seed))
+
+    def confidences() -> None:
+        for source in (data / "train", out / "extrinsic.jsonl"):
+            estimate(ConfidenceConfig(source, out, seed=seed))
+
+    idk, dpo = out / "idk_it", out / "ca_dpo"
+    stages.run("world", data / Split.OOD_STYLE / "data.jsonl", worlds)
+    stages.run("extrinsic", out / "extrinsic.jsonl", lambda: extrinsic(ExtrinsicConfig(data / "train", out, seed=seed)))
+    stages.run("confidence", out / "confidence" / "extrinsic.jsonl", confidences)
+    stages.run("build", out / "preferences.jsonl", lambda: build(BuildConfig(out, seed=seed)))
+    stages.run("IDK-IT", idk / "model", lambda: idk_it(SftConfig(data=out / "instructions.jsonl", out=idk, seed=seed)))
+    stages.run("CA-DPO", dpo / "model", lambda: ca_dpo(DpoConfig(data=out / "preferences.jsonl", out=dpo, model=idk / "model", seed=seed)))
+    evaluation = EvaluateConfig(
+        in_domain=(data / Split.TEST,),
+        out_of_domain=(data / Split.OOD_KINDS, data / Split.OOD_STYLE),
+        out=out / "evaluation",
+        models=(("base", TINY), ("idk_it", idk / "model"), ("ca_dpo", dpo / "model")),
+        curves=(("IDK-IT", idk), ("CA-DPO", dpo)),
+        train=out,
+        seed=seed,
+    )
+    stages.run("evaluation", evaluation.out / "predictions.jsonl", lambda: predictions(evaluation))
+    return report(evaluation, list(read_jsonl(evaluation.out / "predictions.jsonl")), out, stages.seconds)

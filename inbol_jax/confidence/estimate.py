@@ -93,7 +93,7 @@ def estimate(config: ConfidenceConfig) -> Path:
         "images": _relative(dataset, file),
     }
     store = ConfidenceStore(file, settings)
-    pending = [e for e in dataset.examples if e.id not in store.done]
+    pending = store.pending(dataset.examples)
     bad: list[tuple[str, str]] = []
     for batch in generate(
         loaded,

@@ -8,6 +8,7 @@ from typing import Any
 
 from inbol_jax.artifacts import fingerprint, meta_path, read_jsonl, read_meta, write_json
 from inbol_jax.errors import InbolError
+from inbol_jax.records import VQAExample
 
 
 class ConfidenceStore:
@@ -33,7 +34,21 @@ class ConfidenceStore:
         if not header:
             write_json(meta_path(file), dict(settings) | {"config": identity})
         self._repair()
-        self.done = {row["id"] for row in read_jsonl(file)} if file.exists() else set()
+        self.done = {row["id"]: (row["question"], row["image"]) for row in read_jsonl(file)} if file.exists() else {}
+
+    def pending(self, examples: Iterable[VQAExample]) -> list[VQAExample]:
+        """The examples that are not in the store yet.
+
+        Raises:
+          InbolError: when the store holds an id with another question or image: the dataset was changed under it.
+        """
+        waiting = []
+        for example in examples:
+            if example.id not in self.done:
+                waiting.append(example)
+            elif self.done[example.id] != (example.question, example.image):
+                raise InbolError(f"{self.file}: {example.id} was another question when it was sampled; choose another --out or delete it")
+        return waiting
 
     def _repair(self) -> None:
         """Cuts a last line that a killed run left half written."""
@@ -49,7 +64,7 @@ class ConfidenceStore:
         with self.file.open("a", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                self.done.add(row["id"])
+                self.done[row["id"]] = (row["question"], row["image"])
             file.flush()
             os.fsync(file.fileno())
 

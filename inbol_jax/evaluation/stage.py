@@ -1,7 +1,7 @@
 """`evaluate.py`: several models answer the same questions; metrics and report say what they learnt."""
 
 import dataclasses
-import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ class EvaluateConfig:
     in_domain: tuple[Path, ...]
     out: Path
     out_of_domain: tuple[Path, ...] = ()
-    models: dict[str, Path] = dataclasses.field(default_factory=lambda: {"base": TINY})
-    curves: dict[str, Path] = dataclasses.field(default_factory=dict)
+    models: tuple[tuple[str, Path], ...] = (("base", TINY),)
+    curves: tuple[tuple[str, Path], ...] = ()
     train: Path | None = None
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     n: int = 10
@@ -97,60 +97,74 @@ def _identity(data: Path) -> str:
     return file_fingerprint(data / DATA_FILE if data.is_dir() else data)
 
 
-def evaluate(config: EvaluateConfig, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Writes predictions, metrics and report. Returns the metrics.
 
-    Args:
-      seconds: of earlier stages, for the report.
     Raises:
       InbolError: for what is wrong with data, models or output folder.
     """
+    start = time.monotonic()
+    rows = predictions(config)
+    return report(config, rows, config.out, {"evaluation": round(time.monotonic() - start, 2)})
+
+
+def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
+    """Confidence of the base and greedy answers of every model: the rows of predictions.jsonl."""
     if not config.in_domain:
         raise InbolError("--in-domain needs at least one dataset folder")
     if not config.models:
         raise InbolError("--models needs at least one name and checkpoint folder")
+    if len({name for name, _ in config.models}) < len(config.models):
+        raise InbolError("--models: two models have one name")
+    for _, run in config.curves:
+        if not (run / "metrics.jsonl").is_file():
+            raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
     datasets = [(d, "in_domain") for d in config.in_domain] + [(d, "out_of_domain") for d in config.out_of_domain]
-    base = next(iter(config.models.values()))
+    base = config.models[0][1]
+    sampling = {"n": config.n, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "seed": config.seed}
     counts: dict[Path, dict[str, tuple[int, int]]] = {}
     for data, _ in datasets:
-        file = estimate(
-            ConfidenceConfig(
-                data, config.out, base, n=config.n, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size, seed=config.seed
-            )
-        )
+        file = estimate(ConfidenceConfig(data, config.out, base, **sampling))
         counts[data] = {row["id"]: (row["n_correct"], row["n_samples"]) for row in read_jsonl(file)}
     rows = [
         row
-        for name, model in config.models.items()
+        for name, model in config.models
         for data, domain in datasets
         for row in predict(config, name, model, data, domain, counts[data])
     ]
-    settings = {k: str(v) for k, v in dataclasses.asdict(config).items()}
-    write_jsonl(config.out / "predictions.jsonl", rows, {"command": "evaluate", "settings": settings})
+    write_jsonl(config.out / "predictions.jsonl", rows, {"command": "evaluate", "settings": _settings(config)})
+    return rows
+
+
+def report(config: EvaluateConfig, rows: list[dict[str, Any]], out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Metrics and report of predictions, into `out`. Returns the metrics."""
     metrics = {
         "models": summarise(rows, seed=config.seed),
         "differences": differences(rows, seed=config.seed) if len(config.models) > 1 else [],
-        "seconds": dict(seconds or {}),
+        "seconds": dict(seconds),
     }
-    write_json(config.out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics)
+    datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
     write_report(
-        config.out,
+        out,
         rows=rows,
         metrics=metrics,
-        curves={
-            name: [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for name, run in config.curves.items()
-        },
+        curves={name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves},
         train_confidence=_train_confidence(config.train),
         thresholds=(config.thresholds.delta_uk, config.thresholds.delta_k),
-        settings=settings,
-        seconds=metrics["seconds"],
-        image_folders={load_dataset_folder(data).name: load_dataset_folder(data).root for data, _ in datasets},
+        settings=_settings(config),
+        seconds=seconds,
+        image_folders={dataset.name: dataset.root for dataset in datasets},
         seed=config.seed,
     )
     for line in headline(metrics):
         say(line)
-    say(f"report -> {config.out / 'report.html'}")
+    say(f"report -> {out / 'report.html'}")
     return metrics
+
+
+def _settings(config: EvaluateConfig) -> dict[str, str]:
+    return {name: str(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def _train_confidence(train: Path | None) -> list[float]:

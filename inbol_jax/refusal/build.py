@@ -90,6 +90,5 @@ def build(config: BuildConfig) -> None:
         + f", {len(records) - len(answerable)} Type 3; {noisy:.0%} of the labels lie within sampling noise of a threshold"
     )
     kinds = Counter(p.kind.name.lower().replace("_", " ") for p in preferences)
-    say(
-        f"{len(instructions)} instructions, {len(preferences)} pairs ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) -> {config.out}"
-    )
+    listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+    say(f"{len(instructions)} instructions, {len(preferences)} pairs ({listed}) -> {config.out}")

@@ -2,9 +2,9 @@
 
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -14,10 +14,11 @@ from inbol_jax.data.batches import stack
 from inbol_jax.data.images import load_image
 from inbol_jax.data.text import TextEncoder
 from inbol_jax.errors import InbolError
+from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Loaded
 from inbol_jax.progress import progress
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.sampler import SamplingOptions, sample
+from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
 from inbol_jax.training.sharding import data_mesh, replicate, round_batch, shard_batch
 
 
@@ -85,23 +86,37 @@ def generate(
                 bad.append((example, str(error)))
         return members, stack(arrays, size) if arrays else None, bad
 
-    run = _sampler(loaded, n, options)
     variables = replicate(loaded.variables, mesh)
     key = jax.random.key(seed)
     stream = grain.MapDataset.source(plan).map(assemble).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+
+    def texts(members: list[VQAExample], samples: Samples) -> list[tuple[VQAExample, list[Generation]]]:
+        tokens, logprobs, lengths = jax.device_get(samples)
+        return [
+            (e, [Generation(text.decode(t[:k]), float(p), int(k)) for t, p, k in zip(tokens[i], logprobs[i], lengths[i], strict=True)])
+            for i, e in enumerate(members)
+        ]
+
     with progress(label, len(examples), "questions") as advance:
+        flying: tuple[list[VQAExample], Samples] | None = None  # the device decodes the next batch while the last one becomes text
         for members, batch, bad in stream:
             for example, reason in bad:
                 set_aside(example, reason)
+            started = (members, _sample(loaded.model, n, options, variables, shard_batch(batch, mesh), key)) if members else None
+            if flying:
+                yield texts(*flying)
+                advance(len(flying[0]))
+            flying = started
             advance(len(bad))
-            if not members:
-                continue
-            samples = jax.device_get(run(variables, shard_batch(batch, mesh), key))
-            yield [
-                (e, [Generation(text.decode(t[:k]), float(p), int(k)) for t, p, k in zip(*row, strict=True)])
-                for e, *row in zip(members, samples.tokens, samples.logprobs, samples.lengths, strict=False)
-            ]
-            advance(len(members))
+        if flying:
+            yield texts(*flying)
+            advance(len(flying[0]))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _sample(model: Llava, n: int, options: SamplingOptions, variables: Mapping[str, Any], batch: Mapping[str, jax.Array], key: jax.Array):
+    """Compiled once for a model's configuration, whichever checkpoint's weights come."""
+    return sample(model, variables, batch, n=n, key=key, options=options)
 
 
 def _row(loaded: Loaded, example: VQAExample, prompt: tuple[int, ...], length: int, images: Path) -> dict[str, np.ndarray]:
@@ -113,11 +128,3 @@ def _row(loaded: Loaded, example: VQAExample, prompt: tuple[int, ...], length: i
         "pixel_values": load_pixels(loaded, images / example.image),
         "question": np.uint32(zlib.crc32(example.id.encode())),
     }
-
-
-def _sampler(loaded: Loaded, n: int, options: SamplingOptions) -> Callable:
-    return jax.jit(functools.partial(_sample, loaded.model, n, options))
-
-
-def _sample(model, n, options, variables, batch, key):
-    return sample(model, variables, batch, n=n, key=key, options=options)

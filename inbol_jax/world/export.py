@@ -19,7 +19,7 @@ from inbol_jax.world.scenes import Scene, render, sample_scene
 from inbol_jax.world.splits import Split
 
 WORLD_VERSION = 1  # raise when the same seed gives other pictures or questions
-KNOWLEDGE_SHARE = 0.45  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
+KNOWLEDGE_SHARE = 0.4  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,11 @@ def export(config: ExportConfig) -> Path:
     }
     identity = fingerprint(settings)
     file = config.out / "data.jsonl"
-    if read_meta(file).get("config") != identity:
+    if file.exists() and read_meta(file).get("config") not in (identity, None):
+        raise InbolError(f"{config.out} holds a dataset made with other settings; choose another --out or delete it")
+    if file.exists() and not read_meta(file):
+        raise InbolError(f"{file} is not finished or was not made by this command; choose another --out or delete it")
+    if not file.exists():
         total = config.n if config.split is Split.OOD_KINDS else config.n + round(config.n * type3)
         rows = []
         with progress(f"drawing {config.split}", total, "images") as advance:

@@ -53,7 +53,7 @@ class PretrainConfig:
     """
 
     out: Path = Path("runs/pretrain")
-    steps: int = 20_000
+    steps: int = 25_000
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     workers: int = max(1, (os.cpu_count() or 2) - 1)
@@ -140,7 +140,11 @@ def pretrain(config: PretrainConfig) -> Path:
     def batches(start: int) -> Iterable[dict[str, np.ndarray]]:
         source = grain.MapDataset.source(PretrainBatches(config.seed, batch_size, config.steps))[start:]
         stream = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-        return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers)) if config.workers else stream
+        return (
+            stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4))
+            if config.workers
+            else stream
+        )
 
     state = fit(
         make_train_step(objective, optimizer),

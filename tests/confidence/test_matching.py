@@ -70,7 +70,7 @@ def slow_normalize(text):
     number_comma = any(a in digits and b == "," and c in digits for a, b, c in zip(text, text[1:], text[2:], strict=False))
     kept = ""
     for c in text:
-        if c not in ";/[]\"{}()=+\\_-><@`,?!":
+        if c not in ';/[]"{}()=+\\_-><@`,?!':
             kept += c
         elif not (number_comma or c + " " in text or " " + c in text):
             kept += " "

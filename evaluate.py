@@ -1,0 +1,8 @@
+"""Evaluation entry point: `python evaluate.py --in-domain DIR --models base DIR idk_it DIR --out DIR`."""
+
+import sys
+
+from inbol_jax.cli import evaluate
+
+if __name__ == "__main__":
+    sys.exit(evaluate())

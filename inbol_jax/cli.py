@@ -1,0 +1,110 @@
+"""The command lines: options in, one line out for each result, and exit codes.
+
+0: done. 1: a defect of the program (with its traceback). 2: something for the user to put right, said on one line. 130: interrupted.
+"""
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+
+from inbol_jax.errors import InbolError
+
+Command = tuple[type, Callable[[Any], Any]]
+Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`inbol`: data, confidence, construction, and the demo."""
+    from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+    from inbol_jax.demo import DemoConfig, demo
+    from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
+    from inbol_jax.refusal.build import BuildConfig, build
+    from inbol_jax.world.export import ExportConfig, export
+    from inbol_jax.world.pretrain import PretrainConfig, pretrain
+
+    commands = {
+        "demo": (DemoConfig, demo),
+        "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
+        "confidence": (ConfidenceConfig, estimate),
+        "extrinsic": (ExtrinsicConfig, extrinsic),
+        "build": (BuildConfig, build),
+    }
+    description = 'InBoL in JAX: teach a vision-language model to say "I don\'t know". Training: train.py; evaluation: evaluate.py.'
+    return _dispatch("inbol", description, commands, arguments)
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """`train.py`: the two training stages."""
+    from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
+    from inbol_jax.training.idk_it import SftConfig, idk_it
+
+    description = "sft: IDK-IT, instruction tuning. dpo: CA-DPO, confidence-aware preference optimisation."
+    return _dispatch("train.py", description, {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)}, arguments)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """`evaluate.py`: predictions, metrics and report."""
+    from inbol_jax.evaluation.stage import EvaluateConfig
+    from inbol_jax.evaluation.stage import evaluate as run
+
+    return _guarded(lambda: _run(tyro.cli(EvaluateConfig, prog="evaluate.py", args=arguments), run))
+
+
+def _dispatch(program: str, description: str, commands: Commands, arguments: Sequence[str] | None) -> int:
+    runs: dict[type, Callable[[Any], Any]] = {}
+
+    def choice(name: str, command: Command | Commands) -> Any:
+        if isinstance(command, Mapping):
+            return Annotated[_union(choice(*item) for item in command.items()), tyro.conf.subcommand(name, description=_GROUPS[name])]
+        config, run = command
+        runs[config] = run
+        return Annotated[config, tyro.conf.subcommand(name)]
+
+    def action() -> None:
+        options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+        config = tyro.cli(
+            _union(choice(*item) for item in commands.items()), prog=program, description=description, args=arguments, config=options
+        )
+        _run(config, runs[type(config)])
+
+    return _guarded(action)
+
+
+_GROUPS = {"world": "The embedded VQA world: write its splits, pre-train its model."}
+
+
+def _union(choices: Iterable[Any]) -> Any:
+    return Union[tuple(choices)]
+
+
+def _run(config: Any, run: Callable[[Any], Any]) -> None:
+    """Refuses what every command would fail on, before anything is loaded."""
+    if not 0 <= config.seed < 2**32:
+        raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.out):
+            pass
+    except OSError as error:
+        raise InbolError(f"--out {config.out}: cannot be written ({error.strerror}); choose another folder") from error
+    run(config)
+
+
+def _guarded(action: Callable[[], None]) -> int:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        action()
+    except InbolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
