@@ -66,7 +66,7 @@ def _dispatch(program: str, description: str, commands: Commands, arguments: Seq
         return Annotated[config, tyro.conf.subcommand(name)]
 
     def action() -> None:
-        options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+        options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues)
         config = tyro.cli(
             _union(choice(*item) for item in commands.items()), prog=program, description=description, args=arguments, config=options
         )
@@ -79,7 +79,7 @@ _GROUPS = {"world": "The embedded VQA world: write its splits, pre-train its mod
 
 
 def _union(choices: Iterable[Any]) -> Any:
-    return Union[tuple(choices)]
+    return Union[tuple(choices)]  # noqa: UP007 - the choices are known at run time alone
 
 
 def _run(config: Any, run: Callable[[Any], Any]) -> None:
