@@ -135,7 +135,7 @@ def render(scene: Scene, rng: np.random.Generator, *, sketch: bool = False) -> n
     image = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
     image[:] = rng.uniform(0.45, 0.8)
     if sketch:
-        image += np.linspace(-0.2, 0.2, IMAGE_SIZE, dtype=np.float32)[:, None, None]
+        image += np.linspace(-0.1, 0.1, IMAGE_SIZE, dtype=np.float32)[:, None, None]
     glyphs = load_glyphs()
     for thing in scene.things:
         color = np.float32(COLORS[thing.color_name]) + rng.normal(0, 0.05, 3).astype(np.float32)
@@ -159,7 +159,7 @@ def render(scene: Scene, rng: np.random.Generator, *, sketch: bool = False) -> n
         patch += alpha[:, :, None] * (paint - patch)
     if sketch:
         salt = rng.random((IMAGE_SIZE, IMAGE_SIZE), np.float32)
-        share = 0.4 * scene.noise / 2
+        share = 0.12 * scene.noise
         image[salt < share] = 0
         image[salt > 1 - share] = 1
     else:
