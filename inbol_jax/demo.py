@@ -16,7 +16,7 @@ from inbol_jax.models.loading import TINY
 from inbol_jax.progress import say
 from inbol_jax.refusal.build import BuildConfig, build
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.idk_it import FROZEN, SftConfig, idk_it
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -34,7 +34,7 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     seed: int = 0
-    n_train: int = 4000
+    n_train: int = 6000
     n_test: int = 2000
 
 
@@ -98,7 +98,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     stages.run("confidence", out / "confidence" / "extrinsic.jsonl", confidences)
     stages.run("build", out / "preferences.jsonl", lambda: build(BuildConfig(out, seed=seed)))
     stages.run("IDK-IT", idk / "model", lambda: idk_it(SftConfig(data=out / "instructions.jsonl", out=idk, seed=seed)))
-    stages.run("CA-DPO", dpo / "model", lambda: ca_dpo(DpoConfig(data=out / "preferences.jsonl", out=dpo, model=idk / "model", seed=seed)))
+    second = DpoConfig(data=out / "preferences.jsonl", out=dpo, model=idk / "model", frozen=(*FROZEN, "/mlp/"), seed=seed)
+    stages.run("CA-DPO", dpo / "model", lambda: ca_dpo(second))
     evaluation = EvaluateConfig(
         in_domain=(data / Split.TEST,),
         out_of_domain=(data / Split.OOD_KINDS, data / Split.OOD_STYLE),

@@ -15,7 +15,7 @@ from inbol_jax.refusal.instructions import make_instructions
 from inbol_jax.refusal.preferences import make_preferences
 from inbol_jax.refusal.templates import REFUSALS, SHORT_REFUSALS
 
-TEMPLATES = {"short": SHORT_REFUSALS, "all": REFUSALS}
+TEMPLATES = {"one": REFUSALS[:1], "short": SHORT_REFUSALS, "all": REFUSALS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +25,13 @@ class BuildConfig:
     Attributes:
       out: reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl there.
       thresholds: where Known, Mixed and Unknown part.
-      templates: refusals to teach: the four short ones, or all.
+      templates: refusals to teach: "one" (I don't know.), the four "short" ones, or "all".
       seed: of the choice of refusals and of incorrect responses.
     """
 
     out: Path
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    templates: str = "short"
+    templates: str = "one"
     seed: int = 0
 
 

@@ -5,32 +5,37 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from inbol_jax.records import BoundaryRecord, PairKind, Preference, Response
+from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference, Response
 from inbol_jax.refusal.templates import pick_refusal
+
+# Figure 3 pairs responses "based on the confidence classification of each question"; which classes get which pairs is our decision.
+# A correct response is never preferred on an Unknown question: it would teach to guess, the anchor of CA-DPO above all.
+KINDS: dict[Boundary, tuple[PairKind, ...]] = {
+    Boundary.KNOWN: (PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT),
+    Boundary.MIXED: (PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT, PairKind.REFUSAL_OVER_INCORRECT),
+    Boundary.UNKNOWN: (PairKind.REFUSAL_OVER_INCORRECT,),
+}
 
 
 def make_preferences(records: Iterable[BoundaryRecord], templates: Sequence[str], seed: int) -> Iterator[Preference]:
-    """Up to three pairs a question; which kinds there are follows from what was sampled.
+    """The pairs of each record's class, as far as the responses for them exist; Type 3 gives refusal > answer.
 
-    A question that can be answered gives correct > refusal and correct > incorrect where some sample was correct, and
-    refusal > incorrect where some was wrong: Mixed questions give all three, weighted by their confidence in the loss. Type 3
-    gives refusal > answer. The incorrect response is drawn in proportion to how often the model gave it.
-    Depends on each record alone, not on their order.
+    The incorrect response is drawn in proportion to how often the model gave it. Depends on each record alone, not on their order.
     """
     for record in records:
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}:{record.id}".encode()).digest()[:8], "big"))
-        refusal = pick_refusal(f"{seed}:{record.id}", templates)
+        correct = record.correct[0].text if record.correct else None
         incorrect = _draw(record.incorrect, rng)
-        pairs: list[tuple[str, str | None, PairKind]] = []
-        if record.type == 3:
-            pairs.append((refusal, incorrect, PairKind.REFUSAL_OVER_ANSWER))
-        else:
-            pairs.append((refusal, incorrect, PairKind.REFUSAL_OVER_INCORRECT))
-            if record.n_correct:
-                correct = record.correct[0].text
-                pairs += [(correct, refusal, PairKind.CORRECT_OVER_REFUSAL), (correct, incorrect, PairKind.CORRECT_OVER_INCORRECT)]
-        for chosen, rejected, kind in pairs:
-            if rejected is not None and chosen != rejected:
+        refusal = pick_refusal(f"{seed}:{record.id}", templates)
+        sides = {
+            PairKind.CORRECT_OVER_REFUSAL: (correct, refusal),
+            PairKind.CORRECT_OVER_INCORRECT: (correct, incorrect),
+            PairKind.REFUSAL_OVER_INCORRECT: (refusal, incorrect),
+            PairKind.REFUSAL_OVER_ANSWER: (refusal, incorrect),
+        }
+        for kind in (PairKind.REFUSAL_OVER_ANSWER,) if record.type == 3 else KINDS[record.boundary]:
+            chosen, rejected = sides[kind]
+            if chosen and rejected and chosen != rejected:
                 yield Preference(record.id, record.image, record.question, chosen, rejected, kind, record.confidence, record.type)
 
 

@@ -32,7 +32,7 @@ class DpoConfig(StageConfig):
 
     beta: float = 0.1
     scheme: str = "linear"
-    anchor: float = 1.0
+    anchor: float = 3.0
     learning_rate: float = 1e-4
 
 

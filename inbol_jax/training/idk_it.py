@@ -60,8 +60,6 @@ class StageConfig:
 class SftConfig(StageConfig):
     """IDK-IT: fine-tune on IDK instructions."""
 
-    epochs: int = 3
-
 
 def image_folder(data: Path, images: Path | None) -> Path:
     """The folder that a stage file's images are relative to: the option, else what the file's header names.

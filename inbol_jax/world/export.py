@@ -19,7 +19,7 @@ from inbol_jax.world.scenes import Scene, render, sample_scene
 from inbol_jax.world.splits import Split
 
 WORLD_VERSION = 1  # raise when the same seed gives other pictures or questions
-KNOWLEDGE_SHARE = 0.4  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
+KNOWLEDGE_SHARE = 1 / 3  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
 
 
 @dataclasses.dataclass(frozen=True)

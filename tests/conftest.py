@@ -1,0 +1,44 @@
+import json
+import os
+
+# The tests compile much and compute little: this halves their time. With 0 in the environment they run what users run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+import jax
+import pytest
+
+from inbol_jax.models.config import load_config
+from inbol_jax.models.loading import TINY, init_params, load_pretrained, save_pretrained
+from inbol_jax.models.weights import save_params
+from inbol_jax.world.export import ExportConfig, export
+from inbol_jax.world.splits import Split
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The checkpoint that ships with the package."""
+    return load_pretrained(TINY)
+
+
+@pytest.fixture(scope="session")
+def micro(tiny, tmp_path_factory):
+    """A random checkpoint, one small layer each, with the shipped one's tokenizer and processor: it compiles in no time."""
+    folder = tmp_path_factory.mktemp("micro") / "checkpoint"
+    save_pretrained(tiny, tiny.variables["params"], folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= sizes
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False  # tied and random, it would repeat itself
+    config["text_config"] |= sizes | {"num_key_value_heads": 1, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_params(folder, jax.jit(init_params, static_argnums=0)(load_config(folder), jax.random.key(0)))
+    return load_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory):
+    """A folder with the world's splits `train` (60 questions) and `test` (40, and 20 of Type 3). Read-only by agreement."""
+    folder = tmp_path_factory.mktemp("world")
+    for split, n in ((Split.TRAIN, 60), (Split.TEST, 40)):
+        export(ExportConfig(folder / split, split, n))
+    return folder

@@ -1,0 +1,178 @@
+import dataclasses
+import enum
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inbol_jax.artifacts import (
+    canonical_json,
+    file_fingerprint,
+    fingerprint,
+    meta_path,
+    read_jsonl,
+    read_meta,
+    write_atomically,
+    write_json,
+    write_jsonl,
+)
+from inbol_jax.errors import InbolError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def test_writes_text_and_bytes_into_new_folders(tmp_path):
+    write_atomically(tmp_path / "a/b/c.txt", "où\n")
+    write_atomically(tmp_path / "a/b/c.bin", b"\0\xff", sync=False)
+    assert (tmp_path / "a/b/c.txt").read_bytes() == "où\n".encode()
+    assert (tmp_path / "a/b/c.bin").read_bytes() == b"\0\xff"
+    assert (tmp_path / "a/b/c.txt").stat().st_mode & 0o777 == 0o644
+    write_atomically(tmp_path / "a/b/c.txt", "new")
+    assert (tmp_path / "a/b/c.txt").read_text() == "new"
+    assert sorted(p.name for p in (tmp_path / "a/b").iterdir()) == ["c.bin", "c.txt"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize(("error", "seen"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, InbolError)])
+def test_a_failure_while_writing_leaves_what_was_there(tmp_path, monkeypatch, failing, error, seen):
+    file = tmp_path / "records.jsonl"
+    file.write_text("old")
+
+    def fail(*_):
+        raise error(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(seen, match="No space left on device"):
+        write_atomically(file, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["records.jsonl"]
+    assert file.read_text() == "old"
+
+
+def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file/x.json", tmp_path / "file/deeper/x.json", Path("/proc/inbol/x.json"), tmp_path / "folder"):
+        with pytest.raises(InbolError, match=f"cannot write {path}: .+; choose another --out") as caught:
+            write_atomically(path, "x")
+        assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InbolError, match="Permission denied; choose another --out"):
+        write_atomically(tmp_path / "x", "x")
+
+
+def test_fingerprints_do_not_change():
+    """They are in the headers of files on users' disks: another spelling of the same settings would refuse them all."""
+
+    class Split(enum.StrEnum):
+        TRAIN = "train"
+
+    @dataclasses.dataclass
+    class Config:
+        out: Path
+        seed: int
+
+    value = {"b": [1, 2.5, None, True], "a": {"config": Config(Path("x/y"), 3), "split": Split.TRAIN, "text": "où"}}
+    assert canonical_json(value) == '{"a":{"config":{"out":"x/y","seed":3},"split":"train","text":"où"},"b":[1,2.5,null,true]}'
+    assert fingerprint(value) == "cfd8448977d079a9"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(), JSON, min_size=2))
+def test_fingerprint_ignores_the_order_of_keys(value):
+    assert fingerprint(dict(reversed(value.items()))) == fingerprint(value)
+    assert fingerprint(json.loads(json.dumps(value))) == fingerprint(value)
+
+
+@given(st.integers(), st.integers())
+def test_fingerprint_tells_values_apart(a, b):
+    assert (fingerprint({"n": a}) == fingerprint({"n": b})) is (a == b)
+    assert fingerprint({"n": a}) != fingerprint({"n": str(a)})
+
+
+def test_file_fingerprint(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"12")
+    b.write_bytes(b"3")
+    first = file_fingerprint(a, b)
+    assert file_fingerprint(a, b) == first
+    assert file_fingerprint(b, a) != first
+    a.touch()
+    assert file_fingerprint(a, b) == first
+    a.write_bytes(b"1")
+    b.write_bytes(b"23")
+    assert file_fingerprint(a, b) != first
+    assert len(first) == 16
+
+
+@settings(max_examples=30, deadline=None)  # each writes and syncs two files
+@given(rows=st.lists(st.dictionaries(st.text(), JSON)))
+def test_rows_round_trip(tmp_path_factory, rows):
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    assert write_jsonl(file, rows, {"seed": 3}) == len(rows)
+    assert list(read_jsonl(file)) == rows
+    assert read_meta(file) == {"seed": 3, "rows": len(rows)}
+
+
+def test_the_header_comes_last_and_goes_first(tmp_path):
+    file = tmp_path / "x.jsonl"
+    write_jsonl(file, [{"id": 1}], {"config": "one"})
+
+    def rows():
+        assert not meta_path(file).exists()  # while a file is being replaced, it is not finished
+        yield {"id": 2}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(file, rows(), {"config": "two"})
+    assert read_meta(file) == {}
+    assert list(read_jsonl(file)) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"id": 1}\n{"id"\n', r"rows\.jsonl:2: not JSON"),
+        (b'{"id": 1}\n\n', r"rows\.jsonl:2: not JSON"),
+        (b'{"id": 1}\n{"id": 2}\n[3]\n', r"rows\.jsonl:3: expected a JSON object"),
+        (b'{"id": 1}\n"text"', r"rows\.jsonl:2: expected a JSON object"),
+        (b'{"id": "\xff"}\n', r"rows\.jsonl:1: not (JSON|UTF-8)"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, content, message):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(InbolError, match=message) as caught:
+        list(read_jsonl(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InbolError, match=r"cannot read .*none\.jsonl: No such file"):
+        list(read_jsonl(tmp_path / "none.jsonl"))
+    with pytest.raises(InbolError, match=r"cannot read .*: Is a directory"):
+        list(read_jsonl(tmp_path))
+
+
+def test_headers(tmp_path):
+    file = tmp_path / "x.jsonl"
+    assert meta_path(file) == tmp_path / "x.jsonl.meta.json"
+    assert read_meta(file) == {}
+    write_json(meta_path(file), {"seed": 1, "name": "où"})
+    assert read_meta(file) == {"seed": 1, "name": "où"}
+    for damaged in (b'{"seed": ', b"\xff\xfe", b"[1]", b"null"):
+        meta_path(file).write_bytes(damaged)
+        with pytest.raises(InbolError, match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run the stage again"):
+            read_meta(file)
