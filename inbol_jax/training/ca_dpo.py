@@ -33,7 +33,7 @@ class DpoConfig(StageConfig):
     beta: float = 0.1
     scheme: str = "linear"
     anchor: float = 3.0
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
 
 
 def ca_dpo(config: DpoConfig) -> Path:
