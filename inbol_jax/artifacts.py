@@ -65,23 +65,30 @@ def write_atomically(path: Path, data: str | bytes, *, sync: bool = True) -> Non
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise InbolError(f"cannot write {path}: {error.strerror}; choose another --out") from error
         raise
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def meta_path(path: Path) -> Path:
+    """Where the header of a stage's file lies."""
     return path.with_name(path.name + ".meta.json")
 
 
 def read_meta(path: Path) -> dict[str, Any]:
     """The header of a stage's file; empty where there is none (a file that a user wrote)."""
     try:
-        return json.loads(meta_path(path).read_text())
+        header = json.loads(meta_path(path).read_text(encoding="utf-8"))
+        if not isinstance(header, dict):
+            raise ValueError("not a JSON object")
+        return header
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -107,7 +114,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
       InbolError: when the file is missing, or a line is not a JSON object, with its number.
     """
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
     with file:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Response, wilson_interval
 
@@ -47,7 +48,8 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecor
         found[outcome][text] = dataclasses.replace(before, count=before.count + 1)
     if not type3:
         for answer in row["answers"]:
-            found["correct"].setdefault(answer, Response(answer))
+            if score(answer, row["answers"]) >= CORRECT_AT:  # one annotator of ten may have said what the others deny
+                found["correct"].setdefault(answer, Response(answer))
     n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
     boundary = Boundary.UNKNOWN if type3 else classify(n_correct, n_samples, thresholds)
     low, high = wilson_interval(n_correct, n_samples)

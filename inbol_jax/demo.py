@@ -46,6 +46,8 @@ class Stages:
         identity = fingerprint(settings)
         try:
             state = json.loads(self._file.read_text()) if self._file.exists() else {}
+            if not isinstance(state, dict) or (state and "seconds" not in state):
+                raise ValueError("not a demo's state")
         except ValueError as error:
             raise InbolError(f"{self._file}: not readable ({error}); delete it") from error
         if state and state.get("config") != identity:
@@ -75,6 +77,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
       InbolError: when the folder holds a demo with other settings, or a stage raises it.
     """
     out, seed = config.out, config.seed
+    for name, least in (("n_train", 1), ("n_test", 4)):
+        if getattr(config, name) < least:
+            raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least {least} are needed")
     stages = Stages(out, {k: v for k, v in dataclasses.asdict(config).items() if k != "out"})
     data = out / "data"
     sizes = {

@@ -127,9 +127,10 @@ class BoundaryRecord:
             values["answers"] = tuple(row["answers"])
             for outcome in ("correct", "incorrect", "refusal"):
                 values[outcome] = tuple(Response(**r) for r in row[outcome])
+            possible = row["type"] in (1, 2, 3, None) and 0 <= row["n_correct"] <= row["n_samples"]
         except (TypeError, ValueError) as error:
             raise InbolError(f"record {name}: {error}") from error
-        if row["type"] not in (1, 2, 3, None) or not 0 <= row["n_correct"] <= row["n_samples"]:
+        if not possible:
             raise InbolError(f"record {name}: type {row['type']!r} with {row['n_correct']} of {row['n_samples']} correct is not possible")
         return cls(**values)
 
@@ -180,4 +181,5 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the interval reaches 0 or 1 exactly; the arithmetic misses them by a rounding error.
+    return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))

@@ -77,6 +77,8 @@ def estimate(config: ConfidenceConfig) -> Path:
     """
     if config.n < 1:
         raise InbolError(f"--n {config.n}: at least one sample is needed")
+    if config.batch_size < 1:
+        raise InbolError(f"--batch-size {config.batch_size}: must be greater than 0")
     options = SamplingOptions(config.temperature, config.top_p, config.max_new_tokens)
     dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
     if dataset.rejected:

@@ -25,12 +25,14 @@ class Proposal(NamedTuple):
 
 
 # "What color is the STAR?": the thing that a question presumes. Questions of number and existence presume nothing.
-_SUBJECT = re.compile(r"\bthe ([a-z][a-z' -]*?)(?= (?:have|has|do|does|is|are|in|on|at|of|with|look|like|made)\b|[?.,]|$)", re.IGNORECASE)
+_BEHIND = "have|has|do|does|is|are|in|on|at|of|with|look|like|made|smell|taste|make|say|cost|sound|feel|mean|show"
+_SUBJECT = re.compile(rf"\bthe ([a-z][a-z' -]*?)(?= (?:{_BEHIND})\b|[?.,]|$)", re.IGNORECASE)
 _ANSWERED_BY_ABSENCE = re.compile(r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b", re.IGNORECASE)
 _WORD = re.compile(r"[a-z']+")
 
 
 def words(text: str) -> set[str]:
+    """The words of a text, lower case."""
     return set(_WORD.findall(text.lower()))
 
 

@@ -77,10 +77,16 @@ def load_config(path: Path) -> LlavaConfig:
         raise InbolError(f"{path} is not a checkpoint folder: config.json is missing")
     hf = _read_json(file)
     generation = _read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
+    if not isinstance(hf, dict) or not isinstance(generation, dict):
+        raise InbolError(f"{file} or generation_config.json beside it: a JSON object is needed")
     try:
-        return _from_hf(hf, generation)
+        config = _from_hf(hf, generation)
+        _check(config)
+        return config
     except KeyError as error:
         raise InbolError(f"{file}: key {error} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InbolError(f"{file}: a value is of the wrong type ({error})") from error
     except InbolError as error:
         raise InbolError(f"{file}: {error}") from error
 
@@ -92,6 +98,30 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise InbolError(f"{file}: not readable as JSON ({error})") from error
 
 
+def _check(config: LlavaConfig) -> None:
+    """Sizes are positive whole numbers, token ids are given, the feature layer exists."""
+    for part in (config.vision, config.text):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if field.type in (int, "int") and (type(value) is not int or value < 1):
+                raise InbolError(f"{field.name} = {value!r}: a whole number of at least 1 is needed")
+    for name in ("image_token_id", "pad_token_id"):
+        if type(getattr(config, name)) is not int:
+            raise InbolError(f"{name.replace('_id', '_index')} or {name} is missing")
+    if not config.eos_token_ids or any(type(token) is not int for token in config.eos_token_ids):
+        raise InbolError("eos_token_id is missing")
+    layers = config.vision.num_layers + 1
+    if not -layers <= config.vision_feature_layer < layers:
+        raise InbolError(f"vision_feature_layer = {config.vision_feature_layer}: the tower has {layers - 1} layers")
+
+
+# What transformers fills in where a config leaves a value out.
+_VISION_DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+                    "image_size": 224, "patch_size": 32}  # fmt: skip
+_TEXT_DEFAULTS = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                  "num_attention_heads": 32, "eos_token_id": 2}  # fmt: skip
+
+
 def _from_hf(hf: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
     def require(value: Any, allowed: tuple[Any, ...], name: str) -> Any:
         if value not in allowed:
@@ -99,7 +129,7 @@ def _from_hf(hf: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfi
         return value
 
     require(hf["model_type"], ("llava",), "model_type")
-    v, t = hf["vision_config"], hf["text_config"]
+    v, t = _VISION_DEFAULTS | dict(hf["vision_config"]), _TEXT_DEFAULTS | dict(hf["text_config"])
     require(v["model_type"], ("clip_vision_model",), "vision_config.model_type")
     require(t["model_type"], ("llama",), "text_config.model_type")
     require(hf.get("vision_feature_select_strategy", "default"), ("default",), "vision_feature_select_strategy")
@@ -107,7 +137,7 @@ def _from_hf(hf: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfi
     for name in ("attention_bias", "mlp_bias"):
         require(t.get(name, False), (False,), f"text_config.{name}")
     rope = t.get("rope_parameters") or {"rope_theta": t.get("rope_theta", 10000.0), **(t.get("rope_scaling") or {})}
-    require(rope.get("rope_type", "default"), ("default",), "text_config.rope_type")
+    require(rope.get("rope_type", rope.get("type", "default")), ("default",), "text_config.rope_type")
     require(t.get("hidden_act", "silu"), ("silu",), "text_config.hidden_act")
     require(bool(hf.get("tie_word_embeddings", False)), (bool(t.get("tie_word_embeddings", False)),), "tie_word_embeddings")
     layer = hf.get("vision_feature_layer", -2)
@@ -131,15 +161,15 @@ def _from_hf(hf: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfi
             intermediate_size=t["intermediate_size"],
             num_layers=t["num_hidden_layers"],
             num_heads=t["num_attention_heads"],
-            num_kv_heads=t.get("num_key_value_heads", t["num_attention_heads"]),
+            num_kv_heads=t.get("num_key_value_heads") or t["num_attention_heads"],
             head_dim=t.get("head_dim") or t["hidden_size"] // t["num_attention_heads"],
             rms_norm_eps=t.get("rms_norm_eps", 1e-6),
-            rope_theta=float(rope["rope_theta"]),
+            rope_theta=float(rope.get("rope_theta", 10000.0)),
             tie_word_embeddings=bool(t.get("tie_word_embeddings", False)),
         ),
         vision_feature_layer=layer,
         projector_hidden_act=require(hf.get("projector_hidden_act", "gelu"), ("gelu",), "projector_hidden_act"),
-        image_token_id=hf.get("image_token_index", hf.get("image_token_id")),
+        image_token_id=hf.get("image_token_index", hf.get("image_token_id", 32000)),
         pad_token_id=generation.get("pad_token_id", t.get("pad_token_id")) or 0,
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
     )

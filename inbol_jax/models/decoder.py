@@ -14,6 +14,8 @@ _SMALL = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # residual b
 
 
 class Attention(nn.Module):
+    """Causal self-attention with rotary positions and grouped keys; `fork` is its decoding step."""
+
     config: TextConfig
     dtype: jnp.dtype
 
@@ -43,6 +45,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """The gated feed-forward network."""
+
     config: TextConfig
     dtype: jnp.dtype
 
@@ -57,6 +61,8 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
+    """Attention and feed-forward network, each behind its norm."""
+
     config: TextConfig
     dtype: jnp.dtype
 

@@ -33,6 +33,8 @@ def packed_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
 
 
 class Projector(nn.Module):
+    """Two layers from the tower's features to the decoder's embeddings."""
+
     config: LlavaConfig
     dtype: jnp.dtype
 
@@ -44,6 +46,8 @@ class Projector(nn.Module):
 
 
 class Llava(nn.Module):
+    """The model; `apply` with its methods is what the rest of the project calls."""
+
     config: LlavaConfig
     dtype: jnp.dtype = jnp.float32
 

@@ -10,6 +10,8 @@ from inbol_jax.models.layers import ACTIVATIONS, attend
 
 
 class VisionEmbeddings(nn.Module):
+    """Patches, class token and learnt positions."""
+
     config: VisionConfig
     dtype: jnp.dtype
 
@@ -27,6 +29,8 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionLayer(nn.Module):
+    """A pre-norm transformer layer."""
+
     config: VisionConfig
     dtype: jnp.dtype
 

@@ -46,7 +46,7 @@ def read_records(files: list[Path], thresholds: Thresholds) -> list[BoundaryReco
         for number, row in enumerate(read_jsonl(file), 1):
             try:
                 record = make_record(row, thresholds)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
                 raise InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})") from error
             if record.id in records:
                 raise InbolError(f"{file}:{number}: id {record.id} is in another store too; ids must be unique across datasets")

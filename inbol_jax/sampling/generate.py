@@ -31,6 +31,7 @@ class Generation(NamedTuple):
 
 
 def make_text_encoder(loaded: Loaded) -> TextEncoder:
+    """The text encoder of a checkpoint: its processor, with the token ids of its config."""
     c = loaded.config
     return TextEncoder(
         loaded.processor, image_token_id=c.image_token_id, num_image_tokens=c.num_image_tokens, eos_token_id=c.eos_token_ids[0]

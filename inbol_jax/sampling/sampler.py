@@ -1,6 +1,7 @@
 """Sampling as one pure function of arrays, to be jitted: prefill once, fork n times, decode in a while loop."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class SamplingOptions:
     max_new_tokens: int = 12
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
+        if not math.isfinite(self.temperature) or self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
             raise InbolError(f"sampling needs temperature >= 0, 0 < top-p <= 1 and max-new-tokens >= 1, not {self}")
 
 
@@ -116,7 +117,8 @@ def choose(logits: Float[Array, "b n V"], uniform: Float[Array, "b n"], options:
         threshold = jnp.min(jnp.where(kept, ordered, 2.0), axis=-1, keepdims=True)
         probabilities = jnp.where(probabilities >= threshold, probabilities, 0.0)
     cumulative = jnp.cumsum(probabilities, axis=-1)
-    token = jnp.sum(cumulative <= uniform[..., None] * cumulative[..., -1:], axis=-1)
-    # Rounding can put the quantile at the very end: the last token that has any probability is meant.
-    last = logits.shape[-1] - 1 - jnp.argmax(probabilities[..., ::-1] > 0, axis=-1)
-    return jnp.minimum(token, last).astype(jnp.int32)
+    # A parallel cumulative sum may rise, by rounding, where nothing was added: only tokens that have any probability can be hit.
+    possible = probabilities > 0
+    hit = possible & (cumulative > uniform[..., None] * cumulative[..., -1:])
+    last = logits.shape[-1] - 1 - jnp.argmax(possible[..., ::-1], axis=-1)  # where rounding leaves the quantile beyond them all
+    return jnp.where(hit.any(-1), jnp.argmax(hit, axis=-1), last).astype(jnp.int32)

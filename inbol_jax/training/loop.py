@@ -41,7 +41,7 @@ def fit(
     Args:
       step: pure function (state, frozen, batch) -> (state, metrics); compiled here, with the state donated.
       batches: `batches(start)` iterates over the host batches from that step on. Batch i is the same whenever it is asked for.
-      out: gets `checkpoints/` and `metrics.jsonl`, a line every `log_every` steps.
+      out: gets `checkpoints/` and `metrics.jsonl`, a line every `log_every` steps and at every checkpoint.
       identity: fingerprint of the run, see `Checkpoints`.
     Returns: the final state, whether it was reached now or before.
     Raises:
@@ -60,14 +60,16 @@ def fit(
                 state, metrics = compiled(state, frozen, shard_batch(batch, mesh))
                 pending.append(metrics)
                 last = i + 1 == steps
-                if len(pending) == log_every or last:
+                saves = (i + 1) % checkpoint_every == 0 or last
+                # Also before a checkpoint, which then is of a sound model, and no metrics are pending when a run resumes from it.
+                if (i + 1) % log_every == 0 or saves:
                     row = {"step": i + 1} | _means(jax.device_get(pending))
                     if not math.isfinite(row["loss"]):
                         raise InbolError(f"{label}: the loss is {row['loss']} at step {i + 1}; lower --learning-rate or look at the data")
                     log.append(row)
                     pending = []
                     advance(0, f"loss {row['loss']:.3f}")
-                if (i + 1) % checkpoint_every == 0 or last:
+                if saves:
                     _write(out / "metrics.jsonl", log)
                     checkpoints.save(state)
                 advance(rows_per_batch)

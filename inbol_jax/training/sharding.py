@@ -17,6 +17,7 @@ def data_mesh() -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A copy of every leaf on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 

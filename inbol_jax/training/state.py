@@ -30,6 +30,10 @@ def split_params(params: Mapping[str, Any], frozen: Sequence[str]) -> tuple[Flat
     """
     flat = flatten_dict(dict(params), sep="/")
     for pattern in frozen:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InbolError(f"--frozen {pattern!r} is not a regular expression ({error})") from error
         if not any(re.search(pattern, path) for path in flat):
             raise InbolError(f"--frozen {pattern!r} matches no parameter; paths look like {next(iter(flat))!r}")
     held = {path: value for path, value in flat.items() if any(re.search(pattern, path) for pattern in frozen)}
@@ -50,11 +54,12 @@ def make_optimizer(
 
     Weight decay spares vectors: biases and norms.
     """
-    rise = max(1, round(warmup * steps))
+    rise = min(max(1, round(warmup * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, rise, max(steps, rise + 1), learning_rate * floor)
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=decayed))
 
 
 def init_state(trainable: Flat, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))

@@ -28,7 +28,7 @@ def make_train_step(
         (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         one = jnp.ones(())
-        metrics |= {"loss": (value, one), "gradient_norm": (optax.global_norm(gradients), one)}
+        metrics |= {"loss": (value, one), "gradient_norm": (optax.tree.norm(gradients), one)}
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
     return step

@@ -14,6 +14,7 @@ from absl import flags
 
 from inbol_jax.artifacts import fingerprint
 from inbol_jax.data.batches import Branch, RowShape, pack_row
+from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import init_params
@@ -121,6 +122,9 @@ def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def pretrain(config: PretrainConfig) -> Path:
     """Runs or resumes the pre-training. Returns the folder of the finished checkpoint."""
+    for name in ("steps", "batch_size", "learning_rate"):
+        if getattr(config, name) <= 0:
+            raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
     mesh = data_mesh()
     batch_size = round_batch(config.batch_size, mesh)
     folder = config.out / "model"
