@@ -15,7 +15,7 @@ from inbol_jax.models.loading import Loaded, load_pretrained
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Preference
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
-from inbol_jax.training.idk_it import StageConfig, check, image_folder, run_stage
+from inbol_jax.training.idk_it import StageConfig, check, check_lines, image_folder, run_stage
 from inbol_jax.training.sharding import data_mesh, replicate, round_batch, shard_batch
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs
 
@@ -47,10 +47,15 @@ def ca_dpo(config: DpoConfig) -> Path:
         raise InbolError(f"--scheme {config.scheme!r}: choose one of {', '.join(SCHEMES)}")
     if config.beta <= 0 or config.anchor < 0:
         raise InbolError(f"--beta {config.beta} must be greater than 0 and --anchor {config.anchor} at least 0")
+    rows = list(read_jsonl(config.data))
+    check_lines(config.data, rows, ("image", "question", "chosen", "rejected", "kind"), ("confidence",))
     try:
-        pairs = [Preference.from_json(row) for row in read_jsonl(config.data)]
+        pairs = [Preference.from_json(row) for row in rows]
     except (KeyError, TypeError) as error:
         raise InbolError(f"{config.data}: not a file of preference pairs ({error}); run `inbol build`") from error
+    for number, pair in enumerate(pairs, 1):
+        if not 0 <= pair.confidence <= 1:
+            raise InbolError(f"{config.data}:{number}: confidence {pair.confidence} is not between 0 and 1; run `inbol build`")
     if not pairs:
         raise InbolError(f"{config.data} holds no pair")
     images = image_folder(config.data, config.images)

@@ -1,8 +1,10 @@
 """`train.py sft`: IDK-IT, instruction tuning on correct responses for what is known and refusals for what is not."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -110,8 +112,19 @@ def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int,
 def check(config: StageConfig) -> None:
     """Refuses options that cannot be meant, before anything is loaded."""
     for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every"):
-        if getattr(config, name) <= 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
+    if not 0 <= config.weight_decay < math.inf:
+        raise InbolError(f"--weight-decay {config.weight_decay}: must be at least 0")
+
+
+def check_lines(data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()) -> None:
+    """Raises InbolError with the line's number where a text or a number is missing or of another type."""
+    for number, row in enumerate(rows, 1):
+        for names, kinds in ((texts, str), (numbers, (int, float))):
+            for name in names:
+                if not isinstance(row.get(name), kinds):
+                    raise InbolError(f"{data}:{number}: {name!r} is missing or of the wrong type; run `inbol build`")
 
 
 def idk_it(config: SftConfig) -> Path:
@@ -124,6 +137,7 @@ def idk_it(config: SftConfig) -> Path:
     instructions = list(read_jsonl(config.data))
     if not instructions:
         raise InbolError(f"{config.data} holds no instruction")
+    check_lines(config.data, instructions, ("image", "question", "response"))
     images = image_folder(config.data, config.images)
     loaded = load_pretrained(config.model)
     text = make_text_encoder(loaded)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VIS
 from inbol_jax.world.scenes import Scene, render, sample_scene
 from inbol_jax.world.splits import Split
 
-WORLD_VERSION = 1  # raise when the same seed gives other pictures or questions
+WORLD_VERSION = 2  # raise when the same seed gives other pictures or questions
 KNOWLEDGE_SHARE = 1 / 3  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
 
 
@@ -98,6 +99,8 @@ def export(config: ExportConfig) -> Path:
         "seed": config.seed,
         "world": WORLD_VERSION,
     }
+    if not (math.isfinite(type3) and type3 >= 0):
+        raise InbolError(f"--type3 {type3}: a number of at least 0 is needed")
     identity = fingerprint(settings)
     file = config.out / "data.jsonl"
     if file.exists() and read_meta(file).get("config") not in (identity, None):

@@ -56,8 +56,12 @@ class Scene:
         return self.things[0] if self.things[0].glyph >= 0 else None
 
     def bucket(self, n: int = 20) -> int:
-        """A hash of the objects into [0, n), the same on every machine: splits own buckets, so that no scene is in two of them."""
-        return zlib.crc32(np.array([dataclasses.astuple(t) for t in self.things], np.int16).tobytes()) % n
+        """A hash of what can be seen into [0, n), the same on every machine: splits own buckets, so that no scene is in two of them.
+
+        The order of the objects and the shape behind a glyph cannot be seen.
+        """
+        seen = sorted(dataclasses.astuple(t if t.glyph < 0 else dataclasses.replace(t, shape=0)) for t in self.things)
+        return zlib.crc32(np.array(seen, np.int16).tobytes()) % n
 
 
 def sample_scene(rng: np.random.Generator, glyph: int | None) -> Scene:

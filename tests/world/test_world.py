@@ -412,6 +412,6 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path, one_layer, monkeypatc
     assert asked == [2, 3]  # the first two steps were not done again
     assert again.read_bytes() == weights.read_bytes()
     logs = [[json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("whole", "stopped")]
-    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == [4]
+    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == [2, 4]  # a line at every checkpoint
     with pytest.raises(InbolError, match="a run with other settings"):
         pretrain(PretrainConfig(tmp_path / "whole", steps=4, batch_size=4, workers=0, seed=1))
