@@ -677,10 +677,15 @@ MANY = """
 import sys
 from pathlib import Path
 import jax
+import numpy as np
 assert jax.device_count() == 8
 sys.path.insert(0, {here!r})
 from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
+from inbol_jax.training.sharding import data_mesh, replicate, shard_batch
+rows = shard_batch({{"x": np.arange(16)}}, data_mesh())["x"]
+assert [s.data.tolist() for s in rows.addressable_shards] == [[i, i + 1] for i in range(0, 16, 2)], "each device has rows of its own"
+assert replicate(np.arange(3), data_mesh()).sharding.is_fully_replicated
 out, data, model = map(Path, sys.argv[1:])
 options = dict(model=model, epochs=3, batch_size=12, learning_rate=1e-3)
 idk_it(SftConfig(data=data / "instructions.jsonl", out=out / "sft", **options))
