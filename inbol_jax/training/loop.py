@@ -89,7 +89,10 @@ def _kept(path: Path, start: int) -> list[dict[str, float]]:
     """The log up to the checkpoint: what an interrupted run logged after it is done again."""
     if not path.exists():
         return []
-    return [row for line in path.read_text().splitlines() if (row := json.loads(line))["step"] <= start]
+    try:
+        return [row for line in path.read_text().splitlines() if (row := json.loads(line))["step"] <= start]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InbolError(f"{path}: not a log of training ({error}); delete it, and the run goes on without its first lines") from error
 
 
 def _write(path: Path, log: list[dict[str, float]]) -> None:

@@ -710,3 +710,10 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
         ours, theirs = weights_of(tmp_path / name / "model"), weights_of(tmp_path / "many" / name / "model")
         for key, value in ours.items():
             np.testing.assert_allclose(theirs[key], value, atol=2e-5, err_msg=key)
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    toy_fit(tmp_path, 4)
+    (tmp_path / "metrics.jsonl").write_text("{")
+    with pytest.raises(InbolError, match=r"metrics\.jsonl: not a log of training"):
+        toy_fit(tmp_path, 4)
