@@ -36,6 +36,11 @@ def classify(n_correct: int, n_samples: int, thresholds: Thresholds) -> Boundary
     return Boundary.MIXED
 
 
+def question_type(boundary: Boundary, *, answerable: bool | None) -> int | None:
+    """1, 2 or 3 as in Figure 1 of the paper; None for Mixed."""
+    return 3 if answerable is False else {Boundary.KNOWN: 1, Boundary.UNKNOWN: 2, Boundary.MIXED: None}[boundary]
+
+
 def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecord:
     """The standard record of a line of the confidence store.
 
@@ -59,7 +64,7 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecor
         image=row["image"],
         question=row["question"],
         answers=tuple(row["answers"]),
-        type=3 if type3 else {Boundary.KNOWN: 1, Boundary.UNKNOWN: 2, Boundary.MIXED: None}[boundary],
+        type=question_type(boundary, answerable=row["answerable"]),
         boundary=boundary,
         confidence=n_correct / n_samples,
         n_correct=n_correct,

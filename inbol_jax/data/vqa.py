@@ -54,6 +54,11 @@ class _Unusable(Exception):
     """Why a record is set aside."""
 
 
+def data_file(path: Path) -> Path:
+    """The file with the records of what `--data` names: the one in the folder, or the `.jsonl` file itself."""
+    return path / DATA_FILE if path.is_dir() else path
+
+
 def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected: float = 0.1) -> VQADataset:
     """Reads a dataset in the project's own layout.
 
@@ -71,7 +76,7 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
     if not 0 <= max_rejected <= 1:
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     path = Path(path)
-    file = path / DATA_FILE if path.is_dir() else path
+    file = data_file(path)
     if not path.exists():
         raise InbolError(f"{path}: no such file or folder; give a folder that holds {DATA_FILE}, or a .jsonl file")
     if not file.is_file():

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta, write_json, write_jsonl
-from inbol_jax.boundary import Thresholds, classify
+from inbol_jax.boundary import Thresholds, classify, question_type
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
-from inbol_jax.data.vqa import DATA_FILE, load_dataset_folder
+from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import differences, summarise
 from inbol_jax.evaluation.report import headline, write_report
-from inbol_jax.models.loading import TINY, load_pretrained
+from inbol_jax.models.loading import TINY, Loaded, load_pretrained
 from inbol_jax.progress import say
-from inbol_jax.records import Boundary
 from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.sampler import SamplingOptions
+
+Counts = Mapping[str, tuple[int, int]]  # id -> correct samples, samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +52,16 @@ class EvaluateConfig:
     seed: int = 0
 
 
-def predict(config: EvaluateConfig, name: str, model: Path, data: Path, domain: str, confidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+def predict(config: EvaluateConfig, name: str, loaded: Loaded, data: Path, domain: str, confidence: Counts) -> list[dict[str, Any]]:
     """One model's greedy answers to one dataset, as rows of predictions.jsonl; read from the disk where they are already there."""
     dataset = load_dataset_folder(data)
-    loaded = load_pretrained(model)
     file = config.out / "predictions" / name / f"{dataset.name}.jsonl"
-    settings = {"command": "evaluate", "model": loaded.fingerprint, "dataset": _identity(data), "max_new_tokens": config.max_new_tokens}
+    settings = {
+        "command": "evaluate",
+        "model": loaded.fingerprint,
+        "dataset": file_fingerprint(data_file(data)),
+        "max_new_tokens": config.max_new_tokens,
+    }
     identity = fingerprint(settings)
     if read_meta(file).get("config") != identity:
         options = SamplingOptions(temperature=0.0, max_new_tokens=config.max_new_tokens)
@@ -82,19 +87,14 @@ def predict(config: EvaluateConfig, name: str, model: Path, data: Path, domain: 
         counts = confidence.get(row["id"])
         if counts is None:
             continue  # set aside when its confidence was sampled, and reported there
-        type3 = row["answerable"] is False
-        boundary = classify(*counts, config.thresholds)
+        type = question_type(classify(*counts, config.thresholds), answerable=row["answerable"])
         found.append(
             {"id": row["id"], "dataset": dataset.name, "domain": domain, "model": name, "image": row["image"], "question": row["question"]}
-            | {"answers": row["answers"], "type": 3 if type3 else {Boundary.KNOWN: 1, Boundary.UNKNOWN: 2}.get(boundary)}
-            | {"kind": str(row.get("kind", "")), "confidence": 0.0 if type3 else counts[0] / counts[1]}
+            | {"answers": row["answers"], "type": type}
+            | {"kind": str(row.get("kind", "")), "confidence": 0.0 if type == 3 else counts[0] / counts[1]}
             | {"prediction": row["prediction"], "outcome": row["outcome"]}
         )
     return found
-
-
-def _identity(data: Path) -> str:
-    return file_fingerprint(data / DATA_FILE if data.is_dir() else data)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -122,16 +122,15 @@ def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
     datasets = [(d, "in_domain") for d in config.in_domain] + [(d, "out_of_domain") for d in config.out_of_domain]
     base = config.models[0][1]
     sampling = {"n": config.n, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "seed": config.seed}
-    counts: dict[Path, dict[str, tuple[int, int]]] = {}
+    counts: dict[Path, Counts] = {}
     for data, _ in datasets:
         file = estimate(ConfidenceConfig(data, config.out, base, **sampling))
         counts[data] = {row["id"]: (row["n_correct"], row["n_samples"]) for row in read_jsonl(file)}
-    rows = [
-        row
-        for name, model in config.models
-        for data, domain in datasets
-        for row in predict(config, name, model, data, domain, counts[data])
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, model in config.models:
+        loaded = load_pretrained(model)
+        for data, domain in datasets:
+            rows += predict(config, name, loaded, data, domain, counts[data])
     write_jsonl(config.out / "predictions.jsonl", rows, {"command": "evaluate", "settings": _settings(config)})
     return rows
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_meta, write_jsonl
-from inbol_jax.data.vqa import DATA_FILE, load_dataset_folder
+from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import propose
 from inbol_jax.progress import say
@@ -40,7 +40,7 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     if not 0 < config.share <= 1:
         raise InbolError(f"--share {config.share}: a share between 0 and 1 is needed")
     dataset = load_dataset_folder(config.data, images=config.images)
-    source = config.data / DATA_FILE if config.data.is_dir() else config.data
+    source = data_file(config.data)
     file = config.out / "extrinsic.jsonl"
     settings = {"command": "extrinsic", "dataset": file_fingerprint(source), "share": config.share, "seed": config.seed}
     identity = fingerprint(settings)

@@ -141,10 +141,7 @@ def idk_it(config: SftConfig) -> Path:
     images = image_folder(config.data, config.images)
     loaded = load_pretrained(config.model)
     text = make_text_encoder(loaded)
-    try:
-        packed = [(text.prompt(r["question"]), [Branch(text.response(r["question"], r["response"]))]) for r in instructions]
-    except KeyError as error:
-        raise InbolError(f"{config.data}: an instruction has no {error}") from error
+    packed = [(text.prompt(r["question"]), [Branch(text.response(r["question"], r["response"]))]) for r in instructions]
     shape = RowShape.fitting(packed)
 
     def make_row(index: int) -> dict[str, np.ndarray]:

@@ -50,7 +50,8 @@ def fit(
     checkpoints = Checkpoints(out, identity)
     compiled = jax.jit(step, donate_argnums=0)
     try:
-        state = checkpoints.restore(replicate(state, mesh)) or replicate(state, mesh)
+        state = replicate(state, mesh)
+        state = checkpoints.restore(state) or state
         frozen = replicate(frozen, mesh)
         start = int(state.step)
         log = _kept(out / "metrics.jsonl", start)

@@ -60,19 +60,17 @@ def pair_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch) -> t
 def ca_dpo_objective(model: Llava, *, beta: float, scheme: str, anchor: float) -> Objective:
     """Confidence-aware DPO plus `anchor` times the negative log-likelihood a token of the chosen response.
 
-    The mean is over pairs that are not padding; as in shared practice the anchor is not weighted.
+    The mean is over pairs that are not padding; the anchor does not carry the pair's weight.
     The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind i32[b], valid bool[b].
     """
 
     def objective(variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Metrics]:
-        logprobs = target_logprobs(model, variables, batch)
-        is_chosen = batch["target_segment"] == 1
-        chosen, rejected = sequence_logprob(logprobs, is_chosen), sequence_logprob(logprobs, batch["target_segment"] == 2)
+        chosen, rejected = pair_logprobs(model, variables, batch)
         valid = batch["valid"].astype(jnp.float32)
         loss = ca_dpo_loss(
             chosen, rejected, batch["ref_chosen"], batch["ref_rejected"], batch["confidence"], batch["kind"], beta=beta, scheme=scheme
         )
-        nll = -chosen / jnp.maximum(is_chosen.sum(-1), 1)
+        nll = -chosen / jnp.maximum((batch["target_segment"] == 1).sum(-1), 1)
         reward = beta * ((chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"]))
         pairs = valid.sum()
         metrics = {

@@ -1,6 +1,7 @@
 """Splits of the world as ordinary VQA datasets: a folder with images and `data.jsonl`."""
 
 import dataclasses
+import functools
 import io
 import math
 import zlib
@@ -74,9 +75,14 @@ def _example(split: Split, index: int, answerable: bool, seed: int, rng: np.rand
     return example, render(scene, rng, sketch=split is Split.OOD_STYLE)
 
 
+@functools.cache
+def _ranks(split: Split) -> list[int]:
+    return [rank for rank in range(N_GLYPHS) if rank % 20 in split.glyphs]
+
+
 def _scene(split: Split, with_glyph: bool, rng: np.random.Generator) -> Scene:
     """A scene of the split's own; common glyphs are asked about more often than rare ones, as questions about a real world are."""
-    ranks = [rank for rank in range(N_GLYPHS) if rank % 20 in split.glyphs]
+    ranks = _ranks(split)
     while True:
         glyph = ranks[int(len(ranks) * rng.random() ** 2)] if with_glyph else None
         scene = sample_scene(rng, glyph)
