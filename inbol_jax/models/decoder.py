@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.config import TextConfig
-from inbol_jax.models.layers import ACTIVATIONS, RMSNorm, attend, attend_forked, rope
+from inbol_jax.models.layers import ACTIVATIONS, Dense, RMSNorm, attend, attend_forked, rope
 
 KV = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
 SuffixKV = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
@@ -21,10 +21,10 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.q_proj = nn.Dense(c.num_heads * c.head_dim, use_bias=False, dtype=self.dtype)
-        self.k_proj = nn.Dense(c.num_kv_heads * c.head_dim, use_bias=False, dtype=self.dtype)
-        self.v_proj = nn.Dense(c.num_kv_heads * c.head_dim, use_bias=False, dtype=self.dtype)
-        self.o_proj = nn.Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=_SMALL)
+        self.q_proj = Dense(c.num_heads * c.head_dim, use_bias=False, dtype=self.dtype)
+        self.k_proj = Dense(c.num_kv_heads * c.head_dim, use_bias=False, dtype=self.dtype)
+        self.v_proj = Dense(c.num_kv_heads * c.head_dim, use_bias=False, dtype=self.dtype)
+        self.o_proj = Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=_SMALL)
 
     def _qkv(self, x: Float[Array, "b t d"], positions: Int[Array, "b t"]):
         c = self.config
@@ -53,11 +53,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         c = self.config
-        gate = nn.Dense(c.intermediate_size, use_bias=False, dtype=self.dtype, name="gate_proj")(x)
-        up = nn.Dense(c.intermediate_size, use_bias=False, dtype=self.dtype, name="up_proj")(x)
-        return nn.Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=_SMALL, name="down_proj")(
-            ACTIVATIONS["silu"](gate) * up
-        )
+        gate = Dense(c.intermediate_size, use_bias=False, dtype=self.dtype, name="gate_proj")(x)
+        up = Dense(c.intermediate_size, use_bias=False, dtype=self.dtype, name="up_proj")(x)
+        return Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=_SMALL, name="down_proj")(ACTIVATIONS["silu"](gate) * up)
 
 
 class DecoderLayer(nn.Module):

@@ -1,5 +1,6 @@
 """Pieces that the vision tower and the decoder share."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -14,6 +15,18 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 NEGATIVE = -1e9  # for masked scores: finite, so that a row without any key gives a uniform average instead of NaN
+
+
+def _dot_rows(x: Float[Array, "*b d"], kernel: Float[Array, "d f"], dimension_numbers, **options) -> Float[Array, "*b f"]:
+    """`dot_general` of a dense layer, with the leading axes merged into one.
+
+    With three axes XLA copies x transposed for the kernel's gradient, which on a CPU takes longer than the product itself.
+    """
+    rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options)
+    return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+Dense = functools.partial(nn.Dense, dot_general=_dot_rows)
 
 
 class RMSNorm(nn.Module):
@@ -43,12 +56,20 @@ def rope(x: Float[Array, "b t h d"], positions: Int[Array, "b t"], theta: float)
 def attend(
     q: Float[Array, "b q h d"], k: Float[Array, "b s k d"], v: Float[Array, "b s k d"], mask: Bool[Array, "b q s"]
 ) -> Float[Array, "b q h*d"]:
-    """Masked attention with grouped keys and values (h a multiple of k); softmax in float32."""
+    """Masked attention with grouped keys and values (h a multiple of k); softmax in float32.
+
+    Heads in front of positions and one division at the end: half the time of the plain form on a CPU.
+    """
     b, t, heads, dim = q.shape
-    q = q.reshape(b, t, k.shape[2], heads // k.shape[2], dim)
-    scores = jnp.einsum("bqkgd,bskd->bkgqs", q, k, preferred_element_type=jnp.float32) * dim**-0.5
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, NEGATIVE), axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgqs,bskd->bqkgd", weights, v).reshape(b, t, heads * dim)
+    groups, s = k.shape[2], k.shape[1]
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * dim**-0.5, k, v))
+    q = q.reshape(b, groups, -1, dim)  # heads of a group are more queries of its keys
+    scores = jnp.matmul(q, k.transpose(0, 1, 3, 2), preferred_element_type=jnp.float32).reshape(b, groups, -1, t, s)
+    scores = jnp.where(mask[:, None, None], scores, NEGATIVE)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))).reshape(b, groups, -1, s)
+    total = weights.sum(-1, keepdims=True)
+    out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
+    return out.astype(v.dtype).reshape(b, heads, t, dim).transpose(0, 2, 1, 3).reshape(b, t, heads * dim)
 
 
 def attend_forked(

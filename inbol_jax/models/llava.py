@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.config import LlavaConfig
 from inbol_jax.models.decoder import KV, Decoder, SuffixKV
-from inbol_jax.models.layers import ACTIVATIONS
+from inbol_jax.models.layers import ACTIVATIONS, Dense
 from inbol_jax.models.vit import VisionTower
 
 Batch = Mapping[str, jax.Array]
@@ -41,8 +41,8 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p d"]:
         d = self.config.text.hidden_size
-        x = nn.Dense(d, dtype=self.dtype, name="linear_1")(x)
-        return nn.Dense(d, dtype=self.dtype, name="linear_2")(ACTIVATIONS[self.config.projector_hidden_act](x))
+        x = Dense(d, dtype=self.dtype, name="linear_1")(x)
+        return Dense(d, dtype=self.dtype, name="linear_2")(ACTIVATIONS[self.config.projector_hidden_act](x))
 
 
 class Llava(nn.Module):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inbol_jax.models.config import VisionConfig
-from inbol_jax.models.layers import ACTIVATIONS, attend
+from inbol_jax.models.layers import ACTIVATIONS, Dense, attend
 
 
 class VisionEmbeddings(nn.Module):
@@ -42,13 +42,12 @@ class VisionLayer(nn.Module):
         small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
         y = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="layer_norm1")(x)
         q, k, v = (
-            nn.Dense(d, dtype=self.dtype, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
-            for name in ("q_proj", "k_proj", "v_proj")
+            Dense(d, dtype=self.dtype, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads) for name in ("q_proj", "k_proj", "v_proj")
         )
-        x = x + nn.Dense(d, dtype=self.dtype, kernel_init=small, name="out_proj")(attend(q, k, v, jnp.ones((n, s, s), bool)))
+        x = x + Dense(d, dtype=self.dtype, kernel_init=small, name="out_proj")(attend(q, k, v, jnp.ones((n, s, s), bool)))
         y = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="layer_norm2")(x)
-        y = ACTIVATIONS[c.hidden_act](nn.Dense(c.intermediate_size, dtype=self.dtype, name="fc1")(y))
-        return x + nn.Dense(d, dtype=self.dtype, kernel_init=small, name="fc2")(y)
+        y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, dtype=self.dtype, name="fc1")(y))
+        return x + Dense(d, dtype=self.dtype, kernel_init=small, name="fc2")(y)
 
 
 class VisionTower(nn.Module):
