@@ -18,7 +18,7 @@ LAYERS = (
     ("refusal.templates", "refusal.detect"),  # plain lists and rules on text: sampling's outcomes and the world's vocabulary need them
     ("data",),
     ("models",),
-    ("training.sharding",),  # where arrays live: the sampler's as well as training's
+    ("sharding",),
     ("sampling",),
     ("confidence",),
     ("extrinsic",),

@@ -19,7 +19,7 @@ from inbol_jax.models.loading import Loaded
 from inbol_jax.progress import progress
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
-from inbol_jax.training.sharding import data_mesh, replicate, round_batch, shard_batch
+from inbol_jax.sharding import data_mesh, replicate, round_batch, shard_batch
 
 
 class Generation(NamedTuple):

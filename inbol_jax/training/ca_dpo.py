@@ -15,8 +15,8 @@ from inbol_jax.models.loading import Loaded, load_pretrained
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Preference
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
+from inbol_jax.sharding import data_mesh, replicate, round_batch, shard_batch
 from inbol_jax.training.idk_it import StageConfig, check, check_lines, image_folder, run_stage
-from inbol_jax.training.sharding import data_mesh, replicate, round_batch, shard_batch
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs
 
 

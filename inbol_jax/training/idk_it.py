@@ -16,8 +16,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import TINY, Loaded, load_pretrained, save_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
+from inbol_jax.sharding import data_mesh, round_batch
 from inbol_jax.training.loop import Host, fit
-from inbol_jax.training.sharding import data_mesh, round_batch
 from inbol_jax.training.state import init_state, make_optimizer, merge_params, split_params
 from inbol_jax.training.step import Objective, make_train_step, sft_objective
 

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress
+from inbol_jax.sharding import replicate, shard_batch
 from inbol_jax.training.checkpoint import Checkpoints
-from inbol_jax.training.sharding import replicate, shard_batch
 from inbol_jax.training.state import Flat, TrainState
 from inbol_jax.training.step import Metrics
 

@@ -24,12 +24,12 @@ from inbol_jax.losses import ca_dpo_loss
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.records import PairKind
 from inbol_jax.refusal.templates import SHORT_REFUSALS
+from inbol_jax.sharding import data_mesh, round_batch
 from inbol_jax.training import loop
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo, reference_logprobs
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.idk_it import FROZEN, SftConfig, batches_of, idk_it
 from inbol_jax.training.loop import fit
-from inbol_jax.training.sharding import data_mesh, round_batch
 from inbol_jax.training.state import TrainState, init_state, make_optimizer, merge_params, split_params
 from inbol_jax.training.step import ca_dpo_objective, make_train_step, sft_objective
 
@@ -682,7 +682,7 @@ assert jax.device_count() == 8
 sys.path.insert(0, {here!r})
 from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.sharding import data_mesh, replicate, shard_batch
+from inbol_jax.sharding import data_mesh, replicate, shard_batch
 rows = shard_batch({{"x": np.arange(16)}}, data_mesh())["x"]
 assert [s.data.tolist() for s in rows.addressable_shards] == [[i, i + 1] for i in range(0, 16, 2)], "each device has rows of its own"
 assert replicate(np.arange(3), data_mesh()).sharding.is_fully_replicated
