@@ -10,7 +10,9 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import flags
+from optax import contrib
 
 from inbol_jax.artifacts import fingerprint
 from inbol_jax.data.batches import Branch, RowShape, pack_row
@@ -21,9 +23,9 @@ from inbol_jax.models.loading import init_params
 from inbol_jax.models.weights import save_params
 from inbol_jax.progress import say
 from inbol_jax.refusal.templates import SHORT_REFUSALS
+from inbol_jax.sharding import data_mesh, round_batch
 from inbol_jax.training.loop import fit
-from inbol_jax.training.sharding import data_mesh, round_batch
-from inbol_jax.training.state import init_state, make_optimizer, merge_params, split_params
+from inbol_jax.training.state import Flat, init_state, merge_params, split_params
 from inbol_jax.training.step import make_train_step, sft_objective
 from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
@@ -31,11 +33,12 @@ from inbol_jax.world.scenes import render, sample_glyph, sample_scene
 from inbol_jax.world.splits import Split
 from inbol_jax.world.tiny import ASSISTANT, BOS, EOS, IMAGE, NUM_IMAGE_TOKENS, USER, build_tokenizer, write_skeleton
 
-QUESTIONS = 6  # an image
-ROW = RowShape(tokens=2 + NUM_IMAGE_TOKENS + QUESTIONS * 14, targets=QUESTIONS * 7)
+QUESTIONS = 4  # an image
+ROW = RowShape(tokens=64, targets=24)  # one row in fifty is longer, and does without its last question
 PREFIX = (BOS, USER, *[IMAGE] * NUM_IMAGE_TOKENS)
 _ABSENT = tuple(k for k in (*SEEN_TYPE3, *HELD_OUT_TYPE3) if k.startswith(("absent", "empty")))
 _UNSEEABLE = tuple(k for k in (*SEEN_TYPE3, *HELD_OUT_TYPE3) if k not in _ABSENT)
+GLYPH_SHARE = 0.75  # of the images: names are what takes many images to learn
 UNSEEABLE_SHARE, ABSENT_SHARE = 0.08, 0.06  # of the questions; the rest is answerable
 UNSEEABLE_REFUSED, ABSENT_REFUSED = 0.15, 0.05  # of those: enough to know the phrases, too little to say them unasked
 
@@ -47,14 +50,14 @@ class PretrainConfig:
     Attributes:
       out: folder of the run; the checkpoint in Hugging Face layout goes to OUT/model.
       steps: updates. The default is what the shipped checkpoint was made with.
-      batch_size: images an update, each with six questions.
-      learning_rate: peak of AdamW, after a short warm-up and before a cosine decay.
+      batch_size: images an update, each with four questions.
+      learning_rate: peak of Muon and AdamW, after a short warm-up and before a cosine decay.
       workers: processes that draw images; 0 draws in the main process.
       seed: of weights and data.
     """
 
     out: Path = Path("runs/pretrain")
-    steps: int = 14_000
+    steps: int = 9_000
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     workers: int = max(1, (os.cpu_count() or 2) - 1)
@@ -91,7 +94,7 @@ _tokenizer = functools.cache(build_tokenizer)
 def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """An image with its questions in one row; answers are the targets."""
     while True:
-        scene = sample_scene(rng, sample_glyph(rng, _frequency()) if rng.random() < 0.6 else None)
+        scene = sample_scene(rng, sample_glyph(rng, _frequency()) if rng.random() < GLYPH_SHARE else None)
         if scene.bucket() in Split.PRETRAIN.buckets:
             break
     kinds = [KNOWLEDGE] if scene.glyph else []
@@ -120,6 +123,19 @@ def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return pack_row(PREFIX, branches, ROW) | {"image": render(scene, rng)}
 
 
+def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Muon for the matrices, AdamW for embeddings, positions, biases and norms; its updates are as large as AdamW's would be, so one rate
+    serves both. Muon reaches AdamW's loss in less than half as many images here. Source: Liu et al. 2025 (arXiv 2502.16982)."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, max(1, steps // 10)), max(steps, 2), 0.02 * learning_rate)
+
+    def matrices(params: Flat) -> dict[str, contrib.MuonDimensionNumbers | None]:
+        wanted = {path: "embed" not in path and getattr(p, "ndim", 0) == 2 for path, p in params.items()}  # optax masks leaves in between
+        return {path: contrib.MuonDimensionNumbers() if matrix else None for path, matrix in wanted.items()}
+
+    muon = contrib.muon(schedule, weight_decay=0.05, adam_b2=0.98, consistent_rms=0.2, muon_weight_dimension_numbers=matrices)
+    return optax.chain(optax.clip_by_global_norm(1.0), muon)
+
+
 def pretrain(config: PretrainConfig) -> Path:
     """Runs or resumes the pre-training. Returns the folder of the finished checkpoint."""
     for name in ("steps", "batch_size", "learning_rate"):
@@ -131,7 +147,7 @@ def pretrain(config: PretrainConfig) -> Path:
     write_skeleton(folder)
     llava = load_config(folder)
     trainable = split_params(init_params(llava, jax.random.key(config.seed)), ())[0]
-    optimizer = make_optimizer(config.learning_rate, config.steps, warmup=min(0.1, 200 / config.steps), weight_decay=0.05, floor=0.02)
+    optimizer = _optimizer(config.learning_rate, config.steps)
     sft = sft_objective(Llava(llava))
 
     def objective(variables: Mapping, batch: Mapping):
