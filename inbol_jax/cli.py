@@ -3,7 +3,10 @@
 0: done. 1: a defect of the program (with its traceback). 2: something for the user to put right, said on one line. 130: interrupted.
 """
 
+import contextlib
+import io
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -52,7 +55,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.evaluation.stage import EvaluateConfig
     from inbol_jax.evaluation.stage import evaluate as run
 
-    return _guarded(lambda: _run(tyro.cli(EvaluateConfig, prog="evaluate.py", args=arguments), run))
+    return _guarded(lambda: _run(_parse(EvaluateConfig, prog="evaluate.py", args=arguments), run))
 
 
 def _dispatch(program: str, description: str, commands: Commands, arguments: Sequence[str] | None) -> int:
@@ -67,7 +70,7 @@ def _dispatch(program: str, description: str, commands: Commands, arguments: Seq
 
     def action() -> None:
         options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues)
-        config = tyro.cli(
+        config = _parse(
             _union(choice(*item) for item in commands.items()), prog=program, description=description, args=arguments, config=options
         )
         _run(config, runs[type(config)])
@@ -80,6 +83,28 @@ _GROUPS = {"world": "The embedded VQA world: write its splits, pre-train its mod
 
 def _union(choices: Iterable[Any]) -> Any:
     return Union[tuple(choices)]  # noqa: UP007 - the choices are known at run time alone
+
+
+def _parse(kind: Any, **options: Any) -> Any:
+    """`tyro.cli`, with what is wrong with the options as one line instead of a box.
+
+    Raises:
+      InbolError: when the options cannot be understood.
+    """
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(kind, **options)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+    # A title; then sections parted by rules: the message, often hints, and where help is. A frame around it all, ASCII where need be.
+    lines = "\n".join(line.strip("│ ") for line in box.getvalue().splitlines()[1:])
+    message, *hints = filter(None, (" ".join(section.split()) for section in re.split("[─-]{9,}", lines)))
+    meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(hints))
+    raise InbolError(
+        message.rstrip(".") + (f"; perhaps {meant[1]}" if meant else "") + f"; see {options['prog']} --help"
+    )
 
 
 def _run(config: Any, run: Callable[[Any], Any]) -> None:

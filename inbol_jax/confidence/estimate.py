@@ -115,6 +115,7 @@ def estimate(config: ConfidenceConfig) -> Path:
             raise InbolError(
                 f"{len(bad)} of {len(dataset.examples)} questions could not be asked, more than --max-rejected {config.max_rejected}"
             )
+    store.finish()
     rows = [r for r in store.rows() if r["answerable"] is not False]
     mean = sum(r["n_correct"] / r["n_samples"] for r in rows) / len(rows) if rows else math.nan
     say(f"{len(store.done)} questions x {config.n} samples" + (f", mean confidence {mean:.3f}" if rows else "") + f" -> {file}")

@@ -68,5 +68,9 @@ class ConfidenceStore:
             file.flush()
             os.fsync(file.fileno())
 
+    def finish(self) -> None:
+        """Notes in the header how many questions a finished store holds: one that holds another number is still being filled."""
+        write_json(meta_path(self.file), read_meta(self.file) | {"rows": len(self.done)})
+
     def rows(self) -> Iterator[dict[str, Any]]:
         return read_jsonl(self.file)

@@ -46,8 +46,10 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     identity = fingerprint(settings)
     if read_meta(file).get("config") != identity:
         examples = [e for e in dataset.examples if e.answerable is not False]
+        if not examples:
+            raise InbolError(f"{source}: holds no question that the images answer; Type 3 questions are made beside those")
         counts: Counter = Counter()
-        rows = list(propose(examples, round(config.share * len(examples)), config.seed, counts))
+        rows = list(propose(examples, max(1, round(config.share * len(examples))), config.seed, counts))
         if not rows:
             raise InbolError(
                 f"{source}: no question names a subject ('the ...') that could be asked about; give the images an `objects` column"

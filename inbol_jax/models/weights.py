@@ -90,6 +90,8 @@ def load_params(folder: Path, shapes: Mapping) -> dict:
       InbolError: file missing, truncated or of another format; a key that is missing or unknown; a shape that disagrees.
     """
     file = folder / "model.safetensors"
+    if not file.is_file() and (folder / f"{file.name}.index.json").is_file():
+        raise InbolError(f"{folder}: its weights are split over several files, which is not supported yet; save them as one {file.name}")
     if not file.is_file():
         raise InbolError(f"{file} is missing: the folder holds no safetensors weights")
     wanted = {path: (*hf_key(path), leaf.shape) for path, leaf in flatten_dict(dict(shapes), sep="/").items()}

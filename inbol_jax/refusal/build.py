@@ -35,6 +35,13 @@ class BuildConfig:
     seed: int = 0
 
 
+def check_finished(file: Path) -> None:
+    """Raises InbolError where a store holds another number of questions than its header says: it is still being filled."""
+    found, expected = sum(1 for _ in read_jsonl(file)), read_meta(file).get("rows")
+    if found != expected:
+        raise InbolError(f"{file} is not finished ({found} questions so far): give `inbol confidence` again, it goes on where it stopped")
+
+
 def read_records(files: list[Path], thresholds: Thresholds) -> list[BoundaryRecord]:
     """Records of every line of the stores.
 
@@ -58,13 +65,16 @@ def build(config: BuildConfig) -> None:
     """Writes the three files, each with its header.
 
     Raises:
-      InbolError: when there is no confidence to read, the stores belong to different images, or a class would be empty.
+      InbolError: when there is no confidence to read, a store is not finished, the stores belong to different images, or a class
+        would be empty.
     """
     if config.templates not in TEMPLATES:
         raise InbolError(f"--templates {config.templates!r}: choose one of {', '.join(TEMPLATES)}")
     files = sorted((config.out / "confidence").glob("*.jsonl"))
     if not files:
         raise InbolError(f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out {config.out}` first")
+    for file in files:
+        check_finished(file)
     headers = [read_meta(file) for file in files]
     if len({h.get("images") for h in headers}) > 1 or len({h.get("model") for h in headers}) > 1:
         raise InbolError(f"the stores in {files[0].parent} are of different models or image folders; give each an --out of its own")

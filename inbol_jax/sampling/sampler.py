@@ -112,10 +112,10 @@ def choose(logits: Float[Array, "b n V"], uniform: Float[Array, "b n"], options:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     probabilities = jax.nn.softmax(logits / options.temperature, axis=-1)
     if options.top_p < 1:
-        ordered = -jnp.sort(-probabilities, axis=-1)
+        order = jnp.argsort(-probabilities, axis=-1)  # stable: of equal tokens the first ones are kept
+        ordered = jnp.take_along_axis(probabilities, order, axis=-1)
         kept = jnp.cumsum(ordered, axis=-1) - ordered < options.top_p
-        threshold = jnp.min(jnp.where(kept, ordered, 2.0), axis=-1, keepdims=True)
-        probabilities = jnp.where(probabilities >= threshold, probabilities, 0.0)
+        probabilities = jnp.where(jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1), probabilities, 0.0)
     cumulative = jnp.cumsum(probabilities, axis=-1)
     # A parallel cumulative sum may rise, by rounding, where nothing was added: only tokens that have any probability can be hit.
     possible = probabilities > 0

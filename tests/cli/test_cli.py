@@ -204,11 +204,18 @@ def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [("demo", "--seed", "abc"), ("world", "export", "--split", "dev"), ("nothing",), ()])
-def test_what_the_command_line_does_not_know_ends_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    assert left.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+def test_what_the_command_line_does_not_know_is_said_on_one_line(arguments, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.endswith("; see inbol --help\n")
+    assert error.count("\n") == 1
+    assert not arguments or arguments[-1] in error
+
+
+def test_a_misspelt_option_gets_the_right_one(capsys):
+    assert main(["demo", "--sead", "1"]) == 2
+    assert capsys.readouterr().err == "error: Unrecognized options: --sead, 1; perhaps --seed; see inbol --help\n"
 
 
 def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys):

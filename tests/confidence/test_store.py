@@ -96,6 +96,15 @@ def test_a_question_that_was_changed_is_refused(file, changed):
         store.pending([changed])
 
 
+def test_a_finished_store_says_how_many_questions_it_holds(file):
+    store = ConfidenceStore(file, SETTINGS)
+    assert "rows" not in read_meta(file)
+    store.append([line(0), line(1)])
+    store.finish()
+    assert read_meta(file)["rows"] == 2
+    assert ConfidenceStore(file, SETTINGS).done.keys() == {"q0", "q1"}, "the number is not one of the settings"
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "confidence").write_text("a file")
     with pytest.raises(InbolError, match=r"cannot write .*confidence: .*; choose another --out"):

@@ -197,6 +197,17 @@ def test_share_and_repetition(tmp_path, capsys):
     assert read_meta(file)["rows"] == 4
 
 
+def test_a_handful_of_questions_gives_one(tmp_path):
+    file = extrinsic(ExtrinsicConfig(write(tmp_path / "photos", photos()[:1]), tmp_path / "out"))
+    assert read_meta(file)["rows"] == 1
+
+
+def test_a_set_without_a_question_that_its_images_answer(tmp_path):
+    data = write(tmp_path / "photos", [row | {"answers": [], "answerable": False} for row in photos()])
+    with pytest.raises(InbolError, match="holds no question that the images answer"):
+        extrinsic(ExtrinsicConfig(data, tmp_path / "out"))
+
+
 def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path, capsys):
     rows = photos()
     for row in rows[8:]:

@@ -446,6 +446,8 @@ def test_weights_that_are_something_else(broken):
 def test_missing_files(broken, tmp_path):
     (broken / "model.safetensors").unlink()
     assert "model.safetensors is missing" in refusal(broken)
+    (broken / "model.safetensors.index.json").write_text("{}")
+    assert "split over several files, which is not supported yet" in refusal(broken)
     (broken / "config.json").unlink()
     assert "config.json is missing" in refusal(broken)
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")

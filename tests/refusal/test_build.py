@@ -229,6 +229,12 @@ def test_build_with_stores_that_do_not_belong_together(out):
     rejected(out, "of different models or image folders")
 
 
+@pytest.mark.parametrize("header", [{}, {"rows": 9}])
+def test_build_from_a_store_that_is_still_being_filled(out, header):
+    (out / "confidence/train.jsonl.meta.json").write_text(json.dumps({"model": "m1", "images": "../../data"} | header))
+    rejected(out, r"train\.jsonl is not finished \(7 questions so far\): give `inbol confidence` again")
+
+
 def test_build_with_other_templates(out):
     rejected(out, "--templates 'long': choose one of one, short, all", templates="long")
 

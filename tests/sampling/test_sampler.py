@@ -143,6 +143,13 @@ def undecided(tiny, questions, images):
     return {name: value[row : row + 1] for name, value in batch.items()}, last[row]
 
 
+def test_a_nucleus_takes_no_more_of_equal_tokens_than_it_needs():
+    logits = jnp.log(jnp.array([0.1, 0.3, 0.3, 0.3]))
+    uniform = jnp.linspace(0, 1, 100, endpoint=False)
+    drawn = choose(jnp.broadcast_to(logits, (1, 100, 4)), uniform[None], SamplingOptions(top_p=0.5))
+    assert set(drawn[0].tolist()) == {1, 2}
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.9), (2.0, 0.5)])
 def test_first_tokens_have_the_softmax_distribution(tiny, undecided, temperature, top_p):
     batch, logprobs = undecided
