@@ -102,9 +102,7 @@ def _parse(kind: Any, **options: Any) -> Any:
     lines = "\n".join(line.strip("│ ") for line in box.getvalue().splitlines()[1:])
     message, *hints = filter(None, (" ".join(section.split()) for section in re.split("[─-]{9,}", lines)))
     meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(hints))
-    raise InbolError(
-        message.rstrip(".") + (f"; perhaps {meant[1]}" if meant else "") + f"; see {options['prog']} --help"
-    )
+    raise InbolError(message.rstrip(".") + (f"; perhaps {meant[1]}" if meant else "") + f"; see {options['prog']} --help")
 
 
 def _run(config: Any, run: Callable[[Any], Any]) -> None:

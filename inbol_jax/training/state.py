@@ -47,17 +47,15 @@ def merge_params(trainable: Flat, frozen: Flat) -> dict[str, Any]:
     return unflatten_dict({**frozen, **trainable}, sep="/")
 
 
-def make_optimizer(
-    learning_rate: float, steps: int, *, warmup: float = 0.1, weight_decay: float = 0.0, clip: float = 1.0, floor: float = 0.0
-) -> optax.GradientTransformation:
-    """AdamW under a warm-up of the share `warmup` of the steps and a cosine to `floor` times the peak; gradients clipped by global norm.
+def make_optimizer(learning_rate: float, steps: int, *, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """AdamW under a warm-up of a tenth of the steps and a cosine to 0; gradients clipped to a global norm of 1.
 
     Weight decay spares vectors: biases and norms.
     """
-    rise = min(max(1, round(warmup * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, rise, max(steps, rise + 1), learning_rate * floor)
+    rise = min(max(1, round(0.1 * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, rise, max(steps, rise + 1))
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=decayed))
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=decayed))
 
 
 def init_state(trainable: Flat, optimizer: optax.GradientTransformation) -> TrainState:

@@ -126,7 +126,7 @@ def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Muon for the matrices, AdamW for embeddings, positions, biases and norms; its updates are as large as AdamW's would be, so one rate
     serves both. Muon reaches AdamW's loss in less than half as many images here. Source: Liu et al. 2025 (arXiv 2502.16982)."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, max(1, steps // 10)), max(steps, 2), 0.02 * learning_rate)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10), steps, 0.02 * learning_rate)
 
     def matrices(params: Flat) -> dict[str, contrib.MuonDimensionNumbers | None]:
         wanted = {path: "embed" not in path and getattr(p, "ndim", 0) == 2 for path, p in params.items()}  # optax masks leaves in between
