@@ -1,25 +1,26 @@
 """The demo over several seeds, each in a process of its own: what the targets ask for, seconds and peak memory.
 
-    python benchmarks/demo_seeds.py --seeds 0 1 2 --out runs/seeds --report docs/results.md
+    python benchmarks/demo_seeds.py --seeds 0 1 2 --out runs/seeds --table inbol_jax/world/assets/measured/seeds.json
 
 A seed that is already complete in --out is read, not run again (its peak memory is then unknown).
 """
 
 import dataclasses
-import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tyro
 
-from inbol_jax.artifacts import read_jsonl, write_atomically
+from inbol_jax.artifacts import file_fingerprint, read_jsonl, write_json
 from inbol_jax.evaluation.metrics import by_confidence
+from inbol_jax.models.loading import TINY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Config:
     Attributes:
       seeds: one demo each.
       out: folder of the runs.
-      report: Markdown file to write.
+      table: JSON file of the table, for the demo's report.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Path = Path("runs/seeds")
-    report: Path = Path("runs/seeds/results.md")
+    table: Path = Path("runs/seeds/seeds.json")
 
 
 def run(seed: int, folder: Path) -> dict[str, float | None]:
@@ -50,14 +51,15 @@ def run(seed: int, folder: Path) -> dict[str, float | None]:
     return {"seconds": time.monotonic() - start, "gib": usage.ru_maxrss / 2**20}
 
 
-def line(label: str, values: list[float], target: str, form: str = "{:+.3f}") -> str:
-    return f"| {label} | {' | '.join(form.format(v) for v in values)} | {form.format(float(np.mean(values)))} | {target} |"
-
-
 def main(config: Config) -> None:
     costs = {seed: run(seed, config.out / str(seed)) for seed in config.seeds}
     metrics = {seed: json.loads((config.out / str(seed) / "metrics.json").read_text()) for seed in config.seeds}
     rows = {seed: list(read_jsonl(config.out / str(seed) / "evaluation" / "predictions.jsonl")) for seed in config.seeds}
+    table: list[list[str]] = []
+
+    def add(label: str, values: Sequence[float | None], target: str = "", form: str = "{:+.3f}") -> None:
+        cells = ["" if v is None else form.format(v) for v in values]
+        table.append([label, *cells, "" if None in values else form.format(float(np.mean(values))), target])
 
     def cell(model: str, group: str, name: str = "t", domain: str = "in_domain") -> list[float]:
         return [metrics[seed]["models"][model][domain][group][name] for seed in config.seeds]
@@ -66,62 +68,42 @@ def main(config: Config) -> None:
         found = [[r["outcome"] == "refused" for r in rows[s] if r["model"] == model and r["dataset"] == "ood_kinds"] for s in config.seeds]
         return [float(np.mean(f)) for f in found]
 
-    def refusal_by_bin(seed: int) -> list[float]:
-        in_domain = [r for r in rows[seed] if r["domain"] == "in_domain"]
-        return [b["refr"] for b in by_confidence(in_domain, "ca_dpo")]
-
-    def difference(a: str, b: str, seed: int) -> str:
-        d = next(d for d in metrics[seed]["differences"] if (d["a"], d["b"], d["domain"], d["group"]) == (a, b, "in_domain", "all"))
-        return f"{d['diff']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
-
-    drop = [b - c for b, c in zip(cell("base", "type1", "acc"), cell("ca_dpo", "type1", "acc"), strict=True)]
-    rise = [c - b for b, c in zip(cell("base", "all"), cell("ca_dpo", "all"), strict=True)]
-    seeds = " | ".join(f"seed {s}" for s in config.seeds)
-    table = [
-        f"| in domain, test split | {seeds} | mean | target |",
-        "|---|" + "---|" * (len(config.seeds) + 2),
-        line("T on everything, base", cell("base", "all"), ""),
-        line("T on everything, IDK-IT", cell("idk_it", "all"), ""),
-        line("T on everything, CA-DPO", cell("ca_dpo", "all"), ""),
-        line("rise of T on everything, base to CA-DPO", rise, ">= 0.5"),
-        line("T on Types 1+2, base", cell("base", "type12"), ""),
-        line("T on Types 1+2, IDK-IT", cell("idk_it", "type12"), ""),
-        line("T on Types 1+2, CA-DPO", cell("ca_dpo", "type12"), ">= 0.50"),
-        line("Type 1 accuracy, base", cell("base", "type1", "acc"), "", "{:.3f}"),
-        line("Type 1 accuracy, IDK-IT", cell("idk_it", "type1", "acc"), "", "{:.3f}"),
-        line("Type 1 accuracy, CA-DPO", cell("ca_dpo", "type1", "acc"), "", "{:.3f}"),
-        line("fall of Type 1 accuracy, base to CA-DPO", drop, "<= 0.05", "{:.3f}"),
-        line("Type 3 refusal rate, IDK-IT", cell("idk_it", "type3", "refr"), "", "{:.3f}"),
-        line("Type 3 refusal rate, CA-DPO", cell("ca_dpo", "type3", "refr"), ">= 0.90", "{:.3f}"),
-        line("Type 3 refusal rate on held-out kinds, CA-DPO", held_out("ca_dpo"), ">= 0.80", "{:.3f}"),
-        line("T out of domain, base", cell("base", "all", domain="out_of_domain"), ""),
-        line("T out of domain, CA-DPO", cell("ca_dpo", "all", domain="out_of_domain"), ""),
-        "",
-        "Refusal rate of CA-DPO over confidence bins of width 0.2, in domain (target: falls from bin to bin):",
-        "",
-        "| seed | 0 to 0.2 | 0.2 to 0.4 | 0.4 to 0.6 | 0.6 to 0.8 | 0.8 to 1 | falls |",
-        "|---|---|---|---|---|---|---|",
+    models = {"base": "base", "idk_it": "IDK-IT", "ca_dpo": "CA-DPO"}
+    for group, label in (("all", "T on everything"), ("type12", "T on Types 1+2")):
+        for model, name in models.items():
+            add(f"{label}, {name}", cell(model, group), ">= 0.50" if (model, group) == ("ca_dpo", "type12") else "")
+    change = zip(cell("base", "all"), cell("ca_dpo", "all"), strict=True)
+    add("T on everything, CA-DPO minus base", [after - before for before, after in change], ">= 0.5")
+    pairs = [
+        next(d for d in metrics[s]["differences"] if (d["a"], d["b"], d["domain"], d["group"]) == ("idk_it", "ca_dpo", "in_domain", "all"))
+        for s in config.seeds
     ]
-    for seed in config.seeds:
-        bins = refusal_by_bin(seed)
-        falls = all(a >= b for a, b in itertools.pairwise(bins))
-        table.append(f"| {seed} | {' | '.join(f'{b:.3f}' for b in bins)} | {'yes' if falls else 'no'} |")
-    table += [
-        "",
-        "Paired differences of T on everything, in domain, with 95% intervals:",
-        "",
-        "| seed | CA-DPO - IDK-IT | CA-DPO - base | seconds | peak GiB |",
-        "|---|---|---|---|---|",
-    ]
-    for seed in config.seeds:
-        gib = "" if costs[seed]["gib"] is None else f"{costs[seed]['gib']:.2f}"
-        pairs = f"{difference('idk_it', 'ca_dpo', seed)} | {difference('base', 'ca_dpo', seed)}"
-        table.append(f"| {seed} | {pairs} | {costs[seed]['seconds']:.0f} | {gib} |")
-    command = f"python benchmarks/demo_seeds.py --seeds {' '.join(map(str, config.seeds))} --report {config.report}"
+    add("T on everything, CA-DPO minus IDK-IT", [d["diff"] for d in pairs], "> its interval")
+    add("its 95% interval, from", [d["low"] for d in pairs])
+    add("its 95% interval, to", [d["high"] for d in pairs])
+    for model, name in models.items():
+        add(f"Type 1 accuracy, {name}", cell(model, "type1", "acc"), form="{:.3f}")
+    change = zip(cell("base", "type1", "acc"), cell("ca_dpo", "type1", "acc"), strict=True)
+    add("Type 1 accuracy, base minus CA-DPO", [before - after for before, after in change], "<= 0.05", "{:.3f}")
+    add("Type 3 refused, IDK-IT", cell("idk_it", "type3", "refr"), form="{:.3f}")
+    add("Type 3 refused, CA-DPO", cell("ca_dpo", "type3", "refr"), ">= 0.90", "{:.3f}")
+    add("Type 3 refused, held-out kinds, CA-DPO", held_out("ca_dpo"), ">= 0.80", "{:.3f}")
+    bins = [by_confidence([r for r in rows[s] if r["domain"] == "in_domain"], "ca_dpo") for s in config.seeds]
+    for i, b in enumerate(bins[0]):
+        target = "each less than the one above" if i == 0 else ""
+        add(f"refused by CA-DPO, confidence {b['low']:g} to {b['high']:g}", [found[i]["refr"] for found in bins], target, "{:.3f}")
+    for model, name in models.items():
+        add(f"T out of domain, {name}", cell(model, "all", domain="out_of_domain"))
+    add("seconds", [costs[s]["seconds"] for s in config.seeds], "<= 300", "{:.0f}")
+    add("peak memory, GiB", [costs[s]["gib"] for s in config.seeds], "<= 3", "{:.2f}")
+
+    command = f"python benchmarks/demo_seeds.py --seeds {' '.join(map(str, config.seeds))} --table {config.table}"
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}"
-    text = f"# The demo over {len(config.seeds)} seeds\n\nMade by `{command}` on {machine}.\n\n" + "\n".join(table) + "\n"
-    write_atomically(config.report, text)
-    print(text)
+    caption = f"The demo over {len(config.seeds)} seeds: test split, in domain unless said otherwise. Made by {command} on {machine}"
+    columns = ["", *(f"seed {s}" for s in config.seeds), "mean", "target"]
+    checkpoint = file_fingerprint(TINY / "model.safetensors")
+    write_json(config.table, {"caption": caption, "checkpoint": checkpoint, "columns": columns, "rows": table})
+    print(caption, *("| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *table)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.report import Table
 from inbol_jax.evaluation.stage import EvaluateConfig, predictions, report
 from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
 from inbol_jax.models.loading import TINY
@@ -19,6 +20,9 @@ from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 from inbol_jax.training.idk_it import FROZEN, SftConfig, idk_it
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
+
+# What benchmarks/demo_seeds.py and benchmarks/ablation.py measured with the code as it is: one seed alone says little.
+MEASURED = tuple(Path(__file__).parent / "world/assets/measured" / name for name in ("seeds.json", "ablation.json"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,19 @@ class Stages:
         write_json(self._file, self._state)
 
 
+def train_idk_it(run: Path, seed: int) -> None:
+    """The demo's IDK-IT, into `<run>/idk_it`."""
+    idk_it(SftConfig(data=run / "instructions.jsonl", out=run / "idk_it", seed=seed))
+
+
+def train_ca_dpo(run: Path, seed: int, **options: Any) -> None:
+    """The demo's CA-DPO, into `<run>/ca_dpo`; `options` replace its own (benchmarks/ablation.py compares them)."""
+    own = {"data": run / "preferences.jsonl", "out": run / "ca_dpo", "model": run / "idk_it/model"}
+    # Against the drift of answers: attention alone is trained, and the model keeps a tenth of the base.
+    own |= {"frozen": (*FROZEN, "/mlp/"), "keep": 0.1, "base": TINY}
+    ca_dpo(DpoConfig(**(own | options), seed=seed))
+
+
 def demo(config: DemoConfig) -> dict[str, Any]:
     """Runs or resumes the demo. Returns the metrics.
 
@@ -102,9 +119,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     stages.run("extrinsic", out / "extrinsic.jsonl", lambda: extrinsic(ExtrinsicConfig(data / "train", out, seed=seed)))
     stages.run("confidence", out / "confidence" / "extrinsic.jsonl", confidences)
     stages.run("build", out / "preferences.jsonl", lambda: build(BuildConfig(out, seed=seed)))
-    stages.run("IDK-IT", idk / "model", lambda: idk_it(SftConfig(data=out / "instructions.jsonl", out=idk, seed=seed)))
-    second = DpoConfig(data=out / "preferences.jsonl", out=dpo, model=idk / "model", frozen=(*FROZEN, "/mlp/"), seed=seed)
-    stages.run("CA-DPO", dpo / "model", lambda: ca_dpo(second))
+    stages.run("IDK-IT", idk / "model", lambda: train_idk_it(out, seed))
+    stages.run("CA-DPO", dpo / "model", lambda: train_ca_dpo(out, seed))
     evaluation = EvaluateConfig(
         in_domain=(data / Split.TEST,),
         out_of_domain=(data / Split.OOD_KINDS, data / Split.OOD_STYLE),
@@ -115,4 +131,5 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         seed=seed,
     )
     stages.run("evaluation", evaluation.out / "predictions.jsonl", lambda: predictions(evaluation))
-    return report(evaluation, list(read_jsonl(evaluation.out / "predictions.jsonl")), out, stages.seconds)
+    tables = [Table.read(file) for file in MEASURED]
+    return report(evaluation, list(read_jsonl(evaluation.out / "predictions.jsonl")), out, stages.seconds, tables)

@@ -54,6 +54,12 @@ class Table:
     rows: Sequence[Sequence[str]]
     spans: Sequence[tuple[str, int]] = ()
 
+    @classmethod
+    def read(cls, file: Path) -> "Table":
+        """A table from a JSON file, as the benchmarks write it."""
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        return cls(fields["caption"], fields["columns"], fields["rows"])
+
     @property
     def flat_columns(self) -> list[str]:
         """Both header rows in one, for Markdown."""
@@ -88,6 +94,7 @@ def write_report(
     image_folders: Mapping[str, Path],
     seed: int,
     gallery_size: int = 24,
+    other_tables: Sequence[Table] = (),
 ) -> None:
     """Writes out/report.html, out/report.md and out/figures/*.png, each atomically. The same arguments give the same bytes.
 
@@ -101,6 +108,7 @@ def write_report(
       image_folders: {dataset: the folder that its image paths start from}.
       seed: of the choice of gallery questions.
       gallery_size: at most so many questions.
+      other_tables: measured elsewhere, for comparison; shown as they are.
     Raises:
       InbolError: without rows, or where `out` cannot be written.
     """
@@ -116,6 +124,7 @@ def write_report(
         "main_tables": [_main_table(metrics["models"], domain) for domain in _domains(metrics["models"])],
         "difference_table": _difference_table(metrics["differences"]),
         "kind_tables": [table for type3 in (True, False) if (table := _kind_table(rows, models, type3=type3)).rows],
+        "other_tables": other_tables,
         "drawings": drawings,
         "gallery": [_card(question, image_folders) for question in choose(rows, gallery_size, seed)],
         "settings_table": Table("Settings", ("Setting", "Value"), [(name, _plain(v)) for name, v in settings.items()]),

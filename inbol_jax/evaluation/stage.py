@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
 from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import differences, summarise
-from inbol_jax.evaluation.report import headline, write_report
+from inbol_jax.evaluation.report import Table, headline, write_report
 from inbol_jax.models.loading import TINY, Loaded, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import generate
@@ -135,8 +135,10 @@ def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def report(config: EvaluateConfig, rows: list[dict[str, Any]], out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Metrics and report of predictions, into `out`. Returns the metrics."""
+def report(
+    config: EvaluateConfig, rows: list[dict[str, Any]], out: Path, seconds: Mapping[str, float], other_tables: Sequence[Table] = ()
+) -> dict[str, Any]:
+    """Metrics and report of predictions, into `out`, beside `other_tables` of what was measured elsewhere. Returns the metrics."""
     metrics = {
         "models": summarise(rows, seed=config.seed),
         "differences": differences(rows, seed=config.seed) if len(config.models) > 1 else [],
@@ -155,6 +157,7 @@ def report(config: EvaluateConfig, rows: list[dict[str, Any]], out: Path, second
         seconds=seconds,
         image_folders={dataset.name: dataset.root for dataset in datasets},
         seed=config.seed,
+        other_tables=other_tables,
     )
     for line in headline(metrics):
         say(line)

@@ -31,7 +31,18 @@ def uniform(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Arr
     return jnp.ones_like(confidence)
 
 
-SCHEMES: dict[str, Scheme] = {"linear": linear, "margin": margin, "uniform": uniform}
+def value(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Array, " b"]:
+    """How much more the chosen response is worth to the user than the rejected one, times how often the model faces that choice.
+
+    With a correct answer worth 1, a refusal 0 and a wrong answer -1, and -1 for an answer to Type 3 where a refusal is worth 1:
+    correct > refusal c; refusal > incorrect 1 - c; correct > incorrect 2 c (1 - c); refusal > answer 2 (our reading).
+    """
+    c = confidence
+    by_kind = jnp.stack([c, 2.0 * c * (1.0 - c), 1.0 - c, jnp.full_like(c, 2.0)])  # in the order of the integers above
+    return jnp.take_along_axis(by_kind, kind[None], axis=0)[0]
+
+
+SCHEMES: dict[str, Scheme] = {"linear": linear, "margin": margin, "uniform": uniform, "value": value}
 
 
 def dpo_loss(
@@ -67,7 +78,7 @@ def ca_dpo_loss(
     kind: Int[Array, " b"],
     *,
     beta: float,
-    scheme: str = "linear",
+    scheme: str = "value",
 ) -> Float[Array, " b"]:
     """Per-pair confidence-aware DPO loss: w(c, kind) times the DPO loss, in nats, without the anchor (that is `sft_loss` of the chosen).
 

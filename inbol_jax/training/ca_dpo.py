@@ -26,12 +26,12 @@ class DpoConfig(StageConfig):
 
     Attributes:
       beta: inverse temperature of the implicit reward.
-      scheme: pair weights from confidence: linear, margin, or uniform (plain DPO).
-      anchor: weight of the negative log-likelihood a token of the chosen response.
+      scheme: pair weights from confidence: value (what the user gains by the chosen response), linear, margin, or uniform (plain DPO).
+      anchor: weight of the negative log-likelihood a token of the chosen response, times the pair's own.
     """
 
     beta: float = 0.1
-    scheme: str = "linear"
+    scheme: str = "value"
     anchor: float = 3.0
     learning_rate: float = 2e-4
 

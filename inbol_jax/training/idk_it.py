@@ -13,6 +13,7 @@ import numpy as np
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
+from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import TINY, Loaded, load_pretrained, save_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
@@ -41,6 +42,9 @@ class StageConfig:
       learning_rate: peak of AdamW, after a warm-up of a tenth and before a cosine decay to 0.
       weight_decay: of matrices.
       frozen: regular expressions; parameters whose path one of them finds are not trained.
+      keep: share of the base's weights in the saved model, which is (1 - keep) times the trained one plus keep times the base: answers that
+        training has drifted away from come back (WiSE-FT, arXiv 2109.01903).
+      base: checkpoint folder that `keep` is of; by default the model that training starts from.
       checkpoint_every: steps between checkpoints; a run that was stopped goes on from the last.
       seed: of the order of the data.
     """
@@ -54,6 +58,8 @@ class StageConfig:
     learning_rate: float = 3e-4
     weight_decay: float = 0.0
     frozen: tuple[str, ...] = FROZEN
+    keep: float = 0.0
+    base: Path | None = None
     checkpoint_every: int = 100
     seed: int = 0
 
@@ -84,10 +90,13 @@ def batches_of(n: int, make_row: MakeRow, size: int, epochs: int, seed: int, sta
 
 def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int, make_row: MakeRow, label: str) -> Path:
     """Trains on n rows and saves the model: what IDK-IT and CA-DPO have in common. Returns the folder of the model."""
+    base = (load_pretrained(config.base) if config.base else loaded) if config.keep else None
+    kept = jax.tree.map(np.array, dict(base.variables["params"])) if base else None  # a copy: training gives its start away
     mesh = data_mesh()
     size = round_batch(config.batch_size, mesh)
     steps = -(-n * config.epochs // size)
     settings = dataclasses.asdict(config) | {"stage": label, "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
+    settings["base"] = base.fingerprint if base else None
     identity = fingerprint({k: v for k, v in settings.items() if k not in ("out", "images", "checkpoint_every")})
     trainable, frozen = split_params(loaded.variables["params"], config.frozen)
     optimizer = make_optimizer(config.learning_rate, steps, weight_decay=config.weight_decay)
@@ -105,7 +114,10 @@ def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int,
         rows_per_batch=size,
     )
     folder = config.out / "model"
-    save_pretrained(loaded, merge_params(jax.device_get(state.params), frozen), folder)
+    params = merge_params(jax.device_get(state.params), frozen)
+    if kept is not None:
+        params = jax.tree.map(lambda new, old: (1 - config.keep) * new + config.keep * old, params, kept)
+    save_pretrained(loaded, params, folder)
     return folder
 
 
@@ -114,6 +126,10 @@ def check(config: StageConfig) -> None:
     for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every"):
         if not 0 < getattr(config, name) < math.inf:
             raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
+    if not 0 <= config.keep < 1:
+        raise InbolError(f"--keep {config.keep}: a share of at least 0 and less than 1 is needed")
+    if config.keep and config.base and load_config(config.base) != load_config(config.model):
+        raise InbolError(f"--base {config.base}: its configuration is not that of {config.model}; their weights cannot be mixed")
     if not 0 <= config.weight_decay < math.inf:
         raise InbolError(f"--weight-decay {config.weight_decay}: must be at least 0")
 

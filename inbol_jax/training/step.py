@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inbol_jax.losses import ca_dpo_loss, sequence_logprob, sft_loss, token_logprobs
+from inbol_jax.losses import SCHEMES, ca_dpo_loss, sequence_logprob, sft_loss, token_logprobs
 from inbol_jax.models.llava import Llava
 from inbol_jax.training.state import Flat, TrainState, merge_params
 
@@ -60,7 +60,8 @@ def pair_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch) -> t
 def ca_dpo_objective(model: Llava, *, beta: float, scheme: str, anchor: float) -> Objective:
     """Confidence-aware DPO plus `anchor` times the negative log-likelihood a token of the chosen response.
 
-    The mean is over pairs that are not padding; the anchor does not carry the pair's weight.
+    Both carry the pair's weight: an anchor without it would teach, pair by pair, what the weights are there to balance.
+    The mean is over pairs that are not padding.
     The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind i32[b], valid bool[b].
     """
 
@@ -71,6 +72,7 @@ def ca_dpo_objective(model: Llava, *, beta: float, scheme: str, anchor: float) -
             chosen, rejected, batch["ref_chosen"], batch["ref_rejected"], batch["confidence"], batch["kind"], beta=beta, scheme=scheme
         )
         nll = -chosen / jnp.maximum((batch["target_segment"] == 1).sum(-1), 1)
+        weight = SCHEMES[scheme](batch["confidence"], batch["kind"])
         reward = beta * ((chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"]))
         pairs = valid.sum()
         metrics = {
@@ -81,6 +83,6 @@ def ca_dpo_objective(model: Llava, *, beta: float, scheme: str, anchor: float) -
             "logprob_chosen": (jnp.sum(valid * chosen), pairs),
             "logprob_rejected": (jnp.sum(valid * rejected), pairs),
         }
-        return jnp.sum(valid * (loss + anchor * nll)) / jnp.maximum(pairs, 1.0), metrics
+        return jnp.sum(valid * (loss + anchor * weight * nll)) / jnp.maximum(pairs, 1.0), metrics
 
     return objective

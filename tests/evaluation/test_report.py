@@ -1,3 +1,4 @@
+import json
 import re
 import struct
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import by_confidence, differences, summarise
-from inbol_jax.evaluation.report import cell, choose, embed, headline, write_report
+from inbol_jax.evaluation.report import Table, cell, choose, embed, headline, write_report
 
 HOSTILE = "<script>alert('q')</script> \"quoted\" | a\npipe & <img src=http://evil/x.png onerror=alert(1)> ![i](http://evil/y.png) `"
 MODELS = ("base", "idk_it", "ca_dpo")
@@ -113,6 +114,22 @@ def report(tmp_path_factory, images):
 @pytest.fixture(scope="module")
 def page(report):
     return Page((report / "report.html").read_text())
+
+
+def test_tables_measured_elsewhere(tmp_path, images):
+    write(tmp_path, make_rows(), images)
+    assert "Over several seeds" not in (tmp_path / "report.html").read_text() + (tmp_path / "report.md").read_text()
+    file = tmp_path / "table.json"
+    file.write_text(json.dumps({"caption": HOSTILE, "columns": ["", "seed 0"], "rows": [["T | all", HOSTILE], ["other", "+0.5"]]}))
+    write(tmp_path, make_rows(), images, other_tables=[Table.read(file)])
+    html, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert "<h2>Over several seeds</h2>" in html
+    assert "## Over several seeds" in markdown
+    assert "| other | +0.5 |" in markdown
+    assert HOSTILE not in html + markdown
+    page = Page(html)
+    assert page.open == page.unbalanced == []
+    assert HOSTILE in page.texts
 
 
 def test_html_is_well_formed_and_loads_nothing(report, page):

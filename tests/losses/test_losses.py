@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
 
-from inbol_jax.losses import SCHEMES, ca_dpo_loss, dpo, dpo_loss, linear, margin, sequence_logprob, sft_loss, token_logprobs, uniform
+from inbol_jax.losses import SCHEMES, ca_dpo_loss, dpo, dpo_loss, linear, margin, sequence_logprob, sft_loss, token_logprobs, uniform, value
 from inbol_jax.records import PairKind
 
 ARGUMENTS = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
@@ -102,7 +102,7 @@ def test_kinds_are_those_of_the_records():
 
 
 def test_schemes_by_name():
-    assert list(SCHEMES.items()) == [("linear", linear), ("margin", margin), ("uniform", uniform)]
+    assert list(SCHEMES.items()) == [("linear", linear), ("margin", margin), ("uniform", uniform), ("value", value)]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,10 @@ def test_schemes_by_name():
         ("margin", 0.0, [1] * 4),
         ("uniform", 0.0, [1] * 4),
         ("uniform", 0.7, [1] * 4),
+        ("value", 1.0, [1, 0, 0, 2]),
+        ("value", 0.0, [0, 0, 1, 2]),
+        ("value", 0.5, [0.5, 0.5, 0.5, 2]),
+        ("value", 0.25, [0.25, 0.375, 0.75, 2]),
     ],
 )
 def test_weights(scheme, c, expected):
@@ -130,7 +134,7 @@ def test_weights(scheme, c, expected):
 def test_ca_dpo_is_weight_times_dpo(scheme, rows):
     *arguments, c, kind = columns(rows)
     weight = SCHEMES[scheme](c, kind)
-    assert ((weight >= 0) & (weight <= 1)).all()
+    assert ((weight >= 0) & (weight <= 2)).all()
     loss = ca_dpo_loss(*arguments, c, kind, beta=0.1, scheme=scheme)
     np.testing.assert_allclose(loss, weight * dpo_loss(*arguments, beta=0.1), rtol=1e-6)
 
@@ -144,7 +148,7 @@ def test_uniform_is_plain_dpo(rows):
 
 def test_linear_is_the_default():
     arguments, c = [x.astype(np.float32) for x in random_pairs(4)], np.full(4, 0.8, np.float32)
-    np.testing.assert_array_equal(ca_dpo_loss(*arguments, c, KINDS, beta=0.1), ca_dpo_loss(*arguments, c, KINDS, beta=0.1, scheme="linear"))
+    np.testing.assert_array_equal(ca_dpo_loss(*arguments, c, KINDS, beta=0.1), ca_dpo_loss(*arguments, c, KINDS, beta=0.1, scheme="value"))
 
 
 @pytest.mark.parametrize(("scheme", "c", "gone"), [("linear", 0.0, [0, 1]), ("linear", 1.0, [2, 3]), ("margin", 0.5, [0, 1, 2, 3])])

@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
-from inbol_jax.losses import ca_dpo_loss
-from inbol_jax.models.loading import load_pretrained
-from inbol_jax.records import PairKind
+from inbol_jax.losses import ca_dpo_loss, linear, value
+from inbol_jax.models.loading import TINY, load_pretrained, save_pretrained
+from inbol_jax.records import PairKind, Preference
 from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.sharding import data_mesh, round_batch
 from inbol_jax.training import loop
@@ -251,8 +251,11 @@ def test_objectives_are_their_definitions(micro):
     chosen, rejected = (np.array([pair[i].sum() for pair in each]) for i in (0, 1))
     nll = -np.array([pair[0].mean() for pair in each])
     (loss, metrics), _ = value_and_gradient(loaded.model, "CA-DPO", params, batch)
-    dpo = ca_dpo_loss(chosen, rejected, batch["ref_chosen"], batch["ref_rejected"], batch["confidence"], batch["kind"], beta=0.3)
-    assert float(loss) == pytest.approx(float((dpo + 0.5 * nll).mean()), rel=1e-4)
+    confidence, kind = batch["confidence"], batch["kind"]
+    dpo = ca_dpo_loss(chosen, rejected, batch["ref_chosen"], batch["ref_rejected"], confidence, kind, beta=0.3, scheme="linear")
+    weight = np.asarray(linear(confidence, kind))
+    assert len(set(weight.tolist())) > 1
+    assert float(loss) == pytest.approx(float((dpo + 0.5 * weight * nll).mean()), rel=1e-4)
     reward = 0.3 * ((chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"]))
     expected = {
         "dpo": float(dpo.mean()),
@@ -533,13 +536,32 @@ def test_frozen_parameters_are_bit_identical_after_training(trained, tiny):
     assert same == {key for key in before if key.startswith("vision_tower") or "embed_tokens" in key}
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_share_of_the_base_is_kept(data, micro, tmp_path, named):
+    """(1 - keep) trained + keep base, of the model that training starts from or of the one that is named."""
+    config = stage_config("IDK-IT", data, micro, tmp_path / "plain", epochs=1, learning_rate=1e-2)
+    trained = weights_of(idk_it(config))
+    base = tmp_path / "base"
+    if named:
+        params = jax.tree.map(lambda x: x + 1.0, dict(micro.variables["params"]))
+        save_pretrained(micro, params, base)
+    kept = weights_of(base if named else micro.path)
+    found = weights_of(idk_it(dataclasses.replace(config, out=tmp_path / "kept", keep=0.25, base=base if named else None)))
+    moved = 0
+    for key, x in found.items():
+        np.testing.assert_allclose(x, 0.75 * trained[key] + 0.25 * kept[key], rtol=1e-5, atol=1e-6)
+        moved += bool((trained[key] != kept[key]).any())
+    assert moved
+
+
 def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     config = DpoConfig(data=data / "preferences.jsonl", out=tmp_path, epochs=15, batch_size=16, learning_rate=5e-4, beta=0.5)
     ca_dpo(dataclasses.replace(config, epochs=1, out=tmp_path / "start", learning_rate=1e-12))
     start = metrics_of(tmp_path / "start")[0]
     # The reference is the model itself before any update.
     assert start["reward_margin"] == pytest.approx(0, abs=1e-3)
-    weights = [{0: c, 1: c, 2: 1 - c, 3: 1.0}[k % 4] for k, c in enumerate(row["confidence"] for row in read_jsonl(config.data))]
+    pairs = [Preference.from_json(row) for row in read_jsonl(config.data)]
+    weights = np.asarray(value(jnp.array([p.confidence for p in pairs], jnp.float32), jnp.array([p.kind for p in pairs])))
     assert start["dpo"] == pytest.approx(np.log(2) * np.mean(weights), rel=1e-3)
     ca_dpo(config)
     rows = metrics_of(tmp_path)
@@ -614,6 +636,10 @@ def test_the_stages_build_on_each_other(data, micro, tmp_path):
         ({"checkpoint_every": 0}, "--checkpoint-every 0"),
         ({"weight_decay": -1.0}, "--weight-decay -1.0"),
         ({"frozen": ("nothing_like_it",)}, "'nothing_like_it'"),
+        ({"keep": 1.0}, "--keep 1.0"),
+        ({"keep": -0.1}, "--keep -0.1"),
+        ({"keep": 0.1, "base": Path("/nowhere")}, "/nowhere"),
+        ({"keep": 0.1, "base": TINY}, "their weights cannot be mixed"),
         ({"data": Path("/nowhere/data.jsonl")}, "/nowhere/data.jsonl"),
         ({"model": Path("/nowhere")}, "/nowhere"),
         ({"images": Path("/nowhere/images")}, "/nowhere/images"),
@@ -712,8 +738,8 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
             row.pop("reward_accuracy", None)  # at the first step the rewards are zero but for rounding, whose sign it counts
         assert many[-1] == pytest.approx(one[-1], rel=1e-4, abs=1e-4)
         ours, theirs = weights_of(tmp_path / name / "model"), weights_of(tmp_path / "many" / name / "model")
-        for key, value in ours.items():
-            np.testing.assert_allclose(theirs[key], value, atol=2e-5, err_msg=key)
+        for key, x in ours.items():
+            np.testing.assert_allclose(theirs[key], x, atol=2e-5, err_msg=key)
 
 
 def test_a_damaged_log_is_named(tmp_path):
