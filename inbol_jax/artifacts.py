@@ -5,6 +5,7 @@ options, the seed, the fingerprints of model and inputs, and a hash over all of 
 hash that it is about to produce has nothing left to do.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -44,32 +45,38 @@ def file_fingerprint(*paths: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_atomically(path: Path, data: str | bytes, *, sync: bool = True) -> None:
-    """Writes a whole file or nothing: a temporary file in the same folder, synced, then renamed over `path`.
+@contextlib.contextmanager
+def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A whole file or nothing: yields a temporary path in the same folder, which is synced and renamed over `path` when the block ends.
 
     Args:
       sync: False for files of many whose list is written, synced, after them.
     Raises:
       InbolError: when the folder cannot be made or written.
     """
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InbolError(f"cannot write {path}: {error.strerror}; choose another --out") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            if sync:
+        os.close(handle)
+        yield Path(temporary)
+        if sync:
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException as error:
-        os.unlink(temporary)
+        if temporary:
+            os.unlink(temporary)
         if isinstance(error, OSError):
             raise InbolError(f"cannot write {path}: {error.strerror}; choose another --out") from error
         raise
+
+
+def write_atomically(path: Path, data: str | bytes, *, sync: bool = True) -> None:
+    """Writes a whole file or nothing (`atomically`)."""
+    with atomically(path, sync=sync) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:

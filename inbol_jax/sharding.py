@@ -1,19 +1,59 @@
-"""Where arrays live: parameters replicated, batches split over all devices.
+"""Where arrays live: a mesh of (data, fsdp, tensor), one table of rules for parameters, batches over data and fsdp.
 
 Under `jit` the step's sums are over the whole batch, wherever its rows lie: the same program on one device and on many.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from inbol_jax.errors import InbolError
 
-def data_mesh() -> Mesh:
-    """All devices along one axis, `data`. Auto axes: Linen's Embed refuses the Explicit ones that are jax's default."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+# Logical axis of a parameter -> mesh axis; None: on every device whole. A name that is not here is an error.
+RULES: dict[str, str | None] = {
+    "vocab": "tensor",
+    "heads": "tensor",  # outputs of q, k and v, inputs of o
+    "mlp": "tensor",
+    "embed": "fsdp",  # the residual stream's side of a matrix
+    "rank": None,  # of an adapter
+    "norm": None,  # vectors along the residual stream: small, and needed whole
+    "patch": None,
+    "position": None,
+}
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """All devices as (data, fsdp, tensor); one of the sizes may be -1 and takes what the others leave.
+
+    The axes are Auto ones: Linen's Embed refuses the Explicit ones that are jax's default.
+
+    Raises:
+      InbolError: when the sizes do not fit the number of devices.
+    """
+    sizes, count = [data, fsdp, tensor], jax.device_count()
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = count // -math.prod(sizes)
+    if min(sizes) < 1 or math.prod(sizes) != count:
+        raise InbolError(f"a mesh of data {data}, fsdp {fsdp} and tensor {tensor} does not fit {count} devices")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
+    """The sharding of a parameter by its logical axes. A side that its mesh axis does not divide stays whole.
+
+    Raises:
+      KeyError: for a logical axis without a rule.
+    """
+    names = [RULES[axis] for axis in axes]
+    sizes = dict(mesh.shape)
+    return NamedSharding(mesh, PartitionSpec(*(n if n and size % sizes[n] == 0 else None for n, size in zip(names, shape, strict=True))))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -22,10 +62,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Rows over the devices; the batch size must be a multiple of their number (`round_batch`)."""
-    return jax.device_put(dict(batch), NamedSharding(mesh, PartitionSpec("data")))
+    """Rows over the devices; the batch size must be a multiple of `round_batch(1, mesh)`."""
+    return jax.device_put(dict(batch), NamedSharding(mesh, BATCH))
 
 
 def round_batch(size: int, mesh: Mesh) -> int:
-    """The next multiple of the number of devices: left-over rows are padding."""
-    return -(-size // mesh.size) * mesh.size
+    """The next multiple of the number of devices that rows are split over: left-over rows are padding."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-size // parts) * parts

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from inbol_jax.models.config import load_config
@@ -17,14 +18,14 @@ from inbol_jax.world.splits import Split
 @pytest.fixture(scope="session")
 def tiny():
     """The checkpoint that ships with the package."""
-    return load_pretrained(TINY)
+    return load_pretrained(TINY, dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")
 def micro(tiny, tmp_path_factory):
     """A random checkpoint, one small layer each, with the shipped one's tokenizer and processor: it compiles in no time."""
     folder = tmp_path_factory.mktemp("micro") / "checkpoint"
-    save_pretrained(tiny, tiny.variables["params"], folder)
+    save_pretrained(tiny, folder)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= sizes
@@ -32,7 +33,7 @@ def micro(tiny, tmp_path_factory):
     config["text_config"] |= sizes | {"num_key_value_heads": 1, "head_dim": 16}
     (folder / "config.json").write_text(json.dumps(config))
     save_params(folder, jax.jit(init_params, static_argnums=0)(load_config(folder), jax.random.key(0)))
-    return load_pretrained(folder)
+    return load_pretrained(folder, dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

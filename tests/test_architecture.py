@@ -17,8 +17,8 @@ LAYERS = (
     ("records", "artifacts", "progress"),
     ("refusal.templates", "refusal.detect"),  # plain lists and rules on text: sampling's outcomes and the world's vocabulary need them
     ("data",),
-    ("models",),
     ("sharding",),
+    ("models",),
     ("sampling",),
     ("confidence",),
     ("extrinsic",),

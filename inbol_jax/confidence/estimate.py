@@ -83,7 +83,7 @@ def estimate(config: ConfidenceConfig) -> Path:
     dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
-    loaded = load_pretrained(config.model)
+    loaded = load_pretrained(config.model, dtype="auto")
     file = config.out / "confidence" / f"{dataset.name}.jsonl"
     settings = {
         "command": "confidence",

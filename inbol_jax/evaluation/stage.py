@@ -128,7 +128,7 @@ def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
         counts[data] = {row["id"]: (row["n_correct"], row["n_samples"]) for row in read_jsonl(file)}
     rows: list[dict[str, Any]] = []
     for name, model in config.models:
-        loaded = load_pretrained(model)
+        loaded = load_pretrained(model, dtype="auto")
         for data, domain in datasets:
             rows += predict(config, name, loaded, data, domain, counts[data])
     write_jsonl(config.out / "predictions.jsonl", rows, {"command": "evaluate", "settings": _settings(config)})

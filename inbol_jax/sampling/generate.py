@@ -19,7 +19,7 @@ from inbol_jax.models.loading import Loaded
 from inbol_jax.progress import progress
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
-from inbol_jax.sharding import data_mesh, replicate, round_batch, shard_batch
+from inbol_jax.sharding import make_mesh, replicate, round_batch, shard_batch
 
 
 class Generation(NamedTuple):
@@ -64,7 +64,7 @@ def generate(
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
     """
     text = make_text_encoder(loaded)
-    mesh = data_mesh()
+    mesh = make_mesh()
     size = round_batch(min(batch_size, max(1, len(examples))), mesh)
     buckets: dict[int, list[tuple[VQAExample, tuple[int, ...]]]] = {}
     for example in examples:
@@ -126,6 +126,6 @@ def _row(loaded: Loaded, example: VQAExample, prompt: tuple[int, ...], length: i
     return {
         "input_ids": ids,
         "attention_mask": (np.arange(length) < len(prompt)).astype(np.int32),
-        "pixel_values": load_pixels(loaded, images / example.image),
+        "pixel_values": load_pixels(loaded, images / example.image)[None],
         "question": np.uint32(zlib.crc32(example.id.encode())),
     }

@@ -15,7 +15,7 @@ from inbol_jax.models.loading import Loaded, load_pretrained
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Preference
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
-from inbol_jax.sharding import data_mesh, replicate, round_batch, shard_batch
+from inbol_jax.sharding import make_mesh, replicate, round_batch, shard_batch
 from inbol_jax.training.idk_it import StageConfig, check, check_lines, image_folder, run_stage
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs
 
@@ -59,14 +59,14 @@ def ca_dpo(config: DpoConfig) -> Path:
     if not pairs:
         raise InbolError(f"{config.data} holds no pair")
     images = image_folder(config.data, config.images)
-    loaded = load_pretrained(config.model)
+    loaded = load_pretrained(config.model, dtype="auto")
     text = make_text_encoder(loaded)
     packed = [(text.prompt(p.question), [Branch(text.response(p.question, r)) for r in (p.chosen, p.rejected)]) for p in pairs]
     shape = RowShape.fitting(packed)
 
     def row(index: int) -> dict[str, np.ndarray]:
         prompt, branches = packed[index]
-        return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / pairs[index].image)}
+        return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / pairs[index].image)[None]}
 
     reference = reference_logprobs(loaded, len(pairs), row, batch_size=4 * config.batch_size)
 
@@ -87,7 +87,7 @@ def ca_dpo(config: DpoConfig) -> Path:
 
 def reference_logprobs(loaded: Loaded, n: int, row, *, batch_size: int) -> np.ndarray:
     """f32[n, 2]: log-probabilities of chosen and rejected under the frozen reference, once for all epochs."""
-    mesh = data_mesh()
+    mesh = make_mesh()
     size = round_batch(min(batch_size, n), mesh)
     dataset = grain.MapDataset.range(n).map(row).batch(size, drop_remainder=False, batch_fn=lambda rows: stack(rows, size))
     run = jax.jit(lambda variables, batch: pair_logprobs(loaded.model, variables, batch))

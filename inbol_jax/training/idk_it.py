@@ -14,10 +14,10 @@ from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import TINY, Loaded, load_pretrained, save_pretrained
+from inbol_jax.models.loading import TINY, Loaded, find_checkpoint, load_pretrained, save_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
-from inbol_jax.sharding import data_mesh, round_batch
+from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.loop import Host, fit
 from inbol_jax.training.state import init_state, make_optimizer, merge_params, split_params
 from inbol_jax.training.step import Objective, make_train_step, sft_objective
@@ -90,9 +90,9 @@ def batches_of(n: int, make_row: MakeRow, size: int, epochs: int, seed: int, sta
 
 def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int, make_row: MakeRow, label: str) -> Path:
     """Trains on n rows and saves the model: what IDK-IT and CA-DPO have in common. Returns the folder of the model."""
-    base = (load_pretrained(config.base) if config.base else loaded) if config.keep else None
+    base = (load_pretrained(config.base, dtype=loaded.model.dtype) if config.base else loaded) if config.keep else None
     kept = jax.tree.map(np.array, dict(base.variables["params"])) if base else None  # a copy: training gives its start away
-    mesh = data_mesh()
+    mesh = make_mesh()
     size = round_batch(config.batch_size, mesh)
     steps = -(-n * config.epochs // size)
     settings = dataclasses.asdict(config) | {"stage": label, "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
@@ -117,7 +117,7 @@ def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int,
     params = merge_params(jax.device_get(state.params), frozen)
     if kept is not None:
         params = jax.tree.map(lambda new, old: (1 - config.keep) * new + config.keep * old, params, kept)
-    save_pretrained(loaded, params, folder)
+    save_pretrained(dataclasses.replace(loaded, variables={"params": params}), folder)
     return folder
 
 
@@ -128,7 +128,7 @@ def check(config: StageConfig) -> None:
             raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
     if not 0 <= config.keep < 1:
         raise InbolError(f"--keep {config.keep}: a share of at least 0 and less than 1 is needed")
-    if config.keep and config.base and load_config(config.base) != load_config(config.model):
+    if config.keep and config.base and load_config(find_checkpoint(config.base)) != load_config(find_checkpoint(config.model)):
         raise InbolError(f"--base {config.base}: its configuration is not that of {config.model}; their weights cannot be mixed")
     if not 0 <= config.weight_decay < math.inf:
         raise InbolError(f"--weight-decay {config.weight_decay}: must be at least 0")
@@ -155,14 +155,14 @@ def idk_it(config: SftConfig) -> Path:
         raise InbolError(f"{config.data} holds no instruction")
     check_lines(config.data, instructions, ("image", "question", "response"))
     images = image_folder(config.data, config.images)
-    loaded = load_pretrained(config.model)
+    loaded = load_pretrained(config.model, dtype="auto")
     text = make_text_encoder(loaded)
     packed = [(text.prompt(r["question"]), [Branch(text.response(r["question"], r["response"]))]) for r in instructions]
     shape = RowShape.fitting(packed)
 
     def make_row(index: int) -> dict[str, np.ndarray]:
         prompt, branches = packed[index]
-        return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / instructions[index]["image"])}
+        return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / instructions[index]["image"])[None]}
 
     objective = sft_objective(loaded.model)
     folder = run_stage(loaded, config, objective, len(instructions), make_row, "IDK-IT")

@@ -23,7 +23,7 @@ from inbol_jax.models.loading import init_params
 from inbol_jax.models.weights import save_params
 from inbol_jax.progress import say
 from inbol_jax.refusal.templates import SHORT_REFUSALS
-from inbol_jax.sharding import data_mesh, round_batch
+from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.loop import fit
 from inbol_jax.training.state import Flat, init_state, merge_params, split_params
 from inbol_jax.training.step import make_train_step, sft_objective
@@ -141,7 +141,7 @@ def pretrain(config: PretrainConfig) -> Path:
     for name in ("steps", "batch_size", "learning_rate"):
         if getattr(config, name) <= 0:
             raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
-    mesh = data_mesh()
+    mesh = make_mesh()
     batch_size = round_batch(config.batch_size, mesh)
     folder = config.out / "model"
     write_skeleton(folder)
@@ -152,7 +152,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
     def objective(variables: Mapping, batch: Mapping):
         pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0  # what the processor's rescaling and normalisation do
-        return sft(variables, {**batch, "pixel_values": pixels.transpose(0, 3, 1, 2)})
+        return sft(variables, {**batch, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]})
 
     # Grain reads its switches from absl's command line, which is not ours.
     flags.FLAGS.mark_as_parsed()

@@ -24,7 +24,7 @@ from inbol_jax.losses import ca_dpo_loss, linear, value
 from inbol_jax.models.loading import TINY, load_pretrained, save_pretrained
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.refusal.templates import SHORT_REFUSALS
-from inbol_jax.sharding import data_mesh, round_batch
+from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training import loop
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo, reference_logprobs
 from inbol_jax.training.checkpoint import Checkpoints
@@ -333,7 +333,7 @@ def toy_batches(start, stop_at=None, steps=1000):
 def toy_fit(out, steps, batches=toy_batches, step=toy_step, identity="toy", **options):
     state = init_state({"a": jnp.zeros(())}, toy_optimizer())
     frozen = {"b": jnp.ones(())}
-    mesh = data_mesh()
+    mesh = make_mesh()
     return fit(step, state, frozen, batches, steps, out=out, identity=identity, mesh=mesh, label="toy", **options)
 
 
@@ -503,7 +503,7 @@ def test_batches_larger_than_the_data():
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9])
 def test_batch_sizes_are_multiples_of_the_devices(size):
-    mesh = data_mesh()
+    mesh = make_mesh()
     assert round_batch(size, mesh) % mesh.size == 0
     assert size <= round_batch(size, mesh) < size + mesh.size
 
@@ -712,10 +712,10 @@ assert jax.device_count() == 8
 sys.path.insert(0, {here!r})
 from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.sharding import data_mesh, replicate, shard_batch
-rows = shard_batch({{"x": np.arange(16)}}, data_mesh())["x"]
+from inbol_jax.sharding import make_mesh, replicate, shard_batch
+rows = shard_batch({{"x": np.arange(16)}}, make_mesh())["x"]
 assert [s.data.tolist() for s in rows.addressable_shards] == [[i, i + 1] for i in range(0, 16, 2)], "each device has rows of its own"
-assert replicate(np.arange(3), data_mesh()).sharding.is_fully_replicated
+assert replicate(np.arange(3), make_mesh()).sharding.is_fully_replicated
 out, data, model = map(Path, sys.argv[1:])
 options = dict(model=model, epochs=3, batch_size=12, learning_rate=1e-3)
 idk_it(SftConfig(data=data / "instructions.jsonl", out=out / "sft", **options))
