@@ -22,10 +22,11 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`inbol`: data, confidence, construction, and the demo."""
+    """`inbol`: data, confidence, construction, conversion, and the demo."""
     from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
     from inbol_jax.demo import DemoConfig, demo
     from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
+    from inbol_jax.models.convert import ConvertConfig, convert
     from inbol_jax.refusal.build import BuildConfig, build
     from inbol_jax.world.export import ExportConfig, export
     from inbol_jax.world.pretrain import PretrainConfig, pretrain
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "confidence": (ConfidenceConfig, estimate),
         "extrinsic": (ExtrinsicConfig, extrinsic),
         "build": (BuildConfig, build),
+        "convert": (ConvertConfig, convert),
     }
     description = 'InBoL in JAX: teach a vision-language model to say "I don\'t know". Training: train.py; evaluation: evaluate.py.'
     return _dispatch("inbol", description, commands, arguments)

@@ -10,8 +10,8 @@ from typing import Any
 from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.report import Table
 from inbol_jax.evaluation.stage import EvaluateConfig, predictions, report
+from inbol_jax.evaluation.table import Table
 from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
 from inbol_jax.models.loading import TINY
 from inbol_jax.progress import say

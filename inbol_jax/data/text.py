@@ -14,56 +14,69 @@ class TextEncoder:
       processor: the checkpoint's processor (tokenizer and chat template).
       image_token_id: placeholder in the vocabulary.
       num_image_tokens: how many of them an image takes.
-      eos_token_id: ends a response.
+      eos_token_ids: any of them ends a response; what is taught is the one that the template writes, or the first.
+      max_tokens: longest sequence that the checkpoint was made for.
     """
 
-    def __init__(self, processor: Any, *, image_token_id: int, num_image_tokens: int, eos_token_id: int):
+    def __init__(self, processor: Any, *, image_token_id: int, num_image_tokens: int, eos_token_ids: Sequence[int], max_tokens: int):
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._image_token_id = image_token_id
         self._num_image_tokens = num_image_tokens
-        self._eos_token_id = eos_token_id
+        self._ends = {id: self._tokenizer.convert_ids_to_tokens(id) for id in eos_token_ids}
+        self._max_tokens = max_tokens
 
-    def _ids(self, text: str) -> list[int]:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self._image_token_id not in ids:
-            return ids
-        return [i for token in ids for i in [token] * (self._num_image_tokens if token == self._image_token_id else 1)]
+    def _ids(self, text: str, about: str) -> tuple[int, ...]:
+        # As transformers has it: what begins a sequence is the tokenizer's to add, unless the template has written it.
+        bos = self._tokenizer.bos_token
+        ids = self._tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        if self._image_token_id in ids:
+            ids = [i for token in ids for i in [token] * (self._num_image_tokens if token == self._image_token_id else 1)]
+        if len(ids) > self._max_tokens:  # never cut: an image must keep all its tokens, and a question its end
+            raise InbolError(f"{about}: {len(ids)} tokens, of which {ids.count(self._image_token_id)} are its images', "
+                             f"and the model was made for {self._max_tokens}")  # fmt: skip
+        return tuple(ids)
 
-    def _render(self, question: str, response: str | None) -> str:
-        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    def _render(self, question: str, images: int, response: str | None) -> str:
+        content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+        messages = [{"role": "user", "content": content}]
         if response is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        return self._processor.apply_chat_template(messages, add_generation_prompt=response is None)
+        try:
+            return self._processor.apply_chat_template(messages, add_generation_prompt=response is None)
+        except ValueError as error:
+            raise InbolError(f"the checkpoint's processor has no chat template ({str(error).splitlines()[0]})") from error
 
     @functools.lru_cache(maxsize=1 << 16)  # noqa: B019 - an encoder lives as long as its stage; questions recur across images
-    def prompt(self, question: str) -> tuple[int, ...]:
+    def prompt(self, question: str, images: int = 1) -> tuple[int, ...]:
         """Ids up to where the response begins.
 
         Raises:
-          InbolError: when the question holds the image placeholder or another special token of the model.
+          InbolError: when the question holds the image placeholder, or is longer than the model allows.
         """
-        ids = self._ids(self._render(question, None))
-        if ids.count(self._image_token_id) != self._num_image_tokens:
+        ids = self._ids(self._render(question, images, None), f"question {question[:60]!r}")
+        if ids.count(self._image_token_id) != images * self._num_image_tokens:
             raise InbolError(f"question {question[:60]!r}: contains the model's image placeholder")
-        return tuple(ids)
+        return ids
 
     @functools.lru_cache(maxsize=1 << 16)  # noqa: B019
-    def response(self, question: str, response: str) -> tuple[int, ...]:
+    def response(self, question: str, response: str, images: int = 1) -> tuple[int, ...]:
         """Ids of the response and the end-of-sequence token, as they follow `prompt(question)`.
 
         Raises:
-          InbolError: when the tokenizer or the template does not leave the prompt as it was.
+          InbolError: when the tokenizer does not leave the prompt as it was, or both are longer than the model allows.
         """
-        ids, prompt = self._ids(self._render(question, response)), self.prompt(question)
-        if tuple(ids[: len(prompt)]) != prompt or len(ids) == len(prompt):
-            raise InbolError(
-                f"the chat template or tokenizer changes the prompt of {question[:60]!r} when the response {response[:60]!r} follows"
-            )
-        response_ids = ids[len(prompt) :]
-        if self._eos_token_id in response_ids:  # what a template writes after it (a newline, say) is not generated
-            response_ids = response_ids[: response_ids.index(self._eos_token_id)]
-        return (*response_ids, self._eos_token_id)
+        prompt_text, whole = self._render(question, images, None), self._render(question, images, response)
+        prompt = self.prompt(question, images)
+        # What the template puts between prompt and answer belongs to the answer (a space, say); some render an answer that is there
+        # otherwise than they prompt for one, and generation follows the prompt.
+        before, found, _ = whole[len(prompt_text) :].partition(response) if whole.startswith(prompt_text) else ("", response, "")
+        about = f"question {question[:60]!r} with response {response[:60]!r}"
+        ids = self._ids(prompt_text + before + response, about)
+        if ids[: len(prompt)] != prompt or len(ids) == len(prompt) or not found:
+            raise InbolError(f"{about}: the chat template or tokenizer changes what was there before the response")
+        end = next((id for id, token in self._ends.items() if whole.rstrip().endswith(token)), next(iter(self._ends)))
+        return (*ids[len(prompt) :], end)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""

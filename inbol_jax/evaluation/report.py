@@ -23,6 +23,7 @@ from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import GROUPS, Row, by_confidence, by_kind, value
+from inbol_jax.evaluation.table import Table
 
 DOMAIN_LABELS = {"in_domain": "In domain", "out_of_domain": "Out of domain"}
 GROUP_LABELS = {
@@ -37,34 +38,6 @@ MAX_PIXELS = 20_000_000  # of a gallery image: more is refused before it is deco
 MAX_SIDE = 256
 MAX_TEXT = 300  # characters of a question or an answer in the gallery
 NONE = "\N{EN DASH}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
-    """A table for either format.
-
-    Attributes:
-      columns: headers; the first column holds the row headers.
-      rows: cells as text, each row as long as `columns`.
-      spans: (header, number of columns) of an upper header row over the columns; () for none.
-    """
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    spans: Sequence[tuple[str, int]] = ()
-
-    @classmethod
-    def read(cls, file: Path) -> "Table":
-        """A table from a JSON file, as the benchmarks write it."""
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        return cls(fields["caption"], fields["columns"], fields["rows"])
-
-    @property
-    def flat_columns(self) -> list[str]:
-        """Both header rows in one, for Markdown."""
-        upper = [name for name, width in self.spans for _ in range(width)] or [""] * len(self.columns)
-        return [f"{above} {column}".strip() for above, column in zip(upper, self.columns, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
 from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import differences, summarise
-from inbol_jax.evaluation.report import Table, headline, write_report
+from inbol_jax.evaluation.report import headline, write_report
+from inbol_jax.evaluation.table import Table
 from inbol_jax.models.loading import TINY, Loaded, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import generate

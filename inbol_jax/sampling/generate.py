@@ -34,13 +34,24 @@ def make_text_encoder(loaded: Loaded) -> TextEncoder:
     """The text encoder of a checkpoint: its processor, with the token ids of its config."""
     c = loaded.config
     return TextEncoder(
-        loaded.processor, image_token_id=c.image_token_id, num_image_tokens=c.num_image_tokens, eos_token_id=c.eos_token_ids[0]
+        loaded.processor,
+        image_token_id=c.image_token_id,
+        num_image_tokens=c.num_image_tokens,
+        eos_token_ids=c.eos_token_ids,
+        max_tokens=c.text.max_positions,
     )
 
 
 def load_pixels(loaded: Loaded, path: Path) -> np.ndarray:
-    """f32[3, H, W] of an image file, by the checkpoint's own image processor."""
-    return np.asarray(loaded.processor.image_processor(load_image(path), return_tensors="np")["pixel_values"][0], np.float32)
+    """f32[3, H, W] of an image file, by the checkpoint's own image processor.
+
+    Raises:
+      InbolError: when the image cannot be read, or the processor makes other sizes than the model takes.
+    """
+    pixels = np.asarray(loaded.processor.image_processor(load_image(path), return_tensors="np")["pixel_values"][0], np.float32)
+    if pixels.shape != (3, size := loaded.config.vision.image_size, size):
+        raise InbolError(f"{loaded.path}: its image processor gives {pixels.shape}, config.json says (3, {size}, {size})")
+    return pixels
 
 
 def generate(

@@ -11,7 +11,8 @@ from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import by_confidence, differences, summarise
-from inbol_jax.evaluation.report import Table, cell, choose, embed, headline, write_report
+from inbol_jax.evaluation.report import cell, choose, embed, headline, write_report
+from inbol_jax.evaluation.table import Table
 
 HOSTILE = "<script>alert('q')</script> \"quoted\" | a\npipe & <img src=http://evil/x.png onerror=alert(1)> ![i](http://evil/y.png) `"
 MODELS = ("base", "idk_it", "ca_dpo")

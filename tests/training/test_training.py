@@ -544,7 +544,7 @@ def test_a_share_of_the_base_is_kept(data, micro, tmp_path, named):
     base = tmp_path / "base"
     if named:
         params = jax.tree.map(lambda x: x + 1.0, dict(micro.variables["params"]))
-        save_pretrained(micro, params, base)
+        save_pretrained(dataclasses.replace(micro, variables={"params": params}), base)
     kept = weights_of(base if named else micro.path)
     found = weights_of(idk_it(dataclasses.replace(config, out=tmp_path / "kept", keep=0.25, base=base if named else None)))
     moved = 0

@@ -1,0 +1,106 @@
+"""The real checkpoints' sizes, without a single weight: shapes and counts against transformers' own models on the meta device."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax.traverse_util import flatten_dict
+from transformers import LlavaForConditionalGeneration
+
+from inbol_jax.models.config import load_config
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.weights import module_name, param_shardings, table_row
+from inbol_jax.sharding import make_mesh
+
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+    "vocab_size": 32000,
+}
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+VICUNA = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "torch_dtype": "float16"}
+VICUNA_13B = {
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 40,
+}
+QWEN = {"model_type": "qwen2", "vocab_size": 152000, "rope_theta": 1000000.0, "eos_token_id": 151645}
+INTERLEAVE = {"vision_config": SIGLIP, "image_token_index": 151646, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+# What the checkpoints' own config.json say, and how many parameters they have, where that is published.
+REAL = {
+    "llava-1.5-7b": ({"vision_config": CLIP, "text_config": VICUNA}, 7_063_427_072),
+    # The published count is that of Vicuna's own 32,000 tokens; padded to 32,064, as the 7B is, it has 64 rows more in embedding and head.
+    "llava-1.5-13b": ({"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B | {"vocab_size": 32000}}, 13_350_839_296),
+    "llava-1.5-13b padded": ({"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B}, 13_350_839_296 + 2 * 64 * 5120),
+    "bakllava": (
+        {
+            "vision_config": CLIP,
+            "text_config": {"model_type": "mistral", "vocab_size": 32064, "rms_norm_eps": 1e-5, "sliding_window": 4096},
+        },
+        None,
+    ),
+    "llava-interleave-qwen-0.5b": (
+        INTERLEAVE
+        | {
+            "text_config": QWEN
+            | {
+                "hidden_size": 1024,
+                "intermediate_size": 2816,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 16,
+            }
+            | {"tie_word_embeddings": True}
+        },
+        None,
+    ),
+    "llava-interleave-qwen-7b": (INTERLEAVE | {"text_config": QWEN | {"intermediate_size": 11008}}, None),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_shapes_and_counts(name, tmp_path):
+    config, published = REAL[name]
+    config = {"model_type": "llava", "torch_dtype": "float16"} | config
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig.from_pretrained(tmp_path))
+    count = sum(p.numel() for p in theirs.parameters())
+    assert published in (None, count)
+    ours = flatten_dict(dict(param_shapes(load_config(tmp_path))), sep="/")
+    assert sum(math.prod(leaf.shape) for leaf in ours.values()) == count
+    found = {}
+    for path, leaf in ours.items():
+        row = table_row(path)
+        found[f"{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = tuple(leaf.shape[i] for i in np.argsort(row.order))
+    assert found == {key: tuple(p.shape) for key, p in theirs.named_parameters()}  # a tied head is named once, as the embedding
+
+
+def test_every_leaf_has_a_place_on_a_mesh(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"} | REAL["llava-1.5-7b"][0]))
+    shapes = param_shapes(load_config(tmp_path))
+    placed = flatten_dict(param_shardings(shapes, make_mesh()), sep="/")
+    assert placed.keys() == flatten_dict(dict(shapes), sep="/").keys()
+    axes = {name: sharding.spec for name, sharding in placed.items()}
+    large = [axes[name] for name, leaf in flatten_dict(dict(shapes), sep="/").items() if leaf.size > 10**6]
+    assert all({"fsdp", "tensor"} == {a for a in spec if a} for spec in large), "every large matrix is split both ways"
