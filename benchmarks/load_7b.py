@@ -1,0 +1,144 @@
+"""A random checkpoint of LLaVA-1.5-7B's shapes, bfloat16 and in shards, written and loaded: seconds, and peak host memory against its bound.
+
+    python benchmarks/load_7b.py --folder runs/llava-7b [--mesh 1 -1 1] [--forward]
+
+The bound is the largest shard plus 2 GiB, beside the parameters themselves where the host's memory is the device's (on a CPU).
+Mesh sizes are data, fsdp and tensor; on a CPU XLA_FLAGS=--xla_force_host_platform_device_count=8 makes devices to split over.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from inbol_jax.models import load_pretrained
+from inbol_jax.models.config import load_config
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.weights import save_params, weight_files
+from inbol_jax.sharding import make_mesh
+
+CONFIG = {
+    "model_type": "llava",
+    "architectures": ["LlavaForConditionalGeneration"],
+    "dtype": "bfloat16",
+    "image_token_index": 32000,
+    "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+                      "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768},
+    "text_config": {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Write (where it is not there yet) and load the checkpoint.
+
+    Attributes:
+      folder: of the checkpoint: 14 GB.
+      mesh: sizes of data, fsdp and tensor.
+      forward: also run one question of 640 tokens.
+      load: only load, in this process: what the script starts itself for.
+    """
+
+    folder: Path = Path("runs/llava-7b")
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    forward: bool = False
+    load: tyro.conf.Suppress[bool] = False
+
+
+def write(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    start = time.monotonic()
+    random = np.random.default_rng(0)
+    noise = random.standard_normal(1 << 20, np.float32).astype(jnp.bfloat16)  # repeated: the values do not matter, their number does
+
+    def lazy(leaf: jax.ShapeDtypeStruct) -> "Lazy":
+        return Lazy(leaf.shape, noise)
+
+    save_params(folder, jax.tree.map(lazy, param_shapes(load_config(folder))), max_shard_size="5GB")
+    print(json.dumps({"what": "write", "seconds": round(time.monotonic() - start, 1)}), flush=True)
+
+
+class Lazy:
+    """An array that exists when it is written alone."""
+
+    def __init__(self, shape: tuple[int, ...], noise: np.ndarray):
+        self.shape, self.noise = shape, noise
+        self.size = int(np.prod(shape))
+        self.nbytes = 2 * self.size
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.resize(self.noise, self.shape) * jnp.bfloat16(max(self.shape[0], 1) ** -0.5)
+
+
+class Peak(threading.Thread):
+    """The largest anonymous memory of this process: the mapped pages of a file are the system's to take back."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.bytes, self._ended = 0, threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.01):
+            status = Path("/proc/self/status").read_text()
+            self.bytes = max(self.bytes, 1024 * int(status.split("RssAnon:")[1].split()[0]))
+
+    def end(self) -> int:
+        self._ended.set()
+        self.join()
+        return self.bytes
+
+
+def load(config: Config) -> None:
+    mesh = make_mesh(*config.mesh)
+    peak = Peak()
+    peak.start()
+    start = time.monotonic()
+    loaded = load_pretrained(config.folder, dtype=jnp.bfloat16, mesh=mesh)
+    jax.block_until_ready(loaded.variables)
+    seconds, anonymous = time.monotonic() - start, peak.end()
+    total = sum(x.nbytes for x in jax.tree.leaves(loaded.variables))
+    on_host = (
+        sum(s.data.nbytes for x in jax.tree.leaves(loaded.variables) for s in x.addressable_shards) if jax.default_backend() == "cpu" else 0
+    )
+    shard = max(file.stat().st_size for file in weight_files(config.folder))
+    gib = 2**30
+    print(json.dumps({
+        "what": "load", "device": str(jax.devices()[0].device_kind), "mesh": dict(mesh.shape), "seconds": round(seconds, 1),
+        "parameters": sum(x.size for x in jax.tree.leaves(loaded.variables)), "parameters_gib": round(total / gib, 2),
+        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2), "peak_anonymous_gib": round(anonymous / gib, 2),
+        "beside_parameters_gib": round((anonymous - on_host) / gib, 2), "bound_gib": round(shard / gib + 2, 2),
+    }), flush=True)  # fmt: skip
+    if config.forward:
+        c = loaded.config
+        ids = np.ones((1, 640), np.int32)
+        ids[:, 10 : 10 + c.num_image_tokens] = c.image_token_id
+        batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "pixel_values": np.zeros((1, 1, 3, 336, 336), np.float32)}
+        run = jax.jit(lambda variables, batch: loaded.model.apply(variables, batch)[:, -1].argmax(-1))
+        jax.block_until_ready(run(loaded.variables, batch))
+        start = time.monotonic()
+        jax.block_until_ready(run(loaded.variables, batch))
+        print(json.dumps({"what": "forward", "tokens": 640, "seconds": round(time.monotonic() - start, 2)}), flush=True)
+
+
+def main(config: Config) -> None:
+    if config.load:
+        return load(config)
+    if not (config.folder / "model.safetensors.index.json").exists():
+        write(config.folder)
+    # A process of its own: the peak is that of loading, not of writing.
+    command = [sys.executable, __file__, "--folder", str(config.folder), "--mesh", *map(str, config.mesh), "--load"]
+    subprocess.run([*command, *(["--forward"] if config.forward else [])], check=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
