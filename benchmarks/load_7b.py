@@ -1,4 +1,4 @@
-"""A random checkpoint of LLaVA-1.5-7B's shapes, bfloat16 and in shards, written and loaded: seconds, and peak host memory against its bound.
+"""A random checkpoint of LLaVA-1.5-7B's shapes, bfloat16, in shards, written and loaded: seconds, and peak host memory against its bound.
 
     python benchmarks/load_7b.py --folder runs/llava-7b [--mesh 1 -1 1] [--forward]
 
@@ -106,18 +106,15 @@ def load(config: Config) -> None:
     loaded = load_pretrained(config.folder, dtype=jnp.bfloat16, mesh=mesh)
     jax.block_until_ready(loaded.variables)
     seconds, anonymous = time.monotonic() - start, peak.end()
-    total = sum(x.nbytes for x in jax.tree.leaves(loaded.variables))
-    on_host = (
-        sum(s.data.nbytes for x in jax.tree.leaves(loaded.variables) for s in x.addressable_shards) if jax.default_backend() == "cpu" else 0
-    )
+    leaves = jax.tree.leaves(loaded.variables)
+    local = sum(part.data.nbytes for x in leaves for part in x.addressable_shards)
+    on_host = local if jax.default_backend() == "cpu" else 0
     shard = max(file.stat().st_size for file in weight_files(config.folder))
-    gib = 2**30
-    print(json.dumps({
-        "what": "load", "device": str(jax.devices()[0].device_kind), "mesh": dict(mesh.shape), "seconds": round(seconds, 1),
-        "parameters": sum(x.size for x in jax.tree.leaves(loaded.variables)), "parameters_gib": round(total / gib, 2),
-        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2), "peak_anonymous_gib": round(anonymous / gib, 2),
-        "beside_parameters_gib": round((anonymous - on_host) / gib, 2), "bound_gib": round(shard / gib + 2, 2),
-    }), flush=True)  # fmt: skip
+    found = {"peak_anonymous": anonymous, "beside_parameters": anonymous - on_host, "bound": shard + 2 * 2**30}
+    found |= {"peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10, "parameters_on_devices": local}
+    line = {"what": "load", "device": jax.devices()[0].device_kind, "mesh": dict(mesh.shape), "seconds": round(seconds, 1)}
+    line |= {"parameters": sum(x.size for x in leaves)} | {f"{name}_gib": round(size / 2**30, 2) for name, size in found.items()}
+    print(json.dumps(line), flush=True)
     if config.forward:
         c = loaded.config
         ids = np.ones((1, 640), np.int32)
