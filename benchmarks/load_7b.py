@@ -45,13 +45,13 @@ class Config:
       folder: of the checkpoint: 14 GB.
       mesh: sizes of data, fsdp and tensor.
       forward: also run one question of 640 tokens.
-      load: only load, in this process: what the script starts itself for.
+      load: only load, in this process; without it the script writes, and starts itself with it.
     """
 
     folder: Path = Path("runs/llava-7b")
     mesh: tuple[int, int, int] = (-1, 1, 1)
     forward: bool = False
-    load: tyro.conf.Suppress[bool] = False
+    load: bool = False
 
 
 def write(folder: Path) -> None:
