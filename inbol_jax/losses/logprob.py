@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def token_logprobs(
@@ -17,7 +17,7 @@ def token_logprobs(
     logits again; it sums the head's gradient in float32, and does not compute it where the head is frozen.
 
     Ours, because the libraries' do something else: optax starts from whole logits, and tokamax's fused `linear_softmax_cross_entropy_loss`
-    returns the sum over all tokens alone, where preferences need one sum a response, and makes whole logits where it has no kernel.
+    returns the sum or mean over all tokens alone, where preferences need one sum a response, and makes whole logits where it has no kernel.
 
     Args:
       hidden: f[..., t, d], final hidden states; position i predicts targets[i]. Its dtype is that of the matrix products.
@@ -112,12 +112,12 @@ def _backward(n: int, saved, gradient):
 _chunked.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def sequence_logprob(token_logprobs: Float[Array, "*b t"], mask: Real[Array, "*b t"], *, average: bool = False) -> Float[Array, "*b"]:
+def sequence_logprob(token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"], *, average: bool = False) -> Float[Array, "*b"]:
     """Log-probability of each sequence's tokens where `mask` is not 0, in nats. A masked value may be anything, NaN included.
 
     Args:
       token_logprobs: f32[..., t], in nats.
-      mask: [..., t], not 0 for the tokens of the response.
+      mask: [..., t], bool or numbers, not 0 for the tokens of the response.
       average: in nats a token: the sum divided by the number of tokens (a row without any has 0). Losses of averages are length-normalised.
     Returns: f32[...].
     """

@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beartype import beartype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
+from jaxtyping import TypeCheckError, jaxtyped
 
 from inbol_jax.losses import (
     LOSSES,
@@ -27,6 +29,7 @@ from inbol_jax.losses import (
     schemes,
     sequence_logprob,
     sft_loss,
+    token_logprobs,
     uniform,
     value,
 )
@@ -475,6 +478,36 @@ def test_length_normalised_losses_do_not_see_length():
 
     np.testing.assert_allclose(loss(twice, True), loss(once, True), rtol=1e-5)
     assert (np.abs(loss(twice, False) - loss(once, False)) > 1e-2).all()
+
+
+# --- what the functions say of themselves
+
+
+def f32(*shape):
+    return jnp.zeros(shape, jnp.float32)
+
+
+FOUR, TOKENS = [f32(3)] * 4, [f32(3, 5), jnp.ones((3, 5), bool)]
+CALLS = [(loss, FOUR, {"beta": 0.1} | OPTIONS.get(name, {})) for name, loss in LOSSES.items()]
+CALLS += [(scheme, [f32(3), jnp.zeros(3, jnp.int32)], {}) for scheme in SCHEMES.values()]
+CALLS += [
+    (ca_dpo_loss, [*FOUR, f32(3), jnp.zeros(3, jnp.int32)], {"beta": 0.1}),
+    (preference_margin, FOUR, {}),
+    (sequence_logprob, TOKENS, {"average": True}),
+    (nll_anchor, TOKENS, {}),
+    (sft_loss, TOKENS, {}),
+    (token_logprobs, [f32(3, 5, 4), f32(4, 7), jnp.zeros((3, 5), jnp.int32)], {"chunk": 2}),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "options"), CALLS, ids=[call[0].__name__ for call in CALLS])
+def test_shapes_and_dtypes_are_what_the_annotations_say(function, arguments, options):
+    """Of arguments and results; and an argument with one row or number more than the others is refused."""
+    typed = jaxtyped(typechecker=beartype)(function)
+    typed(*arguments, **options)
+    for i, x in enumerate(arguments):
+        with pytest.raises(TypeCheckError):
+            typed(*arguments[:i], jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype), *arguments[i + 1 :], **options)
 
 
 @pytest.mark.parametrize("module", [dpo, logprob])
