@@ -1,6 +1,7 @@
 """`train.py dpo`: CA-DPO, preference optimisation weighted by the base model's confidence."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import grain
@@ -10,14 +11,14 @@ import numpy as np
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
-from inbol_jax.losses import SCHEMES
+from inbol_jax.losses import LOSSES, SCHEMES, smooths_labels
 from inbol_jax.models.loading import Loaded, load_pretrained
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Preference
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
 from inbol_jax.sharding import make_mesh, replicate, round_batch, shard_batch
 from inbol_jax.training.idk_it import StageConfig, check, check_lines, image_folder, run_stage
-from inbol_jax.training.step import ca_dpo_objective, pair_logprobs
+from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,20 @@ class DpoConfig(StageConfig):
     """CA-DPO: preference optimisation weighted by confidence. The frozen reference is the model that it starts from.
 
     Attributes:
+      loss: of a pair, before its weight: sigmoid (DPO), ipo, hinge (SLiC), robust, or one that is registered, see docs/architecture.md.
       beta: inverse temperature of the implicit reward.
+      label_smoothing: share of the pairs that may be the wrong way round, at least 0 and less than 0.5: with sigmoid conservative DPO.
+      length_normalized: take log-probabilities a token instead of summed ones.
+      reference_free: put 0 in place of the reference's log-probabilities; they are not computed then.
       scheme: pair weights from confidence: value (what the user gains by the chosen response), linear, margin, or uniform (plain DPO).
       anchor: weight of the negative log-likelihood a token of the chosen response, times the pair's own.
     """
 
+    loss: str = "sigmoid"
     beta: float = 0.1
+    label_smoothing: float = 0.0
+    length_normalized: bool = False
+    reference_free: bool = False
     scheme: str = "value"
     anchor: float = 3.0
     learning_rate: float = 2e-4
@@ -43,10 +52,7 @@ def ca_dpo(config: DpoConfig) -> Path:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
     check(config)
-    if config.scheme not in SCHEMES:
-        raise InbolError(f"--scheme {config.scheme!r}: choose one of {', '.join(SCHEMES)}")
-    if config.beta <= 0 or config.anchor < 0:
-        raise InbolError(f"--beta {config.beta} must be greater than 0 and --anchor {config.anchor} at least 0")
+    options = loss_options(config)
     rows = list(read_jsonl(config.data))
     check_lines(config.data, rows, ("image", "question", "chosen", "rejected", "kind"), ("confidence",))
     try:
@@ -68,7 +74,10 @@ def ca_dpo(config: DpoConfig) -> Path:
         prompt, branches = packed[index]
         return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / pairs[index].image)[None]}
 
-    reference = reference_logprobs(loaded, len(pairs), row, batch_size=4 * config.batch_size)
+    if config.reference_free:
+        reference = np.zeros((len(pairs), 2), np.float32)
+    else:
+        reference = reference_logprobs(loaded, len(pairs), row, batch_size=4 * config.batch_size, average=config.length_normalized)
 
     def row_with_reference(index: int) -> dict[str, np.ndarray]:
         pair = pairs[index]
@@ -79,18 +88,46 @@ def ca_dpo(config: DpoConfig) -> Path:
             "kind": np.int32(pair.kind),
         }
 
-    objective = ca_dpo_objective(loaded.model, beta=config.beta, scheme=config.scheme, anchor=config.anchor)
+    objective = ca_dpo_objective(
+        loaded.model,
+        beta=config.beta,
+        scheme=config.scheme,
+        anchor=config.anchor,
+        loss=config.loss,
+        length_normalized=config.length_normalized,
+        **options,
+    )
     folder = run_stage(loaded, config, objective, len(pairs), row_with_reference, "CA-DPO")
     say(f"CA-DPO on {len(pairs)} pairs, {config.epochs} epochs -> {folder}")
     return folder
 
 
-def reference_logprobs(loaded: Loaded, n: int, row, *, batch_size: int) -> np.ndarray:
-    """f32[n, 2]: log-probabilities of chosen and rejected under the frozen reference, once for all epochs."""
+def loss_options(config: DpoConfig) -> dict[str, float]:
+    """The keywords of the chosen loss, `beta` aside.
+
+    Raises:
+      InbolError: for a loss or scheme that is not registered, and for values that the loss cannot take.
+    """
+    for option, known in (("loss", LOSSES), ("scheme", SCHEMES)):
+        if getattr(config, option) not in known:
+            raise InbolError(f"--{option} {getattr(config, option)!r}: choose one of {', '.join(known)}")
+    if not 0 < config.beta < math.inf or not 0 <= config.anchor < math.inf:
+        raise InbolError(f"--beta {config.beta} must be greater than 0 and --anchor {config.anchor} at least 0")
+    if not 0 <= config.label_smoothing < 0.5:
+        raise InbolError(f"--label-smoothing {config.label_smoothing}: at least 0 and less than 0.5 is needed")
+    if smooths_labels(config.loss):
+        return {"label_smoothing": config.label_smoothing}
+    if config.label_smoothing:
+        raise InbolError(f"--label-smoothing {config.label_smoothing}: the loss {config.loss!r} has none")
+    return {}
+
+
+def reference_logprobs(loaded: Loaded, n: int, row, *, batch_size: int, average: bool = False) -> np.ndarray:
+    """f32[n, 2]: log-probabilities of chosen and rejected (summed, or averages) under the frozen reference, once for all epochs."""
     mesh = make_mesh()
     size = round_batch(min(batch_size, n), mesh)
     dataset = grain.MapDataset.range(n).map(row).batch(size, drop_remainder=False, batch_fn=lambda rows: stack(rows, size))
-    run = jax.jit(lambda variables, batch: pair_logprobs(loaded.model, variables, batch))
+    run = jax.jit(lambda variables, batch: pair_logprobs(target_logprobs(loaded.model, variables, batch), batch, average=average))
     variables = replicate(loaded.variables, mesh)
     found = []
     with progress("reference", n, "pairs") as advance:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inbol_jax.losses import SCHEMES, ca_dpo_loss, sequence_logprob, sft_loss, token_logprobs
+from inbol_jax.losses import SCHEMES, ca_dpo_loss, nll_anchor, preference_margin, sequence_logprob, sft_loss, token_logprobs
 from inbol_jax.models.llava import Llava
 from inbol_jax.training.state import Flat, TrainState, merge_params
 
@@ -34,8 +34,12 @@ def make_train_step(
     return step
 
 
-def target_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch, *, chunk: int | None = None) -> jax.Array:
-    """f32[b, a]: log-probabilities of a packed batch's targets. Logits are made where targets are, and nowhere else."""
+# Target positions of a row whose logits exist at a time: 16 MiB a row with 32 thousand words. VQA answers are shorter, and not chunked.
+CHUNK = 128
+
+
+def target_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch, *, chunk: int | None = CHUNK) -> jax.Array:
+    """f32[b, a]: log-probabilities of a packed batch's targets. Logits are made where targets are, `chunk` a row at a time."""
     hidden = model.apply(variables, batch, method=Llava.hidden)
     hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)
     return token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["targets"], chunk=chunk)
@@ -51,38 +55,51 @@ def sft_objective(model: Llava) -> Objective:
     return objective
 
 
-def pair_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """f32[b] summed log-probabilities of chosen and rejected: branches 1 and 2 of rows that share image and prompt."""
-    logprobs = target_logprobs(model, variables, batch)
-    return tuple(sequence_logprob(logprobs, batch["target_segment"] == branch) for branch in (1, 2))
+def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> tuple[jax.Array, jax.Array]:
+    """f32[b] log-probabilities of chosen and rejected, summed or averaged: branches 1 and 2 of rows that share image and prompt."""
+    return tuple(sequence_logprob(logprobs, batch["target_segment"] == branch, average=average) for branch in (1, 2))
 
 
-def ca_dpo_objective(model: Llava, *, beta: float, scheme: str, anchor: float) -> Objective:
-    """Confidence-aware DPO plus `anchor` times the negative log-likelihood a token of the chosen response.
+def ca_dpo_objective(
+    model: Llava,
+    *,
+    beta: float,
+    scheme: str,
+    anchor: float,
+    loss: str = "sigmoid",
+    length_normalized: bool = False,
+    **options: float,
+) -> Objective:
+    """A confidence-aware loss of pairs plus `anchor` times the negative log-likelihood a token of the chosen response.
 
     Both carry the pair's weight: an anchor without it would teach, pair by pair, what the weights are there to balance.
     The mean is over pairs that are not padding.
     The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind i32[b], valid bool[b].
+
+    Args:
+      loss, scheme: names in `losses.LOSSES` and `losses.SCHEMES`; `options` are further keywords of the loss.
+      length_normalized: log-probabilities are averages over tokens; those of the reference in the batch must be so too.
     """
 
     def objective(variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Metrics]:
-        chosen, rejected = pair_logprobs(model, variables, batch)
+        logprobs = target_logprobs(model, variables, batch)
+        chosen, rejected = pair_logprobs(logprobs, batch, average=length_normalized)
+        arguments = chosen, rejected, batch["ref_chosen"], batch["ref_rejected"]
+        confidence, kind = batch["confidence"], batch["kind"]
+        pair = ca_dpo_loss(*arguments, confidence, kind, beta=beta, scheme=scheme, loss=loss, **options)
+        nll = nll_anchor(logprobs, batch["target_segment"] == 1)
+        weight = SCHEMES[scheme](confidence, kind)
+        reward = beta * preference_margin(*arguments)
         valid = batch["valid"].astype(jnp.float32)
-        loss = ca_dpo_loss(
-            chosen, rejected, batch["ref_chosen"], batch["ref_rejected"], batch["confidence"], batch["kind"], beta=beta, scheme=scheme
-        )
-        nll = -chosen / jnp.maximum((batch["target_segment"] == 1).sum(-1), 1)
-        weight = SCHEMES[scheme](batch["confidence"], batch["kind"])
-        reward = beta * ((chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"]))
         pairs = valid.sum()
         metrics = {
-            "dpo": (jnp.sum(valid * loss), pairs),
+            "dpo": (jnp.sum(valid * pair), pairs),
             "nll": (jnp.sum(valid * nll), pairs),
             "reward_margin": (jnp.sum(valid * reward), pairs),
             "reward_accuracy": (jnp.sum(valid * (reward > 0)), pairs),
             "logprob_chosen": (jnp.sum(valid * chosen), pairs),
             "logprob_rejected": (jnp.sum(valid * rejected), pairs),
         }
-        return jnp.sum(valid * (loss + anchor * weight * nll)) / jnp.maximum(pairs, 1.0), metrics
+        return jnp.sum(valid * (pair + anchor * weight * nll)) / jnp.maximum(pairs, 1.0), metrics
 
     return objective

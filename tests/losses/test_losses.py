@@ -5,21 +5,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from beartype import beartype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
+from jaxtyping import TypeCheckError, jaxtyped
 
-from inbol_jax.losses import SCHEMES, ca_dpo_loss, dpo, dpo_loss, linear, margin, sequence_logprob, sft_loss, token_logprobs, uniform, value
+from inbol_jax.losses import (
+    LOSSES,
+    SCHEMES,
+    ca_dpo_loss,
+    dpo,
+    dpo_loss,
+    hinge_loss,
+    ipo_loss,
+    linear,
+    logprob,
+    margin,
+    nll_anchor,
+    preference_margin,
+    robust_dpo_loss,
+    schemes,
+    sequence_logprob,
+    sft_loss,
+    token_logprobs,
+    uniform,
+    value,
+)
 from inbol_jax.records import PairKind
 
 ARGUMENTS = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
 KINDS = np.array([int(kind) for kind in PairKind])
 
-logprob = st.floats(-60, 0, width=32, allow_subnormal=False)
+nats = st.floats(-60, 0, width=32, allow_subnormal=False)
 confidence = st.floats(0, 1, width=32, allow_subnormal=False)
 betas = st.sampled_from([0.01, 0.1, 0.5, 1.0, 5.0])
-pairs = st.lists(st.tuples(logprob, logprob, logprob, logprob, confidence, st.sampled_from(KINDS.tolist())), min_size=1, max_size=8)
+pairs = st.lists(st.tuples(nats, nats, nats, nats, confidence, st.sampled_from(KINDS.tolist())), min_size=1, max_size=8)
 few = settings(max_examples=25, deadline=None)
 
 
@@ -92,13 +114,157 @@ def test_dpo_gradients(beta):
             np.testing.assert_allclose(gradient, sign * pull, rtol=1e-12)
 
 
+# --- the variants
+
+OPTIONS = {"sigmoid": {"label_smoothing": 0.2}, "robust": {"label_smoothing": 0.2}}  # further keywords of the losses that have some
+ALL = pytest.mark.parametrize(("name", "options"), [(name, {}) for name in LOSSES if name != "robust"] + list(OPTIONS.items()))
+
+
+def margins(values):
+    """Four arrays whose margin over the reference is `values`, in float32."""
+    values = np.asarray(values, np.float32)
+    return values - 40.0, np.full_like(values, -60.0), np.full_like(values, -30.0), np.full_like(values, -50.0)
+
+
+def closed_form(name, m, beta, label_smoothing=0.0):
+    """As a function of the margin, by numpy, in float64."""
+    plain, flipped = -log_sigmoid(beta * m), -log_sigmoid(-beta * m)
+    return {
+        "sigmoid": (1 - label_smoothing) * plain + label_smoothing * flipped,
+        "robust": ((1 - label_smoothing) * plain - label_smoothing * flipped) / (1 - 2 * label_smoothing),
+        "ipo": (m - 1 / (2 * beta)) ** 2,
+        "hinge": np.maximum(0.0, 1 - beta * m),
+    }[name]
+
+
+def test_losses_by_name():
+    assert list(LOSSES.items()) == [("sigmoid", dpo_loss), ("robust", robust_dpo_loss), ("ipo", ipo_loss), ("hinge", hinge_loss)]
+
+
+@ALL
+@pytest.mark.parametrize("beta", [0.05, 0.5, 2.0])
+def test_variants_are_their_closed_forms(name, options, beta):
+    m = np.array([-30.0, -2.0, -0.5, 0.0, 0.5, 1.0, 2.0, 10.0, 30.0])
+    found = LOSSES[name](*margins(m), beta=beta, **options)
+    assert (found.shape, found.dtype) == (m.shape, jnp.float32)
+    np.testing.assert_allclose(found, closed_form(name, m, beta, **options), rtol=1e-5, atol=1e-5)
+
+
+def test_variants_by_hand():
+    one = margins([3.0])
+    assert ipo_loss(*one, beta=0.25)[0] == pytest.approx(1)  # (3 - 2)^2
+    assert ipo_loss(*margins([2.0]), beta=0.25)[0] == 0
+    assert hinge_loss(*one, beta=0.25)[0] == pytest.approx(0.25)
+    assert hinge_loss(*one, beta=0.5)[0] == 0
+    assert dpo_loss(*margins([0.0]), beta=0.5, label_smoothing=0.3)[0] == pytest.approx(math.log(2))
+    assert robust_dpo_loss(*margins([0.0]), beta=0.5, label_smoothing=0.3)[0] == pytest.approx(math.log(2))
+
+
+@given(pairs, betas)
+@few
+def test_without_smoothing_all_is_dpo(rows, beta):
+    *arguments, _, _ = columns(rows)
+    plain = dpo_loss(*arguments, beta=beta)
+    np.testing.assert_array_equal(dpo_loss(*arguments, beta=beta, label_smoothing=0.0), plain)
+    np.testing.assert_allclose(robust_dpo_loss(*arguments, beta=beta, label_smoothing=0.0), plain, rtol=1e-6)
+
+
+@given(pairs, betas, st.sampled_from([0.1, 0.25, 0.4]))
+@few
+def test_the_robust_loss_is_unbiased(rows, beta, share):
+    """Its mean over the pair as it is and flipped, by their probabilities, is the loss of the clean pair; conservative DPO's is not."""
+    chosen, rejected, ref_chosen, ref_rejected, *_ = (x.astype(np.float64) for x in columns(rows))
+    with jax.enable_x64(True):
+        options = {"beta": beta, "label_smoothing": share}
+        given_pair = robust_dpo_loss(chosen, rejected, ref_chosen, ref_rejected, **options)
+        flipped = robust_dpo_loss(rejected, chosen, ref_rejected, ref_chosen, **options)
+        clean = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+        np.testing.assert_allclose((1 - share) * given_pair + share * flipped, clean, rtol=1e-9, atol=1e-9)
+
+
+def test_conservative_dpo_is_least_where_it_believes_the_labels():
+    """At a reward margin of log((1 - e) / e): beyond it, the pair pulls back."""
+    share, beta = 0.2, 0.5
+    best = math.log((1 - share) / share) / beta
+    with jax.enable_x64(True):
+        slope = jax.grad(lambda m: dpo_loss(m, 0.0, 0.0, 0.0, beta=beta, label_smoothing=share))
+        assert slope(best) == pytest.approx(0, abs=1e-12)
+        assert slope(best - 0.1) < 0 < slope(best + 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "slope"),  # the difference is the slope times the margin
+    [("sigmoid", lambda beta: -beta), ("ipo", lambda beta: -2 / beta), ("hinge", lambda beta: -2 * beta)],
+)
+def test_swapping_negates_the_margin_in_every_loss(name, slope):
+    m, beta = np.linspace(-1.8, 1.8, 9), 0.5  # where both sides of the hinge are on its slope
+    chosen, rejected, ref_chosen, ref_rejected = margins(m)
+    np.testing.assert_allclose(
+        preference_margin(rejected, chosen, ref_rejected, ref_chosen), -preference_margin(chosen, rejected, ref_chosen, ref_rejected)
+    )
+    forward = LOSSES[name](chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+    backward = LOSSES[name](rejected, chosen, ref_rejected, ref_chosen, beta=beta)
+    np.testing.assert_allclose(forward - backward, slope(beta) * m, atol=1e-5)
+
+
+@ALL
+def test_only_the_margin_matters(name, options):
+    """Adding to policy and reference alike, or to both policies, changes nothing: what a shared prompt adds cancels."""
+    chosen, rejected, ref_chosen, ref_rejected = margins([-3.0, 0.0, 2.0])
+    plain = LOSSES[name](chosen, rejected, ref_chosen, ref_rejected, beta=0.5, **options)
+    np.testing.assert_allclose(LOSSES[name](chosen - 8, rejected - 8, ref_chosen, ref_rejected, beta=0.5, **options), plain, rtol=1e-5)
+    np.testing.assert_allclose(LOSSES[name](chosen - 8, rejected, ref_chosen - 8, ref_rejected, beta=0.5, **options), plain, rtol=1e-5)
+
+
+@ALL
+def test_reference_free(name, options):
+    """With zeros for the reference the margin is the policy's own."""
+    chosen, rejected, *_ = (x.astype(np.float32) for x in random_pairs(6))
+    zero = np.zeros(6, np.float32)
+    found = LOSSES[name](chosen, rejected, zero, zero, beta=0.3, **options)
+    np.testing.assert_allclose(found, closed_form(name, (chosen - rejected).astype(np.float64), 0.3, **options), rtol=1e-5, atol=1e-5)
+
+
+@ALL
+def test_order_of_pairs_does_not_matter(name, options):
+    arguments, order = [x.astype(np.float32) for x in random_pairs(6)], np.array([3, 0, 5, 1, 4, 2])
+    whole = np.asarray(LOSSES[name](*arguments, beta=0.3, **options))
+    np.testing.assert_array_equal(LOSSES[name](*(x[order] for x in arguments), beta=0.3, **options), whole[order])
+    np.testing.assert_array_equal(LOSSES[name](*(x[:2] for x in arguments), beta=0.3, **options), whole[:2])
+
+
+@ALL
+def test_gradients_of_variants_by_finite_differences(name, options):
+    with jax.enable_x64(True):
+        arguments = [jnp.asarray(x) for x in random_pairs(8)]
+        if name == "hinge":  # its kink has no derivative
+            assert np.abs(1 - 0.3 * np.asarray(preference_margin(*arguments))).min() > 1e-2
+        check_grads(lambda *a: LOSSES[name](*a, beta=0.3, **options), arguments, order=1, atol=1e-6, rtol=1e-6)
+
+
+@ALL
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_extreme_log_probabilities(name, options, scheme):
+    """A response that a model all but excludes, thousands of nats: losses and gradients stay finite."""
+    far = np.array([-5000.0, 0.0, -5000.0, 0.0], np.float32)
+    arguments = far, far[::-1], far[[1, 1, 0, 0]], far[[0, 0, 1, 1]]
+    c = np.array([0.0, 1.0, 0.5, 0.0], np.float32)
+
+    def total(*a):
+        return ca_dpo_loss(*a, c, KINDS, beta=1.0, scheme=scheme, loss=name, **options).sum()
+
+    found, gradients = jax.value_and_grad(total, argnums=(0, 1, 2, 3))(*arguments)
+    assert np.isfinite(found)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
 # --- the weights of CA-DPO
 
 
 def test_kinds_are_those_of_the_records():
     names = [kind.name for kind in PairKind]
-    assert [getattr(dpo, name) for name in names] == [int(kind) for kind in PairKind]
-    assert sorted(name for name in vars(dpo) if "_OVER_" in name) == sorted(names)
+    assert [getattr(schemes, name) for name in names] == [int(kind) for kind in PairKind]
+    assert sorted(name for name in vars(schemes) if "_OVER_" in name) == sorted(names)
 
 
 def test_schemes_by_name():
@@ -146,9 +312,29 @@ def test_uniform_is_plain_dpo(rows):
     np.testing.assert_array_equal(ca_dpo_loss(*arguments, c, kind, beta=0.2, scheme="uniform"), dpo_loss(*arguments, beta=0.2))
 
 
-def test_linear_is_the_default():
+def test_value_is_the_default():
     arguments, c = [x.astype(np.float32) for x in random_pairs(4)], np.full(4, 0.8, np.float32)
     np.testing.assert_array_equal(ca_dpo_loss(*arguments, c, KINDS, beta=0.1), ca_dpo_loss(*arguments, c, KINDS, beta=0.1, scheme="value"))
+
+
+@ALL
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_weights_combine_with_every_loss(name, options, scheme):
+    arguments, c = [x.astype(np.float32) for x in random_pairs(4, seed=2)], np.array([0.1, 0.4, 0.7, 0.0], np.float32)
+    found = ca_dpo_loss(*arguments, c, KINDS, beta=0.3, scheme=scheme, loss=name, **options)
+    weight = np.asarray(SCHEMES[scheme](c, KINDS), np.float64)
+    m = np.asarray(preference_margin(*(x.astype(np.float64) for x in arguments)))
+    np.testing.assert_allclose(found, weight * closed_form(name, m, 0.3, **options), rtol=1e-4, atol=1e-5)
+
+
+def test_certain_correct_answers_over_refusals_are_plain_dpo():
+    """`linear` at c = 1: such pairs weigh 1, and so does everything under `uniform`."""
+    arguments = [x.astype(np.float32) for x in random_pairs(5)]
+    ones, kind = np.ones(5, np.float32), np.full(5, PairKind.CORRECT_OVER_REFUSAL)
+    plain = dpo_loss(*arguments, beta=0.2)
+    np.testing.assert_array_equal(ca_dpo_loss(*arguments, ones, kind, beta=0.2, scheme="linear"), plain)
+    np.testing.assert_array_equal(ca_dpo_loss(*arguments, 0.3 * ones, kind, beta=0.2, scheme="uniform"), plain)
+    assert (np.asarray(ca_dpo_loss(*arguments, 0.3 * ones, kind, beta=0.2, scheme="linear")) < plain).all()
 
 
 @pytest.mark.parametrize(("scheme", "c", "gone"), [("linear", 0.0, [0, 1]), ("linear", 1.0, [2, 3]), ("margin", 0.5, [0, 1, 2, 3])])
@@ -195,7 +381,7 @@ def test_ca_dpo_compiles_without_its_python_values():
 
 masked = st.integers(1, 3).flatmap(
     lambda b: st.integers(1, 4).flatmap(
-        lambda t: st.tuples(hnp.arrays(np.float32, (b, t), elements=logprob), hnp.arrays(np.int32, (b, t), elements=st.integers(0, 1)))
+        lambda t: st.tuples(hnp.arrays(np.float32, (b, t), elements=nats), hnp.arrays(np.int32, (b, t), elements=st.integers(0, 1)))
     )
 )
 
@@ -235,118 +421,97 @@ def test_sequence_logprob_sums_what_the_mask_shows(case):
     np.testing.assert_array_equal(sequence_logprob(logprobs, mask), sequence_logprob(logprobs, mask == 1))
 
 
+@given(masked)
+@few
+def test_averages_and_the_anchor_are_means_over_the_mask(case):
+    logprobs, mask = case
+    expected = [row[m == 1].mean(dtype=np.float64) if m.any() else 0.0 for row, m in zip(logprobs, mask, strict=True)]
+    np.testing.assert_allclose(sequence_logprob(logprobs, mask, average=True), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(nll_anchor(logprobs, mask), np.negative(expected), rtol=1e-5, atol=1e-5)
+
+
+@given(masked, st.integers(1, 3))
+@few
+def test_padding_does_not_matter(case, more):
+    """Masked columns, whatever they hold, on either side."""
+    logprobs, mask = case
+    for side in ((more, 0), (0, more)):
+        wide, shown = np.pad(logprobs, ((0, 0), side), constant_values=np.nan), np.pad(mask, ((0, 0), side))
+        for average in (False, True):
+            found = sequence_logprob(wide, shown, average=average)
+            np.testing.assert_allclose(found, sequence_logprob(logprobs, mask, average=average), rtol=1e-6)
+        np.testing.assert_allclose(sft_loss(wide, shown), sft_loss(logprobs, mask), rtol=1e-6)
+
+
+SUMS = {
+    "sft": lambda x, m: sft_loss(x, m)[0],
+    "sequence": lambda x, m: sequence_logprob(x, m).sum(),
+    "average": lambda x, m: (sequence_logprob(x, m, average=True) * m.sum(-1)).sum(),
+    "anchor": lambda x, m: (nll_anchor(x, m) * m.sum(-1)).sum(),
+}
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("loss", [lambda x, m: sft_loss(x, m)[0], lambda x, m: sequence_logprob(x, m).sum()], ids=["sft", "sequence"])
-def test_nothing_leaks_from_under_the_mask(loss, poison):
-    logprobs, mask = np.array([[-1.0, poison], [-0.5, -2.0]], np.float32), np.array([[1, 0], [1, 1]])
-    value, gradient = jax.value_and_grad(loss)(logprobs, mask)
+@pytest.mark.parametrize("name", SUMS)
+def test_nothing_leaks_from_under_the_mask(name, poison):
+    logprobs, mask = np.array([[-1.0, poison], [-0.5, -2.0], [poison, poison]], np.float32), np.array([[1, 0], [1, 1], [0, 0]])
+    value, gradient = jax.value_and_grad(SUMS[name])(logprobs, mask)
     assert abs(value) == 3.5
     np.testing.assert_array_equal(np.abs(gradient), mask)
 
 
 def test_an_empty_mask_weighs_nothing():
-    total, weight = sft_loss(np.full((2, 3), np.nan, np.float32), np.zeros((2, 3)))
+    nothing, none = np.full((2, 3), np.nan, np.float32), np.zeros((2, 3))
+    total, weight = sft_loss(nothing, none)
     assert (float(total), float(weight)) == (0.0, 0.0)
-    np.testing.assert_array_equal(sequence_logprob(np.full((2, 3), np.nan, np.float32), np.zeros((2, 3))), [0.0, 0.0])
+    for found in (sequence_logprob(nothing, none), sequence_logprob(nothing, none, average=True), nll_anchor(nothing, none)):
+        np.testing.assert_array_equal(found, [0.0, 0.0])
 
 
-# --- log-probabilities of tokens
+def test_length_normalised_losses_do_not_see_length():
+    """The same tokens twice over have the same average, and so the same loss; the loss of sums differs."""
+    tokens = np.log(np.random.default_rng(0).random((4, 2, 3))).astype(np.float32)  # policy and reference, of chosen and rejected
+    once, twice = tokens, np.concatenate([tokens, tokens], axis=-1)
+
+    def loss(tokens, average):
+        return ipo_loss(*(sequence_logprob(x, np.ones_like(x), average=average) for x in tokens), beta=0.3)
+
+    np.testing.assert_allclose(loss(twice, True), loss(once, True), rtol=1e-5)
+    assert (np.abs(loss(twice, False) - loss(once, False)) > 1e-2).all()
 
 
-def states(shape=(3, 5), d=8, vocabulary=13, seed=0, scale=1.0):
-    random = np.random.default_rng(seed)
-    hidden = random.normal(0, scale, (*shape, d)).astype(np.float32)
-    return hidden, random.normal(0, 1, (d, vocabulary)).astype(np.float32), random.integers(0, vocabulary, shape).astype(np.int32)
+# --- what the functions say of themselves
 
 
-def expected_logprobs(hidden, head, targets):
-    logits = hidden.astype(np.float64) @ head.astype(np.float64)
-    return np.take_along_axis(logits - np.logaddexp.reduce(logits, -1, keepdims=True), targets[..., None], -1)[..., 0]
+def f32(*shape):
+    return jnp.zeros(shape, jnp.float32)
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (3, 5), (2, 3, 4)])
-def test_token_logprobs(shape):
-    hidden, head, targets = states(shape)
-    found = token_logprobs(hidden, head, targets)
-    assert (found.shape, found.dtype) == (shape, jnp.float32)
-    np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5)
+FOUR, TOKENS = [f32(3)] * 4, [f32(3, 5), jnp.ones((3, 5), bool)]
+CALLS = [(loss, FOUR, {"beta": 0.1} | OPTIONS.get(name, {})) for name, loss in LOSSES.items()]
+CALLS += [(scheme, [f32(3), jnp.zeros(3, jnp.int32)], {}) for scheme in SCHEMES.values()]
+CALLS += [
+    (ca_dpo_loss, [*FOUR, f32(3), jnp.zeros(3, jnp.int32)], {"beta": 0.1}),
+    (preference_margin, FOUR, {}),
+    (sequence_logprob, TOKENS, {"average": True}),
+    (nll_anchor, TOKENS, {}),
+    (sft_loss, TOKENS, {}),
+    (token_logprobs, [f32(3, 5, 4), f32(4, 7), jnp.zeros((3, 5), jnp.int32)], {"chunk": 2}),
+]
 
 
-def test_probabilities_of_all_tokens_sum_to_one():
-    hidden, head, _ = states((1,))
-    every = np.arange(head.shape[1])
-    assert np.exp(token_logprobs(np.repeat(hidden, len(every), 0), head, every)).sum() == pytest.approx(1, abs=1e-5)
+@pytest.mark.parametrize(("function", "arguments", "options"), CALLS, ids=[call[0].__name__ for call in CALLS])
+def test_shapes_and_dtypes_are_what_the_annotations_say(function, arguments, options):
+    """Of arguments and results; and an argument with one row or number more than the others is refused."""
+    typed = jaxtyped(typechecker=beartype)(function)
+    typed(*arguments, **options)
+    for i, x in enumerate(arguments):
+        with pytest.raises(TypeCheckError):
+            typed(*arguments[:i], jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype), *arguments[i + 1 :], **options)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 4, 7, 14, 15, 16, 1000])
-def test_chunks_change_nothing(chunk):
-    hidden, head, targets = states((3, 5))
-    weights = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
-
-    def total(hidden, head, chunk):
-        return (weights * token_logprobs(hidden, head, targets, chunk=chunk)).sum()
-
-    np.testing.assert_allclose(token_logprobs(hidden, head, targets, chunk=chunk), token_logprobs(hidden, head, targets), atol=2e-6)
-    whole = jax.grad(total, argnums=(0, 1))(hidden, head, None)
-    for chunked, expected in zip(jax.grad(total, argnums=(0, 1))(hidden, head, chunk), whole, strict=True):
-        np.testing.assert_allclose(chunked, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_chunks_bound_what_is_in_memory():
-    """No array of the chunked program, forward and backward, holds the logits of more than one chunk."""
-    positions, vocabulary, chunk = 64, 512, 8
-    hidden, head, targets = states((positions,), vocabulary=vocabulary)
-
-    def largest(chunk):
-        program = jax.jit(jax.grad(lambda h: token_logprobs(h, head, targets, chunk=chunk).sum())).lower(hidden).as_text()
-        return f"tensor<{positions}x{vocabulary}xf32>" in program or f"tensor<{positions // chunk}x{chunk}x{vocabulary}xf32>" in program
-
-    assert largest(positions)  # all at once, so that the search does find what it looks for
-    assert not largest(chunk)
-
-
-def test_token_logprobs_gradients():
-    with jax.enable_x64(True):
-        hidden, head, targets = states((4,))
-        hidden, head = jnp.asarray(hidden, jnp.float64), jnp.asarray(head, jnp.float64)
-        hot = jax.nn.one_hot(targets, head.shape[1])
-        gradient = jax.grad(lambda h: token_logprobs(h, head, targets, chunk=3).sum())(hidden)
-        # The logits are float32 by contract, so that the exact gradient stands in for differences in float64.
-        np.testing.assert_allclose(gradient, (hot - jax.nn.softmax(hidden @ head)) @ head.T, rtol=1e-5, atol=1e-5)
-
-
-def test_token_logprobs_by_finite_differences():
-    hidden, head, targets = states((2, 3))
-    gradient = np.asarray(jax.grad(lambda h: token_logprobs(h, head, targets).sum())(hidden))
-    numeric, step = np.zeros_like(gradient), 1e-6
-    for index in np.ndindex(hidden.shape):
-        shift = np.zeros(hidden.shape)
-        shift[index] = step
-        difference = expected_logprobs(hidden + shift, head, targets) - expected_logprobs(hidden - shift, head, targets)
-        numeric[index] = difference.sum() / (2 * step)
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
-
-
-def test_large_logits_do_not_overflow():
-    hidden, head, targets = states((6,), scale=300.0)
-    np.testing.assert_allclose(token_logprobs(hidden, head, targets), expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-3)
-
-
-def test_bfloat16_states():
-    """Products of bfloat16 numbers are exact in float32, where they are added up: only the rounding of the inputs is seen."""
-    hidden, head, targets = states((3, 5), d=64, vocabulary=50)
-    low = [jnp.asarray(x, jnp.bfloat16) for x in (hidden, head)]
-    found = token_logprobs(*low, targets)
-    assert found.dtype == jnp.float32
-    rounded = [np.asarray(x, np.float32) for x in low]
-    np.testing.assert_allclose(found, expected_logprobs(*rounded, targets), rtol=1e-5, atol=1e-4)
-    # Against float32 inputs: 8 bits round by 2^-9 at most, relative, each of the 64 products by 2^-8 of about 1: 64^0.5 * 2^-8 = 0.03 is
-    # one standard deviation of the worst case; five of them for the largest of 15.
-    np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), atol=0.16)
-    np.testing.assert_array_equal(token_logprobs(low[0], head, targets), found)  # the head follows the states
-
-
-def test_examples_in_the_documentation():
-    result = doctest.testmod(dpo, extraglobs={"jnp": jnp})
-    assert result.attempted >= 2
+@pytest.mark.parametrize("module", [dpo, logprob])
+def test_examples_in_the_documentation(module):
+    result = doctest.testmod(module, extraglobs={"jnp": jnp})
+    assert result.attempted >= 1
     assert result.failed == 0

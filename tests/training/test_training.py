@@ -20,18 +20,19 @@ from safetensors.numpy import load_file
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
-from inbol_jax.losses import ca_dpo_loss, linear, value
+from inbol_jax.losses import LOSSES, ca_dpo_loss, linear, sequence_logprob, value
 from inbol_jax.models.loading import TINY, load_pretrained, save_pretrained
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.sharding import make_mesh, round_batch
+from inbol_jax.training import ca_dpo as ca_dpo_stage
 from inbol_jax.training import loop
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo, reference_logprobs
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.idk_it import FROZEN, SftConfig, batches_of, idk_it
 from inbol_jax.training.loop import fit
 from inbol_jax.training.state import TrainState, init_state, make_optimizer, merge_params, split_params
-from inbol_jax.training.step import ca_dpo_objective, make_train_step, sft_objective
+from inbol_jax.training.step import CHUNK, ca_dpo_objective, make_train_step, sft_objective, target_logprobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -268,12 +269,57 @@ def test_objectives_are_their_definitions(micro):
     assert means(metrics) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-def test_the_reference_is_the_model_before_training(micro):
+VARIANTS = [(name, {}) for name in LOSSES if name != "robust"] + [(name, {"label_smoothing": 0.2}) for name in ("sigmoid", "robust")]
+
+
+@pytest.mark.parametrize("length_normalized", [False, True])
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_the_objective_of_every_loss(micro, name, options, length_normalized):
+    """The weighted loss of sums, or of averages, and the anchor, which is an average either way."""
+    batch = stack(random_batch(micro.config, 3), 3)
+    objective = ca_dpo_objective(
+        micro.model, beta=0.3, scheme="value", anchor=0.5, loss=name, length_normalized=length_normalized, **options
+    )
+    loss, metrics = objective(micro.variables, batch)
+    logprobs = target_logprobs(micro.model, micro.variables, batch)
+    of_branch = [batch["target_segment"] == branch for branch in (1, 2)]
+    arguments = [sequence_logprob(logprobs, mask, average=length_normalized) for mask in of_branch]
+    arguments += [batch["ref_chosen"], batch["ref_rejected"]]
+    weight = value(batch["confidence"], batch["kind"])
+    nll = -sequence_logprob(logprobs, of_branch[0], average=True)
+    pair = weight * LOSSES[name](*arguments, beta=0.3, **options)
+    assert float(loss) == pytest.approx(float((pair + 0.5 * weight * nll).mean()), rel=1e-5)
+    expected = {"dpo": pair, "nll": nll, "logprob_chosen": arguments[0], "logprob_rejected": arguments[1]}
+    for metric, values in expected.items():
+        assert means(metrics)[metric] == pytest.approx(float(values.mean()), rel=1e-5, abs=1e-6), metric
+
+
+def test_chunks_of_targets_change_nothing(micro):
+    batch = stack(random_batch(micro.config, 3), 3)
+    whole = np.asarray(target_logprobs(micro.model, micro.variables, batch, chunk=None))
+    assert whole.shape[1] == 12
+    for chunk in (1, 5, CHUNK):
+        np.testing.assert_allclose(target_logprobs(micro.model, micro.variables, batch, chunk=chunk), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
+def test_long_responses_have_the_logits_of_a_chunk_at_a_time(micro, name):
+    rows, targets, words = 2, 300, micro.config.text.vocab_size
+    batch = stack(random_batch(micro.config, rows), rows)
+    batch |= {key: np.resize(batch[key], (rows, targets)) for key in ("targets", "target_index", "target_segment")}
+    program = str(jax.make_jaxpr(jax.grad(lambda p: objectives(micro.model)[name]({"params": p}, batch)[0]))(micro.variables["params"]))
+    shapes = [tuple(map(int, found.split(","))) for found in re.findall(rf"f32\[((?:\d+,)+{words})\]", program)]
+    assert max(np.prod(shape[:-1]) for shape in shapes) == rows * -(-targets // -(-targets // CHUNK))
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_the_reference_is_the_model_before_training(micro, average):
     """In the order of the rows, whatever the batches; the margin over it is zero at the start."""
     loaded, rows = micro, random_batch(micro.config, 5)
-    found = reference_logprobs(loaded, 5, lambda i: {k: v for k, v in rows[i].items() if not k.startswith("ref")}, batch_size=2)
+    plain = [{k: v for k, v in row.items() if not k.startswith("ref")} for row in rows]
+    found = reference_logprobs(loaded, 5, plain.__getitem__, batch_size=2, average=average)
     assert found.shape == (5, 2)
-    expected = [[logprobs.sum() for logprobs in own_logprobs(loaded, row)] for row in rows]
+    expected = [[logprobs.mean() if average else logprobs.sum() for logprobs in own_logprobs(loaded, row)] for row in rows]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -573,6 +619,34 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     assert rows[-1]["logprob_chosen"] > start["logprob_chosen"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "robust", "label_smoothing": 0.1},
+        {"loss": "ipo", "length_normalized": True},
+        {"loss": "hinge", "reference_free": True},
+    ],
+    ids=lambda options: " ".join(f"{k} {v}" for k, v in options.items()),
+)
+def test_every_loss_learns_sixteen_pairs(data, micro, tmp_path, options):
+    """Without the anchor, so that it is the loss itself which does it. The first row is of the model before any update."""
+    options = {"epochs": 16, "batch_size": 16, "frozen": (), "anchor": 0.0, "beta": 0.5, "learning_rate": 5e-3} | options
+    ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, checkpoint_every=1, **options))
+    start, *_, end = metrics_of(tmp_path)
+    assert (start["step"], end["step"]) == (1, 16)
+    assert end["loss"] == pytest.approx(end["dpo"], rel=1e-5)
+    assert end["dpo"] < start["dpo"]
+    assert end["reward_margin"] > start["reward_margin"] + 0.3
+    assert end["reward_accuracy"] > 0.9
+
+
+def test_a_run_without_reference_does_not_compute_one(data, micro, tmp_path, monkeypatch):
+    monkeypatch.setattr(ca_dpo_stage, "reference_logprobs", lambda *_, **__: pytest.fail("the reference was computed"))
+    ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, epochs=1, beta=0.5, reference_free=True))
+    last = metrics_of(tmp_path)[-1]
+    assert last["reward_margin"] == pytest.approx(0.5 * (last["logprob_chosen"] - last["logprob_rejected"]), rel=1e-4, abs=1e-4)
+
+
 STAGES = {
     "IDK-IT": (idk_it, SftConfig, "instructions.jsonl"),
     "CA-DPO": (ca_dpo, DpoConfig, "preferences.jsonl"),
@@ -655,7 +729,18 @@ def test_options_that_cannot_be_meant(stage, data, micro, tmp_path, options, cul
 
 @pytest.mark.parametrize(
     ("options", "culprit"),
-    [({"scheme": "cubic"}, "'cubic'"), ({"beta": 0.0}, "--beta 0.0"), ({"beta": -1.0}, "--beta"), ({"anchor": -0.1}, "-0.1")],
+    [
+        ({"scheme": "cubic"}, "'cubic': choose one of linear, margin, uniform, value"),
+        ({"loss": "dpo"}, "--loss 'dpo': choose one of sigmoid, robust, ipo, hinge"),
+        ({"beta": 0.0}, "--beta 0.0"),
+        ({"beta": -1.0}, "--beta"),
+        ({"beta": float("nan")}, "--beta nan"),
+        ({"anchor": -0.1}, "-0.1"),
+        ({"label_smoothing": -0.1}, "--label-smoothing -0.1: at least 0"),
+        ({"label_smoothing": 0.5}, "--label-smoothing 0.5: at least 0 and less than 0.5"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "--label-smoothing 0.1: the loss 'ipo' has none"),
+        ({"loss": "hinge", "label_smoothing": 0.1}, "the loss 'hinge' has none"),
+    ],
 )
 def test_options_of_ca_dpo(data, micro, tmp_path, options, culprit):
     with pytest.raises(InbolError, match=re.escape(culprit)):

@@ -1,0 +1,76 @@
+"""The loss of one's own that docs/architecture.md shows, as it stands there, run as its reader would."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inbol_jax.artifacts import read_jsonl, write_jsonl
+from inbol_jax.losses import LOSSES, SCHEMES, register_loss, register_scheme, smooths_labels
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pairs(small_world, tmp_path):
+    """Four pairs, as `inbol build` writes them."""
+    questions = list(read_jsonl(small_world / "train/data.jsonl"))[:4]
+    rows = [
+        {"id": q["id"], "image": q["image"], "question": q["question"], "chosen": q["answers"][0], "rejected": "seventeen purple"}
+        | {"kind": "correct_over_incorrect", "confidence": 0.5, "type": 1}
+        for q in questions
+    ]
+    write_jsonl(tmp_path / "run/preferences.jsonl", rows, {"images": os.path.relpath(small_world / "train", tmp_path / "run")})
+    return tmp_path
+
+
+def run(folder, *command):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_example_of_the_documentation(pairs, micro):
+    text = (ROOT / "docs/architecture.md").read_text()
+    program, command = re.search(r"```python\n(.*?)```\n\n    python my_loss.py ([^\n]+)\n", text, re.DOTALL).groups()
+    assert len([line for line in program.splitlines() if line]) <= 10
+    (pairs / "my_loss.py").write_text(program)
+    done = run(pairs, "my_loss.py", *command.split(), "--model", micro.path, "--batch-size", 4, "--scheme", "uniform", "--anchor", 0)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = [json.loads(line) for line in (pairs / "run/simpo/metrics.jsonl").read_text().splitlines()]
+    assert row["loss"] == row["dpo"]
+    # Convex in the margin: the mean loss is no less than the loss at the mean margin, and close to it where margins are alike.
+    margin = 2 * (row["logprob_chosen"] - row["logprob_rejected"])
+    assert 0 <= row["dpo"] - np.logaddexp(0, 0.5 - margin) < 0.5
+    assert (pairs / "run/simpo/model/model.safetensors").exists()
+
+
+def test_a_loss_is_known_where_it_is_registered_alone(pairs):
+    done = run(pairs, ROOT / "train.py", "dpo", "--loss", "simpo", "--data", "run/preferences.jsonl", "--out", "run/simpo")
+    assert (done.returncode, done.stderr) == (2, f"error: --loss 'simpo': choose one of {', '.join(LOSSES)}\n")
+
+
+@pytest.mark.parametrize(("table", "register"), [(LOSSES, register_loss), (SCHEMES, register_scheme)], ids=["loss", "scheme"])
+def test_a_name_is_given_once(table, register):
+    before = dict(table)
+
+    def mine():
+        """Registered, and never called."""
+
+    with pytest.raises(ValueError, match="is registered already"):
+        register(next(iter(table)))(mine)
+    assert table == before
+    try:
+        assert register("mine")(mine) is mine
+        assert table == before | {"mine": mine}
+    finally:
+        table.pop("mine", None)
+
+
+def test_which_losses_smooth_labels():
+    assert {name for name in LOSSES if smooths_labels(name)} == {"sigmoid", "robust"}
