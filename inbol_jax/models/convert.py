@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,8 @@ import numpy as np
 import tyro
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import Loaded, load_pretrained, save_pretrained
+from inbol_jax.models.loading import Dtype, Loaded, load_pretrained, save_pretrained
 from inbol_jax.progress import say
-
-Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.config import TextConfig
-from inbol_jax.models.layers import ACTIVATIONS, Compute, Dense, RMSNorm, attend, attend_forked, rope, rope_frequencies
+from inbol_jax.models.layers import ACTIVATIONS, REMAT, Compute, Dense, RMSNorm, attend, attend_forked, rope, rope_frequencies
 
 KV = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
 SuffixKV = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
@@ -107,7 +107,10 @@ class Decoder(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.hidden_size**-0.5)
         self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.compute.dtype, embedding_init=init)
-        self.layers = [DecoderLayer(c, self.compute) for _ in range(c.num_layers)]
+        layer, policy = DecoderLayer, REMAT[self.compute.remat]
+        if policy:
+            layer = nn.remat(DecoderLayer, policy=policy, methods=["__call__"])
+        self.layers = [layer(c, self.compute) for _ in range(c.num_layers)]
         self.norm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
         if not c.tie_word_embeddings:
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))

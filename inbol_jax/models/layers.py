@@ -46,6 +46,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
 }
 
+# What is kept of a layer's activations: everything, the products with weights, or nothing but its input.
+REMAT: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
 NEGATIVE = -1e9  # for masked scores: finite, so that a row without any key gives a uniform average instead of NaN
 
 
@@ -56,10 +63,12 @@ class Compute:
     Attributes:
       dtype: of products and activations; softmax, norms and rotary angles are in float32 whatever it is.
       lora: scale and dropout of adapters, where the variables hold any.
+      remat: what of a decoder layer the backward pass computes again, a name in `REMAT`.
     """
 
     dtype: jnp.dtype = jnp.float32
     lora: LoraConfig | None = None
+    remat: str = "none"
 
 
 class Dense(nn.Module):

@@ -52,14 +52,16 @@ class Llava(nn.Module):
 
     Attributes:
       lora: options of the adapters, where the variables hold a collection `lora`; without that collection it is the base model.
+      remat: which activations of decoder layers training computes again instead of keeping them, see `layers.REMAT`.
     """
 
     config: LlavaConfig
     dtype: jnp.dtype = jnp.float32
     lora: LoraConfig | None = None
+    remat: str = "none"
 
     def setup(self) -> None:
-        c, compute = self.config, Compute(self.dtype, self.lora)
+        c, compute = self.config, Compute(self.dtype, self.lora, self.remat)
         self.vision_tower = VisionTower(c.vision, c.vision_feature_layers, compute)
         self.multi_modal_projector = Projector(c, compute)
         self.language_model = Decoder(c.text, compute)

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.weights import load_params, save_params
 
 TINY = Path(__file__).parent.parent / "world/assets/tiny-llava"  # the checkpoint that ships with the package
+Dtype = Literal["auto", "float32", "bfloat16"]  # as command lines offer it
 _FILES = ("*.json", "*.jinja", "*.model", "*.txt")  # config, tokenizer, processor and template of a checkpoint
 
 

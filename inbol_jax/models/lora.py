@@ -7,15 +7,17 @@ it is the base model, so that the reference of DPO needs no second copy of the w
 import dataclasses
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.weights import module_name
+from inbol_jax.models.weights import module_name, table_row
+from inbol_jax.sharding import parameter_sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +86,12 @@ def trainable_params(params: Mapping[str, Any], config: LoraConfig) -> list[str]
     return sorted(path for path, name in names.items() if _matches(name, config.trainable, r"(\..*)?"))
 
 
-def init_lora(params: Mapping[str, Any], config: LoraConfig, key: jax.Array) -> dict[str, Any]:
+def init_lora(params: Mapping[str, Any], config: LoraConfig, key: jax.Array, mesh: Mesh | None = None) -> dict[str, Any]:
     """New adapters: `a` uniform in +-1 / sqrt(in) as PEFT draws it, `b` zero, so that they change nothing yet. f32 leaves.
 
     Args:
       params: arrays or shapes.
+      mesh: where the adapters go.
     """
     flat = flatten_dict(dict(params), sep="/")
     lora = {}
@@ -97,7 +100,15 @@ def init_lora(params: Mapping[str, Any], config: LoraConfig, key: jax.Array) -> 
         own = jax.random.fold_in(key, zlib.crc32(path.encode()))  # one target more or less changes no other's start
         lora[f"{path}/a"] = jax.random.uniform(own, (size, config.rank), jnp.float32, -(size**-0.5), size**-0.5)
         lora[f"{path}/b"] = jnp.zeros((config.rank, out), jnp.float32)
+    if mesh:
+        lora = {path: jax.device_put(x, adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape)) for path, x in lora.items()}
     return unflatten_dict(lora, sep="/")
+
+
+def adapter_sharding(mesh: Mesh, kernel: str, side: str, shape: Sequence[int]) -> NamedSharding:
+    """Where `a` or `b` of the dense layer with that kernel lies: split as the kernel is, on the side that they share."""
+    into, out = table_row(kernel).axes
+    return parameter_sharding(mesh, (into, "rank") if side == "a" else ("rank", out), shape)
 
 
 def merge_lora(params: Mapping[str, Any], lora: Mapping[str, Any], config: LoraConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from inbol_jax.artifacts import atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import read_json
-from inbol_jax.models.lora import LoraConfig, trainable_params
+from inbol_jax.models.lora import LoraConfig, adapter_sharding, trainable_params
 from inbol_jax.models.weights import canonical, module_name, open_tensors, table_row
 from inbol_jax.sharding import parameter_sharding
 
@@ -65,19 +65,21 @@ def load_adapter(
             if path is None or (adapter and not path.endswith("/kernel")):
                 raise InbolError(f"{prefix}{key} belongs to no parameter of this base model: the adapter was made for another")
             row, whole, x = table_row(path), merged[path], tensors.get_tensor(key)
-            if not adapter:
-                x, axes, expected, target = row.load(x) if x.ndim == len(row.order) else x, row.axes, whole.shape, path
-            else:  # torch keeps both as [out, in]
-                side = "ab"["AB".index(adapter[2])]
-                x, target = x.T, f"{path.removesuffix('kernel')}{side}"
-                axes = (row.axes[0], "rank") if side == "a" else ("rank", row.axes[1])
+            if adapter:  # torch keeps both as [out, in]
+                side, x = "ab"["AB".index(adapter[2])], x.T
+                target = f"{path.removesuffix('kernel')}{side}"
                 expected = (whole.shape[0], x.shape[1]) if side == "a" else (x.shape[0], whole.shape[1])
+            else:
+                target, x, expected = path, row.load(x) if x.ndim == len(row.order) else x, whole.shape
             if x.shape != tuple(expected):
                 raise InbolError(
                     f"{prefix}{key} has shape {x.shape}, this base model needs {tuple(expected)}: the adapter was made for another"
                 )
             x = np.ascontiguousarray(x, np.float32 if adapter else whole.dtype)
-            (lora if adapter else merged)[target] = jax.device_put(x, parameter_sharding(mesh, axes, x.shape) if mesh else None)
+            place = None
+            if mesh:
+                place = adapter_sharding(mesh, path, side, x.shape) if adapter else parameter_sharding(mesh, row.axes, x.shape)
+            (lora if adapter else merged)[target] = jax.device_put(x, place)
     for path in lora:
         pair = path[:-1] + ("b" if path.endswith("a") else "a")
         if pair not in lora or lora[path[:-1] + "a"].shape[1] != lora[path[:-1] + "b"].shape[0]:

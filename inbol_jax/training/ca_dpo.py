@@ -7,17 +7,18 @@ from pathlib import Path
 import grain
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from inbol_jax.artifacts import read_jsonl
+from inbol_jax.artifacts import atomically, file_fingerprint, meta_path, read_jsonl, read_meta, write_json
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import LOSSES, SCHEMES, smooths_labels
-from inbol_jax.models.loading import Loaded, load_pretrained
+from inbol_jax.models.loading import Loaded
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Preference
 from inbol_jax.sampling.generate import load_pixels, make_text_encoder
-from inbol_jax.sharding import make_mesh, replicate, round_batch, shard_batch
-from inbol_jax.training.idk_it import StageConfig, check, check_lines, image_folder, run_stage
+from inbol_jax.sharding import make_mesh, round_batch, shard_batch
+from inbol_jax.training.idk_it import MakeRow, StageConfig, check, check_lines, image_folder, load_model, run_stage
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
 
 
@@ -65,7 +66,7 @@ def ca_dpo(config: DpoConfig) -> Path:
     if not pairs:
         raise InbolError(f"{config.data} holds no pair")
     images = image_folder(config.data, config.images)
-    loaded = load_pretrained(config.model, dtype="auto")
+    loaded = load_model(config)
     text = make_text_encoder(loaded)
     packed = [(text.prompt(p.question), [Branch(text.response(p.question, r)) for r in (p.chosen, p.rejected)]) for p in pairs]
     shape = RowShape.fitting(packed)
@@ -74,10 +75,7 @@ def ca_dpo(config: DpoConfig) -> Path:
         prompt, branches = packed[index]
         return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / pairs[index].image)[None]}
 
-    if config.reference_free:
-        reference = np.zeros((len(pairs), 2), np.float32)
-    else:
-        reference = reference_logprobs(loaded, len(pairs), row, batch_size=4 * config.batch_size, average=config.length_normalized)
+    reference = np.zeros((len(pairs), 2), np.float32) if config.reference_free else cached_reference(loaded, config, len(pairs), row)
 
     def row_with_reference(index: int) -> dict[str, np.ndarray]:
         pair = pairs[index]
@@ -122,17 +120,36 @@ def loss_options(config: DpoConfig) -> dict[str, float]:
     return {}
 
 
-def reference_logprobs(loaded: Loaded, n: int, row, *, batch_size: int, average: bool = False) -> np.ndarray:
+def cached_reference(loaded: Loaded, config: DpoConfig, n: int, row: MakeRow) -> np.ndarray:
+    """`reference_logprobs`, computed once a run: OUT/reference.npy keeps them, with a header of what they were computed from.
+
+    Raises:
+      InbolError: when the file belongs to another model, other pairs or another way of averaging.
+    """
+    file = config.out / "reference.npy"
+    made_from = {"command": "reference", "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
+    made_from |= {"average": config.length_normalized, "dtype": loaded.model.dtype.name}
+    if file.exists():
+        if read_meta(file) != made_from:
+            raise InbolError(f"{file} holds the reference of another model or other pairs; choose another --out or delete it")
+        return np.load(file, allow_pickle=False)
+    mesh = make_mesh(*config.mesh)
+    found = reference_logprobs(loaded, n, row, batch_size=4 * config.batch_size, mesh=mesh, average=config.length_normalized)
+    with atomically(file) as temporary, temporary.open("wb") as handle:
+        np.save(handle, found, allow_pickle=False)
+    write_json(meta_path(file), made_from)
+    return found
+
+
+def reference_logprobs(loaded: Loaded, n: int, row: MakeRow, *, batch_size: int, mesh: Mesh, average: bool = False) -> np.ndarray:
     """f32[n, 2]: log-probabilities of chosen and rejected (summed, or averages) under the frozen reference, once for all epochs."""
-    mesh = make_mesh()
     size = round_batch(min(batch_size, n), mesh)
     dataset = grain.MapDataset.range(n).map(row).batch(size, drop_remainder=False, batch_fn=lambda rows: stack(rows, size))
     run = jax.jit(lambda variables, batch: pair_logprobs(target_logprobs(loaded.model, variables, batch), batch, average=average))
-    variables = replicate(loaded.variables, mesh)
     found = []
     with progress("reference", n, "pairs") as advance:
         for batch in dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)):
-            logprobs = np.stack(jax.device_get(run(variables, shard_batch(batch, mesh))), axis=1)
+            logprobs = np.stack(jax.device_get(run(loaded.variables, shard_batch(batch, mesh))), axis=1)
             found.append(logprobs[batch["valid"]])
             advance(len(found[-1]))
     return np.concatenate(found)

@@ -4,17 +4,15 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress
-from inbol_jax.sharding import replicate, shard_batch
 from inbol_jax.training.checkpoint import Checkpoints
+from inbol_jax.training.parallel import Parallel
 from inbol_jax.training.state import Flat, TrainState
 from inbol_jax.training.step import Metrics
 
@@ -22,7 +20,7 @@ Host = dict[str, np.ndarray]
 
 
 def fit(
-    step: Callable[[TrainState, Flat, Any], tuple[TrainState, Metrics]],
+    parallel: Parallel,
     state: TrainState,
     frozen: Flat,
     batches: Callable[[int], Iterable[Host]],
@@ -30,50 +28,55 @@ def fit(
     *,
     out: Path,
     identity: str,
-    mesh: Mesh,
     label: str,
     log_every: int = 10,
     checkpoint_every: int = 100,
     rows_per_batch: int = 1,
+    max_skipped: int = 10,
 ) -> TrainState:
     """Trains up to `steps` updates in all.
 
     Args:
-      step: pure function (state, frozen, batch) -> (state, metrics); compiled here, with the state donated.
+      parallel: the step, and the devices that it runs on.
       batches: `batches(start)` iterates over the host batches from that step on. Batch i is the same whenever it is asked for.
       out: gets `checkpoints/` and `metrics.jsonl`, a line every `log_every` steps and at every checkpoint.
       identity: fingerprint of the run, see `Checkpoints`.
+      max_skipped: updates in a row that may be left out because they were not finite.
     Returns: the final state, whether it was reached now or before.
     Raises:
-      InbolError: when the loss is not finite.
+      InbolError: when the loss is not finite, or more than `max_skipped` updates in a row were not.
     """
     checkpoints = Checkpoints(out, identity)
-    compiled = jax.jit(step, donate_argnums=0)
     try:
-        state = replicate(state, mesh)
-        state = checkpoints.restore(state) or state
-        frozen = replicate(frozen, mesh)
-        start = int(state.step)
+        state = parallel.place(state)
+        if (restored := checkpoints.restore(parallel.fetch(state))) is not None:
+            state = parallel.place(restored)
+        frozen = parallel.place(frozen)
+        start = int(parallel.fetch(state.step))
         log = _kept(out / "metrics.jsonl", start)
         pending: list[Metrics] = []
         with progress(label, steps * rows_per_batch, "rows", start * rows_per_batch) as advance:
             for i, batch in zip(range(start, steps), batches(start), strict=False):
-                state, metrics = compiled(state, frozen, shard_batch(batch, mesh))
+                state, metrics = parallel.run(state, frozen, parallel.shard(batch))
                 pending.append(metrics)
                 last = i + 1 == steps
                 saves = (i + 1) % checkpoint_every == 0 or last
                 # Also before a checkpoint, which then is of a sound model, and no metrics are pending when a run resumes from it.
                 if (i + 1) % log_every == 0 or saves:
                     row = {"step": i + 1} | _means(jax.device_get(pending))
-                    if not math.isfinite(row["loss"]):
-                        raise InbolError(f"{label}: the loss is {row['loss']} at step {i + 1}; lower --learning-rate or look at the data")
+                    loss = row.get("loss", math.nan)
+                    skipped = int(parallel.fetch(state.skipped))
+                    if skipped > max_skipped or not (skipped or math.isfinite(loss)):
+                        what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
+                        raise InbolError(f"{label}: {what} at step {i + 1}; lower --learning-rate or look at the data")
                     log.append(row)
                     pending = []
-                    advance(0, f"loss {row['loss']:.3f}")
+                    advance(0, f"loss {loss:.3f}")
                 if saves:
                     _write(out / "metrics.jsonl", log)
-                    checkpoints.save(state)
+                    checkpoints.save(parallel.fetch(state))
                 advance(rows_per_batch)
+        state = parallel.fetch(state)
         if int(state.step) != steps:
             raise InbolError(f"{label}: the data ended after {int(state.step)} of {steps} steps")
         return state
@@ -82,8 +85,9 @@ def fit(
 
 
 def _means(metrics: list[Metrics]) -> dict[str, float]:
-    """Sums over the steps, divided once."""
-    return {name: float(sum(m[name][0] for m in metrics) / max(float(sum(m[name][1] for m in metrics)), 1e-9)) for name in metrics[0]}
+    """Sums over the steps, divided once; without those that nothing counted for."""
+    sums = {name: [float(sum(m[name][i] for m in metrics)) for i in (0, 1)] for name in metrics[0]}
+    return {name: total / weight for name, (total, weight) in sums.items() if weight}
 
 
 def _kept(path: Path, start: int) -> list[dict[str, float]]:

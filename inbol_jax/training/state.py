@@ -1,63 +1,130 @@
 """What a training step changes, and what it leaves alone."""
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
+from inbol_jax.models.lora import LoraConfig, trainable_params
 
-Flat = dict[str, jax.Array]  # parameters by path, "language_model/norm/scale"
+Flat = dict[str, jax.Array]  # variables by path, "params/language_model/norm/scale" or "lora/..."
 
 
 class TrainState(NamedTuple):
     """Everything that a checkpoint holds."""
 
-    step: jax.Array  # i32[], updates done
+    step: jax.Array  # i32[], batches seen
     params: Flat  # the trainable ones
     opt_state: Any
+    skipped: jax.Array  # i32[], updates in a row that were left out because they were not finite
 
 
-def split_params(params: Mapping[str, Any], frozen: Sequence[str]) -> tuple[Flat, Flat]:
-    """Flat trainable and frozen parameters; `frozen` are regular expressions searched in the paths.
+def split_variables(variables: Mapping[str, Any], frozen: Sequence[str], lora: LoraConfig | None = None) -> tuple[Flat, Flat]:
+    """Flat trainable and frozen variables.
 
+    Args:
+      frozen: regular expressions searched in the parameters' paths, where whole parameters are trained.
+      lora: with adapters these are trained, and the parameters of `lora.trainable`; all others are frozen.
     Raises:
       InbolError: when a pattern matches no parameter, or nothing is left to train.
     """
-    flat = flatten_dict(dict(params), sep="/")
-    for pattern in frozen:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InbolError(f"--frozen {pattern!r} is not a regular expression ({error})") from error
-        if not any(re.search(pattern, path) for path in flat):
-            raise InbolError(f"--frozen {pattern!r} matches no parameter; paths look like {next(iter(flat))!r}")
-    held = {path: value for path, value in flat.items() if any(re.search(pattern, path) for pattern in frozen)}
-    if len(held) == len(flat):
-        raise InbolError("--frozen leaves no parameter to train")
-    return {path: value for path, value in flat.items() if path not in held}, held
+    flat = flatten_dict(dict(variables), sep="/")
+    if lora is not None:
+        whole = {f"params/{path}" for path in trainable_params(variables["params"], lora)}
+        trained = {path for path in flat if path.startswith("lora/") or path in whole}
+    else:
+        names = [path.removeprefix("params/") for path in flat]
+        for pattern in frozen:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InbolError(f"--frozen {pattern!r} is not a regular expression ({error})") from error
+            if not any(re.search(pattern, name) for name in names):
+                raise InbolError(f"--frozen {pattern!r} matches no parameter; paths look like {names[0]!r}")
+        trained = {f"params/{name}" for name in names if not any(re.search(pattern, name) for pattern in frozen)}
+        if not trained:
+            raise InbolError("--frozen leaves no parameter to train")
+    return {path: x for path, x in flat.items() if path in trained}, {path: x for path, x in flat.items() if path not in trained}
 
 
-def merge_params(trainable: Flat, frozen: Flat) -> dict[str, Any]:
-    """The model's nested tree from both parts."""
+def merge_variables(trainable: Flat, frozen: Flat) -> dict[str, Any]:
+    """The model's nested variables from both parts."""
     return unflatten_dict({**frozen, **trainable}, sep="/")
 
 
-def make_optimizer(learning_rate: float, steps: int, *, weight_decay: float = 0.0) -> optax.GradientTransformation:
-    """AdamW under a warm-up of a tenth of the steps and a cosine to 0; gradients clipped to a global norm of 1.
+SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
+    "cosine": lambda peak, rise, steps: optax.warmup_cosine_decay_schedule(0.0, peak, rise, steps),
+    "linear": lambda peak, rise, steps: optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, rise), optax.linear_schedule(peak, 0.0, steps - rise)], [rise]
+    ),
+    "constant": lambda peak, rise, steps: optax.warmup_constant_schedule(0.0, peak, rise),
+}
+_OWN = {"adamw": {"b2": 0.98}}  # few steps: the second moment has to follow
+
+
+def make_optimizer(
+    learning_rate: float,
+    steps: int,
+    *,
+    weight_decay: float = 0.0,
+    name: str = "adamw",
+    schedule: str = "cosine",
+    rates: Sequence[tuple[str, float]] = (),
+) -> optax.GradientTransformation:
+    """An optimizer of optax under a warm-up of a tenth of the steps and a schedule; gradients clipped to a global norm of 1.
 
     Weight decay spares vectors: biases and norms.
+
+    Args:
+      name: of a function of optax that takes a learning rate.
+      schedule: a name in `SCHEDULES`.
+      rates: (regular expression, peak learning rate) of variables whose path it finds; the first that does counts.
+    Raises:
+      InbolError: when optax has no such optimizer, or it knows no weight decay but some is asked for.
     """
-    rise = min(max(1, round(0.1 * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, rise, max(steps, rise + 1))
+    make = getattr(optax, name, None)
+    known = inspect.signature(make).parameters if inspect.isfunction(make) else {}
+    if "learning_rate" not in known:
+        raise InbolError(f"--optimizer {name!r}: optax has no such optimizer (adamw, adafactor, lion, sgd, ...)")
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=decayed))
+    options: dict[str, Any] = dict(_OWN.get(name, {}))
+    decay = next((option for option in ("weight_decay", "weight_decay_rate") if option in known), None)
+    if decay:
+        options |= {decay: weight_decay or (None if decay == "weight_decay_rate" else 0.0)}
+        options |= {mask: decayed for mask in ("mask", "weight_decay_mask") if mask in known}
+    elif weight_decay:
+        raise InbolError(f"--weight-decay {weight_decay}: optax's {name} has none")
+    rise = min(max(1, round(0.1 * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
+    optimizer = make(SCHEDULES[schedule](learning_rate, rise, max(steps, rise + 1)), **options)
+    return optax.chain(optax.clip_by_global_norm(1.0), optimizer, *([_scale_by_path(rates, learning_rate)] if rates else []))
 
 
-def init_state(trainable: Flat, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))
+def _scale_by_path(rates: Sequence[tuple[str, float]], learning_rate: float) -> optax.GradientTransformation:
+    def factor(path: str) -> float:
+        return next((rate / learning_rate for pattern, rate in rates if re.search(pattern, path)), 1.0)
+
+    return optax.stateless(lambda updates, params: {path: factor(path) * update for path, update in updates.items()})
+
+
+def init_state(trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:
+    """The state before the first step. On a mesh, what the optimizer keeps of a variable lies where the variable does."""
+    if mesh is None:
+        opt_state = optimizer.init(trainable)
+    else:
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        shardings = optax.tree_map_params(
+            optimizer,
+            lambda kept, p: p.sharding if kept.shape == p.shape else everywhere,
+            jax.eval_shape(optimizer.init, trainable),
+            trainable,
+            transform_non_params=lambda kept: everywhere,
+        )
+        opt_state = jax.jit(optimizer.init, out_shardings=shardings)(trainable)
+    return TrainState(jnp.zeros((), jnp.int32), trainable, opt_state, jnp.zeros((), jnp.int32))

@@ -9,27 +9,65 @@ import optax
 
 from inbol_jax.losses import SCHEMES, ca_dpo_loss, nll_anchor, preference_margin, sequence_logprob, sft_loss, token_logprobs
 from inbol_jax.models.llava import Llava
-from inbol_jax.training.state import Flat, TrainState, merge_params
+from inbol_jax.records import PairKind
+from inbol_jax.training.state import Flat, TrainState, merge_variables
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight): divided once, when all sums are in
-Objective = Callable[[Mapping[str, Any], Batch], tuple[jax.Array, Metrics]]
+# (variables, batch, dropout key or None) -> metrics, of which "loss" is what is minimised: its sum over the batch, and what to divide by.
+Objective = Callable[[Mapping[str, Any], Batch, jax.Array | None], Metrics]
+Step = Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]:
-    """A pure function (state, frozen, batch) -> (state, metrics) around `objective(variables, batch) -> (loss, metrics)`."""
+    objective: Objective, optimizer: optax.GradientTransformation, *, accumulate: int = 1, axis: str | None = None, seed: int = 0
+) -> Step:
+    """A pure function (state, frozen, batch) -> (state, metrics).
+
+    Gradients are of sums: over micro-batches, and over the devices of a pmap, they are added up and divided once. A gradient or loss that
+    is not finite changes nothing; `state.skipped` counts such steps in a row, and their metrics do not count.
+
+    Args:
+      accumulate: micro-batches an update; micro-batch i holds the rows i, i + accumulate, ..., so that rows stay on their devices.
+      axis: name of the axis that a pmap maps over.
+      seed: of dropout; each step, micro-batch and device has a key of its own.
+    """
 
     def step(state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
-        def loss(trainable: Flat) -> tuple[jax.Array, Metrics]:
-            return objective({"params": merge_params(trainable, frozen)}, batch)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if axis:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
 
-        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        def sums(micro: Batch, number: jax.Array | int) -> tuple[Flat, Metrics]:
+            def loss(trainable: Flat) -> tuple[jax.Array, Metrics]:
+                metrics = objective(merge_variables(trainable, frozen), micro, jax.random.fold_in(key, number))
+                return metrics["loss"][0], metrics
+
+            return jax.grad(loss, has_aux=True)(state.params)
+
+        if accumulate == 1:
+            gradients, metrics = sums(batch, 0)
+        else:
+            micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+            start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums, jax.tree.map(lambda x: x[0], micro), 0))
+
+            def add(total: Any, x: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, total, sums(*x)), None
+
+            (gradients, metrics), _ = jax.lax.scan(add, start, (micro, jnp.arange(accumulate)))
+        if axis:
+            gradients, metrics = jax.lax.psum((gradients, metrics), axis)
+        weight = jnp.maximum(metrics["loss"][1], 1.0)
+        gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
+        norm = optax.tree.norm(gradients)
+        sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"][0])
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        changed = optax.apply_updates(state.params, updates), opt_state
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), changed, (state.params, state.opt_state))
         one = jnp.ones(())
-        metrics |= {"loss": (value, one), "gradient_norm": (optax.tree.norm(gradients), one)}
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+        metrics = jax.tree.map(lambda x: jnp.where(sound, x, jnp.zeros_like(x)), metrics | {"gradient_norm": (norm, one)})
+        metrics["skipped"] = (1.0 - sound, one)
+        return TrainState(state.step + 1, params, opt_state, jnp.where(sound, 0, state.skipped + 1)), metrics
 
     return step
 
@@ -38,9 +76,15 @@ def make_train_step(
 CHUNK = 128
 
 
-def target_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch, *, chunk: int | None = CHUNK) -> jax.Array:
-    """f32[b, a]: log-probabilities of a packed batch's targets. Logits are made where targets are, `chunk` a row at a time."""
-    hidden = model.apply(variables, batch, method=Llava.hidden)
+def target_logprobs(
+    model: Llava, variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None, *, chunk: int | None = CHUNK
+) -> jax.Array:
+    """f32[b, a]: log-probabilities of a packed batch's targets. Logits are made where targets are, `chunk` a row at a time.
+
+    Args:
+      key: of the adapters' dropout; None for none.
+    """
+    hidden = model.apply(variables, batch, method=Llava.hidden, rngs={} if key is None else {"dropout": key})
     hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)
     return token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["targets"], chunk=chunk)
 
@@ -48,9 +92,8 @@ def target_logprobs(model: Llava, variables: Mapping[str, Any], batch: Batch, *,
 def sft_objective(model: Llava) -> Objective:
     """Mean negative log-likelihood a response token, over all branches: IDK-IT, and pre-training."""
 
-    def objective(variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Metrics]:
-        total, weight = sft_loss(target_logprobs(model, variables, batch), batch["target_segment"] > 0)
-        return total / jnp.maximum(weight, 1.0), {"nll": (total, weight)}
+    def objective(variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None) -> Metrics:
+        return {"loss": sft_loss(target_logprobs(model, variables, batch, key), batch["target_segment"] > 0)}
 
     return objective
 
@@ -81,8 +124,8 @@ def ca_dpo_objective(
       length_normalized: log-probabilities are averages over tokens; those of the reference in the batch must be so too.
     """
 
-    def objective(variables: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Metrics]:
-        logprobs = target_logprobs(model, variables, batch)
+    def objective(variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None) -> Metrics:
+        logprobs = target_logprobs(model, variables, batch, key)
         chosen, rejected = pair_logprobs(logprobs, batch, average=length_normalized)
         arguments = chosen, rejected, batch["ref_chosen"], batch["ref_rejected"]
         confidence, kind = batch["confidence"], batch["kind"]
@@ -93,6 +136,7 @@ def ca_dpo_objective(
         valid = batch["valid"].astype(jnp.float32)
         pairs = valid.sum()
         metrics = {
+            "loss": (jnp.sum(valid * (pair + anchor * weight * nll)), pairs),
             "dpo": (jnp.sum(valid * pair), pairs),
             "nll": (jnp.sum(valid * nll), pairs),
             "reward_margin": (jnp.sum(valid * reward), pairs),
@@ -100,6 +144,10 @@ def ca_dpo_objective(
             "logprob_chosen": (jnp.sum(valid * chosen), pairs),
             "logprob_rejected": (jnp.sum(valid * rejected), pairs),
         }
-        return jnp.sum(valid * (pair + anchor * weight * nll)) / jnp.maximum(pairs, 1.0), metrics
+        for of in PairKind:
+            among = valid * (kind == of)
+            metrics[f"reward_margin/{of.name.lower()}"] = jnp.sum(among * reward), among.sum()
+            metrics[f"reward_accuracy/{of.name.lower()}"] = jnp.sum(among * (reward > 0)), among.sum()
+        return metrics
 
     return objective

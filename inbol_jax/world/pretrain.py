@@ -25,7 +25,8 @@ from inbol_jax.progress import say
 from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.loop import fit
-from inbol_jax.training.state import Flat, init_state, merge_params, split_params
+from inbol_jax.training.parallel import Jit
+from inbol_jax.training.state import Flat, init_state, merge_variables, split_variables
 from inbol_jax.training.step import make_train_step, sft_objective
 from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
@@ -146,11 +147,11 @@ def pretrain(config: PretrainConfig) -> Path:
     folder = config.out / "model"
     write_skeleton(folder)
     llava = load_config(folder)
-    trainable = split_params(init_params(llava, jax.random.key(config.seed)), ())[0]
+    trainable = split_variables({"params": init_params(llava, jax.random.key(config.seed))}, ())[0]
     optimizer = _optimizer(config.learning_rate, config.steps)
     sft = sft_objective(Llava(llava))
 
-    def objective(variables: Mapping, batch: Mapping):
+    def objective(variables: Mapping, batch: Mapping, key: jax.Array):
         pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0  # what the processor's rescaling and normalisation do
         return sft(variables, {**batch, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]})
 
@@ -167,19 +168,18 @@ def pretrain(config: PretrainConfig) -> Path:
         )
 
     state = fit(
-        make_train_step(objective, optimizer),
+        Jit(make_train_step(objective, optimizer), mesh),
         init_state(trainable, optimizer),
         {},
         batches,
         config.steps,
         out=config.out,
         identity=fingerprint(["pretrain", config.steps, batch_size, config.learning_rate, config.seed]),
-        mesh=mesh,
         label="pre-training",
         log_every=50,
         checkpoint_every=1000,
         rows_per_batch=batch_size,
     )
-    save_params(folder, merge_params(jax.device_get(state.params), {}))
+    save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")
     return folder

@@ -1,7 +1,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import re
 import shutil
@@ -15,127 +14,57 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from safetensors.numpy import load_file
+from stage_data import instructions, mean_loss, metrics_of, objectives, preferences, random_batch, weights_of, write_jsonl
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
+from inbol_jax.data.batches import stack
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import LOSSES, ca_dpo_loss, linear, sequence_logprob, value
 from inbol_jax.models.loading import TINY, load_pretrained, save_pretrained
 from inbol_jax.records import PairKind, Preference
-from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training import ca_dpo as ca_dpo_stage
-from inbol_jax.training import loop
+from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo, reference_logprobs
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.idk_it import FROZEN, SftConfig, batches_of, idk_it
 from inbol_jax.training.loop import fit
-from inbol_jax.training.state import TrainState, init_state, make_optimizer, merge_params, split_params
+from inbol_jax.training.parallel import Jit
+from inbol_jax.training.state import init_state, make_optimizer, merge_variables, split_variables
 from inbol_jax.training.step import CHUNK, ca_dpo_objective, make_train_step, sft_objective, target_logprobs
 
 ROOT = Path(__file__).parents[2]
-
-
-# --- data: what `inbol build` would write
-
-
-def questions(world):
-    return list(read_jsonl(world / "train" / "data.jsonl"))
-
-
-def write_jsonl(path, rows, images):
-    """Lines, and the header that says where the images are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path.with_name(path.name + ".meta.json").write_text(json.dumps({"images": os.path.relpath(images, path.parent)}))
-    return path
-
-
-def instructions(world, n=16):
-    rows = []
-    for i, q in enumerate(questions(world)[:n]):
-        response = SHORT_REFUSALS[i % 4] if i % 2 else q["answers"][0]
-        rows.append({k: q[k] for k in ("id", "image", "question")} | {"response": response, "boundary": "known", "type": 1})
-    return rows
-
-
-def preferences(world, n=16):
-    rows = []
-    for i, q in enumerate(questions(world)[:n]):
-        kind = PairKind(i % 4)
-        answer, refusal, wrong = q["answers"][0], SHORT_REFUSALS[i % 3], "seventeen purple"
-        chosen, rejected = {0: (answer, refusal), 1: (answer, wrong), 2: (refusal, wrong), 3: (refusal, answer)}[int(kind)]
-        confidence = 0.0 if kind is PairKind.REFUSAL_OVER_ANSWER else 0.4 + 0.02 * i
-        row = {k: q[k] for k in ("id", "image", "question")} | {"chosen": chosen, "rejected": rejected, "kind": kind.name.lower()}
-        rows.append(row | {"confidence": confidence, "type": 3 if kind is PairKind.REFUSAL_OVER_ANSWER else None})
-    return rows
-
-
-@pytest.fixture(scope="module")
-def data(small_world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_jsonl(folder / "instructions.jsonl", instructions(small_world), small_world / "train")
-    write_jsonl(folder / "preferences.jsonl", preferences(small_world), small_world / "train")
-    return folder
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights_of(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def random_batch(config, rows=4, seed=0):
-    """Packed rows with two branches each, as the objectives take them, for pairs too."""
-    random, text = np.random.default_rng(seed), config.text
-    shape, packed = RowShape(40, 12), []
-    for _ in range(rows):
-        prefix = [1, *[config.image_token_id] * config.num_image_tokens, *random.integers(6, text.vocab_size, random.integers(2, 6))]
-        branches = [Branch(random.integers(6, text.vocab_size, random.integers(1, 6)).tolist()) for _ in range(2)]
-        row = pack_row(prefix, branches, shape)
-        row["pixel_values"] = random.normal(size=(3, config.vision.image_size, config.vision.image_size)).astype(np.float32)
-        row |= {name: np.float32(-20 * random.random()) for name in ("ref_chosen", "ref_rejected")}
-        packed.append(row | {"confidence": np.float32(random.random()), "kind": np.int32(random.integers(4))})
-    return packed
-
-
-def objectives(model):
-    return {"IDK-IT": sft_objective(model), "CA-DPO": ca_dpo_objective(model, beta=0.3, scheme="linear", anchor=0.5)}
 
 
 # --- parameters and optimizer
 
 
 def test_split_and_merge(tiny):
-    params = tiny.variables["params"]
-    trainable, frozen = split_params(params, FROZEN)
+    trainable, frozen = split_variables(tiny.variables, FROZEN)
     assert not trainable.keys() & frozen.keys()
-    assert all(path.startswith("vision_tower/") or "embed_tokens" in path for path in frozen)
-    assert not any(path.startswith("vision_tower/") or "embed_tokens" in path for path in trainable)
-    merged, expected = flatten_dict(merge_params(trainable, frozen)), flatten_dict(dict(params))
+    assert all(path.startswith("params/vision_tower/") or "embed_tokens" in path for path in frozen)
+    assert not any(path.startswith("params/vision_tower/") or "embed_tokens" in path for path in trainable)
+    merged, expected = flatten_dict(merge_variables(trainable, frozen)), flatten_dict(dict(tiny.variables))
     assert merged.keys() == expected.keys()
     assert all(merged[path] is expected[path] for path in expected)
-    everything, nothing = split_params(params, ())
+    everything, nothing = split_variables(tiny.variables, ())
     assert (len(everything), nothing) == (len(expected), {})
 
 
 @pytest.mark.parametrize("frozen", [("^decoder/",), (*FROZEN, "lora")])
 def test_a_pattern_that_freezes_nothing_is_named(tiny, frozen):
     with pytest.raises(InbolError, match=re.escape(repr(frozen[-1])) + " matches no parameter"):
-        split_params(tiny.variables["params"], frozen)
+        split_variables(tiny.variables, frozen)
 
 
 def test_nothing_left_to_train(tiny):
     with pytest.raises(InbolError, match="leaves no parameter"):
-        split_params(tiny.variables["params"], ("vision_tower", "projector", "language_model"))
+        split_variables(tiny.variables, ("vision_tower", "projector", "language_model"))
 
 
 def test_a_pattern_that_is_no_expression(tiny):
     with pytest.raises(InbolError, match=re.escape("'*norm'")):
-        split_params(tiny.variables["params"], ("*norm",))
+        split_variables(tiny.variables, ("*norm",))
 
 
 def updates(optimizer, params, gradients):
@@ -192,11 +121,11 @@ def test_gradients_are_clipped_by_their_common_norm():
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def value_and_gradient(model, name, params, batch):
-    return jax.value_and_grad(lambda p: objectives(model)[name]({"params": p}, batch), has_aux=True)(params)
+    return jax.value_and_grad(lambda p: mean_loss(objectives(model)[name], {"params": p}, batch), has_aux=True)(params)
 
 
 def means(metrics):
-    return {name: float(total) / float(weight) for name, (total, weight) in metrics.items()}
+    return {name: float(total) / float(weight) for name, (total, weight) in metrics.items() if weight}
 
 
 @pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
@@ -247,7 +176,7 @@ def test_objectives_are_their_definitions(micro):
     tokens = np.concatenate([x for pair in each for x in pair])
     (loss, metrics), _ = value_and_gradient(loaded.model, "IDK-IT", params, batch)
     assert float(loss) == pytest.approx(-tokens.mean(), rel=1e-4)
-    assert float(metrics["nll"][1]) == len(tokens)
+    assert float(metrics["loss"][1]) == len(tokens)
 
     chosen, rejected = (np.array([pair[i].sum() for pair in each]) for i in (0, 1))
     nll = -np.array([pair[0].mean() for pair in each])
@@ -259,6 +188,7 @@ def test_objectives_are_their_definitions(micro):
     assert float(loss) == pytest.approx(float((dpo + 0.5 * weight * nll).mean()), rel=1e-4)
     reward = 0.3 * ((chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"]))
     expected = {
+        "loss": float(loss),
         "dpo": float(dpo.mean()),
         "nll": nll.mean(),
         "reward_margin": reward.mean(),
@@ -266,6 +196,10 @@ def test_objectives_are_their_definitions(micro):
         "logprob_chosen": chosen.mean(),
         "logprob_rejected": rejected.mean(),
     }
+    for of in PairKind:
+        if (among := kind == of).any():
+            expected[f"reward_margin/{of.name.lower()}"] = reward[among].mean()
+            expected[f"reward_accuracy/{of.name.lower()}"] = (reward > 0)[among].mean()
     assert means(metrics) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -280,7 +214,7 @@ def test_the_objective_of_every_loss(micro, name, options, length_normalized):
     objective = ca_dpo_objective(
         micro.model, beta=0.3, scheme="value", anchor=0.5, loss=name, length_normalized=length_normalized, **options
     )
-    loss, metrics = objective(micro.variables, batch)
+    loss, metrics = mean_loss(objective, micro.variables, batch)
     logprobs = target_logprobs(micro.model, micro.variables, batch)
     of_branch = [batch["target_segment"] == branch for branch in (1, 2)]
     arguments = [sequence_logprob(logprobs, mask, average=length_normalized) for mask in of_branch]
@@ -307,7 +241,8 @@ def test_long_responses_have_the_logits_of_a_chunk_at_a_time(micro, name):
     rows, targets, words = 2, 300, micro.config.text.vocab_size
     batch = stack(random_batch(micro.config, rows), rows)
     batch |= {key: np.resize(batch[key], (rows, targets)) for key in ("targets", "target_index", "target_segment")}
-    program = str(jax.make_jaxpr(jax.grad(lambda p: objectives(micro.model)[name]({"params": p}, batch)[0]))(micro.variables["params"]))
+    gradient = jax.grad(lambda p: objectives(micro.model)[name]({"params": p}, batch)["loss"][0])
+    program = str(jax.make_jaxpr(gradient)(micro.variables["params"]))
     shapes = [tuple(map(int, found.split(","))) for found in re.findall(rf"f32\[((?:\d+,)+{words})\]", program)]
     assert max(np.prod(shape[:-1]) for shape in shapes) == rows * -(-targets // -(-targets // CHUNK))
 
@@ -317,7 +252,7 @@ def test_the_reference_is_the_model_before_training(micro, average):
     """In the order of the rows, whatever the batches; the margin over it is zero at the start."""
     loaded, rows = micro, random_batch(micro.config, 5)
     plain = [{k: v for k, v in row.items() if not k.startswith("ref")} for row in rows]
-    found = reference_logprobs(loaded, 5, plain.__getitem__, batch_size=2, average=average)
+    found = reference_logprobs(loaded, 5, plain.__getitem__, batch_size=2, mesh=make_mesh(), average=average)
     assert found.shape == (5, 2)
     expected = [[logprobs.mean() if average else logprobs.sum() for logprobs in own_logprobs(loaded, row)] for row in rows]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -326,16 +261,16 @@ def test_the_reference_is_the_model_before_training(micro, average):
 def test_a_step_leaves_the_frozen_parameters_alone(micro):
     """They have no gradient and no optimizer state; all others move. The norm of the gradient is that before clipping."""
     loaded = micro
-    trainable, frozen = split_params(loaded.variables["params"], FROZEN)
+    trainable, frozen = split_variables(loaded.variables, FROZEN)
     optimizer = make_optimizer(0.01, 10)
     state = init_state(trainable, optimizer)
     leaves = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
     assert leaves == 2 * sum(x.size for x in trainable.values())
     objective = sft_objective(loaded.model)
 
-    def steep(variables, batch):
-        loss, metrics = objective(variables, batch)
-        return 1000 * loss, metrics
+    def steep(variables, batch, key):
+        total, weight = objective(variables, batch, key)["loss"]
+        return {"loss": (1000 * total, weight)}
 
     step = jax.jit(make_train_step(steep, optimizer))
     batch = stack(random_batch(loaded.config), 4)
@@ -361,7 +296,7 @@ def toy_step(state, frozen, batch):
     update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     one = jnp.ones(())
     metrics = {"loss": (value, one), "weighted": (batch["x"].sum(), jnp.float32(batch["x"].size))}
-    return TrainState(state.step + 1, optax.apply_updates(state.params, update), opt_state), metrics
+    return state._replace(step=state.step + 1, params=optax.apply_updates(state.params, update), opt_state=opt_state), metrics
 
 
 def toy_optimizer():
@@ -379,8 +314,7 @@ def toy_batches(start, stop_at=None, steps=1000):
 def toy_fit(out, steps, batches=toy_batches, step=toy_step, identity="toy", **options):
     state = init_state({"a": jnp.zeros(())}, toy_optimizer())
     frozen = {"b": jnp.ones(())}
-    mesh = make_mesh()
-    return fit(step, state, frozen, batches, steps, out=out, identity=identity, mesh=mesh, label="toy", **options)
+    return fit(Jit(step, make_mesh()), state, frozen, batches, steps, out=out, identity=identity, label="toy", **options)
 
 
 def same_state(a, b):
@@ -569,7 +503,7 @@ def test_idk_it_learns_sixteen_instructions(trained, tiny, data, small_world):
     config, model = trained
     rows = metrics_of(config.out)
     assert rows[-1]["step"] == 24
-    assert rows[-1]["nll"] < 0.3 * rows[0]["nll"]
+    assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
     assert model == config.out / "model"
     loaded = load_pretrained(model)
     assert loaded.processor.tokenizer.get_vocab() == tiny.processor.tokenizer.get_vocab()
@@ -665,14 +599,14 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
     run = STAGES[stage][0]
     whole = run(stage_config(stage, data, micro, tmp_path / "whole"))
     assert metrics_of(tmp_path / "whole")[-1]["step"] == 6
-    shard, count = loop.shard_batch, itertools.count(1)
+    shard, count = parallel.shard_batch, itertools.count(1)
 
     def interrupted(batch, mesh):
         if next(count) == 4:
             raise KeyboardInterrupt
         return shard(batch, mesh)
 
-    monkeypatch.setattr(loop, "shard_batch", interrupted)
+    monkeypatch.setattr(parallel, "shard_batch", interrupted)
     config = stage_config(stage, data, micro, tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
         run(config)
@@ -820,7 +754,8 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
         STAGES[stage][0](stage_config(stage, data, micro, tmp_path / name, **options))
         many, one = metrics_of(tmp_path / "many" / name), metrics_of(tmp_path / name)
         for row in many + one:
-            row.pop("reward_accuracy", None)  # at the first step the rewards are zero but for rounding, whose sign it counts
+            for key in [key for key in row if key.startswith("reward_accuracy")]:
+                row.pop(key)  # at the first step the rewards are zero but for rounding, whose sign it counts
         assert many[-1] == pytest.approx(one[-1], rel=1e-4, abs=1e-4)
         ours, theirs = weights_of(tmp_path / name / "model"), weights_of(tmp_path / "many" / name / "model")
         for key, x in ours.items():
