@@ -22,6 +22,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
 from inbol_jax.sharding import replicate, shard_batch
 
+Prompt = tuple[int, ...]
 TILE = 80  # responses that a CPU decodes at a time
 
 
@@ -55,6 +56,20 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
+def plan_batches(asked: Sequence[tuple[VQAExample, Prompt]], size: int) -> list[tuple[int, list[tuple[VQAExample, Prompt]]]]:
+    """Batches of at most `size` questions with prompts of one padded length, which comes with each.
+
+    Within a length they come by the length of their gold answers, then by their words: a batch decodes until its longest response has
+    ended, and such questions have answers of like lengths.
+    """
+    buckets: dict[int, list[tuple[VQAExample, Prompt]]] = {}
+    for example, prompt in asked:
+        buckets.setdefault(padded_length(len(prompt)), []).append((example, prompt))
+    for rows in buckets.values():
+        rows.sort(key=lambda row: (max(map(len, row[0].answers), default=0), row[0].question))
+    return [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
+
+
 def questions_a_device(n: int, batch_size: int) -> int:
     """How many questions a device samples at a time.
 
@@ -78,9 +93,8 @@ def generate(
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
     """Yields finished batches: examples with their n responses each.
 
-    The samples of a question depend on the seed and on its id, not on the batch that it is in. Questions of one padded length share a
-    program. Within it they come by the length of their gold answers, then by their words: a batch decodes until its longest response has
-    ended, and such questions have answers of like lengths.
+    The samples of a question depend on the seed and on its id, not on the batch that it is in, nor on the order (see `plan_batches`).
+    Questions of one padded length share a program.
 
     Args:
       images: folder that the examples' images are relative to.
@@ -93,19 +107,15 @@ def generate(
     # Each process samples questions of its own on devices of its own: nothing waits for another process.
     mesh = jax.make_mesh((jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices())
     size = questions_a_device(n, batch_size) * mesh.size
-    buckets: dict[int, list[tuple[VQAExample, tuple[int, ...]]]] = {}
+    asked: list[tuple[VQAExample, Prompt]] = []
     for example in examples:
         try:
-            prompt = text.prompt(example.question)
+            asked.append((example, text.prompt(example.question)))
         except InbolError as error:
             set_aside(example, str(error))
-            continue
-        buckets.setdefault(padded_length(len(prompt)), []).append((example, prompt))
-    for rows in buckets.values():
-        rows.sort(key=lambda row: (max(map(len, row[0].answers), default=0), row[0].question))
-    plan = [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
+    plan = plan_batches(asked, size)
 
-    def assemble(item: tuple[int, list[tuple[VQAExample, tuple[int, ...]]]]):
+    def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
         length, rows = item
         members, arrays, bad = [], [], []
         for example, prompt in rows:
@@ -141,9 +151,9 @@ def generate(
         if flying:
             yield texts(*flying)
             advance(len(flying[0]))
-    if buckets:
-        lengths = ", ".join(map(str, sorted(buckets)))
-        say(f"{label}: {len(buckets)} programs compiled, for {size} questions x {n} samples and prompts of {lengths} tokens")
+    if lengths := sorted({length for length, _ in plan}):
+        shown = ", ".join(map(str, lengths))
+        say(f"{label}: {len(lengths)} programs compiled, for {size} questions x {n} samples and prompts of {shown} tokens")
 
 
 def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:
