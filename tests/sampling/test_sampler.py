@@ -104,25 +104,26 @@ def assert_drawn_from(tokens, p):
 # --- what is drawn
 
 
-def test_greedy_is_that_of_transformers(tiny, questions, images):
-    """Token for token, with transformers' own processor, padding and loop."""
+@pytest.mark.parametrize("name", ["tiny", "micro"])
+def test_greedy_is_that_of_transformers(request, questions, images, name):
+    """Token for token, with transformers' own processor, padding and loop: trained weights, and random ones with fewer keys than heads."""
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    chosen = questions[::4]
-    model, processor = LlavaForConditionalGeneration.from_pretrained(TINY).eval(), AutoProcessor.from_pretrained(TINY, backend="pil")
+    loaded, chosen = request.getfixturevalue(name), questions[::4]
+    model, processor = LlavaForConditionalGeneration.from_pretrained(loaded.path).eval(), AutoProcessor.from_pretrained(TINY, backend="pil")
     messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": e.question}]}] for e in chosen]
     texts = [processor.apply_chat_template(m, add_generation_prompt=True) for m in messages]
     pictures = [load_image(images / e.image) for e in chosen]
     inputs = processor(images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
     with torch.inference_mode():
         theirs = model.generate(**inputs, do_sample=False, max_new_tokens=GREEDY.max_new_tokens)[:, inputs["input_ids"].shape[1] :].numpy()
-    batch = make_batch(tiny, chosen, images)
+    batch = make_batch(loaded, chosen, images)
     lengths = batch["attention_mask"].sum(1)
     assert lengths.tolist() == inputs["attention_mask"].sum(1).tolist()
     assert len(set(lengths.tolist())) > 2, "prompts of several lengths are wanted"
-    ours = draw_from(tiny, batch, options=GREEDY)
-    eos = tiny.config.eos_token_ids[0]
+    ours = draw_from(loaded, batch, options=GREEDY)
+    eos = loaded.config.eos_token_ids[0]
     for tokens, length, expected in zip(ours.tokens[:, 0], ours.lengths[:, 0], theirs, strict=True):
         expected = expected.tolist()
         end = expected.index(eos) + 1 if eos in expected else len(expected)
