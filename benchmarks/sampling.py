@@ -91,9 +91,10 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
     """Random weights and prompts in the shapes of a config.json."""
     draw, side = np.random.default_rng(0), llava.vision.image_size
     text_tokens = config.prompt_tokens - llava.num_image_tokens
+    words = np.setdiff1d(np.arange(5, min(1000, llava.text.vocab_size)), llava.image_token_id)
 
     def prompt() -> tuple[int, ...]:
-        text = draw.integers(5, min(1000, llava.image_token_id), draw.integers(max(1, text_tokens - 8), text_tokens + 1)).tolist()
+        text = draw.choice(words, draw.integers(max(1, text_tokens - 8), text_tokens + 1)).tolist()
         return (*text[:1], *[llava.image_token_id] * llava.num_image_tokens, *text[1:])
 
     def row(index: int, ids: tuple[int, ...], length: int) -> Row:
