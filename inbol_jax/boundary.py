@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from inbol_jax.confidence.estimators import Estimate, Estimator, sampled_accuracy
 from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Response, wilson_interval
@@ -26,8 +27,11 @@ class Thresholds:
             raise InbolError(f"thresholds need 0 <= delta-uk < delta-k <= 1, not {self.delta_uk} and {self.delta_k}")
 
 
-def classify(n_correct: int, n_samples: int, thresholds: Thresholds) -> Boundary:
-    """The class of an answerable question. Counts are compared, not quotients: 7 of 10 is Known at 0.7 whatever 0.7 is in binary."""
+def classify(n_correct: float, n_samples: int, thresholds: Thresholds) -> Boundary:
+    """The class of an answerable question; a confidence that is no count comes as that of one sample.
+
+    With slack for rounding: 7 of 10 is Known at 0.7, whatever 0.7 is in binary.
+    """
     slack = 1e-9 * n_samples
     if n_correct >= thresholds.delta_k * n_samples - slack:
         return Boundary.KNOWN
@@ -41,8 +45,8 @@ def question_type(boundary: Boundary, *, answerable: bool | None) -> int | None:
     return 3 if answerable is False else {Boundary.KNOWN: 1, Boundary.UNKNOWN: 2, Boundary.MIXED: None}[boundary]
 
 
-def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecord:
-    """The standard record of a line of the confidence store.
+def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estimator = sampled_accuracy) -> BoundaryRecord:
+    """The standard record of a line of the confidence store. Confidence, interval and class are the estimator's; counts are the samples'.
 
     Of `correct`, the first is the dataset's own gold answer, unless the model gave a correct one more often.
     """
@@ -56,8 +60,8 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecor
             if score(answer, row["answers"]) >= CORRECT_AT:  # one annotator of ten may have said what the others deny
                 found["correct"].setdefault(answer, Response(answer))
     n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
-    boundary = Boundary.UNKNOWN if type3 else classify(n_correct, n_samples, thresholds)
-    low, high = wilson_interval(n_correct, n_samples)
+    estimate = Estimate(0 / n_samples, *wilson_interval(0, n_samples)) if type3 else estimator(row)
+    boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
     by_outcome = {name: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text))) for name, responses in found.items()}
     return BoundaryRecord(
         id=row["id"],
@@ -66,11 +70,11 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds) -> BoundaryRecor
         answers=tuple(row["answers"]),
         type=question_type(boundary, answerable=row["answerable"]),
         boundary=boundary,
-        confidence=n_correct / n_samples,
+        confidence=estimate.value,
         n_correct=n_correct,
         n_samples=n_samples,
-        wilson_low=low,
-        wilson_high=high,
+        wilson_low=estimate.low,
+        wilson_high=estimate.high,
         correct=by_outcome["correct"],
         incorrect=by_outcome["wrong"],
         refusal=by_outcome["refused"],

@@ -23,8 +23,8 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
-    from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
     from inbol_jax.demo import DemoConfig, demo
+    from inbol_jax.evaluation.confidence import ConfidenceCommand, confidence
     from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
     from inbol_jax.refusal.build import BuildConfig, build
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "demo": (DemoConfig, demo),
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
-        "confidence": (ConfidenceConfig, estimate),
+        "confidence": (ConfidenceCommand, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
         "build": (BuildConfig, build),
         "convert": (ConvertConfig, convert),

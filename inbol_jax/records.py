@@ -80,9 +80,9 @@ class BoundaryRecord:
       id, image, question, answers: of the question.
       type: 1 (inside both boundaries), 2 (beyond the intrinsic one), 3 (beyond the extrinsic one); None for Mixed.
       boundary: Known, Mixed or Unknown. Type 3 is Unknown by construction.
-      confidence: share of correct samples, c(x) = n_correct / n_samples; 0 for Type 3 by construction.
-      n_correct, n_samples: the counts behind it.
-      wilson_low, wilson_high: 95% Wilson interval of the confidence.
+      confidence: share of correct samples, c(x) = n_correct / n_samples, or what another estimator says; 0 for Type 3 by construction.
+      n_correct, n_samples: how many of the samples matched the gold answers.
+      wilson_low, wilson_high: 95% Wilson interval of the confidence; the confidence twice where its estimator gives no share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
       source: what the question came from (`dataset`, or the generator of a Type 3 question).
       version: of this layout.

@@ -29,20 +29,27 @@ RULES: dict[str, str | None] = {
 }
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """All devices as (data, fsdp, tensor); one of the sizes may be -1 and takes what the others leave.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices, or those given, as (data, fsdp, tensor); one of the sizes may be -1 and takes what the others leave.
 
     The axes are Auto ones: Linen's Embed refuses the Explicit ones that are jax's default.
 
     Raises:
       InbolError: when the sizes do not fit the number of devices.
     """
-    sizes, count = [data, fsdp, tensor], jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    sizes, count = [data, fsdp, tensor], len(devices)
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = count // -math.prod(sizes)
     if min(sizes) < 1 or math.prod(sizes) != count:
         raise InbolError(f"a mesh of data {data}, fsdp {fsdp} and tensor {tensor} does not fit {count} devices")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def mesh_of(tree: Any) -> Mesh | None:
+    """The mesh that a tree of parameters was loaded onto; None where they are on one device, or on the host."""
+    sharding = getattr(jax.tree.leaves(tree)[0], "sharding", None)
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
 
 
 def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:

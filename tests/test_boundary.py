@@ -1,4 +1,5 @@
 import itertools
+import math
 from fractions import Fraction
 
 import pytest
@@ -6,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbol_jax.boundary import Thresholds, classify, make_record, within_noise
+from inbol_jax.confidence.estimators import self_consistency, sequence_likelihood
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary, Response
+from inbol_jax.records import Boundary, Response, wilson_interval
 
 ORDER = (Boundary.UNKNOWN, Boundary.MIXED, Boundary.KNOWN)
 COUNTS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -144,3 +146,15 @@ def test_within_noise():
     few, many = (make_record(store_row("c" * k + "w" * (n - k)), Thresholds()) for k, n in ((8, 10), (95, 100)))
     assert within_noise(few, Thresholds())
     assert not within_noise(many, Thresholds())
+
+
+def test_another_estimator_decides_class_confidence_and_interval_and_leaves_the_counts():
+    row = store_row("wwwwwwwwcc", texts=["blue"] * 8 + ["red"] * 2) | {"token_counts": [2] * 10}
+    record = make_record(row, Thresholds(), self_consistency)
+    assert (record.boundary, record.confidence, record.n_correct, record.n_samples) == (Boundary.KNOWN, 0.8, 2, 10)
+    assert (record.wilson_low, record.wilson_high) == wilson_interval(8, 10)
+    likely = make_record(row, Thresholds(), sequence_likelihood)
+    assert likely.wilson_low == likely.confidence == likely.wilson_high == math.exp(row["logprobs"][0] / 2)
+    assert not within_noise(likely, Thresholds(likely.confidence, 0.1))
+    type3 = make_record(row | {"answerable": False, "answers": []}, Thresholds(), self_consistency)
+    assert (type3.boundary, type3.confidence) == (Boundary.UNKNOWN, 0)

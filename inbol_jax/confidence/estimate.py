@@ -6,16 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from inbol_jax.confidence.estimators import get_estimator
 from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.confidence.store import ConfidenceStore
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import TINY, load_pretrained
+from inbol_jax.models.loading import TINY, Dtype, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 from inbol_jax.refusal.detect import is_refusal
 from inbol_jax.sampling.generate import Generation, generate
 from inbol_jax.sampling.sampler import SamplingOptions
+from inbol_jax.sharding import make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +34,15 @@ class ConfidenceConfig:
       n: samples a question.
       temperature: of the samples.
       top_p: nucleus that the samples are drawn from; 1 for the whole distribution.
+      top_k: tokens that the samples are drawn from, the most probable ones; 0 for all.
+      min_p: tokens less probable than this share of the most probable one are not drawn.
+      stop: strings before which an answer is cut.
+      stop_tokens: ids of tokens that end an answer, beside the model's own; they end it on the device, where a stop string does not.
       max_new_tokens: longest answer.
-      batch_size: questions at a time; each has n answers in flight.
+      batch_size: questions at a time, each with n answers in flight; a CPU takes as many as suit it.
+      estimator: of the confidences that are shown: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples.
+      dtype: of the model; auto is float32 for a float32 checkpoint and bfloat16 for any other.
+      mesh: number of this process's devices along data, fsdp and tensor; -1 takes what the others leave.
       max_rejected: share of unusable records or images above which the stage stops.
       seed: of the samples.
     """
@@ -43,8 +54,15 @@ class ConfidenceConfig:
     n: int = 10
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
     max_new_tokens: int = 12
     batch_size: int = 128
+    estimator: str = "accuracy"
+    dtype: Dtype = "auto"
+    mesh: tuple[int, int, int] = (-1, 1, 1)
     max_rejected: float = 0.1
     seed: int = 0
 
@@ -79,47 +97,54 @@ def estimate(config: ConfidenceConfig) -> Path:
         raise InbolError(f"--n {config.n}: at least one sample is needed")
     if config.batch_size < 1:
         raise InbolError(f"--batch-size {config.batch_size}: must be greater than 0")
-    options = SamplingOptions(config.temperature, config.top_p, config.max_new_tokens)
+    estimator = get_estimator(config.estimator)
+    options = SamplingOptions(**{f.name: getattr(config, f.name) for f in dataclasses.fields(SamplingOptions)})
     dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
-    loaded = load_pretrained(config.model, dtype="auto")
-    file = config.out / "confidence" / f"{dataset.name}.jsonl"
+    loaded = load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh, devices=jax.local_devices()))
+    file = store_file(config, dataset)
     settings = {
         "command": "confidence",
         "model": loaded.fingerprint,
+        "dtype": loaded.model.dtype.name,
         "n": config.n,
-        **dataclasses.asdict(options),
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()},
         "seed": config.seed,
         "dataset": dataset.name,
         "images": _relative(dataset, file),
     }
-    store = ConfidenceStore(file, settings)
-    pending = store.pending(dataset.examples)
-    bad: list[tuple[str, str]] = []
-    for batch in generate(
-        loaded,
-        pending,
-        dataset.root,
-        n=config.n,
-        options=options,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        label=f"sampling {dataset.name}",
-        set_aside=lambda example, reason: bad.append((example.id, reason)),
-    ):
-        store.append(row(example, generations) for example, generations in batch)
-    if bad:
-        say(f"{len(bad)} of {len(pending)} questions set aside (first: {bad[0][0]}: {bad[0][1]})")
-        if len(bad) > config.max_rejected * len(dataset.examples):
-            raise InbolError(
-                f"{len(bad)} of {len(dataset.examples)} questions could not be asked, more than --max-rejected {config.max_rejected}"
-            )
-    store.finish()
-    rows = [r for r in store.rows() if r["answerable"] is not False]
-    mean = sum(r["n_correct"] / r["n_samples"] for r in rows) / len(rows) if rows else math.nan
-    say(f"{len(store.done)} questions x {config.n} samples" + (f", mean confidence {mean:.3f}" if rows else "") + f" -> {file}")
-    return file
+    index, count = jax.process_index(), jax.process_count()
+    with ConfidenceStore(file, settings, index=index, count=count) as store:
+        mine = dataset.examples[index::count]
+        pending = store.pending(mine)
+        bad: list[tuple[str, str]] = []
+        for batch in generate(
+            loaded,
+            pending,
+            dataset.root,
+            n=config.n,
+            options=options,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            label=f"sampling {dataset.name}",
+            set_aside=lambda example, reason: bad.append((example.id, reason)),
+        ):
+            store.append(row(example, generations) for example, generations in batch)
+        if bad:
+            say(f"{len(bad)} of {len(pending)} questions set aside (first: {bad[0][0]}: {bad[0][1]})")
+            if len(bad) > config.max_rejected * len(mine):
+                raise InbolError(f"{len(bad)} of {len(mine)} questions could not be asked, more than --max-rejected {config.max_rejected}")
+        store.finish(len(bad))
+        values = [estimator(r).value for r in store.rows() if r["answerable"] is not False]
+    mean = f", mean confidence ({config.estimator}) {math.fsum(values) / len(values):.3f}" if values else ""
+    say(f"{len(store.done)} questions x {config.n} samples{mean} -> {store.file}")
+    return store.file
+
+
+def store_file(config: ConfidenceConfig, dataset: VQADataset) -> Path:
+    """Where the confidences of a dataset are (the name that the shards of several processes begin with)."""
+    return config.out / "confidence" / f"{dataset.name}.jsonl"
 
 
 def _relative(dataset: VQADataset, file: Path) -> str:

@@ -56,15 +56,15 @@ def normalize_answer(text: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def _key(text: str) -> str:
+def answer_key(text: str) -> str:
     """What two answers must share to be equal: the normal form, or the text itself where that is empty (choice "A", an article)."""
     return normalize_answer(text) or _clean(text).lower()
 
 
 def exact_score(prediction: str, answers: Sequence[str]) -> float:
     """1 where the prediction equals a gold answer, both normalised; else 0, also where there are no gold answers."""
-    key = _key(prediction)
-    return float(any(_key(answer) == key for answer in answers))
+    key = answer_key(prediction)
+    return float(any(answer_key(answer) == key for answer in answers))
 
 
 def vqa_soft_score(prediction: str, answers: Sequence[str]) -> float:

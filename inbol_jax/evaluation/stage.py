@@ -14,10 +14,11 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import differences, summarise
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.table import Table
-from inbol_jax.models.loading import TINY, Loaded, load_pretrained
+from inbol_jax.models.loading import TINY, Dtype, Loaded, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.sampler import SamplingOptions
+from inbol_jax.sharding import make_mesh
 
 Counts = Mapping[str, tuple[int, int]]  # id -> correct samples, samples
 
@@ -36,7 +37,9 @@ class EvaluateConfig:
       thresholds: where Known, Mixed and Unknown part.
       n: samples a question for the confidence.
       max_new_tokens: longest answer.
-      batch_size: questions at a time.
+      batch_size: questions at a time; a CPU takes as many as suit it.
+      dtype: of the models; auto is float32 for a float32 checkpoint and bfloat16 for any other.
+      mesh: number of devices along data, fsdp and tensor; -1 takes what the others leave.
       seed: of the confidence's samples, the bootstrap and the report's gallery.
     """
 
@@ -50,6 +53,8 @@ class EvaluateConfig:
     n: int = 10
     max_new_tokens: int = 12
     batch_size: int = 128
+    dtype: Dtype = "auto"
+    mesh: tuple[int, int, int] = (-1, 1, 1)
     seed: int = 0
 
 
@@ -60,6 +65,7 @@ def predict(config: EvaluateConfig, name: str, loaded: Loaded, data: Path, domai
     settings = {
         "command": "evaluate",
         "model": loaded.fingerprint,
+        "dtype": loaded.model.dtype.name,
         "dataset": file_fingerprint(data_file(data)),
         "max_new_tokens": config.max_new_tokens,
     }
@@ -123,13 +129,14 @@ def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
     datasets = [(d, "in_domain") for d in config.in_domain] + [(d, "out_of_domain") for d in config.out_of_domain]
     base = config.models[0][1]
     sampling = {"n": config.n, "max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "seed": config.seed}
+    sampling |= {"dtype": config.dtype, "mesh": config.mesh}
     counts: dict[Path, Counts] = {}
     for data, _ in datasets:
         file = estimate(ConfidenceConfig(data, config.out, base, **sampling))
         counts[data] = {row["id"]: (row["n_correct"], row["n_samples"]) for row in read_jsonl(file)}
     rows: list[dict[str, Any]] = []
     for name, model in config.models:
-        loaded = load_pretrained(model, dtype="auto")
+        loaded = load_pretrained(model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
         for data, domain in datasets:
             rows += predict(config, name, loaded, data, domain, counts[data])
     write_jsonl(config.out / "predictions.jsonl", rows, {"command": "evaluate", "settings": _settings(config)})

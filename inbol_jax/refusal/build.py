@@ -8,6 +8,8 @@ from typing import Any
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta, write_jsonl
 from inbol_jax.boundary import Thresholds, make_record, within_noise
+from inbol_jax.confidence.estimators import Estimator, get_estimator, sampled_accuracy
+from inbol_jax.confidence.store import missing_shards
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.records import Boundary, BoundaryRecord
@@ -26,23 +28,27 @@ class BuildConfig:
       out: reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl there.
       thresholds: where Known, Mixed and Unknown part.
       templates: refusals to teach: "one" (I don't know.), the four "short" ones, or "all".
+      estimator: of the confidence: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples.
       seed: of the choice of refusals and of incorrect responses.
     """
 
     out: Path
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     templates: str = "one"
+    estimator: str = "accuracy"
     seed: int = 0
 
 
 def check_finished(file: Path) -> None:
-    """Raises InbolError where a store holds another number of questions than its header says: it is still being filled."""
+    """Raises InbolError where a store holds another number of questions than its header says, or lacks shards: it is still being filled."""
+    if missing := missing_shards(file):
+        raise InbolError(f"{file} is not finished ({missing} of its shards are missing): give `inbol confidence` again in every process")
     found, expected = sum(1 for _ in read_jsonl(file)), read_meta(file).get("rows")
     if found != expected:
         raise InbolError(f"{file} is not finished ({found} questions so far): give `inbol confidence` again, it goes on where it stopped")
 
 
-def read_records(files: list[Path], thresholds: Thresholds) -> list[BoundaryRecord]:
+def read_records(files: list[Path], thresholds: Thresholds, estimator: Estimator = sampled_accuracy) -> list[BoundaryRecord]:
     """Records of every line of the stores.
 
     Raises:
@@ -52,7 +58,7 @@ def read_records(files: list[Path], thresholds: Thresholds) -> list[BoundaryReco
     for file in files:
         for number, row in enumerate(read_jsonl(file), 1):
             try:
-                record = make_record(row, thresholds)
+                record = make_record(row, thresholds, estimator)
             except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
                 raise InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})") from error
             if record.id in records:
@@ -70,6 +76,7 @@ def build(config: BuildConfig) -> None:
     """
     if config.templates not in TEMPLATES:
         raise InbolError(f"--templates {config.templates!r}: choose one of {', '.join(TEMPLATES)}")
+    estimator = get_estimator(config.estimator)
     files = sorted((config.out / "confidence").glob("*.jsonl"))
     if not files:
         raise InbolError(f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out {config.out}` first")
@@ -78,7 +85,7 @@ def build(config: BuildConfig) -> None:
     headers = [read_meta(file) for file in files]
     if len({h.get("images") for h in headers}) > 1 or len({h.get("model") for h in headers}) > 1:
         raise InbolError(f"the stores in {files[0].parent} are of different models or image folders; give each an --out of its own")
-    records = read_records(files, config.thresholds)
+    records = read_records(files, config.thresholds, estimator)
     classes = Counter((r.boundary, r.type == 3) for r in records)
     for boundary in (Boundary.KNOWN, Boundary.UNKNOWN):
         if not any(n for (b, _), n in classes.items() if b is boundary):

@@ -16,10 +16,13 @@ from inbol_jax.data.text import TextEncoder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Loaded
-from inbol_jax.progress import progress
+from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
-from inbol_jax.sharding import make_mesh, replicate, round_batch, shard_batch
+from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard_batch
+
+Prompt = tuple[int, ...]
+TILE = 80  # responses that a CPU decodes at a time
 
 
 class Generation(NamedTuple):
@@ -54,6 +57,38 @@ def load_pixels(loaded: Loaded, path: Path) -> np.ndarray:
     return pixels
 
 
+def padded_length(length: int) -> int:
+    """The static length that a prompt is padded to: a multiple of 8, and at most an eighth longer than itself from 64 tokens on.
+
+    A function of the prompt alone, so that a question has the same shape in every run; at most eight shapes, and so programs, an octave.
+    """
+    step = max(8, 1 << (length - 1).bit_length() >> 4)
+    return -(-length // step) * step
+
+
+def plan_batches(asked: Sequence[tuple[VQAExample, Prompt]], size: int) -> list[tuple[int, list[tuple[VQAExample, Prompt]]]]:
+    """Batches of at most `size` questions with prompts of one padded length, which comes with each.
+
+    Within a length they come by the length of their gold answers, then by their words: a batch decodes until its longest response has
+    ended, and such questions have answers of like lengths.
+    """
+    buckets: dict[int, list[tuple[VQAExample, Prompt]]] = {}
+    for example, prompt in asked:
+        buckets.setdefault(padded_length(len(prompt)), []).append((example, prompt))
+    for rows in buckets.values():
+        rows.sort(key=lambda row: (max(map(len, row[0].answers), default=0), row[0].question))
+    return [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
+
+
+def questions_a_device(n: int, batch_size: int) -> int:
+    """How many questions a device samples at a time.
+
+    On a CPU always as many as make TILE responses, whatever the batch: its kernels round differently for another number of rows, so one
+    program for every batch gives every question the same samples to the last bit; and such a tile fits the caches, and ends soon.
+    """
+    return max(1, TILE // n) if jax.default_backend() == "cpu" else -(-batch_size // jax.local_device_count())
+
+
 def generate(
     loaded: Loaded,
     examples: Sequence[VQAExample],
@@ -66,28 +101,31 @@ def generate(
     label: str,
     set_aside: Callable[[VQAExample, str], None],
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
-    """Yields finished batches: examples with their n responses each, in order of prompt length (questions of a length share a program).
+    """Yields finished batches: examples with their n responses each.
 
-    The samples of a question depend on the seed and on its id, not on the batch that it is in.
+    The samples of a question depend on the seed and on its id, not on the batch that it is in, nor on the order (see `plan_batches`).
+    Questions of one padded length share a program.
 
     Args:
       images: folder that the examples' images are relative to.
+      batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
     """
     text = make_text_encoder(loaded)
-    mesh = make_mesh()
-    size = round_batch(min(batch_size, max(1, len(examples))), mesh)
-    buckets: dict[int, list[tuple[VQAExample, tuple[int, ...]]]] = {}
+    if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
+        raise InbolError(f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens")
+    # Each process samples questions of its own on devices of its own: nothing waits for another process.
+    mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
+    size = questions_a_device(n, batch_size) * round_batch(1, mesh)
+    asked: list[tuple[VQAExample, Prompt]] = []
     for example in examples:
         try:
-            prompt = text.prompt(example.question)
+            asked.append((example, text.prompt(example.question)))
         except InbolError as error:
             set_aside(example, str(error))
-            continue
-        buckets.setdefault(-(-len(prompt) // 8) * 8, []).append((example, prompt))
-    plan = [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
+    plan = plan_batches(asked, size)
 
-    def assemble(item: tuple[int, list[tuple[VQAExample, tuple[int, ...]]]]):
+    def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
         length, rows = item
         members, arrays, bad = [], [], []
         for example, prompt in rows:
@@ -98,14 +136,14 @@ def generate(
                 bad.append((example, str(error)))
         return members, stack(arrays, size) if arrays else None, bad
 
-    variables = replicate(loaded.variables, mesh)
+    variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
     key = jax.random.key(seed)
     stream = grain.MapDataset.source(plan).map(assemble).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
 
     def texts(members: list[VQAExample], samples: Samples) -> list[tuple[VQAExample, list[Generation]]]:
         tokens, logprobs, lengths = jax.device_get(samples)
         return [
-            (e, [Generation(text.decode(t[:k]), float(p), int(k)) for t, p, k in zip(tokens[i], logprobs[i], lengths[i], strict=True)])
+            (e, [to_text(loaded, options, *response) for response in zip(tokens[i], logprobs[i], lengths[i], strict=True)])
             for i, e in enumerate(members)
         ]
 
@@ -123,6 +161,29 @@ def generate(
         if flying:
             yield texts(*flying)
             advance(len(flying[0]))
+    if lengths := sorted({length for length, _ in plan}):
+        shown = ", ".join(map(str, lengths))
+        say(f"{label}: {len(lengths)} programs compiled, for {size} questions x {n} samples and prompts of {shown} tokens")
+
+
+def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:
+    """One response as text, cut before the first stop string.
+
+    A stop string need not be made of the same tokens each time, nor begin or end with one, so it is looked for in the decoded text: the
+    response ends with the token that completes it, and number of tokens and log-probability are those up to there.
+
+    Args:
+      tokens: i32[t]. logprobs: f32[t]. length: tokens of the response, its end included.
+    """
+    decode = functools.partial(loaded.processor.tokenizer.decode, skip_special_tokens=True)
+    ids = [int(token) for token in tokens[:length]]
+    spoken = ids[:-1] if ids and ids[-1] in options.stop_tokens else ids
+    text = decode(spoken)
+    if any(stop in text for stop in options.stop):
+        length, text = next((k, t) for k in range(1, len(spoken) + 1) if any(s in (t := decode(spoken[:k])) for s in options.stop))
+        text = text[: min(at for stop in options.stop if (at := text.find(stop)) >= 0)]
+    # One after the other in float32, whatever numpy's sum would do: the same number on every machine.
+    return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -13,8 +13,8 @@ import pytest
 
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import evaluate, main, train
-from inbol_jax.confidence.estimate import ConfidenceConfig
 from inbol_jax.demo import DemoConfig
+from inbol_jax.evaluation.confidence import ConfidenceCommand
 from inbol_jax.evaluation.stage import EvaluateConfig
 from inbol_jax.extrinsic.stage import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
@@ -29,7 +29,7 @@ COMMANDS = [
     (main, ("demo",), DemoConfig),
     (main, ("world", "export"), ExportConfig),
     (main, ("world", "pretrain"), PretrainConfig),
-    (main, ("confidence",), ConfidenceConfig),
+    (main, ("confidence",), ConfidenceCommand),
     (main, ("extrinsic",), ExtrinsicConfig),
     (main, ("build",), BuildConfig),
     (main, ("convert",), ConvertConfig),

@@ -1,0 +1,213 @@
+"""`inbol confidence` as a whole: options, resumption, status, plot, several processes."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
+from inbol_jax.cli import main
+from inbol_jax.confidence.store import shards
+from inbol_jax.world.export import ExportConfig, export
+from inbol_jax.world.splits import Split
+
+QUICK = ("--n", "2", "--max-new-tokens", "3")
+
+
+def confidence(data, out, *options):
+    return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def sampled(small_world, tmp_path_factory):
+    """A finished store of the split `test`. Read-only by agreement."""
+    out = tmp_path_factory.mktemp("sampled")
+    assert confidence(small_world / "test", out, *QUICK) == 0
+    return out
+
+
+def without_starts(folder):
+    """Every file but the time in the headers."""
+    found = {p: p.read_text() for p in folder.rglob("*.json*")}
+    for path, text in found.items():
+        if path.name.endswith("meta.json"):
+            found[path] = {k: v for k, v in json.loads(text).items() if k not in ("started", "started_with")}
+    return found
+
+
+def test_a_run_that_is_there_samples_nothing(sampled, small_world, capsys):
+    before = without_starts(sampled)
+    capsys.readouterr()
+    assert confidence(small_world / "test", sampled, *QUICK) == 0
+    assert "60 questions x 2 samples, mean confidence (accuracy) 0." in capsys.readouterr().out
+    assert without_starts(sampled) == before
+
+
+def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
+    store = sampled / "confidence/test.jsonl"
+    before = without_starts(sampled)
+    capsys.readouterr()
+    assert confidence(small_world / "test", sampled, "--status", "--model", tmp_path / "no model is needed") == 0
+    rows = [r for r in read_jsonl(store) if r["answerable"]]
+    mean = sum(r["n_correct"] for r in rows) / sum(r["n_samples"] for r in rows)
+    line = capsys.readouterr().out
+    assert line.startswith("test: 60 answered, 0 pending, 0 set aside")
+    assert line.endswith(f"mean confidence (accuracy) {mean:.3f}\n")
+    assert without_starts(sampled) == before
+
+
+def test_status_of_a_store_that_is_being_filled(sampled, small_world, tmp_path, capsys):
+    folder, source = tmp_path / "confidence", sampled / "confidence/test.jsonl"
+    folder.mkdir()
+    lines = source.read_bytes().splitlines(keepends=True)
+    (folder / "test.jsonl").write_bytes(b"".join(lines[:15]) + lines[15][:40])
+    header = json.loads(meta_path(source).read_text())
+    del header["rows"], header["set_aside"]
+    meta_path(folder / "test.jsonl").write_text(json.dumps(header | {"started": 1000.0, "started_with": 5}))
+    os.utime(folder / "test.jsonl", (0, 1004.0))
+    capsys.readouterr()
+    assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "consistency") == 0
+    line = capsys.readouterr().out
+    assert line.startswith("test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, mean confidence (consistency) ")
+
+
+def test_plot(sampled, small_world, capsys):
+    for estimator in ("accuracy", "likelihood"):
+        (sampled / "confidence/test.png").unlink(missing_ok=True)
+        capsys.readouterr()
+        assert confidence(small_world / "test", sampled, "--plot", "--estimator", estimator, "--delta-k", 0.9) == 0
+        # Two samples: every Wilson interval holds a threshold. A likelihood is no share of samples, and has none.
+        expected = {"accuracy": "100%", "likelihood": "0%"}[estimator]
+        assert f"40 confidences, {expected} of the labels lie within sampling noise of a threshold" in capsys.readouterr().out
+        assert (sampled / "confidence/test.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["--status", "--plot"])
+def test_nothing_to_read(small_world, tmp_path, option, capsys):
+    assert confidence(small_world / "test", tmp_path, option) == 2
+    assert "nothing was sampled yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--estimator", "vibes"), "--estimator 'vibes': choose one of accuracy, consistency, likelihood"),
+        (("--top-k", -1), "--top-k -1: "),
+        (("--min-p", 1.5), "--min-p 1.5: "),
+        (("--stop", ""), "--stop ('',): "),
+        (("--stop-tokens", 5000), "--stop-tokens 5000: the model's vocabulary has 1080 tokens"),
+    ],
+)
+def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, capsys):
+    assert confidence(small_world / "test", tmp_path, *options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_options_of_sampling_are_part_of_what_a_store_is(sampled, small_world, capsys):
+    for option, value in (("--top-k", 5), ("--min-p", 0.1), ("--stop", "x"), ("--stop-tokens", 7), ("--seed", 1), ("--top-p", 0.5)):
+        assert confidence(small_world / "test", sampled, *QUICK, option, value) == 2
+        assert f"sampled with other settings ({option[2:].replace('-', '_')})" in capsys.readouterr().err
+
+
+def test_another_estimator_builds_other_records_from_the_same_samples(sampled, capsys):
+    before = (sampled / "confidence/test.jsonl").read_bytes()
+    found = {}
+    for estimator in ("accuracy", "consistency", "likelihood"):
+        assert main(["build", "--out", str(sampled), "--estimator", estimator, "--delta-k", "0.6"]) == 0
+        found[estimator] = {r["id"]: r["confidence"] for r in read_jsonl(sampled / "records.jsonl")}
+    assert (sampled / "confidence/test.jsonl").read_bytes() == before
+    assert len({tuple(values.values()) for values in found.values()}) == 3
+    assert all(found["consistency"][id] >= found["accuracy"][id] for id in found["accuracy"])
+    assert main(["build", "--out", str(sampled), "--estimator", "vibes"]) == 2
+    assert "--estimator 'vibes'" in capsys.readouterr().err
+
+
+# --- processes of their own
+
+SETTINGS = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+}
+PROGRAM = """
+import sys
+if port := int(sys.argv[1]):
+    import jax
+    jax.distributed.initialize(f"localhost:{port}", int(sys.argv[3]), int(sys.argv[2]))
+from inbol_jax.cli import main
+sys.exit(main(["confidence", *sys.argv[4:]]))
+"""
+
+
+def start(data, out, cache, *options, port=0, index=0, count=1):
+    words = [sys.executable, "-c", PROGRAM, port, index, count, "--data", data, "--out", out, *options]
+    return subprocess.Popen(
+        list(map(str, words)),
+        env=os.environ | SETTINGS | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return output
+
+
+def rows(*files):
+    return sorted(line for file in files for line in file.read_text().splitlines())
+
+
+def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path):
+    """To the last bit; each process writes a shard, `inbol build` and --status read them together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    both = [start(small_world / "test", tmp_path, tmp_path / "cache", *QUICK, port=port, index=i, count=2) for i in range(2)]
+    for process in both:
+        finish(process)
+    files = shards(tmp_path / "confidence/test.jsonl")
+    assert [f.name for f in files] == ["test.0001-of-0002.jsonl", "test.0002-of-0002.jsonl"]
+    assert [read_meta(f)["rows"] for f in files] == [30, 30]
+    assert rows(*files) == rows(sampled / "confidence/test.jsonl")
+    assert confidence(small_world / "test", tmp_path, *QUICK) == 2  # one process does not go on with the shards of two
+    assert main(["build", "--out", str(tmp_path)]) == 0
+    files[1].unlink()
+    assert main(["build", "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
+    """SIGKILL at random moments, while it starts and while it samples; line for line after sorting."""
+    draw, cache, data = random.Random(0), tmp_path / "cache", tmp_path / "train"
+    export(ExportConfig(data, Split.TRAIN, 600))
+    finish(start(data, tmp_path / "whole", cache))
+    whole = rows(tmp_path / "whole/confidence/train.jsonl")
+    store, kept = tmp_path / "killed/confidence/train.jsonl", []
+    for attempt in range(10):
+        process = start(data, tmp_path / "killed", cache)
+        before, end = (store.stat().st_size if store.exists() else 0), time.monotonic() + 300
+        while attempt % 3 and (not store.exists() or store.stat().st_size <= before):  # every third one dies while it starts
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.1 if attempt % 3 else 5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        kept.append(len(rows(store)) if store.exists() else 0)
+    assert len(set(kept)) >= 6, "too few kills fell while lines were written"
+    output = finish(start(data, tmp_path / "killed", cache))
+    assert "600 questions x 10 samples" in output
+    assert rows(store) == whole
+    assert len({json.loads(line)["id"] for line in whole}) == len(whole) == 600

@@ -1,0 +1,146 @@
+import dataclasses
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.errors import InbolError
+from inbol_jax.sampling.generate import _sample, generate, padded_length, to_text
+from inbol_jax.sampling.sampler import SamplingOptions
+
+
+def answers(loaded, examples, images, *, n=4, options, batch_size=16):
+    batches = generate(
+        loaded, examples, images, n=n, options=options, seed=0, batch_size=batch_size, label="test", set_aside=pytest.fail
+    )  # fmt: skip
+    return {example.id: generations for example, generations in itertools.chain(*batches)}
+
+
+@pytest.fixture(scope="module")
+def questions(small_world):
+    return load_dataset_folder(small_world / "test").examples[::3]
+
+
+def test_padded_lengths_are_few_and_close():
+    lengths = {n: padded_length(n) for n in range(1, 8193)}
+    assert all(n <= padded and padded % 8 == 0 for n, padded in lengths.items())
+    assert all(padded - n < max(8, n / 8) for n, padded in lengths.items())
+    assert len({padded for n, padded in lengths.items() if n > 4096}) == 8
+    assert [lengths[n] for n in (21, 33, 64, 129, 600, 700)] == [24, 40, 64, 144, 640, 704]
+
+
+def test_the_number_of_programs_is_bounded_and_said(tiny, questions, small_world, capsys):
+    options = SamplingOptions(max_new_tokens=2)
+    before = _sample._cache_size()
+    for examples, batch_size in ((questions, 16), (questions[3:9], 3), (questions[:1], 1)):
+        answers(tiny, examples, small_world / "test", options=options, batch_size=batch_size)
+    said = capsys.readouterr().out.splitlines()
+    found = [
+        re.fullmatch(r"test: (\d) programs compiled, for 20 questions x 4 samples and prompts of ([\d, ]+) tokens", line) for line in said
+    ]
+    lengths = [m[2].split(", ") for m in found]
+    assert [int(m[1]) for m in found] == [len(of_run) for of_run in lengths]
+    assert _sample._cache_size() - before == len(set(itertools.chain(*lengths))) == len(lengths[0]) > 1
+
+
+# --- stop strings and tokens
+
+
+@pytest.fixture(scope="module")
+def free(tiny, questions, small_world):
+    """Options that make the shipped model ramble, and its responses."""
+    options = SamplingOptions(temperature=3.0, max_new_tokens=8)
+    return options, answers(tiny, questions, small_world / "test", options=options)
+
+
+@pytest.mark.parametrize("stop", [(" ",), ("e", "o "), ("a c", "r")])
+def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, small_world, free, stop):
+    options, whole = free
+    options = dataclasses.replace(options, stop=stop)
+    found = answers(tiny, questions, small_world / "test", options=options)
+    shorter = 0
+    for id, generations in found.items():
+        for cut, full in zip(generations, whole[id], strict=True):
+            assert cut.text == re.split("|".join(stop), full.text)[0].strip()
+            if any(s in full.text for s in stop):
+                assert cut.tokens <= full.tokens
+                assert full.logprob <= cut.logprob < 0
+                shorter += cut.tokens < full.tokens
+            else:
+                assert cut == full
+    assert shorter > 5
+
+
+def test_the_token_that_completes_a_stop_string_is_the_last_that_counts(tiny):
+    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)["input_ids"]
+    decode = tiny.processor.tokenizer.decode
+    assert decode(ids) == "What color is the circle"
+    assert len(ids) >= 5
+    logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32)
+    for stop, before in (("color is", "What"), ("or", "What col"), ("the circle", "What color is"), ("W", "")):
+        found = to_text(tiny, SamplingOptions(stop=(stop, "never said")), np.array(ids), logprobs, len(ids))
+        assert found.text == before
+        assert stop in decode(ids[: found.tokens])
+        assert stop not in decode(ids[: found.tokens - 1])
+        assert found.logprob == logprobs[: found.tokens].sum()
+
+
+def test_of_two_stop_strings_the_one_that_is_complete_first_cuts(tiny):
+    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)["input_ids"]
+    found = to_text(tiny, SamplingOptions(stop=("the circle", "is")), np.array(ids), np.zeros(len(ids), np.float32), len(ids))
+    assert found.text == "What color"
+
+
+def test_a_stop_token_counts_and_is_not_said(tiny, questions, small_world):
+    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)["input_ids"]
+    logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32)
+    for tokens in ((ids[1],), (2, ids[1])):
+        found = to_text(tiny, SamplingOptions(stop_tokens=tokens), np.array(ids), logprobs, 2)
+        assert found == (tiny.processor.tokenizer.decode(ids[:1]), -3.0, 2)
+    assert to_text(tiny, SamplingOptions(stop_tokens=(2,)), np.array(ids), logprobs, 2).text == tiny.processor.tokenizer.decode(ids[:2])
+    with pytest.raises(InbolError, match="--stop-tokens 1080: the model's vocabulary has 1080 tokens"):
+        answers(tiny, questions, small_world / "test", options=SamplingOptions(stop_tokens=(3, 1080)))
+
+
+# --- the same samples everywhere
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import jax
+from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.models.loading import TINY, load_pretrained
+from inbol_jax.sampling.generate import generate
+from inbol_jax.sampling.sampler import SamplingOptions
+
+folder, size = Path(sys.argv[1]), int(sys.argv[2])
+questions, options = load_dataset_folder(folder).examples[::3], SamplingOptions()
+batches = generate(
+    load_pretrained(TINY), questions, folder, n=10, options=options, seed=0, batch_size=size, label="", set_aside=print
+)
+print(json.dumps([jax.device_count(), {e.id: g for batch in batches for e, g in batch}]))
+"""
+
+
+@pytest.mark.parametrize(("devices", "size"), [(8, 7), (1, 32)])
+def test_samples_are_the_same_to_the_last_bit_on_any_number_of_devices(tiny, questions, small_world, devices, size):
+    """Tokens, texts and log-probabilities; batches of other questions in other places."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, small_world / "test", str(size)],
+        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, found = json.loads(done.stdout.splitlines()[-1])
+    assert count == devices
+    here = answers(tiny, questions[::-1], small_world / "test", n=10, options=SamplingOptions(), batch_size=1)
+    assert {id: [tuple(g) for g in generations] for id, generations in found.items()} == here
+    alone = answers(tiny, questions[4:5], small_world / "test", n=10, options=SamplingOptions(), batch_size=1)
+    assert alone == {questions[4].id: here[questions[4].id]}
