@@ -101,7 +101,7 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
         return {
             "input_ids": np.pad(np.array(ids, np.int32), (0, length - len(ids))),
             "attention_mask": (np.arange(length) < len(ids)).astype(np.int32),
-            "pixel_values": draw.normal(size=(3, side, side)).astype(np.float32),
+            "pixel_values": draw.normal(size=(1, 3, side, side)).astype(np.float32),
             "question": np.uint32(index),
         }
 
@@ -151,7 +151,7 @@ def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
         for i, (row, length) in enumerate(zip(part, lengths, strict=True)):
             ids[i, -length:] = row["input_ids"][:length]
         mask = np.arange(max(lengths)) >= max(lengths) - np.array(lengths)[:, None]
-        pixels = np.stack([row["pixel_values"] for row in part])
+        pixels = np.concatenate([row["pixel_values"] for row in part])
         batch = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask.astype(np.int64))}
         return {k: v.to(device) for k, v in (batch | {"pixel_values": torch.tensor(pixels, dtype=dtype)}).items()}
 

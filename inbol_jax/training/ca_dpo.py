@@ -132,11 +132,11 @@ def cached_reference(loaded: Loaded, config: DpoConfig, n: int, row: MakeRow) ->
     if file.exists():
         if read_meta(file) != made_from:
             raise InbolError(f"{file} holds the reference of another model or other pairs; choose another --out or delete it")
-        return np.load(file, allow_pickle=False)
+        return np.load(file)  # numpy's default refuses pickles
     mesh = make_mesh(*config.mesh)
     found = reference_logprobs(loaded, n, row, batch_size=4 * config.batch_size, mesh=mesh, average=config.length_normalized)
     with atomically(file) as temporary, temporary.open("wb") as handle:
-        np.save(handle, found, allow_pickle=False)
+        np.save(handle, found)
     write_json(meta_path(file), made_from)
     return found
 

@@ -122,7 +122,7 @@ from inbol_jax.sampling.sampler import SamplingOptions
 folder, size = Path(sys.argv[1]), int(sys.argv[2])
 questions, options = load_dataset_folder(folder).examples[::3], SamplingOptions()
 batches = generate(
-    load_pretrained(TINY), questions, folder, n=10, options=options, seed=0, batch_size=size, label="", set_aside=print
+    load_pretrained(TINY, dtype="float32"), questions, folder, n=10, options=options, seed=0, batch_size=size, label="", set_aside=print
 )
 print(json.dumps([jax.device_count(), {e.id: g for batch in batches for e, g in batch}]))
 """

@@ -505,7 +505,7 @@ def test_idk_it_learns_sixteen_instructions(trained, tiny, data, small_world):
     assert rows[-1]["step"] == 24
     assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
     assert model == config.out / "model"
-    loaded = load_pretrained(model)
+    loaded = load_pretrained(model, dtype=jnp.float32)
     assert loaded.processor.tokenizer.get_vocab() == tiny.processor.tokenizer.get_vocab()
 
 
@@ -625,7 +625,7 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
 
 def test_the_stages_build_on_each_other(data, micro, tmp_path):
     first = idk_it(stage_config("IDK-IT", data, micro, tmp_path / "sft", epochs=1))
-    second = ca_dpo(stage_config("CA-DPO", data, load_pretrained(first), tmp_path / "dpo", epochs=1))
+    second = ca_dpo(stage_config("CA-DPO", data, load_pretrained(first, dtype=jnp.float32), tmp_path / "dpo", epochs=1))
     a, b, c = weights_of(micro.path), weights_of(first), weights_of(second)
     assert a.keys() == b.keys() == c.keys()
     assert any((b[key] != a[key]).any() for key in a)
