@@ -36,6 +36,7 @@ class Loaded:
       config: what was read of config.json.
       path: the folder that it came from.
       adapters: the folder of its adapters.
+      hub_id: of the model (without its adapters), where it was loaded by that.
     """
 
     model: Llava
@@ -43,6 +44,7 @@ class Loaded:
     config: LlavaConfig
     path: Path
     adapters: Path | None = None
+    hub_id: str | None = None
 
     def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
         """Logits f32[b, t, V] of a processor's batch (see `models.llava`).
@@ -130,14 +132,16 @@ def load_pretrained(
     Raises:
       InbolError: naming the file and the cause, when it is no checkpoint that the port can run.
     """
-    path = find_checkpoint(path_or_id)
+    name, path = str(path_or_id), find_checkpoint(path_or_id)
     if adapters is None and peft.is_adapter(path):
-        path, adapters = find_checkpoint(peft.base_of(path)), path
+        name, adapters = peft.base_of(path), path
+        path = find_checkpoint(name)
     config = load_config(path)
     if isinstance(dtype, str) and dtype == "auto":
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=config.text.tie_word_embeddings)
-    loaded = Loaded(Llava(config, jnp.dtype(dtype)), {"params": params}, config, path)
+    hub_id = None if Path(name) == path else name
+    loaded = Loaded(Llava(config, jnp.dtype(dtype)), {"params": params}, config, path, hub_id=hub_id)
     if adapters is None:
         return loaded
     folder = find_checkpoint(adapters)
@@ -165,7 +169,7 @@ def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = 
         if lora and not merge_adapters:
             if (path / "config.json").is_file():
                 raise InbolError(f"{path} holds a whole model: choose another folder for the adapters")
-            base = str(loaded.path.resolve())
+            base = loaded.hub_id or str(loaded.path.resolve())
             peft.save_adapter(path, loaded.variables, loaded.model.lora, base=base, base_fingerprint=loaded.base_fingerprint)
             return
         params = loaded.variables["params"]

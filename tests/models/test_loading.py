@@ -157,6 +157,10 @@ def test_a_hub_id(sound, tmp_path, monkeypatch):
     (repo / "refs/main").write_text("0123456789")
     assert find_checkpoint("someone/tiny-llava") == repo / "snapshots/0123456789"
     jax.tree.map(np.testing.assert_array_equal, dict(load("someone/tiny-llava").variables), dict(load(sound).variables))
+    # An adapter names its base by the hub's id, which PEFT knows as well.
+    save_pretrained(with_adapters("someone/tiny-llava"), tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "someone/tiny-llava"
+    assert load(tmp_path / "adapter").path == repo / "snapshots/0123456789"
     message = refusal("someone/else")
     assert "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be loaded" in message
     assert "is not a checkpoint folder" in refusal(tmp_path / "nowhere")
