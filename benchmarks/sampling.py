@@ -82,7 +82,7 @@ def shipped(config: Config) -> tuple[Llava, Any, Batches]:
     with tempfile.TemporaryDirectory() as folder:
         export(ExportConfig(Path(folder), Split.TRAIN, config.questions))
         examples, text = load_dataset_folder(Path(folder)).examples, make_text_encoder(loaded)
-        plan = plan_batches([(e, text.prompt(e.question)) for e in examples], questions_a_device(config.n, config.batch_size))
+        plan = plan_batches([(e, text.prompt(e.question)) for e in examples], questions_a_device(config.n, config.batch_size, 1))
         batches = [(length, [_row(loaded, e, prompt, length, Path(folder)) for e, prompt in rows]) for length, rows in plan]
     return loaded.model, loaded.variables, batches
 
@@ -106,7 +106,7 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
         }
 
     asked = [(VQAExample(str(i), "", ""), prompt()) for i in range(config.questions)]
-    plan = plan_batches(asked, questions_a_device(config.n, config.batch_size))
+    plan = plan_batches(asked, questions_a_device(config.n, config.batch_size, 1))
     batches = [(length, [row(int(e.id), ids, length) for e, ids in rows]) for length, rows in plan]
     make = jax.jit(lambda key: jax.tree.map(lambda x: x.astype(config.dtype), init_params(llava, key)))
     return Llava(llava, jnp.dtype(config.dtype)), {"params": make(jax.random.key(0))}, batches

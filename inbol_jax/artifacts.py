@@ -69,7 +69,7 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
         if temporary:
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise InbolError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+            raise InbolError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
         raise
 
 

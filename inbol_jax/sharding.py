@@ -39,7 +39,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequen
     """
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
-    if sizes.count(-1) == 1:
+    if sizes.count(-1) == 1 and 0 not in sizes:
         sizes[sizes.index(-1)] = count // -math.prod(sizes)
     if min(sizes) < 1 or math.prod(sizes) != count:
         raise InbolError(f"a mesh of data {data}, fsdp {fsdp} and tensor {tensor} does not fit {count} devices")

@@ -66,6 +66,8 @@ class TextEncoder:
         Raises:
           InbolError: when the tokenizer does not leave the prompt as it was, or both are longer than the model allows.
         """
+        if not response.strip():
+            raise InbolError(f"question {question[:60]!r}: its response is empty")
         prompt_text, whole = self._render(question, images, None), self._render(question, images, response)
         prompt = self.prompt(question, images)
         # What the template puts between prompt and answer belongs to the answer (a space, say); some render an answer that is there

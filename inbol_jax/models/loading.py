@@ -161,14 +161,13 @@ def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = 
       InbolError: when the folder cannot be written.
     """
     path, lora = Path(path), loaded.variables.get("lora")
+    refuse_folder(loaded, path, adapters=bool(lora) and not merge_adapters)
     try:
         path.mkdir(parents=True, exist_ok=True)
         for source in (source for pattern in _FILES for source in loaded.path.glob(pattern)):
             if not source.name.endswith(".index.json") and not (lora and not merge_adapters and source.name == "config.json"):
                 shutil.copyfile(source, path / source.name)
         if lora and not merge_adapters:
-            if (path / "config.json").is_file():
-                raise InbolError(f"{path} holds a whole model: choose another folder for the adapters")
             base = loaded.hub_id or str(loaded.path.resolve())
             peft.save_adapter(path, loaded.variables, loaded.model.lora, base=base, base_fingerprint=loaded.base_fingerprint)
             return
@@ -180,7 +179,15 @@ def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = 
         for name in (peft.CONFIG, peft.WEIGHTS):  # of an adapter that was here before: transformers would apply it
             (path / name).unlink(missing_ok=True)
     except OSError as error:
-        raise InbolError(f"cannot write the checkpoint {path}: {error.strerror}") from error
+        raise InbolError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
+
+
+def refuse_folder(loaded: Loaded, path: Path, *, adapters: bool) -> None:
+    """Raises InbolError where a checkpoint cannot be saved because of what the folder holds; asked before long work, too."""
+    if path.resolve() in (loaded.path.resolve(), loaded.adapters and loaded.adapters.resolve()):
+        raise InbolError(f"{path} is where the model was loaded from: choose another folder")
+    if adapters and (path / "config.json").is_file():
+        raise InbolError(f"{path} holds a whole model: choose another folder for the adapters")
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -9,13 +9,12 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
-from safetensors.numpy import save_file
 
 from inbol_jax.artifacts import atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import read_json
-from inbol_jax.models.lora import LoraConfig, adapter_sharding, trainable_params
-from inbol_jax.models.weights import canonical, module_name, open_tensors, table_row
+from inbol_jax.models.lora import LoraConfig, adapter_sharding, target_modules, trainable_params
+from inbol_jax.models.weights import canonical, module_name, open_tensors, table_row, write_tensors
 from inbol_jax.sharding import parameter_sharding
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -24,7 +23,7 @@ _ROOT = "base_model.model."
 # Options of PEFT that change nothing about what a saved adapter computes, or that LoraConfig holds. Any other that is set is refused.
 _HARMLESS = {
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config",
-    "megatron_config", "megatron_core", "modules_to_save", "peft_type", "peft_version", "rank_pattern", "revision", "runtime_config",
+    "megatron_config", "megatron_core", "modules_to_save", "peft_type", "peft_version", "rank_pattern", "runtime_config",
     "qalora_group_size", "target_modules", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora",
 }  # fmt: skip
 _ALLOWED = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal")}  # the others also change the base
@@ -54,6 +53,7 @@ def load_adapter(
     merged = flatten_dict(dict(params), sep="/")
     paths = {table_row(path).theirs: path for path in merged}
     lora: dict[str, Any] = {}
+    found: set[str] = set()  # parameters that the adapter holds whole
     with open_tensors(folder / WEIGHTS) as tensors:
         made_for = (tensors.metadata() or {}).get(_BASE)
         if made_for is not None and made_for != base_fingerprint():
@@ -80,12 +80,22 @@ def load_adapter(
             if mesh:
                 place = adapter_sharding(mesh, path, side, x.shape) if adapter else parameter_sharding(mesh, row.axes, x.shape)
             (lora if adapter else merged)[target] = jax.device_put(x, place)
+            if not adapter:
+                found.add(target)
     for path in lora:
         pair = path[:-1] + ("b" if path.endswith("a") else "a")
         if pair not in lora or lora[path[:-1] + "a"].shape[1] != lora[path[:-1] + "b"].shape[0]:
             raise InbolError(f"{prefix}lora_A and lora_B of {path[:-2]} do not fit together")
     if not lora:
         raise InbolError(f"{prefix}holds no lora_A or lora_B")
+    if absent := sorted(set(trainable_params(params, config)) - found):
+        raise InbolError(f"{prefix}{absent[0]} is missing: {CONFIG} says that it was trained whole")
+    peft = read_json(folder / CONFIG)
+    partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora]
+    if partial and not (peft.get("layers_to_transform") or peft.get("exclude_modules")):
+        raise InbolError(f"{prefix}the adapter of {module_name(partial[0] + '/kernel')} is missing: {CONFIG} names it as a target")
+    if unnamed := sorted(found - set(trainable_params(params, config))):
+        raise InbolError(f"{prefix}holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}")
     return config, unflatten_dict(lora, sep="/"), unflatten_dict(merged, sep="/")
 
 
@@ -168,4 +178,4 @@ def save_adapter(folder: Path, variables: Mapping[str, Any], config: LoraConfig,
         },
     )
     with atomically(folder / WEIGHTS) as file:
-        save_file(tensors, file, metadata={"format": "pt", _BASE: base_fingerprint})
+        write_tensors(tensors, file, {"format": "pt", _BASE: base_fingerprint})

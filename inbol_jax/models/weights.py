@@ -251,6 +251,14 @@ def _place(file: Path, key: str, theirs: Any, row: Row, shape: tuple[int, ...], 
     return jax.make_array_from_callback(shape, sharding, part)
 
 
+def write_tensors(tensors: Mapping[str, np.ndarray], file: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file. Raises OSError where the disk refuses, which the library calls otherwise."""
+    try:
+        save_file(dict(tensors), file, metadata=dict(metadata))
+    except SafetensorError as error:
+        raise OSError(None, str(error)) from error
+
+
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -286,7 +294,7 @@ def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str 
         name = "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
         with atomically(folder / name) as file:
             tensors = {key: np.ascontiguousarray(row.save(np.asarray(jax.device_get(x)))) for key in keys for row, x in [leaves[key]]}
-            save_file(tensors, file, metadata={"format": "pt"})
+            write_tensors(tensors, file, {"format": "pt"})
         weight_map |= dict.fromkeys(keys, name)
     if count > 1:
         write_json(index, {"metadata": {"total_size": sum(x.nbytes for _, x in leaves.values())}, "weight_map": weight_map})

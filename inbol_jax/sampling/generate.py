@@ -80,13 +80,13 @@ def plan_batches(asked: Sequence[tuple[VQAExample, Prompt]], size: int) -> list[
     return [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
 
 
-def questions_a_device(n: int, batch_size: int) -> int:
-    """How many questions a device samples at a time.
+def questions_a_device(n: int, batch_size: int, parts: int) -> int:
+    """How many questions a device samples at a time, of a batch in so many parts.
 
     On a CPU always as many as make TILE responses, whatever the batch: its kernels round differently for another number of rows, so one
     program for every batch gives every question the same samples to the last bit; and such a tile fits the caches, and ends soon.
     """
-    return max(1, TILE // n) if jax.default_backend() == "cpu" else -(-batch_size // jax.local_device_count())
+    return max(1, TILE // n) if jax.default_backend() == "cpu" else -(-batch_size // parts)
 
 
 def generate(
@@ -116,7 +116,8 @@ def generate(
         raise InbolError(f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens")
     # Each process samples questions of its own on devices of its own: nothing waits for another process.
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
-    size = questions_a_device(n, batch_size) * round_batch(1, mesh)
+    parts = round_batch(1, mesh)
+    size = parts * questions_a_device(n, batch_size, parts)
     asked: list[tuple[VQAExample, Prompt]] = []
     for example in examples:
         try:

@@ -129,10 +129,17 @@ def cached_reference(loaded: Loaded, config: DpoConfig, n: int, row: MakeRow) ->
     file = config.out / "reference.npy"
     made_from = {"command": "reference", "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
     made_from |= {"average": config.length_normalized, "dtype": loaded.model.dtype.name}
-    if file.exists():
-        if read_meta(file) != made_from:
+    if file.exists() and (header := read_meta(file)):  # without a header it is not finished
+        if header != made_from:
             raise InbolError(f"{file} holds the reference of another model or other pairs; choose another --out or delete it")
-        return np.load(file)  # numpy's default refuses pickles
+        try:
+            found = np.load(file)  # numpy's default refuses pickles
+        except (OSError, ValueError) as error:
+            raise InbolError(f"{file}: cannot be read ({error}); delete it") from error
+        if found.shape != (n, 2):
+            raise InbolError(f"{file}: its shape is {found.shape}, {(n, 2)} is needed; delete it")
+        return found
+    meta_path(file).unlink(missing_ok=True)
     mesh = make_mesh(*config.mesh)
     found = reference_logprobs(loaded, n, row, batch_size=4 * config.batch_size, mesh=mesh, average=config.length_normalized)
     with atomically(file) as temporary, temporary.open("wb") as handle:

@@ -15,9 +15,9 @@ import numpy as np
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta
 from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import load_config
+from inbol_jax.models.config import LlavaConfig, load_config
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import TINY, Dtype, Loaded, find_checkpoint, load_pretrained, save_pretrained
+from inbol_jax.models.loading import TINY, Dtype, Loaded, find_checkpoint, load_pretrained, refuse_folder, save_pretrained
 from inbol_jax.models.lora import LoraConfig, init_lora
 from inbol_jax.models.peft import is_adapter
 from inbol_jax.progress import say
@@ -138,7 +138,7 @@ def load_model(config: StageConfig) -> Loaded:
     if config.lora_rank:
         if lora:
             raise InbolError(f"--lora-rank {config.lora_rank}: {config.model} has adapters, which training goes on with; drop the option")
-        alpha = config.lora_alpha or 2.0 * config.lora_rank
+        alpha = 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
         lora = LoraConfig(config.lora_rank, alpha, config.lora_dropout, config.lora_targets, config.lora_rslora, config.lora_trainable)
         variables = {**variables, "lora": init_lora(variables["params"], lora, jax.random.key(config.seed), mesh)}
     return dataclasses.replace(loaded, model=Llava(loaded.config, loaded.model.dtype, lora, config.remat), variables=variables)
@@ -148,6 +148,7 @@ def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int,
     """Trains on n rows and saves the model: what IDK-IT and CA-DPO have in common. Returns the folder of the model."""
     base = (load_pretrained(config.base, dtype=loaded.model.dtype) if config.base else loaded) if config.keep else None
     kept = jax.tree.map(np.array, dict(base.variables["params"])) if base else None  # a copy: training gives its start away
+    refuse_folder(loaded, config.out / "model", adapters=loaded.model.lora is not None)
     mesh = make_mesh(*config.mesh)
     size = round_rows(config.batch_size, mesh, config.accumulate)
     steps = -(-n * config.epochs // size)
@@ -155,7 +156,9 @@ def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int,
     settings["base"] = base.fingerprint if base else None
     settings["batch_size"] = size
     # How a run is spread over devices does not decide what it computes.
-    free = ("out", "images", "checkpoint_every", "max_skipped", "mesh", "parallel", "remat")
+    free = ["out", "images", "checkpoint_every", "max_skipped", "remat"]
+    if not (loaded.model.lora and loaded.model.lora.dropout):  # each device of a pmap draws dropout of its own
+        free += ["mesh", "parallel"]
     identity = fingerprint({k: v for k, v in settings.items() if k not in free})
     trainable, frozen = split_variables(loaded.variables, config.frozen, loaded.model.lora)
     for pattern, _ in config.rates:
@@ -190,9 +193,21 @@ def run_stage(loaded: Loaded, config: StageConfig, objective: Objective, n: int,
     folder = config.out / "model"
     variables = merge_variables({path: x.astype(dtypes[path]) for path, x in jax.device_get(state.params).items()}, frozen)
     if kept is not None:
-        variables = {"params": jax.tree.map(lambda new, old: (1 - config.keep) * new + config.keep * old, variables["params"], kept)}
+        variables = {"params": jax.tree.map(lambda new, old: _mix(new, old, config.keep), variables["params"], kept)}
     save_pretrained(dataclasses.replace(loaded, variables=variables), folder)
     return folder
+
+
+def _mix(new: jax.Array, old: np.ndarray, keep: float) -> np.ndarray:
+    """(1 - keep) new + keep old, in float32, in the dtype of `new`; where they are equal, exactly that."""
+    new = np.asarray(new)
+    mixed = (1 - keep) * new.astype(np.float32) + keep * old.astype(np.float32)
+    return np.where(new == old, new, mixed.astype(new.dtype))
+
+
+def _architecture(model: Path) -> LlavaConfig:
+    """What two checkpoints must share for their weights to be mixed: not the dtype on the disk, nor which tokens end a response."""
+    return dataclasses.replace(load_config(find_checkpoint(model)), stored_dtype="", pad_token_id=0, eos_token_ids=())
 
 
 def check(config: StageConfig) -> None:
@@ -204,6 +219,13 @@ def check(config: StageConfig) -> None:
         raise InbolError(f"--keep {config.keep}: a share of at least 0 and less than 1 is needed")
     if config.keep and (config.lora_rank or is_adapter(find_checkpoint(config.model))):
         raise InbolError(f"--keep {config.keep} mixes whole models: merge the adapters first (`inbol convert --merge-lora`)")
+    if config.base and not config.keep:
+        raise InbolError(f"--base {config.base} does nothing without --keep")
+    defaults = {field.name: field.default for field in dataclasses.fields(StageConfig) if field.name.startswith("lora_")}
+    if not config.lora_rank and (given := [name for name, value in defaults.items() if getattr(config, name) != value]):
+        raise InbolError(f"--{given[0].replace('_', '-')} does nothing without --lora-rank: the adapters of --model keep their options")
+    if config.lora_alpha is not None and not 0 < config.lora_alpha < math.inf:
+        raise InbolError(f"--lora-alpha {config.lora_alpha}: must be greater than 0")
     if min(config.lora_rank, config.max_skipped) < 0:
         raise InbolError(f"--lora-rank {config.lora_rank} and --max-skipped {config.max_skipped} must be at least 0")
     for pattern, rate in config.rates:
@@ -213,7 +235,7 @@ def check(config: StageConfig) -> None:
             raise InbolError(f"--rates {pattern!r} is not a regular expression ({error})") from error
         if not 0 < rate < math.inf:
             raise InbolError(f"--rates {pattern} {rate}: a rate must be greater than 0")
-    if config.keep and config.base and load_config(find_checkpoint(config.base)) != load_config(find_checkpoint(config.model)):
+    if config.keep and config.base and _architecture(config.base) != _architecture(config.model):
         raise InbolError(f"--base {config.base}: its configuration is not that of {config.model}; their weights cannot be mixed")
     if not 0 <= config.weight_decay < math.inf:
         raise InbolError(f"--weight-decay {config.weight_decay}: must be at least 0")

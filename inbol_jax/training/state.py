@@ -64,7 +64,9 @@ SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
     "linear": lambda peak, rise, steps: optax.join_schedules(
         [optax.linear_schedule(0.0, peak, rise), optax.linear_schedule(peak, 0.0, steps - rise)], [rise]
     ),
-    "constant": lambda peak, rise, steps: optax.warmup_constant_schedule(0.0, peak, rise),
+    "constant": lambda peak, rise, steps: optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, rise), optax.constant_schedule(peak)], [rise]
+    ),
 }
 _OWN = {"adamw": {"b2": 0.98}}  # few steps: the second moment has to follow
 
@@ -90,19 +92,22 @@ def make_optimizer(
       InbolError: when optax has no such optimizer, or it knows no weight decay but some is asked for.
     """
     make = getattr(optax, name, None)
-    known = inspect.signature(make).parameters if inspect.isfunction(make) else {}
+    known = inspect.signature(make).parameters if callable(make) and not inspect.isclass(make) else {}
     if "learning_rate" not in known:
         raise InbolError(f"--optimizer {name!r}: optax has no such optimizer (adamw, adafactor, lion, sgd, ...)")
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     options: dict[str, Any] = dict(_OWN.get(name, {}))
-    decay = next((option for option in ("weight_decay", "weight_decay_rate") if option in known), None)
-    if decay:
-        options |= {decay: weight_decay or (None if decay == "weight_decay_rate" else 0.0)}
-        options |= {mask: decayed for mask in ("mask", "weight_decay_mask") if mask in known}
+    if "weight_decay" in known:  # adafactor's own, weight_decay_rate, is another thing: it does not go with the learning rate
+        options |= {"weight_decay": weight_decay} | ({"mask": decayed} if "mask" in known else {})
     elif weight_decay:
-        raise InbolError(f"--weight-decay {weight_decay}: optax's {name} has none")
+        raise InbolError(f"--weight-decay {weight_decay}: optax's {name} has none that goes with the learning rate")
     rise = min(max(1, round(0.1 * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
-    optimizer = make(SCHEDULES[schedule](learning_rate, rise, max(steps, rise + 1)), **options)
+    try:
+        optimizer = make(SCHEDULES[schedule](learning_rate, rise, max(steps, rise + 1)), **options)
+        trial = {"w": jnp.ones((2, 2))}
+        optimizer.update(trial, optimizer.init(trial), trial)
+    except (TypeError, ValueError, IndexError) as error:
+        raise InbolError(f"--optimizer {name}: it needs more than gradients, or takes no schedule") from error
     return optax.chain(optax.clip_by_global_norm(1.0), optimizer, *([_scale_by_path(rates, learning_rate)] if rates else []))
 
 

@@ -123,6 +123,12 @@ def test_images_are_never_cut(processor):
         encoder.response("What is in the picture?", "A cat and a dog and a cat and a dog.")
 
 
+@pytest.mark.parametrize("response", ["", "  "])
+def test_an_empty_response(encoder, response):
+    with pytest.raises(InbolError, match="its response is empty"):
+        encoder.response("What is in the picture?", response)
+
+
 def test_placeholders_in_a_question(encoder):
     with pytest.raises(InbolError, match="contains the model's image placeholder"):
         encoder.prompt("What is <image>?")

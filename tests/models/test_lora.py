@@ -233,6 +233,15 @@ def test_an_adapter_of_another_base(base, saved, tmp_path):
         assert words in refusal(base, adapters=saved)
     save_file({key: x for key, x in tensors.items() if "lora_A" in key}, saved / "adapter_model.safetensors")
     assert "do not fit together" in refusal(base, adapters=saved)
+    save_file({key: x for key, x in tensors.items() if "layers.0" not in key}, saved / "adapter_model.safetensors")
+    assert "is missing: adapter_config.json names it as a target" in refusal(base, adapters=saved)
+    whole = {"base_model.model.model.multi_modal_projector.linear_1.weight": load_file(base / "model.safetensors")}
+    whole = {key: x["multi_modal_projector.linear_1.weight"] for key, x in whole.items()}
+    save_file(tensors | whole, saved / "adapter_model.safetensors")
+    assert "not among modules_to_save" in refusal(base, adapters=saved)
+    save_file(tensors, saved / "adapter_model.safetensors")
+    edit_config(saved, {"modules_to_save": ["multi_modal_projector"]}, "adapter_config.json")
+    assert "is missing: adapter_config.json says that it was trained whole" in refusal(base, adapters=saved)
 
 
 @pytest.mark.parametrize(
@@ -281,11 +290,17 @@ def test_a_base_beside_its_adapter(base, saved, batch, tmp_path):
 
 def test_a_folder_holds_an_adapter_or_a_model(base, saved, tmp_path):
     loaded = load(saved)
-    save_pretrained(loaded, saved, merge_adapters=True)
-    assert not (saved / "adapter_config.json").exists()
-    assert json.loads((saved / "config.json").read_text())["model_type"] == "llava"
+    other = tmp_path / "other"
+    save_pretrained(loaded, other)
+    save_pretrained(loaded, other, merge_adapters=True)
+    assert not (other / "adapter_config.json").exists()
+    assert json.loads((other / "config.json").read_text())["model_type"] == "llava"
+    assert "lora" not in load(other).variables
+    save_pretrained(load(base), tmp_path / "whole")
     with pytest.raises(InbolError, match="holds a whole model"):
-        save_pretrained(loaded, saved)
+        save_pretrained(loaded, tmp_path / "whole")
+    with pytest.raises(InbolError, match="is where the model was loaded from"):
+        save_pretrained(load(base), base)
 
 
 def test_two_adapters_have_two_fingerprints(base, saved, tmp_path):

@@ -18,7 +18,7 @@ from stage_data import mean_loss, metrics_of, random_batch, weights_of
 
 from inbol_jax.data.batches import stack
 from inbol_jax.errors import InbolError
-from inbol_jax.models import LoraConfig, load_pretrained
+from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
 from inbol_jax.sharding import make_mesh
@@ -100,7 +100,14 @@ def test_options_that_do_not_go_with_adapters(data, micro, tmp_path, options, wo
         ({"rates": (("nowhere", 1e-3),)}, "--rates 'nowhere'"),
         ({"rates": (("*", 1e-3),)}, "--rates '*'"),
         ({"rates": (("projector", 0.0),)}, "--rates projector 0.0"),
+        ({"optimizer": "adafactor", "weight_decay": 0.1}, "--weight-decay 0.1"),
+        ({"optimizer": "lbfgs"}, "--optimizer lbfgs"),
+        ({"optimizer": "sm3"}, "--optimizer sm3"),
+        ({"lora_dropout": 0.5}, "--lora-dropout does nothing without --lora-rank"),
+        ({"lora_rank": 2, "lora_alpha": 0.0}, "--lora-alpha 0.0"),
+        ({"base": Path("somewhere")}, "--base somewhere does nothing"),
         ({"mesh": (2, 2, 2)}, "does not fit 1 devices"),
+        ({"mesh": (-1, 0, 1)}, "does not fit 1 devices"),
         ({"max_skipped": -1}, "--max-skipped -1"),
     ],
 )
@@ -201,6 +208,39 @@ def test_schedules(schedule, middle, end):
     assert rates[99] == pytest.approx(end, abs=0.02)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_a_run_of_one_update_has_the_peak(schedule):
+    optimizer, params = make_optimizer(0.1, 1, name="sgd", schedule=schedule), {"w": jnp.zeros(1)}
+    updates, _ = optimizer.update({"w": jnp.full(1, -0.5)}, optimizer.init(params), params)
+    assert float(updates["w"][0]) == pytest.approx(0.05)
+
+
+def test_a_share_of_the_base_in_bfloat16(data, micro, tmp_path):
+    """Mixed in float32, saved as what it was; a base that is stored in another dtype is the same architecture."""
+    low = tmp_path / "low"
+    save_pretrained(load_pretrained(micro.path, dtype=jnp.bfloat16), low)
+    options = {"learning_rate": 1e-2, "batch_size": 16}
+    plain = weights_of(sft(data, low, tmp_path / "plain", **options))
+    kept = weights_of(sft(data, low, tmp_path / "kept", keep=0.25, base=micro.path, **options))
+    start, moved = weights_of(low), 0
+    for key, x in kept.items():
+        assert x.dtype == jnp.bfloat16
+        expected = 0.75 * plain[key].astype(np.float32) + 0.25 * start[key].astype(np.float32)
+        np.testing.assert_array_equal(x, np.where(plain[key] == start[key], plain[key], expected.astype(jnp.bfloat16)), err_msg=key)
+        moved += bool((plain[key] != start[key]).any())
+    assert moved
+
+
+def test_a_folder_that_cannot_take_the_model_is_refused_before_training(data, micro, tmp_path):
+    sft(data, micro.path, tmp_path, batch_size=16)
+    subprocess.run(["rm", "-r", str(tmp_path / "checkpoints")], check=True)
+    with pytest.raises(InbolError, match="holds a whole model"):
+        sft(data, micro.path, tmp_path, lora_rank=2)
+    with pytest.raises(InbolError, match="is where the model was loaded from"):
+        sft(data, tmp_path / "model", tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_rate_of_its_own(micro):
     batch = stack(random_batch(micro.config, 2), 2)
     trainable, _ = split_variables(micro.variables, FROZEN)
@@ -278,9 +318,13 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
         np.testing.assert_array_equal(again[key], x)
     with pytest.raises(InbolError, match="reference of another model or other pairs"):
         dpo(data, micro.path, out, batch_size=16, length_normalized=True)
-    (out / "reference.npy.meta.json").unlink()
-    with pytest.raises(InbolError, match="reference of another model or other pairs"):
+    (out / "reference.npy").write_bytes(b"broken")
+    with pytest.raises(InbolError, match=r"reference\.npy: cannot be read"):
         dpo(data, micro.path, out, batch_size=16)
+    monkeypatch.undo()
+    (out / "reference.npy.meta.json").unlink()  # a run that was killed between the two: it is computed again
+    dpo(data, micro.path, out, batch_size=16)
+    np.testing.assert_array_equal(np.load(out / "reference.npy"), reference)
 
 
 # --- every mesh
