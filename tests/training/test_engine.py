@@ -336,10 +336,11 @@ import jax
 from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 assert jax.device_count() == 8
-out, data, model, adapter = map(Path, sys.argv[1:])
+out, data, model, adapter = map(Path, sys.argv[1:5])
 options = dict(epochs=5, batch_size=8, learning_rate=1e-3)
-runs = {"8 1 1": {}, "2 2 2": {}, "1 8 1": {}, "1 2 4": {}}
-runs |= {"pmap": {"parallel": "pmap"}, "accumulate": {"accumulate": 8, "mesh": (1, 1, 8)}}
+names = sys.argv[5:]
+runs = {"pmap": {"parallel": "pmap"}, "accumulate": {"accumulate": 8, "mesh": (1, 1, 8)}}
+runs = {name: runs.get(name, {}) for name in names}
 for name, special in runs.items():
     mesh = {"mesh": tuple(map(int, name.split()))} if name[0] in "128" else {}
     idk_it(SftConfig(data=data / "instructions.jsonl", out=out / name / "sft", model=model, **options | mesh | special))
@@ -347,12 +348,16 @@ for name, special in runs.items():
 """
 
 
-def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path):
+SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "accumulate")
+
+
+@pytest.mark.parametrize("names", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"])
+def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
     """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA moves no whole parameter by force."""
     adapter = sft(data, micro.path, tmp_path / "adapter", **LORA)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", ON_MESHES, *map(str, (tmp_path, data, micro.path, adapter))]
+    command = [sys.executable, "-c", ON_MESHES, *map(str, (tmp_path, data, micro.path, adapter, *names))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Involuntary full rematerialization" not in done.stderr
@@ -363,7 +368,7 @@ def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path):
     ):
         one, ours = metrics_of(tmp_path / "one" / stage), flat(load_pretrained(folder, dtype=jnp.float32).variables)
         assert one[-1]["step"] == 10
-        for name in ("8 1 1", "2 2 2", "1 8 1", "1 2 4", "pmap", "accumulate"):
+        for name in names:
             many = metrics_of(tmp_path / name / stage)
             for row, other in zip(one, many, strict=True):
                 numbers = [k for k in row if not k.startswith("reward_accuracy")]  # at the first step it counts the signs of roundings
