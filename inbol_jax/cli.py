@@ -111,6 +111,10 @@ def _run(config: Any, run: Callable[[Any], Any]) -> None:
     """Refuses what every command would fail on, before anything is loaded."""
     if not 0 <= config.seed < 2**32:
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
+    if getattr(config, "distributed", False):
+        from inbol_jax.processes import join
+
+        join()
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=config.out):

@@ -17,7 +17,8 @@ from inbol_jax.models.loading import TINY
 from inbol_jax.progress import say
 from inbol_jax.refusal.build import BuildConfig, build
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import FROZEN, SftConfig, idk_it
+from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.stage import FROZEN
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 

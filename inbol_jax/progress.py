@@ -19,8 +19,11 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
+def progress(label: str, total: int, unit: str, done: int = 0, *, shown: bool = True) -> Iterator[Callable[..., None]]:
     """Yields `advance(n=1, note="")`. On a terminal a bar on standard error; elsewhere a line every half a minute."""
+    if not shown:
+        yield lambda n=1, note=None: None
+        return
     if console.is_terminal:
         columns = (TextColumn("{task.description:<22}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Rate(""), TimeElapsedColumn(),
                    TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip

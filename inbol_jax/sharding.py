@@ -68,9 +68,31 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def local_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """i64[k]: which rows of a batch of `size` this process's devices hold, in order; all of them where it is the only process."""
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[index] for index in places.values()]))
+
+
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Rows over the devices; the batch size must be a multiple of `round_batch(1, mesh)`."""
-    return jax.device_put(dict(batch), NamedSharding(mesh, BATCH))
+    """Rows over the devices. The batch size must be a multiple of `round_batch(1, mesh)`.
+
+    Args:
+      batch: this process's rows of it (`local_rows`).
+    """
+    sharding = NamedSharding(mesh, BATCH)
+    if not mesh.is_multi_process:
+        return jax.device_put(dict(batch), sharding)
+    parts = round_batch(1, mesh)
+    mine = len(local_rows(mesh, parts))
+
+    def place(x: np.ndarray) -> jax.Array:
+        size = len(x) // mine * parts
+        rows = local_rows(mesh, size)
+        shape = (size, *x.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, lambda index: x[np.searchsorted(rows, np.arange(size)[index[0]])])
+
+    return {name: place(x) for name, x in batch.items()}
 
 
 def round_batch(size: int, mesh: Mesh) -> int:

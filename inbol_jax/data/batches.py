@@ -22,11 +22,20 @@ class RowShape:
     targets: int
 
     @classmethod
+    def of(cls, prefix: Sequence[int], branches: Sequence[Branch]) -> "RowShape":
+        """The size of one row, without padding."""
+        return cls(len(prefix) + sum(len(b.ids) for b in branches), sum(len(b.ids) - b.start for b in branches))
+
+    @classmethod
     def fitting(cls, rows: Sequence[tuple[Sequence[int], Sequence[Branch]]], multiple: int = 8) -> "RowShape":
         """The smallest shape, in multiples, that holds every row."""
-        tokens = max(len(prefix) + sum(len(b.ids) for b in branches) for prefix, branches in rows)
-        targets = max(sum(len(b.ids) - b.start for b in branches) for _, branches in rows)
+        sizes = [cls.of(*row) for row in rows]
+        tokens, targets = (max(getattr(size, name) for size in sizes) for name in ("tokens", "targets"))
         return cls(-(-tokens // multiple) * multiple, -(-targets // 4) * 4)
+
+    def holds(self, size: "RowShape") -> bool:
+        """Whether a row of that size fits."""
+        return size.tokens <= self.tokens and size.targets <= self.targets
 
 
 def pack_row(prefix: Sequence[int], branches: Sequence[Branch], shape: RowShape) -> dict[str, np.ndarray]:
@@ -66,14 +75,17 @@ def pack_row(prefix: Sequence[int], branches: Sequence[Branch], shape: RowShape)
     return row
 
 
-def stack(rows: Sequence[Mapping[str, np.ndarray]], size: int) -> dict[str, np.ndarray]:
-    """Rows as one batch of exactly `size` rows: what is missing is padded with rows without targets, so that shapes stay static."""
+def stack(rows: Sequence[Mapping[str, np.ndarray]], size: int, *, valid: int | None = None) -> dict[str, np.ndarray]:
+    """Rows as one batch of exactly `size` rows: what is missing is padded with rows without targets, so that shapes stay static.
+
+    Args:
+      valid: how many of the rows count, by default all; at least one row is needed to pad with.
+    """
+    valid = len(rows) if valid is None else valid
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     if missing := size - len(rows):
         batch = {name: np.concatenate([value, np.repeat(value[:1], missing, axis=0)]) for name, value in batch.items()}
-        if "target_segment" in batch:
-            batch["target_segment"][len(rows) :] = 0
-        batch["valid"] = np.arange(size) < len(rows)
-    else:
-        batch["valid"] = np.ones(size, bool)
+    if "target_segment" in batch:
+        batch["target_segment"][valid:] = 0
+    batch["valid"] = np.arange(size) < valid
     return batch

@@ -20,6 +20,7 @@ from inbol_jax.models.config import LlavaConfig, load_config, read_json
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.weights import load_params, save_params
+from inbol_jax.processes import is_main, wait_for_all
 
 TINY = Path(__file__).parent.parent / "world/assets/tiny-llava"  # the checkpoint that ships with the package
 Dtype = Literal["auto", "float32", "bfloat16"]  # as command lines offer it
@@ -153,7 +154,8 @@ def load_pretrained(
 def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = False, max_shard_size: str = "5GB") -> None:
     """Saves `loaded.variables` as a folder that transformers loads, with config, tokenizer, processor and template of where it came from.
 
-    Where there are adapters, they alone are written, in PEFT's format with the base's path; or, with `merge_adapters`, a whole model.
+    Where there are adapters, they alone are written, in PEFT's format with the base's path; or, with `merge_adapters`, a whole model. Of
+    several processes all must call this.
 
     Args:
       max_shard_size: of one weight file, such as "5GB".
@@ -163,23 +165,27 @@ def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = 
     path, lora = Path(path), loaded.variables.get("lora")
     refuse_folder(loaded, path, adapters=bool(lora) and not merge_adapters)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        for source in (source for pattern in _FILES for source in loaded.path.glob(pattern)):
-            if not source.name.endswith(".index.json") and not (lora and not merge_adapters and source.name == "config.json"):
-                shutil.copyfile(source, path / source.name)
+        if is_main():
+            path.mkdir(parents=True, exist_ok=True)
+            for source in (source for pattern in _FILES for source in loaded.path.glob(pattern)):
+                if not source.name.endswith(".index.json") and not (lora and not merge_adapters and source.name == "config.json"):
+                    shutil.copyfile(source, path / source.name)
         if lora and not merge_adapters:
             base = loaded.hub_id or str(loaded.path.resolve())
             peft.save_adapter(path, loaded.variables, loaded.model.lora, base=base, base_fingerprint=loaded.base_fingerprint)
-            return
-        params = loaded.variables["params"]
-        if lora:
-            params = merge_lora(params, lora, loaded.model.lora)
-        save_params(path, params, max_shard_size=max_shard_size)
-        write_json(path / "config.json", _with_dtype(read_json(loaded.path / "config.json"), str(jax.tree.leaves(params)[0].dtype)))
-        for name in (peft.CONFIG, peft.WEIGHTS):  # of an adapter that was here before: transformers would apply it
-            (path / name).unlink(missing_ok=True)
+        else:
+            params = loaded.variables["params"]
+            if lora:
+                params = merge_lora(params, lora, loaded.model.lora)
+            save_params(path, params, max_shard_size=max_shard_size)
+            if is_main():
+                dtype = str(jax.tree.leaves(params)[0].dtype)
+                write_json(path / "config.json", _with_dtype(read_json(loaded.path / "config.json"), dtype))
+                for name in (peft.CONFIG, peft.WEIGHTS):  # of an adapter that was here before: transformers would apply it
+                    (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise InbolError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
+    wait_for_all(f"saved {path}")
 
 
 def refuse_folder(loaded: Loaded, path: Path, *, adapters: bool) -> None:

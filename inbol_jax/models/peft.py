@@ -15,6 +15,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.config import read_json
 from inbol_jax.models.lora import LoraConfig, adapter_sharding, target_modules, trainable_params
 from inbol_jax.models.weights import canonical, module_name, open_tensors, table_row, write_tensors
+from inbol_jax.processes import is_main, to_host
 from inbol_jax.sharding import parameter_sharding
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -152,11 +153,13 @@ def save_adapter(folder: Path, variables: Mapping[str, Any], config: LoraConfig,
     tensors = {}
     for path, x in lora.items():
         module, _, side = path.rpartition("/")
-        tensors[f"{_ROOT}{module_name(f'{module}/kernel')}.lora_{side.upper()}.weight"] = np.ascontiguousarray(np.asarray(x).T)
+        tensors[f"{_ROOT}{module_name(f'{module}/kernel')}.lora_{side.upper()}.weight"] = np.ascontiguousarray(to_host(x).T)
     whole = trainable_params(params, config)
     for path in whole:
         row = table_row(path)
-        tensors[f"{_ROOT}{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = np.ascontiguousarray(row.save(np.asarray(params[path])))
+        tensors[f"{_ROOT}{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = np.ascontiguousarray(row.save(to_host(params[path])))
+    if not is_main():
+        return
     ranks = {module_name(path[:-1] + "kernel"): x.shape[1] for path, x in lora.items() if path.endswith("/a")}
     write_json(
         folder / CONFIG,

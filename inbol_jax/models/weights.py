@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 from inbol_jax.artifacts import atomically, write_json
 from inbol_jax.errors import InbolError
+from inbol_jax.processes import is_main, to_host
 from inbol_jax.sharding import parameter_sharding
 
 
@@ -277,7 +278,8 @@ def parse_size(text: str) -> int:
 def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str = "5GB") -> None:
     """Writes weights in Hugging Face's layout: model.safetensors, or several files with an index, no more than one in memory at a time.
 
-    Each is written whole or not at all, and the index last; files of an earlier, differently split checkpoint are removed.
+    Each is written whole or not at all, and the index last; files of an earlier, differently split checkpoint are removed. Of several
+    processes all must call this: weights that are spread over them are gathered one by one, and the main one writes.
     """
     limit, shards, size = parse_size(max_shard_size), [[]], 0
     leaves = {row.theirs: (row, x) for path, x in flatten_dict(dict(params), sep="/").items() for row in [table_row(path)]}
@@ -288,14 +290,23 @@ def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str 
         shards[-1].append(key)
         size += x.nbytes
     index = folder / "model.safetensors.index.json"
-    index.unlink(missing_ok=True)  # from here on until it is written, a crash leaves no mixture that would load
+    if is_main():
+        index.unlink(missing_ok=True)  # from here on until it is written, a crash leaves no mixture that would load
     count, weight_map = len(shards), {}
     for number, keys in enumerate(shards, 1):
         name = "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-        with atomically(folder / name) as file:
-            tensors = {key: np.ascontiguousarray(row.save(np.asarray(jax.device_get(x)))) for key in keys for row, x in [leaves[key]]}
-            write_tensors(tensors, file, {"format": "pt"})
+        tensors = {}
+        for key in keys:
+            row, x = leaves[key]
+            whole = to_host(x)
+            if is_main():
+                tensors[key] = np.ascontiguousarray(row.save(whole))
         weight_map |= dict.fromkeys(keys, name)
+        if is_main():
+            with atomically(folder / name) as file:
+                write_tensors(tensors, file, {"format": "pt"})
+    if not is_main():
+        return
     if count > 1:
         write_json(index, {"metadata": {"total_size": sum(x.nbytes for _, x in leaves.values())}, "weight_map": weight_map})
     for file in (*folder.glob("model-*-of-*.safetensors"), folder / "model.safetensors"):

@@ -2,23 +2,26 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-import grain
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.artifacts import atomically, file_fingerprint, meta_path, read_jsonl, read_meta, write_json
-from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
+from inbol_jax.data.batches import Branch
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import LOSSES, SCHEMES, smooths_labels
 from inbol_jax.models.loading import Loaded
+from inbol_jax.processes import is_main
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Preference
-from inbol_jax.sampling.generate import load_pixels, make_text_encoder
-from inbol_jax.sharding import make_mesh, round_batch, shard_batch
-from inbol_jax.training.idk_it import MakeRow, StageConfig, check, check_lines, image_folder, load_model, run_stage
+from inbol_jax.sampling.generate import make_text_encoder
+from inbol_jax.sharding import make_mesh, shard_batch
+from inbol_jax.training.input import Rows, in_order
+from inbol_jax.training.stage import StageConfig, check, check_lines, image_paths, load_model, run_stage
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
 
 
@@ -32,6 +35,8 @@ class DpoConfig(StageConfig):
       label_smoothing: share of the pairs that may be the wrong way round, at least 0 and less than 0.5: with sigmoid conservative DPO.
       length_normalized: take log-probabilities a token instead of summed ones.
       reference_free: put 0 in place of the reference's log-probabilities; they are not computed then.
+      reference: cached, computed once and kept in OUT/reference.npy; or online, in every step: without new adapters, or with adapters and
+        modules beside them as they were at the start, or, where whole models are trained, with a frozen copy of what is.
       scheme: pair weights from confidence: value (what the user gains by the chosen response), linear, margin, or uniform (plain DPO).
       anchor: weight of the negative log-likelihood a token of the chosen response, times the pair's own.
     """
@@ -41,6 +46,7 @@ class DpoConfig(StageConfig):
     label_smoothing: float = 0.0
     length_normalized: bool = False
     reference_free: bool = False
+    reference: Literal["cached", "online"] = "cached"
     scheme: str = "value"
     anchor: float = 3.0
     learning_rate: float = 2e-4
@@ -54,38 +60,14 @@ def ca_dpo(config: DpoConfig) -> Path:
     """
     check(config)
     options = loss_options(config)
-    rows = list(read_jsonl(config.data))
-    check_lines(config.data, rows, ("image", "question", "chosen", "rejected", "kind"), ("confidence",))
-    try:
-        pairs = [Preference.from_json(row) for row in rows]
-    except (KeyError, TypeError) as error:
-        raise InbolError(f"{config.data}: not a file of preference pairs ({error}); run `inbol build`") from error
-    for number, pair in enumerate(pairs, 1):
-        if not 0 <= pair.confidence <= 1:
-            raise InbolError(f"{config.data}:{number}: confidence {pair.confidence} is not between 0 and 1; run `inbol build`")
-    if not pairs:
-        raise InbolError(f"{config.data} holds no pair")
-    images = image_folder(config.data, config.images)
+    files = [config.data] + ([config.eval_data] if config.eval_data else [])
+    pairs = [read_pairs(file) for file in files]
+    images = [image_paths(file, config.images, [{"image": p.image} for p in some]) for file, some in zip(files, pairs, strict=True)]
     loaded = load_model(config)
-    text = make_text_encoder(loaded)
-    packed = [(text.prompt(p.question), [Branch(text.response(p.question, r)) for r in (p.chosen, p.rejected)]) for p in pairs]
-    shape = RowShape.fitting(packed)
-
-    def row(index: int) -> dict[str, np.ndarray]:
-        prompt, branches = packed[index]
-        return pack_row(prompt, branches, shape) | {"pixel_values": load_pixels(loaded, images / pairs[index].image)[None]}
-
-    reference = np.zeros((len(pairs), 2), np.float32) if config.reference_free else cached_reference(loaded, config, len(pairs), row)
-
-    def row_with_reference(index: int) -> dict[str, np.ndarray]:
-        pair = pairs[index]
-        return row(index) | {
-            "ref_chosen": reference[index, 0],
-            "ref_rejected": reference[index, 1],
-            "confidence": np.float32(pair.confidence),
-            "kind": np.int32(pair.kind),
-        }
-
+    rows = [pair_rows(loaded, *some, config.buckets) for some in zip(pairs, images, strict=True)]
+    if config.reference == "cached" and not config.reference_free:
+        names = ("reference.npy", "eval_reference.npy")
+        rows = [with_reference(r, cached_reference(loaded, config, f, r, n)) for r, f, n in zip(rows, files, names, strict=False)]
     objective = ca_dpo_objective(
         loaded.model,
         beta=config.beta,
@@ -93,11 +75,56 @@ def ca_dpo(config: DpoConfig) -> Path:
         anchor=config.anchor,
         loss=config.loss,
         length_normalized=config.length_normalized,
+        online_reference=config.reference == "online",
         **options,
     )
-    folder = run_stage(loaded, config, objective, len(pairs), row_with_reference, "CA-DPO")
-    say(f"CA-DPO on {len(pairs)} pairs, {config.epochs} epochs -> {folder}")
+    scored = rows[1] if config.eval_data else None
+    folder = run_stage(loaded, config, objective, rows[0], "CA-DPO", scored=scored, online=config.reference == "online")
+    if is_main():
+        say(f"CA-DPO on {len(rows[0])} pairs, {config.epochs} epochs -> {folder}")
     return folder
+
+
+def read_pairs(file: Path) -> list[Preference]:
+    """The pairs of a file.
+
+    Raises:
+      InbolError: when there are none, or a line is not one.
+    """
+    rows = list(read_jsonl(file))
+    check_lines(file, rows, ("image", "question", "chosen", "rejected", "kind"), ("confidence",))
+    try:
+        pairs = [Preference.from_json(row) for row in rows]
+    except (KeyError, TypeError) as error:
+        raise InbolError(f"{file}: not a file of preference pairs ({error}); run `inbol build`") from error
+    for number, pair in enumerate(pairs, 1):
+        if not 0 <= pair.confidence <= 1:
+            raise InbolError(f"{file}:{number}: confidence {pair.confidence} is not between 0 and 1; run `inbol build`")
+    if not pairs:
+        raise InbolError(f"{file} holds no pair")
+    return pairs
+
+
+def pair_rows(loaded: Loaded, pairs: Sequence[Preference], images: Sequence[Path], buckets: int) -> Rows:
+    """Image and prompt once, then chosen and rejected, tokenized. The reference's log-probabilities are 0."""
+    text = make_text_encoder(loaded)
+    packed = [(text.prompt(p.question), [Branch(text.response(p.question, r)) for r in (p.chosen, p.rejected)]) for p in pairs]
+
+    def extra(index: int) -> dict[str, np.ndarray]:
+        pair, nothing = pairs[index], np.float32(0)
+        return {
+            "ref_chosen": nothing,
+            "ref_rejected": nothing,
+            "confidence": np.float32(pair.confidence),
+            "kind": np.int32(pair.kind),
+        }
+
+    return Rows.of(loaded, packed, images, buckets, extra=extra)
+
+
+def with_reference(rows: Rows, reference: np.ndarray) -> Rows:
+    """Rows with the reference's log-probabilities, f32[n, 2], of chosen and rejected."""
+    return dataclasses.replace(rows, extra=lambda i: rows.extra(i) | {"ref_chosen": reference[i, 0], "ref_rejected": reference[i, 1]})
 
 
 def loss_options(config: DpoConfig) -> dict[str, float]:
@@ -111,6 +138,8 @@ def loss_options(config: DpoConfig) -> dict[str, float]:
             raise InbolError(f"--{option} {getattr(config, option)!r}: choose one of {', '.join(known)}")
     if not 0 < config.beta < math.inf or not 0 <= config.anchor < math.inf:
         raise InbolError(f"--beta {config.beta} must be greater than 0 and --anchor {config.anchor} at least 0")
+    if config.reference_free and config.reference != "cached":
+        raise InbolError(f"--reference {config.reference} does nothing with --reference-free")
     if not 0 <= config.label_smoothing < 0.5:
         raise InbolError(f"--label-smoothing {config.label_smoothing}: at least 0 and less than 0.5 is needed")
     if smooths_labels(config.loss):
@@ -120,14 +149,14 @@ def loss_options(config: DpoConfig) -> dict[str, float]:
     return {}
 
 
-def cached_reference(loaded: Loaded, config: DpoConfig, n: int, row: MakeRow) -> np.ndarray:
-    """`reference_logprobs`, computed once a run: OUT/reference.npy keeps them, with a header of what they were computed from.
+def cached_reference(loaded: Loaded, config: DpoConfig, data: Path, rows: Rows, name: str) -> np.ndarray:
+    """`reference_logprobs`, computed once a run: OUT/`name` keeps them, with a header of what they were computed from.
 
     Raises:
       InbolError: when the file belongs to another model, other pairs or another way of averaging.
     """
-    file = config.out / "reference.npy"
-    made_from = {"command": "reference", "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
+    file = config.out / name
+    made_from = {"command": "reference", "model": loaded.fingerprint, "data": file_fingerprint(data)}
     made_from |= {"average": config.length_normalized, "dtype": loaded.model.dtype.name}
     if file.exists() and (header := read_meta(file)):  # without a header it is not finished
         if header != made_from:
@@ -136,27 +165,31 @@ def cached_reference(loaded: Loaded, config: DpoConfig, n: int, row: MakeRow) ->
             found = np.load(file)  # numpy's default refuses pickles
         except (OSError, ValueError) as error:
             raise InbolError(f"{file}: cannot be read ({error}); delete it") from error
-        if found.shape != (n, 2):
-            raise InbolError(f"{file}: its shape is {found.shape}, {(n, 2)} is needed; delete it")
+        if found.shape != (len(rows), 2):
+            raise InbolError(f"{file}: its shape is {found.shape}, {(len(rows), 2)} is needed; delete it")
         return found
-    meta_path(file).unlink(missing_ok=True)
     mesh = make_mesh(*config.mesh)
-    found = reference_logprobs(loaded, n, row, batch_size=4 * config.batch_size, mesh=mesh, average=config.length_normalized)
-    with atomically(file) as temporary, temporary.open("wb") as handle:
-        np.save(handle, found)
-    write_json(meta_path(file), made_from)
+    found = reference_logprobs(loaded, rows, batch_size=4 * config.batch_size, mesh=mesh, average=config.length_normalized)
+    if is_main():  # all processes have looked for the file by now: none of them has left the computation before all had come to it
+        meta_path(file).unlink(missing_ok=True)
+        with atomically(file) as temporary, temporary.open("wb") as handle:
+            np.save(handle, found)
+        write_json(meta_path(file), made_from)
     return found
 
 
-def reference_logprobs(loaded: Loaded, n: int, row: MakeRow, *, batch_size: int, mesh: Mesh, average: bool = False) -> np.ndarray:
+def reference_logprobs(loaded: Loaded, rows: Rows, *, batch_size: int, mesh: Mesh, average: bool = False) -> np.ndarray:
     """f32[n, 2]: log-probabilities of chosen and rejected (summed, or averages) under the frozen reference, once for all epochs."""
-    size = round_batch(min(batch_size, n), mesh)
-    dataset = grain.MapDataset.range(n).map(row).batch(size, drop_remainder=False, batch_fn=lambda rows: stack(rows, size))
-    run = jax.jit(lambda variables, batch: pair_logprobs(target_logprobs(loaded.model, variables, batch), batch, average=average))
-    found = []
-    with progress("reference", n, "pairs") as advance:
-        for batch in dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)):
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    run = jax.jit(
+        lambda variables, batch: pair_logprobs(target_logprobs(loaded.model, variables, batch), batch, average=average),
+        out_shardings=everywhere,
+    )
+    found, count = [], 0
+    with progress("reference", len(rows), "pairs", shown=is_main()) as advance:
+        for batch in in_order(rows, mesh, batch_size):
             logprobs = np.stack(jax.device_get(run(loaded.variables, shard_batch(batch, mesh))), axis=1)
-            found.append(logprobs[batch["valid"]])
+            found.append(logprobs[: len(rows) - count])  # the last batch is filled up
+            count += len(found[-1])
             advance(len(found[-1]))
     return np.concatenate(found)

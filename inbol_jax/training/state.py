@@ -26,6 +26,14 @@ class TrainState(NamedTuple):
     skipped: jax.Array  # i32[], updates in a row that were left out because they were not finite
 
 
+def check_pattern(option: str, pattern: str) -> None:
+    """Raises InbolError, which names the option, where the pattern is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InbolError(f"{option} {pattern!r} is not a regular expression ({error})") from error
+
+
 def split_variables(variables: Mapping[str, Any], frozen: Sequence[str], lora: LoraConfig | None = None) -> tuple[Flat, Flat]:
     """Flat trainable and frozen variables.
 
@@ -42,10 +50,7 @@ def split_variables(variables: Mapping[str, Any], frozen: Sequence[str], lora: L
     else:
         names = [path.removeprefix("params/") for path in flat]
         for pattern in frozen:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise InbolError(f"--frozen {pattern!r} is not a regular expression ({error})") from error
+            check_pattern("--frozen", pattern)
             if not any(re.search(pattern, name) for name in names):
                 raise InbolError(f"--frozen {pattern!r} matches no parameter; paths look like {names[0]!r}")
         trained = {f"params/{name}" for name in names if not any(re.search(pattern, name) for pattern in frozen)}

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inbol_jax.losses import SCHEMES, ca_dpo_loss, nll_anchor, preference_margin, sequence_logprob, sft_loss, token_logprobs
 from inbol_jax.models.llava import Llava
@@ -17,6 +18,8 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight): divid
 # (variables, batch, dropout key or None) -> metrics, of which "loss" is what is minimised: its sum over the batch, and what to divide by.
 Objective = Callable[[Mapping[str, Any], Batch, jax.Array | None], Metrics]
 Step = Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]
+
+REFERENCE = "reference/"  # before the path of a variable as it was when training started
 
 
 def make_train_step(
@@ -72,6 +75,20 @@ def make_train_step(
     return step
 
 
+def make_eval_step(objective: Objective, *, axis: str | None = None) -> Callable[[TrainState, Flat, Batch], Metrics]:
+    """A pure function (state, frozen, batch) -> metrics, without gradients and without dropout.
+
+    Args:
+      axis: as of `make_train_step`.
+    """
+
+    def evaluate(state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
+        metrics = objective(merge_variables(state.params, frozen), batch, None)
+        return jax.lax.psum(metrics, axis) if axis else metrics
+
+    return evaluate
+
+
 # Target positions of a row whose logits exist at a time: 16 MiB a row with 32 thousand words. VQA answers are shorter, and not chunked.
 CHUNK = 128
 
@@ -89,11 +106,20 @@ def target_logprobs(
     return token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["targets"], chunk=chunk)
 
 
+def token_counts(batch: Batch) -> Metrics:
+    """Tokens a row, and the share of the batch that is padding; rows that fill up the batch are padding as a whole."""
+    rows = batch["valid"].astype(jnp.float32)
+    tokens = jnp.sum((batch["segments"] >= 0).sum(1) * rows)
+    size = jnp.float32(batch["segments"].size)
+    return {"tokens": (tokens, rows.sum()), "padding": (size - tokens, size)}
+
+
 def sft_objective(model: Llava) -> Objective:
     """Mean negative log-likelihood a response token, over all branches: IDK-IT, and pre-training."""
 
     def objective(variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None) -> Metrics:
-        return {"loss": sft_loss(target_logprobs(model, variables, batch, key), batch["target_segment"] > 0)}
+        loss = sft_loss(target_logprobs(model, variables, batch, key), batch["target_segment"] > 0)
+        return {"loss": loss, **token_counts(batch)}
 
     return objective
 
@@ -101,6 +127,19 @@ def sft_objective(model: Llava) -> Objective:
 def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> tuple[jax.Array, jax.Array]:
     """f32[b] log-probabilities of chosen and rejected, summed or averaged: branches 1 and 2 of rows that share image and prompt."""
     return tuple(sequence_logprob(logprobs, batch["target_segment"] == branch, average=average) for branch in (1, 2))
+
+
+def split_reference(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The policy's variables and those of the frozen reference, from what a training step hands on.
+
+    The reference shares with the policy what is not trained; of what is, the collection `reference` holds the start, by the same paths.
+    Adapters that are not there had no effect at the start: the reference is without them.
+    """
+    flat = flatten_dict(dict(variables), sep="/")
+    start = {path.removeprefix(REFERENCE): x for path, x in flat.items() if path.startswith(REFERENCE)}
+    policy = {path: x for path, x in flat.items() if not path.startswith(REFERENCE)}
+    shared = {path: x for path, x in policy.items() if not path.startswith("lora/")}
+    return unflatten_dict(policy, sep="/"), unflatten_dict(shared | start, sep="/")
 
 
 def ca_dpo_objective(
@@ -111,6 +150,7 @@ def ca_dpo_objective(
     anchor: float,
     loss: str = "sigmoid",
     length_normalized: bool = False,
+    online_reference: bool = False,
     **options: float,
 ) -> Objective:
     """A confidence-aware loss of pairs plus `anchor` times the negative log-likelihood a token of the chosen response.
@@ -122,12 +162,18 @@ def ca_dpo_objective(
     Args:
       loss, scheme: names in `losses.LOSSES` and `losses.SCHEMES`; `options` are further keywords of the loss.
       length_normalized: log-probabilities are averages over tokens; those of the reference in the batch must be so too.
+      online_reference: compute the reference's log-probabilities here (`split_reference`) instead of taking the batch's.
     """
 
     def objective(variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None) -> Metrics:
+        if online_reference:
+            variables, frozen = split_reference(variables)
+            reference = pair_logprobs(target_logprobs(model, frozen, batch), batch, average=length_normalized)
+        else:
+            reference = batch["ref_chosen"], batch["ref_rejected"]
         logprobs = target_logprobs(model, variables, batch, key)
         chosen, rejected = pair_logprobs(logprobs, batch, average=length_normalized)
-        arguments = chosen, rejected, batch["ref_chosen"], batch["ref_rejected"]
+        arguments = chosen, rejected, *reference
         confidence, kind = batch["confidence"], batch["kind"]
         pair = ca_dpo_loss(*arguments, confidence, kind, beta=beta, scheme=scheme, loss=loss, **options)
         nll = nll_anchor(logprobs, batch["target_segment"] == 1)
@@ -143,6 +189,7 @@ def ca_dpo_objective(
             "reward_accuracy": (jnp.sum(valid * (reward > 0)), pairs),
             "logprob_chosen": (jnp.sum(valid * chosen), pairs),
             "logprob_rejected": (jnp.sum(valid * rejected), pairs),
+            **token_counts(batch),
         }
         for of in PairKind:
             among = valid * (kind == of)

@@ -46,8 +46,13 @@ def preferences(world, n=16):
     return rows
 
 
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+RATES = ("tokens_per_second", "mfu")
+
+
+def metrics_of(folder, *, rates=False):
+    """The log of a run; without what depends on the clock, unless asked for."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if rates or name not in RATES} for row in rows]
 
 
 def weights_of(folder):

@@ -23,9 +23,10 @@ from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import FROZEN, SftConfig, idk_it
+from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit, round_rows
+from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import init_state, make_optimizer, split_variables
 from inbol_jax.training.step import ca_dpo_objective, make_train_step, sft_objective
 

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from stage_data import instructions, mean_loss, metrics_of, objectives, preferences, random_batch, weights_of, write_jsonl
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.data.batches import stack
+from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import LOSSES, ca_dpo_loss, linear, sequence_logprob, value
 from inbol_jax.models.loading import TINY, load_pretrained, save_pretrained
@@ -27,9 +27,11 @@ from inbol_jax.training import ca_dpo as ca_dpo_stage
 from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo, reference_logprobs
 from inbol_jax.training.checkpoint import Checkpoints
-from inbol_jax.training.idk_it import FROZEN, SftConfig, batches_of, idk_it
+from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.input import WINDOW, Rows, bucket_shapes, stream, training_order
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit
+from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import init_state, make_optimizer, merge_variables, split_variables
 from inbol_jax.training.step import CHUNK, ca_dpo_objective, make_train_step, sft_objective, target_logprobs
 
@@ -135,7 +137,7 @@ def test_rows_that_fill_up_the_batch_do_not_matter(micro, name):
     (loss, metrics), gradient = value_and_gradient(loaded.model, name, params, stack(rows, 3))
     (padded, padded_metrics), padded_gradient = value_and_gradient(loaded.model, name, params, stack(rows, 8))
     assert padded == pytest.approx(float(loss), rel=1e-5)
-    assert means(padded_metrics) == pytest.approx(means(metrics), rel=1e-5)
+    assert means(padded_metrics) | {"padding": 0} == pytest.approx(means(metrics) | {"padding": 0}, rel=1e-5)
     assert optax.tree.norm(gradient) > 1e-3
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), padded_gradient, gradient)
 
@@ -195,6 +197,8 @@ def test_objectives_are_their_definitions(micro):
         "reward_accuracy": (reward > 0).mean(),
         "logprob_chosen": chosen.mean(),
         "logprob_rejected": rejected.mean(),
+        "tokens": (batch["segments"] >= 0).sum() / 3,
+        "padding": (batch["segments"] < 0).mean(),
     }
     for of in PairKind:
         if (among := kind == of).any():
@@ -251,8 +255,13 @@ def test_long_responses_have_the_logits_of_a_chunk_at_a_time(micro, name):
 def test_the_reference_is_the_model_before_training(micro, average):
     """In the order of the rows, whatever the batches; the margin over it is zero at the start."""
     loaded, rows = micro, random_batch(micro.config, 5)
-    plain = [{k: v for k, v in row.items() if not k.startswith("ref")} for row in rows]
-    found = reference_logprobs(loaded, 5, plain.__getitem__, batch_size=2, mesh=make_mesh(), average=average)
+
+    class Plain(Counted):
+        def batch(self, indices, mine):
+            found = [{k: v for k, v in rows[i].items() if not k.startswith("ref")} for i in indices]
+            return stack(found, len(mine))
+
+    found = reference_logprobs(loaded, Plain(5), batch_size=2, mesh=make_mesh(), average=average)
     assert found.shape == (5, 2)
     expected = [[logprobs.mean() if average else logprobs.sum() for logprobs in own_logprobs(loaded, row)] for row in rows]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -456,29 +465,87 @@ def test_a_checkpoint_folder_that_is_a_file(tmp_path):
 # --- the order of the data
 
 
-def make_row(i):
-    return {"i": np.int32(i)}
+class Counted:
+    """Rows that are their own numbers."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def batch(self, indices, mine):
+        own = [int(indices[i]) for i in mine if i < len(indices)]
+        return stack([{"i": np.int32(i)} for i in own or indices[:1]], len(mine), valid=len(own))
+
+
+def batches_of(n, size, epochs, seed, start, *, lengths=None, mine=None):
+    order = training_order(lengths or [1] * n, size, epochs, seed, grouped=lengths is not None)
+    return list(stream(Counted(n), order, np.arange(size) if mine is None else mine, start, -(-n * epochs // size)))
 
 
 def test_every_row_once_an_epoch():
     n, size, epochs = 10, 4, 3
-    batches = list(batches_of(n, make_row, size, epochs, seed=0, start=0))
+    batches = batches_of(n, size, epochs, seed=0, start=0)
     assert len(batches) == -(-n * epochs // size)
     assert all(len(b["i"]) == size for b in batches)
     rows = np.concatenate([b["i"][b["valid"]] for b in batches])
     passes = rows.reshape(epochs, n)
     assert [sorted(p) for p in passes.tolist()] == [list(range(n))] * epochs
     assert len({tuple(p) for p in passes.tolist()}) == epochs, "each pass has an order of its own"
-    again = list(batches_of(n, make_row, size, epochs, seed=0, start=5))
+    again = batches_of(n, size, epochs, seed=0, start=5)
     jax.tree.map(np.testing.assert_array_equal, again, batches[5:])
-    other = np.concatenate([b["i"][b["valid"]] for b in batches_of(n, make_row, size, epochs, seed=1, start=0)])
+    other = np.concatenate([b["i"][b["valid"]] for b in batches_of(n, size, epochs, seed=1, start=0)])
     assert rows.tolist() != other.tolist()
 
 
 def test_batches_larger_than_the_data():
-    (batch,) = batches_of(3, make_row, 8, 1, seed=0, start=0)
+    (batch,) = batches_of(3, 8, 1, seed=0, start=0)
     assert batch["valid"].tolist() == [True] * 3 + [False] * 5
     assert sorted(batch["i"][:3].tolist()) == [0, 1, 2]
+
+
+def test_each_process_makes_its_own_rows():
+    """Together they make the batches of one process; where one has no row left in the last batch, none of what it makes counts."""
+    whole = batches_of(9, 8, 1, seed=0, start=0)
+    shares = [batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in (np.arange(4), np.arange(4, 8))]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate([p["valid"] for p in parts]), batch["valid"])
+        np.testing.assert_array_equal(np.concatenate([p["i"][p["valid"]] for p in parts]), batch["i"][batch["valid"]])
+    assert whole[-1]["valid"].tolist() == [True] + [False] * 7
+
+
+@pytest.mark.parametrize(("n", "size", "epochs"), [(200, 4, 2), (5, 4, 1), (130, 8, 3), (64, 4, 1)])
+def test_rows_of_like_length_come_together(n, size, epochs):
+    lengths = np.random.default_rng(1).integers(1, 100, n).tolist()
+    batches = batches_of(n, size, epochs, seed=0, start=0, lengths=lengths)
+    found = [b["i"][b["valid"]].tolist() for b in batches]
+    assert [len(rows) for rows in found[:-1]] == [size] * (len(found) - 1)
+    counts = np.bincount(np.concatenate(found), minlength=n)
+    assert counts.tolist() == [epochs] * n
+    assert batches_of(n, size, epochs, seed=0, start=2, lengths=lengths)[0]["i"].tolist() == batches[2]["i"].tolist()
+
+    def padding(batches):
+        return np.mean([1 - np.mean([lengths[i] for i in rows]) / max(lengths[i] for i in rows) for rows in batches])
+
+    plain = [b["i"][b["valid"]].tolist() for b in batches_of(n, size, epochs, seed=0, start=0)]
+    if len(found) > WINDOW:
+        assert padding(found) < padding(plain) / 3
+        assert sorted(found[:WINDOW], key=lambda rows: lengths[rows[0]]) != found[:WINDOW], "long and short batches alternate"
+
+
+def test_shapes_that_rows_are_padded_to(micro):
+    """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on it."""
+    packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
+    shapes = bucket_shapes(packed, 3)
+    assert [s.tokens for s in shapes] == [16, 24, 32]
+    assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
+    assert len(bucket_shapes(packed[:1], 8)) == 1
+    rows = Rows(micro, packed, [], shapes)
+    object.__setattr__(rows, "make", lambda i, shape: pack_row(*packed[i], shape))
+    for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
+        batch = rows.batch(np.array(indices), np.arange(2))
+        assert batch["input_ids"].shape == (2, tokens)
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9])

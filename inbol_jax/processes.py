@@ -1,0 +1,54 @@
+"""One run in several processes: how they find each other, which of them writes, and arrays that are spread over them."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from inbol_jax.errors import InbolError
+
+_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def join() -> None:
+    """Joins the other processes, before anything else asks for a device.
+
+    Where JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set they say who the others are; elsewhere jax finds them by
+    itself on Cloud TPU, Slurm, Kubernetes and Open MPI.
+
+    Raises:
+      InbolError: when the variables are incomplete, or jax cannot find or reach the others.
+    """
+    given = [os.environ.get(name) for name in _NAMES]
+    if any(given) and not all(given):
+        raise InbolError(f"--distributed: of {', '.join(_NAMES)} set all or none; missing: {_NAMES[given.index(None)]}")
+    address, *numbers = given
+    try:
+        if address:
+            count, index = map(int, numbers)
+            jax.distributed.initialize(address, count, index)
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InbolError(f"--distributed: the other processes cannot be joined ({reason}); set {', '.join(_NAMES)}") from error
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and says what was done."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Until every process is here: what the first one wrote before is there for all."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def to_host(x: Any) -> np.ndarray:
+    """An array as a whole on the host of every process. Where it is spread over several of them, all must ask for it."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
+        return multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)

@@ -1,0 +1,101 @@
+"""Training in two real processes of four devices each, through the command line."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from stage_data import metrics_of
+
+from inbol_jax.models import load_pretrained
+from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
+from inbol_jax.training.idk_it import SftConfig, idk_it
+
+ROOT = Path(__file__).parents[2]
+
+
+def together(*arguments):
+    """Runs `train.py --distributed` in two processes; returns what each printed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    shared = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    command = [sys.executable, ROOT / "train.py", *map(str, arguments), "--distributed"]
+    running = [
+        subprocess.Popen(command, env=os.environ | shared | {"JAX_PROCESS_ID": str(i)}, stdout=-1, stderr=-1, text=True) for i in range(2)
+    ]
+    found = [process.communicate(timeout=300) for process in running]
+    for process, (_, error) in zip(running, found, strict=True):
+        assert process.returncode == 0, error[-3000:]
+        assert "Involuntary full rematerialization" not in error
+    return [output for output, _ in found]
+
+
+def flat(folder):
+    return flatten_dict(dict(load_pretrained(folder, dtype=jnp.float32).variables), sep="/")
+
+
+def same(one, two):
+    """Logs and weights of two runs, to float tolerance."""
+    for row, other in zip(metrics_of(one), metrics_of(two), strict=True):
+        numbers = [k for k in row if "reward_accuracy" not in k]  # at the first step it counts the signs of roundings
+        assert {k: other[k] for k in numbers} == pytest.approx({k: row[k] for k in numbers}, rel=1e-4, abs=1e-4)
+    theirs = flat(two / "model")
+    for path, x in flat(one / "model").items():
+        np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=path)
+
+
+OPTIONS = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
+WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def test_two_processes_train_as_one(data, micro, tmp_path):
+    """IDK-IT of a model that is split over both, with an evaluation; then CA-DPO of adapters on it, twice: there is nothing left to do."""
+    instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
+    sft = idk_it(SftConfig(data=instructions, out=tmp_path / "one/sft", model=micro.path, eval_data=instructions, eval_every=5, **OPTIONS))
+    printed = together(
+        *("sft", "--data", instructions, "--out", tmp_path / "two/sft", "--model", micro.path, "--mesh", 2, 2, 2, *WORDS),
+        *("--eval-data", instructions, "--eval-every", 5),
+    )
+    assert [text.count("IDK-IT on 16") for text in printed] == [1, 0], "the first process speaks"
+    same(tmp_path / "one/sft", tmp_path / "two/sft")
+    assert [row["step"] for row in metrics_of(tmp_path / "two/sft")] == [5, 10]
+    assert metrics_of(tmp_path / "two/sft")[1]["eval/loss"] < metrics_of(tmp_path / "two/sft")[0]["eval/loss"]
+
+    lora = {"lora_rank": 2, "lora_targets": ("q_proj", "down_proj")}
+    ca_dpo(DpoConfig(data=pairs, out=tmp_path / "one/dpo", model=sft, **lora, **OPTIONS))
+    words = ["dpo", "--data", pairs, "--out", tmp_path / "two/dpo", "--model", sft, "--lora-rank", 2, *WORDS]
+    words += ["--lora-targets", "q_proj", "down_proj"]
+    together(*words)
+    same(tmp_path / "one/dpo", tmp_path / "two/dpo")
+    before = (tmp_path / "two/dpo/metrics.jsonl").read_bytes(), (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns
+    together(*words)  # finished already: the reference is read, the checkpoint restored, nothing trained
+    assert ((tmp_path / "two/dpo/metrics.jsonl").read_bytes(), (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns) == before
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
+    """`pmap`, and a run that goes on from the checkpoint of a run under `jit`."""
+    pairs = data / "preferences.jsonl"
+    ca_dpo(DpoConfig(data=pairs, out=tmp_path / "one", model=micro.path, **OPTIONS))
+    together("dpo", "--data", pairs, "--out", tmp_path / "two", "--model", micro.path, "--parallel", "pmap", *WORDS)
+    same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "JAX_NUM_PROCESSES"), ({}, "cannot be joined")]
+)
+def test_processes_that_cannot_be_found(data, tmp_path, given, missing):
+    command = [sys.executable, ROOT / "train.py", "sft", "--data", data / "instructions.jsonl", "--out", tmp_path, "--distributed"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))} | {"JAX_PLATFORMS": "cpu"} | given
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --distributed")
+    assert missing in done.stderr
+    assert done.stderr.count("\n") == 1
