@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
     def __call__(self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]):
         q, k, v = self._qkv(x, positions)
-        return self.o_proj(attend(q, k, v, mask)), (k, v)
+        return self.o_proj(attend(q, k, v, mask, causal=True)), (k, v)
 
     def fork(self, x: Float[Array, "b n d"], positions: Int[Array, "b n"], prefix: KV, prefix_mask, suffix: SuffixKV, suffix_mask, step):
         q, k, v = self._qkv(x, positions)

@@ -128,13 +128,17 @@ def init_state(trainable: Flat, optimizer: optax.GradientTransformation, mesh: M
     if mesh is None:
         opt_state = optimizer.init(trainable)
     else:
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        shardings = optax.tree_map_params(
-            optimizer,
-            lambda kept, p: p.sharding if kept.shape == p.shape else everywhere,
-            jax.eval_shape(optimizer.init, trainable),
-            trainable,
-            transform_non_params=lambda kept: everywhere,
-        )
-        opt_state = jax.jit(optimizer.init, out_shardings=shardings)(trainable)
+        opt_state = jax.jit(optimizer.init, out_shardings=optimizer_shardings(trainable, optimizer, mesh))(trainable)
     return TrainState(jnp.zeros((), jnp.int32), trainable, opt_state, jnp.zeros((), jnp.int32))
+
+
+def optimizer_shardings(trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
+    """Where the optimizer's state lies: as the variable that a part of it belongs to where it has its shape, else on all devices."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return optax.tree_map_params(
+        optimizer,
+        lambda kept, p: p.sharding if kept.shape == p.shape else everywhere,
+        jax.eval_shape(optimizer.init, trainable),
+        trainable,
+        transform_non_params=lambda kept: everywhere,
+    )
