@@ -49,6 +49,9 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
     """The standard record of a line of the confidence store. Confidence, interval and class are the estimator's; counts are the samples'.
 
     Of `correct`, the first is the dataset's own gold answer, unless the model gave a correct one more often.
+
+    Raises:
+      InbolError: where the line lacks what the estimator needs.
     """
     type3 = row["answerable"] is False
     found: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
@@ -61,6 +64,8 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
                 found["correct"].setdefault(answer, Response(answer))
     n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
     estimate = Estimate(0 / n_samples, *wilson_interval(0, n_samples)) if type3 else estimator(row)
+    if estimate is None:
+        raise InbolError(f"question {row['id']}: its line in the store lacks what the estimator needs")
     boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
     by_outcome = {name: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text))) for name, responses in found.items()}
     return BoundaryRecord(

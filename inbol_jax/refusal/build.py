@@ -9,7 +9,7 @@ from typing import Any
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta, write_jsonl
 from inbol_jax.boundary import Thresholds, make_record, within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator, sampled_accuracy
-from inbol_jax.confidence.store import missing_shards
+from inbol_jax.confidence.store import check_p_true, missing_shards, p_true_file, with_p_true
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.records import Boundary, BoundaryRecord
@@ -28,7 +28,7 @@ class BuildConfig:
       out: reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl there.
       thresholds: where Known, Mixed and Unknown part.
       templates: refusals to teach: "one" (I don't know.), the four "short" ones, or "all".
-      estimator: of the confidence: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples.
+      estimator: of the confidence: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples, or "p-true".
       seed: of the choice of refusals and of incorrect responses.
     """
 
@@ -49,15 +49,17 @@ def check_finished(file: Path) -> None:
 
 
 def read_records(files: list[Path], thresholds: Thresholds, estimator: Estimator = sampled_accuracy) -> list[BoundaryRecord]:
-    """Records of every line of the stores.
+    """Records of every line of the stores, but for answerable questions that could not be asked for P(True), where that is the estimator.
 
     Raises:
       InbolError: when two lines have one id, or a line lacks what a store's line has.
     """
     records: dict[str, BoundaryRecord] = {}
     for file in files:
-        for number, row in enumerate(read_jsonl(file), 1):
+        for number, row in enumerate(with_p_true(file, read_jsonl(file)), 1):
             try:
+                if row["answerable"] is not False and estimator(row) is None:
+                    continue
                 record = make_record(row, thresholds, estimator)
             except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
                 raise InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})") from error
@@ -82,10 +84,17 @@ def build(config: BuildConfig) -> None:
         raise InbolError(f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out {config.out}` first")
     for file in files:
         check_finished(file)
+    inputs = list(files)
+    if config.estimator == "p-true":
+        for file in files:
+            check_p_true(file)
+        inputs += map(p_true_file, files)
     headers = [read_meta(file) for file in files]
     if len({h.get("images") for h in headers}) > 1 or len({h.get("model") for h in headers}) > 1:
         raise InbolError(f"the stores in {files[0].parent} are of different models or image folders; give each an --out of its own")
     records = read_records(files, config.thresholds, estimator)
+    if left_out := sum(h["rows"] for h in headers) - len(records):
+        say(f"{left_out} questions could not be asked for P(True), and are left out")
     classes = Counter((r.boundary, r.type == 3) for r in records)
     for boundary in (Boundary.KNOWN, Boundary.UNKNOWN):
         if not any(n for (b, _), n in classes.items() if b is boundary):
@@ -94,7 +103,7 @@ def build(config: BuildConfig) -> None:
     instructions = list(make_instructions(records, templates, config.seed))
     preferences = list(make_preferences(records, templates, config.seed))
     images = os.path.relpath((files[0].parent / headers[0].get("images", ".")).resolve(), config.out.resolve())
-    settings = {"command": "build", "inputs": file_fingerprint(*files), **dataclasses.asdict(config), "out": ""}
+    settings = {"command": "build", "inputs": file_fingerprint(*inputs), **dataclasses.asdict(config), "out": ""}
     meta: dict[str, Any] = settings | {"config": fingerprint(settings), "images": images}
     write_jsonl(config.out / "records.jsonl", (r.to_json() for r in records), meta)
     write_jsonl(config.out / "instructions.jsonl", (r.to_json() for r in instructions), meta)
