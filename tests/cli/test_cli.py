@@ -203,7 +203,7 @@ def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
     assert "--batch-size 0" in fails(capsys, main, "confidence", *data, *out, "--batch-size", 0)
     assert "top-p" in fails(capsys, main, "confidence", *data, *out, "--top-p", 2)
     assert "delta-uk < delta-k" in fails(capsys, main, "build", *out, "--delta-k", 0.2)
-    assert "--templates 'longest'" in fails(capsys, main, "build", *out, "--templates", "longest")
+    assert "--templates or --refusal-mix 'longest'" in fails(capsys, main, "build", *out, "--templates", "longest")
     assert "--steps 0" in fails(capsys, main, "world", "pretrain", *out, "--steps", 0)
     assert "--batch-size 0" in fails(capsys, main, "world", "pretrain", *out, "--batch-size", 0)
     assert "--n-train 0" in fails(capsys, main, "demo", *out, "--n-train", 0)
