@@ -48,8 +48,9 @@ IDS = [" ".join(words) or "evaluate" for _, words, _ in COMMANDS]
 def helps(text):
     """Option -> what its help says. Help stands two blanks behind the option and its type, or on the next lines."""
     found, option = {}, None
-    for line in (line.strip("│ ") for line in text.splitlines()):
-        if (option_here := re.match(r"(?:-\w, )?(--\w[\w.-]*)", line)) is not None:
+    for framed in text.splitlines():
+        line = framed.strip("│ ")
+        if (option_here := re.match(r"│ (?:-\w, )?(--\w[\w.-]*)", framed)) is not None:  # deeper in, it is spoken of
             option = option_here[1]
             found[option] = "".join(re.split(r"\s{2,}", line, maxsplit=1)[1:])
         elif option and set(line) <= set("─-╰╯╭╮ "):
@@ -61,7 +62,7 @@ def helps(text):
 
 @pytest.mark.parametrize(("command", "words", "config"), COMMANDS, ids=IDS)
 def test_help_has_a_line_for_every_option(command, words, config, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")  # wider, and option groups would stand side by side
+    monkeypatch.setenv("COLUMNS", "100")  # wider, and option groups would stand side by side
     with pytest.raises(SystemExit) as left:
         command([*words, "--help"])
     assert left.value.code == 0
