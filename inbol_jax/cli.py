@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
     from inbol_jax.refusal.build import BuildConfig, build
+    from inbol_jax.refusal.judge import JudgeConfig, judge
     from inbol_jax.world.export import ExportConfig, export
     from inbol_jax.world.pretrain import PretrainConfig, pretrain
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "confidence": (ConfidenceCommand, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
         "build": (BuildConfig, build),
+        "judge": (JudgeConfig, judge),
         "convert": (ConvertConfig, convert),
     }
     description = 'InBoL in JAX: teach a vision-language model to say "I don\'t know". Training: train.py; evaluation: evaluate.py.'
