@@ -50,7 +50,7 @@ def helps(text):
     found, option = {}, None
     for framed in text.splitlines():
         line = framed.strip("│ ")
-        if (option_here := re.match(r"│ (?:-\w, )?(--\w[\w.-]*)", framed)) is not None:  # deeper in, it is spoken of
+        if (option_here := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed)) is not None:  # deeper in, it is spoken of
             option = option_here[1]
             found[option] = "".join(re.split(r"\s{2,}", line, maxsplit=1)[1:])
         elif option and set(line) <= set("─-╰╯╭╮ "):
