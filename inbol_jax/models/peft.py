@@ -93,8 +93,6 @@ def load_adapter(
 def _check_complete(
     peft: Mapping[str, Any], config: LoraConfig, params: Mapping[str, Any], lora: Mapping[str, Any], found: set[str]
 ) -> None:
-    peft: Mapping[str, Any], config: LoraConfig, params: Mapping[str, Any], lora: Mapping[str, Any], found: set[str]
-) -> None:
     """Raises InbolError where an adapter lacks what its configuration names, or holds what that does not.
 
     Args:
