@@ -173,7 +173,7 @@ def _add_p_true(
 ) -> None:
     """Asks about every question of the samples that was not asked about before."""
     proposed = {r["id"]: proposed_answer(r) for r in samples.rows()}
-    pending = evaluations.pending(e for e in mine if e.id in proposed)
+    pending = evaluations.pending([e for e in mine if e.id in proposed])
     bad: list[tuple[str, str]] = []
 
     def line(example: VQAExample, value: float | None) -> dict[str, Any]:
