@@ -28,7 +28,7 @@ from inbol_jax.refusal.balance import check_shares, kept, quotas
 from inbol_jax.refusal.instructions import make_instructions
 from inbol_jax.refusal.negatives import Negatives
 from inbol_jax.refusal.preferences import make_preferences
-from inbol_jax.refusal.templates import RefusalMix
+from inbol_jax.refusal.templates import TEMPLATES, RefusalMix
 
 FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
 _KINDS = {kind.name.lower(): kind for kind in PairKind}
@@ -176,6 +176,8 @@ def build(config: BuildConfig) -> None:
 def _refusals(config: BuildConfig) -> RefusalMix:
     if config.refusal_mix and config.templates != BuildConfig.templates:
         raise InbolError("--refusal-mix and --templates: give one of them")
+    if config.templates not in TEMPLATES:
+        raise InbolError(f"--templates {config.templates!r}: choose one of {', '.join(TEMPLATES)}")
     return RefusalMix(config.refusal_mix or ((config.templates, 1.0),))
 
 

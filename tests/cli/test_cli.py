@@ -20,6 +20,7 @@ from inbol_jax.extrinsic.stage import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
 from inbol_jax.models.loading import TINY
 from inbol_jax.refusal.build import BuildConfig
+from inbol_jax.refusal.judge import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
 from inbol_jax.training.idk_it import SftConfig
 from inbol_jax.world.export import ExportConfig
@@ -32,6 +33,7 @@ COMMANDS = [
     (main, ("confidence",), ConfidenceCommand),
     (main, ("extrinsic",), ExtrinsicConfig),
     (main, ("build",), BuildConfig),
+    (main, ("judge",), JudgeConfig),
     (main, ("convert",), ConvertConfig),
     (train, ("sft",), SftConfig),
     (train, ("dpo",), DpoConfig),
@@ -76,7 +78,7 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
     assert {"--seed", "--help"} | ({"--out"} if config is not ConvertConfig else set()) <= set(found)
 
 
-@pytest.mark.parametrize(("command", "subcommands"), [(main, "demo world confidence extrinsic build convert"), (train, "sft dpo")])
+@pytest.mark.parametrize(("command", "subcommands"), [(main, "demo world confidence extrinsic build judge convert"), (train, "sft dpo")])
 def test_help_lists_the_commands(command, subcommands, capsys):
     with pytest.raises(SystemExit) as left:
         command(["--help"])
@@ -203,7 +205,7 @@ def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
     assert "--batch-size 0" in fails(capsys, main, "confidence", *data, *out, "--batch-size", 0)
     assert "top-p" in fails(capsys, main, "confidence", *data, *out, "--top-p", 2)
     assert "delta-uk < delta-k" in fails(capsys, main, "build", *out, "--delta-k", 0.2)
-    assert "--templates 'long'" in fails(capsys, main, "build", *out, "--templates", "long")
+    assert "--templates 'terse'" in fails(capsys, main, "build", *out, "--templates", "terse")
     assert "--steps 0" in fails(capsys, main, "world", "pretrain", *out, "--steps", 0)
     assert "--batch-size 0" in fails(capsys, main, "world", "pretrain", *out, "--batch-size", 0)
     assert "--n-train 0" in fails(capsys, main, "demo", *out, "--n-train", 0)
