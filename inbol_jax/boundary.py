@@ -58,10 +58,10 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
     for text, logprob, outcome in zip(row["samples"], row["logprobs"], row["outcomes"], strict=True):
         if type3 and outcome == "correct":
             outcome = "wrong"
-        before = found[outcome].get(text, Response(text, 0, logprob))
-        found[outcome][text] = dataclasses.replace(before, count=before.count + 1)
+        before = found[outcome].get(text)
+        found[outcome][text] = Response(text, before.count + 1, before.logprob) if before else Response(text, 1, logprob)
     if not type3:
-        for answer in row["answers"]:
+        for answer in dict.fromkeys(row["answers"]):
             # One annotator of ten may have said what the others deny.
             if score(answer, row["answers"]) >= CORRECT_AT and not is_refusal(answer):
                 found["correct"].setdefault(answer, Response(answer))
