@@ -1,13 +1,15 @@
 """`inbol confidence`: fill a store, say how full it is, or draw what is in it."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from inbol_jax.artifacts import read_meta
 from inbol_jax.boundary import Thresholds, make_record, within_noise
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, store_file
 from inbol_jax.confidence.estimators import get_estimator
-from inbol_jax.confidence.store import read_rows, shards
+from inbol_jax.confidence.store import check_p_true, p_true_file, read_rows, shards, with_p_true
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.plots import confidence_histograms, save
@@ -44,30 +46,39 @@ def confidence(config: ConfidenceCommand) -> None:
     files = shards(file)
     if not files:
         raise InbolError(f"{file}: nothing was sampled yet; run `inbol confidence` without --status and --plot first")
+    if config.estimator == "p-true":
+        for shard in files:
+            check_p_true(shard, finished=False)
     if config.status:
         say_status(config, dataset, files)
     if config.plot:
         plot(config, files, file.with_suffix(".png"))
 
 
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    return with_p_true(file, (row for _, row in read_rows(file)))
+
+
 def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path]) -> None:
     """One line on a store, which may be growing: its latest run's rate is taken from its first to its last line."""
-    rows = [row for file in files for _, row in read_rows(file)]
+    rows = [row for file in files for row in _lines(file)]
     headers = [read_meta(file) for file in files]
     set_aside = len(dataset.rejected) + sum(h.get("set_aside", 0) for h in headers)
     pending = len({e.id for e in dataset.examples} - {row["id"] for row in rows}) - sum(h.get("set_aside", 0) for h in headers)
     seconds = max(f.stat().st_mtime for f in files) - min(h.get("started", 0) for h in headers)
     new = len(rows) - sum(h.get("started_with", 0) for h in headers)
     rate = f", {new / seconds:,.1f} questions/s in the latest run" if new and seconds > 0 else ""
-    values = [get_estimator(config.estimator)(row).value for row in rows if row["answerable"] is not False]
+    estimator = get_estimator(config.estimator)
+    values = [found.value for row in rows if row["answerable"] is not False and (found := estimator(row))]
     mean = f", mean confidence ({config.estimator}) {sum(values) / len(values):.3f}" if values else ""
-    say(f"{dataset.name}: {len(rows)} answered, {pending} pending, {set_aside} set aside{rate}{mean}")
+    asked = f", {sum('p_true' in row for row in rows)} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
+    say(f"{dataset.name}: {len(rows)} answered, {pending} pending, {set_aside} set aside{asked}{rate}{mean}")
 
 
 def plot(config: ConfidenceCommand, files: list[Path], out: Path) -> None:
     """A histogram of the confidences of answerable questions, and the share of labels that a threshold's noise could change."""
     estimator = get_estimator(config.estimator)
-    rows = (row for file in files for _, row in read_rows(file) if row["answerable"] is not False)
+    rows = (row for file in files for row in _lines(file) if row["answerable"] is not False and estimator(row))
     records = [make_record(row, config.thresholds, estimator) for row in rows]
     if not records:
         raise InbolError(f"{files[0]}: no answerable question to draw")

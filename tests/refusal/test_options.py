@@ -200,7 +200,7 @@ def test_a_known_question_that_nobody_judged_is_counted(out, capsys):
         ({"types": ((1, 0.999), (2, 0.001))}, "--types: nothing is left of 2 .there are 60."),
         ({"kinds": (("correct_over_wrong", 1.0),)}, "--kinds correct_over_wrong: choose among correct_over_refusal"),
         ({"kinds": (("refusal_over_answer", 0.5), ("correct_over_refusal", 0.6))}, "--kinds: the shares add up"),
-        ({"refusal_mix": (("terse", 1.0),)}, "--refusal-mix 'terse': choose among one, short"),
+        ({"refusal_mix": (("terse", 1.0),)}, "--templates or --refusal-mix 'terse': choose one of one, short"),
         ({"refusal_mix": (("one", 0.5),)}, "--refusal-mix: .* must add up to 1"),
         ({"refusal_mix": (("one", 0.5), ("one", 0.5))}, "--refusal-mix: each set once"),
         ({"refusal_mix": (("one", 1.5), ("short", -0.5))}, "--refusal-mix: .* a share above 0"),
