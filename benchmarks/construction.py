@@ -3,14 +3,14 @@
     python benchmarks/construction.py --folder runs/construction --n 1000000
 
 The lines are those of VQAv2 questions in shape: ten gold answers, ten samples of a few words. A second store stands for the IDK-IT model's.
-The build runs in a process of its own, whose peak memory (resident, Python and numpy included) is printed; --worst takes every option that
-costs.
+The build runs in a process of its own, whose peak resident memory (of Linux; Python and jax included) is printed; --worst takes all options
+that costs.
 """
 
 import dataclasses
 import json
 import random
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -102,9 +102,13 @@ def main(config: Config) -> None:
         words += ["--negatives", str(config.folder / "idk_it/confidence"), "--pairs", "3", "--templates", "all"]
         words += ["--types", "3", "0.1", "--kinds", "correct_over_refusal", "0.3"]
     start = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))", *words], check=True)
+    # Not getrusage: what it says of a child includes the memory of its parent at the time of the fork.
+    own = "from pathlib import Path; Path(sys.argv[1]).write_text(Path('/proc/self/status').read_text())"
+    script = f"import sys; from inbol_jax.cli import main; code = main(sys.argv[2:]); {own}; sys.exit(code)"
+    status = config.folder / "status.txt"
+    subprocess.run([sys.executable, "-c", script, str(status), *words], check=True)
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10  # KiB on Linux
+    peak = int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**10
     size = sum(file.stat().st_size for file in (config.folder / "run/confidence").glob("*.jsonl")) / 1e9
     print(json.dumps({"questions": config.n, "store_gb": round(size, 2), "worst": config.worst, "seconds": round(seconds, 1),
                       "questions_per_s": round(config.n / seconds), "peak_mib": round(peak)}))  # fmt: skip
