@@ -22,6 +22,7 @@ from inbol_jax.extrinsic.stage import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
 from inbol_jax.models.loading import TINY
 from inbol_jax.refusal.build import BuildConfig
+from inbol_jax.refusal.judge import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
 from inbol_jax.training.idk_it import SftConfig
 from inbol_jax.world.export import ExportConfig
@@ -36,6 +37,7 @@ COMMANDS = [
     (main, ("confidence",), ConfidenceCommand),
     (main, ("extrinsic",), ExtrinsicConfig),
     (main, ("build",), BuildConfig),
+    (main, ("judge",), JudgeConfig),
     (main, ("convert",), ConvertConfig),
     (train, ("sft",), SftConfig),
     (train, ("dpo",), DpoConfig),
@@ -82,7 +84,9 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
     assert ({"--help"} if config in UNDRAWN else {"--seed", "--help"}) | ({"--out"} if config is not ConvertConfig else set()) <= set(found)
 
 
-@pytest.mark.parametrize(("command", "subcommands"), [(main, "demo data world confidence extrinsic build convert"), (train, "sft dpo")])
+@pytest.mark.parametrize(
+    ("command", "subcommands"), [(main, "demo data world confidence extrinsic build judge convert"), (train, "sft dpo")]
+)
 def test_help_lists_the_commands(command, subcommands, capsys):
     with pytest.raises(SystemExit) as left:
         command(["--help"])
