@@ -199,7 +199,8 @@ class _Import:
                 self.rejected.append(Rejection(number, None if id is None else id.encode(errors="backslashreplace").decode(), reason))
             else:
                 self._seen.add(example.id)
-                self.kinds[str(example.extra.get("kind", ""))] += 1
+                if kind := example.extra.get("kind"):
+                    self.kinds[str(kind)] += 1
                 yield example.to_json()
             self.total += 1
             advance()
