@@ -103,7 +103,8 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     adapter = _adapter(config)
     file = folder / DATA_FILE
-    settings = _settings(config)
+    images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
+    settings = _settings(config) | {"images": images}
     identity = fingerprint(settings)
     with _locked(folder):  # several processes may want it: the first one makes it
         header = read_meta(file)
@@ -111,8 +112,7 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             raise InbolError(f"{folder} holds a dataset made with other settings; choose another --out or --data.name, or delete it")
         if not header:
             importing = _Import(config, adapter, folder)
-            images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
-            header = settings | {"config": identity, "images": images}
+            header = settings | {"config": identity}
 
             def rows(advance: Callable[..., None]) -> Iterator[Mapping[str, Any]]:
                 yield from importing.rows(advance, max_rejected)

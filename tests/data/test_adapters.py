@@ -465,6 +465,8 @@ def test_settings_of_an_import_are_kept(tmp_path, read):
     assert dataset.root.samefile(images)
     with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
         read(**options, metric="exact")
+    with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
+        read(**(options | {"images": write_images(tmp_path / "others", "a.png")}))
     file.write_text(file.read_text().replace("What", "Who"))
     with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
         read(**options)

@@ -212,6 +212,15 @@ def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
     assert "2 of 3 records cannot be used, more than --max-rejected 0.1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--images", "--data.images"])
+def test_the_image_folder_of_a_file_has_two_spellings(tmp_path, option):
+    save(tmp_path / "pictures/a.png", 1)
+    rows_about(tmp_path / "rows", "a.png")
+    arguments = ["--data", tmp_path / "rows/data.jsonl", option, tmp_path / "pictures", "--out", tmp_path / "out"]
+    assert main(["data", "check", *map(str, arguments)]) == 0
+    assert load_dataset_folder(tmp_path / "out").root.samefile(tmp_path / "pictures")
+
+
 def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     save(tmp_path / "a.png", 1)
     rows_about(tmp_path, "a.png")
