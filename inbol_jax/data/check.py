@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import write_json, write_jsonl
+from inbol_jax.artifacts import read_meta, write_json, write_jsonl
 from inbol_jax.data.config import Data
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.data.importing import REJECTED_FILE, open_dataset
@@ -20,6 +20,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 
+COMMAND = "data check"
 _CHUNK = 512  # records whose pictures are decoded at a time
 
 
@@ -51,9 +52,11 @@ def check(config: CheckConfig) -> dict[str, Any]:
     if not 0 <= config.max_rejected <= 1:
         raise InbolError(f"--max-rejected {config.max_rejected}: a share between 0 and 1 is needed")
     others = [load_dataset_folder(path) for path in config.against]
+    if len({other.name for other in others}) < len(others):
+        raise InbolError("--against: two sets have one name; rename a folder")
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
-    if (config.out / DATA_FILE).exists() and (config.out / DATA_FILE).samefile(dataset.file):
-        raise InbolError(f"--out {config.out}: is the dataset itself; choose another folder")
+    if (config.out / DATA_FILE).exists() and read_meta(config.out / DATA_FILE).get("command") != COMMAND:
+        raise InbolError(f"--out {config.out}: holds a dataset that this command did not write; choose another folder")
     gallery = Gallery()
     for other in others:
         for _ in _Look(other, functools.partial(gallery.add, other.name)).sound():
@@ -73,9 +76,9 @@ def check(config: CheckConfig) -> dict[str, Any]:
             yield example.to_json()
 
     images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-    sound = write_jsonl(config.out / DATA_FILE, rows(), {"command": "data check", "images": images})
+    sound = write_jsonl(config.out / DATA_FILE, rows(), {"command": COMMAND, "images": images})
     rejected = [*dataset.rejected, *looking.rejected]
-    write_jsonl(config.out / REJECTED_FILE, map(dataclasses.asdict, rejected), {"command": "data check"})
+    write_jsonl(config.out / REJECTED_FILE, map(dataclasses.asdict, rejected), {"command": COMMAND})
     if others:
         lines = (
             {
@@ -87,7 +90,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
             }
             for image, ids in shared.items()
         )
-        write_jsonl(config.out / "shared.jsonl", lines, {"command": "data check"})
+        write_jsonl(config.out / "shared.jsonl", lines, {"command": COMMAND})
     counts = {
         "dataset": dataset.name,
         "records": sound + len(rejected),

@@ -196,7 +196,8 @@ class _Import:
             except Unusable as cause:
                 id = cause.id if cause.id is not None else self._id
                 reason = "duplicated id" if cause.id is not None and id in self._seen else str(cause)
-                self.rejected.append(Rejection(number, None if id is None else id.encode(errors="backslashreplace").decode(), reason))
+                id = None if id is None else id.encode(errors="backslashreplace").decode()
+                self.rejected.append(Rejection(number or None, id, reason))
             else:
                 self._seen.add(example.id)
                 if kind := example.extra.get("kind"):
@@ -221,7 +222,7 @@ class _Import:
                     try:
                         self._joined[str(row.get("id"))] = self._picture(row.get("image"))
                     except Unusable as cause:
-                        self._joined[str(row.get("id"))] = cause
+                        self._joined[str(row.get("id"))] = Unusable(str(cause))  # without the frames that the other one holds
             rows = hub_rows(config, questions)
         else:
             rows = hub_rows(config, config.subset)

@@ -1,4 +1,4 @@
-"""Rows of a set as its files or the `datasets` library hold them, one after the other, numbered from 1.
+"""Rows of a set as its files or the `datasets` library hold them, one after the other, numbered from 1 (0: a row of another file).
 
 A row that cannot be read comes as the `Unusable` that says why; only what makes the rest unreadable is an error.
 """

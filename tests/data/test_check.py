@@ -226,7 +226,13 @@ def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     rows_about(tmp_path, "a.png")
     before = (tmp_path / "data.jsonl").read_bytes()
     assert main(["data", "check", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
-    assert "is the dataset itself; choose another folder" in capsys.readouterr().err
+    assert "holds a dataset that this command did not write; choose another folder" in capsys.readouterr().err
     assert (tmp_path / "data.jsonl").read_bytes() == before
-    assert main(["data", "check", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--max-rejected", "2"]) == 2
+    out = tmp_path / "out"
+    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out)]) == main(
+        ["data", "check", "--data", str(out), "--out", str(out)]
+    )
+    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out), "--against", str(tmp_path), str(tmp_path)]) == 2
+    assert "--against: two sets have one name" in capsys.readouterr().err
+    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out), "--max-rejected", "2"]) == 2
     assert "--max-rejected 2.0: a share between 0 and 1" in capsys.readouterr().err
