@@ -1,8 +1,9 @@
 """Responses to a whole dataset: batches of static shapes in, texts out."""
 
 import functools
+import itertools
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard
 
 Prompt = tuple[int, ...]
 TILE = 80  # responses that a CPU decodes at a time
+WINDOW = 1 << 15  # questions whose batches are planned together: what is in memory, of however many there are
 
 
 class Generation(NamedTuple):
@@ -104,7 +106,7 @@ def generate(
     """Yields finished batches: examples with their n responses each.
 
     The samples of a question depend on the seed and on its id, not on the batch that it is in, nor on the order (see `plan_batches`).
-    Questions of one padded length share a program.
+    Questions of one padded length share a program. They are read, and their batches planned, `WINDOW` at a time.
 
     Args:
       images: folder that the examples' images are relative to.
@@ -114,18 +116,21 @@ def generate(
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
         raise InbolError(f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens")
-    asked: list[tuple[VQAExample, Prompt]] = []
-    for example in examples:
-        try:
-            asked.append((example, text.prompt(example.question)))
-        except InbolError as error:
-            set_aside(example, str(error))
+
+    def asked() -> Iterator[tuple[VQAExample, Prompt]]:
+        for example in examples:
+            try:
+                yield example, text.prompt(example.question)
+            except InbolError as error:
+                set_aside(example, str(error))
+
     key = jax.random.key(seed)
     batches = run_batches(
         loaded,
-        asked,
+        asked(),
         images,
         lambda variables, batch: _sample(loaded.model, n, options, variables, batch, key),
+        total=len(examples),
         n=n,
         batch_size=batch_size,
         label=label,
@@ -141,10 +146,11 @@ def generate(
 
 def run_batches(
     loaded: Loaded,
-    asked: Sequence[tuple[VQAExample, Prompt]],
+    asked: Iterable[tuple[VQAExample, Prompt]],
     images: Path,
     step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
     *,
+    total: int,
     n: int,
     batch_size: int,
     label: str,
@@ -156,15 +162,23 @@ def run_batches(
     Each process works on questions of its own with devices of its own: nothing waits for another process.
 
     Args:
-      asked: questions with their prompts.
+      asked: questions with their prompts, taken `WINDOW` at a time.
       step: (variables, batch) -> arrays, jitted; the batch as `sample` takes it.
+      total: how many questions there are, for the progress that is shown.
       n: rows that a question becomes in the step.
       work: that each question is, for the line that counts programs.
     """
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
     parts = round_batch(1, mesh)
     size = parts * questions_a_device(n, batch_size, parts)
-    plan = plan_batches(asked, size)
+    programs: set[int] = set()
+
+    def plans() -> Iterator[list[tuple[int, list[tuple[VQAExample, Prompt]]]]]:
+        waiting = iter(asked)
+        while window := list(itertools.islice(waiting, WINDOW)):
+            plan = plan_batches(window, size)
+            programs.update(length for length, _ in plan)
+            yield plan
 
     def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
         length, rows = item
@@ -178,8 +192,9 @@ def run_batches(
         return members, stack(arrays, size) if arrays else None, bad
 
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
-    stream = grain.MapDataset.source(plan).map(assemble).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-    with progress(label, len(asked), "questions") as advance:
+    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    stream = (item for plan in plans() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
+    with progress(label, total, "questions") as advance:
         flying: tuple[list[VQAExample], Any] | None = None  # the device works on the next batch while the last one is written down
         for members, batch, bad in stream:
             for example, reason in bad:
@@ -193,9 +208,9 @@ def run_batches(
         if flying:
             yield flying[0], jax.device_get(flying[1])
             advance(len(flying[0]))
-    if lengths := sorted({length for length, _ in plan}):
-        shown = ", ".join(map(str, lengths))
-        say(f"{label}: {len(lengths)} programs compiled, for {size} questions x {work} and prompts of {shown} tokens")
+    if programs:
+        shown = ", ".join(map(str, sorted(programs)))
+        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {shown} tokens")
 
 
 def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:
