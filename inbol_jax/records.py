@@ -5,6 +5,7 @@ Nothing here knows of JAX, of models or of files; `artifacts` reads and writes, 
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,31 @@ from typing import Any
 from inbol_jax.errors import InbolError
 
 RECORD_VERSION = 1
+
+# How responses are matched with gold answers (confidence/matching.py computes them): VQA soft score, exact match after normalisation,
+# yes or no, multiple choice, numbers with a tolerance.
+METRICS = ("vqa", "exact", "yes_no", "choice", "numeric")
+
+
+@functools.cache
+def parse_metric(metric: str) -> tuple[str, float | None]:
+    """Name and option of a metric: "numeric:0.01" is ("numeric", 0.01), "vqa" is ("vqa", None).
+
+    Raises:
+      InbolError: where it is none of `METRICS`, or has an option that it does not take.
+    """
+    name, colon, option = metric.partition(":")
+    if name not in METRICS:
+        raise InbolError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
+    if not colon:
+        return name, None
+    try:
+        tolerance = float(option)
+    except ValueError:
+        tolerance = -1.0
+    if name != "numeric" or not 0 <= tolerance < 1:
+        raise InbolError(f'metric {metric!r}: only numeric takes an option, a relative tolerance from 0 to below 1 ("numeric:0.05")')
+    return name, tolerance
 
 
 class Boundary(enum.StrEnum):
@@ -42,6 +68,9 @@ class VQAExample:
       answers: gold answers with multiplicity (VQAv2 has ten); empty where nothing can be answered.
       answerable: True, False (Type 3: beyond the extrinsic boundary), or None where the dataset does not say.
       extra: every other column of the source, kept and passed on.
+      source: name of the set that the question came from; empty where it does not say.
+      split: of that set.
+      metric: how responses are matched with the gold answers, one of `METRICS`, with an option where it takes one ("numeric:0.01").
     """
 
     id: str
@@ -50,11 +79,15 @@ class VQAExample:
     answers: tuple[str, ...] = ()
     answerable: bool | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: str = ""
+    split: str = ""
+    metric: str = METRICS[0]
 
     def to_json(self) -> dict[str, Any]:
-        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
-        row["answers"] = list(self.answers)
-        return row | dict(self.extra)
+        """A row of `data.jsonl`; source, split and metric only where they differ from what their absence says."""
+        row = {"id": self.id, "image": self.image, "question": self.question, "answers": list(self.answers), "answerable": self.answerable}
+        origin = {"source": self.source, "split": self.split, "metric": "" if self.metric == METRICS[0] else self.metric}
+        return row | {name: value for name, value in origin.items() if value} | dict(self.extra)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -68,10 +68,16 @@ class ConfidenceConfig:
 
 
 def outcome(example: VQAExample, text: str) -> str:
-    """ "correct", "wrong" or "refused". A refusal is never correct and never wrong; on Type 3 whatever is not a refusal is wrong."""
+    """ "correct", "wrong" or "refused", by the example's own metric.
+
+    A refusal is never correct and never wrong; on Type 3 whatever is not a refusal is wrong, also where annotators ventured an answer
+    (VizWiz has such ones).
+    """
     if is_refusal(text):
         return "refused"
-    return "correct" if example.answers and score(text, example.answers) >= CORRECT_AT else "wrong"
+    if example.answerable is False or not example.answers:
+        return "wrong"
+    return "correct" if score(text, example.answers, example.metric) >= CORRECT_AT else "wrong"
 
 
 def row(example: VQAExample, generations: list[Generation]) -> dict[str, Any]:
