@@ -18,7 +18,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import Asked, Asks, Proposal
 from inbol_jax.extrinsic.language import language, usual_language
 from inbol_jax.extrinsic.minhash import NearDuplicates
-from inbol_jax.extrinsic.pool import ImageFacts, hash_texts
+from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
 from inbol_jax.records import VQAExample
 from inbol_jax.refusal.detect import is_refusal
 

@@ -115,4 +115,5 @@ def _passes(candidate: Candidate, filters: Sequence[Filter], counts: Counts, dro
 def _row(candidate: Candidate, filters: Sequence[str]) -> dict[str, Any]:
     p = candidate.proposal
     extra = {"kind": p.generator, "generator": p.generator, "filters": list(filters)}
-    return VQAExample(candidate.id, candidate.image, p.question, (), False, extra | dict(p.extra)).to_json()
+    origin = {"source": candidate.example.source, "split": candidate.example.split}
+    return VQAExample(candidate.id, candidate.image, p.question, (), False, extra | dict(p.extra), **origin).to_json()

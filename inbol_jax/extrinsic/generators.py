@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.pool import ImageFacts
+from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE
 from inbol_jax.records import VQAExample
 

@@ -9,7 +9,7 @@ from array import array
 
 import numpy as np
 
-from inbol_jax.extrinsic.pool import hash_texts
+from inbol_jax.extrinsic.facts import hash_texts
 
 SHINGLE = 3  # characters
 HASHES = 128

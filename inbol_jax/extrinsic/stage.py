@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from inbol_jax.extrinsic.filters import NEED_MODEL, Leaks, Sources, check_filter
 from inbol_jax.extrinsic.funnel import Counts, propose
 from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.extrinsic.language import FUNCTION_WORDS
-from inbol_jax.extrinsic.pool import ImageFacts, Pool
+from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.models.loading import Dtype, Loaded, load_pretrained
 from inbol_jax.progress import progress, say
+from inbol_jax.records import VQAExample
 from inbol_jax.sharding import make_mesh
 
 # Where each image's objects are listed, "missing" is a fact, and what the other filters would take away are good questions.
@@ -99,13 +101,15 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     identity = fingerprint(settings)
     if read_meta(file).get("config") != identity or not file.exists():
         with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(Pool((e for e in dataset.examples if e.answerable is not False), config.out))
-            if not len(pool):
+            pool = dataset.examples.take([i for i, e in enumerate(dataset.examples) if e.answerable is not False])
+            if not pool:
                 raise InbolError(f"{source}: holds no question that the images answer; Type 3 questions are made beside those")
             places = {"images": dataset.root, "data": source}
             header = settings | {"config": identity} | {k: os.path.relpath(p.resolve(), config.out.resolve()) for k, p in places.items()}
             _write(config, _context(config, pool, dataset.root, loaded, stack), file, header)
     meta = read_meta(file)
+    if meta.get("set_aside"):
+        say(f"not tried: {', '.join(f'{k} {v}' for k, v in meta['set_aside'].items())}")
     say(f"{meta['rows']} Type 3 questions ({', '.join(f'{k} {v}' for k, v in meta['counts'].items())}) -> {file}")
     return file
 
@@ -172,7 +176,8 @@ def _write(config: ExtrinsicConfig, context: Context, file: Path, header: dict[s
         atomically(trail_file(file)) as trail,
         temporary.open("w", encoding="utf-8") as rows,
         trail.open("w", encoding="utf-8") as lines,
-        progress("generating", len(context.pool), "images") as advance,
+        # A model shows its own progress, and a terminal has room for one.
+        progress("generating", len(context.pool), "images", shown=context.writer is None) as advance,
     ):
         made = 0
         for row in propose(context, generators, filters, n, config.seed, counts, lambda d: _line(lines, d.to_json()), advance):
@@ -180,9 +185,9 @@ def _write(config: ExtrinsicConfig, context: Context, file: Path, header: dict[s
             made += 1
         if not made:
             raise InbolError(_nothing(config, counts, context))
-    said = {f"{generator}: {verdict}": k for (generator, verdict), k in sorted((counts + context.set_aside).items())}
+    said, aside = ({f"{generator}: {v}": k for (generator, v), k in sorted(c.items())} for c in (counts, context.set_aside))
     names = {"generators": [g.name for g in generators], "filters": [f.name for f in filters]}
-    write_json(meta_path(file), header | names | {"counts": said, "rows": made})
+    write_json(meta_path(file), header | names | {"counts": said, "set_aside": aside, "rows": made})
 
 
 def _line(file: Any, row: dict[str, Any]) -> None:
@@ -197,7 +202,9 @@ def _nothing(config: ExtrinsicConfig, counts: Counts, context: Context) -> str:
     return f"{source}: no question is left ({why}); choose other --generators, or leave a filter out with --no-filters"
 
 
-def _context(config: ExtrinsicConfig, pool: Pool, root: Path, loaded: Loaded | None, stack: contextlib.ExitStack) -> Context:
+def _context(
+    config: ExtrinsicConfig, pool: Sequence[VQAExample], root: Path, loaded: Loaded | None, stack: contextlib.ExitStack
+) -> Context:
     context = Context(pool, ImageFacts(pool), root)
     if loaded is not None or config.endpoint.endpoint:
         store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
