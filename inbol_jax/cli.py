@@ -24,6 +24,7 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
     from inbol_jax.demo import DemoConfig, demo
+    from inbol_jax.evaluation.audit import AuditConfig, audit
     from inbol_jax.evaluation.confidence import ConfidenceCommand, confidence
     from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
         "confidence": (ConfidenceCommand, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
+        "audit": (AuditConfig, audit),
         "build": (BuildConfig, build),
         "convert": (ConvertConfig, convert),
     }

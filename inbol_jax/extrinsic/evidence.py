@@ -18,8 +18,8 @@ from inbol_jax.artifacts import atomically, fingerprint
 from inbol_jax.confidence.matching import CORRECT_AT, answer_key, score
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.generators import Asked, Context, Proposal, Reply, register_generator, usual_answer
 from inbol_jax.extrinsic.facts import words
+from inbol_jax.extrinsic.generators import Asked, Context, Proposal, Reply, register_generator, usual_answer
 from inbol_jax.records import VQAExample
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels of the upright image, as COCO has it

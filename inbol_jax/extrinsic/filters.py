@@ -15,10 +15,10 @@ from PIL import Image
 
 from inbol_jax.confidence.matching import CORRECT_AT, answer_key, score
 from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
 from inbol_jax.extrinsic.generators import Asked, Asks, Proposal
 from inbol_jax.extrinsic.language import language, usual_language
 from inbol_jax.extrinsic.minhash import NearDuplicates
-from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
 from inbol_jax.records import VQAExample
 from inbol_jax.refusal.detect import is_refusal
 

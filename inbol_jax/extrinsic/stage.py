@@ -16,11 +16,11 @@ from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.endpoint import Endpoint, EndpointConfig
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, EndpointAnswers, ModelAnswers
+from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.extrinsic.filters import NEED_MODEL, Leaks, Sources, check_filters, get_filters
 from inbol_jax.extrinsic.funnel import Counts, propose
 from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.extrinsic.language import FUNCTION_WORDS
-from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.models.loading import Dtype, Loaded, load_pretrained
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample

@@ -15,6 +15,7 @@ from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import evaluate, main, train
 from inbol_jax.demo import DemoConfig
 from inbol_jax.evaluation.confidence import ConfidenceCommand
+from inbol_jax.evaluation.audit import AuditConfig
 from inbol_jax.evaluation.stage import EvaluateConfig
 from inbol_jax.extrinsic.stage import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
@@ -31,6 +32,7 @@ COMMANDS = [
     (main, ("world", "pretrain"), PretrainConfig),
     (main, ("confidence",), ConfidenceCommand),
     (main, ("extrinsic",), ExtrinsicConfig),
+    (main, ("audit",), AuditConfig),
     (main, ("build",), BuildConfig),
     (main, ("convert",), ConvertConfig),
     (train, ("sft",), SftConfig),
@@ -76,7 +78,7 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
     assert {"--seed", "--help"} | ({"--out"} if config is not ConvertConfig else set()) <= set(found)
 
 
-@pytest.mark.parametrize(("command", "subcommands"), [(main, "demo world confidence extrinsic build convert"), (train, "sft dpo")])
+@pytest.mark.parametrize(("command", "subcommands"), [(main, "demo world confidence extrinsic audit build convert"), (train, "sft dpo")])
 def test_help_lists_the_commands(command, subcommands, capsys):
     with pytest.raises(SystemExit) as left:
         command(["--help"])

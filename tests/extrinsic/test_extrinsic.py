@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.extrinsic.filters import Sources, get_filters
 from inbol_jax.extrinsic.funnel import propose as run
 from inbol_jax.extrinsic.generators import Context, get_generators, subject
-from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.extrinsic.stage import (
     FILTERS_WITH_OBJECTS,
     FILTERS_WITHOUT,
