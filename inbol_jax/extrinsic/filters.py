@@ -82,7 +82,7 @@ class Sources:
     facts: ImageFacts
     root: Path
     language: str = "auto"
-    near_duplicate: float = 0.85
+    near_duplicate: float = 0.8
     leaks: "Leaks | None" = None
     model: Asks | None = None
     samples: int = 5

@@ -13,8 +13,8 @@ from inbol_jax.extrinsic.facts import hash_texts
 
 SHINGLE = 3  # characters
 HASHES = 128
-_PRIME = np.uint64((1 << 61) - 1)
-_A, _B = np.random.default_rng(20241217).integers(1, 1 << 31, (2, HASHES, 1), np.uint64)  # fixed: a run must be repeatable
+# Multiply-shift (Dietzfelbinger 1996): 32 bits in, the upper 32 of 64 out. Fixed numbers: a run must be repeatable.
+_A, _B = np.random.default_rng(20241217).integers(0, 1 << 64, (2, HASHES, 1), np.uint64)
 
 
 def shingles(text: str) -> set[bytes]:
@@ -26,7 +26,7 @@ def shingles(text: str) -> set[bytes]:
 def signature(text: str) -> np.ndarray:
     """u8[HASHES]: for each hash function the low byte of its least value over the text's shingles."""
     hashes = np.fromiter(map(zlib.crc32, shingles(text)), np.uint64)
-    return np.asarray(((_A * hashes + _B) % _PRIME).min(axis=1).astype(np.uint8))  # below 2^63 + 2^31: no overflow
+    return np.asarray(((_A * hashes + _B) >> np.uint64(32)).min(axis=1).astype(np.uint8))  # modulo 2^64, as it should be
 
 
 class NearDuplicates:

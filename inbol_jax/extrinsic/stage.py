@@ -72,7 +72,7 @@ class ExtrinsicConfig:
     no_filters: tuple[str, ...] = ()
     against: tuple[Path, ...] = ()
     language: str = "auto"
-    near_duplicate: float = 0.85
+    near_duplicate: float = 0.8
     model: Path | None = None
     model_samples: int = 5
     agreement: float = 0.8
