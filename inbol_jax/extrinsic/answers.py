@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from inbol_jax.artifacts import fingerprint
 from inbol_jax.endpoint import Endpoint, Question
@@ -29,23 +29,28 @@ class AnswerStore:
 
     def __init__(self, file: Path):
         self._replies: dict[str, list[Reply]] = {}
-        end = 0
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._lines = file.open("a+b")
-            self._lines.seek(0)
-            for number, line in enumerate(self._lines, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = json.loads(line)
-                    self._replies[row["key"]] = [Reply(str(text), float(logprob)) for text, logprob in row["replies"]]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InbolError(f"{file}:{number}: not a line of answers ({error!r}); delete the file") from error
-                end += len(line)
-            self._lines.truncate(end)
+            with file.open("a+b") as lines:
+                lines.seek(0)
+                lines.truncate(self._read(lines))
+            self._lines = file.open("ab")
         except OSError as error:
             raise InbolError(f"cannot write {file}: {error.strerror}; choose another --out") from error
+
+    def _read(self, lines: IO[bytes]) -> int:
+        """Takes in every whole line. Returns where the last one ends."""
+        end = 0
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                self._replies[row["key"]] = [Reply(str(text), float(logprob)) for text, logprob in row["replies"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InbolError(f"{lines.name}:{number}: not a line of answers ({error!r}); delete the file") from error
+            end += len(line)
+        return end
 
     def __enter__(self) -> Self:
         return self

@@ -135,6 +135,8 @@ def _check(config: ExtrinsicConfig) -> None:
     for name in ("model_samples", "batch_size"):
         if getattr(config, name) < 1:
             raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1 is needed")
+    if config.endpoint.endpoint and "model_written" not in config.generators:
+        raise InbolError("--endpoint: only the generator model_written asks it; add --generators model_written")
     if config.model is None and (needy := [name for name in NEED_MODEL if name in config.filters]):
         raise InbolError(f"--filters {needy[0]}: needs --model")
     if "leaked" in config.filters and not config.against:
