@@ -14,8 +14,8 @@ import pytest
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import evaluate, main, train
 from inbol_jax.demo import DemoConfig
-from inbol_jax.evaluation.confidence import ConfidenceCommand
 from inbol_jax.evaluation.audit import AuditConfig
+from inbol_jax.evaluation.confidence import ConfidenceCommand
 from inbol_jax.evaluation.stage import EvaluateConfig
 from inbol_jax.extrinsic.stage import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
