@@ -199,8 +199,10 @@ def findings(result: Row) -> Iterator[str]:
         says = "the text alone gives the questions away, and a model can learn to refuse without looking"
     elif text["low"] >= 0.6:
         says = "the text alone gives part of them away, and a model can learn some refusals without looking"
-    else:
+    elif text["high"] < 0.65:
         says = "the text alone gives little away"
+    else:
+        says = "there are too few questions to say how much the text gives away"
     yield f"A classifier that sees the text alone tells unanswerable from answerable at AUC {_interval(text)}: {says}."
     if not (model := result.get("model")):
         return

@@ -7,6 +7,12 @@ from collections.abc import Iterable
 
 from inbol_jax.records import VQAExample
 
+# Places and attributes: every image has them, so none is ever taken to be missing, or to be a thing that can be asked about.
+_PLACES = """left right top bottom middle center centre side sides front back rear corner edge end background foreground distance position
+    direction image images picture pictures photo photograph scene view frame rest"""
+_ATTRIBUTES = """color colors colour colours name names number amount kind type sort shape size style pattern brand purpose time day date
+    year season weather word words one ones same"""
+NOT_THINGS = frozenset(f"{_PLACES} {_ATTRIBUTES}".split())
 _WORD = re.compile(r"[a-z']+")
 
 
@@ -50,7 +56,8 @@ class ImageFacts:
 
     def absent(self, image: str, phrase: str) -> bool:
         """Whether the image lacks the thing; without an `objects` column this is a guess, from what was asked about it."""
-        return any((id := self._ids.get(word)) is not None and id not in self._known[image] for word in words(phrase))
+        said = words(phrase) - NOT_THINGS
+        return any((id := self._ids.get(word)) is not None and id not in self._known[image] for word in said)
 
     def present(self, image: str, phrase: str) -> bool:
         """Whether each word of the phrase is known of the image."""

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.facts import ImageFacts
+from inbol_jax.extrinsic.facts import NOT_THINGS, ImageFacts
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE
 from inbol_jax.records import VQAExample
 
@@ -154,9 +154,20 @@ _TRIES = 20  # draws of another image's question: many subjects are in both
 
 
 def subject(question: str) -> str | None:
-    """The noun phrase that a question presumes to be in the image, lower case; None where there is none."""
-    found = _SUBJECT.search(question)
-    return found.group(1).lower() if found else None
+    """The noun phrase that a question presumes to be in the image, lower case, the car of "the color of the car"; None without."""
+    found = [match.group(1).lower() for match in _SUBJECT.finditer(question)]
+    return next((phrase for phrase in found if phrase.split()[-1] not in NOT_THINGS), next(iter(found), None))
+
+
+def fill(template: str, noun: str) -> str:
+    """The template with the noun, whose verb agrees with it: "How old are the shoes?"."""
+    question = template.format(noun=noun)
+    if re.search(r"(?<![sui])s$", noun) or noun in ("people", "men", "women", "children", "feet", "teeth"):
+        question = re.sub(rf"\b(is|was|does) the {re.escape(noun)}\b", lambda m: f"{_PLURAL[m[1]]} the {noun}", question)
+    return question
+
+
+_PLURAL = {"is": "are", "was": "were", "does": "do"}
 
 
 def usual_answer(example: VQAExample) -> str:
@@ -169,7 +180,7 @@ def _shown(example: VQAExample, facts: ImageFacts) -> list[str]:
     objects = example.extra.get("objects")
     listed = [str(o).lower() for o in objects if str(o).strip()] if isinstance(objects, list) else []
     nouns = (subject(example.question), *listed)
-    return [n.split()[-1] for n in nouns if n and facts.present(example.image, n)]
+    return [last for n in nouns if n and (last := n.split()[-1]) not in NOT_THINGS and facts.present(example.image, n)]
 
 
 @register_generator("unseeable")
@@ -178,7 +189,7 @@ def unseeable(example: VQAExample, context: Context, rng: np.random.Generator) -
     if nouns := _shown(example, context.facts):
         template = list(UNSEEABLE)[rng.integers(len(UNSEEABLE))]
         noun = nouns[rng.integers(len(nouns))]
-        yield Proposal(UNSEEABLE[template].format(noun=noun), "unseeable", noun)
+        yield Proposal(fill(UNSEEABLE[template], noun), "unseeable", noun)
 
 
 @register_generator("mismatched")
@@ -194,7 +205,7 @@ def false_premise(example: VQAExample, context: Context, rng: np.random.Generato
     """A question of our own about something that is in another image ("What is the kite next to?" where there is no kite)."""
     for _, noun in _others(example, context, rng):
         template = FALSE_PREMISE[rng.integers(len(FALSE_PREMISE))]
-        yield Proposal(template.format(noun=noun), "false_premise", noun, True)
+        yield Proposal(fill(template, noun), "false_premise", noun, True)
 
 
 @register_generator("beyond_frame")
@@ -204,7 +215,7 @@ def beyond_frame(example: VQAExample, context: Context, rng: np.random.Generator
     templates = [t for t in BEYOND_FRAME if nouns or "{noun}" not in t]
     for i in rng.permutation(len(templates)):
         noun = nouns[rng.integers(len(nouns))] if "{noun}" in templates[i] else ""
-        yield Proposal(templates[i].format(noun=noun), "beyond_frame", noun)
+        yield Proposal(fill(templates[i], noun), "beyond_frame", noun)
 
 
 def _others(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[tuple[VQAExample, str]]:

@@ -152,8 +152,8 @@ def test_a_model_is_asked_with_and_without_the_image(run, micro):
     assert (run / "audit.html").read_bytes() == before
 
 
-def fake(text, image=None, blank=None, difference=None):
-    def interval(value, half=0.02):
+def fake(text, image=None, blank=None, difference=None, half=0.02):
+    def interval(value):
         return {"value": value, "low": value - half, "high": value + half}
 
     result = {"rows": 10, "counts": {"a: kept": 10, "a: present": 10}, "text": {"auc": {"all": interval(text)}}}
@@ -167,6 +167,7 @@ def test_findings_follow_the_numbers():
     assert "the text alone gives the questions away" in fake(0.95)[1]
     assert "gives part of them away" in fake(0.8)[1]
     assert "gives little away" in fake(0.55)[1]
+    assert "too few questions to say" in fake(0.55, half=0.2)[1]
     assert "the image helps it" in fake(0.6, 0.9, 0.6, 0.3)[2]
     assert "this does not show that it looks" in fake(0.6, 0.6, 0.6, 0.01)[2]
     assert "worse with the image than without" in fake(0.6, 0.5, 0.6, -0.1)[2]

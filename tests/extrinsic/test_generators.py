@@ -13,7 +13,17 @@ from inbol_jax.extrinsic.evidence import evidence_boxes, remove
 from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
 from inbol_jax.extrinsic.filters import Sources, get_filters
 from inbol_jax.extrinsic.funnel import propose
-from inbol_jax.extrinsic.generators import GENERATORS, Asked, Context, Proposal, Reply, get_generators, register_generator, usual_answer
+from inbol_jax.extrinsic.generators import (
+    GENERATORS,
+    Asked,
+    Context,
+    Proposal,
+    Reply,
+    fill,
+    get_generators,
+    register_generator,
+    usual_answer,
+)
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, WRITER_PROMPT
 from inbol_jax.extrinsic.written import parse_questions
 from inbol_jax.records import VQAExample
@@ -79,6 +89,18 @@ def test_a_generator_of_ones_own():
         assert rows[0]["filters"] == ["ill_formed", "present", "duplicate"]
     finally:
         del GENERATORS["weather"]
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"),
+    [("dog", "How old is the dog?"), ("shoes", "How old are the shoes?"), ("cross", "How old is the cross?"),
+     ("bus", "How old is the bus?"),
+     ("people", "How old are the people?"), ("", "How old is the ?")],
+)  # fmt: skip
+def test_verbs_agree(noun, expected):
+    assert fill("How old is the {noun}?", noun) == expected
+    assert fill("What is on top of the {noun}?", noun) == f"What is on top of the {noun}?"
+    assert fill("What does the {noun} do?", noun).split()[1] == ("do" if " are " in expected else "does")
 
 
 def test_names_that_are_none():
