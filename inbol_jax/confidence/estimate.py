@@ -11,7 +11,9 @@ import jax
 from inbol_jax.confidence.estimators import get_estimator
 from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.confidence.store import ConfidenceStore
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.data.config import Data
+from inbol_jax.data.importing import open_dataset
+from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import TINY, Dtype, load_pretrained
 from inbol_jax.progress import say
@@ -27,10 +29,9 @@ class ConfidenceConfig:
     """Sample answers to every question of a dataset and count how many are correct.
 
     Attributes:
-      data: dataset folder (data.jsonl and images), or a .jsonl file.
+      data: questions, their images and answers.
       out: results go to OUT/confidence/NAME.jsonl. A run that was stopped goes on where it was.
       model: checkpoint folder; by default the tiny LLaVA that ships with the package.
-      images: image folder, where it is not the dataset's own.
       n: samples a question.
       temperature: of the samples.
       top_p: nucleus that the samples are drawn from; 1 for the whole distribution.
@@ -47,10 +48,9 @@ class ConfidenceConfig:
       seed: of the samples.
     """
 
-    data: Path
+    data: Data
     out: Path
     model: Path = TINY
-    images: Path | None = None
     n: int = 10
     temperature: float = 1.0
     top_p: float = 1.0
@@ -105,7 +105,7 @@ def estimate(config: ConfidenceConfig) -> Path:
         raise InbolError(f"--batch-size {config.batch_size}: must be greater than 0")
     estimator = get_estimator(config.estimator)
     options = SamplingOptions(**{f.name: getattr(config, f.name) for f in dataclasses.fields(SamplingOptions)})
-    dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
+    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     loaded = load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh, devices=jax.local_devices()))

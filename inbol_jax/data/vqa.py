@@ -28,12 +28,12 @@ class Rejection:
     """One record that was set aside.
 
     Attributes:
-      line: its number in the file, from 1.
+      line: its number in the file, from 1; None where only what it refers to was found wanting, its image.
       id: as far as it could be read.
       reason: the cause, one of a small set of phrases, to be counted.
     """
 
-    line: int
+    line: int | None
     id: str | None
     reason: str
 
@@ -94,12 +94,14 @@ class VQADataset:
       root: the image folder; `root / example.image` is an example's image.
       examples: the usable records, in the file's order.
       rejected: the others, in the file's order.
+      file: the JSON lines that hold the records.
     """
 
     name: str
     root: Path
     examples: Sequence[VQAExample]
     rejected: list[Rejection]
+    file: Path
 
 
 class Unusable(Exception):
@@ -179,7 +181,7 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
 
     stop_at_too_many(rejected, len(offsets) + len(rejected), max_rejected, file)
     examples = Examples(file, np.frombuffer(offsets, np.uint64) if offsets else np.zeros(0, np.uint64))
-    return VQADataset(path.resolve().name if path.is_dir() else file.stem, root, examples, rejected)
+    return VQADataset(path.resolve().name if path.is_dir() else file.stem, root, examples, rejected, file)
 
 
 def stop_at_too_many(rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str) -> None:

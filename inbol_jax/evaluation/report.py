@@ -24,6 +24,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import GROUPS, Row, by_confidence, by_kind, value
 from inbol_jax.evaluation.table import Table
+from inbol_jax.evaluation.yes_no import yes_no_table
 
 DOMAIN_LABELS = {"in_domain": "In domain", "out_of_domain": "Out of domain"}
 GROUP_LABELS = {
@@ -96,7 +97,8 @@ def write_report(
         "datasets": sorted({row["dataset"] for row in rows}),
         "main_tables": [_main_table(metrics["models"], domain) for domain in _domains(metrics["models"])],
         "difference_table": _difference_table(metrics["differences"]),
-        "kind_tables": [table for type3 in (True, False) if (table := _kind_table(rows, models, type3=type3)).rows],
+        "kind_tables": [table for type3 in (True, False) if (table := _kind_table(rows, models, type3=type3)).rows]
+        + [table for table in (yes_no_table(rows),) if table],
         "other_tables": other_tables,
         "drawings": drawings,
         "gallery": [_card(question, image_folders) for question in choose(rows, gallery_size, seed)],

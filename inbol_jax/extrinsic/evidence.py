@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from inbol_jax.artifacts import atomically, fingerprint
 from inbol_jax.confidence.matching import CORRECT_AT, answer_key, score
-from inbol_jax.data.images import load_image
+from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.facts import words
 from inbol_jax.extrinsic.generators import Asked, Context, Proposal, Reply, register_generator, usual_answer
@@ -188,7 +188,7 @@ def evidence_removed(example: VQAExample, context: Context, rng: np.random.Gener
             boxes, by, ways = _pixels(cells, image), "occlusion", ways[:2]
         result, how = remove(image, boxes, _how(example, ways))
     except InbolError as error:
-        context.set_aside[NAME, "image unreadable" if str(context.root) in str(error) else str(error)] += 1
+        context.set_aside[NAME, error.cause if isinstance(error, ImageError) else str(error)] += 1
         return
     jpeg = example.image.lower().endswith((".jpg", ".jpeg"))  # the format, too, must not tell which images were changed
     name = f"{FOLDER}/{fingerprint([example.image, boxes, how])}.{'jpg' if jpeg else 'png'}"

@@ -12,7 +12,9 @@ from typing import Any
 import inbol_jax.extrinsic.evidence
 import inbol_jax.extrinsic.written  # noqa: F401 - both register their generator
 from inbol_jax.artifacts import atomically, file_fingerprint, fingerprint, meta_path, read_meta, write_json
-from inbol_jax.data.vqa import data_file, load_dataset_folder
+from inbol_jax.data.config import Data, as_data_config
+from inbol_jax.data.importing import open_dataset
+from inbol_jax.data.vqa import data_file, load_dataset_folder, summarise_rejections
 from inbol_jax.endpoint import Endpoint, EndpointConfig
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, EndpointAnswers, ModelAnswers
@@ -38,10 +40,9 @@ class ExtrinsicConfig:
     """Generate and filter questions that the images of a dataset cannot answer (Type 3).
 
     Attributes:
-      data: dataset folder or .jsonl file whose images and questions are drawn on.
+      data: questions and images that are drawn on.
       out: the questions go to OUT/extrinsic.jsonl, a dataset that `inbol confidence --data` reads; those that a filter rejected, with
         the reason, to OUT/extrinsic.trail.jsonl.
-      images: image folder, where it is not the dataset's own.
       share: how many to make, as a share of the dataset's questions.
       generators: names, among unseeable, mismatched, false_premise, beyond_frame, evidence_removed and model_written; by default the first
         two where the data lists each image's objects, else the first four.
@@ -63,9 +64,8 @@ class ExtrinsicConfig:
       seed: of the choice, and of the model's answers.
     """
 
-    data: Path
+    data: Data
     out: Path
-    images: Path | None = None
     share: float = 0.25
     generators: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
@@ -92,8 +92,10 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     """
     _check(config)
     loaded = None if config.model is None else load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
-    dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
-    source = data_file(config.data)
+    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
+    if dataset.rejected:
+        say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
+    source = _source(config)
     file = config.out / "extrinsic.jsonl"
     settings = {"command": "extrinsic", "dataset": file_fingerprint(source)} | _settings(config)
     if loaded is not None:
@@ -112,6 +114,12 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
         say(f"not tried: {', '.join(f'{k} {v}' for k, v in meta['set_aside'].items())}")
     say(f"{meta['rows']} Type 3 questions ({', '.join(f'{k} {v}' for k, v in meta['counts'].items())}) -> {file}")
     return file
+
+
+def _source(config: ExtrinsicConfig) -> Path:
+    """The file of the records, which is ours where they were imported."""
+    data = as_data_config(config.data)
+    return data_file(data.dir if data.dir is not None else config.out / "data" / data.called())
 
 
 def trail_file(file: Path) -> Path:
@@ -197,7 +205,7 @@ def _line(file: Any, row: dict[str, Any]) -> None:
 
 
 def _nothing(config: ExtrinsicConfig, counts: Counts, context: Context) -> str:
-    source = data_file(config.data)
+    source = _source(config)
     if not counts and not context.set_aside:
         return f"{source}: no question names a subject ('the ...') that could be asked about; give the images an `objects` column"
     why = ", ".join(f"{generator}: {cause} {n}" for (generator, cause), n in (counts + context.set_aside).most_common(5))

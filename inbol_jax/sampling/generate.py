@@ -1,6 +1,7 @@
 """Responses to a whole dataset: batches of static shapes in, texts out."""
 
 import functools
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard
 
 Prompt = tuple[int, ...]
 TILE = 80  # responses that a CPU decodes at a time
+WINDOW = 1 << 15  # questions whose batches are planned together: what is in memory, of however many there are
 
 
 class Generation(NamedTuple):
@@ -104,7 +106,7 @@ def generate(
     """Yields finished batches: examples with their n responses each.
 
     The samples of a question depend on the seed and on its id, not on the batch that it is in, nor on the order (see `plan_batches`).
-    Questions of one padded length share a program.
+    Questions of one padded length share a program. They are read, and their batches planned, `WINDOW` at a time.
 
     Args:
       images: folder that the examples' images are relative to.
@@ -118,13 +120,21 @@ def generate(
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
     parts = round_batch(1, mesh)
     size = parts * questions_a_device(n, batch_size, parts)
-    asked: list[tuple[VQAExample, Prompt]] = []
-    for example in examples:
-        try:
-            asked.append((example, text.prompt(example.question)))
-        except InbolError as error:
-            set_aside(example, str(error))
-    plan = plan_batches(asked, size)
+    programs: set[int] = set()
+
+    def windows() -> Iterator[list[tuple[int, list[tuple[VQAExample, Prompt]]]]]:
+        waiting = iter(examples)
+        while window := list(itertools.islice(waiting, WINDOW)):
+            asked: list[tuple[VQAExample, Prompt]] = []
+            for example in window:
+                try:
+                    asked.append((example, text.prompt(example.question)))
+                except InbolError as error:
+                    set_aside(example, str(error))
+            plan = plan_batches(asked, size)
+            programs.update(length for length, _ in plan)
+            if plan:
+                yield plan
 
     def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
         length, rows = item
@@ -139,7 +149,8 @@ def generate(
 
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
     key = jax.random.key(seed)
-    stream = grain.MapDataset.source(plan).map(assemble).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    stream = (item for plan in windows() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
 
     def texts(members: list[VQAExample], samples: Samples) -> list[tuple[VQAExample, list[Generation]]]:
         tokens, logprobs, lengths = jax.device_get(samples)
@@ -162,9 +173,9 @@ def generate(
         if flying:
             yield texts(*flying)
             advance(len(flying[0]))
-    if lengths := sorted({length for length, _ in plan}):
-        shown = ", ".join(map(str, lengths))
-        say(f"{label}: {len(lengths)} programs compiled, for {size} questions x {n} samples and prompts of {shown} tokens")
+    if programs:
+        shown = ", ".join(map(str, sorted(programs)))
+        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {n} samples and prompts of {shown} tokens")
 
 
 def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:

@@ -196,7 +196,7 @@ def test_evidence_by_boxes(tmp_path):
     assert context.set_aside == {
         ("evidence_removed", "evidence outside the image"): 1,
         ("evidence_removed", "evidence not a list"): 1,
-        ("evidence_removed", "image unreadable"): 1,
+        ("evidence_removed", "not an image"): 1,
     }
     assert {r["removed"]["how"] for r in rows} == {"mask", "blur", "crop"}
     for row in rows:

@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from endpoint_server import said
 from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl, read_meta
@@ -146,44 +145,21 @@ def test_a_run_that_failed_leaves_no_half_file_and_no_header(photos, tmp_path, m
     assert file.read_bytes() == whole
 
 
-class Writer(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        text = "1. Who built the thing in the far distance?\n2. What color is it?"
-        data = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+def written(body, number):
+    return said("1. Who built the thing in the far distance?\n2. What color is it?")
 
 
-@pytest.fixture
-def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Writer)
-    server.asked = []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_an_endpoint_writes_questions_once(photos, tmp_path, server, capsys):
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+def test_an_endpoint_writes_questions_once(photos, tmp_path, serve):
+    server = serve(written)
     words = ["extrinsic", "--data", photos, "--out", tmp_path / "out", "--generators", "model_written", "--share", "1"]
-    words += ["--endpoint", url, "--endpoint-model", "writer"]
+    words += ["--endpoint", server.url, "--endpoint-model", "writer"]
     assert main([str(w) for w in words]) == 0
     file = tmp_path / "out/extrinsic.jsonl"
     rows = list(read_jsonl(file))
     assert {r["question"] for r in rows} == {"Who built the thing in the far distance?"}
     assert len(rows) == 24
     assert len(server.asked) == 24
-    content = server.asked[0]["messages"][0]["content"]
+    content = server.asked[0][2]["messages"][0]["content"]
     assert content[1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
     (tmp_path / "out/extrinsic.jsonl.meta.json").unlink()
     before = file.read_bytes()
@@ -239,10 +215,10 @@ def test_a_model_filters_writes_and_finds_evidence(micro, small_world, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on(photos, tmp_path, server):
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
+    server = serve(written)
     words = ["extrinsic", "--data", photos, "--out", tmp_path / "out", "--generators", "model_written", "--share", "1"]
-    command = [sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main())", *map(str, words), "--endpoint", url,
+    command = [sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main())", *map(str, words), "--endpoint", server.url,
                "--endpoint-model", "writer", "--endpoint-concurrency", "1"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(server.asked) < 5 and process.poll() is None:
