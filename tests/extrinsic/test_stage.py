@@ -218,8 +218,8 @@ def test_a_model_filters_writes_and_finds_evidence(micro, small_world, tmp_path)
 def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
     server = serve(written)
     words = ["extrinsic", "--data", photos, "--out", tmp_path / "out", "--generators", "model_written", "--share", "1"]
-    command = [sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main())", *map(str, words), "--endpoint", server.url,
-               "--endpoint-model", "writer", "--endpoint-concurrency", "1"]  # fmt: skip
+    words += ["--endpoint", server.url, "--endpoint-model", "writer", "--endpoint-concurrency", "1"]
+    command = [sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main())", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(server.asked) < 5 and process.poll() is None:
         pass
