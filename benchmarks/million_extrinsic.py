@@ -24,6 +24,8 @@ from inbol_jax.evaluation.audit import AuditConfig, audit
 from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
 
 COLORS = ("red", "blue", "green", "black", "white", "brown", "grey", "yellow", "orange", "pink")
+SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mo", "nu", "pi", "ro", "sa", "te")
+THINGS = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES]  # 1728 words of six letters
 TEMPLATES = (
     "What color is the {}?",
     "What is the {} next to?",
@@ -62,7 +64,7 @@ def write_set(folder: Path, n: int) -> None:
         os.link(kinds[i % len(kinds)], folder / f"{i // 1000:04}/{i:07}.png")
     with (folder / "data.jsonl").open("w") as file:
         for i in range(n):
-            thing, other = (f"thing{k}" for k in rng.integers(0, 2000, 2))
+            thing, other = (THINGS[k] for k in rng.integers(0, len(THINGS), 2))
             k = int(rng.integers(len(TEMPLATES)))
             said = (COLORS[rng.integers(len(COLORS))], other, other, "4", "yes")[k]
             image = i // 5

@@ -4,6 +4,7 @@ Sources: Broder 1997, "On the resemblance and containment of documents"; Li & KÃ
 A group is small, so its texts are compared one by one and no bands are needed; the usual library keeps kilobytes a text.
 """
 
+import re
 import zlib
 from array import array
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from inbol_jax.extrinsic.facts import hash_texts
 
+_WORD = re.compile(r"\w+")
 SHINGLE = 3  # characters
 HASHES = 128
 # Multiply-shift (Dietzfelbinger 1996): 32 bits in, the upper 32 of 64 out. Fixed numbers: a run must be repeatable.
@@ -19,7 +21,7 @@ _A, _B = np.random.default_rng(20241217).integers(0, 1 << 64, (2, HASHES, 1), np
 
 def shingles(text: str) -> set[bytes]:
     """All runs of three characters of the text's words, case and punctuation aside."""
-    line = f" {' '.join(''.join(c if c.isalnum() else ' ' for c in text.lower()).split())} "
+    line = f" {' '.join(_WORD.findall(text.lower()))} "
     return {line[i : i + SHINGLE].encode("utf-8", "replace") for i in range(max(1, len(line) - SHINGLE + 1))}
 
 
