@@ -186,8 +186,7 @@ def _write(config: ExtrinsicConfig, context: Context, file: Path, header: dict[s
         atomically(trail_file(file)) as trail,
         temporary.open("w", encoding="utf-8") as rows,
         trail.open("w", encoding="utf-8") as lines,
-        # A model shows its own progress, and a terminal has room for one.
-        progress("generating", len(context.pool), "images", shown=context.writer is None) as advance,
+        progress("generating", len(context.pool), "images") as advance,
     ):
         made = 0
         for row in propose(context, generators, filters, n, config.seed, counts, lambda d: _line(lines, d.to_json()), advance):
@@ -219,7 +218,7 @@ def _context(
     if loaded is not None or config.endpoint.endpoint:
         store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
         if loaded is not None:
-            context.model = context.writer = ModelAnswers(loaded, store, seed=config.seed, batch_size=config.batch_size)
+            context.model = context.writer = ModelAnswers(loaded, store, seed=config.seed, batch_size=config.batch_size, shown=False)
         if config.endpoint.endpoint:
             context.writer = EndpointAnswers(Endpoint(config.endpoint, temperature=1.0), store)
     return context

@@ -102,6 +102,7 @@ def generate(
     batch_size: int,
     label: str,
     set_aside: Callable[[VQAExample, str], None],
+    shown: bool = True,
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
     """Yields finished batches: examples with their n responses each.
 
@@ -112,6 +113,7 @@ def generate(
       images: folder that the examples' images are relative to.
       batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
+      shown: whether to show progress and programs; False where the caller shows its own.
     """
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
@@ -159,7 +161,7 @@ def generate(
             for i, e in enumerate(members)
         ]
 
-    with progress(label, len(examples), "questions") as advance:
+    with progress(label, len(examples), "questions", shown=shown) as advance:
         flying: tuple[list[VQAExample], Samples] | None = None  # the device decodes the next batch while the last one becomes text
         for members, batch, bad in stream:
             for example, reason in bad:
@@ -173,9 +175,9 @@ def generate(
         if flying:
             yield texts(*flying)
             advance(len(flying[0]))
-    if programs:
-        shown = ", ".join(map(str, sorted(programs)))
-        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {n} samples and prompts of {shown} tokens")
+    if programs and shown:
+        lengths = ", ".join(map(str, sorted(programs)))
+        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {n} samples and prompts of {lengths} tokens")
 
 
 def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:

@@ -181,6 +181,8 @@ def test_a_torn_line_of_answers_is_asked_again(tmp_path):
         assert store.get("c") == []
         store.add({"c": [Reply("x")]})
     assert file.read_bytes() == whole + b'{"key": "c", "replies": [["x", 0.0]]}\n'
+    with AnswerStore(file), pytest.raises(InbolError, match="is being written by another run"):
+        AnswerStore(file)
     file.write_bytes(b"[]\n" + whole)
     with pytest.raises(InbolError, match=r"answers\.jsonl:1: not a line of answers"):
         AnswerStore(file)
