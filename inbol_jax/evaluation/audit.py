@@ -94,8 +94,11 @@ def audit(config: AuditConfig) -> dict[str, Any]:
         raise InbolError(f"{config.out} holds no finished extrinsic.jsonl of this version; run `inbol extrinsic --out {config.out}` first")
     if config.data is None and "data" not in meta:
         raise InbolError(f"{file} does not say from which dataset it was made; name it by --data")
-    dataset = load_dataset_folder(config.data or config.out / meta["data"], images=config.images or config.out / meta["images"])
     folder = config.out / meta["images"]
+    if config.data is None:
+        dataset = load_dataset_folder(config.out / meta["data"], images=config.images or folder)
+    else:
+        dataset = load_dataset_folder(config.data, images=config.images)
     texts, cards = Reservoirs(MAX_TEXTS, config.seed), Reservoirs(config.samples, config.seed)
     for row in read_jsonl(file):
         texts.add(True, row)
@@ -127,7 +130,9 @@ def text_shortcut(generated: Sequence[Row], answerable: Sequence[Row], seed: int
     rows = [*generated, *answerable]
     labels = np.arange(len(rows)) < len(generated)
     try:
-        scores = cross_validated([r["question"] for r in rows], labels, [r["image"] for r in rows], seed)
+        # An image without its evidence belongs to the one that it was made from.
+        images = [r.get("removed", r)["image"] for r in rows]
+        scores = cross_validated([r["question"] for r in rows], labels, images, seed)
     except ValueError:  # all of a class about one or two images
         return None
     found = {"all": dataclasses.asdict(auc(scores, labels))}
@@ -157,7 +162,7 @@ def model_shortcut(
     with AnswerStore(config.out / "audit.answers.jsonl") as store:
         ask = ModelAnswers(loaded, store, seed=config.seed, batch_size=config.batch_size)
         options: dict[str, Any] = {"n": 1, "temperature": 0.0, "max_new_tokens": config.max_new_tokens}
-        with_image = [Asked(row["question"], root / row["image"], row["image"]) for row, root in zip(rows, roots, strict=True)]
+        with_image = [Asked(row["question"], root / row["image"], str(root / row["image"])) for row, root in zip(rows, roots, strict=True)]
         seen = ask(with_image, **options, label="asking with image")
         blank = ask([Asked(row["question"], blank_image, "blank") for row in rows], **options, label="asking without image")
     both = np.array([bool(a) and bool(b) for a, b in zip(seen, blank, strict=True)])

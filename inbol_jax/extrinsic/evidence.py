@@ -117,9 +117,9 @@ def _prepare(examples: Sequence[VQAExample], context: Context) -> None:
     if context.model is None:
         return
     ask = functools.partial(context.model, n=1, temperature=0.0, max_new_tokens=12, label="finding evidence")
-    unsaid = [e for e in examples if e.answers and not any(c in e.extra for c in ("evidence", "boxes"))]
+    unsaid = [e for e in examples if not _said(e)]
     whole = ask([Asked(e.question, context.root / e.image, e.image) for e in unsaid])
-    right = [(e, r[0]) for e, r in zip(unsaid, whole, strict=True) if r and score(r[0].text, e.answers) >= CORRECT_AT]
+    right = [(e, r[0]) for e, r in zip(unsaid, whole, strict=True) if r and score(r[0].text, e.answers, e.metric) >= CORRECT_AT]
     cells = [(x / GRID, y / GRID, 1 / GRID, 1 / GRID) for y in range(GRID) for x in range(GRID)]
     replies = iter(ask([_covered(e, context, (cell,)) for e, _ in right for cell in cells]))
     ranked = {}
@@ -135,6 +135,14 @@ def _prepare(examples: Sequence[VQAExample], context: Context) -> None:
             context.set_aside[NAME, "no occlusion changes the answer"] += 1
     if wrong := len(unsaid) - len(right):
         context.set_aside[NAME, "model does not know the answer"] += wrong
+
+
+def _said(example: VQAExample) -> bool:
+    """Whether the record says where its evidence is, be it in a way that cannot be read."""
+    try:
+        return evidence_boxes(example) is not None
+    except InbolError:
+        return True
 
 
 def _lost(before: Reply, after: Sequence[Reply]) -> float:
@@ -182,6 +190,8 @@ def evidence_removed(example: VQAExample, context: Context, rng: np.random.Gener
         boxes = evidence_boxes(example)
         cells = context.prepared.get((NAME, example.id)) if boxes is None else None
         if boxes is None and cells is None:
+            if context.model is None:  # else it was asked, and counted
+                context.set_aside[NAME, "record does not say where"] += 1
             return
         image = load_image(context.root / example.image)
         if cells is not None:

@@ -197,8 +197,8 @@ class Leaks:
         self._texts: set[int] = set()
         self._pairs: set[int] = set()
 
-    def add(self, examples: Iterable[VQAExample], root: Path) -> None:
-        """Takes in a split; each of its images is read once where its questions come together."""
+    def add(self, examples: Iterable[VQAExample], root: Path, advance: Callable[[], object] = lambda: None) -> None:
+        """Takes in a split; each of its images is read once where its questions come together. `advance` is called for each question."""
         image, digest = "", ""
         for example in examples:
             if example.image != image:
@@ -206,6 +206,7 @@ class Leaks:
             text = self._text(example.question)
             self._texts.add(hash_texts(text))
             self._pairs.add(hash_texts(text, digest))
+            advance()
 
     def __contains__(self, asked: tuple[str, Path]) -> bool:
         question, image = asked

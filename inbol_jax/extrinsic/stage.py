@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from inbol_jax.extrinsic.filters import NEED_MODEL, Leaks, Sources, check_filter
 from inbol_jax.extrinsic.funnel import Counts, propose
 from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.extrinsic.language import FUNCTION_WORDS
-from inbol_jax.models.loading import Dtype, Loaded, load_pretrained
+from inbol_jax.models.loading import Dtype, load_pretrained
 from inbol_jax.progress import progress, say
-from inbol_jax.records import VQAExample
 from inbol_jax.sharding import make_mesh
 
 # Where each image's objects are listed, "missing" is a fact, and what the other filters would take away are good questions.
@@ -91,6 +89,7 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
       InbolError: for what is wrong with options, data or model, or when the dataset gives no such question.
     """
     _check(config)
+    endpoint = Endpoint(config.endpoint, temperature=1.0) if config.endpoint.endpoint else None
     loaded = None if config.model is None else load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
@@ -108,7 +107,14 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
                 raise InbolError(f"{source}: holds no question that the images answer; Type 3 questions are made beside those")
             places = {"images": dataset.root, "data": source}
             header = settings | {"config": identity} | {k: os.path.relpath(p.resolve(), config.out.resolve()) for k, p in places.items()}
-            _write(config, _context(config, pool, dataset.root, loaded, stack), file, header)
+            context = Context(pool, ImageFacts([]), dataset.root)
+            if loaded is not None or endpoint is not None:
+                store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
+            if loaded is not None:
+                context.model = context.writer = ModelAnswers(loaded, store, seed=config.seed, batch_size=config.batch_size, shown=False)
+            if endpoint is not None:
+                context.writer = EndpointAnswers(endpoint, store)
+            _write(config, context, file, header)
     meta = read_meta(file)
     if meta.get("set_aside"):
         say(f"not tried: {', '.join(f'{k} {v}' for k, v in meta['set_aside'].items())}")
@@ -172,11 +178,12 @@ def _there(path: Path) -> Path:
 
 
 def _write(config: ExtrinsicConfig, context: Context, file: Path, header: dict[str, Any]) -> None:
-    listed = context.facts.annotated
-    generators = get_generators(config.generators or (GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT))
-    for generator in generators:
+    for generator in get_generators(config.generators) if config.generators else ():
         if generator.check:
             generator.check(context)
+    context.facts = ImageFacts(context.pool)
+    listed = context.facts.annotated
+    generators = get_generators(config.generators or (GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT))
     filters = get_filters(_filters(config, listed), _sources(config, context))
     n = max(1, round(config.share * len(context.pool)))
     counts: Counts = Counter()
@@ -211,19 +218,6 @@ def _nothing(config: ExtrinsicConfig, counts: Counts, context: Context) -> str:
     return f"{source}: no question is left ({why}); choose other --generators, or leave a filter out with --no-filters"
 
 
-def _context(
-    config: ExtrinsicConfig, pool: Sequence[VQAExample], root: Path, loaded: Loaded | None, stack: contextlib.ExitStack
-) -> Context:
-    context = Context(pool, ImageFacts(pool), root)
-    if loaded is not None or config.endpoint.endpoint:
-        store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
-        if loaded is not None:
-            context.model = context.writer = ModelAnswers(loaded, store, seed=config.seed, batch_size=config.batch_size, shown=False)
-        if config.endpoint.endpoint:
-            context.writer = EndpointAnswers(Endpoint(config.endpoint, temperature=1.0), store)
-    return context
-
-
 def _filters(config: ExtrinsicConfig, listed: bool) -> list[str]:
     usual = [*(FILTERS_WITH_OBJECTS if listed else FILTERS_WITHOUT), *(("leaked",) if config.against else ())]
     usual += NEED_MODEL if config.model is not None else ()
@@ -236,6 +230,7 @@ def _sources(config: ExtrinsicConfig, context: Context) -> Sources:
         leaks = Leaks()
         for path in config.against:
             split = load_dataset_folder(path, max_rejected=config.max_rejected)
-            leaks.add(split.examples, split.root)
+            with progress(f"hashing {split.name}", len(split.examples), "questions") as advance:
+                leaks.add(split.examples, split.root, advance)
     options = {name: getattr(config, name) for name in ("language", "near_duplicate", "agreement")}
     return Sources(context.pool, context.facts, context.root, leaks=leaks, model=context.model, samples=config.model_samples, **options)

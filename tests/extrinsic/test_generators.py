@@ -188,7 +188,7 @@ def test_boxes_at_the_borders():
 
 def test_evidence_by_boxes(tmp_path):
     examples = [example(i, evidence=[[4, 4, 8, 8]]) for i in range(12)]
-    examples += [example(12, evidence=[[100, 100, 5, 5]]), example(13, evidence="here"), example(14, evidence=[[1, 1, 5, 5]])]
+    examples += [example(12, evidence=[[100, 100, 5, 5]]), example(13, evidence="here"), example(14, evidence=[[1, 1, 5, 5]]), example(15)]
     pictures(tmp_path, 14)
     (tmp_path / "14.png").write_bytes(b"no picture")
     rows, _, context = run(examples, "evidence_removed", root=tmp_path)
@@ -197,6 +197,7 @@ def test_evidence_by_boxes(tmp_path):
         ("evidence_removed", "evidence outside the image"): 1,
         ("evidence_removed", "evidence not a list"): 1,
         ("evidence_removed", "not an image"): 1,
+        ("evidence_removed", "record does not say where"): 1,
     }
     assert {r["removed"]["how"] for r in rows} == {"mask", "blur", "crop"}
     for row in rows:
