@@ -105,6 +105,14 @@ def write_report(
         "settings_table": Table("Settings", ("Setting", "Value"), [(name, _plain(v)) for name, v in settings.items()]),
         "seconds_table": Table("Time", ("Stage", "Time"), [(name, _duration(s)) for name, s in seconds.items()]),
     }
+    for drawing in drawings:
+        plots.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
+    for name in ("report.md", "report.html"):
+        write_page(out / name, context)
+
+
+def write_page(file: Path, context: Mapping[str, Any]) -> None:
+    """Renders the template of the file's name, in this folder, and writes the file atomically. In HTML everything is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -114,11 +122,8 @@ def write_report(
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = cell
-    for drawing in drawings:
-        plots.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
-    for name in ("report.md", "report.html"):
-        text = environment.get_template(f"{name}.jinja").render(context)
-        write_atomically(out / name, text.encode("utf-8", "replace"))  # a lone surrogate in an answer is no reason to stop
+    text = environment.get_template(f"{file.name}.jinja").render(context)
+    write_atomically(file, text.encode("utf-8", "replace"))  # a lone surrogate in an answer is no reason to stop
 
 
 def headline(metrics: Mapping[str, Any]) -> list[str]:
