@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.data.check import CheckConfig, check
     from inbol_jax.data.importing import ImportConfig, import_data
     from inbol_jax.demo import DemoConfig, demo
+    from inbol_jax.evaluation.audit import AuditConfig, audit
     from inbol_jax.evaluation.confidence import ConfidenceCommand, confidence
     from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
         "confidence": (ConfidenceCommand, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
+        "audit": (AuditConfig, audit),
         "build": (BuildConfig, build),
         "judge": (JudgeConfig, judge),
         "convert": (ConvertConfig, convert),

@@ -173,7 +173,7 @@ def _add_p_true(
 ) -> None:
     """Asks about every question of the samples that was not asked about before."""
     proposed = {r["id"]: proposed_answer(r) for r in samples.rows()}
-    pending = evaluations.pending(e for e in mine if e.id in proposed)
+    pending, waiting = evaluations.pending(mine), len(proposed) - len(evaluations.done)
     bad: list[tuple[str, str]] = []
 
     def line(example: VQAExample, value: float | None) -> dict[str, Any]:
@@ -181,17 +181,18 @@ def _add_p_true(
         about = {"id": example.id, "image": example.image, "question": example.question}
         return about | {"proposed": proposed[example.id], "p_true": value}
 
-    evaluations.append(line(e, None) for e in pending if proposed[e.id] is None)
+    evaluations.append(line(e, None) for e in pending if e.id in proposed and proposed[e.id] is None)
     for batch in self_evaluate(
         loaded,
-        [(e, answer) for e in pending if (answer := proposed[e.id]) is not None],
+        ((e, answer) for e in pending if (answer := proposed.get(e.id)) is not None),
         dataset.root,
+        total=len(proposed) - len(evaluations.done),
         batch_size=config.batch_size,
         label=f"P(True) {dataset.name}",
         set_aside=lambda example, reason: bad.append((example.id, reason)),
     ):
         evaluations.append(line(example, value) for example, value in batch)
-    _report(bad, len(pending), len(proposed), config.max_rejected)
+    _report(bad, waiting, len(proposed), config.max_rejected)
     evaluations.finish(len(bad))
     say(f"{len(evaluations.done)} questions with P(True) -> {evaluations.file}")
 

@@ -103,7 +103,8 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     adapter = _adapter(config)
     file = folder / DATA_FILE
-    settings = _settings(config)
+    images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
+    settings = _settings(config) | {"images": images}
     identity = fingerprint(settings)
     with _locked(folder):  # several processes may want it: the first one makes it
         header = read_meta(file)
@@ -111,8 +112,7 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             raise InbolError(f"{folder} holds a dataset made with other settings; choose another --out or --data.name, or delete it")
         if not header:
             importing = _Import(config, adapter, folder)
-            images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
-            header = settings | {"config": identity, "images": images}
+            header = settings | {"config": identity}
 
             def rows(advance: Callable[..., None]) -> Iterator[Mapping[str, Any]]:
                 yield from importing.rows(advance, max_rejected)
@@ -133,6 +133,8 @@ def _adapter(config: DataConfig) -> Adapter:
     adapter = ADAPTERS[config.kind]
     if config.id and not adapter.hub:
         raise InbolError(f"--data.format {config.kind} reads the set's own file: give --data.questions instead of --data.id")
+    if config.id and adapter.join and not config.subset:
+        raise InbolError(f"--data.format {config.kind} needs --data.subset, what its subsets' names begin with (testdev_balanced)")
     if config.questions and adapter.annotations != bool(config.annotations):
         fault = "needs --data.annotations, the file with the answers" if adapter.annotations else "has its answers in --data.questions"
         raise InbolError(f"--data.format {config.kind} {fault}")
@@ -196,10 +198,12 @@ class _Import:
             except Unusable as cause:
                 id = cause.id if cause.id is not None else self._id
                 reason = "duplicated id" if cause.id is not None and id in self._seen else str(cause)
-                self.rejected.append(Rejection(number, None if id is None else id.encode(errors="backslashreplace").decode(), reason))
+                id = None if id is None else id.encode(errors="backslashreplace").decode()
+                self.rejected.append(Rejection(number or None, id, reason))
             else:
                 self._seen.add(example.id)
-                self.kinds[str(example.extra.get("kind", ""))] += 1
+                if kind := example.extra.get("kind"):
+                    self.kinds[str(kind)] += 1
                 yield example.to_json()
             self.total += 1
             advance()
@@ -220,7 +224,7 @@ class _Import:
                     try:
                         self._joined[str(row.get("id"))] = self._picture(row.get("image"))
                     except Unusable as cause:
-                        self._joined[str(row.get("id"))] = cause
+                        self._joined[str(row.get("id"))] = Unusable(str(cause))  # without the frames that the other one holds
             rows = hub_rows(config, questions)
         else:
             rows = hub_rows(config, config.subset)
@@ -246,6 +250,8 @@ class _Import:
         self._id = record_id(columns)
         found = {name: value for name, value in columns.items() if value is not None or name in _CORE}
         defaults = {"source": self.config.called() if self.config.kind == "columns" else self.config.kind, "split": self.config.split}
+        if isinstance(found["answers"], dict):  # some copies hold a list of objects as an object of lists
+            found["answers"] = found["answers"].get("answer")
         metric = self.config.metric or found.get("metric") or self.adapter.metric
         example = make_example(defaults | found | {"metric": metric})
         try:

@@ -16,6 +16,7 @@ from inbol_jax.cli import evaluate, main, train
 from inbol_jax.data.check import CheckConfig
 from inbol_jax.data.importing import ImportConfig
 from inbol_jax.demo import DemoConfig
+from inbol_jax.evaluation.audit import AuditConfig
 from inbol_jax.evaluation.confidence import ConfidenceCommand
 from inbol_jax.evaluation.stage import EvaluateConfig
 from inbol_jax.extrinsic.stage import ExtrinsicConfig
@@ -36,6 +37,7 @@ COMMANDS = [
     (main, ("data", "check"), CheckConfig),
     (main, ("confidence",), ConfidenceCommand),
     (main, ("extrinsic",), ExtrinsicConfig),
+    (main, ("audit",), AuditConfig),
     (main, ("build",), BuildConfig),
     (main, ("judge",), JudgeConfig),
     (main, ("convert",), ConvertConfig),
@@ -85,7 +87,7 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
 
 
 @pytest.mark.parametrize(
-    ("command", "subcommands"), [(main, "demo data world confidence extrinsic build judge convert"), (train, "sft dpo")]
+    ("command", "subcommands"), [(main, "demo data world confidence extrinsic audit build judge convert"), (train, "sft dpo")]
 )
 def test_help_lists_the_commands(command, subcommands, capsys):
     with pytest.raises(SystemExit) as left:
