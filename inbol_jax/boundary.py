@@ -51,6 +51,9 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
 
     Of `correct`, the first is the dataset's own gold answer, unless the model gave a correct one more often. A gold answer that reads as a
     refusal ("unanswerable") is none of them. On Type 3 whatever is not a refusal is incorrect.
+
+    Raises:
+      InbolError: where the line lacks what the estimator needs.
     """
     type3 = row["answerable"] is False
     generator = row.get("generator")
@@ -67,6 +70,8 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
                 found["correct"].setdefault(answer, Response(answer))
     n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
     estimate = Estimate(0 / n_samples, *wilson_interval(0, n_samples)) if type3 else estimator(row)
+    if estimate is None:
+        raise InbolError(f"question {row['id']}: its line in the store lacks what the estimator needs")
     boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
     by_outcome = {name: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text))) for name, responses in found.items()}
     return BoundaryRecord(

@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 
 from inbol_jax.errors import InbolError
 
+_PATIENCE = 7 * 24 * 3600  # seconds that a process which is done waits for the others; sampling, each has as much to do as it has
 _NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -28,9 +29,9 @@ def join() -> None:
     try:
         if address:
             count, index = map(int, numbers)
-            jax.distributed.initialize(address, count, index)
+            jax.distributed.initialize(address, count, index, shutdown_timeout_seconds=_PATIENCE)
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InbolError(f"--distributed: the other processes cannot be joined ({reason}); set {', '.join(_NAMES)}") from error

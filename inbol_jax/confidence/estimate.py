@@ -3,19 +3,21 @@
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from inbol_jax.confidence.estimators import get_estimator
+from inbol_jax.confidence.estimators import get_estimator, proposed_answer
 from inbol_jax.confidence.matching import CORRECT_AT, score
-from inbol_jax.confidence.store import ConfidenceStore
+from inbol_jax.confidence.p_true import PROMPT, self_evaluate
+from inbol_jax.confidence.store import ConfidenceStore, check_p_true, p_true_file, shard_path
 from inbol_jax.data.config import Data
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import TINY, Dtype, load_pretrained
+from inbol_jax.models.loading import TINY, Dtype, Loaded, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 from inbol_jax.refusal.detect import is_refusal
@@ -41,9 +43,14 @@ class ConfidenceConfig:
       stop_tokens: ids of tokens that end an answer, beside the model's own; they end it on the device, where a stop string does not.
       max_new_tokens: longest answer.
       batch_size: questions at a time, each with n answers in flight; a CPU takes as many as suit it.
-      estimator: of the confidences that are shown: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples.
+      p_true: ask the model afterwards whether the answer that it gave most often is true; adds to a store that is there, and samples
+        nothing again.
+      estimator: of the confidences that are shown: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples, or
+        "p-true".
       dtype: of the model; auto is float32 for a float32 checkpoint and bfloat16 for any other.
       mesh: number of this process's devices along data, fsdp and tensor; -1 takes what the others leave.
+      distributed: this is one of several processes, each with devices of its own and a share of the questions. jax finds the others on
+        Cloud TPU, Slurm, Kubernetes and Open MPI; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are.
       max_rejected: share of unusable records or images above which the stage stops.
       seed: of the samples.
     """
@@ -60,9 +67,11 @@ class ConfidenceConfig:
     stop_tokens: tuple[int, ...] = ()
     max_new_tokens: int = 12
     batch_size: int = 128
+    p_true: bool = False
     estimator: str = "accuracy"
     dtype: Dtype = "auto"
     mesh: tuple[int, int, int] = (-1, 1, 1)
+    distributed: bool = False
     max_rejected: float = 0.1
     seed: int = 0
 
@@ -108,8 +117,10 @@ def estimate(config: ConfidenceConfig) -> Path:
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
+    file, index, count = store_file(config, dataset), jax.process_index(), jax.process_count()
+    if config.estimator == "p-true" and not config.p_true:
+        check_p_true(shard_path(file, index, count), finished=False)
     loaded = load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh, devices=jax.local_devices()))
-    file = store_file(config, dataset)
     settings = {
         "command": "confidence",
         "model": loaded.fingerprint,
@@ -120,7 +131,6 @@ def estimate(config: ConfidenceConfig) -> Path:
         "dataset": dataset.name,
         "images": _relative(dataset, file),
     }
-    index, count = jax.process_index(), jax.process_count()
     with ConfidenceStore(file, settings, index=index, count=count) as store:
         mine = dataset.examples[index::count]
         pending = store.pending(mine)
@@ -137,15 +147,67 @@ def estimate(config: ConfidenceConfig) -> Path:
             set_aside=lambda example, reason: bad.append((example.id, reason)),
         ):
             store.append(row(example, generations) for example, generations in batch)
-        if bad:
-            say(f"{len(bad)} of {len(pending)} questions set aside (first: {bad[0][0]}: {bad[0][1]})")
-            if len(bad) > config.max_rejected * len(mine):
-                raise InbolError(f"{len(bad)} of {len(mine)} questions could not be asked, more than --max-rejected {config.max_rejected}")
+        _report(bad, len(pending), len(mine), config.max_rejected)
         store.finish(len(bad))
-        values = [estimator(r).value for r in store.rows() if r["answerable"] is not False]
+        if config.p_true:
+            with ConfidenceStore(p_true_file(file), p_true_settings(store), index=index, count=count) as evaluations:
+                _add_p_true(config, loaded, store, evaluations, mine, dataset)
+        values = [found.value for r in store.rows() if r["answerable"] is not False and (found := estimator(r))]
     mean = f", mean confidence ({config.estimator}) {math.fsum(values) / len(values):.3f}" if values else ""
     say(f"{len(store.done)} questions x {config.n} samples{mean} -> {store.file}")
     return store.file
+
+
+def p_true_settings(samples: ConfidenceStore) -> dict[str, Any]:
+    """What self-evaluations depend on: the very samples, and the question about them."""
+    return {"command": "confidence --p-true", "samples": samples.fingerprint, "prompt": PROMPT}
+
+
+def _add_p_true(
+    config: ConfidenceConfig,
+    loaded: Loaded,
+    samples: ConfidenceStore,
+    evaluations: ConfidenceStore,
+    mine: Sequence[VQAExample],
+    dataset: VQADataset,
+) -> None:
+    """Asks about every question of the samples that was not asked about before."""
+    proposed = {r["id"]: proposed_answer(r) for r in samples.rows()}
+    pending, waiting = evaluations.pending(mine), len(proposed) - len(evaluations.done)
+    bad: list[tuple[str, str]] = []
+
+    def line(example: VQAExample, value: float | None) -> dict[str, Any]:
+        value = value if value is None else round(value, 6)
+        about = {"id": example.id, "image": example.image, "question": example.question}
+        return about | {"proposed": proposed[example.id], "p_true": value}
+
+    evaluations.append(line(e, None) for e in pending if e.id in proposed and proposed[e.id] is None)
+    for batch in self_evaluate(
+        loaded,
+        ((e, answer) for e in pending if (answer := proposed.get(e.id)) is not None),
+        dataset.root,
+        total=len(proposed) - len(evaluations.done),
+        batch_size=config.batch_size,
+        label=f"P(True) {dataset.name}",
+        set_aside=lambda example, reason: bad.append((example.id, reason)),
+    ):
+        evaluations.append(line(example, value) for example, value in batch)
+    _report(bad, waiting, len(proposed), config.max_rejected)
+    evaluations.finish(len(bad))
+    say(f"{len(evaluations.done)} questions with P(True) -> {evaluations.file}")
+
+
+def _report(bad: Sequence[tuple[str, str]], asked: int, total: int, max_rejected: float) -> None:
+    """Says what was set aside.
+
+    Raises:
+      InbolError: when it is too much.
+    """
+    if not bad:
+        return
+    say(f"{len(bad)} of {asked} questions set aside (first: {bad[0][0]}: {bad[0][1]})")
+    if len(bad) > max_rejected * total:
+        raise InbolError(f"{len(bad)} of {total} questions could not be asked, more than --max-rejected {max_rejected}")
 
 
 def store_file(config: ConfidenceConfig, dataset: VQADataset) -> Path:

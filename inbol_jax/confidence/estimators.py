@@ -54,11 +54,33 @@ def sequence_likelihood(row: Mapping[str, Any]) -> Estimate:
     return Estimate(value, value, value)
 
 
-Estimator = Callable[[Mapping[str, Any]], Estimate]
+def proposed_answer(row: Mapping[str, Any]) -> str | None:
+    """The most frequent answer, normalised as VQA does, in the likeliest of its spellings; of answers as frequent the likeliest. None where
+    every sample is a refusal."""
+    spellings: dict[str, list[tuple[float, str]]] = {}
+    for text, logprob, outcome in zip(row["samples"], row["logprobs"], row["outcomes"], strict=True):
+        if outcome != "refused":
+            spellings.setdefault(answer_key(text), []).append((logprob, text))
+    return max(((len(found), *max(found)) for found in spellings.values()), default=(None,))[-1]
+
+
+def p_true(row: Mapping[str, Any]) -> Estimate | None:
+    """How probable the model holds it, asked afterwards, that its proposed answer is true. Where all samples refuse the confidence is 0.
+
+    Source: P(True) of Kadavath et al. 2022 (arXiv 2207.05221); `inbol confidence --p-true` asks (`inbol_jax.confidence.p_true`).
+    """
+    if "p_true" not in row:
+        return None
+    value = row["p_true"] or 0.0
+    return Estimate(value, value, value)
+
+
+Estimator = Callable[[Mapping[str, Any]], Estimate | None]  # None where the line lacks what it needs
 ESTIMATORS: dict[str, Estimator] = {
     "accuracy": sampled_accuracy,
     "consistency": self_consistency,
     "likelihood": sequence_likelihood,
+    "p-true": p_true,
 }
 
 

@@ -64,6 +64,44 @@ def _content(question: str, image: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{question}\0{image}".encode(), digest_size=8).digest())
 
 
+def p_true_file(file: Path) -> Path:
+    """Where the self-evaluations of a store, or of a shard of it, are: lines of their own, so that they can come later."""
+    return file.parent / "p_true" / file.name
+
+
+def with_p_true(file: Path, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines of a store, with `p_true` for each question that was asked for it (null where there was no answer to ask about).
+
+    Raises:
+      InbolError: when the self-evaluations are of other samples.
+    """
+    found, extra = {}, p_true_file(file)
+    if extra.is_file():
+        if read_meta(extra).get("samples") != read_meta(file).get("config"):
+            raise InbolError(f"{extra} is of other samples than those of {file}; delete it and give `inbol confidence --p-true` again")
+        found = {row["id"]: row["p_true"] for _, row in read_rows(extra)}
+    for row in rows:
+        yield row | {"p_true": found[row["id"]]} if row.get("id") in found else row
+
+
+def check_p_true(file: Path, *, finished: bool = True) -> None:
+    """Refuses a store, or a shard of it, whose questions were not asked for P(True).
+
+    Args:
+      finished: all of them must have been asked, or set aside; else any of them.
+    Raises:
+      InbolError: where they were not.
+    """
+    extra = p_true_file(file)
+    hint = "`inbol confidence --p-true` adds it and samples nothing again"
+    if not extra.is_file():
+        raise InbolError(f"--estimator p-true: {file} has no p_true; {hint}")
+    if finished:
+        header, asked = read_meta(extra), sum(1 for _ in read_rows(extra))
+        if asked != header.get("rows") or asked + header["set_aside"] != read_meta(file).get("rows"):
+            raise InbolError(f"--estimator p-true: {file} has p_true for {asked} questions so far; {hint}")
+
+
 class ConfidenceStore:
     """`<out>/confidence/<dataset>.jsonl` with its header, locked against any other writer until it is closed (`with` closes it).
 
@@ -154,4 +192,5 @@ class ConfidenceStore:
         write_json(meta_path(self.file), read_meta(self.file) | {"rows": len(self.done), "set_aside": set_aside})
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        return (row for _, row in read_rows(self.file))
+        """The lines, with `p_true` where it is known."""
+        return with_p_true(self.file, (row for _, row in read_rows(self.file)))

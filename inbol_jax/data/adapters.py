@@ -262,6 +262,6 @@ ADAPTERS = {
     "textvqa": Adapter(textvqa),
     "pope": Adapter(pope, "yes_no"),
     "tubench": Adapter(tubench, "exact"),
-    "haloquest": Adapter(haloquest, hub=False),
+    "haloquest": Adapter(haloquest, "exact", hub=False),
     "unkvqa": Adapter(unkvqa, hub=False),
 }

@@ -103,7 +103,8 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     adapter = _adapter(config)
     file = folder / DATA_FILE
-    settings = _settings(config)
+    images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
+    settings = _settings(config) | {"images": images}
     identity = fingerprint(settings)
     with _locked(folder):  # several processes may want it: the first one makes it
         header = read_meta(file)
@@ -111,8 +112,7 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             raise InbolError(f"{folder} holds a dataset made with other settings; choose another --out or --data.name, or delete it")
         if not header:
             importing = _Import(config, adapter, folder)
-            images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
-            header = settings | {"config": identity, "images": images}
+            header = settings | {"config": identity}
 
             def rows(advance: Callable[..., None]) -> Iterator[Mapping[str, Any]]:
                 yield from importing.rows(advance, max_rejected)
@@ -196,10 +196,12 @@ class _Import:
             except Unusable as cause:
                 id = cause.id if cause.id is not None else self._id
                 reason = "duplicated id" if cause.id is not None and id in self._seen else str(cause)
-                self.rejected.append(Rejection(number, None if id is None else id.encode(errors="backslashreplace").decode(), reason))
+                id = None if id is None else id.encode(errors="backslashreplace").decode()
+                self.rejected.append(Rejection(number or None, id, reason))
             else:
                 self._seen.add(example.id)
-                self.kinds[str(example.extra.get("kind", ""))] += 1
+                if kind := example.extra.get("kind"):
+                    self.kinds[str(kind)] += 1
                 yield example.to_json()
             self.total += 1
             advance()
@@ -220,7 +222,7 @@ class _Import:
                     try:
                         self._joined[str(row.get("id"))] = self._picture(row.get("image"))
                     except Unusable as cause:
-                        self._joined[str(row.get("id"))] = cause
+                        self._joined[str(row.get("id"))] = Unusable(str(cause))  # without the frames that the other one holds
             rows = hub_rows(config, questions)
         else:
             rows = hub_rows(config, config.subset)

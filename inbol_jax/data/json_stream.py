@@ -11,6 +11,7 @@ from inbol_jax.errors import InbolError
 CHUNK = 1 << 20  # characters
 MAX_OBJECT = 1 << 24  # characters of one object, beyond which a file is taken as damaged
 _BLANK = re.compile(r"[ \t\n\r]*")
+_BEHIND_A_VALUE = frozenset(" \t\n\r,:]}")
 _DECODER = json.JSONDecoder()
 
 
@@ -40,15 +41,16 @@ class _Reader:
     def value(self) -> Any:
         self.peek()
         while True:
+            fault: Exception = ValueError("a number that does not end")
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
-            except (ValueError, RecursionError):
-                if self.ended or len(self.text) - self.at > MAX_OBJECT:
-                    raise
-            else:
-                if end < len(self.text) or self.ended:  # else a number may go on
+                if self.ended or self.text[end : end + 1] in _BEHIND_A_VALUE:  # else it is the beginning of a longer number
                     self.at = end
                     return value
+            except (ValueError, RecursionError) as error:
+                fault = error
+            if self.ended or len(self.text) - self.at > MAX_OBJECT:
+                raise fault
             self.fill()
 
     def elements(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Rows of a set as its files or the `datasets` library hold them, one after the other, numbered from 1.
+"""Rows of a set as its files or the `datasets` library hold them, one after the other, numbered from 1 (0: a row of another file).
 
 A row that cannot be read comes as the `Unusable` that says why; only what makes the rest unreadable is an error.
 """
@@ -54,8 +54,8 @@ def _is_json_lines(path: Path) -> bool:
     if path.suffix.lower() == ".jsonl":
         return True
     with path.open("rb") as file:
-        first, second = file.readline(1 << 20), file.readline(1 << 20).strip()
-    return bool(second) and not isinstance(_parsed(first.removeprefix(BYTE_ORDER_MARK)), Unusable)
+        first = file.readline(1 << 20).removeprefix(BYTE_ORDER_MARK)
+        return not isinstance(_parsed(first), Unusable) and any(line.strip() for line in file)  # an object, and something behind it
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

@@ -194,7 +194,8 @@ def stop_at_too_many(rejected: Sequence[Rejection], total: int, max_rejected: fl
         raise InbolError(f"{source}: holds no records; write one JSON object a line")
     if len(rejected) > max_rejected * total:
         counts = summarise_rejections(rejected, total)
-        raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; mend the file, starting at line {rejected[0].line}")
+        where = f", starting at line {line}" if (line := rejected[0].line) else ""
+        raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; mend the file{where}")
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None) -> str:

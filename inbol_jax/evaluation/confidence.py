@@ -2,13 +2,16 @@
 
 import array
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from inbol_jax.artifacts import read_meta
 from inbol_jax.boundary import Thresholds, make_record, within_noise
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, store_file
 from inbol_jax.confidence.estimators import get_estimator
-from inbol_jax.confidence.store import read_rows, shards
+from inbol_jax.confidence.store import check_p_true, p_true_file, read_rows, shards, with_p_true
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
@@ -46,22 +49,29 @@ def confidence(config: ConfidenceCommand) -> None:
     files = shards(file)
     if not files:
         raise InbolError(f"{file}: nothing was sampled yet; run `inbol confidence` without --status and --plot first")
+    if config.estimator == "p-true":
+        for shard in files:
+            check_p_true(shard, finished=False)
     if config.status:
         say_status(config, dataset, files)
     if config.plot:
         plot(config, files, file.with_suffix(".png"))
 
 
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    return with_p_true(file, (row for _, row in read_rows(file)))
+
+
 def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path]) -> None:
     """One line on a store, which may be growing: its latest run's rate is taken from its first to its last line."""
     estimator = get_estimator(config.estimator)
     answered: set[str] = set()
-    values = array.array("d")
-    for file in files:
-        for _, row in read_rows(file):
-            answered.add(row["id"])
-            if row["answerable"] is not False:
-                values.append(estimator(row).value)
+    values, evaluated = array.array("d"), 0
+    for row in itertools.chain.from_iterable(map(_lines, files)):
+        answered.add(row["id"])
+        evaluated += "p_true" in row
+        if row["answerable"] is not False and (found := estimator(row)):
+            values.append(found.value)
     headers = [read_meta(file) for file in files]
     set_aside = len(dataset.rejected) + sum(h.get("set_aside", 0) for h in headers)
     pending = sum(e.id not in answered for e in dataset.examples) - sum(h.get("set_aside", 0) for h in headers)
@@ -69,13 +79,14 @@ def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path])
     new = len(answered) - sum(h.get("started_with", 0) for h in headers)
     rate = f", {new / seconds:,.1f} questions/s in the latest run" if new and seconds > 0 else ""
     mean = f", mean confidence ({config.estimator}) {sum(values) / len(values):.3f}" if values else ""
-    say(f"{dataset.name}: {len(answered)} answered, {pending} pending, {set_aside} set aside{rate}{mean}")
+    asked = f", {evaluated} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
+    say(f"{dataset.name}: {len(answered)} answered, {pending} pending, {set_aside} set aside{asked}{rate}{mean}")
 
 
 def plot(config: ConfidenceCommand, files: list[Path], out: Path) -> None:
     """A histogram of the confidences of answerable questions, and the share of labels that a threshold's noise could change."""
     estimator = get_estimator(config.estimator)
-    rows = (row for file in files for _, row in read_rows(file) if row["answerable"] is not False)
+    rows = (row for file in files for row in _lines(file) if row["answerable"] is not False and estimator(row))
     found, noisy = array.array("d"), 0
     for row in rows:
         record = make_record(row, config.thresholds, estimator)

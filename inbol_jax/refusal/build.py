@@ -20,7 +20,7 @@ import numpy as np
 from inbol_jax.artifacts import atomically, file_fingerprint, fingerprint, meta_path, read_meta, write_json
 from inbol_jax.boundary import Thresholds, make_record, within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator, sampled_accuracy
-from inbol_jax.confidence.store import missing_shards, read_rows
+from inbol_jax.confidence.store import check_p_true, missing_shards, p_true_file, read_rows, with_p_true
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Boundary, BoundaryRecord, PairKind
@@ -45,7 +45,7 @@ class BuildConfig:
       templates: refusals to teach: "one" (I don't know.), the four "short" ones, the "long" ones, those that give the "reason" which fits
         the type of the question, or "all".
       refusal_mix: several of these with their shares, instead of --templates: one 0.5 reason 0.5.
-      estimator: of the confidence: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples.
+      estimator: of the confidence: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples, or "p-true".
       negatives: confidence store of the same questions, a .jsonl file or a folder of them, whose incorrect responses the pairs reject
         instead of the records' own: one sampled from the IDK-IT model, which CA-DPO starts from.
       pairs: of each kind a question, with other incorrect responses or refusals as far as there are.
@@ -91,14 +91,17 @@ def count_lines(file: Path) -> int:
 
 
 def read_records(files: Sequence[Path], thresholds: Thresholds, estimator: Estimator = sampled_accuracy) -> Iterator[BoundaryRecord]:
-    """The record of every line of the stores, in their order.
+    """The record of every line of the stores, in their order, but for answerable questions that the estimator has no value for.
 
     Raises:
       InbolError: when a line lacks what a store's line has.
     """
     for file in files:
-        for number, (_, row) in enumerate(read_rows(file), 1):
+        rows = (row for _, row in read_rows(file))
+        for number, row in enumerate(with_p_true(file, rows), 1):
             try:
+                if row["answerable"] is not False and estimator(row) is None:
+                    continue
                 yield make_record(row, thresholds, estimator)
             except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
                 raise InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})") from error
@@ -140,11 +143,16 @@ def build(config: BuildConfig) -> None:
             if not config.partial:
                 raise InbolError(f"{file} is not finished: {why}, or take what is there with --partial")
             say(f"{file} is not finished: {why.partition(';')[0]}, taken as it is")
+    inputs = list(files)
+    if config.estimator == "p-true":
+        for file in files:
+            check_p_true(file, finished=not config.partial)
+        inputs += map(p_true_file, files)
     headers = [read_meta(file) for file in files]
     if len({h.get("images") for h in headers}) > 1 or len({h.get("model") for h in headers}) > 1:
         raise InbolError(f"the stores in {files[0].parent} are of different models or image folders; give each an --out of its own")
     images = os.path.relpath((files[0].parent / headers[0].get("images", ".")).resolve(), config.out.resolve())
-    settings = {"command": "build", "inputs": file_fingerprint(*files), **dataclasses.asdict(config), "out": ""}
+    settings = {"command": "build", "inputs": file_fingerprint(*inputs), **dataclasses.asdict(config), "out": ""}
     settings["negatives"] = file_fingerprint(*others) if others else None
     meta: dict[str, Any] = settings | {"config": fingerprint(settings), "images": images}
 
@@ -167,6 +175,8 @@ def build(config: BuildConfig) -> None:
     for line in _table(made, chosen):
         say(line)
     answerable = len(made.types) - made.types.count(3)
+    if left_out := sum(map(count_lines, files)) - len(made.keys):
+        say(f"{left_out} questions could not be asked for P(True), and are left out")
     say(f"{made.noisy / max(1, answerable):.0%} of the labels lie within sampling noise of a threshold")
     if made.without_answer:
         say(f"{made.without_answer} Known questions have no correct response to teach, as nothing was judged against gold answers")

@@ -61,7 +61,7 @@ class RefusalMix:
     def __post_init__(self) -> None:
         for name, _ in self.parts:
             if name not in TEMPLATES:
-                raise InbolError(f"refusals {name!r}: choose one of {', '.join(TEMPLATES)}")
+                raise InbolError(f"--templates or --refusal-mix {name!r}: choose one of {', '.join(TEMPLATES)}")
         shares = [share for _, share in self.parts]
         if len(dict(self.parts)) < len(self.parts) or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise InbolError("--refusal-mix: each set once, with a share above 0, and the shares must add up to 1")

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Loaded
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
+from inbol_jax.sampling.sampler import SamplingOptions, sample
 from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard_batch
 
 Prompt = tuple[int, ...]
@@ -100,9 +100,8 @@ def generate(
     options: SamplingOptions,
     seed: int,
     batch_size: int,
-    label: str,
+    label: str | None,
     set_aside: Callable[[VQAExample, str], None],
-    shown: bool = True,
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
     """Yields finished batches: examples with their n responses each.
 
@@ -112,31 +111,75 @@ def generate(
     Args:
       images: folder that the examples' images are relative to.
       batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
+      label: of the progress, and of the line that counts programs; None for neither, where the caller shows its own.
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
-      shown: whether to show progress and programs; False where the caller shows its own.
     """
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
         raise InbolError(f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens")
-    # Each process samples questions of its own on devices of its own: nothing waits for another process.
+
+    def asked() -> Iterator[tuple[VQAExample, Prompt]]:
+        for example in examples:
+            try:
+                yield example, text.prompt(example.question)
+            except InbolError as error:
+                set_aside(example, str(error))
+
+    key = jax.random.key(seed)
+    batches = run_batches(
+        loaded,
+        asked(),
+        images,
+        lambda variables, batch: _sample(loaded.model, n, options, variables, batch, key),
+        total=len(examples),
+        n=n,
+        batch_size=batch_size,
+        label=label,
+        work=f"{n} samples",
+        set_aside=set_aside,
+    )
+    for members, (tokens, logprobs, lengths) in batches:
+        yield [
+            (e, [to_text(loaded, options, *response) for response in zip(tokens[i], logprobs[i], lengths[i], strict=True)])
+            for i, e in enumerate(members)
+        ]
+
+
+def run_batches(
+    loaded: Loaded,
+    asked: Iterable[tuple[VQAExample, Prompt]],
+    images: Path,
+    step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
+    *,
+    total: int,
+    n: int,
+    batch_size: int,
+    label: str | None,
+    work: str,
+    set_aside: Callable[[VQAExample, str], None],
+) -> Iterator[tuple[list[VQAExample], Any]]:
+    """Yields (examples, what the step made of them, on the host) for every batch; rows behind the examples are padding.
+
+    Each process works on questions of its own with devices of its own: nothing waits for another process.
+
+    Args:
+      asked: questions with their prompts, taken `WINDOW` at a time.
+      step: (variables, batch) -> arrays, jitted; the batch as `sample` takes it.
+      total: how many questions there are, for the progress that is shown.
+      n: rows that a question becomes in the step.
+      work: that each question is, for the line that counts programs.
+    """
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
     parts = round_batch(1, mesh)
     size = parts * questions_a_device(n, batch_size, parts)
     programs: set[int] = set()
 
-    def windows() -> Iterator[list[tuple[int, list[tuple[VQAExample, Prompt]]]]]:
-        waiting = iter(examples)
+    def plans() -> Iterator[list[tuple[int, list[tuple[VQAExample, Prompt]]]]]:
+        waiting = iter(asked)
         while window := list(itertools.islice(waiting, WINDOW)):
-            asked: list[tuple[VQAExample, Prompt]] = []
-            for example in window:
-                try:
-                    asked.append((example, text.prompt(example.question)))
-                except InbolError as error:
-                    set_aside(example, str(error))
-            plan = plan_batches(asked, size)
+            plan = plan_batches(window, size)
             programs.update(length for length, _ in plan)
-            if plan:
-                yield plan
+            yield plan
 
     def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
         length, rows = item
@@ -150,34 +193,25 @@ def generate(
         return members, stack(arrays, size) if arrays else None, bad
 
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
-    key = jax.random.key(seed)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    stream = (item for plan in windows() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
-
-    def texts(members: list[VQAExample], samples: Samples) -> list[tuple[VQAExample, list[Generation]]]:
-        tokens, logprobs, lengths = jax.device_get(samples)
-        return [
-            (e, [to_text(loaded, options, *response) for response in zip(tokens[i], logprobs[i], lengths[i], strict=True)])
-            for i, e in enumerate(members)
-        ]
-
-    with progress(label, len(examples), "questions", shown=shown) as advance:
-        flying: tuple[list[VQAExample], Samples] | None = None  # the device decodes the next batch while the last one becomes text
+    stream = (item for plan in plans() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
+    with progress(label or "", total, "questions", shown=label is not None) as advance:
+        flying: tuple[list[VQAExample], Any] | None = None  # the device works on the next batch while the last one is written down
         for members, batch, bad in stream:
             for example, reason in bad:
                 set_aside(example, reason)
-            started = (members, _sample(loaded.model, n, options, variables, shard_batch(batch, mesh), key)) if members else None
+            started = (members, step(variables, shard_batch(batch, mesh))) if members else None
             if flying:
-                yield texts(*flying)
+                yield flying[0], jax.device_get(flying[1])
                 advance(len(flying[0]))
             flying = started
             advance(len(bad))
         if flying:
-            yield texts(*flying)
+            yield flying[0], jax.device_get(flying[1])
             advance(len(flying[0]))
-    if programs and shown:
-        lengths = ", ".join(map(str, sorted(programs)))
-        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {n} samples and prompts of {lengths} tokens")
+    if programs and label is not None:
+        shown = ", ".join(map(str, sorted(programs)))
+        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {shown} tokens")
 
 
 def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:

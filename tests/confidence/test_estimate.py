@@ -3,17 +3,23 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import datasets
 import pytest
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
 from inbol_jax.cli import main
-from inbol_jax.confidence.store import shards
+from inbol_jax.confidence.estimate import outcome
+from inbol_jax.confidence.matching import read_yes_no
+from inbol_jax.confidence.store import p_true_file, shards
+from inbol_jax.records import VQAExample
+from inbol_jax.refusal.detect import is_refusal
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -97,7 +103,7 @@ def test_nothing_to_read(small_world, tmp_path, option, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--estimator", "vibes"), "--estimator 'vibes': choose one of accuracy, consistency, likelihood"),
+        (("--estimator", "vibes"), "--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true"),
         (("--top-k", -1), "--top-k -1: "),
         (("--min-p", 1.5), "--min-p 1.5: "),
         (("--stop", ""), "--stop ('',): "),
@@ -137,21 +143,14 @@ SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
 }
-PROGRAM = """
-import sys
-if port := int(sys.argv[1]):
-    import jax
-    jax.distributed.initialize(f"localhost:{port}", int(sys.argv[3]), int(sys.argv[2]))
-from inbol_jax.cli import main
-sys.exit(main(["confidence", *sys.argv[4:]]))
-"""
+PROGRAM = "import sys; from inbol_jax.cli import main; sys.exit(main(['confidence', *sys.argv[1:]]))"
 
 
-def start(data, out, cache, *options, port=0, index=0, count=1):
-    words = [sys.executable, "-c", PROGRAM, port, index, count, "--data", data, "--out", out, *options]
+def start(data, out, cache, *options, **environment):
+    words = [sys.executable, "-c", PROGRAM, "--data", data, "--out", out, *options]
     return subprocess.Popen(
         list(map(str, words)),
-        env=os.environ | SETTINGS | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
+        env=os.environ | SETTINGS | {"JAX_COMPILATION_CACHE_DIR": str(cache)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,12 +167,14 @@ def rows(*files):
     return sorted(line for file in files for line in file.read_text().splitlines())
 
 
-def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path):
-    """To the last bit; each process writes a shard, `inbol build` and --status read them together."""
+def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, tmp_path_factory):
+    """To the last bit; each process writes a shard, `inbol build` and --status read them together. P(True) likewise."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    both = [start(small_world / "test", tmp_path, tmp_path / "cache", *QUICK, port=port, index=i, count=2) for i in range(2)]
+    shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    options = (*QUICK, "--p-true", "--distributed")
+    both = [start(small_world / "test", tmp_path, tmp_path / "cache", *options, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in both:
         finish(process)
     files = shards(tmp_path / "confidence/test.jsonl")
@@ -181,7 +182,12 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path):
     assert [read_meta(f)["rows"] for f in files] == [30, 30]
     assert rows(*files) == rows(sampled / "confidence/test.jsonl")
     assert confidence(small_world / "test", tmp_path, *QUICK) == 2  # one process does not go on with the shards of two
-    assert main(["build", "--out", str(tmp_path)]) == 0
+    one = shutil.copytree(sampled, tmp_path_factory.mktemp("one"), dirs_exist_ok=True)
+    assert confidence(small_world / "test", one, *QUICK, "--p-true") == 0
+    assert rows(*map(p_true_file, files)) == rows(one / "confidence/p_true/test.jsonl")
+    for options in ((), ("--estimator", "p-true", "--delta-uk", "0.5", "--delta-k", "0.53")):
+        assert main(["build", "--out", str(tmp_path), *options]) == 0
+    assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "p-true") == 0
     files[1].unlink()
     assert main(["build", "--out", str(tmp_path)]) == 2
 
@@ -211,3 +217,40 @@ def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
     assert "600 questions x 10 samples" in output
     assert rows(store) == whole
     assert len({json.loads(line)["id"] for line in whole}) == len(whole) == 600
+
+
+def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path, capsys):
+    """A local copy with pictures in its rows; the shipped model's answers are read by the set's own metric."""
+    rows = list(read_jsonl(small_world / "test/data.jsonl"))[:20]
+    asked = [{"id": str(i), "question_id": str(i), "question": r["question"], "answer": "yes"} for i, r in enumerate(rows)]
+    pictures = [{"bytes": (small_world / "test" / r["image"]).read_bytes(), "path": None} for r in rows]
+    made = datasets.Dataset.from_list([a | {"category": "random", "image": p} for a, p in zip(asked, pictures, strict=True)])
+    (tmp_path / "POPE").mkdir()
+    made.cast_column("image", datasets.Image()).to_parquet(tmp_path / "POPE/test-00000-of-00001.parquet")
+    options = ["--data.format", "pope", "--data.id", tmp_path / "POPE", "--data.split", "test", "--data.limit", 12]
+    options += ["--out", tmp_path / "out"]
+    assert main(["confidence", *map(str, options), *QUICK]) == 0
+    found = {row["id"]: row for row in read_jsonl(tmp_path / "out/confidence/POPE-test.jsonl")}
+    assert found.keys() == {f"random-{i}" for i in range(12)}
+    for row in found.values():
+        assert (row["metric"], row["source"], row["split"], row["kind"]) == ("yes_no", "pope", "test", "random")
+        assert row["outcomes"] == [
+            "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong" for t in row["samples"]
+        ]
+        assert (tmp_path / "out/data/POPE-test" / row["image"]).is_file()
+    capsys.readouterr()
+    assert main(["confidence", *map(str, options), *QUICK, "--status"]) == 0
+    assert "POPE-test: 12 answered, 0 pending, 0 set aside" in capsys.readouterr().out
+    # What was imported is a dataset folder, which any other command reads.
+    again = ("--data", tmp_path / "out/data/POPE-test", "--out", tmp_path / "again")
+    assert main(["confidence", *map(str, again), *QUICK]) == 0
+    assert {r["id"]: r["samples"] for r in read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl")} == {
+        i: r["samples"] for i, r in found.items()
+    }
+
+
+def test_type3_and_other_metrics_decide_what_is_correct():
+    example = VQAExample("q", "a.png", "How many?", ("200",), True, metric="numeric:0.1")
+    assert [outcome(example, text) for text in ("about 210", "250", "I don't know")] == ["correct", "wrong", "refused"]
+    venture = VQAExample("q", "a.png", "What is it?", ("dog",) * 6 + ("unanswerable",) * 4, False)
+    assert [outcome(venture, text) for text in ("dog", "unanswerable")] == ["wrong", "refused"]

@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inbol_jax.boundary import Thresholds, make_record
 from inbol_jax.confidence.estimate import row
-from inbol_jax.confidence.estimators import ESTIMATORS, Estimate, get_estimator, sampled_accuracy, self_consistency, sequence_likelihood
+from inbol_jax.confidence.estimators import (
+    ESTIMATORS,
+    Estimate,
+    get_estimator,
+    p_true,
+    proposed_answer,
+    sampled_accuracy,
+    self_consistency,
+    sequence_likelihood,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample, wilson_interval
 from inbol_jax.sampling.generate import Generation
@@ -43,7 +53,7 @@ def test_likelihood_is_that_of_the_likeliest_answer_a_token():
 
 def test_refusals_are_no_answers():
     refused = line(*[("I don't know.", -0.1, 5)] * 3)
-    assert [estimator(refused).value for estimator in ESTIMATORS.values()] == [0, 0, 0]
+    assert [estimator(refused | {"p_true": None}).value for estimator in ESTIMATORS.values()] == [0, 0, 0, 0]
     half = line(*[("I don't know.", -0.1, 5)] * 3, ("blue", -1.0, 1))
     assert self_consistency(half).value == 1 / 4
     assert sequence_likelihood(half).value == math.exp(-1)
@@ -66,11 +76,28 @@ def test_estimates_are_confidences_and_do_not_depend_on_the_order(samples, rando
     other = list(samples)
     random.shuffle(other)
     for name, estimator in ESTIMATORS.items():
-        found = estimator(line(*samples))
+        found = estimator(line(*samples) | {"p_true": 0.25})
         assert 0 <= found.low <= found.value <= found.high <= 1, name
-        assert estimator(line(*other)) == found, name
+        assert estimator(line(*other) | {"p_true": 0.25}) == found, name
+    assert proposed_answer(line(*other)) == proposed_answer(line(*samples))
+
+
+def test_p_true_is_what_the_model_said():
+    assert p_true(MIXED | {"p_true": 0.7}) == Estimate(0.7, 0.7, 0.7)
+    assert p_true(MIXED) is None, "it was not asked"
+    with pytest.raises(InbolError, match="question q: its line in the store lacks what the estimator needs"):
+        make_record(MIXED, Thresholds(), p_true)
+
+
+def test_the_proposed_answer_is_the_most_frequent_one():
+    """In the likeliest of its spellings, which of two as frequent answers decides too; never a refusal."""
+    assert proposed_answer(MIXED) == "Red."
+    assert proposed_answer(line(("blue", -0.1, 2), ("a red", -3.0, 2), ("red", -2.0, 2))) == "red"
+    assert proposed_answer(line(("blue", -2.0, 2), ("red", -1.0, 2))) == "red"
+    assert proposed_answer(line(*[("I don't know.", -0.1, 5)] * 3, ("blue", -9.0, 1))) == "blue"
+    assert proposed_answer(line(*[("I don't know.", -0.1, 5)] * 3)) is None
 
 
 def test_an_estimator_that_is_not_there():
-    with pytest.raises(InbolError, match="--estimator 'vibes': choose one of accuracy, consistency, likelihood"):
+    with pytest.raises(InbolError, match="--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true"):
         get_estimator("vibes")

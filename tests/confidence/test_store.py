@@ -175,6 +175,7 @@ def test_every_process_writes_a_shard_of_its_own(file):
 
 FILL = """
 import sys
+import time
 from pathlib import Path
 from inbol_jax.confidence.store import ConfidenceStore
 from inbol_jax.records import VQAExample
@@ -184,6 +185,7 @@ with ConfidenceStore(Path(sys.argv[1]), {"seed": 0}) as store:
     pending = store.pending(examples)
     for i in range(0, len(pending), 3):
         store.append(e.to_json() for e in pending[i : i + 3])
+        time.sleep(0.005)  # time for ten kills, on a busy machine as well
     store.finish()
 """
 

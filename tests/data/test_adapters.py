@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zlib
 from pathlib import Path
 
 import datasets
@@ -386,6 +387,73 @@ def test_every_adapter_is_tested():
     assert set(ADAPTERS) == {"columns", "vqav2", "okvqa", "gqa", "vizwiz", "textvqa", "pope", "tubench", "haloquest", "unkvqa"}
 
 
+def test_pictures_in_rows_that_cannot_be_used(tmp_path, read):
+    (tmp_path / "secret.png").write_bytes(picture(9))
+    header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + picture(0)[24:29]  # and 33 on: behind its checksum
+    bomb = picture(0)[:12] + header + zlib.crc32(header).to_bytes(4, "big") + picture(0)[33:]
+    faults = {
+        "no image": (stored(b"<html>"), "not an image"),
+        "zero byte": (stored(b""), "image empty"),
+        "bomb": (stored(bomb), "image too large"),
+        "missing": (None, "image missing"),
+        "not there": ({"bytes": None, "path": "nowhere.png"}, "image missing"),
+        "climbs out": ({"bytes": None, "path": "../secret.png"}, "image outside the set's files"),
+        "absolute": ({"bytes": None, "path": str(tmp_path / "secret.png")}, "image outside the set's files"),
+        "sound": (stored(picture(1)), None),
+    }
+    rows = [{"id": id, "image": value, "question": "What?", "answers": "red"} for id, (value, _) in faults.items()]
+    folder = write_hub(tmp_path / "set", "train", rows, pictures=())  # the library would look for the paths as it writes
+    dataset = read(max_rejected=1.0, id=str(folder), split="train")
+    assert [e.id for e in dataset.examples] == ["sound"]
+    assert {r.id: r.reason for r in dataset.rejected} == {id: cause for id, (_, cause) in faults.items() if cause}
+    with pytest.raises(InbolError, match=r"7 of 8 set aside: .*; at most 10% may be"):
+        read(max_rejected=0.1, id=str(folder), split="train")
+
+
+def test_faults_in_an_official_pair(tmp_path, read):
+    images = write_images(tmp_path / "val2014", "COCO_val2014_000000000001.jpg")
+    common = {"image_id": 1, "question": "What is it?"}
+    questions = [
+        common | {"question_id": 1},
+        common | {"question_id": 2, "image_id": 7},
+        common | {"question_id": 1},
+        common | {"question_id": 4, "question": "caf\udce9?"},
+        common | {"question_id": 5},
+        "no object",
+        common | {"question_id": 7},
+        common | {"question_id": 8, "image_id": "../1"},
+        common | {"question_id": [9]},
+        common | {"question_id": 10, "question": "\ud800?"},
+        common | {"question_id": 11},
+    ]
+    annotations = [{"question_id": i, "answers": AS_OBJECTS, "answer_type": "other"} for i in (1, 2, 4, 8, 10, 11, 12)]
+    annotations += [{"question_id": 7, "answers": []}, 3, {"answers": AS_OBJECTS}]
+    q, a = tmp_path / "q_val2014.json", tmp_path / "a_val2014.json"
+    q.write_bytes(json.dumps({"questions": questions}, ensure_ascii=False).replace("\ud800", "\\ud800").encode(errors="surrogateescape"))
+    a.write_text(json.dumps({"annotations": annotations}))
+    dataset = read(max_rejected=1.0, format="vqav2", questions=q, annotations=a, images=images)
+    assert sorted(e.id for e in dataset.examples) == ["1", "11", "7"]
+    assert next(e for e in dataset.examples if e.id == "7").answerable is None, "without answers nobody can say"
+    assert sorted((r.id or "", r.reason) for r in dataset.rejected) == [
+        ("", "annotation without an id"),
+        ("", "id not a string"),
+        ("", "not a JSON object"),
+        ("", "not a JSON object"),
+        ("1", "duplicated id"),
+        ("10", "not UTF-8"),
+        ("12", "annotation without question"),
+        ("2", "image missing"),
+        ("4", "not UTF-8"),
+        ("5", "question without annotation"),
+        ("8", "image_id not a number"),
+    ]
+    for torn in (a.read_bytes()[:-30], a.read_bytes() + b"]", b"", b'{"info": 1}'):
+        a.write_bytes(torn)
+        with pytest.raises(InbolError, match=r"a_val2014\.json: (not whole JSON|holds no list of records)"):
+            read(max_rejected=1.0, format="vqav2", questions=q, annotations=a, images=images, name="torn")
+        assert not (tmp_path / "out/data/torn/data.jsonl").exists()
+
+
 def test_settings_of_an_import_are_kept(tmp_path, read):
     images = write_images(tmp_path / "images", "a.png")
     file = tmp_path / "val.json"
@@ -397,6 +465,8 @@ def test_settings_of_an_import_are_kept(tmp_path, read):
     assert dataset.root.samefile(images)
     with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
         read(**options, metric="exact")
+    with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
+        read(**(options | {"images": write_images(tmp_path / "others", "a.png")}))
     file.write_text(file.read_text().replace("What", "Who"))
     with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
         read(**options)

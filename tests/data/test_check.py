@@ -4,12 +4,14 @@ import struct
 import time
 import zlib
 
+import matplotlib.cbook
 import numpy as np
 import pytest
 from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
+from inbol_jax.data.likeness import Gallery, looks
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
@@ -131,12 +133,56 @@ def test_images_shared_with_another_set_are_found(tmp_path, capsys):
     arguments = ["data", "check", "--data", str(train), "--against", str(test), str(other), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert list(read_jsonl(tmp_path / "out/shared.jsonl")) == [
-        {"image": "b.png", "ids": ["train-1", "train-2"], "other": "x.png", "dataset": "test"},
-        {"image": "c.png", "ids": ["train-3"], "other": "y.bmp", "dataset": "test"},
+        {"image": "b.png", "ids": ["train-1", "train-2"], "other": "x.png", "dataset": "test", "likeness": 1.0},
+        {"image": "c.png", "ids": ["train-3"], "other": "y.bmp", "dataset": "test", "likeness": 1.0},
     ]
     counts = json.loads((tmp_path / "out/check.json").read_text())
-    assert counts["shared"] == {"test": {"images": 2, "questions": 3}, "other": {"images": 0, "questions": 0}}
+    none = {"images": 0, "questions": 0, "images_alike": 0, "questions_alike": 0}
+    assert counts["shared"] == {"test": none | {"images": 2, "questions": 3}, "other": none}
     assert "2 images, of 3 questions, are in test too" in capsys.readouterr().out
+
+
+def test_images_that_were_encoded_or_scaled_anew_are_found_by_their_looks(tmp_path, capsys):
+    """Crops of a photograph that matplotlib ships; half of the evaluation set is those of training, as JPEG or of another size."""
+    photograph = Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
+    crops = [photograph.crop((x, y, x + 190, y + 190)) for y in range(0, 400, 100) for x in range(0, 320, 100)]
+    train, test = tmp_path / "train", tmp_path / "test"
+    for folder in (train, test):
+        folder.mkdir()
+    for i, crop in enumerate(crops):
+        if i % 2:
+            crop.save(train / f"{i}.png")
+        if i % 4 == 1:
+            crop.save(test / f"{i}.jpg", quality=40)
+        elif i % 4 == 3:
+            crop.resize((120, 110)).save(test / f"{i}.jpg")
+        else:
+            crop.save(test / f"{i}.jpg")
+    Image.new("RGB", (50, 50), "red").save(train / "blank.png")
+    Image.new("RGB", (60, 60), "blue").save(test / "blank.png")
+    rows_about(train, *(p.name for p in sorted(train.glob("*.png"))))
+    rows_about(test, *(p.name for p in sorted(test.glob("*.*g"))))
+    assert main(["data", "check", "--data", str(train), "--against", str(test), "--out", str(tmp_path / "out")]) == 0
+    found = list(read_jsonl(tmp_path / "out/shared.jsonl"))
+    assert {(row["image"], row["other"]) for row in found} == {(f"{i}.png", f"{i}.jpg") for i in range(1, len(crops), 2)}
+    assert all(0.99 <= row["likeness"] < 1 for row in found)
+    alike = len(crops) // 2
+    assert f"0 images, of 0 questions, are in test too, and {alike}, of {alike} questions, look like one there" in capsys.readouterr().out
+
+
+def test_the_most_alike_is_found_among_many(monkeypatch):
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(50)]
+    monkeypatch.setattr("inbol_jax.data.likeness._BLOCK", 7)
+    gallery = Gallery()
+    assert gallery.find([looks(pictures[0])]) == [None]
+    gallery.add("a", [str(i) for i in range(50)], [looks(p) for p in pictures])
+    gallery.add("b", ["again"], [looks(pictures[3])])
+    brighter = [Image.fromarray((np.asarray(p) * 0.9).astype(np.uint8)) for p in pictures]
+    assert [(m.dataset, m.image, m.likeness) for m in gallery.find([looks(p) for p in pictures])] == [("a", str(i), 1.0) for i in range(50)]
+    assert [m.image for m in gallery.find([looks(p) for p in brighter])] == [str(i) for i in range(50)]
+    assert gallery.find([looks(p.rotate(90)) for p in pictures[:9]]) == [None] * 9
+    assert gallery.find([]) == []
 
 
 def test_splits_of_the_world_share_no_image(tmp_path, capsys):
@@ -146,7 +192,7 @@ def test_splits_of_the_world_share_no_image(tmp_path, capsys):
         main(["data", "check", "--data", str(tmp_path / "train"), "--against", str(tmp_path / "test"), "--out", str(tmp_path / "o")]) == 0
     )
     output = capsys.readouterr().out
-    assert "0 images, of 0 questions, are in test too" in output
+    assert "0 images, of 0 questions, are in test too, and 0, of 0 questions, look like one there" in output
     assert "20 of 20 records of train are sound, 0 set aside; 20 image files with 20 different pictures" in output
 
 
@@ -166,12 +212,27 @@ def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
     assert "2 of 3 records cannot be used, more than --max-rejected 0.1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--images", "--data.images"])
+def test_the_image_folder_of_a_file_has_two_spellings(tmp_path, option):
+    save(tmp_path / "pictures/a.png", 1)
+    rows_about(tmp_path / "rows", "a.png")
+    arguments = ["--data", tmp_path / "rows/data.jsonl", option, tmp_path / "pictures", "--out", tmp_path / "out"]
+    assert main(["data", "check", *map(str, arguments)]) == 0
+    assert load_dataset_folder(tmp_path / "out").root.samefile(tmp_path / "pictures")
+
+
 def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     save(tmp_path / "a.png", 1)
     rows_about(tmp_path, "a.png")
     before = (tmp_path / "data.jsonl").read_bytes()
     assert main(["data", "check", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
-    assert "is the dataset itself; choose another folder" in capsys.readouterr().err
+    assert "holds a dataset that this command did not write; choose another folder" in capsys.readouterr().err
     assert (tmp_path / "data.jsonl").read_bytes() == before
-    assert main(["data", "check", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--max-rejected", "2"]) == 2
+    out = tmp_path / "out"
+    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out)]) == main(
+        ["data", "check", "--data", str(out), "--out", str(out)]
+    )
+    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out), "--against", str(tmp_path), str(tmp_path)]) == 2
+    assert "--against: two sets have one name" in capsys.readouterr().err
+    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out), "--max-rejected", "2"]) == 2
     assert "--max-rejected 2.0: a share between 0 and 1" in capsys.readouterr().err

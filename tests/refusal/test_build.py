@@ -255,7 +255,7 @@ def test_build_from_a_store_that_is_still_being_filled(out, header):
 
 
 def test_build_with_other_templates(out):
-    rejected(out, "refusals 'terse': choose one of one, short, long, reason, all", templates="terse")
+    rejected(out, "--templates or --refusal-mix 'terse': choose one of one, short, long, reason, all", templates="terse")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,255 @@
+"""P(True): the question about the answer, its probability against transformers', and the store that it is added to."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
+from inbol_jax.cli import main
+from inbol_jax.confidence.estimators import proposed_answer
+from inbol_jax.confidence.p_true import PROMPT, self_evaluate, verdict
+from inbol_jax.data.images import load_image
+from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.models.loading import TINY
+from inbol_jax.sampling.generate import make_text_encoder
+
+QUICK = ("--n", "2", "--max-new-tokens", "3")
+
+
+def confidence(data, out, *options):
+    return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
+
+
+def copy(out, to):
+    """A store knows where its images are, seen from itself: another folder must lie as deep."""
+    return shutil.copytree(out, to, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def sampled(small_world, tmp_path_factory):
+    """A finished store of the split `test`, without P(True). Read-only by agreement."""
+    out = tmp_path_factory.mktemp("sampled")
+    assert confidence(small_world / "test", out, *QUICK) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def asked(sampled, small_world, tmp_path_factory):
+    """The same, with P(True) added. Read-only by agreement."""
+    out = copy(sampled, tmp_path_factory.mktemp("asked"))
+    assert confidence(small_world / "test", out, *QUICK, "--p-true") == 0
+    return out
+
+
+def evaluations(out):
+    return {row["id"]: row for row in read_jsonl(out / "confidence/p_true/test.jsonl")}
+
+
+# --- what is asked, and what comes back
+
+
+def test_the_words_part_at_their_first_different_token(tiny):
+    text = make_text_encoder(tiny)
+    shared, words = verdict(text, "What is this?")
+    for word, token in zip(("True", "False"), words, strict=True):
+        assert text.response("What is this?", word)[: len(shared) + 1] == (*shared, token)
+    assert words[0] != words[1]
+
+
+def test_words_that_begin_alike(tiny):
+    """A tokenizer may write a space, say, as a token of its own in front of both: the prompt goes on with it."""
+
+    class Alike(type(make_text_encoder(tiny))):
+        def response(self, question, response, images=1):
+            return (7, *super().response(question, response, images))
+
+    alike = make_text_encoder(tiny)
+    alike.__class__ = Alike
+    shared, words = verdict(make_text_encoder(tiny), "What is this?")
+    assert verdict(alike, "What is this?") == ((7, *shared), words)
+
+
+def test_probabilities_are_those_of_transformers(micro, small_world):
+    """Softmax over the two words at the end of the prompt, with transformers' own processor, padding and model; several lengths a batch."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    images, examples = small_world / "test", load_dataset_folder(small_world / "test").examples[::6]
+    answers = ["red", "I see a circle and a square", "2", "yes"] * 3
+    proposed = list(zip(examples, answers, strict=False))
+    found = {
+        example.id: value
+        for batch in self_evaluate(micro, proposed, images, total=len(proposed), batch_size=4, label="test", set_aside=pytest.fail)
+        for example, value in batch
+    }
+    assert found.keys() == {e.id for e in examples}
+    model, processor = LlavaForConditionalGeneration.from_pretrained(micro.path).eval(), AutoProcessor.from_pretrained(TINY, backend="pil")
+    questions = [PROMPT.format(question=e.question, answer=a) for e, a in proposed]
+    messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}] for q in questions]
+    texts = [processor.apply_chat_template(m, add_generation_prompt=True) for m in messages]
+    pictures = [load_image(images / e.image) for e in examples]
+    inputs = processor(images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+    assert len(set(inputs["attention_mask"].sum(1).tolist())) > 2
+    shared, words = verdict(make_text_encoder(micro), questions[0])
+    behind = torch.tensor([shared] * len(examples), dtype=torch.long)  # padded on the left
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], behind], 1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(behind)], 1)
+    with torch.inference_mode():
+        logits = model(**inputs).logits[:, -1]
+    expected = torch.softmax(logits[:, list(words)], -1)[:, 0].numpy()
+    np.testing.assert_allclose([found[e.id] for e in examples], expected, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+
+
+# --- the store
+
+
+def test_it_is_added_without_sampling(sampled, asked, small_world, tmp_path, capsys):
+    """The samples' file is not touched; in one go it comes out the same; once more there is nothing to do."""
+    file, extra = (asked / "confidence" / name for name in ("test.jsonl", "p_true/test.jsonl"))
+    assert file.read_bytes() == (sampled / "confidence/test.jsonl").read_bytes()
+    rows = {row["id"]: row for row in read_jsonl(file)}
+    found = evaluations(asked)
+    assert found.keys() == rows.keys()
+    for id, row in found.items():
+        assert row["proposed"] == proposed_answer(rows[id])
+        assert (row["p_true"] is None) == (row["proposed"] is None)
+        assert row["p_true"] is None or 0 < row["p_true"] < 1
+    assert (read_meta(extra)["rows"], read_meta(extra)["set_aside"], read_meta(extra)["samples"]) == (60, 0, read_meta(file)["config"])
+    assert confidence(small_world / "test", tmp_path, *QUICK, "--p-true", "--estimator", "p-true") == 0
+    assert "60 questions x 2 samples, mean confidence (p-true) 0." in capsys.readouterr().out
+    assert sorted((tmp_path / "confidence/p_true/test.jsonl").read_text().splitlines()) == sorted(extra.read_text().splitlines())
+    before = extra.read_bytes()
+    assert confidence(small_world / "test", asked, *QUICK, "--p-true") == 0
+    assert extra.read_bytes() == before
+    assert "programs compiled" not in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on(asked, small_world, tmp_path):
+    """With what it left, the last line torn: nothing is lost, nothing twice, to the last bit."""
+    out = copy(asked, tmp_path)
+    extra = out / "confidence/p_true/test.jsonl"
+    lines = extra.read_bytes().splitlines(keepends=True)
+    extra.write_bytes(b"".join(lines[:23]) + lines[23][:30])
+    header = json.loads(meta_path(extra).read_text())
+    write_json(meta_path(extra), {k: v for k, v in header.items() if k not in ("rows", "set_aside")})
+    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    assert confidence(small_world / "test", out, *QUICK, "--p-true") == 0
+    assert extra.read_bytes().startswith(b"".join(lines[:23]))
+    assert sorted(extra.read_bytes().splitlines(keepends=True)) == sorted(lines)
+
+
+@pytest.mark.parametrize("command", ["confidence", "--status", "--plot", "build"])
+def test_a_store_without_it_is_refused(sampled, small_world, command, capsys):
+    if command == "build":
+        assert main(["build", "--out", str(sampled), "--estimator", "p-true"]) == 2
+    else:
+        assert confidence(small_world / "test", sampled, *QUICK, "--estimator", "p-true", *[command][command == "confidence" :]) == 2
+    error = capsys.readouterr().err
+    assert "test.jsonl has no p_true; `inbol confidence --p-true` adds it and samples nothing again" in error
+    assert error.count("\n") == 1
+
+
+def test_a_store_with_some_of_it_is_not_built_from(asked, small_world, tmp_path, capsys):
+    """Sampled further, after P(True) was asked for: a store may grow with its dataset."""
+    out = copy(asked, tmp_path)
+    file = out / "confidence/test.jsonl"
+    with file.open("a") as lines:
+        lines.write(json.dumps(next(read_jsonl(file)) | {"id": "new"}) + "\n")
+    write_json(meta_path(file), read_meta(file) | {"rows": 61})
+    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    assert "test.jsonl has p_true for 60 questions so far" in capsys.readouterr().err
+    assert confidence(small_world / "test", out, "--status", "--estimator", "p-true") == 0
+    assert "test: 61 answered, 0 pending, 0 set aside, 60 with P(True), " in capsys.readouterr().out
+
+
+def test_it_belongs_to_the_samples(asked, small_world, tmp_path, capsys):
+    """Another seed has other samples: what was said of the first ones is neither read nor gone on with."""
+    out = copy(asked, tmp_path)
+    for file in (out / "confidence").glob("test.jsonl*"):
+        file.unlink()
+    assert confidence(small_world / "test", out, *QUICK, "--seed", 1, "--p-true") == 2
+    assert "p_true/test.jsonl was sampled with other settings (samples)" in capsys.readouterr().err
+    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    assert "p_true/test.jsonl is of other samples than those of" in capsys.readouterr().err
+
+
+def test_records_by_p_true(asked, capsys):
+    """Confidence, class and no interval; Type 3 stays without any."""
+    values = sorted(row["p_true"] or 0 for row in evaluations(asked).values())
+    low, high = values[len(values) // 3], values[2 * len(values) // 3]
+    assert main(["build", "--out", str(asked), "--estimator", "p-true", "--delta-uk", str(low), "--delta-k", str(high)]) == 0
+    records = {r["id"]: r for r in read_jsonl(asked / "records.jsonl")}
+    for id, row in evaluations(asked).items():
+        value = 0.0 if records[id]["type"] == 3 else row["p_true"] or 0.0
+        assert records[id]["confidence"] == value
+        if records[id]["type"] != 3:
+            assert records[id]["boundary"] == ("known" if value >= high else "unknown" if value <= low else "mixed")
+    inputs = read_meta(asked / "records.jsonl")["inputs"]
+    assert main(["build", "--out", str(asked)]) == 0
+    assert read_meta(asked / "records.jsonl")["inputs"] != inputs, "what was read is another set of files"
+
+
+def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
+    """Its image has gone since it was sampled: reported, counted, left out by `inbol build`; beyond --max-rejected it ends the run."""
+    out, data = tmp_path / "out", shutil.copytree(small_world / "test", tmp_path / "test")
+    assert confidence(data, out, *QUICK) == 0
+    examples = load_dataset_folder(data).examples
+    gone = next(e for e in examples if e.answerable and proposed_answer_of(out, e.id) is not None)
+    (data / gone.image).write_bytes(b"no image any more")
+    shared = {e.id for e in examples if e.image == gone.image and proposed_answer_of(out, e.id) is not None}
+    meta = read_meta(out / "confidence/test.jsonl")
+    assert confidence(data, out, *QUICK, "--p-true", "--max-rejected", 0) == 2
+    assert "could not be asked, more than --max-rejected 0" in capsys.readouterr().err
+    assert confidence(data, out, *QUICK, "--p-true") == 0
+    assert f"{len(shared)} of {len(shared)} questions set aside (first: {gone.id}: " in capsys.readouterr().out
+    assert evaluations(out).keys() == {e.id for e in examples} - shared
+    assert read_meta(out / "confidence/p_true/test.jsonl")["set_aside"] == len(shared)
+    assert read_meta(out / "confidence/test.jsonl")["config"] == meta["config"]
+    left_out = {e.id for e in examples if e.id in shared and e.answerable}
+    assert main(["build", "--out", str(out), "--estimator", "p-true", "--delta-uk", "0.5", "--delta-k", "0.51"]) == 0
+    assert f"{len(left_out)} questions could not be asked for P(True), and are left out" in capsys.readouterr().out
+    assert {r["id"] for r in read_jsonl(out / "records.jsonl")} == {e.id for e in examples} - left_out
+
+
+def proposed_answer_of(out, id):
+    return next(proposed_answer(row) for row in read_jsonl(out / "confidence/test.jsonl") if row["id"] == id)
+
+
+@pytest.mark.parametrize(("devices", "mesh"), [(8, (-1, 1, 1)), pytest.param(4, (1, 2, 2), marks=pytest.mark.slow)])
+def test_on_several_devices(asked, sampled, small_world, tmp_path, devices, mesh):
+    """To the last bit where each has the whole model, to rounding where it is split."""
+    out = copy(sampled, tmp_path)
+    words = ["confidence", "--data", small_world / "test", "--out", out, *QUICK, "--p-true", "--mesh", *mesh]
+    subprocess.run(
+        [sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))", *map(str, words)],
+        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        check=True,
+    )
+    found, expected = ({id: row["p_true"] for id, row in evaluations(folder).items()} for folder in (out, asked))
+    if mesh[1] == 1:
+        assert found == expected
+    else:
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_prompt_that_is_too_long_is_set_aside(tiny, small_world):
+    example = load_dataset_folder(small_world / "test").examples[0]
+    aside = []
+    found = self_evaluate(
+        tiny,
+        [(example, "red " * 300)],
+        small_world / "test",
+        total=1,
+        batch_size=1,
+        label="test",
+        set_aside=lambda e, why: aside.append((e.id, why)),
+    )
+    assert list(found) == []
+    assert aside[0][0] == example.id
+    assert "the model was made for 256" in aside[0][1]
