@@ -78,6 +78,12 @@ def test_beyond_the_frame_names_only_what_is_shown():
     assert len(seen) > 6
 
 
+def test_what_no_question_is_made_of_is_counted():
+    rows, counts, context = run([example(0), example(1, "How many are there?"), example(2, "How many?")], "unseeable")
+    assert len(rows) == counts["unseeable", "kept"] == 1
+    assert context.set_aside == {("unseeable", "nothing to ask about"): 2}
+
+
 def test_a_generator_of_ones_own():
     @register_generator("weather")
     def weather(example, context, rng):
