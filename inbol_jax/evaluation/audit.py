@@ -206,6 +206,8 @@ def findings(result: Row) -> Iterator[str]:
         says = "the text alone gives part of them away, and a model can learn some refusals without looking"
     elif text["high"] < 0.65:
         says = "the text alone gives little away"
+    elif text["low"] > 0.5:
+        says = "the text alone gives something away, though not much"
     else:
         says = "there are too few questions to say how much the text gives away"
     yield f"A classifier that sees the text alone tells unanswerable from answerable at AUC {_interval(text)}: {says}."

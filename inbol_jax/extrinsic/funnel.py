@@ -12,6 +12,7 @@ from inbol_jax.extrinsic.generators import Context, Generator
 from inbol_jax.records import VQAExample
 
 CHUNK = 256  # examples that a model looks at together
+NOTHING = "nothing to ask about"  # why an example is set aside of which its generator makes no question
 
 Counts = Counter[tuple[str, str]]  # (generator, "kept" or the filter that rejected it)
 
@@ -91,13 +92,17 @@ def _passing(
             if generator.prepare:
                 generator.prepare([context.pool[order[t]] for t in turns if t % len(generators) == i], context)
         for turn in turns:
-            example = context.pool[order[turn]]
+            example, generator = context.pool[order[turn]], generators[turn % len(generators)]
             advance(1)
-            for proposal in generators[turn % len(generators)].propose(example, context, rng):
+            proposed = False
+            for proposal in generator.propose(example, context, rng):
+                proposed = True
                 candidate = Candidate(example, proposal)
                 if _passes(candidate, filters, counts, dropped):
                     yield candidate
                     break
+            if not (proposed or generator.prepare):  # those that prepare say themselves what was missing
+                context.set_aside[generator.name, NOTHING] += 1
 
 
 def _passes(candidate: Candidate, filters: Sequence[Filter], counts: Counts, dropped: Callable[[Dropped], object]) -> bool:

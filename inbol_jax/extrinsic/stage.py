@@ -19,7 +19,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, EndpointAnswers, ModelAnswers
 from inbol_jax.extrinsic.facts import ImageFacts
 from inbol_jax.extrinsic.filters import NEED_MODEL, Leaks, Sources, check_filters, get_filters
-from inbol_jax.extrinsic.funnel import Counts, propose
+from inbol_jax.extrinsic.funnel import NOTHING, Counts, propose
 from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.extrinsic.language import FUNCTION_WORDS
 from inbol_jax.models.loading import Dtype, load_pretrained
@@ -212,7 +212,7 @@ def _line(file: Any, row: dict[str, Any]) -> None:
 
 def _nothing(config: ExtrinsicConfig, counts: Counts, context: Context) -> str:
     source = _source(config)
-    if not counts and not context.set_aside:
+    if not counts and {cause for _, cause in context.set_aside} <= {NOTHING}:
         return f"{source}: no question names a subject ('the ...') that could be asked about; give the images an `objects` column"
     why = ", ".join(f"{generator}: {cause} {n}" for (generator, cause), n in (counts + context.set_aside).most_common(5))
     return f"{source}: no question is left ({why}); choose other --generators, or leave a filter out with --no-filters"

@@ -167,6 +167,7 @@ def test_findings_follow_the_numbers():
     assert "the text alone gives the questions away" in fake(0.95)[1]
     assert "gives part of them away" in fake(0.8)[1]
     assert "gives little away" in fake(0.55)[1]
+    assert "something away, though not much" in fake(0.65, half=0.1)[1]
     assert "too few questions to say" in fake(0.55, half=0.2)[1]
     assert "the image helps it" in fake(0.6, 0.9, 0.6, 0.3)[2]
     assert "this does not show that it looks" in fake(0.6, 0.6, 0.6, 0.01)[2]

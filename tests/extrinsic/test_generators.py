@@ -78,6 +78,12 @@ def test_beyond_the_frame_names_only_what_is_shown():
     assert len(seen) > 6
 
 
+def test_what_no_question_is_made_of_is_counted():
+    rows, counts, context = run([example(0), example(1, "How many are there?"), example(2, "How many?")], "unseeable")
+    assert len(rows) == counts["unseeable", "kept"] == 1
+    assert context.set_aside == {("unseeable", "nothing to ask about"): 2}
+
+
 def test_a_generator_of_ones_own():
     @register_generator("weather")
     def weather(example, context, rng):
@@ -187,7 +193,7 @@ def test_boxes_at_the_borders():
 
 
 def test_evidence_by_boxes(tmp_path):
-    examples = [example(i, evidence=[[4, 4, 8, 8]]) for i in range(12)]
+    examples = [example(i, f"What is the {THINGS[i % 8]} doing?", evidence=[[4, 4, 8, 8]]) for i in range(12)]
     examples += [example(12, evidence=[[100, 100, 5, 5]]), example(13, evidence="here"), example(14, evidence=[[1, 1, 5, 5]]), example(15)]
     pictures(tmp_path, 14)
     (tmp_path / "14.png").write_bytes(b"no picture")
@@ -213,6 +219,12 @@ def test_evidence_by_boxes(tmp_path):
     before = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
     assert run(examples, "evidence_removed", root=tmp_path)[0] == rows
     assert {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()} == before  # nothing else is left there
+
+
+def test_a_color_is_never_left_by_a_blur(tmp_path):
+    examples = [example(i, evidence=[[4, 4, 8, 8]]) for i in range(12)]
+    rows, _, _ = run(examples, "evidence_removed", root=pictures(tmp_path, 12))
+    assert {r["removed"]["how"] for r in rows} == {"mask", "crop"}
 
 
 def test_a_changed_jpeg_is_a_jpeg(tmp_path):
@@ -259,8 +271,8 @@ def test_evidence_by_occlusion(tmp_path):
     rows, _, context = run([e if i < 3 else VQAExample("q3", "2.png", *(e.question, e.answers, True)) for i, e in enumerate(examples)],
                            "evidence_removed", root=tmp_path, model=eye)  # fmt: skip
     assert {r["id"]: r["removed"]["boxes"] for r in rows} == {
-        "q0-evidence_removed": [[0, 0, 10, 10]],
-        "q1-evidence_removed": [[30, 20, 10, 10]],
+        "q0-evidence_removed": [[0, 0, 15, 15]],
+        "q1-evidence_removed": [[25, 15, 15, 20]],
     }
     assert {r["removed"]["by"] for r in rows} == {"occlusion"}
     assert context.set_aside == {
