@@ -26,15 +26,7 @@ from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.weights import save_params, weight_files
 from inbol_jax.sharding import make_mesh
 
-CONFIG = {
-    "model_type": "llava",
-    "architectures": ["LlavaForConditionalGeneration"],
-    "dtype": "bfloat16",
-    "image_token_index": 32000,
-    "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-                      "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768},
-    "text_config": {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
-}  # fmt: skip
+SHAPES = Path(__file__).parents[1] / "tpu/shapes/llava-1.5-7b/config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Config:
 
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_bytes(SHAPES.read_bytes())
     start = time.monotonic()
     random = np.random.default_rng(0)
     noise = random.standard_normal(1 << 20, np.float32).astype(jnp.bfloat16)  # repeated: the values do not matter, their number does

@@ -5,6 +5,7 @@
 
 bfloat16 base, float32 adapters of rank 128 on every dense layer of the decoder, AdamW; pairs of 640 prompt tokens (576 of them the image's)
 and two answers of 32. A line a variant: GiB of arguments (weights, adapters, optimizer, batch) and of everything else at its peak.
+`tpu/plan.py` plans the stages as they are, over slices; this script is for what we did not build, beside what we did.
 """
 
 import dataclasses
@@ -15,21 +16,19 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
-from flax.traverse_util import flatten_dict
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
-from load_7b import CONFIG
 
-from inbol_jax.losses import sequence_logprob, token_logprobs
+from inbol_jax.losses import preference_margin, sequence_logprob, token_logprobs
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.lora import LoraConfig, init_lora
-from inbol_jax.training.state import init_state, make_optimizer, split_variables
-from inbol_jax.training.step import Objective, ca_dpo_objective, make_train_step, pair_logprobs, target_logprobs
+from inbol_jax.models.lora import LoraConfig
+from inbol_jax.sharding import make_mesh
+from inbol_jax.training.plan import abstract_pairs, abstract_variables, lower_step
+from inbol_jax.training.state import make_optimizer
+from inbol_jax.training.step import Objective, ca_dpo_objective, target_logprobs
 
+SHAPES = Path(__file__).parents[1] / "tpu/shapes/llava-1.5-7b/config.json"
 PROMPT, ANSWER = 640, 32
 
 
@@ -50,100 +49,91 @@ class Config:
     only: tuple[str, ...] = ()
 
 
-def whole_logits(model: Llava, chunk: int | None) -> Objective:
+def ours(model: Llava) -> Objective:
+    return ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0)
+
+
+def online(model: Llava) -> Objective:
+    return ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0, online_reference=True)
+
+
+def every_position(chunk: int | None):
     """Log-probabilities at every position instead of the answers' alone, as most trainers compute them."""
 
-    def run(variables, batch, key=None):
-        hidden = model.apply(variables, batch, method=Llava.hidden)
-        logprobs = token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["input_ids"], chunk=chunk)
-        chosen, rejected = (sequence_logprob(logprobs, batch["segments"] == branch) for branch in (1, 2))
-        margin = (chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"])
-        return {"loss": (-jax.nn.log_sigmoid(0.1 * margin).sum(), batch["valid"].sum())}
+    def objective(model: Llava) -> Objective:
+        def run(variables, batch, key=None):
+            hidden = model.apply(variables, batch, method=Llava.hidden)
+            logprobs = token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["input_ids"], chunk=chunk)
+            return _dpo(*(sequence_logprob(logprobs, batch["segments"] == branch) for branch in (1, 2)), batch)
 
-    return run
+        return run
 
-
-def reference_inside(model: Llava) -> Objective:
-    """The reference by a second forward pass without adapters in the same program."""
-    objective = ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0)
-
-    def run(variables, batch, key=None):
-        base = jax.lax.stop_gradient({"params": variables["params"]})
-        chosen, rejected = pair_logprobs(target_logprobs(model, base, batch), batch, average=False)
-        return objective(variables, batch | {"ref_chosen": chosen, "ref_rejected": rejected}, key)
-
-    return run
+    return objective
 
 
 def two_rows(model: Llava) -> Objective:
-    """Chosen and rejected in rows of their own, each with image and prompt."""
+    """Chosen and rejected in rows of their own, each with image and prompt: the first half of the rows is chosen."""
 
     def run(variables, batch, key=None):
-        both = target_logprobs(model, variables, batch)
-        total = sequence_logprob(both, batch["target_segment"] > 0)
-        chosen, rejected = total[: len(total) // 2], total[len(total) // 2 :]
-        margin = (chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"])
-        return {"loss": (-jax.nn.log_sigmoid(0.1 * margin).sum(), jnp.float32(len(chosen)))}
+        total = sequence_logprob(target_logprobs(model, variables, batch), batch["target_segment"] > 0)
+        half = len(total) // 2
+        return _dpo(total[:half], total[half:], {k: x[:half] for k, x in batch.items()})
 
     return run
 
 
-def batch_of(pairs: int, *, shared: bool) -> dict[str, jax.ShapeDtypeStruct]:
-    rows, length, targets = (pairs, PROMPT + 2 * ANSWER, 2 * ANSWER) if shared else (2 * pairs, PROMPT + ANSWER, ANSWER)
-    shapes = dict.fromkeys(("input_ids", "positions", "segments"), ((rows, length), jnp.int32))
-    shapes |= dict.fromkeys(("targets", "target_index", "target_segment"), ((rows, targets), jnp.int32))
-    shapes |= {"pixel_values": ((rows, 1, 3, 336, 336), jnp.float32)}
-    shapes |= dict.fromkeys(("ref_chosen", "ref_rejected", "confidence", "valid"), ((pairs,), jnp.float32)) | {
-        "kind": ((pairs,), jnp.int32)
-    }
-    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+def _dpo(chosen, rejected, batch):
+    margin = preference_margin(chosen, rejected, batch["ref_chosen"], batch["ref_rejected"])
+    return {"loss": (-jax.nn.log_sigmoid(0.1 * margin).sum(), batch["valid"].sum())}
+
+
+# name: (rematerialisation, objective, whether the answers of a pair share image and prompt)
+VARIANTS = {
+    "as built, remat full": ("full", ours, True),
+    "as built, remat dots": ("dots", ours, True),
+    "as built, no remat": ("none", ours, True),
+    "reference online, remat full": ("full", online, True),
+    "image and prompt not shared, remat full": ("full", two_rows, False),
+    "logits of every position, chunked, remat full": ("full", every_position(128), True),
+    "logits of every position, whole, remat full": ("full", every_position(None), True),
+}
 
 
 def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        text = CONFIG["text_config"] | {"num_hidden_layers": config.layers}
-        (Path(folder) / "config.json").write_text(json.dumps(CONFIG | {"text_config": text}))
+        whole = json.loads(SHAPES.read_text())
+        whole["text_config"]["num_hidden_layers"] = config.layers
+        (Path(folder) / "config.json").write_text(json.dumps(whole))
         llava = load_config(Path(folder))
     device = jax.devices()[0]
     if config.topology != "none":
         device = topologies.get_topology_desc(platform="tpu", topology_name=config.topology).devices[0]
-    place = SingleDeviceSharding(device)
-    lora = LoraConfig()
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), param_shapes(llava))
-    adapters = jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))
-    trainable, frozen = split_variables({"params": params, "lora": adapters}, (), lora)
-    optimizer = make_optimizer(1e-4, 100)
-    state = jax.eval_shape(lambda: init_state({k: jnp.zeros(x.shape, x.dtype) for k, x in trainable.items()}, optimizer))
-
-    def ours(model: Llava) -> Objective:
-        return ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0)
-
-    variants = {
-        "as built, remat full": ("full", ours, True),
-        "as built, remat dots": ("dots", ours, True),
-        "as built, no remat": ("none", ours, True),
-        "reference in the step, remat full": ("full", reference_inside, True),
-        "image and prompt not shared, remat full": ("full", two_rows, False),
-        "logits of every position, chunked, remat full": ("full", lambda m: whole_logits(m, 128), True),
-        "logits of every position, whole, remat full": ("full", lambda m: whole_logits(m, None), True),
-    }
-    count = sum(int(np.prod(x.shape)) for x in flatten_dict(adapters).values())
+    mesh, lora = make_mesh(devices=[device]), LoraConfig()
+    variables = abstract_variables(llava, mesh, dtype=jnp.bfloat16, lora=lora)
+    count = sum(x.size for x in jax.tree.leaves(variables["lora"]))
     print(
         json.dumps({"device": device.device_kind, "pairs": config.pairs, "layers": config.layers, "adapter_parameters": count}), flush=True
     )
-    for name, (remat, objective, shared) in variants.items():
+    for name, (remat, objective, shared) in VARIANTS.items():
         if config.only and not any(word in name for word in config.only):
             continue
-        step = make_train_step(objective(Llava(llava, jnp.bfloat16, lora, remat)), optimizer)
-        arguments = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (state, frozen, batch_of(config.pairs, shared=shared))
-        )
+        rows, answers = (config.pairs, 2 * ANSWER) if shared else (2 * config.pairs, ANSWER)
+        batch = abstract_pairs(llava, mesh, rows=rows, tokens=PROMPT + answers, targets=answers)
+        model = Llava(llava, jnp.bfloat16, lora, remat)
         start = time.monotonic()
-        plan = jax.jit(step, donate_argnums=0).lower(*arguments).compile().memory_analysis()
-        gib = {"arguments": plan.argument_size_in_bytes, "temporary": plan.temp_size_in_bytes}
-        gib["peak"] = gib["arguments"] + gib["temporary"] + plan.output_size_in_bytes - plan.alias_size_in_bytes
-        row = {f"{k}_gib": round(v / 2**30, 2) for k, v in gib.items()}
-        print(json.dumps({"variant": name} | row | {"compile_seconds": round(time.monotonic() - start, 1)}), flush=True)
+        lowered = lower_step(objective(model), make_optimizer(1e-4, 100), variables, batch, mesh, lora=lora, online=objective is online)
+        row: dict[str, object] = {"variant": name}
+        try:
+            plan = lowered.compile().memory_analysis()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            row["does_not_fit"] = str(error).splitlines()[0]
+        else:
+            gib = {"arguments": plan.argument_size_in_bytes, "temporary": plan.temp_size_in_bytes}
+            gib["peak"] = gib["arguments"] + gib["temporary"] + plan.output_size_in_bytes - plan.alias_size_in_bytes
+            row |= {f"{k}_gib": round(v / 2**30, 2) for k, v in gib.items()}
+        print(json.dumps(row | {"compile_seconds": round(time.monotonic() - start, 1)}), flush=True)
 
 
 if __name__ == "__main__":

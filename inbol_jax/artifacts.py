@@ -103,15 +103,18 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> int:
-    """Writes rows and header, each atomically, the header last: a file without its header is not finished.
+    """Writes rows as they come, and header, each atomically, the header last: a file without its header is not finished.
 
     Returns: the number of rows.
     """
     meta_path(path).unlink(missing_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    write_atomically(path, "".join(line + "\n" for line in lines))
-    write_json(meta_path(path), dict(meta) | {"rows": len(lines)})
-    return len(lines)
+    number = 0
+    with atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            number += 1
+    write_json(meta_path(path), dict(meta) | {"rows": number})
+    return number
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

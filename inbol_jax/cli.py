@@ -23,20 +23,27 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
+    from inbol_jax.data.check import CheckConfig, check
+    from inbol_jax.data.importing import ImportConfig, import_data
     from inbol_jax.demo import DemoConfig, demo
+    from inbol_jax.evaluation.audit import AuditConfig, audit
     from inbol_jax.evaluation.confidence import ConfidenceCommand, confidence
     from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
     from inbol_jax.refusal.build import BuildConfig, build
+    from inbol_jax.refusal.judge import JudgeConfig, judge
     from inbol_jax.world.export import ExportConfig, export
     from inbol_jax.world.pretrain import PretrainConfig, pretrain
 
     commands = {
         "demo": (DemoConfig, demo),
+        "data": {"import": (ImportConfig, import_data), "check": (CheckConfig, check)},
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
         "confidence": (ConfidenceCommand, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
+        "audit": (AuditConfig, audit),
         "build": (BuildConfig, build),
+        "judge": (JudgeConfig, judge),
         "convert": (ConvertConfig, convert),
     }
     description = 'InBoL in JAX: teach a vision-language model to say "I don\'t know". Training: train.py; evaluation: evaluate.py.'
@@ -80,7 +87,10 @@ def _dispatch(program: str, description: str, commands: Commands, arguments: Seq
     return _guarded(action)
 
 
-_GROUPS = {"world": "The embedded VQA world: write its splits, pre-train its model."}
+_GROUPS = {
+    "data": "Any VQA set as a dataset folder: read it, check it.",
+    "world": "The embedded VQA world: write its splits, pre-train its model.",
+}
 
 
 def _union(choices: Iterable[Any]) -> Any:
@@ -109,7 +119,7 @@ def _parse(kind: Any, **options: Any) -> Any:
 
 def _run(config: Any, run: Callable[[Any], Any]) -> None:
     """Refuses what every command would fail on, before anything is loaded."""
-    if not 0 <= config.seed < 2**32:
+    if not 0 <= getattr(config, "seed", 0) < 2**32:  # a command that draws nothing has none
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
     if getattr(config, "distributed", False):
         from inbol_jax.processes import join

@@ -19,8 +19,12 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str, done: int = 0, *, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yields `advance(n=1, note="")`. On a terminal a bar on standard error; elsewhere a line every half a minute."""
+def progress(label: str, total: int | None, unit: str, done: int = 0, *, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Yields `advance(n=1, note="")`. On a terminal a bar on standard error; elsewhere a line every half a minute.
+
+    Args:
+      total: None where it is not known, as of a set that is read as it comes.
+    """
     if not shown:
         yield lambda n=1, note=None: None
         return
@@ -40,8 +44,9 @@ def progress(label: str, total: int, unit: str, done: int = 0, *, shown: bool = 
         if (now := time.monotonic()) - last > 30:
             last = now
             rate = (count - first) / (now - start)
-            left = (total - count) / rate if rate else 0
-            print(f"{label}: {count}/{total}, {rate:,.1f} {unit}/s, {left:,.0f} s left {note or ''}".rstrip(), file=sys.stderr, flush=True)
+            left = "" if total is None else f", {(total - count) / rate if rate else 0:,.0f} s left"
+            of = "" if total is None else f"/{total}"
+            print(f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}".rstrip(), file=sys.stderr, flush=True)
 
     yield advance
 

@@ -5,13 +5,39 @@ Nothing here knows of JAX, of models or of files; `artifacts` reads and writes, 
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from inbol_jax.errors import InbolError
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+
+# How responses are matched with gold answers (confidence/matching.py computes them): VQA soft score, exact match after normalisation,
+# yes or no, multiple choice, numbers with a tolerance.
+METRICS = ("vqa", "exact", "yes_no", "choice", "numeric")
+
+
+@functools.cache
+def parse_metric(metric: str) -> tuple[str, float | None]:
+    """Name and option of a metric: "numeric:0.01" is ("numeric", 0.01), "vqa" is ("vqa", None).
+
+    Raises:
+      InbolError: where it is none of `METRICS`, or has an option that it does not take.
+    """
+    name, colon, option = metric.partition(":")
+    if name not in METRICS:
+        raise InbolError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
+    if not colon:
+        return name, None
+    try:
+        tolerance = float(option)
+    except ValueError:
+        tolerance = -1.0
+    if name != "numeric" or not 0 <= tolerance < 1:
+        raise InbolError(f'metric {metric!r}: only numeric takes an option, a relative tolerance from 0 to below 1 ("numeric:0.05")')
+    return name, tolerance
 
 
 class Boundary(enum.StrEnum):
@@ -42,6 +68,9 @@ class VQAExample:
       answers: gold answers with multiplicity (VQAv2 has ten); empty where nothing can be answered.
       answerable: True, False (Type 3: beyond the extrinsic boundary), or None where the dataset does not say.
       extra: every other column of the source, kept and passed on.
+      source: name of the set that the question came from; empty where it does not say.
+      split: of that set.
+      metric: how responses are matched with the gold answers, one of `METRICS`, with an option where it takes one ("numeric:0.01").
     """
 
     id: str
@@ -50,11 +79,15 @@ class VQAExample:
     answers: tuple[str, ...] = ()
     answerable: bool | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: str = ""
+    split: str = ""
+    metric: str = METRICS[0]
 
     def to_json(self) -> dict[str, Any]:
-        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
-        row["answers"] = list(self.answers)
-        return row | dict(self.extra)
+        """A row of `data.jsonl`; source, split and metric only where they differ from what their absence says."""
+        row = {"id": self.id, "image": self.image, "question": self.question, "answers": list(self.answers), "answerable": self.answerable}
+        origin = {"source": self.source, "split": self.split, "metric": "" if self.metric == METRICS[0] else self.metric}
+        return row | {name: value for name, value in origin.items() if value} | dict(self.extra)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,8 +117,11 @@ class BoundaryRecord:
       n_correct, n_samples: how many of the samples matched the gold answers.
       wilson_low, wilson_high: 95% Wilson interval of the confidence; the confidence twice where its estimator gives no share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
-      source: what the question came from (`dataset`, or the generator of a Type 3 question).
-      version: of this layout.
+      source, split: set that the question came from, and which part of it; empty where the question does not say.
+      metric: how responses were matched with the gold answers, as in `VQAExample`.
+      generator: what made a Type 3 question; None for a question of the dataset's own.
+      filters: names of the filters that a generated question has passed, in their order.
+      version: of this layout. Version 1, which had the generator under `source`, is read as well.
     """
 
     id: str
@@ -102,37 +138,83 @@ class BoundaryRecord:
     correct: tuple[Response, ...]
     incorrect: tuple[Response, ...]
     refusal: tuple[Response, ...]
-    source: str = "dataset"
+    source: str = ""
+    split: str = ""
+    metric: str = METRICS[0]
+    generator: str | None = None
+    filters: tuple[str, ...] = ()
     version: int = RECORD_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        row = {name: getattr(self, name) for name in _RECORD_FIELDS}
+        return row | {name: [{"text": r.text, "count": r.count, "logprob": r.logprob} for r in row[name]] for name in _OUTCOMES}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "BoundaryRecord":
-        """Validates a row read from disk.
+        """Validates a row read from disk (docs/records.md says what must hold).
 
         Raises:
-          InbolError: naming the record and the field, where the row is not a record of this version.
+          InbolError: naming the record and the field, where the row is no record of a version that this program reads.
         """
         name = row.get("id", "(no id)")
+        again = "run `inbol build` again"
+        if row.get("version") == 1 and "source" in row:
+            generator = None if row["source"] == "dataset" else row["source"]
+            row = dict(row) | {
+                "source": "",
+                "split": "",
+                "metric": METRICS[0],
+                "generator": generator,
+                "filters": [],
+                "version": RECORD_VERSION,
+            }
         if row.get("version") != RECORD_VERSION:
-            raise InbolError(f"record {name}: version {row.get('version')!r}, this program reads {RECORD_VERSION}; run `inbol build` again")
-        expected = {f.name for f in dataclasses.fields(cls)}
-        if expected != set(row):
-            raise InbolError(f"record {name}: fields differ: {sorted(expected ^ set(row))}; run `inbol build` again")
+            raise InbolError(f"record {name}: version {row.get('version')!r}, this program reads 1 and {RECORD_VERSION}; {again}")
+        if set(_RECORD_FIELDS) != set(row):
+            raise InbolError(f"record {name}: fields differ: {sorted(set(_RECORD_FIELDS) ^ set(row))}; {again}")
         values = dict(row)
         try:
             values["boundary"] = Boundary(row["boundary"])
-            values["answers"] = tuple(row["answers"])
-            for outcome in ("correct", "incorrect", "refusal"):
+            if not (isinstance(row["answers"], list) and isinstance(row["filters"], list)):
+                raise TypeError("answers and filters are lists")
+            values["answers"], values["filters"] = tuple(row["answers"]), tuple(row["filters"])
+            for outcome in _OUTCOMES:
                 values[outcome] = tuple(Response(**r) for r in row[outcome])
-            possible = row["type"] in (1, 2, 3, None) and 0 <= row["n_correct"] <= row["n_samples"]
-        except (TypeError, ValueError) as error:
-            raise InbolError(f"record {name}: {error}") from error
-        if not possible:
-            raise InbolError(f"record {name}: type {row['type']!r} with {row['n_correct']} of {row['n_samples']} correct is not possible")
-        return cls(**values)
+            record = cls(**values)
+            parse_metric(record.metric)
+            cause = record._contradiction()
+        except (TypeError, ValueError, AttributeError, InbolError) as error:
+            raise InbolError(f"record {name}: {error}; {again}") from error
+        if cause:
+            raise InbolError(f"record {name}: {cause}; {again}")
+        return record
+
+    def _contradiction(self) -> str | None:
+        """What no record can be, or None."""
+        responses = [r for outcome in _OUTCOMES for r in getattr(self, outcome)]
+        texts = [self.id, self.image, self.question, self.source, self.split, self.generator or "", *self.answers, *self.filters]
+        if not all(isinstance(text, str) for text in (*texts, *(r.text for r in responses))):
+            return "id, image, question, answers, responses, source, split, generator and filters are texts"
+        if self.type not in {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3)}[self.boundary]:
+            return f"type {self.type!r} is not possible with boundary {self.boundary}"
+        if not 0 <= self.n_correct <= self.n_samples:
+            return f"{self.n_correct} of {self.n_samples} correct is not possible"
+        if self.type == 3 and (self.n_correct or self.confidence):
+            return "Type 3 has no correct samples and confidence 0"
+        if not (0 <= self.wilson_low <= self.confidence + 1e-9 and self.confidence - 1e-9 <= self.wilson_high <= 1):
+            return f"confidence {self.confidence} is not within its interval {self.wilson_low} to {self.wilson_high} within 0 to 1"
+        counted = sum(r.count for r in responses), sum(r.count for r in self.correct)
+        if min((r.count for r in responses), default=0) < 0 or counted != (self.n_samples, self.n_correct):
+            return f"{counted[0]} responses, {counted[1]} of them correct, were counted, not {self.n_samples} and {self.n_correct}"
+        if any((r.logprob is None) != (r.count == 0) or not math.isfinite(r.logprob or 0) for r in responses):
+            return "logprob is a finite number where a response was sampled, and null where it was not"
+        if len({r.text for r in responses}) < len(responses):
+            return "a response is there twice"
+        return None
+
+
+_RECORD_FIELDS = tuple(f.name for f in dataclasses.fields(BoundaryRecord))
+_OUTCOMES = ("correct", "incorrect", "refusal")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,7 +229,7 @@ class Instruction:
     type: int
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -164,7 +246,7 @@ class Preference:
     type: int | None
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"kind": self.kind.name.lower()}
+        return {name: getattr(self, name) for name in self.__slots__} | {"kind": self.kind.name.lower()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Preference":

@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 
 # The tests compile much and compute little: this halves their time. With 0 in the environment they run what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -7,6 +8,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax
 import jax.numpy as jnp
 import pytest
+from endpoint_server import KEY, Server
 
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import TINY, init_params, load_pretrained, save_pretrained
@@ -43,3 +45,22 @@ def small_world(tmp_path_factory):
     for split, n in ((Split.TRAIN, 60), (Split.TEST, 40)):
         export(ExportConfig(folder / split, split, n))
     return folder
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """`serve(reply)` starts an endpoint, see `Server`; the key is in the environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    servers = []
+
+    def start(reply):
+        server = Server(reply)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -17,6 +17,7 @@ LAYERS = (
     ("records", "artifacts", "progress"),
     ("refusal.templates", "refusal.detect"),  # plain lists and rules on text: sampling's outcomes and the world's vocabulary need them
     ("data",),
+    ("endpoint",),
     ("sharding", "processes"),
     ("models",),
     ("sampling",),

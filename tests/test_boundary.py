@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from inbol_jax.boundary import Thresholds, classify, make_record, within_noise
 from inbol_jax.confidence.estimators import self_consistency, sequence_likelihood
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary, Response, wilson_interval
+from inbol_jax.records import Boundary, BoundaryRecord, Response, wilson_interval
 
 ORDER = (Boundary.UNKNOWN, Boundary.MIXED, Boundary.KNOWN)
 COUNTS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -84,7 +85,8 @@ def store_row(outcomes, *, answers=("red",), answerable=True, texts=None, **extr
 def test_record_of_a_known_question():
     record = make_record(store_row("cccccccwwr"), Thresholds())
     assert (record.type, record.boundary, record.confidence) == (1, Boundary.KNOWN, 0.7)
-    assert (record.n_correct, record.n_samples, record.source) == (7, 10, "dataset")
+    assert (record.n_correct, record.n_samples, record.generator, record.filters) == (7, 10, None, ())
+    assert (record.source, record.split) == ("", "")
     assert record.correct == (Response("red", 7, -0.5),)
     assert record.incorrect == (Response("blue", 2, -7.5),)
     assert record.refusal == (Response("I don't know.", 1, -9.5),)
@@ -103,11 +105,33 @@ def test_record_of_a_mixed_question():
 
 
 def test_record_of_type_3():
-    row = store_row("wwwrrwwwww", answers=(), answerable=False, generator="unseeable")
+    row = store_row(
+        "wwwrrwwwww", answers=(), answerable=False, generator="unseeable", filters=["form", "leak"], source="vqav2", split="train"
+    )
     record = make_record(row, Thresholds())
     assert (record.type, record.boundary, record.confidence, record.n_correct) == (3, Boundary.UNKNOWN, 0.0, 0)
-    assert (record.correct, record.source) == ((), "unseeable")
+    assert (record.correct, record.generator, record.filters) == ((), "unseeable", ("form", "leak"))
+    assert (record.source, record.split) == ("vqav2", "train")
     assert [r.count for r in record.incorrect] == [8]
+
+
+def test_on_type_3_a_gold_answer_makes_nothing_correct():
+    """A set may give its unanswerable questions the answers of annotators who guessed."""
+    record = make_record(store_row("cccccccccr", answerable=False), Thresholds())
+    assert (record.type, record.n_correct, record.correct) == (3, 0, ())
+    assert [(r.text, r.count) for r in record.incorrect] == [("red", 9)]
+
+
+def test_gold_answers_are_matched_by_the_question_s_own_metric():
+    row = store_row("wwwwwwwwww", answers=["1,200"] * 5 + ["1210"] * 5, texts=["7"] * 10)
+    assert [r.text for r in make_record(row | {"metric": "numeric:0.05"}, Thresholds()).correct] == ["1,200", "1210"]
+    assert make_record(row | {"metric": "numeric:0.05"}, Thresholds()).metric == "numeric:0.05"
+    assert make_record(row, Thresholds()).metric == "vqa"
+
+
+def test_a_gold_answer_that_refuses_is_no_correct_response():
+    record = make_record(store_row("wwwwwwwwwr", answers=["unanswerable"] * 6 + ["red"] * 4), Thresholds())
+    assert [r.text for r in record.correct] == ["red"]
 
 
 def test_a_refusal_is_neither_correct_nor_wrong():
@@ -138,6 +162,7 @@ def test_any_record_is_consistent(outcomes, answerable):
     assert record.type == {Boundary.KNOWN: 1, Boundary.MIXED: None, Boundary.UNKNOWN: 2 if answerable else 3}[record.boundary]
     assert record.confidence == record.n_correct / record.n_samples
     assert record.wilson_low <= record.confidence <= record.wilson_high
+    assert BoundaryRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
     for a, b in itertools.combinations((record.correct, record.incorrect, record.refusal), 2):
         assert not {r.text for r in a} & {r.text for r in b}
 

@@ -13,7 +13,9 @@ from inbol_jax.confidence.estimators import get_estimator, proposed_answer
 from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.confidence.p_true import PROMPT, self_evaluate
 from inbol_jax.confidence.store import ConfidenceStore, check_p_true, p_true_file, shard_path
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
+from inbol_jax.data.config import Data
+from inbol_jax.data.importing import open_dataset
+from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import TINY, Dtype, Loaded, load_pretrained
 from inbol_jax.progress import say
@@ -29,10 +31,9 @@ class ConfidenceConfig:
     """Sample answers to every question of a dataset and count how many are correct.
 
     Attributes:
-      data: dataset folder (data.jsonl and images), or a .jsonl file.
+      data: questions, their images and answers.
       out: results go to OUT/confidence/NAME.jsonl. A run that was stopped goes on where it was.
       model: checkpoint folder; by default the tiny LLaVA that ships with the package.
-      images: image folder, where it is not the dataset's own.
       n: samples a question.
       temperature: of the samples.
       top_p: nucleus that the samples are drawn from; 1 for the whole distribution.
@@ -54,10 +55,9 @@ class ConfidenceConfig:
       seed: of the samples.
     """
 
-    data: Path
+    data: Data
     out: Path
     model: Path = TINY
-    images: Path | None = None
     n: int = 10
     temperature: float = 1.0
     top_p: float = 1.0
@@ -77,10 +77,16 @@ class ConfidenceConfig:
 
 
 def outcome(example: VQAExample, text: str) -> str:
-    """ "correct", "wrong" or "refused". A refusal is never correct and never wrong; on Type 3 whatever is not a refusal is wrong."""
+    """ "correct", "wrong" or "refused", by the example's own metric.
+
+    A refusal is never correct and never wrong; on Type 3 whatever is not a refusal is wrong, also where annotators ventured an answer
+    (VizWiz has such ones).
+    """
     if is_refusal(text):
         return "refused"
-    return "correct" if example.answers and score(text, example.answers) >= CORRECT_AT else "wrong"
+    if example.answerable is False or not example.answers:
+        return "wrong"
+    return "correct" if score(text, example.answers, example.metric) >= CORRECT_AT else "wrong"
 
 
 def row(example: VQAExample, generations: list[Generation]) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def estimate(config: ConfidenceConfig) -> Path:
         raise InbolError(f"--batch-size {config.batch_size}: must be greater than 0")
     estimator = get_estimator(config.estimator)
     options = SamplingOptions(**{f.name: getattr(config, f.name) for f in dataclasses.fields(SamplingOptions)})
-    dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
+    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file, index, count = store_file(config, dataset), jax.process_index(), jax.process_count()
@@ -167,7 +173,7 @@ def _add_p_true(
 ) -> None:
     """Asks about every question of the samples that was not asked about before."""
     proposed = {r["id"]: proposed_answer(r) for r in samples.rows()}
-    pending = evaluations.pending(e for e in mine if e.id in proposed)
+    pending, waiting = evaluations.pending(mine), len(proposed) - len(evaluations.done)
     bad: list[tuple[str, str]] = []
 
     def line(example: VQAExample, value: float | None) -> dict[str, Any]:
@@ -175,17 +181,18 @@ def _add_p_true(
         about = {"id": example.id, "image": example.image, "question": example.question}
         return about | {"proposed": proposed[example.id], "p_true": value}
 
-    evaluations.append(line(e, None) for e in pending if proposed[e.id] is None)
+    evaluations.append(line(e, None) for e in pending if e.id in proposed and proposed[e.id] is None)
     for batch in self_evaluate(
         loaded,
-        [(e, answer) for e in pending if (answer := proposed[e.id]) is not None],
+        ((e, answer) for e in pending if (answer := proposed.get(e.id)) is not None),
         dataset.root,
+        total=len(proposed) - len(evaluations.done),
         batch_size=config.batch_size,
         label=f"P(True) {dataset.name}",
         set_aside=lambda example, reason: bad.append((example.id, reason)),
     ):
         evaluations.append(line(example, value) for example, value in batch)
-    _report(bad, len(pending), len(proposed), config.max_rejected)
+    _report(bad, waiting, len(proposed), config.max_rejected)
     evaluations.finish(len(bad))
     say(f"{len(evaluations.done)} questions with P(True) -> {evaluations.file}")
 

@@ -1,4 +1,4 @@
-"""Does a response match the gold answers: the normalisation and the soft score of the official VQA evaluation.
+"""Does a response match the gold answers: the official VQA evaluation's normalisation and soft score, and the scorers of other sets.
 
 Source: Antol et al. 2015 (arXiv 1505.00468), section 5, and the behaviour of the VQA v2.0 evaluation as of 2021, oddities
 included: a score that is to be compared with published ones must make the same mistakes. Written anew.
@@ -8,7 +8,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
-from inbol_jax.errors import InbolError
+from inbol_jax.records import parse_metric
 
 CORRECT_AT = 0.5  # a sample counts as correct from this score on
 MIN_ANNOTATORS = 4  # fewest gold answers with which leave-one-out can reach 1
@@ -95,17 +95,97 @@ def vqa_soft_score(prediction: str, answers: Sequence[str]) -> float:
     return (matches * min(3, matches - 1) + (n - matches) * min(3, matches)) / (3 * n)
 
 
-SCORERS: dict[str, Callable[[str, Sequence[str]], float]] = {"vqa": vqa_soft_score, "exact": exact_score}
+def read_yes_no(text: str) -> str | None:
+    """ "yes" or "no" as a response says it, None where it says neither: "Yes, two.", "There is no dog.", "The answer is yes".
+
+    Its first word decides, else the only one of the two that it holds, else a negation ("isn't", "not") or "there is".
+    """
+    words = normalize_answer(text).split()
+    said = [word for word in ("yes", "no") if word in words]
+    if words and words[0] in said:
+        return words[0]
+    if len(said) == 1:
+        return said[0]
+    if "not" in words or any(word.endswith("n't") for word in words):
+        return "no"
+    return "yes" if words[:2] in (["there", "is"], ["there", "are"]) else None
+
+
+def yes_no_score(prediction: str, answers: Sequence[str]) -> float:
+    """1 where the response and a gold answer are both a yes, or both a no; what says neither scores 0."""
+    said = read_yes_no(prediction)
+    return float(said is not None and any(read_yes_no(answer) == said for answer in answers))
+
+
+# A letter that stands for an option: all there is, in brackets, before a mark, or behind "the answer is". "A dog" is a dog.
+_OPTION = re.compile(
+    r"\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*)?(?:\(([a-z])\)|([a-z])\s*(?:[.:),]|$))", re.IGNORECASE
+)
+_BEHIND_ANSWER = re.compile(r"\s*(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is|:)?\s+([a-z])\b", re.IGNORECASE)
+
+
+def _read_option(text: str) -> tuple[str, str]:
+    """Letter of a chosen option, and what is said beside it; each empty where it is not there."""
+    found = _OPTION.match(text) or _BEHIND_ANSWER.match(text)
+    letter = next(filter(None, found.groups()), "").lower() if found else ""
+    return letter, answer_key(text[found.end() :] if found else text)
+
+
+def choice_score(prediction: str, answers: Sequence[str]) -> float:
+    """1 where the response chooses the option of a gold answer, by its letter ("B", "(b)", "B. dog", "the answer is B") or its text."""
+    letter, said = _read_option(prediction)
+    for answer in answers:
+        gold_letter, gold = _read_option(answer)
+        if letter and gold_letter:
+            if letter == gold_letter:
+                return 1.0
+        elif said and said == gold:
+            return 1.0
+    return 0.0
+
+
+TOLERANCE = 0.05  # of `numeric_score`, relative: that of the relaxed accuracy of ChartQA (Masry et al. 2022, arXiv 2203.10244)
+_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))")
+
+
+def read_number(text: str) -> float | None:
+    """The number that a text names: "about 1,200.5 cm", "$3", "twelve" not, "two" yes. None where it names none or several.
+
+    A percent sign is not read: 12% is 12.
+    """
+    spelt = " ".join(_DIGITS.get(word, word) for word in text.lower().rstrip(". \n\t").split())
+    numbers = {float(found.group().replace(",", "")) for found in _NUMBER.finditer(spelt)}
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = TOLERANCE) -> float:
+    """1 where the number of the response is within the tolerance of a gold number; a gold answer that is no number is matched exactly.
+
+    Args:
+      tolerance: relative to the gold number; zero is met by zero alone.
+    """
+    said = read_number(prediction)
+    for answer in answers:
+        gold = read_number(answer)
+        if gold is not None and said is not None and abs(said - gold) <= tolerance * abs(gold):
+            return 1.0
+    return float(exact_score(prediction, [answer for answer in answers if read_number(answer) is None]))
+
+
+SCORERS: dict[str, Callable[..., float]] = {
+    "vqa": vqa_soft_score,
+    "exact": exact_score,
+    "yes_no": yes_no_score,
+    "choice": choice_score,
+    "numeric": numeric_score,
+}
 
 
 def score(prediction: str, answers: Sequence[str], metric: str = "vqa") -> float:
-    """The score of a response under a named metric; it is correct from `CORRECT_AT` on.
+    """The score of a response under a named metric, with its option if it has one; it is correct from `CORRECT_AT` on.
 
     Raises:
       InbolError: where `metric` is not one of `SCORERS`.
     """
-    try:
-        scorer = SCORERS[metric]
-    except KeyError:
-        raise InbolError(f"metric {metric!r} is not known; choose one of {', '.join(SCORERS)}") from None
-    return scorer(prediction, answers)
+    name, option = parse_metric(metric)
+    return SCORERS[name](prediction, answers) if option is None else SCORERS[name](prediction, answers, option)

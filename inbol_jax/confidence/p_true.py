@@ -5,7 +5,7 @@ choices (A) and (B); the words, and the image before them, are ours.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,10 @@ def judge(
 
 def self_evaluate(
     loaded: Loaded,
-    asked: Sequence[tuple[VQAExample, str]],
+    asked: Iterable[tuple[VQAExample, str]],
     images: Path,
     *,
+    total: int,
     batch_size: int,
     label: str,
     set_aside: Callable[[VQAExample, str], None],
@@ -65,23 +66,28 @@ def self_evaluate(
 
     Args: those of `generate`.
       asked: examples with their proposed answers.
+      total: how many they are.
     """
-    text, words = make_text_encoder(loaded), None
-    prompts: list[tuple[VQAExample, Prompt]] = []
-    for example, answer in asked:
-        question = PROMPT.format(question=example.question, answer=answer)
-        try:
-            prompt = text.prompt(question)
-            if words is None:
-                shared, words = verdict(text, question)  # the template ends every prompt alike, so they are the same for all
-            prompts.append((example, prompt + shared))
-        except InbolError as error:
-            set_aside(example, str(error))
+    text, words, shared = make_text_encoder(loaded), None, ()
+
+    def prompts() -> Iterator[tuple[VQAExample, Prompt]]:
+        nonlocal words, shared
+        for example, answer in asked:
+            question = PROMPT.format(question=example.question, answer=answer)
+            try:
+                prompt = text.prompt(question)
+                if words is None:
+                    shared, words = verdict(text, question)  # the template ends every prompt alike, so they are the same for all
+                yield example, prompt + shared
+            except InbolError as error:
+                set_aside(example, str(error))
+
     batches = run_batches(
         loaded,
-        prompts,
+        prompts(),
         images,
         lambda variables, batch: judge(loaded.model, variables, batch, words),
+        total=total,
         n=1,
         batch_size=batch_size,
         label=label,

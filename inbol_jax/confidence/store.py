@@ -1,15 +1,18 @@
 """The confidence store: sampled answers, appended as they come, one line a question. What is there is not sampled again."""
 
+import array
 import fcntl
+import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import fingerprint, meta_path, read_meta, write_json
+from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 
@@ -94,6 +97,11 @@ def check_p_true(file: Path, *, finished: bool = True) -> None:
             raise InbolError(f"--estimator p-true: {file} has p_true for {asked} questions so far; {hint}")
 
 
+def _content(question: str, image: str) -> int:
+    """64 bits that stand for a question and its image: a million of them are held."""
+    return int.from_bytes(hashlib.blake2b(f"{question}\0{image}".encode(), digest_size=8).digest())
+
+
 class ConfidenceStore:
     """`<out>/confidence/<dataset>.jsonl` with its header, locked against any other writer until it is closed (`with` closes it).
 
@@ -133,12 +141,12 @@ class ConfidenceStore:
             raise InbolError(
                 f"{self.file} was sampled with other settings ({', '.join(changed) or 'no header'}); choose another --out or delete it"
             )
-        self.done: dict[str, tuple[str, str]] = {}
+        self.done: dict[str, int] = {}
         end = 0
         for number, (offset, row) in enumerate(read_rows(self.file), 1):
             if row["fingerprint"] != self.fingerprint or row["id"] in self.done:
                 raise InbolError(f"{self.file}:{number}: a line of another run, or one that is there twice; delete it")
-            self.done[row["id"]] = (row["question"], row["image"])
+            self.done[row["id"]] = _content(row["question"], row["image"])
             end = offset
         self._lines.truncate(end)  # the torn line of a killed run, if there is one
         if not header:
@@ -151,25 +159,27 @@ class ConfidenceStore:
     def __exit__(self, *_: object) -> None:
         self._lines.close()
 
-    def pending(self, examples: Iterable[VQAExample]) -> list[VQAExample]:
-        """The examples that are not in the store yet.
+    def pending(self, examples: Sequence[VQAExample]) -> Sequence[VQAExample]:
+        """The examples that are not in the store yet; those of a dataset stay on the disk.
 
         Raises:
           InbolError: when the store holds an id with another question or image: the dataset was changed under it.
         """
-        waiting = []
-        for example in examples:
+        if not self.done:
+            return examples
+        waiting = array.array("Q")
+        for i, example in enumerate(examples):
             if example.id not in self.done:
-                waiting.append(example)
-            elif self.done[example.id] != (example.question, example.image):
+                waiting.append(i)
+            elif self.done[example.id] != _content(example.question, example.image):
                 raise InbolError(f"{self.file}: {example.id} was another question when it was sampled; choose another --out or delete it")
-        return waiting
+        return examples.take(waiting) if isinstance(examples, Examples) else [examples[i] for i in waiting]
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows, with the fingerprint of the settings, and waits until they are on the disk."""
         for row in rows:
             self._lines.write((json.dumps(dict(row) | {"fingerprint": self.fingerprint}, ensure_ascii=False) + "\n").encode())
-            self.done[row["id"]] = (row["question"], row["image"])
+            self.done[row["id"]] = _content(row["question"], row["image"])
         self._lines.flush()
         os.fsync(self._lines.fileno())
 

@@ -1,21 +1,26 @@
 """A VQA dataset on disk: a folder with `data.jsonl` and its images, or a `.jsonl` file with its images elsewhere.
 
-Records that cannot be used are set aside and counted with their cause; a run stops only where too many are.
+Records that cannot be used are set aside and counted with their cause; a run stops only where too many are. What is in memory of a
+dataset is where each of its lines begins: records are read when they are asked for.
 """
 
+import array
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 from inbol_jax.artifacts import meta_path, read_meta
 from inbol_jax.errors import InbolError
-from inbol_jax.records import VQAExample
+from inbol_jax.records import METRICS, VQAExample, parse_metric
 
 DATA_FILE = "data.jsonl"
-_COLUMNS = frozenset(("id", "image", "question", "answers", "answerable"))
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_COLUMNS = frozenset(("id", "image", "question", "answers", "answerable", "source", "split", "metric"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,14 +28,61 @@ class Rejection:
     """One record that was set aside.
 
     Attributes:
-      line: its number in the file, from 1.
+      line: its number in the file, from 1; None where only what it refers to was found wanting, its image.
       id: as far as it could be read.
       reason: the cause, one of a small set of phrases, to be counted.
     """
 
-    line: int
+    line: int | None
     id: str | None
     reason: str
+
+
+class Examples(Sequence[VQAExample]):
+    """Records of a JSON lines file, read from it when they are asked for; a slice reads nothing.
+
+    Args:
+      file: the JSON lines.
+      offsets: u64[n], where the line of each record begins.
+    """
+
+    def __init__(self, file: Path, offsets: np.ndarray):
+        self._file, self._offsets, self._state = file, offsets, _state(file)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> VQAExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+    def __getitem__(self, index: int | slice) -> "VQAExample | Examples":
+        if isinstance(index, slice):
+            return Examples(self._file, self._offsets[index])
+        return next(self._read(self._offsets[[index]]))
+
+    def __iter__(self) -> Iterator[VQAExample]:
+        return self._read(self._offsets)
+
+    def take(self, indices: Sequence[int]) -> "Examples":
+        """Those at the indices, in their order."""
+        return Examples(self._file, self._offsets[np.asarray(indices, np.int64)])
+
+    def _read(self, offsets: np.ndarray) -> Iterator[VQAExample]:
+        if _state(self._file) != self._state:
+            raise InbolError(f"{self._file}: was changed while it was read; run the command again")
+        with self._file.open("rb") as lines:
+            for offset in offsets.tolist():
+                lines.seek(offset)
+                yield make_example(parse_line(lines.readline()))
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,16 +94,27 @@ class VQADataset:
       root: the image folder; `root / example.image` is an example's image.
       examples: the usable records, in the file's order.
       rejected: the others, in the file's order.
+      file: the JSON lines that hold the records.
     """
 
     name: str
     root: Path
-    examples: list[VQAExample]
+    examples: Sequence[VQAExample]
     rejected: list[Rejection]
+    file: Path
 
 
-class _Unusable(Exception):
-    """Why a record is set aside."""
+class Unusable(Exception):
+    """Why a record is set aside: one of a small set of phrases, to be counted.
+
+    Args:
+      cause: the phrase.
+      id: of the record, where its row does not hold it.
+    """
+
+    def __init__(self, cause: str, id: str | None = None):
+        super().__init__(cause)
+        self.id = id
 
 
 def data_file(path: Path) -> Path:
@@ -63,7 +126,8 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
     """Reads a dataset in the project's own layout.
 
     The columns are id (string or integer), image (path below the image folder), question, answers (a list of strings, or of objects with
-    an "answer", as in VQAv2 and VizWiz), answerable (true, false or null; 1 and 0 do as well); all others go to `VQAExample.extra`.
+    an "answer", as in VQAv2 and VizWiz), answerable (true, false or null; 1 and 0 do as well), and where wanted source, split and
+    metric; all others go to `VQAExample.extra`.
 
     Args:
       path: a folder that holds `data.jsonl`, or a `.jsonl` file.
@@ -87,37 +151,51 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
     if not root.is_dir():
         raise InbolError(f"{root}: no such image folder; give the folder that the image column of {file} is relative to")
 
-    check = _ImageCheck(root)
-    examples: list[VQAExample] = []
+    check = ImageCheck(root)
+    offsets = array.array("Q")
     rejected: list[Rejection] = []
     seen: set[str] = set()
     try:
         with file.open("rb") as lines:
+            end = 0
             for number, line in enumerate(lines, 1):
+                start, end = end, end + len(line)
                 if not line.strip():
                     continue
+                if number == 1 and line.startswith(BYTE_ORDER_MARK):
+                    start, line = start + len(BYTE_ORDER_MARK), line.removeprefix(BYTE_ORDER_MARK)
                 row: Mapping[str, Any] = {}
                 try:
-                    row = _parse(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-                    example = _example(row)
+                    row = parse_line(line)
+                    example = make_example(row)
                     if example.id in seen:
-                        raise _Unusable("duplicated id")
+                        raise Unusable("duplicated id")
                     check(example.image)
-                except _Unusable as cause:
-                    rejected.append(Rejection(number, _id(row), str(cause)))
+                except Unusable as cause:
+                    rejected.append(Rejection(number, record_id(row), str(cause)))
                 else:
                     seen.add(example.id)
-                    examples.append(example)
+                    offsets.append(start)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
 
-    total = len(examples) + len(rejected)
+    stop_at_too_many(rejected, len(offsets) + len(rejected), max_rejected, file)
+    examples = Examples(file, np.frombuffer(offsets, np.uint64) if offsets else np.zeros(0, np.uint64))
+    return VQADataset(path.resolve().name if path.is_dir() else file.stem, root, examples, rejected, file)
+
+
+def stop_at_too_many(rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str) -> None:
+    """Nothing, or an end to the run.
+
+    Raises:
+      InbolError: where there are no records at all, or more than the share `max_rejected` cannot be used.
+    """
     if total == 0:
-        raise InbolError(f"{file}: holds no records; write one JSON object a line")
+        raise InbolError(f"{source}: holds no records; write one JSON object a line")
     if len(rejected) > max_rejected * total:
         counts = summarise_rejections(rejected, total)
-        raise InbolError(f"{file}: {counts}; at most {max_rejected:.0%} may be; mend the file, starting at line {rejected[0].line}")
-    return VQADataset(path.resolve().name if path.is_dir() else file.stem, root, examples, rejected)
+        where = f", starting at line {line}" if (line := rejected[0].line) else ""
+        raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; mend the file{where}")
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None) -> str:
@@ -147,24 +225,30 @@ def _image_folder(file: Path) -> Path:
     return file.parent / images
 
 
-def _parse(line: bytes) -> Mapping[str, Any]:
+def parse_line(line: bytes) -> Mapping[str, Any]:
+    """A line's JSON object.
+
+    Raises:
+      Unusable: where it is none.
+    """
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError:
-        raise _Unusable("not UTF-8") from None
+        raise Unusable("not UTF-8") from None
     except (ValueError, RecursionError):  # the latter from JSON nested too deeply
-        raise _Unusable("not JSON") from None
+        raise Unusable("not JSON") from None
     if not isinstance(row, dict):
-        raise _Unusable("not a JSON object")
+        raise Unusable("not a JSON object")
     if b"\\ud" in line.lower():  # an escaped surrogate: half a pair is no text, and no later stage could write it
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise _Unusable("not UTF-8") from None
+            raise Unusable("not UTF-8") from None
     return row
 
 
-def _id(row: Mapping[str, Any]) -> str | None:
+def record_id(row: Mapping[str, Any]) -> str | None:
+    """The id as a string, None where it cannot be one."""
     value = row.get("id")
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
 
@@ -172,11 +256,11 @@ def _id(row: Mapping[str, Any]) -> str | None:
 def _text(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
     if value is None or value == "":
-        raise _Unusable(f"{column} missing")
+        raise Unusable(f"{column} missing")
     if not isinstance(value, str):
-        raise _Unusable(f"{column} not a string")
+        raise Unusable(f"{column} not a string")
     if not value.strip():
-        raise _Unusable(f"{column} missing")
+        raise Unusable(f"{column} missing")
     return value
 
 
@@ -184,29 +268,45 @@ def _answers(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise _Unusable("answers not a list")
+        raise Unusable("answers not a list")
     answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in value)
     if not all(isinstance(answer, str) for answer in answers):
-        raise _Unusable("answer not a string")
+        raise Unusable("answer not a string")
     return answers
 
 
-def _example(row: Mapping[str, Any]) -> VQAExample:
-    id = _id(row)
+def make_example(row: Mapping[str, Any]) -> VQAExample:
+    """The record of a row in the columns of `data.jsonl`.
+
+    Raises:
+      Unusable: with the cause, where a column is missing or holds what it cannot.
+    """
+    id = record_id(row)
     if id is None:
-        raise _Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
+        raise Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
     question, image, answers = _text(row, "question"), _text(row, "image"), _answers(row.get("answers"))
     answerable = row.get("answerable")
     if answerable is not None and not (isinstance(answerable, int) and answerable in (0, 1)):
-        raise _Unusable("answerable not true, false or null")
+        raise Unusable("answerable not true, false or null")
     if answerable and not any(answer.strip() for answer in answers):
-        raise _Unusable("answerable without answers")
+        raise Unusable("answerable without answers")
     extra = {column: value for column, value in row.items() if column not in _COLUMNS}
-    return VQAExample(id, image, question, answers, None if answerable is None else bool(answerable), extra)
+    source, split, metric = (row.get(column) or default for column, default in (("source", ""), ("split", ""), ("metric", METRICS[0])))
+    if not (isinstance(source, str) and isinstance(split, str)):
+        raise Unusable("source or split not a string")
+    try:
+        parse_metric(metric)
+    except (InbolError, AttributeError, TypeError):
+        raise Unusable("metric not known") from None
+    return VQAExample(id, image, question, answers, None if answerable is None else bool(answerable), extra, source, split, metric)
 
 
-class _ImageCheck:
-    """Refuses images that are missing, empty or outside the folder; looks at each only once, as many questions share one."""
+class ImageCheck:
+    """Refuses images that are missing, empty or outside the folder; looks at each only once, as many questions share one.
+
+    Raises:
+      Unusable: when called with such an image, a path relative to the folder.
+    """
 
     def __init__(self, root: Path):
         self.root = root.resolve()
@@ -216,7 +316,7 @@ class _ImageCheck:
         if image not in self.known:
             self.known[image] = self._cause(image)
         if cause := self.known[image]:
-            raise _Unusable(cause)
+            raise Unusable(cause)
 
     def _cause(self, image: str) -> str | None:
         if Path(image).is_absolute():

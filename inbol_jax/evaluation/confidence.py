@@ -1,5 +1,6 @@
 """`inbol confidence`: fill a store, say how full it is, or draw what is in it."""
 
+import array
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from inbol_jax.boundary import Thresholds, make_record, within_noise
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, store_file
 from inbol_jax.confidence.estimators import get_estimator
 from inbol_jax.confidence.store import check_p_true, p_true_file, read_rows, shards, with_p_true
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder
+from inbol_jax.data.importing import open_dataset
+from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.plots import confidence_histograms, save
 from inbol_jax.progress import say
@@ -41,7 +43,7 @@ def confidence(config: ConfidenceCommand) -> None:
         estimate(config)
         return
     get_estimator(config.estimator)
-    dataset = load_dataset_folder(config.data, images=config.images, max_rejected=config.max_rejected)
+    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     file = store_file(config, dataset)
     files = shards(file)
     if not files:
@@ -61,29 +63,39 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path]) -> None:
     """One line on a store, which may be growing: its latest run's rate is taken from its first to its last line."""
-    rows = [row for file in files for row in _lines(file)]
+    estimator = get_estimator(config.estimator)
+    answered: set[str] = set()
+    values, asked = array.array("d"), 0
+    for file in files:
+        for row in _lines(file):
+            answered.add(row["id"])
+            asked += "p_true" in row
+            if row["answerable"] is not False and (found := estimator(row)):
+                values.append(found.value)
     headers = [read_meta(file) for file in files]
     set_aside = len(dataset.rejected) + sum(h.get("set_aside", 0) for h in headers)
-    pending = len({e.id for e in dataset.examples} - {row["id"] for row in rows}) - sum(h.get("set_aside", 0) for h in headers)
+    pending = sum(e.id not in answered for e in dataset.examples) - sum(h.get("set_aside", 0) for h in headers)
     seconds = max(f.stat().st_mtime for f in files) - min(h.get("started", 0) for h in headers)
-    new = len(rows) - sum(h.get("started_with", 0) for h in headers)
+    new = len(answered) - sum(h.get("started_with", 0) for h in headers)
     rate = f", {new / seconds:,.1f} questions/s in the latest run" if new and seconds > 0 else ""
-    estimator = get_estimator(config.estimator)
-    values = [found.value for row in rows if row["answerable"] is not False and (found := estimator(row))]
     mean = f", mean confidence ({config.estimator}) {sum(values) / len(values):.3f}" if values else ""
-    asked = f", {sum('p_true' in row for row in rows)} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
-    say(f"{dataset.name}: {len(rows)} answered, {pending} pending, {set_aside} set aside{asked}{rate}{mean}")
+    evaluated = f", {asked} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
+    say(f"{dataset.name}: {len(answered)} answered, {pending} pending, {set_aside} set aside{evaluated}{rate}{mean}")
 
 
 def plot(config: ConfidenceCommand, files: list[Path], out: Path) -> None:
     """A histogram of the confidences of answerable questions, and the share of labels that a threshold's noise could change."""
     estimator = get_estimator(config.estimator)
     rows = (row for file in files for row in _lines(file) if row["answerable"] is not False and estimator(row))
-    records = [make_record(row, config.thresholds, estimator) for row in rows]
-    if not records:
+    found, noisy = array.array("d"), 0
+    for row in rows:
+        record = make_record(row, config.thresholds, estimator)
+        found.append(record.confidence)
+        noisy += within_noise(record, config.thresholds)
+    if not found:
         raise InbolError(f"{files[0]}: no answerable question to draw")
-    noisy = sum(within_noise(record, config.thresholds) for record in records) / len(records)
-    title = f"{config.estimator}; {noisy:.0%} of the labels within noise of a threshold"
-    figure = confidence_histograms({title: [r.confidence for r in records]}, (config.thresholds.delta_uk, config.thresholds.delta_k))
+    share = noisy / len(found)
+    title = f"{config.estimator}; {share:.0%} of the labels within noise of a threshold"
+    figure = confidence_histograms({title: found.tolist()}, (config.thresholds.delta_uk, config.thresholds.delta_k))
     save(figure, out)
-    say(f"{len(records)} confidences, {noisy:.0%} of the labels lie within sampling noise of a threshold -> {out}")
+    say(f"{len(found)} confidences, {share:.0%} of the labels lie within sampling noise of a threshold -> {out}")

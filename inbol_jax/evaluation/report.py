@@ -24,6 +24,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import GROUPS, Row, by_confidence, by_kind, value
 from inbol_jax.evaluation.table import Table
+from inbol_jax.evaluation.yes_no import yes_no_table
 
 DOMAIN_LABELS = {"in_domain": "In domain", "out_of_domain": "Out of domain"}
 GROUP_LABELS = {
@@ -96,13 +97,22 @@ def write_report(
         "datasets": sorted({row["dataset"] for row in rows}),
         "main_tables": [_main_table(metrics["models"], domain) for domain in _domains(metrics["models"])],
         "difference_table": _difference_table(metrics["differences"]),
-        "kind_tables": [table for type3 in (True, False) if (table := _kind_table(rows, models, type3=type3)).rows],
+        "kind_tables": [table for type3 in (True, False) if (table := _kind_table(rows, models, type3=type3)).rows]
+        + [table for table in (yes_no_table(rows),) if table],
         "other_tables": other_tables,
         "drawings": drawings,
         "gallery": [_card(question, image_folders) for question in choose(rows, gallery_size, seed)],
         "settings_table": Table("Settings", ("Setting", "Value"), [(name, _plain(v)) for name, v in settings.items()]),
         "seconds_table": Table("Time", ("Stage", "Time"), [(name, _duration(s)) for name, s in seconds.items()]),
     }
+    for drawing in drawings:
+        plots.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
+    for name in ("report.md", "report.html"):
+        write_page(out / name, context)
+
+
+def write_page(file: Path, context: Mapping[str, Any]) -> None:
+    """Renders the template of the file's name, in this folder, and writes the file atomically. In HTML everything is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -112,11 +122,8 @@ def write_report(
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = cell
-    for drawing in drawings:
-        plots.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
-    for name in ("report.md", "report.html"):
-        text = environment.get_template(f"{name}.jinja").render(context)
-        write_atomically(out / name, text.encode("utf-8", "replace"))  # a lone surrogate in an answer is no reason to stop
+    text = environment.get_template(f"{file.name}.jinja").render(context)
+    write_atomically(file, text.encode("utf-8", "replace"))  # a lone surrogate in an answer is no reason to stop
 
 
 def headline(metrics: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import differences, summarise
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.table import Table
+from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import TINY, Dtype, Loaded, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.sampling.generate import generate
@@ -100,6 +101,7 @@ def predict(config: EvaluateConfig, name: str, loaded: Loaded, data: Path, domai
             | {"answers": row["answers"], "type": type}
             | {"kind": str(row.get("kind", "")), "confidence": 0.0 if type == 3 else counts[0] / counts[1]}
             | {"prediction": row["prediction"], "outcome": row["outcome"]}
+            | {column: row[column] for column in ("metric",) if column in row}
         )
     return found
 
@@ -169,6 +171,9 @@ def report(
     )
     for line in headline(metrics):
         say(line)
+    if table := yes_no_table(rows):
+        for row in table.rows:
+            say("; ".join(f"{name} {cell}" for name, cell in zip(table.columns[1:], row[1:], strict=True)) + f" ({row[0]})")
     say(f"report -> {out / 'report.html'}")
     return metrics
 

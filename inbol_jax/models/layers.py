@@ -148,8 +148,8 @@ def attend(
 ) -> Float[Array, "b q h*d"]:
     """Masked attention with grouped keys and values (h a multiple of k); softmax in float32.
 
-    Long rows of queries are taken at most `BLOCK` at a time, whose weights the backward pass computes again: those of all queries are never
-    in memory together. Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
+    Long rows of queries are taken at most `BLOCK` at a time, whose weights the backward pass computes again: those of all queries are
+    never in memory together. Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
 
     Args:
       causal: the mask shows a query no key behind its own place, so that these need not be looked at.

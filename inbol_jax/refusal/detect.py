@@ -4,8 +4,9 @@ A text is cut into clauses. It refuses where a clause refuses, what stands befor
 the image), and no other clause ventures one: "I think it is red, but I am not sure" is an answer, hedged. Nor does a text refuse that
 quotes a refusal ("the sign says 'I don't know'") or tells of others ("he does not know").
 
-Precision and recall on a labelled list are printed by the tests, once more for the part that the rules were not tuned on: on wording that
-is new to them recall is clearly lower, so a refusal rate errs on the low side. Every pattern is bounded, so time is linear in the text.
+Precision and recall on a labelled list are printed by `inbol judge` and by the tests, and once more for wording that the rules were not
+tuned on: there precision holds and recall is clearly lower (docs/records.md), so a refusal rate errs on the low side. Every pattern is
+bounded, so time is linear in the text.
 """
 
 import re
@@ -42,7 +43,7 @@ _HELP = r"(?:comment|decide|find|give|help|name|provide|respond)"
 _FOUND = (
     r"(?:answered|ascertained|calculated|confirmed|counted|deduced|determined|discerned|established|estimated|identified"
     r"|inferred|judged|known|made out|measured|read"
-    r"|recogni[sz]ed|verified)"
+    r"|recogni[sz]ed|seen|told|verified)"
 )
 _ADVERB = (
     r"(?:(?:accurately|clearly|completely|definitively|entirely|fully|honestly|just|quite|really|reliably|simply|too|totally|very) ){0,3}"
@@ -53,12 +54,13 @@ _ATTRIBUTE = (
     r"|plate|price|profession|purpose|question|reason|species|temperature|text|time|title|type|weight|writing|year)"
 )
 _UNSEEN = (
-    r"(?:answerable|apparent|available|clear|determinable|discernible|evident|given|identifiable|known|legible|mentioned|obvious|provided"
-    r"|readable|recorded|shown|specified|stated|visible)"
+    r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident|given|identifiable|included|indicated|known"
+    r"|legible|listed|mentioned|named|obvious|provided|readable|recorded|revealed|shown|specified|stated|visible)"
 )
 _SHOW = (
     r"(?:contain|depict|disclose|display|explain|give|identify|include|indicate|mention|offer|provide|reveal|say|show|specify|state|tell)"
 )
+_ASKS = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 _VIEW = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
 
 # Refuse wherever they stand in a clause.
@@ -67,31 +69,48 @@ _STRONG = re.compile(
     rf"(?:i|we) {_ADVERB}(?:can|could) not {_ADVERB}(?:{_KNOW}|{_HELP})|(?:one|you) (?:can|could) not {_ADVERB}{_KNOW}"
     rf"|(?:nobody|no one) (?:can|could) {_KNOW}"
     rf"|(?:can|could) not {_ADVERB}be {_ADVERB}{_FOUND}"
-    rf"|(?:i|we) (?:am|are) (?:unable|not {_ADVERB}able) to (?:{_KNOW}|{_HELP}|read|see)"
+    rf"|(?:i|we) (?:am|are) (?:unable|not {_ADVERB}able) to (?:{_KNOW}|{_HELP}|read|see|view)"
+    rf"|(?:i|we) (?:was|were) (?:unable|not {_ADVERB}able) to (?:{_KNOW}|{_HELP}|read|see|view)"
+    rf"|(?:i|we) (?:am|are) not (?:\w+ )?(?:equipped|in a position|qualified|trained) to (?:{_KNOW}|{_HELP})"
+    r"|(?:i|we) have no (?:\w+ )?(?:access|data|information|knowledge)|(?:i|we) (?:can|do) not see enough"
+    r"|is that (?:i|we) do not know"
+    r"|more (?:context|details?|information) (?:would be|is|are) (?:necessary|needed|required)"
+    rf"|not enough (?:\w+ ){{0,2}}to (?:{_KNOW}|go on|make an? (?:determination|identification|judge?ment))"
+    rf"|(?:i|we) do not (?:think|believe|feel) (?:that )?(?:(?:i|we|you|one) (?:can|could) {_ADVERB}(?:{_KNOW}|{_HELP})"
+    rf"|(?:it|this|that) (?:can|could) be {_FOUND})|no (?:\w+ )?answer (?:can|could) be\b|unknown to (?:me|us)$"
     rf"|(?:impossible|(?:not|never) possible) (?:for me )?to (?:{_KNOW}|read|see)"
     rf"|(?:hard|difficult|tough|tricky) (?:for me )?to (?:{_KNOW}|make out)"
-    rf"|no (?:certain |sure |real )?way (?:for me |for us )?(?:to|of) (?:{_KNOW}|knowing|telling|determining|saying)"
+    rf"|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for us )?(?:to|of) (?:{_KNOW}|see|read|checking"
+    r"|determining|finding out|knowing|saying|seeing|telling)"
     rf"|(?:i|we|one|you) (?:would )?(?:lack|need) (?:the |more |further |additional |any ){{0,3}}(?:information|context|details|knowledge)"
+    r"|(?:i|we) do not have (?:\w+ ){0,3}(?:information|context|details|knowledge|access)"
     r"|(?:i|we) do not possess|my knowledge does not|(?:i|we) (?:am|are) not (?:aware|told)\b"
     rf"|{_VIEW} lacks? (?:the |any )?(?:necessary |needed |required )?(?:context|details?|information)"
     r"|(?:i|we) (?:do|would) not have (?:enough|sufficient|access|the|any|that|this) (?:\w+ )?(?:information|context"
     r"|details?|knowledge|to)"
     rf"|{_VIEW} (?:\w+ )?(?:does|do|is|are) not (?:\w+ )?(?:enough|sufficient)"
-    rf"|(?<!in the )(?<!in this )(?:{_VIEW}|it|this|that) (?:does|do) not (?:clearly |explicitly |actually )?{_SHOW}(?: us| me)?"
+    rf"|(?<!in the )(?<!in this )(?:{_VIEW}|it|this|that) (?:does|do) not (?:clearly |explicitly |actually )?{_SHOW}"
+    r"(?: us| me)?(?: any of)?"
     r"(?: (?:the(?! (?:correct|right|same)\b)|that|this|what|who|whose|how|which|where|when|why|whether|if|its|his|her|their)\b|$)"
     rf"|(?:{_VIEW}|it|this|that) (?:does|do) not (?:have|{_SHOW}) (?:(?:any|enough|sufficient|the) )?(?:\w+ )?"
     r"(?:answer|clues?|context|details?|evidence|indication|information|mention|text|writing)"
+    rf"|{_VIEW} (?:gives?|offers?|provides?|contains?|has|holds?|includes?) (?:us |me )?no (?:\w+ )?"
+    r"(?:clues?|details?|evidence|hints?|indication|information)"
     r"|(?:not (?:enough|sufficient)|insufficient|no) (?:(?:visible|further|clear|visual|specific) )?(?:information|context"
     r"|details|clues?|evidence (?:in|on) (?:the|this))"
     r"(?! (?:booth|desk|sign|center|centre|point|on the sign))"
     rf"|no (?:indication|mention|record) of (?:the |his |her |their |its )?{_ATTRIBUTE}"
-    r"|not something (?:that )?(?:i|we|one|you|the \w+) (?:can|could|know|shows?)"
-    r"|(?:i|we) would (?:need|have) to (?:ask|check|know|look|see)|i would not (?:be able|know)"
+    rf"|no (?:clue|hint|indication) (?:about|as to|of|on|regarding) {_ASKS}\b"
+    r"|not something (?:that )?(?:i|we|one|you|(?:the|this) \w+) (?:can|could|gives?|know|provides?|reveals?|shows?|tells?)"
+    r"|(?:i|we) would (?:need|have) to (?:ask|check|know|look|see)|you would (?:need|have) to ask"
+    r"|i would need\b|i would not (?:be able|know)"
     r"|(?:would|could) only be (?:a guess|guesswork|speculation)|would be (?:a guess|guesswork|guessing|speculation|speculating)"
     rf"|nothing in the {_VIEW} (?:tells|says|shows|indicates|suggests|reveals)"
+    rf"|nothing (?:here|in (?:the|this) {_VIEW}) (?:that )?(?:would |could )?(?:allows?|enables?|helps?|lets?|tells?) (?:me|us)\b"
+    rf"|nothing (?:about|on|regarding) (?:\w+ ){{1,5}}(?:is|are) {_UNSEEN}"
     rf"|(?:question|{_VIEW}) (?:is|are) (?:unanswerable|not answerable)"
-    rf"|(?:too|so) (?:\w+ ){{1,2}}(?:for me )?to (?:{_KNOW}|read|make out)"
-    rf"|{_ATTRIBUTE} (?:(?:of|on|in) (?:\w+ ){{1,4}})?(?:is|are|remains?) (?:unknown|unclear|illegible|unreadable|(?:not|in) ?visible"
+    rf"|(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{_KNOW}|read|make out)"
+    rf"|{_ATTRIBUTE} (?:(?:of|on|in) (?:\w+ ){{1,6}})?(?:is|are|remains?) (?:unknown|unclear|illegible|unreadable|(?:not|in) ?visible"
     rf"|not (?:\w+ )?(?:in the|{_UNSEEN}))"
     rf"|not (?:visible|shown|given|present|available|in|part of|mentioned|depicted) (?:(?:in|by|from|on) )?(?:the|this|your) {_VIEW}"
     r")\b"
@@ -103,7 +122,9 @@ _WEAK = re.compile(
     r"(?:$| (?:who|what|where|when|why|how|which|if|whether|about))"
     r"|i (?:have|do) not (?:have )?(?:an? |any |the (?:faintest|slightest) )?(?:idea|clue)"
     rf"|i am {_ADVERB}(?:not {_ADVERB}(?:sure|certain|confident|familiar)|unsure|uncertain)\b"
-    rf"|not {_ADVERB}(?:sure|certain)$|unsure$|uncertain$"
+    rf"|not {_ADVERB}(?:sure|certain)(?:$| {_ASKS}\b)|unsure$|uncertain$|(?:unsuitable|unusable) {_VIEW}$"
+    rf"|{_ASKS} (?:\w+ ){{1,9}}(?:is|are|remains?) (?:not {_UNSEEN}|uncertain|unclear|unknown)\b"
+    r"|i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|can|could) not (?:identify|know|name|say|tell)\b"
     rf"|(?:can|could) not (?:{_KNOW}$|{_KNOW} (?:from|what|who|if|whether|the|this|that)|see it)"
     rf"|(?:(?:it |that |this |the answer )?is )?(?:unable|impossible|not possible|hard|difficult) to (?:{_KNOW}|see)"
     r"|(?:(?:it |that |this |the answer |answer )?(?:is|remains) )?(?:unanswerable|unclear|unknown|undetermined|indeterminate|unknowable"
@@ -111,14 +132,15 @@ _WEAK = re.compile(
     rf"(?:$| (?:from|in|on|by|to|what|who|how|which|where|when|why|whether|if)\b)|(?:the |this |that )?{_ATTRIBUTE} (?:is )?not answerable"
     rf"|(?:it|that) can not be (?:seen|determined|{_FOUND})"
     r"|i can not (?:see (?:what|who|where|how|the|that|it|enough)|read|give|make)\b"
-    r"|(?:that|this|it) is (?:\w+ )?(?:beyond|outside) (?:my|what i)"
+    r"|(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)|i do not feel (?:certain|comfortable|confident|sure)"
     r"|(?:i would |i )(?:rather not|prefer not to|only be guessing|just be guessing)|i (?:will|would) not (?:guess|answer|say)"
+    r"|i (?:do|would) not (?:care|like|want|wish) to (?:answer|guess|say|speculate)"
     r"|i (?:must |have to )?(?:decline|abstain|give up|pass$)|who knows|beats me|your guess is as good"
 )
 # A clause that ventures an answer, if only as a guess.
 _VENTURES = re.compile(
     r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?"
-    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine)\b(?! (?:so|it is not|not))|my (?:best )?guess"
+    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|go (?:for|with))\b(?! (?:so|it is not|not))|my (?:best )?guess"
     r"|maybe|perhaps|probably|possibly|likely|most likely|presumably|apparently|looks? like"
     r"|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?(?:looks?|seems?|appears?"
     r"|resembles?|might|may|could|must|is"
@@ -132,10 +154,12 @@ _REASON = re.compile(
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
 _REPORTS = re.compile(r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b")
+_FOLLOWS = re.compile(r"(?:and )?(?:so|thus|hence|therefore)\b")
 _SHORT_CLAUSE = 3  # words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?"
 
 
-def _clauses(text: str) -> list[str]:
+def _clauses(text: str) -> list[tuple[str, bool]]:
+    """Clauses in lower case, without what opens them and says nothing, and whether each follows from the one before ("so ...")."""
     text = text.translate(_APOSTROPHES).lower().strip()
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
@@ -147,7 +171,7 @@ def _clauses(text: str) -> list[str]:
         while start < len(clause) and (filler := _FILLER.match(clause, start)):
             start = filler.end()
         if start < len(clause):
-            clauses.append(clause[start:])
+            clauses.append((clause[start:], bool(_FOLLOWS.match(clause))))
     return clauses
 
 
@@ -157,15 +181,18 @@ def is_refusal(text: str) -> bool:
     Args:
       text: a whole response. Case, white space, kinds of apostrophe and missing punctuation do not matter; empty text is no refusal.
     """
-    refused = False
-    for clause in _clauses(text):
+    refused = answered = False
+    for clause, follows in _clauses(text):
         strong = _STRONG.search(clause)
         reports = _REPORTS.search(clause)
         if (strong and not (reports and reports.start() < strong.start())) or _WEAK.match(clause):
             refused = True
+            answered = answered and not follows  # "the screen is blank, so I cannot tell": what stood before was the reason
             continue
+        if _VENTURES.match(clause):
+            return False
         # Before a refusal whatever gives no reason is an answer; after one, a clause that states something, or a word or two.
         states = not refused or _STATES.match(clause) or len(clause.split()) <= _SHORT_CLAUSE
-        if _VENTURES.match(clause) or (states and not _REASON.search(clause)):
-            return False
-    return refused
+        if states and not _REASON.search(clause):
+            answered = True
+    return refused and not answered

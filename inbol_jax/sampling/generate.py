@@ -1,6 +1,7 @@
 """Responses to a whole dataset: batches of static shapes in, texts out."""
 
 import functools
+import itertools
 import os
 import zlib
 from collections import deque
@@ -28,6 +29,7 @@ from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard
 Prompt = tuple[int, ...]
 TILE = 80  # responses that a CPU decodes at a time
 WORKERS = 4  # such tiles at a time, at most: products of large models spread over the cores by themselves, and a tile takes memory
+WINDOW = 1 << 15  # questions whose batches are planned together: what is in memory, of however many there are
 
 
 class Generation(NamedTuple):
@@ -105,37 +107,43 @@ def generate(
     batch_size: int,
     label: str,
     set_aside: Callable[[VQAExample, str], None],
+    shown: bool = True,
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
     """Yields finished batches: examples with their n responses each.
 
     The samples of a question depend on the seed and on its id, not on the batch that it is in, nor on the order (see `plan_batches`).
-    Questions of one padded length share a program.
+    Questions of one padded length share a program. They are read, and their batches planned, `WINDOW` at a time.
 
     Args:
       images: folder that the examples' images are relative to.
       batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
+      shown: whether to show progress and programs; False where the caller shows its own.
     """
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
         raise InbolError(f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens")
-    asked: list[tuple[VQAExample, Prompt]] = []
-    for example in examples:
-        try:
-            asked.append((example, text.prompt(example.question)))
-        except InbolError as error:
-            set_aside(example, str(error))
+
+    def asked() -> Iterator[tuple[VQAExample, Prompt]]:
+        for example in examples:
+            try:
+                yield example, text.prompt(example.question)
+            except InbolError as error:
+                set_aside(example, str(error))
+
     key = jax.random.key(seed)
     batches = run_batches(
         loaded,
-        asked,
+        asked(),
         images,
         lambda variables, batch: _sample(loaded.model, n, options, variables, batch, key),
+        total=len(examples),
         n=n,
         batch_size=batch_size,
         label=label,
         work=f"{n} samples",
         set_aside=set_aside,
+        shown=shown,
     )
     for members, (tokens, logprobs, lengths) in batches:
         yield [
@@ -146,30 +154,41 @@ def generate(
 
 def run_batches(
     loaded: Loaded,
-    asked: Sequence[tuple[VQAExample, Prompt]],
+    asked: Iterable[tuple[VQAExample, Prompt]],
     images: Path,
     step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
     *,
+    total: int,
     n: int,
     batch_size: int,
     label: str,
     work: str,
     set_aside: Callable[[VQAExample, str], None],
+    shown: bool = True,
 ) -> Iterator[tuple[list[VQAExample], Any]]:
     """Yields (examples, what the step made of them, on the host) for every batch; rows behind the examples are padding.
 
     Each process works on questions of its own with devices of its own: nothing waits for another process.
 
     Args:
-      asked: questions with their prompts.
+      asked: questions with their prompts, taken `WINDOW` at a time.
       step: (variables, batch) -> arrays, jitted; the batch as `sample` takes it.
+      total: how many questions there are, for the progress that is shown.
       n: rows that a question becomes in the step.
       work: that each question is, for the line that counts programs.
+      shown: as of `generate`.
     """
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
     parts = round_batch(1, mesh)
     size = parts * questions_a_device(n, batch_size, parts)
-    plan = plan_batches(asked, size)
+    programs: set[int] = set()
+
+    def plans() -> Iterator[list[tuple[int, list[tuple[VQAExample, Prompt]]]]]:
+        waiting = iter(asked)
+        while window := list(itertools.islice(waiting, WINDOW)):
+            plan = plan_batches(window, size)
+            programs.update(length for length, _ in plan)
+            yield plan
 
     def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
         length, rows = item
@@ -183,8 +202,9 @@ def run_batches(
         return members, stack(arrays, size) if arrays else None, bad
 
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
-    stream = grain.MapDataset.source(plan).map(assemble).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-    with progress(label, len(asked), "questions") as advance:
+    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    stream = (item for plan in plans() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
+    with progress(label, total, "questions", shown=shown) as advance:
 
         def whole() -> Iterator[tuple[list[VQAExample], dict[str, np.ndarray]]]:
             for members, batch, bad in stream:
@@ -197,9 +217,9 @@ def run_batches(
         for members, found in in_flight(lambda batch: step(variables, shard_batch(batch, mesh)), whole(), mesh):
             yield members, found
             advance(len(members))
-    if lengths := sorted({length for length, _ in plan}):
-        shown = ", ".join(map(str, lengths))
-        say(f"{label}: {len(lengths)} programs compiled, for {size} questions x {work} and prompts of {shown} tokens")
+    if programs and shown:
+        lengths = ", ".join(map(str, sorted(programs)))
+        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {lengths} tokens")
 
 
 def in_flight(

@@ -20,7 +20,7 @@ from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
 from inbol_jax.training.state import Flat, TrainState, optimizer_shardings, split_variables
-from inbol_jax.training.step import Objective, make_train_step
+from inbol_jax.training.step import REFERENCE, Objective, make_train_step
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -61,6 +61,7 @@ def lower_step(
     lora: LoraConfig | None = None,
     masters: bool = True,
     accumulate: int = 1,
+    online: bool = False,
 ) -> jax.stages.Lowered:
     """The step that `--parallel jit` runs, on abstract arrays; `.compile()` it for what it needs.
 
@@ -68,8 +69,11 @@ def lower_step(
       variables, batch: shapes with places.
       frozen, lora: as of `split_variables`.
       masters: float32 copies of what is trained, as `--masters`.
+      online: hand the objective its reference, as `--reference online` does: without adapters, and what else is trained as it was.
     """
     trainable, rest = split_variables(variables, frozen, lora)
+    if online:
+        rest = rest | {f"{REFERENCE}{path}": x for path, x in trainable.items() if not path.startswith("lora/")}
     if masters:
         trainable = {path: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding) for path, x in trainable.items()}
     state = abstract_state(trainable, optimizer, mesh)
@@ -107,6 +111,7 @@ class Collective(NamedTuple):
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # `%name = f32[8,16]{1,0} all-gather(...)`; one that is split into -start and -done has its inputs before its results in a tuple.
 _LINE = re.compile(rf"= (?P<shapes>\(.*?\)|\S+) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8}
 
@@ -114,10 +119,17 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, 
 def collectives(program: str) -> Iterator[Collective]:
     """Those of a compiled program (`compiled.as_text()`); one in a loop comes once.
 
+    On a TPU one that runs beside other work stands in several fusions, of one channel: it comes once as well.
+
     Source of the format: XLA's HLO text, which is no stable interface; `tests/training/test_plan.py` notices where it changes.
     """
+    channels = set()
     for line in program.splitlines():
         if match := _LINE.search(line):
+            if channel := _CHANNEL.search(line):
+                if channel[1] in channels:
+                    continue
+                channels.add(channel[1])
             shapes = _SHAPE.findall(match["shapes"])
             for dtype, shape in shapes[len(shapes) // 2 :] if match["start"] and len(shapes) > 1 else shapes:
                 yield Collective(match["kind"], dtype, tuple(map(int, filter(None, shape.split(",")))))

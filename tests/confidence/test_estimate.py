@@ -10,11 +10,16 @@ import subprocess
 import sys
 import time
 
+import datasets
 import pytest
 
-from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
-from inbol_jax.cli import main
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
+from inbol_jax.cli import evaluate, main
+from inbol_jax.confidence.estimate import outcome
+from inbol_jax.confidence.matching import read_yes_no
 from inbol_jax.confidence.store import p_true_file, shards
+from inbol_jax.records import VQAExample
+from inbol_jax.refusal.detect import is_refusal
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -212,3 +217,51 @@ def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
     assert "600 questions x 10 samples" in output
     assert rows(store) == whole
     assert len({json.loads(line)["id"] for line in whole}) == len(whole) == 600
+
+
+def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path, capsys):
+    """A local copy with pictures in its rows; the shipped model's answers are read by the set's own metric."""
+    rows = list(read_jsonl(small_world / "test/data.jsonl"))[:20]
+    asked = [{"id": str(i), "question_id": str(i), "question": r["question"], "answer": "yes"} for i, r in enumerate(rows)]
+    pictures = [{"bytes": (small_world / "test" / r["image"]).read_bytes(), "path": None} for r in rows]
+    made = datasets.Dataset.from_list([a | {"category": "random", "image": p} for a, p in zip(asked, pictures, strict=True)])
+    (tmp_path / "POPE").mkdir()
+    made.cast_column("image", datasets.Image()).to_parquet(tmp_path / "POPE/test-00000-of-00001.parquet")
+    options = ["--data.format", "pope", "--data.id", tmp_path / "POPE", "--data.split", "test", "--data.limit", 12]
+    options += ["--out", tmp_path / "out"]
+    assert main(["confidence", *map(str, options), *QUICK]) == 0
+    found = {row["id"]: row for row in read_jsonl(tmp_path / "out/confidence/POPE-test.jsonl")}
+    assert found.keys() == {f"random-{i}" for i in range(12)}
+    for row in found.values():
+        assert (row["metric"], row["source"], row["split"], row["kind"]) == ("yes_no", "pope", "test", "random")
+        assert row["outcomes"] == [
+            "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong" for t in row["samples"]
+        ]
+        assert (tmp_path / "out/data/POPE-test" / row["image"]).is_file()
+    capsys.readouterr()
+    assert main(["confidence", *map(str, options), *QUICK, "--status"]) == 0
+    assert "POPE-test: 12 answered, 0 pending, 0 set aside" in capsys.readouterr().out
+    # What was imported is a dataset folder, which any other command reads.
+    again = ("--data", tmp_path / "out/data/POPE-test", "--out", tmp_path / "again")
+    assert main(["confidence", *map(str, again), *QUICK]) == 0
+    assert {r["id"]: r["samples"] for r in read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl")} == {
+        i: r["samples"] for i, r in found.items()
+    }
+
+
+def test_yes_no_questions_are_evaluated_as_such(small_world, tmp_path, capsys):
+    rows = list(read_jsonl(small_world / "test/data.jsonl"))[:8]
+    rows = [row | {"answers": ["yes"], "answerable": True, "metric": "yes_no"} for row in rows]
+    write_jsonl(tmp_path / "pope/data.jsonl", rows, {"images": os.path.relpath(small_world / "test", tmp_path / "pope")})
+    assert evaluate(["--in-domain", str(tmp_path / "pope"), "--out", str(tmp_path / "out"), *QUICK]) == 0
+    found = list(read_jsonl(tmp_path / "out/predictions.jsonl"))
+    shares = [f"{name.capitalize()} {sum(r['outcome'] == name for r in found) / 8:.1%}" for name in ("correct", "wrong", "refused")]
+    assert f"n 8; {'; '.join(shares)}; F1 of whole responses" in capsys.readouterr().out
+    assert {r["metric"] for r in found} == {"yes_no"}
+
+
+def test_type3_and_other_metrics_decide_what_is_correct():
+    example = VQAExample("q", "a.png", "How many?", ("200",), True, metric="numeric:0.1")
+    assert [outcome(example, text) for text in ("about 210", "250", "I don't know")] == ["correct", "wrong", "refused"]
+    venture = VQAExample("q", "a.png", "What is it?", ("dog",) * 6 + ("unanswerable",) * 4, False)
+    assert [outcome(venture, text) for text in ("dog", "unanswerable")] == ["wrong", "refused"]

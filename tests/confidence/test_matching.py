@@ -5,8 +5,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inbol_jax.confidence.matching import CORRECT_AT, SCORERS, exact_score, normalize_answer, score, vqa_soft_score
+from inbol_jax.confidence.matching import (
+    CORRECT_AT,
+    SCORERS,
+    exact_score,
+    normalize_answer,
+    read_number,
+    read_yes_no,
+    score,
+    vqa_soft_score,
+)
 from inbol_jax.errors import InbolError
+from inbol_jax.records import METRICS
 
 
 @pytest.mark.parametrize(
@@ -124,6 +134,21 @@ def test_agrees_with_a_slow_implementation():
     assert len(set(scores)) > 20
 
 
+def test_agrees_with_a_slow_implementation_on_random_characters():
+    """The normalisation's corners: every mark that it knows, stops, commas in numbers and blanks in any order, letters without meaning."""
+    rng = random.Random(1)
+    alphabet = ';/[]"{}()=+\\_-><@`,?!' + "..,,  \n\t" + "012" + "AaBé'"
+    changed = 0
+    for _ in range(10_000):
+        text = "".join(rng.choices(alphabet, k=rng.randint(0, 24)))
+        assert normalize_answer(text) == slow_normalize(text), text
+        changed += normalize_answer(text) != text
+        answers = [text] * 3 + [text.lower()] * 2 + [text.replace(",", "")] * 2 + [text + "."] * 2 + ["the " + text]
+        said = rng.choice([*answers, text[1:]])
+        assert vqa_soft_score(said, answers) == pytest.approx(slow_soft_score(said, answers), abs=1e-12), text
+    assert changed > 8000
+
+
 @pytest.mark.parametrize(("matches", "expected"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_soft_score_of_ten_annotators(matches, expected):
     answers = ["red"] * matches + [f"other {i}" for i in range(10 - matches)]
@@ -162,11 +187,101 @@ def test_answers_that_normalise_to_nothing_are_compared_as_they_are():
 
 
 def test_score_by_name():
-    assert set(SCORERS) == {"vqa", "exact"}
+    assert tuple(SCORERS) == METRICS
     assert score("red", ["red"] * 2 + ["blue"] * 8) == vqa_soft_score("red", ["red"] * 2 + ["blue"] * 8)
     assert score("red", ["red"] * 2 + ["blue"] * 8, "exact") == 1
     with pytest.raises(InbolError, match="'bleu' is not known; choose one of vqa, exact"):
         score("red", ["red"], "bleu")
+    assert (score("104", ["100"], "numeric"), score("104", ["100"], "numeric:0.01"), score("100.5", ["100"], "numeric:0.01")) == (1, 0, 1)
+    for wrong in ("vqa:0.1", "numeric:", "numeric:much", "numeric:1.5", "numeric:-1"):
+        with pytest.raises(InbolError, match="only numeric takes an option"):
+            score("red", ["red"], wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("yes", "yes"),
+        ("No.", "no"),
+        ("Yes, there is no doubt.", "yes"),
+        ("No, yes is wrong", "no"),
+        ("There is no dog in the picture.", "no"),
+        ("The answer is yes", "yes"),
+        ("It isn't there", "no"),
+        ("it isnt there", "no"),
+        ("I do not see one", "no"),
+        ("There is a dog.", "yes"),
+        ("there are two", "yes"),
+        ("a dog", None),
+        ("yes or no", "yes"),
+        ("either yes or no", None),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_yes_and_no(text, said):
+    assert read_yes_no(text) == said
+    for gold in ("yes", "no"):
+        assert score(text, [gold], "yes_no") == float(said == gold)
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "expected"),
+    [
+        ("B", "B", 1),
+        ("b", "(B)", 1),
+        ("B.", "B", 1),
+        ("(B) a dog", "B", 1),
+        ("B: dog", "B. dog", 1),
+        ("The answer is B", "B", 1),
+        ("the correct answer is (b)", "B", 1),
+        ("Answer: B.", "B", 1),
+        ("dog", "B. dog", 1),
+        ("Dog.", "dog", 1),
+        ("B", "B. dog", 1),
+        ("C", "B", 0),
+        ("A dog", "A", 0),
+        ("A dog", "A. cat", 0),
+        ("a dog", "dog", 1),
+        ("cat", "B. dog", 0),
+        ("B. cat", "A. cat", 0),
+        ("", "B", 0),
+        ("", "", 0),
+        ("I think so", "I", 0),
+    ],
+)
+def test_choices(said, gold, expected):
+    assert score(said, [gold], "choice") == expected
+    assert score(said, ["Z", gold], "choice") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("3", 3),
+        ("-3.5", -3.5),
+        ("$1,200.50", 1200.5),
+        ("about 12 %", 12),
+        ("two", 2),
+        ("None.", 0),
+        ("the answer is 42.", 42),
+        (".5", 0.5),
+        ("3 or 4", None),
+        ("4 = 4", 4),
+        ("twelve", None),
+        ("B2", None),
+        ("1,2", None),
+        ("", None),
+    ],
+)
+def test_numbers(text, number):
+    assert read_number(text) == number
+
+
+def test_numbers_are_correct_within_the_tolerance():
+    assert [score(said, ["200"], "numeric") for said in ("190", "210", "189.9", "211", "two hundred")] == [1, 1, 0, 0, 0]
+    assert (score("0", ["0"], "numeric"), score("0.001", ["0"], "numeric"), score("-200", ["200"], "numeric")) == (1, 0, 0)
+    assert (score("Blue", ["blue"], "numeric"), score("3", ["blue", "3"], "numeric"), score("", [""], "numeric")) == (1, 1, 1)
 
 
 ANSWERS = st.sampled_from(["red", "Red", "red.", "2", "two", "the", "a cat", "", "no"])

@@ -84,7 +84,7 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
     proposed = list(zip(examples, answers, strict=False))
     found = {
         example.id: value
-        for batch in self_evaluate(micro, proposed, images, batch_size=4, label="test", set_aside=pytest.fail)
+        for batch in self_evaluate(micro, proposed, images, total=len(proposed), batch_size=4, label="test", set_aside=pytest.fail)
         for example, value in batch
     }
     assert found.keys() == {e.id for e in examples}
@@ -245,6 +245,7 @@ def test_a_prompt_that_is_too_long_is_set_aside(tiny, small_world):
         tiny,
         [(example, "red " * 300)],
         small_world / "test",
+        total=1,
         batch_size=1,
         label="test",
         set_aside=lambda e, why: aside.append((e.id, why)),

@@ -29,10 +29,31 @@ def test_reads_a_folder(tmp_path):
     assert (dataset.name, dataset.root, dataset.rejected) == ("kitchen", folder, [])
     first, second, third = dataset.examples
     assert (first.id, first.image, first.question, first.answers) == ("q1", "images/a.png", "What colour?", ("red", "red", "blue"))
-    assert first.extra == {"split": "val", "meta": {"k": [1]}}
+    assert (first.source, first.split, first.metric, first.extra) == ("", "val", "vqa", {"meta": {"k": [1]}})
     assert [e.answerable for e in dataset.examples] == [True, False, None]
     assert (second.id, second.extra, third.answers) == ("2", {}, ())
     assert first.to_json() == row(split="val", meta={"k": [1]})
+
+
+def test_records_are_read_when_they_are_asked_for(tmp_path):
+    origin = {"source": "gqa", "split": "val", "metric": "numeric:0.1"}
+    write(tmp_path, *(row(id=i, question=f"Où est {i} ?", **origin) for i in range(20)), b"broken", row(id=20))
+    examples = load_dataset_folder(tmp_path).examples
+    assert len(examples) == 21
+    assert [e.id for e in examples] == [str(i) for i in range(21)]
+    assert (examples[3].question, examples[-1].id, examples[3].to_json()) == (
+        "Où est 3 ?",
+        "20",
+        row(id="3", question="Où est 3 ?") | origin,
+    )
+    assert [e.id for e in examples[1::7]] == ["1", "8", "15"]
+    assert [e.id for e in examples.take([5, 2, 20])] == ["5", "2", "20"]
+    assert list(examples[:2][1:]) == [examples[1]]
+    with pytest.raises(IndexError):
+        examples[21]
+    write(tmp_path, row())
+    with pytest.raises(InbolError, match="was changed while it was read"):
+        examples[0]
 
 
 def test_answers_as_objects_and_answerable_as_numbers(tmp_path):
@@ -108,6 +129,10 @@ BAD = [
     (row(id="bad", answers=[" "]), "answerable without answers"),
     (row(id="bad", answerable="yes"), "answerable not true, false or null"),
     (row(id="bad", answerable=2), "answerable not true, false or null"),
+    (row(id="bad", source=3), "source or split not a string"),
+    (row(id="bad", metric="bleu"), "metric not known"),
+    (row(id="bad", metric=["vqa"]), "metric not known"),
+    (row(id="bad", metric=1), "metric not known"),
 ]
 
 

@@ -310,3 +310,10 @@ def test_curves_draw_what_is_there():
     titles = [axes.get_title(loc="left") for axes in plots.training_curves(CURVES).axes]
     assert titles == ["IDK-IT: loss", "CA-DPO: loss", "CA-DPO: reward margin (nats)", "CA-DPO: reward accuracy"]
     assert plots.training_curves({}).axes == []
+
+
+def test_yes_no_sets_have_a_table_of_their_own(tmp_path):
+    rows = [row | {"metric": "yes_no", "answers": ["yes"]} if row["type"] == 1 else row for row in make_rows(8)]
+    write(tmp_path, rows, tmp_path, curves={})
+    for name in ("report.html", "report.md"):
+        assert "Yes-no questions" in (tmp_path / name).read_text()

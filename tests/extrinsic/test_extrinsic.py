@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.generators import GENERATORS, ImageFacts, propose, subject
-from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
+from inbol_jax.extrinsic.facts import ImageFacts
+from inbol_jax.extrinsic.filters import Sources, get_filters
+from inbol_jax.extrinsic.funnel import propose as run
+from inbol_jax.extrinsic.generators import Context, get_generators, subject
+from inbol_jax.extrinsic.stage import (
+    FILTERS_WITH_OBJECTS,
+    FILTERS_WITHOUT,
+    GENERATORS_WITH_OBJECTS,
+    GENERATORS_WITHOUT,
+    ExtrinsicConfig,
+    extrinsic,
+)
 from inbol_jax.extrinsic.templates import UNSEEABLE
 from inbol_jax.records import VQAExample
 from inbol_jax.world.export import examples as world_examples
@@ -31,6 +41,9 @@ from inbol_jax.world.splits import Split
         ("What is behind the t-shirt, if anything?", "t-shirt"),
         ("What is the dog in the car doing?", "dog"),
         ("What color is the ball", "ball"),
+        ("What is the color of the car?", "car"),
+        ("What is pinned to the right of the tie?", "tie"),
+        ("What is in the background?", "background"),
         ("How many objects are there?", None),
         ("Is there a star?", None),
         ("What are these?", None),
@@ -76,6 +89,12 @@ def test_a_verb_behind_the_subject_does_not_make_it_absent():
     assert not facts.absent("b", subject("What does the sign say?"))  # the sign is there, and b answers the question
 
 
+def propose(examples, n, seed, counts, generators=GENERATORS_WITH_OBJECTS, filters=FILTERS_WITH_OBJECTS):
+    facts = ImageFacts(examples)
+    made = get_filters(filters, Sources(examples, facts, Path()))
+    return run(Context(examples, facts), get_generators(generators), made, n, seed, counts)
+
+
 @pytest.fixture(scope="module")
 def world():
     return [e for split in (Split.TRAIN, Split.TEST) for e, _ in world_examples(split, 500, 0.0, 11)]
@@ -114,8 +133,8 @@ def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
 def test_counts_add_up(world, proposed):
     rows, counts = proposed
     assert len(rows) == 600
-    assert Counter(r["generator"] for r in rows) == {g: counts[g, "kept"] for g in GENERATORS}
-    assert min(counts[g, "kept"] for g in GENERATORS) > 200
+    assert Counter(r["generator"] for r in rows) == {g: counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS}
+    assert min(counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS) > 200
     assert {verdict for _, verdict in counts} <= {"kept", "present", "duplicate", "ill_formed"}
     assert counts["mismatched", "present"] > 0
 
@@ -165,17 +184,20 @@ def write(folder: Path, rows):
 
 def photos():
     things = ("dog", "kite", "bus", "cake", "clock", "horse", "sofa", "laptop")
-    return [example(f"q{i}", f"images/{i}.jpg", f"What color is the {things[i % 8]}?", ["red"]).to_json() for i in range(16)]
+    colors = ("brown", "red", "green", "white")
+    return [example(f"q{i}", f"images/{i}.jpg", f"What color is the {things[i % 8]}?", [colors[i % 4]]).to_json() for i in range(16)]
 
 
 def test_a_set_without_objects(tmp_path, capsys):
     data = write(tmp_path / "photos", photos())
     file = extrinsic(ExtrinsicConfig(data, tmp_path / "out", share=1.0))
     rows = list(read_jsonl(file))
-    assert {r["generator"] for r in rows} == set(GENERATORS)
+    assert {r["generator"] for r in rows} == set(GENERATORS_WITHOUT)
+    assert {tuple(r["filters"]) for r in rows} == {FILTERS_WITHOUT}
     noun = {r["image"]: subject(r["question"]) for r in photos()}
     for row in rows:
-        assert (noun[row["image"]] in row["question"]) is (row["generator"] == "unseeable"), row
+        if row["generator"] != "beyond_frame":
+            assert (noun[row["image"]] in row["question"]) is (row["generator"] == "unseeable"), row
     meta = read_meta(file)
     assert meta["rows"] == len(rows) == sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
     read = load_dataset_folder(file)  # the header leads to the images
@@ -219,8 +241,11 @@ def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path, caps
 def test_a_set_that_names_no_subject(tmp_path):
     data = write(tmp_path / "numbers", [row | {"question": "How many dogs are there?"} for row in photos()])
     with pytest.raises(InbolError, match="no question names a subject"):
-        extrinsic(ExtrinsicConfig(data, tmp_path / "out"))
+        extrinsic(ExtrinsicConfig(data, tmp_path / "out", generators=("unseeable", "mismatched")))
     assert not (tmp_path / "out/extrinsic.jsonl").exists()
+    assert not list((tmp_path / "out").iterdir())
+    file = extrinsic(ExtrinsicConfig(data, tmp_path / "out", share=1.0))  # what lies beyond the frame needs no subject
+    assert {r["generator"] for r in read_jsonl(file)} == {"beyond_frame"}
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.5, float("nan")])

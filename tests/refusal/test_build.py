@@ -1,40 +1,22 @@
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
+from store_lines import line, store
 
-from inbol_jax.artifacts import read_jsonl, read_meta, write_jsonl
+from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.boundary import Thresholds, make_record
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference
-from inbol_jax.refusal.build import TEMPLATES, BuildConfig, build
+from inbol_jax.refusal.build import FILES, BuildConfig, build
 from inbol_jax.refusal.detect import is_refusal
 from inbol_jax.refusal.instructions import make_instructions
 from inbol_jax.refusal.preferences import make_preferences
-from inbol_jax.refusal.templates import REFUSALS, SHORT_REFUSALS
+from inbol_jax.refusal.templates import REFUSALS, SHORT_REFUSALS, TEMPLATES, RefusalMix
 
-OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
-
-
-def line(id, outcomes, *, answerable=True, **changes):
-    """A line of a confidence store; outcomes by letter: c, w or r."""
-    wrong = iter(("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2)
-    texts = [{"c": "red", "r": "I cannot tell."}.get(o) or next(wrong) for o in outcomes]
-    row = {
-        "id": id,
-        "image": f"images/{id}.png",
-        "question": f"What color is thing {id}?",
-        "answers": ["red"] if answerable else [],
-        "answerable": answerable,
-        "samples": texts,
-        "logprobs": [-1.0] * len(texts),
-        "outcomes": [OUTCOME[o] for o in outcomes],
-        "n_correct": outcomes.count("c"),
-        "n_samples": len(texts),
-    }
-    return row | changes
-
+SHORT = RefusalMix((("short", 1.0),))
 
 LINES = [
     line("known", "ccccccccww"),
@@ -55,7 +37,7 @@ def records(lines=LINES):
 
 
 def test_instructions_teach_the_answer_where_it_is_known_and_a_refusal_where_it_is_not():
-    found = {i.id: i for i in make_instructions(records(), SHORT_REFUSALS, 0)}
+    found = {i.id: i for i in make_instructions(records(), SHORT, 0)}
     assert set(found) == {row["id"] for row in LINES} - {"mixed"}
     for name in ("known", "sure", "torn"):
         assert (found[name].response, found[name].boundary, found[name].type) == ("red", Boundary.KNOWN, 1)
@@ -71,13 +53,13 @@ def test_instructions_teach_the_answer_where_it_is_known_and_a_refusal_where_it_
 
 def test_a_known_question_is_taught_the_answer_that_the_model_gave_most_often():
     row = line("q", "cccccccccc", samples=["a red"] * 6 + ["red"] * 4)
-    (instruction,) = make_instructions(records([row]), SHORT_REFUSALS, 0)
+    (instruction,) = make_instructions(records([row]), SHORT, 0)
     assert instruction.response == "a red"
 
 
 def test_pairs_by_class():
     kinds = {}
-    for pair in make_preferences(records(), SHORT_REFUSALS, 0):
+    for pair in make_preferences(records(), SHORT, 0):
         kinds.setdefault(pair.id, set()).add(pair.kind)
     answers = {PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT}
     assert kinds == {
@@ -100,7 +82,7 @@ def test_sides_of_a_pair():
         PairKind.REFUSAL_OVER_ANSWER: "chosen",
     }
     by_id = {r.id: r for r in records()}
-    pairs = [p for seed in range(20) for p in make_preferences(by_id.values(), SHORT_REFUSALS, seed)]
+    pairs = [p for seed in range(20) for p in make_preferences(by_id.values(), SHORT, seed)]
     for pair in pairs:
         record, sides = by_id[pair.id], {"chosen": pair.chosen, "rejected": pair.rejected}
         assert pair.chosen != pair.rejected
@@ -119,8 +101,8 @@ def test_incorrect_responses_are_drawn_as_often_as_they_were_given():
     samples = ["blue"] * 8 + ["pink"] * 2
     one = records([line("q", "w" * 10, samples=samples)])
     many = records([line(f"q{i}", "w" * 10, samples=samples) for i in range(1000)])
-    by_seed = Counter(pair.rejected for seed in range(1000) for pair in make_preferences(one, SHORT_REFUSALS, seed))
-    by_question = Counter(pair.rejected for pair in make_preferences(many, SHORT_REFUSALS, 0))
+    by_seed = Counter(pair.rejected for seed in range(1000) for pair in make_preferences(one, SHORT, seed))
+    by_question = Counter(pair.rejected for pair in make_preferences(many, SHORT, 0))
     for drawn in (by_seed, by_question):
         assert drawn.total() == 1000
         assert drawn["blue"] == pytest.approx(800, abs=50)
@@ -128,33 +110,29 @@ def test_incorrect_responses_are_drawn_as_often_as_they_were_given():
 
 def test_equal_sides_make_no_pair():
     row = line("q", "wwwwwwwwww", samples=[SHORT_REFUSALS[0]] * 10)  # a template that some detector took for an answer
-    assert not list(make_preferences(records([row]), SHORT_REFUSALS[:1], 0))
-    assert [p.chosen for p in make_preferences(records([row]), SHORT_REFUSALS[1:2], 0)] == [SHORT_REFUSALS[1]]
+    assert not list(make_preferences(records([row]), RefusalMix(), 0))
+    assert len(list(make_preferences(records([row]), RefusalMix((("reason", 1.0),)), 0))) == 1
 
 
 def test_all_templates_are_in_use():
     rows = [line(f"q{i}", "wwwwwwwwww") for i in range(300)]
-    for templates in (SHORT_REFUSALS, REFUSALS):
-        assert {i.response for i in make_instructions(records(rows), templates, 0)} == set(templates)
+    for name in ("one", "short", "long", "all"):
+        assert {i.response for i in make_instructions(records(rows), RefusalMix(((name, 1.0),)), 0)} == set(TEMPLATES[name][0])
+    assert set(TEMPLATES["all"][0]) == set(REFUSALS)
 
 
 def test_a_question_s_instruction_and_pairs_depend_neither_on_the_others_nor_on_their_order():
     shuffled = LINES[:]
     random.Random(0).shuffle(shuffled)
     for make in (make_instructions, make_preferences):
-        whole = list(make(records(), SHORT_REFUSALS, 0))
-        assert list(make(records(), SHORT_REFUSALS, 0)) == whole
+        whole = list(make(records(), SHORT, 0))
+        assert list(make(records(), SHORT, 0)) == whole
         key = lambda item: json.dumps(item.to_json(), sort_keys=True)  # noqa: E731
-        assert sorted(make(records(shuffled), SHORT_REFUSALS, 0), key=key) == sorted(whole, key=key)
+        assert sorted(make(records(shuffled), SHORT, 0), key=key) == sorted(whole, key=key)
         for row in LINES:
-            assert list(make(records([row]), SHORT_REFUSALS, 0)) == [item for item in whole if item.id == row["id"]]
+            assert list(make(records([row]), SHORT, 0)) == [item for item in whole if item.id == row["id"]]
         many = [line(f"q{i}", "cwwwwwwwww") for i in range(50)]
-        assert list(make(records(many), SHORT_REFUSALS, 0)) != list(make(records(many), SHORT_REFUSALS, 1))
-
-
-def store(out, name, rows, **header):
-    (out.parent / "data").mkdir(exist_ok=True)
-    write_jsonl(out / "confidence" / f"{name}.jsonl", rows, {"model": "m1", "images": "../../data"} | header)
+        assert list(make(records(many), SHORT, 0)) != list(make(records(many), SHORT, 1))
 
 
 @pytest.fixture
@@ -164,23 +142,38 @@ def out(tmp_path):
     return tmp_path / "run"
 
 
-FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
-
-
 def test_build_writes_three_files_that_can_be_read_again(out, capsys):
     build(BuildConfig(out, templates="short"))
     written = [BoundaryRecord.from_json(row) for row in read_jsonl(out / FILES[0])]
     assert {r.id: r for r in written} == {r.id: r for r in records()}
     assert [i["id"] for i in read_jsonl(out / FILES[1])] == [r.id for r in written if r.boundary is not Boundary.MIXED]
     pairs = [Preference.from_json(row) for row in read_jsonl(out / FILES[2])]
-    assert pairs == list(make_preferences(written, SHORT_REFUSALS, 0))
+    assert pairs == list(make_preferences(written, SHORT, 0))
     for file in FILES:
         meta = read_meta(out / file)
         assert (out / meta["images"]).samefile(out.parent / "data")
         assert {"command", "seed", "config", "inputs", "rows"} <= set(meta)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("10 records: 3 known, 1 mixed, 4 unknown, 2 Type 3; ")
-    assert lines[1].startswith(f"9 instructions, {len(pairs)} pairs (")
+    columns = [
+        "",
+        "questions",
+        "instructions",
+        "pairs",
+        "correct > refusal",
+        "correct > incorrect",
+        "refusal > incorrect",
+        "refusal > answer",
+    ]
+    assert [re.split(r"  +", line) for line in lines[:6]] == [
+        columns,
+        ["Type 1, known", "3", "3", "4", "3", "1", "0", "0"],
+        ["mixed", "1", "0", "3", "1", "1", "1", "0"],
+        ["Type 2, unknown", "4", "4", "2", "0", "0", "2", "0"],
+        ["Type 3", "2", "2", "1", "0", "0", "0", "1"],
+        ["all", "10", "9", "10", "4", "2", "3", "1"],
+    ]
+    assert lines[-2].endswith("of the labels lie within sampling noise of a threshold")
+    assert lines[-1] == f"10 records, 9 instructions, 10 pairs -> {out}"
 
 
 def test_build_is_deterministic_and_takes_its_options(out, capsys):
@@ -195,7 +188,7 @@ def test_build_is_deterministic_and_takes_its_options(out, capsys):
     for name, templates in TEMPLATES.items():
         build(BuildConfig(out, templates=name))
         refusals[name] = {i["response"] for i in read_jsonl(out / "instructions.jsonl")} - {"red"}
-        assert refusals[name] <= set(templates)
+        assert refusals[name] <= {text for by_type in templates for text in by_type}
     assert len(refusals["one"]) == 1 < len(refusals["short"])
     assert refusals["all"] - set(SHORT_REFUSALS)
 
@@ -232,11 +225,11 @@ def test_build_with_stores_that_do_not_belong_together(out):
 @pytest.mark.parametrize("header", [{}, {"rows": 9}])
 def test_build_from_a_store_that_is_still_being_filled(out, header):
     (out / "confidence/train.jsonl.meta.json").write_text(json.dumps({"model": "m1", "images": "../../data"} | header))
-    rejected(out, r"train\.jsonl is not finished \(7 questions so far\): give `inbol confidence` again")
+    rejected(out, r"train\.jsonl is not finished: 7 questions so far; give `inbol confidence` again")
 
 
 def test_build_with_other_templates(out):
-    rejected(out, "--templates 'long': choose one of one, short, all", templates="long")
+    rejected(out, "--templates or --refusal-mix 'terse': choose one of one, short, long, reason, all", templates="terse")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from inbol_jax.refusal.detect import is_refusal
 from inbol_jax.refusal.templates import REFUSALS, SHORT_REFUSALS, pick_refusal
 
-RESPONSES = [json.loads(line) for line in Path(__file__).with_name("responses.jsonl").read_text(encoding="utf-8").splitlines()]
+
+def labelled(name):
+    return [json.loads(line) for line in Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()]
+
+
+RESPONSES = labelled("responses.jsonl")
+UNSEEN = labelled("unseen.jsonl")  # labelled before the rules took their present form, and measured after it; nothing was tuned on them
 
 
 def precision_and_recall(rows):
@@ -19,19 +25,18 @@ def precision_and_recall(rows):
 
 
 def test_precision_and_recall_on_the_labelled_list(capsys):
-    assert len(RESPONSES) >= 150
-    assert len({row["text"] for row in RESPONSES}) == len(RESPONSES)
-    # The rules were never changed in view of these; the others were labelled first and then tuned on.
-    held_out = [row for row in RESPONSES if row.get("held_out")]
+    assert len(RESPONSES) >= 400
+    assert len(UNSEEN) >= 100
+    assert len({row["text"] for row in RESPONSES + UNSEEN}) == len(RESPONSES + UNSEEN)
     with capsys.disabled():
-        for name, rows in (("labelled", RESPONSES), ("held-out", held_out)):
+        for name, rows in (("labelled", RESPONSES), ("unseen", UNSEEN)):
             precision, recall = precision_and_recall(rows)
             print(f"\nrefusal detector on {len(rows)} {name} responses: precision {precision:.3f}, recall {recall:.3f}", end="")
     wrong = [row["text"] for row in RESPONSES if is_refusal(row["text"]) != row["refusal"]]
     precision, recall = precision_and_recall(RESPONSES)
     assert precision >= 0.97, wrong
     assert recall >= 0.97, wrong
-    precision, recall = precision_and_recall(held_out)
+    precision, recall = precision_and_recall(UNSEEN)
     assert precision >= 0.95
     assert recall >= 0.75
 
@@ -62,13 +67,16 @@ def test_every_template_is_a_refusal_with_or_without_punctuation(template):
         ("no, the dog is unknown", False),
         ("the answer is unknown", True),
         ("the unknown soldier", False),
+        ("The screen is blank, so I cannot tell.", True),
+        ("The screen is blank. I cannot tell.", False),
+        ("The car is red, but I can't tell the make.", False),
     ],
 )
 def test_close_calls(text, refusal):
     assert is_refusal(text) is refusal
 
 
-@pytest.mark.parametrize("row", RESPONSES, ids=lambda row: row["text"][:40])
+@pytest.mark.parametrize("row", RESPONSES + UNSEEN, ids=lambda row: row["text"][:40])
 def test_case_and_surrounding_white_space_do_not_matter(row):
     expected = is_refusal(row["text"])
     assert is_refusal(row["text"].upper()) is expected

@@ -59,6 +59,27 @@ def free(tiny, questions, small_world):
     return options, answers(tiny, questions, small_world / "test", options=options)
 
 
+def test_questions_are_read_and_planned_a_window_at_a_time(tiny, questions, small_world, free, monkeypatch):
+    options, whole = free
+    monkeypatch.setattr("inbol_jax.sampling.generate.WINDOW", 7)
+    assert answers(tiny, questions, small_world / "test", options=options) == whole
+    read = 0
+
+    class Counted(list):
+        def __iter__(self):
+            nonlocal read
+            for example in super().__iter__():
+                read += 1
+                yield example
+
+    batches = generate(
+        tiny, Counted(questions), small_world / "test", n=4, options=options, seed=0, batch_size=16, label="", set_aside=pytest.fail
+    )  # fmt: skip
+    next(batches)
+    assert read <= 14 < len(questions), "one window is sampled while the next one's first batch is prepared"
+    batches.close()
+
+
 @pytest.mark.parametrize("stop", [(" ",), ("e", "o "), ("a c", "r")])
 def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, small_world, free, stop):
     options, whole = free

@@ -431,7 +431,7 @@ def answers(loaded, examples, images, *, batch_size=16, n=3, options=DRAWN, seed
 
 
 def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
-    chosen = questions[::3]
+    chosen = list(questions[::3])
     texts, logprobs, aside = answers(tiny, chosen, images, batch_size=16)
     assert texts.keys() == {e.id for e in chosen}
     assert aside == []

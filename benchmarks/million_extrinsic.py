@@ -1,0 +1,97 @@
+"""Memory and rate of `inbol extrinsic` and `inbol audit` on a million questions, each in a process of its own.
+
+    python benchmarks/million_extrinsic.py --out DIR               # a million
+    python benchmarks/million_extrinsic.py --out DIR --n 100000
+
+The set has five questions an image and ten answers a question, and no list of objects: four generators and six filters run.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from inbol_jax.evaluation.audit import AuditConfig, audit
+from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
+
+COLORS = ("red", "blue", "green", "black", "white", "brown", "grey", "yellow", "orange", "pink")
+SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mo", "nu", "pi", "ro", "sa", "te")
+THINGS = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES]  # 1728 words of six letters
+TEMPLATES = (
+    "What color is the {}?",
+    "What is the {} next to?",
+    "What is under the {} in this picture?",
+    "How many legs has the {}?",
+    "Is the {} wet?",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What Type 3 questions for a million questions take.
+
+    Attributes:
+      out: folder for everything; about 2 GB for a million questions.
+      n: questions.
+      stage: run one of them in this process (the benchmark calls itself with it).
+    """
+
+    out: Path
+    n: int = 1_000_000
+    stage: str = ""
+
+
+def write_set(folder: Path, n: int) -> None:
+    """A dataset folder; its pictures are a few, under many names."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    kinds = [folder / f"picture{i}.png" for i in range(16)]
+    for file in kinds:
+        Image.fromarray(rng.integers(0, 256, (48, 48, 3), np.uint8)).save(file)
+    images = -(-n // 5)
+    for i in range(-(-images // 1000)):
+        (folder / f"{i:04}").mkdir()
+    for i in range(images):
+        os.link(kinds[i % len(kinds)], folder / f"{i // 1000:04}/{i:07}.png")
+    with (folder / "data.jsonl").open("w") as file:
+        for i in range(n):
+            thing, other = (THINGS[k] for k in rng.integers(0, len(THINGS), 2))
+            k = int(rng.integers(len(TEMPLATES)))
+            said = (COLORS[rng.integers(len(COLORS))], other, other, "4", "yes")[k]
+            image = i // 5
+            row = {"id": f"q{i}", "image": f"{image // 1000:04}/{image:07}.png", "question": TEMPLATES[k].format(thing)}
+            file.write(json.dumps(row | {"answers": [said] * 10, "answerable": True}) + "\n")
+
+
+STAGES: dict[str, Callable[[Config], object]] = {
+    "extrinsic": lambda config: extrinsic(ExtrinsicConfig(config.out / "set", config.out / "run")),
+    "audit": lambda config: audit(AuditConfig(config.out / "run")),
+}
+
+
+def main(config: Config) -> None:
+    """Prints a line for each stage: seconds, questions a second, and the most memory that its process held."""
+    if config.stage:
+        start = time.monotonic()
+        STAGES[config.stage](config)
+        seconds = time.monotonic() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
+        print(f"stage {config.stage:<10} {seconds:7.1f} s {config.n / seconds:9,.0f} questions/s {peak:6.2f} GiB at most", flush=True)
+        return
+    if not (config.out / "set").exists():
+        write_set(config.out / "set", config.n)
+    for stage in STAGES:
+        subprocess.run([sys.executable, __file__, "--out", config.out, "--n", str(config.n), "--stage", stage], check=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

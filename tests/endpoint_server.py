@@ -1,0 +1,55 @@
+"""A chat-completions endpoint on this machine, for the tests of what asks one."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KEY = "sk-secret-0123456789"
+
+
+def said(text, **choice):
+    return 200, {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} | choice]}, {}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with `reply(body, number)` -> (status, JSON or bytes, headers), and keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self, reply):
+        self.reply, self.asked, self.lock = reply, [], threading.Lock()
+        self.now = self.most = 0
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, *_):
+        """A client that has gone away: what the test of timeouts means to happen."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            number = len(server.asked)
+            server.asked.append((self.path, dict(self.headers), body))
+            server.now += 1
+            server.most = max(server.most, server.now)
+        found = server.reply(body, number)
+        with server.lock:
+            server.now -= 1
+        if found is None:  # hangs up
+            self.close_connection = True
+            return
+        status, value, headers = found
+        value = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        for name, header in (headers | {"Content-Length": str(len(value))}).items():
+            self.send_header(name, header)
+        self.end_headers()
+        self.wfile.write(value)
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
