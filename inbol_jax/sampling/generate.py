@@ -231,7 +231,7 @@ def in_flight(
       workers: threads, by default one a core, and at most `WORKERS`.
     """
     alone = jax.default_backend() == "cpu" and mesh.size == 1
-    workers = (workers or min(WORKERS, len(os.sched_getaffinity(0)))) if alone else 1
+    workers = (workers or min(WORKERS, os.cpu_count() or 1)) if alone else 1
 
     def start(pool: ThreadPoolExecutor, batch: Any) -> Callable[[], Any]:
         if alone:
