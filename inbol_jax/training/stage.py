@@ -18,7 +18,7 @@ from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import TINY, Dtype, Loaded, find_checkpoint, load_pretrained, refuse_folder, save_pretrained
 from inbol_jax.models.lora import LoraConfig, init_lora
 from inbol_jax.models.peft import is_adapter
-from inbol_jax.processes import to_host
+from inbol_jax.processes import is_main, to_host
 from inbol_jax.sharding import local_rows, make_mesh
 from inbol_jax.training.input import Rows, in_order, stream, training_order
 from inbol_jax.training.loop import Evaluation, fit
@@ -156,10 +156,10 @@ def run_stage(
       scored: rows of `config.eval_data`.
       online: hand the objective the trained variables as they were at the start as well, see `step.split_reference`.
     """
-    base = (load_pretrained(config.base, dtype=loaded.model.dtype) if config.base else loaded) if config.keep else None
+    mesh = make_mesh(*config.mesh)
+    base = (load_pretrained(config.base, dtype=loaded.model.dtype, mesh=mesh) if config.base else loaded) if config.keep else None
     # A copy: training gives its start away.
     kept = jax.tree.map(lambda x: np.array(to_host(x)), dict(base.variables["params"])) if base else None
-    mesh = make_mesh(*config.mesh)
     size = round_rows(config.batch_size, mesh, config.accumulate)
     steps = -(-len(rows) * config.epochs // size)
     identity = _identity(loaded, config, label, size, base)
@@ -186,7 +186,7 @@ def run_stage(
     step = make_train_step(objective, optimizer, accumulate=config.accumulate, axis=axis, seed=config.seed)
     order = training_order([s.tokens for s in rows.sizes], size, config.epochs, config.seed, grouped=config.buckets > 1)
     mine = local_rows(mesh, size)
-    with track(config.track, config.out, dataclasses.asdict(config) | {"identity": identity}) as log:
+    with track(config.track if is_main() else (), config.out, dataclasses.asdict(config) | {"identity": identity}) as log:
         state = fit(
             PARALLEL[config.parallel](step, mesh, make_eval_step(objective, axis=axis)),
             init_state(trainable, optimizer, mesh),
