@@ -22,8 +22,10 @@ from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
 from inbol_jax.sharding import make_mesh
+from inbol_jax.training import ca_dpo as ca_dpo_stage
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.input import in_order
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit, round_rows
 from inbol_jax.training.stage import FROZEN
@@ -326,6 +328,13 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
     (out / "reference.npy.meta.json").unlink()  # a run that was killed between the two: it is computed again
     dpo(data, micro.path, out, batch_size=16)
     np.testing.assert_array_equal(np.load(out / "reference.npy"), reference)
+
+
+def test_the_reference_comes_in_batches_that_go_with_the_micro_batches(data, micro, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(ca_dpo_stage, "in_order", lambda rows, mesh, size: sizes.append(size) or in_order(rows, mesh, size))
+    dpo(data, micro.path, tmp_path, batch_size=16, accumulate=8)
+    assert sizes == [8]
 
 
 # --- every mesh
