@@ -52,7 +52,7 @@ class StageConfig:
       rates: pairs of a regular expression and the peak learning rate of the variables whose path it finds, such as projector 2e-5.
       weight_decay: of matrices.
       max_skipped: updates in a row that may be left out because loss or gradient was not finite; training stops after one more.
-      frozen: regular expressions; parameters whose path one of them finds are not trained. Adapters freeze everything anyway.
+      frozen: regular expressions; parameters whose path one of them finds are not trained. Not with adapters, which freeze everything else.
       lora_rank: train adapters of this rank instead of the model's own weights; 0 for none, or for those that the model comes with.
       lora_alpha: scale of the adapters times their rank; by default twice the rank.
       lora_dropout: share of the adapters' inputs that is set to zero.
@@ -132,7 +132,8 @@ def load_model(config: StageConfig) -> Loaded:
     """The model to train, on the stage's mesh: with new adapters, with those that it comes with, or whole.
 
     Raises:
-      InbolError: when the checkpoint or the mesh cannot be used, adapters are asked for twice, or OUT/model cannot take the result.
+      InbolError: when the checkpoint or the mesh cannot be used, adapters are asked for twice or with options that do not go with them, or
+        OUT/model cannot take the result.
     """
     mesh = make_mesh(*config.mesh)
     loaded = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
@@ -143,6 +144,8 @@ def load_model(config: StageConfig) -> Loaded:
         alpha = 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
         lora = LoraConfig(config.lora_rank, alpha, config.lora_dropout, config.lora_targets, config.lora_rslora, config.lora_trainable)
         variables = {**variables, "lora": init_lora(variables["params"], lora, jax.random.key(config.seed), mesh)}
+    if lora and config.frozen != FROZEN:
+        raise InbolError(f"--frozen {' '.join(config.frozen)}: with adapters all else is frozen but --lora-trainable; drop the option")
     refuse_folder(loaded, config.out / "model", adapters=lora is not None)
     return dataclasses.replace(loaded, model=Llava(loaded.config, loaded.model.dtype, lora, config.remat), variables=variables)
 
@@ -217,7 +220,9 @@ def _identity(loaded: Loaded, config: StageConfig, label: str, size: int, base: 
     settings = dataclasses.asdict(config) | {"stage": label, "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
     settings |= {"base": base.fingerprint if base else None, "batch_size": size}
     free = ["out", "images", "eval_data", "eval_every", "checkpoint_every", "track", "max_skipped", "remat", "distributed"]
-    if not (loaded.model.lora and loaded.model.lora.dropout):  # each device of a pmap draws dropout of its own
+    if loaded.model.lora and loaded.model.lora.dropout:  # each device of a pmap draws dropout of its own
+        settings["devices"] = jax.device_count()
+    else:
         free += ["mesh", "parallel"]
     return fingerprint({k: v for k, v in settings.items() if k not in free})
 
