@@ -160,9 +160,13 @@ def run_stage(
       online: hand the objective the trained variables as they were at the start as well, see `step.split_reference`.
     """
     mesh = make_mesh(*config.mesh)
-    base = (load_pretrained(config.base, dtype=loaded.model.dtype, mesh=mesh) if config.base else loaded) if config.keep else None
-    # A copy: training gives its start away.
-    kept = jax.tree.map(lambda x: np.array(to_host(x)), dict(base.variables["params"])) if base else None
+    kept = base = None
+    if config.keep:
+        start = load_pretrained(config.base, dtype=loaded.model.dtype, mesh=mesh) if config.base else loaded
+        # On the host, and a copy: training needs the devices' memory, and gives its start away.
+        kept = jax.tree.map(lambda x: np.array(to_host(x)), dict(start.variables["params"]))
+        base = start.fingerprint
+        del start
     size = round_rows(config.batch_size, mesh, config.accumulate)
     steps = -(-len(rows) * config.epochs // size)
     identity = _identity(loaded, config, label, size, base)
@@ -215,10 +219,14 @@ def run_stage(
     return folder
 
 
-def _identity(loaded: Loaded, config: StageConfig, label: str, size: int, base: Loaded | None) -> str:
-    """Fingerprint of everything that decides the result. How a run is spread over devices, and what is looked at meanwhile, does not."""
+def _identity(loaded: Loaded, config: StageConfig, label: str, size: int, base: str | None) -> str:
+    """Fingerprint of everything that decides the result. How a run is spread over devices, and what is looked at meanwhile, does not.
+
+    Args:
+      size: rows of a batch. base: fingerprint of the model that `keep` is of.
+    """
     settings = dataclasses.asdict(config) | {"stage": label, "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
-    settings |= {"base": base.fingerprint if base else None, "batch_size": size}
+    settings |= {"base": base, "batch_size": size}
     free = ["out", "images", "eval_data", "eval_every", "checkpoint_every", "track", "max_skipped", "remat", "distributed"]
     if loaded.model.lora and loaded.model.lora.dropout:  # each device of a pmap draws dropout of its own
         settings["devices"] = jax.device_count()
