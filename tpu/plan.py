@@ -74,7 +74,14 @@ class Config:
     masters: bool = True
 
 
+# Options that a stage has no use for.
+IDLE = {"sft": ("n", "reference"), "dpo": ("n",), "sample": ("accumulate", "remat", "reference", "optimizer", "masters")}
+
+
 def main(config: Config) -> int:
+    for option in IDLE[config.stage]:
+        if getattr(config, option) != getattr(Config, option):
+            raise InbolError(f"--{option} does nothing for {config.stage}")
     folder = SHAPES / config.model if (SHAPES / config.model).is_dir() else Path(config.model)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=config.topology).devices

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from inbol_jax.errors import InbolError
 from inbol_jax.sharding import make_mesh
 
 
@@ -34,3 +35,9 @@ def test_sampling_keeps_to_the_devices_of_a_host(script):
     devices = [SimpleNamespace(process_index=i // 4) for i in range(16)]
     assert script.of_a_run("sample", devices) == devices[:4]
     assert script.of_a_run("sft", devices) == devices
+
+
+@pytest.mark.parametrize(("stage", "options"), [("sft", {"reference": "online"}), ("dpo", {"n": 3}), ("sample", {"accumulate": 2})])
+def test_options_that_do_nothing(script, stage, options):
+    with pytest.raises(InbolError, match=f"--{next(iter(options))} does nothing for {stage}"):
+        script.main(script.Config(stage, **options))
