@@ -57,7 +57,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.training.idk_it import SftConfig, idk_it
 
     description = "sft: IDK-IT, instruction tuning. dpo: CA-DPO, confidence-aware preference optimisation."
-    return _dispatch("train.py", description, {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)}, arguments)
+    return _dispatch("train.py", description, {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)}, arguments, together=True)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +68,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _run(_parse(EvaluateConfig, prog="evaluate.py", args=arguments), run))
 
 
-def _dispatch(program: str, description: str, commands: Commands, arguments: Sequence[str] | None) -> int:
+def _dispatch(program: str, description: str, commands: Commands, arguments: Sequence[str] | None, *, together: bool = False) -> int:
     runs: dict[type, Callable[[Any], Any]] = {}
 
     def choice(name: str, command: Command | Commands) -> Any:
@@ -85,7 +85,7 @@ def _dispatch(program: str, description: str, commands: Commands, arguments: Seq
         )
         _run(config, runs[type(config)])
 
-    return _guarded(action)
+    return _guarded(action, together=together)
 
 
 _GROUPS = {
@@ -135,12 +135,15 @@ def _run(config: Any, run: Callable[[Any], Any]) -> None:
     run(config)
 
 
-def _guarded(action: Callable[[], None]) -> int:
+def _guarded(action: Callable[[], None], *, together: bool = False) -> int:
+    """Runs a command and says what came of it.
+
+    Args:
+      together: of several processes none can go on when one has failed, as in training; in sampling each finishes what is its own.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    from inbol_jax.processes import leave
-
     try:
         action()
         return 0
@@ -149,8 +152,16 @@ def _guarded(action: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         code, message = 130, "interrupted; the same command goes on from here"
     except Exception:
-        leave(1, traceback.format_exc().rstrip())
+        if together:
+            _leave(1, traceback.format_exc().rstrip())
         raise
-    leave(code, message)
+    if together:
+        _leave(code, message)
     print(message, file=sys.stderr)
     return code
+
+
+def _leave(code: int, message: str) -> None:
+    from inbol_jax.processes import leave
+
+    leave(code, message)
