@@ -96,6 +96,8 @@ def fit(
                     loss = row.get("loss", math.nan)
                     skipped = int(parallel.fetch(state.skipped))
                     if skipped > max_skipped or not (skipped or math.isfinite(loss)):
+                        if is_main():  # what led there is to be seen, though no run goes on from here
+                            _write(out / "metrics.jsonl", [*log, row])
                         what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
                         raise InbolError(f"{label}: {what} at step {i + 1}; lower --learning-rate or look at the data")
                     if scores:

@@ -184,6 +184,7 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     assert all(np.isfinite(v) for row in rows for v in row.values())
     with pytest.raises(InbolError, match="toy: 6 updates in a row were not finite at step 8"):
         run(tmp_path / "many", set(range(2, 12)))
+    assert [row["skipped"] for row in metrics_of(tmp_path / "many")] == [0.5, 1.0], "the log says how it came to that"
 
 
 # --- optimizers, rates, dropout, dtypes, remat
