@@ -35,8 +35,9 @@ from inbol_jax.models.config import LlavaConfig, load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import TINY, init_params, load_pretrained
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.generate import _row, _sample, make_text_encoder, plan_batches, questions_a_device
+from inbol_jax.sampling.generate import _row, _sample, in_flight, make_text_encoder, plan_batches, questions_a_device
 from inbol_jax.sampling.sampler import SamplingOptions
+from inbol_jax.sharding import make_mesh
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -120,9 +121,11 @@ def ours(model: Llava, variables: Any, batches: Batches, config: Config) -> Call
     size = max(len(rows) for _, rows in batches)
     stacked = [(len(rows), stack(rows, size)) for _, rows in batches]
 
+    mesh = make_mesh(devices=jax.devices()[:1])
+
     def run() -> list[np.ndarray]:
-        flying = [(count, _sample(model, config.n, options, variables, batch, key)) for count, batch in stacked]
-        return [jax.device_get(samples).lengths[:count] for count, samples in flying]
+        done = in_flight(lambda batch: _sample(model, config.n, options, variables, batch, key), stacked, mesh)
+        return [samples.lengths[:count] for count, samples in done]
 
     return run
 

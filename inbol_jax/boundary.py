@@ -7,7 +7,7 @@ from typing import Any
 from inbol_jax.confidence.estimators import Estimate, Estimator, sampled_accuracy
 from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary, BoundaryRecord, Response, wilson_interval
+from inbol_jax.records import METRICS, Boundary, BoundaryRecord, Response, wilson_interval
 from inbol_jax.refusal.detect import is_refusal
 
 
@@ -57,16 +57,17 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
     """
     type3 = row["answerable"] is False
     generator = row.get("generator")
+    metric = row.get("metric") or METRICS[0]
     found: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
     for text, logprob, outcome in zip(row["samples"], row["logprobs"], row["outcomes"], strict=True):
         if type3 and outcome == "correct":
             outcome = "wrong"
-        before = found[outcome].get(text, Response(text, 0, logprob))
-        found[outcome][text] = dataclasses.replace(before, count=before.count + 1)
+        before = found[outcome].get(text)
+        found[outcome][text] = Response(text, before.count + 1, before.logprob) if before else Response(text, 1, logprob)
     if not type3:
-        for answer in row["answers"]:
+        for answer in dict.fromkeys(row["answers"]):
             # One annotator of ten may have said what the others deny.
-            if score(answer, row["answers"]) >= CORRECT_AT and not is_refusal(answer):
+            if score(answer, row["answers"], metric) >= CORRECT_AT and not is_refusal(answer):
                 found["correct"].setdefault(answer, Response(answer))
     n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
     estimate = Estimate(0 / n_samples, *wilson_interval(0, n_samples)) if type3 else estimator(row)
@@ -91,6 +92,7 @@ def make_record(row: Mapping[str, Any], thresholds: Thresholds, estimator: Estim
         refusal=by_outcome["refused"],
         source=row.get("source") or "",
         split=row.get("split") or "",
+        metric=metric,
         generator=generator,
         filters=tuple(map(str, row.get("filters") or ())) if generator else (),
     )

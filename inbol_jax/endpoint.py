@@ -11,7 +11,7 @@ import io
 import json
 import os
 import random
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections import deque
@@ -72,7 +72,7 @@ class Endpoint:
       config: where, and how patiently.
       temperature, max_tokens: of the answers; None leaves the field out of the request, which some models insist on.
       max_side: pixels; a larger image is scaled down before it is sent.
-      sleep: waits between attempts; the tests replace it.
+      sleep: waits that many seconds between attempts; the tests give one that does not.
 
     Raises:
       InbolError: for what is wrong with the options, before anything is sent.
@@ -85,7 +85,7 @@ class Endpoint:
         temperature: float | None = 0.0,
         max_tokens: int | None = 256,
         max_side: int = 1024,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ):
         try:
             parts = urlsplit(config.endpoint)
@@ -125,15 +125,19 @@ class Endpoint:
         Raises:
           InbolError: when the image cannot be read, the endpoint refuses, or it still fails after the retries.
         """
+        return self._ask(question, threading.Event())
+
+    def _ask(self, question: Question, stop: threading.Event) -> str:
+        """The same; where `stop` is set there is no further attempt, and no waiting for it."""
         body = self._body(question)
         for attempt in range(self.config.endpoint_retries + 1):
             try:
                 return self._text(self._post(body))
             except _Again as again:
-                if attempt == self.config.endpoint_retries:
+                if attempt == self.config.endpoint_retries or stop.is_set():
                     raise InbolError(f"{self._url}: {again} ({attempt + 1} attempts); is the endpoint up, and not overloaded?") from again
                 wait = again.seconds if again.seconds is not None else 0.5 * 2**attempt * random.uniform(1, 1.5)
-                self._sleep(min(wait, MAX_WAIT))
+                (self._sleep or stop.wait)(min(wait, MAX_WAIT))
         raise AssertionError("the loop returns or raises")
 
     def ask_many(self, questions: Iterable[Question]) -> Iterator[str | InbolError]:
@@ -147,11 +151,11 @@ class Endpoint:
 
         def result(question: Question) -> str | InbolError:
             try:
-                return self.ask(question)
+                return self._ask(question, stop)
             except InbolError as error:
                 return error
 
-        failures = 0
+        failures, stop = 0, threading.Event()
         waiting: deque[Future[str | InbolError]] = deque()
         pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
         try:
@@ -164,6 +168,7 @@ class Endpoint:
                 failures = _count(failures, reply := waiting.popleft().result())
                 yield reply
         finally:
+            stop.set()
             pool.shutdown(cancel_futures=True)
 
     def _body(self, question: Question) -> bytes:

@@ -118,6 +118,7 @@ class BoundaryRecord:
       wilson_low, wilson_high: 95% Wilson interval of the confidence; the confidence twice where its estimator gives no share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
       source, split: set that the question came from, and which part of it; empty where the question does not say.
+      metric: how responses were matched with the gold answers, as in `VQAExample`.
       generator: what made a Type 3 question; None for a question of the dataset's own.
       filters: names of the filters that a generated question has passed, in their order.
       version: of this layout. Version 1, which had the generator under `source`, is read as well.
@@ -139,6 +140,7 @@ class BoundaryRecord:
     refusal: tuple[Response, ...]
     source: str = ""
     split: str = ""
+    metric: str = METRICS[0]
     generator: str | None = None
     filters: tuple[str, ...] = ()
     version: int = RECORD_VERSION
@@ -158,7 +160,14 @@ class BoundaryRecord:
         again = "run `inbol build` again"
         if row.get("version") == 1 and "source" in row:
             generator = None if row["source"] == "dataset" else row["source"]
-            row = dict(row) | {"source": "", "split": "", "generator": generator, "filters": [], "version": RECORD_VERSION}
+            row = dict(row) | {
+                "source": "",
+                "split": "",
+                "metric": METRICS[0],
+                "generator": generator,
+                "filters": [],
+                "version": RECORD_VERSION,
+            }
         if row.get("version") != RECORD_VERSION:
             raise InbolError(f"record {name}: version {row.get('version')!r}, this program reads 1 and {RECORD_VERSION}; {again}")
         if set(_RECORD_FIELDS) != set(row):
@@ -172,8 +181,9 @@ class BoundaryRecord:
             for outcome in _OUTCOMES:
                 values[outcome] = tuple(Response(**r) for r in row[outcome])
             record = cls(**values)
+            parse_metric(record.metric)
             cause = record._contradiction()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, InbolError) as error:
             raise InbolError(f"record {name}: {error}; {again}") from error
         if cause:
             raise InbolError(f"record {name}: {cause}; {again}")

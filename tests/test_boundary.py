@@ -122,6 +122,13 @@ def test_on_type_3_a_gold_answer_makes_nothing_correct():
     assert [(r.text, r.count) for r in record.incorrect] == [("red", 9)]
 
 
+def test_gold_answers_are_matched_by_the_question_s_own_metric():
+    row = store_row("wwwwwwwwww", answers=["1,200"] * 5 + ["1210"] * 5, texts=["7"] * 10)
+    assert [r.text for r in make_record(row | {"metric": "numeric:0.05"}, Thresholds()).correct] == ["1,200", "1210"]
+    assert make_record(row | {"metric": "numeric:0.05"}, Thresholds()).metric == "numeric:0.05"
+    assert make_record(row, Thresholds()).metric == "vqa"
+
+
 def test_a_gold_answer_that_refuses_is_no_correct_response():
     record = make_record(store_row("wwwwwwwwwr", answers=["unanswerable"] * 6 + ["red"] * 4), Thresholds())
     assert [r.text for r in record.correct] == ["red"]

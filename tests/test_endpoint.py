@@ -166,6 +166,15 @@ def test_many_questions_in_order_with_bounded_concurrency(serve):
     assert len(server.asked) - asked < 10
 
 
+def test_who_leaves_does_not_wait_for_further_attempts(serve):
+    server = serve(lambda body, n: said("yes") if n == 0 else (429, {}, {"Retry-After": "50"}))
+    asked = Endpoint(EndpointConfig(server.url, "judge-1", endpoint_concurrency=1)).ask_many(Question(str(i)) for i in range(9))
+    assert next(asked) == "yes"
+    start = time.monotonic()
+    asked.close()
+    assert time.monotonic() - start < 10
+
+
 def test_many_failures_in_a_row_end_it(serve):
     server = serve(lambda body, n: (401, {}, {}))
     with pytest.raises(InbolError, match=r"8 questions in a row failed, the last one with: .*status 401"):

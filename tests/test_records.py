@@ -37,6 +37,7 @@ def records(draw):
         refusal=tuple(found[2]),
         source=draw(st.text()),
         split=draw(st.text()),
+        metric=draw(st.sampled_from(["vqa", "yes_no", "numeric:0.1"])),
         generator=draw(st.none() | st.text()),
         filters=draw(st.lists(st.text(), max_size=3).map(tuple)),
     )
@@ -99,6 +100,8 @@ def row(**changes):
         ({"answers": [3]}, "answers, .* are texts"),
         ({"question": None}, "question, .* are texts"),
         ({"generator": 3}, "generator .* are texts"),
+        ({"metric": "bleu"}, "record q1: metric 'bleu' is not known"),
+        ({"metric": 3}, "record q1: "),
         ({"filters": [{}]}, "filters are texts"),
         ({"correct": [{"text": "red", "number": 3}]}, "record q1: .*number"),
         ({"incorrect": ["red"]}, "record q1: "),
@@ -128,7 +131,7 @@ def test_a_row_that_is_no_record(changes, message):
 
 def test_a_record_of_version_1_is_read():
     old = row(version=1, source="mismatched")
-    for name in ("split", "generator", "filters"):
+    for name in ("split", "metric", "generator", "filters"):
         del old[name]
     record = BoundaryRecord.from_json(old)
     assert (record.generator, record.source, record.filters, record.version) == ("mismatched", "", (), 2)

@@ -59,11 +59,6 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InbolError(f"cannot read {file}: {error.strerror}") from error
 
 
-def _content(question: str, image: str) -> int:
-    """64 bits that stand for a question and its image: a million of them are held."""
-    return int.from_bytes(hashlib.blake2b(f"{question}\0{image}".encode(), digest_size=8).digest())
-
-
 def p_true_file(file: Path) -> Path:
     """Where the self-evaluations of a store, or of a shard of it, are: lines of their own, so that they can come later."""
     return file.parent / "p_true" / file.name
@@ -100,6 +95,11 @@ def check_p_true(file: Path, *, finished: bool = True) -> None:
         header, asked = read_meta(extra), sum(1 for _ in read_rows(extra))
         if asked != header.get("rows") or asked + header["set_aside"] != read_meta(file).get("rows"):
             raise InbolError(f"--estimator p-true: {file} has p_true for {asked} questions so far; {hint}")
+
+
+def _content(question: str, image: str) -> int:
+    """64 bits that stand for a question and its image: a million of them are held."""
+    return int.from_bytes(hashlib.blake2b(f"{question}\0{image}".encode(), digest_size=8).digest())
 
 
 class ConfidenceStore:

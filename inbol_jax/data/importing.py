@@ -133,6 +133,8 @@ def _adapter(config: DataConfig) -> Adapter:
     adapter = ADAPTERS[config.kind]
     if config.id and not adapter.hub:
         raise InbolError(f"--data.format {config.kind} reads the set's own file: give --data.questions instead of --data.id")
+    if config.id and adapter.join and not config.subset:
+        raise InbolError(f"--data.format {config.kind} needs --data.subset, what its subsets' names begin with (testdev_balanced)")
     if config.questions and adapter.annotations != bool(config.annotations):
         fault = "needs --data.annotations, the file with the answers" if adapter.annotations else "has its answers in --data.questions"
         raise InbolError(f"--data.format {config.kind} {fault}")
@@ -248,6 +250,8 @@ class _Import:
         self._id = record_id(columns)
         found = {name: value for name, value in columns.items() if value is not None or name in _CORE}
         defaults = {"source": self.config.called() if self.config.kind == "columns" else self.config.kind, "split": self.config.split}
+        if isinstance(found["answers"], dict):  # some copies hold a list of objects as an object of lists
+            found["answers"] = found["answers"].get("answer")
         metric = self.config.metric or found.get("metric") or self.adapter.metric
         example = make_example(defaults | found | {"metric": metric})
         try:

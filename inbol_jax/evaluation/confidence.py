@@ -2,7 +2,6 @@
 
 import array
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,12 +65,13 @@ def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path])
     """One line on a store, which may be growing: its latest run's rate is taken from its first to its last line."""
     estimator = get_estimator(config.estimator)
     answered: set[str] = set()
-    values, evaluated = array.array("d"), 0
-    for row in itertools.chain.from_iterable(map(_lines, files)):
-        answered.add(row["id"])
-        evaluated += "p_true" in row
-        if row["answerable"] is not False and (found := estimator(row)):
-            values.append(found.value)
+    values, asked = array.array("d"), 0
+    for file in files:
+        for row in _lines(file):
+            answered.add(row["id"])
+            asked += "p_true" in row
+            if row["answerable"] is not False and (found := estimator(row)):
+                values.append(found.value)
     headers = [read_meta(file) for file in files]
     set_aside = len(dataset.rejected) + sum(h.get("set_aside", 0) for h in headers)
     pending = sum(e.id not in answered for e in dataset.examples) - sum(h.get("set_aside", 0) for h in headers)
@@ -79,8 +79,8 @@ def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path])
     new = len(answered) - sum(h.get("started_with", 0) for h in headers)
     rate = f", {new / seconds:,.1f} questions/s in the latest run" if new and seconds > 0 else ""
     mean = f", mean confidence ({config.estimator}) {sum(values) / len(values):.3f}" if values else ""
-    asked = f", {evaluated} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
-    say(f"{dataset.name}: {len(answered)} answered, {pending} pending, {set_aside} set aside{asked}{rate}{mean}")
+    evaluated = f", {asked} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
+    say(f"{dataset.name}: {len(answered)} answered, {pending} pending, {set_aside} set aside{evaluated}{rate}{mean}")
 
 
 def plot(config: ConfidenceCommand, files: list[Path], out: Path) -> None:

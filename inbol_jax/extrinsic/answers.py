@@ -109,7 +109,8 @@ class ModelAnswers:
                     options=SamplingOptions(temperature=temperature, max_new_tokens=max_new_tokens),
                     seed=self._seed,
                     batch_size=self._batch_size,
-                    label=label if self._shown else None,
+                    label=label,
+                    shown=self._shown,
                     set_aside=lambda example, reason: failed.append(reason),
                 ):
                     self._store.add({e.id: [Reply(g.text, round(g.logprob, 5)) for g in generations] for e, generations in batch})

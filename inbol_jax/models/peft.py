@@ -83,21 +83,36 @@ def load_adapter(
             (lora if adapter else merged)[target] = jax.device_put(x, place)
             if not adapter:
                 found.add(target)
+    try:
+        _check_complete(read_json(folder / CONFIG), config, params, lora, found)
+    except InbolError as error:
+        raise InbolError(f"{prefix}{error}") from None
+    return config, unflatten_dict(lora, sep="/"), unflatten_dict(merged, sep="/")
+
+
+def _check_complete(
+    peft: Mapping[str, Any], config: LoraConfig, params: Mapping[str, Any], lora: Mapping[str, Any], found: set[str]
+) -> None:
+    """Raises InbolError where an adapter lacks what its configuration names, or holds what that does not.
+
+    Args:
+      lora: arrays by path.
+      found: parameters that it holds whole.
+    """
+    if not lora:
+        raise InbolError("holds no lora_A or lora_B")
     for path in lora:
         pair = path[:-1] + ("b" if path.endswith("a") else "a")
         if pair not in lora or lora[path[:-1] + "a"].shape[1] != lora[path[:-1] + "b"].shape[0]:
-            raise InbolError(f"{prefix}lora_A and lora_B of {path[:-2]} do not fit together")
-    if not lora:
-        raise InbolError(f"{prefix}holds no lora_A or lora_B")
-    if absent := sorted(set(trainable_params(params, config)) - found):
-        raise InbolError(f"{prefix}{absent[0]} is missing: {CONFIG} says that it was trained whole")
-    peft = read_json(folder / CONFIG)
+            raise InbolError(f"lora_A and lora_B of {path[:-2]} do not fit together")
     partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora]
     if partial and not (peft.get("layers_to_transform") or peft.get("exclude_modules")):
-        raise InbolError(f"{prefix}the adapter of {module_name(partial[0] + '/kernel')} is missing: {CONFIG} names it as a target")
-    if unnamed := sorted(found - set(trainable_params(params, config))):
-        raise InbolError(f"{prefix}holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}")
-    return config, unflatten_dict(lora, sep="/"), unflatten_dict(merged, sep="/")
+        raise InbolError(f"the adapter of {module_name(partial[0] + '/kernel')} is missing: {CONFIG} names it as a target")
+    whole = set(trainable_params(params, config))
+    if absent := sorted(whole - found):
+        raise InbolError(f"{absent[0]} is missing: {CONFIG} says that it was trained whole")
+    if unnamed := sorted(found - whole):
+        raise InbolError(f"holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}")
 
 
 def base_of(folder: Path) -> str:

@@ -226,7 +226,9 @@ def _construct(
                 made.paired.append(number)
                 made.kinds.append(pair.kind)
                 made.pair_keys.append(_key(config.seed, pair.id, pair.kind, pair.chosen, pair.rejected) if config.kinds else 0)
-            advance()
+            if number % 256 == 255:
+                advance(256)
+        advance(len(made.keys) % 256)
     return made
 
 

@@ -2,14 +2,18 @@
 
 import functools
 import itertools
+import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from inbol_jax.data.batches import stack
 from inbol_jax.data.images import load_image
@@ -24,6 +28,7 @@ from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard
 
 Prompt = tuple[int, ...]
 TILE = 80  # responses that a CPU decodes at a time
+WORKERS = 4  # such tiles at a time, at most: products of large models spread over the cores by themselves, and a tile takes memory
 WINDOW = 1 << 15  # questions whose batches are planned together: what is in memory, of however many there are
 
 
@@ -100,8 +105,9 @@ def generate(
     options: SamplingOptions,
     seed: int,
     batch_size: int,
-    label: str | None,
+    label: str,
     set_aside: Callable[[VQAExample, str], None],
+    shown: bool = True,
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
     """Yields finished batches: examples with their n responses each.
 
@@ -111,8 +117,8 @@ def generate(
     Args:
       images: folder that the examples' images are relative to.
       batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
-      label: of the progress, and of the line that counts programs; None for neither, where the caller shows its own.
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
+      shown: whether to show progress and programs; False where the caller shows its own.
     """
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
@@ -137,6 +143,7 @@ def generate(
         label=label,
         work=f"{n} samples",
         set_aside=set_aside,
+        shown=shown,
     )
     for members, (tokens, logprobs, lengths) in batches:
         yield [
@@ -154,9 +161,10 @@ def run_batches(
     total: int,
     n: int,
     batch_size: int,
-    label: str | None,
+    label: str,
     work: str,
     set_aside: Callable[[VQAExample, str], None],
+    shown: bool = True,
 ) -> Iterator[tuple[list[VQAExample], Any]]:
     """Yields (examples, what the step made of them, on the host) for every batch; rows behind the examples are padding.
 
@@ -168,6 +176,7 @@ def run_batches(
       total: how many questions there are, for the progress that is shown.
       n: rows that a question becomes in the step.
       work: that each question is, for the line that counts programs.
+      shown: as of `generate`.
     """
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
     parts = round_batch(1, mesh)
@@ -195,23 +204,53 @@ def run_batches(
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     stream = (item for plan in plans() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
-    with progress(label or "", total, "questions", shown=label is not None) as advance:
-        flying: tuple[list[VQAExample], Any] | None = None  # the device works on the next batch while the last one is written down
-        for members, batch, bad in stream:
-            for example, reason in bad:
-                set_aside(example, reason)
-            started = (members, step(variables, shard_batch(batch, mesh))) if members else None
-            if flying:
-                yield flying[0], jax.device_get(flying[1])
-                advance(len(flying[0]))
-            flying = started
-            advance(len(bad))
-        if flying:
-            yield flying[0], jax.device_get(flying[1])
-            advance(len(flying[0]))
-    if programs and label is not None:
-        shown = ", ".join(map(str, sorted(programs)))
-        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {shown} tokens")
+    with progress(label, total, "questions", shown=shown) as advance:
+
+        def whole() -> Iterator[tuple[list[VQAExample], dict[str, np.ndarray]]]:
+            for members, batch, bad in stream:
+                for example, reason in bad:
+                    set_aside(example, reason)
+                advance(len(bad))
+                if members:
+                    yield members, batch
+
+        for members, found in in_flight(lambda batch: step(variables, shard_batch(batch, mesh)), whole(), mesh):
+            yield members, found
+            advance(len(members))
+    if programs and shown:
+        lengths = ", ".join(map(str, sorted(programs)))
+        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {lengths} tokens")
+
+
+def in_flight(
+    step: Callable[[Any], Any], batches: Iterable[tuple[Any, Any]], mesh: Mesh, workers: int | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """Yields (label, step(batch) on the host) for every (label, batch), in their order, while the next ones are under way already.
+
+    On one CPU device several batches run at a time, each in a thread: a small program keeps one core busy, and a device runs what one
+    thread gave it one after the other. The results are the same to the last bit. Elsewhere the device has the next batch waiting while
+    the last one is fetched; programs over several devices must reach all of them in one order, and so come from one thread.
+
+    Args:
+      workers: threads, by default one a core, and at most `WORKERS`.
+    """
+    alone = jax.default_backend() == "cpu" and mesh.size == 1
+    workers = (workers or min(WORKERS, len(os.sched_getaffinity(0)))) if alone else 1
+
+    def start(pool: ThreadPoolExecutor, batch: Any) -> Callable[[], Any]:
+        if alone:
+            return pool.submit(lambda: jax.device_get(step(batch))).result
+        return functools.partial(jax.device_get, step(batch))
+
+    waiting: deque[tuple[Any, Callable[[], Any]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for label, batch in batches:
+            waiting.append((label, start(pool, batch)))
+            if len(waiting) > workers:
+                done, result = waiting.popleft()
+                yield done, result()
+        for done, result in waiting:
+            yield done, result()
 
 
 def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:

@@ -23,6 +23,7 @@ from inbol_jax.extrinsic.stage import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
 from inbol_jax.models.loading import TINY
 from inbol_jax.refusal.build import BuildConfig
+from inbol_jax.refusal.judge import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
 from inbol_jax.training.idk_it import SftConfig
 from inbol_jax.world.export import ExportConfig
@@ -38,6 +39,7 @@ COMMANDS = [
     (main, ("extrinsic",), ExtrinsicConfig),
     (main, ("audit",), AuditConfig),
     (main, ("build",), BuildConfig),
+    (main, ("judge",), JudgeConfig),
     (main, ("convert",), ConvertConfig),
     (train, ("sft",), SftConfig),
     (train, ("dpo",), DpoConfig),
@@ -85,7 +87,7 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
 
 
 @pytest.mark.parametrize(
-    ("command", "subcommands"), [(main, "demo data world confidence extrinsic audit build convert"), (train, "sft dpo")]
+    ("command", "subcommands"), [(main, "demo data world confidence extrinsic audit build judge convert"), (train, "sft dpo")]
 )
 def test_help_lists_the_commands(command, subcommands, capsys):
     with pytest.raises(SystemExit) as left:

@@ -13,8 +13,8 @@ import time
 import datasets
 import pytest
 
-from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
-from inbol_jax.cli import main
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
+from inbol_jax.cli import evaluate, main
 from inbol_jax.confidence.estimate import outcome
 from inbol_jax.confidence.matching import read_yes_no
 from inbol_jax.confidence.store import p_true_file, shards
@@ -247,6 +247,17 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
     assert {r["id"]: r["samples"] for r in read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl")} == {
         i: r["samples"] for i, r in found.items()
     }
+
+
+def test_yes_no_questions_are_evaluated_as_such(small_world, tmp_path, capsys):
+    rows = list(read_jsonl(small_world / "test/data.jsonl"))[:8]
+    rows = [row | {"answers": ["yes"], "answerable": True, "metric": "yes_no"} for row in rows]
+    write_jsonl(tmp_path / "pope/data.jsonl", rows, {"images": os.path.relpath(small_world / "test", tmp_path / "pope")})
+    assert evaluate(["--in-domain", str(tmp_path / "pope"), "--out", str(tmp_path / "out"), *QUICK]) == 0
+    found = list(read_jsonl(tmp_path / "out/predictions.jsonl"))
+    shares = [f"{name.capitalize()} {sum(r['outcome'] == name for r in found) / 8:.1%}" for name in ("correct", "wrong", "refused")]
+    assert f"n 8; {'; '.join(shares)}; F1 of whole responses" in capsys.readouterr().out
+    assert {r["metric"] for r in found} == {"yes_no"}
 
 
 def test_type3_and_other_metrics_decide_what_is_correct():

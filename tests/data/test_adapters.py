@@ -124,6 +124,13 @@ def test_vqav2_of_the_hub(tmp_path, read, streaming, monkeypatch):
     assert len([p for p in (dataset.root / "images").rglob("*") if p.is_file()]) == 2
 
 
+def test_answers_as_an_object_of_lists(tmp_path, read):
+    answers = {"answer": ANSWERS, "answer_confidence": ["yes"] * 10}
+    rows = [{"answers": answers, "question_id": 1, "question": "What is this?", "image": stored(picture(0))}]
+    (example,) = read(format="vqav2", id=str(write_hub(tmp_path / "VQAv2", "validation", rows)), split="validation").examples
+    assert (example.answers, example.answerable) == (tuple(ANSWERS), True)
+
+
 def test_okvqa(tmp_path, read):
     row = {"question_id": "2971475", "image": stored(picture(0)), "question": "What sport?", "answers": ["race"] * 8 + ["motocross"] * 2}
     row |= {"question_type": "eight", "answer_type": "other"}
@@ -487,6 +494,7 @@ def test_settings_of_an_import_are_kept(tmp_path, read):
         ({"format": "gqa", "questions": "q.json", "images": "i"}, "--data.questions q.json: no such file"),
         ({"format": "unkvqa", "id": "x", "split": "val"}, "reads the set's own file: give --data.questions"),
         ({"id": "x"}, "--data.split is needed"),
+        ({"format": "gqa", "id": "x", "split": "testdev"}, "--data.format gqa needs --data.subset"),
         ({"id": "x", "annotations": "a", "split": "val"}, "--data.annotations needs --data.questions"),
         ({"id": "x", "split": "val", "limit": 0}, "--data.limit 0"),
         ({"id": "x", "split": "val", "metric": "bleu"}, "'bleu' is not known"),

@@ -4,8 +4,9 @@ import re
 from collections import Counter
 
 import pytest
+from store_lines import line, store
 
-from inbol_jax.artifacts import read_jsonl, read_meta, write_jsonl
+from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.boundary import Thresholds, make_record
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference
@@ -16,28 +17,6 @@ from inbol_jax.refusal.preferences import make_preferences
 from inbol_jax.refusal.templates import REFUSALS, SHORT_REFUSALS, TEMPLATES, RefusalMix
 
 SHORT = RefusalMix((("short", 1.0),))
-OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
-
-
-def line(id, outcomes, *, answerable=True, **changes):
-    """A line of a confidence store; outcomes by letter: c, w or r."""
-    wrong = iter(("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2)
-    texts = [{"c": "red", "r": "I cannot tell."}.get(o) or next(wrong) for o in outcomes]
-    row = {
-        "id": id,
-        "image": f"images/{id}.png",
-        "question": f"What color is thing {id}?",
-        "answers": ["red"] if answerable else [],
-        "answerable": answerable,
-        "samples": texts,
-        "logprobs": [-1.0] * len(texts),
-        "outcomes": [OUTCOME[o] for o in outcomes],
-        "n_correct": outcomes.count("c"),
-        "n_samples": len(texts),
-        "fingerprint": "f",
-    }
-    return row | changes
-
 
 LINES = [
     line("known", "ccccccccww"),
@@ -154,11 +133,6 @@ def test_a_question_s_instruction_and_pairs_depend_neither_on_the_others_nor_on_
             assert list(make(records([row]), SHORT, 0)) == [item for item in whole if item.id == row["id"]]
         many = [line(f"q{i}", "cwwwwwwwww") for i in range(50)]
         assert list(make(records(many), SHORT, 0)) != list(make(records(many), SHORT, 1))
-
-
-def store(out, name, rows, **header):
-    (out.parent / "data").mkdir(exist_ok=True)
-    write_jsonl(out / "confidence" / f"{name}.jsonl", rows, {"model": "m1", "images": "../../data"} | header)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ def labelled(name):
 
 
 RESPONSES = labelled("responses.jsonl")
-UNSEEN = labelled("unseen.jsonl")  # written before the rules were last changed, measured once after it; the rules were never tuned on them
+UNSEEN = labelled("unseen.jsonl")  # labelled before the rules took their present form, and measured after it; nothing was tuned on them
 
 
 def precision_and_recall(rows):
@@ -28,20 +28,17 @@ def test_precision_and_recall_on_the_labelled_list(capsys):
     assert len(RESPONSES) >= 400
     assert len(UNSEEN) >= 100
     assert len({row["text"] for row in RESPONSES + UNSEEN}) == len(RESPONSES + UNSEEN)
-    # Some of the list are held out as well: the rules were never changed in view of these.
-    held_out = [row for row in RESPONSES if row.get("held_out")]
     with capsys.disabled():
-        for name, rows in (("labelled", RESPONSES), ("held-out", held_out), ("unseen", UNSEEN)):
+        for name, rows in (("labelled", RESPONSES), ("unseen", UNSEEN)):
             precision, recall = precision_and_recall(rows)
             print(f"\nrefusal detector on {len(rows)} {name} responses: precision {precision:.3f}, recall {recall:.3f}", end="")
     wrong = [row["text"] for row in RESPONSES if is_refusal(row["text"]) != row["refusal"]]
     precision, recall = precision_and_recall(RESPONSES)
     assert precision >= 0.97, wrong
     assert recall >= 0.97, wrong
-    for rows in (held_out, UNSEEN):
-        precision, recall = precision_and_recall(rows)
-        assert precision >= 0.95
-        assert recall >= 0.75
+    precision, recall = precision_and_recall(UNSEEN)
+    assert precision >= 0.95
+    assert recall >= 0.75
 
 
 @pytest.mark.parametrize("template", REFUSALS)

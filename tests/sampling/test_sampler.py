@@ -101,6 +101,11 @@ def assert_drawn_from(tokens, p):
     assert stats.chisquare(observed, expected, sum_check=False).pvalue > 1e-4
 
 
+def assert_drawn_jointly(pairs, p):
+    """Chi-square of pairs i[k, 2] against two independent draws from p."""
+    assert_drawn_from(pairs[:, 0] * len(p) + pairs[:, 1], np.outer(p, p).reshape(-1))
+
+
 # --- what is drawn
 
 
@@ -195,17 +200,41 @@ def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, tr
     assert len(tested) >= 3
 
 
-def test_forks_are_independent(micro, questions, images):
-    """Pairs of forks of one question agree as often as two independent draws would."""
-    loaded = micro
-    batch = make_batch(loaded, questions[:1], images)
-    options = SamplingOptions(0.2, max_new_tokens=1)
-    p = truncated(teacher_forced(loaded, batch, 0, np.zeros((1, 1), np.int32))[0, 0], options)
-    batch = {name: np.repeat(value, 500, 0) for name, value in batch.items()} | {"question": np.arange(500, dtype=np.uint32)}
-    tokens = draw_from(loaded, batch, n=4, options=options).tokens[:, :, 0]
-    for one, other in itertools.combinations(tokens.T, 2):
-        agree, chance = (one == other).sum(), (p**2).sum()
-        assert stats.binomtest(int(agree), 500, chance).pvalue > 1e-4
+@pytest.mark.parametrize("options", [SamplingOptions(0.2), pytest.param(SamplingOptions(0.3, top_p=0.7), marks=pytest.mark.slow)], ids=str)
+def test_forks_are_independent(micro, questions, images, options):
+    """Two forks of one prefill have the product of their distributions; in their second tokens too, where the first ones are the same."""
+    loaded, size = micro, 1500
+    options = dataclasses.replace(options, max_new_tokens=2)
+    one = make_batch(loaded, questions[:1], images)
+    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {"question": np.arange(size, dtype=np.uint32)}
+    tokens = draw_from(loaded, batch, n=4, options=options).tokens  # of one question under many keys
+    p = truncated(teacher_forced(loaded, one, 0, np.zeros((1, 1), np.int32))[0, 0], options)
+    assert_drawn_jointly(tokens[:, [0, 1], 0], p)
+    assert_drawn_jointly(tokens[:, [1, 3], 0], p)
+    pairs = np.concatenate([tokens[:, [i, j]] for i, j in itertools.combinations(range(4), 2)])
+    tested = 0
+    for first in np.argsort(-p)[:4]:
+        alike = pairs[(pairs[:, :, 0] == first).all(1)][:, :, 1]
+        q = truncated(teacher_forced(loaded, one, 0, np.array([[first]], np.int32))[0, 1], options)
+        if len(alike) > 200 and (q > 0.05).sum() > 1:
+            assert_drawn_jointly(alike, q)
+            tested += 1
+    assert tested
+
+
+def test_forks_are_distributed_as_runs_of_their_own(micro, questions, images):
+    """Whole responses of n forks of one prefill, against as many runs of one sample each under other seeds: chi-square of the table."""
+    loaded, size, options = micro, 400, SamplingOptions(0.15, max_new_tokens=3)
+    one = make_batch(loaded, questions[:1], images)
+    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {"question": np.arange(size, dtype=np.uint32)}
+    forks = draw_from(loaded, batch, n=4, options=options).tokens.reshape(-1, 3)
+    runs = np.concatenate([draw_from(loaded, batch, options=options, seed=1 + i).tokens[:, 0] for i in range(4)])
+    responses, which = np.unique(np.concatenate([forks, runs]), axis=0, return_inverse=True)
+    table = np.stack([np.bincount(part, minlength=len(responses)) for part in np.split(which.reshape(-1), 2)])
+    common = table.sum(0) >= 10
+    table = np.concatenate([table[:, common], table[:, ~common].sum(1, keepdims=True)], 1)
+    assert common.sum() > 5
+    assert stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue > 1e-4
 
 
 def test_steps_and_seeds_draw_anew(micro, questions, images):
@@ -402,7 +431,7 @@ def answers(loaded, examples, images, *, batch_size=16, n=3, options=DRAWN, seed
 
 
 def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
-    chosen = questions[::3]
+    chosen = list(questions[::3])
     texts, logprobs, aside = answers(tiny, chosen, images, batch_size=16)
     assert texts.keys() == {e.id for e in chosen}
     assert aside == []

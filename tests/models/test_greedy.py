@@ -1,0 +1,87 @@
+"""Greedy decoding against transformers' `generate`, token for token: every decoder family, prompts of several lengths in a batch."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch_reference import RANDOM, load, make_batch, random_torch, torch_logits
+from transformers import GenerationConfig, LlavaForConditionalGeneration
+
+from inbol_jax.models import LoraConfig, save_pretrained
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.lora import init_lora
+from inbol_jax.sampling.sampler import SamplingOptions, sample
+
+EVERYDAY = (
+    "clip llama grouped",
+    "clip qwen2 tied, list of features",
+    "clip mistral window",
+    "siglip qwen2 window above, full, ragged patches",
+)
+TOKENS = 10  # beyond the windows of the cases that have one
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def greedy(model, variables, batch):
+    options = SamplingOptions(temperature=0, max_new_tokens=TOKENS)
+    return sample(model, variables, batch, n=2, key=jax.random.key(0), options=options)
+
+
+def assert_same_tokens(loaded, model):
+    """Both decode the same prompts, padded on the right here and on the left there, until the end or `TOKENS`.
+
+    The end of a response is a token that some rows say early and others do not say: random models have none of their own.
+    """
+    shortest = loaded.config.num_image_tokens + 2
+    lengths = [shortest, shortest + 9, shortest + 4, shortest + 9, shortest + 1, shortest + 6]
+    batch = make_batch(loaded.config, lengths)
+    ids, mask = (np.zeros_like(batch[name]) for name in ("input_ids", "attention_mask"))
+    for row, length in enumerate(lengths):
+        ids[row, -length:], mask[row, -length:] = batch["input_ids"][row, :length], 1
+    inputs = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.tensor(mask).long()}
+    inputs["pixel_values"] = torch.tensor(batch["pixel_values"])
+
+    def theirs(eos):
+        options = GenerationConfig(do_sample=False, max_new_tokens=TOKENS, eos_token_id=eos, pad_token_id=0)
+        with torch.inference_mode():
+            rows = model.generate(**inputs, generation_config=options)[:, ids.shape[1] :].tolist()
+        return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+
+    whole = theirs(None)
+    early = {token: sum(token in row[:-1] for row in whole) for row in whole for token in row}
+    eos = min(early, key=lambda token: (early[token] == 0, abs(early[token] - len(lengths) / 2), token))
+    expected = theirs(eos)
+    assert len({len(row) for row in expected}) > 1
+    batch |= {"pixel_values": batch["pixel_values"][:, None], "question": np.arange(len(lengths), dtype=np.uint32)}
+    ours = jax.device_get(
+        greedy(loaded.model.clone(config=dataclasses.replace(loaded.config, eos_token_ids=(eos,))), loaded.variables, batch)
+    )
+    for row, tokens in enumerate(expected):
+        for fork in range(2):
+            assert ours.tokens[row, fork, : ours.lengths[row, fork]].tolist() == tokens
+
+
+@pytest.mark.parametrize("case", [case if case in EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM])
+def test_every_family(case, tmp_path):
+    model = random_torch(case)
+    model.save_pretrained(tmp_path)
+    assert_same_tokens(load(tmp_path), model)
+
+
+def test_adapters(tmp_path):
+    """Decoding through LoRA is decoding with the merged weights."""
+    base_model = random_torch("clip llama grouped")
+    base_model.save_pretrained(tmp_path / "base")
+    base, config = load(tmp_path / "base"), LoraConfig(rank=4, alpha=8)
+    lora = init_lora(base.variables["params"], config, jax.random.key(0))
+    lora = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    loaded = dataclasses.replace(base, model=Llava(base.config, jnp.float32, config), variables={**base.variables, "lora": lora})
+    save_pretrained(loaded, tmp_path / "merged", merge_adapters=True)
+    merged = LlavaForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
+    assert_same_tokens(loaded, merged)
+    batch = make_batch(base.config, [base.config.num_image_tokens + 4])
+    assert not np.allclose(torch_logits(merged, batch), torch_logits(base_model, batch), atol=0.5), "the adapters matter"
