@@ -59,10 +59,15 @@ def _answered(answers: Any) -> bool | None:
     return True if answers else None
 
 
+def _coco_split(config: DataConfig) -> str | None:
+    """The split of COCO's pictures, as --data.split says it, else the name of a file."""
+    names = [path.name for path in (config.questions, config.annotations, config.images) if path is not None]
+    return next((split for name in (config.split or "", *names) for split in ("train2014", "val2014", "test2015") if split in name), None)
+
+
 def _coco_name(row: Row, config: DataConfig) -> str:
     """COCO_train2014_000000123456.jpg: the official files name pictures by number and split."""
-    id, names = row.get("image_id"), " ".join(str(p) for p in (config.split, config.questions, config.annotations, config.images))
-    split = next((s for s in ("train2014", "val2014", "test2015") if s in names), None)
+    id, split = row.get("image_id"), _coco_split(config)
     if split is None:
         raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
     if not isinstance(id, int):
@@ -78,6 +83,7 @@ def vqa(row: Row, config: DataConfig) -> dict[str, Any]:
         "question": row.get("question"),
         "answers": row.get("answers"),
         "answerable": _answered(row.get("answers")),
+        "split": config.split or _coco_split(config),
         "kind": row.get("answer_type"),
         "question_type": row.get("question_type"),
     }

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from inbol_jax.artifacts import read_meta, write_json, write_jsonl
 from inbol_jax.data.config import Data
-from inbol_jax.data.images import ImageError, load_image
+from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.data.importing import REJECTED_FILE, open_dataset
 from inbol_jax.data.likeness import Gallery, Looks, Match, looks
 from inbol_jax.data.vqa import DATA_FILE, Rejection, VQADataset, load_dataset_folder
@@ -66,7 +68,7 @@ def check(config: CheckConfig) -> dict[str, Any]:
     def compare(images: Sequence[str], seen: Sequence[Looks]) -> None:
         matches.update((image, match) for image, match in zip(images, gallery.find(seen), strict=True) if match)
 
-    looking = _Look(dataset, compare)
+    looking = _Look(dataset, compare if others else None)
     shared: dict[str, list[str]] = defaultdict(list)
 
     def rows() -> Iterator[Mapping[str, Any]]:
@@ -143,14 +145,14 @@ class _Look:
 
     Args:
       dataset: whose records.
-      each: called with the names of sound pictures, as they are first met, and what they are known by.
+      each: called with the names of sound pictures, as they are first met, and what they are known by. Without it no thumbnails are made.
 
     Attributes:
       hashes: of the pixels of every sound picture, by the image's name.
       rejected: records whose picture is not sound.
     """
 
-    def __init__(self, dataset: VQADataset, each: Callable[[Sequence[str], Sequence[Looks]], None]):
+    def __init__(self, dataset: VQADataset, each: Callable[[Sequence[str], Sequence[Looks]], None] | None):
         self.dataset, self._each = dataset, each
         self.hashes: dict[str, bytes] = {}
         self.rejected: list[Rejection] = []
@@ -169,7 +171,8 @@ class _Look:
                 self._faults.update((image, fault) for image, fault in seen.items() if isinstance(fault, str))
                 sound = {image: found for image, found in seen.items() if isinstance(found, Looks)}
                 self.hashes.update((image, found.pixels) for image, found in sound.items())
-                self._each(list(sound), list(sound.values()))
+                if self._each:
+                    self._each(list(sound), list(sound.values()))
                 for example in chunk:
                     if example.image in self.hashes:
                         yield example
@@ -179,6 +182,7 @@ class _Look:
 
     def _look(self, image: str) -> Looks | str:
         try:
-            return looks(load_image(self.dataset.root / image))
+            picture = load_image(self.dataset.root / image)
+            return looks(picture) if self._each else Looks(pixel_hash(picture), np.zeros(0, np.float16))
         except ImageError as error:
             return error.cause

@@ -114,7 +114,7 @@ class Unusable(Exception):
 
     def __init__(self, cause: str, id: str | None = None):
         super().__init__(cause)
-        self.id = id
+        self.id = None if id is None else id.encode(errors="backslashreplace").decode()  # half a surrogate pair cannot be written
 
 
 def data_file(path: Path) -> Path:
@@ -172,7 +172,7 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
                         raise Unusable("duplicated id")
                     check(example.image)
                 except Unusable as cause:
-                    rejected.append(Rejection(number, record_id(row), str(cause)))
+                    rejected.append(Rejection(number, record_id(row) if cause.id is None else cause.id, str(cause)))
                 else:
                     seen.add(example.id)
                     offsets.append(start)
@@ -234,7 +234,7 @@ def parse_line(line: bytes) -> Mapping[str, Any]:
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError:
-        raise Unusable("not UTF-8") from None
+        raise Unusable("not UTF-8", _id_of_other_text(line)) from None
     except (ValueError, RecursionError):  # the latter from JSON nested too deeply
         raise Unusable("not JSON") from None
     if not isinstance(row, dict):
@@ -243,8 +243,17 @@ def parse_line(line: bytes) -> Mapping[str, Any]:
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise Unusable("not UTF-8") from None
+            raise Unusable("not UTF-8", record_id(row)) from None
     return row
+
+
+def _id_of_other_text(line: bytes) -> str | None:
+    """The id of a record whose text is not UTF-8, bytes that are none spelt out."""
+    try:
+        row = json.loads(line.decode(errors="backslashreplace").replace("\\x", "\\\\x"))
+    except (ValueError, RecursionError):
+        return None
+    return record_id(row) if isinstance(row, dict) else None
 
 
 def record_id(row: Mapping[str, Any]) -> str | None:

@@ -109,8 +109,7 @@ class ModelAnswers:
                     options=SamplingOptions(temperature=temperature, max_new_tokens=max_new_tokens),
                     seed=self._seed,
                     batch_size=self._batch_size,
-                    label=label,
-                    shown=self._shown,
+                    label=label if self._shown else None,
                     set_aside=lambda example, reason: failed.append(reason),
                 ):
                     self._store.add({e.id: [Reply(g.text, round(g.logprob, 5)) for g in generations] for e, generations in batch})

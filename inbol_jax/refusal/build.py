@@ -162,6 +162,8 @@ def build(config: BuildConfig) -> None:
         made = _construct(config, files, estimator, mix, negatives, paths)
         _check_ids(made, files, config.seed)
         if negatives and negatives.missing:
+            for kind in sorted(set(made.types) - {made.types[question] for question in made.paired}):
+                raise InbolError(f"--negatives {config.negatives}: no pair is left of {_ROWS[kind]}; sample those questions as well")
             say(f"{negatives.missing} of {len(made.keys)} questions are not in {config.negatives}: no pair rejects what was said to them")
         chosen = _chosen(made, type_shares, {_KINDS[kind]: share for kind, share in kind_shares.items()})
         _check_classes(made, chosen, config)

@@ -105,9 +105,8 @@ def generate(
     options: SamplingOptions,
     seed: int,
     batch_size: int,
-    label: str,
+    label: str | None,
     set_aside: Callable[[VQAExample, str], None],
-    shown: bool = True,
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
     """Yields finished batches: examples with their n responses each.
 
@@ -117,8 +116,8 @@ def generate(
     Args:
       images: folder that the examples' images are relative to.
       batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
+      label: of the progress, and of the line that counts programs; None for neither, where the caller shows its own.
       set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
-      shown: whether to show progress and programs; False where the caller shows its own.
     """
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
@@ -143,7 +142,6 @@ def generate(
         label=label,
         work=f"{n} samples",
         set_aside=set_aside,
-        shown=shown,
     )
     for members, (tokens, logprobs, lengths) in batches:
         yield [
@@ -161,10 +159,9 @@ def run_batches(
     total: int,
     n: int,
     batch_size: int,
-    label: str,
+    label: str | None,
     work: str,
     set_aside: Callable[[VQAExample, str], None],
-    shown: bool = True,
 ) -> Iterator[tuple[list[VQAExample], Any]]:
     """Yields (examples, what the step made of them, on the host) for every batch; rows behind the examples are padding.
 
@@ -176,7 +173,6 @@ def run_batches(
       total: how many questions there are, for the progress that is shown.
       n: rows that a question becomes in the step.
       work: that each question is, for the line that counts programs.
-      shown: as of `generate`.
     """
     mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
     parts = round_batch(1, mesh)
@@ -204,7 +200,7 @@ def run_batches(
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     stream = (item for plan in plans() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
-    with progress(label, total, "questions", shown=shown) as advance:
+    with progress(label or "", total, "questions", shown=label is not None) as advance:
 
         def whole() -> Iterator[tuple[list[VQAExample], dict[str, np.ndarray]]]:
             for members, batch, bad in stream:
@@ -217,7 +213,7 @@ def run_batches(
         for members, found in in_flight(lambda batch: step(variables, shard_batch(batch, mesh)), whole(), mesh):
             yield members, found
             advance(len(members))
-    if programs and shown:
+    if programs and label is not None:
         lengths = ", ".join(map(str, sorted(programs)))
         say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {lengths} tokens")
 
@@ -235,7 +231,7 @@ def in_flight(
       workers: threads, by default one a core, and at most `WORKERS`.
     """
     alone = jax.default_backend() == "cpu" and mesh.size == 1
-    workers = (workers or min(WORKERS, len(os.sched_getaffinity(0)))) if alone else 1
+    workers = (workers or min(WORKERS, os.cpu_count() or 1)) if alone else 1
 
     def start(pool: ThreadPoolExecutor, batch: Any) -> Callable[[], Any]:
         if alone:

@@ -91,7 +91,8 @@ def test_vqav2_official(tmp_path, read):
     assert found.keys() == {"262148000", "262148001", "42000"}
     first = found["262148000"]
     assert (first.image, first.question, first.answers) == ("COCO_val2014_000000262148.jpg", "Where is he looking?", tuple(ANSWERS))
-    assert (first.answerable, first.source, first.metric, first.extra) == (True, "vqav2", "vqa", {"kind": "other", "question_type": "what"})
+    assert (first.answerable, first.source, first.split, first.metric) == (True, "vqav2", "val2014", "vqa")
+    assert first.extra == {"kind": "other", "question_type": "what"}
     load_image(dataset.root / first.image)
     assert len(read(format="vqav2", questions=q, annotations=a, images=images).examples) == 3  # what is there is read
 
@@ -388,6 +389,28 @@ def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
     assert [e.image for e in dataset.examples] == ["pictures/0.png", "pictures/1.png"]
     faults = {f["id"]: f["reason"] for f in read_jsonl(tmp_path / "out/data/in-place/rejected.jsonl")}
     assert faults == {"q2": "image outside the folder", "q3": "image missing"}
+
+
+@pytest.mark.parametrize(
+    ("questions", "split", "found"),
+    [
+        ("q_train2014.json", "val2014", "val2014"),
+        ("q_train2014.json", "dev", "train2014"),
+        ("q.json", None, "test2015"),
+        ("q.json", "x", "test2015"),
+    ],
+)
+def test_the_split_of_coco_pictures(tmp_path, read, questions, split, found):
+    folder = tmp_path / "train2014 of coco"  # the name of a folder above says nothing
+    images = write_images(folder / "test2015", f"COCO_{found}_000000000001.jpg")
+    (folder / questions).write_text(json.dumps([{"question_id": 1, "image_id": 1, "question": "What?"}]))
+    (folder / "a.json").write_text(json.dumps([{"question_id": 1, "answers": ANSWERS}]))
+    options = {"questions": folder / questions, "annotations": folder / "a.json", "images": images, "split": split}
+    (example,) = read(format="okvqa", **options).examples
+    assert (example.image, example.split) == (f"COCO_{found}_000000000001.jpg", split or found)
+    if questions == "q.json":
+        with pytest.raises(InbolError, match="split not known"):
+            read(format="okvqa", name="other", **(options | {"images": images.rename(folder / "pictures")}))
 
 
 def test_every_adapter_is_tested():

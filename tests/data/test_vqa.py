@@ -158,6 +158,15 @@ def test_a_bad_record_is_set_aside_with_its_cause(surroundings, bad, reason):
     assert [(r.line, r.reason) for r in dataset.rejected] == [(2, reason)]
 
 
+def test_the_id_of_a_record_with_text_that_is_none(tmp_path):
+    lines = [b'{"id": "q\\\\x1", "question": "\xff"}', b'{"id": "q\xfe2"}', b'{"id": "q3\\ud800"}', b'{"id": "\xff', b'[\xff"]']
+    write(tmp_path, row(), *lines)
+    found = [(r.line, r.id, r.reason) for r in load_dataset_folder(tmp_path, max_rejected=1).rejected]
+    assert found == [(i + 2, id, "not UTF-8") for i, id in enumerate([None, "q\\xfe2", "q3\\ud800", None, None])]
+    write(tmp_path, row(), b'{"id": "q2", "question": "caf\xe9?"}')
+    assert load_dataset_folder(tmp_path, max_rejected=1).rejected == [Rejection(2, "q2", "not UTF-8")]
+
+
 def test_an_id_is_taken_by_the_first_usable_record(tmp_path):
     write(tmp_path, row(question=""), row(), row(id="2"), row(id=2))
     dataset = load_dataset_folder(tmp_path, max_rejected=1)

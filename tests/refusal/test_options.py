@@ -144,6 +144,8 @@ def test_negatives_of_another_store(out, capsys):
 
 def test_negatives_that_cannot_be(out):
     fails(out, "--negatives .*nothing: no such file", negatives=out / "nothing")
+    store(out.parent / "some", "train", [row for row in lines() if row["answerable"]])
+    fails(out, "--negatives .* no pair is left of Type 3; sample those questions as well", negatives=out.parent / "some/confidence")
     folder = negatives(out, change=lambda row: row | {"question": "Who?"} if row["id"] == "known7" else row)
     fails(out, "dpo_start.jsonl: known7 is another question than in the records", negatives=folder)
     folder = negatives(out, change=lambda row: row | {"outcomes": ["wrong"]} if row["id"] == "known7" else row)

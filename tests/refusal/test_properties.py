@@ -40,6 +40,7 @@ def row(draw, id="q"):
 ROWS = st.integers(0, 12).flatmap(lambda n: st.tuples(*(row(f"q{i}") for i in range(n))))
 
 
+@settings(deadline=None)
 @given(ROWS, THRESHOLDS, MIXES, st.integers(0, 3))
 def test_every_question_ends_in_exactly_one_class_and_mixed_never_enters_idk(rows, thresholds, mix, seed):
     records = [make_record(r, thresholds) for r in rows]
@@ -57,6 +58,7 @@ def test_every_question_ends_in_exactly_one_class_and_mixed_never_enters_idk(row
         assert instructions[record.id] == (0 if wanted is Boundary.MIXED or known_without_answer else 1)
 
 
+@settings(deadline=None)
 @given(ROWS, THRESHOLDS, MIXES, st.integers(0, 3))
 def test_instructions_answer_what_is_known_and_refuse_the_rest(rows, thresholds, mix, seed):
     records = {r["id"]: make_record(r, thresholds) for r in rows}
@@ -69,6 +71,7 @@ def test_instructions_answer_what_is_known_and_refuse_the_rest(rows, thresholds,
             assert instruction.response in {text for sets in TEMPLATES.values() for text in sets[record.type == 3]}
 
 
+@settings(deadline=None)
 @given(row(), THRESHOLDS, THRESHOLDS)
 def test_thresholds_move_questions_in_one_direction_only(one, a, b):
     order = [Boundary.UNKNOWN, Boundary.MIXED, Boundary.KNOWN]
@@ -85,6 +88,7 @@ def test_thresholds_move_questions_in_one_direction_only(one, a, b):
         assert high.type == 3
 
 
+@settings(deadline=None)
 @given(ROWS, THRESHOLDS, MIXES, st.integers(0, 3), st.integers(1, 4))
 def test_no_pair_has_equal_sides_and_each_side_is_what_its_kind_says(rows, thresholds, mix, seed, pairs):
     records = {r["id"]: make_record(r, thresholds) for r in rows}

@@ -5,13 +5,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.sampling.generate import _sample, generate, padded_length, to_text
+from inbol_jax.sampling.generate import _sample, generate, in_flight, padded_length, to_text
 from inbol_jax.sampling.sampler import SamplingOptions
 
 
@@ -47,6 +50,54 @@ def test_the_number_of_programs_is_bounded_and_said(tiny, questions, small_world
     lengths = [m[2].split(", ") for m in found]
     assert [int(m[1]) for m in found] == [len(of_run) for of_run in lengths]
     assert _sample._cache_size() - before == len(set(itertools.chain(*lengths))) == len(lengths[0]) > 1
+
+
+# --- several batches at a time
+
+ONE, TWO = SimpleNamespace(size=1), SimpleNamespace(size=2)  # meshes, as far as `in_flight` looks at them
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_results_come_in_order_from_threads(workers):
+    """Each waits until as many as there are workers have begun; the first ones take longest."""
+    together, threads = threading.Barrier(workers), set()
+
+    def step(batch):
+        threads.add(threading.get_ident())
+        together.wait(timeout=60)
+        time.sleep(0.02 * (batch % workers == 0))
+        return batch**2
+
+    assert list(in_flight(step, ((f"q{i}", i) for i in range(8)), ONE, workers)) == [(f"q{i}", i**2) for i in range(8)]
+    assert len(threads) == workers
+    assert threading.get_ident() not in threads
+
+
+def test_programs_of_several_devices_come_from_one_thread():
+    """One is started before the last one is fetched, and no more."""
+    began, threads = [], set()
+
+    def step(batch):
+        began.append(batch)
+        threads.add(threading.get_ident())
+        return batch
+
+    for label, batch in in_flight(step, ((i, i) for i in range(5)), TWO):
+        assert label == batch
+        assert began == list(range(min(label + 2, 5)))
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("mesh", [ONE, TWO], ids=["one", "two"])
+def test_what_fails_in_a_step_is_raised(mesh):
+    def step(batch):
+        if batch == 3:
+            raise ValueError("the third")
+        return batch
+
+    found = in_flight(step, ((i, i) for i in range(9)), mesh, 2)
+    with pytest.raises(ValueError, match="the third"):
+        list(found)
 
 
 # --- stop strings and tokens
