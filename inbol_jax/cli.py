@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Union
@@ -138,12 +139,18 @@ def _guarded(action: Callable[[], None]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    from inbol_jax.processes import leave
+
     try:
         action()
+        return 0
     except InbolError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        code, message = 2, f"error: {error}"
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+        code, message = 130, "interrupted; the same command goes on from here"
+    except Exception:
+        leave(1, traceback.format_exc().rstrip())
+        raise
+    leave(code, message)
+    print(message, file=sys.stderr)
+    return code

@@ -1,6 +1,7 @@
 """One run in several processes: how they find each other, which of them writes, and arrays that are spread over them."""
 
 import os
+import sys
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ def join() -> None:
     """
     given = [os.environ.get(name) for name in _NAMES]
     if any(given) and not all(given):
-        raise InbolError(f"--distributed: of {', '.join(_NAMES)} set all or none; missing: {_NAMES[given.index(None)]}")
+        missing = next(name for name, value in zip(_NAMES, given, strict=True) if not value)
+        raise InbolError(f"--distributed: of {', '.join(_NAMES)} set all or none; missing: {missing}")
     address, *numbers = given
     try:
         if address:
@@ -35,6 +37,18 @@ def join() -> None:
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InbolError(f"--distributed: the other processes cannot be joined ({reason}); set {', '.join(_NAMES)}") from error
+
+
+def leave(code: int, message: str) -> None:
+    """Says why on stderr and ends this process at once, with that exit code, where it is one of several; otherwise does nothing.
+
+    An ordinary end waits for the others, and they wait in the next exchange for this one. Without it they notice within two minutes that
+    this one is gone, and end as well.
+    """
+    if jax.distributed.is_initialized():
+        print(message, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def is_main() -> bool:

@@ -21,7 +21,8 @@ on_all() { gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all --
 case $action in
   setup)
     cd "$(dirname "$0")/.."
-    archive=$(mktemp --suffix .tar.gz)
+    git diff --quiet HEAD || echo "changes that are not committed are not installed" >&2
+    archive=$(mktemp)
     trap 'rm -f "$archive"' EXIT
     git archive --format tar.gz --output "$archive" HEAD
     gcloud compute tpus tpu-vm scp "$archive" "$name:inbol_jax.tar.gz" --zone "$zone" --worker=all

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,7 @@ from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.sampling.sampler import SamplingOptions, sample
 from inbol_jax.sharding import BATCH, make_mesh, round_batch
+from inbol_jax.training.parallel import round_rows
 from inbol_jax.training.plan import Collective, abstract_pairs, abstract_variables, collectives, lower_step
 from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import make_optimizer
@@ -51,7 +53,7 @@ class Config:
       model: folder with a config.json in Hugging Face layout, or a name below tpu/shapes.
       prompt: tokens of a prompt, its image's 576 included.
       answer: tokens of a response.
-      batch_size: rows (sft), pairs (dpo) or questions (sample) of all chips together.
+      batch_size: rows (sft) or pairs (dpo) of all chips together; questions (sample) of a host's chips, which are what mesh is of then.
       n: responses sampled to each question.
       lora_rank: 0 trains the whole decoder and projector.
     """
@@ -72,15 +74,22 @@ class Config:
     masters: bool = True
 
 
+# Options that a stage has no use for.
+IDLE = {"sft": ("n", "reference"), "dpo": ("n",), "sample": ("accumulate", "remat", "reference", "optimizer", "masters")}
+
+
 def main(config: Config) -> int:
+    for option in IDLE[config.stage]:
+        if getattr(config, option) != getattr(Config, option):
+            raise InbolError(f"--{option} does nothing for {config.stage}")
     folder = SHAPES / config.model if (SHAPES / config.model).is_dir() else Path(config.model)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=config.topology).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
         raise InbolError(f"--topology {config.topology}: {str(error).splitlines()[0]} (is libtpu installed?)") from error
-    mesh = make_mesh(*config.mesh, devices=devices)
     hosts = len({device.process_index for device in devices})
-    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    mesh = make_mesh(*config.mesh, devices=of_a_run(config.stage, devices))
+    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items()) + (" on each host" if mesh.size < len(devices) else "")
     print(
         f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x {devices[0].device_kind}, {hosts} hosts; {sizes}",
         flush=True,
@@ -104,15 +113,20 @@ def main(config: Config) -> int:
     return 0
 
 
+def of_a_run(stage: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those that one program runs on: training spans all hosts, sampling keeps to each host's own."""
+    return [device for device in devices if stage != "sample" or device.process_index == devices[0].process_index]
+
+
 def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     """The stage's program on arrays that do not exist."""
     llava = load_config(folder)
     lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank) if config.lora_rank else None
     model = Llava(llava, jnp.bfloat16, lora, config.remat)
     variables = abstract_variables(llava, mesh, dtype=jnp.bfloat16, lora=lora)
-    rows = round_batch(config.batch_size, mesh)
     if config.stage == "sample":
-        return lower_sample(config, model, variables, mesh, rows)
+        return lower_sample(config, model, variables, mesh, round_batch(config.batch_size, mesh))
+    rows = round_rows(config.batch_size, mesh, config.accumulate)
     answers = config.answer * (2 if config.stage == "dpo" else 1)
     batch = abstract_pairs(llava, mesh, rows=rows, tokens=config.prompt + answers, targets=answers)
     online = config.reference == "online"

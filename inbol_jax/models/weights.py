@@ -248,7 +248,7 @@ def _place(file: Path, key: str, theirs: Any, row: Row, shape: tuple[int, ...], 
             read[bounds] = np.ascontiguousarray(row.load(theirs[slices]), dtype)
         return read[bounds]
 
-    sharding = parameter_sharding(mesh, row.axes, shape) if mesh else SingleDeviceSharding(jax.devices()[0])
+    sharding = parameter_sharding(mesh, row.axes, shape) if mesh else SingleDeviceSharding(jax.local_devices()[0])
     return jax.make_array_from_callback(shape, sharding, part)
 
 

@@ -169,7 +169,8 @@ def cached_reference(loaded: Loaded, config: DpoConfig, data: Path, rows: Rows, 
             raise InbolError(f"{file}: its shape is {found.shape}, {(len(rows), 2)} is needed; delete it")
         return found
     mesh = make_mesh(*config.mesh)
-    found = reference_logprobs(loaded, rows, batch_size=4 * config.batch_size, mesh=mesh, average=config.length_normalized)
+    size = 4 * -(-config.batch_size // config.accumulate)  # of a micro-batch: without gradients four times as many rows fit
+    found = reference_logprobs(loaded, rows, batch_size=size, mesh=mesh, average=config.length_normalized)
     if is_main():  # all processes have looked for the file by now: none of them has left the computation before all had come to it
         meta_path(file).unlink(missing_ok=True)
         with atomically(file) as temporary, temporary.open("wb") as handle:

@@ -18,7 +18,7 @@ from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import TINY, Dtype, Loaded, find_checkpoint, load_pretrained, refuse_folder, save_pretrained
 from inbol_jax.models.lora import LoraConfig, init_lora
 from inbol_jax.models.peft import is_adapter
-from inbol_jax.processes import to_host
+from inbol_jax.processes import is_main, to_host
 from inbol_jax.sharding import local_rows, make_mesh
 from inbol_jax.training.input import Rows, in_order, stream, training_order
 from inbol_jax.training.loop import Evaluation, fit
@@ -52,7 +52,7 @@ class StageConfig:
       rates: pairs of a regular expression and the peak learning rate of the variables whose path it finds, such as projector 2e-5.
       weight_decay: of matrices.
       max_skipped: updates in a row that may be left out because loss or gradient was not finite; training stops after one more.
-      frozen: regular expressions; parameters whose path one of them finds are not trained. Adapters freeze everything anyway.
+      frozen: regular expressions; parameters whose path one of them finds are not trained. Not with adapters, which freeze everything else.
       lora_rank: train adapters of this rank instead of the model's own weights; 0 for none, or for those that the model comes with.
       lora_alpha: scale of the adapters times their rank; by default twice the rank.
       lora_dropout: share of the adapters' inputs that is set to zero.
@@ -132,7 +132,8 @@ def load_model(config: StageConfig) -> Loaded:
     """The model to train, on the stage's mesh: with new adapters, with those that it comes with, or whole.
 
     Raises:
-      InbolError: when the checkpoint or the mesh cannot be used, adapters are asked for twice, or OUT/model cannot take the result.
+      InbolError: when the checkpoint or the mesh cannot be used, adapters are asked for twice or with options that do not go with them, or
+        OUT/model cannot take the result.
     """
     mesh = make_mesh(*config.mesh)
     loaded = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
@@ -143,6 +144,8 @@ def load_model(config: StageConfig) -> Loaded:
         alpha = 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
         lora = LoraConfig(config.lora_rank, alpha, config.lora_dropout, config.lora_targets, config.lora_rslora, config.lora_trainable)
         variables = {**variables, "lora": init_lora(variables["params"], lora, jax.random.key(config.seed), mesh)}
+    if lora and config.frozen != FROZEN:
+        raise InbolError(f"--frozen {' '.join(config.frozen)}: with adapters all else is frozen but --lora-trainable; drop the option")
     refuse_folder(loaded, config.out / "model", adapters=lora is not None)
     return dataclasses.replace(loaded, model=Llava(loaded.config, loaded.model.dtype, lora, config.remat), variables=variables)
 
@@ -156,10 +159,14 @@ def run_stage(
       scored: rows of `config.eval_data`.
       online: hand the objective the trained variables as they were at the start as well, see `step.split_reference`.
     """
-    base = (load_pretrained(config.base, dtype=loaded.model.dtype) if config.base else loaded) if config.keep else None
-    # A copy: training gives its start away.
-    kept = jax.tree.map(lambda x: np.array(to_host(x)), dict(base.variables["params"])) if base else None
     mesh = make_mesh(*config.mesh)
+    kept = base = None
+    if config.keep:
+        start = load_pretrained(config.base, dtype=loaded.model.dtype, mesh=mesh) if config.base else loaded
+        # On the host, and a copy: training needs the devices' memory, and gives its start away.
+        kept = jax.tree.map(lambda x: np.array(to_host(x)), dict(start.variables["params"]))
+        base = start.fingerprint
+        del start
     size = round_rows(config.batch_size, mesh, config.accumulate)
     steps = -(-len(rows) * config.epochs // size)
     identity = _identity(loaded, config, label, size, base)
@@ -186,7 +193,7 @@ def run_stage(
     step = make_train_step(objective, optimizer, accumulate=config.accumulate, axis=axis, seed=config.seed)
     order = training_order([s.tokens for s in rows.sizes], size, config.epochs, config.seed, grouped=config.buckets > 1)
     mine = local_rows(mesh, size)
-    with track(config.track, config.out, dataclasses.asdict(config) | {"identity": identity}) as log:
+    with track(config.track if is_main() else (), config.out, dataclasses.asdict(config) | {"identity": identity}) as log:
         state = fit(
             PARALLEL[config.parallel](step, mesh, make_eval_step(objective, axis=axis)),
             init_state(trainable, optimizer, mesh),
@@ -212,12 +219,18 @@ def run_stage(
     return folder
 
 
-def _identity(loaded: Loaded, config: StageConfig, label: str, size: int, base: Loaded | None) -> str:
-    """Fingerprint of everything that decides the result. How a run is spread over devices, and what is looked at meanwhile, does not."""
+def _identity(loaded: Loaded, config: StageConfig, label: str, size: int, base: str | None) -> str:
+    """Fingerprint of everything that decides the result. How a run is spread over devices, and what is looked at meanwhile, does not.
+
+    Args:
+      size: rows of a batch. base: fingerprint of the model that `keep` is of.
+    """
     settings = dataclasses.asdict(config) | {"stage": label, "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
-    settings |= {"base": base.fingerprint if base else None, "batch_size": size}
+    settings |= {"base": base, "batch_size": size}
     free = ["out", "images", "eval_data", "eval_every", "checkpoint_every", "track", "max_skipped", "remat", "distributed"]
-    if not (loaded.model.lora and loaded.model.lora.dropout):  # each device of a pmap draws dropout of its own
+    if loaded.model.lora and loaded.model.lora.dropout:  # each device of a pmap draws dropout of its own
+        settings["devices"] = jax.device_count()
+    else:
         free += ["mesh", "parallel"]
     return fingerprint({k: v for k, v in settings.items() if k not in free})
 

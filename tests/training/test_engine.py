@@ -22,11 +22,13 @@ from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
 from inbol_jax.sharding import make_mesh
+from inbol_jax.training import ca_dpo as ca_dpo_stage
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.input import in_order
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit, round_rows
-from inbol_jax.training.stage import FROZEN
+from inbol_jax.training.stage import FROZEN, _identity
 from inbol_jax.training.state import init_state, make_optimizer, split_variables
 from inbol_jax.training.step import ca_dpo_objective, make_train_step, sft_objective
 
@@ -80,6 +82,7 @@ def test_the_margin_over_the_reference_starts_at_zero(data, micro, tmp_path):
     [
         ({"lora_rank": 4}, "has adapters"),
         ({"keep": 0.1}, "--keep 0.1 mixes whole models"),
+        ({"frozen": ("projector",)}, "--frozen projector: with adapters"),
     ],
 )
 def test_options_that_do_not_go_with_adapters(data, micro, tmp_path, options, words):
@@ -252,6 +255,18 @@ def test_a_rate_of_its_own(micro):
         np.testing.assert_allclose(scaled.params[path] - x, factor * (plain.params[path] - x), atol=1e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout, monkeypatch):
+    """So the run is another one; without dropout it is the same."""
+    loaded = dataclasses.replace(micro, model=Llava(micro.config, lora=LoraConfig(rank=2, alpha=4.0, dropout=dropout)))
+    config = SftConfig(data=data / "instructions.jsonl", out=data, parallel="pmap")
+    identities = set()
+    for count in (1, 8):
+        monkeypatch.setattr(jax, "device_count", lambda count=count: count)
+        identities.add(_identity(loaded, config, "IDK-IT", 8, None))
+    assert len(identities) == (2 if dropout else 1)
+
+
 def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
     lora = LoraConfig(rank=2, alpha=4.0, dropout=0.5)
     adapters = jax.tree.map(lambda x: x + 0.1, init_lora(micro.variables["params"], lora, jax.random.key(0)))
@@ -326,6 +341,13 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
     (out / "reference.npy.meta.json").unlink()  # a run that was killed between the two: it is computed again
     dpo(data, micro.path, out, batch_size=16)
     np.testing.assert_array_equal(np.load(out / "reference.npy"), reference)
+
+
+def test_the_reference_comes_in_batches_that_go_with_the_micro_batches(data, micro, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(ca_dpo_stage, "in_order", lambda rows, mesh, size: sizes.append(size) or in_order(rows, mesh, size))
+    dpo(data, micro.path, tmp_path, batch_size=16, accumulate=8)
+    assert sizes == [8]
 
 
 # --- every mesh

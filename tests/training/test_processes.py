@@ -19,17 +19,28 @@ from inbol_jax.training.idk_it import SftConfig, idk_it
 ROOT = Path(__file__).parents[2]
 
 
-def together(*arguments):
-    """Runs `train.py --distributed` in two processes; returns what each printed."""
+def start(*commands):
+    """`train.py --distributed` with the arguments of each process."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    shared = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
-    command = [sys.executable, ROOT / "train.py", *map(str, arguments), "--distributed"]
-    running = [
-        subprocess.Popen(command, env=os.environ | shared | {"JAX_PROCESS_ID": str(i)}, stdout=-1, stderr=-1, text=True) for i in range(2)
+    shared = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": f"localhost:{port}"}
+    return [
+        subprocess.Popen(
+            [sys.executable, ROOT / "train.py", *map(str, arguments), "--distributed"],
+            env=os.environ | shared | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, arguments in enumerate(commands)
     ]
+
+
+def together(*arguments):
+    """Runs the same in two processes; returns what each printed."""
+    running = start(arguments, arguments)
     found = [process.communicate(timeout=300) for process in running]
     for process, (_, error) in zip(running, found, strict=True):
         assert process.returncode == 0, error[-3000:]
@@ -56,13 +67,15 @@ WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace(
 
 
 def test_two_processes_train_as_one(data, micro, tmp_path):
-    """IDK-IT of a model that is split over both, with an evaluation; then CA-DPO of adapters on it, twice: there is nothing left to do."""
+    """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters on it, twice: nothing is left to do."""
     instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
-    sft = idk_it(SftConfig(data=instructions, out=tmp_path / "one/sft", model=micro.path, eval_data=instructions, eval_every=5, **OPTIONS))
+    besides = {"eval_data": instructions, "eval_every": 5, "keep": 0.1, "base": micro.path}
+    sft = idk_it(SftConfig(data=instructions, out=tmp_path / "one/sft", model=micro.path, **besides, **OPTIONS))
     printed = together(
         *("sft", "--data", instructions, "--out", tmp_path / "two/sft", "--model", micro.path, "--mesh", 2, 2, 2, *WORDS),
-        *("--eval-data", instructions, "--eval-every", 5),
+        *("--eval-data", instructions, "--eval-every", 5, "--keep", 0.1, "--base", micro.path, "--track", "tensorboard"),
     )
+    assert len(list((tmp_path / "two/sft/tensorboard").iterdir())) == 1, "and it alone logs"
     assert [text.count("IDK-IT on 16") for text in printed] == [1, 0], "the first process speaks"
     same(tmp_path / "one/sft", tmp_path / "two/sft")
     assert [row["step"] for row in metrics_of(tmp_path / "two/sft")] == [5, 10]
@@ -88,8 +101,31 @@ def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
     same(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path, failing):
+    """It ends with its own exit code. The others end when they notice, at once where it is the first that is gone."""
+    arguments = ["sft", "--data", data / "instructions.jsonl", "--out", tmp_path / "run", "--model", micro.path]
+    running = start(*([*arguments, "--images", tmp_path] if i == failing else arguments for i in range(2)))
+    try:
+        _, error = running[failing].communicate(timeout=100)
+        assert running[failing].returncode == 2
+        assert error.splitlines()[-1].startswith("error: ")
+        assert "16 of its images are missing" in error
+        if failing == 0:
+            assert running[1].wait(timeout=100) not in (0, 2)
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
 @pytest.mark.parametrize(
-    ("given", "missing"), [({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "JAX_NUM_PROCESSES"), ({}, "cannot be joined")]
+    ("given", "missing"),
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "JAX_NUM_PROCESSES"),
+        ({"JAX_COORDINATOR_ADDRESS": "", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS"),
+        ({}, "cannot be joined"),
+    ],
 )
 def test_processes_that_cannot_be_found(data, tmp_path, given, missing):
     command = [sys.executable, ROOT / "train.py", "sft", "--data", data / "instructions.jsonl", "--out", tmp_path, "--distributed"]

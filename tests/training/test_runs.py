@@ -23,6 +23,7 @@ from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import init_lora
+from inbol_jax.training import loop
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.stage import FROZEN
@@ -155,12 +156,34 @@ def test_work_of_a_known_model():
 
 def test_tensorboard(data, micro, tmp_path):
     sft(data, micro.path, tmp_path, track=("tensorboard",), batch_size=4, epochs=3, eval_data=data / "instructions.jsonl", eval_every=6)
-    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     rows = metrics_of(tmp_path)
     for name in ("loss", "eval/loss", "gradient_norm"):
-        found = {e.step: float(np.asarray(e.tensor_proto.float_val)[0]) for e in events.Tensors(name)}
+        found = {e.step: e.value for e in events.Scalars(name)}
         assert found == pytest.approx({row["step"]: row[name] for row in rows if name in row})
+
+
+def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkeypatch):
+    """Steps after the checkpoint are logged by both processes."""
+    options = {"track": ("tensorboard",), "batch_size": 4, "epochs": 12, "checkpoint_every": 16}
+    with monkeypatch.context() as patch:
+        calls = []
+        means = loop._means
+
+        def stop(metrics):
+            calls.append(metrics)
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            return means(metrics)
+
+        patch.setattr(loop, "_means", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sft(data, micro.path, tmp_path, **options)
+    sft(data, micro.path, tmp_path, **options)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [10, 16, 20, 30, 32, 40, 48]
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
@@ -179,6 +202,18 @@ def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch
     assert [step for step, _ in logged] == [row["step"] for row in metrics_of(tmp_path)]
     assert logged[-1][1]["loss"] == metrics_of(tmp_path)[-1]["loss"]
     assert end == "finished"
+    assert options["config"]["out"] == str(tmp_path)
+    calls.clear()
+    sft(data, micro.path, tmp_path / "beside", track=(name,), batch_size=4, epochs=3)
+    key = "id" if name == "wandb" else "name"
+    assert calls[0][key] != options[key], "the same settings in another folder are another run"
+
+    def refuse(**options):
+        raise RuntimeError("log in first\nlong story")
+
+    stand_in.init = refuse
+    with pytest.raises(InbolError, match=rf"--track {name}: it does not start \(log in first\)"):
+        sft(data, micro.path, tmp_path / "refused", track=(name,))
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InbolError, match=f"--track {name}: it is not installed"):
         sft(data, micro.path, tmp_path / "without", track=(name,))
