@@ -682,10 +682,7 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
     monkeypatch.undo()
     resumed = run(config)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    logs = [
-        [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in metrics_of(tmp_path / name)] for name in ("whole", "broken")
-    ]
-    assert logs[0] == logs[1]
+    assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "whole")
     # And what is done is done.
     run(config)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
