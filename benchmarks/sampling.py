@@ -113,8 +113,8 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
     return Llava(llava, jnp.dtype(config.dtype)), {"params": make(jax.random.key(0))}, batches
 
 
-def ours(model: Llava, variables: Any, batches: Batches, config: Config) -> Callable[[], list[np.ndarray]]:
-    """Runs all batches; gives the lengths of the responses, i32[b, n] a batch."""
+def ours(model: Llava, variables: Any, batches: Batches, config: Config, workers: int | None = None) -> Callable[[], list[np.ndarray]]:
+    """Runs all batches; gives the lengths of the responses, i32[b, n] a batch. `workers` as of `in_flight`."""
     if config.fixed_length:
         model = dataclasses.replace(model, config=dataclasses.replace(model.config, eos_token_ids=(-1,)))
     options, key = SamplingOptions(max_new_tokens=config.new_tokens), jax.random.key(0)
@@ -124,7 +124,7 @@ def ours(model: Llava, variables: Any, batches: Batches, config: Config) -> Call
     mesh = make_mesh(devices=jax.devices()[:1])
 
     def run() -> list[np.ndarray]:
-        done = in_flight(lambda batch: _sample(model, config.n, options, variables, batch, key), stacked, mesh)
+        done = in_flight(lambda batch: _sample(model, config.n, options, variables, batch, key), stacked, mesh, workers)
         return [samples.lengths[:count] for count, samples in done]
 
     return run
@@ -242,7 +242,11 @@ def main(config: Config) -> None:
         lengths[:] = sampler()
         return int(sum(drawn.sum() for drawn in lengths))
 
-    runs = {"ours": run_ours, **peers([row for _, rows in batches for row in rows], config)}
+    runs: dict[str, Callable[[], int]] = {"ours": run_ours}
+    if jax.default_backend() == "cpu":
+        one_by_one = ours(model, variables, batches, config, workers=1)
+        runs["ours, one batch at a time"] = lambda: int(sum(drawn.sum() for drawn in one_by_one()))
+    runs |= peers([row for _, rows in batches for row in rows], config)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     tokens: dict[str, int] = {}
     for repeat in range(config.repeats + 1):  # the first one compiles and warms up

@@ -151,6 +151,7 @@ class ConfidenceStore:
         self._lines.truncate(end)  # the torn line of a killed run, if there is one
         if not header:
             header = dict(settings) | {"config": self.fingerprint}
+        header.pop("rows", None)  # not finished until it is: the dataset may have grown since
         write_json(meta_path(self.file), header | {"started": time.time(), "started_with": len(self.done)})
 
     def __enter__(self) -> "ConfidenceStore":

@@ -11,7 +11,7 @@ from inbol_jax.artifacts import read_jsonl, read_meta, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.report import embed, write_page
-from inbol_jax.evaluation.shortcut import Auc, auc, auc_difference, cross_validated, telling
+from inbol_jax.evaluation.shortcut import auc, auc_difference, cross_validated, telling
 from inbol_jax.evaluation.table import Table
 from inbol_jax.extrinsic.answers import AnswerStore, ModelAnswers
 from inbol_jax.extrinsic.filters import blank_image
@@ -293,6 +293,6 @@ def _cards(rows: Sequence[Row], folder: Path) -> list[dict[str, Any]]:
     return [card | {"image": embed(folder, row["image"]), "filters": row.get("filters", ())} for card, row in zip(cut, rows, strict=True)]
 
 
-def _interval(found: Row | Auc, form: str = ".3f") -> str:
-    value, low, high = (found[k] for k in ("value", "low", "high"))  # type: ignore[index]
+def _interval(found: Row, form: str = ".3f") -> str:
+    value, low, high = (found[k] for k in ("value", "low", "high"))
     return f"{value:{form}} ({low:{form}} to {high:{form}})".replace("-", "\N{MINUS SIGN}")

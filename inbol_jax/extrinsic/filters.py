@@ -5,7 +5,6 @@ filters that compare a question with those before it.
 """
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from inbol_jax.confidence.matching import CORRECT_AT, answer_key, score
+from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
 from inbol_jax.extrinsic.generators import Asked, Asks, Proposal
@@ -190,40 +190,49 @@ class NearDuplicate:
 
 
 class Leaks:
-    """Questions with their images of evaluation splits: by the question's text (case, punctuation and spaces aside) and the bytes of the
-    image file. The same picture under another name is found, one that was encoded anew is not. Memory: some 150 bytes a question."""
+    """Questions with their images of evaluation splits: by the question's text (case, punctuation and spaces aside) and the image's pixels.
+    The same picture in another file is found, one that was scaled or compressed anew is not. Memory: some 150 bytes a question.
+
+    Attributes:
+      unreadable: images of the splits that could not be decoded: with them nothing can be compared.
+    """
 
     def __init__(self) -> None:
+        self.unreadable = 0
         self._texts: set[int] = set()
         self._pairs: set[int] = set()
 
     def add(self, examples: Iterable[VQAExample], root: Path, advance: Callable[[], object] = lambda: None) -> None:
         """Takes in a split; each of its images is read once where its questions come together. `advance` is called for each question."""
-        image, digest = "", ""
+        image, digest = "", None
         for example in examples:
             if example.image != image:
                 image, digest = example.image, _digest(root / example.image)
-            text = self._text(example.question)
-            self._texts.add(hash_texts(text))
-            self._pairs.add(hash_texts(text, digest))
+                self.unreadable += digest is None
+            if digest is not None:
+                text = self._text(example.question)
+                self._texts.add(hash_texts(text))
+                self._pairs.add(hash_texts(text, digest))
             advance()
 
     def __contains__(self, asked: tuple[str, Path]) -> bool:
         question, image = asked
         text = self._text(question)
-        return hash_texts(text) in self._texts and hash_texts(text, _digest(image)) in self._pairs
+        if hash_texts(text) not in self._texts:  # most are not, and their images need not be decoded
+            return False
+        digest = _digest(image)
+        return digest is not None and hash_texts(text, digest) in self._pairs
 
     @staticmethod
     def _text(question: str) -> str:
         return " ".join(re.findall(r"\w+", question.lower()))
 
 
-def _digest(image: Path) -> str:
+def _digest(image: Path) -> str | None:
     try:
-        with image.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InbolError(f"cannot read {image}: {error.strerror}") from error
+        return pixel_hash(load_image(image)).hex()
+    except ImageError:
+        return None
 
 
 class Leaked:

@@ -232,5 +232,7 @@ def _sources(config: ExtrinsicConfig, context: Context) -> Sources:
             split = load_dataset_folder(path, max_rejected=config.max_rejected)
             with progress(f"hashing {split.name}", len(split.examples), "questions") as advance:
                 leaks.add(split.examples, split.root, advance)
+        if leaks.unreadable:
+            say(f"{leaks.unreadable} images of the sets of --against cannot be read; questions about them are compared with nothing")
     options = {name: getattr(config, name) for name in ("language", "near_duplicate", "agreement")}
     return Sources(context.pool, context.facts, context.root, leaks=leaks, model=context.model, samples=config.model_samples, **options)

@@ -153,7 +153,8 @@ def pretrain(config: PretrainConfig) -> Path:
 
     def objective(variables: Mapping, batch: Mapping, key: jax.Array):
         pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0  # what the processor's rescaling and normalisation do
-        return sft(variables, {**batch, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]})
+        whole = jnp.ones(len(pixels), jnp.bool)  # no row fills up a batch
+        return sft(variables, {**batch, "valid": whole, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]})
 
     # Grain reads its switches from absl's command line, which is not ours.
     flags.FLAGS.mark_as_parsed()

@@ -13,6 +13,7 @@ from inbol_jax.confidence.estimate import outcome, row
 from inbol_jax.confidence.store import ConfidenceStore, missing_shards, read_rows, shard_path, shards
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
+from inbol_jax.refusal.build import unfinished
 from inbol_jax.sampling.generate import Generation
 
 SETTINGS = {"command": "confidence", "model": "m1", "n": 10, "seed": 0}
@@ -143,6 +144,18 @@ def test_a_finished_store_says_how_many_questions_it_holds(file):
     with ConfidenceStore(file, SETTINGS) as again:
         assert again.done.keys() == {"q0", "q1"}, "the number is not one of the settings"
     assert read_meta(file)["started_with"] == 2
+
+
+def test_a_store_that_is_opened_again_is_not_finished_until_it_is(file):
+    """Its dataset may have grown, and the run be killed before its first new line."""
+    with ConfidenceStore(file, SETTINGS) as store:
+        store.append([line(1)])
+        store.finish()
+    ConfidenceStore(file, SETTINGS).__exit__()
+    assert unfinished(file)
+    with ConfidenceStore(file, SETTINGS) as store:
+        store.finish()
+    assert unfinished(file) is None
 
 
 def test_one_writer_at_a_time(file):

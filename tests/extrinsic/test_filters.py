@@ -170,16 +170,20 @@ def test_leaks_are_told_by_text_and_picture(tmp_path):
     for name, color in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (9, 9), color).save(tmp_path / f"{name}.png")
     (tmp_path / "eval").mkdir()
-    (tmp_path / "eval/other name.png").write_bytes((tmp_path / "a.png").read_bytes())
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "eval/another.bmp")
+    (tmp_path / "eval/none.png").write_bytes(b"no picture")
     leaks = Leaks()
-    leaks.add([example(0, "What color is the dog?", image="other name.png")], tmp_path / "eval")
+    steps = []
+    split = [example(0, image="another.bmp"), example(1, "What color is the cow?", image="none.png")]
+    leaks.add(split, tmp_path / "eval", lambda: steps.append(1))
+    assert leaks.unreadable == 1
+    assert len(steps) == 2
     (leaked,) = get_filters(["leaked"], Sources([], ImageFacts([]), tmp_path, leaks=leaks))
     assert leaked.reject(Candidate(example(0, image="a.png"), proposal("what color is  the dog"))) == "in an evaluation split"
     assert leaked.reject(Candidate(example(0, image="b.png"), proposal("What color is the dog?"))) is None
     assert leaked.reject(Candidate(example(0, image="a.png"), proposal("What color is the cat?"))) is None
     assert leaked.reject(Candidate(example(0, image="b.png"), proposal("What color is the dog?", image="a.png")))
-    with pytest.raises(InbolError, match="cannot read"):
-        leaks.add([example(0)], tmp_path)
+    assert leaked.reject(Candidate(example(0, image="missing.png"), proposal("What color is the dog?"))) is None
 
 
 @pytest.mark.parametrize(

@@ -523,7 +523,8 @@ def test_rows_of_like_length_come_together(n, size, epochs):
     assert [len(rows) for rows in found[:-1]] == [size] * (len(found) - 1)
     counts = np.bincount(np.concatenate(found), minlength=n)
     assert counts.tolist() == [epochs] * n
-    assert batches_of(n, size, epochs, seed=0, start=2, lengths=lengths)[0]["i"].tolist() == batches[2]["i"].tolist()
+    later = len(batches) // 2
+    assert batches_of(n, size, epochs, seed=0, start=later, lengths=lengths)[0]["i"].tolist() == batches[later]["i"].tolist()
 
     def padding(batches):
         return np.mean([1 - np.mean([lengths[i] for i in rows]) / max(lengths[i] for i in rows) for rows in batches])
@@ -681,7 +682,7 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
     monkeypatch.undo()
     resumed = run(config)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert (tmp_path / "broken/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "whole")
     # And what is done is done.
     run(config)
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
