@@ -1,15 +1,20 @@
-"""Real pictures through generators, filters and audit; photos.py says what each of them shows."""
+"""Real pictures through generators, filters, audit, confidence and construction; photos.py says what each of them shows."""
 
 from collections import Counter
 
 import numpy as np
 import photos
+import pytest
 
 from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.boundary import Thresholds
+from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
 from inbol_jax.data.images import load_image
 from inbol_jax.evaluation.audit import AuditConfig, audit
 from inbol_jax.extrinsic.generators import subject
 from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic, trail_file
+from inbol_jax.records import PairKind
+from inbol_jax.refusal.build import BuildConfig, build
 
 GENERATORS = ("unseeable", "mismatched", "false_premise", "beyond_frame", "evidence_removed")
 
@@ -47,3 +52,21 @@ def test_real_pictures(tmp_path):
     page = (tmp_path / "out/audit.html").read_text()
     assert result["text"] is not None
     assert page.count('src="data:image/png;base64,') == page.count("<article")
+
+
+@pytest.mark.slow
+def test_from_pictures_to_pairs(tmp_path):
+    """The shipped model knows next to nothing of photographs: what it says of their colors is now and then right."""
+    data, out = photos.write(tmp_path / "photos"), tmp_path / "out"
+    file = extrinsic(ExtrinsicConfig(data, out, share=1.0, generators=GENERATORS, seed=3))
+    for source in (data, file):
+        estimate(ConfidenceConfig(source, out))
+    build(BuildConfig(out, thresholds=Thresholds(delta_k=0.1, delta_uk=0.05)))
+    records, instructions, pairs = (list(read_jsonl(out / f"{name}.jsonl")) for name in ("records", "instructions", "preferences"))
+    assert {r["id"] for r in records} == {r["id"] for name in (data / "data.jsonl", file) for r in read_jsonl(name)}
+    assert {r["type"] for r in records} == {1, 2, 3}
+    assert {r["generator"] for r in records} == {None, *GENERATORS}
+    assert {p["kind"] for p in pairs} == {kind.name.lower() for kind in PairKind}
+    folder = out / read_meta(out / "preferences.jsonl")["images"]
+    for line in instructions + pairs:
+        assert load_image(folder / line["image"]).size
