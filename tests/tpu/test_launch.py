@@ -1,5 +1,6 @@
 """The pod launcher against a stand-in of gcloud: two hosts are two home folders, and commands run in both at once."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,9 +35,11 @@ def test_run_starts_the_same_command_on_every_host(launch, tmp_path):
         python = tmp_path / host / "inbol_jax/.venv/bin/python"
         python.parent.mkdir(parents=True)
         python.symlink_to(sys.executable)
-    done = launch("run", "pod", "zone-a", "-c", "import os, sys; print(os.environ['HOST'], sys.argv[1:])", "--data", "a file; $HOME 'x'")
+    program = "import json, os, sys; json.dump([os.environ['HOST'], *sys.argv[1:]], open('said', 'w'))"
+    done = launch("run", "pod", "zone-a", "-c", program, "--data", "a file; $HOME 'x'")
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [f"{host} {['--data', chr(97) + ' file; $HOME ' + repr('x')]}" for host in "01"]
+    for host in "01":
+        assert json.loads((tmp_path / host / "inbol_jax/said").read_text()) == [host, "--data", "a file; $HOME 'x'"]
     assert "ssh pod --zone zone-a --worker=all" in (tmp_path / "calls").read_text()
     assert launch("run", "pod", "zone-a", "-c", "import os, sys; sys.exit(3 * int(os.environ['HOST']))").returncode == 3
 
