@@ -15,10 +15,6 @@ The questions are written as an official JSON pair of VQAv2, with ten answers ea
 import dataclasses
 import json
 import os
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 from PIL import Image
+from stages import measure, run_each
 
 from inbol_jax.data.check import CheckConfig, check
 from inbol_jax.data.config import DataConfig
@@ -122,16 +119,11 @@ STAGES: dict[str, Callable[[Config], None]] = {"import": import_pair, "check": c
 def main(config: Config) -> None:
     """Prints a line for each stage: seconds, questions a second, and the most memory that its process held."""
     if config.stage:
-        start = time.monotonic()
-        STAGES[config.stage](config)
-        seconds = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
-        print(f"stage {config.stage:<11} {seconds:7.1f} s {config.n / seconds:9,.0f} questions/s {peak:6.2f} GiB at most", flush=True)
+        measure(config.stage, config.n, lambda: STAGES[config.stage](config))
         return
     if not (config.out / "pair").exists():
         write_pair(config.out / "pair", config.n)
-    for stage in config.stages:
-        subprocess.run([sys.executable, __file__, "--out", config.out, "--n", str(config.n), "--stage", stage], check=True)
+    run_each(__file__, config.out, config.n, config.stages)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ The set has five questions an image and ten answers a question, and no list of o
 import dataclasses
 import json
 import os
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
+from stages import measure, run_each
 
 from inbol_jax.evaluation.audit import AuditConfig, audit
 from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
@@ -81,16 +78,11 @@ STAGES: dict[str, Callable[[Config], object]] = {
 def main(config: Config) -> None:
     """Prints a line for each stage: seconds, questions a second, and the most memory that its process held."""
     if config.stage:
-        start = time.monotonic()
-        STAGES[config.stage](config)
-        seconds = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
-        print(f"stage {config.stage:<10} {seconds:7.1f} s {config.n / seconds:9,.0f} questions/s {peak:6.2f} GiB at most", flush=True)
+        measure(config.stage, config.n, lambda: STAGES[config.stage](config))
         return
     if not (config.out / "set").exists():
         write_set(config.out / "set", config.n)
-    for stage in STAGES:
-        subprocess.run([sys.executable, __file__, "--out", config.out, "--n", str(config.n), "--stage", stage], check=True)
+    run_each(__file__, config.out, config.n, STAGES)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,11 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise InbolError(f"{meta_path(path)}: cannot be read ({error}); delete it and run the stage again") from error
 
 
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as a line of a JSON lines file, its end included."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> int:
     """Writes rows as they come, and header, each atomically, the header last: a file without its header is not finished.
 
@@ -111,7 +116,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str
     number = 0
     with atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row))
             number += 1
     write_json(meta_path(path), dict(meta) | {"rows": number})
     return number

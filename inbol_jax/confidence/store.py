@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import fingerprint, meta_path, read_meta, write_json
+from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_meta, write_json
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
@@ -179,7 +179,7 @@ class ConfidenceStore:
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows, with the fingerprint of the settings, and waits until they are on the disk."""
         for row in rows:
-            self._lines.write((json.dumps(dict(row) | {"fingerprint": self.fingerprint}, ensure_ascii=False) + "\n").encode())
+            self._lines.write(json_line(dict(row) | {"fingerprint": self.fingerprint}).encode())
             self.done[row["id"]] = _content(row["question"], row["image"])
         self._lines.flush()
         os.fsync(self._lines.fileno())

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from inbol_jax.artifacts import fingerprint
+from inbol_jax.artifacts import fingerprint, json_line
 from inbol_jax.endpoint import Endpoint, Question
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import Asked, Reply
@@ -76,7 +76,7 @@ class AnswerStore:
         """Adds answers and waits until they are on the disk."""
         self._replies |= found
         for key, replies in found.items():
-            self._lines.write((json.dumps({"key": key, "replies": replies}, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+            self._lines.write(json_line({"key": key, "replies": replies}).encode("utf-8", "replace"))
         self._lines.flush()
         os.fsync(self._lines.fileno())
 

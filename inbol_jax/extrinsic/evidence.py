@@ -64,7 +64,8 @@ def _box(value: Any, column: str) -> Box:
         raise InbolError(f"{column} without four numbers")
     if value[2] <= 0 or value[3] <= 0:
         raise InbolError(f"{column} without width or height")
-    return tuple(map(float, value))  # type: ignore[return-value]
+    left, top, width, height = map(float, value)
+    return left, top, width, height
 
 
 def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Image, str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import inbol_jax.extrinsic.evidence
 import inbol_jax.extrinsic.written  # noqa: F401 - both register their generator
-from inbol_jax.artifacts import atomically, file_fingerprint, fingerprint, meta_path, read_meta, write_json
+from inbol_jax.artifacts import atomically, file_fingerprint, fingerprint, json_line, meta_path, read_meta, write_json
 from inbol_jax.data.config import Data, as_data_config
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import data_file, load_dataset_folder, summarise_rejections
@@ -196,18 +195,14 @@ def _write(config: ExtrinsicConfig, context: Context, file: Path, header: dict[s
         progress("generating", len(context.pool), "images") as advance,
     ):
         made = 0
-        for row in propose(context, generators, filters, n, config.seed, counts, lambda d: _line(lines, d.to_json()), advance):
-            _line(rows, row)
+        for row in propose(context, generators, filters, n, config.seed, counts, lambda d: lines.write(json_line(d.to_json())), advance):
+            rows.write(json_line(row))
             made += 1
         if not made:
             raise InbolError(_nothing(config, counts, context))
     said, aside = ({f"{generator}: {v}": k for (generator, v), k in sorted(c.items())} for c in (counts, context.set_aside))
     names = {"generators": [g.name for g in generators], "filters": [f.name for f in filters]}
     write_json(meta_path(file), header | names | {"counts": said, "set_aside": aside, "rows": made})
-
-
-def _line(file: Any, row: dict[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _nothing(config: ExtrinsicConfig, counts: Counts, context: Context) -> str:

@@ -48,7 +48,7 @@ def load_adapter(
     Raises:
       InbolError: for an adapter of another base, a kind of adapter that is not supported, or a damaged file.
     """
-    config, prefix = _read_config(folder), f"{folder / WEIGHTS}: "
+    (config, options), prefix = _read_config(folder), f"{folder / WEIGHTS}: "
     if not (folder / WEIGHTS).is_file():
         raise InbolError(f"{folder / WEIGHTS} is missing: the folder holds no safetensors adapter")
     merged = flatten_dict(dict(params), sep="/")
@@ -84,7 +84,7 @@ def load_adapter(
             if not adapter:
                 found.add(target)
     try:
-        _check_complete(read_json(folder / CONFIG), config, params, lora, found)
+        _check_complete(options, config, params, lora, found)
     except InbolError as error:
         raise InbolError(f"{prefix}{error}") from None
     return config, unflatten_dict(lora, sep="/"), unflatten_dict(merged, sep="/")
@@ -128,7 +128,8 @@ def base_of(folder: Path) -> str:
     return str(beside) if beside.is_dir() and not Path(name).is_dir() else name
 
 
-def _read_config(folder: Path) -> LoraConfig:
+def _read_config(folder: Path) -> tuple[LoraConfig, dict[str, Any]]:
+    """The options of an adapter as ours, and as its file has them."""
     file = folder / CONFIG
     if not file.is_file():
         raise InbolError(f"{folder} is not an adapter folder: {CONFIG} is missing")
@@ -143,7 +144,7 @@ def _read_config(folder: Path) -> LoraConfig:
         return (value,) if isinstance(value, str) else tuple(sorted(value or ()))
 
     try:
-        return LoraConfig(
+        config = LoraConfig(
             rank=peft["r"],
             alpha=float(peft["lora_alpha"]),
             dropout=float(peft.get("lora_dropout") or 0.0),
@@ -155,6 +156,7 @@ def _read_config(folder: Path) -> LoraConfig:
         raise InbolError(f"{file}: not a LoRA configuration ({error!r})") from error
     except InbolError as error:
         raise InbolError(f"{file}: {error}") from error
+    return config, peft
 
 
 def save_adapter(folder: Path, variables: Mapping[str, Any], config: LoraConfig, *, base: str, base_fingerprint: str) -> None:

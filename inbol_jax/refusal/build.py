@@ -8,16 +8,15 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from inbol_jax.artifacts import atomically, file_fingerprint, fingerprint, meta_path, read_meta, write_json
+from inbol_jax.artifacts import atomically, file_fingerprint, fingerprint, json_line, meta_path, read_meta, write_json
 from inbol_jax.boundary import Thresholds, make_record, within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator, sampled_accuracy
 from inbol_jax.confidence.store import check_p_true, missing_shards, p_true_file, read_rows, with_p_true
@@ -215,16 +214,16 @@ def _construct(
         records, instructions, preferences = (stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in paths)
         advance = stack.enter_context(progress("construction", total, "questions"))
         for number, record in enumerate(read_records(files, config.thresholds, estimator)):
-            _write(records, record.to_json())
+            records.write(json_line(record.to_json()))
             made.keys.append(_key(config.seed, record.id))
             made.types.append(record.type or 0)
             made.noisy += record.type != 3 and within_noise(record, config.thresholds)
             made.without_answer += record.boundary is Boundary.KNOWN and not record.correct
             for instruction in make_instructions([record], mix, config.seed):
-                _write(instructions, instruction.to_json())
+                instructions.write(json_line(instruction.to_json()))
                 made.taught.append(number)
             for pair in make_preferences([record], mix, config.seed, pairs=config.pairs, negatives=negatives):
-                _write(preferences, pair.to_json())
+                preferences.write(json_line(pair.to_json()))
                 made.paired.append(number)
                 made.kinds.append(pair.kind)
                 made.pair_keys.append(_key(config.seed, pair.id, pair.kind, pair.chosen, pair.rejected) if config.kinds else 0)
@@ -232,10 +231,6 @@ def _construct(
                 advance(256)
         advance(len(made.keys) % 256)
     return made
-
-
-def _write(file: TextIO, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _check_ids(made: _Made, files: Sequence[Path], seed: int) -> None:

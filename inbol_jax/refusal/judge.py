@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import file_fingerprint, fingerprint, meta_path, read_jsonl, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import file_fingerprint, fingerprint, json_line, meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.endpoint import Endpoint, EndpointConfig, Question
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
@@ -106,7 +106,7 @@ def judge(config: JudgeConfig) -> None:
                 bad.append(str(reply) if isinstance(reply, InbolError) else f"said {reply[:60]!r}")
             else:
                 done[row["question"], row["text"]] = verdict
-                lines.write((json.dumps(row | {"judge": verdict}, ensure_ascii=False) + "\n").encode())
+                lines.write(json_line(row | {"judge": verdict}).encode())
                 lines.flush()
             advance()
     judged = [row | {"judge": done[row["question"], row["text"]]} for row in rows if (row["question"], row["text"]) in done]

@@ -62,7 +62,7 @@ def ca_dpo(config: DpoConfig) -> Path:
     options = loss_options(config)
     files = [config.data] + ([config.eval_data] if config.eval_data else [])
     pairs = [read_pairs(file) for file in files]
-    images = [image_paths(file, config.images, [{"image": p.image} for p in some]) for file, some in zip(files, pairs, strict=True)]
+    images = [image_paths(file, config.images, (p.image for p in some)) for file, some in zip(files, pairs, strict=True)]
     loaded = load_model(config)
     rows = [pair_rows(loaded, *some, config.buckets) for some in zip(pairs, images, strict=True)]
     if config.reference == "cached" and not config.reference_free:

@@ -29,7 +29,7 @@ def idk_it(config: SftConfig) -> Path:
     check(config)
     files = [config.data] + ([config.eval_data] if config.eval_data else [])
     lines = [read_instructions(file) for file in files]
-    images = [image_paths(file, config.images, rows) for file, rows in zip(files, lines, strict=True)]
+    images = [image_paths(file, config.images, (r["image"] for r in rows)) for file, rows in zip(files, lines, strict=True)]
     loaded = load_model(config)
     rows, *scored = [instruction_rows(loaded, r, i, config.buckets) for r, i in zip(lines, images, strict=True)]
     folder = run_stage(loaded, config, sft_objective(loaded.model), rows, "IDK-IT", scored=scored[0] if scored else None)

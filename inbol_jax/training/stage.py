@@ -112,8 +112,8 @@ class StageConfig:
     seed: int = 0
 
 
-def image_paths(data: Path, images: Path | None, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """The image of each line of a stage's file; paths are relative to the option's folder, else to that which the file's header names.
+def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[Path]:
+    """The image of each line of a stage's file; names are paths below the option's folder, else below that which the file's header names.
 
     Raises:
       InbolError: when neither names an existing folder, or images are missing there, with how many: before training, not in its midst.
@@ -121,7 +121,7 @@ def image_paths(data: Path, images: Path | None, rows: Sequence[Mapping[str, Any
     folder = images or data.parent / read_meta(data).get("images", ".")
     if not folder.is_dir():
         raise InbolError(f"{folder} is not a folder: name the images of {data} by --images")
-    paths = [folder / row["image"] for row in rows]
+    paths = [folder / name for name in names]
     missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
     if missing:
         raise InbolError(f"{data}: {len(missing)} of its images are missing, the first is {missing[0]}; name their folder by --images")
