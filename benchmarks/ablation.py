@@ -14,13 +14,13 @@ import tyro
 
 from inbol_jax.artifacts import file_fingerprint, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.construction.build import BuildConfig, build
+from inbol_jax.defaults import TINY
 from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it
+from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions
 from inbol_jax.evaluation.metrics import differences, summarise
-from inbol_jax.evaluation.stage import EvaluateConfig, predictions
-from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
-from inbol_jax.models.loading import TINY
+from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
 from inbol_jax.records import PairKind
-from inbol_jax.refusal.build import BuildConfig, build
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -100,7 +100,9 @@ def pairs_of(variant: Variant, folder: Path, seed: int) -> Path:
     rows = list(read_jsonl(folder / "preferences.jsonl"))
     random = np.random.default_rng(seed)
     chosen = sorted(random.choice(len(rows), round(variant.share * len(rows)), replace=False))
-    return with_header(folder, folder / f"share_{variant.share}/preferences.jsonl", [rows[i] for i in chosen])
+    return with_header(
+        folder, folder / f"share_{variant.share}/preferences.jsonl", [rows[i] for i in chosen]
+    )
 
 
 def with_header(folder: Path, file: Path, rows: list[dict[str, Any]]) -> Path:
@@ -114,21 +116,40 @@ def on_policy(folder: Path, seed: int) -> Path:
     out = folder / "on_policy"
     given: dict[str, list[str]] = {}
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):
-        for row in read_jsonl(estimate(ConfidenceConfig(source, out, folder / "idk_it/model", seed=seed))):
-            given[row["id"]] = [s for s, o in zip(row["samples"], row["outcomes"], strict=True) if o == "wrong" and s]
+        for row in read_jsonl(
+            estimate(ConfidenceConfig(source, out, folder / "idk_it/model", seed=seed))
+        ):
+            given[row["id"]] = [
+                s
+                for s, o in zip(row["samples"], row["outcomes"], strict=True)
+                if o == "wrong" and s
+            ]
     random = np.random.default_rng(seed)
     rows = list(read_jsonl(folder / "preferences.jsonl"))
     for row in rows:
-        if wrong := [text for text in given[row["id"]] if text not in (row["chosen"], row["rejected"])]:
+        if wrong := [
+            text for text in given[row["id"]] if text not in (row["chosen"], row["rejected"])
+        ]:
             # A rejected refusal stays: only what the model says instead of an answer is drawn anew.
-            row["rejected"] = row["rejected"] if row["kind"] == PairKind.CORRECT_OVER_REFUSAL.name.lower() else str(random.choice(wrong))
+            row["rejected"] = (
+                row["rejected"]
+                if row["kind"] == PairKind.CORRECT_OVER_REFUSAL.name.lower()
+                else str(random.choice(wrong))
+            )
     return with_header(folder, out / "preferences.jsonl", rows)
 
 
 def run(config: Config, seed: int) -> list[dict[str, Any]]:
     """Prediction rows of base, IDK-IT and every variant on the validation split."""
     folder = config.out / str(seed)
-    stages = Stages(folder, {"model": file_fingerprint(TINY / "model.safetensors"), "train": config.n_train, "val": config.n_validation})
+    stages = Stages(
+        folder,
+        {
+            "model": file_fingerprint(TINY / "model.safetensors"),
+            "train": config.n_train,
+            "val": config.n_validation,
+        },
+    )
     prepare(config, seed, folder, stages)
     models = [("base", TINY), ("idk_it", folder / "idk_it/model")]
     for variant in VARIANTS:
@@ -136,23 +157,44 @@ def run(config: Config, seed: int) -> list[dict[str, Any]]:
         out = folder / "variants" / name
 
         def train(variant: Variant = variant, out: Path = out) -> None:
-            train_ca_dpo(folder, seed, **({"data": pairs_of(variant, folder, seed), "out": out} | variant.options))
+            train_ca_dpo(
+                folder,
+                seed,
+                **({"data": pairs_of(variant, folder, seed), "out": out} | variant.options),
+            )
 
         stages.run(variant.name, out / "model", train)
         models.append((name, out / "model"))
-    return predictions(EvaluateConfig(in_domain=(folder / "data/validation",), out=folder / "evaluation", models=tuple(models), seed=seed))
+    return predictions(
+        EvaluateConfig(
+            in_domain=(folder / "data/validation",),
+            out=folder / "evaluation",
+            models=tuple(models),
+            seed=seed,
+        )
+    )
 
 
 def main(config: Config) -> None:
-    rows = [row for seed in config.seeds for row in run(config, seed)]  # ids hold the seed: questions of several seeds can stand together
+    rows = [
+        row for seed in config.seeds for row in run(config, seed)
+    ]  # ids hold the seed: questions of several seeds can stand together
     metrics = summarise(rows)
-    names = ["base", "idk_it", *dict.fromkeys(r["model"] for r in rows if r["model"] not in ("base", "idk_it"))]
+    names = [
+        "base",
+        "idk_it",
+        *dict.fromkeys(r["model"] for r in rows if r["model"] not in ("base", "idk_it")),
+    ]
     labels = ["base", "IDK-IT", *(f"CA-DPO: {v.name}" for v in VARIANTS)]
     table = []
     for name, label in zip(names, labels, strict=True):
         cell = metrics[name]["in_domain"]
         line = [label, *(f"{cell[group]['t']:+.3f}" for group in ("all", "type12"))]
-        line += [f"{cell['type1']['acc']:.3f}", f"{cell['type2']['refr']:.3f}", f"{cell['type3']['refr']:.3f}"]
+        line += [
+            f"{cell['type1']['acc']:.3f}",
+            f"{cell['type2']['refr']:.3f}",
+            f"{cell['type3']['refr']:.3f}",
+        ]
         if name in ("base", "idk_it"):
             line.append("")
         else:
@@ -163,10 +205,25 @@ def main(config: Config) -> None:
     n = metrics["base"]["in_domain"]["all"]["n"]
     command = f"python benchmarks/ablation.py --seeds {' '.join(map(str, config.seeds))} --table {config.table}"
     caption = f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} questions. Made by {command}"
-    columns = ["", "T, all", "T, Types 1+2", "Type 1 accuracy", "Type 2 refused", "Type 3 refused", "T, all: against IDK-IT (95% interval)"]
+    columns = [
+        "",
+        "T, all",
+        "T, Types 1+2",
+        "Type 1 accuracy",
+        "Type 2 refused",
+        "Type 3 refused",
+        "T, all: against IDK-IT (95% interval)",
+    ]
     checkpoint = file_fingerprint(TINY / "model.safetensors")
-    write_json(config.table, {"caption": caption, "checkpoint": checkpoint, "columns": columns, "rows": table})
-    print(caption, *("| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *table)), sep="\n")
+    write_json(
+        config.table,
+        {"caption": caption, "checkpoint": checkpoint, "columns": columns, "rows": table},
+    )
+    print(
+        caption,
+        *("| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *table)),
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import tyro
 
 from inbol_jax.artifacts import read_meta, write_jsonl
 from inbol_jax.confidence.estimate import outcome
+from inbol_jax.construction.templates import REFUSALS
 from inbol_jax.records import VQAExample
-from inbol_jax.refusal.templates import REFUSALS
 
 WORDS = (
     "red",
@@ -69,21 +69,39 @@ def rows(config: Config, shard: int, salt: str) -> Iterator[dict[str, Any]]:
             f"vqav2-{i:09}",
             f"train2014/COCO_train2014_{i // 5:012}.jpg",
             f"What is the {about.choice(WORDS)} thing number {i % 1000} near the {about.choice(WORDS)} made of?",
-            () if type3 else tuple(gold if about.random() < 0.8 else about.choice(WORDS) for _ in range(10)),
+            ()
+            if type3
+            else tuple(gold if about.random() < 0.8 else about.choice(WORDS) for _ in range(10)),
             not type3,
         )
         right = rng.choice((0.02, 0.5, 0.97))
         samples = [
-            gold if rng.random() < right else rng.choice(REFUSALS) if rng.random() < 0.1 else f"{rng.choice(WORDS)} {rng.choice(WORDS)}"
+            gold
+            if rng.random() < right
+            else rng.choice(REFUSALS)
+            if rng.random() < 0.1
+            else f"{rng.choice(WORDS)} {rng.choice(WORDS)}"
             for _ in range(10)
         ]
         # The real outcome costs ten times the line: what is sampled here is right by its text, as the real one nearly always is.
-        outcomes = ["refused" if s in REFUSALS else "correct" if s == gold and not type3 else "wrong" for s in samples]
+        outcomes = [
+            "refused" if s in REFUSALS else "correct" if s == gold and not type3 else "wrong"
+            for s in samples
+        ]
         if i < 50:
             outcomes = [outcome(example, s) for s in samples]
-        counts = {"n_correct": outcomes.count("correct"), "n_samples": 10, "fingerprint": "0123456789abcdef"}
+        counts = {
+            "n_correct": outcomes.count("correct"),
+            "n_samples": 10,
+            "fingerprint": "0123456789abcdef",
+        }
         logprobs = [round(-10 * rng.random(), 5) for _ in samples]
-        row = example.to_json() | {"samples": samples, "logprobs": logprobs, "token_counts": [4] * 10, "outcomes": outcomes}
+        row = example.to_json() | {
+            "samples": samples,
+            "logprobs": logprobs,
+            "token_counts": [4] * 10,
+            "outcomes": outcomes,
+        }
         yield row | counts
 
 
@@ -92,14 +110,27 @@ def main(config: Config) -> None:
     identity = {"n": config.n, "seed": config.seed}
     for name, salt in (("run", "base"), ("idk_it", "idk_it")):
         for shard in range(SHARDS):
-            file = config.folder / name / "confidence" / f"train.{shard + 1:04}-of-{SHARDS:04}.jsonl"
+            file = (
+                config.folder / name / "confidence" / f"train.{shard + 1:04}-of-{SHARDS:04}.jsonl"
+            )
             if read_meta(file).get("made_from") != identity:
-                write_jsonl(file, rows(config, shard, salt), {"made_from": identity, "model": salt, "images": "."})
+                write_jsonl(
+                    file,
+                    rows(config, shard, salt),
+                    {"made_from": identity, "model": salt, "images": "."},
+                )
         if not config.worst:
             break
     words = ["build", "--out", str(config.folder / "run")]
     if config.worst:
-        words += ["--negatives", str(config.folder / "idk_it/confidence"), "--pairs", "3", "--templates", "all"]
+        words += [
+            "--negatives",
+            str(config.folder / "idk_it/confidence"),
+            "--pairs",
+            "3",
+            "--templates",
+            "all",
+        ]
         words += ["--types", "3", "0.1", "--kinds", "correct_over_refusal", "0.3"]
     start = time.monotonic()
     # Not getrusage: what it says of a child includes the memory of its parent at the time of the fork.
@@ -109,7 +140,10 @@ def main(config: Config) -> None:
     subprocess.run([sys.executable, "-c", script, str(status), *words], check=True)
     seconds = time.monotonic() - start
     peak = int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**10
-    size = sum(file.stat().st_size for file in (config.folder / "run/confidence").glob("*.jsonl")) / 1e9
+    size = (
+        sum(file.stat().st_size for file in (config.folder / "run/confidence").glob("*.jsonl"))
+        / 1e9
+    )
     print(json.dumps({"questions": config.n, "store_gb": round(size, 2), "worst": config.worst, "seconds": round(seconds, 1),
                       "questions_per_s": round(config.n / seconds), "peak_mib": round(peak)}))  # fmt: skip
 

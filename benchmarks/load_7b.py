@@ -51,7 +51,9 @@ def write(folder: Path) -> None:
     (folder / "config.json").write_bytes(SHAPES.read_bytes())
     start = time.monotonic()
     random = np.random.default_rng(0)
-    noise = random.standard_normal(1 << 20, np.float32).astype(jnp.bfloat16)  # repeated: the values do not matter, their number does
+    noise = random.standard_normal(1 << 20, np.float32).astype(
+        jnp.bfloat16
+    )  # repeated: the values do not matter, their number does
 
     def lazy(leaf: jax.ShapeDtypeStruct) -> "Lazy":
         return Lazy(leaf.shape, noise)
@@ -102,21 +104,46 @@ def load(config: Config) -> None:
     local = sum(part.data.nbytes for x in leaves for part in x.addressable_shards)
     on_host = local if jax.default_backend() == "cpu" else 0
     shard = max(file.stat().st_size for file in weight_files(config.folder))
-    found = {"peak_anonymous": anonymous, "beside_parameters": anonymous - on_host, "bound": shard + 2 * 2**30}
-    found |= {"peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10, "parameters_on_devices": local}
-    line = {"what": "load", "device": jax.devices()[0].device_kind, "mesh": dict(mesh.shape), "seconds": round(seconds, 1)}
-    line |= {"parameters": sum(x.size for x in leaves)} | {f"{name}_gib": round(size / 2**30, 2) for name, size in found.items()}
+    found = {
+        "peak_anonymous": anonymous,
+        "beside_parameters": anonymous - on_host,
+        "bound": shard + 2 * 2**30,
+    }
+    found |= {
+        "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10,
+        "parameters_on_devices": local,
+    }
+    line = {
+        "what": "load",
+        "device": jax.devices()[0].device_kind,
+        "mesh": dict(mesh.shape),
+        "seconds": round(seconds, 1),
+    }
+    line |= {"parameters": sum(x.size for x in leaves)} | {
+        f"{name}_gib": round(size / 2**30, 2) for name, size in found.items()
+    }
     print(json.dumps(line), flush=True)
     if config.forward:
         c = loaded.config
         ids = np.ones((1, 640), np.int32)
         ids[:, 10 : 10 + c.num_image_tokens] = c.image_token_id
-        batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "pixel_values": np.zeros((1, 1, 3, 336, 336), np.float32)}
-        run = jax.jit(lambda variables, batch: loaded.model.apply(variables, batch)[:, -1].argmax(-1))
+        batch = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "pixel_values": np.zeros((1, 1, 3, 336, 336), np.float32),
+        }
+        run = jax.jit(
+            lambda variables, batch: loaded.model.apply(variables, batch)[:, -1].argmax(-1)
+        )
         jax.block_until_ready(run(loaded.variables, batch))
         start = time.monotonic()
         jax.block_until_ready(run(loaded.variables, batch))
-        print(json.dumps({"what": "forward", "tokens": 640, "seconds": round(time.monotonic() - start, 2)}), flush=True)
+        print(
+            json.dumps(
+                {"what": "forward", "tokens": 640, "seconds": round(time.monotonic() - start, 2)}
+            ),
+            flush=True,
+        )
 
 
 def main(config: Config) -> None:
@@ -125,7 +152,15 @@ def main(config: Config) -> None:
     if not (config.folder / "model.safetensors.index.json").exists():
         write(config.folder)
     # A process of its own: the peak is that of loading, not of writing.
-    command = [sys.executable, __file__, "--folder", str(config.folder), "--mesh", *map(str, config.mesh), "--load"]
+    command = [
+        sys.executable,
+        __file__,
+        "--folder",
+        str(config.folder),
+        "--mesh",
+        *map(str, config.mesh),
+        "--load",
+    ]
     subprocess.run([*command, *(["--forward"] if config.forward else [])], check=True)
 
 

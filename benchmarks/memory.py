@@ -63,8 +63,13 @@ def every_position(chunk: int | None):
     def objective(model: Llava) -> Objective:
         def run(variables, batch, key=None):
             hidden = model.apply(variables, batch, method=Llava.hidden)
-            logprobs = token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["input_ids"], chunk=chunk)
-            return _dpo(*(sequence_logprob(logprobs, batch["segments"] == branch) for branch in (1, 2)), batch)
+            logprobs = token_logprobs(
+                hidden, model.apply(variables, method=Llava.head), batch["input_ids"], chunk=chunk
+            )
+            return _dpo(
+                *(sequence_logprob(logprobs, batch["segments"] == branch) for branch in (1, 2)),
+                batch,
+            )
 
         return run
 
@@ -75,7 +80,9 @@ def two_rows(model: Llava) -> Objective:
     """Chosen and rejected in rows of their own, each with image and prompt: the first half of the rows is chosen."""
 
     def run(variables, batch, key=None):
-        total = sequence_logprob(target_logprobs(model, variables, batch), batch["target_segment"] > 0)
+        total = sequence_logprob(
+            target_logprobs(model, variables, batch), batch["target_segment"] > 0
+        )
         half = len(total) // 2
         return _dpo(total[:half], total[half:], {k: x[:half] for k, x in batch.items()})
 
@@ -107,12 +114,22 @@ def main(config: Config) -> None:
         llava = load_config(Path(folder))
     device = jax.devices()[0]
     if config.topology != "none":
-        device = topologies.get_topology_desc(platform="tpu", topology_name=config.topology).devices[0]
+        device = topologies.get_topology_desc(
+            platform="tpu", topology_name=config.topology
+        ).devices[0]
     mesh, lora = make_mesh(devices=[device]), LoraConfig()
     variables = abstract_variables(llava, mesh, dtype=jnp.bfloat16, lora=lora)
     count = sum(x.size for x in jax.tree.leaves(variables["lora"]))
     print(
-        json.dumps({"device": device.device_kind, "pairs": config.pairs, "layers": config.layers, "adapter_parameters": count}), flush=True
+        json.dumps(
+            {
+                "device": device.device_kind,
+                "pairs": config.pairs,
+                "layers": config.layers,
+                "adapter_parameters": count,
+            }
+        ),
+        flush=True,
     )
     for name, (remat, objective, shared) in VARIANTS.items():
         if config.only and not any(word in name for word in config.only):
@@ -121,7 +138,15 @@ def main(config: Config) -> None:
         batch = abstract_pairs(llava, mesh, rows=rows, tokens=PROMPT + answers, targets=answers)
         model = Llava(llava, jnp.bfloat16, lora, remat)
         start = time.monotonic()
-        lowered = lower_step(objective(model), make_optimizer(1e-4, 100), variables, batch, mesh, lora=lora, online=objective is online)
+        lowered = lower_step(
+            objective(model),
+            make_optimizer(1e-4, 100),
+            variables,
+            batch,
+            mesh,
+            lora=lora,
+            online=objective is online,
+        )
         row: dict[str, object] = {"variant": name}
         try:
             plan = lowered.compile().memory_analysis()
@@ -131,7 +156,12 @@ def main(config: Config) -> None:
             row["does_not_fit"] = str(error).splitlines()[0]
         else:
             gib = {"arguments": plan.argument_size_in_bytes, "temporary": plan.temp_size_in_bytes}
-            gib["peak"] = gib["arguments"] + gib["temporary"] + plan.output_size_in_bytes - plan.alias_size_in_bytes
+            gib["peak"] = (
+                gib["arguments"]
+                + gib["temporary"]
+                + plan.output_size_in_bytes
+                - plan.alias_size_in_bytes
+            )
             row |= {f"{k}_gib": round(v / 2**30, 2) for k, v in gib.items()}
         print(json.dumps(row | {"compile_seconds": round(time.monotonic() - start, 1)}), flush=True)
 

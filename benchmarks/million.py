@@ -69,8 +69,15 @@ def write_pair(folder: Path, n: int) -> None:
     def annotations() -> Iterator[dict[str, Any]]:
         for i in range(n):
             said = rng.choice(ANSWERS, 3)[rng.integers(0, 3, 10)]
-            answers = [{"answer": str(answer), "answer_confidence": "yes", "answer_id": j + 1} for j, answer in enumerate(said)]
-            common = {"question_type": "what is the", "multiple_choice_answer": answers[0]["answer"], "answer_type": "other"}
+            answers = [
+                {"answer": str(answer), "answer_confidence": "yes", "answer_id": j + 1}
+                for j, answer in enumerate(said)
+            ]
+            common = {
+                "question_type": "what is the",
+                "multiple_choice_answer": answers[0]["answer"],
+                "answer_type": "other",
+            }
             yield {**common, "answers": answers, "image_id": i // 5, "question_id": i}
 
     for key, rows in (("questions", questions()), ("annotations", annotations())):
@@ -85,7 +92,11 @@ def import_pair(config: Config) -> None:
     """`inbol data import`."""
     pair = config.out / "pair"
     data = DataConfig(
-        format="vqav2", questions=pair / "questions.json", annotations=pair / "annotations.json", images=pair / "val2014", split="val2014"
+        format="vqav2",
+        questions=pair / "questions.json",
+        annotations=pair / "annotations.json",
+        images=pair / "val2014",
+        split="val2014",
     )
     import_data(ImportConfig(data, config.out / "set"))
 
@@ -103,9 +114,15 @@ def confidence(config: Config) -> None:
 
     def stand_in(model: Any, n: int, options: Any, variables: Any, batch: Any, key: Any) -> Samples:
         shape = (batch["question"].shape[0], n, 4)
-        return Samples(np.full(shape, 300, np.int32), np.full(shape, -0.5, np.float32), np.full(shape[:2], 4, np.int32))
+        return Samples(
+            np.full(shape, 300, np.int32),
+            np.full(shape, -0.5, np.float32),
+            np.full(shape[:2], 4, np.int32),
+        )
 
-    def no_pixels(loaded: Any, example: Any, prompt: Any, length: int, images: Path) -> dict[str, np.ndarray]:
+    def no_pixels(
+        loaded: Any, example: Any, prompt: Any, length: int, images: Path
+    ) -> dict[str, np.ndarray]:
         return {"question": np.uint32(0), "input_ids": np.zeros(length, np.int32)}
 
     generate._sample, generate._row = stand_in, no_pixels
@@ -113,7 +130,11 @@ def confidence(config: Config) -> None:
     estimate(ConfidenceConfig(config.out / "set", config.out / "run", n=2))
 
 
-STAGES: dict[str, Callable[[Config], None]] = {"import": import_pair, "check": check_all, "confidence": confidence}
+STAGES: dict[str, Callable[[Config], None]] = {
+    "import": import_pair,
+    "check": check_all,
+    "confidence": confidence,
+}
 
 
 def main(config: Config) -> None:

@@ -17,12 +17,14 @@ import tyro
 from PIL import Image
 from stages import measure, run_each
 
-from inbol_jax.evaluation.audit import AuditConfig, audit
-from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
+from inbol_jax.extrinsic.audit import AuditConfig, audit
+from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
 
 COLORS = ("red", "blue", "green", "black", "white", "brown", "grey", "yellow", "orange", "pink")
 SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mo", "nu", "pi", "ro", "sa", "te")
-THINGS = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES]  # 1728 words of six letters
+THINGS = [
+    a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES
+]  # 1728 words of six letters
 TEMPLATES = (
     "What color is the {}?",
     "What is the {} next to?",
@@ -65,7 +67,11 @@ def write_set(folder: Path, n: int) -> None:
             k = int(rng.integers(len(TEMPLATES)))
             said = (COLORS[rng.integers(len(COLORS))], other, other, "4", "yes")[k]
             image = i // 5
-            row = {"id": f"q{i}", "image": f"{image // 1000:04}/{image:07}.png", "question": TEMPLATES[k].format(thing)}
+            row = {
+                "id": f"q{i}",
+                "image": f"{image // 1000:04}/{image:07}.png",
+                "question": TEMPLATES[k].format(thing),
+            }
             file.write(json.dumps(row | {"answers": [said] * 10, "answerable": True}) + "\n")
 
 

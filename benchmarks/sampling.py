@@ -29,13 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from inbol_jax.data.batches import stack
 from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.defaults import TINY
 from inbol_jax.models.config import LlavaConfig, load_config
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import TINY, init_params, load_pretrained
+from inbol_jax.models.loading import init_params, load_pretrained
+from inbol_jax.models.packing import stack
+from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.generate import _row, _sample, in_flight, make_text_encoder, plan_batches, questions_a_device
+from inbol_jax.sampling.generate import _row, _sample, in_flight, plan_batches, questions_a_device
 from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
 from inbol_jax.world.export import ExportConfig, export
@@ -83,8 +85,14 @@ def shipped(config: Config) -> tuple[Llava, Any, Batches]:
     with tempfile.TemporaryDirectory() as folder:
         export(ExportConfig(Path(folder), Split.TRAIN, config.questions))
         examples, text = load_dataset_folder(Path(folder)).examples, make_text_encoder(loaded)
-        plan = plan_batches([(e, text.prompt(e.question)) for e in examples], questions_a_device(config.n, config.batch_size, 1))
-        batches = [(length, [_row(loaded, e, prompt, length, Path(folder)) for e, prompt in rows]) for length, rows in plan]
+        plan = plan_batches(
+            [(e, text.prompt(e.question)) for e in examples],
+            questions_a_device(config.n, config.batch_size, 1),
+        )
+        batches = [
+            (length, [_row(loaded, e, prompt, length, Path(folder)) for e, prompt in rows])
+            for length, rows in plan
+        ]
     return loaded.model, loaded.variables, batches
 
 
@@ -109,14 +117,20 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
     asked = [(VQAExample(str(i), "", ""), prompt()) for i in range(config.questions)]
     plan = plan_batches(asked, questions_a_device(config.n, config.batch_size, 1))
     batches = [(length, [row(int(e.id), ids, length) for e, ids in rows]) for length, rows in plan]
-    make = jax.jit(lambda key: jax.tree.map(lambda x: x.astype(config.dtype), init_params(llava, key)))
+    make = jax.jit(
+        lambda key: jax.tree.map(lambda x: x.astype(config.dtype), init_params(llava, key))
+    )
     return Llava(llava, jnp.dtype(config.dtype)), {"params": make(jax.random.key(0))}, batches
 
 
-def ours(model: Llava, variables: Any, batches: Batches, config: Config, workers: int | None = None) -> Callable[[], list[np.ndarray]]:
+def ours(
+    model: Llava, variables: Any, batches: Batches, config: Config, workers: int | None = None
+) -> Callable[[], list[np.ndarray]]:
     """Runs all batches; gives the lengths of the responses, i32[b, n] a batch. `workers` as of `in_flight`."""
     if config.fixed_length:
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, eos_token_ids=(-1,)))
+        model = dataclasses.replace(
+            model, config=dataclasses.replace(model.config, eos_token_ids=(-1,))
+        )
     options, key = SamplingOptions(max_new_tokens=config.new_tokens), jax.random.key(0)
     size = max(len(rows) for _, rows in batches)
     stacked = [(len(rows), stack(rows, size)) for _, rows in batches]
@@ -124,7 +138,12 @@ def ours(model: Llava, variables: Any, batches: Batches, config: Config, workers
     mesh = make_mesh(devices=jax.devices()[:1])
 
     def run() -> list[np.ndarray]:
-        done = in_flight(lambda batch: _sample(model, config.n, options, variables, batch, key), stacked, mesh, workers)
+        done = in_flight(
+            lambda batch: _sample(model, config.n, options, variables, batch, key),
+            stacked,
+            mesh,
+            workers,
+        )
         return [samples.lengths[:count] for count, samples in done]
 
     return run
@@ -141,12 +160,20 @@ def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
         model = LlavaForConditionalGeneration.from_pretrained(TINY, dtype=dtype).to(device).eval()
     else:
         with torch.device(device):
-            model = LlavaForConditionalGeneration._from_config(AutoConfig.from_pretrained(config.config), dtype=dtype).eval()
+            model = LlavaForConditionalGeneration._from_config(
+                AutoConfig.from_pretrained(config.config), dtype=dtype
+            ).eval()
     model.generation_config.pad_token_id = 0
     if config.fixed_length:
         model.generation_config.eos_token_id = None
     eos = model.generation_config.eos_token_id
-    drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": config.new_tokens}
+    drawn = {
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "max_new_tokens": config.new_tokens,
+    }
 
     def left_padded(part: Sequence[Row]) -> dict[str, torch.Tensor]:
         lengths = [int(row["attention_mask"].sum()) for row in part]
@@ -155,10 +182,18 @@ def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
             ids[i, -length:] = row["input_ids"][:length]
         mask = np.arange(max(lengths)) >= max(lengths) - np.array(lengths)[:, None]
         pixels = np.concatenate([row["pixel_values"] for row in part])
-        batch = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask.astype(np.int64))}
-        return {k: v.to(device) for k, v in (batch | {"pixel_values": torch.tensor(pixels, dtype=dtype)}).items()}
+        batch = {
+            "input_ids": torch.tensor(ids),
+            "attention_mask": torch.tensor(mask.astype(np.int64)),
+        }
+        return {
+            k: v.to(device)
+            for k, v in (batch | {"pixel_values": torch.tensor(pixels, dtype=dtype)}).items()
+        }
 
-    batches = [left_padded(rows[i : i + config.peer_batch]) for i in range(0, len(rows), config.peer_batch)]
+    batches = [
+        left_padded(rows[i : i + config.peer_batch]) for i in range(0, len(rows), config.peer_batch)
+    ]
 
     def count(tokens: torch.Tensor, prompt: int) -> int:
         new = tokens[:, prompt:].cpu()
@@ -169,18 +204,30 @@ def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
 
     @torch.inference_mode()
     def generate() -> int:
-        return sum(count(model.generate(**b, **drawn, num_return_sequences=config.n), b["input_ids"].shape[1]) for b in batches)
+        return sum(
+            count(
+                model.generate(**b, **drawn, num_return_sequences=config.n), b["input_ids"].shape[1]
+            )
+            for b in batches
+        )
 
     @torch.inference_mode()
     def prefill_once() -> int:
         total = 0
         for b in batches:
             positions = (b["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-            cache = model(**b, position_ids=positions, use_cache=True, logits_to_keep=1).past_key_values
+            cache = model(
+                **b, position_ids=positions, use_cache=True, logits_to_keep=1
+            ).past_key_values
             cache.crop(-1)  # `generate` computes the last prompt token again, to have its logits
             cache.batch_repeat_interleave(config.n)
-            repeated = {name: b[name].repeat_interleave(config.n, 0) for name in ("input_ids", "attention_mask")}
-            total += count(model.generate(**repeated, past_key_values=cache, **drawn), b["input_ids"].shape[1])
+            repeated = {
+                name: b[name].repeat_interleave(config.n, 0)
+                for name in ("input_ids", "attention_mask")
+            }
+            total += count(
+                model.generate(**repeated, past_key_values=cache, **drawn), b["input_ids"].shape[1]
+            )
         return total
 
     return {"peer, generate": generate, "peer, prefill once": prefill_once}
@@ -201,10 +248,14 @@ def peaks(dtype: str) -> tuple[float, float]:
     side = 2048 if jax.default_backend() == "cpu" else 8192
     x, long = jnp.ones((side, side), dtype), jnp.ones((1 << 26,), jnp.float32)
     product, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
-    return 2 * side**3 / best_seconds(lambda: product(x)), 2 * long.nbytes / best_seconds(lambda: copy(long))
+    return 2 * side**3 / best_seconds(lambda: product(x)), 2 * long.nbytes / best_seconds(
+        lambda: copy(long)
+    )
 
 
-def floor_seconds(model: Llava, variables: Any, batches: Batches, lengths: Sequence[np.ndarray], dtype: str) -> float:
+def floor_seconds(
+    model: Llava, variables: Any, batches: Batches, lengths: Sequence[np.ndarray], dtype: str
+) -> float:
     """What the roofline leaves (see the module's docstring) for the responses that were drawn."""
     text, vision, params = model.config.text, model.config.vision, variables["params"]
     flops, bandwidth = peaks(dtype)
@@ -214,16 +265,26 @@ def floor_seconds(model: Llava, variables: Any, batches: Batches, lengths: Seque
         return sum(x.size for x in jax.tree.leaves(tree))
 
     head = text.hidden_size * text.vocab_size
-    decoder = weights({k: v for k, v in params["language_model"].items() if k.startswith("layers_")})
+    decoder = weights(
+        {k: v for k, v in params["language_model"].items() if k.startswith("layers_")}
+    )
     tower = weights(params["vision_tower"]) + weights(params["multi_modal_projector"])
-    width, cache = text.num_heads * text.head_dim * text.num_layers, 2 * text.num_kv_heads * text.head_dim * text.num_layers * size
-    image = 2 * tower * vision.num_patches + 4 * vision.num_patches**2 * vision.hidden_size * vision.num_layers
+    width, cache = (
+        text.num_heads * text.head_dim * text.num_layers,
+        2 * text.num_kv_heads * text.head_dim * text.num_layers * size,
+    )
+    image = (
+        2 * tower * vision.num_patches
+        + 4 * vision.num_patches**2 * vision.hidden_size * vision.num_layers
+    )
     seconds = 0.0
     for (_, rows), drawn in zip(batches, lengths, strict=True):
         prompts = np.array([row["attention_mask"].sum() for row in rows], np.float64)
         prefill = (2 * decoder * prompts + 2 * prompts**2 * width + image + 2 * head).sum()
         passes = np.maximum(drawn - 1, 0)  # the first token comes of the prefill
-        decode = (passes * (2 * (decoder + head) + 4 * width * (prompts[:, None] + passes / 2))).sum()
+        decode = (
+            passes * (2 * (decoder + head) + 4 * width * (prompts[:, None] + passes / 2))
+        ).sum()
         traffic = passes.max() * ((decoder + head) * size + (prompts * cache).sum())
         seconds += prefill / flops + max(decode / flops, traffic / bandwidth)
     return seconds
@@ -256,13 +317,21 @@ def main(config: Config) -> None:
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
     programs = len({length for length, _ in batches})
-    print(f"{config}\n{jax.devices()[0].device_kind}, jax {jax.__version__}; ours: {programs} programs, {len(batches)} batches")
-    print("| | questions/s | tokens/s | tokens a response | ours is faster by |\n|---|---|---|---|---|")
+    print(
+        f"{config}\n{jax.devices()[0].device_kind}, jax {jax.__version__}; ours: {programs} programs, {len(batches)} batches"
+    )
+    print(
+        "| | questions/s | tokens/s | tokens a response | ours is faster by |\n|---|---|---|---|---|"
+    )
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     for name, time_of in middle.items():
         rate, per_response = config.questions / time_of, tokens[name] / config.questions / config.n
-        print(f"| {name} | {rate:.1f} | {tokens[name] / time_of:.0f} | {per_response:.2f} | {time_of / middle['ours']:.1f} x |")
-    print(f"share of the roofline: {floor_seconds(model, variables, batches, lengths, config.dtype) / middle['ours']:.0%}")
+        print(
+            f"| {name} | {rate:.1f} | {tokens[name] / time_of:.0f} | {per_response:.2f} | {time_of / middle['ours']:.1f} x |"
+        )
+    print(
+        f"share of the roofline: {floor_seconds(model, variables, batches, lengths, config.dtype) / middle['ours']:.0%}"
+    )
 
 
 if __name__ == "__main__":

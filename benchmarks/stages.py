@@ -11,7 +11,9 @@ from pathlib import Path
 def run_each(script: str, out: Path, n: int, names: Iterable[str]) -> None:
     """Runs a script once for each stage: `--out OUT --n N --stage NAME`."""
     for name in names:
-        subprocess.run([sys.executable, script, "--out", out, "--n", str(n), "--stage", name], check=True)
+        subprocess.run(
+            [sys.executable, script, "--out", out, "--n", str(n), "--stage", name], check=True
+        )
 
 
 def measure(name: str, n: int, stage: Callable[[], object]) -> None:
@@ -20,4 +22,7 @@ def measure(name: str, n: int, stage: Callable[[], object]) -> None:
     stage()
     seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
-    print(f"stage {name:<11} {seconds:7.1f} s {n / seconds:9,.0f} questions/s {peak:6.2f} GiB at most", flush=True)
+    print(
+        f"stage {name:<11} {seconds:7.1f} s {n / seconds:9,.0f} questions/s {peak:6.2f} GiB at most",
+        flush=True,
+    )

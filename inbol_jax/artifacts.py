@@ -26,7 +26,9 @@ def canonical_json(value: Any) -> str:
             return dataclasses.asdict(o)
         return os.fspath(o)
 
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain, ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), default=plain, ensure_ascii=False
+    )
 
 
 def fingerprint(value: Any) -> str:
@@ -69,7 +71,9 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
         if temporary:
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise InbolError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
+            raise InbolError(
+                f"cannot write {path}: {error.strerror or error}; choose another --out"
+            ) from error
         raise
 
 
@@ -99,7 +103,9 @@ def read_meta(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InbolError(f"{meta_path(path)}: cannot be read ({error}); delete it and run the stage again") from error
+        raise InbolError(
+            f"{meta_path(path)}: cannot be read ({error}); delete it and run the stage again"
+        ) from error
 
 
 def json_line(row: Mapping[str, Any]) -> str:

@@ -24,15 +24,15 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
+    from inbol_jax.confidence.confidence import ConfidenceCommand, confidence
+    from inbol_jax.construction.build import BuildConfig, build
     from inbol_jax.data.check import CheckConfig, check
     from inbol_jax.data.importing import ImportConfig, import_data
     from inbol_jax.demo import DemoConfig, demo
-    from inbol_jax.evaluation.audit import AuditConfig, audit
-    from inbol_jax.evaluation.confidence import ConfidenceCommand, confidence
-    from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
+    from inbol_jax.extrinsic.audit import AuditConfig, audit
+    from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
-    from inbol_jax.refusal.build import BuildConfig, build
-    from inbol_jax.refusal.judge import JudgeConfig, judge
+    from inbol_jax.responses.judge import JudgeConfig, judge
     from inbol_jax.world.export import ExportConfig, export
     from inbol_jax.world.pretrain import PretrainConfig, pretrain
 
@@ -54,34 +54,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(arguments: Sequence[str] | None = None) -> int:
     """`train.py`: the two training stages."""
     from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-    from inbol_jax.training.idk_it import SftConfig, idk_it
+    from inbol_jax.training.sft import SftConfig, idk_it
 
-    description = "sft: IDK-IT, instruction tuning. dpo: CA-DPO, confidence-aware preference optimisation."
-    return _dispatch("train.py", description, {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)}, arguments, together=True)
+    description = (
+        "sft: IDK-IT, instruction tuning. dpo: CA-DPO, confidence-aware preference optimisation."
+    )
+    return _dispatch(
+        "train.py",
+        description,
+        {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)},
+        arguments,
+        together=True,
+    )
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """`evaluate.py`: predictions, metrics and report."""
-    from inbol_jax.evaluation.stage import EvaluateConfig
-    from inbol_jax.evaluation.stage import evaluate as run
+    from inbol_jax.evaluation.evaluate import EvaluateConfig
+    from inbol_jax.evaluation.evaluate import evaluate as run
 
     return _guarded(lambda: _run(_parse(EvaluateConfig, prog="evaluate.py", args=arguments), run))
 
 
-def _dispatch(program: str, description: str, commands: Commands, arguments: Sequence[str] | None, *, together: bool = False) -> int:
+def _dispatch(
+    program: str,
+    description: str,
+    commands: Commands,
+    arguments: Sequence[str] | None,
+    *,
+    together: bool = False,
+) -> int:
     runs: dict[type, Callable[[Any], Any]] = {}
 
     def choice(name: str, command: Command | Commands) -> Any:
         if isinstance(command, Mapping):
-            return Annotated[_union(choice(*item) for item in command.items()), tyro.conf.subcommand(name, description=_GROUPS[name])]
+            return Annotated[
+                _union(choice(*item) for item in command.items()),
+                tyro.conf.subcommand(name, description=_GROUPS[name]),
+            ]
         config, run = command
         runs[config] = run
         return Annotated[config, tyro.conf.subcommand(name)]
 
     def action() -> None:
-        options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues)
+        options = (
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.EnumChoicesFromValues,
+        )
         config = _parse(
-            _union(choice(*item) for item in commands.items()), prog=program, description=description, args=arguments, config=options
+            _union(choice(*item) for item in commands.items()),
+            prog=program,
+            description=description,
+            args=arguments,
+            config=options,
         )
         _run(config, runs[type(config)])
 
@@ -95,7 +121,7 @@ _GROUPS = {
 
 
 def _union(choices: Iterable[Any]) -> Any:
-    return Union[tuple(choices)]  # noqa: UP007 - the choices are known at run time alone
+    return Union[tuple(choices)]
 
 
 def _parse(kind: Any, **options: Any) -> Any:
@@ -113,9 +139,15 @@ def _parse(kind: Any, **options: Any) -> Any:
             raise
     # A title; then sections parted by rules: the message, often hints, and where help is. A frame around it all, ASCII where need be.
     lines = "\n".join(line.strip("│ ") for line in box.getvalue().splitlines()[1:])
-    message, *hints = filter(None, (" ".join(section.split()) for section in re.split("[─-]{9,}", lines)))
+    message, *hints = filter(
+        None, (" ".join(section.split()) for section in re.split("[─-]{9,}", lines))
+    )
     meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(hints))
-    raise InbolError(message.rstrip(".") + (f"; perhaps {meant[1]}" if meant else "") + f"; see {options['prog']} --help")
+    raise InbolError(
+        message.rstrip(".")
+        + (f"; perhaps {meant[1]}" if meant else "")
+        + f"; see {options['prog']} --help"
+    )
 
 
 def _run(config: Any, run: Callable[[Any], Any]) -> None:
@@ -131,7 +163,9 @@ def _run(config: Any, run: Callable[[Any], Any]) -> None:
         with tempfile.TemporaryFile(dir=config.out):
             pass
     except OSError as error:
-        raise InbolError(f"--out {config.out}: cannot be written ({error.strerror}); choose another folder") from error
+        raise InbolError(
+            f"--out {config.out}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
     run(config)
 
 

@@ -9,21 +9,24 @@ from typing import Any
 
 from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.construction.build import BuildConfig, build
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.stage import EvaluateConfig, predictions, report
-from inbol_jax.evaluation.table import Table
-from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic
-from inbol_jax.models.loading import TINY
+from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions, report
+from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
+from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.refusal.build import BuildConfig, build
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.sft import SftConfig, idk_it
 from inbol_jax.training.stage import FROZEN
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
 # What benchmarks/demo_seeds.py and benchmarks/ablation.py measured with the code as it is: one seed alone says little.
-MEASURED = tuple(Path(__file__).parent / "world/assets/measured" / name for name in ("seeds.json", "ablation.json"))
+MEASURED = tuple(
+    Path(__file__).parent / "world/assets/measured" / name
+    for name in ("seeds.json", "ablation.json")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Stages:
         except ValueError as error:
             raise InbolError(f"{self._file}: not readable ({error}); delete it") from error
         if state and state.get("config") != identity:
-            raise InbolError(f"{out} holds a demo with other settings; choose another --out or delete it")
+            raise InbolError(
+                f"{out} holds a demo with other settings; choose another --out or delete it"
+            )
         self._state = state or {"config": identity, "seconds": {}}
         write_json(self._file, self._state)
 
@@ -97,7 +102,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     out, seed = config.out, config.seed
     for name, least in (("n_train", 1), ("n_test", 4)):
         if getattr(config, name) < least:
-            raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least {least} are needed")
+            raise InbolError(
+                f"--{name.replace('_', '-')} {getattr(config, name)}: at least {least} are needed"
+            )
     stages = Stages(out, {k: v for k, v in dataclasses.asdict(config).items() if k != "out"})
     data = out / "data"
     sizes = {
@@ -117,7 +124,11 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
     idk, dpo = out / "idk_it", out / "ca_dpo"
     stages.run("world", data / Split.OOD_STYLE / "data.jsonl", worlds)
-    stages.run("extrinsic", out / "extrinsic.jsonl", lambda: extrinsic(ExtrinsicConfig(data / "train", out, seed=seed)))
+    stages.run(
+        "extrinsic",
+        out / "extrinsic.jsonl",
+        lambda: extrinsic(ExtrinsicConfig(data / "train", out, seed=seed)),
+    )
     stages.run("confidence", out / "confidence" / "extrinsic.jsonl", confidences)
     stages.run("build", out / "preferences.jsonl", lambda: build(BuildConfig(out, seed=seed)))
     stages.run("IDK-IT", idk / "model", lambda: train_idk_it(out, seed))
@@ -133,4 +144,10 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     )
     stages.run("evaluation", evaluation.out / "predictions.jsonl", lambda: predictions(evaluation))
     tables = [Table.read(file) for file in MEASURED]
-    return report(evaluation, list(read_jsonl(evaluation.out / "predictions.jsonl")), out, stages.seconds, tables)
+    return report(
+        evaluation,
+        list(read_jsonl(evaluation.out / "predictions.jsonl")),
+        out,
+        stages.seconds,
+        tables,
+    )

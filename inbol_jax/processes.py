@@ -10,7 +10,9 @@ from jax.experimental import multihost_utils
 
 from inbol_jax.errors import InbolError
 
-_PATIENCE = 7 * 24 * 3600  # seconds that a process which is done waits for the others; sampling, each has as much to do as it has
+_PATIENCE = (
+    7 * 24 * 3600
+)  # seconds that a process which is done waits for the others; sampling, each has as much to do as it has
 _NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -26,7 +28,9 @@ def join() -> None:
     given = [os.environ.get(name) for name in _NAMES]
     if any(given) and not all(given):
         missing = next(name for name, value in zip(_NAMES, given, strict=True) if not value)
-        raise InbolError(f"--distributed: of {', '.join(_NAMES)} set all or none; missing: {missing}")
+        raise InbolError(
+            f"--distributed: of {', '.join(_NAMES)} set all or none; missing: {missing}"
+        )
     address, *numbers = given
     try:
         if address:
@@ -36,7 +40,9 @@ def join() -> None:
             jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InbolError(f"--distributed: the other processes cannot be joined ({reason}); set {', '.join(_NAMES)}") from error
+        raise InbolError(
+            f"--distributed: the other processes cannot be joined ({reason}); set {', '.join(_NAMES)}"
+        ) from error
 
 
 def leave(code: int, message: str) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
@@ -19,7 +27,9 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def progress(label: str, total: int | None, unit: str, done: int = 0, *, shown: bool = True) -> Iterator[Callable[..., None]]:
+def progress(
+    label: str, total: int | None, unit: str, done: int = 0, *, shown: bool = True
+) -> Iterator[Callable[..., None]]:
     """Yields `advance(n=1, note="")`. On a terminal a bar on standard error; elsewhere a line every half a minute.
 
     Args:
@@ -33,7 +43,9 @@ def progress(label: str, total: int | None, unit: str, done: int = 0, *, shown: 
                    TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, unit=unit, note="")
-            yield lambda n=1, note=None: bar.update(task, advance=n, **({} if note is None else {"note": note}))
+            yield lambda n=1, note=None: bar.update(
+                task, advance=n, **({} if note is None else {"note": note})
+            )
         return
     start = last = time.monotonic()
     first, count = done, done
@@ -46,7 +58,11 @@ def progress(label: str, total: int | None, unit: str, done: int = 0, *, shown: 
             rate = (count - first) / (now - start)
             left = "" if total is None else f", {(total - count) / rate if rate else 0:,.0f} s left"
             of = "" if total is None else f"/{total}"
-            print(f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield advance
 

@@ -36,7 +36,9 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
     except ValueError:
         tolerance = -1.0
     if name != "numeric" or not 0 <= tolerance < 1:
-        raise InbolError(f'metric {metric!r}: only numeric takes an option, a relative tolerance from 0 to below 1 ("numeric:0.05")')
+        raise InbolError(
+            f'metric {metric!r}: only numeric takes an option, a relative tolerance from 0 to below 1 ("numeric:0.05")'
+        )
     return name, tolerance
 
 
@@ -85,9 +87,62 @@ class VQAExample:
 
     def to_json(self) -> dict[str, Any]:
         """A row of `data.jsonl`; source, split and metric only where they differ from what their absence says."""
-        row = {"id": self.id, "image": self.image, "question": self.question, "answers": list(self.answers), "answerable": self.answerable}
-        origin = {"source": self.source, "split": self.split, "metric": "" if self.metric == METRICS[0] else self.metric}
+        row = {
+            "id": self.id,
+            "image": self.image,
+            "question": self.question,
+            "answers": list(self.answers),
+            "answerable": self.answerable,
+        }
+        origin = {
+            "source": self.source,
+            "split": self.split,
+            "metric": "" if self.metric == METRICS[0] else self.metric,
+        }
         return row | {name: value for name, value in origin.items() if value} | dict(self.extra)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """One response that was sampled to a question.
+
+    Attributes:
+      text: what was said.
+      logprob: its summed token log-probability under the model that sampled it, in nats.
+      tokens: how many tokens it has, its end included.
+      outcome: "correct", "wrong" or "refused".
+    """
+
+    text: str
+    logprob: float
+    tokens: int
+    outcome: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SampledQuestion:
+    """A line of the confidence store: a question with the responses that were sampled to it.
+
+    Attributes:
+      example: the question, with all columns of its dataset.
+      samples: in the order in which they were drawn.
+      p_true: how probable the model holds it that its most frequent answer is true; 0 if every
+        sample is a refusal, None if the model was not asked.
+    """
+
+    example: VQAExample
+    samples: tuple[Sample, ...]
+    p_true: float | None = None
+
+    @property
+    def n_correct(self) -> int:
+        """How many of the samples match the gold answers."""
+        return sum(sample.outcome == "correct" for sample in self.samples)
+
+    @property
+    def n_samples(self) -> int:
+        """How many samples were drawn."""
+        return len(self.samples)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,7 +202,10 @@ class BoundaryRecord:
 
     def to_json(self) -> dict[str, Any]:
         row = {name: getattr(self, name) for name in _RECORD_FIELDS}
-        return row | {name: [{"text": r.text, "count": r.count, "logprob": r.logprob} for r in row[name]] for name in _OUTCOMES}
+        return row | {
+            name: [{"text": r.text, "count": r.count, "logprob": r.logprob} for r in row[name]]
+            for name in _OUTCOMES
+        }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "BoundaryRecord":
@@ -169,9 +227,13 @@ class BoundaryRecord:
                 "version": RECORD_VERSION,
             }
         if row.get("version") != RECORD_VERSION:
-            raise InbolError(f"record {name}: version {row.get('version')!r}, this program reads 1 and {RECORD_VERSION}; {again}")
+            raise InbolError(
+                f"record {name}: version {row.get('version')!r}, this program reads 1 and {RECORD_VERSION}; {again}"
+            )
         if set(_RECORD_FIELDS) != set(row):
-            raise InbolError(f"record {name}: fields differ: {sorted(set(_RECORD_FIELDS) ^ set(row))}; {again}")
+            raise InbolError(
+                f"record {name}: fields differ: {sorted(set(_RECORD_FIELDS) ^ set(row))}; {again}"
+            )
         values = dict(row)
         try:
             values["boundary"] = Boundary(row["boundary"])
@@ -192,22 +254,47 @@ class BoundaryRecord:
     def _contradiction(self) -> str | None:
         """What no record can be, or None."""
         responses = [r for outcome in _OUTCOMES for r in getattr(self, outcome)]
-        texts = [self.id, self.image, self.question, self.source, self.split, self.generator or "", *self.answers, *self.filters]
+        texts = [
+            self.id,
+            self.image,
+            self.question,
+            self.source,
+            self.split,
+            self.generator or "",
+            *self.answers,
+            *self.filters,
+        ]
         if not all(isinstance(text, str) for text in (*texts, *(r.text for r in responses))):
             return "id, image, question, answers, responses, source, split, generator and filters are texts"
-        if self.type not in {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3)}[self.boundary]:
+        if (
+            self.type
+            not in {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3)}[
+                self.boundary
+            ]
+        ):
             return f"type {self.type!r} is not possible with boundary {self.boundary}"
         if not 0 <= self.n_correct <= self.n_samples:
             return f"{self.n_correct} of {self.n_samples} correct is not possible"
         if self.type == 3 and (self.n_correct or self.confidence):
             return "Type 3 has no correct samples and confidence 0"
-        if not (0 <= self.wilson_low <= self.confidence + 1e-9 and self.confidence - 1e-9 <= self.wilson_high <= 1):
+        if not (
+            0 <= self.wilson_low <= self.confidence + 1e-9
+            and self.confidence - 1e-9 <= self.wilson_high <= 1
+        ):
             return f"confidence {self.confidence} is not within its interval {self.wilson_low} to {self.wilson_high} within 0 to 1"
         counted = sum(r.count for r in responses), sum(r.count for r in self.correct)
-        if min((r.count for r in responses), default=0) < 0 or counted != (self.n_samples, self.n_correct):
+        if min((r.count for r in responses), default=0) < 0 or counted != (
+            self.n_samples,
+            self.n_correct,
+        ):
             return f"{counted[0]} responses, {counted[1]} of them correct, were counted, not {self.n_samples} and {self.n_correct}"
-        if any((r.logprob is None) != (r.count == 0) or not math.isfinite(r.logprob or 0) for r in responses):
-            return "logprob is a finite number where a response was sampled, and null where it was not"
+        if any(
+            (r.logprob is None) != (r.count == 0) or not math.isfinite(r.logprob or 0)
+            for r in responses
+        ):
+            return (
+                "logprob is a finite number where a response was sampled, and null where it was not"
+            )
         if len({r.text for r in responses}) < len(responses):
             return "a response is there twice"
         return None
@@ -246,7 +333,9 @@ class Preference:
     type: int | None
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__} | {"kind": self.kind.name.lower()}
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "kind": self.kind.name.lower()
+        }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Preference":
@@ -264,4 +353,6 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At the ends the interval reaches 0 or 1 exactly; the arithmetic misses them by a rounding error.
-    return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
+    return (0.0 if successes == 0 else max(0.0, centre - half)), (
+        1.0 if successes == n else min(1.0, centre + half)
+    )

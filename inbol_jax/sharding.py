@@ -29,7 +29,9 @@ RULES: dict[str, str | None] = {
 }
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """All devices, or those given, as (data, fsdp, tensor); one of the sizes may be -1 and takes what the others leave.
 
     The axes are Auto ones: Linen's Embed refuses the Explicit ones that are jax's default.
@@ -42,7 +44,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequen
     if sizes.count(-1) == 1 and 0 not in sizes:
         sizes[sizes.index(-1)] = count // -math.prod(sizes)
     if min(sizes) < 1 or math.prod(sizes) != count:
-        raise InbolError(f"a mesh of data {data}, fsdp {fsdp} and tensor {tensor} does not fit {count} devices")
+        raise InbolError(
+            f"a mesh of data {data}, fsdp {fsdp} and tensor {tensor} does not fit {count} devices"
+        )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
@@ -60,7 +64,15 @@ def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) ->
     """
     names = [RULES[axis] for axis in axes]
     sizes = dict(mesh.shape)
-    return NamedSharding(mesh, PartitionSpec(*(n if n and size % sizes[n] == 0 else None for n, size in zip(names, shape, strict=True))))
+    return NamedSharding(
+        mesh,
+        PartitionSpec(
+            *(
+                n if n and size % sizes[n] == 0 else None
+                for n, size in zip(names, shape, strict=True)
+            )
+        ),
+    )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -90,7 +102,9 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
         size = len(x) // mine * parts
         rows = local_rows(mesh, size)
         shape = (size, *x.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, lambda index: x[np.searchsorted(rows, np.arange(size)[index[0]])])
+        return jax.make_array_from_callback(
+            shape, sharding, lambda index: x[np.searchsorted(rows, np.arange(size)[index[0]])]
+        )
 
     return {name: place(x) for name, x in batch.items()}
 

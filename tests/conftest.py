@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
 
+from inbol_jax.defaults import TINY
 from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import TINY, init_params, load_pretrained, save_pretrained
+from inbol_jax.models.loading import init_params, load_pretrained, save_pretrained
 from inbol_jax.models.weights import save_params
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
@@ -28,13 +29,22 @@ def micro(tiny, tmp_path_factory):
     """A random checkpoint, one small layer each, with the shipped one's tokenizer and processor: it compiles in no time."""
     folder = tmp_path_factory.mktemp("micro") / "checkpoint"
     save_pretrained(tiny, folder)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= sizes
-    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False  # tied and random, it would repeat itself
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = (
+        False  # tied and random, it would repeat itself
+    )
     config["text_config"] |= sizes | {"num_key_value_heads": 1, "head_dim": 16}
     (folder / "config.json").write_text(json.dumps(config))
-    save_params(folder, jax.jit(init_params, static_argnums=0)(load_config(folder), jax.random.key(0)))
+    save_params(
+        folder, jax.jit(init_params, static_argnums=0)(load_config(folder), jax.random.key(0))
+    )
     return load_pretrained(folder, dtype=jnp.float32)
 
 

@@ -8,7 +8,16 @@ KEY = "sk-secret-0123456789"
 
 
 def said(text, **choice):
-    return 200, {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} | choice]}, {}
+    return (
+        200,
+        {
+            "choices": [
+                {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                | choice
+            ]
+        },
+        {},
+    )
 
 
 class Server(ThreadingHTTPServer):

@@ -41,7 +41,9 @@ def test_writes_text_and_bytes_into_new_folders(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-@pytest.mark.parametrize(("error", "seen"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, InbolError)])
+@pytest.mark.parametrize(
+    ("error", "seen"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, InbolError)]
+)
 def test_a_failure_while_writing_leaves_what_was_there(tmp_path, monkeypatch, failing, error, seen):
     file = tmp_path / "records.jsonl"
     file.write_text("old")
@@ -59,8 +61,15 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fa
 def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file/x.json", tmp_path / "file/deeper/x.json", Path("/proc/inbol/x.json"), tmp_path / "folder"):
-        with pytest.raises(InbolError, match=f"cannot write {path}: .+; choose another --out") as caught:
+    for path in (
+        tmp_path / "file/x.json",
+        tmp_path / "file/deeper/x.json",
+        Path("/proc/inbol/x.json"),
+        tmp_path / "folder",
+    ):
+        with pytest.raises(
+            InbolError, match=f"cannot write {path}: .+; choose another --out"
+        ) as caught:
             write_atomically(path, "x")
         assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
@@ -84,8 +93,14 @@ def test_fingerprints_do_not_change():
         out: Path
         seed: int
 
-    value = {"b": [1, 2.5, None, True], "a": {"config": Config(Path("x/y"), 3), "split": Split.TRAIN, "text": "où"}}
-    assert canonical_json(value) == '{"a":{"config":{"out":"x/y","seed":3},"split":"train","text":"où"},"b":[1,2.5,null,true]}'
+    value = {
+        "b": [1, 2.5, None, True],
+        "a": {"config": Config(Path("x/y"), 3), "split": Split.TRAIN, "text": "où"},
+    }
+    assert (
+        canonical_json(value)
+        == '{"a":{"config":{"out":"x/y","seed":3},"split":"train","text":"où"},"b":[1,2.5,null,true]}'
+    )
     assert fingerprint(value) == "cfd8448977d079a9"
 
 
@@ -174,5 +189,8 @@ def test_headers(tmp_path):
     assert read_meta(file) == {"seed": 1, "name": "où"}
     for damaged in (b'{"seed": ', b"\xff\xfe", b"[1]", b"null"):
         meta_path(file).write_bytes(damaged)
-        with pytest.raises(InbolError, match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run the stage again"):
+        with pytest.raises(
+            InbolError,
+            match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run the stage again",
+        ):
             read_meta(file)

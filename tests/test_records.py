@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference, Response, wilson_interval
+from inbol_jax.records import (
+    Boundary,
+    BoundaryRecord,
+    PairKind,
+    Preference,
+    Response,
+    wilson_interval,
+)
 
 UNIT = st.floats(0, 1)
 
@@ -14,7 +21,9 @@ UNIT = st.floats(0, 1)
 def records(draw):
     texts = draw(st.lists(st.text(), min_size=1, max_size=8, unique=True))
     found = ([], [], [])
-    boundary, type = draw(st.sampled_from([("known", 1), ("mixed", None), ("unknown", 2), ("unknown", 3)]))
+    boundary, type = draw(
+        st.sampled_from([("known", 1), ("mixed", None), ("unknown", 2), ("unknown", 3)])
+    )
     for text in texts:
         count = draw(st.integers(0, 5))
         outcome = draw(st.integers(1 if type == 3 else 0, 2))
@@ -82,15 +91,24 @@ def test_the_integers_of_pair_kinds_are_stable():
 
 
 def row(**changes):
-    responses = (Response("red", 8, -1.0),), (Response("blue", 2, -2.0),), (Response("I don't know."),)
-    record = BoundaryRecord("q1", "a.png", "What?", ("red",), 1, Boundary.KNOWN, 0.8, 8, 10, 0.5, 0.9, *responses)
+    responses = (
+        (Response("red", 8, -1.0),),
+        (Response("blue", 2, -2.0),),
+        (Response("I don't know."),),
+    )
+    record = BoundaryRecord(
+        "q1", "a.png", "What?", ("red",), 1, Boundary.KNOWN, 0.8, 8, 10, 0.5, 0.9, *responses
+    )
     return through_json(record.to_json()) | changes
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 0}, "record q1: version 0, this program reads 1 and 2; run `inbol build` again"),
+        (
+            {"version": 0},
+            "record q1: version 0, this program reads 1 and 2; run `inbol build` again",
+        ),
         ({"version": 3}, "version 3"),
         ({"version": None}, "version None"),
         ({"shape": 1}, r"record q1: fields differ: \['shape'\]"),
@@ -118,9 +136,18 @@ def row(**changes):
         ({"confidence": float("nan")}, "confidence nan"),
         ({"confidence": "0.8"}, "record q1: "),
         ({"wilson_high": 1.1}, "interval 0.5 to 1.1 within 0 to 1"),
-        ({"incorrect": [{"text": "blue", "count": 2, "logprob": None}]}, "logprob is a finite number where"),
-        ({"incorrect": [{"text": "blue", "count": 2, "logprob": float("-inf")}]}, "logprob is a finite number where"),
-        ({"refusal": [{"text": "I don't know.", "count": 0, "logprob": -1.0}]}, "and null where it was not"),
+        (
+            {"incorrect": [{"text": "blue", "count": 2, "logprob": None}]},
+            "logprob is a finite number where",
+        ),
+        (
+            {"incorrect": [{"text": "blue", "count": 2, "logprob": float("-inf")}]},
+            "logprob is a finite number where",
+        ),
+        (
+            {"refusal": [{"text": "I don't know.", "count": 0, "logprob": -1.0}]},
+            "and null where it was not",
+        ),
         ({"refusal": [{"text": "red", "count": 0, "logprob": None}]}, "a response is there twice"),
     ],
 )
@@ -134,7 +161,12 @@ def test_a_record_of_version_1_is_read():
     for name in ("split", "metric", "generator", "filters"):
         del old[name]
     record = BoundaryRecord.from_json(old)
-    assert (record.generator, record.source, record.filters, record.version) == ("mismatched", "", (), 2)
+    assert (record.generator, record.source, record.filters, record.version) == (
+        "mismatched",
+        "",
+        (),
+        2,
+    )
     assert BoundaryRecord.from_json(old | {"source": "dataset"}).generator is None
 
 

@@ -34,13 +34,24 @@ from inbol_jax.models.lora import LoraConfig
 from inbol_jax.sampling.sampler import SamplingOptions, sample
 from inbol_jax.sharding import BATCH, make_mesh, round_batch
 from inbol_jax.training.parallel import round_rows
-from inbol_jax.training.plan import Collective, abstract_pairs, abstract_variables, collectives, lower_step
+from inbol_jax.training.plan import (
+    Collective,
+    abstract_pairs,
+    abstract_variables,
+    collectives,
+    lower_step,
+)
 from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import make_optimizer
 from inbol_jax.training.step import ca_dpo_objective, sft_objective
 
 SHAPES = Path(__file__).parent / "shapes"
-HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}  # GiB a chip, by `device_kind`
+HBM = {
+    "TPU v4": 32,
+    "TPU v5 lite": 16,
+    "TPU v5": 95,
+    "TPU v6 lite": 32,
+}  # GiB a chip, by `device_kind`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +86,11 @@ class Config:
 
 
 # Options that a stage has no use for.
-IDLE = {"sft": ("n", "reference"), "dpo": ("n",), "sample": ("accumulate", "remat", "reference", "optimizer", "masters")}
+IDLE = {
+    "sft": ("n", "reference"),
+    "dpo": ("n",),
+    "sample": ("accumulate", "remat", "reference", "optimizer", "masters"),
+}
 
 
 def main(config: Config) -> int:
@@ -84,12 +99,18 @@ def main(config: Config) -> int:
             raise InbolError(f"--{option} does nothing for {config.stage}")
     folder = SHAPES / config.model if (SHAPES / config.model).is_dir() else Path(config.model)
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=config.topology).devices
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=config.topology
+        ).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
-        raise InbolError(f"--topology {config.topology}: {str(error).splitlines()[0]} (is libtpu installed?)") from error
+        raise InbolError(
+            f"--topology {config.topology}: {str(error).splitlines()[0]} (is libtpu installed?)"
+        ) from error
     hosts = len({device.process_index for device in devices})
     mesh = make_mesh(*config.mesh, devices=of_a_run(config.stage, devices))
-    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items()) + (" on each host" if mesh.size < len(devices) else "")
+    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items()) + (
+        " on each host" if mesh.size < len(devices) else ""
+    )
     print(
         f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x {devices[0].device_kind}, {hosts} hosts; {sizes}",
         flush=True,
@@ -106,7 +127,10 @@ def main(config: Config) -> int:
     held, scratch = plan.argument_size_in_bytes, plan.temp_size_in_bytes
     peak = held + scratch + plan.output_size_in_bytes - plan.alias_size_in_bytes
     room = HBM.get(devices[0].device_kind)
-    print(f"memory a chip: {gib(held)} held, {gib(scratch)} besides, {gib(peak)} together" + (f", of {room} GiB" if room else ""))
+    print(
+        f"memory a chip: {gib(held)} held, {gib(scratch)} besides, {gib(peak)} together"
+        + (f", of {room} GiB" if room else "")
+    )
     for line in traffic(collectives(compiled.as_text())):
         print(line)
     print(f"compiled in {time.monotonic() - start:.0f} s: fits")
@@ -115,7 +139,11 @@ def main(config: Config) -> int:
 
 def of_a_run(stage: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
     """Those that one program runs on: training spans all hosts, sampling keeps to each host's own."""
-    return [device for device in devices if stage != "sample" or device.process_index == devices[0].process_index]
+    return [
+        device
+        for device in devices
+        if stage != "sample" or device.process_index == devices[0].process_index
+    ]
 
 
 def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
@@ -132,7 +160,9 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     online = config.reference == "online"
     objective = sft_objective(model)
     if config.stage == "dpo":
-        objective = ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0, online_reference=online)
+        objective = ca_dpo_objective(
+            model, beta=0.1, scheme="value", anchor=1.0, online_reference=online
+        )
     return lower_step(
         objective,
         make_optimizer(1e-4, 100, name=config.optimizer),
@@ -147,14 +177,27 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     )
 
 
-def lower_sample(config: Config, model: Llava, variables: dict, mesh: Mesh, rows: int) -> jax.stages.Lowered:
+def lower_sample(
+    config: Config, model: Llava, variables: dict, mesh: Mesh, rows: int
+) -> jax.stages.Lowered:
     size = model.config.vision.image_size
     shapes = dict.fromkeys(("input_ids", "attention_mask"), ((rows, config.prompt), jnp.int32))
-    shapes |= {"pixel_values": ((rows, 1, 3, size, size), jnp.float32), "question": ((rows,), jnp.uint32), "valid": ((rows,), jnp.bool)}
-    batch = {name: jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, BATCH)) for name, shape in shapes.items()}
+    shapes |= {
+        "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
+        "question": ((rows,), jnp.uint32),
+        "valid": ((rows,), jnp.bool),
+    }
+    batch = {
+        name: jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, BATCH))
+        for name, shape in shapes.items()
+    }
     options = SamplingOptions(max_new_tokens=config.answer)
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-    return jax.jit(lambda v, b, k: sample(model, v, b, n=config.n, key=k, options=options)).lower(variables, batch, key)
+    key = jax.ShapeDtypeStruct(
+        (), jax.random.key(0).dtype, sharding=NamedSharding(mesh, PartitionSpec())
+    )
+    return jax.jit(lambda v, b, k: sample(model, v, b, n=config.n, key=k, options=options)).lower(
+        variables, batch, key
+    )
 
 
 def gib(size: float) -> str:
@@ -166,7 +209,10 @@ def traffic(found) -> list[str]:
     kinds: dict[str, list[Collective]] = defaultdict(list)
     for one in found:
         kinds[one.kind].append(one)
-    return [f"{kind}: {len(some)} in the program, {gib(sum(c.nbytes for c in some))} a chip" for kind, some in sorted(kinds.items())]
+    return [
+        f"{kind}: {len(some)} in the program, {gib(sum(c.nbytes for c in some))} a chip"
+        for kind, some in sorted(kinds.items())
+    ]
 
 
 if __name__ == "__main__":

@@ -10,17 +10,18 @@ from typing import Any
 import jax
 
 from inbol_jax.confidence.estimators import get_estimator, proposed_answer
-from inbol_jax.confidence.matching import CORRECT_AT, score
 from inbol_jax.confidence.p_true import PROMPT, self_evaluate
 from inbol_jax.confidence.store import ConfidenceStore, check_p_true, p_true_file, shard_path
 from inbol_jax.data.config import Data
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
+from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import TINY, Dtype, Loaded, load_pretrained
+from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-from inbol_jax.refusal.detect import is_refusal
+from inbol_jax.responses.matching import CORRECT_AT, score
+from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.sampling.generate import Generation, generate
 from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
@@ -113,20 +114,27 @@ def estimate(config: ConfidenceConfig) -> Path:
     if config.batch_size < 1:
         raise InbolError(f"--batch-size {config.batch_size}: must be greater than 0")
     estimator = get_estimator(config.estimator)
-    options = SamplingOptions(**{f.name: getattr(config, f.name) for f in dataclasses.fields(SamplingOptions)})
+    options = SamplingOptions(
+        **{f.name: getattr(config, f.name) for f in dataclasses.fields(SamplingOptions)}
+    )
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file, index, count = store_file(config, dataset), jax.process_index(), jax.process_count()
     if config.estimator == "p-true" and not config.p_true:
         check_p_true(shard_path(file, index, count), finished=False)
-    loaded = load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh, devices=jax.local_devices()))
+    loaded = load_pretrained(
+        config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh, devices=jax.local_devices())
+    )
     settings = {
         "command": "confidence",
         "model": loaded.fingerprint,
         "dtype": loaded.model.dtype.name,
         "n": config.n,
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()},
+        **{
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(options).items()
+        },
         "seed": config.seed,
         "dataset": dataset.name,
         "images": _relative(dataset, file),
@@ -150,10 +158,20 @@ def estimate(config: ConfidenceConfig) -> Path:
         _report(bad, len(pending), len(mine), config.max_rejected)
         store.finish(len(bad))
         if config.p_true:
-            with ConfidenceStore(p_true_file(file), p_true_settings(store), index=index, count=count) as evaluations:
+            with ConfidenceStore(
+                p_true_file(file), p_true_settings(store), index=index, count=count
+            ) as evaluations:
                 _add_p_true(config, loaded, store, evaluations, mine, dataset)
-        values = [found.value for r in store.rows() if r["answerable"] is not False and (found := estimator(r))]
-    mean = f", mean confidence ({config.estimator}) {math.fsum(values) / len(values):.3f}" if values else ""
+        values = [
+            found.value
+            for r in store.rows()
+            if r["answerable"] is not False and (found := estimator(r))
+        ]
+    mean = (
+        f", mean confidence ({config.estimator}) {math.fsum(values) / len(values):.3f}"
+        if values
+        else ""
+    )
     say(f"{len(store.done)} questions x {config.n} samples{mean} -> {store.file}")
     return store.file
 
@@ -165,7 +183,7 @@ def p_true_settings(samples: ConfidenceStore) -> dict[str, Any]:
 
 def _add_p_true(
     config: ConfidenceConfig,
-    loaded: Loaded,
+    loaded: Checkpoint,
     samples: ConfidenceStore,
     evaluations: ConfidenceStore,
     mine: Sequence[VQAExample],
@@ -181,7 +199,9 @@ def _add_p_true(
         about = {"id": example.id, "image": example.image, "question": example.question}
         return about | {"proposed": proposed[example.id], "p_true": value}
 
-    evaluations.append(line(e, None) for e in pending if e.id in proposed and proposed[e.id] is None)
+    evaluations.append(
+        line(e, None) for e in pending if e.id in proposed and proposed[e.id] is None
+    )
     for batch in self_evaluate(
         loaded,
         ((e, answer) for e in pending if (answer := proposed.get(e.id)) is not None),
@@ -207,7 +227,9 @@ def _report(bad: Sequence[tuple[str, str]], asked: int, total: int, max_rejected
         return
     say(f"{len(bad)} of {asked} questions set aside (first: {bad[0][0]}: {bad[0][1]})")
     if len(bad) > max_rejected * total:
-        raise InbolError(f"{len(bad)} of {total} questions could not be asked, more than --max-rejected {max_rejected}")
+        raise InbolError(
+            f"{len(bad)} of {total} questions could not be asked, more than --max-rejected {max_rejected}"
+        )
 
 
 def store_file(config: ConfidenceConfig, dataset: VQADataset) -> Path:

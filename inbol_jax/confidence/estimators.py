@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from inbol_jax.confidence.matching import answer_key
 from inbol_jax.errors import InbolError
 from inbol_jax.records import wilson_interval
+from inbol_jax.responses.matching import answer_key
 
 
 class Estimate(NamedTuple):
@@ -39,7 +39,11 @@ def self_consistency(row: Mapping[str, Any]) -> Estimate:
     anything that is answered at all, so its thresholds are others than those of `sampled_accuracy`.
     Source: Wang et al. 2022 (arXiv 2203.11171), whose vote it is.
     """
-    votes = Counter(answer_key(text) for text, outcome in zip(row["samples"], row["outcomes"], strict=True) if outcome != "refused")
+    votes = Counter(
+        answer_key(text)
+        for text, outcome in zip(row["samples"], row["outcomes"], strict=True)
+        if outcome != "refused"
+    )
     return _share(max(votes.values(), default=0), row["n_samples"])
 
 
@@ -50,7 +54,14 @@ def sequence_likelihood(row: Mapping[str, Any]) -> Estimate:
     Source: the length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
     """
     answers = zip(row["logprobs"], row["token_counts"], row["outcomes"], strict=True)
-    value = max((math.exp(min(logprob, 0.0) / tokens) for logprob, tokens, outcome in answers if outcome != "refused"), default=0.0)
+    value = max(
+        (
+            math.exp(min(logprob, 0.0) / tokens)
+            for logprob, tokens, outcome in answers
+            if outcome != "refused"
+        ),
+        default=0.0,
+    )
     return Estimate(value, value, value)
 
 
@@ -58,7 +69,9 @@ def proposed_answer(row: Mapping[str, Any]) -> str | None:
     """The most frequent answer, normalised as VQA does, in the likeliest of its spellings; of answers as frequent the likeliest. None where
     every sample is a refusal."""
     spellings: dict[str, list[tuple[float, str]]] = {}
-    for text, logprob, outcome in zip(row["samples"], row["logprobs"], row["outcomes"], strict=True):
+    for text, logprob, outcome in zip(
+        row["samples"], row["logprobs"], row["outcomes"], strict=True
+    ):
         if outcome != "refused":
             spellings.setdefault(answer_key(text), []).append((logprob, text))
     return max(((len(found), *max(found)) for found in spellings.values()), default=(None,))[-1]
@@ -75,7 +88,9 @@ def p_true(row: Mapping[str, Any]) -> Estimate | None:
     return Estimate(value, value, value)
 
 
-Estimator = Callable[[Mapping[str, Any]], Estimate | None]  # None where the line lacks what it needs
+Estimator = Callable[
+    [Mapping[str, Any]], Estimate | None
+]  # None where the line lacks what it needs
 ESTIMATORS: dict[str, Estimator] = {
     "accuracy": sampled_accuracy,
     "consistency": self_consistency,

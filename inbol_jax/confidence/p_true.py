@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inbol_jax.data.text import TextEncoder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import Loaded
+from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.generate import Prompt, make_text_encoder, run_batches
+from inbol_jax.sampling.generate import Prompt, run_batches
 
 PROMPT = "{question}\nProposed answer: {answer}\nIs the proposed answer true or false? Answer with True or False."
 WORDS = ("True", "False")
@@ -37,7 +37,10 @@ def verdict(text: TextEncoder, question: str) -> tuple[Prompt, tuple[int, int]]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def judge(
-    model: Llava, variables: Mapping[str, Any], batch: Mapping[str, jax.Array], words: tuple[jax.Array, jax.Array]
+    model: Llava,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    words: tuple[jax.Array, jax.Array],
 ) -> Float[Array, " b"]:
     """Probability of the first word against the second as what follows each prompt: one prefill, and two rows of the head.
 
@@ -46,14 +49,18 @@ def judge(
       words: i32[], i32[], their tokens.
     """
     hidden = model.apply(variables, batch, method=Llava.hidden)
-    last = jnp.take_along_axis(hidden, (batch["attention_mask"].sum(1) - 1)[:, None, None], axis=1)[:, 0]  # b d
+    last = jnp.take_along_axis(hidden, (batch["attention_mask"].sum(1) - 1)[:, None, None], axis=1)[
+        :, 0
+    ]  # b d
     head = model.apply(variables, method=Llava.head)[:, jnp.stack(words)]  # d 2
-    logits = jnp.einsum("bd,dw->bw", last, head.astype(last.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+        "bd,dw->bw", last, head.astype(last.dtype), preferred_element_type=jnp.float32
+    )
     return jax.nn.sigmoid(logits[:, 0] - logits[:, 1])
 
 
 def self_evaluate(
-    loaded: Loaded,
+    loaded: Checkpoint,
     asked: Iterable[tuple[VQAExample, str]],
     images: Path,
     *,
@@ -77,7 +84,9 @@ def self_evaluate(
             try:
                 prompt = text.prompt(question)
                 if words is None:
-                    shared, words = verdict(text, question)  # the template ends every prompt alike, so they are the same for all
+                    shared, words = verdict(
+                        text, question
+                    )  # the template ends every prompt alike, so they are the same for all
                 yield example, prompt + shared
             except InbolError as error:
                 set_aside(example, str(error))

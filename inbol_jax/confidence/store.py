@@ -33,7 +33,11 @@ def shards(file: Path) -> list[Path]:
 def missing_shards(file: Path) -> int:
     """How many shards are not there of the store that a file belongs to."""
     shard = _SHARD.search(file.stem)
-    return int(shard[2]) - len(shards(file.with_name(f"{_SHARD.sub('', file.stem)}.jsonl"))) if shard else 0
+    return (
+        int(shard[2]) - len(shards(file.with_name(f"{_SHARD.sub('', file.stem)}.jsonl")))
+        if shard
+        else 0
+    )
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -52,7 +56,9 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     row = json.loads(line)
                     row["id"], row["question"], row["image"], row["fingerprint"]
                 except (ValueError, KeyError, TypeError) as error:
-                    raise InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})") from error
+                    raise InbolError(
+                        f"{file}:{number}: not a line of a confidence store ({error!r})"
+                    ) from error
                 end += len(line)
                 yield end, row
     except OSError as error:
@@ -73,7 +79,9 @@ def with_p_true(file: Path, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str
     found, extra = {}, p_true_file(file)
     if extra.is_file():
         if read_meta(extra).get("samples") != read_meta(file).get("config"):
-            raise InbolError(f"{extra} is of other samples than those of {file}; delete it and give `inbol confidence --p-true` again")
+            raise InbolError(
+                f"{extra} is of other samples than those of {file}; delete it and give `inbol confidence --p-true` again"
+            )
         found = {row["id"]: row["p_true"] for _, row in read_rows(extra)}
     for row in rows:
         yield row | {"p_true": found[row["id"]]} if row.get("id") in found else row
@@ -93,8 +101,12 @@ def check_p_true(file: Path, *, finished: bool = True) -> None:
         raise InbolError(f"--estimator p-true: {file} has no p_true; {hint}")
     if finished:
         header, asked = read_meta(extra), sum(1 for _ in read_rows(extra))
-        if asked != header.get("rows") or asked + header["set_aside"] != read_meta(file).get("rows"):
-            raise InbolError(f"--estimator p-true: {file} has p_true for {asked} questions so far; {hint}")
+        if asked != header.get("rows") or asked + header["set_aside"] != read_meta(file).get(
+            "rows"
+        ):
+            raise InbolError(
+                f"--estimator p-true: {file} has p_true for {asked} questions so far; {hint}"
+            )
 
 
 def _content(question: str, image: str) -> int:
@@ -120,10 +132,14 @@ class ConfidenceStore:
             file.parent.mkdir(parents=True, exist_ok=True)
             expected = {shard_path(file, i, count) for i in range(count)}
             if others := [f for f in shards(file) if f not in expected]:
-                raise InbolError(f"{others[0]} was sampled by another number of processes; go on with as many, or choose another --out")
+                raise InbolError(
+                    f"{others[0]} was sampled by another number of processes; go on with as many, or choose another --out"
+                )
             self._lines = self.file.open("ab")
         except OSError as error:
-            raise InbolError(f"cannot write {error.filename}: {error.strerror}; choose another --out") from error
+            raise InbolError(
+                f"cannot write {error.filename}: {error.strerror}; choose another --out"
+            ) from error
         try:
             self._open(settings)
         except BaseException:
@@ -134,7 +150,9 @@ class ConfidenceStore:
         try:
             fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InbolError(f"{self.file} is being written by another run; wait for its end, or choose another --out") from error
+            raise InbolError(
+                f"{self.file} is being written by another run; wait for its end, or choose another --out"
+            ) from error
         header = read_meta(self.file)
         if header.get("config") != self.fingerprint and (header or self._lines.tell()):
             changed = sorted(k for k in settings if header.get(k) != settings[k])
@@ -145,14 +163,18 @@ class ConfidenceStore:
         end = 0
         for number, (offset, row) in enumerate(read_rows(self.file), 1):
             if row["fingerprint"] != self.fingerprint or row["id"] in self.done:
-                raise InbolError(f"{self.file}:{number}: a line of another run, or one that is there twice; delete it")
+                raise InbolError(
+                    f"{self.file}:{number}: a line of another run, or one that is there twice; delete it"
+                )
             self.done[row["id"]] = _content(row["question"], row["image"])
             end = offset
         self._lines.truncate(end)  # the torn line of a killed run, if there is one
         if not header:
             header = dict(settings) | {"config": self.fingerprint}
         header.pop("rows", None)  # not finished until it is: the dataset may have grown since
-        write_json(meta_path(self.file), header | {"started": time.time(), "started_with": len(self.done)})
+        write_json(
+            meta_path(self.file), header | {"started": time.time(), "started_with": len(self.done)}
+        )
 
     def __enter__(self) -> "ConfidenceStore":
         return self
@@ -173,8 +195,14 @@ class ConfidenceStore:
             if example.id not in self.done:
                 waiting.append(i)
             elif self.done[example.id] != _content(example.question, example.image):
-                raise InbolError(f"{self.file}: {example.id} was another question when it was sampled; choose another --out or delete it")
-        return examples.take(waiting) if isinstance(examples, Examples) else [examples[i] for i in waiting]
+                raise InbolError(
+                    f"{self.file}: {example.id} was another question when it was sampled; choose another --out or delete it"
+                )
+        return (
+            examples.take(waiting)
+            if isinstance(examples, Examples)
+            else [examples[i] for i in waiting]
+        )
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows, with the fingerprint of the settings, and waits until they are on the disk."""
@@ -190,7 +218,10 @@ class ConfidenceStore:
         Args:
           set_aside: questions that could not be asked.
         """
-        write_json(meta_path(self.file), read_meta(self.file) | {"rows": len(self.done), "set_aside": set_aside})
+        write_json(
+            meta_path(self.file),
+            read_meta(self.file) | {"rows": len(self.done), "set_aside": set_aside},
+        )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The lines, with `p_true` where it is known."""

@@ -61,8 +61,20 @@ def _answered(answers: Any) -> bool | None:
 
 def _coco_split(config: DataConfig) -> str | None:
     """The split of COCO's pictures, as --data.split says it, else the name of a file."""
-    names = [path.name for path in (config.questions, config.annotations, config.images) if path is not None]
-    return next((split for name in (config.split or "", *names) for split in ("train2014", "val2014", "test2015") if split in name), None)
+    names = [
+        path.name
+        for path in (config.questions, config.annotations, config.images)
+        if path is not None
+    ]
+    return next(
+        (
+            split
+            for name in (config.split or "", *names)
+            for split in ("train2014", "val2014", "test2015")
+            if split in name
+        ),
+        None,
+    )
 
 
 def _coco_name(row: Row, config: DataConfig) -> str:
@@ -108,7 +120,13 @@ def vizwiz(row: Row, config: DataConfig) -> dict[str, Any]:
     The hub's copy has no `answerable`; its `category` is the type of the most frequent answer, "unanswerable" among them.
     """
     kind = row.get("category", row.get("answer_type"))
-    answerable = _flag(row["answerable"]) if "answerable" in row else None if kind is None else kind != "unanswerable"
+    answerable = (
+        _flag(row["answerable"])
+        if "answerable" in row
+        else None
+        if kind is None
+        else kind != "unanswerable"
+    )
     image = row.get("image")
     return {
         "id": row.get("question_id", image),
@@ -134,7 +152,9 @@ def textvqa(row: Row, config: DataConfig) -> dict[str, Any]:
 def pope(row: Row, config: DataConfig) -> dict[str, Any]:
     """POPE: is there such an object, yes or no (Li et al. 2023, arXiv 2305.10355). Its three parts number their questions alike."""
     file = config.questions.stem if config.questions else ""
-    part = row.get("category") or next((p for p in ("adversarial", "popular", "random") if p in file), file)
+    part = row.get("category") or next(
+        (p for p in ("adversarial", "popular", "random") if p in file), file
+    )
     answer = row.get("answer", row.get("label"))
     return {
         "id": None if row.get("question_id") is None else f"{part}-{row['question_id']}",
@@ -153,7 +173,9 @@ def tubench(row: Row, config: DataConfig) -> dict[str, Any]:
     """
     unanswerable, answer = _flag(row.get("is_unanswerable")), row.get("answer")
     answer = str(answer).strip() if isinstance(answer, str | int | float) else None
-    id = "-".join(str(row.get(part)) for part in ("dataset", "item_id", "image_variant", "question_idx"))
+    id = "-".join(
+        str(row.get(part)) for part in ("dataset", "item_id", "image_variant", "question_idx")
+    )
     return {
         "id": id,
         "image": row.get("image"),
@@ -190,11 +212,15 @@ def haloquest(row: Row, config: DataConfig) -> dict[str, Any]:
     kind = (row.get("hallucination type") or "").strip().lower()
     responses = [said.strip() for said in (row.get("groundtruth responses") or "").split(";")]
     return {
-        "id": f"{name}-{zlib.crc32((question or '').encode('utf-8', 'surrogateescape')):08x}" if name else None,
+        "id": f"{name}-{zlib.crc32((question or '').encode('utf-8', 'surrogateescape')):08x}"
+        if name
+        else None,
         "image": name,
         "question": question,
         "answers": [said for said in responses if said],
-        "answerable": not ("false premise" in kind or "insufficient context" in kind) if kind else None,
+        "answerable": not ("false premise" in kind or "insufficient context" in kind)
+        if kind
+        else None,
         "split": row.get("split"),
         "kind": kind,
         "image_type": row.get("image type"),
@@ -206,7 +232,11 @@ def unkvqa(row: Row, config: DataConfig) -> dict[str, Any]:
 
     Its file holds no answers, so an answerable question can be scored only where the row has them all the same.
     """
-    answers = row["answers"] if row.get("answers") else _single(row.get("answer", row.get("multiple_choice_answer")))
+    answers = (
+        row["answers"]
+        if row.get("answers")
+        else _single(row.get("answer", row.get("multiple_choice_answer")))
+    )
     answerable = _flag(row.get("answerability"))
     return {
         "id": row.get("question_id"),
@@ -232,7 +262,11 @@ def columns(row: Row, config: DataConfig) -> dict[str, Any]:
     answers = [answer if isinstance(answer, str | dict) else str(answer) for answer in answers]
     used = {config.image_column, config.question_column, config.answers_column, id, flag, NUMBER}
     known = _flag(row[flag]) if flag in row else _answered(answers)
-    return {name: kept for name, value in row.items() if name not in used and (kept := _plain(value)) is not None} | {
+    return {
+        name: kept
+        for name, value in row.items()
+        if name not in used and (kept := _plain(value)) is not None
+    } | {
         "id": f"{config.split}-{row[NUMBER]}" if id is None else row.get(id),
         "image": row[config.image_column],
         "question": row[config.question_column],

@@ -57,8 +57,12 @@ def check(config: CheckConfig) -> dict[str, Any]:
     if len({other.name for other in others}) < len(others):
         raise InbolError("--against: two sets have one name; rename a folder")
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
-    if (config.out / DATA_FILE).exists() and read_meta(config.out / DATA_FILE).get("command") != COMMAND:
-        raise InbolError(f"--out {config.out}: holds a dataset that this command did not write; choose another folder")
+    if (config.out / DATA_FILE).exists() and read_meta(config.out / DATA_FILE).get(
+        "command"
+    ) != COMMAND:
+        raise InbolError(
+            f"--out {config.out}: holds a dataset that this command did not write; choose another folder"
+        )
     gallery = Gallery()
     for other in others:
         for _ in _Look(other, functools.partial(gallery.add, other.name)).sound():
@@ -66,7 +70,9 @@ def check(config: CheckConfig) -> dict[str, Any]:
     matches: dict[str, Match] = {}
 
     def compare(images: Sequence[str], seen: Sequence[Looks]) -> None:
-        matches.update((image, match) for image, match in zip(images, gallery.find(seen), strict=True) if match)
+        matches.update(
+            (image, match) for image, match in zip(images, gallery.find(seen), strict=True) if match
+        )
 
     looking = _Look(dataset, compare if others else None)
     shared: dict[str, list[str]] = defaultdict(list)
@@ -112,7 +118,9 @@ def check(config: CheckConfig) -> dict[str, Any]:
     return counts
 
 
-def _shared_with(name: str, shared: Mapping[str, list[str]], matches: Mapping[str, Match]) -> dict[str, int]:
+def _shared_with(
+    name: str, shared: Mapping[str, list[str]], matches: Mapping[str, Match]
+) -> dict[str, int]:
     """How many images, and questions about them, are in a set by their pixels, and how many by their looks."""
     counts = dict.fromkeys(("images", "questions", "images_alike", "questions_alike"), 0)
     for image, ids in shared.items():
@@ -135,7 +143,9 @@ def _report(config: CheckConfig, counts: Mapping[str, Any], rejected: list[Rejec
         same = f"{both['images']:,} images, of {both['questions']:,} questions, are in {name} too"
         alike = f"{both['images_alike']:,}, of {both['questions_alike']:,} questions, look like one there"
         say(f"{same}, and {alike} -> {config.out / 'shared.jsonl'}")
-    images = f"{counts['images']:,} image files with {counts['different_images']:,} different pictures"
+    images = (
+        f"{counts['images']:,} image files with {counts['different_images']:,} different pictures"
+    )
     sound = f"{counts['sound']:,} of {counts['records']:,} records of {counts['dataset']} are sound, {len(rejected):,} set aside"
     say(f"{sound}; {images} -> {config.out}")
 
@@ -152,7 +162,9 @@ class _Look:
       rejected: records whose picture is not sound.
     """
 
-    def __init__(self, dataset: VQADataset, each: Callable[[Sequence[str], Sequence[Looks]], None] | None):
+    def __init__(
+        self, dataset: VQADataset, each: Callable[[Sequence[str], Sequence[Looks]], None] | None
+    ):
         self.dataset, self._each = dataset, each
         self.hashes: dict[str, bytes] = {}
         self.rejected: list[Rejection] = []
@@ -162,13 +174,23 @@ class _Look:
         """Records with a picture that can be decoded, in the dataset's order; the others go to `rejected`."""
         examples = iter(self.dataset.examples)
         with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,  # decoders work outside the interpreter's lock
-            progress(f"checking {self.dataset.name}", len(self.dataset.examples), "records") as advance,
+            ThreadPoolExecutor(
+                os.cpu_count()
+            ) as pool,  # decoders work outside the interpreter's lock
+            progress(
+                f"checking {self.dataset.name}", len(self.dataset.examples), "records"
+            ) as advance,
         ):
             while chunk := list(itertools.islice(examples, _CHUNK)):
-                new = [image for image in dict.fromkeys(e.image for e in chunk) if image not in self.hashes and image not in self._faults]
+                new = [
+                    image
+                    for image in dict.fromkeys(e.image for e in chunk)
+                    if image not in self.hashes and image not in self._faults
+                ]
                 seen = dict(zip(new, pool.map(self._look, new), strict=True))
-                self._faults.update((image, fault) for image, fault in seen.items() if isinstance(fault, str))
+                self._faults.update(
+                    (image, fault) for image, fault in seen.items() if isinstance(fault, str)
+                )
                 sound = {image: found for image, found in seen.items() if isinstance(found, Looks)}
                 self.hashes.update((image, found.pixels) for image, found in sound.items())
                 if self._each:
@@ -177,12 +199,18 @@ class _Look:
                     if example.image in self.hashes:
                         yield example
                     else:
-                        self.rejected.append(Rejection(None, example.id, self._faults[example.image]))
+                        self.rejected.append(
+                            Rejection(None, example.id, self._faults[example.image])
+                        )
                 advance(len(chunk))
 
     def _look(self, image: str) -> Looks | str:
         try:
             picture = load_image(self.dataset.root / image)
-            return looks(picture) if self._each else Looks(pixel_hash(picture), np.zeros(0, np.float16))
+            return (
+                looks(picture)
+                if self._each
+                else Looks(pixel_hash(picture), np.zeros(0, np.float16))
+            )
         except ImageError as error:
             return error.cause

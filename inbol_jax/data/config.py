@@ -75,21 +75,47 @@ class DataConfig:
           InbolError: naming the option.
         """
         if self.kind not in ("folder", *formats):
-            raise InbolError(f"--data.format {self.format}: choose one of {', '.join(('folder', *formats))}")
-        given = [name for name, value in (("--data", self.dir), ("--data.questions", self.questions), ("--data.id", self.id)) if value]
-        wanted = ("--data",) if self.kind == "folder" else ("--data.id",) if self.kind == "columns" else ("--data.questions", "--data.id")
+            raise InbolError(
+                f"--data.format {self.format}: choose one of {', '.join(('folder', *formats))}"
+            )
+        given = [
+            name
+            for name, value in (
+                ("--data", self.dir),
+                ("--data.questions", self.questions),
+                ("--data.id", self.id),
+            )
+            if value
+        ]
+        wanted = (
+            ("--data",)
+            if self.kind == "folder"
+            else ("--data.id",)
+            if self.kind == "columns"
+            else ("--data.questions", "--data.id")
+        )
         if len(given) != 1 or given[0] not in wanted:
             if not (given or self.format):
-                raise InbolError("no dataset is named: give --data DIR, or --data.format and its files, or --data.id (docs/datasets.md)")
+                raise InbolError(
+                    "no dataset is named: give --data DIR, or --data.format and its files, or --data.id (docs/datasets.md)"
+                )
             both = f", not {' and '.join(given)}" if given else ""
             raise InbolError(f"format {self.kind} takes {' or '.join(wanted)}{both}")
         own = {f.name for f in dataclasses.fields(self)} - {"dir", "images", "format"}
-        if self.kind == "folder" and (odd := [name for name in sorted(own) if getattr(self, name) != getattr(DataConfig, name)]):
-            raise InbolError(f"--data.{odd[0].replace('_', '-')} is of no use with a dataset folder; its records say it themselves")
+        if self.kind == "folder" and (
+            odd := [
+                name for name in sorted(own) if getattr(self, name) != getattr(DataConfig, name)
+            ]
+        ):
+            raise InbolError(
+                f"--data.{odd[0].replace('_', '-')} is of no use with a dataset folder; its records say it themselves"
+            )
         if self.annotations and not self.questions:
             raise InbolError("--data.annotations needs --data.questions")
         if self.questions and not self.images:
-            raise InbolError("--data.questions needs --data.images, the folder with the set's images")
+            raise InbolError(
+                "--data.questions needs --data.images, the folder with the set's images"
+            )
         if self.id and not self.split:
             raise InbolError(f"--data.id {self.id}: --data.split is needed")
         if self.limit is not None and self.limit < 1:
@@ -102,10 +128,16 @@ class DataConfig:
         if self.name is not None:
             name = self.name
         elif self.id is not None:
-            parts = (Path(self.id).stem if Path(self.id).exists() else self.id.split("/")[-1], self.subset, self.split)
+            parts = (
+                Path(self.id).stem if Path(self.id).exists() else self.id.split("/")[-1],
+                self.subset,
+                self.split,
+            )
             name = "-".join(part for part in parts if part)
         else:
-            name = "-".join(part for part in (self.questions.stem if self.questions else "", self.split) if part)
+            name = "-".join(
+                part for part in (self.questions.stem if self.questions else "", self.split) if part
+            )
         if not (safe := re.sub(r"[^\w.-]+", "-", name).strip(".-")):
             raise InbolError(f"--data.name {name!r}: letters, digits, '.', '-' and '_' are needed")
         return safe

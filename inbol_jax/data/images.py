@@ -66,22 +66,39 @@ def load_image(path: Path) -> Image.Image:
                 raise ImageError(message, "image too large")
             if image.mode == "F":
                 why = "floating-point pixels have no defined range; save it with 8 or 16 bits"
-                raise ImageError(f"{path}: cannot be read as an image ({why})", "image mode not supported")
+                raise ImageError(
+                    f"{path}: cannot be read as an image ({why})", "image mode not supported"
+                )
             image.load()
             # After load(): TIFF applies its orientation by itself and then drops the tag.
             transpose = _UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path}: too many pixels, the limit is {MAX_PIXELS:,}; scale the image down", "image too large") from error
+        raise ImageError(
+            f"{path}: too many pixels, the limit is {MAX_PIXELS:,}; scale the image down",
+            "image too large",
+        ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image in one of the formats {', '.join(FORMATS)}", "not an image") from error
+        raise ImageError(
+            f"{path}: not an image in one of the formats {', '.join(FORMATS)}", "not an image"
+        ) from error
     except ImageError:
         raise
     except OSError as error:
-        cause = "image damaged" if error.errno is None else "image missing" if isinstance(error, FileNotFoundError) else "image unreadable"
-        raise ImageError(f"{path}: cannot be read as an image ({error.strerror or error})", cause) from error
+        cause = (
+            "image damaged"
+            if error.errno is None
+            else "image missing"
+            if isinstance(error, FileNotFoundError)
+            else "image unreadable"
+        )
+        raise ImageError(
+            f"{path}: cannot be read as an image ({error.strerror or error})", cause
+        ) from error
     except Exception as error:  # on damaged files decoders raise whatever their parsing ran into: SyntaxError, struct.error, IndexError
-        raise ImageError(f"{path}: cannot be read as an image ({error or type(error).__name__})", "image damaged") from error
+        raise ImageError(
+            f"{path}: cannot be read as an image ({error or type(error).__name__})", "image damaged"
+        ) from error
     rgb = rgb if transpose is None else rgb.transpose(transpose)
     rgb.info.clear()  # nobody is to apply the orientation a second time
     return rgb
@@ -133,7 +150,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):  # 16 bits; convert() would clip all above 255 to white
+    if image.mode == "I" or image.mode.startswith(
+        "I;16"
+    ):  # 16 bits; convert() would clip all above 255 to white
         wide = np.asarray(image)
         grey = (np.clip(wide, 0, 0xFFFF) >> 8).astype(np.uint8)
         transparent = image.info.get("transparency")

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import file_fingerprint, fingerprint, read_jsonl, read_meta, write_atomically, write_jsonl
+from inbol_jax.artifacts import (
+    file_fingerprint,
+    fingerprint,
+    read_jsonl,
+    read_meta,
+    write_atomically,
+    write_jsonl,
+)
 from inbol_jax.data.adapters import ADAPTERS, NUMBER, Adapter, Skip
 from inbol_jax.data.config import Data, DataConfig, as_data_config
 from inbol_jax.data.images import ImageError, image_suffix
@@ -61,7 +68,9 @@ def import_data(config: ImportConfig) -> Path:
     """
     data = as_data_config(config.data)
     if data.kind == "folder":
-        raise InbolError(f"--data {data.dir}: is a dataset folder already; `inbol data check` checks one")
+        raise InbolError(
+            f"--data {data.dir}: is a dataset folder already; `inbol data check` checks one"
+        )
     return import_dataset(data, config.out, max_rejected=config.max_rejected)
 
 
@@ -109,7 +118,9 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     with _locked(folder):  # several processes may want it: the first one makes it
         header = read_meta(file)
         if header.get("config", identity) != identity or (file.exists() and not header):
-            raise InbolError(f"{folder} holds a dataset made with other settings; choose another --out or --data.name, or delete it")
+            raise InbolError(
+                f"{folder} holds a dataset made with other settings; choose another --out or --data.name, or delete it"
+            )
         if not header:
             importing = _Import(config, adapter, folder)
             header = settings | {"config": identity}
@@ -117,14 +128,18 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             def rows(advance: Callable[..., None]) -> Iterator[Mapping[str, Any]]:
                 yield from importing.rows(advance, max_rejected)
                 # The header is written after the rows, with what they were counted to be.
-                header.update(set_aside=len(importing.rejected), kinds=dict(importing.kinds.most_common(20)))
+                header.update(
+                    set_aside=len(importing.rejected), kinds=dict(importing.kinds.most_common(20))
+                )
 
             with progress(f"importing {folder.name}", config.limit, "records") as advance:
                 write_jsonl(file, rows(advance), header)
             header = read_meta(file)
     kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
     shown = f" ({', '.join(kinds)})" if 1 < len(kinds) <= 12 else ""
-    say(f"{header['rows']:,} questions of {folder.name}{shown}, {header['set_aside']:,} set aside -> {folder}")
+    say(
+        f"{header['rows']:,} questions of {folder.name}{shown}, {header['set_aside']:,} set aside -> {folder}"
+    )
     return folder
 
 
@@ -132,11 +147,19 @@ def _adapter(config: DataConfig) -> Adapter:
     config.check(tuple(ADAPTERS))
     adapter = ADAPTERS[config.kind]
     if config.id and not adapter.hub:
-        raise InbolError(f"--data.format {config.kind} reads the set's own file: give --data.questions instead of --data.id")
+        raise InbolError(
+            f"--data.format {config.kind} reads the set's own file: give --data.questions instead of --data.id"
+        )
     if config.id and adapter.join and not config.subset:
-        raise InbolError(f"--data.format {config.kind} needs --data.subset, what its subsets' names begin with (testdev_balanced)")
+        raise InbolError(
+            f"--data.format {config.kind} needs --data.subset, what its subsets' names begin with (testdev_balanced)"
+        )
     if config.questions and adapter.annotations != bool(config.annotations):
-        fault = "needs --data.annotations, the file with the answers" if adapter.annotations else "has its answers in --data.questions"
+        fault = (
+            "needs --data.annotations, the file with the answers"
+            if adapter.annotations
+            else "has its answers in --data.questions"
+        )
         raise InbolError(f"--data.format {config.kind} {fault}")
     for option, path in (("questions", config.questions), ("annotations", config.annotations)):
         if path is not None and not path.is_file():
@@ -150,13 +173,17 @@ def _settings(config: DataConfig) -> dict[str, Any]:
     """Everything that the imported records depend on."""
     own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     used = {
-        name: value for name, value in own.items() if name not in ("dir", "images", "questions", "annotations", "id", "streaming", "name")
+        name: value
+        for name, value in own.items()
+        if name not in ("dir", "images", "questions", "annotations", "id", "streaming", "name")
     }
     files = [path for path in (config.questions, config.annotations) if path is not None]
     local = Path(config.id) if config.id else None
     if local is not None and local.exists():
         parts = sorted(p for p in local.rglob("*") if p.is_file()) if local.is_dir() else [local]
-        stamps = [(os.path.relpath(p, local), p.stat().st_size, p.stat().st_mtime_ns) for p in parts]
+        stamps = [
+            (os.path.relpath(p, local), p.stat().st_size, p.stat().st_mtime_ns) for p in parts
+        ]
         where: Any = fingerprint(stamps)
     else:
         where = config.id or file_fingerprint(*files)
@@ -171,7 +198,9 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise InbolError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from error
+        raise InbolError(
+            f"cannot write {folder}: {error.strerror or error}; choose another --out"
+        ) from error
 
 
 class _Import:
@@ -197,7 +226,9 @@ class _Import:
                 continue
             except Unusable as cause:
                 id = cause.id if cause.id is not None else self._id
-                reason = "duplicated id" if cause.id is not None and id in self._seen else str(cause)
+                reason = (
+                    "duplicated id" if cause.id is not None and id in self._seen else str(cause)
+                )
                 id = None if id is None else id.encode(errors="backslashreplace").decode()
                 self.rejected.append(Rejection(number or None, id, reason))
             else:
@@ -207,7 +238,11 @@ class _Import:
                 yield example.to_json()
             self.total += 1
             advance()
-        write_jsonl(self.folder / REJECTED_FILE, map(dataclasses.asdict, self.rejected), {"command": "import", "records": self.total})
+        write_jsonl(
+            self.folder / REJECTED_FILE,
+            map(dataclasses.asdict, self.rejected),
+            {"command": "import", "records": self.total},
+        )
         where = self.config.id or self.config.questions
         stop_at_too_many(self.rejected, self.total, max_rejected, str(where))
 
@@ -224,7 +259,9 @@ class _Import:
                     try:
                         self._joined[str(row.get("id"))] = self._picture(row.get("image"))
                     except Unusable as cause:
-                        self._joined[str(row.get("id"))] = Unusable(str(cause))  # without the frames that the other one holds
+                        self._joined[str(row.get("id"))] = Unusable(
+                            str(cause)
+                        )  # without the frames that the other one holds
             rows = hub_rows(config, questions)
         else:
             rows = hub_rows(config, config.subset)
@@ -245,19 +282,30 @@ class _Import:
         if picture is not None:
             row = {**row, column: picture}
         elif self.config.id:
-            raise Unusable("image missing" if column in row or self.adapter.join else f"no column {column!r}")
+            raise Unusable(
+                "image missing" if column in row or self.adapter.join else f"no column {column!r}"
+            )
         columns = self.adapter.columns({**row, NUMBER: number}, self.config)
         self._id = record_id(columns)
-        found = {name: value for name, value in columns.items() if value is not None or name in _CORE}
-        defaults = {"source": self.config.called() if self.config.kind == "columns" else self.config.kind, "split": self.config.split}
-        if isinstance(found["answers"], dict):  # some copies hold a list of objects as an object of lists
+        found = {
+            name: value for name, value in columns.items() if value is not None or name in _CORE
+        }
+        defaults = {
+            "source": self.config.called() if self.config.kind == "columns" else self.config.kind,
+            "split": self.config.split,
+        }
+        if isinstance(
+            found["answers"], dict
+        ):  # some copies hold a list of objects as an object of lists
             found["answers"] = found["answers"].get("answer")
         metric = self.config.metric or found.get("metric") or self.adapter.metric
         example = make_example(defaults | found | {"metric": metric})
         try:
             json.dumps(example.to_json(), ensure_ascii=False, allow_nan=False).encode()
         except (UnicodeEncodeError, TypeError, ValueError) as error:
-            raise Unusable("not UTF-8" if isinstance(error, UnicodeEncodeError) else "not JSON") from None
+            raise Unusable(
+                "not UTF-8" if isinstance(error, UnicodeEncodeError) else "not JSON"
+            ) from None
         if example.id in self._seen:
             raise Unusable("duplicated id")
         if self._check:
@@ -301,7 +349,10 @@ class _Import:
         else:
             import datasets
 
-            roots = [Path(root).resolve() for root in (datasets.config.HF_DATASETS_CACHE, datasets.config.HF_CACHE_HOME)]
+            roots = [
+                Path(root).resolve()
+                for root in (datasets.config.HF_DATASETS_CACHE, datasets.config.HF_CACHE_HOME)
+            ]
         try:
             path = (roots[0] / name).resolve()
             if not any(path.is_relative_to(root) for root in roots):

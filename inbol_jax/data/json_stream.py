@@ -35,7 +35,9 @@ class _Reader:
 
     def take(self, character: str) -> None:
         if (found := self.peek()) != character:
-            raise ValueError(f"{character!r} expected, not {found!r}" if found else "the file ends too early")
+            raise ValueError(
+                f"{character!r} expected, not {found!r}" if found else "the file ends too early"
+            )
         self.at += 1
 
     def value(self) -> Any:
@@ -44,7 +46,9 @@ class _Reader:
             fault: Exception = ValueError("a number that does not end")
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
-                if self.ended or self.text[end : end + 1] in _BEHIND_A_VALUE:  # else it is the beginning of a longer number
+                if (
+                    self.ended or self.text[end : end + 1] in _BEHIND_A_VALUE
+                ):  # else it is the beginning of a longer number
                     self.at = end
                     return value
             except (ValueError, RecursionError) as error:
@@ -81,7 +85,9 @@ class _Reader:
             self.value()
 
 
-def json_objects(path: Path, *, keys: tuple[str, ...] = (), by_id: str | None = None) -> Iterator[Any]:
+def json_objects(
+    path: Path, *, keys: tuple[str, ...] = (), by_id: str | None = None
+) -> Iterator[Any]:
     """The elements of a file's array, in bounded memory.
 
     Bytes that are not UTF-8 become lone surrogates, so that the record that holds them can be told from the others.
@@ -118,4 +124,7 @@ def json_objects(path: Path, *, keys: tuple[str, ...] = (), by_id: str | None = 
     except OSError as error:
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
     if not found:
-        raise InbolError(f"{path}: holds no list of records" + (f" under {' or '.join(map(repr, keys))}" if keys else ""))
+        raise InbolError(
+            f"{path}: holds no list of records"
+            + (f" under {' or '.join(map(repr, keys))}" if keys else "")
+        )

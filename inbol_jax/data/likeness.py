@@ -25,11 +25,16 @@ class Looks(NamedTuple):
 
 def looks(image: Image.Image) -> Looks:
     """Of an image of `load_image`."""
-    grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32).ravel()
+    grey = np.asarray(
+        image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32
+    ).ravel()
     grey -= grey.mean()
     length = np.linalg.norm(grey)
     blank = length < 2 * SIDE  # a standard deviation of two grey levels: noise
-    return Looks(pixel_hash(image), np.zeros(SIDE * SIDE, np.float16) if blank else (grey / length).astype(np.float16))
+    return Looks(
+        pixel_hash(image),
+        np.zeros(SIDE * SIDE, np.float16) if blank else (grey / length).astype(np.float16),
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,11 +77,18 @@ class Gallery:
             likeness = ours @ np.array(self._thumbnails[start : start + _BLOCK], np.float32).T
             at = likeness.argmax(1)
             found = np.take_along_axis(likeness, at[:, None], 1)[:, 0]
-            best, where = np.where(found > best, found, best), np.where(found > best, start + at, where)
+            best, where = (
+                np.where(found > best, found, best),
+                np.where(found > best, start + at, where),
+            )
         matches: list[Match | None] = []
         for look, likeness, index in zip(seen, best.tolist(), where.tolist(), strict=True):
             if (same := self._by_pixels.get(look.pixels)) is not None:
                 matches.append(Match(*self._names[same], 1.0))
             else:
-                matches.append(Match(*self._names[index], round(min(likeness, 0.9999), 4)) if likeness >= ALIKE else None)
+                matches.append(
+                    Match(*self._names[index], round(min(likeness, 0.9999), 4))
+                    if likeness >= ALIKE
+                    else None
+                )
         return matches

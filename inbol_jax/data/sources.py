@@ -35,7 +35,10 @@ def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        yield number, _parsed(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line)
+                        yield (
+                            number,
+                            _parsed(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line),
+                        )
         else:
             for number, row in enumerate(json_objects(path, keys=_LISTS, by_id=by_id), 1):
                 yield number, row if isinstance(row, dict) else Unusable("not a JSON object")
@@ -55,7 +58,9 @@ def _is_json_lines(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         first = file.readline(1 << 20).removeprefix(BYTE_ORDER_MARK)
-        return not isinstance(_parsed(first), Unusable) and any(line.strip() for line in file)  # an object, and something behind it
+        return not isinstance(_parsed(first), Unusable) and any(
+            line.strip() for line in file
+        )  # an object, and something behind it
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -116,7 +121,10 @@ def _compact(annotation: Row) -> Row:
     if not isinstance(answers, list):
         return annotation
     said = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
-    return {**annotation, "answers": [sys.intern(answer) if isinstance(answer, str) else answer for answer in said]}
+    return {
+        **annotation,
+        "answers": [sys.intern(answer) if isinstance(answer, str) else answer for answer in said],
+    }
 
 
 def hub_rows(config: DataConfig, subset: str | None) -> Rows:
@@ -132,9 +140,17 @@ def hub_rows(config: DataConfig, subset: str | None) -> Rows:
     local = Path(config.id)
     options: dict[str, Any] = {"name": subset, "split": config.split, "streaming": config.streaming}
     if local.is_file():
-        builders = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}
+        builders = {
+            ".parquet": "parquet",
+            ".json": "json",
+            ".jsonl": "json",
+            ".csv": "csv",
+            ".arrow": "arrow",
+        }
         if local.suffix.lower() not in builders:
-            raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(builders)}")
+            raise InbolError(
+                f"--data.id {local}: a file must end with one of {', '.join(builders)}"
+            )
         where, options["data_files"] = builders[local.suffix.lower()], {config.split: str(local)}
     else:
         where = str(local.resolve()) if local.is_dir() else config.id

@@ -20,7 +20,9 @@ from inbol_jax.records import METRICS, VQAExample, parse_metric
 
 DATA_FILE = "data.jsonl"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_COLUMNS = frozenset(("id", "image", "question", "answers", "answerable", "source", "split", "metric"))
+_COLUMNS = frozenset(
+    ("id", "image", "question", "answers", "answerable", "source", "split", "metric")
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,7 +116,9 @@ class Unusable(Exception):
 
     def __init__(self, cause: str, id: str | None = None):
         super().__init__(cause)
-        self.id = None if id is None else id.encode(errors="backslashreplace").decode()  # half a surrogate pair cannot be written
+        self.id = (
+            None if id is None else id.encode(errors="backslashreplace").decode()
+        )  # half a surrogate pair cannot be written
 
 
 def data_file(path: Path) -> Path:
@@ -122,7 +126,9 @@ def data_file(path: Path) -> Path:
     return path / DATA_FILE if path.is_dir() else path
 
 
-def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected: float = 0.1) -> VQADataset:
+def load_dataset_folder(
+    path: Path, *, images: Path | None = None, max_rejected: float = 0.1
+) -> VQADataset:
     """Reads a dataset in the project's own layout.
 
     The columns are id (string or integer), image (path below the image folder), question, answers (a list of strings, or of objects with
@@ -142,14 +148,20 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
     path = Path(path)
     file = data_file(path)
     if not path.exists():
-        raise InbolError(f"{path}: no such file or folder; give a folder that holds {DATA_FILE}, or a .jsonl file")
+        raise InbolError(
+            f"{path}: no such file or folder; give a folder that holds {DATA_FILE}, or a .jsonl file"
+        )
     if not file.is_file():
-        raise InbolError(f"{path}: the folder holds no {DATA_FILE}; give a folder that does, or a .jsonl file")
+        raise InbolError(
+            f"{path}: the folder holds no {DATA_FILE}; give a folder that does, or a .jsonl file"
+        )
     if file.suffix != ".jsonl":
         raise InbolError(f"{path}: not a .jsonl file; give one, or a folder that holds {DATA_FILE}")
     root = Path(images) if images is not None else _image_folder(file)
     if not root.is_dir():
-        raise InbolError(f"{root}: no such image folder; give the folder that the image column of {file} is relative to")
+        raise InbolError(
+            f"{root}: no such image folder; give the folder that the image column of {file} is relative to"
+        )
 
     check = ImageCheck(root)
     offsets = array.array("Q")
@@ -172,7 +184,11 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
                         raise Unusable("duplicated id")
                     check(example.image)
                 except Unusable as cause:
-                    rejected.append(Rejection(number, record_id(row) if cause.id is None else cause.id, str(cause)))
+                    rejected.append(
+                        Rejection(
+                            number, record_id(row) if cause.id is None else cause.id, str(cause)
+                        )
+                    )
                 else:
                     seen.add(example.id)
                     offsets.append(start)
@@ -180,11 +196,17 @@ def load_dataset_folder(path: Path, *, images: Path | None = None, max_rejected:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
 
     stop_at_too_many(rejected, len(offsets) + len(rejected), max_rejected, file)
-    examples = Examples(file, np.frombuffer(offsets, np.uint64) if offsets else np.zeros(0, np.uint64))
-    return VQADataset(path.resolve().name if path.is_dir() else file.stem, root, examples, rejected, file)
+    examples = Examples(
+        file, np.frombuffer(offsets, np.uint64) if offsets else np.zeros(0, np.uint64)
+    )
+    return VQADataset(
+        path.resolve().name if path.is_dir() else file.stem, root, examples, rejected, file
+    )
 
 
-def stop_at_too_many(rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str) -> None:
+def stop_at_too_many(
+    rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str
+) -> None:
     """Nothing, or an end to the run.
 
     Raises:
@@ -195,7 +217,9 @@ def stop_at_too_many(rejected: Sequence[Rejection], total: int, max_rejected: fl
     if len(rejected) > max_rejected * total:
         counts = summarise_rejections(rejected, total)
         where = f", starting at line {line}" if (line := rejected[0].line) else ""
-        raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; mend the file{where}")
+        raise InbolError(
+            f"{source}: {counts}; at most {max_rejected:.0%} may be; mend the file{where}"
+        )
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None) -> str:
@@ -205,14 +229,22 @@ def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None
       rejected: the records set aside.
       total: the number of all records; left out of the line where None.
     """
-    line = f"{len(rejected)} set aside" if total is None else f"{len(rejected)} of {total} set aside"
+    line = (
+        f"{len(rejected)} set aside" if total is None else f"{len(rejected)} of {total} set aside"
+    )
     first: dict[str, Rejection] = {}
     for rejection in rejected:
         first.setdefault(rejection.reason, rejection)
     causes = []
     for reason, count in Counter(r.reason for r in rejected).most_common():
         where = first[reason].id
-        where = f"line {first[reason].line}" if where is None else where if where.isprintable() else repr(where)
+        where = (
+            f"line {first[reason].line}"
+            if where is None
+            else where
+            if where.isprintable()
+            else repr(where)
+        )
         causes.append(f"{count} {reason} ({'first: ' if count > 1 else ''}{where})")
     return f"{line}: {', '.join(causes)}" if causes else line
 
@@ -221,7 +253,9 @@ def _image_folder(file: Path) -> Path:
     meta = read_meta(file)
     images = meta.get("images", ".") if isinstance(meta, dict) else None
     if not isinstance(images, str):
-        raise InbolError(f'{meta_path(file)}: "images" must be a path relative to the file\'s folder')
+        raise InbolError(
+            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
+        )
     return file.parent / images
 
 
@@ -239,7 +273,9 @@ def parse_line(line: bytes) -> Mapping[str, Any]:
         raise Unusable("not JSON") from None
     if not isinstance(row, dict):
         raise Unusable("not a JSON object")
-    if b"\\ud" in line.lower():  # an escaped surrogate: half a pair is no text, and no later stage could write it
+    if (
+        b"\\ud" in line.lower()
+    ):  # an escaped surrogate: half a pair is no text, and no later stage could write it
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -259,7 +295,11 @@ def _id_of_other_text(line: bytes) -> str | None:
 def record_id(row: Mapping[str, Any]) -> str | None:
     """The id as a string, None where it cannot be one."""
     value = row.get("id")
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
+    return (
+        str(value)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+        else None
+    )
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:
@@ -293,21 +333,38 @@ def make_example(row: Mapping[str, Any]) -> VQAExample:
     id = record_id(row)
     if id is None:
         raise Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
-    question, image, answers = _text(row, "question"), _text(row, "image"), _answers(row.get("answers"))
+    question, image, answers = (
+        _text(row, "question"),
+        _text(row, "image"),
+        _answers(row.get("answers")),
+    )
     answerable = row.get("answerable")
     if answerable is not None and not (isinstance(answerable, int) and answerable in (0, 1)):
         raise Unusable("answerable not true, false or null")
     if answerable and not any(answer.strip() for answer in answers):
         raise Unusable("answerable without answers")
     extra = {column: value for column, value in row.items() if column not in _COLUMNS}
-    source, split, metric = (row.get(column) or default for column, default in (("source", ""), ("split", ""), ("metric", METRICS[0])))
+    source, split, metric = (
+        row.get(column) or default
+        for column, default in (("source", ""), ("split", ""), ("metric", METRICS[0]))
+    )
     if not (isinstance(source, str) and isinstance(split, str)):
         raise Unusable("source or split not a string")
     try:
         parse_metric(metric)
     except (InbolError, AttributeError, TypeError):
         raise Unusable("metric not known") from None
-    return VQAExample(id, image, question, answers, None if answerable is None else bool(answerable), extra, source, split, metric)
+    return VQAExample(
+        id,
+        image,
+        question,
+        answers,
+        None if answerable is None else bool(answerable),
+        extra,
+        source,
+        split,
+        metric,
+    )
 
 
 class ImageCheck:
@@ -337,5 +394,9 @@ class ImageCheck:
             if not path.is_file():
                 return "image missing"
             return None if path.stat().st_size else "image empty"
-        except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, links in a circle
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ):  # a name too long, a NUL in it, links in a circle
             return "image missing"

@@ -26,7 +26,11 @@ GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type1": (1,),
     "mixed": (None,),
     "type2": (2,),
-    "type12": (1, None, 2),  # "Types 1+2": everything answerable, so the Mixed ones between them as well
+    "type12": (
+        1,
+        None,
+        2,
+    ),  # "Types 1+2": everything answerable, so the Mixed ones between them as well
     "type3": (3,),
     "all": (1, None, 2, 3),
 }
@@ -57,17 +61,24 @@ def summarise(
     """
     cells: dict[str, dict[str, Counter[tuple[int | None, str]]]] = {}
     for row in _checked(rows):
-        cells.setdefault(row["model"], {}).setdefault(row["domain"], Counter())[row["type"], row["outcome"]] += 1
+        cells.setdefault(row["model"], {}).setdefault(row["domain"], Counter())[
+            row["type"], row["outcome"]
+        ] += 1
     return {
         model: {
-            domain: {group: _summary(domains[domain], types, resamples, seed) for group, types in GROUPS.items()}
+            domain: {
+                group: _summary(domains[domain], types, resamples, seed)
+                for group, types in GROUPS.items()
+            }
             for domain in sorted(domains)
         }
         for model, domains in cells.items()
     }
 
 
-def differences(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> list[dict[str, str | float | None]]:
+def differences(
+    rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0
+) -> list[dict[str, str | float | None]]:
     """T(b) - T(a) over the same questions, for every two consecutive models and for the last against the first.
 
     Returns: [{"a", "b", "domain", "group", "diff", "low", "high"}], the interval a 95% paired percentile bootstrap: questions are
@@ -94,8 +105,12 @@ def differences(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) ->
         for question, first in asked[a].items():
             second = asked[b][question]
             if (first["type"], first["domain"]) != (second["type"], second["domain"]):
-                raise InbolError(f"question {question[1]!r}: {a} and {b} were given another type or domain; predict both again")
-            change = value(second["outcome"], second["type"]) - value(first["outcome"], first["type"])
+                raise InbolError(
+                    f"question {question[1]!r}: {a} and {b} were given another type or domain; predict both again"
+                )
+            change = value(second["outcome"], second["type"]) - value(
+                first["outcome"], first["type"]
+            )
             cells.setdefault(first["domain"], Counter())[first["type"], change] += 1
         for domain, group in itertools.product(sorted(cells), GROUPS):
             changes: Counter[int] = Counter()
@@ -103,11 +118,23 @@ def differences(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) ->
                 if kind in GROUPS[group]:
                     changes[change] += count
             mean, low, high = _mean_and_interval(changes, resamples, seed)
-            result.append({"a": a, "b": b, "domain": domain, "group": group, "diff": mean, "low": low, "high": high})
+            result.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "domain": domain,
+                    "group": group,
+                    "diff": mean,
+                    "low": low,
+                    "high": high,
+                }
+            )
     return result
 
 
-def by_confidence(rows: Iterable[Row], model: str, edges: Sequence[float | int] = CONFIDENCE_EDGES) -> list[dict[str, int | float | None]]:
+def by_confidence(
+    rows: Iterable[Row], model: str, edges: Sequence[float | int] = CONFIDENCE_EDGES
+) -> list[dict[str, int | float | None]]:
     """Refusal rate and answered accuracy of one model by confidence: Figure 4 of the paper. Answerable questions only.
 
     Args:
@@ -125,15 +152,31 @@ def by_confidence(rows: Iterable[Row], model: str, edges: Sequence[float | int] 
             continue
         confidence = round(float(row["confidence"]), 9)
         if not limits[0] <= confidence <= limits[-1]:
-            raise InbolError(f"question {row['id']!r}: confidence {confidence} lies outside {limits[0]} to {limits[-1]}")
+            raise InbolError(
+                f"question {row['id']!r}: confidence {confidence} lies outside {limits[0]} to {limits[-1]}"
+            )
         index = int(np.searchsorted(limits, confidence, side="right")) - 1
         bins[min(index, len(bins) - 1)][row["outcome"]] += 1
     result = []
     for low, high, counts in zip(limits, limits[1:], bins, strict=False):
         refr, refr_low, refr_high = _rate(counts["refused"], counts.total())
         acc, acc_low, acc_high = _rate(counts["correct"], counts["correct"] + counts["wrong"])
-        entry = {"low": float(low), "high": float(high), "n": counts.total(), "refr": refr, "answered_acc": acc}
-        result.append(entry | {"refr_low": refr_low, "refr_high": refr_high, "acc_low": acc_low, "acc_high": acc_high})
+        entry = {
+            "low": float(low),
+            "high": float(high),
+            "n": counts.total(),
+            "refr": refr,
+            "answered_acc": acc,
+        }
+        result.append(
+            entry
+            | {
+                "refr_low": refr_low,
+                "refr_high": refr_high,
+                "acc_low": acc_low,
+                "acc_high": acc_high,
+            }
+        )
     return result
 
 
@@ -145,9 +188,12 @@ def by_kind(rows: Iterable[Row]) -> list[dict[str, Any]]:
     cells: dict[str, dict[tuple[str, bool, str], Counter[tuple[int | None, str]]]] = {}
     for row in _checked(rows):
         key = (row["domain"], row["type"] == 3, row["kind"])
-        cells.setdefault(row["model"], {}).setdefault(key, Counter())[row["type"], row["outcome"]] += 1
+        cells.setdefault(row["model"], {}).setdefault(key, Counter())[
+            row["type"], row["outcome"]
+        ] += 1
     return [
-        {"model": model, "domain": domain, "type3": type3, "kind": kind} | _rates(kinds[domain, type3, kind])
+        {"model": model, "domain": domain, "type3": type3, "kind": kind}
+        | _rates(kinds[domain, type3, kind])
         for model, kinds in cells.items()
         for domain, type3, kind in sorted(kinds)
     ]
@@ -158,12 +204,18 @@ def _checked(rows: Iterable[Row]) -> Iterator[Row]:
     seen = set()
     for row in rows:
         if row["type"] not in GROUPS["all"] or row["outcome"] not in OUTCOMES:
-            raise InbolError(f"prediction {row['id']!r} of {row['model']}: no such type and outcome: {row['type']!r}, {row['outcome']!r}")
+            raise InbolError(
+                f"prediction {row['id']!r} of {row['model']}: no such type and outcome: {row['type']!r}, {row['outcome']!r}"
+            )
         if row["domain"] not in DOMAINS:
-            raise InbolError(f"prediction {row['id']!r} of {row['model']}: domain {row['domain']!r} is none of {', '.join(DOMAINS)}")
+            raise InbolError(
+                f"prediction {row['id']!r} of {row['model']}: domain {row['domain']!r} is none of {', '.join(DOMAINS)}"
+            )
         key = (row["model"], row["dataset"], row["id"])
         if key in seen:
-            raise InbolError(f"prediction {row['id']!r} of {row['model']} on {row['dataset']} stands twice; predict again")
+            raise InbolError(
+                f"prediction {row['id']!r} of {row['model']} on {row['dataset']} stands twice; predict again"
+            )
         seen.add(key)
         yield row
 
@@ -171,14 +223,19 @@ def _checked(rows: Iterable[Row]) -> Iterator[Row]:
 def _rates(outcomes: Counter[tuple[int | None, str]]) -> dict[str, Any]:
     """{"n", "acc", "refr", "t"} from counts of (type, outcome), at least one of them positive."""
     n = outcomes.total()
-    correct = sum(count for (kind, outcome), count in outcomes.items() if outcome == "correct" and kind != 3)
+    correct = sum(
+        count for (kind, outcome), count in outcomes.items() if outcome == "correct" and kind != 3
+    )
     refused = sum(count for (_, outcome), count in outcomes.items() if outcome == "refused")
     total = sum(count * value(outcome, kind) for (kind, outcome), count in outcomes.items())
     return {"n": n, "acc": correct / n, "refr": refused / n, "t": total / n}
 
 
 def _summary(
-    outcomes: Counter[tuple[int | None, str]], types: tuple[int | None, ...], resamples: int, seed: int
+    outcomes: Counter[tuple[int | None, str]],
+    types: tuple[int | None, ...],
+    resamples: int,
+    seed: int,
 ) -> dict[str, int | float | None]:
     chosen = Counter({key: count for key, count in outcomes.items() if key[0] in types})
     if not chosen.total():
@@ -190,7 +247,9 @@ def _summary(
     return _rates(chosen) | {"t_low": low, "t_high": high}
 
 
-def _mean_and_interval(values: Counter[int], resamples: int, seed: int) -> tuple[float, float, float] | tuple[None, None, None]:
+def _mean_and_interval(
+    values: Counter[int], resamples: int, seed: int
+) -> tuple[float, float, float] | tuple[None, None, None]:
     """Mean and 95% percentile bootstrap interval of integers, held as how often each occurs.
 
     Drawing n of n questions with replacement and counting their values is one multinomial draw over the few distinct values:

@@ -3,12 +3,8 @@
 Colours are Okabe and Ito's, which colour-blind readers tell apart; models differ in their markers as well.
 """
 
-import html
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,38 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from inbol_jax.artifacts import write_atomically
+from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
 
-Curves = Mapping[str, Sequence[Mapping[str, Any]]]  # stage -> rows of {"step": int, "loss": float, ...}
+Curves = Mapping[
+    str, Sequence[Mapping[str, Any]]
+]  # stage -> rows of {"step": int, "loss": float, ...}
 
-MINUS = "\N{MINUS SIGN}"
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODEL_MARKERS = "osD^vPX"
-GOOD, NEUTRAL, BAD = "#0072b2", "#c9cdd2", "#c04e00"  # user value +1, 0, -1
-BOUNDARY_COLOURS = {"Unknown": "#e69f00", "Mixed": NEUTRAL, "Known": GOOD}
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
     "type2": "Type 2: unknown, so refuse",
     "type3": "Type 3: not in the image, so refuse",
-}
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a9099",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8eb",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a model may be called "a$b"
-    "svg.fonttype": "path",
-    "svg.hashsalt": "inbol_jax",  # ids in an SVG are random without it
 }
 
 
@@ -70,14 +47,26 @@ def confidence_curves(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     for axes, title, name, band in panels:
         for index, model_bins in enumerate(bins.values()):
             x = [(b["low"] + b["high"]) / 2 for b in model_bins]
-            y, low, high = (_floats(b[key] for b in model_bins) for key in (name, f"{band}_low", f"{band}_high"))
+            y, low, high = (
+                _floats(b[key] for b in model_bins) for key in (name, f"{band}_low", f"{band}_high")
+            )
             colour = MODEL_COLOURS[index % len(MODEL_COLOURS)]
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-            axes.plot(x, y, color=colour, marker=MODEL_MARKERS[index % len(MODEL_MARKERS)], markersize=4.5, linewidth=1.8, clip_on=False)
+            axes.plot(
+                x,
+                y,
+                color=colour,
+                marker=MODEL_MARKERS[index % len(MODEL_MARKERS)],
+                markersize=4.5,
+                linewidth=1.8,
+                clip_on=False,
+            )
         axes.set_title(title)
         # how many were asked is the same for every model, how many of them were answered is not
         counts = [f"\nn = {b['n']}" if axes is left else "\n " for b in first]
-        names = [f"{b['low']:g} to {b['high']:g}{count}" for b, count in zip(first, counts, strict=True)]
+        names = [
+            f"{b['low']:g} to {b['high']:g}{count}" for b, count in zip(first, counts, strict=True)
+        ]
         axes.set_xticks([(b["low"] + b["high"]) / 2 for b in first], names)
         if first:
             axes.set_xlim(first[0]["low"], first[-1]["high"])
@@ -90,67 +79,40 @@ def confidence_curves(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
 
 
 @matplotlib.rc_context(STYLE)
-def confidence_histograms(confidences: Mapping[str, Sequence[float | int]], thresholds: tuple[float, float]) -> Figure:
-    """How often each confidence occurs, with the thresholds, and the shares of Unknown, Mixed and Known.
-
-    Args:
-      confidences: {title of the panel: confidences in [0, 1] of its answerable questions}.
-      thresholds: (delta_uk, delta_k); Unknown is c <= delta_uk, Known is c >= delta_k.
-    """
-    delta_uk, delta_k = thresholds
-    figure = Figure(figsize=(3 * max(len(confidences), 2) + 0.6, 3.2), layout="constrained")
-    edges = np.linspace(-0.05, 1.05, 12)
-    for index, (title, numbers) in enumerate(confidences.items()):
-        axes = figure.add_subplot(1, len(confidences), index + 1)
-        c = np.round(np.asarray(numbers, np.float64), 9)
-        classes = {"Unknown": c <= delta_uk, "Mixed": (c > delta_uk) & (c < delta_k), "Known": c >= delta_k}
-        # stacked by class, because a threshold falls on a possible confidence, in the middle of a bar
-        bottom = np.zeros(11)
-        for name, members in classes.items():
-            heights = np.histogram(c[members], edges)[0] / max(len(c), 1)
-            axes.bar(np.arange(11) / 10, heights, 0.085, bottom, color=BOUNDARY_COLOURS[name])
-            bottom += heights
-        top = max(float(bottom.max()), 0.01) * 1.42
-        axes.set_ylim(0, top)
-        axes.set_xlim(-0.08, 1.08)
-        for threshold, name, height in ((delta_uk, "δ_uk", 0.82), (delta_k, "δ_k", 0.76)):  # two heights: they may be close
-            axes.axvline(threshold, ymax=height + 0.03, color="#33383f", linewidth=1, linestyle=(0, (4, 3)))
-            offset, side = ((3, 0), "left") if threshold < 0.75 else ((-3, 0), "right")
-            place = (threshold, height * top)
-            axes.annotate(f"{name} = {threshold:g}", place, offset, textcoords="offset points", fontsize=7.5, va="center", ha=side)
-        middle = min(max((delta_uk + delta_k) / 2, 0.35), 0.65)
-        places = ((-0.05, "left"), (middle, "center"), (1.05, "right"))
-        for (place, side), (name, members) in zip(places, classes.items(), strict=True):
-            share = members.mean() if len(c) else 0.0
-            axes.text(place, 0.985 * top, f"{name}\n{share:.0%}", ha=side, va="top", fontsize=8, fontweight="bold", color="#33383f")
-        axes.set_title(f"{title} (n = {len(c)})", fontsize=9)
-        axes.set_xticks(np.arange(0, 11, 2) / 10)
-        axes.grid(False, axis="x")
-        axes.set_xlabel("confidence c(x)")
-        axes.yaxis.set_major_formatter(_percent)
-        if index == 0:
-            axes.set_ylabel("share of questions")
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
 def training_curves(curves: Curves) -> Figure:
     """Loss by step for every stage, and the implicit rewards of DPO where a stage logs them.
 
     Args:
       curves: {stage: rows with "step" and float metrics}; of them "loss", "reward_margin" and "reward_accuracy" are drawn.
     """
-    labels = {"loss": "loss", "reward_margin": "reward margin (nats)", "reward_accuracy": "reward accuracy"}
-    panels = [(stage, name) for stage, rows in curves.items() for name in labels if any(name in row for row in rows)]
+    labels = {
+        "loss": "loss",
+        "reward_margin": "reward margin (nats)",
+        "reward_accuracy": "reward accuracy",
+    }
+    panels = [
+        (stage, name)
+        for stage, rows in curves.items()
+        for name in labels
+        if any(name in row for row in rows)
+    ]
     columns = min(max(len(panels), 1), 4)
     height = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(2.6 * columns, 5.2), 2.4 * max(height, 1)), layout="constrained")
     for index, (stage, name) in enumerate(panels):
         axes = figure.add_subplot(height, columns, index + 1)
-        points = np.array([(row["step"], row[name]) for row in curves[stage] if name in row], np.float64)
+        points = np.array(
+            [(row["step"], row[name]) for row in curves[stage] if name in row], np.float64
+        )
         step, y = points[np.isfinite(points).all(axis=1)].T
         window = len(y) // 15
-        axes.plot(step, y, color=GOOD, linewidth=1.6 if window < 2 else 0.7, alpha=1 if window < 2 else 0.35)
+        axes.plot(
+            step,
+            y,
+            color=GOOD,
+            linewidth=1.6 if window < 2 else 0.7,
+            alpha=1 if window < 2 else 0.35,
+        )
         if window >= 2:  # a running mean, drawn at the middle of its window
             smooth = np.convolve(y, np.ones(window) / window, "valid")
             axes.plot(step[(window - 1) // 2 :][: len(smooth)], smooth, color=GOOD, linewidth=1.8)
@@ -164,7 +126,9 @@ def training_curves(curves: Curves) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def summary_bars(models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]], domain: str = "in_domain") -> Figure:
+def summary_bars(
+    models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]], domain: str = "in_domain"
+) -> Figure:
     """What every model does with each type of question, coloured by what that is worth to the user.
 
     Args:
@@ -181,9 +145,19 @@ def summary_bars(models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any
                 continue
             wrong = 1 - cell["acc"] - cell["refr"]
             if group == "type3":
-                _stack(axes, y, (("refused", cell["refr"], GOOD), ("answered", 1 - cell["refr"], BAD)))
+                _stack(
+                    axes, y, (("refused", cell["refr"], GOOD), ("answered", 1 - cell["refr"], BAD))
+                )
             else:
-                _stack(axes, y, (("correct", cell["acc"], GOOD), ("refused", cell["refr"], NEUTRAL), ("wrong", wrong, BAD)))
+                _stack(
+                    axes,
+                    y,
+                    (
+                        ("correct", cell["acc"], GOOD),
+                        ("refused", cell["refr"], NEUTRAL),
+                        ("wrong", wrong, BAD),
+                    ),
+                )
             axes.text(1.015, y, f"T {_signed(cell['t'])}", va="center", fontsize=8.5)
         axes.set_title(f"{title} (n = {max(cell['n'] for cell in cells)})", fontsize=9)
         axes.set_yticks(range(len(models)), [_short(model) for model in models])
@@ -193,34 +167,16 @@ def summary_bars(models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any
         axes.xaxis.set_visible(False)
         axes.set_xlim(0, 1.2)
         axes.set_ylim(len(models) - 0.5, -0.5)
-    worth = (("+1  correct, or refused on Type 3", GOOD), ("0  refused", NEUTRAL), (f"{MINUS}1  wrong, or answered on Type 3", BAD))
+    worth = (
+        ("+1  correct, or refused on Type 3", GOOD),
+        ("0  refused", NEUTRAL),
+        (f"{MINUS}1  wrong, or answered on Type 3", BAD),
+    )
     handles = [Patch(color=colour, label=label) for label, colour in worth]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=1.1, handleheight=1.0)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=3, handlelength=1.1, handleheight=1.0
+    )
     return figure
-
-
-def svg(figure: Figure, *, prefix: str, label: str) -> str:
-    """The figure as an SVG element to stand inside HTML: no prologue, no metadata, ids and style its own, `label` read aloud.
-
-    Args:
-      prefix: of every id, letters and digits; differs between the figures of one page.
-    """
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
-    text = text.replace('<style type="text/css">*', f'<style type="text/css">#{prefix} *')
-    return text.replace("<svg", f'<svg id="{prefix}" role="img" aria-label="{html.escape(label)}"', 1)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, 160 dots an inch, on white."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-    write_atomically(path, buffer.getvalue())
 
 
 def _stack(axes: Axes, y: int, parts: Sequence[tuple[str, float, str]]) -> None:

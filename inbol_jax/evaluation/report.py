@@ -3,28 +3,25 @@
 Everything that a data set, a model or a user has written is escaped: by jinja's autoescape in HTML, by `cell` in Markdown.
 """
 
-import base64
 import dataclasses
-import io
 import itertools
 import json
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
 
-from inbol_jax.artifacts import write_atomically
+from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import GROUPS, Row, by_confidence, by_kind, value
-from inbol_jax.evaluation.table import Table
 from inbol_jax.evaluation.yes_no import yes_no_table
+from inbol_jax.pages import figures
+from inbol_jax.pages.page import embed, write_page
+from inbol_jax.pages.table import Table
 
 DOMAIN_LABELS = {"in_domain": "In domain", "out_of_domain": "Out of domain"}
 GROUP_LABELS = {
@@ -35,8 +32,6 @@ GROUP_LABELS = {
     "type3": "Type 3: not in the image, refuse",
     "all": "All",
 }
-MAX_PIXELS = 20_000_000  # of a gallery image: more is refused before it is decoded
-MAX_SIDE = 256
 MAX_TEXT = 300  # characters of a question or an answer in the gallery
 NONE = "\N{EN DASH}"
 
@@ -52,7 +47,9 @@ class Drawing:
 
     @property
     def svg(self) -> Markup:
-        return Markup(plots.svg(self.figure, prefix=self.name, label=self.alt))  # ours: plots.svg escapes the label
+        return Markup(
+            figures.svg(self.figure, prefix=self.name, label=self.alt)
+        )  # ours: figures.svg escapes the label
 
 
 def write_report(
@@ -95,35 +92,32 @@ def write_report(
         "models": models,
         "n_questions": len({(row["dataset"], row["id"]) for row in rows}),
         "datasets": sorted({row["dataset"] for row in rows}),
-        "main_tables": [_main_table(metrics["models"], domain) for domain in _domains(metrics["models"])],
+        "main_tables": [
+            _main_table(metrics["models"], domain) for domain in _domains(metrics["models"])
+        ],
         "difference_table": _difference_table(metrics["differences"]),
-        "kind_tables": [table for type3 in (True, False) if (table := _kind_table(rows, models, type3=type3)).rows]
+        "kind_tables": [
+            table
+            for type3 in (True, False)
+            if (table := _kind_table(rows, models, type3=type3)).rows
+        ]
         + [table for table in (yes_no_table(rows),) if table],
         "other_tables": other_tables,
         "drawings": drawings,
-        "gallery": [_card(question, image_folders) for question in choose(rows, gallery_size, seed)],
-        "settings_table": Table("Settings", ("Setting", "Value"), [(name, _plain(v)) for name, v in settings.items()]),
-        "seconds_table": Table("Time", ("Stage", "Time"), [(name, _duration(s)) for name, s in seconds.items()]),
+        "gallery": [
+            _card(question, image_folders) for question in choose(rows, gallery_size, seed)
+        ],
+        "settings_table": Table(
+            "Settings", ("Setting", "Value"), [(name, _plain(v)) for name, v in settings.items()]
+        ),
+        "seconds_table": Table(
+            "Time", ("Stage", "Time"), [(name, _duration(s)) for name, s in seconds.items()]
+        ),
     }
     for drawing in drawings:
-        plots.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
+        figures.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
     for name in ("report.md", "report.html"):
-        write_page(out / name, context)
-
-
-def write_page(file: Path, context: Mapping[str, Any]) -> None:
-    """Renders the template of the file's name, in this folder, and writes the file atomically. In HTML everything is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is not None and ".html" in name,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = cell
-    text = environment.get_template(f"{file.name}.jinja").render(context)
-    write_atomically(file, text.encode("utf-8", "replace"))  # a lone surrogate in an answer is no reason to stop
+        write_page(out / name, Path(__file__).parent, context)
 
 
 def headline(metrics: Mapping[str, Any]) -> list[str]:
@@ -155,7 +149,9 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             )
         if len(models) > 2:
             step = _difference(metrics, models[-2], last, domain)
-            sentences.append(f"{name}: {last} against {models[-2]}: {_with_interval(step, 'diff')}: {_verdict(step, last, models[-2])}.")
+            sentences.append(
+                f"{name}: {last} against {models[-2]}: {_with_interval(step, 'diff')}: {_verdict(step, last, models[-2])}."
+            )
     return sentences
 
 
@@ -174,55 +170,18 @@ def choose(rows: Sequence[Row], size: int, seed: int) -> list[dict[str, Row]]:
         ordered = {model: answers[model] for model in models if model in answers}
         strata.setdefault((row["domain"], GROUPS["all"].index(row["type"])), []).append(ordered)
     random = np.random.default_rng(seed)
-    shuffled = [[(key, stratum[i]) for i in random.permutation(len(stratum))] for key, stratum in sorted(strata.items())]
-    turns = (turn for turn in itertools.chain.from_iterable(itertools.zip_longest(*shuffled)) if turn is not None)
-    return [question for _, question in sorted(itertools.islice(turns, size), key=lambda turn: turn[0])]
-
-
-def cell(text: Any) -> str:
-    """Text for a Markdown table cell: one line, in which nothing is a pipe, a tag, a link, an image or an emphasis."""
-    line = " ".join(str(text).split())
-    return "".join(f"&#{ord(c)};" if c in "&<>|\\`*_[]~$" and not _inside_word(line, i) else c for i, c in enumerate(line))
-
-
-def _inside_word(line: str, i: int) -> bool:
-    """Whether character i is an underscore as in `idk_it`, which Markdown leaves alone and readers of the source like to see."""
-    return line[i] == "_" and 0 < i < len(line) - 1 and line[i - 1].isalnum() and line[i + 1].isalnum()
-
-
-def embed(folder: Path | None, image: str) -> dict[str, Any]:
-    """A gallery image as a PNG data URI of at most 256 pixels a side, read anew so that nothing but pixels gets through.
-
-    Returns: {"uri", "small": whether to enlarge it with hard edges, "note": ""}; where it cannot be shown, uri is "" and the note
-      says why: a picture must never cost the report.
-    """
-
-    def missing(note: str) -> dict[str, Any]:
-        return {"uri": "", "small": False, "note": note}
-
-    if folder is None:
-        return missing("no image folder for this dataset")
-    if not image or PurePath(image).is_absolute() or ".." in PurePath(image).parts:
-        return missing("image path leads out of its folder")
-    try:
-        if not (folder / image).is_file():
-            return missing("image file missing")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on sizes (checked below) and on odd metadata
-            with Image.open(folder / image) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    return missing(f"image too large ({opened.width} x {opened.height})")
-                opened.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG decodes smaller, hence faster
-                upright = ImageOps.exif_transpose(opened)
-                pixels = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        pixels.thumbnail((MAX_SIDE, MAX_SIDE))
-        pixels.info = {}
-        buffer = io.BytesIO()
-        pixels.save(buffer, "PNG", optimize=True)
-    except Exception as error:  # decoders of broken files raise anything: struct.error, IndexError, SyntaxError, ...
-        return missing(f"image cannot be read ({type(error).__name__})")
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return {"uri": uri, "small": max(pixels.size) < MAX_SIDE // 2, "note": ""}
+    shuffled = [
+        [(key, stratum[i]) for i in random.permutation(len(stratum))]
+        for key, stratum in sorted(strata.items())
+    ]
+    turns = (
+        turn
+        for turn in itertools.chain.from_iterable(itertools.zip_longest(*shuffled))
+        if turn is not None
+    )
+    return [
+        question for _, question in sorted(itertools.islice(turns, size), key=lambda turn: turn[0])
+    ]
 
 
 def _card(question: Mapping[str, Row], image_folders: Mapping[str, Path]) -> dict[str, Any]:
@@ -234,7 +193,15 @@ def _card(question: Mapping[str, Row], image_folders: Mapping[str, Path]) -> dic
         worth = value(answer["outcome"], answer["type"])
         word = "answered" if answer["type"] == 3 and worth < 0 else answer["outcome"]
         mark, colour = {1: ("✓", "good"), 0: ("○", "neutral"), -1: ("✗", "bad")}[worth]
-        answers.append({"model": model, "text": _short(answer["prediction"]), "mark": mark, "word": word, "colour": colour})
+        answers.append(
+            {
+                "model": model,
+                "text": _short(answer["prediction"]),
+                "mark": mark,
+                "word": word,
+                "colour": colour,
+            }
+        )
     return {
         "image": embed(image_folders.get(row["dataset"]), row["image"]),
         "question": _short(row["question"]),
@@ -243,7 +210,10 @@ def _card(question: Mapping[str, Row], image_folders: Mapping[str, Path]) -> dic
         "dataset": row["dataset"],
         "confidence": NONE if row["type"] == 3 else f"{row['confidence']:.2g}",
         # gold answers come with multiplicity: each once, the most frequent first
-        "gold": _short(", ".join(sorted(dict.fromkeys(row["answers"]), key=lambda a: -row["answers"].count(a)))) or NONE,
+        "gold": _short(
+            ", ".join(sorted(dict.fromkeys(row["answers"]), key=lambda a: -row["answers"].count(a)))
+        )
+        or NONE,
         "answers": answers,
     }
 
@@ -256,12 +226,18 @@ def _drawings(
     thresholds: tuple[float, float],
 ) -> list[Drawing]:
     models, domains = metrics["models"], _domains(metrics["models"])
-    t = {model: ", ".join(f"{g} {_signed(c['t'])}" for g, c in models[model].get(domains[0], {}).items() if c["n"]) for model in models}
+    t = {
+        model: ", ".join(
+            f"{g} {_signed(c['t'])}" for g, c in models[model].get(domains[0], {}).items() if c["n"]
+        )
+        for model in models
+    }
     result = [
         Drawing(
             "summary",
             plots.summary_bars(models, domains[0]),
-            "Shares of correct, refused and wrong answers by type and model. T: " + "; ".join(f"{m}: {t[m]}" for m in models),
+            "Shares of correct, refused and wrong answers by type and model. T: "
+            + "; ".join(f"{m}: {t[m]}" for m in models),
             f"{DOMAIN_LABELS[domains[0]]}: what each model does with each type of question, coloured by what it is worth to the "
             "user. T is the mean worth.",
         )
@@ -271,7 +247,11 @@ def _drawings(
         if not here:
             continue
         bins = {model: by_confidence(here, model) for model in models}
-        ends = {m: [_percent(b["refr"]) for b in bins[m] if b["n"]] for m in models if any(b["n"] for b in bins[m])}
+        ends = {
+            m: [_percent(b["refr"]) for b in bins[m] if b["n"]]
+            for m in models
+            if any(b["n"] for b in bins[m])
+        }
         alt = "; ".join(f"{m} from {shares[0]} to {shares[-1]}" for m, shares in ends.items())
         result.append(
             Drawing(
@@ -285,16 +265,30 @@ def _drawings(
     base = next(iter(models))
     panels = {"Training": train_confidence} if len(train_confidence) else {}
     for domain in domains:
-        test = [r["confidence"] for r in rows if r["model"] == base and r["domain"] == domain and r["type"] != 3]
+        test = [
+            r["confidence"]
+            for r in rows
+            if r["model"] == base and r["domain"] == domain and r["type"] != 3
+        ]
         panels |= {f"Test, {DOMAIN_LABELS[domain].lower()}": test} if test else {}
     if panels:
-        alt = f"Histograms of confidence with delta_uk = {thresholds[0]:g} and delta_k = {thresholds[1]:g}: " + "; ".join(panels)
+        alt = (
+            f"Histograms of confidence with delta_uk = {thresholds[0]:g} and delta_k = {thresholds[1]:g}: "
+            + "; ".join(panels)
+        )
         caption = "Confidence of answerable questions. Unknown: c ≤ δ_uk; Known: c ≥ δ_k; Mixed between them."
-        result.append(Drawing("histogram", plots.confidence_histograms(panels, thresholds), alt, caption))
+        result.append(Drawing("histogram", confidence_histograms(panels, thresholds), alt, caption))
     drawn = {stage: rows for stage, rows in curves.items() if any("loss" in row for row in rows)}
     if drawn:
         caption = "Training: every logged step, thin, and a running mean where there are many."
-        result.append(Drawing("curves", plots.training_curves(drawn), "Training curves of " + ", ".join(drawn), caption))
+        result.append(
+            Drawing(
+                "curves",
+                plots.training_curves(drawn),
+                "Training curves of " + ", ".join(drawn),
+                caption,
+            )
+        )
     return result
 
 
@@ -302,8 +296,13 @@ def _main_table(models: Mapping[str, Any], domain: str) -> Table:
     rows = []
     for group, label in GROUP_LABELS.items():
         cells = [models[model].get(domain, {}).get(group, {"n": 0}) for model in models]
-        numbers = [(_percent(c["acc"]), _percent(c["refr"]), _with_interval(c)) if c["n"] else (NONE,) * 3 for c in cells]
-        rows.append((label, str(max(c["n"] for c in cells)), *itertools.chain.from_iterable(numbers)))
+        numbers = [
+            (_percent(c["acc"]), _percent(c["refr"]), _with_interval(c)) if c["n"] else (NONE,) * 3
+            for c in cells
+        ]
+        rows.append(
+            (label, str(max(c["n"] for c in cells)), *itertools.chain.from_iterable(numbers))
+        )
     columns = ("Questions", "n", *("Acc", "RefR", "T (95% interval)") * len(models))
     return Table(DOMAIN_LABELS[domain], columns, rows, (("", 2), *((model, 3) for model in models)))
 
@@ -313,13 +312,28 @@ def _difference_table(differences: Sequence[Mapping[str, Any]]) -> Table:
     for d in differences:
         text = NONE
         if d["diff"] is not None:
-            mark = "\N{NO-BREAK SPACE}▲" if d["low"] > 0 else "\N{NO-BREAK SPACE}▼" if d["high"] < 0 else ""
-            text = _with_interval(d, "diff").replace(" ", f"{mark} ", 1)  # after the number, before its interval
+            mark = (
+                "\N{NO-BREAK SPACE}▲"
+                if d["low"] > 0
+                else "\N{NO-BREAK SPACE}▼"
+                if d["high"] < 0
+                else ""
+            )
+            text = _with_interval(d, "diff").replace(
+                " ", f"{mark} ", 1
+            )  # after the number, before its interval
         rows.setdefault((d["domain"], d["a"], d["b"]), {})[d["group"]] = text
     columns = ("Change", *(GROUP_LABELS[group].split(":")[0] for group in GROUPS))
     by_domain = sorted(rows.items(), key=lambda item: item[0][0])
-    body = [(f"{DOMAIN_LABELS[domain]}: {b} − {a}", *cells.values()) for (domain, a, b), cells in by_domain]  # noqa: RUF001
-    return Table("Paired differences of T, with 95% intervals; ▲ better and ▼ worse where the interval leaves 0 out", columns, body)
+    body = [
+        (f"{DOMAIN_LABELS[domain]}: {b} − {a}", *cells.values())
+        for (domain, a, b), cells in by_domain
+    ]
+    return Table(
+        "Paired differences of T, with 95% intervals; ▲ better and ▼ worse where the interval leaves 0 out",
+        columns,
+        body,
+    )
 
 
 def _kind_table(rows: Sequence[Row], models: Sequence[str], *, type3: bool) -> Table:
@@ -329,15 +343,27 @@ def _kind_table(rows: Sequence[Row], models: Sequence[str], *, type3: bool) -> T
             found.setdefault((entry["domain"], entry["kind"]), {})[entry["model"]] = entry
     body = []
     for (domain, kind), cells in sorted(found.items()):
-        line = [f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'}", str(max(c["n"] for c in cells.values()))]
+        line = [
+            f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'}",
+            str(max(c["n"] for c in cells.values())),
+        ]
         for model in models:
             c = cells.get(model)
-            numbers = (_percent(c["acc"]), _percent(c["refr"]), _signed(c["t"])) if c else (NONE,) * 3
-            line += numbers[1:] if type3 else numbers  # accuracy means nothing where there is no answer
+            numbers = (
+                (_percent(c["acc"]), _percent(c["refr"]), _signed(c["t"])) if c else (NONE,) * 3
+            )
+            line += (
+                numbers[1:] if type3 else numbers
+            )  # accuracy means nothing where there is no answer
         body.append(line)
     names = ("RefR", "T") if type3 else ("Acc", "RefR", "T")
     caption = "Type 3 by kind of question" if type3 else "Answerable questions by kind"
-    return Table(caption, ("Questions", "n", *names * len(models)), body, (("", 2), *((model, len(names)) for model in models)))
+    return Table(
+        caption,
+        ("Questions", "n", *names * len(models)),
+        body,
+        (("", 2), *((model, len(names)) for model in models)),
+    )
 
 
 def _difference(metrics: Mapping[str, Any], a: str, b: str, domain: str) -> Mapping[str, Any]:
@@ -362,7 +388,11 @@ def _short(text: str) -> str:
 
 
 def _plain(setting: Any) -> str:
-    return setting if isinstance(setting, str) else json.dumps(setting, ensure_ascii=False, default=str)
+    return (
+        setting
+        if isinstance(setting, str)
+        else json.dumps(setting, ensure_ascii=False, default=str)
+    )
 
 
 def _percent(share: float) -> str:
@@ -370,7 +400,9 @@ def _percent(share: float) -> str:
 
 
 def _signed(number: float) -> str:
-    return f"{round(number, 3) + 0.0:+.3f}".replace("-", plots.MINUS)  # + 0.0: no minus before a zero
+    return f"{round(number, 3) + 0.0:+.3f}".replace(
+        "-", figures.MINUS
+    )  # + 0.0: no minus before a zero
 
 
 def _with_interval(cell: Mapping[str, Any], name: str = "t") -> str:

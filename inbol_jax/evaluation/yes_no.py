@@ -9,11 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from inbol_jax.confidence.matching import read_yes_no
-from inbol_jax.evaluation.table import Table
+from inbol_jax.pages.table import Table
 from inbol_jax.records import parse_metric
+from inbol_jax.responses.matching import read_yes_no
 
-COLUMNS = ("Set, model", "n", "Correct", "Wrong", "Refused", "F1 of whole responses", "F1 of the word rule")
+COLUMNS = (
+    "Set, model",
+    "n",
+    "Correct",
+    "Wrong",
+    "Refused",
+    "F1 of whole responses",
+    "F1 of the word rule",
+)
 
 
 def whole_response(text: str) -> str:
@@ -39,7 +47,11 @@ def yes_no_table(rows: Iterable[Mapping[str, Any]]) -> Table | None:
     whole: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     by_words: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     for row in rows:
-        gold = read_yes_no(row["answers"][0]) if row["answers"] and parse_metric(row.get("metric", "vqa"))[0] == "yes_no" else None
+        gold = (
+            read_yes_no(row["answers"][0])
+            if row["answers"] and parse_metric(row.get("metric", "vqa"))[0] == "yes_no"
+            else None
+        )
         if gold is None:
             continue
         key = (row["dataset"], row["model"])
@@ -52,7 +64,11 @@ def yes_no_table(rows: Iterable[Mapping[str, Any]]) -> Table | None:
     for key, counts in outcomes.items():
         n = counts.total()
         shares = [f"{counts[outcome] / n:.1%}" for outcome in ("correct", "wrong", "refused")]
-        body.append((", ".join(key), str(n), *shares, f"{f1(whole[key]):.3f}", f"{f1(by_words[key]):.3f}"))
+        body.append(
+            (", ".join(key), str(n), *shares, f"{f1(whole[key]):.3f}", f"{f1(by_words[key]):.3f}")
+        )
     return Table(
-        "Yes-no questions; the F1 of usual scorers for comparison with published numbers alone: refusals mislead both", COLUMNS, body
+        "Yes-no questions; the F1 of usual scorers for comparison with published numbers alone: refusals mislead both",
+        COLUMNS,
+        body,
     )

@@ -16,14 +16,23 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from inbol_jax.artifacts import atomically, fingerprint
-from inbol_jax.confidence.matching import CORRECT_AT, answer_key, score
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.facts import words
-from inbol_jax.extrinsic.generators import Asked, Context, Proposal, Reply, register_generator, usual_answer
+from inbol_jax.extrinsic.generators import (
+    Asked,
+    Context,
+    Proposal,
+    Reply,
+    register_generator,
+    usual_answer,
+)
 from inbol_jax.records import VQAExample
+from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 
-Box = tuple[float, float, float, float]  # left, top, width, height in pixels of the upright image, as COCO has it
+Box = tuple[
+    float, float, float, float
+]  # left, top, width, height in pixels of the upright image, as COCO has it
 
 NAME = "evidence_removed"
 FOLDER = "evidence_removed"  # below the image folder: a record's image and its question's come from one folder
@@ -52,7 +61,9 @@ def evidence_boxes(example: VQAExample) -> list[Box] | None:
         boxes = []
         for item in found:
             label = item.get("label") if isinstance(item, dict) else None
-            if column == "evidence" or (isinstance(label, str) and words(label) and words(label) <= said):
+            if column == "evidence" or (
+                isinstance(label, str) and words(label) and words(label) <= said
+            ):
                 boxes.append(_box(item.get("box") if isinstance(item, dict) else item, column))
         if boxes:
             return boxes
@@ -60,7 +71,11 @@ def evidence_boxes(example: VQAExample) -> list[Box] | None:
 
 
 def _box(value: Any, column: str) -> Box:
-    if not (isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in value)):
+    if not (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+    ):
         raise InbolError(f"{column} without four numbers")
     if value[2] <= 0 or value[3] <= 0:
         raise InbolError(f"{column} without width or height")
@@ -103,7 +118,9 @@ def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Im
         if how == "blur":
             # Shrunk to a few pixels first: a blur alone would leave the box's own edges sharp enough to read large letters by.
             patch = image.crop((x0, y0, x1, y1))
-            fill = patch.resize((2, 2), Image.Resampling.BOX).resize(patch.size, Image.Resampling.BILINEAR)
+            fill = patch.resize((2, 2), Image.Resampling.BOX).resize(
+                patch.size, Image.Resampling.BILINEAR
+            )
             fill = fill.filter(ImageFilter.GaussianBlur(max(1.0, min(patch.size) / 4)))
         result.paste(fill, (x0, y0, x1, y1))
     return result, how
@@ -111,7 +128,11 @@ def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Im
 
 def _how(example: VQAExample, ways: Sequence[str]) -> str:
     """One of the ways, by the id: the same in every run and order. What is blurred keeps its color: no way to take a color away."""
-    ways = [way for way in ways if way != "blur" or not re.search(r"\bcolou?r", example.question, re.IGNORECASE)]
+    ways = [
+        way
+        for way in ways
+        if way != "blur" or not re.search(r"\bcolou?r", example.question, re.IGNORECASE)
+    ]
     return ways[zlib.crc32(example.id.encode()) % len(ways)]
 
 
@@ -119,19 +140,33 @@ def _prepare(examples: Sequence[VQAExample], context: Context) -> None:
     """Finds the evidence of those whose record does not say: {(NAME, id): boxes}, relative to width and height."""
     if context.model is None:
         return
-    ask = functools.partial(context.model, n=1, temperature=0.0, max_new_tokens=12, label="finding evidence")
+    ask = functools.partial(
+        context.model, n=1, temperature=0.0, max_new_tokens=12, label="finding evidence"
+    )
     unsaid = [e for e in examples if not _said(e)]
     whole = ask([Asked(e.question, context.root / e.image, e.image) for e in unsaid])
-    right = [(e, r[0]) for e, r in zip(unsaid, whole, strict=True) if r and score(r[0].text, e.answers, e.metric) >= CORRECT_AT]
+    right = [
+        (e, r[0])
+        for e, r in zip(unsaid, whole, strict=True)
+        if r and score(r[0].text, e.answers, e.metric) >= CORRECT_AT
+    ]
     cells = [(x / GRID, y / GRID, 1 / GRID, 1 / GRID) for y in range(GRID) for x in range(GRID)]
     replies = iter(ask([_covered(e, context, (cell,)) for e, _ in right for cell in cells]))
     ranked = {}
     for example, before in right:
         lost = [_lost(before, next(replies)) for _ in cells]
-        ranked[example.id] = [cells[i] for i in sorted(range(len(cells)), key=lambda i: (-lost[i], i))]
-    replies = iter(ask([_covered(e, context, _grown(ranked[e.id][:k])) for e, _ in right for k in COVERED]))
+        ranked[example.id] = [
+            cells[i] for i in sorted(range(len(cells)), key=lambda i: (-lost[i], i))
+        ]
+    replies = iter(
+        ask([_covered(e, context, _grown(ranked[e.id][:k])) for e, _ in right for k in COVERED])
+    )
     for example, before in right:
-        changed = [k for k in COVERED if (after := next(replies)) and answer_key(after[0].text) != answer_key(before.text)]
+        changed = [
+            k
+            for k in COVERED
+            if (after := next(replies)) and answer_key(after[0].text) != answer_key(before.text)
+        ]
         if changed:
             context.prepared[NAME, example.id] = _grown(ranked[example.id][: changed[0]])
         else:
@@ -153,7 +188,11 @@ def _lost(before: Reply, after: Sequence[Reply]) -> float:
     if not after:
         return 0.0
     p = math.exp(after[0].logprob)
-    return math.exp(before.logprob) - p if answer_key(after[0].text) == answer_key(before.text) else 1.0 + p
+    return (
+        math.exp(before.logprob) - p
+        if answer_key(after[0].text) == answer_key(before.text)
+        else 1.0 + p
+    )
 
 
 def _covered(example: VQAExample, context: Context, cells: Sequence[Box]) -> Asked:
@@ -173,7 +212,9 @@ def _grown(cells: Sequence[Box]) -> list[Box]:
     grown = []
     for x, y, width, height in cells:
         left, top = max(0.0, x - half), max(0.0, y - half)
-        grown.append((left, top, min(1.0, x + width + half) - left, min(1.0, y + height + half) - top))
+        grown.append(
+            (left, top, min(1.0, x + width + half) - left, min(1.0, y + height + half) - top)
+        )
     return grown
 
 
@@ -191,12 +232,18 @@ def _check(context: Context) -> None:
         raise InbolError(
             f"--generators {NAME}: {context.root} cannot be written, and images without their evidence go into {FOLDER}/ there"
         ) from error
-    if context.model is None and not any("evidence" in e.extra or "boxes" in e.extra for e in context.pool):
-        raise InbolError(f"--generators {NAME}: needs a column `evidence` or `boxes` in the data, or --model to find it by occlusion")
+    if context.model is None and not any(
+        "evidence" in e.extra or "boxes" in e.extra for e in context.pool
+    ):
+        raise InbolError(
+            f"--generators {NAME}: needs a column `evidence` or `boxes` in the data, or --model to find it by occlusion"
+        )
 
 
 @register_generator(NAME, prepare=_prepare, check=_check)
-def evidence_removed(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[Proposal]:
+def evidence_removed(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
     """The example's own question about its image without what answers it."""
     by, ways = "boxes", ("mask", "blur", "crop")
     try:
@@ -213,9 +260,22 @@ def evidence_removed(example: VQAExample, context: Context, rng: np.random.Gener
     except InbolError as error:
         context.set_aside[NAME, error.cause if isinstance(error, ImageError) else str(error)] += 1
         return
-    jpeg = example.image.lower().endswith((".jpg", ".jpeg"))  # the format, too, must not tell which images were changed
+    jpeg = example.image.lower().endswith(
+        (".jpg", ".jpeg")
+    )  # the format, too, must not tell which images were changed
     name = f"{FOLDER}/{fingerprint([example.image, boxes, how])}.{'jpg' if jpeg else 'png'}"
     with atomically(context.root / name, sync=False) as temporary:
-        result.save(temporary, "JPEG" if jpeg else "PNG", **({"quality": 95, "subsampling": 0} if jpeg else {}))
-    removed = {"image": example.image, "how": how, "by": by, "boxes": [[round(v, 2) for v in box] for box in boxes]}
-    yield Proposal(example.question, NAME, answer=usual_answer(example), image=name, extra={"removed": removed})
+        result.save(
+            temporary,
+            "JPEG" if jpeg else "PNG",
+            **({"quality": 95, "subsampling": 0} if jpeg else {}),
+        )
+    removed = {
+        "image": example.image,
+        "how": how,
+        "by": by,
+        "boxes": [[round(v, 2) for v in box] for box in boxes],
+    }
+    yield Proposal(
+        example.question, NAME, answer=usual_answer(example), image=name, extra={"removed": removed}
+    )

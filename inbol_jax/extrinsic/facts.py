@@ -43,7 +43,9 @@ class ImageFacts:
         """Reads `examples` twice: whether all of them list objects decides what is taken of each."""
         self.annotated = all(isinstance(e.extra.get("objects"), list) for e in examples)
         self._ids: dict[str, int] = {}
-        self._known: dict[str, array] = {}  # ids of words; an array of 4 bytes each, where a set would take 60
+        self._known: dict[
+            str, array
+        ] = {}  # ids of words; an array of 4 bytes each, where a set would take 60
         for example in examples:
             if self.annotated:
                 found = words(" ".join(map(str, example.extra["objects"])))
@@ -57,7 +59,10 @@ class ImageFacts:
     def absent(self, image: str, phrase: str) -> bool:
         """Whether the image lacks the thing; without an `objects` column this is a guess, from what was asked about it."""
         said = words(phrase) - NOT_THINGS
-        return any((id := self._ids.get(word)) is not None and id not in self._known[image] for word in said)
+        return any(
+            (id := self._ids.get(word)) is not None and id not in self._known[image]
+            for word in said
+        )
 
     def present(self, image: str, phrase: str) -> bool:
         """Whether each word of the phrase is known of the image."""

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from inbol_jax.confidence.matching import CORRECT_AT, answer_key, score
 from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
@@ -20,7 +19,8 @@ from inbol_jax.extrinsic.generators import Asked, Asks, Proposal
 from inbol_jax.extrinsic.language import language, usual_language
 from inbol_jax.extrinsic.minhash import NearDuplicates
 from inbol_jax.records import VQAExample
-from inbol_jax.refusal.detect import is_refusal
+from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
+from inbol_jax.responses.refusal import is_refusal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +94,10 @@ class IllFormed:
     characters of control or replacement, or with what a template or a model left behind ("{noun}", "<image>", "Answer:")."""
 
     name = "ill_formed"
-    _left_behind = re.compile(r"[{}\x00-\x1f\x7f-\x9f\ufffd]|<\|?[a-z_]+\|?>|\b(?:answer|question|user|assistant)\s*:", re.IGNORECASE)
+    _left_behind = re.compile(
+        r"[{}\x00-\x1f\x7f-\x9f\ufffd]|<\|?[a-z_]+\|?>|\b(?:answer|question|user|assistant)\s*:",
+        re.IGNORECASE,
+    )
 
     def reject(self, candidate: Candidate) -> str | None:
         question = candidate.proposal.question
@@ -118,7 +121,11 @@ class WrongLanguage:
 
     def reject(self, candidate: Candidate) -> str | None:
         found = language(candidate.proposal.question)
-        return None if None in (found, self._wanted) or found == self._wanted else f"{found}, not {self._wanted}"
+        return (
+            None
+            if None in (found, self._wanted) or found == self._wanted
+            else f"{found}, not {self._wanted}"
+        )
 
 
 class Present:
@@ -131,7 +138,11 @@ class Present:
 
     def reject(self, candidate: Candidate) -> str | None:
         p = candidate.proposal
-        return f"{p.subject!r} may be in the image" if p.absent and not self._facts.absent(candidate.example.image, p.subject) else None
+        return (
+            f"{p.subject!r} may be in the image"
+            if p.absent and not self._facts.absent(candidate.example.image, p.subject)
+            else None
+        )
 
 
 class AnswerPresent:
@@ -145,9 +156,15 @@ class AnswerPresent:
 
     def reject(self, candidate: Candidate) -> str | None:
         answer = candidate.proposal.answer
-        if candidate.proposal.image is not None or not answer or answer_key(answer) in ("yes", "no"):
+        if (
+            candidate.proposal.image is not None
+            or not answer
+            or answer_key(answer) in ("yes", "no")
+        ):
             return None
-        known = any(c.isalpha() for c in answer) and self._facts.present(candidate.example.image, answer)
+        known = any(c.isalpha() for c in answer) and self._facts.present(
+            candidate.example.image, answer
+        )
         return f"{answer!r} is among the image's annotations" if known else None
 
 
@@ -164,7 +181,11 @@ class Duplicate:
         return hash_texts(image, question.strip().lower())
 
     def reject(self, candidate: Candidate) -> str | None:
-        return "asked already" if self._key(candidate.image, candidate.proposal.question) in self._asked else None
+        return (
+            "asked already"
+            if self._key(candidate.image, candidate.proposal.question) in self._asked
+            else None
+        )
 
     def remember(self, candidate: Candidate) -> None:
         self._asked.add(self._key(candidate.image, candidate.proposal.question))
@@ -183,7 +204,11 @@ class NearDuplicate:
 
     def reject(self, candidate: Candidate) -> str | None:
         found = self._texts.similarity(candidate.image, candidate.proposal.question)
-        return f"similarity {found:.2f} to another question about the image" if found >= self._threshold else None
+        return (
+            f"similarity {found:.2f} to another question about the image"
+            if found >= self._threshold
+            else None
+        )
 
     def remember(self, candidate: Candidate) -> None:
         self._texts.add(candidate.image, candidate.proposal.question)
@@ -202,7 +227,12 @@ class Leaks:
         self._texts: set[int] = set()
         self._pairs: set[int] = set()
 
-    def add(self, examples: Iterable[VQAExample], root: Path, advance: Callable[[], object] = lambda: None) -> None:
+    def add(
+        self,
+        examples: Iterable[VQAExample],
+        root: Path,
+        advance: Callable[[], object] = lambda: None,
+    ) -> None:
         """Takes in a split; each of its images is read once where its questions come together. `advance` is called for each question."""
         image, digest = "", None
         for example in examples:
@@ -218,7 +248,9 @@ class Leaks:
     def __contains__(self, asked: tuple[str, Path]) -> bool:
         question, image = asked
         text = self._text(question)
-        if hash_texts(text) not in self._texts:  # most are not, and their images need not be decoded
+        if (
+            hash_texts(text) not in self._texts
+        ):  # most are not, and their images need not be decoded
             return False
         digest = _digest(image)
         return digest is not None and hash_texts(text, digest) in self._pairs
@@ -251,33 +283,54 @@ class Leaked:
 def settled(replies: Sequence[str], answer: str, agreement: float) -> str | None:
     """What the replies agree on, None where they do not: the known answer in at least half of them, or any one answer in `agreement`."""
     given = [reply for reply in replies if not is_refusal(reply)]
-    if answer and 2 * sum(score(reply, [answer]) >= CORRECT_AT for reply in given) >= len(replies) > 0:
+    if (
+        answer
+        and 2 * sum(score(reply, [answer]) >= CORRECT_AT for reply in given) >= len(replies) > 0
+    ):
         return answer
     keys = [answer_key(reply) for reply in given]
     most = max(given, key=lambda reply: keys.count(answer_key(reply)), default=None)
-    return most if most is not None and keys.count(answer_key(most)) >= agreement * len(replies) else None
+    return (
+        most
+        if most is not None and keys.count(answer_key(most)) >= agreement * len(replies)
+        else None
+    )
 
 
 class Answered:
     """The model answers it the same way each time: it would be answerable, as far as this model can tell. With `blank` the model sees a
     grey image in place of the question's own: what it answers the same way then, it answers from the text alone."""
 
-    def __init__(self, name: str, model: Asks, root: Path, samples: int, agreement: float, *, blank: bool):
+    def __init__(
+        self, name: str, model: Asks, root: Path, samples: int, agreement: float, *, blank: bool
+    ):
         self.name, self._blank = name, blank
         self._model, self._root, self._samples, self._agreement = model, root, samples, agreement
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
         asked = [
-            Asked(c.proposal.question, blank_image, "blank") if self._blank else Asked(c.proposal.question, self._root / c.image, c.image)
+            Asked(c.proposal.question, blank_image, "blank")
+            if self._blank
+            else Asked(c.proposal.question, self._root / c.image, c.image)
             for c in candidates
         ]
         label = "asking without image" if self._blank else "asking with image"
-        replies = self._model(asked, n=self._samples, temperature=1.0, max_new_tokens=12, label=label)
+        replies = self._model(
+            asked, n=self._samples, temperature=1.0, max_new_tokens=12, label=label
+        )
         found: list[str | None] = []
         for candidate, texts in zip(candidates, replies, strict=True):
-            answer = settled([reply.text for reply in texts], candidate.proposal.answer, self._agreement)
+            answer = settled(
+                [reply.text for reply in texts], candidate.proposal.answer, self._agreement
+            )
             without = " without the image" if self._blank else ""
-            found.append("could not be asked" if not texts else None if answer is None else f"answered {answer!r}{without}")
+            found.append(
+                "could not be asked"
+                if not texts
+                else None
+                if answer is None
+                else f"answered {answer!r}{without}"
+            )
         return found
 
 
@@ -289,14 +342,30 @@ def blank_image() -> Image.Image:
 # In the order in which they are applied.
 FILTERS: dict[str, Callable[[Sources], Filter | BatchFilter]] = {
     "ill_formed": lambda s: IllFormed(),
-    "language": lambda s: WrongLanguage(usual_language(e.question for e in s.pool) if s.language == "auto" else s.language),
+    "language": lambda s: WrongLanguage(
+        usual_language(e.question for e in s.pool) if s.language == "auto" else s.language
+    ),
     "present": lambda s: Present(s.facts),
     "answer_present": lambda s: AnswerPresent(s.facts),
     "duplicate": lambda s: Duplicate(s.pool),
     "near_duplicate": lambda s: NearDuplicate(s.pool, s.near_duplicate),
     "leaked": lambda s: Leaked(_given(s.leaks, "leaked", "--against"), s.root),
-    "text_only": lambda s: Answered("text_only", _given(s.model, "text_only", "--model"), s.root, s.samples, s.agreement, blank=True),
-    "answered": lambda s: Answered("answered", _given(s.model, "answered", "--model"), s.root, s.samples, s.agreement, blank=False),
+    "text_only": lambda s: Answered(
+        "text_only",
+        _given(s.model, "text_only", "--model"),
+        s.root,
+        s.samples,
+        s.agreement,
+        blank=True,
+    ),
+    "answered": lambda s: Answered(
+        "answered",
+        _given(s.model, "answered", "--model"),
+        s.root,
+        s.samples,
+        s.agreement,
+        blank=False,
+    ),
 }
 NEED_MODEL = ("text_only", "answered")
 
@@ -321,4 +390,6 @@ def check_filters(names: Iterable[str]) -> None:
     """Raises InbolError where there is no filter of a name."""
     for name in names:
         if name not in FILTERS:
-            raise InbolError(f"--filters {name}: there is no such filter; choose among {', '.join(FILTERS)}")
+            raise InbolError(
+                f"--filters {name}: there is no such filter; choose among {', '.join(FILTERS)}"
+            )

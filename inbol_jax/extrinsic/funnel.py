@@ -12,7 +12,9 @@ from inbol_jax.extrinsic.generators import Context, Generator
 from inbol_jax.records import VQAExample
 
 CHUNK = 256  # examples that a model looks at together
-NOTHING = "nothing to ask about"  # why an example is set aside of which its generator makes no question
+NOTHING = (
+    "nothing to ask about"  # why an example is set aside of which its generator makes no question
+)
 
 Counts = Counter[tuple[str, str]]  # (generator, "kept" or the filter that rejected it)
 
@@ -27,7 +29,12 @@ class Dropped(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         c = self.candidate
-        row = {"id": c.id, "image": c.image, "question": c.proposal.question, "generator": c.proposal.generator}
+        row = {
+            "id": c.id,
+            "image": c.image,
+            "question": c.proposal.question,
+            "generator": c.proposal.generator,
+        }
         return row | {"passed": self.passed, "filter": self.filter, "reason": self.reason}
 
 
@@ -90,7 +97,9 @@ def _passing(
         context.prepared.clear()
         for i, generator in enumerate(generators):
             if generator.prepare:
-                generator.prepare([context.pool[order[t]] for t in turns if t % len(generators) == i], context)
+                generator.prepare(
+                    [context.pool[order[t]] for t in turns if t % len(generators) == i], context
+                )
         for turn in turns:
             example, generator = context.pool[order[turn]], generators[turn % len(generators)]
             advance(1)
@@ -101,11 +110,18 @@ def _passing(
                 if _passes(candidate, filters, counts, dropped):
                     yield candidate
                     break
-            if not (proposed or generator.prepare):  # those that prepare say themselves what was missing
+            if not (
+                proposed or generator.prepare
+            ):  # those that prepare say themselves what was missing
                 context.set_aside[generator.name, NOTHING] += 1
 
 
-def _passes(candidate: Candidate, filters: Sequence[Filter], counts: Counts, dropped: Callable[[Dropped], object]) -> bool:
+def _passes(
+    candidate: Candidate,
+    filters: Sequence[Filter],
+    counts: Counts,
+    dropped: Callable[[Dropped], object],
+) -> bool:
     for i, filter in enumerate(filters):
         if (reason := filter.reject(candidate)) is not None:
             counts[candidate.proposal.generator, filter.name] += 1
@@ -121,4 +137,6 @@ def _row(candidate: Candidate, filters: Sequence[str]) -> dict[str, Any]:
     p = candidate.proposal
     extra = {"kind": p.generator, "generator": p.generator, "filters": list(filters)}
     origin = {"source": candidate.example.source, "split": candidate.example.split}
-    return VQAExample(candidate.id, candidate.image, p.question, (), False, extra | dict(p.extra), **origin).to_json()
+    return VQAExample(
+        candidate.id, candidate.image, p.question, (), False, extra | dict(p.extra), **origin
+    ).to_json()

@@ -70,7 +70,9 @@ class Asked(NamedTuple):
 class Asks(Protocol):
     """A vision-language model, or an endpoint that has one."""
 
-    def __call__(self, asked: Sequence[Asked], *, n: int, temperature: float, max_new_tokens: int, label: str) -> list[list[Reply]]:
+    def __call__(
+        self, asked: Sequence[Asked], *, n: int, temperature: float, max_new_tokens: int, label: str
+    ) -> list[list[Reply]]:
         """n answers to each question, in their order; none to one that could not be asked."""
 
 
@@ -140,7 +142,9 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
       InbolError: where there is none of a name, a name is there twice, or there are no names.
     """
     if unknown := [name for name in names if name not in GENERATORS]:
-        raise InbolError(f"--generators {unknown[0]}: there is no such generator; choose among {', '.join(GENERATORS)}")
+        raise InbolError(
+            f"--generators {unknown[0]}: there is no such generator; choose among {', '.join(GENERATORS)}"
+        )
     if not names or len(set(names)) < len(names):
         raise InbolError("--generators: each generator once, and at least one")
     return [GENERATORS[name] for name in names]
@@ -149,21 +153,38 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
 # "What color is the STAR?": the thing that a question presumes. Questions of number and existence presume nothing.
 _BEHIND = "have|has|do|does|is|are|in|on|at|of|with|look|like|made|smell|taste|make|say|cost|sound|feel|mean|show"
 _SUBJECT = re.compile(rf"\bthe ([a-z][a-z' -]*?)(?= (?:{_BEHIND})\b|[?.,]|$)", re.IGNORECASE)
-_ANSWERED_BY_ABSENCE = re.compile(r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b", re.IGNORECASE)
+_ANSWERED_BY_ABSENCE = re.compile(
+    r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b",
+    re.IGNORECASE,
+)
 _TRIES = 20  # draws of another image's question: many subjects are in both
 
 
 def subject(question: str) -> str | None:
     """The noun phrase that a question presumes to be in the image, lower case, the car of "the color of the car"; None without."""
     found = [match.group(1).lower() for match in _SUBJECT.finditer(question)]
-    return next((phrase for phrase in found if phrase.split()[-1] not in NOT_THINGS), next(iter(found), None))
+    return next(
+        (phrase for phrase in found if phrase.split()[-1] not in NOT_THINGS),
+        next(iter(found), None),
+    )
 
 
 def fill(template: str, noun: str) -> str:
     """The template with the noun, whose verb agrees with it: "How old are the shoes?"."""
     question = template.format(noun=noun)
-    if re.search(r"(?<![sui])s$", noun) or noun in ("people", "men", "women", "children", "feet", "teeth"):
-        question = re.sub(rf"\b(is|was|does) the {re.escape(noun)}\b", lambda m: f"{_PLURAL[m[1]]} the {noun}", question)
+    if re.search(r"(?<![sui])s$", noun) or noun in (
+        "people",
+        "men",
+        "women",
+        "children",
+        "feet",
+        "teeth",
+    ):
+        question = re.sub(
+            rf"\b(is|was|does) the {re.escape(noun)}\b",
+            lambda m: f"{_PLURAL[m[1]]} the {noun}",
+            question,
+        )
     return question
 
 
@@ -178,13 +199,21 @@ def usual_answer(example: VQAExample) -> str:
 def _shown(example: VQAExample, facts: ImageFacts) -> list[str]:
     """Nouns for things that the image shows: its own subject, and what it lists as objects."""
     objects = example.extra.get("objects")
-    listed = [str(o).lower() for o in objects if str(o).strip()] if isinstance(objects, list) else []
+    listed = (
+        [str(o).lower() for o in objects if str(o).strip()] if isinstance(objects, list) else []
+    )
     nouns = (subject(example.question), *listed)
-    return [last for n in nouns if n and (last := n.split()[-1]) not in NOT_THINGS and facts.present(example.image, n)]
+    return [
+        last
+        for n in nouns
+        if n and (last := n.split()[-1]) not in NOT_THINGS and facts.present(example.image, n)
+    ]
 
 
 @register_generator("unseeable")
-def unseeable(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[Proposal]:
+def unseeable(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
     """An attribute that no picture shows, of something that this picture does show ("How much does the star cost?")."""
     if nouns := _shown(example, context.facts):
         template = list(UNSEEABLE)[rng.integers(len(UNSEEABLE))]
@@ -193,7 +222,9 @@ def unseeable(example: VQAExample, context: Context, rng: np.random.Generator) -
 
 
 @register_generator("mismatched")
-def mismatched(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[Proposal]:
+def mismatched(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
     """A question that was asked of another image, about something that this one does not contain."""
     for other, presumed in _others(example, context, rng):
         if not _ANSWERED_BY_ABSENCE.match(other.question):
@@ -201,7 +232,9 @@ def mismatched(example: VQAExample, context: Context, rng: np.random.Generator) 
 
 
 @register_generator("false_premise")
-def false_premise(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[Proposal]:
+def false_premise(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
     """A question of our own about something that is in another image ("What is the kite next to?" where there is no kite)."""
     for _, noun in _others(example, context, rng):
         template = FALSE_PREMISE[rng.integers(len(FALSE_PREMISE))]
@@ -209,7 +242,9 @@ def false_premise(example: VQAExample, context: Context, rng: np.random.Generato
 
 
 @register_generator("beyond_frame")
-def beyond_frame(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[Proposal]:
+def beyond_frame(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
     """What lies outside the frame, or before and after the moment; of something that the picture shows, where that is known."""
     nouns = _shown(example, context.facts)
     templates = [t for t in BEYOND_FRAME if nouns or "{noun}" not in t]
@@ -218,7 +253,9 @@ def beyond_frame(example: VQAExample, context: Context, rng: np.random.Generator
         yield Proposal(fill(templates[i], noun), "beyond_frame", noun)
 
 
-def _others(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[tuple[VQAExample, str]]:
+def _others(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[tuple[VQAExample, str]]:
     """Questions of other images that presume something, with what they presume."""
     for _ in range(_TRIES):
         other = context.pool[int(rng.integers(len(context.pool)))]

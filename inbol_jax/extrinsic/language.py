@@ -24,7 +24,20 @@ FUNCTION_WORDS: dict[str, frozenset[str]] = {
     }.items()
 }
 _LETTERS = re.compile(r"[^\W\d_]+")
-_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "BENGALI", "THAI", "HANGUL", "HIRAGANA", "KATAKANA", "CJK")
+_SCRIPTS = (
+    "LATIN",
+    "CYRILLIC",
+    "GREEK",
+    "ARABIC",
+    "HEBREW",
+    "DEVANAGARI",
+    "BENGALI",
+    "THAI",
+    "HANGUL",
+    "HIRAGANA",
+    "KATAKANA",
+    "CJK",
+)
 _JAPANESE = {"HIRAGANA": "JAPANESE", "KATAKANA": "JAPANESE"}
 
 
@@ -49,7 +62,10 @@ def language(text: str) -> str | None:
     if kind != "LATIN":
         return kind
     said = [word.lower() for word in _LETTERS.findall(text)]
-    scores = sorted(((sum(word in listed for word in said), name) for name, listed in FUNCTION_WORDS.items()), reverse=True)
+    scores = sorted(
+        ((sum(word in listed for word in said), name) for name, listed in FUNCTION_WORDS.items()),
+        reverse=True,
+    )
     (most, name), (second, _) = scores[:2]
     return name if most > second else None
 

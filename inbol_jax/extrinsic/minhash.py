@@ -22,13 +22,18 @@ _A, _B = np.random.default_rng(20241217).integers(0, 1 << 64, (2, HASHES, 1), np
 def shingles(text: str) -> set[bytes]:
     """All runs of three characters of the text's words, case and punctuation aside."""
     line = f" {' '.join(_WORD.findall(text.lower()))} "
-    return {line[i : i + SHINGLE].encode("utf-8", "replace") for i in range(max(1, len(line) - SHINGLE + 1))}
+    return {
+        line[i : i + SHINGLE].encode("utf-8", "replace")
+        for i in range(max(1, len(line) - SHINGLE + 1))
+    }
 
 
 def signature(text: str) -> np.ndarray:
     """u8[HASHES]: for each hash function the low byte of its least value over the text's shingles."""
     hashes = np.fromiter(map(zlib.crc32, shingles(text)), np.uint64)
-    return np.asarray(((_A * hashes + _B) >> np.uint64(32)).min(axis=1).astype(np.uint8))  # modulo 2^64, as it should be
+    return np.asarray(
+        ((_A * hashes + _B) >> np.uint64(32)).min(axis=1).astype(np.uint8)
+    )  # modulo 2^64, as it should be
 
 
 class NearDuplicates:
@@ -48,13 +53,17 @@ class NearDuplicates:
         if not rows:
             return 0.0
         equal = (self._signatures[rows] == signature(text)).mean(axis=1).max()
-        return max(0.0, (float(equal) - 1 / 256) / (1 - 1 / 256))  # low bytes are equal by chance once in 256
+        return max(
+            0.0, (float(equal) - 1 / 256) / (1 - 1 / 256)
+        )  # low bytes are equal by chance once in 256
 
     def add(self, group: str, text: str) -> None:
         """Remembers a text."""
         n = len(self._before)
         if n == len(self._signatures):
-            self._signatures = np.concatenate([self._signatures, np.empty((n // 2, HASHES), np.uint8)])
+            self._signatures = np.concatenate(
+                [self._signatures, np.empty((n // 2, HASHES), np.uint8)]
+            )
         self._signatures[n] = signature(text)
         key = hash_texts(group)
         self._before.append(self._last.get(key, -1))

@@ -13,7 +13,7 @@ from inbol_jax.records import VQAExample
 NAME = "model_written"
 QUESTIONS = 3  # a prompt asks for so many; the first that passes the filters is kept
 MAX_TOKENS = 128
-_BULLET = re.compile(r"^(?:[-*•–]+|\(?\d{1,2}[.):])\s+")  # noqa: RUF001
+_BULLET = re.compile(r"^(?:[-*•–]+|\(?\d{1,2}[.):])\s+")
 
 
 def parse_questions(text: str) -> list[str]:
@@ -29,8 +29,15 @@ def _check(context: Context) -> None:
 
 def _prepare(examples: Sequence[VQAExample], context: Context) -> None:
     assert context.writer is not None
-    asked = [Asked(WRITER_PROMPT.format(n=QUESTIONS, question=e.question), context.root / e.image, e.image) for e in examples]
-    replies = context.writer(asked, n=1, temperature=1.0, max_new_tokens=MAX_TOKENS, label="writing questions")
+    asked = [
+        Asked(
+            WRITER_PROMPT.format(n=QUESTIONS, question=e.question), context.root / e.image, e.image
+        )
+        for e in examples
+    ]
+    replies = context.writer(
+        asked, n=1, temperature=1.0, max_new_tokens=MAX_TOKENS, label="writing questions"
+    )
     for example, reply in zip(examples, replies, strict=True):
         if reply:
             context.prepared[NAME, example.id] = parse_questions(reply[0].text)
@@ -39,7 +46,9 @@ def _prepare(examples: Sequence[VQAExample], context: Context) -> None:
 
 
 @register_generator(NAME, prepare=_prepare, check=_check)
-def model_written(example: VQAExample, context: Context, rng: np.random.Generator) -> Iterator[Proposal]:
+def model_written(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
     """What the model wrote when it was shown the image and a question that can be answered."""
     for question in context.prepared.get((NAME, example.id), ()):
         yield Proposal(question, NAME)

@@ -11,7 +11,10 @@ from inbol_jax.losses.registry import LOSSES, SCHEMES, register_loss
 
 
 def preference_margin(
-    policy_chosen: Float[Array, " b"], policy_rejected: Float[Array, " b"], ref_chosen: Float[Array, " b"], ref_rejected: Float[Array, " b"]
+    policy_chosen: Float[Array, " b"],
+    policy_rejected: Float[Array, " b"],
+    ref_chosen: Float[Array, " b"],
+    ref_rejected: Float[Array, " b"],
 ) -> Float[Array, " b"]:
     """f32[b], in nats: how much more the policy prefers chosen to rejected than the reference; times beta, the margin of rewards."""
     return (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)
@@ -42,7 +45,9 @@ def dpo_loss(
     [0.6931472]
     """
     reward = beta * preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
-    return -(1.0 - label_smoothing) * jax.nn.log_sigmoid(reward) - label_smoothing * jax.nn.log_sigmoid(-reward)
+    return -(1.0 - label_smoothing) * jax.nn.log_sigmoid(
+        reward
+    ) - label_smoothing * jax.nn.log_sigmoid(-reward)
 
 
 @register_loss("robust")
@@ -62,7 +67,9 @@ def robust_dpo_loss(
     """
     as_given = dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=beta)
     flipped = dpo_loss(policy_rejected, policy_chosen, ref_rejected, ref_chosen, beta=beta)
-    return ((1.0 - label_smoothing) * as_given - label_smoothing * flipped) / (1.0 - 2.0 * label_smoothing)
+    return ((1.0 - label_smoothing) * as_given - label_smoothing * flipped) / (
+        1.0 - 2.0 * label_smoothing
+    )
 
 
 @register_loss("ipo")
@@ -79,7 +86,10 @@ def ipo_loss(
     Arguments as for `dpo_loss`; `beta` is the paper's tau. Its authors take averages over tokens, which the paper does not say.
     Source: Azar et al. 2023 (arXiv 2310.12036), equation 17.
     """
-    return (preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected) - 1.0 / (2.0 * beta)) ** 2
+    return (
+        preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
+        - 1.0 / (2.0 * beta)
+    ) ** 2
 
 
 @register_loss("hinge")
@@ -96,7 +106,9 @@ def hinge_loss(
     Arguments as for `dpo_loss`.
     Source: SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425); over a reference as in RSO, Liu et al. 2023 (arXiv 2309.06657).
     """
-    return jax.nn.relu(1.0 - beta * preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected))
+    return jax.nn.relu(
+        1.0 - beta * preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
+    )
 
 
 def ca_dpo_loss(
@@ -125,4 +137,6 @@ def ca_dpo_loss(
     Source: the idea is the paper's (arXiv 2412.11196); its equation is not public, and the weights are our decision.
     """
     weight = SCHEMES[scheme](confidence, kind)
-    return weight * LOSSES[loss](policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=beta, **options)
+    return weight * LOSSES[loss](
+        policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=beta, **options
+    )

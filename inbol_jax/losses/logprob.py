@@ -8,7 +8,11 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def token_logprobs(
-    hidden: Float[Array, "*b t d"], head: Float[Array, "d V"], targets: Int[Array, "*b t"], *, chunk: int | None = None
+    hidden: Float[Array, "*b t d"],
+    head: Float[Array, "d V"],
+    targets: Int[Array, "*b t"],
+    *,
+    chunk: int | None = None,
 ) -> Float[Array, "*b t"]:
     """log p(target | context) of each position, in nats. Logits and log-softmax are float32 (float64 where `hidden` is).
 
@@ -44,7 +48,9 @@ def _merged(x: Float[Array, "*n d"]) -> Float[Array, "n d"]:
 
 def _logits(hidden: Float[Array, "*n d"], head: Float[Array, "d V"]) -> Float[Array, "*n V"]:
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
-    logits = jnp.einsum("nd,dv->nv", _merged(hidden), head.astype(hidden.dtype), preferred_element_type=wide)
+    logits = jnp.einsum(
+        "nd,dv->nv", _merged(hidden), head.astype(hidden.dtype), preferred_element_type=wide
+    )
     return logits.reshape(*hidden.shape[:-1], -1)
 
 
@@ -57,7 +63,9 @@ def _logprobs(hidden, head, targets) -> tuple[Float[Array, "*n"], Float[Array, "
     """The log-probabilities, and the log-sum-exp of the logits."""
     logits = _logits(hidden, head)
     normalizer = jax.nn.logsumexp(logits, axis=-1)
-    return jnp.sum(jnp.where(_is_target(targets, head.shape[1]), logits, 0.0), axis=-1) - normalizer, normalizer
+    return jnp.sum(
+        jnp.where(_is_target(targets, head.shape[1]), logits, 0.0), axis=-1
+    ) - normalizer, normalizer
 
 
 def _split(x: Array, axis: int, n: int) -> Array:
@@ -81,13 +89,17 @@ def _chunked(n: int, hidden, head, targets):
 
 def _chunked_forward(n: int, hidden, head, targets):
     axis = targets.ndim - 1
-    found = jax.lax.map(lambda x: _logprobs(x[0], head, x[1]), (_split(hidden, axis, n), _split(targets, axis, n)))
+    found = jax.lax.map(
+        lambda x: _logprobs(x[0], head, x[1]), (_split(hidden, axis, n), _split(targets, axis, n))
+    )
     return tuple(_join(x, axis, targets.shape[axis]) for x in found)
 
 
 def _forward(n: int, hidden, head, targets):
     logprobs, normalizer = _chunked_forward(n, hidden.value, head.value, targets.value)
-    trained = () if head.perturbed else None  # known while tracing: kept in the structure of what is saved
+    trained = (
+        () if head.perturbed else None
+    )  # known while tracing: kept in the structure of what is saved
     return logprobs, (hidden.value, head.value, targets.value, normalizer, trained)
 
 
@@ -99,20 +111,34 @@ def _backward(n: int, saved, gradient):
     def chunk(head_gradient, x):
         hidden, targets, normalizer, gradient = x
         probabilities = jnp.exp(_logits(hidden, head) - normalizer[..., None])
-        by_logits = (gradient[..., None] * (_is_target(targets, head.shape[1]) - probabilities)).astype(hidden.dtype)
+        by_logits = (
+            gradient[..., None] * (_is_target(targets, head.shape[1]) - probabilities)
+        ).astype(hidden.dtype)
         if trained is not None:
-            head_gradient += jnp.einsum("nd,nv->dv", _merged(hidden), _merged(by_logits), preferred_element_type=wide)
-        return head_gradient, jnp.einsum("...v,dv->...d", by_logits, kernel, preferred_element_type=wide).astype(hidden.dtype)
+            head_gradient += jnp.einsum(
+                "nd,nv->dv", _merged(hidden), _merged(by_logits), preferred_element_type=wide
+            )
+        return head_gradient, jnp.einsum(
+            "...v,dv->...d", by_logits, kernel, preferred_element_type=wide
+        ).astype(hidden.dtype)
 
     start = None if trained is None else jnp.zeros(head.shape, wide)
-    head_gradient, by_hidden = jax.lax.scan(chunk, start, tuple(_split(x, axis, n) for x in (hidden, targets, normalizer, gradient)))
-    return _join(by_hidden, axis, targets.shape[axis]), None if trained is None else head_gradient.astype(head.dtype), None
+    head_gradient, by_hidden = jax.lax.scan(
+        chunk, start, tuple(_split(x, axis, n) for x in (hidden, targets, normalizer, gradient))
+    )
+    return (
+        _join(by_hidden, axis, targets.shape[axis]),
+        None if trained is None else head_gradient.astype(head.dtype),
+        None,
+    )
 
 
 _chunked.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def sequence_logprob(token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"], *, average: bool = False) -> Float[Array, "*b"]:
+def sequence_logprob(
+    token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"], *, average: bool = False
+) -> Float[Array, "*b"]:
     """Log-probability of each sequence's tokens where `mask` is not 0, in nats. A masked value may be anything, NaN included.
 
     Args:

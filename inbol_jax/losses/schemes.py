@@ -16,7 +16,11 @@ def linear(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Arra
     Answering is worth 2c - 1 to the user and refusing 0 (our reading; the paper's weights are not public): with these weights the
     two pulls on "answer or refuse" balance at c = 1/2, where the two are worth the same.
     """
-    return jnp.where((kind == REFUSAL_OVER_INCORRECT) | (kind == REFUSAL_OVER_ANSWER), 1.0 - confidence, confidence)
+    return jnp.where(
+        (kind == REFUSAL_OVER_INCORRECT) | (kind == REFUSAL_OVER_ANSWER),
+        1.0 - confidence,
+        confidence,
+    )
 
 
 @register_scheme("margin")
@@ -39,5 +43,7 @@ def value(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Array
     correct > refusal c; refusal > incorrect 1 - c; correct > incorrect 2 c (1 - c); refusal > answer 2 (our reading).
     """
     c = confidence
-    by_kind = jnp.stack([c, 2.0 * c * (1.0 - c), 1.0 - c, jnp.full_like(c, 2.0)])  # in the order of the integers above
+    by_kind = jnp.stack(
+        [c, 2.0 * c * (1.0 - c), 1.0 - c, jnp.full_like(c, 2.0)]
+    )  # in the order of the integers above
     return jnp.take_along_axis(by_kind, kind[None], axis=0)[0]

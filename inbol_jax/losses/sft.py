@@ -6,7 +6,9 @@ from jaxtyping import Array, Float, Shaped
 from inbol_jax.losses.logprob import sequence_logprob
 
 
-def sft_loss(token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def sft_loss(
+    token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Negative log-likelihood of the response tokens, as (sum, weight), to be added up over devices and micro-batches and divided once.
 
     A mean of per-device means would weigh a token by how many others its device happens to hold.
@@ -20,7 +22,9 @@ def sft_loss(token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"]) 
     return -jnp.sum(jnp.where(weights != 0, token_logprobs, 0.0) * weights), jnp.sum(weights)
 
 
-def nll_anchor(token_logprobs: Float[Array, "b t"], mask: Shaped[Array, "b t"]) -> Float[Array, " b"]:
+def nll_anchor(
+    token_logprobs: Float[Array, "b t"], mask: Shaped[Array, "b t"]
+) -> Float[Array, " b"]:
     """Negative log-likelihood a token of each chosen response, in nats: added to a loss of pairs, it keeps chosen responses likely.
 
     Args: as for `sequence_logprob`, `mask` being that of the chosen response.

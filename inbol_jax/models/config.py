@@ -120,7 +120,11 @@ def load_config(path: Path) -> LlavaConfig:
     if not path.is_dir() or not file.is_file():
         raise InbolError(f"{path} is not a checkpoint folder: config.json is missing")
     hf = read_json(file)
-    generation = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
+    generation = (
+        read_json(path / "generation_config.json")
+        if (path / "generation_config.json").is_file()
+        else {}
+    )
     try:
         config = _from_hf(hf, generation)
         _check(config)
@@ -152,7 +156,9 @@ def _check(config: LlavaConfig) -> None:
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             if field.type in (int, "int") and (type(value) is not int or value < 1):
-                raise InbolError(f"{field.name} = {value!r}: a whole number of at least 1 is needed")
+                raise InbolError(
+                    f"{field.name} = {value!r}: a whole number of at least 1 is needed"
+                )
     for name in ("image_token_id", "pad_token_id"):
         if type(getattr(config, name)) is not int:
             raise InbolError(f"{name.replace('_id', '_index')} or {name} is missing")
@@ -163,43 +169,70 @@ def _check(config: LlavaConfig) -> None:
         if not -layers <= layer < layers:
             raise InbolError(f"vision_feature_layer = {layer}: the tower has {layers - 1} layers")
     if config.vision.hidden_size % config.vision.num_heads:
-        raise InbolError(f"vision_config: {config.vision.num_heads} heads do not divide a hidden size of {config.vision.hidden_size}")
+        raise InbolError(
+            f"vision_config: {config.vision.num_heads} heads do not divide a hidden size of {config.vision.hidden_size}"
+        )
     if config.text.num_heads % config.text.num_kv_heads:
-        raise InbolError(f"text_config: {config.text.num_kv_heads} key-value heads do not divide {config.text.num_heads} heads")
+        raise InbolError(
+            f"text_config: {config.text.num_kv_heads} key-value heads do not divide {config.text.num_heads} heads"
+        )
 
 
 def _require(value: Any, allowed: tuple[Any, ...], name: str) -> Any:
     if value not in allowed:
-        raise InbolError(f"{name} = {value!r} is not supported (supported: {', '.join(map(repr, allowed))})")
+        raise InbolError(
+            f"{name} = {value!r} is not supported (supported: {', '.join(map(repr, allowed))})"
+        )
     return value
 
 
 def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import LlavaConfig as HfConfig  # seconds to import, and the modules do not need it
+    from transformers import (
+        LlavaConfig as HfConfig,  # seconds to import, and the modules do not need it
+    )
 
     _require(raw["model_type"], ("llava",), "model_type")
     for part, known in (("vision_config", VISION_TOWERS), ("text_config", DECODERS)):
-        _require(raw[part]["model_type"] if isinstance(raw[part], Mapping) else raw[part], known, f"{part}.model_type")
+        _require(
+            raw[part]["model_type"] if isinstance(raw[part], Mapping) else raw[part],
+            known,
+            f"{part}.model_type",
+        )
     if "quantization_config" in raw:
-        raise InbolError("quantization_config is not supported: use the checkpoint's unquantised weights")
+        raise InbolError(
+            "quantization_config is not supported: use the checkpoint's unquantised weights"
+        )
     try:
         hf = HfConfig.from_dict(dict(raw))
     except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise InbolError(f"a value is of the wrong type ({' '.join(str(error).split())})") from error
+        raise InbolError(
+            f"a value is of the wrong type ({' '.join(str(error).split())})"
+        ) from error
     eos = generation.get("eos_token_id", hf.text_config.eos_token_id)
     layer = hf.vision_feature_layer
     return LlavaConfig(
         vision=_vision(hf.vision_config),
-        text=_text(hf.text_config, tied=bool(hf.tie_word_embeddings or hf.text_config.tie_word_embeddings)),
+        text=_text(
+            hf.text_config, tied=bool(hf.tie_word_embeddings or hf.text_config.tie_word_embeddings)
+        ),
         vision_feature_layers=tuple(layer) if isinstance(layer, list | tuple) else (layer,),
-        keep_first_token=_require(hf.vision_feature_select_strategy, ("default", "full"), "vision_feature_select_strategy") == "full",
-        projector_hidden_act=_require(hf.projector_hidden_act, tuple(ACTIVATIONS), "projector_hidden_act"),
+        keep_first_token=_require(
+            hf.vision_feature_select_strategy, ("default", "full"), "vision_feature_select_strategy"
+        )
+        == "full",
+        projector_hidden_act=_require(
+            hf.projector_hidden_act, tuple(ACTIVATIONS), "projector_hidden_act"
+        ),
         projector_bias=bool(hf.multimodal_projector_bias),
         image_token_id=hf.image_token_index,
         pad_token_id=generation.get("pad_token_id", hf.text_config.pad_token_id) or 0,
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        stored_dtype=_require(str(raw.get("dtype", raw.get("torch_dtype")) or "float32"), ("float32", "float16", "bfloat16"), "dtype"),
+        stored_dtype=_require(
+            str(raw.get("dtype", raw.get("torch_dtype")) or "float32"),
+            ("float32", "float16", "bfloat16"),
+            "dtype",
+        ),
     )
 
 
@@ -228,7 +261,10 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
             raise InbolError(f"text_config: rope_type {kind!r} needs a number {name!r}")
     window = getattr(t, "sliding_window", None)
     # Qwen2 says of each layer whether it has the window; Mistral gives it to all.
-    windowed = [w == "sliding_attention" for w in getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers]
+    windowed = [
+        w == "sliding_attention"
+        for w in getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
+    ]
     bias = bool(getattr(t, "attention_bias", False))
     return TextConfig(
         model_type=t.model_type,

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from inbol_jax.defaults import Dtype
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import Dtype, Loaded, load_pretrained, save_pretrained
+from inbol_jax.models.loading import Checkpoint, load_pretrained, save_pretrained
 from inbol_jax.progress import say
 
 
@@ -44,11 +45,16 @@ def convert(config: ConvertConfig) -> None:
       InbolError: for what is wrong with source or output, or when --verify finds a difference.
     """
     loaded = load_pretrained(config.source, dtype=config.dtype)
-    if config.out.resolve() in (loaded.path.resolve(), loaded.adapters and loaded.adapters.resolve()):
+    if config.out.resolve() in (
+        loaded.path.resolve(),
+        loaded.adapters and loaded.adapters.resolve(),
+    ):
         raise InbolError(f"{config.out} is the source itself: choose another folder")
     if config.merge_lora and "lora" not in loaded.variables:
         raise InbolError(f"--merge-lora: {config.source} holds no adapters")
-    save_pretrained(loaded, config.out, merge_adapters=config.merge_lora, max_shard_size=config.max_shard_size)
+    save_pretrained(
+        loaded, config.out, merge_adapters=config.merge_lora, max_shard_size=config.max_shard_size
+    )
     size = sum(file.stat().st_size for file in config.out.glob("*.safetensors"))
     count = sum(x.size for x in jax.tree.leaves(loaded.variables))
     say(f"{count:,} parameters of {loaded.model.dtype.name} -> {config.out} ({size / 1e6:,.1f} MB)")
@@ -73,16 +79,22 @@ def verify(config: ConvertConfig) -> None:
     bound = 1e-4 if result.config.stored_dtype == "float32" else 32 * 2.0**-9
     error = float(np.sqrt(np.mean((after - before) ** 2)) / np.std(before))
     same = float((after.argmax(-1) == before.argmax(-1)).mean())
-    say(f"logits differ by {error:.2e} of their spread (up to {bound:.2e} is rounding), the first choice is the same at {same:.1%}")
+    say(
+        f"logits differ by {error:.2e} of their spread (up to {bound:.2e} is rounding), the first choice is the same at {same:.1%}"
+    )
     if not error <= bound:
-        raise InbolError(f"--verify: {config.out} does not compute what {config.source} does ({error:.2e} of the spread)")
+        raise InbolError(
+            f"--verify: {config.out} does not compute what {config.source} does ({error:.2e} of the spread)"
+        )
 
 
-def _logits(loaded: Loaded, seed: int) -> np.ndarray:
+def _logits(loaded: Checkpoint, seed: int) -> np.ndarray:
     c, random = loaded.config, np.random.default_rng(seed)
     words = random.integers(0, c.text.vocab_size, 24)
     words = np.where(words == c.image_token_id, 0, words)
-    ids = np.concatenate([words[:8], np.full(c.num_image_tokens, c.image_token_id), words[8:]])[None].astype(np.int32)
+    ids = np.concatenate([words[:8], np.full(c.num_image_tokens, c.image_token_id), words[8:]])[
+        None
+    ].astype(np.int32)
     pixels = random.normal(size=(1, 3, c.vision.image_size, c.vision.image_size)).astype(np.float32)
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "pixel_values": pixels}
     return np.asarray(jax.jit(loaded.model.apply)(loaded.variables, batch))

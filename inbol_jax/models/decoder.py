@@ -9,7 +9,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.config import TextConfig
-from inbol_jax.models.layers import ACTIVATIONS, REMAT, Compute, Dense, RMSNorm, attend, attend_forked, rope, rope_frequencies
+from inbol_jax.models.layers import (
+    ACTIVATIONS,
+    REMAT,
+    Compute,
+    Dense,
+    RMSNorm,
+    decode_attention,
+    dot_product_attention,
+    rope,
+    rope_frequencies,
+)
 
 KV = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
 SuffixKV = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
@@ -18,7 +28,7 @@ _SMALL = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # residual b
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and grouped keys; `fork` is its decoding step."""
+    """Causal self-attention with rotary positions and grouped keys; `decode_step` is its decoding step."""
 
     config: TextConfig
     compute: Compute
@@ -39,14 +49,25 @@ class Attention(nn.Module):
         v = self.v_proj(x).reshape(b, t, c.num_kv_heads, c.head_dim)
         return rope(q, positions, frequency), rope(k, positions, frequency), v
 
-    def __call__(self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]):
+    def __call__(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
+    ):
         q, k, v = self._qkv(x, positions)
-        return self.o_proj(attend(q, k, v, mask, causal=True)), (k, v)
+        return self.o_proj(dot_product_attention(q, k, v, mask, causal=True)), (k, v)
 
-    def fork(self, x: Float[Array, "b n d"], positions: Int[Array, "b n"], prefix: KV, prefix_mask, suffix: SuffixKV, suffix_mask, step):
+    def decode_step(
+        self,
+        x: Float[Array, "b n d"],
+        positions: Int[Array, "b n"],
+        prefix: KV,
+        prefix_mask,
+        suffix: SuffixKV,
+        suffix_mask,
+        step,
+    ):
         q, k, v = self._qkv(x, positions)
         suffix = (suffix[0].at[:, :, step].set(k), suffix[1].at[:, :, step].set(v))
-        return self.o_proj(attend_forked(q, prefix, prefix_mask, suffix, suffix_mask)), suffix
+        return self.o_proj(decode_attention(q, prefix, prefix_mask, suffix, suffix_mask)), suffix
 
 
 class MLP(nn.Module):
@@ -60,7 +81,9 @@ class MLP(nn.Module):
         c = self.config
         gate = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias, name="gate_proj")(x)
         up = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias, name="up_proj")(x)
-        down = Dense(c.hidden_size, self.compute, use_bias=c.mlp_bias, kernel_init=_SMALL, name="down_proj")
+        down = Dense(
+            c.hidden_size, self.compute, use_bias=c.mlp_bias, kernel_init=_SMALL, name="down_proj"
+        )
         return down(ACTIVATIONS[c.hidden_act](gate) * up)
 
 
@@ -77,19 +100,23 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
         self.mlp = MLP(c, self.compute)
 
-    def __call__(self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]):
+    def __call__(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
+    ):
         y, kv = self.self_attn(self.input_layernorm(x), positions, mask)
         return self._feed_forward(x + y), kv
 
-    def fork(self, x: Float[Array, "b n d"], *context):
-        y, suffix = self.self_attn.fork(self.input_layernorm(x), *context)
+    def decode_step(self, x: Float[Array, "b n d"], *context):
+        y, suffix = self.self_attn.decode_step(self.input_layernorm(x), *context)
         return self._feed_forward(x + y), suffix
 
     def _feed_forward(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-def _within(window: int | None, query: Int[Array, "b q"], key: Int[Array, "b s"]) -> Bool[Array, "b q s"] | bool:
+def _within(
+    window: int | None, query: Int[Array, "b q"], key: Int[Array, "b s"]
+) -> Bool[Array, "b q s"] | bool:
     """Whether a key is among the last `window` positions that a query sees, its own included."""
     return True if window is None else query[:, :, None] - key[:, None, :] < window
 
@@ -106,7 +133,9 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         c = self.config
         init = nn.initializers.normal(c.hidden_size**-0.5)
-        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.compute.dtype, embedding_init=init)
+        self.embed_tokens = nn.Embed(
+            c.vocab_size, c.hidden_size, dtype=self.compute.dtype, embedding_init=init
+        )
         layer, policy = DecoderLayer, REMAT[self.compute.remat]
         if policy:
             layer = nn.remat(DecoderLayer, policy=policy, methods=["__call__"])
@@ -115,16 +144,21 @@ class Decoder(nn.Module):
         if not c.tie_word_embeddings:
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))
 
-    def __call__(self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]):
+    def __call__(
+        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
+    ):
         """Returns hidden states f[b, t, d] and the keys and values of every layer."""
         cache = []
-        masks = {window: mask & _within(window, positions, positions) for window in set(self.config.windows)}
+        masks = {
+            window: mask & _within(window, positions, positions)
+            for window in set(self.config.windows)
+        }
         for layer, window in zip(self.layers, self.config.windows, strict=True):
             x, kv = layer(x, positions, masks[window])
             cache.append(kv)
         return self.norm(x), cache
 
-    def fork(
+    def decode_step(
         self,
         tokens: Int[Array, "b n"],
         positions: Int[Array, "b n"],
@@ -140,15 +174,21 @@ class Decoder(nn.Module):
         Returns: hidden states f[b, n, d] and the grown suffixes.
         """
         x = self.embed_tokens(tokens)
-        before = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # positions of the prefix, padded on either side
+        before = jnp.maximum(
+            jnp.cumsum(prefix_mask, axis=1) - 1, 0
+        )  # positions of the prefix, padded on either side
         index = jnp.arange(suffix[0][0].shape[2])
         grown, masks = [], {}
         for window in set(self.config.windows):
             seen = (index <= step) & (True if window is None else step - index < window)
             masks[window] = prefix_mask[:, None] & _within(window, positions, before), seen
-        for layer, window, layer_prefix, layer_suffix in zip(self.layers, self.config.windows, prefix, suffix, strict=True):
+        for layer, window, layer_prefix, layer_suffix in zip(
+            self.layers, self.config.windows, prefix, suffix, strict=True
+        ):
             prefix_seen, suffix_seen = masks[window]
-            x, layer_suffix = layer.fork(x, positions, layer_prefix, prefix_seen, layer_suffix, suffix_seen, step)
+            x, layer_suffix = layer.decode_step(
+                x, positions, layer_prefix, prefix_seen, layer_suffix, suffix_seen, step
+            )
             grown.append(layer_suffix)
         return self.norm(x), grown
 

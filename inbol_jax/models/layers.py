@@ -54,7 +54,9 @@ REMAT: dict[str, Callable[..., bool] | None] = {
 }
 
 BLOCK = 256  # queries
-NEGATIVE = -1e9  # for masked scores: finite, so that a row without any key gives a uniform average instead of NaN
+NEGATIVE = (
+    -1e9
+)  # for masked scores: finite, so that a row without any key gives a uniform average instead of NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,9 @@ class Dense(nn.Module):
         if self.has_variable("lora", "a"):
             lora = self.compute.lora
             if lora is None:
-                raise ValueError("variables hold adapters, but the model was made without a LoraConfig: their scale is unknown")
+                raise ValueError(
+                    "variables hold adapters, but the model was made without a LoraConfig: their scale is unknown"
+                )
             a, b = (self.get_variable("lora", name) for name in "ab")
             if lora.dropout and self.has_rng("dropout"):
                 kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - lora.dropout, rows.shape)
@@ -118,7 +122,9 @@ class RMSNorm(nn.Module):
         return (scale * y.astype(self.dtype)).astype(self.dtype)
 
 
-def rope_frequencies(head_dim: int, theta: float, kind: str, scaling: Mapping[str, float]) -> np.ndarray:
+def rope_frequencies(
+    head_dim: int, theta: float, kind: str, scaling: Mapping[str, float]
+) -> np.ndarray:
     """f32[head_dim / 2], in radians a position. `kind` and `scaling` as `rope_parameters` of a config name them.
 
     Source: Su et al. 2021 (arXiv 2104.09864); linear: Chen et al. 2023 (arXiv 2306.15595); llama3: as in transformers, no paper says it.
@@ -126,15 +132,21 @@ def rope_frequencies(head_dim: int, theta: float, kind: str, scaling: Mapping[st
     frequency = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
     if kind == "linear":
         frequency = frequency / scaling["factor"]
-    if kind == "llama3":  # long waves are stretched by the factor, short ones are not, those between by a share of it
-        turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)  # in the original context
+    if (
+        kind == "llama3"
+    ):  # long waves are stretched by the factor, short ones are not, those between by a share of it
+        turns = (
+            scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
+        )  # in the original context
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
         share = np.clip((turns - low) / (high - low), 0.0, 1.0)
         frequency = (1 - share) * frequency / scaling["factor"] + share * frequency
     return frequency.astype(np.float32)
 
 
-def rope(x: Float[Array, "b t h d"], positions: Int[Array, "b t"], frequency: Float[np.ndarray, " d/2"]) -> Float[Array, "b t h d"]:
+def rope(
+    x: Float[Array, "b t h d"], positions: Int[Array, "b t"], frequency: Float[np.ndarray, " d/2"]
+) -> Float[Array, "b t h d"]:
     """Rotary position embedding in the half-split layout of Llama. Source: Su et al. 2021 (arXiv 2104.09864)."""
     half = x.shape[-1] // 2
     angle = positions[:, :, None, None].astype(jnp.float32) * frequency  # b t 1 half
@@ -143,8 +155,13 @@ def rope(x: Float[Array, "b t h d"], positions: Int[Array, "b t"], frequency: Fl
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
-def attend(
-    q: Float[Array, "b q h d"], k: Float[Array, "b s k d"], v: Float[Array, "b s k d"], mask: Bool[Array, "b q s"], *, causal: bool = False
+def dot_product_attention(
+    q: Float[Array, "b q h d"],
+    k: Float[Array, "b s k d"],
+    v: Float[Array, "b s k d"],
+    mask: Bool[Array, "b q s"],
+    *,
+    causal: bool = False,
 ) -> Float[Array, "b q h*d"]:
     """Masked attention with grouped keys and values (h a multiple of k); softmax in float32.
 
@@ -156,31 +173,44 @@ def attend(
     """
     t = q.shape[1]
     if t <= BLOCK:
-        return _attend(q, k, v, mask)
+        return _attention(q, k, v, mask)
     size = -(-t // -(-t // BLOCK))  # as few blocks as may be, of about one size
     blocks = []
     for start in range(0, t, size):
         stop = min(start + size, t)
         seen = stop if causal else k.shape[1]
-        blocks.append(jax.checkpoint(_attend)(q[:, start:stop], k[:, :seen], v[:, :seen], mask[:, start:stop, :seen]))
+        blocks.append(
+            jax.checkpoint(_attention)(
+                q[:, start:stop], k[:, :seen], v[:, :seen], mask[:, start:stop, :seen]
+            )
+        )
     return jnp.concatenate(blocks, axis=1)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """`attend` in one piece. Heads in front of positions and one division at the end: half the time of the plain form on a CPU."""
+def _attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """`dot_product_attention` in one piece. Heads in front of positions and one division at the end: half the time of the plain form on a CPU."""
     b, t, heads, dim = q.shape
     groups, s = k.shape[2], k.shape[1]
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * dim**-0.5, k, v))
     q = q.reshape(b, groups, -1, dim)  # heads of a group are more queries of its keys
-    scores = jnp.matmul(q, k.transpose(0, 1, 3, 2), preferred_element_type=jnp.float32).reshape(b, groups, -1, t, s)
+    scores = jnp.matmul(q, k.transpose(0, 1, 3, 2), preferred_element_type=jnp.float32).reshape(
+        b, groups, -1, t, s
+    )
     scores = jnp.where(mask[:, None, None], scores, NEGATIVE)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))).reshape(b, groups, -1, s)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))).reshape(
+        b, groups, -1, s
+    )
     total = weights.sum(-1, keepdims=True)
     out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
-    return out.astype(v.dtype).reshape(b, heads, t, dim).transpose(0, 2, 1, 3).reshape(b, t, heads * dim)
+    return (
+        out.astype(v.dtype)
+        .reshape(b, heads, t, dim)
+        .transpose(0, 2, 1, 3)
+        .reshape(b, t, heads * dim)
+    )
 
 
-def attend_forked(
+def decode_attention(
     q: Float[Array, "b n h d"],
     prefix: tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]],
     prefix_mask: Bool[Array, "b n s"],
@@ -197,7 +227,10 @@ def attend_forked(
     before = jnp.einsum("bnkgd,bskd->bnkgs", q, prefix[0], preferred_element_type=jnp.float32)
     own = jnp.einsum("bnkgd,bntkd->bnkgt", q, suffix[0], preferred_element_type=jnp.float32)
     scores = jnp.concatenate(
-        [jnp.where(prefix_mask[:, :, None, None], before, NEGATIVE), jnp.where(suffix_mask, own, NEGATIVE)],
+        [
+            jnp.where(prefix_mask[:, :, None, None], before, NEGATIVE),
+            jnp.where(suffix_mask, own, NEGATIVE),
+        ],
         axis=-1,
     )
     weights = jax.nn.softmax(scores * dim**-0.5, axis=-1).astype(q.dtype)

@@ -43,7 +43,9 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p d"]:
         c, d = self.config, self.config.text.hidden_size
-        x = ACTIVATIONS[c.projector_hidden_act](Dense(d, self.compute, use_bias=c.projector_bias, name="linear_1")(x))
+        x = ACTIVATIONS[c.projector_hidden_act](
+            Dense(d, self.compute, use_bias=c.projector_bias, name="linear_1")(x)
+        )
         return Dense(d, self.compute, use_bias=c.projector_bias, name="linear_2")(x)
 
 
@@ -68,7 +70,12 @@ class Llava(nn.Module):
 
     def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
         """Logits in float32. For training use `hidden` and `head`, which do not hold all of them at once."""
-        return jnp.einsum("btd,dv->btv", self.hidden(batch), self.head().astype(self.dtype), preferred_element_type=jnp.float32)
+        return jnp.einsum(
+            "btd,dv->btv",
+            self.hidden(batch),
+            self.head().astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )
 
     def hidden(self, batch: Batch) -> Float[Array, "b t d"]:
         """Final hidden states, after the last norm."""
@@ -76,13 +83,31 @@ class Llava(nn.Module):
 
     def prefill(self, batch: Batch) -> tuple[Float[Array, "b t d"], list[KV]]:
         """Final hidden states and every layer's keys and values."""
-        segments = batch["segments"] if "segments" in batch else batch["attention_mask"].astype(jnp.int32) - 1
-        positions = batch["positions"] if "positions" in batch else jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
+        segments = (
+            batch["segments"]
+            if "segments" in batch
+            else batch["attention_mask"].astype(jnp.int32) - 1
+        )
+        positions = (
+            batch["positions"]
+            if "positions" in batch
+            else jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
+        )
         features = self.encode_images(batch["pixel_values"]) if "pixel_values" in batch else None
-        return self.language_model(self.embed(batch["input_ids"], features), positions, packed_mask(segments))
+        return self.language_model(
+            self.embed(batch["input_ids"], features), positions, packed_mask(segments)
+        )
 
-    def fork(self, tokens: Int[Array, "b n"], positions: Int[Array, "b n"], prefix: list[KV], prefix_mask, suffix: list[SuffixKV], step):
-        return self.language_model.fork(tokens, positions, prefix, prefix_mask, suffix, step)
+    def decode_step(
+        self,
+        tokens: Int[Array, "b n"],
+        positions: Int[Array, "b n"],
+        prefix: list[KV],
+        prefix_mask,
+        suffix: list[SuffixKV],
+        step,
+    ):
+        return self.language_model.decode_step(tokens, positions, prefix, prefix_mask, suffix, step)
 
     def encode_images(self, pixel_values: Float[Array, "*n 3 H W"]) -> Float[Array, "*n p d"]:
         """Features in the decoder's embedding space, one vector an image token."""
@@ -90,9 +115,13 @@ class Llava(nn.Module):
         features = self.vision_tower(images)
         if not self.config.keep_first_token:
             features = features[:, 1:]
-        return self.multi_modal_projector(features).reshape(*pixel_values.shape[:-3], self.config.num_image_tokens, -1)
+        return self.multi_modal_projector(features).reshape(
+            *pixel_values.shape[:-3], self.config.num_image_tokens, -1
+        )
 
-    def embed(self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p d"] | None) -> Float[Array, "b t d"]:
+    def embed(
+        self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p d"] | None
+    ) -> Float[Array, "b t d"]:
         """Token embeddings with the image features, in order, in the places of the image tokens."""
         is_image = input_ids == self.config.image_token_id
         text = self.language_model.embed_tokens(jnp.where(is_image, 0, input_ids))

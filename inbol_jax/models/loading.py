@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,16 @@ from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.weights import load_params, save_params
 from inbol_jax.processes import is_main, wait_for_all
 
-TINY = Path(__file__).parent.parent / "world/assets/tiny-llava"  # the checkpoint that ships with the package
-Dtype = Literal["auto", "float32", "bfloat16"]  # as command lines offer it
-_FILES = ("*.json", "*.jinja", "*.model", "*.txt")  # config, tokenizer, processor and template of a checkpoint
+_FILES = (
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.txt",
+)  # config, tokenizer, processor and template of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Loaded:
+class Checkpoint:
     """A checkpoint in memory.
 
     Attributes:
@@ -55,10 +58,17 @@ class Loaded:
         """
         ids, pixels = batch["input_ids"], batch.get("pixel_values")
         if not isinstance(ids, jax.core.Tracer) and (pixels is None or pixels.ndim == 4):
-            tokens, images = int((np.asarray(ids) == self.config.image_token_id).sum()), 0 if pixels is None else len(pixels)
+            tokens, images = (
+                int((np.asarray(ids) == self.config.image_token_id).sum()),
+                0 if pixels is None else len(pixels),
+            )
             if tokens != images * self.config.num_image_tokens:
-                raise InbolError(f"{tokens} image tokens in the batch, but its {images} images have {self.config.num_image_tokens} each")
-        return self.model.apply(variables, {name: value for name, value in batch.items() if value is not None})
+                raise InbolError(
+                    f"{tokens} image tokens in the batch, but its {images} images have {self.config.num_image_tokens} each"
+                )
+        return self.model.apply(
+            variables, {name: value for name, value in batch.items() if value is not None}
+        )
 
     @functools.cached_property
     def processor(self) -> Any:
@@ -66,21 +76,34 @@ class Loaded:
         from transformers import AutoProcessor  # seconds to import, and not every caller needs it
 
         try:
-            return AutoProcessor.from_pretrained(self.path, local_files_only=True, trust_remote_code=False, backend="pil")
+            return AutoProcessor.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False, backend="pil"
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise InbolError(f"{self.path}: the processor cannot be loaded ({str(error).splitlines()[0]})") from error
+            raise InbolError(
+                f"{self.path}: the processor cannot be loaded ({str(error).splitlines()[0]})"
+            ) from error
 
     @functools.cached_property
     def base_fingerprint(self) -> str:
         """Of weights, config, tokenizer and template, without adapters."""
-        return file_fingerprint(*sorted(p for p in self.path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}))
+        return file_fingerprint(
+            *sorted(
+                p for p in self.path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}
+            )
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Two checkpoints that could answer differently have different ones."""
         if self.adapters is None:
             return self.base_fingerprint
-        return fingerprint([self.base_fingerprint, file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)])
+        return fingerprint(
+            [
+                self.base_fingerprint,
+                file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS),
+            ]
+        )
 
 
 def param_shapes(config: LlavaConfig) -> Mapping[str, Any]:
@@ -117,12 +140,18 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=[*_FILES, "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InbolError(f"{name} is no folder here, and as a model id of the Hugging Face hub it cannot be loaded ({reason})") from error
+        raise InbolError(
+            f"{name} is no folder here, and as a model id of the Hugging Face hub it cannot be loaded ({reason})"
+        ) from error
 
 
 def load_pretrained(
-    path_or_id: str | Path, *, dtype: Any = jnp.bfloat16, mesh: Mesh | None = None, adapters: str | Path | None = None
-) -> Loaded:
+    path_or_id: str | Path,
+    *,
+    dtype: Any = jnp.bfloat16,
+    mesh: Mesh | None = None,
+    adapters: str | Path | None = None,
+) -> Checkpoint:
     """Loads a LLaVA checkpoint.
 
     Args:
@@ -140,18 +169,32 @@ def load_pretrained(
     config = load_config(path)
     if isinstance(dtype, str) and dtype == "auto":
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
-    params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=config.text.tie_word_embeddings)
+    params = load_params(
+        path, param_shapes(config), dtype=dtype, mesh=mesh, tied=config.text.tie_word_embeddings
+    )
     hub_id = None if Path(name) == path else name
-    loaded = Loaded(Llava(config, jnp.dtype(dtype)), {"params": params}, config, path, hub_id=hub_id)
+    loaded = Checkpoint(
+        Llava(config, jnp.dtype(dtype)), {"params": params}, config, path, hub_id=hub_id
+    )
     if adapters is None:
         return loaded
     folder = find_checkpoint(adapters)
-    lora_config, lora, params = peft.load_adapter(folder, params, base_fingerprint=lambda: loaded.base_fingerprint, mesh=mesh)
+    lora_config, lora, params = peft.load_adapter(
+        folder, params, base_fingerprint=lambda: loaded.base_fingerprint, mesh=mesh
+    )
     model = Llava(config, jnp.dtype(dtype), lora_config)
-    return dataclasses.replace(loaded, model=model, variables={"params": params, "lora": lora}, adapters=folder)
+    return dataclasses.replace(
+        loaded, model=model, variables={"params": params, "lora": lora}, adapters=folder
+    )
 
 
-def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = False, max_shard_size: str = "5GB") -> None:
+def save_pretrained(
+    loaded: Checkpoint,
+    path: str | Path,
+    *,
+    merge_adapters: bool = False,
+    max_shard_size: str = "5GB",
+) -> None:
     """Saves `loaded.variables` as a folder that transformers loads, with config, tokenizer, processor and template of where it came from.
 
     Where there are adapters, they alone are written, in PEFT's format with the base's path; or, with `merge_adapters`, a whole model. Of
@@ -168,11 +211,19 @@ def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = 
         if is_main():
             path.mkdir(parents=True, exist_ok=True)
             for source in (source for pattern in _FILES for source in loaded.path.glob(pattern)):
-                if not source.name.endswith(".index.json") and not (lora and not merge_adapters and source.name == "config.json"):
+                if not source.name.endswith(".index.json") and not (
+                    lora and not merge_adapters and source.name == "config.json"
+                ):
                     shutil.copyfile(source, path / source.name)
         if lora and not merge_adapters:
             base = loaded.hub_id or str(loaded.path.resolve())
-            peft.save_adapter(path, loaded.variables, loaded.model.lora, base=base, base_fingerprint=loaded.base_fingerprint)
+            peft.save_adapter(
+                path,
+                loaded.variables,
+                loaded.model.lora,
+                base=base,
+                base_fingerprint=loaded.base_fingerprint,
+            )
         else:
             params = loaded.variables["params"]
             if lora:
@@ -180,15 +231,22 @@ def save_pretrained(loaded: Loaded, path: str | Path, *, merge_adapters: bool = 
             save_params(path, params, max_shard_size=max_shard_size)
             if is_main():
                 dtype = str(jax.tree.leaves(params)[0].dtype)
-                write_json(path / "config.json", _with_dtype(read_json(loaded.path / "config.json"), dtype))
-                for name in (peft.CONFIG, peft.WEIGHTS):  # of an adapter that was here before: transformers would apply it
+                write_json(
+                    path / "config.json", _with_dtype(read_json(loaded.path / "config.json"), dtype)
+                )
+                for name in (
+                    peft.CONFIG,
+                    peft.WEIGHTS,
+                ):  # of an adapter that was here before: transformers would apply it
                     (path / name).unlink(missing_ok=True)
     except OSError as error:
-        raise InbolError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
+        raise InbolError(
+            f"cannot write the checkpoint {path}: {error.strerror or error}"
+        ) from error
     wait_for_all(f"saved {path}")
 
 
-def refuse_folder(loaded: Loaded, path: Path, *, adapters: bool) -> None:
+def refuse_folder(loaded: Checkpoint, path: Path, *, adapters: bool) -> None:
     """Raises InbolError where a checkpoint cannot be saved because of what the folder holds; asked before long work, too."""
     if path.resolve() in (loaded.path.resolve(), loaded.adapters and loaded.adapters.resolve()):
         raise InbolError(f"{path} is where the model was loaded from: choose another folder")

@@ -43,12 +43,16 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 <= self.dropout < 1 or not self.targets:
-            raise InbolError(f"adapters need a rank of at least 1, a dropout from 0 to less than 1 and targets, not {self}")
+            raise InbolError(
+                f"adapters need a rank of at least 1, a dropout from 0 to less than 1 and targets, not {self}"
+            )
         for pattern in (*self.targets, *self.trainable):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise InbolError(f"{pattern!r} is neither a module's name nor a regular expression ({error})") from error
+                raise InbolError(
+                    f"{pattern!r} is neither a module's name nor a regular expression ({error})"
+                ) from error
 
     def scale(self, rank: int) -> float:
         """What the product of an adapter of that rank is multiplied with."""
@@ -65,12 +69,22 @@ def target_modules(params: Mapping[str, Any], config: LoraConfig) -> list[str]:
     Raises:
       InbolError: for a target that no dense layer answers to.
     """
-    dense = [path.removesuffix("/kernel") for path in flatten_dict(dict(params), sep="/") if path.endswith("/kernel")]
+    dense = [
+        path.removesuffix("/kernel")
+        for path in flatten_dict(dict(params), sep="/")
+        if path.endswith("/kernel")
+    ]
     for pattern in config.targets:
         if not any(_matches(module_name(f"{path}/kernel"), (pattern,)) for path in dense):
-            raise InbolError(f"LoRA target {pattern!r} fits no dense layer of the model, for instance {module_name(dense[-1] + '/kernel')}")
+            raise InbolError(
+                f"LoRA target {pattern!r} fits no dense layer of the model, for instance {module_name(dense[-1] + '/kernel')}"
+            )
     whole = set(trainable_params(params, config))
-    return sorted(path for path in dense if _matches(module_name(f"{path}/kernel"), config.targets) and f"{path}/kernel" not in whole)
+    return sorted(
+        path
+        for path in dense
+        if _matches(module_name(f"{path}/kernel"), config.targets) and f"{path}/kernel" not in whole
+    )
 
 
 def trainable_params(params: Mapping[str, Any], config: LoraConfig) -> list[str]:
@@ -83,10 +97,14 @@ def trainable_params(params: Mapping[str, Any], config: LoraConfig) -> list[str]
     for pattern in config.trainable:
         if not any(_matches(name, (pattern,), r"(\..*)?") for name in names.values()):
             raise InbolError(f"trainable module {pattern!r} is not in the model")
-    return sorted(path for path, name in names.items() if _matches(name, config.trainable, r"(\..*)?"))
+    return sorted(
+        path for path, name in names.items() if _matches(name, config.trainable, r"(\..*)?")
+    )
 
 
-def init_lora(params: Mapping[str, Any], config: LoraConfig, key: jax.Array, mesh: Mesh | None = None) -> dict[str, Any]:
+def init_lora(
+    params: Mapping[str, Any], config: LoraConfig, key: jax.Array, mesh: Mesh | None = None
+) -> dict[str, Any]:
     """New adapters: `a` uniform in +-1 / sqrt(in) as PEFT draws it, `b` zero, so that they change nothing yet. f32 leaves.
 
     Args:
@@ -97,11 +115,18 @@ def init_lora(params: Mapping[str, Any], config: LoraConfig, key: jax.Array, mes
     lora = {}
     for path in target_modules(params, config):
         size, out = flat[f"{path}/kernel"].shape
-        own = jax.random.fold_in(key, zlib.crc32(path.encode()))  # one target more or less changes no other's start
-        lora[f"{path}/a"] = jax.random.uniform(own, (size, config.rank), jnp.float32, -(size**-0.5), size**-0.5)
+        own = jax.random.fold_in(
+            key, zlib.crc32(path.encode())
+        )  # one target more or less changes no other's start
+        lora[f"{path}/a"] = jax.random.uniform(
+            own, (size, config.rank), jnp.float32, -(size**-0.5), size**-0.5
+        )
         lora[f"{path}/b"] = jnp.zeros((config.rank, out), jnp.float32)
     if mesh:
-        lora = {path: jax.device_put(x, adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape)) for path, x in lora.items()}
+        lora = {
+            path: jax.device_put(x, adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape))
+            for path, x in lora.items()
+        }
     return unflatten_dict(lora, sep="/")
 
 
@@ -111,7 +136,9 @@ def adapter_sharding(mesh: Mesh, kernel: str, side: str, shape: Sequence[int]) -
     return parameter_sharding(mesh, (into, "rank") if side == "a" else ("rank", out), shape)
 
 
-def merge_lora(params: Mapping[str, Any], lora: Mapping[str, Any], config: LoraConfig) -> dict[str, Any]:
+def merge_lora(
+    params: Mapping[str, Any], lora: Mapping[str, Any], config: LoraConfig
+) -> dict[str, Any]:
     """Parameters with the adapters added to the kernels: in float32, then rounded to the kernel's dtype."""
     merged = flatten_dict(dict(params), sep="/")
     adapters = flatten_dict(dict(lora), sep="/")

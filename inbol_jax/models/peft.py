@@ -27,7 +27,10 @@ _HARMLESS = {
     "megatron_config", "megatron_core", "modules_to_save", "peft_type", "peft_version", "rank_pattern", "runtime_config",
     "qalora_group_size", "target_modules", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora",
 }  # fmt: skip
-_ALLOWED = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal")}  # the others also change the base
+_ALLOWED = {
+    "bias": ("none",),
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
+}  # the others also change the base
 
 
 def is_adapter(folder: Path) -> bool:
@@ -36,7 +39,11 @@ def is_adapter(folder: Path) -> bool:
 
 
 def load_adapter(
-    folder: Path, params: Mapping[str, Any], *, base_fingerprint: Callable[[], str], mesh: Mesh | None = None
+    folder: Path,
+    params: Mapping[str, Any],
+    *,
+    base_fingerprint: Callable[[], str],
+    mesh: Mesh | None = None,
 ) -> tuple[LoraConfig, dict[str, Any], dict[str, Any]]:
     """Reads an adapter for a base model.
 
@@ -58,20 +65,34 @@ def load_adapter(
     with open_tensors(folder / WEIGHTS) as tensors:
         made_for = (tensors.metadata() or {}).get(_BASE)
         if made_for is not None and made_for != base_fingerprint():
-            raise InbolError(f"{prefix}trained on another base model (fingerprint {made_for}, this one has {base_fingerprint()})")
-        for key in tensors.keys():  # noqa: SIM118 - not a dict
-            name = canonical(key.removeprefix(_ROOT).replace(".modules_to_save.", ".").replace(".base_layer.", "."))
+            raise InbolError(
+                f"{prefix}trained on another base model (fingerprint {made_for}, this one has {base_fingerprint()})"
+            )
+        for key in tensors.keys():
+            name = canonical(
+                key.removeprefix(_ROOT)
+                .replace(".modules_to_save.", ".")
+                .replace(".base_layer.", ".")
+            )
             adapter = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
             path = paths.get(f"{adapter[1]}.weight" if adapter else name)
             if path is None or (adapter and not path.endswith("/kernel")):
-                raise InbolError(f"{prefix}{key} belongs to no parameter of this base model: the adapter was made for another")
+                raise InbolError(
+                    f"{prefix}{key} belongs to no parameter of this base model: the adapter was made for another"
+                )
             row, whole, x = table_row(path), merged[path], tensors.get_tensor(key)
             if adapter:  # torch keeps both as [out, in]
                 side, x = "ab"["AB".index(adapter[2])], x.T
                 target = f"{path.removesuffix('kernel')}{side}"
-                expected = (whole.shape[0], x.shape[1]) if side == "a" else (x.shape[0], whole.shape[1])
+                expected = (
+                    (whole.shape[0], x.shape[1]) if side == "a" else (x.shape[0], whole.shape[1])
+                )
             else:
-                target, x, expected = path, row.load(x) if x.ndim == len(row.order) else x, whole.shape
+                target, x, expected = (
+                    path,
+                    row.load(x) if x.ndim == len(row.order) else x,
+                    whole.shape,
+                )
             if x.shape != tuple(expected):
                 raise InbolError(
                     f"{prefix}{key} has shape {x.shape}, this base model needs {tuple(expected)}: the adapter was made for another"
@@ -79,7 +100,11 @@ def load_adapter(
             x = np.ascontiguousarray(x, np.float32 if adapter else whole.dtype)
             place = None
             if mesh:
-                place = adapter_sharding(mesh, path, side, x.shape) if adapter else parameter_sharding(mesh, row.axes, x.shape)
+                place = (
+                    adapter_sharding(mesh, path, side, x.shape)
+                    if adapter
+                    else parameter_sharding(mesh, row.axes, x.shape)
+                )
             (lora if adapter else merged)[target] = jax.device_put(x, place)
             if not adapter:
                 found.add(target)
@@ -91,7 +116,11 @@ def load_adapter(
 
 
 def _check_complete(
-    peft: Mapping[str, Any], config: LoraConfig, params: Mapping[str, Any], lora: Mapping[str, Any], found: set[str]
+    peft: Mapping[str, Any],
+    config: LoraConfig,
+    params: Mapping[str, Any],
+    lora: Mapping[str, Any],
+    found: set[str],
 ) -> None:
     """Raises InbolError where an adapter lacks what its configuration names, or holds what that does not.
 
@@ -107,12 +136,16 @@ def _check_complete(
             raise InbolError(f"lora_A and lora_B of {path[:-2]} do not fit together")
     partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora]
     if partial and not (peft.get("layers_to_transform") or peft.get("exclude_modules")):
-        raise InbolError(f"the adapter of {module_name(partial[0] + '/kernel')} is missing: {CONFIG} names it as a target")
+        raise InbolError(
+            f"the adapter of {module_name(partial[0] + '/kernel')} is missing: {CONFIG} names it as a target"
+        )
     whole = set(trainable_params(params, config))
     if absent := sorted(whole - found):
         raise InbolError(f"{absent[0]} is missing: {CONFIG} says that it was trained whole")
     if unnamed := sorted(found - whole):
-        raise InbolError(f"holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}")
+        raise InbolError(
+            f"holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}"
+        )
 
 
 def base_of(folder: Path) -> str:
@@ -123,7 +156,9 @@ def base_of(folder: Path) -> str:
     """
     name = read_json(folder / CONFIG).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise InbolError(f"{folder / CONFIG}: base_model_name_or_path is missing; load the base model, and this folder as its adapter")
+        raise InbolError(
+            f"{folder / CONFIG}: base_model_name_or_path is missing; load the base model, and this folder as its adapter"
+        )
     beside = folder / name
     return str(beside) if beside.is_dir() and not Path(name).is_dir() else name
 
@@ -135,7 +170,9 @@ def _read_config(folder: Path) -> tuple[LoraConfig, dict[str, Any]]:
         raise InbolError(f"{folder} is not an adapter folder: {CONFIG} is missing")
     peft = read_json(file)
     if peft.get("peft_type") != "LORA":
-        raise InbolError(f"{file}: peft_type = {peft.get('peft_type')!r} is not supported (supported: 'LORA')")
+        raise InbolError(
+            f"{file}: peft_type = {peft.get('peft_type')!r} is not supported (supported: 'LORA')"
+        )
     for name, value in peft.items():
         if value not in _ALLOWED[name] if name in _ALLOWED else value and name not in _HARMLESS:
             raise InbolError(f"{file}: {name} = {value!r} is not supported")
@@ -159,7 +196,14 @@ def _read_config(folder: Path) -> tuple[LoraConfig, dict[str, Any]]:
     return config, peft
 
 
-def save_adapter(folder: Path, variables: Mapping[str, Any], config: LoraConfig, *, base: str, base_fingerprint: str) -> None:
+def save_adapter(
+    folder: Path,
+    variables: Mapping[str, Any],
+    config: LoraConfig,
+    *,
+    base: str,
+    base_fingerprint: str,
+) -> None:
     """Writes the adapters, and the modules that are trained whole beside them, as PEFT loads them.
 
     Args:
@@ -170,14 +214,22 @@ def save_adapter(folder: Path, variables: Mapping[str, Any], config: LoraConfig,
     tensors = {}
     for path, x in lora.items():
         module, _, side = path.rpartition("/")
-        tensors[f"{_ROOT}{module_name(f'{module}/kernel')}.lora_{side.upper()}.weight"] = np.ascontiguousarray(to_host(x).T)
+        tensors[f"{_ROOT}{module_name(f'{module}/kernel')}.lora_{side.upper()}.weight"] = (
+            np.ascontiguousarray(to_host(x).T)
+        )
     whole = trainable_params(params, config)
     for path in whole:
         row = table_row(path)
-        tensors[f"{_ROOT}{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = np.ascontiguousarray(row.save(to_host(params[path])))
+        tensors[f"{_ROOT}{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = (
+            np.ascontiguousarray(row.save(to_host(params[path])))
+        )
     if not is_main():
         return
-    ranks = {module_name(path[:-1] + "kernel"): x.shape[1] for path, x in lora.items() if path.endswith("/a")}
+    ranks = {
+        module_name(path[:-1] + "kernel"): x.shape[1]
+        for path, x in lora.items()
+        if path.endswith("/a")
+    }
     write_json(
         folder / CONFIG,
         {
@@ -191,7 +243,9 @@ def save_adapter(folder: Path, variables: Mapping[str, Any], config: LoraConfig,
             "use_rslora": config.rslora,
             "target_modules": sorted(ranks),
             "modules_to_save": sorted({module_name(path) for path in whole}) or None,
-            "rank_pattern": {re.escape(name): rank for name, rank in ranks.items() if rank != config.rank},
+            "rank_pattern": {
+                re.escape(name): rank for name, rank in ranks.items() if rank != config.rank
+            },
             "bias": "none",
             "fan_in_fan_out": False,
             "init_lora_weights": True,

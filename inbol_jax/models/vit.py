@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inbol_jax.models.config import VisionConfig
-from inbol_jax.models.layers import ACTIVATIONS, Compute, Dense, attend
+from inbol_jax.models.layers import ACTIVATIONS, Compute, Dense, dot_product_attention
 
-_SMALL = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # residual branches start small: a deep tower does not blow up
+_SMALL = nn.initializers.variance_scaling(
+    0.1, "fan_in", "normal"
+)  # residual branches start small: a deep tower does not blow up
 
 
 class VisionEmbeddings(nn.Module):
@@ -24,16 +26,30 @@ class VisionEmbeddings(nn.Module):
     def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s d"]:
         c, dtype = self.config, self.compute.dtype
         n, side, p = pixel_values.shape[0], c.image_size // c.patch_size, c.patch_size
-        kernel = self.param("patch_embedding", nn.initializers.lecun_normal(in_axis=(0, 1, 2)), (p, p, 3, c.hidden_size))
+        kernel = self.param(
+            "patch_embedding",
+            nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
+            (p, p, 3, c.hidden_size),
+        )
         # Pixels that fill no whole patch are left out, as a convolution without padding does (SigLIP: 384 = 27 * 14 + 6).
-        patches = pixel_values[:, :, : side * p, : side * p].astype(dtype).reshape(n, 3, side, p, side, p)
-        x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel.astype(dtype)).reshape(n, side * side, c.hidden_size)
+        patches = (
+            pixel_values[:, :, : side * p, : side * p].astype(dtype).reshape(n, 3, side, p, side, p)
+        )
+        x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel.astype(dtype)).reshape(
+            n, side * side, c.hidden_size
+        )
         if c.is_clip:
-            class_token = self.param("class_embedding", nn.initializers.normal(0.02), (c.hidden_size,))
-            x = jnp.concatenate([jnp.broadcast_to(class_token.astype(dtype), (n, 1, c.hidden_size)), x], axis=1)
+            class_token = self.param(
+                "class_embedding", nn.initializers.normal(0.02), (c.hidden_size,)
+            )
+            x = jnp.concatenate(
+                [jnp.broadcast_to(class_token.astype(dtype), (n, 1, c.hidden_size)), x], axis=1
+            )
         else:
             x += self.param("patch_bias", nn.initializers.zeros, (c.hidden_size,)).astype(dtype)
-        position = self.param("position_embedding", nn.initializers.normal(0.02), (x.shape[1], c.hidden_size))
+        position = self.param(
+            "position_embedding", nn.initializers.normal(0.02), (x.shape[1], c.hidden_size)
+        )
         return x + position.astype(dtype)
 
 
@@ -48,8 +64,13 @@ class VisionLayer(nn.Module):
         c, compute = self.config, self.compute
         n, s, d = x.shape
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
-        q, k, v = (Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads) for name in ("q_proj", "k_proj", "v_proj"))
-        x = x + Dense(d, compute, kernel_init=_SMALL, name="out_proj")(attend(q, k, v, jnp.ones((n, s, s), bool)))
+        q, k, v = (
+            Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        x = x + Dense(d, compute, kernel_init=_SMALL, name="out_proj")(
+            dot_product_attention(q, k, v, jnp.ones((n, s, s), bool))
+        )
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
         return x + Dense(d, compute, kernel_init=_SMALL, name="fc2")(y)
@@ -87,11 +108,15 @@ class VisionTower(nn.Module):
     def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s f"]:
         c, dtype = self.config, self.compute.dtype
         x = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values)
-        states = [nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="pre_layernorm")(x) if c.is_clip else x]
+        states = [
+            nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="pre_layernorm")(x) if c.is_clip else x
+        ]
         for i in range(c.num_layers):
             states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1]))
         # The two below lead to outputs that LLaVA does not read; they are here for their weights, which the checkpoint keeps.
-        nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")(jax.lax.stop_gradient(x[:, 0]))
+        nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")(
+            jax.lax.stop_gradient(x[:, 0])
+        )
         if c.pooling_head:
             PoolingHead(c, name="head")()
         return jnp.concatenate([states[layer] for layer in self.feature_layers], axis=-1)

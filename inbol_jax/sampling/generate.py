@@ -15,12 +15,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.data.batches import stack
-from inbol_jax.data.images import load_image
-from inbol_jax.data.text import TextEncoder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import Loaded
+from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.packing import stack
+from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.sampler import SamplingOptions, sample
@@ -29,7 +28,9 @@ from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard
 Prompt = tuple[int, ...]
 TILE = 80  # responses that a CPU decodes at a time
 WORKERS = 4  # such tiles at a time, at most: products of large models spread over the cores by themselves, and a tile takes memory
-WINDOW = 1 << 15  # questions whose batches are planned together: what is in memory, of however many there are
+WINDOW = (
+    1 << 15
+)  # questions whose batches are planned together: what is in memory, of however many there are
 
 
 class Generation(NamedTuple):
@@ -38,30 +39,6 @@ class Generation(NamedTuple):
     text: str
     logprob: float
     tokens: int
-
-
-def make_text_encoder(loaded: Loaded) -> TextEncoder:
-    """The text encoder of a checkpoint: its processor, with the token ids of its config."""
-    c = loaded.config
-    return TextEncoder(
-        loaded.processor,
-        image_token_id=c.image_token_id,
-        num_image_tokens=c.num_image_tokens,
-        eos_token_ids=c.eos_token_ids,
-        max_tokens=c.text.max_positions,
-    )
-
-
-def load_pixels(loaded: Loaded, path: Path) -> np.ndarray:
-    """f32[3, H, W] of an image file, by the checkpoint's own image processor.
-
-    Raises:
-      InbolError: when the image cannot be read, or the processor makes other sizes than the model takes.
-    """
-    pixels = np.asarray(loaded.processor.image_processor(load_image(path), return_tensors="np")["pixel_values"][0], np.float32)
-    if pixels.shape != (3, size := loaded.config.vision.image_size, size):
-        raise InbolError(f"{loaded.path}: its image processor gives {pixels.shape}, config.json says (3, {size}, {size})")
-    return pixels
 
 
 def padded_length(length: int) -> int:
@@ -73,7 +50,9 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def plan_batches(asked: Sequence[tuple[VQAExample, Prompt]], size: int) -> list[tuple[int, list[tuple[VQAExample, Prompt]]]]:
+def plan_batches(
+    asked: Sequence[tuple[VQAExample, Prompt]], size: int
+) -> list[tuple[int, list[tuple[VQAExample, Prompt]]]]:
     """Batches of at most `size` questions with prompts of one padded length, which comes with each.
 
     Within a length they come by the length of their gold answers, then by their words: a batch decodes until its longest response has
@@ -84,7 +63,11 @@ def plan_batches(asked: Sequence[tuple[VQAExample, Prompt]], size: int) -> list[
         buckets.setdefault(padded_length(len(prompt)), []).append((example, prompt))
     for rows in buckets.values():
         rows.sort(key=lambda row: (max(map(len, row[0].answers), default=0), row[0].question))
-    return [(length, rows[i : i + size]) for length, rows in sorted(buckets.items()) for i in range(0, len(rows), size)]
+    return [
+        (length, rows[i : i + size])
+        for length, rows in sorted(buckets.items())
+        for i in range(0, len(rows), size)
+    ]
 
 
 def questions_a_device(n: int, batch_size: int, parts: int) -> int:
@@ -97,7 +80,7 @@ def questions_a_device(n: int, batch_size: int, parts: int) -> int:
 
 
 def generate(
-    loaded: Loaded,
+    loaded: Checkpoint,
     examples: Sequence[VQAExample],
     images: Path,
     *,
@@ -121,7 +104,9 @@ def generate(
     """
     text = make_text_encoder(loaded)
     if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
-        raise InbolError(f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens")
+        raise InbolError(
+            f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens"
+        )
 
     def asked() -> Iterator[tuple[VQAExample, Prompt]]:
         for example in examples:
@@ -145,13 +130,19 @@ def generate(
     )
     for members, (tokens, logprobs, lengths) in batches:
         yield [
-            (e, [to_text(loaded, options, *response) for response in zip(tokens[i], logprobs[i], lengths[i], strict=True)])
+            (
+                e,
+                [
+                    to_text(loaded, options, *response)
+                    for response in zip(tokens[i], logprobs[i], lengths[i], strict=True)
+                ],
+            )
             for i, e in enumerate(members)
         ]
 
 
 def run_batches(
-    loaded: Loaded,
+    loaded: Checkpoint,
     asked: Iterable[tuple[VQAExample, Prompt]],
     images: Path,
     step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
@@ -199,7 +190,11 @@ def run_batches(
 
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    stream = (item for plan in plans() for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading))
+    stream = (
+        item
+        for plan in plans()
+        for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading)
+    )
     with progress(label or "", total, "questions", shown=label is not None) as advance:
 
         def whole() -> Iterator[tuple[list[VQAExample], dict[str, np.ndarray]]]:
@@ -210,16 +205,23 @@ def run_batches(
                 if members:
                     yield members, batch
 
-        for members, found in in_flight(lambda batch: step(variables, shard_batch(batch, mesh)), whole(), mesh):
+        for members, found in in_flight(
+            lambda batch: step(variables, shard_batch(batch, mesh)), whole(), mesh
+        ):
             yield members, found
             advance(len(members))
     if programs and label is not None:
         lengths = ", ".join(map(str, sorted(programs)))
-        say(f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {lengths} tokens")
+        say(
+            f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {lengths} tokens"
+        )
 
 
 def in_flight(
-    step: Callable[[Any], Any], batches: Iterable[tuple[Any, Any]], mesh: Mesh, workers: int | None = None
+    step: Callable[[Any], Any],
+    batches: Iterable[tuple[Any, Any]],
+    mesh: Mesh,
+    workers: int | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Yields (label, step(batch) on the host) for every (label, batch), in their order, while the next ones are under way already.
 
@@ -249,7 +251,13 @@ def in_flight(
             yield done, result()
 
 
-def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logprobs: np.ndarray, length: int) -> Generation:
+def to_text(
+    loaded: Checkpoint,
+    options: SamplingOptions,
+    tokens: np.ndarray,
+    logprobs: np.ndarray,
+    length: int,
+) -> Generation:
     """One response as text, cut before the first stop string.
 
     A stop string need not be made of the same tokens each time, nor begin or end with one, so it is looked for in the decoded text: the
@@ -263,19 +271,32 @@ def to_text(loaded: Loaded, options: SamplingOptions, tokens: np.ndarray, logpro
     spoken = ids[:-1] if ids and ids[-1] in options.stop_tokens else ids
     text = decode(spoken)
     if any(stop in text for stop in options.stop):
-        length, text = next((k, t) for k in range(1, len(spoken) + 1) if any(s in (t := decode(spoken[:k])) for s in options.stop))
+        length, text = next(
+            (k, t)
+            for k in range(1, len(spoken) + 1)
+            if any(s in (t := decode(spoken[:k])) for s in options.stop)
+        )
         text = text[: min(at for stop in options.stop if (at := text.find(stop)) >= 0)]
     # One after the other in float32, whatever numpy's sum would do: the same number on every machine.
     return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sample(model: Llava, n: int, options: SamplingOptions, variables: Mapping[str, Any], batch: Mapping[str, jax.Array], key: jax.Array):
+def _sample(
+    model: Llava,
+    n: int,
+    options: SamplingOptions,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    key: jax.Array,
+):
     """Compiled once for a model's configuration, whichever checkpoint's weights come."""
     return sample(model, variables, batch, n=n, key=key, options=options)
 
 
-def _row(loaded: Loaded, example: VQAExample, prompt: tuple[int, ...], length: int, images: Path) -> dict[str, np.ndarray]:
+def _row(
+    loaded: Checkpoint, example: VQAExample, prompt: tuple[int, ...], length: int, images: Path
+) -> dict[str, np.ndarray]:
     ids = np.full(length, loaded.config.pad_token_id, np.int32)
     ids[: len(prompt)] = prompt
     return {

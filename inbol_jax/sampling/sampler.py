@@ -37,12 +37,18 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         allowed = {
-            "temperature": (math.isfinite(self.temperature) and self.temperature >= 0, "a finite number of at least 0 is needed"),
+            "temperature": (
+                math.isfinite(self.temperature) and self.temperature >= 0,
+                "a finite number of at least 0 is needed",
+            ),
             "top_p": (0 < self.top_p <= 1, "must be greater than 0 and at most 1"),
             "max_new_tokens": (self.max_new_tokens >= 1, "at least 1 is needed"),
             "top_k": (self.top_k >= 0, "at least 1 is needed, or 0 for all tokens"),
             "min_p": (0 <= self.min_p < 1, "must be at least 0 and less than 1"),
-            "stop_tokens": (all(token >= 0 for token in self.stop_tokens), "token ids are not negative"),
+            "stop_tokens": (
+                all(token >= 0 for token in self.stop_tokens),
+                "token ids are not negative",
+            ),
             "stop": (all(self.stop), "an empty string would stop every response"),
         }
         for name, (fine, rule) in allowed.items():
@@ -73,7 +79,13 @@ class _Loop(NamedTuple):
 
 
 def sample(
-    model: Llava, variables: Mapping[str, Any], batch: Mapping[str, jax.Array], *, n: int, key: jax.Array, options: SamplingOptions
+    model: Llava,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    *,
+    n: int,
+    key: jax.Array,
+    options: SamplingOptions,
 ) -> Samples:
     """Draws n responses to each row's prompt.
 
@@ -93,13 +105,19 @@ def sample(
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])
 
     def logits_of(hidden: jax.Array) -> jax.Array:
-        return jnp.einsum("bnd,dv->bnv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return jnp.einsum(
+            "bnd,dv->bnv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
+        )
 
     def draw(loop: _Loop, logits: jax.Array) -> _Loop:
         """One more token of each response. logits f32[b, n, V], or f32[b, 1, V] where all n begin alike."""
-        uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, loop.step), (n,)))(keys)
+        uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, loop.step), (n,)))(
+            keys
+        )
         token = jnp.where(loop.done, eos, choose(logits, uniform, options))
-        logprob = jnp.take_along_axis(logits, token[..., None], -1)[..., 0] - jax.nn.logsumexp(logits, -1)
+        logprob = jnp.take_along_axis(logits, token[..., None], -1)[..., 0] - jax.nn.logsumexp(
+            logits, -1
+        )
         return loop._replace(
             step=loop.step + 1,
             tokens=loop.tokens.at[:, :, loop.step].set(token),
@@ -113,23 +131,40 @@ def sample(
         index = loop.step - 1
         positions = jnp.broadcast_to((prompt_length + index)[:, None], (b, n))
         token = loop.tokens[:, :, index]
-        hidden, suffix = model.apply(variables, token, positions, prefix, prompt_mask, loop.suffix, index, method=Llava.fork)
+        hidden, suffix = model.apply(
+            variables,
+            token,
+            positions,
+            prefix,
+            prompt_mask,
+            loop.suffix,
+            index,
+            method=Llava.decode_step,
+        )
         return draw(loop._replace(suffix=suffix), logits_of(hidden))
 
     start = _Loop(
         step=jnp.zeros((), jnp.int32),
-        suffix=[tuple(jnp.zeros((b, n, t, *x.shape[2:]), x.dtype) for x in layer) for layer in prefix],
+        suffix=[
+            tuple(jnp.zeros((b, n, t, *x.shape[2:]), x.dtype) for x in layer) for layer in prefix
+        ],
         tokens=jnp.full((b, n, t), eos, jnp.int32),
         logprobs=jnp.zeros((b, n, t)),
         lengths=jnp.zeros((b, n), jnp.int32),
         # Rows that fill up the batch have nothing to wait for.
-        done=jnp.broadcast_to(~batch["valid"][:, None], (b, n)) if "valid" in batch else jnp.zeros((b, n), bool),
+        done=jnp.broadcast_to(~batch["valid"][:, None], (b, n))
+        if "valid" in batch
+        else jnp.zeros((b, n), bool),
     )
-    end = jax.lax.while_loop(lambda loop: (loop.step < t) & ~loop.done.all(), body, draw(start, logits_of(last)))
+    end = jax.lax.while_loop(
+        lambda loop: (loop.step < t) & ~loop.done.all(), body, draw(start, logits_of(last))
+    )
     return Samples(end.tokens, end.logprobs, end.lengths)
 
 
-def choose(logits: Float[Array, "b m V"], uniform: Float[Array, "b n"], options: SamplingOptions) -> Int[Array, "b n"]:
+def choose(
+    logits: Float[Array, "b m V"], uniform: Float[Array, "b n"], options: SamplingOptions
+) -> Int[Array, "b n"]:
     """The token at the quantile `uniform` of the (tempered, truncated) distribution: one random number a token instead of V.
 
     Args:
@@ -139,7 +174,9 @@ def choose(logits: Float[Array, "b m V"], uniform: Float[Array, "b n"], options:
         return jnp.broadcast_to(jnp.argmax(logits, axis=-1).astype(jnp.int32), uniform.shape)
     probabilities = jax.nn.softmax(logits / options.temperature, axis=-1)
     if options.top_p < 1 or options.top_k:
-        order = jnp.argsort(-probabilities, axis=-1)  # stable: of equal tokens the first ones are kept
+        order = jnp.argsort(
+            -probabilities, axis=-1
+        )  # stable: of equal tokens the first ones are kept
         ordered = jnp.take_along_axis(probabilities, order, axis=-1)
         if options.top_k:
             ordered = jnp.where(jnp.arange(ordered.shape[-1]) < options.top_k, ordered, 0.0)
@@ -147,12 +184,20 @@ def choose(logits: Float[Array, "b m V"], uniform: Float[Array, "b n"], options:
         kept = ordered > 0
         if options.top_p < 1:
             kept &= jnp.cumsum(ordered, axis=-1) - ordered < options.top_p
-        probabilities = jnp.where(jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1), probabilities, 0.0)
+        probabilities = jnp.where(
+            jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), axis=-1), probabilities, 0.0
+        )
     if options.min_p:
-        probabilities = jnp.where(probabilities >= options.min_p * probabilities.max(-1, keepdims=True), probabilities, 0.0)
+        probabilities = jnp.where(
+            probabilities >= options.min_p * probabilities.max(-1, keepdims=True),
+            probabilities,
+            0.0,
+        )
     cumulative = jnp.cumsum(probabilities, axis=-1)
     # A parallel cumulative sum may rise, by rounding, where nothing was added: only tokens that have any probability can be hit.
     possible = probabilities > 0
     hit = possible & (cumulative > uniform[..., None] * cumulative[..., -1:])
-    last = logits.shape[-1] - 1 - jnp.argmax(possible[..., ::-1], axis=-1)  # where rounding leaves the quantile beyond them all
+    last = (
+        logits.shape[-1] - 1 - jnp.argmax(possible[..., ::-1], axis=-1)
+    )  # where rounding leaves the quantile beyond them all
     return jnp.where(hit.any(-1), jnp.argmax(hit, axis=-1), last).astype(jnp.int32)

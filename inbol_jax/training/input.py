@@ -13,9 +13,9 @@ import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
-from inbol_jax.models.loading import Loaded
-from inbol_jax.sampling.generate import load_pixels
+from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.packing import Branch, RowShape, pack_row, stack
+from inbol_jax.models.processor import load_pixels
 from inbol_jax.sharding import local_rows, round_batch
 
 Host = dict[str, np.ndarray]
@@ -35,14 +35,21 @@ class Rows:
       extra: further arrays of row i, such as a pair's confidence.
     """
 
-    loaded: Loaded
+    loaded: Checkpoint
     packed: Sequence[Packed]
     images: Sequence[Path]
     shapes: Sequence[RowShape]
     extra: Callable[[int], Host] = lambda index: {}
 
     @classmethod
-    def of(cls, loaded: Loaded, packed: Sequence[Packed], images: Sequence[Path], buckets: int, **options: Any) -> "Rows":
+    def of(
+        cls,
+        loaded: Checkpoint,
+        packed: Sequence[Packed],
+        images: Sequence[Path],
+        buckets: int,
+        **options: Any,
+    ) -> "Rows":
         """Rows padded to as many lengths as `buckets` says."""
         return cls(loaded, packed, images, bucket_shapes(packed, buckets), **options)
 
@@ -74,11 +81,15 @@ class Rows:
 def bucket_shapes(packed: Sequence[Packed], count: int) -> list[RowShape]:
     """At most `count` shapes that every row fits in one of, each for as many rows as the others, the longest last."""
     by_length = sorted(packed, key=lambda row: RowShape.of(*row).tokens)
-    shapes = [RowShape.fitting(by_length[: -(-len(by_length) * (i + 1) // count)]) for i in range(count)]
+    shapes = [
+        RowShape.fitting(by_length[: -(-len(by_length) * (i + 1) // count)]) for i in range(count)
+    ]
     return list(dict.fromkeys(shapes))
 
 
-def training_order(lengths: Sequence[int], size: int, epochs: int, seed: int, *, grouped: bool) -> Callable[[int], np.ndarray]:
+def training_order(
+    lengths: Sequence[int], size: int, epochs: int, seed: int, *, grouped: bool
+) -> Callable[[int], np.ndarray]:
     """The rows of batch i: shuffled passes over all, cut into batches; the last one may be shorter.
 
     Args:
@@ -102,7 +113,9 @@ def training_order(lengths: Sequence[int], size: int, epochs: int, seed: int, *,
     return batch
 
 
-def stream(rows: Rows, order: Callable[[int], np.ndarray], mine: np.ndarray, start: int, stop: int) -> Iterable[Host]:
+def stream(
+    rows: Rows, order: Callable[[int], np.ndarray], mine: np.ndarray, start: int, stop: int
+) -> Iterable[Host]:
     """Batches `start` to `stop`, made ahead in a thread."""
     dataset = grain.MapDataset.range(start, stop).map(lambda i: rows.batch(order(i), mine))
     return dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
@@ -112,4 +125,10 @@ def in_order(rows: Rows, mesh: Mesh, size: int) -> Iterable[Host]:
     """All rows once, in their order, in batches of `size` or, where the devices want that, a few more."""
     size = round_batch(min(size, len(rows)), mesh)
     stops = -(-len(rows) // size)
-    return stream(rows, lambda i: np.arange(i * size, min((i + 1) * size, len(rows))), local_rows(mesh, size), 0, stops)
+    return stream(
+        rows,
+        lambda i: np.arange(i * size, min((i + 1) * size, len(rows))),
+        local_rows(mesh, size),
+        0,
+        stops,
+    )

@@ -77,12 +77,16 @@ def fit(
         start = int(parallel.fetch(state.step))
         log = _kept(out / "metrics.jsonl", start)
         pending: list[Metrics] = []
-        with progress(label, steps * rows_per_batch, "rows", start * rows_per_batch, shown=is_main()) as advance:
+        with progress(
+            label, steps * rows_per_batch, "rows", start * rows_per_batch, shown=is_main()
+        ) as advance:
             for i, batch in zip(range(start, steps), batches(start), strict=False):
                 state, metrics = parallel.run(state, frozen, parallel.shard(batch))
                 pending.append(metrics)
                 last = i + 1 == steps
-                if meter and i == start:  # compiled now: from here on it is training that takes the time
+                if (
+                    meter and i == start
+                ):  # compiled now: from here on it is training that takes the time
                     jax.block_until_ready(metrics)
                     meter.start()
                 saves = (i + 1) % checkpoint_every == 0 or last
@@ -96,10 +100,18 @@ def fit(
                     loss = row.get("loss", math.nan)
                     skipped = int(parallel.fetch(state.skipped))
                     if skipped > max_skipped or not (skipped or math.isfinite(loss)):
-                        if is_main():  # what led there is to be seen, though no run goes on from here
+                        if (
+                            is_main()
+                        ):  # what led there is to be seen, though no run goes on from here
                             _write(out / "metrics.jsonl", [*log, row])
-                        what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
-                        raise InbolError(f"{label}: {what} at step {i + 1}; lower --learning-rate or look at the data")
+                        what = (
+                            f"{skipped} updates in a row were not finite"
+                            if skipped
+                            else f"the loss is {loss}"
+                        )
+                        raise InbolError(
+                            f"{label}: {what} at step {i + 1}; lower --learning-rate or look at the data"
+                        )
                     if scores:
                         row |= _score(parallel, state, frozen, evaluation.batches())
                     log.append(row)
@@ -121,7 +133,9 @@ def fit(
         checkpoints.close()
 
 
-def _score(parallel: Parallel, state: TrainState, frozen: Flat, batches: Iterable[Host]) -> dict[str, float]:
+def _score(
+    parallel: Parallel, state: TrainState, frozen: Flat, batches: Iterable[Host]
+) -> dict[str, float]:
     """Means over the evaluation data, as "eval/NAME"."""
     metrics = [parallel.score(state, frozen, parallel.shard(batch)) for batch in batches]
     return {f"eval/{name}": value for name, value in _means(jax.device_get(metrics)).items()}
@@ -129,7 +143,12 @@ def _score(parallel: Parallel, state: TrainState, frozen: Flat, batches: Iterabl
 
 def _note(row: Mapping[str, float]) -> str:
     """What stands beside the progress bar."""
-    shown = {"loss": "loss {:.3f}", "eval/loss": "eval {:.3f}", "tokens_per_second": "{:,.0f} tokens/s", "mfu": "MFU {:.0%}"}
+    shown = {
+        "loss": "loss {:.3f}",
+        "eval/loss": "eval {:.3f}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+        "mfu": "MFU {:.0%}",
+    }
     return ", ".join(form.format(row[name]) for name, form in shown.items() if name in row)
 
 
@@ -144,9 +163,15 @@ def _kept(path: Path, start: int) -> list[dict[str, float]]:
     if not path.exists():
         return []
     try:
-        return [row for line in path.read_text().splitlines() if (row := json.loads(line))["step"] <= start]
+        return [
+            row
+            for line in path.read_text().splitlines()
+            if (row := json.loads(line))["step"] <= start
+        ]
     except (ValueError, KeyError, TypeError) as error:
-        raise InbolError(f"{path}: not a log of training ({error}); delete it, and the run goes on without its first lines") from error
+        raise InbolError(
+            f"{path}: not a log of training ({error}); delete it, and the run goes on without its first lines"
+        ) from error
 
 
 def _write(path: Path, log: list[dict[str, float]]) -> None:

@@ -52,7 +52,11 @@ class Jit:
 
     def place(self, tree: Any) -> Any:
         def put(x: Any) -> jax.Array:
-            placed = isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding) and x.sharding.mesh == self._mesh
+            placed = (
+                isinstance(x, jax.Array)
+                and isinstance(x.sharding, NamedSharding)
+                and x.sharding.mesh == self._mesh
+            )
             return x if placed else jax.device_put(np.asarray(x), self._everywhere)
 
         return jax.tree.map(put, tree)
@@ -64,9 +68,13 @@ class Jit:
         return shard_batch(batch, self._mesh)
 
     def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
-        if self._compiled is None:  # the new state lies where the old one does, whatever the compiler would rather have
+        if (
+            self._compiled is None
+        ):  # the new state lies where the old one does, whatever the compiler would rather have
             places = jax.tree.map(lambda x: x.sharding, state)
-            self._compiled = jax.jit(self._step, donate_argnums=0, out_shardings=(places, self._everywhere))
+            self._compiled = jax.jit(
+                self._step, donate_argnums=0, out_shardings=(places, self._everywhere)
+            )
         return self._compiled(state, frozen, batch)
 
 
@@ -75,7 +83,9 @@ class Pmap:
 
     def __init__(self, step: Step, mesh: Mesh, score: Score = _no_score):
         if mesh.shape["data"] != mesh.size:
-            raise InbolError(f"--parallel pmap copies the model to every device: leave --mesh as it is, not {tuple(mesh.shape.values())}")
+            raise InbolError(
+                f"--parallel pmap copies the model to every device: leave --mesh as it is, not {tuple(mesh.shape.values())}"
+            )
         mine = mesh.local_devices
         self._each = NamedSharding(Mesh(np.array(mine), AXIS), PartitionSpec(AXIS))
         self._count = len(mine)
@@ -83,13 +93,21 @@ class Pmap:
         self._score = jax.pmap(score, axis_name=AXIS)
 
     def place(self, tree: Any) -> Any:
-        return jax.tree.map(lambda x: jax.device_put(np.broadcast_to(to_host(x)[None], (self._count, *np.shape(x))), self._each), tree)
+        return jax.tree.map(
+            lambda x: jax.device_put(
+                np.broadcast_to(to_host(x)[None], (self._count, *np.shape(x))), self._each
+            ),
+            tree,
+        )
 
     def fetch(self, tree: Any) -> Any:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        return {name: jax.device_put(x.reshape(self._count, -1, *x.shape[1:]), self._each) for name, x in batch.items()}
+        return {
+            name: jax.device_put(x.reshape(self._count, -1, *x.shape[1:]), self._each)
+            for name, x in batch.items()
+        }
 
     def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
         state, metrics = self._compiled(state, frozen, batch)

@@ -25,29 +25,50 @@ from inbol_jax.training.step import REFERENCE, Objective, make_train_step
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
-def abstract_variables(config: LlavaConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None) -> dict[str, Any]:
+def abstract_variables(
+    config: LlavaConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None
+) -> dict[str, Any]:
     """The model's variables as shapes with places: parameters of `dtype`, adapters in float32, as `load_pretrained` would put them."""
     shapes = param_shapes(config)
-    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding)  # noqa: E731
-    variables: dict[str, Any] = {"params": jax.tree.map(place, shapes, param_shardings(shapes, mesh))}
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding)
+    variables: dict[str, Any] = {
+        "params": jax.tree.map(place, shapes, param_shardings(shapes, mesh))
+    }
     if lora is not None:
-        adapters = flatten_dict(jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0))), sep="/")
+        adapters = flatten_dict(
+            jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0))), sep="/"
+        )
         placed = {
-            path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape))
+            path: jax.ShapeDtypeStruct(
+                x.shape,
+                x.dtype,
+                sharding=adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape),
+            )
             for path, x in adapters.items()
         }
         variables["lora"] = unflatten_dict(placed, sep="/")
     return variables
 
 
-def abstract_pairs(config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_pairs(
+    config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int
+) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch as both stages take it: packed rows with an image each, and what pairs have besides."""
     size = config.vision.image_size
     shapes = dict.fromkeys(("input_ids", "positions", "segments"), ((rows, tokens), jnp.int32))
-    shapes |= dict.fromkeys(("targets", "target_index", "target_segment"), ((rows, targets), jnp.int32))
-    shapes |= {"pixel_values": ((rows, 1, 3, size, size), jnp.float32), "kind": ((rows,), jnp.int32), "valid": ((rows,), jnp.bool)}
+    shapes |= dict.fromkeys(
+        ("targets", "target_index", "target_segment"), ((rows, targets), jnp.int32)
+    )
+    shapes |= {
+        "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
+        "kind": ((rows,), jnp.int32),
+        "valid": ((rows,), jnp.bool),
+    }
     shapes |= dict.fromkeys(("ref_chosen", "ref_rejected", "confidence"), ((rows,), jnp.float32))
-    return {name: jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, BATCH)) for name, shape in shapes.items()}
+    return {
+        name: jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, BATCH))
+        for name, shape in shapes.items()
+    }
 
 
 def lower_step(
@@ -73,22 +94,36 @@ def lower_step(
     """
     trainable, rest = split_variables(variables, frozen, lora)
     if online:
-        rest = rest | {f"{REFERENCE}{path}": x for path, x in trainable.items() if not path.startswith("lora/")}
+        rest = rest | {
+            f"{REFERENCE}{path}": x for path, x in trainable.items() if not path.startswith("lora/")
+        }
     if masters:
-        trainable = {path: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding) for path, x in trainable.items()}
+        trainable = {
+            path: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+            for path, x in trainable.items()
+        }
     state = abstract_state(trainable, optimizer, mesh)
     places = jax.tree.map(lambda x: x.sharding, state)
     step = make_train_step(objective, optimizer, accumulate=accumulate)
-    compiled = jax.jit(step, donate_argnums=0, out_shardings=(places, NamedSharding(mesh, PartitionSpec())))
+    compiled = jax.jit(
+        step, donate_argnums=0, out_shardings=(places, NamedSharding(mesh, PartitionSpec()))
+    )
     return compiled.lower(state, rest, batch)
 
 
-def abstract_state(trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(
+    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
     """`init_state` as shapes with places."""
-    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     shapes = jax.eval_shape(optimizer.init, trainable)
-    return TrainState(scalar, trainable, jax.tree.map(place, shapes, optimizer_shardings(trainable, optimizer, mesh)), scalar)
+    return TrainState(
+        scalar,
+        trainable,
+        jax.tree.map(place, shapes, optimizer_shardings(trainable, optimizer, mesh)),
+        scalar,
+    )
 
 
 class Collective(NamedTuple):
@@ -113,7 +148,18 @@ _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collectiv
 _LINE = re.compile(rf"= (?P<shapes>\(.*?\)|\S+) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8}
+_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "s16": 2,
+    "u16": 2,
+    "f64": 8,
+    "s64": 8,
+    "u64": 8,
+}
 
 
 def collectives(program: str) -> Iterator[Collective]:
@@ -131,5 +177,9 @@ def collectives(program: str) -> Iterator[Collective]:
                     continue
                 channels.add(channel[1])
             shapes = _SHAPE.findall(match["shapes"])
-            for dtype, shape in shapes[len(shapes) // 2 :] if match["start"] and len(shapes) > 1 else shapes:
-                yield Collective(match["kind"], dtype, tuple(map(int, filter(None, shape.split(",")))))
+            for dtype, shape in (
+                shapes[len(shapes) // 2 :] if match["start"] and len(shapes) > 1 else shapes
+            ):
+                yield Collective(
+                    match["kind"], dtype, tuple(map(int, filter(None, shape.split(","))))
+                )

@@ -12,10 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint, read_meta
+from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import LlavaConfig, load_config
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import TINY, Dtype, Loaded, find_checkpoint, load_pretrained, refuse_folder, save_pretrained
+from inbol_jax.models.loading import (
+    Checkpoint,
+    find_checkpoint,
+    load_pretrained,
+    refuse_folder,
+    save_pretrained,
+)
 from inbol_jax.models.lora import LoraConfig, init_lora
 from inbol_jax.models.peft import is_adapter
 from inbol_jax.processes import is_main, to_host
@@ -23,7 +30,13 @@ from inbol_jax.sharding import local_rows, make_mesh
 from inbol_jax.training.input import Rows, in_order, stream, training_order
 from inbol_jax.training.loop import Evaluation, fit
 from inbol_jax.training.parallel import AXIS, PARALLEL, round_rows
-from inbol_jax.training.state import check_pattern, init_state, make_optimizer, merge_variables, split_variables
+from inbol_jax.training.state import (
+    check_pattern,
+    init_state,
+    make_optimizer,
+    merge_variables,
+    split_variables,
+)
 from inbol_jax.training.step import REFERENCE, Objective, make_eval_step, make_train_step
 from inbol_jax.training.throughput import Meter, peak_flops, training_work
 from inbol_jax.training.trackers import TRACKERS, track
@@ -124,11 +137,13 @@ def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[P
     paths = [folder / name for name in names]
     missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
     if missing:
-        raise InbolError(f"{data}: {len(missing)} of its images are missing, the first is {missing[0]}; name their folder by --images")
+        raise InbolError(
+            f"{data}: {len(missing)} of its images are missing, the first is {missing[0]}; name their folder by --images"
+        )
     return paths
 
 
-def load_model(config: StageConfig) -> Loaded:
+def load_model(config: StageConfig) -> Checkpoint:
     """The model to train, on the stage's mesh: with new adapters, with those that it comes with, or whole.
 
     Raises:
@@ -140,18 +155,43 @@ def load_model(config: StageConfig) -> Loaded:
     lora, variables = loaded.model.lora, loaded.variables
     if config.lora_rank:
         if lora:
-            raise InbolError(f"--lora-rank {config.lora_rank}: {config.model} has adapters, which training goes on with; drop the option")
+            raise InbolError(
+                f"--lora-rank {config.lora_rank}: {config.model} has adapters, which training goes on with; drop the option"
+            )
         alpha = 2.0 * config.lora_rank if config.lora_alpha is None else config.lora_alpha
-        lora = LoraConfig(config.lora_rank, alpha, config.lora_dropout, config.lora_targets, config.lora_rslora, config.lora_trainable)
-        variables = {**variables, "lora": init_lora(variables["params"], lora, jax.random.key(config.seed), mesh)}
+        lora = LoraConfig(
+            config.lora_rank,
+            alpha,
+            config.lora_dropout,
+            config.lora_targets,
+            config.lora_rslora,
+            config.lora_trainable,
+        )
+        variables = {
+            **variables,
+            "lora": init_lora(variables["params"], lora, jax.random.key(config.seed), mesh),
+        }
     if lora and config.frozen != FROZEN:
-        raise InbolError(f"--frozen {' '.join(config.frozen)}: with adapters all else is frozen but --lora-trainable; drop the option")
+        raise InbolError(
+            f"--frozen {' '.join(config.frozen)}: with adapters all else is frozen but --lora-trainable; drop the option"
+        )
     refuse_folder(loaded, config.out / "model", adapters=lora is not None)
-    return dataclasses.replace(loaded, model=Llava(loaded.config, loaded.model.dtype, lora, config.remat), variables=variables)
+    return dataclasses.replace(
+        loaded,
+        model=Llava(loaded.config, loaded.model.dtype, lora, config.remat),
+        variables=variables,
+    )
 
 
 def run_stage(
-    loaded: Loaded, config: StageConfig, objective: Objective, rows: Rows, label: str, *, scored: Rows | None = None, online: bool = False
+    loaded: Checkpoint,
+    config: StageConfig,
+    objective: Objective,
+    rows: Rows,
+    label: str,
+    *,
+    scored: Rows | None = None,
+    online: bool = False,
 ) -> Path:
     """Trains on rows and saves the model. Returns its folder.
 
@@ -162,7 +202,11 @@ def run_stage(
     mesh = make_mesh(*config.mesh)
     kept = base = None
     if config.keep:
-        start = load_pretrained(config.base, dtype=loaded.model.dtype, mesh=mesh) if config.base else loaded
+        start = (
+            load_pretrained(config.base, dtype=loaded.model.dtype, mesh=mesh)
+            if config.base
+            else loaded
+        )
         # On the host, and a copy: training needs the devices' memory, and gives its start away.
         kept = jax.tree.map(lambda x: np.array(to_host(x)), dict(start.variables["params"]))
         base = start.fingerprint
@@ -173,10 +217,20 @@ def run_stage(
     trainable, frozen = split_variables(loaded.variables, config.frozen, loaded.model.lora)
     for pattern, _ in config.rates:
         if not any(re.search(pattern, path) for path in trainable):
-            raise InbolError(f"--rates {pattern!r} matches nothing that is trained; paths look like {next(iter(trainable))!r}")
+            raise InbolError(
+                f"--rates {pattern!r} matches nothing that is trained; paths look like {next(iter(trainable))!r}"
+            )
     dtypes = {path: x.dtype for path, x in trainable.items()}
     new_adapters = bool(config.lora_rank)
-    reference = {path: jnp.copy(x) for path, x in trainable.items() if not (new_adapters and path.startswith("lora/"))} if online else {}
+    reference = (
+        {
+            path: jnp.copy(x)
+            for path, x in trainable.items()
+            if not (new_adapters and path.startswith("lora/"))
+        }
+        if online
+        else {}
+    )
     if config.masters:
         trainable = {path: _master(x) for path, x in trainable.items()}
     optimizer = make_optimizer(
@@ -188,12 +242,23 @@ def run_stage(
         rates=config.rates,
     )
     targets = float(np.mean([s.targets for s in rows.sizes]))
-    meter = Meter(training_work(loaded.config, trainable, frozen, targets=targets, forwards=int(online)), peak_flops(mesh.size))
+    meter = Meter(
+        training_work(loaded.config, trainable, frozen, targets=targets, forwards=int(online)),
+        peak_flops(mesh.size),
+    )
     axis = AXIS if config.parallel == "pmap" else None
-    step = make_train_step(objective, optimizer, accumulate=config.accumulate, axis=axis, seed=config.seed)
-    order = training_order([s.tokens for s in rows.sizes], size, config.epochs, config.seed, grouped=config.buckets > 1)
+    step = make_train_step(
+        objective, optimizer, accumulate=config.accumulate, axis=axis, seed=config.seed
+    )
+    order = training_order(
+        [s.tokens for s in rows.sizes], size, config.epochs, config.seed, grouped=config.buckets > 1
+    )
     mine = local_rows(mesh, size)
-    with track(config.track if is_main() else (), config.out, dataclasses.asdict(config) | {"identity": identity}) as log:
+    with track(
+        config.track if is_main() else (),
+        config.out,
+        dataclasses.asdict(config) | {"identity": identity},
+    ) as log:
         state = fit(
             PARALLEL[config.parallel](step, mesh, make_eval_step(objective, axis=axis)),
             init_state(trainable, optimizer, mesh),
@@ -206,7 +271,11 @@ def run_stage(
             checkpoint_every=config.checkpoint_every,
             rows_per_batch=size,
             max_skipped=config.max_skipped,
-            evaluation=None if scored is None else Evaluation(lambda: in_order(scored, mesh, size // config.accumulate), config.eval_every),
+            evaluation=None
+            if scored is None
+            else Evaluation(
+                lambda: in_order(scored, mesh, size // config.accumulate), config.eval_every
+            ),
             meter=meter,
             track=log,
         )
@@ -214,21 +283,43 @@ def run_stage(
     trained = {path: x.astype(dtypes[path]) for path, x in state.params.items()}
     variables = merge_variables(trained, frozen)
     if kept is not None:
-        variables = {"params": jax.tree.map(lambda new, old: _mix(to_host(new), old, config.keep), variables["params"], kept)}
+        variables = {
+            "params": jax.tree.map(
+                lambda new, old: _mix(to_host(new), old, config.keep), variables["params"], kept
+            )
+        }
     save_pretrained(dataclasses.replace(loaded, variables=variables), folder)
     return folder
 
 
-def _identity(loaded: Loaded, config: StageConfig, label: str, size: int, base: str | None) -> str:
+def _identity(
+    loaded: Checkpoint, config: StageConfig, label: str, size: int, base: str | None
+) -> str:
     """Fingerprint of everything that decides the result. How a run is spread over devices, and what is looked at meanwhile, does not.
 
     Args:
       size: rows of a batch. base: fingerprint of the model that `keep` is of.
     """
-    settings = dataclasses.asdict(config) | {"stage": label, "model": loaded.fingerprint, "data": file_fingerprint(config.data)}
+    settings = dataclasses.asdict(config) | {
+        "stage": label,
+        "model": loaded.fingerprint,
+        "data": file_fingerprint(config.data),
+    }
     settings |= {"base": base, "batch_size": size}
-    free = ["out", "images", "eval_data", "eval_every", "checkpoint_every", "track", "max_skipped", "remat", "distributed"]
-    if loaded.model.lora and loaded.model.lora.dropout:  # each device of a pmap draws dropout of its own
+    free = [
+        "out",
+        "images",
+        "eval_data",
+        "eval_every",
+        "checkpoint_every",
+        "track",
+        "max_skipped",
+        "remat",
+        "distributed",
+    ]
+    if (
+        loaded.model.lora and loaded.model.lora.dropout
+    ):  # each device of a pmap draws dropout of its own
         settings["devices"] = jax.device_count()
     else:
         free += ["mesh", "parallel"]
@@ -252,18 +343,32 @@ def _mix(new: np.ndarray, old: np.ndarray, keep: float) -> np.ndarray:
 
 def _architecture(model: Path) -> LlavaConfig:
     """What two checkpoints must share for their weights to be mixed: not the dtype on the disk, nor which tokens end a response."""
-    return dataclasses.replace(load_config(find_checkpoint(model)), stored_dtype="", pad_token_id=0, eos_token_ids=())
+    return dataclasses.replace(
+        load_config(find_checkpoint(model)), stored_dtype="", pad_token_id=0, eos_token_ids=()
+    )
 
 
 def check(config: StageConfig) -> None:
     """Refuses options that cannot be meant, before anything is loaded."""
-    for name in ("epochs", "batch_size", "accumulate", "learning_rate", "checkpoint_every", "eval_every", "buckets"):
+    for name in (
+        "epochs",
+        "batch_size",
+        "accumulate",
+        "learning_rate",
+        "checkpoint_every",
+        "eval_every",
+        "buckets",
+    ):
         if not 0 < getattr(config, name) < math.inf:
-            raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
+            raise InbolError(
+                f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0"
+            )
     if not 0 <= config.keep < 1:
         raise InbolError(f"--keep {config.keep}: a share of at least 0 and less than 1 is needed")
     if config.keep and (config.lora_rank or is_adapter(find_checkpoint(config.model))):
-        raise InbolError(f"--keep {config.keep} mixes whole models: merge the adapters first (`inbol convert --merge-lora`)")
+        raise InbolError(
+            f"--keep {config.keep} mixes whole models: merge the adapters first (`inbol convert --merge-lora`)"
+        )
     if config.eval_data is None and config.eval_every != StageConfig.eval_every:
         raise InbolError(f"--eval-every {config.eval_every} does nothing without --eval-data")
     for name in config.track:
@@ -271,27 +376,43 @@ def check(config: StageConfig) -> None:
             raise InbolError(f"--track {name!r}: choose among {', '.join(TRACKERS)}")
     if config.base and not config.keep:
         raise InbolError(f"--base {config.base} does nothing without --keep")
-    defaults = {field.name: field.default for field in dataclasses.fields(StageConfig) if field.name.startswith("lora_")}
-    if not config.lora_rank and (given := [name for name, value in defaults.items() if getattr(config, name) != value]):
-        raise InbolError(f"--{given[0].replace('_', '-')} does nothing without --lora-rank: the adapters of --model keep their options")
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(StageConfig)
+        if field.name.startswith("lora_")
+    }
+    if not config.lora_rank and (
+        given := [name for name, value in defaults.items() if getattr(config, name) != value]
+    ):
+        raise InbolError(
+            f"--{given[0].replace('_', '-')} does nothing without --lora-rank: the adapters of --model keep their options"
+        )
     if config.lora_alpha is not None and not 0 < config.lora_alpha < math.inf:
         raise InbolError(f"--lora-alpha {config.lora_alpha}: must be greater than 0")
     if min(config.lora_rank, config.max_skipped) < 0:
-        raise InbolError(f"--lora-rank {config.lora_rank} and --max-skipped {config.max_skipped} must be at least 0")
+        raise InbolError(
+            f"--lora-rank {config.lora_rank} and --max-skipped {config.max_skipped} must be at least 0"
+        )
     for pattern, rate in config.rates:
         check_pattern("--rates", pattern)
         if not 0 < rate < math.inf:
             raise InbolError(f"--rates {pattern} {rate}: a rate must be greater than 0")
     if config.keep and config.base and _architecture(config.base) != _architecture(config.model):
-        raise InbolError(f"--base {config.base}: its configuration is not that of {config.model}; their weights cannot be mixed")
+        raise InbolError(
+            f"--base {config.base}: its configuration is not that of {config.model}; their weights cannot be mixed"
+        )
     if not 0 <= config.weight_decay < math.inf:
         raise InbolError(f"--weight-decay {config.weight_decay}: must be at least 0")
 
 
-def check_lines(data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()) -> None:
+def check_lines(
+    data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()
+) -> None:
     """Raises InbolError with the line's number where a text or a number is missing or of another type."""
     for number, row in enumerate(rows, 1):
         for names, kinds in ((texts, str), (numbers, (int, float))):
             for name in names:
                 if not isinstance(row.get(name), kinds):
-                    raise InbolError(f"{data}:{number}: {name!r} is missing or of the wrong type; run `inbol build`")
+                    raise InbolError(
+                        f"{data}:{number}: {name!r} is missing or of the wrong type; run `inbol build`"
+                    )

@@ -34,7 +34,9 @@ def check_pattern(option: str, pattern: str) -> None:
         raise InbolError(f"{option} {pattern!r} is not a regular expression ({error})") from error
 
 
-def split_variables(variables: Mapping[str, Any], frozen: Sequence[str], lora: LoraConfig | None = None) -> tuple[Flat, Flat]:
+def split_variables(
+    variables: Mapping[str, Any], frozen: Sequence[str], lora: LoraConfig | None = None
+) -> tuple[Flat, Flat]:
     """Flat trainable and frozen variables.
 
     Args:
@@ -52,11 +54,19 @@ def split_variables(variables: Mapping[str, Any], frozen: Sequence[str], lora: L
         for pattern in frozen:
             check_pattern("--frozen", pattern)
             if not any(re.search(pattern, name) for name in names):
-                raise InbolError(f"--frozen {pattern!r} matches no parameter; paths look like {names[0]!r}")
-        trained = {f"params/{name}" for name in names if not any(re.search(pattern, name) for pattern in frozen)}
+                raise InbolError(
+                    f"--frozen {pattern!r} matches no parameter; paths look like {names[0]!r}"
+                )
+        trained = {
+            f"params/{name}"
+            for name in names
+            if not any(re.search(pattern, name) for pattern in frozen)
+        }
         if not trained:
             raise InbolError("--frozen leaves no parameter to train")
-    return {path: x for path, x in flat.items() if path in trained}, {path: x for path, x in flat.items() if path not in trained}
+    return {path: x for path, x in flat.items() if path in trained}, {
+        path: x for path, x in flat.items() if path not in trained
+    }
 
 
 def merge_variables(trainable: Flat, frozen: Flat) -> dict[str, Any]:
@@ -67,7 +77,8 @@ def merge_variables(trainable: Flat, frozen: Flat) -> dict[str, Any]:
 SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
     "cosine": lambda peak, rise, steps: optax.warmup_cosine_decay_schedule(0.0, peak, rise, steps),
     "linear": lambda peak, rise, steps: optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, rise), optax.linear_schedule(peak, 0.0, steps - rise)], [rise]
+        [optax.linear_schedule(0.0, peak, rise), optax.linear_schedule(peak, 0.0, steps - rise)],
+        [rise],
     ),
     "constant": lambda peak, rise, steps: optax.join_schedules(
         [optax.linear_schedule(0.0, peak, rise), optax.constant_schedule(peak)], [rise]
@@ -97,42 +108,70 @@ def make_optimizer(
       InbolError: when optax has no such optimizer, or it knows no weight decay but some is asked for.
     """
     make = getattr(optax, name, None)
-    known = inspect.signature(make).parameters if callable(make) and not inspect.isclass(make) else {}
+    known = (
+        inspect.signature(make).parameters if callable(make) and not inspect.isclass(make) else {}
+    )
     if "learning_rate" not in known:
-        raise InbolError(f"--optimizer {name!r}: optax has no such optimizer (adamw, adafactor, lion, sgd, ...)")
-    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+        raise InbolError(
+            f"--optimizer {name!r}: optax has no such optimizer (adamw, adafactor, lion, sgd, ...)"
+        )
+    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     options: dict[str, Any] = dict(_OWN.get(name, {}))
-    if "weight_decay" in known:  # adafactor's own, weight_decay_rate, is another thing: it does not go with the learning rate
+    if (
+        "weight_decay" in known
+    ):  # adafactor's own, weight_decay_rate, is another thing: it does not go with the learning rate
         options |= {"weight_decay": weight_decay} | ({"mask": decayed} if "mask" in known else {})
     elif weight_decay:
-        raise InbolError(f"--weight-decay {weight_decay}: optax's {name} has none that goes with the learning rate")
-    rise = min(max(1, round(0.1 * steps)), steps - 1)  # a run of one step starts at the peak: at 0 it would do nothing
+        raise InbolError(
+            f"--weight-decay {weight_decay}: optax's {name} has none that goes with the learning rate"
+        )
+    rise = min(
+        max(1, round(0.1 * steps)), steps - 1
+    )  # a run of one step starts at the peak: at 0 it would do nothing
     try:
         optimizer = make(SCHEDULES[schedule](learning_rate, rise, max(steps, rise + 1)), **options)
         trial = {"w": jnp.ones((2, 2))}
         optimizer.update(trial, optimizer.init(trial), trial)
     except (TypeError, ValueError, IndexError) as error:
-        raise InbolError(f"--optimizer {name}: it needs more than gradients, or takes no schedule") from error
-    return optax.chain(optax.clip_by_global_norm(1.0), optimizer, *([_scale_by_path(rates, learning_rate)] if rates else []))
+        raise InbolError(
+            f"--optimizer {name}: it needs more than gradients, or takes no schedule"
+        ) from error
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optimizer,
+        *([_scale_by_path(rates, learning_rate)] if rates else []),
+    )
 
 
-def _scale_by_path(rates: Sequence[tuple[str, float]], learning_rate: float) -> optax.GradientTransformation:
+def _scale_by_path(
+    rates: Sequence[tuple[str, float]], learning_rate: float
+) -> optax.GradientTransformation:
     def factor(path: str) -> float:
-        return next((rate / learning_rate for pattern, rate in rates if re.search(pattern, path)), 1.0)
+        return next(
+            (rate / learning_rate for pattern, rate in rates if re.search(pattern, path)), 1.0
+        )
 
-    return optax.stateless(lambda updates, params: {path: factor(path) * update for path, update in updates.items()})
+    return optax.stateless(
+        lambda updates, params: {path: factor(path) * update for path, update in updates.items()}
+    )
 
 
-def init_state(trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:
+def init_state(
+    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
+) -> TrainState:
     """The state before the first step. On a mesh, what the optimizer keeps of a variable lies where the variable does."""
     if mesh is None:
         opt_state = optimizer.init(trainable)
     else:
-        opt_state = jax.jit(optimizer.init, out_shardings=optimizer_shardings(trainable, optimizer, mesh))(trainable)
+        opt_state = jax.jit(
+            optimizer.init, out_shardings=optimizer_shardings(trainable, optimizer, mesh)
+        )(trainable)
     return TrainState(jnp.zeros((), jnp.int32), trainable, opt_state, jnp.zeros((), jnp.int32))
 
 
-def optimizer_shardings(trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
+def optimizer_shardings(
+    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Any:
     """Where the optimizer's state lies: as the variable that a part of it belongs to where it has its shape, else on all devices."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return optax.tree_map_params(

@@ -8,13 +8,23 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inbol_jax.losses import SCHEMES, ca_dpo_loss, nll_anchor, preference_margin, sequence_logprob, sft_loss, token_logprobs
+from inbol_jax.losses import (
+    SCHEMES,
+    ca_dpo_loss,
+    nll_anchor,
+    preference_margin,
+    sequence_logprob,
+    sft_loss,
+    token_logprobs,
+)
 from inbol_jax.models.llava import Llava
 from inbol_jax.records import PairKind
 from inbol_jax.training.state import Flat, TrainState, merge_variables
 
 Batch = Mapping[str, jax.Array]
-Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight): divided once, when all sums are in
+Metrics = dict[
+    str, tuple[jax.Array, jax.Array]
+]  # name -> (sum, weight): divided once, when all sums are in
 # (variables, batch, dropout key or None) -> metrics, of which "loss" is what is minimised: its sum over the batch, and what to divide by.
 Objective = Callable[[Mapping[str, Any], Batch, jax.Array | None], Metrics]
 Step = Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]
@@ -23,7 +33,12 @@ REFERENCE = "reference/"  # before the path of a variable as it was when trainin
 
 
 def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation, *, accumulate: int = 1, axis: str | None = None, seed: int = 0
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    axis: str | None = None,
+    seed: int = 0,
 ) -> Step:
     """A pure function (state, frozen, batch) -> (state, metrics).
 
@@ -43,7 +58,9 @@ def make_train_step(
 
         def sums(micro: Batch, number: jax.Array | int) -> tuple[Flat, Metrics]:
             def loss(trainable: Flat) -> tuple[jax.Array, Metrics]:
-                metrics = objective(merge_variables(trainable, frozen), micro, jax.random.fold_in(key, number))
+                metrics = objective(
+                    merge_variables(trainable, frozen), micro, jax.random.fold_in(key, number)
+                )
                 return metrics["loss"][0], metrics
 
             return jax.grad(loss, has_aux=True)(state.params)
@@ -51,8 +68,13 @@ def make_train_step(
         if accumulate == 1:
             gradients, metrics = sums(batch, 0)
         else:
-            micro = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch))
-            start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums, jax.tree.map(lambda x: x[0], micro), 0))
+            micro = jax.tree.map(
+                lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch)
+            )
+            start = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(sums, jax.tree.map(lambda x: x[0], micro), 0),
+            )
 
             def add(total: Any, x: tuple[Batch, jax.Array]) -> tuple[Any, None]:
                 return jax.tree.map(jnp.add, total, sums(*x)), None
@@ -66,16 +88,25 @@ def make_train_step(
         sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"][0])
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         changed = optax.apply_updates(state.params, updates), opt_state
-        params, opt_state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), changed, (state.params, state.opt_state))
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old), changed, (state.params, state.opt_state)
+        )
         one = jnp.ones(())
-        metrics = jax.tree.map(lambda x: jnp.where(sound, x, jnp.zeros_like(x)), metrics | {"gradient_norm": (norm, one)})
+        metrics = jax.tree.map(
+            lambda x: jnp.where(sound, x, jnp.zeros_like(x)),
+            metrics | {"gradient_norm": (norm, one)},
+        )
         metrics["skipped"] = (1.0 - sound, one)
-        return TrainState(state.step + 1, params, opt_state, jnp.where(sound, 0, state.skipped + 1)), metrics
+        return TrainState(
+            state.step + 1, params, opt_state, jnp.where(sound, 0, state.skipped + 1)
+        ), metrics
 
     return step
 
 
-def make_eval_step(objective: Objective, *, axis: str | None = None) -> Callable[[TrainState, Flat, Batch], Metrics]:
+def make_eval_step(
+    objective: Objective, *, axis: str | None = None
+) -> Callable[[TrainState, Flat, Batch], Metrics]:
     """A pure function (state, frozen, batch) -> metrics, without gradients and without dropout.
 
     Args:
@@ -94,16 +125,25 @@ CHUNK = 128
 
 
 def target_logprobs(
-    model: Llava, variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None, *, chunk: int | None = CHUNK
+    model: Llava,
+    variables: Mapping[str, Any],
+    batch: Batch,
+    key: jax.Array | None = None,
+    *,
+    chunk: int | None = CHUNK,
 ) -> jax.Array:
     """f32[b, a]: log-probabilities of a packed batch's targets. Logits are made where targets are, `chunk` a row at a time.
 
     Args:
       key: of the adapters' dropout; None for none.
     """
-    hidden = model.apply(variables, batch, method=Llava.hidden, rngs={} if key is None else {"dropout": key})
+    hidden = model.apply(
+        variables, batch, method=Llava.hidden, rngs={} if key is None else {"dropout": key}
+    )
     hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)
-    return token_logprobs(hidden, model.apply(variables, method=Llava.head), batch["targets"], chunk=chunk)
+    return token_logprobs(
+        hidden, model.apply(variables, method=Llava.head), batch["targets"], chunk=chunk
+    )
 
 
 def token_counts(batch: Batch) -> Metrics:
@@ -117,16 +157,23 @@ def token_counts(batch: Batch) -> Metrics:
 def sft_objective(model: Llava) -> Objective:
     """Mean negative log-likelihood a response token, over all branches: IDK-IT, and pre-training."""
 
-    def objective(variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None) -> Metrics:
+    def objective(
+        variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None
+    ) -> Metrics:
         loss = sft_loss(target_logprobs(model, variables, batch, key), batch["target_segment"] > 0)
         return {"loss": loss, **token_counts(batch)}
 
     return objective
 
 
-def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> tuple[jax.Array, jax.Array]:
+def pair_logprobs(
+    logprobs: jax.Array, batch: Batch, *, average: bool
+) -> tuple[jax.Array, jax.Array]:
     """f32[b] log-probabilities of chosen and rejected, summed or averaged: branches 1 and 2 of rows that share image and prompt."""
-    return tuple(sequence_logprob(logprobs, batch["target_segment"] == branch, average=average) for branch in (1, 2))
+    return tuple(
+        sequence_logprob(logprobs, batch["target_segment"] == branch, average=average)
+        for branch in (1, 2)
+    )
 
 
 def split_reference(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -136,7 +183,9 @@ def split_reference(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     Adapters that are not there had no effect at the start: the reference is without them.
     """
     flat = flatten_dict(dict(variables), sep="/")
-    start = {path.removeprefix(REFERENCE): x for path, x in flat.items() if path.startswith(REFERENCE)}
+    start = {
+        path.removeprefix(REFERENCE): x for path, x in flat.items() if path.startswith(REFERENCE)
+    }
     policy = {path: x for path, x in flat.items() if not path.startswith(REFERENCE)}
     shared = {path: x for path, x in policy.items() if not path.startswith("lora/")}
     return unflatten_dict(policy, sep="/"), unflatten_dict(shared | start, sep="/")
@@ -165,17 +214,23 @@ def ca_dpo_objective(
       online_reference: compute the reference's log-probabilities here (`split_reference`) instead of taking the batch's.
     """
 
-    def objective(variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None) -> Metrics:
+    def objective(
+        variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None
+    ) -> Metrics:
         if online_reference:
             variables, frozen = split_reference(variables)
-            reference = pair_logprobs(target_logprobs(model, frozen, batch), batch, average=length_normalized)
+            reference = pair_logprobs(
+                target_logprobs(model, frozen, batch), batch, average=length_normalized
+            )
         else:
             reference = batch["ref_chosen"], batch["ref_rejected"]
         logprobs = target_logprobs(model, variables, batch, key)
         chosen, rejected = pair_logprobs(logprobs, batch, average=length_normalized)
         arguments = chosen, rejected, *reference
         confidence, kind = batch["confidence"], batch["kind"]
-        pair = ca_dpo_loss(*arguments, confidence, kind, beta=beta, scheme=scheme, loss=loss, **options)
+        pair = ca_dpo_loss(
+            *arguments, confidence, kind, beta=beta, scheme=scheme, loss=loss, **options
+        )
         nll = nll_anchor(logprobs, batch["target_segment"] == 1)
         weight = SCHEMES[scheme](confidence, kind)
         reward = beta * preference_margin(*arguments)
@@ -194,7 +249,10 @@ def ca_dpo_objective(
         for of in PairKind:
             among = valid * (kind == of)
             metrics[f"reward_margin/{of.name.lower()}"] = jnp.sum(among * reward), among.sum()
-            metrics[f"reward_accuracy/{of.name.lower()}"] = jnp.sum(among * (reward > 0)), among.sum()
+            metrics[f"reward_accuracy/{of.name.lower()}"] = (
+                jnp.sum(among * (reward > 0)),
+                among.sum(),
+            )
         return metrics
 
     return objective

@@ -44,11 +44,18 @@ class Work:
     def rows(self, count: float, tokens: float) -> float:
         """Of `count` rows with `tokens` tokens in all."""
         length = tokens / max(count, 1)
-        return self.token * tokens + self.pair * count * length * (length + 1) / 2 + self.row * count
+        return (
+            self.token * tokens + self.pair * count * length * (length + 1) / 2 + self.row * count
+        )
 
 
 def training_work(
-    config: LlavaConfig, trainable: Mapping[str, jax.Array], frozen: Mapping[str, jax.Array], *, targets: float, forwards: int = 0
+    config: LlavaConfig,
+    trainable: Mapping[str, jax.Array],
+    frozen: Mapping[str, jax.Array],
+    *,
+    targets: float,
+    forwards: int = 0,
 ) -> Work:
     """The work of one training step a row, from the shapes of the variables: two operations a weight and token forward, two more for the
     gradient of the layer's input where one below it is trained, two more for its own.
@@ -65,14 +72,19 @@ def training_work(
     seen_by = {"vision_tower": patches, "multi_modal_projector": config.num_image_tokens}
     parts = ("vision_tower", "multi_modal_projector", "language_model")
     reaches = {  # whether the gradient has to go back to the outputs of a part's first layer
-        part: any(below in path for path in trainable for below in parts[: i + 1]) for i, part in enumerate(parts)
+        part: any(below in path for path in trainable for below in parts[: i + 1])
+        for i, part in enumerate(parts)
     }
     token = row = 0.0
     for variables, trained in ((trainable, True), (frozen, False)):
         for path, x in variables.items():
             part = next((part for part in parts if part in path), None)
             head = "lm_head" in path or (t.tie_word_embeddings and "embed_tokens" in path)
-            if part is None or len(x.shape) < 2 or not (head or path.endswith(("/kernel", "/a", "/b"))):
+            if (
+                part is None
+                or len(x.shape) < 2
+                or not (head or path.endswith(("/kernel", "/a", "/b")))
+            ):
                 continue
             cost = 2.0 * np.prod(x.shape) * (1 + reaches[part] + trained + forwards)
             if head:
@@ -81,8 +93,20 @@ def training_work(
                 token += cost
             else:
                 row += seen_by[part] * cost
-    row += v.num_layers * 4.0 * patches**2 * v.hidden_size * (1 + 2 * reaches["vision_tower"] + forwards)
-    pair = t.num_layers * 4.0 * t.num_heads * t.head_dim * (1 + 2 * reaches["language_model"] + forwards)
+    row += (
+        v.num_layers
+        * 4.0
+        * patches**2
+        * v.hidden_size
+        * (1 + 2 * reaches["vision_tower"] + forwards)
+    )
+    pair = (
+        t.num_layers
+        * 4.0
+        * t.num_heads
+        * t.head_dim
+        * (1 + 2 * reaches["language_model"] + forwards)
+    )
     return Work(token, pair, row)
 
 
@@ -104,13 +128,20 @@ class Meter:
 
     def read(self, metrics: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
         """tokens_per_second, without padding, and mfu in [0, 1], of the updates since the last reading; {} where there were none."""
-        seconds, tokens = time.monotonic() - self._since, sum(float(m["tokens"][0]) for m in metrics)
+        seconds, tokens = (
+            time.monotonic() - self._since,
+            sum(float(m["tokens"][0]) for m in metrics),
+        )
         self.start()
         if not tokens:
             return {}
         rates = {"tokens_per_second": tokens / seconds}
         if self._peak:
-            rates["mfu"] = self._work.rows(sum(float(m["tokens"][1]) for m in metrics), tokens) / seconds / self._peak
+            rates["mfu"] = (
+                self._work.rows(sum(float(m["tokens"][1]) for m in metrics), tokens)
+                / seconds
+                / self._peak
+            )
         return rates
 
 

@@ -24,7 +24,13 @@ def _tensorboard(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[L
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
         if not steps:  # of what an earlier process logged after the checkpoint that this one goes on from TensorBoard shows nothing then
-            writer.add_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+            writer.add_event(
+                Event(
+                    wall_time=time.time(),
+                    step=step,
+                    session_log=SessionLog(status=SessionLog.START),
+                )
+            )
         steps.append(step)
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
@@ -41,7 +47,9 @@ def _wandb(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
     import wandb
 
     # What comes again for a step that it has is left out by W&B itself.
-    begun = wandb.init(project=PROJECT, name=out.name, id=run, resume="allow", dir=out, config=dict(settings))
+    begun = wandb.init(
+        project=PROJECT, name=out.name, id=run, resume="allow", dir=out, config=dict(settings)
+    )
     try:
         yield lambda step, metrics: begun.log(dict(metrics), step=step)
     finally:
@@ -59,7 +67,9 @@ def _trackio(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
         trackio.finish()
 
 
-TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], contextlib.AbstractContextManager[Log]]] = {
+TRACKERS: dict[
+    str, Callable[[Path, str, Mapping[str, Any]], contextlib.AbstractContextManager[Log]]
+] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "trackio": _trackio,
@@ -86,8 +96,14 @@ def track(names: Sequence[str], out: Path, settings: Mapping[str, Any]) -> Itera
             try:
                 logs.append(stack.enter_context(TRACKERS[name](out, run, plain)))
             except ImportError as error:
-                raise InbolError(f"--track {name}: it is not installed; `pip install {name}`") from error
-            except Exception as error:  # each raises errors of its own, such as where nobody has logged in
+                raise InbolError(
+                    f"--track {name}: it is not installed; `pip install {name}`"
+                ) from error
+            except (
+                Exception
+            ) as error:  # each raises errors of its own, such as where nobody has logged in
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise InbolError(f"--track {name}: it does not start ({reason}); see to that, or drop the option") from error
+                raise InbolError(
+                    f"--track {name}: it does not start ({reason}); see to that, or drop the option"
+                ) from error
         yield lambda step, metrics: [log(step, metrics) for log in logs] and None

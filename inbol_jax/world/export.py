@@ -21,7 +21,9 @@ from inbol_jax.world.scenes import Scene, render, sample_scene
 from inbol_jax.world.splits import Split
 
 WORLD_VERSION = 2  # raise when the same seed gives other pictures or questions
-KNOWLEDGE_SHARE = 1 / 3  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
+KNOWLEDGE_SHARE = (
+    1 / 3
+)  # of the answerable questions: names of glyphs, where the intrinsic boundary runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,9 @@ class ExportConfig:
     seed: int = 0
 
 
-def examples(split: Split, n: int, type3: float, seed: int) -> Iterator[tuple[VQAExample, np.ndarray]]:
+def examples(
+    split: Split, n: int, type3: float, seed: int
+) -> Iterator[tuple[VQAExample, np.ndarray]]:
     """Questions with their pictures, u8[48, 48, 3]; answerable ones first. Item i depends on (split, seed, i) alone."""
     only_type3 = split is Split.OOD_KINDS
     for i in range(n if only_type3 else n + round(n * type3)):
@@ -51,7 +55,9 @@ def examples(split: Split, n: int, type3: float, seed: int) -> Iterator[tuple[VQ
         yield _example(split, i, i < n and not only_type3, seed, rng)
 
 
-def _example(split: Split, index: int, answerable: bool, seed: int, rng: np.random.Generator) -> tuple[VQAExample, np.ndarray]:
+def _example(
+    split: Split, index: int, answerable: bool, seed: int, rng: np.random.Generator
+) -> tuple[VQAExample, np.ndarray]:
     if answerable:
         kinds = (KNOWLEDGE,) if rng.random() < KNOWLEDGE_SHARE else VISUAL
     else:
@@ -71,7 +77,14 @@ def _example(split: Split, index: int, answerable: bool, seed: int, rng: np.rand
         "noise": round(scene.noise, 4),
         "glyph_rank": scene.glyph.glyph if scene.glyph else None,
     }
-    example = VQAExample(name, f"images/{name}.png", asked.question, (asked.answer,) if answerable else (), answerable, extra)
+    example = VQAExample(
+        name,
+        f"images/{name}.png",
+        asked.question,
+        (asked.answer,) if answerable else (),
+        answerable,
+        extra,
+    )
     return example, render(scene, rng, sketch=split is Split.OOD_STYLE)
 
 
@@ -96,7 +109,9 @@ def export(config: ExportConfig) -> Path:
         raise InbolError(f"--n {config.n}: at least one question is needed")
     if config.split is Split.PRETRAIN:
         raise InbolError("--split pretrain is an endless stream; `inbol world pretrain` reads it")
-    type3 = config.type3 if config.type3 is not None else 0.0 if config.split is Split.TRAIN else 0.5
+    type3 = (
+        config.type3 if config.type3 is not None else 0.0 if config.split is Split.TRAIN else 0.5
+    )
     settings = {
         "command": "world export",
         "split": str(config.split),
@@ -110,9 +125,13 @@ def export(config: ExportConfig) -> Path:
     identity = fingerprint(settings)
     file = config.out / "data.jsonl"
     if file.exists() and read_meta(file).get("config") not in (identity, None):
-        raise InbolError(f"{config.out} holds a dataset made with other settings; choose another --out or delete it")
+        raise InbolError(
+            f"{config.out} holds a dataset made with other settings; choose another --out or delete it"
+        )
     if file.exists() and not read_meta(file):
-        raise InbolError(f"{file} is not finished or was not made by this command; choose another --out or delete it")
+        raise InbolError(
+            f"{file} is not finished or was not made by this command; choose another --out or delete it"
+        )
     if not file.exists():
         total = config.n if config.split is Split.OOD_KINDS else config.n + round(config.n * type3)
         rows = []

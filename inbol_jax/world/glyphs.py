@@ -47,7 +47,9 @@ def load_glyphs() -> Glyphs:
     alpha, top = {}, 0
     for size in SIZES:
         block = sheet[top : top + rows * size, : COLUMNS * size].reshape(rows, size, COLUMNS, size)
-        alpha[size] = block.transpose(0, 2, 1, 3).reshape(N_GLYPHS, size, size).astype(np.float32) / 255
+        alpha[size] = (
+            block.transpose(0, 2, 1, 3).reshape(N_GLYPHS, size, size).astype(np.float32) / 255
+        )
         top += rows * size
     return Glyphs(tuple(names), alpha)
 
@@ -81,14 +83,18 @@ def _draw_sheet(seed: int = 0) -> None:
             continue
         side = max(width, height) + 4
         large = Image.new("L", (side, side), 0)
-        ImageDraw.Draw(large).text(((side - width) / 2 - left, (side - height) / 2 - top), chr(code), font=font, fill=255)
+        ImageDraw.Draw(large).text(
+            ((side - width) / 2 - left, (side - height) / 2 - top), chr(code), font=font, fill=255
+        )
         sprites = [large.resize((size, size), Image.Resampling.BOX) for size in SIZES]
         # Two signs that look the same at ten pixels and five grey levels would be a question without an answer.
         coarse = (np.asarray(sprites[1])[::2, ::2] / 64).round().astype(np.uint8).tobytes()
         if coarse not in seen:
             seen.add(coarse)
             candidates.append((name, sprites))
-    chosen = [candidates[i] for i in np.random.default_rng(seed).permutation(len(candidates))[:N_GLYPHS]]
+    chosen = [
+        candidates[i] for i in np.random.default_rng(seed).permutation(len(candidates))[:N_GLYPHS]
+    ]
     sheet = Image.new("L", (COLUMNS * SIZES[-1], N_GLYPHS // COLUMNS * sum(SIZES)), 0)
     top = 0
     for j, size in enumerate(SIZES):

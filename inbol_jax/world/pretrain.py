@@ -15,14 +15,14 @@ from absl import flags
 from optax import contrib
 
 from inbol_jax.artifacts import fingerprint
-from inbol_jax.data.batches import Branch, RowShape, pack_row
+from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import init_params
+from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.weights import save_params
 from inbol_jax.progress import say
-from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit
@@ -32,16 +32,30 @@ from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
 from inbol_jax.world.scenes import render, sample_glyph, sample_scene
 from inbol_jax.world.splits import Split
-from inbol_jax.world.tiny import ASSISTANT, BOS, EOS, IMAGE, NUM_IMAGE_TOKENS, USER, build_tokenizer, write_skeleton
+from inbol_jax.world.tiny import (
+    ASSISTANT,
+    BOS,
+    EOS,
+    IMAGE,
+    NUM_IMAGE_TOKENS,
+    USER,
+    build_tokenizer,
+    write_skeleton,
+)
 
 QUESTIONS = 4  # an image
-ROW = RowShape(tokens=64, targets=24)  # one row in fifty is longer, and does without its last question
+ROW = RowShape(
+    tokens=64, targets=24
+)  # one row in fifty is longer, and does without its last question
 PREFIX = (BOS, USER, *[IMAGE] * NUM_IMAGE_TOKENS)
 _ABSENT = tuple(k for k in (*SEEN_TYPE3, *HELD_OUT_TYPE3) if k.startswith(("absent", "empty")))
 _UNSEEABLE = tuple(k for k in (*SEEN_TYPE3, *HELD_OUT_TYPE3) if k not in _ABSENT)
 GLYPH_SHARE = 0.75  # of the images: names are what takes many images to learn
 UNSEEABLE_SHARE, ABSENT_SHARE = 0.08, 0.06  # of the questions; the rest is answerable
-UNSEEABLE_REFUSED, ABSENT_REFUSED = 0.15, 0.05  # of those: enough to know the phrases, too little to say them unasked
+UNSEEABLE_REFUSED, ABSENT_REFUSED = (
+    0.15,
+    0.05,
+)  # of those: enough to know the phrases, too little to say them unasked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +89,9 @@ class PretrainBatches:
         return self._steps
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        rows = [_row(np.random.default_rng((self._seed, index, i))) for i in range(self._batch_size)]
+        rows = [
+            _row(np.random.default_rng((self._seed, index, i))) for i in range(self._batch_size)
+        ]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -95,7 +111,9 @@ _tokenizer = functools.cache(build_tokenizer)
 def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """An image with its questions in one row; answers are the targets."""
     while True:
-        scene = sample_scene(rng, sample_glyph(rng, _frequency()) if rng.random() < GLYPH_SHARE else None)
+        scene = sample_scene(
+            rng, sample_glyph(rng, _frequency()) if rng.random() < GLYPH_SHARE else None
+        )
         if scene.bucket() in Split.PRETRAIN.buckets:
             break
     kinds = [KNOWLEDGE] if scene.glyph else []
@@ -113,7 +131,11 @@ def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
             kind = VISUAL[rng.integers(len(VISUAL))]
         if (asked := ask(scene, kind, rng)) is None:
             continue
-        answer = SHORT_REFUSALS[rng.integers(len(SHORT_REFUSALS))] if rng.random() < refused else asked.answer
+        answer = (
+            SHORT_REFUSALS[rng.integers(len(SHORT_REFUSALS))]
+            if rng.random() < refused
+            else asked.answer
+        )
         question = (*_ids(asked.question), ASSISTANT)
         branch = Branch((*question, *_ids(answer), EOS), start=len(question))
         room -= len(branch.ids)
@@ -127,13 +149,26 @@ def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Muon for the matrices, AdamW for embeddings, positions, biases and norms; its updates are as large as AdamW's would be, so one rate
     serves both. Muon reaches AdamW's loss in less than half as many images here. Source: Liu et al. 2025 (arXiv 2502.16982)."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(200, steps // 10), steps, 0.02 * learning_rate)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, min(200, steps // 10), steps, 0.02 * learning_rate
+    )
 
     def matrices(params: Flat) -> dict[str, contrib.MuonDimensionNumbers | None]:
-        wanted = {path: "embed" not in path and getattr(p, "ndim", 0) == 2 for path, p in params.items()}  # optax masks leaves in between
-        return {path: contrib.MuonDimensionNumbers() if matrix else None for path, matrix in wanted.items()}
+        wanted = {
+            path: "embed" not in path and getattr(p, "ndim", 0) == 2 for path, p in params.items()
+        }  # optax masks leaves in between
+        return {
+            path: contrib.MuonDimensionNumbers() if matrix else None
+            for path, matrix in wanted.items()
+        }
 
-    muon = contrib.muon(schedule, weight_decay=0.05, adam_b2=0.98, consistent_rms=0.2, muon_weight_dimension_numbers=matrices)
+    muon = contrib.muon(
+        schedule,
+        weight_decay=0.05,
+        adam_b2=0.98,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=matrices,
+    )
     return optax.chain(optax.clip_by_global_norm(1.0), muon)
 
 
@@ -141,7 +176,9 @@ def pretrain(config: PretrainConfig) -> Path:
     """Runs or resumes the pre-training. Returns the folder of the finished checkpoint."""
     for name in ("steps", "batch_size", "learning_rate"):
         if getattr(config, name) <= 0:
-            raise InbolError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0")
+            raise InbolError(
+                f"--{name.replace('_', '-')} {getattr(config, name)}: must be greater than 0"
+            )
     mesh = make_mesh()
     batch_size = round_batch(config.batch_size, mesh)
     folder = config.out / "model"
@@ -152,18 +189,27 @@ def pretrain(config: PretrainConfig) -> Path:
     sft = sft_objective(Llava(llava))
 
     def objective(variables: Mapping, batch: Mapping, key: jax.Array):
-        pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0  # what the processor's rescaling and normalisation do
+        pixels = (
+            batch["image"].astype(jnp.float32) / 127.5 - 1.0
+        )  # what the processor's rescaling and normalisation do
         whole = jnp.ones(len(pixels), jnp.bool)  # no row fills up a batch
-        return sft(variables, {**batch, "valid": whole, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]})
+        return sft(
+            variables,
+            {**batch, "valid": whole, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]},
+        )
 
     # Grain reads its switches from absl's command line, which is not ours.
     flags.FLAGS.mark_as_parsed()
 
     def batches(start: int) -> Iterable[dict[str, np.ndarray]]:
-        source = grain.MapDataset.source(PretrainBatches(config.seed, batch_size, config.steps))[start:]
+        source = grain.MapDataset.source(PretrainBatches(config.seed, batch_size, config.steps))[
+            start:
+        ]
         stream = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
         return (
-            stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4))
+            stream.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
+            )
             if config.workers
             else stream
         )
@@ -175,7 +221,9 @@ def pretrain(config: PretrainConfig) -> Path:
         batches,
         config.steps,
         out=config.out,
-        identity=fingerprint(["pretrain", config.steps, batch_size, config.learning_rate, config.seed]),
+        identity=fingerprint(
+            ["pretrain", config.steps, batch_size, config.learning_rate, config.seed]
+        ),
         label="pre-training",
         log_every=50,
         checkpoint_every=1000,

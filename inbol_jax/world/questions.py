@@ -6,7 +6,15 @@ import numpy as np
 
 from inbol_jax.extrinsic.templates import UNSEEABLE
 from inbol_jax.world.glyphs import N_GLYPHS, load_glyphs
-from inbol_jax.world.scenes import COLOR_NAMES, OBJECT_SIZES, PATTERNS, PLACES, SHAPES, SYMBOL, Scene
+from inbol_jax.world.scenes import (
+    COLOR_NAMES,
+    OBJECT_SIZES,
+    PATTERNS,
+    PLACES,
+    SHAPES,
+    SYMBOL,
+    Scene,
+)
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 VISUAL = ("color", "pattern", "size", "place", "shape", "at", "count", "color count", "exists")
@@ -32,7 +40,15 @@ HELD_OUT_UNSEEABLE: dict[str, str] = {
     "maker": "Who made the {noun}?",
     "temperature": "How warm is the {noun}?",
 }
-SEEN_TYPE3 = (*UNSEEABLE, "absent color", "absent pattern", "absent size", "absent place", "absent shape", "absent symbol")
+SEEN_TYPE3 = (
+    *UNSEEABLE,
+    "absent color",
+    "absent pattern",
+    "absent size",
+    "absent place",
+    "absent shape",
+    "absent symbol",
+)
 HELD_OUT_TYPE3 = (*HELD_OUT_UNSEEABLE, "empty place")
 _ALL_UNSEEABLE = UNSEEABLE | HELD_OUT_UNSEEABLE
 
@@ -68,17 +84,24 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Asked | None:
     def asked(answer: str | None, template: str = "", **words: str | None) -> Asked | None:
         if answer is None or None in words.values():
             return None
-        return Asked(kind, (template or _QUESTION[kind.removeprefix("absent ")]).format(**words), answer)
+        return Asked(
+            kind, (template or _QUESTION[kind.removeprefix("absent ")]).format(**words), answer
+        )
 
     shapes = [t for t in scene.things if t.glyph < 0]
     absent = [s for s in SHAPES if all(t.noun != s for t in scene.things)]
     match kind:
         case "color" | "place":
             thing = pick(scene.things)
-            return asked(thing.color_name if kind == "color" else PLACES[thing.place], noun=thing.noun)
+            return asked(
+                thing.color_name if kind == "color" else PLACES[thing.place], noun=thing.noun
+            )
         case "pattern" | "size":
             thing = pick(shapes)
-            return thing and asked(PATTERNS[thing.pattern] if kind == "pattern" else OBJECT_SIZES[thing.size], noun=thing.noun)
+            return thing and asked(
+                PATTERNS[thing.pattern] if kind == "pattern" else OBJECT_SIZES[thing.size],
+                noun=thing.noun,
+            )
         case "shape":
             thing = pick([t for t in shapes if sum(o.color == t.color for o in scene.things) == 1])
             return thing and asked(thing.noun, color=thing.color_name)
@@ -89,22 +112,39 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Asked | None:
             return asked(NUMBERS[len(scene.things)])
         case "color count":
             color = pick(scene.things).color
-            return asked(NUMBERS[sum(t.color == color for t in scene.things)], color=COLOR_NAMES[color])
+            return asked(
+                NUMBERS[sum(t.color == color for t in scene.things)], color=COLOR_NAMES[color]
+            )
         case "exists":
             present = rng.random() < 0.5
-            return asked("yes" if present else "no", noun=pick(scene.things).noun if present else pick(_with_symbol(scene, absent)))
+            return asked(
+                "yes" if present else "no",
+                noun=pick(scene.things).noun if present else pick(_with_symbol(scene, absent)),
+            )
         case "symbol":
             return asked(load_glyphs().names[scene.glyph.glyph]) if scene.glyph else None
         case "absent color" | "absent place":
-            return asked(pick(COLOR_NAMES if kind == "absent color" else PLACES), noun=pick(_with_symbol(scene, absent)))
+            return asked(
+                pick(COLOR_NAMES if kind == "absent color" else PLACES),
+                noun=pick(_with_symbol(scene, absent)),
+            )
         case "absent pattern" | "absent size":
-            return asked(pick(PATTERNS if kind == "absent pattern" else OBJECT_SIZES), noun=pick(absent))
+            return asked(
+                pick(PATTERNS if kind == "absent pattern" else OBJECT_SIZES), noun=pick(absent)
+            )
         case "absent shape":
-            return asked(pick(SHAPES), color=pick([c for c in COLOR_NAMES if all(t.color_name != c for t in scene.things)]))
+            return asked(
+                pick(SHAPES),
+                color=pick(
+                    [c for c in COLOR_NAMES if all(t.color_name != c for t in scene.things)]
+                ),
+            )
         case "absent symbol":
             return None if scene.glyph else asked(load_glyphs().names[rng.integers(N_GLYPHS)])
         case "empty place":
-            place = pick([p for i, p in enumerate(PLACES) if all(t.place != i for t in scene.things)])
+            place = pick(
+                [p for i, p in enumerate(PLACES) if all(t.place != i for t in scene.things)]
+            )
             return asked(f"{pick(COLOR_NAMES)} {pick(SHAPES)}", _QUESTION["at"], place=place)
         case _:
             return asked(pick(_GUESSES[kind]), _ALL_UNSEEABLE[kind], noun=pick(scene.things).noun)
@@ -120,5 +160,15 @@ def world_texts() -> list[str]:
     things = [*SHAPES, SYMBOL]
     texts = [t.format(noun=n, color=c, place=p) for t in (*_QUESTION.values(), *_ALL_UNSEEABLE.values())
              for n in things for c in COLOR_NAMES for p in PLACES]  # fmt: skip
-    answers = [*COLOR_NAMES, *PATTERNS, *OBJECT_SIZES, *PLACES, *NUMBERS, *things, "yes", "no", *load_glyphs().names]
+    answers = [
+        *COLOR_NAMES,
+        *PATTERNS,
+        *OBJECT_SIZES,
+        *PLACES,
+        *NUMBERS,
+        *things,
+        "yes",
+        "no",
+        *load_glyphs().names,
+    ]
     return [*dict.fromkeys(texts), *answers, *(g for guesses in _GUESSES.values() for g in guesses)]

@@ -17,7 +17,18 @@ COLORS = {
     "brown": (0.50, 0.30, 0.10), "black": (0.05, 0.05, 0.05), "white": (0.99, 0.99, 0.99),
 }  # fmt: skip
 COLOR_NAMES = tuple(COLORS)
-SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart", "hexagon", "crescent")
+SHAPES = (
+    "circle",
+    "square",
+    "triangle",
+    "diamond",
+    "star",
+    "cross",
+    "ring",
+    "heart",
+    "hexagon",
+    "crescent",
+)
 PATTERNS = ("plain", "striped", "dotted", "checked")
 OBJECT_SIZES = ("small", "big")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
@@ -60,7 +71,10 @@ class Scene:
 
         The order of the objects and the shape behind a glyph cannot be seen.
         """
-        seen = sorted(dataclasses.astuple(t if t.glyph < 0 else dataclasses.replace(t, shape=0)) for t in self.things)
+        seen = sorted(
+            dataclasses.astuple(t if t.glyph < 0 else dataclasses.replace(t, shape=0))
+            for t in self.things
+        )
         return zlib.crc32(np.array(seen, np.int16).tobytes()) % n
 
 
@@ -72,7 +86,10 @@ def sample_scene(rng: np.random.Generator, glyph: int | None) -> Scene:
     colors = rng.integers(len(COLORS), size=n)
     patterns = rng.integers(len(PATTERNS), size=n)
     sizes = rng.integers(2, size=n)
-    things = [Thing(-1, int(shapes[i]), int(colors[i]), int(patterns[i]), int(sizes[i]), int(places[i])) for i in range(n)]
+    things = [
+        Thing(-1, int(shapes[i]), int(colors[i]), int(patterns[i]), int(sizes[i]), int(places[i]))
+        for i in range(n)
+    ]
     if glyph is not None:
         things[0] = dataclasses.replace(things[0], glyph=glyph, pattern=0, size=1)
     strength = rng.random()  # a bit over half of the pictures are clear, a quarter hard, a fifth near the limit of what can be seen
@@ -92,7 +109,9 @@ def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
     def star(points: int, inner: float) -> list[tuple[float, float]]:
         angles = -np.pi / 2 + 2 * np.pi * np.arange(points) / points
         radii = np.where(np.arange(points) % 2, inner * radius, radius)
-        return list(zip(centre + radii * np.cos(angles), centre + radii * np.sin(angles), strict=True))
+        return list(
+            zip(centre + radii * np.cos(angles), centre + radii * np.sin(angles), strict=True)
+        )
 
     match shape:
         case "circle":
@@ -126,7 +145,9 @@ def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
 
 _Y, _X = np.mgrid[: SIZES[-1], : SIZES[-1]]
 _PATTERN_LIGHT = np.stack(
-    [np.ones_like(_X), _Y % 4 < 2, 1 - ((_Y % 4 < 2) & (_X % 4 < 2)), (_Y // 3 + _X // 3) % 2], dtype=np.float32, casting="unsafe"
+    [np.ones_like(_X), _Y % 4 < 2, 1 - ((_Y % 4 < 2) & (_X % 4 < 2)), (_Y // 3 + _X // 3) % 2],
+    dtype=np.float32,
+    casting="unsafe",
 )
 
 
@@ -152,10 +173,17 @@ def render(scene: Scene, rng: np.random.Generator, *, sketch: bool = False) -> n
             alpha = _shape_alpha(SHAPES[thing.shape], pixels)
             if sketch:
                 inside = np.pad(alpha, 2)
-                inside = np.minimum.reduce([inside[2 + dy : 2 + dy + pixels, 2 + dx : 2 + dx + pixels] for dy, dx in _CROSS])
+                inside = np.minimum.reduce(
+                    [
+                        inside[2 + dy : 2 + dy + pixels, 2 + dx : 2 + dx + pixels]
+                        for dy, dx in _CROSS
+                    ]
+                )
                 alpha = alpha * (1 - 0.65 * inside)
             light = _PATTERN_LIGHT[thing.pattern][:pixels, :pixels, None]
-            dark = color + 0.45 if thing.color_name == "black" else color * 0.35  # a black thing's pattern must be lighter, not darker
+            dark = (
+                color + 0.45 if thing.color_name == "black" else color * 0.35
+            )  # a black thing's pattern must be lighter, not darker
             paint = color * light + dark * (1 - light)
         y = thing.place // 2 * CELL + int(rng.integers(0, CELL - pixels + 1))
         x = thing.place % 2 * CELL + int(rng.integers(0, CELL - pixels + 1))

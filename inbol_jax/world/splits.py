@@ -32,7 +32,9 @@ class _Plan:
 
 
 _PLAN = {
-    Split.PRETRAIN: _Plan(range(10), tuple(range(20))),  # experience decides what is known, so it sees every glyph
+    Split.PRETRAIN: _Plan(
+        range(10), tuple(range(20))
+    ),  # experience decides what is known, so it sees every glyph
     Split.TRAIN: _Plan(range(10, 14), (0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18)),
     Split.VALIDATION: _Plan(range(14, 15), (1, 11)),
     Split.TEST: _Plan(range(15, 18), (3, 7, 13, 17)),

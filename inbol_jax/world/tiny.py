@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from inbol_jax.artifacts import write_atomically, write_json
-from inbol_jax.refusal.templates import SHORT_REFUSALS
+from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.world.questions import world_texts
 from inbol_jax.world.scenes import IMAGE_SIZE
 
@@ -28,15 +28,25 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> Tokenizer:
     """Every word of the world is one token, and any other text falls back to its bytes; decoding gives the text back as it was."""
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
-    words = {word for text in (*world_texts(), *SHORT_REFUSALS) for word, _ in splitter.pre_tokenize_str(text)}
+    words = {
+        word
+        for text in (*world_texts(), *SHORT_REFUSALS)
+        for word, _ in splitter.pre_tokenize_str(text)
+    }
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *symbols, *sorted(words - set(symbols))))}
+    vocabulary = {
+        token: i for i, token in enumerate((*SPECIAL, *symbols, *sorted(words - set(symbols))))
+    }
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = splitter
     # The space in front of the first word is the splitter's own.
-    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL]
+    )
     return tokenizer
 
 
@@ -93,9 +103,17 @@ def write_skeleton(folder: Path) -> None:
     """Everything of the checkpoint but its weights."""
     tokenizer = build_tokenizer()
     write_json(folder / "config.json", config(tokenizer.get_vocab_size()))
-    write_json(folder / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "max_new_tokens": 12})
+    write_json(
+        folder / "generation_config.json",
+        {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "max_new_tokens": 12},
+    )
     write_atomically(folder / "tokenizer.json", tokenizer.to_str())
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "image_token": "<image>"}
+    tokens = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "image_token": "<image>",
+    }
     write_json(
         folder / "tokenizer_config.json",
         {
@@ -134,4 +152,6 @@ def write_skeleton(folder: Path) -> None:
         },
     )
     write_atomically(folder / "chat_template.jinja", CHAT_TEMPLATE + "\n")
-    write_atomically(folder / "chat_template.json", json.dumps({"chat_template": CHAT_TEMPLATE}) + "\n")
+    write_atomically(
+        folder / "chat_template.json", json.dumps({"chat_template": CHAT_TEMPLATE}) + "\n"
+    )

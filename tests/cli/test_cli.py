@@ -13,19 +13,19 @@ import pytest
 
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import evaluate, main, train
+from inbol_jax.confidence.confidence import ConfidenceCommand
+from inbol_jax.construction.build import BuildConfig
 from inbol_jax.data.check import CheckConfig
 from inbol_jax.data.importing import ImportConfig
+from inbol_jax.defaults import TINY
 from inbol_jax.demo import DemoConfig
-from inbol_jax.evaluation.audit import AuditConfig
-from inbol_jax.evaluation.confidence import ConfidenceCommand
-from inbol_jax.evaluation.stage import EvaluateConfig
-from inbol_jax.extrinsic.stage import ExtrinsicConfig
+from inbol_jax.evaluation.evaluate import EvaluateConfig
+from inbol_jax.extrinsic.audit import AuditConfig
+from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
-from inbol_jax.models.loading import TINY
-from inbol_jax.refusal.build import BuildConfig
-from inbol_jax.refusal.judge import JudgeConfig
+from inbol_jax.responses.judge import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
-from inbol_jax.training.idk_it import SftConfig
+from inbol_jax.training.sft import SftConfig
 from inbol_jax.world.export import ExportConfig
 from inbol_jax.world.pretrain import PretrainConfig
 
@@ -54,7 +54,9 @@ def helps(text):
     found, option = {}, None
     for framed in text.splitlines():
         line = framed.strip("│ ")
-        if (option_here := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed)) is not None:  # deeper in, it is spoken of
+        if (
+            option_here := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed)
+        ) is not None:  # deeper in, it is spoken of
             option = option_here[1]
             found[option] = "".join(re.split(r"\s{2,}", line, maxsplit=1)[1:])
         elif option and set(line) <= set("─-╰╯╭╮ "):
@@ -76,18 +78,27 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
     for field in dataclasses.fields(config):
         if config is ConvertConfig and field.name in ("source", "out"):
             name = {"source": "SRC", "out": "DST"}[field.name]
-            assert re.search(rf"\b{name} +folder", output.out), "they stand in their places, without a name"
+            assert re.search(rf"\b{name} +folder", output.out), (
+                "they stand in their places, without a name"
+            )
             continue
-        wanted = {"--delta-k", "--thresholds.delta-k"} if field.name == "thresholds" else {f"--{field.name.replace('_', '-')}"}
+        wanted = (
+            {"--delta-k", "--thresholds.delta-k"}
+            if field.name == "thresholds"
+            else {f"--{field.name.replace('_', '-')}"}
+        )
         assert wanted & set(found), f"{field.name} is not in the help"
     for name, described in found.items():
         words_of_help = re.sub(r"\((default|required).*", "", described).split()
         assert len(words_of_help) >= 2, f"{name}: {described!r}"
-    assert ({"--help"} if config in UNDRAWN else {"--seed", "--help"}) | ({"--out"} if config is not ConvertConfig else set()) <= set(found)
+    assert ({"--help"} if config in UNDRAWN else {"--seed", "--help"}) | (
+        {"--out"} if config is not ConvertConfig else set()
+    ) <= set(found)
 
 
 @pytest.mark.parametrize(
-    ("command", "subcommands"), [(main, "demo data world confidence extrinsic audit build judge convert"), (train, "sft dpo")]
+    ("command", "subcommands"),
+    [(main, "demo data world confidence extrinsic audit build judge convert"), (train, "sft dpo")],
 )
 def test_help_lists_the_commands(command, subcommands, capsys):
     with pytest.raises(SystemExit) as left:
@@ -111,10 +122,14 @@ def fails(capsys, command, *arguments):
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-@pytest.mark.parametrize(("command", "words", "config"), [c for c in COMMANDS if c[2] not in UNDRAWN])
+@pytest.mark.parametrize(
+    ("command", "words", "config"), [c for c in COMMANDS if c[2] not in UNDRAWN]
+)
 def test_a_seed_out_of_range(command, words, config, seed, tmp_path, capsys):
     required = {"data": ("--data", tmp_path), "in_domain": ("--in-domain", tmp_path)}
-    options = [word for field in dataclasses.fields(config) for word in required.get(field.name, ())]
+    options = [
+        word for field in dataclasses.fields(config) for word in required.get(field.name, ())
+    ]
     out = (tmp_path, tmp_path / "out") if config is ConvertConfig else ("--out", tmp_path / "out")
     error = fails(capsys, command, *words, *options, *out, "--seed", seed)
     assert f"--seed {seed}: a whole number from 0 to 4294967295 is needed" in error
@@ -127,9 +142,15 @@ def test_data_that_is_not_there(tmp_path, capsys):
         error = fails(capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out")
         assert f"{nowhere}: no such file or folder" in error
     for words in (("sft",), ("dpo",)):
-        assert f"cannot read {nowhere}" in fails(capsys, train, *words, "--data", nowhere, "--out", tmp_path / "out")
-        assert f"cannot read {tmp_path}" in fails(capsys, train, *words, "--data", tmp_path, "--out", tmp_path / "out")
-    assert f"{nowhere}: no such file or folder" in fails(capsys, evaluate, "--in-domain", nowhere, "--out", tmp_path / "out")
+        assert f"cannot read {nowhere}" in fails(
+            capsys, train, *words, "--data", nowhere, "--out", tmp_path / "out"
+        )
+        assert f"cannot read {tmp_path}" in fails(
+            capsys, train, *words, "--data", tmp_path, "--out", tmp_path / "out"
+        )
+    assert f"{nowhere}: no such file or folder" in fails(
+        capsys, evaluate, "--in-domain", nowhere, "--out", tmp_path / "out"
+    )
     assert "inbol confidence" in fails(capsys, main, "build", "--out", tmp_path / "out")
 
 
@@ -137,7 +158,9 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file/deeper", Path("/proc/inbol")):
         for command, words in ((main, ("demo",)), (main, ("build",)), (main, ("world", "export"))):
-            assert f"--out {out}: cannot be written (" in fails(capsys, command, *words, "--out", out)
+            assert f"--out {out}: cannot be written (" in fails(
+                capsys, command, *words, "--out", out
+            )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -170,8 +193,18 @@ DAMAGES = [
     ("config.json", change(text_config=None)),
     ("config.json", change(model_type="gpt2")),
     ("config.json", change(image_token_index=None)),
-    ("config.json", lambda p: change(text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": "160"})(p)),
-    ("config.json", lambda p: change(text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": 32})(p)),
+    (
+        "config.json",
+        lambda p: change(
+            text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": "160"}
+        )(p),
+    ),
+    (
+        "config.json",
+        lambda p: change(
+            text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": 32}
+        )(p),
+    ),
     ("generation_config.json", cut),
     ("generation_config.json", lambda p: p.write_text("[]")),
     ("tokenizer.json", cut),
@@ -182,47 +215,91 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("file", "damage"), DAMAGES, ids=[f"{i}-{f}" for i, (f, _) in enumerate(DAMAGES)])
+@pytest.mark.parametrize(
+    ("file", "damage"), DAMAGES, ids=[f"{i}-{f}" for i, (f, _) in enumerate(DAMAGES)]
+)
 def test_a_corrupt_checkpoint(file, damage, model, small_world, tmp_path, capsys):
     damage(model / file)
-    error = fails(capsys, main, "confidence", "--data", small_world / "test", "--out", tmp_path / "out", "--model", model)
+    error = fails(
+        capsys,
+        main,
+        "confidence",
+        "--data",
+        small_world / "test",
+        "--out",
+        tmp_path / "out",
+        "--model",
+        model,
+    )
     assert str(model) in error
 
 
 def test_images_that_are_missing_or_damaged(tmp_path, capsys):
-    rows = [{"id": f"q{i}", "image": f"{i}.png", "question": "What is the symbol?", "answers": ["a"], "answerable": True} for i in range(4)]
+    rows = [
+        {
+            "id": f"q{i}",
+            "image": f"{i}.png",
+            "question": "What is the symbol?",
+            "answers": ["a"],
+            "answerable": True,
+        }
+        for i in range(4)
+    ]
     (tmp_path / "data").mkdir()
     write_jsonl(tmp_path / "data/data.jsonl", rows, {})
     for i in range(3):
         (tmp_path / f"data/{i}.png").write_bytes(b"no picture")
     confidence = ("confidence", "--data", tmp_path / "data", "--out", tmp_path / "out")
-    assert "1 of 4 set aside: 1 image missing (q3); at most 10% may be" in fails(capsys, main, *confidence)
-    assert "3 of 3 questions could not be asked" in fails(capsys, main, *confidence, "--max-rejected", 0.3)
+    assert "1 of 4 set aside: 1 image missing (q3); at most 10% may be" in fails(
+        capsys, main, *confidence
+    )
+    assert "3 of 3 questions could not be asked" in fails(
+        capsys, main, *confidence, "--max-rejected", 0.3
+    )
     instructions = [row | {"response": "alpha", "boundary": "known", "type": 1} for row in rows]
     for i, cause in ((3, "1 of its images are missing"), (0, "not an image")):
         write_jsonl(tmp_path / "instructions.jsonl", [instructions[i]], {"images": "data"})
-        error = fails(capsys, train, "sft", "--data", tmp_path / "instructions.jsonl", "--out", tmp_path / f"run{i}")
+        error = fails(
+            capsys,
+            train,
+            "sft",
+            "--data",
+            tmp_path / "instructions.jsonl",
+            "--out",
+            tmp_path / f"run{i}",
+        )
         assert f"{i}.png" in error
         assert cause in error
 
 
 def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
     data, out = ("--data", small_world / "test"), ("--out", tmp_path / "out")
-    assert "--scheme 'cubic': choose one of linear, margin, uniform" in fails(capsys, train, "dpo", *data, *out, "--scheme", "cubic")
-    assert "--beta 0.0 must be greater than 0" in fails(capsys, train, "dpo", *data, *out, "--beta", 0)
-    assert "--epochs 0: must be greater than 0" in fails(capsys, train, "sft", *data, *out, "--epochs", 0)
+    assert "--scheme 'cubic': choose one of linear, margin, uniform" in fails(
+        capsys, train, "dpo", *data, *out, "--scheme", "cubic"
+    )
+    assert "--beta 0.0 must be greater than 0" in fails(
+        capsys, train, "dpo", *data, *out, "--beta", 0
+    )
+    assert "--epochs 0: must be greater than 0" in fails(
+        capsys, train, "sft", *data, *out, "--epochs", 0
+    )
     assert "--n 0: at least one sample" in fails(capsys, main, "confidence", *data, *out, "--n", 0)
     assert "--batch-size 0" in fails(capsys, main, "confidence", *data, *out, "--batch-size", 0)
     assert "top-p" in fails(capsys, main, "confidence", *data, *out, "--top-p", 2)
     assert "delta-uk < delta-k" in fails(capsys, main, "build", *out, "--delta-k", 0.2)
-    assert "--templates or --refusal-mix 'longest'" in fails(capsys, main, "build", *out, "--templates", "longest")
+    assert "--templates or --refusal-mix 'longest'" in fails(
+        capsys, main, "build", *out, "--templates", "longest"
+    )
     assert "--steps 0" in fails(capsys, main, "world", "pretrain", *out, "--steps", 0)
     assert "--batch-size 0" in fails(capsys, main, "world", "pretrain", *out, "--batch-size", 0)
     assert "--n-train 0" in fails(capsys, main, "demo", *out, "--n-train", 0)
     assert "--n-test 1" in fails(capsys, main, "demo", *out, "--n-test", 1)
 
 
-@pytest.mark.parametrize("arguments", [("demo", "--seed", "abc"), ("world", "export", "--split", "dev"), ("nothing",), ()])
+@pytest.mark.parametrize(
+    "arguments",
+    [("demo", "--seed", "abc"), ("world", "export", "--split", "dev"), ("nothing",), ()],
+)
 def test_what_the_command_line_does_not_know_is_said_on_one_line(arguments, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -234,27 +311,35 @@ def test_what_the_command_line_does_not_know_is_said_on_one_line(arguments, caps
 
 def test_a_misspelt_option_gets_the_right_one(capsys):
     assert main(["demo", "--sead", "1"]) == 2
-    assert capsys.readouterr().err == "error: Unrecognized options: --sead, 1; perhaps --seed; see inbol --help\n"
+    assert (
+        capsys.readouterr().err
+        == "error: Unrecognized options: --sead, 1; perhaps --seed; see inbol --help\n"
+    )
 
 
 def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys):
     def stop(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("inbol_jax.refusal.build.build", stop)
+    monkeypatch.setattr("inbol_jax.construction.build.build", stop)
     assert main(["build", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
 
 
 def test_a_defect_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr("inbol_jax.refusal.build.build", lambda config: {}["key"])
+    monkeypatch.setattr("inbol_jax.construction.build.build", lambda config: {}["key"])
     with pytest.raises(KeyError):
         main(["build", "--out", str(tmp_path)])
 
 
 # The demo, end to end.
 
-SIZES = ("--n-train", "60", "--n-test", "40")  # 60 test questions, as many as for training: batches of one size are compiled once
+SIZES = (
+    "--n-train",
+    "60",
+    "--n-test",
+    "40",
+)  # 60 test questions, as many as for training: batches of one size are compiled once
 FILES = (
     "data/train/data.jsonl",
     "data/test/data.jsonl",
@@ -321,7 +406,9 @@ def test_demo_leaves_its_files(run):
     for stage in ("idk_it", "ca_dpo"):
         assert [p for p in (out / stage / "checkpoints").iterdir() if p.name.isdigit()]
         assert list(read_jsonl(out / stage / "metrics.jsonl"))
-        assert {p.name for p in (out / stage / "model").iterdir()} == {p.name for p in TINY.iterdir() if p.suffix != ".md"}
+        assert {p.name for p in (out / stage / "model").iterdir()} == {
+            p.name for p in TINY.iterdir() if p.suffix != ".md"
+        }
     assert not list(out.rglob(".*"))  # no temporary file is left
     assert not list(out.rglob("*.partial"))
 
@@ -356,7 +443,11 @@ def test_demo_metrics_have_the_agreed_layout(run):
             n = {group: values["n"] for group, values in groups.items()}
             assert n["type12"] == n["type1"] + n["mixed"] + n["type2"]
             assert n["all"] == n["type12"] + n["type3"]
-    sizes = {(m, d): [v["n"] for v in groups.values()] for m, ds in metrics["models"].items() for d, groups in ds.items()}
+    sizes = {
+        (m, d): [v["n"] for v in groups.values()]
+        for m, ds in metrics["models"].items()
+        for d, groups in ds.items()
+    }
     for domain, total in (("in_domain", 60), ("out_of_domain", 10 + 30)):
         assert sizes["base", domain] == sizes["idk_it", domain] == sizes["ca_dpo", domain]
         assert sizes["base", domain][-1] == total
@@ -366,14 +457,24 @@ def test_demo_metrics_have_the_agreed_layout(run):
 
 
 def test_demo_trains_both_stages(run):
-    weights = {p.parent: p.read_bytes() for p in (TINY / "model.safetensors", *run[0].glob("*/model/model.safetensors"))}
+    weights = {
+        p.parent: p.read_bytes()
+        for p in (TINY / "model.safetensors", *run[0].glob("*/model/model.safetensors"))
+    }
     assert len(weights) == len(set(weights.values())) == 3
 
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):
     out = Path(shutil.copytree(run[0], tmp_path / "out"))  # its times come along
     results = {"metrics.json", "report.html", "report.md"}
-    kept = [p for p in out.rglob("*") if p.is_file() and p.name not in results and "figures" not in p.parts and p.name != "demo.json"]
+    kept = [
+        p
+        for p in out.rglob("*")
+        if p.is_file()
+        and p.name not in results
+        and "figures" not in p.parts
+        and p.name != "demo.json"
+    ]
     before = {p: p.stat().st_mtime_ns for p in kept}
     assert any("checkpoints" in p.parts for p in kept)
     metrics = metrics_of(out)
@@ -386,7 +487,9 @@ def test_demo_again_does_nothing(run, tmp_path, capsys):
 def test_demo_with_other_settings_is_refused(run, capsys):
     before = metrics_of(run[0])
     for other in ((*SIZES, "--seed", "1"), ("--n-train", "61", *SIZES[2:])):
-        assert "holds a demo with other settings" in fails(capsys, main, "demo", "--out", run[0], *other)
+        assert "holds a demo with other settings" in fails(
+            capsys, main, "demo", "--out", run[0], *other
+        )
     assert metrics_of(run[0]) == before
 
 
@@ -417,7 +520,9 @@ def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
     assert not (out / "records.jsonl").exists()
     sampled = store.read_bytes()
     kill_when(start(out, cache), lambda: (out / "idk_it/checkpoints").is_dir())
-    assert store.read_bytes().startswith(sampled[: sampled.rfind(b"\n") + 1])  # what was sampled is not sampled again
+    assert store.read_bytes().startswith(
+        sampled[: sampled.rfind(b"\n") + 1]
+    )  # what was sampled is not sampled again
     assert not (out / "idk_it/model/model.safetensors").exists()
     kill_when(start(out, cache), lambda: (out / "evaluation/predictions/base").is_dir())
     output, _ = finish(start(out, cache))

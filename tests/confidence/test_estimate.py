@@ -16,10 +16,10 @@ import pytest
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import evaluate, main
 from inbol_jax.confidence.estimate import outcome
-from inbol_jax.confidence.matching import read_yes_no
 from inbol_jax.confidence.store import p_true_file, shards
 from inbol_jax.records import VQAExample
-from inbol_jax.refusal.detect import is_refusal
+from inbol_jax.responses.matching import read_yes_no
+from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -43,7 +43,9 @@ def without_starts(folder):
     found = {p: p.read_text() for p in folder.rglob("*.json*")}
     for path, text in found.items():
         if path.name.endswith("meta.json"):
-            found[path] = {k: v for k, v in json.loads(text).items() if k not in ("started", "started_with")}
+            found[path] = {
+                k: v for k, v in json.loads(text).items() if k not in ("started", "started_with")
+            }
     return found
 
 
@@ -59,7 +61,12 @@ def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
     store = sampled / "confidence/test.jsonl"
     before = without_starts(sampled)
     capsys.readouterr()
-    assert confidence(small_world / "test", sampled, "--status", "--model", tmp_path / "no model is needed") == 0
+    assert (
+        confidence(
+            small_world / "test", sampled, "--status", "--model", tmp_path / "no model is needed"
+        )
+        == 0
+    )
     rows = [r for r in read_jsonl(store) if r["answerable"]]
     mean = sum(r["n_correct"] for r in rows) / sum(r["n_samples"] for r in rows)
     line = capsys.readouterr().out
@@ -75,22 +82,34 @@ def test_status_of_a_store_that_is_being_filled(sampled, small_world, tmp_path, 
     (folder / "test.jsonl").write_bytes(b"".join(lines[:15]) + lines[15][:40])
     header = json.loads(meta_path(source).read_text())
     del header["rows"], header["set_aside"]
-    meta_path(folder / "test.jsonl").write_text(json.dumps(header | {"started": 1000.0, "started_with": 5}))
+    meta_path(folder / "test.jsonl").write_text(
+        json.dumps(header | {"started": 1000.0, "started_with": 5})
+    )
     os.utime(folder / "test.jsonl", (0, 1004.0))
     capsys.readouterr()
     assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "consistency") == 0
     line = capsys.readouterr().out
-    assert line.startswith("test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, mean confidence (consistency) ")
+    assert line.startswith(
+        "test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, mean confidence (consistency) "
+    )
 
 
 def test_plot(sampled, small_world, capsys):
     for estimator in ("accuracy", "likelihood"):
         (sampled / "confidence/test.png").unlink(missing_ok=True)
         capsys.readouterr()
-        assert confidence(small_world / "test", sampled, "--plot", "--estimator", estimator, "--delta-k", 0.9) == 0
+        assert (
+            confidence(
+                small_world / "test", sampled, "--plot", "--estimator", estimator, "--delta-k", 0.9
+            )
+            == 0
+        )
         # Two samples: every Wilson interval holds a threshold. A likelihood is no share of samples, and has none.
         expected = {"accuracy": "100%", "likelihood": "0%"}[estimator]
-        assert f"40 confidences, {expected} of the labels lie within sampling noise of a threshold" in capsys.readouterr().out
+        assert (
+            f"40 confidences, {expected} of the labels lie within sampling noise of a threshold"
+            in capsys.readouterr().out
+        )
         assert (sampled / "confidence/test.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -103,7 +122,10 @@ def test_nothing_to_read(small_world, tmp_path, option, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--estimator", "vibes"), "--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true"),
+        (
+            ("--estimator", "vibes"),
+            "--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true",
+        ),
         (("--top-k", -1), "--top-k -1: "),
         (("--min-p", 1.5), "--min-p 1.5: "),
         (("--stop", ""), "--stop ('',): "),
@@ -118,16 +140,29 @@ def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, c
 
 
 def test_options_of_sampling_are_part_of_what_a_store_is(sampled, small_world, capsys):
-    for option, value in (("--top-k", 5), ("--min-p", 0.1), ("--stop", "x"), ("--stop-tokens", 7), ("--seed", 1), ("--top-p", 0.5)):
+    for option, value in (
+        ("--top-k", 5),
+        ("--min-p", 0.1),
+        ("--stop", "x"),
+        ("--stop-tokens", 7),
+        ("--seed", 1),
+        ("--top-p", 0.5),
+    ):
         assert confidence(small_world / "test", sampled, *QUICK, option, value) == 2
-        assert f"sampled with other settings ({option[2:].replace('-', '_')})" in capsys.readouterr().err
+        assert (
+            f"sampled with other settings ({option[2:].replace('-', '_')})"
+            in capsys.readouterr().err
+        )
 
 
 def test_another_estimator_builds_other_records_from_the_same_samples(sampled, capsys):
     before = (sampled / "confidence/test.jsonl").read_bytes()
     found = {}
     for estimator in ("accuracy", "consistency", "likelihood"):
-        assert main(["build", "--out", str(sampled), "--estimator", estimator, "--delta-k", "0.6"]) == 0
+        assert (
+            main(["build", "--out", str(sampled), "--estimator", estimator, "--delta-k", "0.6"])
+            == 0
+        )
         found[estimator] = {r["id"]: r["confidence"] for r in read_jsonl(sampled / "records.jsonl")}
     assert (sampled / "confidence/test.jsonl").read_bytes() == before
     assert len({tuple(values.values()) for values in found.values()}) == 3
@@ -143,7 +178,9 @@ SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
 }
-PROGRAM = "import sys; from inbol_jax.cli import main; sys.exit(main(['confidence', *sys.argv[1:]]))"
+PROGRAM = (
+    "import sys; from inbol_jax.cli import main; sys.exit(main(['confidence', *sys.argv[1:]]))"
+)
 
 
 def start(data, out, cache, *options, **environment):
@@ -174,14 +211,26 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, t
         port = free.getsockname()[1]
     shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
     options = (*QUICK, "--p-true", "--distributed")
-    both = [start(small_world / "test", tmp_path, tmp_path / "cache", *options, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    both = [
+        start(
+            small_world / "test",
+            tmp_path,
+            tmp_path / "cache",
+            *options,
+            **shared,
+            JAX_PROCESS_ID=str(i),
+        )
+        for i in range(2)
+    ]
     for process in both:
         finish(process)
     files = shards(tmp_path / "confidence/test.jsonl")
     assert [f.name for f in files] == ["test.0001-of-0002.jsonl", "test.0002-of-0002.jsonl"]
     assert [read_meta(f)["rows"] for f in files] == [30, 30]
     assert rows(*files) == rows(sampled / "confidence/test.jsonl")
-    assert confidence(small_world / "test", tmp_path, *QUICK) == 2  # one process does not go on with the shards of two
+    assert (
+        confidence(small_world / "test", tmp_path, *QUICK) == 2
+    )  # one process does not go on with the shards of two
     one = shutil.copytree(sampled, tmp_path_factory.mktemp("one"), dirs_exist_ok=True)
     assert confidence(small_world / "test", one, *QUICK, "--p-true") == 0
     assert rows(*map(p_true_file, files)) == rows(one / "confidence/p_true/test.jsonl")
@@ -203,7 +252,9 @@ def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
     for attempt in range(10):
         process = start(data, tmp_path / "killed", cache)
         before, end = (store.stat().st_size if store.exists() else 0), time.monotonic() + 300
-        while attempt % 3 and (not store.exists() or store.stat().st_size <= before):  # every third one dies while it starts
+        while attempt % 3 and (
+            not store.exists() or store.stat().st_size <= before
+        ):  # every third one dies while it starts
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < end
             time.sleep(0.001)
@@ -222,20 +273,44 @@ def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
 def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path, capsys):
     """A local copy with pictures in its rows; the shipped model's answers are read by the set's own metric."""
     rows = list(read_jsonl(small_world / "test/data.jsonl"))[:20]
-    asked = [{"id": str(i), "question_id": str(i), "question": r["question"], "answer": "yes"} for i, r in enumerate(rows)]
-    pictures = [{"bytes": (small_world / "test" / r["image"]).read_bytes(), "path": None} for r in rows]
-    made = datasets.Dataset.from_list([a | {"category": "random", "image": p} for a, p in zip(asked, pictures, strict=True)])
+    asked = [
+        {"id": str(i), "question_id": str(i), "question": r["question"], "answer": "yes"}
+        for i, r in enumerate(rows)
+    ]
+    pictures = [
+        {"bytes": (small_world / "test" / r["image"]).read_bytes(), "path": None} for r in rows
+    ]
+    made = datasets.Dataset.from_list(
+        [a | {"category": "random", "image": p} for a, p in zip(asked, pictures, strict=True)]
+    )
     (tmp_path / "POPE").mkdir()
-    made.cast_column("image", datasets.Image()).to_parquet(tmp_path / "POPE/test-00000-of-00001.parquet")
-    options = ["--data.format", "pope", "--data.id", tmp_path / "POPE", "--data.split", "test", "--data.limit", 12]
+    made.cast_column("image", datasets.Image()).to_parquet(
+        tmp_path / "POPE/test-00000-of-00001.parquet"
+    )
+    options = [
+        "--data.format",
+        "pope",
+        "--data.id",
+        tmp_path / "POPE",
+        "--data.split",
+        "test",
+        "--data.limit",
+        12,
+    ]
     options += ["--out", tmp_path / "out"]
     assert main(["confidence", *map(str, options), *QUICK]) == 0
     found = {row["id"]: row for row in read_jsonl(tmp_path / "out/confidence/POPE-test.jsonl")}
     assert found.keys() == {f"random-{i}" for i in range(12)}
     for row in found.values():
-        assert (row["metric"], row["source"], row["split"], row["kind"]) == ("yes_no", "pope", "test", "random")
+        assert (row["metric"], row["source"], row["split"], row["kind"]) == (
+            "yes_no",
+            "pope",
+            "test",
+            "random",
+        )
         assert row["outcomes"] == [
-            "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong" for t in row["samples"]
+            "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong"
+            for t in row["samples"]
         ]
         assert (tmp_path / "out/data/POPE-test" / row["image"]).is_file()
     capsys.readouterr()
@@ -244,24 +319,38 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
     # What was imported is a dataset folder, which any other command reads.
     again = ("--data", tmp_path / "out/data/POPE-test", "--out", tmp_path / "again")
     assert main(["confidence", *map(str, again), *QUICK]) == 0
-    assert {r["id"]: r["samples"] for r in read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl")} == {
-        i: r["samples"] for i, r in found.items()
-    }
+    assert {
+        r["id"]: r["samples"] for r in read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl")
+    } == {i: r["samples"] for i, r in found.items()}
 
 
 def test_yes_no_questions_are_evaluated_as_such(small_world, tmp_path, capsys):
     rows = list(read_jsonl(small_world / "test/data.jsonl"))[:8]
     rows = [row | {"answers": ["yes"], "answerable": True, "metric": "yes_no"} for row in rows]
-    write_jsonl(tmp_path / "pope/data.jsonl", rows, {"images": os.path.relpath(small_world / "test", tmp_path / "pope")})
-    assert evaluate(["--in-domain", str(tmp_path / "pope"), "--out", str(tmp_path / "out"), *QUICK]) == 0
+    write_jsonl(
+        tmp_path / "pope/data.jsonl",
+        rows,
+        {"images": os.path.relpath(small_world / "test", tmp_path / "pope")},
+    )
+    assert (
+        evaluate(["--in-domain", str(tmp_path / "pope"), "--out", str(tmp_path / "out"), *QUICK])
+        == 0
+    )
     found = list(read_jsonl(tmp_path / "out/predictions.jsonl"))
-    shares = [f"{name.capitalize()} {sum(r['outcome'] == name for r in found) / 8:.1%}" for name in ("correct", "wrong", "refused")]
+    shares = [
+        f"{name.capitalize()} {sum(r['outcome'] == name for r in found) / 8:.1%}"
+        for name in ("correct", "wrong", "refused")
+    ]
     assert f"n 8; {'; '.join(shares)}; F1 of whole responses" in capsys.readouterr().out
     assert {r["metric"] for r in found} == {"yes_no"}
 
 
 def test_type3_and_other_metrics_decide_what_is_correct():
     example = VQAExample("q", "a.png", "How many?", ("200",), True, metric="numeric:0.1")
-    assert [outcome(example, text) for text in ("about 210", "250", "I don't know")] == ["correct", "wrong", "refused"]
+    assert [outcome(example, text) for text in ("about 210", "250", "I don't know")] == [
+        "correct",
+        "wrong",
+        "refused",
+    ]
     venture = VQAExample("q", "a.png", "What is it?", ("dog",) * 6 + ("unanswerable",) * 4, False)
     assert [outcome(venture, text) for text in ("dog", "unanswerable")] == ["wrong", "refused"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.boundary import Thresholds, make_record
+from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.estimate import row
 from inbol_jax.confidence.estimators import (
     ESTIMATORS,
@@ -16,6 +16,7 @@ from inbol_jax.confidence.estimators import (
     self_consistency,
     sequence_likelihood,
 )
+from inbol_jax.construction.record import make_record
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample, wilson_interval
 from inbol_jax.sampling.generate import Generation
@@ -28,7 +29,13 @@ def line(*answers, example=EXAMPLE):
     return row(example, [Generation(*answer) for answer in answers])
 
 
-MIXED = line(("Red.", -1.0, 2), ("the red", -3.0, 3), ("blue", -0.5, 2), ("green", -4.0, 2), ("I don't know.", -0.01, 5))
+MIXED = line(
+    ("Red.", -1.0, 2),
+    ("the red", -3.0, 3),
+    ("blue", -0.5, 2),
+    ("green", -4.0, 2),
+    ("I don't know.", -0.01, 5),
+)
 
 
 def test_accuracy_is_the_share_of_correct_samples():
@@ -46,14 +53,25 @@ def test_likelihood_is_that_of_the_likeliest_answer_a_token():
     """exp(-0.5 / 2) beats exp(-1 / 2), exp(-3 / 3) and exp(-4 / 2); the refusal, likelier than all, is no answer."""
     value = math.exp(-0.25)
     assert sequence_likelihood(MIXED) == Estimate(value, value, value)
-    assert sequence_likelihood(line(("red", math.log(0.5), 1), ("blue", math.log(0.125), 3))).value == pytest.approx(0.5)
-    assert sequence_likelihood(line(("red", math.log(0.25), 1), ("blue", math.log(0.125), 3))).value == pytest.approx(0.5)
-    assert sequence_likelihood(line(("red", 1e-7, 1))).value == 1  # a rounding error above certainty
+    assert sequence_likelihood(
+        line(("red", math.log(0.5), 1), ("blue", math.log(0.125), 3))
+    ).value == pytest.approx(0.5)
+    assert sequence_likelihood(
+        line(("red", math.log(0.25), 1), ("blue", math.log(0.125), 3))
+    ).value == pytest.approx(0.5)
+    assert (
+        sequence_likelihood(line(("red", 1e-7, 1))).value == 1
+    )  # a rounding error above certainty
 
 
 def test_refusals_are_no_answers():
     refused = line(*[("I don't know.", -0.1, 5)] * 3)
-    assert [estimator(refused | {"p_true": None}).value for estimator in ESTIMATORS.values()] == [0, 0, 0, 0]
+    assert [estimator(refused | {"p_true": None}).value for estimator in ESTIMATORS.values()] == [
+        0,
+        0,
+        0,
+        0,
+    ]
     half = line(*[("I don't know.", -0.1, 5)] * 3, ("blue", -1.0, 1))
     assert self_consistency(half).value == 1 / 4
     assert sequence_likelihood(half).value == math.exp(-1)
@@ -63,11 +81,18 @@ def test_refusals_are_no_answers():
 def test_no_gold_answer_is_needed(name):
     answers = [("red", -1.0, 2), ("red", -1.0, 2), ("blue", -2.0, 2)]
     without = VQAExample("q", "a.png", "What color is it?")
-    assert get_estimator(name)(line(*answers, example=without)) == get_estimator(name)(line(*answers))
+    assert get_estimator(name)(line(*answers, example=without)) == get_estimator(name)(
+        line(*answers)
+    )
 
 
 SAMPLES = st.lists(
-    st.tuples(st.sampled_from(["red", "Red", "blue", "", "a", "I don't know."]), st.floats(-40, 0), st.integers(1, 12)), min_size=1
+    st.tuples(
+        st.sampled_from(["red", "Red", "blue", "", "a", "I don't know."]),
+        st.floats(-40, 0),
+        st.integers(1, 12),
+    ),
+    min_size=1,
 )
 
 
@@ -85,7 +110,9 @@ def test_estimates_are_confidences_and_do_not_depend_on_the_order(samples, rando
 def test_p_true_is_what_the_model_said():
     assert p_true(MIXED | {"p_true": 0.7}) == Estimate(0.7, 0.7, 0.7)
     assert p_true(MIXED) is None, "it was not asked"
-    with pytest.raises(InbolError, match="question q: its line in the store lacks what the estimator needs"):
+    with pytest.raises(
+        InbolError, match="question q: its line in the store lacks what the estimator needs"
+    ):
         make_record(MIXED, Thresholds(), p_true)
 
 
@@ -99,5 +126,8 @@ def test_the_proposed_answer_is_the_most_frequent_one():
 
 
 def test_an_estimator_that_is_not_there():
-    with pytest.raises(InbolError, match="--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true"):
+    with pytest.raises(
+        InbolError,
+        match="--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true",
+    ):
         get_estimator("vibes")

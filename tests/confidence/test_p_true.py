@@ -15,8 +15,8 @@ from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.confidence.p_true import PROMPT, self_evaluate, verdict
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
-from inbol_jax.models.loading import TINY
-from inbol_jax.sampling.generate import make_text_encoder
+from inbol_jax.defaults import TINY
+from inbol_jax.models.processor import make_text_encoder
 
 QUICK = ("--n", "2", "--max-new-tokens", "3")
 
@@ -84,16 +84,32 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
     proposed = list(zip(examples, answers, strict=False))
     found = {
         example.id: value
-        for batch in self_evaluate(micro, proposed, images, total=len(proposed), batch_size=4, label="test", set_aside=pytest.fail)
+        for batch in self_evaluate(
+            micro,
+            proposed,
+            images,
+            total=len(proposed),
+            batch_size=4,
+            label="test",
+            set_aside=pytest.fail,
+        )
         for example, value in batch
     }
     assert found.keys() == {e.id for e in examples}
-    model, processor = LlavaForConditionalGeneration.from_pretrained(micro.path).eval(), AutoProcessor.from_pretrained(TINY, backend="pil")
+    model, processor = (
+        LlavaForConditionalGeneration.from_pretrained(micro.path).eval(),
+        AutoProcessor.from_pretrained(TINY, backend="pil"),
+    )
     questions = [PROMPT.format(question=e.question, answer=a) for e, a in proposed]
-    messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}] for q in questions]
+    messages = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}]
+        for q in questions
+    ]
     texts = [processor.apply_chat_template(m, add_generation_prompt=True) for m in messages]
     pictures = [load_image(images / e.image) for e in examples]
-    inputs = processor(images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+    inputs = processor(
+        images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt"
+    )
     assert len(set(inputs["attention_mask"].sum(1).tolist())) > 2
     shared, words = verdict(make_text_encoder(micro), questions[0])
     behind = torch.tensor([shared] * len(examples), dtype=torch.long)  # padded on the left
@@ -120,10 +136,18 @@ def test_it_is_added_without_sampling(sampled, asked, small_world, tmp_path, cap
         assert row["proposed"] == proposed_answer(rows[id])
         assert (row["p_true"] is None) == (row["proposed"] is None)
         assert row["p_true"] is None or 0 < row["p_true"] < 1
-    assert (read_meta(extra)["rows"], read_meta(extra)["set_aside"], read_meta(extra)["samples"]) == (60, 0, read_meta(file)["config"])
-    assert confidence(small_world / "test", tmp_path, *QUICK, "--p-true", "--estimator", "p-true") == 0
+    assert (
+        read_meta(extra)["rows"],
+        read_meta(extra)["set_aside"],
+        read_meta(extra)["samples"],
+    ) == (60, 0, read_meta(file)["config"])
+    assert (
+        confidence(small_world / "test", tmp_path, *QUICK, "--p-true", "--estimator", "p-true") == 0
+    )
     assert "60 questions x 2 samples, mean confidence (p-true) 0." in capsys.readouterr().out
-    assert sorted((tmp_path / "confidence/p_true/test.jsonl").read_text().splitlines()) == sorted(extra.read_text().splitlines())
+    assert sorted((tmp_path / "confidence/p_true/test.jsonl").read_text().splitlines()) == sorted(
+        extra.read_text().splitlines()
+    )
     before = extra.read_bytes()
     assert confidence(small_world / "test", asked, *QUICK, "--p-true") == 0
     assert extra.read_bytes() == before
@@ -137,7 +161,9 @@ def test_a_killed_run_goes_on(asked, small_world, tmp_path):
     lines = extra.read_bytes().splitlines(keepends=True)
     extra.write_bytes(b"".join(lines[:23]) + lines[23][:30])
     header = json.loads(meta_path(extra).read_text())
-    write_json(meta_path(extra), {k: v for k, v in header.items() if k not in ("rows", "set_aside")})
+    write_json(
+        meta_path(extra), {k: v for k, v in header.items() if k not in ("rows", "set_aside")}
+    )
     assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
     assert confidence(small_world / "test", out, *QUICK, "--p-true") == 0
     assert extra.read_bytes().startswith(b"".join(lines[:23]))
@@ -149,9 +175,22 @@ def test_a_store_without_it_is_refused(sampled, small_world, command, capsys):
     if command == "build":
         assert main(["build", "--out", str(sampled), "--estimator", "p-true"]) == 2
     else:
-        assert confidence(small_world / "test", sampled, *QUICK, "--estimator", "p-true", *[command][command == "confidence" :]) == 2
+        assert (
+            confidence(
+                small_world / "test",
+                sampled,
+                *QUICK,
+                "--estimator",
+                "p-true",
+                *[command][command == "confidence" :],
+            )
+            == 2
+        )
     error = capsys.readouterr().err
-    assert "test.jsonl has no p_true; `inbol confidence --p-true` adds it and samples nothing again" in error
+    assert (
+        "test.jsonl has no p_true; `inbol confidence --p-true` adds it and samples nothing again"
+        in error
+    )
     assert error.count("\n") == 1
 
 
@@ -183,16 +222,35 @@ def test_records_by_p_true(asked, capsys):
     """Confidence, class and no interval; Type 3 stays without any."""
     values = sorted(row["p_true"] or 0 for row in evaluations(asked).values())
     low, high = values[len(values) // 3], values[2 * len(values) // 3]
-    assert main(["build", "--out", str(asked), "--estimator", "p-true", "--delta-uk", str(low), "--delta-k", str(high)]) == 0
+    assert (
+        main(
+            [
+                "build",
+                "--out",
+                str(asked),
+                "--estimator",
+                "p-true",
+                "--delta-uk",
+                str(low),
+                "--delta-k",
+                str(high),
+            ]
+        )
+        == 0
+    )
     records = {r["id"]: r for r in read_jsonl(asked / "records.jsonl")}
     for id, row in evaluations(asked).items():
         value = 0.0 if records[id]["type"] == 3 else row["p_true"] or 0.0
         assert records[id]["confidence"] == value
         if records[id]["type"] != 3:
-            assert records[id]["boundary"] == ("known" if value >= high else "unknown" if value <= low else "mixed")
+            assert records[id]["boundary"] == (
+                "known" if value >= high else "unknown" if value <= low else "mixed"
+            )
     inputs = read_meta(asked / "records.jsonl")["inputs"]
     assert main(["build", "--out", str(asked)]) == 0
-    assert read_meta(asked / "records.jsonl")["inputs"] != inputs, "what was read is another set of files"
+    assert read_meta(asked / "records.jsonl")["inputs"] != inputs, (
+        "what was read is another set of files"
+    )
 
 
 def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
@@ -202,36 +260,84 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
     examples = load_dataset_folder(data).examples
     gone = next(e for e in examples if e.answerable and proposed_answer_of(out, e.id) is not None)
     (data / gone.image).write_bytes(b"no image any more")
-    shared = {e.id for e in examples if e.image == gone.image and proposed_answer_of(out, e.id) is not None}
+    shared = {
+        e.id
+        for e in examples
+        if e.image == gone.image and proposed_answer_of(out, e.id) is not None
+    }
     meta = read_meta(out / "confidence/test.jsonl")
     assert confidence(data, out, *QUICK, "--p-true", "--max-rejected", 0) == 2
     assert "could not be asked, more than --max-rejected 0" in capsys.readouterr().err
     assert confidence(data, out, *QUICK, "--p-true") == 0
-    assert f"{len(shared)} of {len(shared)} questions set aside (first: {gone.id}: " in capsys.readouterr().out
+    assert (
+        f"{len(shared)} of {len(shared)} questions set aside (first: {gone.id}: "
+        in capsys.readouterr().out
+    )
     assert evaluations(out).keys() == {e.id for e in examples} - shared
     assert read_meta(out / "confidence/p_true/test.jsonl")["set_aside"] == len(shared)
     assert read_meta(out / "confidence/test.jsonl")["config"] == meta["config"]
     left_out = {e.id for e in examples if e.id in shared and e.answerable}
-    assert main(["build", "--out", str(out), "--estimator", "p-true", "--delta-uk", "0.5", "--delta-k", "0.51"]) == 0
-    assert f"{len(left_out)} questions could not be asked for P(True), and are left out" in capsys.readouterr().out
-    assert {r["id"] for r in read_jsonl(out / "records.jsonl")} == {e.id for e in examples} - left_out
+    assert (
+        main(
+            [
+                "build",
+                "--out",
+                str(out),
+                "--estimator",
+                "p-true",
+                "--delta-uk",
+                "0.5",
+                "--delta-k",
+                "0.51",
+            ]
+        )
+        == 0
+    )
+    assert (
+        f"{len(left_out)} questions could not be asked for P(True), and are left out"
+        in capsys.readouterr().out
+    )
+    assert {r["id"] for r in read_jsonl(out / "records.jsonl")} == {
+        e.id for e in examples
+    } - left_out
 
 
 def proposed_answer_of(out, id):
-    return next(proposed_answer(row) for row in read_jsonl(out / "confidence/test.jsonl") if row["id"] == id)
+    return next(
+        proposed_answer(row) for row in read_jsonl(out / "confidence/test.jsonl") if row["id"] == id
+    )
 
 
-@pytest.mark.parametrize(("devices", "mesh"), [(8, (-1, 1, 1)), pytest.param(4, (1, 2, 2), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("devices", "mesh"), [(8, (-1, 1, 1)), pytest.param(4, (1, 2, 2), marks=pytest.mark.slow)]
+)
 def test_on_several_devices(asked, sampled, small_world, tmp_path, devices, mesh):
     """To the last bit where each has the whole model, to rounding where it is split."""
     out = copy(sampled, tmp_path)
-    words = ["confidence", "--data", small_world / "test", "--out", out, *QUICK, "--p-true", "--mesh", *mesh]
+    words = [
+        "confidence",
+        "--data",
+        small_world / "test",
+        "--out",
+        out,
+        *QUICK,
+        "--p-true",
+        "--mesh",
+        *mesh,
+    ]
     subprocess.run(
-        [sys.executable, "-c", "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))", *map(str, words)],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))",
+            *map(str, words),
+        ],
         env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         check=True,
     )
-    found, expected = ({id: row["p_true"] for id, row in evaluations(folder).items()} for folder in (out, asked))
+    found, expected = (
+        {id: row["p_true"] for id, row in evaluations(folder).items()} for folder in (out, asked)
+    )
     if mesh[1] == 1:
         assert found == expected
     else:

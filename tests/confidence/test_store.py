@@ -10,10 +10,16 @@ import pytest
 
 from inbol_jax.artifacts import fingerprint, meta_path, read_meta
 from inbol_jax.confidence.estimate import outcome, row
-from inbol_jax.confidence.store import ConfidenceStore, missing_shards, read_rows, shard_path, shards
+from inbol_jax.confidence.store import (
+    ConfidenceStore,
+    missing_shards,
+    read_rows,
+    shard_path,
+    shards,
+)
+from inbol_jax.construction.build import unfinished
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
-from inbol_jax.refusal.build import unfinished
 from inbol_jax.sampling.generate import Generation
 
 SETTINGS = {"command": "confidence", "model": "m1", "n": 10, "seed": 0}
@@ -24,7 +30,14 @@ def example(i, question="What color is the dog?", image="a.png"):
 
 
 def line(i):
-    return row(example(i), [Generation("Red", -0.1234567, 2), Generation("blue", -2.0, 2), Generation("I don't know.", -3.0, 5)])
+    return row(
+        example(i),
+        [
+            Generation("Red", -0.1234567, 2),
+            Generation("blue", -2.0, 2),
+            Generation("I don't know.", -3.0, 5),
+        ],
+    )
 
 
 @pytest.fixture
@@ -51,8 +64,14 @@ def test_a_line_holds_the_question_and_every_sample():
 
 def test_outcomes():
     nothing = VQAExample("q", "a.png", "What?", (), False)
-    assert [outcome(nothing, text) for text in ("red", "I don't know.", "")] == ["wrong", "refused", "wrong"]
-    assert [outcome(example(1), text) for text in ("a red.", "blue", "I am not sure about this.")] == ["correct", "wrong", "refused"]
+    assert [outcome(nothing, text) for text in ("red", "I don't know.", "")] == [
+        "wrong",
+        "refused",
+        "wrong",
+    ]
+    assert [
+        outcome(example(1), text) for text in ("a red.", "blue", "I am not sure about this.")
+    ] == ["correct", "wrong", "refused"]
 
 
 def fill(file, *numbers, settings=SETTINGS):
@@ -70,7 +89,11 @@ def test_what_is_there_is_not_asked_again(file):
         assert [e.id for e in again.pending(examples)] == ["q1", "q3"]
         again.append([line(1), line(3)])
         assert [r["id"] for r in again.rows()] == ["q0", "q2", "q1", "q3"]
-        assert {r["fingerprint"] for r in again.rows()} == {again.fingerprint} == {fingerprint(SETTINGS)}
+        assert (
+            {r["fingerprint"] for r in again.rows()}
+            == {again.fingerprint}
+            == {fingerprint(SETTINGS)}
+        )
     assert read_meta(file)["model"] == "m1"
 
 
@@ -97,14 +120,19 @@ def test_a_first_line_that_was_torn_leaves_an_empty_store(file):
 def test_other_settings_are_refused(file):
     fill(file, 0)
     before = file.read_bytes()
-    with pytest.raises(InbolError, match=r"sampled with other settings \(model, seed\); choose another --out or delete it"):
+    with pytest.raises(
+        InbolError,
+        match=r"sampled with other settings \(model, seed\); choose another --out or delete it",
+    ):
         ConfidenceStore(file, SETTINGS | {"model": "m2", "seed": 1})
     meta_path(file).unlink()
     with pytest.raises(InbolError, match=r"other settings \(command, model, n, seed\)"):
         ConfidenceStore(file, SETTINGS)
     assert file.read_bytes() == before
     fill(file.with_name("other.jsonl"), settings=SETTINGS | {"seed": 1})
-    with pytest.raises(InbolError, match=r"other settings \(seed\)"):  # it holds nothing yet, and belongs to another run all the same
+    with pytest.raises(
+        InbolError, match=r"other settings \(seed\)"
+    ):  # it holds nothing yet, and belongs to another run all the same
         ConfidenceStore(file.with_name("other.jsonl"), SETTINGS)
 
 
@@ -112,9 +140,13 @@ def test_other_settings_are_refused(file):
 def test_lines_of_another_run_and_lines_twice_are_refused(file, foreign):
     fill(file, 0, 1)
     lines = file.read_text().splitlines()
-    file.write_text("\n".join([*lines, json.dumps(json.loads(lines[0]) | {"fingerprint": foreign})]) + "\n")
+    file.write_text(
+        "\n".join([*lines, json.dumps(json.loads(lines[0]) | {"fingerprint": foreign})]) + "\n"
+    )
     before = file.read_bytes()
-    with pytest.raises(InbolError, match=r"train\.jsonl:3: a line of another run, or one that is there twice"):
+    with pytest.raises(
+        InbolError, match=r"train\.jsonl:3: a line of another run, or one that is there twice"
+    ):
         ConfidenceStore(file, SETTINGS)
     assert file.read_bytes() == before
 
@@ -127,7 +159,9 @@ def test_a_damaged_line_is_named(file, damaged):
         ConfidenceStore(file, SETTINGS)
 
 
-@pytest.mark.parametrize("changed", [example(0, question="What color is the cat?"), example(0, image="b.png")])
+@pytest.mark.parametrize(
+    "changed", [example(0, question="What color is the cat?"), example(0, image="b.png")]
+)
 def test_a_question_that_was_changed_is_refused(file, changed):
     with ConfidenceStore(file, SETTINGS) as store:
         store.append([line(0)])
@@ -162,7 +196,10 @@ def test_one_writer_at_a_time(file):
     with ConfidenceStore(file, SETTINGS) as store:
         store.append([line(0)])
         before = file.read_bytes()
-        with pytest.raises(InbolError, match=r"train\.jsonl is being written by another run; wait for its end, or choose another --out"):
+        with pytest.raises(
+            InbolError,
+            match=r"train\.jsonl is being written by another run; wait for its end, or choose another --out",
+        ):
             ConfidenceStore(file, SETTINGS)
         assert file.read_bytes() == before
         store.append([line(1)])
@@ -181,7 +218,10 @@ def test_every_process_writes_a_shard_of_its_own(file):
     fill(file.with_name("train2.jsonl"), 0)
     assert shards(file) == [shard_path(file, 0, 2), shard_path(file, 1, 2)]
     for count in (1, 3):
-        with pytest.raises(InbolError, match="was sampled by another number of processes; go on with as many, or choose another --out"):
+        with pytest.raises(
+            InbolError,
+            match="was sampled by another number of processes; go on with as many, or choose another --out",
+        ):
             ConfidenceStore(file, SETTINGS, index=0, count=count)
     assert len(shards(file)) == 2
 
@@ -223,7 +263,9 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
         found.append(files[1].stat().st_size)
     assert "rows" not in read_meta(files[1]), "the kills came too late to tear anything"
     assert len(set(found)) == 10
-    if files[1].read_bytes().endswith(b"\n"):  # a kill seldom falls within a write: tear a line as a power cut would
+    if (
+        files[1].read_bytes().endswith(b"\n")
+    ):  # a kill seldom falls within a write: tear a line as a power cut would
         os.truncate(files[1], found[-1] - 7)
     subprocess.run([sys.executable, "-c", FILL, files[1]], check=True)
     whole, killed = (sorted(file.read_text().splitlines()) for file in files)

@@ -53,27 +53,44 @@ def stored(data):
 @pytest.fixture
 def read(tmp_path):
     def read(max_rejected=0.0, **options):
-        paths = {name: Path(options[name]) for name in ("dir", "images", "questions", "annotations") if name in options}
-        return open_dataset(DataConfig(**(options | paths)), out=tmp_path / "out", max_rejected=max_rejected)
+        paths = {
+            name: Path(options[name])
+            for name in ("dir", "images", "questions", "annotations")
+            if name in options
+        }
+        return open_dataset(
+            DataConfig(**(options | paths)), out=tmp_path / "out", max_rejected=max_rejected
+        )
 
     return read
 
 
 ANSWERS = ["net", "net", "net", "netting", "net", "mesh", "net", "net", "net", "a net"]
-AS_OBJECTS = [{"answer": a, "answer_confidence": "yes", "answer_id": i + 1} for i, a in enumerate(ANSWERS)]
+AS_OBJECTS = [
+    {"answer": a, "answer_confidence": "yes", "answer_id": i + 1} for i, a in enumerate(ANSWERS)
+]
 
 
 def test_vqav2_official(tmp_path, read):
-    images = write_images(tmp_path / "val2014", "COCO_val2014_000000262148.jpg", "COCO_val2014_000000000042.jpg")
+    images = write_images(
+        tmp_path / "val2014", "COCO_val2014_000000262148.jpg", "COCO_val2014_000000000042.jpg"
+    )
     questions = [
         {"image_id": 262148, "question": "Where is he looking?", "question_id": 262148000},
         {"image_id": 262148, "question": "What is this?", "question_id": 262148001},
         {"image_id": 42, "question": "What is that?", "question_id": 42000},
     ]
     annotations = [
-        {"question_type": "what", "multiple_choice_answer": "net", "answers": AS_OBJECTS, "answer_type": "other"}
+        {
+            "question_type": "what",
+            "multiple_choice_answer": "net",
+            "answers": AS_OBJECTS,
+            "answer_type": "other",
+        }
         | {name: question[name] for name in ("image_id", "question_id")}
-        for question in questions[::-1]  # the official files have one order; another one is read as well
+        for question in questions[
+            ::-1
+        ]  # the official files have one order; another one is read as well
     ]
     head = {
         "info": {"year": 2017, "version": "2.0"},
@@ -81,7 +98,10 @@ def test_vqav2_official(tmp_path, read):
         "data_type": "mscoco",
         "license": {"url": "x", "name": "y"},
     }
-    q, a = tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", tmp_path / "v2_mscoco_val2014_annotations.json"
+    q, a = (
+        tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json",
+        tmp_path / "v2_mscoco_val2014_annotations.json",
+    )
     q.write_text(json.dumps(head | {"data_subtype": "val2014", "questions": questions}))
     a.write_text(json.dumps(head | {"data_subtype": "val2014", "annotations": annotations}))
     dataset = read(format="vqav2", questions=q, annotations=a, images=images)
@@ -90,11 +110,22 @@ def test_vqav2_official(tmp_path, read):
     found = {e.id: e for e in dataset.examples}
     assert found.keys() == {"262148000", "262148001", "42000"}
     first = found["262148000"]
-    assert (first.image, first.question, first.answers) == ("COCO_val2014_000000262148.jpg", "Where is he looking?", tuple(ANSWERS))
-    assert (first.answerable, first.source, first.split, first.metric) == (True, "vqav2", "val2014", "vqa")
+    assert (first.image, first.question, first.answers) == (
+        "COCO_val2014_000000262148.jpg",
+        "Where is he looking?",
+        tuple(ANSWERS),
+    )
+    assert (first.answerable, first.source, first.split, first.metric) == (
+        True,
+        "vqav2",
+        "val2014",
+        "vqa",
+    )
     assert first.extra == {"kind": "other", "question_type": "what"}
     load_image(dataset.root / first.image)
-    assert len(read(format="vqav2", questions=q, annotations=a, images=images).examples) == 3  # what is there is read
+    assert (
+        len(read(format="vqav2", questions=q, annotations=a, images=images).examples) == 3
+    )  # what is there is read
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -117,9 +148,13 @@ def test_vqav2_of_the_hub(tmp_path, read, streaming, monkeypatch):
     dataset = read(format="vqav2", id=str(folder), split="validation", streaming=streaming)
     assert dataset.name == "VQAv2-validation"
     assert [e.id for e in dataset.examples] == [str(262148000 + i) for i in range(4)]
-    assert {(e.answers, e.split, e.metric) for e in dataset.examples} == {(tuple(ANSWERS), "validation", "vqa")}
+    assert {(e.answers, e.split, e.metric) for e in dataset.examples} == {
+        (tuple(ANSWERS), "validation", "vqa")
+    }
     names = [e.image for e in dataset.examples]
-    assert names[0] == names[1] != names[2] == names[3], "a picture that questions share is there once"
+    assert names[0] == names[1] != names[2] == names[3], (
+        "a picture that questions share is there once"
+    )
     assert (dataset.root / names[0]).read_bytes() == picture(0, "JPEG")
     assert names[0].endswith(".jpg")
     assert len([p for p in (dataset.root / "images").rglob("*") if p.is_file()]) == 2
@@ -127,21 +162,58 @@ def test_vqav2_of_the_hub(tmp_path, read, streaming, monkeypatch):
 
 def test_answers_as_an_object_of_lists(tmp_path, read):
     answers = {"answer": ANSWERS, "answer_confidence": ["yes"] * 10}
-    rows = [{"answers": answers, "question_id": 1, "question": "What is this?", "image": stored(picture(0))}]
-    (example,) = read(format="vqav2", id=str(write_hub(tmp_path / "VQAv2", "validation", rows)), split="validation").examples
+    rows = [
+        {
+            "answers": answers,
+            "question_id": 1,
+            "question": "What is this?",
+            "image": stored(picture(0)),
+        }
+    ]
+    (example,) = read(
+        format="vqav2",
+        id=str(write_hub(tmp_path / "VQAv2", "validation", rows)),
+        split="validation",
+    ).examples
     assert (example.answers, example.answerable) == (tuple(ANSWERS), True)
 
 
 def test_okvqa(tmp_path, read):
-    row = {"question_id": "2971475", "image": stored(picture(0)), "question": "What sport?", "answers": ["race"] * 8 + ["motocross"] * 2}
+    row = {
+        "question_id": "2971475",
+        "image": stored(picture(0)),
+        "question": "What sport?",
+        "answers": ["race"] * 8 + ["motocross"] * 2,
+    }
     row |= {"question_type": "eight", "answer_type": "other"}
-    (example,) = read(format="okvqa", id=str(write_hub(tmp_path / "OK-VQA", "val2014", [row])), split="val2014").examples
-    assert (example.id, example.answers.count("race"), example.metric, example.extra["kind"]) == ("2971475", 8, "vqa", "other")
+    (example,) = read(
+        format="okvqa", id=str(write_hub(tmp_path / "OK-VQA", "val2014", [row])), split="val2014"
+    ).examples
+    assert (example.id, example.answers.count("race"), example.metric, example.extra["kind"]) == (
+        "2971475",
+        8,
+        "vqa",
+        "other",
+    )
 
     images = write_images(tmp_path / "images", "COCO_train2014_000000051606.jpg")
-    q, a = tmp_path / "OpenEnded_mscoco_train2014_questions.json", tmp_path / "mscoco_train2014_annotations.json"
-    q.write_text(json.dumps({"questions": [{"image_id": 51606, "question": "What is it?", "question_id": 516065}]}))
-    answers = [{"answer_id": 1, "raw_answer": "pony tail", "answer_confidence": "yes", "answer": "pony tail"}]
+    q, a = (
+        tmp_path / "OpenEnded_mscoco_train2014_questions.json",
+        tmp_path / "mscoco_train2014_annotations.json",
+    )
+    q.write_text(
+        json.dumps(
+            {"questions": [{"image_id": 51606, "question": "What is it?", "question_id": 516065}]}
+        )
+    )
+    answers = [
+        {
+            "answer_id": 1,
+            "raw_answer": "pony tail",
+            "answer_confidence": "yes",
+            "answer": "pony tail",
+        }
+    ]
     a.write_text(
         json.dumps(
             {
@@ -159,12 +231,22 @@ def test_okvqa(tmp_path, read):
         )
     )
     (example,) = read(format="okvqa", questions=q, annotations=a, images=images).examples
-    assert (example.id, example.image, example.answers) == ("516065", "COCO_train2014_000000051606.jpg", ("pony tail",))
+    assert (example.id, example.image, example.answers) == (
+        "516065",
+        "COCO_train2014_000000051606.jpg",
+        ("pony tail",),
+    )
 
 
 def test_gqa(tmp_path, read):
     questions = [
-        {"id": "201307251", "imageId": "n161313", "question": "Is it overcast?", "answer": "no", "types": {"structural": "verify"}},
+        {
+            "id": "201307251",
+            "imageId": "n161313",
+            "question": "Is it overcast?",
+            "answer": "no",
+            "types": {"structural": "verify"},
+        },
         {
             "id": "201640614",
             "imageId": "n235859",
@@ -172,18 +254,45 @@ def test_gqa(tmp_path, read):
             "answer": "women",
             "types": {"structural": "query"},
         },
-        {"id": "201640615", "imageId": "n161313", "question": "What is it?", "answer": "sky", "types": {"structural": "query"}},
-        {"id": "201640616", "imageId": "n0", "question": "What is there?", "answer": "sky", "types": {"structural": "query"}},
+        {
+            "id": "201640615",
+            "imageId": "n161313",
+            "question": "What is it?",
+            "answer": "sky",
+            "types": {"structural": "query"},
+        },
+        {
+            "id": "201640616",
+            "imageId": "n0",
+            "question": "What is there?",
+            "answer": "sky",
+            "types": {"structural": "query"},
+        },
     ]
-    pictures = [{"id": "n161313", "image": stored(picture(0))}, {"id": "n235859", "image": stored(picture(1))}]
-    folder = write_hub(tmp_path / "GQA", "testdev", questions, "testdev_balanced_instructions", pictures=())
+    pictures = [
+        {"id": "n161313", "image": stored(picture(0))},
+        {"id": "n235859", "image": stored(picture(1))},
+    ]
+    folder = write_hub(
+        tmp_path / "GQA", "testdev", questions, "testdev_balanced_instructions", pictures=()
+    )
     write_hub(folder, "testdev", pictures, "testdev_balanced_images")
     subsets = ("testdev_balanced_instructions", "testdev_balanced_images")
-    listed = "".join(f"- config_name: {name}\n  data_files:\n  - split: testdev\n    path: {name}/testdev-*\n" for name in subsets)
+    listed = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: testdev\n    path: {name}/testdev-*\n"
+        for name in subsets
+    )
     (folder / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
-    dataset = read(max_rejected=0.5, format="gqa", id=str(folder), subset="testdev_balanced", split="testdev")
+    dataset = read(
+        max_rejected=0.5, format="gqa", id=str(folder), subset="testdev_balanced", split="testdev"
+    )
     first, second, third = dataset.examples
-    assert (first.id, first.answers, first.metric, first.extra["kind"]) == ("201307251", ("no",), "exact", "verify")
+    assert (first.id, first.answers, first.metric, first.extra["kind"]) == (
+        "201307251",
+        ("no",),
+        "exact",
+        "verify",
+    )
     assert first.image == third.image != second.image
     assert (dataset.root / second.image).read_bytes() == picture(1)
     (fault,) = read_jsonl(dataset.root / "rejected.jsonl")
@@ -200,8 +309,15 @@ def test_gqa(tmp_path, read):
         }
     }
     (tmp_path / "questions.json").write_text(json.dumps(official))
-    (example,) = read(format="gqa", questions=tmp_path / "questions.json", images=images, split="val").examples
-    assert (example.id, example.image, example.answers, example.split) == ("02930152", "2354786.jpg", ("yes",), "val")
+    (example,) = read(
+        format="gqa", questions=tmp_path / "questions.json", images=images, split="val"
+    ).examples
+    assert (example.id, example.image, example.answers, example.split) == (
+        "02930152",
+        "2354786.jpg",
+        ("yes",),
+        "val",
+    )
 
 
 def test_vizwiz(tmp_path, read):
@@ -222,31 +338,68 @@ def test_vizwiz(tmp_path, read):
             "category": "other",
         },
     ]
-    first, second = read(format="vizwiz", id=str(write_hub(tmp_path / "VizWiz-VQA", "val", rows)), split="val").examples
+    first, second = read(
+        format="vizwiz", id=str(write_hub(tmp_path / "VizWiz-VQA", "val", rows)), split="val"
+    ).examples
     assert (first.id, first.answerable, first.answers) == ("VizWiz_val_0.jpg", False, tuple(ten))
     assert (second.answerable, second.metric) == (True, "vqa")
 
     images = write_images(tmp_path / "val", "VizWiz_val_00000000.jpg", "VizWiz_val_00000001.jpg")
     answers = [{"answer": a, "answer_confidence": "no"} for a in ten]
     official = [
-        {"image": f"VizWiz_val_0000000{i}.jpg", "question": "What is it?", "answers": answers, "answer_type": "other", "answerable": i}
+        {
+            "image": f"VizWiz_val_0000000{i}.jpg",
+            "question": "What is it?",
+            "answers": answers,
+            "answer_type": "other",
+            "answerable": i,
+        }
         for i in (0, 1)
     ]
     (tmp_path / "val.json").write_text(json.dumps(official, indent=1))
     first, second = read(format="vizwiz", questions=tmp_path / "val.json", images=images).examples
-    assert (first.id, first.answerable, second.answerable, second.answers) == ("VizWiz_val_00000000.jpg", False, True, tuple(ten))
+    assert (first.id, first.answerable, second.answerable, second.answers) == (
+        "VizWiz_val_00000000.jpg",
+        False,
+        True,
+        tuple(ten),
+    )
 
 
 def test_textvqa(tmp_path, read):
-    row = {"image_id": "003a8ae2ef43b901", "question_id": 34602, "question": "What brand?", "image": stored(picture(0))}
-    row |= {"image_width": 8, "image_height": 6, "answers": ["nokia"] * 9 + ["toshiba"], "ocr_tokens": ["NOKIA"], "set_name": "val"}
-    (example,) = read(format="textvqa", id=str(write_hub(tmp_path / "textvqa", "validation", [row])), split="validation").examples
-    assert (example.id, example.answers, example.answerable, example.metric) == ("34602", ("nokia",) * 9 + ("toshiba",), True, "vqa")
+    row = {
+        "image_id": "003a8ae2ef43b901",
+        "question_id": 34602,
+        "question": "What brand?",
+        "image": stored(picture(0)),
+    }
+    row |= {
+        "image_width": 8,
+        "image_height": 6,
+        "answers": ["nokia"] * 9 + ["toshiba"],
+        "ocr_tokens": ["NOKIA"],
+        "set_name": "val",
+    }
+    (example,) = read(
+        format="textvqa",
+        id=str(write_hub(tmp_path / "textvqa", "validation", [row])),
+        split="validation",
+    ).examples
+    assert (example.id, example.answers, example.answerable, example.metric) == (
+        "34602",
+        ("nokia",) * 9 + ("toshiba",),
+        True,
+        "vqa",
+    )
 
     images = write_images(tmp_path / "train_images", "003a8ae2ef43b901.jpg")
     row["image"] = None
-    (tmp_path / "TextVQA_0.5.1_val.json").write_text(json.dumps({"dataset_type": "val", "data": [row]}))
-    (example,) = read(format="textvqa", questions=tmp_path / "TextVQA_0.5.1_val.json", images=images).examples
+    (tmp_path / "TextVQA_0.5.1_val.json").write_text(
+        json.dumps({"dataset_type": "val", "data": [row]})
+    )
+    (example,) = read(
+        format="textvqa", questions=tmp_path / "TextVQA_0.5.1_val.json", images=images
+    ).examples
     assert example.image == "003a8ae2ef43b901.jpg"
 
 
@@ -261,34 +414,107 @@ def test_pope(tmp_path, read, capsys):
         }
         | {"image": stored(picture(0)), "category": category}
         for i, (category, answer) in enumerate(
-            [("random", "yes"), ("random", "no"), ("popular", "yes"), ("popular", "no"), ("adversarial", "no")]
+            [
+                ("random", "yes"),
+                ("random", "no"),
+                ("popular", "yes"),
+                ("popular", "no"),
+                ("adversarial", "no"),
+            ]
         )
     ]
-    found = list(read(format="pope", id=str(write_hub(tmp_path / "POPE", "test", rows)), split="test").examples)
-    assert [e.id for e in found] == ["random-1", "random-2", "popular-1", "popular-2", "adversarial-1"]
+    found = list(
+        read(
+            format="pope", id=str(write_hub(tmp_path / "POPE", "test", rows)), split="test"
+        ).examples
+    )
+    assert [e.id for e in found] == [
+        "random-1",
+        "random-2",
+        "popular-1",
+        "popular-2",
+        "adversarial-1",
+    ]
     assert {(e.metric, e.source) for e in found} == {("yes_no", "pope")}
-    assert "5 questions of POPE-test (random 2, popular 2, adversarial 1), 0 set aside" in capsys.readouterr().out
+    assert (
+        "5 questions of POPE-test (random 2, popular 2, adversarial 1), 0 set aside"
+        in capsys.readouterr().out
+    )
 
     images = write_images(tmp_path / "val2014", "COCO_val2014_000000310196.jpg")
-    lines = [{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label": "yes"}]
+    lines = [
+        {
+            "question_id": 1,
+            "image": "COCO_val2014_000000310196.jpg",
+            "text": "Is there a snowboard in the image?",
+            "label": "yes",
+        }
+    ]
     lines.append(lines[0] | {"question_id": 2, "label": "no"})
-    (tmp_path / "coco_pope_popular.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    first, second = read(format="pope", questions=tmp_path / "coco_pope_popular.json", images=images).examples
-    assert (first.id, first.question, first.answers) == ("popular-1", "Is there a snowboard in the image?", ("yes",))
+    (tmp_path / "coco_pope_popular.json").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
+    first, second = read(
+        format="pope", questions=tmp_path / "coco_pope_popular.json", images=images
+    ).examples
+    assert (first.id, first.question, first.answers) == (
+        "popular-1",
+        "Is there a snowboard in the image?",
+        ("yes",),
+    )
     assert (second.answers, second.extra) == (("no",), {"kind": "popular"})
 
 
 def test_tubench(tmp_path, read):
     common = {"question": "Is it hot?", "image_variant": "original", "item_id": "7"}
     rows = [
-        common | {"answer": "Yes", "dataset": "UVQA", "is_unanswerable": False, "strategy": None, "question_idx": 0},
-        common | {"answer": "Unanswerable", "dataset": "UVQA", "is_unanswerable": True, "strategy": "S.1", "question_idx": 1},
-        common | {"answer": "B", "dataset": "UGeoQA", "is_unanswerable": False, "strategy": None, "question_idx": 0},
-        common | {"answer": "1,250", "dataset": "UTabMWP", "is_unanswerable": False, "strategy": None, "question_idx": 0},
-        common | {"answer": "Friday", "dataset": "UTabMWP", "is_unanswerable": False, "strategy": None, "question_idx": 1},
+        common
+        | {
+            "answer": "Yes",
+            "dataset": "UVQA",
+            "is_unanswerable": False,
+            "strategy": None,
+            "question_idx": 0,
+        },
+        common
+        | {
+            "answer": "Unanswerable",
+            "dataset": "UVQA",
+            "is_unanswerable": True,
+            "strategy": "S.1",
+            "question_idx": 1,
+        },
+        common
+        | {
+            "answer": "B",
+            "dataset": "UGeoQA",
+            "is_unanswerable": False,
+            "strategy": None,
+            "question_idx": 0,
+        },
+        common
+        | {
+            "answer": "1,250",
+            "dataset": "UTabMWP",
+            "is_unanswerable": False,
+            "strategy": None,
+            "question_idx": 0,
+        },
+        common
+        | {
+            "answer": "Friday",
+            "dataset": "UTabMWP",
+            "is_unanswerable": False,
+            "strategy": None,
+            "question_idx": 1,
+        },
     ]
     rows = [row | {"image": stored(picture(0))} for row in rows]
-    found = list(read(format="tubench", id=str(write_hub(tmp_path / "TUBench", "test", rows)), split="test").examples)
+    found = list(
+        read(
+            format="tubench", id=str(write_hub(tmp_path / "TUBench", "test", rows)), split="test"
+        ).examples
+    )
     assert [(e.id, e.answerable, e.answers, e.metric) for e in found] == [
         ("UVQA-7-original-0", True, ("Yes",), "yes_no"),
         ("UVQA-7-original-1", False, (), "exact"),
@@ -297,12 +523,26 @@ def test_tubench(tmp_path, read):
         ("UTabMWP-7-original-1", True, ("Friday",), "exact"),
     ]
     assert found[1].extra == {"kind": "UVQA", "strategy": "S.1"}
-    assert [metric_of(a) for a in ("no.", "(c)", "-3.5", "nan", "")] == ["yes_no", "choice", "numeric:0", "exact", "exact"]
+    assert [metric_of(a) for a in ("no.", "(c)", "-3.5", "nan", "")] == [
+        "yes_no",
+        "choice",
+        "numeric:0",
+        "exact",
+        "exact",
+    ]
 
 
 def test_haloquest(tmp_path, read):
     images = write_images(tmp_path / "images", "a.png", "b.png")
-    header = ["image_name", "url", "image type", "hallucination type", "question", "groundtruth responses", "split"]
+    header = [
+        "image_name",
+        "url",
+        "image type",
+        "hallucination type",
+        "question",
+        "groundtruth responses",
+        "split",
+    ]
     rows = [
         [
             "a.png",
@@ -313,18 +553,56 @@ def test_haloquest(tmp_path, read):
             "There is no dog.; No dog is in the image",
             "train",
         ],
-        ["a.png", "http://x/a.png", "generated", "insufficient context", "Whose is it, ours?", "It is not known", "train"],
-        ["b.png", "http://x/b.png", "real", "visually challenging", "How many\nare there?", "Three; 3", "train"],
-        ["b.png", "http://x/b.png", "real", "visually challenging", "How many are there?", "Three", "eval"],
+        [
+            "a.png",
+            "http://x/a.png",
+            "generated",
+            "insufficient context",
+            "Whose is it, ours?",
+            "It is not known",
+            "train",
+        ],
+        [
+            "b.png",
+            "http://x/b.png",
+            "real",
+            "visually challenging",
+            "How many\nare there?",
+            "Three; 3",
+            "train",
+        ],
+        [
+            "b.png",
+            "http://x/b.png",
+            "real",
+            "visually challenging",
+            "How many are there?",
+            "Three",
+            "eval",
+        ],
     ]
     with (tmp_path / "haloquest-train.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-    found = list(read(format="haloquest", questions=tmp_path / "haloquest-train.csv", images=images, split="train").examples)
+    found = list(
+        read(
+            format="haloquest",
+            questions=tmp_path / "haloquest-train.csv",
+            images=images,
+            split="train",
+        ).examples
+    )
     assert [e.answerable for e in found] == [False, False, True]
     assert found[0].answers == ("There is no dog.", "No dog is in the image")
-    assert (found[2].answers, found[2].image, found[2].question) == (("Three", "3"), "b.png", "How many\nare there?")
+    assert (found[2].answers, found[2].image, found[2].question) == (
+        ("Three", "3"),
+        "b.png",
+        "How many\nare there?",
+    )
     assert len({e.id for e in found}) == 3
-    assert (found[0].split, found[0].extra) == ("train", {"kind": "false premises", "image_type": "generated"})
+    assert (found[0].split, found[0].extra) == (
+        "train",
+        {"kind": "false premises", "image_type": "generated"},
+    )
 
 
 def test_unkvqa(tmp_path, read):
@@ -337,7 +615,11 @@ def test_unkvqa(tmp_path, read):
     ]
     (tmp_path / "val.json").write_text(json.dumps(rows))
     found = list(read(format="unkvqa", questions=tmp_path / "val.json", images=images).examples)
-    assert [(e.id, e.answerable, e.answers) for e in found] == [("1", False, ()), ("2", None, ()), ("3", True, ("net", "net"))]
+    assert [(e.id, e.answerable, e.answers) for e in found] == [
+        ("1", False, ()),
+        ("2", None, ()),
+        ("3", True, ("net", "net")),
+    ]
     assert [e.extra.get("kind") for e in found] == ["word replacement", None, "3"]
 
 
@@ -356,15 +638,36 @@ def test_any_set_by_its_columns(tmp_path, read):
         for i in range(3)
     ]
     folder = write_hub(tmp_path / "My set", "train", rows, pictures=("pic",))
-    options = {"id": str(folder), "split": "train", "image_column": "pic", "question_column": "q", "answers_column": "gold"}
-    dataset = read(**options, id_column="key", answerable_column="known", metric="numeric:0.1", name="a/b c")
+    options = {
+        "id": str(folder),
+        "split": "train",
+        "image_column": "pic",
+        "question_column": "q",
+        "answers_column": "gold",
+    }
+    dataset = read(
+        **options, id_column="key", answerable_column="known", metric="numeric:0.1", name="a/b c"
+    )
     assert dataset.name == "a-b-c"
     first, second, _ = dataset.examples
-    assert (first.id, first.answers, first.answerable, first.metric) == ("0", ("thing 0",), True, "numeric:0.1")
-    assert (second.answerable, first.source, first.extra) == (False, "a-b-c", {"score": 0.5, "tags": ["a"]})
-    assert [e.id for e in read(**options, limit=2, name="numbered").examples] == ["train-1", "train-2"]
+    assert (first.id, first.answers, first.answerable, first.metric) == (
+        "0",
+        ("thing 0",),
+        True,
+        "numeric:0.1",
+    )
+    assert (second.answerable, first.source, first.extra) == (
+        False,
+        "a-b-c",
+        {"score": 0.5, "tags": ["a"]},
+    )
+    assert [e.id for e in read(**options, limit=2, name="numbered").examples] == [
+        "train-1",
+        "train-2",
+    ]
     with pytest.raises(
-        InbolError, match=r"3 of 3 set aside: 3 no column 'picture' \(first: train-1|3 of 3 set aside: 3 no column 'picture'"
+        InbolError,
+        match=r"3 of 3 set aside: 3 no column 'picture' \(first: train-1|3 of 3 set aside: 3 no column 'picture'",
     ):
         read(**(options | {"image_column": "picture"}), name="other")
 
@@ -385,9 +688,13 @@ def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
     assert (dataset.root / dataset.examples[1].image).read_bytes() == picture(1)
     faults = {f["id"]: f["reason"] for f in read_jsonl(dataset.root / "rejected.jsonl")}
     assert faults == {"q2": "image outside the set's files", "q3": "image missing"}
-    dataset = read(max_rejected=0.5, id=str(file), split="train", images=tmp_path / "set", name="in place")
+    dataset = read(
+        max_rejected=0.5, id=str(file), split="train", images=tmp_path / "set", name="in place"
+    )
     assert [e.image for e in dataset.examples] == ["pictures/0.png", "pictures/1.png"]
-    faults = {f["id"]: f["reason"] for f in read_jsonl(tmp_path / "out/data/in-place/rejected.jsonl")}
+    faults = {
+        f["id"]: f["reason"] for f in read_jsonl(tmp_path / "out/data/in-place/rejected.jsonl")
+    }
     assert faults == {"q2": "image outside the folder", "q3": "image missing"}
 
 
@@ -403,23 +710,47 @@ def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
 def test_the_split_of_coco_pictures(tmp_path, read, questions, split, found):
     folder = tmp_path / "train2014 of coco"  # the name of a folder above says nothing
     images = write_images(folder / "test2015", f"COCO_{found}_000000000001.jpg")
-    (folder / questions).write_text(json.dumps([{"question_id": 1, "image_id": 1, "question": "What?"}]))
+    (folder / questions).write_text(
+        json.dumps([{"question_id": 1, "image_id": 1, "question": "What?"}])
+    )
     (folder / "a.json").write_text(json.dumps([{"question_id": 1, "answers": ANSWERS}]))
-    options = {"questions": folder / questions, "annotations": folder / "a.json", "images": images, "split": split}
+    options = {
+        "questions": folder / questions,
+        "annotations": folder / "a.json",
+        "images": images,
+        "split": split,
+    }
     (example,) = read(format="okvqa", **options).examples
     assert (example.image, example.split) == (f"COCO_{found}_000000000001.jpg", split or found)
     if questions == "q.json":
         with pytest.raises(InbolError, match="split not known"):
-            read(format="okvqa", name="other", **(options | {"images": images.rename(folder / "pictures")}))
+            read(
+                format="okvqa",
+                name="other",
+                **(options | {"images": images.rename(folder / "pictures")}),
+            )
 
 
 def test_every_adapter_is_tested():
-    assert set(ADAPTERS) == {"columns", "vqav2", "okvqa", "gqa", "vizwiz", "textvqa", "pope", "tubench", "haloquest", "unkvqa"}
+    assert set(ADAPTERS) == {
+        "columns",
+        "vqav2",
+        "okvqa",
+        "gqa",
+        "vizwiz",
+        "textvqa",
+        "pope",
+        "tubench",
+        "haloquest",
+        "unkvqa",
+    }
 
 
 def test_pictures_in_rows_that_cannot_be_used(tmp_path, read):
     (tmp_path / "secret.png").write_bytes(picture(9))
-    header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + picture(0)[24:29]  # and 33 on: behind its checksum
+    header = (
+        b"IHDR" + (100_000).to_bytes(4, "big") * 2 + picture(0)[24:29]
+    )  # and 33 on: behind its checksum
     bomb = picture(0)[:12] + header + zlib.crc32(header).to_bytes(4, "big") + picture(0)[33:]
     faults = {
         "no image": (stored(b"<html>"), "not an image"),
@@ -428,14 +759,24 @@ def test_pictures_in_rows_that_cannot_be_used(tmp_path, read):
         "missing": (None, "image missing"),
         "not there": ({"bytes": None, "path": "nowhere.png"}, "image missing"),
         "climbs out": ({"bytes": None, "path": "../secret.png"}, "image outside the set's files"),
-        "absolute": ({"bytes": None, "path": str(tmp_path / "secret.png")}, "image outside the set's files"),
+        "absolute": (
+            {"bytes": None, "path": str(tmp_path / "secret.png")},
+            "image outside the set's files",
+        ),
         "sound": (stored(picture(1)), None),
     }
-    rows = [{"id": id, "image": value, "question": "What?", "answers": "red"} for id, (value, _) in faults.items()]
-    folder = write_hub(tmp_path / "set", "train", rows, pictures=())  # the library would look for the paths as it writes
+    rows = [
+        {"id": id, "image": value, "question": "What?", "answers": "red"}
+        for id, (value, _) in faults.items()
+    ]
+    folder = write_hub(
+        tmp_path / "set", "train", rows, pictures=()
+    )  # the library would look for the paths as it writes
     dataset = read(max_rejected=1.0, id=str(folder), split="train")
     assert [e.id for e in dataset.examples] == ["sound"]
-    assert {r.id: r.reason for r in dataset.rejected} == {id: cause for id, (_, cause) in faults.items() if cause}
+    assert {r.id: r.reason for r in dataset.rejected} == {
+        id: cause for id, (_, cause) in faults.items() if cause
+    }
     with pytest.raises(InbolError, match=r"7 of 8 set aside: .*; at most 10% may be"):
         read(max_rejected=0.1, id=str(folder), split="train")
 
@@ -456,14 +797,23 @@ def test_faults_in_an_official_pair(tmp_path, read):
         common | {"question_id": 10, "question": "\ud800?"},
         common | {"question_id": 11},
     ]
-    annotations = [{"question_id": i, "answers": AS_OBJECTS, "answer_type": "other"} for i in (1, 2, 4, 8, 10, 11, 12)]
+    annotations = [
+        {"question_id": i, "answers": AS_OBJECTS, "answer_type": "other"}
+        for i in (1, 2, 4, 8, 10, 11, 12)
+    ]
     annotations += [{"question_id": 7, "answers": []}, 3, {"answers": AS_OBJECTS}]
     q, a = tmp_path / "q_val2014.json", tmp_path / "a_val2014.json"
-    q.write_bytes(json.dumps({"questions": questions}, ensure_ascii=False).replace("\ud800", "\\ud800").encode(errors="surrogateescape"))
+    q.write_bytes(
+        json.dumps({"questions": questions}, ensure_ascii=False)
+        .replace("\ud800", "\\ud800")
+        .encode(errors="surrogateescape")
+    )
     a.write_text(json.dumps({"annotations": annotations}))
     dataset = read(max_rejected=1.0, format="vqav2", questions=q, annotations=a, images=images)
     assert sorted(e.id for e in dataset.examples) == ["1", "11", "7"]
-    assert next(e for e in dataset.examples if e.id == "7").answerable is None, "without answers nobody can say"
+    assert next(e for e in dataset.examples if e.id == "7").answerable is None, (
+        "without answers nobody can say"
+    )
     assert sorted((r.id or "", r.reason) for r in dataset.rejected) == [
         ("", "annotation without an id"),
         ("", "id not a string"),
@@ -479,19 +829,45 @@ def test_faults_in_an_official_pair(tmp_path, read):
     ]
     for torn in (a.read_bytes()[:-30], a.read_bytes() + b"]", b"", b'{"info": 1}'):
         a.write_bytes(torn)
-        with pytest.raises(InbolError, match=r"a_val2014\.json: (not whole JSON|holds no list of records)"):
-            read(max_rejected=1.0, format="vqav2", questions=q, annotations=a, images=images, name="torn")
+        with pytest.raises(
+            InbolError, match=r"a_val2014\.json: (not whole JSON|holds no list of records)"
+        ):
+            read(
+                max_rejected=1.0,
+                format="vqav2",
+                questions=q,
+                annotations=a,
+                images=images,
+                name="torn",
+            )
         assert not (tmp_path / "out/data/torn/data.jsonl").exists()
 
 
 def test_settings_of_an_import_are_kept(tmp_path, read):
     images = write_images(tmp_path / "images", "a.png")
     file = tmp_path / "val.json"
-    file.write_text(json.dumps([{"question_id": 1, "question": "What?", "image_name": "a.png", "answerability": 0, "alter_type": "x"}]))
+    file.write_text(
+        json.dumps(
+            [
+                {
+                    "question_id": 1,
+                    "question": "What?",
+                    "image_name": "a.png",
+                    "answerability": 0,
+                    "alter_type": "x",
+                }
+            ]
+        )
+    )
     options = {"format": "unkvqa", "questions": file, "images": images}
     dataset = read(**options)
     header = read_meta(tmp_path / "out/data/val/data.jsonl")
-    assert (header["format"], header["rows"], header["set_aside"], header["kinds"]) == ("unkvqa", 1, 0, {"x": 1})
+    assert (header["format"], header["rows"], header["set_aside"], header["kinds"]) == (
+        "unkvqa",
+        1,
+        0,
+        {"x": 1},
+    )
     assert dataset.root.samefile(images)
     with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
         read(**options, metric="exact")
@@ -510,15 +886,33 @@ def test_settings_of_an_import_are_kept(tmp_path, read):
         ({"format": "coco", "id": "x"}, "--data.format coco: choose one of folder, columns, vqav2"),
         ({"dir": "x", "id": "y"}, "format columns takes --data.id, not --data and --data.id"),
         ({"dir": "x", "split": "val"}, "--data.split is of no use with a dataset folder"),
-        ({"format": "vqav2", "dir": "x"}, "format vqav2 takes --data.questions or --data.id, not --data"),
+        (
+            {"format": "vqav2", "dir": "x"},
+            "format vqav2 takes --data.questions or --data.id, not --data",
+        ),
         ({"format": "vqav2", "questions": "q.json"}, "--data.questions needs --data.images"),
-        ({"format": "vqav2", "questions": "q.json", "images": "i"}, "--data.format vqav2 needs --data.annotations"),
-        ({"format": "gqa", "questions": "q", "images": "i", "annotations": "a"}, "--data.format gqa has its answers in --data.questions"),
-        ({"format": "gqa", "questions": "q.json", "images": "i"}, "--data.questions q.json: no such file"),
-        ({"format": "unkvqa", "id": "x", "split": "val"}, "reads the set's own file: give --data.questions"),
+        (
+            {"format": "vqav2", "questions": "q.json", "images": "i"},
+            "--data.format vqav2 needs --data.annotations",
+        ),
+        (
+            {"format": "gqa", "questions": "q", "images": "i", "annotations": "a"},
+            "--data.format gqa has its answers in --data.questions",
+        ),
+        (
+            {"format": "gqa", "questions": "q.json", "images": "i"},
+            "--data.questions q.json: no such file",
+        ),
+        (
+            {"format": "unkvqa", "id": "x", "split": "val"},
+            "reads the set's own file: give --data.questions",
+        ),
         ({"id": "x"}, "--data.split is needed"),
         ({"format": "gqa", "id": "x", "split": "testdev"}, "--data.format gqa needs --data.subset"),
-        ({"id": "x", "annotations": "a", "split": "val"}, "--data.annotations needs --data.questions"),
+        (
+            {"id": "x", "annotations": "a", "split": "val"},
+            "--data.annotations needs --data.questions",
+        ),
         ({"id": "x", "split": "val", "limit": 0}, "--data.limit 0"),
         ({"id": "x", "split": "val", "metric": "bleu"}, "'bleu' is not known"),
         ({"id": "x", "split": "val", "name": "../"}, "--data.name '../'"),
@@ -532,8 +926,12 @@ def test_options_that_do_not_go_together(read, options, message):
 
 def test_sets_that_cannot_be_loaded(tmp_path, read, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    folder = write_hub(tmp_path / "set", "train", [{"image": stored(picture(0)), "question": "What?"}])
-    with pytest.raises(InbolError, match="no set that `datasets` can load with subset None, split val"):
+    folder = write_hub(
+        tmp_path / "set", "train", [{"image": stored(picture(0)), "question": "What?"}]
+    )
+    with pytest.raises(
+        InbolError, match="no set that `datasets` can load with subset None, split val"
+    ):
         read(id=str(folder), split="val")
     (tmp_path / "set/data/train-00000-of-00001.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(InbolError, match="no set that `datasets` can load"):

@@ -12,7 +12,9 @@ from inbol_jax.errors import InbolError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -39,22 +41,45 @@ def test_elements_are_those_that_the_whole_file_holds(file, elements, indent, ot
     file.write_text(json.dumps(elements, indent=indent, ensure_ascii=ascii), encoding="utf-8")
     assert list(json_objects(file)) == elements
     file.write_text(
-        json.dumps(others | {"rows": elements, "after": [1, {"rows": []}]}, indent=indent, ensure_ascii=ascii), encoding="utf-8"
+        json.dumps(
+            others | {"rows": elements, "after": [1, {"rows": []}]},
+            indent=indent,
+            ensure_ascii=ascii,
+        ),
+        encoding="utf-8",
     )
     assert list(json_objects(file, keys=("rows",))) == elements
-    file.write_text(json.dumps({str(i): {"value": e} for i, e in enumerate(elements)} or {"0": {}}, indent=indent), encoding="utf-8")
-    assert list(json_objects(file, by_id="id")) == [{"id": str(i), "value": e} for i, e in enumerate(elements)] or [{"id": "0"}]
+    file.write_text(
+        json.dumps(
+            {str(i): {"value": e} for i, e in enumerate(elements)} or {"0": {}}, indent=indent
+        ),
+        encoding="utf-8",
+    )
+    assert list(json_objects(file, by_id="id")) == [
+        {"id": str(i), "value": e} for i, e in enumerate(elements)
+    ] or [{"id": "0"}]
 
 
 @pytest.mark.usefixtures("chunk")
 def test_a_file_that_is_torn_anywhere_is_an_error(tmp_path):
-    text = json.dumps({"info": {"a": [1, 2]}, "questions": [{"id": 1, "q": "où ?"}, {"id": 2}], "n": 12.5}, ensure_ascii=False)
+    text = json.dumps(
+        {"info": {"a": [1, 2]}, "questions": [{"id": 1, "q": "où ?"}, {"id": 2}], "n": 12.5},
+        ensure_ascii=False,
+    )
     file = tmp_path / "q.json"
     for end in range(len(text)):
         file.write_text(text[:end], encoding="utf-8")
         with pytest.raises(InbolError, match=r"q\.json: (not whole JSON|holds no list)"):
             list(json_objects(file, keys=("questions",)))
-    for odd in (text + "]", text.replace('"id": 2', '"id" 2'), text.replace("}, {", "} {"), "[1, 2", "[1,, 2]", '"text"', "\ufeff"):
+    for odd in (
+        text + "]",
+        text.replace('"id": 2', '"id" 2'),
+        text.replace("}, {", "} {"),
+        "[1, 2",
+        "[1,, 2]",
+        '"text"',
+        "\ufeff",
+    ):
         file.write_text(odd, encoding="utf-8")
         with pytest.raises(InbolError, match=r"q\.json: not whole JSON"):
             list(json_objects(file, keys=("questions",)))
@@ -125,7 +150,10 @@ def test_questions_meet_their_annotations_in_any_order(n, rng):
         assert answers == [row["question"]]
     assert len(whole) == n - lost
     faults = [str(row) for _, row in found if isinstance(row, Unusable)]
-    assert sorted(faults) == ["annotation without question"] * extra + ["question without annotation"] * lost
+    assert (
+        sorted(faults)
+        == ["annotation without question"] * extra + ["question without annotation"] * lost
+    )
 
 
 def test_a_limit_reads_no_further():

@@ -9,7 +9,13 @@ from inbol_jax.errors import InbolError
 
 
 def row(**changes):
-    values = {"id": "q1", "image": "images/a.png", "question": "What colour?", "answers": ["red", "red", "blue"], "answerable": True}
+    values = {
+        "id": "q1",
+        "image": "images/a.png",
+        "question": "What colour?",
+        "answers": ["red", "red", "blue"],
+        "answerable": True,
+    }
     return {column: value for column, value in (values | changes).items() if value is not ...}
 
 
@@ -17,19 +23,36 @@ def write(folder, *rows, name="data.jsonl"):
     """Rows as JSON lines (bytes as they are), beside one image."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "images/a.png").write_bytes(b"image")
-    lines = [r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() for r in rows]
+    lines = [
+        r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() for r in rows
+    ]
     (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
     return folder / name
 
 
 def test_reads_a_folder(tmp_path):
     folder = tmp_path / "kitchen"
-    write(folder, row(split="val", meta={"k": [1]}), row(id=2, answers=[], answerable=False), row(id="3", answers=..., answerable=None))
+    write(
+        folder,
+        row(split="val", meta={"k": [1]}),
+        row(id=2, answers=[], answerable=False),
+        row(id="3", answers=..., answerable=None),
+    )
     dataset = load_dataset_folder(folder)
     assert (dataset.name, dataset.root, dataset.rejected) == ("kitchen", folder, [])
     first, second, third = dataset.examples
-    assert (first.id, first.image, first.question, first.answers) == ("q1", "images/a.png", "What colour?", ("red", "red", "blue"))
-    assert (first.source, first.split, first.metric, first.extra) == ("", "val", "vqa", {"meta": {"k": [1]}})
+    assert (first.id, first.image, first.question, first.answers) == (
+        "q1",
+        "images/a.png",
+        "What colour?",
+        ("red", "red", "blue"),
+    )
+    assert (first.source, first.split, first.metric, first.extra) == (
+        "",
+        "val",
+        "vqa",
+        {"meta": {"k": [1]}},
+    )
     assert [e.answerable for e in dataset.examples] == [True, False, None]
     assert (second.id, second.extra, third.answers) == ("2", {}, ())
     assert first.to_json() == row(split="val", meta={"k": [1]})
@@ -37,7 +60,12 @@ def test_reads_a_folder(tmp_path):
 
 def test_records_are_read_when_they_are_asked_for(tmp_path):
     origin = {"source": "gqa", "split": "val", "metric": "numeric:0.1"}
-    write(tmp_path, *(row(id=i, question=f"Où est {i} ?", **origin) for i in range(20)), b"broken", row(id=20))
+    write(
+        tmp_path,
+        *(row(id=i, question=f"Où est {i} ?", **origin) for i in range(20)),
+        b"broken",
+        row(id=20),
+    )
     examples = load_dataset_folder(tmp_path).examples
     assert len(examples) == 21
     assert [e.id for e in examples] == [str(i) for i in range(21)]
@@ -66,7 +94,12 @@ def test_answers_as_objects_and_answerable_as_numbers(tmp_path):
 
 def test_byte_order_mark_blank_lines_and_line_ends(tmp_path):
     file = write(tmp_path)
-    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(row()).encode() + b"\r\n\n  \n" + json.dumps(row(id=2, question="où ? \u2028")).encode())
+    file.write_bytes(
+        b"\xef\xbb\xbf"
+        + json.dumps(row()).encode()
+        + b"\r\n\n  \n"
+        + json.dumps(row(id=2, question="où ? \u2028")).encode()
+    )
     dataset = load_dataset_folder(tmp_path)
     assert [e.id for e in dataset.examples] == ["q1", "2"]
     assert dataset.rejected == []
@@ -150,28 +183,51 @@ def surroundings(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(("bad", "reason"), BAD, ids=[f"{i}-{reason}" for i, (_, reason) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("bad", "reason"), BAD, ids=[f"{i}-{reason}" for i, (_, reason) in enumerate(BAD)]
+)
 def test_a_bad_record_is_set_aside_with_its_cause(surroundings, bad, reason):
-    write(surroundings, row(), bad, row(id="q3", image="images/inside.png"), row(id="q4", image="./images/../images/a.png"))
+    write(
+        surroundings,
+        row(),
+        bad,
+        row(id="q3", image="images/inside.png"),
+        row(id="q4", image="./images/../images/a.png"),
+    )
     dataset = load_dataset_folder(surroundings, max_rejected=0.25)
     assert [e.id for e in dataset.examples] == ["q1", "q3", "q4"]
     assert [(r.line, r.reason) for r in dataset.rejected] == [(2, reason)]
 
 
 def test_the_id_of_a_record_with_text_that_is_none(tmp_path):
-    lines = [b'{"id": "q\\\\x1", "question": "\xff"}', b'{"id": "q\xfe2"}', b'{"id": "q3\\ud800"}', b'{"id": "\xff', b'[\xff"]']
+    lines = [
+        b'{"id": "q\\\\x1", "question": "\xff"}',
+        b'{"id": "q\xfe2"}',
+        b'{"id": "q3\\ud800"}',
+        b'{"id": "\xff',
+        b'[\xff"]',
+    ]
     write(tmp_path, row(), *lines)
-    found = [(r.line, r.id, r.reason) for r in load_dataset_folder(tmp_path, max_rejected=1).rejected]
-    assert found == [(i + 2, id, "not UTF-8") for i, id in enumerate([None, "q\\xfe2", "q3\\ud800", None, None])]
+    found = [
+        (r.line, r.id, r.reason) for r in load_dataset_folder(tmp_path, max_rejected=1).rejected
+    ]
+    assert found == [
+        (i + 2, id, "not UTF-8") for i, id in enumerate([None, "q\\xfe2", "q3\\ud800", None, None])
+    ]
     write(tmp_path, row(), b'{"id": "q2", "question": "caf\xe9?"}')
-    assert load_dataset_folder(tmp_path, max_rejected=1).rejected == [Rejection(2, "q2", "not UTF-8")]
+    assert load_dataset_folder(tmp_path, max_rejected=1).rejected == [
+        Rejection(2, "q2", "not UTF-8")
+    ]
 
 
 def test_an_id_is_taken_by_the_first_usable_record(tmp_path):
     write(tmp_path, row(question=""), row(), row(id="2"), row(id=2))
     dataset = load_dataset_folder(tmp_path, max_rejected=1)
     assert [e.id for e in dataset.examples] == ["q1", "2"]
-    assert dataset.rejected == [Rejection(1, "q1", "question missing"), Rejection(4, "2", "duplicated id")]
+    assert dataset.rejected == [
+        Rejection(1, "q1", "question missing"),
+        Rejection(4, "2", "duplicated id"),
+    ]
 
 
 def test_too_many_bad_records_stop_the_run(tmp_path):
@@ -182,7 +238,10 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
     with pytest.raises(InbolError) as caught:
         load_dataset_folder(tmp_path)
     message = str(caught.value)
-    assert "3 of 21 set aside: 2 image missing (first: x), 1 question missing (y); at most 10% may be" in message
+    assert (
+        "3 of 21 set aside: 2 image missing (first: x), 1 question missing (y); at most 10% may be"
+        in message
+    )
     assert message.endswith("starting at line 19")
     assert "\n" not in message
     assert len(load_dataset_folder(tmp_path, max_rejected=0.2).rejected) == 3
@@ -204,15 +263,30 @@ def test_what_is_not_a_dataset(tmp_path):
 
 
 def test_summary_of_rejections():
-    rejected = [Rejection(1, "q17", "image missing"), Rejection(2, "q18", "image missing"), Rejection(9, "q3", "duplicated id")]
-    assert summarise_rejections(rejected, 500) == "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
+    rejected = [
+        Rejection(1, "q17", "image missing"),
+        Rejection(2, "q18", "image missing"),
+        Rejection(9, "q3", "duplicated id"),
+    ]
+    assert (
+        summarise_rejections(rejected, 500)
+        == "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
+    )
     assert summarise_rejections(rejected[2:]) == "1 set aside: 1 duplicated id (q3)"
-    assert summarise_rejections([Rejection(4, None, "not JSON")], 9) == "1 of 9 set aside: 1 not JSON (line 4)"
+    assert (
+        summarise_rejections([Rejection(4, None, "not JSON")], 9)
+        == "1 of 9 set aside: 1 not JSON (line 4)"
+    )
     assert summarise_rejections([], 9) == "0 of 9 set aside"
     assert "\n" not in summarise_rejections([Rejection(4, "a\nb", "image missing")])
 
 
-REJECTIONS = st.builds(Rejection, st.integers(1, 99), st.none() | st.text(), st.sampled_from(["not JSON", "image missing"]))
+REJECTIONS = st.builds(
+    Rejection,
+    st.integers(1, 99),
+    st.none() | st.text(),
+    st.sampled_from(["not JSON", "image missing"]),
+)
 
 
 @given(st.lists(REJECTIONS, min_size=1))

@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl, write_jsonl
+from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import plots
 from inbol_jax.evaluation.metrics import by_confidence, differences, summarise
-from inbol_jax.evaluation.report import cell, choose, embed, headline, write_report
-from inbol_jax.evaluation.table import Table
+from inbol_jax.evaluation.report import choose, headline, write_report
+from inbol_jax.pages import figures
+from inbol_jax.pages.page import cell, embed
+from inbol_jax.pages.table import Table
 
 HOSTILE = "<script>alert('q')</script> \"quoted\" | a\npipe & <img src=http://evil/x.png onerror=alert(1)> ![i](http://evil/y.png) `"
 MODELS = ("base", "idk_it", "ca_dpo")
@@ -39,7 +42,9 @@ def make_rows(n=48, models=MODELS):
                     "answers": [] if type == 3 else ["red", "red", "blue"] if i else [HOSTILE],
                     "type": type,
                     "kind": "" if i % 3 else HOSTILE if i == 0 else "colour",
-                    "confidence": 0.0 if type == 3 else (0.9 if type == 1 else 0.5 if type is None else 0.1),
+                    "confidence": 0.0
+                    if type == 3
+                    else (0.9 if type == 1 else 0.5 if type is None else 0.1),
                     "prediction": f"answer {i}" if i else HOSTILE,
                     "outcome": right if good else "wrong",
                 }
@@ -53,7 +58,9 @@ def metrics_of(rows):
 
 CURVES = {
     "IDK-IT": [{"step": i, "loss": 2 / (i + 1)} for i in range(80)],
-    "CA-DPO": [{"step": i, "loss": 0.6, "reward_margin": 0.1 * i, "reward_accuracy": 0.5} for i in range(5)],
+    "CA-DPO": [
+        {"step": i, "loss": 0.6, "reward_margin": 0.1 * i, "reward_accuracy": 0.5} for i in range(5)
+    ],
 }
 
 
@@ -119,9 +126,20 @@ def page(report):
 
 def test_tables_measured_elsewhere(tmp_path, images):
     write(tmp_path, make_rows(), images)
-    assert "Over several seeds" not in (tmp_path / "report.html").read_text() + (tmp_path / "report.md").read_text()
+    assert (
+        "Over several seeds"
+        not in (tmp_path / "report.html").read_text() + (tmp_path / "report.md").read_text()
+    )
     file = tmp_path / "table.json"
-    file.write_text(json.dumps({"caption": HOSTILE, "columns": ["", "seed 0"], "rows": [["T | all", HOSTILE], ["other", "+0.5"]]}))
+    file.write_text(
+        json.dumps(
+            {
+                "caption": HOSTILE,
+                "columns": ["", "seed 0"],
+                "rows": [["T | all", HOSTILE], ["other", "+0.5"]],
+            }
+        )
+    )
     write(tmp_path, make_rows(), images, other_tables=[Table.read(file)])
     html, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert "<h2>Over several seeds</h2>" in html
@@ -139,7 +157,16 @@ def test_html_is_well_formed_and_loads_nothing(report, page):
         assert tag not in {"script", "iframe", "object", "link", "base", "form"}
         for name, text in attributes.items():
             assert not name.startswith("on")
-            if name in {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}:
+            if name in {
+                "src",
+                "href",
+                "xlink:href",
+                "srcset",
+                "data",
+                "poster",
+                "action",
+                "background",
+            }:
                 assert text.startswith(("#", "data:image/png;base64,"))
     assert not re.findall(r"@import|url\((?!#)", (report / "report.html").read_text())
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
@@ -148,7 +175,12 @@ def test_html_is_well_formed_and_loads_nothing(report, page):
 
 def test_html_shows_hostile_text_as_text(page):
     assert any("<script>alert('q')</script>" in text for text in page.texts)
-    assert not any("alert(1)" in str(value) for _, attributes in page.tags for name, value in attributes.items() if name != "aria-label")
+    assert not any(
+        "alert(1)" in str(value)
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name != "aria-label"
+    )
 
 
 def test_html_is_accessible(page):
@@ -158,7 +190,13 @@ def test_html_is_accessible(page):
     assert len(figures) == 5  # summary, two domains by confidence, histogram, curves
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in figures)
     text = " ".join(page.texts)
-    assert "✓ correct" in text and "✗ wrong" in text and "○ refused" in text and "✓ refused" in text and "✗ answered" in text  # noqa: PT018
+    assert (
+        "✓ correct" in text
+        and "✗ wrong" in text
+        and "○ refused" in text
+        and "✓ refused" in text
+        and "✗ answered" in text
+    )
     assert "image file missing" in text
 
 
@@ -174,14 +212,21 @@ def test_markdown_tables_parse_and_hold_no_html(report):
     assert "<" not in text
     links = re.findall(r"!?\[[^\]]*\]\(([^)]*)\)", text)
     assert links == [
-        f"figures/{name}.png" for name in ("summary", "confidence_in_domain", "confidence_out_of_domain", "histogram", "curves")
+        f"figures/{name}.png"
+        for name in (
+            "summary",
+            "confidence_in_domain",
+            "confidence_out_of_domain",
+            "histogram",
+            "curves",
+        )
     ]
     assert all((report / link).stat().st_size > 5000 for link in links)
 
 
 def test_both_formats_carry_the_same_numbers(report, page):
     cell = summarise(make_rows())["ca_dpo"]["in_domain"]["type12"]
-    number = f"{cell['t']:+.3f}".replace("-", plots.MINUS)
+    number = f"{cell['t']:+.3f}".replace("-", figures.MINUS)
     assert number in (report / "report.md").read_text()
     assert any(text.startswith(number) for text in page.texts)
 
@@ -192,10 +237,22 @@ def test_the_same_arguments_give_the_same_bytes(report, images, tmp_path):
         assert path.read_bytes() == (tmp_path / path.relative_to(report)).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("models", [("only",), ("base", "tuned"), ("a$b$", "x_<b>", "c|d", "e" * 80, "_f")])
+@pytest.mark.parametrize(
+    "models", [("only",), ("base", "tuned"), ("a$b$", "x_<b>", "c|d", "e" * 80, "_f")]
+)
 def test_any_number_of_models_and_little_else(models, tmp_path):
     rows = [r for r in make_rows(8, models) if r["domain"] == "in_domain" and r["type"] != 3]
-    write(tmp_path, rows, tmp_path, curves={}, train_confidence=[], settings={}, seconds={}, image_folders={}, gallery_size=2)
+    write(
+        tmp_path,
+        rows,
+        tmp_path,
+        curves={},
+        train_confidence=[],
+        settings={},
+        seconds={},
+        image_folders={},
+        gallery_size=2,
+    )
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == page.unbalanced == []
     assert "no image folder for this dataset" in page.texts
@@ -203,7 +260,13 @@ def test_any_number_of_models_and_little_else(models, tmp_path):
 
 def test_type_3_alone_and_a_lone_surrogate(tmp_path):
     rows = [r | {"prediction": "\ud800 \u202e\x00"} for r in make_rows(16) if r["type"] == 3]
-    write(tmp_path, rows, tmp_path, train_confidence=[], curves={"IDK-IT": [{"step": 0, "loss": float("nan")}]})
+    write(
+        tmp_path,
+        rows,
+        tmp_path,
+        train_confidence=[],
+        curves={"IDK-IT": [{"step": 0, "loss": float("nan")}]},
+    )
     assert (tmp_path / "report.html").read_text()
 
 
@@ -221,11 +284,25 @@ def test_headline_says_only_what_the_intervals_allow():
     rows = make_rows(400)
     sentences = headline(metrics_of(rows))
     assert "the interval lies above 0, so ca_dpo beats base" in sentences[0]
-    order = {"base": "ca_dpo", "idk_it": "mid", "ca_dpo": "base"}  # the same answers, the best model first
-    backwards = sorted((r | {"model": order[r["model"]]} for r in rows), key=lambda r: ["base", "mid", "ca_dpo"].index(r["model"]))
-    assert "the interval lies below 0, so ca_dpo is worse than base" in headline(metrics_of(backwards))[0]
+    order = {
+        "base": "ca_dpo",
+        "idk_it": "mid",
+        "ca_dpo": "base",
+    }  # the same answers, the best model first
+    backwards = sorted(
+        (r | {"model": order[r["model"]]} for r in rows),
+        key=lambda r: ["base", "mid", "ca_dpo"].index(r["model"]),
+    )
+    assert (
+        "the interval lies below 0, so ca_dpo is worse than base"
+        in headline(metrics_of(backwards))[0]
+    )
     twins = [r for r in rows if r["model"] == "base"]
-    same = headline(metrics_of(twins + [r | {"model": "b"} for r in twins] + [r | {"model": "c"} for r in twins]))
+    same = headline(
+        metrics_of(
+            twins + [r | {"model": "b"} for r in twins] + [r | {"model": "c"} for r in twins]
+        )
+    )
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
     assert "c against b: +0.000" in same[2]
     assert "No other model" in headline(metrics_of(twins))[0]
@@ -247,12 +324,24 @@ def test_gallery_choice_is_even_and_only_the_seed_decides():
 
 def test_embedded_images_are_small_pngs_of_pixels_alone(images):
     tiny, large = embed(images, "0.png"), embed(images, "1.png")
-    assert tiny["small"] and not large["small"]  # noqa: PT018
+    assert tiny["small"] and not large["small"]
     assert tiny["uri"].startswith("data:image/png;base64,")
     assert len(large["uri"]) < 4000
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "", "nul\0.png", "folder", "missing.png", "broken.png", "huge.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.png",
+        "/etc/passwd",
+        "",
+        "nul\0.png",
+        "folder",
+        "missing.png",
+        "broken.png",
+        "huge.png",
+    ],
+)
 def test_images_that_cannot_be_shown_say_why(name, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")  # can be read, and must not be
     folder = tmp_path / "images"
@@ -285,7 +374,9 @@ def test_markdown_cells():
 
 def test_figures_are_the_same_every_time():
     models = summarise(make_rows())
-    first, second = (plots.svg(plots.summary_bars(models), prefix="p", label='a "label" <b>') for _ in range(2))
+    first, second = (
+        figures.svg(plots.summary_bars(models), prefix="p", label='a "label" <b>') for _ in range(2)
+    )
     assert first == second
     assert first.startswith('<svg id="p" role="img" aria-label="a &quot;label&quot; &lt;b&gt;"')
     assert "<metadata" not in first
@@ -297,23 +388,33 @@ def test_figure_4_takes_bins_with_nothing_in_them():
     figure = plots.confidence_curves({model: by_confidence(rows, model) for model in MODELS})
     assert len(figure.axes) == 2
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
-    assert plots.svg(figure, prefix="f", label="f")
+    assert figures.svg(figure, prefix="f", label="f")
 
 
 def test_histogram_classes_follow_the_thresholds():
-    figure = plots.confidence_histograms({"Training": [0.1 * 3, 0.3, 0.31, 0.69, 0.7, 7 * 0.1, 1.0, 0.0]}, (0.3, 0.7))
+    figure = confidence_histograms(
+        {"Training": [0.1 * 3, 0.3, 0.31, 0.69, 0.7, 7 * 0.1, 1.0, 0.0]}, (0.3, 0.7)
+    )
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert {"Unknown\n38%", "Mixed\n25%", "Known\n38%"} <= set(texts)
 
 
 def test_curves_draw_what_is_there():
     titles = [axes.get_title(loc="left") for axes in plots.training_curves(CURVES).axes]
-    assert titles == ["IDK-IT: loss", "CA-DPO: loss", "CA-DPO: reward margin (nats)", "CA-DPO: reward accuracy"]
+    assert titles == [
+        "IDK-IT: loss",
+        "CA-DPO: loss",
+        "CA-DPO: reward margin (nats)",
+        "CA-DPO: reward accuracy",
+    ]
     assert plots.training_curves({}).axes == []
 
 
 def test_yes_no_sets_have_a_table_of_their_own(tmp_path):
-    rows = [row | {"metric": "yes_no", "answers": ["yes"]} if row["type"] == 1 else row for row in make_rows(8)]
+    rows = [
+        row | {"metric": "yes_no", "answers": ["yes"]} if row["type"] == 1 else row
+        for row in make_rows(8)
+    ]
     write(tmp_path, rows, tmp_path, curves={})
     for name in ("report.html", "report.md"):
         assert "Yes-no questions" in (tmp_path / name).read_text()

@@ -14,9 +14,17 @@ PICTURES = {
         "woman hat glasses uniform jacket badge button ribbons flag stars rope tie shirt wall face",
     ),
     "flag.jpg": ("grace_hopper.jpg", (0, 0, 135, 340), "flag stars rope fringe"),
-    "face.jpg": ("grace_hopper.jpg", (145, 130, 385, 320), "woman face glasses frame hair lips wall"),
+    "face.jpg": (
+        "grace_hopper.jpg",
+        (145, 130, 385, 320),
+        "woman face glasses frame hair lips wall",
+    ),
     "hat.jpg": ("grace_hopper.jpg", (140, 10, 385, 150), "hat eagle leaves emblem brim wall"),
-    "chest.jpg": ("grace_hopper.jpg", (60, 450, 480, 600), "uniform jacket badge button ribbons tie shirt"),
+    "chest.jpg": (
+        "grace_hopper.jpg",
+        (60, 450, 480, 600),
+        "uniform jacket badge button ribbons tie shirt",
+    ),
     "logo.png": ("logo2.png", (0, 0, 542, 130), "logo word letters wheel"),
     "present.png": ("Minduka_Present_Blue_Pack.png", (0, 0, 128, 128), "present bow paper box"),
 }
@@ -56,7 +64,14 @@ def write(folder: Path) -> Path:
         with Image.open(cbook.get_sample_data(sample, asfileobj=False)) as image:
             image.crop(part).save(folder / "images" / name)
     rows = [
-        {"id": f"p{i}", "image": f"images/{name}", "question": question, "answers": [answer], "answerable": True, "evidence": [list(box)]}
+        {
+            "id": f"p{i}",
+            "image": f"images/{name}",
+            "question": question,
+            "answers": [answer],
+            "answerable": True,
+            "evidence": [list(box)],
+        }
         for i, (name, question, answer, box) in enumerate(QUESTIONS)
     ]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

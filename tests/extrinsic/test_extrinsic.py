@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.facts import ImageFacts
-from inbol_jax.extrinsic.filters import Sources, get_filters
-from inbol_jax.extrinsic.funnel import propose as run
-from inbol_jax.extrinsic.generators import Context, get_generators, subject
-from inbol_jax.extrinsic.stage import (
+from inbol_jax.extrinsic.extrinsic import (
     FILTERS_WITH_OBJECTS,
     FILTERS_WITHOUT,
     GENERATORS_WITH_OBJECTS,
@@ -22,6 +18,10 @@ from inbol_jax.extrinsic.stage import (
     ExtrinsicConfig,
     extrinsic,
 )
+from inbol_jax.extrinsic.facts import ImageFacts
+from inbol_jax.extrinsic.filters import Sources, get_filters
+from inbol_jax.extrinsic.funnel import propose as run
+from inbol_jax.extrinsic.generators import Context, get_generators, subject
 from inbol_jax.extrinsic.templates import UNSEEABLE
 from inbol_jax.records import VQAExample
 from inbol_jax.world.export import examples as world_examples
@@ -62,11 +62,23 @@ def test_subject_is_in_the_question(question):
 
 
 def example(id, image, question, answers=("yes",), objects=None, answerable=True):
-    return VQAExample(id, image, question, tuple(answers), answerable, {} if objects is None else {"objects": objects})
+    return VQAExample(
+        id,
+        image,
+        question,
+        tuple(answers),
+        answerable,
+        {} if objects is None else {"objects": objects},
+    )
 
 
 def test_facts_of_annotated_images():
-    facts = ImageFacts([example("1", "a", "What?", objects=["red star", "Blue ring"]), example("2", "b", "What?", objects=["green star"])])
+    facts = ImageFacts(
+        [
+            example("1", "a", "What?", objects=["red star", "Blue ring"]),
+            example("2", "b", "What?", objects=["green star"]),
+        ]
+    )
     assert facts.absent("b", "ring")
     assert facts.absent("b", "red star")  # a star there is, but none is red
     assert not facts.absent("a", "red star")
@@ -77,7 +89,12 @@ def test_facts_of_annotated_images():
 
 
 def test_facts_from_questions_and_answers_alone():
-    facts = ImageFacts([example("1", "a", "What color is the dog?", ["brown"]), example("2", "b", "Who holds the kite?", ["a woman"])])
+    facts = ImageFacts(
+        [
+            example("1", "a", "What color is the dog?", ["brown"]),
+            example("2", "b", "Who holds the kite?", ["a woman"]),
+        ]
+    )
     assert facts.absent("b", "dog")
     assert not facts.absent("a", "dog")
     assert not facts.absent("b", "woman")
@@ -85,11 +102,20 @@ def test_facts_from_questions_and_answers_alone():
 
 
 def test_a_verb_behind_the_subject_does_not_make_it_absent():
-    facts = ImageFacts([example("1", "a", "What does the sign say?", ["stop"]), example("2", "b", "What color is the sign?", ["red"])])
-    assert not facts.absent("b", subject("What does the sign say?"))  # the sign is there, and b answers the question
+    facts = ImageFacts(
+        [
+            example("1", "a", "What does the sign say?", ["stop"]),
+            example("2", "b", "What color is the sign?", ["red"]),
+        ]
+    )
+    assert not facts.absent(
+        "b", subject("What does the sign say?")
+    )  # the sign is there, and b answers the question
 
 
-def propose(examples, n, seed, counts, generators=GENERATORS_WITH_OBJECTS, filters=FILTERS_WITH_OBJECTS):
+def propose(
+    examples, n, seed, counts, generators=GENERATORS_WITH_OBJECTS, filters=FILTERS_WITH_OBJECTS
+):
     facts = ImageFacts(examples)
     made = get_filters(filters, Sources(examples, facts, Path()))
     return run(Context(examples, facts), get_generators(generators), made, n, seed, counts)
@@ -97,7 +123,9 @@ def propose(examples, n, seed, counts, generators=GENERATORS_WITH_OBJECTS, filte
 
 @pytest.fixture(scope="module")
 def world():
-    return [e for split in (Split.TRAIN, Split.TEST) for e, _ in world_examples(split, 500, 0.0, 11)]
+    return [
+        e for split in (Split.TRAIN, Split.TEST) for e, _ in world_examples(split, 500, 0.0, 11)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +139,10 @@ def unanswerable(question, objects):
     colors, nouns = (set(words) for words in zip(*(o.split() for o in objects), strict=True))
     if found := re.fullmatch(r"What shape is the (\w+) object\?", question):
         return found[1] not in colors
-    found = re.fullmatch(r"(?:What color is|Where is|What size is|What pattern does|What is) the (\w+)(?: have)?\?", question)
+    found = re.fullmatch(
+        r"(?:What color is|Where is|What size is|What pattern does|What is) the (\w+)(?: have)?\?",
+        question,
+    )
     assert found, question  # no other kind presumes a thing that objects could tell to be missing
     return found[1] not in nouns
 
@@ -123,8 +154,16 @@ def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
         if row["generator"] == "mismatched":
             assert unanswerable(row["question"], objects[row["image"]]), row
         else:
-            template = next(t for t in UNSEEABLE.values() if re.fullmatch(re.escape(t).replace(r"\{noun\}", r"\w+"), row["question"]))
-            noun = row["question"].removeprefix(template.split("{noun}")[0]).removesuffix(template.split("{noun}")[1])
+            template = next(
+                t
+                for t in UNSEEABLE.values()
+                if re.fullmatch(re.escape(t).replace(r"\{noun\}", r"\w+"), row["question"])
+            )
+            noun = (
+                row["question"]
+                .removeprefix(template.split("{noun}")[0])
+                .removesuffix(template.split("{noun}")[1])
+            )
             assert noun in {o.split()[1] for o in objects[row["image"]]}, row
             kinds[template] += 1
     assert set(kinds) == set(UNSEEABLE.values())
@@ -133,7 +172,9 @@ def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
 def test_counts_add_up(world, proposed):
     rows, counts = proposed
     assert len(rows) == 600
-    assert Counter(r["generator"] for r in rows) == {g: counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS}
+    assert Counter(r["generator"] for r in rows) == {
+        g: counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS
+    }
     assert min(counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS) > 200
     assert {verdict for _, verdict in counts} <= {"kept", "present", "duplicate", "ill_formed"}
     assert counts["mismatched", "present"] > 0
@@ -168,7 +209,14 @@ def test_duplicates_and_ill_formed_questions_are_rejected():
     for row in rows:
         assert row["question"] not in ("The cat?", "Name the cat")
     for seed in range(30):
-        rows = list(propose([*pool, *(example(str(i), "a", "How many?") for i in range(5, 60))], 60, seed, counts))
+        rows = list(
+            propose(
+                [*pool, *(example(str(i), "a", "How many?") for i in range(5, 60))],
+                60,
+                seed,
+                counts,
+            )
+        )
         assert len({(r["image"], r["question"]) for r in rows}) == len(rows)
     assert counts["mismatched", "ill_formed"] > 0
     assert counts["mismatched", "duplicate"] + counts["unseeable", "duplicate"] > 0
@@ -185,7 +233,12 @@ def write(folder: Path, rows):
 def photos():
     things = ("dog", "kite", "bus", "cake", "clock", "horse", "sofa", "laptop")
     colors = ("brown", "red", "green", "white")
-    return [example(f"q{i}", f"images/{i}.jpg", f"What color is the {things[i % 8]}?", [colors[i % 4]]).to_json() for i in range(16)]
+    return [
+        example(
+            f"q{i}", f"images/{i}.jpg", f"What color is the {things[i % 8]}?", [colors[i % 4]]
+        ).to_json()
+        for i in range(16)
+    ]
 
 
 def test_a_set_without_objects(tmp_path, capsys):
@@ -199,7 +252,11 @@ def test_a_set_without_objects(tmp_path, capsys):
         if row["generator"] != "beyond_frame":
             assert (noun[row["image"]] in row["question"]) is (row["generator"] == "unseeable"), row
     meta = read_meta(file)
-    assert meta["rows"] == len(rows) == sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
+    assert (
+        meta["rows"]
+        == len(rows)
+        == sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
+    )
     read = load_dataset_folder(file)  # the header leads to the images
     assert read.root.samefile(data)
     assert [e.id for e in read.examples] == [r["id"] for r in rows]
@@ -225,7 +282,9 @@ def test_a_handful_of_questions_gives_one(tmp_path):
 
 
 def test_a_set_without_a_question_that_its_images_answer(tmp_path):
-    data = write(tmp_path / "photos", [row | {"answers": [], "answerable": False} for row in photos()])
+    data = write(
+        tmp_path / "photos", [row | {"answers": [], "answerable": False} for row in photos()]
+    )
     with pytest.raises(InbolError, match="holds no question that the images answer"):
         extrinsic(ExtrinsicConfig(data, tmp_path / "out"))
 
@@ -239,12 +298,16 @@ def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path, caps
 
 
 def test_a_set_that_names_no_subject(tmp_path):
-    data = write(tmp_path / "numbers", [row | {"question": "How many dogs are there?"} for row in photos()])
+    data = write(
+        tmp_path / "numbers", [row | {"question": "How many dogs are there?"} for row in photos()]
+    )
     with pytest.raises(InbolError, match="no question names a subject"):
         extrinsic(ExtrinsicConfig(data, tmp_path / "out", generators=("unseeable", "mismatched")))
     assert not (tmp_path / "out/extrinsic.jsonl").exists()
     assert not list((tmp_path / "out").iterdir())
-    file = extrinsic(ExtrinsicConfig(data, tmp_path / "out", share=1.0))  # what lies beyond the frame needs no subject
+    file = extrinsic(
+        ExtrinsicConfig(data, tmp_path / "out", share=1.0)
+    )  # what lies beyond the frame needs no subject
     assert {r["generator"] for r in read_jsonl(file)} == {"beyond_frame"}
 
 

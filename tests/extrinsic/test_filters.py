@@ -10,7 +10,15 @@ from PIL import Image
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.facts import ImageFacts
-from inbol_jax.extrinsic.filters import FILTERS, Candidate, IllFormed, Leaks, Sources, get_filters, settled
+from inbol_jax.extrinsic.filters import (
+    FILTERS,
+    Candidate,
+    IllFormed,
+    Leaks,
+    Sources,
+    get_filters,
+    settled,
+)
 from inbol_jax.extrinsic.funnel import propose
 from inbol_jax.extrinsic.generators import Context, Generator, Proposal, Reply
 from inbol_jax.extrinsic.language import FUNCTION_WORDS, language, script, usual_language
@@ -75,7 +83,9 @@ def test_language(text, expected):
 
 
 def test_languages_of_a_set_and_of_its_questions():
-    german = [example(i, f"Welche Farbe hat der {t}?") for i, t in enumerate(("Hund", "Stern", "Ball"))] + [example(9, "What is the dog?")]
+    german = [
+        example(i, f"Welche Farbe hat der {t}?") for i, t in enumerate(("Hund", "Stern", "Ball"))
+    ] + [example(9, "What is the dog?")]
     assert usual_language(e.question for e in german) == "de"
     assert usual_language(["?", "1"]) is None
     auto, english = made("language", german), made("language", german, language="en")
@@ -100,16 +110,36 @@ def test_language_takes_any_text(text):
 
 
 def test_present_and_answer_present():
-    pool = [example(0, "What color is the dog?", ["brown"]), example(1, "Who holds the kite?", ["a woman"])]
+    pool = [
+        example(0, "What color is the dog?", ["brown"]),
+        example(1, "Who holds the kite?", ["a woman"]),
+    ]
     present, answer = made("present", pool), made("answer_present", pool)
-    borrowed = Candidate(pool[0], proposal("Who holds the kite?", "mismatched", subject="kite", absent=True, answer="a woman"))
+    borrowed = Candidate(
+        pool[0],
+        proposal(
+            "Who holds the kite?", "mismatched", subject="kite", absent=True, answer="a woman"
+        ),
+    )
     assert present.reject(borrowed) is None
     assert answer.reject(borrowed) is None
-    back = Candidate(pool[0], proposal("What color is the cat?", "mismatched", subject="dog", absent=True, answer="brown"))
+    back = Candidate(
+        pool[0],
+        proposal(
+            "What color is the cat?", "mismatched", subject="dog", absent=True, answer="brown"
+        ),
+    )
     assert present.reject(back) == "'dog' may be in the image"
     assert answer.reject(back) == "'brown' is among the image's annotations"
-    for spared in ({"answer": "yes"}, {"answer": "7"}, {"answer": ""}, {"answer": "brown", "image": "evidence_removed/1.png"}):
-        assert answer.reject(Candidate(pool[0], proposal("What color is the cat?", **spared))) is None
+    for spared in (
+        {"answer": "yes"},
+        {"answer": "7"},
+        {"answer": ""},
+        {"answer": "brown", "image": "evidence_removed/1.png"},
+    ):
+        assert (
+            answer.reject(Candidate(pool[0], proposal("What color is the cat?", **spared))) is None
+        )
     assert present.reject(Candidate(pool[0], proposal("Who owns the dog?", subject="dog"))) is None
 
 
@@ -121,24 +151,51 @@ def test_duplicates_are_of_one_image_and_of_what_was_kept():
     assert duplicate.reject(elsewhere) is None
     duplicate.remember(elsewhere)
     assert duplicate.reject(elsewhere) == "asked already"
-    changed = Candidate(example(0), proposal("What color is the dog?", image="evidence_removed/0.png"))
+    changed = Candidate(
+        example(0), proposal("What color is the dog?", image="evidence_removed/0.png")
+    )
     assert duplicate.reject(changed) is None
 
 
 def test_near_duplicates():
-    near = made("near_duplicate", [example(0, "What is the color of the small dog?"), example(1, "How old is the cat?")])
+    near = made(
+        "near_duplicate",
+        [example(0, "What is the color of the small dog?"), example(1, "How old is the cat?")],
+    )
     assert near.reject(Candidate(example(0), proposal("What is the colour of the small dog?")))
-    assert near.reject(Candidate(example(1), proposal("What is the colour of the small dog?"))) is None
+    assert (
+        near.reject(Candidate(example(1), proposal("What is the colour of the small dog?"))) is None
+    )
     assert near.reject(Candidate(example(0), proposal("How heavy is the dog?"))) is None
     near.remember(Candidate(example(0), proposal("How heavy is the dog?")))
     assert near.reject(Candidate(example(0), proposal("how HEAVY is the dog ?")))
-    strict = made("near_duplicate", [example(0, "What is the color of the small dog?")], near_duplicate=1.0)
-    assert strict.reject(Candidate(example(0), proposal("What is the colour of the small dog?"))) is None
+    strict = made(
+        "near_duplicate", [example(0, "What is the color of the small dog?")], near_duplicate=1.0
+    )
+    assert (
+        strict.reject(Candidate(example(0), proposal("What is the colour of the small dog?")))
+        is None
+    )
 
 
 def test_minhash_estimates_the_jaccard_similarity():
     rng = np.random.default_rng(0)
-    words = ["what", "which", "color", "dog", "cat", "small", "house", "behind", "left", "right", "car", "street", "holding", "woman"]
+    words = [
+        "what",
+        "which",
+        "color",
+        "dog",
+        "cat",
+        "small",
+        "house",
+        "behind",
+        "left",
+        "right",
+        "car",
+        "street",
+        "holding",
+        "woman",
+    ]
     errors = []
     for _ in range(300):
         a = list(rng.choice(words, 9))
@@ -174,16 +231,35 @@ def test_leaks_are_told_by_text_and_picture(tmp_path):
     (tmp_path / "eval/none.png").write_bytes(b"no picture")
     leaks = Leaks()
     steps = []
-    split = [example(0, image="another.bmp"), example(1, "What color is the cow?", image="none.png")]
+    split = [
+        example(0, image="another.bmp"),
+        example(1, "What color is the cow?", image="none.png"),
+    ]
     leaks.add(split, tmp_path / "eval", lambda: steps.append(1))
     assert leaks.unreadable == 1
     assert len(steps) == 2
     (leaked,) = get_filters(["leaked"], Sources([], ImageFacts([]), tmp_path, leaks=leaks))
-    assert leaked.reject(Candidate(example(0, image="a.png"), proposal("what color is  the dog"))) == "in an evaluation split"
-    assert leaked.reject(Candidate(example(0, image="b.png"), proposal("What color is the dog?"))) is None
-    assert leaked.reject(Candidate(example(0, image="a.png"), proposal("What color is the cat?"))) is None
-    assert leaked.reject(Candidate(example(0, image="b.png"), proposal("What color is the dog?", image="a.png")))
-    assert leaked.reject(Candidate(example(0, image="missing.png"), proposal("What color is the dog?"))) is None
+    assert (
+        leaked.reject(Candidate(example(0, image="a.png"), proposal("what color is  the dog")))
+        == "in an evaluation split"
+    )
+    assert (
+        leaked.reject(Candidate(example(0, image="b.png"), proposal("What color is the dog?")))
+        is None
+    )
+    assert (
+        leaked.reject(Candidate(example(0, image="a.png"), proposal("What color is the cat?")))
+        is None
+    )
+    assert leaked.reject(
+        Candidate(example(0, image="b.png"), proposal("What color is the dog?", image="a.png"))
+    )
+    assert (
+        leaked.reject(
+            Candidate(example(0, image="missing.png"), proposal("What color is the dog?"))
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,7 +289,9 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
         asked.extend((item.name, n) for item in items)
         replies = []
         for item in items:
-            pixel = np.asarray(load_image(item.image) if isinstance(item.image, Path) else item.image())[0, 0]
+            pixel = np.asarray(
+                load_image(item.image) if isinstance(item.image, Path) else item.image()
+            )[0, 0]
             if item.name == "2.png":
                 replies.append([])
             elif "moon" in item.question:
@@ -227,12 +305,27 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
     for i, color in enumerate(("red", "blue", "blue", "blue")):
         Image.new("RGB", (4, 4), color).save(tmp_path / f"{i}.png")
     pool = [example(i) for i in range(4)]
-    questions = {"q0": "What is its color?", "q1": "What is its color?", "q2": "What is its color?", "q3": "What is the moon made of?"}
+    questions = {
+        "q0": "What is its color?",
+        "q1": "What is its color?",
+        "q2": "What is its color?",
+        "q3": "What is the moon made of?",
+    }
     own = Generator("own", lambda e, context, rng: iter([Proposal(questions[e.id], "own")]))
     sources = Sources(pool, ImageFacts(pool), tmp_path, model=model)
     counts, dropped = Counter(), []
     filters = get_filters(["answered", "text_only"], sources)
-    rows = list(propose(Context(pool, sources.facts, tmp_path, model), [own], filters, 10, 0, counts, dropped.append))
+    rows = list(
+        propose(
+            Context(pool, sources.facts, tmp_path, model),
+            [own],
+            filters,
+            10,
+            0,
+            counts,
+            dropped.append,
+        )
+    )
     assert [(r["id"], r["filters"]) for r in rows] == [("q1-own", ["text_only", "answered"])]
     assert counts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
     assert {d.candidate.example.id: (d.filter, d.reason, d.passed) for d in dropped} == {
@@ -246,11 +339,25 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
 
 def test_filters_without_what_they_need():
     sources = Sources([], ImageFacts([]), Path())
-    for name, option in (("leaked", "--against"), ("text_only", "--model"), ("answered", "--model")):
+    for name, option in (
+        ("leaked", "--against"),
+        ("text_only", "--model"),
+        ("answered", "--model"),
+    ):
         with pytest.raises(InbolError, match=f"--filters {name}: needs {option}"):
             get_filters([name], sources)
-    with pytest.raises(InbolError, match="--filters taste: there is no such filter; choose among ill_formed, language"):
+    with pytest.raises(
+        InbolError,
+        match="--filters taste: there is no such filter; choose among ill_formed, language",
+    ):
         get_filters(["taste"], sources)
-    assert [f.name for f in get_filters(["duplicate", "ill_formed"], sources)] == ["ill_formed", "duplicate"]  # in their own order
-    assert all(name == f.name for name in ("ill_formed", "language", "present") for f in get_filters([name], sources))
+    assert [f.name for f in get_filters(["duplicate", "ill_formed"], sources)] == [
+        "ill_formed",
+        "duplicate",
+    ]  # in their own order
+    assert all(
+        name == f.name
+        for name in ("ill_formed", "language", "present")
+        for f in get_filters([name], sources)
+    )
     assert list(FILTERS)[-2:] == ["text_only", "answered"]

@@ -32,10 +32,24 @@ THINGS = ("dog", "kite", "bus", "cake", "clock", "horse", "sofa", "laptop")
 
 
 def example(i, question=None, answers=("red",), **extra):
-    return VQAExample(f"q{i}", f"{i}.png", question or f"What color is the {THINGS[i % 8]}?", tuple(answers), True, extra)
+    return VQAExample(
+        f"q{i}",
+        f"{i}.png",
+        question or f"What color is the {THINGS[i % 8]}?",
+        tuple(answers),
+        True,
+        extra,
+    )
 
 
-def run(examples, *generators, n=100, filters=("ill_formed", "present", "duplicate"), root=Path(), **context):
+def run(
+    examples,
+    *generators,
+    n=100,
+    filters=("ill_formed", "present", "duplicate"),
+    root=Path(),
+    **context,
+):
     facts = ImageFacts(examples)
     counts = Counter()
     c = Context(examples, facts, root, **context)
@@ -43,13 +57,19 @@ def run(examples, *generators, n=100, filters=("ill_formed", "present", "duplica
     for generator in made:
         if generator.check:
             generator.check(c)
-    return list(propose(c, made, get_filters(filters, Sources(examples, facts, root)), n, 0, counts)), counts, c
+    return (
+        list(propose(c, made, get_filters(filters, Sources(examples, facts, root)), n, 0, counts)),
+        counts,
+        c,
+    )
 
 
 def pictures(folder, n, size=(40, 30)):
     rng = np.random.default_rng(0)
     for i in range(n):
-        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(
+            folder / f"{i}.png"
+        )
     return folder
 
 
@@ -58,7 +78,11 @@ def test_false_premises_are_about_what_is_missing():
     rows, counts, _ = run(examples, "false_premise")
     assert len(rows) == counts["false_premise", "kept"] == 16
     for row in rows:
-        template = next(t for t in FALSE_PREMISE if re.fullmatch(re.escape(t).replace(r"\{noun\}", r"(\w+)"), row["question"]))
+        template = next(
+            t
+            for t in FALSE_PREMISE
+            if re.fullmatch(re.escape(t).replace(r"\{noun\}", r"(\w+)"), row["question"])
+        )
         noun = re.fullmatch(re.escape(template).replace(r"\{noun\}", r"(\w+)"), row["question"])[1]
         assert noun in THINGS
         assert noun != THINGS[int(row["image"][:-4]) % 8]
@@ -71,7 +95,11 @@ def test_beyond_the_frame_names_only_what_is_shown():
     seen = set()
     for row in rows:
         i = int(row["image"][:-4])
-        template = row["question"].replace(f"the {THINGS[i % 8]}", "the {noun}") if i % 2 else row["question"]
+        template = (
+            row["question"].replace(f"the {THINGS[i % 8]}", "the {noun}")
+            if i % 2
+            else row["question"]
+        )
         assert template in BEYOND_FRAME
         assert i % 2 or "{noun}" not in template
         seen.add(template)
@@ -79,7 +107,9 @@ def test_beyond_the_frame_names_only_what_is_shown():
 
 
 def test_what_no_question_is_made_of_is_counted():
-    rows, counts, context = run([example(0), example(1, "How many are there?"), example(2, "How many?")], "unseeable")
+    rows, counts, context = run(
+        [example(0), example(1, "How many are there?"), example(2, "How many?")], "unseeable"
+    )
     assert len(rows) == counts["unseeable", "kept"] == 1
     assert context.set_aside == {("unseeable", "nothing to ask about"): 2}
 
@@ -91,7 +121,9 @@ def test_a_generator_of_ones_own():
 
     try:
         rows, _, _ = run([example(i) for i in range(3)], "weather")
-        assert [(r["generator"], r["kind"], r["tense"]) for r in rows] == [("weather", "weather", "future")] * 3
+        assert [(r["generator"], r["kind"], r["tense"]) for r in rows] == [
+            ("weather", "weather", "future")
+        ] * 3
         assert rows[0]["filters"] == ["ill_formed", "present", "duplicate"]
     finally:
         del GENERATORS["weather"]
@@ -106,11 +138,16 @@ def test_a_generator_of_ones_own():
 def test_verbs_agree(noun, expected):
     assert fill("How old is the {noun}?", noun) == expected
     assert fill("What is on top of the {noun}?", noun) == f"What is on top of the {noun}?"
-    assert fill("What does the {noun} do?", noun).split()[1] == ("do" if " are " in expected else "does")
+    assert fill("What does the {noun} do?", noun).split()[1] == (
+        "do" if " are " in expected else "does"
+    )
 
 
 def test_names_that_are_none():
-    with pytest.raises(InbolError, match="--generators guess: there is no such generator; choose among unseeable, mismatched"):
+    with pytest.raises(
+        InbolError,
+        match="--generators guess: there is no such generator; choose among unseeable, mismatched",
+    ):
         get_generators(["guess"])
     for names in ((), ("unseeable", "unseeable")):
         with pytest.raises(InbolError, match="each generator once, and at least one"):
@@ -150,13 +187,27 @@ def test_boxes_of_a_record():
     assert evidence_boxes(example(0, evidence=[[1, 2, 3, 4.5]])) == [(1, 2, 3, 4.5)]
     assert evidence_boxes(example(0, evidence=[{"box": [1, 2, 3, 4]}])) == [(1, 2, 3, 4)]
     assert evidence_boxes(example(0, boxes=labelled)) == [(1, 2, 3, 4)]  # the dog is asked about
-    assert evidence_boxes(example(0, answers=["a tree"], boxes=labelled)) == [(1, 2, 3, 4), (5, 5, 5, 5)]
+    assert evidence_boxes(example(0, answers=["a tree"], boxes=labelled)) == [
+        (1, 2, 3, 4),
+        (5, 5, 5, 5),
+    ]
     assert evidence_boxes(example(1, boxes=labelled)) is None
     assert evidence_boxes(example(0, boxes=[[1, 2, 3, 4]])) is None  # of what?
     assert evidence_boxes(example(0)) is None
 
 
-@pytest.mark.parametrize("bad", ["1 2 3 4", [[1, 2, 3]], [[1, 2, 3, "4"]], [[1, 2, float("inf"), 4]], [[1, 2, 0, 4]], [{}], [None]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "1 2 3 4",
+        [[1, 2, 3]],
+        [[1, 2, 3, "4"]],
+        [[1, 2, float("inf"), 4]],
+        [[1, 2, 0, 4]],
+        [{}],
+        [None],
+    ],
+)
 def test_boxes_that_are_none(bad):
     with pytest.raises(InbolError, match="evidence "):
         evidence_boxes(example(0, evidence=bad))
@@ -180,7 +231,9 @@ def test_what_is_removed_is_gone_and_the_rest_is_there(how):
     assert not outside.any()
     inside = found[20:30, 10:26].astype(int)
     steps = max(np.abs(np.diff(inside, axis=0)).max(), np.abs(np.diff(inside, axis=1)).max())
-    assert steps <= (0 if how == "mask" else 20)  # of 255 that the stripe had: it cannot be made out
+    assert steps <= (
+        0 if how == "mask" else 20
+    )  # of 255 that the stripe had: it cannot be made out
 
 
 def test_boxes_at_the_borders():
@@ -193,8 +246,16 @@ def test_boxes_at_the_borders():
 
 
 def test_evidence_by_boxes(tmp_path):
-    examples = [example(i, f"What is the {THINGS[i % 8]} doing?", evidence=[[4, 4, 8, 8]]) for i in range(12)]
-    examples += [example(12, evidence=[[100, 100, 5, 5]]), example(13, evidence="here"), example(14, evidence=[[1, 1, 5, 5]]), example(15)]
+    examples = [
+        example(i, f"What is the {THINGS[i % 8]} doing?", evidence=[[4, 4, 8, 8]])
+        for i in range(12)
+    ]
+    examples += [
+        example(12, evidence=[[100, 100, 5, 5]]),
+        example(13, evidence="here"),
+        example(14, evidence=[[1, 1, 5, 5]]),
+        example(15),
+    ]
     pictures(tmp_path, 14)
     (tmp_path / "14.png").write_bytes(b"no picture")
     rows, _, context = run(examples, "evidence_removed", root=tmp_path)
@@ -209,7 +270,12 @@ def test_evidence_by_boxes(tmp_path):
     for row in rows:
         i = int(row["id"].removeprefix("q").split("-")[0])
         assert row["question"] == examples[i].question
-        assert row["removed"] | {"how": ""} == {"image": f"{i}.png", "how": "", "by": "boxes", "boxes": [[4, 4, 8, 8]]}
+        assert row["removed"] | {"how": ""} == {
+            "image": f"{i}.png",
+            "how": "",
+            "by": "boxes",
+            "boxes": [[4, 4, 8, 8]],
+        }
         assert not row["answerable"]
         assert row["answers"] == []
         assert row["image"].startswith("evidence_removed/")
@@ -218,7 +284,9 @@ def test_evidence_by_boxes(tmp_path):
     assert len({r["image"] for r in rows}) == 12
     before = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
     assert run(examples, "evidence_removed", root=tmp_path)[0] == rows
-    assert {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()} == before  # nothing else is left there
+    assert {
+        p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()
+    } == before  # nothing else is left there
 
 
 def test_a_color_is_never_left_by_a_blur(tmp_path):
@@ -229,14 +297,18 @@ def test_a_color_is_never_left_by_a_blur(tmp_path):
 
 def test_a_changed_jpeg_is_a_jpeg(tmp_path):
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.JPG", "JPEG")
-    row = VQAExample("1", "a.JPG", "What color is the dog?", ("red",), True, {"evidence": [[1, 1, 9, 9]]})
+    row = VQAExample(
+        "1", "a.JPG", "What color is the dog?", ("red",), True, {"evidence": [[1, 1, 9, 9]]}
+    )
     (made,) = run([row], "evidence_removed", root=tmp_path)[0]
     with Image.open(tmp_path / made["image"]) as image:
         assert image.format == "JPEG"
 
 
 def test_evidence_needs_boxes_or_a_model_and_a_folder_to_write(tmp_path):
-    with pytest.raises(InbolError, match="needs a column `evidence` or `boxes` in the data, or --model"):
+    with pytest.raises(
+        InbolError, match="needs a column `evidence` or `boxes` in the data, or --model"
+    ):
         run([example(0)], "evidence_removed", root=tmp_path)
     (tmp_path / "evidence_removed").rmdir()
     (tmp_path / "evidence_removed").write_text("a file in its place")
@@ -254,7 +326,9 @@ class Eye:
         self.calls.append((label, len(asked)))
         replies = []
         for a in asked:
-            pixels = np.asarray(load_image(a.image) if isinstance(a.image, Path) else a.image()).astype(int)
+            pixels = np.asarray(
+                load_image(a.image) if isinstance(a.image, Path) else a.image()
+            ).astype(int)
             red = ((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=2) < 60)).mean()
             replies.append([Reply("red" if red else "no", -1.0 + float(red))] * n)
         return replies
@@ -280,7 +354,16 @@ def test_evidence_by_occlusion(tmp_path):
         ("evidence_removed", "no occlusion changes the answer"): 1,
     }
     for row in rows:
-        assert Eye()([Asked("", tmp_path / row["image"], "")], n=1, temperature=0, max_new_tokens=1, label="")[0][0].text == "no"
+        assert (
+            Eye()(
+                [Asked("", tmp_path / row["image"], "")],
+                n=1,
+                temperature=0,
+                max_new_tokens=1,
+                label="",
+            )[0][0].text
+            == "no"
+        )
     assert [n for _, n in eye.calls] == [4, 3 * evidence.GRID**2, 3 * len(evidence.COVERED)]
 
 
@@ -289,7 +372,12 @@ def test_evidence_by_occlusion(tmp_path):
 
 def test_lines_of_what_a_model_wrote():
     text = '1. What is behind the wall?\n- "Who owns it?"\n\n2) What is behind the wall?\n* **What is next?**\nSure!'
-    assert parse_questions(text) == ["What is behind the wall?", "Who owns it?", "What is next?", "Sure!"]
+    assert parse_questions(text) == [
+        "What is behind the wall?",
+        "Who owns it?",
+        "What is next?",
+        "Sure!",
+    ]
     assert parse_questions("") == []
     assert parse_questions("3 dogs are there, why?") == ["3 dogs are there, why?"]
 
@@ -299,15 +387,26 @@ def test_model_written_questions_go_through_the_filters():
 
     def writer(items, *, n, temperature, max_new_tokens, label):
         asked.extend(items)
-        texts = {"0.png": "Here are some:\n1. Who took it?\n2. What is hidden behind the dog?", "1.png": "What color is the kite?"}
+        texts = {
+            "0.png": "Here are some:\n1. Who took it?\n2. What is hidden behind the dog?",
+            "1.png": "What color is the kite?",
+        }
         return [[Reply(texts[item.name])] if item.name in texts else [] for item in items]
 
-    rows, counts, context = run([example(i) for i in range(3)], "model_written", writer=writer, root=Path("images"))
+    rows, counts, context = run(
+        [example(i) for i in range(3)], "model_written", writer=writer, root=Path("images")
+    )
     assert [(r["image"], r["question"]) for r in rows] == [("0.png", "Who took it?")]
-    assert counts == {("model_written", "ill_formed"): 1, ("model_written", "kept"): 1, ("model_written", "duplicate"): 1}
+    assert counts == {
+        ("model_written", "ill_formed"): 1,
+        ("model_written", "kept"): 1,
+        ("model_written", "duplicate"): 1,
+    }
     assert context.set_aside == {("model_written", "could not be asked"): 1}
     assert sorted(a.image for a in asked) == [Path(f"images/{i}.png") for i in range(3)]
-    assert {a.question for a in asked} == {WRITER_PROMPT.format(n=3, question=example(i).question) for i in range(3)}
+    assert {a.question for a in asked} == {
+        WRITER_PROMPT.format(n=3, question=example(i).question) for i in range(3)
+    }
 
 
 def test_nobody_to_write():

@@ -7,27 +7,31 @@ import photos
 import pytest
 
 from inbol_jax.artifacts import read_jsonl, read_meta
-from inbol_jax.boundary import Thresholds
+from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.data.images import load_image
-from inbol_jax.evaluation.audit import AuditConfig, audit
+from inbol_jax.extrinsic.audit import AuditConfig, audit
+from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic, trail_file
 from inbol_jax.extrinsic.generators import subject
-from inbol_jax.extrinsic.stage import ExtrinsicConfig, extrinsic, trail_file
 from inbol_jax.records import PairKind
-from inbol_jax.refusal.build import BuildConfig, build
 
 GENERATORS = ("unseeable", "mismatched", "false_premise", "beyond_frame", "evidence_removed")
 
 
 def test_real_pictures(tmp_path):
     data = photos.write(tmp_path / "photos")
-    file = extrinsic(ExtrinsicConfig(data, tmp_path / "out", share=1.0, generators=GENERATORS, seed=3))
+    file = extrinsic(
+        ExtrinsicConfig(data, tmp_path / "out", share=1.0, generators=GENERATORS, seed=3)
+    )
     rows, meta = list(read_jsonl(file)), read_meta(file)
     made = Counter(row["generator"] for row in rows)
     assert set(made) == set(GENERATORS)
     assert sum(made.values()) >= 20
     assert not meta["set_aside"]
-    visible = {f"images/{name}": set(seen.split()) for name, (_, _, seen) in photos.PICTURES.items()}
+    visible = {
+        f"images/{name}": set(seen.split()) for name, (_, _, seen) in photos.PICTURES.items()
+    }
     asked = {(f"images/{name}", question) for name, question, _, _ in photos.QUESTIONS}
     wrong = 0
     for row in rows:
@@ -37,17 +41,24 @@ def test_real_pictures(tmp_path):
         elif row["generator"] == "unseeable":
             assert subject(row["question"]).split()[-1] in visible[row["image"]], row
         elif row["generator"] == "evidence_removed":
-            before, after = load_image(data / row["removed"]["image"]), load_image(data / row["image"])
+            before, after = (
+                load_image(data / row["removed"]["image"]),
+                load_image(data / row["image"]),
+            )
             left, top, width, height = map(int, row["removed"]["boxes"][0])
             if row["removed"]["how"] == "crop":
                 assert after.size != before.size
                 continue
             part = (left, top, left + width, top + height)
-            changed = np.abs(np.asarray(after.crop(part), int) - np.asarray(before.crop(part), int)).mean()
+            changed = np.abs(
+                np.asarray(after.crop(part), int) - np.asarray(before.crop(part), int)
+            ).mean()
             assert changed > 10, row
     # Without a list of objects "missing" is a guess from what was asked: of these pictures' few questions some guesses are wrong.
     assert wrong <= 0.4 * (made["mismatched"] + made["false_premise"])
-    assert sum(1 for _ in read_jsonl(trail_file(file))) == sum(n for name, n in meta["counts"].items() if not name.endswith("kept"))
+    assert sum(1 for _ in read_jsonl(trail_file(file))) == sum(
+        n for name, n in meta["counts"].items() if not name.endswith("kept")
+    )
     result = audit(AuditConfig(tmp_path / "out"))
     page = (tmp_path / "out/audit.html").read_text()
     assert result["text"] is not None
@@ -62,8 +73,13 @@ def test_from_pictures_to_pairs(tmp_path):
     for source in (data, file):
         estimate(ConfidenceConfig(source, out))
     build(BuildConfig(out, thresholds=Thresholds(delta_k=0.1, delta_uk=0.05)))
-    records, instructions, pairs = (list(read_jsonl(out / f"{name}.jsonl")) for name in ("records", "instructions", "preferences"))
-    assert {r["id"] for r in records} == {r["id"] for name in (data / "data.jsonl", file) for r in read_jsonl(name)}
+    records, instructions, pairs = (
+        list(read_jsonl(out / f"{name}.jsonl"))
+        for name in ("records", "instructions", "preferences")
+    )
+    assert {r["id"] for r in records} == {
+        r["id"] for name in (data / "data.jsonl", file) for r in read_jsonl(name)
+    }
     assert {r["type"] for r in records} == {1, 2, 3}
     assert {r["generator"] for r in records} == {None, *GENERATORS}
     assert {p["kind"] for p in pairs} == {kind.name.lower() for kind in PairKind}

@@ -21,13 +21,19 @@ ROOT = Path(__file__).parents[2]
 def states(shape=(3, 5), d=8, vocabulary=13, seed=0, scale=1.0):
     random = np.random.default_rng(seed)
     hidden = random.normal(0, scale, (*shape, d)).astype(np.float32)
-    return hidden, random.normal(0, 1, (d, vocabulary)).astype(np.float32), random.integers(0, vocabulary, shape).astype(np.int32)
+    return (
+        hidden,
+        random.normal(0, 1, (d, vocabulary)).astype(np.float32),
+        random.integers(0, vocabulary, shape).astype(np.int32),
+    )
 
 
 def expected_logprobs(hidden, head, targets):
     """By numpy, in float64."""
     logits = hidden.astype(np.float64) @ head.astype(np.float64)
-    return np.take_along_axis(logits - np.logaddexp.reduce(logits, -1, keepdims=True), targets[..., None], -1)[..., 0]
+    return np.take_along_axis(
+        logits - np.logaddexp.reduce(logits, -1, keepdims=True), targets[..., None], -1
+    )[..., 0]
 
 
 def expected_gradients(hidden, head, targets, weights):
@@ -36,7 +42,9 @@ def expected_gradients(hidden, head, targets, weights):
     logits = hidden @ head
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
     by_logits = weights[..., None] * (np.eye(head.shape[1])[targets] - probabilities)
-    return by_logits @ head.T, hidden.reshape(-1, len(head)).T @ by_logits.reshape(-1, head.shape[1])
+    return by_logits @ head.T, hidden.reshape(-1, len(head)).T @ by_logits.reshape(
+        -1, head.shape[1]
+    )
 
 
 def weighted(targets, weights, chunk):
@@ -52,14 +60,18 @@ def test_token_logprobs(shape, chunk):
     hidden, head, targets = states(shape)
     found = token_logprobs(hidden, head, targets, chunk=chunk)
     assert (found.shape, found.dtype) == (shape, jnp.float32)
-    np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_probabilities_of_all_tokens_sum_to_one(chunk):
     hidden, head, _ = states((1,))
     every = np.arange(head.shape[1])
-    assert np.exp(token_logprobs(np.repeat(hidden, len(every), 0), head, every, chunk=chunk)).sum() == pytest.approx(1, abs=1e-5)
+    assert np.exp(
+        token_logprobs(np.repeat(hidden, len(every), 0), head, every, chunk=chunk)
+    ).sum() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
@@ -67,9 +79,14 @@ def test_probabilities_of_all_tokens_sum_to_one(chunk):
 def test_large_logits_do_not_overflow(scale, chunk):
     """exp of a logit of 100 is beyond float32. The logits are exact to 2^-24 of themselves, and so is their difference."""
     hidden, head, targets = states((6,), scale=scale)
-    found, expected = token_logprobs(hidden, head, targets, chunk=chunk), expected_logprobs(hidden, head, targets)
+    found, expected = (
+        token_logprobs(hidden, head, targets, chunk=chunk),
+        expected_logprobs(hidden, head, targets),
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=scale * 4e-6)
-    gradients = jax.grad(weighted(targets, np.ones(6, np.float32), chunk), argnums=(0, 1))(hidden, head)
+    gradients = jax.grad(weighted(targets, np.ones(6, np.float32), chunk), argnums=(0, 1))(
+        hidden, head
+    )
     assert all(np.isfinite(g).all() for g in gradients)
 
 
@@ -96,18 +113,33 @@ def test_chunks_change_nothing(chunk):
     """Neither values nor gradients, whether chunks divide the 13 positions or not."""
     hidden, head, targets = states((3, 13))
     weights = np.random.default_rng(1).normal(size=(3, 13)).astype(np.float32)
-    np.testing.assert_allclose(token_logprobs(hidden, head, targets, chunk=chunk), token_logprobs(hidden, head, targets), atol=2e-6)
+    np.testing.assert_allclose(
+        token_logprobs(hidden, head, targets, chunk=chunk),
+        token_logprobs(hidden, head, targets),
+        atol=2e-6,
+    )
     exact = expected_gradients(hidden, head, targets, weights)
-    for found, expected in zip(jax.grad(weighted(targets, weights, chunk), argnums=(0, 1))(hidden, head), exact, strict=True):
+    for found, expected in zip(
+        jax.grad(weighted(targets, weights, chunk), argnums=(0, 1))(hidden, head),
+        exact,
+        strict=True,
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@given(rows=st.integers(1, 3), length=st.integers(1, 9), chunk=st.integers(1, 10), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(1, 3),
+    length=st.integers(1, 9),
+    chunk=st.integers(1, 10),
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=25, deadline=None)
 def test_any_length_and_any_chunk(rows, length, chunk, seed):
     hidden, head, targets = states((rows, length), seed=seed)
     found = token_logprobs(hidden, head, targets, chunk=chunk)
-    np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("chunk", [0, -3])
@@ -121,7 +153,11 @@ def test_rows_and_positions_are_independent(chunk):
     """Order of rows and positions, and more of either, do not matter."""
     hidden, head, targets = states((3, 9))
     whole = np.asarray(token_logprobs(hidden, head, targets, chunk=chunk))
-    for rows, positions in ((np.s_[::-1], np.s_[:]), (np.s_[:], np.s_[::-1]), (np.s_[1:2], np.s_[:7])):
+    for rows, positions in (
+        (np.s_[::-1], np.s_[:]),
+        (np.s_[:], np.s_[::-1]),
+        (np.s_[1:2], np.s_[:7]),
+    ):
         part = token_logprobs(hidden[rows, positions], head, targets[rows, positions], chunk=chunk)
         np.testing.assert_allclose(part, whole[rows, positions], atol=2e-6)
 
@@ -144,7 +180,9 @@ def test_in_transformations():
 
     ways = {
         "jit": jax.jit(jax.grad(lambda h, w: loss(h, w, targets), argnums=(0, 1))),
-        "vmap": jax.grad(lambda h, w: jax.vmap(loss, in_axes=(0, None, 0))(h, w, targets).sum(), argnums=(0, 1)),
+        "vmap": jax.grad(
+            lambda h, w: jax.vmap(loss, in_axes=(0, None, 0))(h, w, targets).sum(), argnums=(0, 1)
+        ),
         "checkpoint": jax.grad(lambda h, w: jax.checkpoint(loss)(h, w, targets), argnums=(0, 1)),
         "scan": accumulated,
     }
@@ -170,7 +208,13 @@ def test_gradients_by_finite_differences(chunk):
         hidden, head = jnp.asarray(hidden, jnp.float64), jnp.asarray(head, jnp.float64)
         assert token_logprobs(hidden, head, targets, chunk=chunk).dtype == jnp.float64
         check_grads(
-            lambda h, w: token_logprobs(h, w, targets, chunk=chunk), (hidden, head), order=1, modes=["rev"], atol=1e-7, rtol=1e-7, eps=1e-6
+            lambda h, w: token_logprobs(h, w, targets, chunk=chunk),
+            (hidden, head),
+            order=1,
+            modes=["rev"],
+            atol=1e-7,
+            rtol=1e-7,
+            eps=1e-6,
         )
 
 
@@ -202,18 +246,24 @@ def test_bfloat16_states(chunk):
     # Against float32 inputs: 8 bits round by 2^-9 at most, relative, each of the 64 products by 2^-8 of about 1: 64^0.5 * 2^-8 = 0.03 is
     # one standard deviation of the worst case; five of them for the largest of 15.
     np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), atol=0.16)
-    np.testing.assert_array_equal(token_logprobs(low[0], head, targets, chunk=chunk), found)  # the head follows the states
+    np.testing.assert_array_equal(
+        token_logprobs(low[0], head, targets, chunk=chunk), found
+    )  # the head follows the states
 
 
 def test_the_gradient_of_a_float32_head_is_summed_in_float32():
     """Of bfloat16 states, over 256 chunks: added up in bfloat16, whose sums stop growing at 256 equal terms, it would be far off."""
     hidden, head, targets = states((1, 512), d=4, vocabulary=3)
     low, ones = jnp.asarray(np.ones_like(hidden), jnp.bfloat16), np.ones((1, 512))
-    found = jax.grad(weighted(np.zeros_like(targets), ones.astype(np.float32), 2), argnums=1)(low, head)
+    found = jax.grad(weighted(np.zeros_like(targets), ones.astype(np.float32), 2), argnums=1)(
+        low, head
+    )
     assert found.dtype == jnp.float32
     rounded = np.asarray(jnp.asarray(head, jnp.bfloat16), np.float32)
     _, exact = expected_gradients(np.ones_like(hidden), rounded, np.zeros_like(targets), ones)
-    np.testing.assert_allclose(found, exact, rtol=2**-8)  # the gradient by logits is rounded once, to 8 bits
+    np.testing.assert_allclose(
+        found, exact, rtol=2**-8
+    )  # the gradient by logits is rounded once, to 8 bits
 
 
 # --- what is in memory
@@ -225,7 +275,10 @@ def jaxprs(jaxpr):
     """A program and all that it calls."""
     yield jaxpr
     for equation in jaxpr.eqns:
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+        for inner in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
+        ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from jaxprs(inner)
@@ -234,12 +287,21 @@ def jaxprs(jaxpr):
 def shapes_of(function, *arguments):
     """Shapes of everything that is computed on the way."""
     program = jax.make_jaxpr(function)(*arguments).jaxpr
-    return {v.aval.shape for jaxpr in jaxprs(program) for equation in jaxpr.eqns for v in equation.outvars}
+    return {
+        v.aval.shape
+        for jaxpr in jaxprs(program)
+        for equation in jaxpr.eqns
+        for v in equation.outvars
+    }
 
 
 def logits_in(shapes, vocabulary=VOCABULARY):
     """The most positions that have logits, or anything else as wide as the vocabulary, at a time; the head itself aside."""
-    return max(int(np.prod(s)) // vocabulary for s in shapes if vocabulary in s and s not in ((vocabulary,), (WIDTH, vocabulary)))
+    return max(
+        int(np.prod(s)) // vocabulary
+        for s in shapes
+        if vocabulary in s and s not in ((vocabulary,), (WIDTH, vocabulary))
+    )
 
 
 @pytest.mark.parametrize("by", ["value", "hidden", "hidden and head"])
@@ -250,9 +312,15 @@ def test_logits_of_a_chunk_at_a_time(by):
 
     def program(chunk):
         loss = weighted(targets, np.ones(targets.shape, np.float32), chunk)
-        return {"value": loss, "hidden": jax.grad(loss), "hidden and head": jax.grad(loss, argnums=(0, 1))}[by]
+        return {
+            "value": loss,
+            "hidden": jax.grad(loss),
+            "hidden and head": jax.grad(loss, argnums=(0, 1)),
+        }[by]
 
-    assert logits_in(shapes_of(program(None), hidden, head)) == rows * POSITIONS  # the search finds what it looks for
+    assert (
+        logits_in(shapes_of(program(None), hidden, head)) == rows * POSITIONS
+    )  # the search finds what it looks for
     assert logits_in(shapes_of(program(CHUNK), hidden, head)) == rows * CHUNK
 
 
@@ -263,7 +331,9 @@ def test_memory_of_the_compiled_program(wanted):
     logits = 4 * targets.size * VOCABULARY
 
     def planned(chunk):
-        loss = jax.value_and_grad(weighted(targets, np.ones(targets.shape, np.float32), chunk), argnums=wanted)
+        loss = jax.value_and_grad(
+            weighted(targets, np.ones(targets.shape, np.float32), chunk), argnums=wanted
+        )
         return jax.jit(loss).lower(hidden, head).compile().memory_analysis().temp_size_in_bytes
 
     assert planned(None) >= logits
@@ -276,7 +346,9 @@ def test_a_frozen_head_has_no_gradient():
     loss = weighted(targets, np.ones(targets.shape, np.float32), CHUNK)
     assert head.shape not in shapes_of(jax.grad(loss), hidden, head)
     assert head.shape in shapes_of(jax.grad(loss, argnums=(0, 1)), hidden, head)
-    np.testing.assert_array_equal(jax.grad(loss)(hidden, head), jax.grad(loss, argnums=(0, 1))(hidden, head)[0])
+    np.testing.assert_array_equal(
+        jax.grad(loss)(hidden, head), jax.grad(loss, argnums=(0, 1))(hidden, head)[0]
+    )
 
 
 # --- many devices
@@ -331,7 +403,18 @@ print("checked")
 def test_sharded_rows_and_words_stay_where_they_are():
     """On eight devices: rows over `data`, the head's words over `tensor`. Nothing is gathered; one chunk's sums are all that travels."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert (done.returncode, done.stdout) == (0, "checked\n"), done.stderr[-3000:]
     assert "rematerialization" not in done.stderr

@@ -15,22 +15,30 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from trl import DPOConfig, DPOTrainer
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
+from inbol_jax.defaults import TINY
 from inbol_jax.losses import LOSSES, nll_anchor
-from inbol_jax.models.loading import TINY, param_shapes
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.packing import Branch, RowShape, pack_row, stack
+from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.models.weights import load_params
-from inbol_jax.sampling.generate import load_pixels, make_text_encoder
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
 
 # transformers has renamed an option that TRL sets, and what it asks of a model before each forward of the reference.
-pytestmark = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"
+)
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 BETAS = (0.1, 1.0)
 
 # Ours -> theirs: options of our loss, then TRL's `loss_type`. What we take of averages, TRL averages by itself.
 SAME = {
     "sigmoid": ("sigmoid", {}, False, "sigmoid"),
-    "sigmoid, smoothed": ("sigmoid", {"label_smoothing": 0.2}, False, "aot"),  # of one pair, where there is nothing to sort
+    "sigmoid, smoothed": (
+        "sigmoid",
+        {"label_smoothing": 0.2},
+        False,
+        "aot",
+    ),  # of one pair, where there is nothing to sort
     "sigmoid, length-normalised": ("sigmoid", {}, True, "sigmoid_norm"),
     "robust": ("robust", {"label_smoothing": 0.2}, False, "robust"),
     "ipo": ("ipo", {}, True, "ipo"),
@@ -42,35 +50,71 @@ SAME = {
 def rows(small_world):
     """Pairs of every length: an answer over a refusal, a refusal over a long answer, ..."""
     questions = list(read_jsonl(small_world / "train/data.jsonl"))[:6]
-    other = ("I don't know.", "a blue triangle on the left", "red", "The picture is too noisy to tell.", "seventeen", "I cannot say")
-    pairs = [(q["answers"][0], text)[:: 1 if i % 2 else -1] for i, (q, text) in enumerate(zip(questions, other, strict=True))]
+    other = (
+        "I don't know.",
+        "a blue triangle on the left",
+        "red",
+        "The picture is too noisy to tell.",
+        "seventeen",
+        "I cannot say",
+    )
+    pairs = [
+        (q["answers"][0], text)[:: 1 if i % 2 else -1]
+        for i, (q, text) in enumerate(zip(questions, other, strict=True))
+    ]
     return [
-        {"image": small_world / "train" / q["image"], "question": q["question"], "chosen": chosen, "rejected": rejected}
+        {
+            "image": small_world / "train" / q["image"],
+            "question": q["question"],
+            "chosen": chosen,
+            "rejected": rejected,
+        }
         for q, (chosen, rejected) in zip(questions, pairs, strict=True)
     ]
 
 
 def conversation(row):
     """A row as TRL's collator takes it."""
-    says = {"prompt": ("user", row["question"]), "chosen": ("assistant", row["chosen"]), "rejected": ("assistant", row["rejected"])}
+    says = {
+        "prompt": ("user", row["question"]),
+        "chosen": ("assistant", row["chosen"]),
+        "rejected": ("assistant", row["rejected"]),
+    }
     with Image.open(row["image"]) as image:
         image.load()
-    return {key: [{"role": role, "content": text}] for key, (role, text) in says.items()} | {"images": [image]}
+    return {key: [{"role": role, "content": text}] for key, (role, text) in says.items()} | {
+        "images": [image]
+    }
 
 
 @pytest.fixture(scope="module")
 def trainer(rows, tmp_path_factory):
     """The shipped checkpoint as the policy; as the reference, the same with noise of a tenth on every weight."""
-    policy, reference = (LlavaForConditionalGeneration.from_pretrained(TINY, local_files_only=True) for _ in range(2))
+    policy, reference = (
+        LlavaForConditionalGeneration.from_pretrained(TINY, local_files_only=True) for _ in range(2)
+    )
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
     out = tmp_path_factory.mktemp("trl")
-    args = DPOConfig(output_dir=str(out), use_cpu=True, bf16=False, report_to=[], max_length=None, gradient_checkpointing=False)
+    args = DPOConfig(
+        output_dir=str(out),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        max_length=None,
+        gradient_checkpointing=False,
+    )
     processor = AutoProcessor.from_pretrained(TINY, local_files_only=True)
     dataset = Dataset.from_list([conversation(row) for row in rows])
-    return DPOTrainer(model=policy, ref_model=reference, args=args, train_dataset=dataset, processing_class=processor)
+    return DPOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=args,
+        train_dataset=dataset,
+        processing_class=processor,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +123,23 @@ def ours(tiny, trainer, rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     trainer.ref_model.save_pretrained(folder)
     text = make_text_encoder(tiny)
-    packed = [(text.prompt(r["question"]), [Branch(text.response(r["question"], r[key])) for key in ("chosen", "rejected")]) for r in rows]
+    packed = [
+        (
+            text.prompt(r["question"]),
+            [Branch(text.response(r["question"], r[key])) for key in ("chosen", "rejected")],
+        )
+        for r in rows
+    ]
     shape = RowShape.fitting(packed)
-    batch = [pack_row(*row, shape) | {"pixel_values": load_pixels(tiny, r["image"])} for row, r in zip(packed, rows, strict=True)]
-    return stack(batch, len(batch)), dict(tiny.variables), {"params": load_params(folder, param_shapes(tiny.config))}
+    batch = [
+        pack_row(*row, shape) | {"pixel_values": load_pixels(tiny, r["image"])}
+        for row, r in zip(packed, rows, strict=True)
+    ]
+    return (
+        stack(batch, len(batch)),
+        dict(tiny.variables),
+        {"params": load_params(folder, param_shapes(tiny.config))},
+    )
 
 
 def theirs(trainer, rows, loss_type, beta, label_smoothing=0.0, reference_free=False):
@@ -107,7 +164,11 @@ def token_values(model, variables, batch):
 def our_logprobs(tiny, ours, average):
     """Chosen and rejected, under policy and reference: the four arguments of a loss."""
     batch, *models = ours
-    return [x for variables in models for x in pair_logprobs(token_values(tiny.model, variables, batch), batch, average=average)]
+    return [
+        x
+        for variables in models
+        for x in pair_logprobs(token_values(tiny.model, variables, batch), batch, average=average)
+    ]
 
 
 def test_the_same_tokens(tiny, trainer, rows, ours):
@@ -118,17 +179,27 @@ def test_the_same_tokens(tiny, trainer, rows, ours):
     for i in range(n):
         for branch, j in ((1, i), (2, n + i)):
             shown = theirs["attention_mask"][j] == 1
-            mine = np.concatenate([batch["input_ids"][i][batch["segments"][i] == s] for s in (0, branch)])
+            mine = np.concatenate(
+                [batch["input_ids"][i][batch["segments"][i] == s] for s in (0, branch)]
+            )
             assert theirs["input_ids"][j][shown].tolist() == mine.tolist()
-            assert theirs["completion_mask"][j].sum() == (batch["target_segment"][i] == branch).sum()
+            assert (
+                theirs["completion_mask"][j].sum() == (batch["target_segment"][i] == branch).sum()
+            )
 
 
 def test_log_probabilities(tiny, trainer, rows, ours):
     """Of chosen and rejected, of both models, in one batch with its padding."""
     batch = trainer.data_collator([conversation(row) for row in rows])
-    expected = [x.numpy() for model in (trainer.model, trainer.ref_model) for x in trainer.compute_ref_log_probs(model, batch)]
+    expected = [
+        x.numpy()
+        for model in (trainer.model, trainer.ref_model)
+        for x in trainer.compute_ref_log_probs(model, batch)
+    ]
     found = our_logprobs(tiny, ours, average=False)
-    assert np.ptp((expected[0] - expected[2]) - (expected[1] - expected[3])) > 1, "margins too small for a tolerance to mean anything"
+    assert np.ptp((expected[0] - expected[2]) - (expected[1] - expected[3])) > 1, (
+        "margins too small for a tolerance to mean anything"
+    )
     for x, y in zip(found, expected, strict=True):
         np.testing.assert_allclose(x, y, **CLOSE)
 
@@ -149,7 +220,9 @@ def test_reference_free_losses(tiny, trainer, rows, ours, name):
     expected = theirs(trainer, rows, loss_type, 0.1, reference_free=True)
     chosen, rejected, *_ = our_logprobs(tiny, ours, average)
     zero = jnp.zeros(len(rows))
-    np.testing.assert_allclose(LOSSES[loss](chosen, rejected, zero, zero, beta=0.1, **options), expected, **CLOSE)
+    np.testing.assert_allclose(
+        LOSSES[loss](chosen, rejected, zero, zero, beta=0.1, **options), expected, **CLOSE
+    )
 
 
 def test_the_anchor(tiny, trainer, rows, ours):
@@ -171,7 +244,15 @@ def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
         "confidence": jnp.ones(len(rows)),
         "kind": jnp.zeros(len(rows), int),
     }
-    objective = ca_dpo_objective(tiny.model, beta=0.3, scheme="uniform", anchor=0.0, loss=loss, length_normalized=average, **options)
+    objective = ca_dpo_objective(
+        tiny.model,
+        beta=0.3,
+        scheme="uniform",
+        anchor=0.0,
+        loss=loss,
+        length_normalized=average,
+        **options,
+    )
 
     def loss_of(params):
         total, weight = objective({"params": params}, batch)["loss"]
@@ -179,17 +260,28 @@ def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
 
     value, gradient = jax.jit(jax.value_and_grad(loss_of))(variables["params"])
 
-    trainer.beta, trainer.loss_types, trainer.label_smoothing = 0.3, [loss_type], options.get("label_smoothing", 0.0)
+    trainer.beta, trainer.loss_types, trainer.label_smoothing = (
+        0.3,
+        [loss_type],
+        options.get("label_smoothing", 0.0),
+    )
     trainer.precompute_ref_logps = False
     trainer.model.zero_grad()
-    expected = trainer.compute_loss(trainer.model, trainer.data_collator([conversation(row) for row in rows]))
+    expected = trainer.compute_loss(
+        trainer.model, trainer.data_collator([conversation(row) for row in rows])
+    )
     assert float(value) == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
     expected.backward()
-    theirs_by_key = {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in trainer.model.named_parameters()}
+    theirs_by_key = {
+        key: torch.zeros_like(p) if p.grad is None else p.grad
+        for key, p in trainer.model.named_parameters()
+    }
     save_file(theirs_by_key, tmp_path / "model.safetensors")
     exact = flatten_dict(load_params(tmp_path, param_shapes(tiny.config)), sep="/")
     found = flatten_dict(dict(gradient), sep="/")
     assert found.keys() == exact.keys()
     assert max(np.abs(x).max() for x in exact.values()) > 0.01
     for path, x in found.items():
-        np.testing.assert_allclose(x, exact[path], atol=1e-4 * max(1.0, np.abs(exact[path]).max()), err_msg=path)
+        np.testing.assert_allclose(
+            x, exact[path], atol=1e-4 * max(1.0, np.abs(exact[path]).max()), err_msg=path
+        )

@@ -46,26 +46,40 @@ def assert_same_tokens(loaded, model):
     inputs["pixel_values"] = torch.tensor(batch["pixel_values"])
 
     def theirs(eos):
-        options = GenerationConfig(do_sample=False, max_new_tokens=TOKENS, eos_token_id=eos, pad_token_id=0)
+        options = GenerationConfig(
+            do_sample=False, max_new_tokens=TOKENS, eos_token_id=eos, pad_token_id=0
+        )
         with torch.inference_mode():
             rows = model.generate(**inputs, generation_config=options)[:, ids.shape[1] :].tolist()
         return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
 
     whole = theirs(None)
     early = {token: sum(token in row[:-1] for row in whole) for row in whole for token in row}
-    eos = min(early, key=lambda token: (early[token] == 0, abs(early[token] - len(lengths) / 2), token))
+    eos = min(
+        early, key=lambda token: (early[token] == 0, abs(early[token] - len(lengths) / 2), token)
+    )
     expected = theirs(eos)
     assert len({len(row) for row in expected}) > 1
-    batch |= {"pixel_values": batch["pixel_values"][:, None], "question": np.arange(len(lengths), dtype=np.uint32)}
+    batch |= {
+        "pixel_values": batch["pixel_values"][:, None],
+        "question": np.arange(len(lengths), dtype=np.uint32),
+    }
     ours = jax.device_get(
-        greedy(loaded.model.clone(config=dataclasses.replace(loaded.config, eos_token_ids=(eos,))), loaded.variables, batch)
+        greedy(
+            loaded.model.clone(config=dataclasses.replace(loaded.config, eos_token_ids=(eos,))),
+            loaded.variables,
+            batch,
+        )
     )
     for row, tokens in enumerate(expected):
         for fork in range(2):
             assert ours.tokens[row, fork, : ours.lengths[row, fork]].tolist() == tokens
 
 
-@pytest.mark.parametrize("case", [case if case in EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM])
+@pytest.mark.parametrize(
+    "case",
+    [case if case in EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM],
+)
 def test_every_family(case, tmp_path):
     model = random_torch(case)
     model.save_pretrained(tmp_path)
@@ -78,10 +92,18 @@ def test_adapters(tmp_path):
     base_model.save_pretrained(tmp_path / "base")
     base, config = load(tmp_path / "base"), LoraConfig(rank=4, alpha=8)
     lora = init_lora(base.variables["params"], config, jax.random.key(0))
-    lora = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), lora)
-    loaded = dataclasses.replace(base, model=Llava(base.config, jnp.float32, config), variables={**base.variables, "lora": lora})
+    lora = jax.tree.map(
+        lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), lora
+    )
+    loaded = dataclasses.replace(
+        base,
+        model=Llava(base.config, jnp.float32, config),
+        variables={**base.variables, "lora": lora},
+    )
     save_pretrained(loaded, tmp_path / "merged", merge_adapters=True)
     merged = LlavaForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
     assert_same_tokens(loaded, merged)
     batch = make_batch(base.config, [base.config.num_image_tokens + 4])
-    assert not np.allclose(torch_logits(merged, batch), torch_logits(base_model, batch), atol=0.5), "the adapters matter"
+    assert not np.allclose(
+        torch_logits(merged, batch), torch_logits(base_model, batch), atol=0.5
+    ), "the adapters matter"

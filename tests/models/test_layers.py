@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from inbol_jax.models import layers
-from inbol_jax.models.layers import attend
+from inbol_jax.models.layers import dot_product_attention
 
 
 def arrays(t, heads=4, groups=2, dim=8, batch=2):
     random = np.random.default_rng(0)
-    q, k, v = (jnp.asarray(random.normal(size=(batch, t, n, dim)), jnp.float32) for n in (heads, groups, groups))
-    segments = jnp.asarray(np.where(np.arange(t) < t // 2, 0, 1 + np.arange(t) % 2)[None].repeat(batch, 0))
+    q, k, v = (
+        jnp.asarray(random.normal(size=(batch, t, n, dim)), jnp.float32)
+        for n in (heads, groups, groups)
+    )
+    segments = jnp.asarray(
+        np.where(np.arange(t) < t // 2, 0, 1 + np.arange(t) % 2)[None].repeat(batch, 0)
+    )
     causal = jnp.tril(jnp.ones((t, t), bool))
     mask = causal & ((segments[:, None] == 0) | (segments[:, None] == segments[:, :, None]))
     return q, k, v, mask
@@ -25,7 +30,7 @@ def test_attention_in_blocks_is_that_in_one_piece(t, causal, monkeypatch):
     q, k, v, mask = arrays(t)
 
     def run(q, k, v):
-        return jnp.sum(jnp.sin(attend(q, k, v, mask, causal=causal)))
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, mask, causal=causal)))
 
     expected = jax.value_and_grad(run, argnums=(0, 1, 2))(q, k, v)
     monkeypatch.setattr(layers, "BLOCK", 8)
@@ -37,6 +42,13 @@ def test_long_rows_have_no_weights_of_all_queries():
     """Neither forward nor backward."""
     t = 2 * layers.BLOCK + 5
     q, k, v, mask = arrays(t, dim=2, batch=1)
-    program = str(jax.make_jaxpr(jax.grad(lambda q: attend(q, k, v, mask, causal=True).sum()))(q))
-    sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in re.findall(r"f32\[([\d,]+)\]", program)]
+    program = str(
+        jax.make_jaxpr(jax.grad(lambda q: dot_product_attention(q, k, v, mask, causal=True).sum()))(
+            q
+        )
+    )
+    sizes = [
+        np.prod([int(n) for n in shape.split(",")])
+        for shape in re.findall(r"f32\[([\d,]+)\]", program)
+    ]
     assert max(sizes) <= 4 * layers.BLOCK * t

@@ -5,22 +5,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from torch_reference import CLOSE, assert_same_logits, load, make_batch, our_logits, pad, random_torch
+from torch_reference import (
+    CLOSE,
+    assert_same_logits,
+    load,
+    make_batch,
+    our_logits,
+    pad,
+    random_torch,
+)
 from transformers import LlavaForConditionalGeneration
 from transformers.activations import ACT2FN
 
-from inbol_jax.data.batches import Branch, RowShape, pack_row
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models import load_pretrained, save_pretrained
 from inbol_jax.models.layers import ACTIVATIONS
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import TINY
+from inbol_jax.models.packing import Branch, RowShape, pack_row
 
 
 @pytest.fixture(scope="module")
 def shipped_torch():
-    model, report = LlavaForConditionalGeneration.from_pretrained(TINY, output_loading_info=True, local_files_only=True)
-    assert {name: found for name, found in report.items() if found} == {}, "missing, unexpected or mismatched keys"
+    model, report = LlavaForConditionalGeneration.from_pretrained(
+        TINY, output_loading_info=True, local_files_only=True
+    )
+    assert {name: found for name, found in report.items() if found} == {}, (
+        "missing, unexpected or mismatched keys"
+    )
     return model.eval()
 
 
@@ -28,7 +40,9 @@ def test_shipped_checkpoint(tiny, shipped_torch):
     assert_same_logits(tiny, shipped_torch)
 
 
-@pytest.mark.parametrize("images", [(2, 0, 1), (0, 0, 0)], ids=["two, no and one image", "text alone"])
+@pytest.mark.parametrize(
+    "images", [(2, 0, 1), (0, 0, 0)], ids=["two, no and one image", "text alone"]
+)
 def test_random_checkpoints(random_pair, images):
     model, folder = random_pair
     assert_same_logits(load(folder), model, images=images)
@@ -40,13 +54,23 @@ def test_images_by_row_are_the_images_in_order(model_of_ours):
     length = 3 + 2 * loaded.config.num_image_tokens
     batch = make_batch(loaded.config, [length] * 3, images=(2, 0, 1))
     one, two, three = batch["pixel_values"]
-    by_row = np.stack([np.stack([one, two]), np.full((2, *one.shape), 7.0, np.float32), np.stack([three, 0 * three])])
-    np.testing.assert_allclose(our_logits(loaded, batch | {"pixel_values": by_row}), our_logits(loaded, batch), **CLOSE)
+    by_row = np.stack(
+        [
+            np.stack([one, two]),
+            np.full((2, *one.shape), 7.0, np.float32),
+            np.stack([three, 0 * three]),
+        ]
+    )
+    np.testing.assert_allclose(
+        our_logits(loaded, batch | {"pixel_values": by_row}), our_logits(loaded, batch), **CLOSE
+    )
 
 
 def test_images_that_the_tokens_do_not_ask_for(tiny):
     batch = make_batch(tiny.config, [20, 20])
-    with pytest.raises(InbolError, match="32 image tokens in the batch, but its 1 images have 16 each"):
+    with pytest.raises(
+        InbolError, match="32 image tokens in the batch, but its 1 images have 16 each"
+    ):
         tiny.apply(tiny.variables, batch | {"pixel_values": batch["pixel_values"][:1]})
     with pytest.raises(InbolError, match="0 images"):
         tiny.apply(tiny.variables, batch | {"pixel_values": None})
@@ -55,14 +79,21 @@ def test_images_that_the_tokens_do_not_ask_for(tiny):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name):
     x = np.linspace(-12, 12, 999, dtype=np.float32)
-    np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(x)), ACT2FN[name](torch.from_numpy(x)).numpy(), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(
+        ACTIVATIONS[name](jnp.asarray(x)),
+        ACT2FN[name](torch.from_numpy(x)).numpy(),
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 def test_export_reloads_in_transformers(random_pair, tmp_path):
     model, folder = random_pair
     loaded = load(folder)
     save_pretrained(loaded, tmp_path / "export")
-    again, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "export", output_loading_info=True)
+    again, report = LlavaForConditionalGeneration.from_pretrained(
+        tmp_path / "export", output_loading_info=True
+    )
     assert {name: found for name, found in report.items() if found} == {}
     assert again.state_dict().keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
@@ -72,7 +103,7 @@ def test_export_reloads_in_transformers(random_pair, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_files(tmp_path, dtype):
-    """Most checkpoints are stored so. Loaded as float32, they are the very numbers of the file."""
+    """Most checkpoints are stored so. Checkpoint as float32, they are the very numbers of the file."""
     model = random_torch("clip llama grouped").to(getattr(torch, dtype))
     model.save_pretrained(tmp_path)
     loaded = load(tmp_path)
@@ -96,23 +127,49 @@ def test_parameters_and_computation_in_bfloat16(sound, tmp_path):
 def test_packed_rows_are_separate_rows(model_of_ours):
     """Each branch of a packed row, prefix in front, has the logits of a row of its own."""
     loaded, random = model_of_ours, np.random.default_rng(0)
-    prompts = make_batch(loaded.config, [loaded.config.num_image_tokens + 3, loaded.config.num_image_tokens + 7])
-    prefixes = [row[mask == 1] for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)]
-    branches = [[Branch(random.integers(4, 50, n), start) for n, start in row] for row in ([(4, 0), (2, 1), (5, 0)], [(1, 0), (6, 4)])]
+    prompts = make_batch(
+        loaded.config, [loaded.config.num_image_tokens + 3, loaded.config.num_image_tokens + 7]
+    )
+    prefixes = [
+        row[mask == 1]
+        for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)
+    ]
+    branches = [
+        [Branch(random.integers(4, 50, n), start) for n, start in row]
+        for row in ([(4, 0), (2, 1), (5, 0)], [(1, 0), (6, 4)])
+    ]
     shape = RowShape.fitting(list(zip(prefixes, branches, strict=True)))
     rows = [pack_row(p, b, shape) for p, b in zip(prefixes, branches, strict=True)]
-    packed = {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {"pixel_values": prompts["pixel_values"]}
+    packed = {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {
+        "pixel_values": prompts["pixel_values"]
+    }
     logits = our_logits(loaded, packed)
-    whole = [np.concatenate([p, b.ids]) for p, row in zip(prefixes, branches, strict=True) for b in row]
-    alone = iter(our_logits(loaded, pad(whole) | {"pixel_values": np.repeat(prompts["pixel_values"], [len(row) for row in branches], 0)}))
+    whole = [
+        np.concatenate([p, b.ids]) for p, row in zip(prefixes, branches, strict=True) for b in row
+    ]
+    alone = iter(
+        our_logits(
+            loaded,
+            pad(whole)
+            | {
+                "pixel_values": np.repeat(
+                    prompts["pixel_values"], [len(row) for row in branches], 0
+                )
+            },
+        )
+    )
     for i, (prefix, row) in enumerate(zip(prefixes, branches, strict=True)):
         for segment, branch in enumerate(row, 1):
             expected = next(alone)[: len(prefix) + len(branch.ids)]
-            np.testing.assert_allclose(logits[i][packed["segments"][i] == segment], expected[len(prefix) :], **CLOSE)
+            np.testing.assert_allclose(
+                logits[i][packed["segments"][i] == segment], expected[len(prefix) :], **CLOSE
+            )
             of_branch = packed["target_segment"][i] == segment
             assert packed["targets"][i][of_branch].tolist() == list(branch.ids[branch.start :])
             predicting = logits[i][packed["target_index"][i][of_branch]]
-            np.testing.assert_allclose(predicting, expected[len(prefix) + branch.start - 1 : -1], **CLOSE)
+            np.testing.assert_allclose(
+                predicting, expected[len(prefix) + branch.start - 1 : -1], **CLOSE
+            )
 
 
 def test_forks_are_full_forwards(model_of_ours):
@@ -127,19 +184,40 @@ def test_forks_are_full_forwards(model_of_ours):
     @jax.jit
     def forked(variables):
         _, prefix = loaded.model.apply(variables, batch, method=Llava.prefill)
-        empty = jnp.full((b, n, steps, c.num_kv_heads, c.head_dim), 7.0)  # what is not written yet must not be read
-        suffix, head, found = [(empty, empty)] * c.num_layers, loaded.model.apply(variables, method=Llava.head), []
+        empty = jnp.full(
+            (b, n, steps, c.num_kv_heads, c.head_dim), 7.0
+        )  # what is not written yet must not be read
+        suffix, head, found = (
+            [(empty, empty)] * c.num_layers,
+            loaded.model.apply(variables, method=Llava.head),
+            [],
+        )
         for step in range(steps):
             positions = jnp.broadcast_to(lengths[:, None] + step, (b, n))
             hidden, suffix = loaded.model.apply(
-                variables, tokens[:, :, step], positions, prefix, mask, suffix, jnp.int32(step), method=Llava.fork
+                variables,
+                tokens[:, :, step],
+                positions,
+                prefix,
+                mask,
+                suffix,
+                jnp.int32(step),
+                method=Llava.decode_step,
             )
             found.append(hidden @ head)
         return jnp.stack(found, axis=2)
 
     logits = np.asarray(forked(loaded.variables))
-    whole = pad([np.concatenate([batch["input_ids"][i, :length], t]) for i, length in enumerate(lengths) for t in tokens[i]])
-    expected = our_logits(loaded, whole | {"pixel_values": np.repeat(batch["pixel_values"], n, 0)}).reshape(b, n, -1, c.vocab_size)
+    whole = pad(
+        [
+            np.concatenate([batch["input_ids"][i, :length], t])
+            for i, length in enumerate(lengths)
+            for t in tokens[i]
+        ]
+    )
+    expected = our_logits(
+        loaded, whole | {"pixel_values": np.repeat(batch["pixel_values"], n, 0)}
+    ).reshape(b, n, -1, c.vocab_size)
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(logits[i], expected[i, :, length : length + steps], **CLOSE)
 
@@ -148,7 +226,11 @@ def test_padding_and_order_do_not_matter(tiny):
     shortest = tiny.config.num_image_tokens + 2
     batch = make_batch(tiny.config, [shortest, shortest + 5, shortest + 2])
     logits, order = our_logits(tiny, batch), [2, 0, 1]
-    np.testing.assert_allclose(our_logits(tiny, {name: value[order] for name, value in batch.items()}), logits[order], **CLOSE)
+    np.testing.assert_allclose(
+        our_logits(tiny, {name: value[order] for name, value in batch.items()}),
+        logits[order],
+        **CLOSE,
+    )
     counts = batch["attention_mask"] == 1
     noise = np.random.default_rng(5).integers(4, 50, counts.shape)
     other = batch | {"input_ids": np.where(counts, batch["input_ids"], noise).astype(np.int32)}

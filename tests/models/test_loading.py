@@ -17,10 +17,11 @@ from torch_reference import CLOSE, edit_config, load, make_batch, our_logits, to
 from transformers import LlavaForConditionalGeneration
 
 from inbol_jax.cli import main
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import TINY, find_checkpoint
+from inbol_jax.models.loading import find_checkpoint
 from inbol_jax.models.lora import init_lora
 from inbol_jax.models.weights import parse_size
 from inbol_jax.sharding import make_mesh
@@ -51,9 +52,14 @@ def test_several_files_are_one_checkpoint(sound, split):
     files = shards(split)
     assert len(files) > 3
     assert not (split / "model.safetensors").exists()
-    assert all(sum(x.nbytes for x in load_file(f).values()) <= 20_000 or len(load_file(f)) == 1 for f in files)
+    assert all(
+        sum(x.nbytes for x in load_file(f).values()) <= 20_000 or len(load_file(f)) == 1
+        for f in files
+    )
     index = json.loads((split / "model.safetensors.index.json").read_text())
-    assert index["metadata"]["total_size"] == sum(x.nbytes for f in files for x in load_file(f).values())
+    assert index["metadata"]["total_size"] == sum(
+        x.nbytes for f in files for x in load_file(f).values()
+    )
     one, many = load(sound), load(split)
     jax.tree.map(np.testing.assert_array_equal, dict(one.variables), dict(many.variables))
     model, report = LlavaForConditionalGeneration.from_pretrained(split, output_loading_info=True)
@@ -65,7 +71,9 @@ def test_several_files_are_one_checkpoint(sound, split):
 def test_files_of_an_earlier_save_do_not_stay(sound, split):
     loaded = load(sound)
     save_pretrained(loaded, split, max_shard_size="40KB")
-    named = set(json.loads((split / "model.safetensors.index.json").read_text())["weight_map"].values())
+    named = set(
+        json.loads((split / "model.safetensors.index.json").read_text())["weight_map"].values()
+    )
     assert {f.name for f in shards(split)} == named
     save_pretrained(loaded, split)
     assert shards(split) == []
@@ -94,11 +102,20 @@ def test_a_head_stored_beside_the_embedding_it_is_tied_to(tmp_path):
     """Some checkpoints hold it twice; transformers reads the embedding."""
     shutil.copytree(TINY, tmp_path / "tied")
     tensors = load_file(TINY / "model.safetensors")
-    save_file(tensors | {"language_model.lm_head.weight": np.ones((1080, 160), np.float32)}, tmp_path / "tied/model.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, dict(load(tmp_path / "tied").variables), dict(load(TINY).variables))
+    save_file(
+        tensors | {"language_model.lm_head.weight": np.ones((1080, 160), np.float32)},
+        tmp_path / "tied/model.safetensors",
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        dict(load(tmp_path / "tied").variables),
+        dict(load(TINY).variables),
+    )
 
 
-@pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("200 MiB", 200 * 2**20), ("1000", 1000), ("3kb", 3000)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("5GB", 5 * 10**9), ("200 MiB", 200 * 2**20), ("1000", 1000), ("3kb", 3000)]
+)
 def test_sizes(text, size):
     assert parse_size(text) == size
 
@@ -130,7 +147,9 @@ def test_a_shard_with_other_tensors(split):
     assert "are the same parameter" in refusal(split)
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname", "sub/model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "/etc/hostname", "sub/model.safetensors"]
+)
 def test_an_index_that_leaves_the_folder(split, name):
     index = split / "model.safetensors.index.json"
     content = json.loads(index.read_text())
@@ -156,13 +175,25 @@ def test_a_hub_id(sound, tmp_path, monkeypatch):
     (repo / "refs").mkdir()
     (repo / "refs/main").write_text("0123456789")
     assert find_checkpoint("someone/tiny-llava") == repo / "snapshots/0123456789"
-    jax.tree.map(np.testing.assert_array_equal, dict(load("someone/tiny-llava").variables), dict(load(sound).variables))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        dict(load("someone/tiny-llava").variables),
+        dict(load(sound).variables),
+    )
     # An adapter names its base by the hub's id, which PEFT knows as well.
     save_pretrained(with_adapters("someone/tiny-llava"), tmp_path / "adapter")
-    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "someone/tiny-llava"
+    assert (
+        json.loads((tmp_path / "adapter/adapter_config.json").read_text())[
+            "base_model_name_or_path"
+        ]
+        == "someone/tiny-llava"
+    )
     assert load(tmp_path / "adapter").path == repo / "snapshots/0123456789"
     message = refusal("someone/else")
-    assert "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be loaded" in message
+    assert (
+        "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be loaded"
+        in message
+    )
     assert "is not a checkpoint folder" in refusal(tmp_path / "nowhere")
 
 
@@ -198,7 +229,11 @@ def with_adapters(folder, scale=0.1):
     loaded, config = load(folder), LoraConfig(rank=2, alpha=3.0)
     lora = init_lora(loaded.variables["params"], config, jax.random.key(0))
     lora = jax.tree.map(lambda x: x + scale, lora)
-    return dataclasses.replace(loaded, model=Llava(loaded.config, jnp.float32, config), variables=loaded.variables | {"lora": lora})
+    return dataclasses.replace(
+        loaded,
+        model=Llava(loaded.config, jnp.float32, config),
+        variables=loaded.variables | {"lora": lora},
+    )
 
 
 def test_on_any_mesh(sound, tmp_path):
@@ -222,16 +257,46 @@ def test_meshes_that_do_not_fit(sizes):
 def test_convert_merges_splits_and_verifies(sound, tmp_path, capsys):
     save_pretrained(with_adapters(sound), tmp_path / "adapter")
     out = tmp_path / "out"
-    assert main(["convert", str(tmp_path / "adapter"), str(out), "--merge-lora", "--max-shard-size", "30KB", "--verify"]) == 0
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "adapter"),
+                str(out),
+                "--merge-lora",
+                "--max-shard-size",
+                "30KB",
+                "--verify",
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"parameters of float32 -> .*out \(0\.\d MB\)", lines[0])
     assert re.search(r"logits differ by \d.*e-0[5-9] of their spread .* 100\.0%", lines[1])
     assert len(shards(out)) > 1
     batch = make_batch(load(sound).config, [9, 9])
-    np.testing.assert_allclose(our_logits(load(out), batch), our_logits(load(tmp_path / "adapter"), batch), **CLOSE)
+    np.testing.assert_allclose(
+        our_logits(load(out), batch), our_logits(load(tmp_path / "adapter"), batch), **CLOSE
+    )
     # In bfloat16, and as adapters alone.
-    assert main(["convert", str(tmp_path / "adapter"), str(tmp_path / "low"), "--merge-lora", "--dtype", "bfloat16", "--verify"]) == 0
-    assert {x.dtype for x in load_file(tmp_path / "low/model.safetensors").values()} == {jnp.dtype(jnp.bfloat16)}
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "adapter"),
+                str(tmp_path / "low"),
+                "--merge-lora",
+                "--dtype",
+                "bfloat16",
+                "--verify",
+            ]
+        )
+        == 0
+    )
+    assert {x.dtype for x in load_file(tmp_path / "low/model.safetensors").values()} == {
+        jnp.dtype(jnp.bfloat16)
+    }
     assert main(["convert", str(tmp_path / "adapter"), str(tmp_path / "same"), "--verify"]) == 0
     assert (tmp_path / "same/adapter_config.json").exists()
 

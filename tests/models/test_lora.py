@@ -11,7 +11,15 @@ import pytest
 import torch
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
-from torch_reference import CLOSE, edit_config, load, make_batch, our_logits, random_torch, torch_logits
+from torch_reference import (
+    CLOSE,
+    edit_config,
+    load,
+    make_batch,
+    our_logits,
+    random_torch,
+    torch_logits,
+)
 from transformers import LlavaForConditionalGeneration
 
 from inbol_jax.errors import InbolError
@@ -19,14 +27,26 @@ from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora, target_modules, trainable_params
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks transformers so
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # PEFT asks transformers so
 
-FAMILIES = ("clip llama biases, linear rope, full, relu", "siglip qwen2 window above, full, ragged patches", "clip mistral window")
+FAMILIES = (
+    "clip llama biases, linear rope, full, relu",
+    "siglip qwen2 window above, full, ragged patches",
+    "clip mistral window",
+)
 OPTIONS = {
     "names": {"target_modules": ["q_proj", "v_proj", "linear_1"]},
-    "pattern, rsLoRA": {"target_modules": r".*language_model.*\.(k_proj|down_proj)", "use_rslora": True},
+    "pattern, rsLoRA": {
+        "target_modules": r".*language_model.*\.(k_proj|down_proj)",
+        "use_rslora": True,
+    },
     "ranks of their own": {"target_modules": ["o_proj", "up_proj"], "rank_pattern": {"o_proj": 2}},
-    "projector whole": {"target_modules": ["gate_proj"], "modules_to_save": ["multi_modal_projector"]},
+    "projector whole": {
+        "target_modules": ["gate_proj"],
+        "modules_to_save": ["multi_modal_projector"],
+    },
 }
 
 
@@ -56,7 +76,9 @@ def with_adapters(folder, config, scale=0.1):
     """A base with adapters of ours that do something."""
     loaded = load(folder)
     lora = init_lora(loaded.variables["params"], config, jax.random.key(0))
-    lora = jax.tree.map(lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape), lora)
+    lora = jax.tree.map(
+        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape), lora
+    )
     model = Llava(loaded.config, jnp.float32, config)
     return dataclasses.replace(loaded, model=model, variables=loaded.variables | {"lora": lora})
 
@@ -69,7 +91,9 @@ def batch(base):
 
 def close(loaded, model, batch):
     counts = batch["attention_mask"] == 1
-    np.testing.assert_allclose(our_logits(loaded, batch)[counts], torch_logits(model, batch)[counts], **CLOSE)
+    np.testing.assert_allclose(
+        our_logits(loaded, batch)[counts], torch_logits(model, batch)[counts], **CLOSE
+    )
 
 
 # --- PEFT's files
@@ -77,11 +101,15 @@ def close(loaded, model, batch):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_adapters_that_peft_trained(base, batch, options, tmp_path):
-    model = randomise(peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options)))
+    model = randomise(
+        peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options))
+    )
     model.save_pretrained(tmp_path)
     loaded = load_pretrained(base, dtype=jnp.float32, adapters=tmp_path)
     close(loaded, model, batch)
-    without = our_logits(dataclasses.replace(loaded, variables={"params": load(base).variables["params"]}), batch)
+    without = our_logits(
+        dataclasses.replace(loaded, variables={"params": load(base).variables["params"]}), batch
+    )
     assert np.abs(without - our_logits(loaded, batch)).max() > 1e-2, "the adapters do nothing"
     # Through our files and back.
     save_pretrained(loaded, tmp_path / "ours")
@@ -90,26 +118,43 @@ def test_adapters_that_peft_trained(base, batch, options, tmp_path):
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_adapters_of_ours_in_peft(base, batch, rslora, tmp_path):
-    config = LoraConfig(rank=3, alpha=5.0, rslora=rslora, dropout=0.5, targets=("q_proj", r"mlp\.\w+", "linear_2"), trainable=("linear_1",))
+    config = LoraConfig(
+        rank=3,
+        alpha=5.0,
+        rslora=rslora,
+        dropout=0.5,
+        targets=("q_proj", r"mlp\.\w+", "linear_2"),
+        trainable=("linear_1",),
+    )
     loaded = with_adapters(base, config)
     params = dict(loaded.variables["params"])
-    params["multi_modal_projector"] = jax.tree.map(lambda x: x + 0.05, params["multi_modal_projector"])
-    params["multi_modal_projector"]["linear_2"] = loaded.variables["params"]["multi_modal_projector"]["linear_2"]
+    params["multi_modal_projector"] = jax.tree.map(
+        lambda x: x + 0.05, params["multi_modal_projector"]
+    )
+    params["multi_modal_projector"]["linear_2"] = loaded.variables["params"][
+        "multi_modal_projector"
+    ]["linear_2"]
     loaded = dataclasses.replace(loaded, variables=loaded.variables | {"params": params})
     save_pretrained(loaded, tmp_path)
     model = peft.PeftModel.from_pretrained(torch_base(base), tmp_path).eval()
     close(loaded, model, batch)
     saved = set(load_file(tmp_path / "adapter_model.safetensors"))
-    assert saved == set(peft.get_peft_model_state_dict(model)), "no key more or less than PEFT itself saves"
+    assert saved == set(peft.get_peft_model_state_dict(model)), (
+        "no key more or less than PEFT itself saves"
+    )
     assert not (tmp_path / "config.json").exists()
     again = load_pretrained(tmp_path, dtype=jnp.float32)
-    assert again.model.lora == dataclasses.replace(config, targets=again.model.lora.targets, trainable=again.model.lora.trainable)
+    assert again.model.lora == dataclasses.replace(
+        config, targets=again.model.lora.targets, trainable=again.model.lora.trainable
+    )
     np.testing.assert_array_equal(our_logits(again, batch), our_logits(loaded, batch))
 
 
 def test_adapters_of_older_transformers(base, batch, tmp_path):
     """Trained when its modules had other names."""
-    model = randomise(peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, target_modules=["q_proj"])))
+    model = randomise(
+        peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    )
     model.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     old = {
@@ -139,24 +184,37 @@ def test_targets(base):
     params = load(base).variables["params"]
     decoder = target_modules(params, LoraConfig())
     assert {path.split("/")[0] for path in decoder} == {"language_model"}
-    assert {path.split("/")[-1] for path in decoder} == {f"{m}_proj" for m in ("q", "k", "v", "o", "gate", "up", "down")}
+    assert {path.split("/")[-1] for path in decoder} == {
+        f"{m}_proj" for m in ("q", "k", "v", "o", "gate", "up", "down")
+    }
     assert len(decoder) == 7 * 2
     both = target_modules(params, LoraConfig(targets=("q_proj",)))
     assert {path.split("/")[0] for path in both} == {"language_model", "vision_tower"}
-    assert target_modules(params, LoraConfig(targets=(r"layers\.0\.mlp\.up_proj",))) == ["language_model/layers_0/mlp/up_proj"]
+    assert target_modules(params, LoraConfig(targets=(r"layers\.0\.mlp\.up_proj",))) == [
+        "language_model/layers_0/mlp/up_proj"
+    ]
     whole = LoraConfig(targets=("linear_1", "linear_2"), trainable=("linear_1",))
     assert target_modules(params, whole) == ["multi_modal_projector/linear_2"]
     assert {path.split("/")[1] for path in trainable_params(params, whole)} == {"linear_1"}
-    assert all(path.startswith("multi_modal") for path in trainable_params(params, LoraConfig(trainable=("multi_modal_projector",))))
+    assert all(
+        path.startswith("multi_modal")
+        for path in trainable_params(params, LoraConfig(trainable=("multi_modal_projector",)))
+    )
 
 
-@pytest.mark.parametrize("options", [{"targets": ("nowhere",)}, {"targets": ("norm",)}, {"trainable": ("proj",)}])
+@pytest.mark.parametrize(
+    "options", [{"targets": ("nowhere",)}, {"targets": ("norm",)}, {"trainable": ("proj",)}]
+)
 def test_modules_that_are_not_there(base, options):
     with pytest.raises(InbolError, match=r"'(nowhere|norm|proj)'"):
-        init_lora(load(base).variables["params"], LoraConfig(**options), jax.random.key(0)) or trainable_params({}, LoraConfig(**options))
+        init_lora(
+            load(base).variables["params"], LoraConfig(**options), jax.random.key(0)
+        ) or trainable_params({}, LoraConfig(**options))
 
 
-@pytest.mark.parametrize("options", [{"rank": 0}, {"dropout": 1.0}, {"targets": ()}, {"targets": ("(",)}])
+@pytest.mark.parametrize(
+    "options", [{"rank": 0}, {"dropout": 1.0}, {"targets": ()}, {"targets": ("(",)}]
+)
 def test_options_that_cannot_be_meant(options):
     with pytest.raises(InbolError):
         LoraConfig(**options)
@@ -170,10 +228,18 @@ def test_new_adapters_change_nothing_and_learn(base, batch):
     np.testing.assert_array_equal(our_logits(loaded, batch), our_logits(plain, batch))
     for path, x in flatten_dict(dict(lora), sep="/").items():
         bound = x.shape[0] ** -0.5
-        assert (np.abs(x).max() <= bound and np.std(x) > 0.4 * bound) if path.endswith("/a") else not x.any()
-    one = init_lora(plain.variables["params"], LoraConfig(rank=2, targets=("o_proj",)), jax.random.key(0))
+        assert (
+            (np.abs(x).max() <= bound and np.std(x) > 0.4 * bound)
+            if path.endswith("/a")
+            else not x.any()
+        )
+    one = init_lora(
+        plain.variables["params"], LoraConfig(rank=2, targets=("o_proj",)), jax.random.key(0)
+    )
     for path, x in flatten_dict(one, sep="/").items():
-        np.testing.assert_array_equal(x, flatten_dict(dict(lora), sep="/")[path], "one target less changes no other's start")
+        np.testing.assert_array_equal(
+            x, flatten_dict(dict(lora), sep="/")[path], "one target less changes no other's start"
+        )
 
     def loss(lora):
         return loaded.model.apply(loaded.variables | {"lora": lora}, batch).var()
@@ -187,7 +253,9 @@ def test_new_adapters_change_nothing_and_learn(base, batch):
 def test_dropout(base, batch):
     """It acts where it gets a key, differently with another, and keeps the mean."""
     config = LoraConfig(rank=2, alpha=4.0, dropout=0.5, targets=("down_proj",))
-    loaded = with_adapters(base, config, scale=0.01)  # small: logits are then nearly linear in what is dropped
+    loaded = with_adapters(
+        base, config, scale=0.01
+    )  # small: logits are then nearly linear in what is dropped
     run = jax.jit(lambda key: loaded.model.apply(loaded.variables, batch, rngs={"dropout": key}))
     keys = jax.random.split(jax.random.key(0), 64)
     noisy = np.stack([run(key) for key in keys])
@@ -203,7 +271,9 @@ def test_dropout(base, batch):
 
 @pytest.fixture
 def saved(base, tmp_path):
-    save_pretrained(with_adapters(base, LoraConfig(rank=2, targets=("q_proj",))), tmp_path / "adapter")
+    save_pretrained(
+        with_adapters(base, LoraConfig(rank=2, targets=("q_proj",))), tmp_path / "adapter"
+    )
     return tmp_path / "adapter"
 
 
@@ -222,26 +292,42 @@ def test_an_adapter_of_another_base(base, saved, tmp_path):
     assert "another base model" in message
     assert str(saved / "adapter_model.safetensors") in message
     tensors = load_file(saved / "adapter_model.safetensors")
-    save_file(tensors, saved / "adapter_model.safetensors")  # as PEFT writes it: it does not say which base it is for
+    save_file(
+        tensors, saved / "adapter_model.safetensors"
+    )  # as PEFT writes it: it does not say which base it is for
     load_pretrained(tmp_path / "other", adapters=saved)
     for change, words in (
         (lambda key, x: (key.replace("layers.0", "layers.7"), x), "belongs to no parameter"),
         (lambda key, x: (key, np.concatenate([x, x], 1 if "lora_A" in key else 0)), "has shape"),
         (lambda key, x: (key.replace("lora_A", "lora_C"), x), "belongs to no parameter"),
     ):
-        save_file(dict(change(key, x) for key, x in tensors.items()), saved / "adapter_model.safetensors")
+        save_file(
+            dict(change(key, x) for key, x in tensors.items()), saved / "adapter_model.safetensors"
+        )
         assert words in refusal(base, adapters=saved)
-    save_file({key: x for key, x in tensors.items() if "lora_A" in key}, saved / "adapter_model.safetensors")
+    save_file(
+        {key: x for key, x in tensors.items() if "lora_A" in key},
+        saved / "adapter_model.safetensors",
+    )
     assert "do not fit together" in refusal(base, adapters=saved)
-    save_file({key: x for key, x in tensors.items() if "layers.0" not in key}, saved / "adapter_model.safetensors")
+    save_file(
+        {key: x for key, x in tensors.items() if "layers.0" not in key},
+        saved / "adapter_model.safetensors",
+    )
     assert "is missing: adapter_config.json names it as a target" in refusal(base, adapters=saved)
-    whole = {"base_model.model.model.multi_modal_projector.linear_1.weight": load_file(base / "model.safetensors")}
+    whole = {
+        "base_model.model.model.multi_modal_projector.linear_1.weight": load_file(
+            base / "model.safetensors"
+        )
+    }
     whole = {key: x["multi_modal_projector.linear_1.weight"] for key, x in whole.items()}
     save_file(tensors | whole, saved / "adapter_model.safetensors")
     assert "not among modules_to_save" in refusal(base, adapters=saved)
     save_file(tensors, saved / "adapter_model.safetensors")
     edit_config(saved, {"modules_to_save": ["multi_modal_projector"]}, "adapter_config.json")
-    assert "is missing: adapter_config.json says that it was trained whole" in refusal(base, adapters=saved)
+    assert "is missing: adapter_config.json says that it was trained whole" in refusal(
+        base, adapters=saved
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,6 +390,12 @@ def test_a_folder_holds_an_adapter_or_a_model(base, saved, tmp_path):
 
 
 def test_two_adapters_have_two_fingerprints(base, saved, tmp_path):
-    save_pretrained(with_adapters(base, LoraConfig(rank=2, targets=("q_proj",)), scale=0.2), tmp_path / "b")
-    prints = {load_pretrained(base).fingerprint, load_pretrained(saved).fingerprint, load_pretrained(tmp_path / "b").fingerprint}
+    save_pretrained(
+        with_adapters(base, LoraConfig(rank=2, targets=("q_proj",)), scale=0.2), tmp_path / "b"
+    )
+    prints = {
+        load_pretrained(base).fingerprint,
+        load_pretrained(saved).fingerprint,
+        load_pretrained(tmp_path / "b").fingerprint,
+    }
     assert len(prints) == 3

@@ -36,7 +36,13 @@ SIGLIP = {
     "patch_size": 14,
     "vision_use_head": False,
 }
-VICUNA = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "torch_dtype": "float16"}
+VICUNA = {
+    "model_type": "llama",
+    "vocab_size": 32064,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "torch_dtype": "float16",
+}
 VICUNA_13B = {
     "hidden_size": 5120,
     "intermediate_size": 13824,
@@ -44,18 +50,39 @@ VICUNA_13B = {
     "num_attention_heads": 40,
     "num_key_value_heads": 40,
 }
-QWEN = {"model_type": "qwen2", "vocab_size": 152000, "rope_theta": 1000000.0, "eos_token_id": 151645}
-INTERLEAVE = {"vision_config": SIGLIP, "image_token_index": 151646, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+QWEN = {
+    "model_type": "qwen2",
+    "vocab_size": 152000,
+    "rope_theta": 1000000.0,
+    "eos_token_id": 151645,
+}
+INTERLEAVE = {
+    "vision_config": SIGLIP,
+    "image_token_index": 151646,
+    "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full",
+}
 # What the checkpoints' own config.json say, and how many parameters they have, where that is published.
 REAL = {
     "llava-1.5-7b": ({"vision_config": CLIP, "text_config": VICUNA}, 7_063_427_072),
     # The published count is that of Vicuna's own 32,000 tokens; padded to 32,064, as the 7B is, it has 64 rows more in embedding and head.
-    "llava-1.5-13b": ({"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B | {"vocab_size": 32000}}, 13_350_839_296),
-    "llava-1.5-13b padded": ({"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B}, 13_350_839_296 + 2 * 64 * 5120),
+    "llava-1.5-13b": (
+        {"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B | {"vocab_size": 32000}},
+        13_350_839_296,
+    ),
+    "llava-1.5-13b padded": (
+        {"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B},
+        13_350_839_296 + 2 * 64 * 5120,
+    ),
     "bakllava": (
         {
             "vision_config": CLIP,
-            "text_config": {"model_type": "mistral", "vocab_size": 32064, "rms_norm_eps": 1e-5, "sliding_window": 4096},
+            "text_config": {
+                "model_type": "mistral",
+                "vocab_size": 32064,
+                "rms_norm_eps": 1e-5,
+                "sliding_window": 4096,
+            },
         },
         None,
     ),
@@ -74,7 +101,10 @@ REAL = {
         },
         None,
     ),
-    "llava-interleave-qwen-7b": (INTERLEAVE | {"text_config": QWEN | {"intermediate_size": 11008}}, None),
+    "llava-interleave-qwen-7b": (
+        INTERLEAVE | {"text_config": QWEN | {"intermediate_size": 11008}},
+        None,
+    ),
 }
 
 
@@ -92,15 +122,27 @@ def test_shapes_and_counts(name, tmp_path):
     found = {}
     for path, leaf in ours.items():
         row = table_row(path)
-        found[f"{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = tuple(leaf.shape[i] for i in np.argsort(row.order))
-    assert found == {key: tuple(p.shape) for key, p in theirs.named_parameters()}  # a tied head is named once, as the embedding
+        found[f"{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = tuple(
+            leaf.shape[i] for i in np.argsort(row.order)
+        )
+    assert found == {
+        key: tuple(p.shape) for key, p in theirs.named_parameters()
+    }  # a tied head is named once, as the embedding
 
 
 def test_every_leaf_has_a_place_on_a_mesh(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"} | REAL["llava-1.5-7b"][0]))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llava"} | REAL["llava-1.5-7b"][0])
+    )
     shapes = param_shapes(load_config(tmp_path))
     placed = flatten_dict(param_shardings(shapes, make_mesh()), sep="/")
     assert placed.keys() == flatten_dict(dict(shapes), sep="/").keys()
     axes = {name: sharding.spec for name, sharding in placed.items()}
-    large = [axes[name] for name, leaf in flatten_dict(dict(shapes), sep="/").items() if leaf.size > 10**6]
-    assert all({"fsdp", "tensor"} == {a for a in spec if a} for spec in large), "every large matrix is split both ways"
+    large = [
+        axes[name]
+        for name, leaf in flatten_dict(dict(shapes), sep="/").items()
+        if leaf.size > 10**6
+    ]
+    assert all({"fsdp", "tensor"} == {a for a in spec if a} for spec in large), (
+        "every large matrix is split both ways"
+    )

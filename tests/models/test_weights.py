@@ -11,10 +11,18 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from torch_reference import RANDOM, SPELLINGS, edit_config, load, random_torch
 
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import TINY, param_shapes
-from inbol_jax.models.weights import TABLE, _pattern, load_params, module_name, save_params, table_row
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.weights import (
+    TABLE,
+    _pattern,
+    load_params,
+    module_name,
+    save_params,
+    table_row,
+)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -26,7 +34,9 @@ def test_every_spelling_of_the_keys(random_pair, spelling, tmp_path):
     assert (renamed.keys() == tensors.keys()) == (spelling == "as written")
     save_file(renamed, tmp_path / "model.safetensors")
     shapes = param_shapes(load_config(folder))
-    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path, shapes), load_params(folder, shapes))
+    jax.tree.map(
+        np.testing.assert_array_equal, load_params(tmp_path, shapes), load_params(folder, shapes)
+    )
 
 
 def test_buffers_of_old_checkpoints_are_passed_over(random_pair, tmp_path):
@@ -114,7 +124,12 @@ def test_a_missing_key_is_named(broken):
 
 
 def test_an_unknown_key_is_named(broken):
-    edit_weights(broken, lambda tensors: tensors.update({"language_model.model.layers.7.extra.weight": np.zeros(2, np.float32)}))
+    edit_weights(
+        broken,
+        lambda tensors: tensors.update(
+            {"language_model.model.layers.7.extra.weight": np.zeros(2, np.float32)}
+        ),
+    )
     assert "1 unknown ['language_model.model.layers.7.extra.weight']" in refusal(broken)
 
 
@@ -129,13 +144,20 @@ def test_one_parameter_under_two_names(broken):
 
 RESHAPES = {"short": lambda x: x[:-1], "flat": lambda x: x.reshape(-1), "deeper": lambda x: x[None]}
 PATCHES, NORM = "vision_tower.embeddings.patch_embedding.weight", "language_model.model.norm.weight"
-WRONG_SHAPES = [(how, key) for how in RESHAPES for key in (Q_PROJ, PATCHES, NORM) if (how, key) != ("flat", NORM)]  # a vector is flat
+WRONG_SHAPES = [
+    (how, key)
+    for how in RESHAPES
+    for key in (Q_PROJ, PATCHES, NORM)
+    if (how, key) != ("flat", NORM)
+]  # a vector is flat
 
 
 @pytest.mark.parametrize(("how", "key"), WRONG_SHAPES)
 def test_a_wrong_shape_is_named(broken, how, key):
     reshape = RESHAPES[how]
-    edit_weights(broken, lambda tensors: tensors.update({key: np.ascontiguousarray(reshape(tensors[key]))}))
+    edit_weights(
+        broken, lambda tensors: tensors.update({key: np.ascontiguousarray(reshape(tensors[key]))})
+    )
     message = refusal(broken)
     assert key in message
     assert "shape" in message
@@ -148,7 +170,11 @@ def test_config_and_weights_that_disagree(broken):
     assert "(51, 24)" in message
 
 
-@pytest.mark.parametrize("kept", [0, 5, 100, 4000, -1], ids=["empty", "length cut", "header cut", "tensors cut", "last byte cut"])
+@pytest.mark.parametrize(
+    "kept",
+    [0, 5, 100, 4000, -1],
+    ids=["empty", "length cut", "header cut", "tensors cut", "last byte cut"],
+)
 def test_truncated_weights(broken, kept):
     file = broken / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
@@ -158,7 +184,9 @@ def test_truncated_weights(broken, kept):
 
 
 def test_weights_that_are_something_else(broken):
-    (broken / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (broken / "model.safetensors").write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
     assert "not a readable safetensors file" in refusal(broken)
 
 
@@ -172,7 +200,10 @@ def test_missing_files(broken, tmp_path):
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("text", ["{", "", "[]", '"llava"', '{"model_type": "llava", "vision_config": [], "text_config": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "", "[]", '"llava"', '{"model_type": "llava", "vision_config": [], "text_config": {}}'],
+)
 def test_a_config_that_is_no_config(broken, text):
     (broken / "config.json").write_text(text)
     assert str(broken / "config.json") in refusal(broken)
@@ -191,9 +222,18 @@ def test_a_config_that_is_no_config(broken, text):
         ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
         ({"vision_config": {"num_channels": 4}}, "vision_config.num_channels = 4"),
         ({"text_config": {"hidden_act": "no such"}}, "text_config.hidden_act = 'no such'"),
-        ({"text_config": {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}}, "text_config.rope_type = 'yarn'"),
-        ({"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}}, "text_config.partial_rotary_factor = 0.5"),
-        ({"text_config": {"rope_parameters": {"rope_type": "linear", "factor": None}}}, "rope_type 'linear' needs a number 'factor'"),
+        (
+            {"text_config": {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}},
+            "text_config.rope_type = 'yarn'",
+        ),
+        (
+            {"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}},
+            "text_config.partial_rotary_factor = 0.5",
+        ),
+        (
+            {"text_config": {"rope_parameters": {"rope_type": "linear", "factor": None}}},
+            "rope_type 'linear' needs a number 'factor'",
+        ),
         ({"text_config": {"num_key_value_heads": 4}}, "4 key-value heads do not divide 6 heads"),
         ({"vision_config": {"num_attention_heads": 5}}, "number of attention heads (5)"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
@@ -225,7 +265,12 @@ def test_left_out_values_are_those_of_transformers(broken):
     """Checkpoints on the hub, LLaVA 1.5 for one, write down only what differs from the defaults of the configuration's class."""
     sparse = {
         "model_type": "llava",
-        "text_config": {"model_type": "llama", "vocab_size": 32064, "rms_norm_eps": 1e-05, "max_position_embeddings": 4096},
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": 32064,
+            "rms_norm_eps": 1e-05,
+            "max_position_embeddings": 4096,
+        },
         "vision_config": {
             "model_type": "clip_vision_model",
             "hidden_size": 1024,
@@ -241,18 +286,37 @@ def test_left_out_values_are_those_of_transformers(broken):
     config, theirs = load_config(broken), transformers.LlavaConfig.from_pretrained(broken)
     text, vision = theirs.text_config, theirs.vision_config
     ours = config.text
-    assert (ours.hidden_size, ours.intermediate_size, ours.num_layers) == (text.hidden_size, text.intermediate_size, text.num_hidden_layers)
-    assert (ours.num_heads, ours.num_kv_heads, ours.head_dim) == (text.num_attention_heads, text.num_key_value_heads, text.head_dim)
-    assert (ours.rms_norm_eps, ours.rope_theta) == (text.rms_norm_eps, text.rope_parameters["rope_theta"])
+    assert (ours.hidden_size, ours.intermediate_size, ours.num_layers) == (
+        text.hidden_size,
+        text.intermediate_size,
+        text.num_hidden_layers,
+    )
+    assert (ours.num_heads, ours.num_kv_heads, ours.head_dim) == (
+        text.num_attention_heads,
+        text.num_key_value_heads,
+        text.head_dim,
+    )
+    assert (ours.rms_norm_eps, ours.rope_theta) == (
+        text.rms_norm_eps,
+        text.rope_parameters["rope_theta"],
+    )
     assert ours.tie_word_embeddings == theirs.tie_word_embeddings
-    assert (config.vision.hidden_act, config.vision.layer_norm_eps) == (vision.hidden_act, vision.layer_norm_eps)
-    assert (config.vision_feature_layers, config.image_token_id) == ((theirs.vision_feature_layer,), theirs.image_token_index)
+    assert (config.vision.hidden_act, config.vision.layer_norm_eps) == (
+        vision.hidden_act,
+        vision.layer_norm_eps,
+    )
+    assert (config.vision_feature_layers, config.image_token_id) == (
+        (theirs.vision_feature_layer,),
+        theirs.image_token_index,
+    )
     assert config.eos_token_ids == (text.eos_token_id,)
 
 
 @pytest.mark.parametrize("eos", [7, [7, 9]])
 def test_end_of_sequence_tokens(broken, eos):
-    (broken / "generation_config.json").write_text(json.dumps({"eos_token_id": eos, "pad_token_id": 11}))
+    (broken / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": eos, "pad_token_id": 11})
+    )
     config = load_config(broken)
     assert config.eos_token_ids == ((7,) if eos == 7 else (7, 9))
     assert config.pad_token_id == 11

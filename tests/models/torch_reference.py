@@ -38,10 +38,20 @@ TEXT = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-SIGLIP = {"model_type": "siglip_vision_model", "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
 QWEN2 = {"model_type": "qwen2", "num_key_value_heads": 2}
 MISTRAL = {"model_type": "mistral", "num_key_value_heads": 3, "head_dim": 4}
-LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 # Every tower with every decoder, and every option of a config in at least one of them: (LLaVA's, the tower's, the decoder's).
 RANDOM = {
     "clip llama grouped": ({}, {}, {"num_key_value_heads": 2}),
@@ -53,23 +63,42 @@ RANDOM = {
     "clip llama tied, theta": (
         {"tie_word_embeddings": True, "vision_feature_layer": 1},
         {"image_size": 24},
-        {"tie_word_embeddings": True, "rms_norm_eps": 1e-2, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        {
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 1e-2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        },
     ),
     "clip llama biases, linear rope, full, relu": (
-        {"vision_feature_select_strategy": "full", "projector_hidden_act": "relu", "multimodal_projector_bias": False},
+        {
+            "vision_feature_select_strategy": "full",
+            "projector_hidden_act": "relu",
+            "multimodal_projector_bias": False,
+        },
         {"num_hidden_layers": 2},
-        {"attention_bias": True, "mlp_bias": True, "rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.5}},
+        {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.5},
+        },
     ),
     "clip qwen2 tied, list of features": (
         {"vision_feature_layer": [-2, 1, 3], "tie_word_embeddings": True},
         {},
         {**QWEN2, "tie_word_embeddings": True, "hidden_act": "gelu_new"},
     ),
-    "clip mistral window": ({"projector_hidden_act": "gelu_fast"}, {}, {**MISTRAL, "sliding_window": 5}),
+    "clip mistral window": (
+        {"projector_hidden_act": "gelu_fast"},
+        {},
+        {**MISTRAL, "sliding_window": 5},
+    ),
     "siglip llama llama3 rope, default": (
         {"vision_feature_layer": -1, "image_seq_length": 3},
         {**SIGLIP, "vision_use_head": True},
-        {"rope_parameters": {**LLAMA3, "original_max_position_embeddings": 30}, "max_position_embeddings": 120},
+        {
+            "rope_parameters": {**LLAMA3, "original_max_position_embeddings": 30},
+            "max_position_embeddings": 120,
+        },
     ),
     "siglip qwen2 window above, full, ragged patches": (
         {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
@@ -77,7 +106,11 @@ RANDOM = {
         {**QWEN2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     ),
     "siglip mistral no window, list of features, full": (
-        {"vision_feature_layer": [0, -1], "vision_feature_select_strategy": "full", "projector_hidden_act": "quick_gelu"},
+        {
+            "vision_feature_layer": [0, -1],
+            "vision_feature_select_strategy": "full",
+            "projector_hidden_act": "quick_gelu",
+        },
         SIGLIP,
         {**MISTRAL, "sliding_window": None},
     ),
@@ -85,8 +118,14 @@ RANDOM = {
 # A key as transformers 5 writes it -> as the checkpoints on the hub have it, and as the modules of transformers 4.52 to 5 call it.
 SPELLINGS = {
     "as written": lambda key: key,
-    "hub": lambda key: re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", key),
-    "modules": lambda key: "lm_head.weight" if "lm_head" in key else "model." + key.replace("language_model.model.", "language_model."),
+    "hub": lambda key: re.sub(
+        r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", key
+    ),
+    "modules": lambda key: (
+        "lm_head.weight"
+        if "lm_head" in key
+        else "model." + key.replace("language_model.model.", "language_model.")
+    ),
 }
 
 
@@ -110,7 +149,10 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
     images = [images] * len(lengths) if isinstance(images, int) else images
     width, patches = max(lengths), config.num_image_tokens
     words = np.array([i for i in range(config.text.vocab_size) if i != config.image_token_id])
-    ids, mask = random.choice(words, (len(lengths), width)), np.zeros((len(lengths), width), np.int32)
+    ids, mask = (
+        random.choice(words, (len(lengths), width)),
+        np.zeros((len(lengths), width), np.int32),
+    )
     for row, (length, n) in enumerate(zip(lengths, images, strict=True)):
         line = random.choice(words, length)
         for block in np.array_split(np.arange(length), n) if n else ():
@@ -120,14 +162,21 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
         ids[row, where], mask[row, where] = line, 1
     size = config.vision.image_size
     batch = {"input_ids": ids.astype(np.int32), "attention_mask": mask}
-    return batch | ({"pixel_values": random.normal(size=(sum(images), 3, size, size)).astype(np.float32)} if sum(images) else {})
+    return batch | (
+        {"pixel_values": random.normal(size=(sum(images), 3, size, size)).astype(np.float32)}
+        if sum(images)
+        else {}
+    )
 
 
 def pad(rows):
     """Rows of ids as a batch, padded on the right."""
     lengths = np.array([len(row) for row in rows])
     ids = np.stack([np.pad(row, (0, lengths.max() - len(row))) for row in rows]).astype(np.int32)
-    return {"input_ids": ids, "attention_mask": (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)}
+    return {
+        "input_ids": ids,
+        "attention_mask": (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32),
+    }
 
 
 def load(folder):
@@ -154,11 +203,25 @@ def assert_same_logits(loaded, model, *, images=(1, 1, 1)):
     """Rows of different lengths, padded on either side, with so many images each."""
     shortest = 2 + max(images) * (loaded.config.num_image_tokens + 1)
     for side in ("right", "left"):
-        batch = make_batch(loaded.config, [shortest, shortest + 9, shortest + 4], side=side, images=images, seed=sum(images))
-        ours, theirs, counts = our_logits(loaded, batch), torch_logits(model, batch), batch["attention_mask"] == 1
+        batch = make_batch(
+            loaded.config,
+            [shortest, shortest + 9, shortest + 4],
+            side=side,
+            images=images,
+            seed=sum(images),
+        )
+        ours, theirs, counts = (
+            our_logits(loaded, batch),
+            torch_logits(model, batch),
+            batch["attention_mask"] == 1,
+        )
         assert ours.dtype == np.float32
-        assert np.std(theirs[counts]) > 0.1, "logits too small for an absolute tolerance to mean anything"
-        np.testing.assert_allclose(ours[counts], theirs[counts], **CLOSE, err_msg=f"{side} padding, images {images}")
+        assert np.std(theirs[counts]) > 0.1, (
+            "logits too small for an absolute tolerance to mean anything"
+        )
+        np.testing.assert_allclose(
+            ours[counts], theirs[counts], **CLOSE, err_msg=f"{side} padding, images {images}"
+        )
 
 
 def edit_config(folder, change, name="config.json"):

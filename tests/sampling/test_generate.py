@@ -45,16 +45,25 @@ def test_the_number_of_programs_is_bounded_and_said(tiny, questions, small_world
         answers(tiny, examples, small_world / "test", options=options, batch_size=batch_size)
     said = capsys.readouterr().out.splitlines()
     found = [
-        re.fullmatch(r"test: (\d) programs compiled, for 20 questions x 4 samples and prompts of ([\d, ]+) tokens", line) for line in said
+        re.fullmatch(
+            r"test: (\d) programs compiled, for 20 questions x 4 samples and prompts of ([\d, ]+) tokens",
+            line,
+        )
+        for line in said
     ]
     lengths = [m[2].split(", ") for m in found]
     assert [int(m[1]) for m in found] == [len(of_run) for of_run in lengths]
-    assert _sample._cache_size() - before == len(set(itertools.chain(*lengths))) == len(lengths[0]) > 1
+    assert (
+        _sample._cache_size() - before == len(set(itertools.chain(*lengths))) == len(lengths[0]) > 1
+    )
 
 
 # --- several batches at a time
 
-ONE, TWO = SimpleNamespace(size=1), SimpleNamespace(size=2)  # meshes, as far as `in_flight` looks at them
+ONE, TWO = (
+    SimpleNamespace(size=1),
+    SimpleNamespace(size=2),
+)  # meshes, as far as `in_flight` looks at them
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -68,7 +77,9 @@ def test_results_come_in_order_from_threads(workers):
         time.sleep(0.02 * (batch % workers == 0))
         return batch**2
 
-    assert list(in_flight(step, ((f"q{i}", i) for i in range(8)), ONE, workers)) == [(f"q{i}", i**2) for i in range(8)]
+    assert list(in_flight(step, ((f"q{i}", i) for i in range(8)), ONE, workers)) == [
+        (f"q{i}", i**2) for i in range(8)
+    ]
     assert len(threads) == workers
     assert threading.get_ident() not in threads
 
@@ -110,7 +121,9 @@ def free(tiny, questions, small_world):
     return options, answers(tiny, questions, small_world / "test", options=options)
 
 
-def test_questions_are_read_and_planned_a_window_at_a_time(tiny, questions, small_world, free, monkeypatch):
+def test_questions_are_read_and_planned_a_window_at_a_time(
+    tiny, questions, small_world, free, monkeypatch
+):
     options, whole = free
     monkeypatch.setattr("inbol_jax.sampling.generate.WINDOW", 7)
     assert answers(tiny, questions, small_world / "test", options=options) == whole
@@ -127,7 +140,9 @@ def test_questions_are_read_and_planned_a_window_at_a_time(tiny, questions, smal
         tiny, Counted(questions), small_world / "test", n=4, options=options, seed=0, batch_size=16, label="", set_aside=pytest.fail
     )  # fmt: skip
     next(batches)
-    assert read <= 14 < len(questions), "one window is sampled while the next one's first batch is prepared"
+    assert read <= 14 < len(questions), (
+        "one window is sampled while the next one's first batch is prepared"
+    )
     batches.close()
 
 
@@ -150,13 +165,22 @@ def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, small_w
 
 
 def test_the_token_that_completes_a_stop_string_is_the_last_that_counts(tiny):
-    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)["input_ids"]
+    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
+        "input_ids"
+    ]
     decode = tiny.processor.tokenizer.decode
     assert decode(ids) == "What color is the circle"
     assert len(ids) >= 5
     logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32)
-    for stop, before in (("color is", "What"), ("or", "What col"), ("the circle", "What color is"), ("W", "")):
-        found = to_text(tiny, SamplingOptions(stop=(stop, "never said")), np.array(ids), logprobs, len(ids))
+    for stop, before in (
+        ("color is", "What"),
+        ("or", "What col"),
+        ("the circle", "What color is"),
+        ("W", ""),
+    ):
+        found = to_text(
+            tiny, SamplingOptions(stop=(stop, "never said")), np.array(ids), logprobs, len(ids)
+        )
         assert found.text == before
         assert stop in decode(ids[: found.tokens])
         assert stop not in decode(ids[: found.tokens - 1])
@@ -164,20 +188,36 @@ def test_the_token_that_completes_a_stop_string_is_the_last_that_counts(tiny):
 
 
 def test_of_two_stop_strings_the_one_that_is_complete_first_cuts(tiny):
-    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)["input_ids"]
-    found = to_text(tiny, SamplingOptions(stop=("the circle", "is")), np.array(ids), np.zeros(len(ids), np.float32), len(ids))
+    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
+        "input_ids"
+    ]
+    found = to_text(
+        tiny,
+        SamplingOptions(stop=("the circle", "is")),
+        np.array(ids),
+        np.zeros(len(ids), np.float32),
+        len(ids),
+    )
     assert found.text == "What color"
 
 
 def test_a_stop_token_counts_and_is_not_said(tiny, questions, small_world):
-    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)["input_ids"]
+    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
+        "input_ids"
+    ]
     logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32)
     for tokens in ((ids[1],), (2, ids[1])):
         found = to_text(tiny, SamplingOptions(stop_tokens=tokens), np.array(ids), logprobs, 2)
         assert found == (tiny.processor.tokenizer.decode(ids[:1]), -3.0, 2)
-    assert to_text(tiny, SamplingOptions(stop_tokens=(2,)), np.array(ids), logprobs, 2).text == tiny.processor.tokenizer.decode(ids[:2])
-    with pytest.raises(InbolError, match="--stop-tokens 1080: the model's vocabulary has 1080 tokens"):
-        answers(tiny, questions, small_world / "test", options=SamplingOptions(stop_tokens=(3, 1080)))
+    assert to_text(
+        tiny, SamplingOptions(stop_tokens=(2,)), np.array(ids), logprobs, 2
+    ).text == tiny.processor.tokenizer.decode(ids[:2])
+    with pytest.raises(
+        InbolError, match="--stop-tokens 1080: the model's vocabulary has 1080 tokens"
+    ):
+        answers(
+            tiny, questions, small_world / "test", options=SamplingOptions(stop_tokens=(3, 1080))
+        )
 
 
 # --- the same samples everywhere
@@ -187,7 +227,8 @@ import json, sys
 from pathlib import Path
 import jax
 from inbol_jax.data.vqa import load_dataset_folder
-from inbol_jax.models.loading import TINY, load_pretrained
+from inbol_jax.defaults import TINY
+from inbol_jax.models.loading import load_pretrained
 from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
@@ -224,15 +265,25 @@ def test_samples_are_the_same_on_a_mesh(tiny, questions, small_world):
     assert found.keys() == here.keys()
     ours, theirs = ([g for id in here for g in both[id]] for both in (here, found))
     same = [a[0] == b[0] for a, b in zip(ours, theirs, strict=True)]
-    assert np.mean(same) > 0.99  # a draw may fall on the other side of a boundary that rounding has moved
-    close = [abs(a[1] - b[1]) < 1e-3 for a, b, alike in zip(ours, theirs, same, strict=True) if alike]
+    assert (
+        np.mean(same) > 0.99
+    )  # a draw may fall on the other side of a boundary that rounding has moved
+    close = [
+        abs(a[1] - b[1]) < 1e-3 for a, b, alike in zip(ours, theirs, same, strict=True) if alike
+    ]
     assert all(close)
 
 
 @pytest.mark.parametrize(("devices", "size"), [(8, 7), (1, 32)])
-def test_samples_are_the_same_to_the_last_bit_on_any_number_of_devices(tiny, questions, small_world, devices, size):
+def test_samples_are_the_same_to_the_last_bit_on_any_number_of_devices(
+    tiny, questions, small_world, devices, size
+):
     """Tokens, texts and log-probabilities; batches of other questions in other places."""
-    here = answers(tiny, questions[::-1], small_world / "test", n=10, options=SamplingOptions(), batch_size=1)
+    here = answers(
+        tiny, questions[::-1], small_world / "test", n=10, options=SamplingOptions(), batch_size=1
+    )
     assert elsewhere(small_world / "test", devices, size) == here
-    alone = answers(tiny, questions[4:5], small_world / "test", n=10, options=SamplingOptions(), batch_size=1)
+    alone = answers(
+        tiny, questions[4:5], small_world / "test", n=10, options=SamplingOptions(), batch_size=1
+    )
     assert alone == {questions[4].id: here[questions[4].id]}

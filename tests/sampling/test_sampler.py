@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from inbol_jax.data.batches import stack
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import TINY
+from inbol_jax.models.packing import stack
+from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.generate import generate, load_pixels, make_text_encoder
+from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.sampler import SamplingOptions, choose, sample
 
 DRAWN = SamplingOptions()
@@ -53,19 +54,30 @@ def make_batch(loaded, examples, images, width=40):
         ids = np.pad(np.array(prompt, np.int32), (0, width - len(prompt)), constant_values=9)
         mask = (np.arange(width) < len(prompt)).astype(np.int32)
         pixels = load_pixels(loaded, images / example.image)
-        rows.append({"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "question": np.uint32(i)})
+        rows.append(
+            {
+                "input_ids": ids,
+                "attention_mask": mask,
+                "pixel_values": pixels,
+                "question": np.uint32(i),
+            }
+        )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def draw_from(loaded, batch, n=1, options=DRAWN, seed=0):
-    return jax.device_get(draw(loaded.model, n, options, loaded.variables, batch, jax.random.key(seed)))
+    return jax.device_get(
+        draw(loaded.model, n, options, loaded.variables, batch, jax.random.key(seed))
+    )
 
 
 def teacher_forced(loaded, batch, row, responses):
     """f[n, t + 1, V]: log-probabilities of the next token after the prompt and each beginning of the responses i32[n, t]."""
     n, length = len(responses), int(batch["attention_mask"][row].sum())
     prompt = np.repeat(batch["input_ids"][row, None, :length], n, 0)
-    ids = np.pad(np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - length - responses.shape[1])))
+    ids = np.pad(
+        np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - length - responses.shape[1]))
+    )
     mask = np.broadcast_to(np.arange(56) < length + responses.shape[1], ids.shape).astype(np.int32)
     pixels = np.repeat(batch["pixel_values"][row : row + 1], n, 0)
     whole = {"input_ids": ids.astype(np.int32), "attention_mask": mask, "pixel_values": pixels}
@@ -92,7 +104,10 @@ def assert_drawn_from(tokens, p):
     assert not counts[p == 0].any(), "a token without probability was drawn"
     expected = p * len(tokens)
     common = expected >= 5
-    observed, expected = [*counts[common], counts[~common].sum()], [*expected[common], expected[~common].sum()]
+    observed, expected = (
+        [*counts[common], counts[~common].sum()],
+        [*expected[common], expected[~common].sum()],
+    )
     if expected[-1] < 1:  # too rare to be a bin of its own
         last = expected.pop()
         assert observed.pop() <= 10 + last
@@ -116,13 +131,23 @@ def test_greedy_is_that_of_transformers(request, questions, images, name):
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     loaded, chosen = request.getfixturevalue(name), questions[::4]
-    model, processor = LlavaForConditionalGeneration.from_pretrained(loaded.path).eval(), AutoProcessor.from_pretrained(TINY, backend="pil")
-    messages = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": e.question}]}] for e in chosen]
+    model, processor = (
+        LlavaForConditionalGeneration.from_pretrained(loaded.path).eval(),
+        AutoProcessor.from_pretrained(TINY, backend="pil"),
+    )
+    messages = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": e.question}]}]
+        for e in chosen
+    ]
     texts = [processor.apply_chat_template(m, add_generation_prompt=True) for m in messages]
     pictures = [load_image(images / e.image) for e in chosen]
-    inputs = processor(images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+    inputs = processor(
+        images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt"
+    )
     with torch.inference_mode():
-        theirs = model.generate(**inputs, do_sample=False, max_new_tokens=GREEDY.max_new_tokens)[:, inputs["input_ids"].shape[1] :].numpy()
+        theirs = model.generate(**inputs, do_sample=False, max_new_tokens=GREEDY.max_new_tokens)[
+            :, inputs["input_ids"].shape[1] :
+        ].numpy()
     batch = make_batch(loaded, chosen, images)
     lengths = batch["attention_mask"].sum(1)
     assert lengths.tolist() == inputs["attention_mask"].sum(1).tolist()
@@ -145,7 +170,9 @@ def test_greedy_forks_are_one_answer(tiny, questions, images):
 def undecided(tiny, questions, images):
     """The batch of that one question whose first token is the least certain, and the log-probabilities of that token."""
     batch = make_batch(tiny, questions, images)
-    everything = np.asarray(logprobs_of(tiny.model, tiny.variables, {k: v for k, v in batch.items() if k != "question"}))
+    everything = np.asarray(
+        logprobs_of(tiny.model, tiny.variables, {k: v for k, v in batch.items() if k != "question"})
+    )
     last = everything[np.arange(len(questions)), batch["attention_mask"].sum(1) - 1]
     row = int(np.argmax(-(np.exp(last) * last).sum(-1)))
     return {name: value[row : row + 1] for name, value in batch.items()}, last[row]
@@ -183,15 +210,27 @@ def test_first_tokens_have_the_softmax_distribution(tiny, undecided, options):
 @pytest.mark.parametrize("truncation", [{}, {"top_p": 0.8}, {"top_k": 6}, {"min_p": 0.01}], ids=str)
 def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, truncation):
     loaded, n = micro, 6000
-    batch, options = make_batch(loaded, questions[:2], images), SamplingOptions(0.2, max_new_tokens=2, **truncation)
+    batch, options = (
+        make_batch(loaded, questions[:2], images),
+        SamplingOptions(0.2, max_new_tokens=2, **truncation),
+    )
     found = draw_from(loaded, batch, n=n, options=options)
     tested = set()
     for row in range(2):
         first, second = found.tokens[row].T
-        assert_drawn_from(first, truncated(teacher_forced(loaded, batch, row, np.zeros((1, 1), np.int32))[0, 0], options))
-        common = [t for t in np.argsort(-np.bincount(first))[:6] if t != 2 and (first == t).sum() > 150]
+        assert_drawn_from(
+            first,
+            truncated(
+                teacher_forced(loaded, batch, row, np.zeros((1, 1), np.int32))[0, 0], options
+            ),
+        )
+        common = [
+            t for t in np.argsort(-np.bincount(first))[:6] if t != 2 and (first == t).sum() > 150
+        ]
         for token in common:
-            p = truncated(teacher_forced(loaded, batch, row, np.array([[token]], np.int32))[0, 1], options)
+            p = truncated(
+                teacher_forced(loaded, batch, row, np.array([[token]], np.int32))[0, 1], options
+            )
             if (p > 0).sum() == 1:  # nothing to compare by chi-square, and nothing left to chance
                 assert (second[first == token] == p.argmax()).all()
                 continue
@@ -200,14 +239,22 @@ def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, tr
     assert len(tested) >= 3
 
 
-@pytest.mark.parametrize("options", [SamplingOptions(0.2), pytest.param(SamplingOptions(0.3, top_p=0.7), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [SamplingOptions(0.2), pytest.param(SamplingOptions(0.3, top_p=0.7), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_forks_are_independent(micro, questions, images, options):
     """Two forks of one prefill have the product of their distributions; in their second tokens too, where the first ones are the same."""
     loaded, size = micro, 1500
     options = dataclasses.replace(options, max_new_tokens=2)
     one = make_batch(loaded, questions[:1], images)
-    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {"question": np.arange(size, dtype=np.uint32)}
-    tokens = draw_from(loaded, batch, n=4, options=options).tokens  # of one question under many keys
+    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {
+        "question": np.arange(size, dtype=np.uint32)
+    }
+    tokens = draw_from(
+        loaded, batch, n=4, options=options
+    ).tokens  # of one question under many keys
     p = truncated(teacher_forced(loaded, one, 0, np.zeros((1, 1), np.int32))[0, 0], options)
     assert_drawn_jointly(tokens[:, [0, 1], 0], p)
     assert_drawn_jointly(tokens[:, [1, 3], 0], p)
@@ -226,11 +273,17 @@ def test_forks_are_distributed_as_runs_of_their_own(micro, questions, images):
     """Whole responses of n forks of one prefill, against as many runs of one sample each under other seeds: chi-square of the table."""
     loaded, size, options = micro, 400, SamplingOptions(0.15, max_new_tokens=3)
     one = make_batch(loaded, questions[:1], images)
-    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {"question": np.arange(size, dtype=np.uint32)}
+    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {
+        "question": np.arange(size, dtype=np.uint32)
+    }
     forks = draw_from(loaded, batch, n=4, options=options).tokens.reshape(-1, 3)
-    runs = np.concatenate([draw_from(loaded, batch, options=options, seed=1 + i).tokens[:, 0] for i in range(4)])
+    runs = np.concatenate(
+        [draw_from(loaded, batch, options=options, seed=1 + i).tokens[:, 0] for i in range(4)]
+    )
     responses, which = np.unique(np.concatenate([forks, runs]), axis=0, return_inverse=True)
-    table = np.stack([np.bincount(part, minlength=len(responses)) for part in np.split(which.reshape(-1), 2)])
+    table = np.stack(
+        [np.bincount(part, minlength=len(responses)) for part in np.split(which.reshape(-1), 2)]
+    )
     common = table.sum(0) >= 10
     table = np.concatenate([table[:, common], table[:, ~common].sum(1, keepdims=True)], 1)
     assert common.sum() > 5
@@ -240,8 +293,12 @@ def test_forks_are_distributed_as_runs_of_their_own(micro, questions, images):
 def test_steps_and_seeds_draw_anew(micro, questions, images):
     loaded = micro
     batch = make_batch(loaded, questions[:4], images)
-    options = SamplingOptions(5.0, max_new_tokens=8)  # nearly uniform over a thousand tokens: equal by chance once in 10^20
-    found, again, other = (draw_from(loaded, batch, n=6, options=options, seed=seed).tokens for seed in (0, 0, 1))
+    options = SamplingOptions(
+        5.0, max_new_tokens=8
+    )  # nearly uniform over a thousand tokens: equal by chance once in 10^20
+    found, again, other = (
+        draw_from(loaded, batch, n=6, options=options, seed=seed).tokens for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(found, again)
     for a, b in itertools.combinations(found.reshape(-1, 8), 2):
         assert a.tolist() != b.tolist()
@@ -251,7 +308,11 @@ def test_steps_and_seeds_draw_anew(micro, questions, images):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("tiny", DRAWN), ("micro", SamplingOptions(0.7, 0.9)), ("micro", SamplingOptions(temperature=0))],
+    [
+        ("tiny", DRAWN),
+        ("micro", SamplingOptions(0.7, 0.9)),
+        ("micro", SamplingOptions(temperature=0)),
+    ],
 )
 def test_logprobs_are_those_of_teacher_forcing(request, tiny, questions, images, name, options):
     loaded = tiny if name == "tiny" else request.getfixturevalue("micro")
@@ -266,7 +327,9 @@ def test_logprobs_are_those_of_teacher_forcing(request, tiny, questions, images,
         counted &= (found.tokens[row] != loaded.config.image_token_id).all(1, keepdims=True)
         drawn = counted.any(1)
         assert drawn.any()
-        np.testing.assert_allclose(found.logprobs[row][drawn], (each * counted)[drawn], atol=1e-3, rtol=1e-4)
+        np.testing.assert_allclose(
+            found.logprobs[row][drawn], (each * counted)[drawn], atol=1e-3, rtol=1e-4
+        )
 
 
 # --- ends and padding
@@ -279,13 +342,21 @@ def test_lengths_and_padding(micro, questions, images, count, stops):
     options = SamplingOptions(0.4, max_new_tokens=6)
     batch = make_batch(loaded, questions[:8], images)
     drawn = draw_from(loaded, batch, n=40, options=options).tokens
-    ends = tuple(np.argsort(-np.bincount(drawn.reshape(-1)))[:count].tolist())  # common ones, whatever the weights
+    ends = tuple(
+        np.argsort(-np.bincount(drawn.reshape(-1)))[:count].tolist()
+    )  # common ones, whatever the weights
     model = Llava(dataclasses.replace(loaded.config, eos_token_ids=ends[: count - stops]))
     options = dataclasses.replace(options, stop_tokens=ends[count - stops :])
     found = jax.device_get(draw(model, 40, options, loaded.variables, batch, jax.random.key(0)))
-    assert (found.tokens.shape, found.logprobs.shape, found.lengths.shape) == ((8, 40, 6), (8, 40, 6), (8, 40))
+    assert (found.tokens.shape, found.logprobs.shape, found.lengths.shape) == (
+        (8, 40, 6),
+        (8, 40, 6),
+        (8, 40),
+    )
     seen = set()
-    for tokens, length in zip(found.tokens.reshape(-1, 6).tolist(), found.lengths.reshape(-1), strict=True):
+    for tokens, length in zip(
+        found.tokens.reshape(-1, 6).tolist(), found.lengths.reshape(-1), strict=True
+    ):
         places = [i for i, token in enumerate(tokens) if token in ends]
         assert length == (places[0] + 1 if places else 6)
         assert all(token == ends[0] for token in tokens[length:])
@@ -345,7 +416,12 @@ grid = st.integers(0, 2**23 - 1).map(lambda i: i / 2**23) | st.sampled_from(
 
 
 @given(
-    hnp.arrays(np.float32, 24, elements=st.sampled_from([-np.inf, -200.0, -3.0, -1.0, 0.0, 0.5, 2.0, 60.0]) | st.floats(-9, 9, width=16)),
+    hnp.arrays(
+        np.float32,
+        24,
+        elements=st.sampled_from([-np.inf, -200.0, -3.0, -1.0, 0.0, 0.5, 2.0, 60.0])
+        | st.floats(-9, 9, width=16),
+    ),
     st.lists(grid, min_size=1, max_size=8),
     st.sampled_from([0.0, 0.05, 0.7, 1.0, 3.0]),
     st.sampled_from([1e-6, 0.3, 0.9, 1.0]),
@@ -385,26 +461,38 @@ def test_choose_at_every_edge(options):
     u = np.unique(np.clip(edges[:, None] + [-1, 0, 1], 0, 2**23 - 1)) / 2**23
     allowed = truncated(jnp.log(p), options) > 0
     parts = np.resize(u, (-(-len(u) // 256), 256)).astype(np.float32)
-    run = jax.jit(lambda u: choose(jnp.broadcast_to(logits, (1, 256, vocabulary)), u[None], options)[0])
+    run = jax.jit(
+        lambda u: choose(jnp.broadcast_to(logits, (1, 256, vocabulary)), u[None], options)[0]
+    )
     found = np.concatenate([run(part) for part in parts])
     assert set(np.flatnonzero(~allowed)) & set(found.tolist()) == set()
 
 
-@pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(top_p=0.9), SamplingOptions(1.5, 0.8, top_k=9, min_p=0.1)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [SamplingOptions(), SamplingOptions(top_p=0.9), SamplingOptions(1.5, 0.8, top_k=9, min_p=0.1)],
+    ids=str,
+)
 def test_choose_is_the_inverse_of_the_distribution(options):
     """An even grid of u gives each token in proportion."""
     logits, n = np.random.default_rng(0).normal(0, 2, 30).astype(np.float32), 2**15
     u = ((np.arange(n) + 0.5) / n).astype(np.float32)
     found = np.asarray(choose(logits[None, None], u[None], options))[0]
-    np.testing.assert_array_equal(found, choose(np.broadcast_to(logits, (1, n, 30)), u[None], options)[0])
-    np.testing.assert_allclose(np.bincount(found, minlength=30) / n, truncated(logits, options), atol=2 / n)
+    np.testing.assert_array_equal(
+        found, choose(np.broadcast_to(logits, (1, n, 30)), u[None], options)[0]
+    )
+    np.testing.assert_allclose(
+        np.bincount(found, minlength=30) / n, truncated(logits, options), atol=2 / n
+    )
     assert (np.diff(found) >= 0).all()
 
 
 def test_a_very_low_temperature_is_greedy():
     logits = np.random.default_rng(0).normal(0, 5, (2, 8, 50)).astype(np.float32)
     u = np.random.default_rng(1).random((2, 8), dtype=np.float32)
-    np.testing.assert_array_equal(choose(logits, u, SamplingOptions(temperature=1e-6)), logits.argmax(-1))
+    np.testing.assert_array_equal(
+        choose(logits, u, SamplingOptions(temperature=1e-6)), logits.argmax(-1)
+    )
 
 
 # --- whole datasets
@@ -427,7 +515,11 @@ def answers(loaded, examples, images, *, batch_size=16, n=3, options=DRAWN, seed
     found = [item for batch in batches for item in batch]
     assert len({example.id for example, _ in found}) == len(found)
     texts = {example.id: [g.text for g in generations] for example, generations in found}
-    return texts, {example.id: [g.logprob for g in generations] for example, generations in found}, aside
+    return (
+        texts,
+        {example.id: [g.logprob for g in generations] for example, generations in found},
+        aside,
+    )
 
 
 def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
@@ -443,14 +535,26 @@ def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
     }
     for name, (other, other_logprobs, _) in others.items():
         assert other == {id: texts[id] for id in other}, name
-        assert other_logprobs == {id: logprobs[id] for id in other_logprobs}, name  # to the last bit
+        assert other_logprobs == {id: logprobs[id] for id in other_logprobs}, (
+            name
+        )  # to the last bit
     assert len(others["fewer"][0]) == 4
     assert answers(tiny, chosen, images, batch_size=16, seed=1)[0] != texts
 
 
 def test_generations_are_texts(tiny, questions, images):
     text = make_text_encoder(tiny)
-    batches = generate(tiny, questions[::3], images, n=3, options=DRAWN, seed=0, batch_size=16, label="test", set_aside=pytest.fail)
+    batches = generate(
+        tiny,
+        questions[::3],
+        images,
+        n=3,
+        options=DRAWN,
+        seed=0,
+        batch_size=16,
+        label="test",
+        set_aside=pytest.fail,
+    )
     for example, generations in itertools.chain(*batches):
         assert len(generations) == 3
         for generation in generations:
@@ -476,7 +580,10 @@ def test_what_cannot_be_asked_is_set_aside(micro, questions, images, tmp_path):
         VQAExample("placeholder", sound[0].image, "What is <image> here?"),
     ]
     # Of both kinds in one batch, then a batch of nothing but broken ones.
-    for examples, size in (([broken[0], sound[0], broken[1], sound[1], broken[2], sound[2]], 3), (broken, 1)):
+    for examples, size in (
+        ([broken[0], sound[0], broken[1], sound[1], broken[2], sound[2]], 3),
+        (broken, 1),
+    ):
         texts, _, aside = answers(loaded, examples, tmp_path, batch_size=size, options=options)
         assert dict(aside).keys() == {"missing", "broken", "placeholder"}
         assert len(aside) == 3

@@ -27,7 +27,13 @@ def launch(tmp_path):
     (tmp_path / "gcloud").write_text(GCLOUD)
     (tmp_path / "gcloud").chmod(0o755)
     environment = os.environ | {"HOSTS": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    return lambda *words: subprocess.run([ROOT / "tpu/launch.sh", *words], env=environment, capture_output=True, text=True, timeout=60)
+    return lambda *words: subprocess.run(
+        [ROOT / "tpu/launch.sh", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_run_starts_the_same_command_on_every_host(launch, tmp_path):
@@ -35,19 +41,32 @@ def test_run_starts_the_same_command_on_every_host(launch, tmp_path):
         python = tmp_path / host / "inbol_jax/.venv/bin/python"
         python.parent.mkdir(parents=True)
         python.symlink_to(sys.executable)
-    program = "import json, os, sys; json.dump([os.environ['HOST'], *sys.argv[1:]], open('said', 'w'))"
+    program = (
+        "import json, os, sys; json.dump([os.environ['HOST'], *sys.argv[1:]], open('said', 'w'))"
+    )
     done = launch("run", "pod", "zone-a", "-c", program, "--data", "a file; $HOME 'x'")
     assert done.returncode == 0, done.stderr
     for host in "01":
-        assert json.loads((tmp_path / host / "inbol_jax/said").read_text()) == [host, "--data", "a file; $HOME 'x'"]
+        assert json.loads((tmp_path / host / "inbol_jax/said").read_text()) == [
+            host,
+            "--data",
+            "a file; $HOME 'x'",
+        ]
     assert "ssh pod --zone zone-a --worker=all" in (tmp_path / "calls").read_text()
-    assert launch("run", "pod", "zone-a", "-c", "import os, sys; sys.exit(3 * int(os.environ['HOST']))").returncode == 3
+    assert (
+        launch(
+            "run", "pod", "zone-a", "-c", "import os, sys; sys.exit(3 * int(os.environ['HOST']))"
+        ).returncode
+        == 3
+    )
 
 
 def test_setup_copies_the_checkout_and_installs_it(launch, tmp_path):
     """The hosts' python is a stand-in that makes a stand-in of pip: what they are told is tested, not the installation."""
     stand_in = tmp_path / "python3"
-    stand_in.write_text('#!/bin/sh\nmkdir -p .venv/bin\nprintf "#!/bin/sh\\necho pip \\$*" > .venv/bin/pip\nchmod +x .venv/bin/pip\n')
+    stand_in.write_text(
+        '#!/bin/sh\nmkdir -p .venv/bin\nprintf "#!/bin/sh\\necho pip \\$*" > .venv/bin/pip\nchmod +x .venv/bin/pip\n'
+    )
     stand_in.chmod(0o755)
     done = launch("setup", "pod", "zone-a")
     assert done.returncode == 0, done.stderr

@@ -8,9 +8,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.data.batches import Branch, RowShape, pack_row
+from inbol_jax.construction.templates import SHORT_REFUSALS
+from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import PairKind
-from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.training.step import ca_dpo_objective, sft_objective
 
 
@@ -22,7 +22,9 @@ def write_jsonl(path, rows, images):
     """Lines, and the header that says where the images are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path.with_name(path.name + ".meta.json").write_text(json.dumps({"images": os.path.relpath(images, path.parent)}))
+    path.with_name(path.name + ".meta.json").write_text(
+        json.dumps({"images": os.path.relpath(images, path.parent)})
+    )
     return path
 
 
@@ -30,7 +32,10 @@ def instructions(world, n=16):
     rows = []
     for i, q in enumerate(questions(world)[:n]):
         response = SHORT_REFUSALS[i % 4] if i % 2 else q["answers"][0]
-        rows.append({k: q[k] for k in ("id", "image", "question")} | {"response": response, "boundary": "known", "type": 1})
+        rows.append(
+            {k: q[k] for k in ("id", "image", "question")}
+            | {"response": response, "boundary": "known", "type": 1}
+        )
     return rows
 
 
@@ -39,10 +44,25 @@ def preferences(world, n=16):
     for i, q in enumerate(questions(world)[:n]):
         kind = PairKind(i % 4)
         answer, refusal, wrong = q["answers"][0], SHORT_REFUSALS[i % 3], "seventeen purple"
-        chosen, rejected = {0: (answer, refusal), 1: (answer, wrong), 2: (refusal, wrong), 3: (refusal, answer)}[int(kind)]
+        chosen, rejected = {
+            0: (answer, refusal),
+            1: (answer, wrong),
+            2: (refusal, wrong),
+            3: (refusal, answer),
+        }[int(kind)]
         confidence = 0.0 if kind is PairKind.REFUSAL_OVER_ANSWER else 0.4 + 0.02 * i
-        row = {k: q[k] for k in ("id", "image", "question")} | {"chosen": chosen, "rejected": rejected, "kind": kind.name.lower()}
-        rows.append(row | {"confidence": confidence, "type": 3 if kind is PairKind.REFUSAL_OVER_ANSWER else None})
+        row = {k: q[k] for k in ("id", "image", "question")} | {
+            "chosen": chosen,
+            "rejected": rejected,
+            "kind": kind.name.lower(),
+        }
+        rows.append(
+            row
+            | {
+                "confidence": confidence,
+                "type": 3 if kind is PairKind.REFUSAL_OVER_ANSWER else None,
+            }
+        )
     return rows
 
 
@@ -52,7 +72,9 @@ RATES = ("tokens_per_second", "mfu")
 def metrics_of(folder, *, rates=False):
     """The log of a run; without what depends on the clock, unless asked for."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if rates or name not in RATES} for row in rows]
+    return [
+        {name: value for name, value in row.items() if rates or name not in RATES} for row in rows
+    ]
 
 
 def weights_of(folder):
@@ -64,17 +86,31 @@ def random_batch(config, rows=4, seed=0):
     random, text = np.random.default_rng(seed), config.text
     shape, packed = RowShape(40, 12), []
     for _ in range(rows):
-        prefix = [1, *[config.image_token_id] * config.num_image_tokens, *random.integers(6, text.vocab_size, random.integers(2, 6))]
-        branches = [Branch(random.integers(6, text.vocab_size, random.integers(1, 6)).tolist()) for _ in range(2)]
+        prefix = [
+            1,
+            *[config.image_token_id] * config.num_image_tokens,
+            *random.integers(6, text.vocab_size, random.integers(2, 6)),
+        ]
+        branches = [
+            Branch(random.integers(6, text.vocab_size, random.integers(1, 6)).tolist())
+            for _ in range(2)
+        ]
         row = pack_row(prefix, branches, shape)
-        row["pixel_values"] = random.normal(size=(3, config.vision.image_size, config.vision.image_size)).astype(np.float32)
+        row["pixel_values"] = random.normal(
+            size=(3, config.vision.image_size, config.vision.image_size)
+        ).astype(np.float32)
         row |= {name: np.float32(-20 * random.random()) for name in ("ref_chosen", "ref_rejected")}
-        packed.append(row | {"confidence": np.float32(random.random()), "kind": np.int32(random.integers(4))})
+        packed.append(
+            row | {"confidence": np.float32(random.random()), "kind": np.int32(random.integers(4))}
+        )
     return packed
 
 
 def objectives(model):
-    return {"IDK-IT": sft_objective(model), "CA-DPO": ca_dpo_objective(model, beta=0.3, scheme="linear", anchor=0.5)}
+    return {
+        "IDK-IT": sft_objective(model),
+        "CA-DPO": ca_dpo_objective(model, beta=0.3, scheme="linear", anchor=0.5),
+    }
 
 
 def mean_loss(objective, variables, batch):

@@ -16,18 +16,18 @@ import pytest
 from flax.traverse_util import flatten_dict
 from stage_data import mean_loss, metrics_of, random_batch, weights_of
 
-from inbol_jax.data.batches import stack
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
+from inbol_jax.models.packing import stack
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training import ca_dpo as ca_dpo_stage
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.input import in_order
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit, round_rows
+from inbol_jax.training.sft import SftConfig, idk_it
 from inbol_jax.training.stage import FROZEN, _identity
 from inbol_jax.training.state import init_state, make_optimizer, split_variables
 from inbol_jax.training.step import ca_dpo_objective, make_train_step, sft_objective
@@ -52,17 +52,27 @@ def flat(variables):
 
 def test_adapters_through_both_stages(data, micro, tmp_path):
     """IDK-IT makes them, CA-DPO goes on with them; the base stays as it is, and the reference is what CA-DPO starts from."""
-    first = sft(data, micro.path, tmp_path / "sft", lora_trainable=("multi_modal_projector",), **LORA | {"epochs": 10})
+    first = sft(
+        data,
+        micro.path,
+        tmp_path / "sft",
+        lora_trainable=("multi_modal_projector",),
+        **LORA | {"epochs": 10},
+    )
     assert (first / "adapter_config.json").exists()
     assert not (first / "model.safetensors").exists()
     trained = load_pretrained(first, dtype=jnp.float32)
     before, after = flat(micro.variables), flat(trained.variables)
     changed = {path for path in before if (before[path] != after[path]).any()}
     assert changed == {path for path in before if path.startswith("params/multi_modal_projector/")}
-    assert all(after[path].any() for path in after if path.endswith("/b")), "every adapter has learnt"
+    assert all(after[path].any() for path in after if path.endswith("/b")), (
+        "every adapter has learnt"
+    )
     assert metrics_of(tmp_path / "sft")[-1]["loss"] < metrics_of(tmp_path / "sft")[0]["loss"]
 
-    second = dpo(data, first, tmp_path / "dpo", learning_rate=5e-3, epochs=4, batch_size=16, beta=0.5)
+    second = dpo(
+        data, first, tmp_path / "dpo", learning_rate=5e-3, epochs=4, batch_size=16, beta=0.5
+    )
     rows = metrics_of(tmp_path / "dpo")
     assert rows[-1]["reward_margin"] > 0.2
     config = json.loads((second / "adapter_config.json").read_text())
@@ -131,13 +141,18 @@ def one_step(micro, batch, *, objective=None, rates=(), optimizer="sgd", **optio
     return step(init_state(trainable, optimizer), frozen, batch)
 
 
-@pytest.mark.parametrize("objective", [sft_objective, lambda model: ca_dpo_objective(model, beta=0.3, scheme="linear", anchor=0.5)])
+@pytest.mark.parametrize(
+    "objective",
+    [sft_objective, lambda model: ca_dpo_objective(model, beta=0.3, scheme="linear", anchor=0.5)],
+)
 def test_accumulation_changes_nothing(micro, objective):
     """Eight micro-batches of one row and one of eight; the rows' numbers of tokens differ, and two rows are padding."""
     batch = stack(random_batch(micro.config, 6), 8)
     whole, whole_metrics = one_step(micro, batch, objective=objective(micro.model))
     for accumulate in (2, 8):
-        parts, metrics = one_step(micro, batch, objective=objective(micro.model), accumulate=accumulate)
+        parts, metrics = one_step(
+            micro, batch, objective=objective(micro.model), accumulate=accumulate
+        )
         for path, x in whole.params.items():
             np.testing.assert_allclose(parts.params[path], x, atol=1e-6, err_msg=path)
         for name, value in whole_metrics.items():
@@ -145,7 +160,12 @@ def test_accumulation_changes_nothing(micro, objective):
 
 
 def test_batches_that_every_device_gets_a_share_of():
-    assert [round_rows(n, make_mesh(), k) for n, k in ((32, 1), (30, 4), (1, 8), (17, 8))] == [32, 32, 8, 24]
+    assert [round_rows(n, make_mesh(), k) for n, k in ((32, 1), (30, 4), (1, 8), (17, 8))] == [
+        32,
+        32,
+        8,
+        24,
+    ]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -173,9 +193,11 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     def run(out, wrong):
         trained = {path: jnp.array(x) for path, x in trainable.items()}  # the state is given away
         parallel = Jit(make_train_step(sft_objective(micro.model), optimizer), make_mesh())
-        batches = lambda start: ((bad if i in wrong else good) for i in range(start, 12))  # noqa: E731
+        batches = lambda start: ((bad if i in wrong else good) for i in range(start, 12))
         options = {"identity": "x", "label": "toy", "log_every": 4, "max_skipped": 4}
-        return fit(parallel, init_state(trained, optimizer), frozen, batches, 12, out=out, **options)
+        return fit(
+            parallel, init_state(trained, optimizer), frozen, batches, 12, out=out, **options
+        )
 
     run(tmp_path / "some", {1, 2, 4, 8, 9, 10, 11})
     rows = metrics_of(tmp_path / "some")
@@ -184,7 +206,9 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     assert all(np.isfinite(v) for row in rows for v in row.values())
     with pytest.raises(InbolError, match="toy: 6 updates in a row were not finite at step 8"):
         run(tmp_path / "many", set(range(2, 12)))
-    assert [row["skipped"] for row in metrics_of(tmp_path / "many")] == [0.5, 1.0], "the log says how it came to that"
+    assert [row["skipped"] for row in metrics_of(tmp_path / "many")] == [0.5, 1.0], (
+        "the log says how it came to that"
+    )
 
 
 # --- optimizers, rates, dropout, dtypes, remat
@@ -192,7 +216,10 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "sgd", "lamb", "rmsprop"])
 def test_optimizers_of_optax_by_name(name):
-    optimizer, params = make_optimizer(0.05, 60, name=name), {"w": jnp.full((4, 4), 0.5), "v": jnp.ones(3)}
+    optimizer, params = (
+        make_optimizer(0.05, 60, name=name),
+        {"w": jnp.full((4, 4), 0.5), "v": jnp.ones(3)},
+    )
     state = optimizer.init(params)
     for _ in range(60):
         gradients = jax.tree.map(lambda x: 2 * x, params)
@@ -201,7 +228,10 @@ def test_optimizers_of_optax_by_name(name):
     assert float(optax.tree.norm(params)) < 1.5
 
 
-@pytest.mark.parametrize(("schedule", "middle", "end"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("schedule", "middle", "end"),
+    [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)],
+)
 def test_schedules(schedule, middle, end):
     optimizer, params = make_optimizer(0.1, 100, name="sgd", schedule=schedule), {"w": jnp.zeros(1)}
     state, rates = optimizer.init(params), []
@@ -231,7 +261,11 @@ def test_a_share_of_the_base_in_bfloat16(data, micro, tmp_path):
     for key, x in kept.items():
         assert x.dtype == jnp.bfloat16
         expected = 0.75 * plain[key].astype(np.float32) + 0.25 * start[key].astype(np.float32)
-        np.testing.assert_array_equal(x, np.where(plain[key] == start[key], plain[key], expected.astype(jnp.bfloat16)), err_msg=key)
+        np.testing.assert_array_equal(
+            x,
+            np.where(plain[key] == start[key], plain[key], expected.astype(jnp.bfloat16)),
+            err_msg=key,
+        )
         moved += bool((plain[key] != start[key]).any())
     assert moved
 
@@ -253,13 +287,17 @@ def test_a_rate_of_its_own(micro):
     scaled, _ = one_step(micro, batch, rates=(("projector", 0.02), ("linear_1", 7.0)))
     for path, x in trainable.items():
         factor = 0.2 if "projector" in path else 1.0
-        np.testing.assert_allclose(scaled.params[path] - x, factor * (plain.params[path] - x), atol=1e-6, err_msg=path)
+        np.testing.assert_allclose(
+            scaled.params[path] - x, factor * (plain.params[path] - x), atol=1e-6, err_msg=path
+        )
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout, monkeypatch):
     """So the run is another one; without dropout it is the same."""
-    loaded = dataclasses.replace(micro, model=Llava(micro.config, lora=LoraConfig(rank=2, alpha=4.0, dropout=dropout)))
+    loaded = dataclasses.replace(
+        micro, model=Llava(micro.config, lora=LoraConfig(rank=2, alpha=4.0, dropout=dropout))
+    )
     config = SftConfig(data=data / "instructions.jsonl", out=data, parallel="pmap")
     identities = set()
     for count in (1, 8):
@@ -270,8 +308,14 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
 
 def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
     lora = LoraConfig(rank=2, alpha=4.0, dropout=0.5)
-    adapters = jax.tree.map(lambda x: x + 0.1, init_lora(micro.variables["params"], lora, jax.random.key(0)))
-    model = dataclasses.replace(micro, model=Llava(micro.config, jnp.float32, lora), variables={**micro.variables, "lora": adapters})
+    adapters = jax.tree.map(
+        lambda x: x + 0.1, init_lora(micro.variables["params"], lora, jax.random.key(0))
+    )
+    model = dataclasses.replace(
+        micro,
+        model=Llava(micro.config, jnp.float32, lora),
+        variables={**micro.variables, "lora": adapters},
+    )
     rows = random_batch(micro.config, 1)
     batch = stack(rows * 2, 2)
     trainable, frozen = split_variables(model.variables, (), lora)
@@ -280,7 +324,11 @@ def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
     state = init_state(trainable, optimizer)
 
     def loss(state, **options):
-        return float(make_train_step(sft_objective(model.model), optimizer, **options)(state, frozen, batch)[1]["loss"][0])
+        return float(
+            make_train_step(sft_objective(model.model), optimizer, **options)(state, frozen, batch)[
+                1
+            ]["loss"][0]
+        )
 
     first = loss(state)
     assert loss(state) == first
@@ -288,7 +336,14 @@ def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
     assert loss(state._replace(step=jnp.int32(1))) != first
     (still, _) = sft_objective(model.model)(model.variables, batch)["loss"]
     assert float(still) != first
-    one, two = (float(sft_objective(model.model)(model.variables, stack(rows, 1), jax.random.key(i))["loss"][0]) for i in (0, 1))
+    one, two = (
+        float(
+            sft_objective(model.model)(model.variables, stack(rows, 1), jax.random.key(i))["loss"][
+                0
+            ]
+        )
+        for i in (0, 1)
+    )
     assert one != two
 
 
@@ -301,20 +356,43 @@ def test_remat_changes_nothing_but_memory(micro, remat):
 
     plain, again = gradient(micro.model), gradient(micro.model.clone(remat=remat))
     params = micro.variables["params"]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain(params), again(params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain(params), again(params)
+    )
     assert "remat" in str(jax.make_jaxpr(again)(params))
     assert "remat" not in str(jax.make_jaxpr(plain)(params))
 
 
 def test_masters_in_float32(data, micro, tmp_path):
     """Updates too small for bfloat16 add up in float32; without masters they are lost. What is saved is bfloat16 either way."""
-    options = {"dtype": "bfloat16", "epochs": 8, "batch_size": 16, "learning_rate": 2e-5, "optimizer": "sgd", "schedule": "constant"}
+    options = {
+        "dtype": "bfloat16",
+        "epochs": 8,
+        "batch_size": 16,
+        "learning_rate": 2e-5,
+        "optimizer": "sgd",
+        "schedule": "constant",
+    }
     start = {key: x.astype(jnp.bfloat16) for key, x in weights_of(micro.path).items()}
     moved = {}
     for masters in (True, False):
-        found = weights_of(sft(data, micro.path, tmp_path / str(masters), masters=masters, **options | {"optimizer": "adamw"}))
+        found = weights_of(
+            sft(
+                data,
+                micro.path,
+                tmp_path / str(masters),
+                masters=masters,
+                **options | {"optimizer": "adamw"},
+            )
+        )
         assert {x.dtype for x in found.values()} == {jnp.dtype(jnp.bfloat16)}
-        moved[masters] = np.mean([np.mean(np.asarray(found[key] != start[key])) for key in start if "mlp.down_proj" in key])
+        moved[masters] = np.mean(
+            [
+                np.mean(np.asarray(found[key] != start[key]))
+                for key in start
+                if "mlp.down_proj" in key
+            ]
+        )
     assert moved[True] > 2 * moved[False]
 
 
@@ -329,7 +407,10 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
     plain = weights_of(out / "model")
     for folder in ("checkpoints", "model"):
         subprocess.run(["rm", "-r", str(out / folder)], check=True)
-    monkeypatch.setattr("inbol_jax.training.ca_dpo.reference_logprobs", lambda *a, **b: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "inbol_jax.training.ca_dpo.reference_logprobs",
+        lambda *a, **b: pytest.fail("computed again"),
+    )
     again = weights_of(dpo(data, micro.path, out, batch_size=16))
     for key, x in plain.items():
         np.testing.assert_array_equal(again[key], x)
@@ -339,14 +420,22 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
     with pytest.raises(InbolError, match=r"reference\.npy: cannot be read"):
         dpo(data, micro.path, out, batch_size=16)
     monkeypatch.undo()
-    (out / "reference.npy.meta.json").unlink()  # a run that was killed between the two: it is computed again
+    (
+        out / "reference.npy.meta.json"
+    ).unlink()  # a run that was killed between the two: it is computed again
     dpo(data, micro.path, out, batch_size=16)
     np.testing.assert_array_equal(np.load(out / "reference.npy"), reference)
 
 
-def test_the_reference_comes_in_batches_that_go_with_the_micro_batches(data, micro, tmp_path, monkeypatch):
+def test_the_reference_comes_in_batches_that_go_with_the_micro_batches(
+    data, micro, tmp_path, monkeypatch
+):
     sizes = []
-    monkeypatch.setattr(ca_dpo_stage, "in_order", lambda rows, mesh, size: sizes.append(size) or in_order(rows, mesh, size))
+    monkeypatch.setattr(
+        ca_dpo_stage,
+        "in_order",
+        lambda rows, mesh, size: sizes.append(size) or in_order(rows, mesh, size),
+    )
     dpo(data, micro.path, tmp_path, batch_size=16, accumulate=8)
     assert sizes == [8]
 
@@ -357,7 +446,7 @@ ON_MESHES = """
 import sys
 from pathlib import Path
 import jax
-from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.sft import SftConfig, idk_it
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 assert jax.device_count() == 8
 out, data, model, adapter = map(Path, sys.argv[1:5])
@@ -375,13 +464,20 @@ for name, special in runs.items():
 SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "accumulate")
 
 
-@pytest.mark.parametrize("names", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"])
+@pytest.mark.parametrize(
+    "names", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"]
+)
 def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
     """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA moves no whole parameter by force."""
     adapter = sft(data, micro.path, tmp_path / "adapter", **LORA)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", ON_MESHES, *map(str, (tmp_path, data, micro.path, adapter, *names))]
+    command = [
+        sys.executable,
+        "-c",
+        ON_MESHES,
+        *map(str, (tmp_path, data, micro.path, adapter, *names)),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Involuntary full rematerialization" not in done.stderr
@@ -390,13 +486,24 @@ def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
         ("sft", sft(data, micro.path, tmp_path / "one/sft", **options)),
         ("dpo", dpo(data, adapter, tmp_path / "one/dpo", **options)),
     ):
-        one, ours = metrics_of(tmp_path / "one" / stage), flat(load_pretrained(folder, dtype=jnp.float32).variables)
+        one, ours = (
+            metrics_of(tmp_path / "one" / stage),
+            flat(load_pretrained(folder, dtype=jnp.float32).variables),
+        )
         assert one[-1]["step"] == 10
         for name in names:
             many = metrics_of(tmp_path / name / stage)
             for row, other in zip(one, many, strict=True):
-                numbers = [k for k in row if not k.startswith("reward_accuracy")]  # at the first step it counts the signs of roundings
-                assert {k: other[k] for k in numbers} == pytest.approx({k: row[k] for k in numbers}, rel=1e-4, abs=1e-4), name
-            theirs = flat(load_pretrained(tmp_path / name / stage / "model", dtype=jnp.float32).variables)
+                numbers = [
+                    k for k in row if not k.startswith("reward_accuracy")
+                ]  # at the first step it counts the signs of roundings
+                assert {k: other[k] for k in numbers} == pytest.approx(
+                    {k: row[k] for k in numbers}, rel=1e-4, abs=1e-4
+                ), name
+            theirs = flat(
+                load_pretrained(tmp_path / name / stage / "model", dtype=jnp.float32).variables
+            )
             for path, x in ours.items():
-                np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=f"{name} {stage} {path}")
+                np.testing.assert_allclose(
+                    theirs[path], x, atol=3e-5, err_msg=f"{name} {stage} {path}"
+                )

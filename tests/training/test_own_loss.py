@@ -21,28 +21,56 @@ def pairs(small_world, tmp_path):
     """Four pairs, as `inbol build` writes them."""
     questions = list(read_jsonl(small_world / "train/data.jsonl"))[:4]
     rows = [
-        {"id": q["id"], "image": q["image"], "question": q["question"], "chosen": q["answers"][0], "rejected": "seventeen purple"}
+        {
+            "id": q["id"],
+            "image": q["image"],
+            "question": q["question"],
+            "chosen": q["answers"][0],
+            "rejected": "seventeen purple",
+        }
         | {"kind": "correct_over_incorrect", "confidence": 0.5, "type": 1}
         for q in questions
     ]
-    write_jsonl(tmp_path / "run/preferences.jsonl", rows, {"images": os.path.relpath(small_world / "train", tmp_path / "run")})
+    write_jsonl(
+        tmp_path / "run/preferences.jsonl",
+        rows,
+        {"images": os.path.relpath(small_world / "train", tmp_path / "run")},
+    )
     return tmp_path
 
 
 def run(folder, *command):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, *map(str, command)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_the_example_of_the_documentation(pairs, micro):
     text = (ROOT / "docs/architecture.md").read_text()
-    program, command = re.search(r"```python\n(.*?)```\n\n    python my_loss.py ([^\n]+)\n", text, re.DOTALL).groups()
+    program, command = re.search(
+        r"```python\n(.*?)```\n\n    python my_loss.py ([^\n]+)\n", text, re.DOTALL
+    ).groups()
     assert len([line for line in program.splitlines() if line]) <= 10
     (pairs / "my_loss.py").write_text(program)
-    done = run(pairs, "my_loss.py", *command.split(), "--model", micro.path, "--batch-size", 4, "--scheme", "uniform", "--anchor", 0)
+    done = run(
+        pairs,
+        "my_loss.py",
+        *command.split(),
+        "--model",
+        micro.path,
+        "--batch-size",
+        4,
+        "--scheme",
+        "uniform",
+        "--anchor",
+        0,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    (row,) = [json.loads(line) for line in (pairs / "run/simpo/metrics.jsonl").read_text().splitlines()]
+    (row,) = [
+        json.loads(line) for line in (pairs / "run/simpo/metrics.jsonl").read_text().splitlines()
+    ]
     assert row["loss"] == row["dpo"]
     # Convex in the margin: the mean loss is no less than the loss at the mean margin, and close to it where margins are alike.
     margin = 2 * (row["logprob_chosen"] - row["logprob_rejected"])
@@ -51,11 +79,28 @@ def test_the_example_of_the_documentation(pairs, micro):
 
 
 def test_a_loss_is_known_where_it_is_registered_alone(pairs):
-    done = run(pairs, ROOT / "train.py", "dpo", "--loss", "simpo", "--data", "run/preferences.jsonl", "--out", "run/simpo")
-    assert (done.returncode, done.stderr) == (2, f"error: --loss 'simpo': choose one of {', '.join(LOSSES)}\n")
+    done = run(
+        pairs,
+        ROOT / "train.py",
+        "dpo",
+        "--loss",
+        "simpo",
+        "--data",
+        "run/preferences.jsonl",
+        "--out",
+        "run/simpo",
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: --loss 'simpo': choose one of {', '.join(LOSSES)}\n",
+    )
 
 
-@pytest.mark.parametrize(("table", "register"), [(LOSSES, register_loss), (SCHEMES, register_scheme)], ids=["loss", "scheme"])
+@pytest.mark.parametrize(
+    ("table", "register"),
+    [(LOSSES, register_loss), (SCHEMES, register_scheme)],
+    ids=["loss", "scheme"],
+)
 def test_a_name_is_given_once(table, register):
     before = dict(table)
 

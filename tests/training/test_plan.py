@@ -15,7 +15,13 @@ from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.weights import table_row
 from inbol_jax.sharding import RULES, make_mesh
-from inbol_jax.training.plan import Collective, abstract_pairs, abstract_variables, collectives, lower_step
+from inbol_jax.training.plan import (
+    Collective,
+    abstract_pairs,
+    abstract_variables,
+    collectives,
+    lower_step,
+)
 from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import make_optimizer
 from inbol_jax.training.step import ca_dpo_objective
@@ -31,32 +37,63 @@ TEXT = """
 
 
 def test_collectives_are_read_from_the_text():
-    gather, both = Collective("all-gather", "bf16", (8, 4)), Collective("all-reduce", "bf16", (8, 4))
-    assert list(collectives(TEXT)) == [Collective("all-gather", "f32", (32, 48)), Collective("all-reduce", "f32", ()), both, gather]
+    gather, both = (
+        Collective("all-gather", "bf16", (8, 4)),
+        Collective("all-reduce", "bf16", (8, 4)),
+    )
+    assert list(collectives(TEXT)) == [
+        Collective("all-gather", "f32", (32, 48)),
+        Collective("all-reduce", "f32", ()),
+        both,
+        gather,
+    ]
     assert gather.nbytes == 64
 
 
 def distinct(config):
     """Sizes that no other array of the step has, eight heads each."""
     text = dataclasses.replace(
-        config.text, hidden_size=64, intermediate_size=160, num_layers=2, num_heads=8, num_kv_heads=8, head_dim=12, windows=(None,) * 2
+        config.text,
+        hidden_size=64,
+        intermediate_size=160,
+        num_layers=2,
+        num_heads=8,
+        num_kv_heads=8,
+        head_dim=12,
+        windows=(None,) * 2,
     )
-    vision = dataclasses.replace(config.vision, hidden_size=48, intermediate_size=112, num_heads=8, num_layers=1)
+    vision = dataclasses.replace(
+        config.vision, hidden_size=48, intermediate_size=112, num_heads=8, num_layers=1
+    )
     return dataclasses.replace(config, text=text, vision=vision)
 
 
 def lowered(config, mesh, lora=None, remat="none"):
-    objective = ca_dpo_objective(Llava(config, lora=lora, remat=remat), beta=0.1, scheme="value", anchor=1.0)
+    objective = ca_dpo_objective(
+        Llava(config, lora=lora, remat=remat), beta=0.1, scheme="value", anchor=1.0
+    )
     variables = abstract_variables(config, mesh, dtype=jnp.float32, lora=lora)
     batch = abstract_pairs(config, mesh, rows=8, tokens=40, targets=12)
-    return lower_step(objective, make_optimizer(1e-3, 10), variables, batch, mesh, frozen=FROZEN if lora is None else (), lora=lora)
+    return lower_step(
+        objective,
+        make_optimizer(1e-3, 10),
+        variables,
+        batch,
+        mesh,
+        frozen=FROZEN if lora is None else (),
+        lora=lora,
+    )
 
 
 def test_a_plan_is_the_step_that_runs(micro):
     """Memory of the arguments: variables, two moments of what is trained, the batch."""
     plan = lowered(micro.config, make_mesh()).compile().memory_analysis()
     sizes = {path: x.size for path, x in flatten_dict(param_shapes(micro.config), sep="/").items()}
-    trained = sum(n for path, n in sizes.items() if not path.startswith("vision_tower/") and "embed_tokens" not in path)
+    trained = sum(
+        n
+        for path, n in sizes.items()
+        if not path.startswith("vision_tower/") and "embed_tokens" not in path
+    )
     pixels = 8 * 3 * micro.config.vision.image_size**2
     expected = 4 * (sum(sizes.values()) + 2 * trained + pixels + 8 * 3 * (40 + 12) + 8 * 5)
     assert plan.argument_size_in_bytes == pytest.approx(expected, rel=0.02)
@@ -82,7 +119,11 @@ for sizes in MESHES:
 def programs(micro):
     """The compiled CA-DPO step of a whole model on each mesh of eight virtual devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+    }
     command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__), str(micro.path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -100,13 +141,20 @@ def test_no_parameter_is_gathered_that_should_stay_split(micro, programs, mesh):
         axes = [RULES[axis] for axis in table_row(path).axes]
         if len(leaf.shape) < 2:
             continue
-        split = tuple(n // (sizes["tensor"] if axis == "tensor" else 1) for axis, n in zip(axes, leaf.shape, strict=True))
+        split = tuple(
+            n // (sizes["tensor"] if axis == "tensor" else 1)
+            for axis, n in zip(axes, leaf.shape, strict=True)
+        )
         whole[path] = leaf.shape, split
         if "fsdp" in axes and mesh[1] > 1:
             allowed[split] += 2
     for path, (shape, split) in whole.items():
         if split != shape and shape not in allowed:
             assert not gathered[shape], f"{path} is put together on {mesh}"
-        assert gathered[split] <= allowed[split], f"{path} is gathered {gathered[split]} times on {mesh}"
+        assert gathered[split] <= allowed[split], (
+            f"{path} is gathered {gathered[split]} times on {mesh}"
+        )
     if mesh[1] > 1:
-        assert any(gathered[split] for _, split in whole.values()), "the test sees what fsdp gathers"
+        assert any(gathered[split] for _, split in whole.values()), (
+            "the test sees what fsdp gathers"
+        )

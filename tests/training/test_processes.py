@@ -14,7 +14,7 @@ from stage_data import metrics_of
 
 from inbol_jax.models import load_pretrained
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.sft import SftConfig, idk_it
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,11 +25,17 @@ def start(*commands):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    shared = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": f"localhost:{port}"}
+    shared = {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+    }
     return [
         subprocess.Popen(
             [sys.executable, ROOT / "train.py", *map(str, arguments), "--distributed"],
-            env=os.environ | shared | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
+            env=os.environ
+            | shared
+            | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -55,8 +61,12 @@ def flat(folder):
 def same(one, two):
     """Logs and weights of two runs, to float tolerance."""
     for row, other in zip(metrics_of(one), metrics_of(two), strict=True):
-        numbers = [k for k in row if "reward_accuracy" not in k]  # at the first step it counts the signs of roundings
-        assert {k: other[k] for k in numbers} == pytest.approx({k: row[k] for k in numbers}, rel=1e-4, abs=1e-4)
+        numbers = [
+            k for k in row if "reward_accuracy" not in k
+        ]  # at the first step it counts the signs of roundings
+        assert {k: other[k] for k in numbers} == pytest.approx(
+            {k: row[k] for k in numbers}, rel=1e-4, abs=1e-4
+        )
     theirs = flat(two / "model")
     for path, x in flat(one / "model").items():
         np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=path)
@@ -70,26 +80,76 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
     """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters on it, twice: nothing is left to do."""
     instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
     besides = {"eval_data": instructions, "eval_every": 5, "keep": 0.1, "base": micro.path}
-    sft = idk_it(SftConfig(data=instructions, out=tmp_path / "one/sft", model=micro.path, **besides, **OPTIONS))
+    sft = idk_it(
+        SftConfig(
+            data=instructions, out=tmp_path / "one/sft", model=micro.path, **besides, **OPTIONS
+        )
+    )
     printed = together(
-        *("sft", "--data", instructions, "--out", tmp_path / "two/sft", "--model", micro.path, "--mesh", 2, 2, 2, *WORDS),
-        *("--eval-data", instructions, "--eval-every", 5, "--keep", 0.1, "--base", micro.path, "--track", "tensorboard"),
+        *(
+            "sft",
+            "--data",
+            instructions,
+            "--out",
+            tmp_path / "two/sft",
+            "--model",
+            micro.path,
+            "--mesh",
+            2,
+            2,
+            2,
+            *WORDS,
+        ),
+        *(
+            "--eval-data",
+            instructions,
+            "--eval-every",
+            5,
+            "--keep",
+            0.1,
+            "--base",
+            micro.path,
+            "--track",
+            "tensorboard",
+        ),
     )
     assert len(list((tmp_path / "two/sft/tensorboard").iterdir())) == 1, "and it alone logs"
     assert [text.count("IDK-IT on 16") for text in printed] == [1, 0], "the first process speaks"
     same(tmp_path / "one/sft", tmp_path / "two/sft")
     assert [row["step"] for row in metrics_of(tmp_path / "two/sft")] == [5, 10]
-    assert metrics_of(tmp_path / "two/sft")[1]["eval/loss"] < metrics_of(tmp_path / "two/sft")[0]["eval/loss"]
+    assert (
+        metrics_of(tmp_path / "two/sft")[1]["eval/loss"]
+        < metrics_of(tmp_path / "two/sft")[0]["eval/loss"]
+    )
 
     lora = {"lora_rank": 2, "lora_targets": ("q_proj", "down_proj")}
     ca_dpo(DpoConfig(data=pairs, out=tmp_path / "one/dpo", model=sft, **lora, **OPTIONS))
-    words = ["dpo", "--data", pairs, "--out", tmp_path / "two/dpo", "--model", sft, "--lora-rank", 2, *WORDS]
+    words = [
+        "dpo",
+        "--data",
+        pairs,
+        "--out",
+        tmp_path / "two/dpo",
+        "--model",
+        sft,
+        "--lora-rank",
+        2,
+        *WORDS,
+    ]
     words += ["--lora-targets", "q_proj", "down_proj"]
     together(*words)
     same(tmp_path / "one/dpo", tmp_path / "two/dpo")
-    before = (tmp_path / "two/dpo/metrics.jsonl").read_bytes(), (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns
-    together(*words)  # finished already: the reference is read, the checkpoint restored, nothing trained
-    assert ((tmp_path / "two/dpo/metrics.jsonl").read_bytes(), (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns) == before
+    before = (
+        (tmp_path / "two/dpo/metrics.jsonl").read_bytes(),
+        (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns,
+    )
+    together(
+        *words
+    )  # finished already: the reference is read, the checkpoint restored, nothing trained
+    assert (
+        (tmp_path / "two/dpo/metrics.jsonl").read_bytes(),
+        (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns,
+    ) == before
 
 
 @pytest.mark.slow
@@ -97,15 +157,36 @@ def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
     """`pmap`, and a run that goes on from the checkpoint of a run under `jit`."""
     pairs = data / "preferences.jsonl"
     ca_dpo(DpoConfig(data=pairs, out=tmp_path / "one", model=micro.path, **OPTIONS))
-    together("dpo", "--data", pairs, "--out", tmp_path / "two", "--model", micro.path, "--parallel", "pmap", *WORDS)
+    together(
+        "dpo",
+        "--data",
+        pairs,
+        "--out",
+        tmp_path / "two",
+        "--model",
+        micro.path,
+        "--parallel",
+        "pmap",
+        *WORDS,
+    )
     same(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path, failing):
     """It ends with its own exit code. The others end when they notice, at once where it is the first that is gone."""
-    arguments = ["sft", "--data", data / "instructions.jsonl", "--out", tmp_path / "run", "--model", micro.path]
-    running = start(*([*arguments, "--images", tmp_path] if i == failing else arguments for i in range(2)))
+    arguments = [
+        "sft",
+        "--data",
+        data / "instructions.jsonl",
+        "--out",
+        tmp_path / "run",
+        "--model",
+        micro.path,
+    ]
+    running = start(
+        *([*arguments, "--images", tmp_path] if i == failing else arguments for i in range(2))
+    )
     try:
         _, error = running[failing].communicate(timeout=100)
         assert running[failing].returncode == 2
@@ -123,13 +204,29 @@ def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path
     ("given", "missing"),
     [
         ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "JAX_NUM_PROCESSES"),
-        ({"JAX_COORDINATOR_ADDRESS": "", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
+            "JAX_COORDINATOR_ADDRESS",
+        ),
         ({}, "cannot be joined"),
     ],
 )
 def test_processes_that_cannot_be_found(data, tmp_path, given, missing):
-    command = [sys.executable, ROOT / "train.py", "sft", "--data", data / "instructions.jsonl", "--out", tmp_path, "--distributed"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))} | {"JAX_PLATFORMS": "cpu"} | given
+    command = [
+        sys.executable,
+        ROOT / "train.py",
+        "sft",
+        "--data",
+        data / "instructions.jsonl",
+        "--out",
+        tmp_path,
+        "--distributed",
+    ]
+    environment = (
+        {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))}
+        | {"JAX_PLATFORMS": "cpu"}
+        | given
+    )
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --distributed")

@@ -15,7 +15,6 @@ import pytest
 from stage_data import metrics_of, random_batch, weights_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from inbol_jax.data.batches import stack
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import LOSSES
 from inbol_jax.models import LoraConfig
@@ -23,12 +22,19 @@ from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import init_lora
+from inbol_jax.models.packing import stack
 from inbol_jax.training import loop
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.sft import SftConfig, idk_it
 from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import init_state, make_optimizer, split_variables
-from inbol_jax.training.step import REFERENCE, ca_dpo_objective, make_train_step, pair_logprobs, target_logprobs
+from inbol_jax.training.step import (
+    REFERENCE,
+    ca_dpo_objective,
+    make_train_step,
+    pair_logprobs,
+    target_logprobs,
+)
 from inbol_jax.training.throughput import PEAK_FLOPS, Meter, Work, training_work
 
 
@@ -47,14 +53,28 @@ def test_evaluation_changes_nothing_but_the_log(data, micro, tmp_path):
     """At the same steps whatever the batches are; at the end the evaluation of the training data is that of the trained model."""
     options = {"batch_size": 6, "epochs": 4, "accumulate": 2, "learning_rate": 1e-3}
     plain = sft(data, micro.path, tmp_path / "plain", **options)
-    watched = sft(data, micro.path, tmp_path / "watched", eval_data=data / "instructions.jsonl", eval_every=4, **options)
+    watched = sft(
+        data,
+        micro.path,
+        tmp_path / "watched",
+        eval_data=data / "instructions.jsonl",
+        eval_every=4,
+        **options,
+    )
     for key, x in weights_of(plain).items():
         np.testing.assert_array_equal(weights_of(watched)[key], x)
     rows = metrics_of(tmp_path / "watched")
     assert [row["step"] for row in rows if "eval/loss" in row] == [4, 8, 11]
     assert not any("eval/loss" in row for row in metrics_of(tmp_path / "plain"))
     again = tmp_path / "again"
-    sft(data, watched, again, eval_data=data / "instructions.jsonl", learning_rate=1e-30, batch_size=16)
+    sft(
+        data,
+        watched,
+        again,
+        eval_data=data / "instructions.jsonl",
+        learning_rate=1e-30,
+        batch_size=16,
+    )
     assert metrics_of(again)[-1]["loss"] == pytest.approx(rows[-1]["eval/loss"], rel=1e-5)
     assert metrics_of(again)[-1]["eval/loss"] == pytest.approx(rows[-1]["eval/loss"], rel=1e-5)
 
@@ -67,8 +87,12 @@ def test_evaluation_of_pairs_has_a_reference_of_its_own(data, micro, tmp_path):
     (data / "some.jsonl.meta.json").write_text(header)
     dpo(data, micro.path, tmp_path, eval_data=data / "some.jsonl", batch_size=16)
     assert np.load(tmp_path / "eval_reference.npy").shape == (5, 2)
-    np.testing.assert_allclose(np.load(tmp_path / "eval_reference.npy"), np.load(tmp_path / "reference.npy")[:5], atol=1e-4)
-    assert {"eval/loss", "eval/reward_margin", "eval/reward_accuracy"} <= metrics_of(tmp_path)[-1].keys()
+    np.testing.assert_allclose(
+        np.load(tmp_path / "eval_reference.npy"), np.load(tmp_path / "reference.npy")[:5], atol=1e-4
+    )
+    assert {"eval/loss", "eval/reward_margin", "eval/reward_accuracy"} <= metrics_of(tmp_path)[
+        -1
+    ].keys()
 
 
 def test_options_of_an_evaluation_without_one(data, micro, tmp_path):
@@ -78,7 +102,8 @@ def test_options_of_an_evaluation_without_one(data, micro, tmp_path):
 
 def test_missing_images_are_found_before_training(data, micro, tmp_path):
     with pytest.raises(
-        InbolError, match=r"instructions.jsonl: 16 of its images are missing, the first is .*; name their folder by --images"
+        InbolError,
+        match=r"instructions.jsonl: 16 of its images are missing, the first is .*; name their folder by --images",
     ):
         sft(data, micro.path, tmp_path, images=tmp_path)
 
@@ -108,20 +133,35 @@ def test_a_meter_counts_tokens_and_operations(monkeypatch):
     assert meter.read([]) == {}
 
 
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=3, alpha=6.0, trainable=("multi_modal_projector",))], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "lora",
+    [None, LoraConfig(rank=3, alpha=6.0, trainable=("multi_modal_projector",))],
+    ids=["whole", "adapters"],
+)
 def test_work_is_what_the_compiler_counts(micro, lora):
     """Operations of the compiled step, which has the same products; elementwise work is small beside them only in larger models."""
     config = dataclasses.replace(
-        micro.config, text=dataclasses.replace(micro.config.text, hidden_size=256, intermediate_size=512, head_dim=128, vocab_size=2048)
+        micro.config,
+        text=dataclasses.replace(
+            micro.config.text, hidden_size=256, intermediate_size=512, head_dim=128, vocab_size=2048
+        ),
     )
     model = Llava(config, lora=lora)
     params = param_shapes(config)
-    adapters = {"lora": jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))} if lora else {}
-    trainable, frozen = split_variables({"params": params, **adapters}, FROZEN if lora is None else (), lora)
+    adapters = (
+        {"lora": jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))} if lora else {}
+    )
+    trainable, frozen = split_variables(
+        {"params": params, **adapters}, FROZEN if lora is None else (), lora
+    )
     optimizer = make_optimizer(1e-3, 5, name="sgd")
-    state = jax.eval_shape(lambda: init_state({k: jnp.zeros(x.shape) for k, x in trainable.items()}, optimizer))
+    state = jax.eval_shape(
+        lambda: init_state({k: jnp.zeros(x.shape) for k, x in trainable.items()}, optimizer)
+    )
     batch = stack(random_batch(config, 4), 4)
-    batch["segments"] = np.zeros_like(batch["segments"])  # no padding: the program computes it as well
+    batch["segments"] = np.zeros_like(
+        batch["segments"]
+    )  # no padding: the program computes it as well
     objective = ca_dpo_objective(model, beta=0.1, scheme="linear", anchor=1.0)
     compiled = jax.jit(make_train_step(objective, optimizer)).lower(state, frozen, batch).compile()
     rows, tokens = batch["segments"].shape
@@ -134,17 +174,40 @@ def test_work_is_what_the_compiler_counts(micro, lora):
 
 def test_work_of_a_known_model():
     """LLaVA-1.5-7B: two operations a parameter and token forward, and as many again back through frozen weights."""
-    text = {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064}
-    vision = {"model_type": "clip_vision_model", "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "patch_size": 14}
-    vision |= {"num_attention_heads": 16, "num_hidden_layers": 24, "projection_dim": 768, "vocab_size": 32000}
+    text = {
+        "model_type": "llama",
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 32064,
+    }
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "image_size": 336,
+        "intermediate_size": 4096,
+        "patch_size": 14,
+    }
+    vision |= {
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "projection_dim": 768,
+        "vocab_size": 32000,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        whole = {"model_type": "llava", "text_config": text, "vision_config": vision, "image_token_index": 32000}
+        whole = {
+            "model_type": "llava",
+            "text_config": text,
+            "vision_config": vision,
+            "image_token_index": 32000,
+        }
         (Path(folder) / "config.json").write_text(json.dumps(whole))
         config = load_config(Path(folder))
     lora = LoraConfig()
     params = param_shapes(config)
     adapters = jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))
-    work = training_work(config, *split_variables({"params": params, "lora": adapters}, (), lora), targets=64)
+    work = training_work(
+        config, *split_variables({"params": params, "lora": adapters}, (), lora), targets=64
+    )
     layers = 6_738_415_616 - 2 * 32000 * 4096 - 65 * 4096
     added = sum(x.size for x in jax.tree.leaves(adapters))
     assert work.token == pytest.approx(4 * layers + 6 * added)
@@ -155,7 +218,16 @@ def test_work_of_a_known_model():
 
 
 def test_tensorboard(data, micro, tmp_path):
-    sft(data, micro.path, tmp_path, track=("tensorboard",), batch_size=4, epochs=3, eval_data=data / "instructions.jsonl", eval_every=6)
+    sft(
+        data,
+        micro.path,
+        tmp_path,
+        track=("tensorboard",),
+        batch_size=4,
+        epochs=3,
+        eval_data=data / "instructions.jsonl",
+        eval_every=6,
+    )
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     rows = metrics_of(tmp_path)
@@ -190,7 +262,7 @@ def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkey
 def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch, name):
     """A stand-in with the functions that are called: what reaches it, and that the run is closed also when training fails."""
     calls = []
-    log = lambda metrics, step: calls.append((step, metrics))  # noqa: E731
+    log = lambda metrics, step: calls.append((step, metrics))
     run = types.SimpleNamespace(log=log, finish=lambda: calls.append("finished"))
     stand_in = types.ModuleType(name)
     stand_in.init = lambda **options: calls.append(options) or run
@@ -198,7 +270,11 @@ def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, name, stand_in)
     sft(data, micro.path, tmp_path, track=(name,), batch_size=4, epochs=3)
     options, *logged, end = calls
-    assert (options["project"], options["resume"], options["config"]["batch_size"]) == ("inbol_jax", "allow", 4)
+    assert (options["project"], options["resume"], options["config"]["batch_size"]) == (
+        "inbol_jax",
+        "allow",
+        4,
+    )
     assert [step for step, _ in logged] == [row["step"] for row in metrics_of(tmp_path)]
     assert logged[-1][1]["loss"] == metrics_of(tmp_path)[-1]["loss"]
     assert end == "finished"
@@ -220,7 +296,9 @@ def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch
 
 
 def test_a_tracker_that_does_not_exist(data, micro, tmp_path):
-    with pytest.raises(InbolError, match="--track 'visdom': choose among tensorboard, wandb, trackio"):
+    with pytest.raises(
+        InbolError, match="--track 'visdom': choose among tensorboard, wandb, trackio"
+    ):
         sft(data, micro.path, tmp_path, track=("visdom",))
 
 
@@ -234,14 +312,24 @@ def test_both_references_train_alike(data, micro, tmp_path, start):
     if start == "new adapters":
         options |= {"lora_rank": 2, "lora_trainable": ("multi_modal_projector",)}
     if start == "its own adapters":
-        model = sft(data, micro.path, tmp_path / "sft", lora_rank=2, learning_rate=1e-2, epochs=4, batch_size=8)
+        model = sft(
+            data,
+            micro.path,
+            tmp_path / "sft",
+            lora_rank=2,
+            learning_rate=1e-2,
+            epochs=4,
+            batch_size=8,
+        )
     for kind in ("cached", "online"):
         dpo(data, model, tmp_path / kind, reference=kind, **options)
     assert not (tmp_path / "online/reference.npy").exists()
     one, two = metrics_of(tmp_path / "cached"), metrics_of(tmp_path / "online")
     for row, other in zip(one, two, strict=True):
         numbers = [k for k in row if "reward_accuracy" not in k]
-        assert {k: other[k] for k in numbers} == pytest.approx({k: row[k] for k in numbers}, rel=1e-4, abs=1e-4)
+        assert {k: other[k] for k in numbers} == pytest.approx(
+            {k: row[k] for k in numbers}, rel=1e-4, abs=1e-4
+        )
     assert abs(one[-1]["reward_margin"]) > 1e-3
 
 
@@ -252,7 +340,11 @@ def test_a_reference_that_does_nothing(data, micro, tmp_path):
 
 REFERENCES = ("cached", "online", "adapters off", "none")
 COMBINATIONS = [  # the everyday suite has each loss and each reference once
-    pytest.param(loss, reference, marks=() if "sigmoid" in loss or reference == "cached" else pytest.mark.slow)
+    pytest.param(
+        loss,
+        reference,
+        marks=() if "sigmoid" in loss or reference == "cached" else pytest.mark.slow,
+    )
     for loss in sorted(LOSSES)
     for reference in REFERENCES
 ]
@@ -268,12 +360,20 @@ def test_sixteen_pairs_are_learnt(micro, loss, reference):
         variables["lora"] = init_lora(variables["params"], lora, jax.random.key(0))
     trainable, frozen = split_variables(variables, FROZEN if lora is None else (), lora)
     start = pair_logprobs(target_logprobs(model, variables, batch), batch, average=False)
-    batch["ref_chosen"], batch["ref_rejected"] = start if reference == "cached" else (jnp.zeros(16),) * 2
+    batch["ref_chosen"], batch["ref_rejected"] = (
+        start if reference == "cached" else (jnp.zeros(16),) * 2
+    )
     if reference == "online":
         frozen = {**frozen, **{f"{REFERENCE}{path}": x for path, x in trainable.items()}}
     options = {"label_smoothing": 0.1} if loss == "robust" else {}
     objective = ca_dpo_objective(
-        model, beta=0.1, scheme="uniform", anchor=0.0, loss=loss, online_reference=reference in ("online", "adapters off"), **options
+        model,
+        beta=0.1,
+        scheme="uniform",
+        anchor=0.0,
+        loss=loss,
+        online_reference=reference in ("online", "adapters off"),
+        **options,
     )
     steps = 40
     optimizer = optax.adam(1e-2)

@@ -14,26 +14,42 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from stage_data import instructions, mean_loss, metrics_of, objectives, preferences, random_batch, weights_of, write_jsonl
+from stage_data import (
+    instructions,
+    mean_loss,
+    metrics_of,
+    objectives,
+    preferences,
+    random_batch,
+    weights_of,
+    write_jsonl,
+)
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.data.batches import Branch, RowShape, pack_row, stack
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import LOSSES, ca_dpo_loss, linear, sequence_logprob, value
-from inbol_jax.models.loading import TINY, load_pretrained, save_pretrained
+from inbol_jax.models.loading import load_pretrained, save_pretrained
+from inbol_jax.models.packing import Branch, RowShape, pack_row, stack
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training import ca_dpo as ca_dpo_stage
 from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo, reference_logprobs
 from inbol_jax.training.checkpoint import Checkpoints
-from inbol_jax.training.idk_it import SftConfig, idk_it
 from inbol_jax.training.input import WINDOW, Rows, bucket_shapes, stream, training_order
 from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit
+from inbol_jax.training.sft import SftConfig, idk_it
 from inbol_jax.training.stage import FROZEN
 from inbol_jax.training.state import init_state, make_optimizer, merge_variables, split_variables
-from inbol_jax.training.step import CHUNK, ca_dpo_objective, make_train_step, sft_objective, target_logprobs
+from inbol_jax.training.step import (
+    CHUNK,
+    ca_dpo_objective,
+    make_train_step,
+    sft_objective,
+    target_logprobs,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +61,13 @@ def test_split_and_merge(tiny):
     trainable, frozen = split_variables(tiny.variables, FROZEN)
     assert not trainable.keys() & frozen.keys()
     assert all(path.startswith("params/vision_tower/") or "embed_tokens" in path for path in frozen)
-    assert not any(path.startswith("params/vision_tower/") or "embed_tokens" in path for path in trainable)
-    merged, expected = flatten_dict(merge_variables(trainable, frozen)), flatten_dict(dict(tiny.variables))
+    assert not any(
+        path.startswith("params/vision_tower/") or "embed_tokens" in path for path in trainable
+    )
+    merged, expected = (
+        flatten_dict(merge_variables(trainable, frozen)),
+        flatten_dict(dict(tiny.variables)),
+    )
     assert merged.keys() == expected.keys()
     assert all(merged[path] is expected[path] for path in expected)
     everything, nothing = split_variables(tiny.variables, ())
@@ -81,9 +102,14 @@ def updates(optimizer, params, gradients):
 def test_learning_rate_rises_and_falls():
     """AdamW under a constant gradient moves by the learning rate itself, whatever the gradient."""
     params, n, peak = {"w": jnp.ones(1)}, 50, 0.01
-    found = [-float(u["w"][0]) for u in updates(make_optimizer(peak, n), params, [{"w": jnp.full(1, 0.5)}] * n)]
+    found = [
+        -float(u["w"][0])
+        for u in updates(make_optimizer(peak, n), params, [{"w": jnp.full(1, 0.5)}] * n)
+    ]
     rise = 5
-    expected = [peak * i / rise for i in range(rise)] + [peak * (1 + np.cos(np.pi * i / (n - rise))) / 2 for i in range(n - rise)]
+    expected = [peak * i / rise for i in range(rise)] + [
+        peak * (1 + np.cos(np.pi * i / (n - rise))) / 2 for i in range(n - rise)
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
 
 
@@ -114,8 +140,14 @@ def test_gradients_are_clipped_by_their_common_norm():
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     state = optimizer.init(params)
     _, state = optimizer.update({"a": jnp.full(1, 30.0), "b": jnp.full(1, 40.0)}, state, params)
-    moments = [s for s in jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, optax.ScaleByAdamState)) if hasattr(s, "mu")]
-    np.testing.assert_allclose([moments[0].mu["a"][0], moments[0].mu["b"][0]], [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)
+    moments = [
+        s
+        for s in jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, optax.ScaleByAdamState))
+        if hasattr(s, "mu")
+    ]
+    np.testing.assert_allclose(
+        [moments[0].mu["a"][0], moments[0].mu["b"][0]], [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5
+    )
 
 
 # --- the objectives
@@ -123,11 +155,15 @@ def test_gradients_are_clipped_by_their_common_norm():
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def value_and_gradient(model, name, params, batch):
-    return jax.value_and_grad(lambda p: mean_loss(objectives(model)[name], {"params": p}, batch), has_aux=True)(params)
+    return jax.value_and_grad(
+        lambda p: mean_loss(objectives(model)[name], {"params": p}, batch), has_aux=True
+    )(params)
 
 
 def means(metrics):
-    return {name: float(total) / float(weight) for name, (total, weight) in metrics.items() if weight}
+    return {
+        name: float(total) / float(weight) for name, (total, weight) in metrics.items() if weight
+    }
 
 
 @pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
@@ -135,11 +171,19 @@ def test_rows_that_fill_up_the_batch_do_not_matter(micro, name):
     loaded = micro
     rows, params = random_batch(loaded.config, 3), loaded.variables["params"]
     (loss, metrics), gradient = value_and_gradient(loaded.model, name, params, stack(rows, 3))
-    (padded, padded_metrics), padded_gradient = value_and_gradient(loaded.model, name, params, stack(rows, 8))
+    (padded, padded_metrics), padded_gradient = value_and_gradient(
+        loaded.model, name, params, stack(rows, 8)
+    )
     assert padded == pytest.approx(float(loss), rel=1e-5)
-    assert means(padded_metrics) | {"padding": 0} == pytest.approx(means(metrics) | {"padding": 0}, rel=1e-5)
+    assert means(padded_metrics) | {"padding": 0} == pytest.approx(
+        means(metrics) | {"padding": 0}, rel=1e-5
+    )
     assert optax.tree.norm(gradient) > 1e-3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), padded_gradient, gradient)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4),
+        padded_gradient,
+        gradient,
+    )
 
 
 @pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
@@ -149,7 +193,9 @@ def test_order_of_rows_does_not_matter(micro, name):
     (loss, _), gradient = value_and_gradient(loaded.model, name, params, stack(rows, 3))
     (again, _), other = value_and_gradient(loaded.model, name, params, stack(rows[::-1], 3))
     assert again == pytest.approx(float(loss), rel=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), other, gradient)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), other, gradient
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -163,9 +209,19 @@ def own_logprobs(loaded, row):
     for segment in (1, 2):
         here = row["segments"] == segment
         ids = np.concatenate([row["input_ids"][row["segments"] == 0], row["input_ids"][here]])
-        padded, mask = np.pad(ids, (0, 40 - len(ids)))[None], (np.arange(40) < len(ids)).astype(np.int32)[None]
-        whole = {"input_ids": padded, "attention_mask": mask, "pixel_values": row["pixel_values"][None]}
-        n, logprobs = int(here.sum()), np.asarray(all_logprobs(loaded.model, loaded.variables, whole))[0, : len(ids)]
+        padded, mask = (
+            np.pad(ids, (0, 40 - len(ids)))[None],
+            (np.arange(40) < len(ids)).astype(np.int32)[None],
+        )
+        whole = {
+            "input_ids": padded,
+            "attention_mask": mask,
+            "pixel_values": row["pixel_values"][None],
+        }
+        n, logprobs = (
+            int(here.sum()),
+            np.asarray(all_logprobs(loaded.model, loaded.variables, whole))[0, : len(ids)],
+        )
         found.append(np.take_along_axis(logprobs[-n - 1 : -1], ids[-n:, None], 1)[:, 0])
     return found
 
@@ -184,7 +240,16 @@ def test_objectives_are_their_definitions(micro):
     nll = -np.array([pair[0].mean() for pair in each])
     (loss, metrics), _ = value_and_gradient(loaded.model, "CA-DPO", params, batch)
     confidence, kind = batch["confidence"], batch["kind"]
-    dpo = ca_dpo_loss(chosen, rejected, batch["ref_chosen"], batch["ref_rejected"], confidence, kind, beta=0.3, scheme="linear")
+    dpo = ca_dpo_loss(
+        chosen,
+        rejected,
+        batch["ref_chosen"],
+        batch["ref_rejected"],
+        confidence,
+        kind,
+        beta=0.3,
+        scheme="linear",
+    )
     weight = np.asarray(linear(confidence, kind))
     assert len(set(weight.tolist())) > 1
     assert float(loss) == pytest.approx(float((dpo + 0.5 * weight * nll).mean()), rel=1e-4)
@@ -207,7 +272,9 @@ def test_objectives_are_their_definitions(micro):
     assert means(metrics) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-VARIANTS = [(name, {}) for name in LOSSES if name != "robust"] + [(name, {"label_smoothing": 0.2}) for name in ("sigmoid", "robust")]
+VARIANTS = [(name, {}) for name in LOSSES if name != "robust"] + [
+    (name, {"label_smoothing": 0.2}) for name in ("sigmoid", "robust")
+]
 
 
 @pytest.mark.parametrize("length_normalized", [False, True])
@@ -216,7 +283,13 @@ def test_the_objective_of_every_loss(micro, name, options, length_normalized):
     """The weighted loss of sums, or of averages, and the anchor, which is an average either way."""
     batch = stack(random_batch(micro.config, 3), 3)
     objective = ca_dpo_objective(
-        micro.model, beta=0.3, scheme="value", anchor=0.5, loss=name, length_normalized=length_normalized, **options
+        micro.model,
+        beta=0.3,
+        scheme="value",
+        anchor=0.5,
+        loss=name,
+        length_normalized=length_normalized,
+        **options,
     )
     loss, metrics = mean_loss(objective, micro.variables, batch)
     logprobs = target_logprobs(micro.model, micro.variables, batch)
@@ -227,9 +300,16 @@ def test_the_objective_of_every_loss(micro, name, options, length_normalized):
     nll = -sequence_logprob(logprobs, of_branch[0], average=True)
     pair = weight * LOSSES[name](*arguments, beta=0.3, **options)
     assert float(loss) == pytest.approx(float((pair + 0.5 * weight * nll).mean()), rel=1e-5)
-    expected = {"dpo": pair, "nll": nll, "logprob_chosen": arguments[0], "logprob_rejected": arguments[1]}
+    expected = {
+        "dpo": pair,
+        "nll": nll,
+        "logprob_chosen": arguments[0],
+        "logprob_rejected": arguments[1],
+    }
     for metric, values in expected.items():
-        assert means(metrics)[metric] == pytest.approx(float(values.mean()), rel=1e-5, abs=1e-6), metric
+        assert means(metrics)[metric] == pytest.approx(float(values.mean()), rel=1e-5, abs=1e-6), (
+            metric
+        )
 
 
 def test_chunks_of_targets_change_nothing(micro):
@@ -237,18 +317,28 @@ def test_chunks_of_targets_change_nothing(micro):
     whole = np.asarray(target_logprobs(micro.model, micro.variables, batch, chunk=None))
     assert whole.shape[1] == 12
     for chunk in (1, 5, CHUNK):
-        np.testing.assert_allclose(target_logprobs(micro.model, micro.variables, batch, chunk=chunk), whole, atol=1e-5)
+        np.testing.assert_allclose(
+            target_logprobs(micro.model, micro.variables, batch, chunk=chunk), whole, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
 def test_long_responses_have_the_logits_of_a_chunk_at_a_time(micro, name):
     rows, targets, words = 2, 300, micro.config.text.vocab_size
     batch = stack(random_batch(micro.config, rows), rows)
-    batch |= {key: np.resize(batch[key], (rows, targets)) for key in ("targets", "target_index", "target_segment")}
+    batch |= {
+        key: np.resize(batch[key], (rows, targets))
+        for key in ("targets", "target_index", "target_segment")
+    }
     gradient = jax.grad(lambda p: objectives(micro.model)[name]({"params": p}, batch)["loss"][0])
     program = str(jax.make_jaxpr(gradient)(micro.variables["params"]))
-    shapes = [tuple(map(int, found.split(","))) for found in re.findall(rf"f32\[((?:\d+,)+{words})\]", program)]
-    assert max(np.prod(shape[:-1]) for shape in shapes) == rows * -(-targets // -(-targets // CHUNK))
+    shapes = [
+        tuple(map(int, found.split(",")))
+        for found in re.findall(rf"f32\[((?:\d+,)+{words})\]", program)
+    ]
+    assert max(np.prod(shape[:-1]) for shape in shapes) == rows * -(
+        -targets // -(-targets // CHUNK)
+    )
 
 
 @pytest.mark.parametrize("average", [False, True])
@@ -263,7 +353,10 @@ def test_the_reference_is_the_model_before_training(micro, average):
 
     found = reference_logprobs(loaded, Plain(5), batch_size=2, mesh=make_mesh(), average=average)
     assert found.shape == (5, 2)
-    expected = [[logprobs.mean() if average else logprobs.sum() for logprobs in own_logprobs(loaded, row)] for row in rows]
+    expected = [
+        [logprobs.mean() if average else logprobs.sum() for logprobs in own_logprobs(loaded, row)]
+        for row in rows
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -288,7 +381,9 @@ def test_a_step_leaves_the_frozen_parameters_alone(micro):
     assert int(state.step) == 2
     assert metrics["gradient_norm"][0] > 10  # clipped it is 1
     assert state.params.keys() == trainable.keys()
-    assert {path for path, value in state.params.items() if (value == trainable[path]).all()} == set()
+    assert {
+        path for path, value in state.params.items() if (value == trainable[path]).all()
+    } == set()
 
 
 # --- the loop, on a model of two numbers
@@ -305,7 +400,9 @@ def toy_step(state, frozen, batch):
     update, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     one = jnp.ones(())
     metrics = {"loss": (value, one), "weighted": (batch["x"].sum(), jnp.float32(batch["x"].size))}
-    return state._replace(step=state.step + 1, params=optax.apply_updates(state.params, update), opt_state=opt_state), metrics
+    return state._replace(
+        step=state.step + 1, params=optax.apply_updates(state.params, update), opt_state=opt_state
+    ), metrics
 
 
 def toy_optimizer():
@@ -323,7 +420,17 @@ def toy_batches(start, stop_at=None, steps=1000):
 def toy_fit(out, steps, batches=toy_batches, step=toy_step, identity="toy", **options):
     state = init_state({"a": jnp.zeros(())}, toy_optimizer())
     frozen = {"b": jnp.ones(())}
-    return fit(Jit(step, make_mesh()), state, frozen, batches, steps, out=out, identity=identity, label="toy", **options)
+    return fit(
+        Jit(step, make_mesh()),
+        state,
+        frozen,
+        batches,
+        steps,
+        out=out,
+        identity=identity,
+        label="toy",
+        **options,
+    )
 
 
 def same_state(a, b):
@@ -331,9 +438,12 @@ def same_state(a, b):
 
 
 @pytest.mark.parametrize(
-    ("checkpoint_every", "log_every", "stop_at"), [(3, 3, 3), (3, 3, 5), (5, 10, 7), (3, 2, 4), (4, 5, 17), (50, 3, 9)]
+    ("checkpoint_every", "log_every", "stop_at"),
+    [(3, 3, 3), (3, 3, 5), (5, 10, 7), (3, 2, 4), (4, 5, 17), (50, 3, 9)],
 )
-def test_an_interrupted_run_ends_where_an_unbroken_one_does(tmp_path, checkpoint_every, log_every, stop_at):
+def test_an_interrupted_run_ends_where_an_unbroken_one_does(
+    tmp_path, checkpoint_every, log_every, stop_at
+):
     steps, options = 20, {"checkpoint_every": checkpoint_every, "log_every": log_every}
     whole = toy_fit(tmp_path / "whole", steps, **options)
     with pytest.raises(KeyboardInterrupt):
@@ -347,13 +457,22 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(tmp_path, checkpoint
     resumed = toy_fit(tmp_path / "broken", steps, batches, **options)
     assert asked == [stop_at // checkpoint_every * checkpoint_every]
     same_state(resumed, whole)
-    assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (
+        tmp_path / "whole" / "metrics.jsonl"
+    ).read_text()
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     first = toy_fit(tmp_path, 6)
     log = (tmp_path / "metrics.jsonl").read_bytes()
-    same_state(toy_fit(tmp_path, 6, lambda start: pytest.fail("a batch was asked for") if start < 6 else iter(())), first)
+    same_state(
+        toy_fit(
+            tmp_path,
+            6,
+            lambda start: pytest.fail("a batch was asked for") if start < 6 else iter(()),
+        ),
+        first,
+    )
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
@@ -369,7 +488,9 @@ def test_metrics_are_sums_divided_once(tmp_path):
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
     toy_fit(tmp_path, 9, checkpoint_every=2)
-    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == [8, 9]
+    assert sorted(
+        int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()
+    ) == [8, 9]
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -425,7 +546,9 @@ DAMAGES = {
     "garbled state": garble,
     "state gone": lambda folder: shutil.rmtree(folder / "state"),
     "identity gone": lambda folder: shutil.rmtree(folder / "identity"),
-    "empty": lambda folder: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in folder.iterdir()],
+    "empty": lambda folder: [
+        shutil.rmtree(p) if p.is_dir() else p.unlink() for p in folder.iterdir()
+    ],
 }
 
 
@@ -481,7 +604,15 @@ class Counted:
 
 def batches_of(n, size, epochs, seed, start, *, lengths=None, mine=None):
     order = training_order(lengths or [1] * n, size, epochs, seed, grouped=lengths is not None)
-    return list(stream(Counted(n), order, np.arange(size) if mine is None else mine, start, -(-n * epochs // size)))
+    return list(
+        stream(
+            Counted(n),
+            order,
+            np.arange(size) if mine is None else mine,
+            start,
+            -(-n * epochs // size),
+        )
+    )
 
 
 def test_every_row_once_an_epoch():
@@ -495,7 +626,9 @@ def test_every_row_once_an_epoch():
     assert len({tuple(p) for p in passes.tolist()}) == epochs, "each pass has an order of its own"
     again = batches_of(n, size, epochs, seed=0, start=5)
     jax.tree.map(np.testing.assert_array_equal, again, batches[5:])
-    other = np.concatenate([b["i"][b["valid"]] for b in batches_of(n, size, epochs, seed=1, start=0)])
+    other = np.concatenate(
+        [b["i"][b["valid"]] for b in batches_of(n, size, epochs, seed=1, start=0)]
+    )
     assert rows.tolist() != other.tolist()
 
 
@@ -508,10 +641,14 @@ def test_batches_larger_than_the_data():
 def test_each_process_makes_its_own_rows():
     """Together they make the batches of one process; where one has no row left in the last batch, none of what it makes counts."""
     whole = batches_of(9, 8, 1, seed=0, start=0)
-    shares = [batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in (np.arange(4), np.arange(4, 8))]
+    shares = [
+        batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in (np.arange(4), np.arange(4, 8))
+    ]
     for batch, *parts in zip(whole, *shares, strict=True):
         np.testing.assert_array_equal(np.concatenate([p["valid"] for p in parts]), batch["valid"])
-        np.testing.assert_array_equal(np.concatenate([p["i"][p["valid"]] for p in parts]), batch["i"][batch["valid"]])
+        np.testing.assert_array_equal(
+            np.concatenate([p["i"][p["valid"]] for p in parts]), batch["i"][batch["valid"]]
+        )
     assert whole[-1]["valid"].tolist() == [True] + [False] * 7
 
 
@@ -524,15 +661,25 @@ def test_rows_of_like_length_come_together(n, size, epochs):
     counts = np.bincount(np.concatenate(found), minlength=n)
     assert counts.tolist() == [epochs] * n
     later = len(batches) // 2
-    assert batches_of(n, size, epochs, seed=0, start=later, lengths=lengths)[0]["i"].tolist() == batches[later]["i"].tolist()
+    assert (
+        batches_of(n, size, epochs, seed=0, start=later, lengths=lengths)[0]["i"].tolist()
+        == batches[later]["i"].tolist()
+    )
 
     def padding(batches):
-        return np.mean([1 - np.mean([lengths[i] for i in rows]) / max(lengths[i] for i in rows) for rows in batches])
+        return np.mean(
+            [
+                1 - np.mean([lengths[i] for i in rows]) / max(lengths[i] for i in rows)
+                for rows in batches
+            ]
+        )
 
     plain = [b["i"][b["valid"]].tolist() for b in batches_of(n, size, epochs, seed=0, start=0)]
     if len(found) > WINDOW:
         assert padding(found) < padding(plain) / 3
-        assert sorted(found[:WINDOW], key=lambda rows: lengths[rows[0]]) != found[:WINDOW], "long and short batches alternate"
+        assert sorted(found[:WINDOW], key=lambda rows: lengths[rows[0]]) != found[:WINDOW], (
+            "long and short batches alternate"
+        )
 
 
 def test_shapes_that_rows_are_padded_to(micro):
@@ -563,7 +710,9 @@ def test_batch_sizes_are_multiples_of_the_devices(size):
 def trained(data, tmp_path_factory):
     """IDK-IT of the shipped model on sixteen instructions, many times over."""
     out = tmp_path_factory.mktemp("sft")
-    config = SftConfig(data=data / "instructions.jsonl", out=out, epochs=12, batch_size=8, learning_rate=2e-3)
+    config = SftConfig(
+        data=data / "instructions.jsonl", out=out, epochs=12, batch_size=8, learning_rate=2e-3
+    )
     return config, idk_it(config)
 
 
@@ -581,7 +730,9 @@ def test_frozen_parameters_are_bit_identical_after_training(trained, tiny):
     before, after = weights_of(tiny.path), weights_of(trained[1])
     assert before.keys() == after.keys()
     same = {key for key in before if (before[key] == after[key]).all()}
-    assert same == {key for key in before if key.startswith("vision_tower") or "embed_tokens" in key}
+    assert same == {
+        key for key in before if key.startswith("vision_tower") or "embed_tokens" in key
+    }
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -594,7 +745,13 @@ def test_a_share_of_the_base_is_kept(data, micro, tmp_path, named):
         params = jax.tree.map(lambda x: x + 1.0, dict(micro.variables["params"]))
         save_pretrained(dataclasses.replace(micro, variables={"params": params}), base)
     kept = weights_of(base if named else micro.path)
-    found = weights_of(idk_it(dataclasses.replace(config, out=tmp_path / "kept", keep=0.25, base=base if named else None)))
+    found = weights_of(
+        idk_it(
+            dataclasses.replace(
+                config, out=tmp_path / "kept", keep=0.25, base=base if named else None
+            )
+        )
+    )
     moved = 0
     for key, x in found.items():
         np.testing.assert_allclose(x, 0.75 * trained[key] + 0.25 * kept[key], rtol=1e-5, atol=1e-6)
@@ -603,13 +760,25 @@ def test_a_share_of_the_base_is_kept(data, micro, tmp_path, named):
 
 
 def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
-    config = DpoConfig(data=data / "preferences.jsonl", out=tmp_path, epochs=15, batch_size=16, learning_rate=5e-4, beta=0.5)
+    config = DpoConfig(
+        data=data / "preferences.jsonl",
+        out=tmp_path,
+        epochs=15,
+        batch_size=16,
+        learning_rate=5e-4,
+        beta=0.5,
+    )
     ca_dpo(dataclasses.replace(config, epochs=1, out=tmp_path / "start", learning_rate=1e-12))
     start = metrics_of(tmp_path / "start")[0]
     # The reference is the model itself before any update.
     assert start["reward_margin"] == pytest.approx(0, abs=1e-3)
     pairs = [Preference.from_json(row) for row in read_jsonl(config.data)]
-    weights = np.asarray(value(jnp.array([p.confidence for p in pairs], jnp.float32), jnp.array([p.kind for p in pairs])))
+    weights = np.asarray(
+        value(
+            jnp.array([p.confidence for p in pairs], jnp.float32),
+            jnp.array([p.kind for p in pairs]),
+        )
+    )
     assert start["dpo"] == pytest.approx(np.log(2) * np.mean(weights), rel=1e-3)
     ca_dpo(config)
     rows = metrics_of(tmp_path)
@@ -632,7 +801,14 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
 )
 def test_every_loss_learns_sixteen_pairs(data, micro, tmp_path, options):
     """Without the anchor, so that it is the loss itself which does it. The first row is of the model before any update."""
-    options = {"epochs": 16, "batch_size": 16, "frozen": (), "anchor": 0.0, "beta": 0.5, "learning_rate": 5e-3} | options
+    options = {
+        "epochs": 16,
+        "batch_size": 16,
+        "frozen": (),
+        "anchor": 0.0,
+        "beta": 0.5,
+        "learning_rate": 5e-3,
+    } | options
     ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, checkpoint_every=1, **options))
     start, *_, end = metrics_of(tmp_path)
     assert (start["step"], end["step"]) == (1, 16)
@@ -643,10 +819,16 @@ def test_every_loss_learns_sixteen_pairs(data, micro, tmp_path, options):
 
 
 def test_a_run_without_reference_does_not_compute_one(data, micro, tmp_path, monkeypatch):
-    monkeypatch.setattr(ca_dpo_stage, "reference_logprobs", lambda *_, **__: pytest.fail("the reference was computed"))
+    monkeypatch.setattr(
+        ca_dpo_stage,
+        "reference_logprobs",
+        lambda *_, **__: pytest.fail("the reference was computed"),
+    )
     ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, epochs=1, beta=0.5, reference_free=True))
     last = metrics_of(tmp_path)[-1]
-    assert last["reward_margin"] == pytest.approx(0.5 * (last["logprob_chosen"] - last["logprob_rejected"]), rel=1e-4, abs=1e-4)
+    assert last["reward_margin"] == pytest.approx(
+        0.5 * (last["logprob_chosen"] - last["logprob_rejected"]), rel=1e-4, abs=1e-4
+    )
 
 
 STAGES = {
@@ -681,11 +863,15 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
     assert not (tmp_path / "broken" / "model").exists()
     monkeypatch.undo()
     resumed = run(config)
-    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (resumed / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
     assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "whole")
     # And what is done is done.
     run(config)
-    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (resumed / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
     # Where the images and the checkpoints lie is not what decides a run; the seed is.
     with pytest.raises(InbolError, match="other settings"):
         run(dataclasses.replace(config, seed=1))
@@ -693,7 +879,11 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
 
 def test_the_stages_build_on_each_other(data, micro, tmp_path):
     first = idk_it(stage_config("IDK-IT", data, micro, tmp_path / "sft", epochs=1))
-    second = ca_dpo(stage_config("CA-DPO", data, load_pretrained(first, dtype=jnp.float32), tmp_path / "dpo", epochs=1))
+    second = ca_dpo(
+        stage_config(
+            "CA-DPO", data, load_pretrained(first, dtype=jnp.float32), tmp_path / "dpo", epochs=1
+        )
+    )
     a, b, c = weights_of(micro.path), weights_of(first), weights_of(second)
     assert a.keys() == b.keys() == c.keys()
     assert any((b[key] != a[key]).any() for key in a)
@@ -773,8 +963,14 @@ def broken_line(stage, world, **change):
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )
-def test_lines_that_are_not_what_a_stage_reads(stage, change, culprit, micro, small_world, tmp_path):
-    file = write_jsonl(tmp_path / "data" / STAGES[stage][2], [broken_line(stage, small_world, **change)], small_world / "train")
+def test_lines_that_are_not_what_a_stage_reads(
+    stage, change, culprit, micro, small_world, tmp_path
+):
+    file = write_jsonl(
+        tmp_path / "data" / STAGES[stage][2],
+        [broken_line(stage, small_world, **change)],
+        small_world / "train",
+    )
     with pytest.raises(InbolError) as caught:
         STAGES[stage][0](stage_config(stage, file.parent, micro, tmp_path))
     assert culprit in str(caught.value).replace(str(tmp_path), "")
@@ -797,7 +993,7 @@ import jax
 import numpy as np
 assert jax.device_count() == 8
 sys.path.insert(0, {here!r})
-from inbol_jax.training.idk_it import SftConfig, idk_it
+from inbol_jax.training.sft import SftConfig, idk_it
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
 from inbol_jax.sharding import make_mesh, replicate, shard_batch
 rows = shard_batch({{"x": np.arange(16)}}, make_mesh())["x"]
@@ -814,7 +1010,14 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
     """Twelve rows an update on one device, rounded to sixteen on eight: so one device is given sixteen."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", MANY.format(here=str(ROOT)), tmp_path / "many", data, micro.path]
+    command = [
+        sys.executable,
+        "-c",
+        MANY.format(here=str(ROOT)),
+        tmp_path / "many",
+        data,
+        micro.path,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     options = {"epochs": 3, "batch_size": 16, "checkpoint_every": 100}
@@ -823,9 +1026,14 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
         many, one = metrics_of(tmp_path / "many" / name), metrics_of(tmp_path / name)
         for row in many + one:
             for key in [key for key in row if key.startswith("reward_accuracy")]:
-                row.pop(key)  # at the first step the rewards are zero but for rounding, whose sign it counts
+                row.pop(
+                    key
+                )  # at the first step the rewards are zero but for rounding, whose sign it counts
         assert many[-1] == pytest.approx(one[-1], rel=1e-4, abs=1e-4)
-        ours, theirs = weights_of(tmp_path / name / "model"), weights_of(tmp_path / "many" / name / "model")
+        ours, theirs = (
+            weights_of(tmp_path / name / "model"),
+            weights_of(tmp_path / "many" / name / "model"),
+        )
         for key, x in ours.items():
             np.testing.assert_allclose(theirs[key], x, atol=2e-5, err_msg=key)
 

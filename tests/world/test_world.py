@@ -15,17 +15,36 @@ from tokenizers import Tokenizer
 import inbol_jax.world.export as export_module
 import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.artifacts import fingerprint
+from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.templates import UNSEEABLE
-from inbol_jax.models.loading import TINY
-from inbol_jax.refusal.templates import SHORT_REFUSALS
 from inbol_jax.training.loop import fit
 from inbol_jax.world.export import ExportConfig, examples, export
 from inbol_jax.world.glyphs import MAX_WORDS, N_GLYPHS, SIZES, glyph_frequency, load_glyphs
 from inbol_jax.world.pretrain import PretrainBatches, PretrainConfig, pretrain
-from inbol_jax.world.questions import HELD_OUT_TYPE3, HELD_OUT_UNSEEABLE, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask, world_texts
-from inbol_jax.world.scenes import CELL, COLORS, OBJECT_SIZES, PATTERNS, PLACES, Scene, Thing, render, sample_glyph, sample_scene
+from inbol_jax.world.questions import (
+    HELD_OUT_TYPE3,
+    HELD_OUT_UNSEEABLE,
+    KNOWLEDGE,
+    SEEN_TYPE3,
+    VISUAL,
+    ask,
+    world_texts,
+)
+from inbol_jax.world.scenes import (
+    CELL,
+    COLORS,
+    OBJECT_SIZES,
+    PATTERNS,
+    PLACES,
+    Scene,
+    Thing,
+    render,
+    sample_glyph,
+    sample_scene,
+)
 from inbol_jax.world.splits import Split
 from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
 
@@ -56,30 +75,48 @@ def oracle(scene: Scene, question: str) -> set[str]:
     for pattern, answer in of_noun.items():
         if found := re.fullmatch(pattern, question):
             return {answer(t) for t in scene.things if t.noun == found[1]}
-    assert question in {t.format(noun=n) for t in (UNSEEABLE | HELD_OUT_UNSEEABLE).values() for n in (t.noun for t in scene.things)}
+    assert question in {
+        t.format(noun=n)
+        for t in (UNSEEABLE | HELD_OUT_UNSEEABLE).values()
+        for n in (t.noun for t in scene.things)
+    }
     return set()
 
 
 def visible(scene: Scene) -> frozenset[tuple[int, ...]]:
     """What can be told apart in a picture: things without order, and of a glyph not the shape that it stands for."""
-    return frozenset((t.glyph, -1 if t.glyph >= 0 else t.shape, t.color, t.pattern, t.size, t.place) for t in scene.things)
+    return frozenset(
+        (t.glyph, -1 if t.glyph >= 0 else t.shape, t.color, t.pattern, t.size, t.place)
+        for t in scene.things
+    )
 
 
 @pytest.fixture
 def scenes_of(monkeypatch):
     """(examples, scenes) of a split: the scene is caught where it would be drawn."""
     monkeypatch.setattr(export_module, "render", lambda scene, rng, sketch=False: scene)
-    return lambda split, n, type3=0.5, seed=0: list(zip(*examples(split, n, type3, seed), strict=True))
+    return lambda split, n, type3=0.5, seed=0: list(
+        zip(*examples(split, n, type3, seed), strict=True)
+    )
 
 
 def files(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 # The golden values below notice accidental changes. After a change that is meant: raise WORLD_VERSION if exported pictures or questions
 # changed, and put in the value that the failing assertion prints. Another vocabulary also needs another checkpoint.
 def test_golden_picture():
-    things = (Thing(3, 0, 0, 0, 1, 0), Thing(-1, 4, 2, 1, 1, 1), Thing(-1, 9, 3, 2, 0, 2), Thing(-1, 6, 9, 3, 1, 3))
+    things = (
+        Thing(3, 0, 0, 0, 1, 0),
+        Thing(-1, 4, 2, 1, 1, 1),
+        Thing(-1, 9, 3, 2, 0, 2),
+        Thing(-1, 6, 9, 3, 1, 3),
+    )
     picture = render(Scene(things, 0.0), np.random.default_rng(0))
     assert hashlib.sha256(picture.tobytes()).hexdigest()[:16] == "9349c4bba5ae63be"
 
@@ -97,7 +134,11 @@ def test_export_is_the_same_bytes_from_the_same_seed(split, tmp_path, capsys):
     assert first == again
     assert first["data.jsonl"] != other["data.jsonl"]
     pictures = [{data for name, data in f.items() if name.endswith(".png")} for f in (first, other)]
-    assert len(pictures[0]) == len(pictures[1]) == (6 if split in (Split.OOD_KINDS, Split.TRAIN) else 9)
+    assert (
+        len(pictures[0])
+        == len(pictures[1])
+        == (6 if split in (Split.OOD_KINDS, Split.TRAIN) else 9)
+    )
     assert not pictures[0] & pictures[1]
 
 
@@ -110,12 +151,18 @@ def test_more_questions_leave_the_first_ones_as_they_are():
 def test_splits_share_no_scene_and_no_glyph(scenes_of, monkeypatch):
     scenes = {split: scenes_of(split, 400)[1] for split in EXPORTED}
     caught = []
-    monkeypatch.setattr(pretrain_module, "render", lambda scene, rng: caught.append(scene) or np.zeros((48, 48, 3), np.uint8))
+    monkeypatch.setattr(
+        pretrain_module,
+        "render",
+        lambda scene, rng: caught.append(scene) or np.zeros((48, 48, 3), np.uint8),
+    )
     for i in range(100):
         PretrainBatches(0, 4, 100)[i]
     scenes[Split.PRETRAIN] = caught
     for split, found in scenes.items():
-        assert {s.bucket() for s in found} == set(split.buckets)  # equality: the split uses all that it owns
+        assert {s.bucket() for s in found} == set(
+            split.buckets
+        )  # equality: the split uses all that it owns
         ranks = {s.glyph.glyph for s in found if s.glyph}
         assert {r % 20 for r in ranks} <= set(split.glyphs)
         assert len(ranks) > 20
@@ -131,18 +178,24 @@ def test_bucket_belongs_to_what_can_be_seen():
     for _ in range(200):
         scene = sample_scene(rng, 5 if rng.random() < 0.5 else None)
         turned = Scene(scene.things[::-1], scene.noise)
-        hidden = Scene(tuple(dataclasses.replace(t, shape=3) if t.glyph >= 0 else t for t in scene.things), 0.0)
+        hidden = Scene(
+            tuple(dataclasses.replace(t, shape=3) if t.glyph >= 0 else t for t in scene.things), 0.0
+        )
         assert visible(scene) == visible(turned) == visible(hidden)
         assert scene.bucket() == turned.bucket() == hidden.bucket()
 
 
 def test_kinds_of_questions_by_split(scenes_of):
-    kinds = {split: Counter(e.extra["kind"] for e in scenes_of(split, 600)[0]) for split in EXPORTED}
+    kinds = {
+        split: Counter(e.extra["kind"] for e in scenes_of(split, 600)[0]) for split in EXPORTED
+    }
     assert set(kinds[Split.OOD_KINDS]) == set(HELD_OUT_TYPE3)
     for split in set(EXPORTED) - {Split.OOD_KINDS}:
         assert set(kinds[split]) == {*VISUAL, KNOWLEDGE, *SEEN_TYPE3}
     assert not set(SEEN_TYPE3) & set(HELD_OUT_TYPE3)
-    assert not set(UNSEEABLE) & set(HELD_OUT_UNSEEABLE)  # what `inbol extrinsic` makes for training holds no held-out kind either
+    assert not set(UNSEEABLE) & set(
+        HELD_OUT_UNSEEABLE
+    )  # what `inbol extrinsic` makes for training holds no held-out kind either
     assert not set(UNSEEABLE.values()) & set(HELD_OUT_UNSEEABLE.values())
 
 
@@ -155,7 +208,9 @@ def test_questions_are_right(scenes_of, split):
         assert example.answerable is bool(right), example
         assert set(example.answers) == right, example
         assert (example.extra["kind"] in (*SEEN_TYPE3, *HELD_OUT_TYPE3)) is not example.answerable
-        assert sorted(example.extra["objects"]) == sorted(f"{t.color_name} {t.noun}" for t in scene.things)
+        assert sorted(example.extra["objects"]) == sorted(
+            f"{t.color_name} {t.noun}" for t in scene.things
+        )
         assert example.extra["glyph_rank"] == (scene.glyph.glyph if scene.glyph else None)
         assert example.extra["noise"] == pytest.approx(scene.noise, abs=1e-4)
 
@@ -166,11 +221,17 @@ def test_the_oracle_agrees_on_every_kind(kind):
     asked = 0
     for i in range(300):
         scene = sample_scene(rng, sample_glyph(rng, glyph_frequency()) if i % 2 else None)
-        assert len({t.place for t in scene.things}) == len({t.noun for t in scene.things}) == len(scene.things)
+        assert (
+            len({t.place for t in scene.things})
+            == len({t.noun for t in scene.things})
+            == len(scene.things)
+        )
         if question := ask(scene, kind, rng):
             asked += 1
             assert question.kind == kind
-            assert oracle(scene, question.question) == ({question.answer} if kind in (*VISUAL, KNOWLEDGE) else set())
+            assert oracle(scene, question.question) == (
+                {question.answer} if kind in (*VISUAL, KNOWLEDGE) else set()
+            )
     assert asked >= 100
 
 
@@ -180,7 +241,9 @@ def test_the_picture_shows_the_things():
         scene = Scene(sample_scene(rng, 7 if i % 2 else None).things, 0.0)
         picture = render(scene, rng).astype(float) / 255
         taken = {t.place: t for t in scene.things}
-        ground = next((picture[p // 2 * CELL, p % 2 * CELL] for p in range(4) if p not in taken), None)
+        ground = next(
+            (picture[p // 2 * CELL, p % 2 * CELL] for p in range(4) if p not in taken), None
+        )
         for place in range(4):
             cell = picture[place // 2 * CELL :, place % 2 * CELL :][:CELL, :CELL].reshape(-1, 3)
             if place in taken:  # many pixels in about the thing's colour (its tint varies)
@@ -193,21 +256,37 @@ def test_the_picture_shows_the_things():
 
 def test_noise_is_as_strong_as_the_scene_says_and_a_sketch_is_another_picture():
     things = (Thing(-1, 0, 0, 0, 0, 0),)
-    empty = [render(Scene(things, noise), np.random.default_rng(3))[CELL:, CELL:].std() / 255 for noise in (0.0, 0.05, 0.1)]
+    empty = [
+        render(Scene(things, noise), np.random.default_rng(3))[CELL:, CELL:].std() / 255
+        for noise in (0.0, 0.05, 0.1)
+    ]
     assert empty[0] == 0
     assert empty[1:] == pytest.approx([0.05, 0.1], rel=0.15)
-    plain, sketch = (render(Scene(things, 0.0), np.random.default_rng(3), sketch=s) for s in (False, True))
+    plain, sketch = (
+        render(Scene(things, 0.0), np.random.default_rng(3), sketch=s) for s in (False, True)
+    )
     assert plain.shape == sketch.shape == (48, 48, 3)
     assert (plain != sketch).mean() > 0.2
 
 
 def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
     export(ExportConfig(tmp_path / "test", Split.TEST, 20))
-    assert {p.name for p in (tmp_path / "test").iterdir()} == {"data.jsonl", "data.jsonl.meta.json", "images"}
+    assert {p.name for p in (tmp_path / "test").iterdir()} == {
+        "data.jsonl",
+        "data.jsonl.meta.json",
+        "images",
+    }
     datasets.disable_progress_bars()
-    table = datasets.load_dataset("json", data_files=str(tmp_path / "test/data.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
+    table = datasets.load_dataset(
+        "json",
+        data_files=str(tmp_path / "test/data.jsonl"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
     assert table.num_rows == 30
-    assert {"id", "image", "question", "answers", "answerable", "kind", "objects"} <= set(table.column_names)
+    assert {"id", "image", "question", "answers", "answerable", "kind", "objects"} <= set(
+        table.column_names
+    )
     assert sum(table["answerable"]) == 20
     dataset = load_dataset_folder(tmp_path / "test")
     assert (len(dataset.examples), dataset.rejected, dataset.name) == (30, [], "test")
@@ -281,7 +360,10 @@ def test_export_refuses(tmp_path, options, message):
 def test_glyph_sheet():
     glyphs = load_glyphs()
     assert len(glyphs.names) == len(set(glyphs.names)) == N_GLYPHS
-    assert all(name == name.lower().strip() and 1 <= len(name.split()) <= MAX_WORDS for name in glyphs.names)
+    assert all(
+        name == name.lower().strip() and 1 <= len(name.split()) <= MAX_WORDS
+        for name in glyphs.names
+    )
     for size in SIZES:
         alpha = glyphs.alpha[size]
         assert (alpha.shape, alpha.dtype) == ((N_GLYPHS, size, size), np.float32)
@@ -292,7 +374,9 @@ def test_glyph_sheet():
     share = np.diff(cumulative, prepend=0)
     assert cumulative[-1] == pytest.approx(1)
     assert (np.diff(share) < 0).all()
-    assert sample_glyph(np.random.default_rng(0), np.full(N_GLYPHS, 0.0)) == N_GLYPHS - 1  # rounding at the end of the distribution
+    assert (
+        sample_glyph(np.random.default_rng(0), np.full(N_GLYPHS, 0.0)) == N_GLYPHS - 1
+    )  # rounding at the end of the distribution
 
 
 def test_every_word_of_the_world_is_one_token():
@@ -309,14 +393,30 @@ def test_the_world_speaks_only_words_of_the_vocabulary():
     rng = np.random.default_rng(4)
     for kind in (*VISUAL, KNOWLEDGE, *SEEN_TYPE3, *HELD_OUT_TYPE3):
         for _ in range(100):
-            if asked := ask(sample_scene(rng, int(rng.integers(N_GLYPHS)) if rng.random() < 0.5 else None), kind, rng):
+            if asked := ask(
+                sample_scene(rng, int(rng.integers(N_GLYPHS)) if rng.random() < 0.5 else None),
+                kind,
+                rng,
+            ):
                 texts |= {asked.question, asked.answer}
     tokenizer = build_tokenizer()
     for text in texts:
-        assert tokenizer.encode(text).tokens == [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)], text
+        assert tokenizer.encode(text).tokens == [
+            word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)
+        ], text
 
 
-@pytest.mark.parametrize("text", ["Où est le zèbre ?", "🦓 + 猫 = ?", "a", "ROT13: nopqrs", "It's 3.14, isn't it?", "tab\tand\n\nlines"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Où est le zèbre ?",
+        "🦓 + 猫 = ?",
+        "a",
+        "ROT13: nopqrs",
+        "It's 3.14, isn't it?",
+        "tab\tand\n\nlines",
+    ],
+)
 def test_any_other_text_falls_back_to_bytes(text):
     tokenizer = build_tokenizer()
     assert tokenizer.decode(tokenizer.encode(text).ids) == " ".join(text.split())
@@ -326,7 +426,9 @@ def test_the_shipped_checkpoint_is_of_this_world(tmp_path):
     shipped = Tokenizer.from_file(str(TINY / "tokenizer.json"))
     assert json.loads(shipped.to_str()) == json.loads(build_tokenizer().to_str())
     write_skeleton(tmp_path)
-    assert {p.name for p in TINY.iterdir()} >= {p.name for p in tmp_path.iterdir()} | {"model.safetensors"}
+    assert {p.name for p in TINY.iterdir()} >= {p.name for p in tmp_path.iterdir()} | {
+        "model.safetensors"
+    }
     for file in tmp_path.iterdir():
         assert (TINY / file.name).read_bytes() == file.read_bytes(), file.name
     assert sum(p.stat().st_size for p in TINY.iterdir()) <= 12e6
@@ -334,7 +436,9 @@ def test_the_shipped_checkpoint_is_of_this_world(tmp_path):
 
 def test_pretraining_rows_hold_questions_with_their_answers(monkeypatch):
     scenes, real = [], pretrain_module.render
-    monkeypatch.setattr(pretrain_module, "render", lambda scene, rng: scenes.append(scene) or real(scene, rng))
+    monkeypatch.setattr(
+        pretrain_module, "render", lambda scene, rng: scenes.append(scene) or real(scene, rng)
+    )
     batches, tokenizer = PretrainBatches(5, 32, 10), build_tokenizer()
     batch = batches[3]
     assert batch["image"].shape == (32, 48, 48, 3)
@@ -350,7 +454,11 @@ def test_pretraining_rows_hold_questions_with_their_answers(monkeypatch):
             assert targets[-1] == EOS
             assert EOS not in targets[:-1]
             # a target stands one behind the position that predicts it: the model is never shown what it is to say
-            assert row["input_ids"][row["target_index"][at] + 1].tolist() == targets == ids[ids.index(ASSISTANT) + 1 :]
+            assert (
+                row["input_ids"][row["target_index"][at] + 1].tolist()
+                == targets
+                == ids[ids.index(ASSISTANT) + 1 :]
+            )
             answer, right = tokenizer.decode(targets[:-1]), oracle(scene, question)
             assert right == {answer} or not right
             assert answer not in SHORT_REFUSALS or not right
@@ -372,14 +480,25 @@ def one_layer(monkeypatch):
         write_skeleton(folder)
         config = json.loads((folder / "config.json").read_text())
         for part in ("vision_config", "text_config"):
-            config[part] |= {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}
+            config[part] |= {
+                "num_hidden_layers": 1,
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_attention_heads": 1,
+            }
         config["text_config"]["num_key_value_heads"] = 1
         (folder / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
-    monkeypatch.setattr(pretrain_module, "fit", lambda *args, **options: fit(*args, **options | {"checkpoint_every": 2}))
+    monkeypatch.setattr(
+        pretrain_module,
+        "fit",
+        lambda *args, **options: fit(*args, **options | {"checkpoint_every": 2}),
+    )
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)  # three steps are compiled, and four run
+    jax.config.update(
+        "jax_disable_most_optimizations", True
+    )  # three steps are compiled, and four run
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
@@ -411,7 +530,12 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path, one_layer, monkeypatc
     again = pretrain(config("stopped")) / "model.safetensors"
     assert asked == [2, 3]  # the first two steps were not done again
     assert again.read_bytes() == weights.read_bytes()
-    logs = [[json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("whole", "stopped")]
-    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == [2, 4]  # a line at every checkpoint
+    logs = [
+        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("whole", "stopped")
+    ]
+    assert (
+        [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == [2, 4]
+    )  # a line at every checkpoint
     with pytest.raises(InbolError, match="a run with other settings"):
         pretrain(PretrainConfig(tmp_path / "whole", steps=4, batch_size=4, workers=0, seed=1))

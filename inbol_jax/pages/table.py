@@ -1,0 +1,38 @@
+"""Tables of the report."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table for either format.
+
+    Attributes:
+      columns: headers; the first column holds the row headers.
+      rows: cells as text, each row as long as `columns`.
+      spans: (header, number of columns) of an upper header row over the columns; () for none.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    spans: Sequence[tuple[str, int]] = ()
+
+    @classmethod
+    def read(cls, file: Path) -> "Table":
+        """A table from a JSON file, as the benchmarks write it."""
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        return cls(fields["caption"], fields["columns"], fields["rows"])
+
+    @property
+    def flat_columns(self) -> list[str]:
+        """Both header rows in one, for Markdown."""
+        upper = [name for name, width in self.spans for _ in range(width)] or [""] * len(
+            self.columns
+        )
+        return [
+            f"{above} {column}".strip() for above, column in zip(upper, self.columns, strict=True)
+        ]

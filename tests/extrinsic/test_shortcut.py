@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inbol_jax.extrinsic.shortcut import (
+    auc,
+    auc_difference,
+    cross_validated,
+    features,
+    ngrams,
+    telling,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def pairs(scores, labels):
+    """AUC by its definition, over all pairs."""
+    p, n = scores[labels], scores[~labels]
+    return ((p[:, None] > n).sum() + 0.5 * (p[:, None] == n).sum()) / (len(p) * len(n))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2).filter(
+        lambda rows: len({y for _, y in rows}) == 2
+    )
+)
+def test_auc_is_the_share_of_pairs_in_order(rows):
+    scores, labels = np.array([s for s, _ in rows], float), np.array([y for _, y in rows])
+    found = auc(scores, labels)
+    assert found.value == pytest.approx(pairs(scores, labels))
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.n == (labels.sum(), (~labels).sum())
+    assert auc(-scores, labels).value == pytest.approx(1 - found.value)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    truth, held = (
+        0.7602,
+        0,
+    )  # of two normal distributions one standard deviation apart: Phi(1 / sqrt 2)
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(160) < 60
+        found = auc(rng.normal(size=160) + labels, labels)
+        held += found.low <= truth <= found.high
+    assert 0.91 <= held / 300 <= 0.98
+
+
+def test_paired_differences():
+    labels = np.arange(400) < 200
+    signal = labels + RNG.normal(size=400)
+    value, low, high = auc_difference(signal, signal, labels)
+    assert (value, low, high) == (0, 0, 0)
+    value, low, high = auc_difference(signal, RNG.normal(size=400), labels)
+    assert 0 < low < value < high
+    assert value == pytest.approx(
+        auc(signal, labels).value - auc(RNG.normal(size=400), labels).value, abs=0.15
+    )
+    assert auc_difference(-signal, signal, labels)[0] == pytest.approx(
+        1 - 2 * auc(signal, labels).value
+    )
+
+
+def test_words_and_pairs():
+    assert ngrams("What is it?") == ["what", "is", "it", "?", "^ what", "what is", "is it", "it ?"]
+    assert features(["", "a b"]).shape == (2, 4)
+    assert (features([""]) == 1 << 15).all()
+
+
+def make(n, tell):
+    """Questions of two classes, a share of which holds a word that says which."""
+    words = ["dog", "cat", "house", "car", "tree", "boy", "girl", "ball"]
+    labels = RNG.random(n) < 0.3
+    texts = [
+        f"What {RNG.choice(['costs', 'colors'][not y :][:1]) if RNG.random() < tell else 'is'} the {' '.join(RNG.choice(words, 3))}?"
+        for y in labels
+    ]
+    return texts, labels, [f"{i // 2}.png" for i in range(n)]
+
+
+def test_a_word_that_tells_is_found_and_noise_is_not():
+    texts, labels, groups = make(800, 1.0)
+    assert auc(cross_validated(texts, labels, groups, 0), labels).value > 0.99
+    true, false = telling(texts, labels, 3)
+    assert "costs" in " ".join(true)
+    assert "colors" in " ".join(false)
+    texts, labels, groups = make(800, 0.5)
+    assert (
+        0.65 < auc(cross_validated(texts, labels, groups, 0), labels).value < 0.9
+    )  # half can be told: about 0.75 + a quarter of 0.5
+    texts, labels, groups = make(800, 0.0)
+    found = auc(cross_validated(texts, labels, groups, 0), labels)
+    assert found.low < 0.5 < found.high + 0.03
+
+
+def test_no_text_is_scored_by_what_saw_its_image():
+    """Each image's words are its own and tell its class: who saw them would know."""
+    labels = np.arange(400) // 4 % 2 == 0
+    texts = [f"w{i // 4}a w{i // 4}b w{i // 4}c" for i in range(400)]
+    found = auc(cross_validated(texts, labels, [f"{i // 4}" for i in range(400)], 0), labels)
+    assert abs(found.value - 0.5) < 0.1
+    assert auc(cross_validated(texts, labels, [f"{i}" for i in range(400)], 0), labels).value > 0.95
+
+
+def test_too_few():
+    with pytest.raises(ValueError, match="too few"):
+        cross_validated(["a b", "c d"], [True, False], ["1", "1"], 0)

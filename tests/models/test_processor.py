@@ -1,0 +1,193 @@
+"""Prompts and responses as token ids: by tokenizers and templates like those of the checkpoints people use, against transformers' own."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.processor import TextEncoder
+
+CORPUS = [
+    "USER: What is in the picture? ASSISTANT: A cat and a dog. user assistant No, I am not sure 0123456789 ?!.,<>|"
+] * 3
+
+VICUNA = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' ' }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for content in message['content'] if content['type'] == 'image' %}{{ '<image>' }}{% endfor %}"
+    "{% for content in message['content'] if content['type'] == 'text' %}{{ content['text'] }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# As llava-interleave's: an answer that is there is rendered otherwise than one is prompted for.
+TWO_WAYS = CHATML.replace("message['role'] + '\n'", "message['role'] + ' \n'", 1)
+
+
+def sentencepiece_like():
+    """Llama's: words begin with a mark, <s> is put in front by the tokenizer."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=160, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
+
+
+def byte_level():
+    """Qwen2's: no token in front, <|im_end|> ends a turn."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, show_progress=False)
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+
+
+CASES = {
+    "vicuna": (sentencepiece_like, VICUNA),
+    "chatml": (byte_level, CHATML),
+    "two ways": (byte_level, TWO_WAYS),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def processor(case):
+    make, template = CASES[case]
+    tokenizer = make()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    image = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    return LlavaProcessor(
+        image,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
+
+
+def encoder_of(processor, **options):
+    tokenizer = processor.tokenizer
+    ends = [
+        tokenizer.convert_tokens_to_ids(t)
+        for t in ("<|endoftext|>", "<|im_end|>")
+        if t in tokenizer.get_vocab()
+    ]
+    options = {
+        "num_image_tokens": 4,
+        "eos_token_ids": ends or [tokenizer.eos_token_id],
+        "max_tokens": 200,
+    } | options
+    return TextEncoder(
+        processor, image_token_id=tokenizer.convert_tokens_to_ids("<image>"), **options
+    )
+
+
+@pytest.fixture
+def encoder(processor):
+    return encoder_of(processor)
+
+
+def theirs(processor, images, answer=None):
+    """Ids by transformers' own path from messages and pictures to a model's input."""
+    picture = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
+    content = [{"type": "image", "image": picture}] * images + [
+        {"type": "text", "text": "What is in the picture?"}
+    ]
+    messages = [{"role": "user", "content": content}]
+    messages += (
+        [{"role": "assistant", "content": [{"type": "text", "text": answer}]}] if answer else []
+    )
+    batch = processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, add_generation_prompt=not answer
+    )
+    return tuple(batch["input_ids"][0])
+
+
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_prompts_are_those_of_transformers(processor, encoder, images):
+    prompt = encoder.prompt("What is in the picture?", images)
+    assert prompt == theirs(processor, images)
+    assert prompt.count(processor.image_token_id) == 4 * images
+
+
+def test_responses_follow_their_prompt(case, processor, encoder):
+    prompt, response = (
+        encoder.prompt("What is in the picture?"),
+        encoder.response("What is in the picture?", "A cat."),
+    )
+    *said, end = response
+    assert (
+        end == processor.tokenizer.eos_token_id
+    )  # of several that end a response, the one that the template writes
+    assert encoder.decode(response) == "A cat."
+    whole = theirs(processor, 1, "A cat.")
+    if case != "two ways":
+        assert (*prompt, *said) == whole[: len(prompt) + len(said)]
+        # What is left out of the template's text is the space or the end behind the answer.
+        assert re.fullmatch(
+            r"(<\|im_end\|>)?\s*", processor.tokenizer.decode(whole[len(prompt) + len(said) :])
+        )
+    first = processor.tokenizer.decode([said[0]])
+    assert first.strip() == first or case == "vicuna"
+
+
+def test_images_are_never_cut(processor):
+    with pytest.raises(
+        InbolError,
+        match=r"question 'What is in the picture\?': \d+ tokens, of which 8 are its images', and .* 12",
+    ):
+        encoder_of(processor, max_tokens=12).prompt("What is in the picture?", 2)
+    length = len(encoder_of(processor).prompt("What is in the picture?"))
+    encoder = encoder_of(processor, max_tokens=length + 3)
+    encoder.prompt("What is in the picture?")
+    with pytest.raises(InbolError, match="with response 'A cat and a dog"):
+        encoder.response("What is in the picture?", "A cat and a dog and a cat and a dog.")
+
+
+@pytest.mark.parametrize("response", ["", "  "])
+def test_an_empty_response(encoder, response):
+    with pytest.raises(InbolError, match="its response is empty"):
+        encoder.response("What is in the picture?", response)
+
+
+def test_placeholders_in_a_question(encoder):
+    with pytest.raises(InbolError, match="contains the model's image placeholder"):
+        encoder.prompt("What is <image>?")
+
+
+def test_a_processor_without_a_template(processor):
+    processor.chat_template = None
+    with pytest.raises(InbolError, match="no chat template"):
+        encoder_of(processor).prompt("What?")

@@ -1,0 +1,227 @@
+import base64
+import io
+import time
+
+import pytest
+from endpoint_server import KEY, said
+from PIL import Image
+
+from inbol_jax.artifacts import canonical_json
+from inbol_jax.errors import InbolError
+from inbol_jax.responses import endpoint as module
+from inbol_jax.responses.endpoint import Endpoint, EndpointConfig, Question
+
+
+def client(server, waits=None, **options):
+    config = {name: options.pop(name) for name in list(options) if name.startswith("endpoint")}
+    return Endpoint(
+        EndpointConfig(server.url, "judge-1", **config),
+        sleep=(waits if waits is not None else []).append,
+        **options,
+    )
+
+
+def test_a_question_and_its_answer(serve):
+    server = serve(lambda body, n: said("  yes\n"))
+    assert client(server, max_tokens=8).ask(Question("Is it?", system="Be short.")) == "yes"
+    ((path, headers, body),) = server.asked
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert body == {
+        "model": "judge-1",
+        "messages": [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": "Is it?"},
+        ],
+        "temperature": 0.0,
+        "max_tokens": 8,
+    }
+    client(server, temperature=None, max_tokens=None).ask(Question("Is it?"))
+    assert set(server.asked[-1][2]) == {"model", "messages"}
+
+
+def test_an_image_travels_as_a_data_uri_scaled_down_and_without_metadata(serve, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "taken at home"
+    Image.new("RGB", (60, 20), "red").save(tmp_path / "a.jpg", exif=exif)
+    server = serve(lambda body, n: said("red"))
+    assert client(server, max_side=30).ask(Question("Which colour?", tmp_path / "a.jpg")) == "red"
+    text, image = server.asked[0][2]["messages"][0]["content"]
+    assert text == {"type": "text", "text": "Which colour?"}
+    head, data = image["image_url"]["url"].split(",")
+    assert head == "data:image/jpeg;base64"
+    data = base64.b64decode(data)
+    assert b"taken at home" not in data
+    sent = Image.open(io.BytesIO(data))
+    assert sent.size == (10, 30)  # upright
+    assert sent.getpixel((5, 15))[0] > 240
+    with pytest.raises(InbolError, match=r"none\.jpg"):
+        client(server).ask(Question("?", tmp_path / "none.jpg"))
+
+
+@pytest.mark.parametrize(
+    "failure", [(429, {}, {}), (500, b"oops", {}), (503, {}, {}), (408, {}, {}), None]
+)
+def test_what_may_pass_is_tried_again_with_growing_waits(serve, failure):
+    server = serve(lambda body, n: said("yes") if n == 3 else failure)
+    waits = []
+    assert client(server, waits).ask(Question("?")) == "yes"
+    assert len(server.asked) == 4
+    assert [0.5 * 2**i <= wait <= 0.75 * 2**i for i, wait in enumerate(waits)] == [True] * 3
+
+
+def test_it_waits_as_long_as_the_endpoint_asks_for_within_limits(serve):
+    after = ["7", "Wed, 21 Oct 2026 07:28:00 GMT", "86400"]
+    server = serve(lambda body, n: said("yes") if n == 3 else (429, {}, {"Retry-After": after[n]}))
+    waits = []
+    client(server, waits).ask(Question("?"))
+    assert waits[0] == 7
+    assert waits[1] < 2
+    assert waits[2] == module.MAX_WAIT
+
+
+def test_it_gives_up_after_the_retries(serve):
+    server = serve(lambda body, n: (503, {"error": {"message": "model is loading"}}, {}))
+    with pytest.raises(
+        InbolError, match=r"chat/completions: status 503: model is loading \(3 attempts\)"
+    ):
+        client(server, endpoint_retries=2).ask(Question("?"))
+    assert len(server.asked) == 3
+
+
+def test_a_slow_endpoint_times_out(serve):
+    server = serve(lambda body, n: time.sleep(0.5) or said("late"))
+    with pytest.raises(InbolError, match=r"timed out \(1 attempts\)"):
+        client(server, endpoint_timeout=0.05, endpoint_retries=0).ask(Question("?"))
+
+
+def test_nobody_listens(serve):
+    server = serve(lambda body, n: None)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(InbolError, match=r"refused.*is the endpoint up"):
+        client(server).ask(Question("?"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (
+            (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, {}),
+            r"status 401: Incorrect API key provided: \*\*\*; .*OPENAI_API_KEY$",
+        ),
+        ((404, {"detail": "Not Found"}, {}), "status 404.*--endpoint-model"),
+        ((400, {"message": "image too large"}, {}), "status 400: image too large$"),
+        ((200, b"<html>", {}), "not the answer of a chat-completions endpoint"),
+        ((200, {"choices": []}, {}), "not the answer of a chat-completions endpoint"),
+        ((200, ["choices"], {}), "not the answer of a chat-completions endpoint"),
+        (said(None, finish_reason="length"), "the model said nothing .finish_reason 'length'"),
+        (said(" \n"), "the model said nothing"),
+        ((200, b"x" * (module.MAX_REPLY + 1), {}), "longer than 4 MiB"),
+        ((302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}), "status 302"),
+        ((307, KEY.encode() * 50, {"Location": "http://127.0.0.1:9/elsewhere"}), "status 307"),
+    ],
+)
+def test_what_does_not_pass_is_said_once_and_never_with_the_key(serve, reply, message):
+    server = serve(lambda body, n: reply)
+    asked = client(server)
+    with pytest.raises(InbolError, match=message) as caught:
+        asked.ask(Question("?"))
+    assert len(server.asked) == 1
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(asked) + repr(asked.config) + canonical_json(asked.settings())
+
+
+def test_without_a_key_none_is_sent(serve, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    server = serve(lambda body, n: said("yes") if n == 0 else (401, {}, {}))
+    client(server).ask(Question("?"))
+    assert "Authorization" not in server.asked[0][1]
+    with pytest.raises(InbolError, match="OPENAI_API_KEY, which is not set"):
+        client(server).ask(Question("?"))
+    monkeypatch.setenv("OTHER", "abc")
+    with pytest.raises(InbolError, match="status 401"):
+        client(server, endpoint_key="OTHER").ask(Question("?"))
+    assert server.asked[-1][1]["Authorization"] == "Bearer abc"
+    monkeypatch.setenv("OTHER", "abc\nX-Evil: 1")
+    with pytest.raises(InbolError, match=r"OTHER: .* no API key") as caught:
+        client(server, endpoint_key="OTHER")
+    assert "Evil" not in str(caught.value)
+
+
+def test_many_questions_in_order_with_bounded_concurrency(serve):
+    def reply(body, n):
+        number = int(body["messages"][0]["content"])
+        time.sleep(0.002 * (number % 5))
+        return (400, {"message": "no"}, {}) if number % 10 == 7 else said(f"answer {number}")
+
+    server = serve(reply)
+    taken = []
+
+    def questions():
+        for i in range(40):
+            taken.append(i)
+            yield Question(str(i))
+
+    results = client(server, endpoint_concurrency=3).ask_many(questions())
+    assert next(results) == "answer 0"
+    assert len(taken) < 10  # no more than are needed
+    found = ["answer 0", *results]
+    assert [i for i, r in enumerate(found) if isinstance(r, InbolError)] == [7, 17, 27, 37]
+    assert [r for r in found if isinstance(r, str)] == [
+        f"answer {i}" for i in range(40) if i % 10 != 7
+    ]
+    assert 2 <= server.most <= 3
+    abandoned = client(server, endpoint_concurrency=2).ask_many(
+        Question(str(i)) for i in range(1000)
+    )
+    next(abandoned)
+    asked = len(server.asked)
+    abandoned.close()
+    assert len(server.asked) - asked < 10
+
+
+def test_who_leaves_does_not_wait_for_further_attempts(serve):
+    server = serve(lambda body, n: said("yes") if n == 0 else (429, {}, {"Retry-After": "50"}))
+    asked = Endpoint(EndpointConfig(server.url, "judge-1", endpoint_concurrency=1)).ask_many(
+        Question(str(i)) for i in range(9)
+    )
+    assert next(asked) == "yes"
+    start = time.monotonic()
+    asked.close()
+    assert time.monotonic() - start < 10
+
+
+def test_many_failures_in_a_row_end_it(serve):
+    server = serve(lambda body, n: (401, {}, {}))
+    with pytest.raises(
+        InbolError, match=r"8 questions in a row failed, the last one with: .*status 401"
+    ):
+        list(client(server).ask_many(Question(str(i)) for i in range(1000)))
+    assert len(server.asked) < 30
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"endpoint": ""}, "--endpoint '': a base URL is needed"),
+        ({"endpoint": "localhost:8000"}, "a base URL is needed"),
+        ({"endpoint": "file:///etc/passwd"}, "a base URL is needed"),
+        ({"endpoint": "http://h:port/v1"}, "a base URL is needed"),
+        ({"endpoint": "http://a b/v1"}, "a base URL is needed"),
+        ({"endpoint": "https://user:pw@host/v1"}, "no user, password or query"),
+        ({"endpoint": "https://host/v1?key=1"}, "no user, password or query"),
+        ({"endpoint_model": ""}, "--endpoint-model"),
+        ({"endpoint_retries": -1}, "--endpoint-retries -1: at least 0"),
+        ({"endpoint_concurrency": 0}, "--endpoint-concurrency 0: at least 1"),
+        ({"endpoint_timeout": 0.0}, "--endpoint-timeout 0.0"),
+        ({"endpoint_timeout": float("nan")}, "--endpoint-timeout nan"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(InbolError, match=message):
+        Endpoint(
+            EndpointConfig(
+                **({"endpoint": "http://localhost:1/v1", "endpoint_model": "m"} | options)
+            )
+        )

@@ -1,0 +1,370 @@
+import random
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from inbol_jax.errors import InbolError
+from inbol_jax.records import METRICS
+from inbol_jax.responses.matching import (
+    CORRECT_AT,
+    SCORERS,
+    exact_score,
+    normalize_answer,
+    read_number,
+    read_yes_no,
+    score,
+    vqa_soft_score,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Red.", "red"),
+        ("  the Dog\n", "dog"),
+        ("two", "2"),
+        ("None", "0"),
+        ("eleven", "eleven"),
+        ("a cat and an owl", "cat and owl"),
+        ("A", ""),
+        ("dont", "don't"),
+        ("don't", "don't"),
+        ("couldnt've", "couldn't've"),
+        ("couldn'tve", "couldn't've"),
+        ("ow's'at", "'ow's'at"),
+        ("somebody'd", "somebodyd"),  # the official table has it so
+        (
+            "Im",
+            "im",
+        ),  # "Im" is in the official table, but words are lower-cased before they are looked up
+        ("whos there?", "who's there"),
+        ("3.5 m", "3.5 m"),
+        (".5", ".5"),
+        ("p.m.", "pm"),
+        ("1. first", "1 first"),
+        ("black/white", "black white"),
+        ("black / white", "black white"),
+        ("t-shirt", "t shirt"),
+        ("t-shirt - blue", "tshirt blue"),  # one "-" beside a space takes every "-" with it
+        ("1,000", "1000"),
+        ("1,000/day", "1000day"),  # a comma inside a number takes all punctuation with it
+        ("red,blue", "red blue"),
+        ("it's: ok", "it's: ok"),  # ":" and "'" are not in the official list
+        ("two.", "2"),
+        ("(two)", "2"),
+        ("", ""),
+    ],
+)
+def test_normalize_answer(text, expected):
+    assert normalize_answer(text) == expected
+
+
+@given(st.text(alphabet="aA .,'-/[]?1250\n\tndotwhe", max_size=32) | st.text(max_size=32))
+def test_normalising_twice_changes_nothing(text):
+    once = normalize_answer(text)
+    assert normalize_answer(once) == once
+
+
+def test_normalising_twice_matters_after_32_full_stops():
+    assert normalize_answer("." * 40) == "." * 8
+    assert normalize_answer("." * 8) == ""
+
+
+# Those that random_answer() can say; "thered" comes from "the" and "red" run together.
+SLOW_CONTRACTIONS = {
+    "dont": "don't",
+    "whats": "what's",
+    "couldnt've": "couldn't've",
+    "oclock": "o'clock",
+    "thered": "there'd",
+}
+
+
+def slow_normalize(text):
+    """The same rules character by character, without translate() or substitution."""
+    text = "".join(" " if c in "\n\t" else c for c in text).strip()
+    digits = "0123456789"
+    number_comma = any(
+        a in digits and b == "," and c in digits
+        for a, b, c in zip(text, text[1:], text[2:], strict=False)
+    )
+    kept = ""
+    for c in text:
+        if c not in ';/[]"{}()=+\\_-><@`,?!':
+            kept += c
+        elif not (number_comma or c + " " in text or " " + c in text):
+            kept += " "
+    out = ""
+    for i, c in enumerate(kept):
+        if c != "." or kept[i + 1 : i + 2] in tuple(digits):
+            out += c
+    words = []
+    for word in out.lower().split():
+        if word in ("a", "an", "the"):
+            continue
+        if word == "none":
+            word = "0"
+        for value, name in enumerate(
+            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+        ):
+            if word == name:
+                word = str(value)
+        words.append(SLOW_CONTRACTIONS.get(word, word))
+    return " ".join(words)
+
+
+def slow_soft_score(prediction, answers):
+    """Leave-one-out spelt out."""
+    clean = [re.sub("[\n\t]", " ", a).strip() for a in answers]
+    said = re.sub("[\n\t]", " ", prediction).strip()
+    if len(set(clean)) > 1:
+        clean, said = [slow_normalize(a) for a in clean], slow_normalize(said)
+    total = 0.0
+    for left_out in range(len(clean)):
+        others = [a for i, a in enumerate(clean) if i != left_out]
+        total += min(1.0, sum(a == said for a in others) / 3)
+    return total / len(clean)
+
+
+def random_answer(rng):
+    pieces = [
+        "red",
+        "Red",
+        "two",
+        "2",
+        "the",
+        "a",
+        "dont",
+        "isn't",
+        "whats",
+        "couldnt've",
+        "oclock",
+        "1,000",
+        "3.5",
+        "t-shirt",
+        "none",
+    ]
+    ends = [" ", " ", "", ". ", ", ", "/", "?", "\n", "\t", " - "]
+    return "".join(rng.choice(pieces) + rng.choice(ends) for _ in range(rng.randint(0, 3)))
+
+
+def test_agrees_with_a_slow_implementation():
+    rng = random.Random(0)
+    scores = []
+    for _ in range(10_000):
+        pool = [random_answer(rng) for _ in range(rng.randint(1, 4))]
+        answers = rng.choices(pool, k=rng.randint(4, 12))
+        prediction = rng.choice([*pool, random_answer(rng), pool[0].upper(), pool[0].strip() + "."])
+        assert normalize_answer(prediction) == slow_normalize(prediction)
+        scores.append(vqa_soft_score(prediction, answers))
+        assert scores[-1] == pytest.approx(slow_soft_score(prediction, answers), abs=1e-12), (
+            prediction,
+            answers,
+        )
+    assert 0.2 < sum(scores) / len(scores) < 0.8  # the cases say something
+    assert len(set(scores)) > 20
+
+
+def test_agrees_with_a_slow_implementation_on_random_characters():
+    """The normalisation's corners: every mark that it knows, stops, commas in numbers and blanks in any order, letters without meaning."""
+    rng = random.Random(1)
+    alphabet = ';/[]"{}()=+\\_-><@`,?!' + "..,,  \n\t" + "012" + "AaBé'"
+    changed = 0
+    for _ in range(10_000):
+        text = "".join(rng.choices(alphabet, k=rng.randint(0, 24)))
+        assert normalize_answer(text) == slow_normalize(text), text
+        changed += normalize_answer(text) != text
+        answers = (
+            [text] * 3
+            + [text.lower()] * 2
+            + [text.replace(",", "")] * 2
+            + [text + "."] * 2
+            + ["the " + text]
+        )
+        said = rng.choice([*answers, text[1:]])
+        assert vqa_soft_score(said, answers) == pytest.approx(
+            slow_soft_score(said, answers), abs=1e-12
+        ), text
+    assert changed > 8000
+
+
+@pytest.mark.parametrize(
+    ("matches", "expected"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)]
+)
+def test_soft_score_of_ten_annotators(matches, expected):
+    answers = ["red"] * matches + [f"other {i}" for i in range(10 - matches)]
+    assert vqa_soft_score("red", answers) == pytest.approx(expected, abs=1e-15)
+
+
+def test_normalised_only_where_annotators_differ():
+    agreed, differing = ["2"] * 10, ["2"] * 9 + ["3"]
+    assert vqa_soft_score("two", agreed) == 0
+    assert vqa_soft_score("two", differing) == 1
+    assert vqa_soft_score(" 2\n", agreed) == 1
+    assert vqa_soft_score("2.", agreed) == 0
+    assert exact_score("two", agreed) == 1
+    # White space does not make annotators differ; spelling does.
+    assert vqa_soft_score("two", ["2"] * 9 + [" 2\t"]) == 0
+    assert vqa_soft_score("two", ["2"] * 9 + ["two"]) == 1
+
+
+def test_fewer_than_four_answers():
+    for answers in (["red"], ["red", "blue"], ["red", "red", "blue"]):
+        assert vqa_soft_score("Red.", answers) == 1
+        assert vqa_soft_score("green", answers) == 0
+    assert vqa_soft_score("Red.", ["red"] * 4) == 0  # from four on, the official rule
+    assert vqa_soft_score("red", ["red", "red", "blue", "green"]) == 0.5 == CORRECT_AT
+
+
+def test_without_gold_answers_nothing_is_correct():
+    assert vqa_soft_score("", []) == 0
+    assert exact_score("red", []) == 0
+
+
+def test_answers_that_normalise_to_nothing_are_compared_as_they_are():
+    assert exact_score("A", ["a"]) == 1
+    assert exact_score("the", ["A"]) == 0
+    assert exact_score("", ["A"]) == 0
+
+
+def test_score_by_name():
+    assert tuple(SCORERS) == METRICS
+    assert score("red", ["red"] * 2 + ["blue"] * 8) == vqa_soft_score(
+        "red", ["red"] * 2 + ["blue"] * 8
+    )
+    assert score("red", ["red"] * 2 + ["blue"] * 8, "exact") == 1
+    with pytest.raises(InbolError, match="'bleu' is not known; choose one of vqa, exact"):
+        score("red", ["red"], "bleu")
+    assert (
+        score("104", ["100"], "numeric"),
+        score("104", ["100"], "numeric:0.01"),
+        score("100.5", ["100"], "numeric:0.01"),
+    ) == (1, 0, 1)
+    for wrong in ("vqa:0.1", "numeric:", "numeric:much", "numeric:1.5", "numeric:-1"):
+        with pytest.raises(InbolError, match="only numeric takes an option"):
+            score("red", ["red"], wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("yes", "yes"),
+        ("No.", "no"),
+        ("Yes, there is no doubt.", "yes"),
+        ("No, yes is wrong", "no"),
+        ("There is no dog in the picture.", "no"),
+        ("The answer is yes", "yes"),
+        ("It isn't there", "no"),
+        ("it isnt there", "no"),
+        ("I do not see one", "no"),
+        ("There is a dog.", "yes"),
+        ("there are two", "yes"),
+        ("a dog", None),
+        ("yes or no", "yes"),
+        ("either yes or no", None),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_yes_and_no(text, said):
+    assert read_yes_no(text) == said
+    for gold in ("yes", "no"):
+        assert score(text, [gold], "yes_no") == float(said == gold)
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "expected"),
+    [
+        ("B", "B", 1),
+        ("b", "(B)", 1),
+        ("B.", "B", 1),
+        ("(B) a dog", "B", 1),
+        ("B: dog", "B. dog", 1),
+        ("The answer is B", "B", 1),
+        ("the correct answer is (b)", "B", 1),
+        ("Answer: B.", "B", 1),
+        ("dog", "B. dog", 1),
+        ("Dog.", "dog", 1),
+        ("B", "B. dog", 1),
+        ("C", "B", 0),
+        ("A dog", "A", 0),
+        ("A dog", "A. cat", 0),
+        ("a dog", "dog", 1),
+        ("cat", "B. dog", 0),
+        ("B. cat", "A. cat", 0),
+        ("", "B", 0),
+        ("", "", 0),
+        ("I think so", "I", 0),
+    ],
+)
+def test_choices(said, gold, expected):
+    assert score(said, [gold], "choice") == expected
+    assert score(said, ["Z", gold], "choice") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("3", 3),
+        ("-3.5", -3.5),
+        ("$1,200.50", 1200.5),
+        ("about 12 %", 12),
+        ("two", 2),
+        ("None.", 0),
+        ("the answer is 42.", 42),
+        (".5", 0.5),
+        ("3 or 4", None),
+        ("4 = 4", 4),
+        ("twelve", None),
+        ("B2", None),
+        ("1,2", None),
+        ("", None),
+    ],
+)
+def test_numbers(text, number):
+    assert read_number(text) == number
+
+
+def test_numbers_are_correct_within_the_tolerance():
+    assert [
+        score(said, ["200"], "numeric") for said in ("190", "210", "189.9", "211", "two hundred")
+    ] == [1, 1, 0, 0, 0]
+    assert (
+        score("0", ["0"], "numeric"),
+        score("0.001", ["0"], "numeric"),
+        score("-200", ["200"], "numeric"),
+    ) == (1, 0, 0)
+    assert (
+        score("Blue", ["blue"], "numeric"),
+        score("3", ["blue", "3"], "numeric"),
+        score("", [""], "numeric"),
+    ) == (1, 1, 1)
+
+
+ANSWERS = st.sampled_from(["red", "Red", "red.", "2", "two", "the", "a cat", "", "no"])
+
+
+@given(
+    ANSWERS,
+    st.lists(ANSWERS, max_size=12),
+    st.randoms(use_true_random=False),
+    st.sampled_from(sorted(SCORERS)),
+)
+def test_score_is_a_share_and_ignores_the_order(prediction, answers, rng, metric):
+    value = score(prediction, answers, metric)
+    assert 0 <= value <= 1
+    shuffled = list(answers)
+    rng.shuffle(shuffled)
+    assert score(prediction, shuffled, metric) == value
+
+
+@given(ANSWERS, st.lists(ANSWERS, min_size=4, max_size=12))
+def test_one_more_match_never_lowers_the_score(prediction, answers):
+    assume(len({a.strip() for a in answers}) > 1)
+    assert (
+        vqa_soft_score(prediction, [*answers[1:], prediction])
+        >= vqa_soft_score(prediction, answers)
+        or len(set(answers[1:])) == 1
+    )

@@ -1,0 +1,177 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inbol_jax.construction.templates import REFUSALS, SHORT_REFUSALS, pick_refusal
+from inbol_jax.responses.refusal import is_refusal
+
+
+def labelled(name):
+    return [
+        json.loads(line)
+        for line in Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
+    ]
+
+
+RESPONSES = labelled("responses.jsonl")
+UNSEEN = labelled(
+    "unseen.jsonl"
+)  # labelled before the rules took their present form, and measured after it; nothing was tuned on them
+
+
+def precision_and_recall(rows):
+    found = [row for row in rows if is_refusal(row["text"])]
+    hits = sum(row["refusal"] for row in found)
+    return hits / len(found), hits / sum(row["refusal"] for row in rows)
+
+
+def test_precision_and_recall_on_the_labelled_list(capsys):
+    assert len(RESPONSES) >= 400
+    assert len(UNSEEN) >= 100
+    assert len({row["text"] for row in RESPONSES + UNSEEN}) == len(RESPONSES + UNSEEN)
+    with capsys.disabled():
+        for name, rows in (("labelled", RESPONSES), ("unseen", UNSEEN)):
+            precision, recall = precision_and_recall(rows)
+            print(
+                f"\nrefusal detector on {len(rows)} {name} responses: precision {precision:.3f}, recall {recall:.3f}",
+                end="",
+            )
+    wrong = [row["text"] for row in RESPONSES if is_refusal(row["text"]) != row["refusal"]]
+    precision, recall = precision_and_recall(RESPONSES)
+    assert precision >= 0.97, wrong
+    assert recall >= 0.97, wrong
+    precision, recall = precision_and_recall(UNSEEN)
+    assert precision >= 0.95
+    assert recall >= 0.75
+
+
+@pytest.mark.parametrize("template", REFUSALS)
+def test_every_template_is_a_refusal_with_or_without_punctuation(template):
+    assert is_refusal(template)
+    assert is_refusal(template.translate(str.maketrans("", "", ".,'")))
+    assert is_refusal(template.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("", False),
+        (" \n", False),
+        ("...", False),
+        ("No", False),
+        ("I don't know", True),
+        ("I don't know, but I think it is red.", False),
+        ("I think it is red, but I don't know.", False),
+        ("I don't know. It is too blurry.", True),
+        ("I don't know. It is red.", False),
+        ("the sign says 'I don't know'", False),
+        ("I don't know what the sign says", True),
+        ("it does not show any cars, zero", False),
+        ("it does not show that", True),
+        ("no, the dog is unknown", False),
+        ("the answer is unknown", True),
+        ("the unknown soldier", False),
+        ("The screen is blank, so I cannot tell.", True),
+        ("The screen is blank. I cannot tell.", False),
+        ("The car is red, but I can't tell the make.", False),
+    ],
+)
+def test_close_calls(text, refusal):
+    assert is_refusal(text) is refusal
+
+
+@pytest.mark.parametrize("row", RESPONSES + UNSEEN, ids=lambda row: row["text"][:40])
+def test_case_and_surrounding_white_space_do_not_matter(row):
+    expected = is_refusal(row["text"])
+    assert is_refusal(row["text"].upper()) is expected
+    assert is_refusal(f"\n\t {row['text']}  \r\n") is expected
+
+
+WORDS = [
+    "i",
+    "do",
+    "not",
+    "know",
+    "can",
+    "sure",
+    "the",
+    "image",
+    "unknown",
+    "red",
+    "but",
+    "sorry",
+    "it",
+    "is",
+    "'",
+    '"',
+    ",",
+    ".",
+    "\n",
+]
+
+
+@given(
+    st.one_of(
+        st.text(alphabet=st.characters(max_codepoint=127)),
+        st.lists(st.sampled_from(WORDS)).map(" ".join),
+    )
+)
+def test_case_and_white_space_on_any_text(text):
+    assert is_refusal(text.upper()) is is_refusal(text)
+    assert is_refusal(f"  {text}\n") is is_refusal(text)
+
+
+@given(st.text())
+def test_any_text_is_read(text):
+    assert is_refusal(text) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "so ",
+            "sorry ",
+            "very ",
+            "not very ",
+            "i can not really ",
+            "i am so ",
+            "the image does not ",
+            "tell a ",
+            "brand of ",
+            "too ",
+        ),
+        *("'", " 'a", "'a", '"', "a", "a.", ", ", " - ", "-", " ", "hm"),
+    ],
+)
+def test_time_is_linear_in_the_length(unit):
+    started = time.process_time()
+    is_refusal(unit * (200_000 // len(unit)) + "x")
+    assert (
+        time.process_time() - started < 10
+    )  # tenths of a second; a quadratic pattern takes many minutes
+
+
+def test_short_refusals_fit_the_embedded_vocabulary():
+    assert len(SHORT_REFUSALS) == 4
+    assert all(len(template.split()) <= 6 for template in SHORT_REFUSALS)
+    assert REFUSALS[:4] == SHORT_REFUSALS
+    assert len(set(REFUSALS)) == len(REFUSALS)
+
+
+def test_pick_refusal_depends_on_the_key_alone():
+    keys = [f"q{i}" for i in range(2000)]
+    picked = {key: pick_refusal(key) for key in keys}
+    assert picked == {key: pick_refusal(key) for key in reversed(keys)}
+    counts = [list(picked.values()).count(template) for template in REFUSALS]
+    assert min(counts) > 0.5 * len(keys) / len(REFUSALS)
+    # Fixed for good: a change would rewrite every dataset that was built.
+    assert [
+        SHORT_REFUSALS.index(pick_refusal(key, SHORT_REFUSALS)) for key in ("q0", "q1", "q2")
+    ] == [3, 2, 3]
+    with pytest.raises(ValueError, match="no refusal templates"):
+        pick_refusal("q0", ())
