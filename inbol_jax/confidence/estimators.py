@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import wilson_interval
+from inbol_jax.intervals import wilson_interval
 from inbol_jax.responses.matching import answer_key
 
 
