@@ -175,7 +175,7 @@ def _absent_shapes(scene: Scene) -> list[str]:
 
 
 def _absent_nouns(scene: Scene) -> list[str]:
-    """The absent shapes, and twice the symbol if it is absent: symbols are asked about more often."""
+    """The absent shapes, and twice the symbol if it is absent: it is asked about more often."""
     return _absent_shapes(scene) if scene.glyph else [*_absent_shapes(scene), SYMBOL, SYMBOL]
 
 
