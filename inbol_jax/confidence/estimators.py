@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import SampledQuestion, wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import SampledQuestion
 from inbol_jax.responses.matching import answer_key
 
 

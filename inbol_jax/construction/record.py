@@ -6,7 +6,8 @@ from typing import Any
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
 from inbol_jax.confidence.estimators import Estimate, Estimator, sampled_accuracy
 from inbol_jax.errors import InbolError
-from inbol_jax.records import METRICS, Boundary, BoundaryRecord, Response, wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import METRICS, Boundary, BoundaryRecord, Response
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
 
