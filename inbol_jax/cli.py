@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.extrinsic.audit import AuditConfig, audit
     from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
-    from inbol_jax.responses.judge import JudgeConfig, judge
+    from inbol_jax.responses.config import JudgeConfig
+    from inbol_jax.responses.judge import judge
     from inbol_jax.world.export import ExportConfig, export
     from inbol_jax.world.pretrain import PretrainConfig, pretrain
 

@@ -8,7 +8,7 @@ import enum
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
 
@@ -98,14 +98,13 @@ class VQAExample:
         return row | dict(self.extra)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
-    """One response that was sampled to a question.
+class Sample(NamedTuple):
+    """One sampled response to a question. A NamedTuple, because a store of a million questions makes ten million of them.
 
     Attributes:
-      text: what was said.
+      text: the response, without special tokens.
       logprob: its summed token log-probability under the model that sampled it, in nats.
-      tokens: how many tokens it has, its end included.
+      tokens: its number of tokens, its end included.
       outcome: "correct", "wrong" or "refused".
     """
 
@@ -117,13 +116,13 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SampledQuestion:
-    """A line of the confidence store: a question with the responses that were sampled to it.
+    """A line of the confidence store: a question with its sampled responses.
 
     Attributes:
       example: the question, with all columns of its dataset.
       samples: in the order in which they were drawn.
-      p_true: how probable the model holds it that its most frequent answer is true; 0 if every
-        sample is a refusal, None if the model was not asked.
+      p_true: the model's own probability that its most frequent answer is true; 0 if every sample
+        is a refusal, None if the model was not asked. It is stored in a file of its own.
     """
 
     example: VQAExample
@@ -133,12 +132,28 @@ class SampledQuestion:
     @property
     def n_correct(self) -> int:
         """How many of the samples match the gold answers."""
-        return sum(sample.outcome == "correct" for sample in self.samples)
+        return [sample.outcome for sample in self.samples].count("correct")
 
     @property
     def n_samples(self) -> int:
         """How many samples were drawn."""
         return len(self.samples)
+
+    @property
+    def answers(self) -> list[Sample]:
+        """The samples that answer the question: all but the refusals."""
+        return [sample for sample in self.samples if sample.outcome != "refused"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The columns of the question, then those of the samples, one list per column."""
+        return self.example.to_json() | {
+            "samples": [sample.text for sample in self.samples],
+            "logprobs": [sample.logprob for sample in self.samples],
+            "token_counts": [sample.tokens for sample in self.samples],
+            "outcomes": [sample.outcome for sample in self.samples],
+            "n_correct": self.n_correct,
+            "n_samples": self.n_samples,
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from inbol_jax.evaluation.evaluate import EvaluateConfig
 from inbol_jax.extrinsic.audit import AuditConfig
 from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
-from inbol_jax.responses.judge import JudgeConfig
+from inbol_jax.responses.config import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
 from inbol_jax.training.sft import SftConfig
 from inbol_jax.world.export import ExportConfig
