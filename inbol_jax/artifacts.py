@@ -38,6 +38,11 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+def hash64(text: str) -> int:
+    """The first 64 bits of the SHA-256 of a text: as good as random, and the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
 def file_fingerprint(*paths: Path) -> str:
     """Sixteen hex digits of the SHA-256 over the files' names and contents, in the order given."""
     digest = hashlib.sha256()
