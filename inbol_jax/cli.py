@@ -24,7 +24,8 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
-    from inbol_jax.confidence.confidence import ConfidenceCommand, confidence
+    from inbol_jax.confidence.confidence import confidence
+    from inbol_jax.confidence.config import ConfidenceConfig
     from inbol_jax.construction.build import BuildConfig, build
     from inbol_jax.data.check import CheckConfig, check
     from inbol_jax.data.importing import ImportConfig, import_data
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": (DemoConfig, demo),
         "data": {"import": (ImportConfig, import_data), "check": (CheckConfig, check)},
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
-        "confidence": (ConfidenceCommand, confidence),
+        "confidence": (ConfidenceConfig, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
         "audit": (AuditConfig, audit),
         "build": (BuildConfig, build),

@@ -99,7 +99,9 @@ class VQAExample:
 
 
 class Sample(NamedTuple):
-    """One sampled response to a question. A NamedTuple, because a store of a million questions makes ten million of them.
+    """One sampled response to a question.
+
+    It is a NamedTuple because reading a store of a million questions makes ten million of them.
 
     Attributes:
       text: the response, without special tokens.
@@ -140,7 +142,7 @@ class SampledQuestion:
         return len(self.samples)
 
     @property
-    def answers(self) -> list[Sample]:
+    def answering_samples(self) -> list[Sample]:
         """The samples that answer the question: all but the refusals."""
         return [sample for sample in self.samples if sample.outcome != "refused"]
 

@@ -20,7 +20,7 @@ class ConfidenceConfig:
     """Results go to OUT/confidence/NAME.jsonl. A run that was stopped continues where it was."""
     model: Path = TINY
     """Checkpoint folder; by default the tiny LLaVA that ships with the package."""
-    sampling: SamplingOptions = SamplingOptions()
+    sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     """How answers are sampled."""
     batch_size: int = 128
     """Questions per batch, each with n answers in flight; a CPU takes as many as suit it."""
@@ -48,7 +48,7 @@ class ConfidenceConfig:
     sampled."""
     plot: bool = False
     """Draw the stored confidences into OUT/confidence/NAME.png; nothing is sampled."""
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     """Where Known, Mixed and Unknown part in the plot."""
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@ samples again."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from inbol_jax.errors import InbolError
@@ -46,7 +46,7 @@ def self_consistency(question: SampledQuestion) -> Estimate:
     thresholds of `sampled_accuracy` do not fit it. Source: Wang et al. 2022 (arXiv 2203.11171),
     whose vote it is.
     """
-    votes = Counter(answer_key(sample.text) for sample in question.answers)
+    votes = Counter(answer_key(sample.text) for sample in question.answering_samples)
     return _share(max(votes.values(), default=0), question.n_samples)
 
 
@@ -58,7 +58,7 @@ def sequence_likelihood(question: SampledQuestion) -> Estimate:
     refusal is no answer; if there are only refusals, the confidence is 0. Source: the
     length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
     """
-    per_token = [min(sample.logprob, 0.0) / sample.tokens for sample in question.answers]
+    per_token = [min(sample.logprob, 0.0) / sample.tokens for sample in question.answering_samples]
     value = math.exp(max(per_token)) if per_token else 0.0
     return Estimate(value, value, value)
 
@@ -70,7 +70,7 @@ def proposed_answer(question: SampledQuestion) -> str | None:
     If two answers are equally frequent, the likelier one is taken.
     """
     spellings: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for sample in question.answers:
+    for sample in question.answering_samples:
         spellings[answer_key(sample.text)].append((sample.logprob, sample.text))
     ranked = [(len(of_answer), *max(of_answer)) for of_answer in spellings.values()]
     return max(ranked)[-1] if ranked else None
@@ -106,3 +106,15 @@ def get_estimator(name: str) -> Estimator:
     if name not in ESTIMATORS:
         raise InbolError(f"--estimator {name!r}: choose one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[name]
+
+
+def estimates(questions: Iterable[SampledQuestion], estimator: Estimator) -> Iterator[Estimate]:
+    """The estimates of the answerable questions that have what the estimator needs."""
+    for question in questions:
+        if question.example.answerable is not False and (estimate := estimator(question)):
+            yield estimate
+
+
+def describe_mean(name: str, values: Sequence[float]) -> str:
+    """What a command says of the values of the estimator NAME; nothing if there are none."""
+    return f", mean confidence ({name}) {math.fsum(values) / len(values):.3f}" if values else ""

@@ -40,6 +40,11 @@ class SelfEvaluation(NamedTuple):
         return about | {"proposed": self.proposed, "p_true": self.p_true}
 
 
+def store_file(out: Path, name: str) -> Path:
+    """The store of the dataset NAME: the name that the shards of several processes begin with."""
+    return out / "confidence" / f"{name}.jsonl"
+
+
 def shard_path(file: Path, index: int, count: int) -> Path:
     """The file of process `index` of `count`: NAME.jsonl if it is the only one, else
     NAME.0001-of-0004.jsonl and so on."""
