@@ -94,7 +94,10 @@ def _named_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 def _match(
     clause: str, anywhere: re.Pattern[str], at_start: re.Pattern[str]
 ) -> re.Match[str] | None:
-    """Returns where a clause refuses: anywhere behind no verb of reporting, or else at its start."""
+    """Returns where a clause refuses, if it does.
+
+    Behind a verb of reporting it does not: somebody else refuses there.
+    """
     refusal = anywhere.search(clause)
     if refusal:
         report = _REPORTS.search(clause)

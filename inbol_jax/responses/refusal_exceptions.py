@@ -5,7 +5,7 @@ Patterns and examples are of clauses, as in `refusal_rules`.
 
 from inbol_jax.responses.refusal_patterns import IMAGE, Rule
 
-# These say nothing by themselves: they may open a clause, or be one. The counterexamples are answers.
+# These say nothing by themselves. They open a clause, or are one. The counterexamples are answers.
 FILLERS = (
     Rule(
         "apology",

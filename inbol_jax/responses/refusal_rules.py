@@ -41,7 +41,8 @@ ANYWHERE = (
     ),
     Rule(
         "unable",
-        rf"{WE} (?:am|are|was|were) (?:unable|not {ADVERBS}able) to (?:{KNOW}|{HELP}|read|see|view)",
+        rf"{WE} (?:am|are|was|were) (?:unable|not {ADVERBS}able) to"
+        rf" (?:{KNOW}|{HELP}|read|see|view)",
         ("I'm unable to read the sign.", "We were not quite able to see it."),
         ("The man is unable to walk.",),
     ),
@@ -184,7 +185,12 @@ ANYWHERE = (
         "would_have_to_ask",
         rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)"
         r"|you would (?:need|have) to ask|i would need\b|i would not (?:be able|know)",
-        ("I would have to see the back.", "You would need to ask him.", "I wouldn't know."),
+        (
+            "I would have to see the back.",
+            "You would need to ask him.",
+            "I would need a map.",
+            "I wouldn't know.",
+        ),
         ("You would need to turn left.",),
     ),
     # The image does not show it.
@@ -278,7 +284,13 @@ AT_START = (
         rf"i am {ADVERBS}(?:not {ADVERBS}(?:sure|certain|confident|familiar)|unsure|uncertain)\b"
         rf"|not {ADVERBS}(?:sure|certain)(?:$| {ASKING}\b)|unsure$|uncertain$"
         r"|i do not feel (?:certain|comfortable|confident|sure)",
-        ("I'm not quite sure.", "Not sure what it is.", "Unsure.", "I don't feel confident."),
+        (
+            "I'm not quite sure.",
+            "Not sure what it is.",
+            "Uncertain.",
+            "Unsure.",
+            "I don't feel confident.",
+        ),
         ("I am sure.", "He is not sure."),
     ),
     Rule(
