@@ -117,10 +117,10 @@ class Endpoint:
         return self._ask(question, threading.Event())
 
     def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Yields one result per question in their order, `endpoint_concurrency` being asked at a time.
+        """Yields one result per question, in their order.
 
-        Questions are taken only as they are needed. A question that failed yields its error, which
-        the caller counts and sets aside.
+        Up to `endpoint_concurrency` requests are in flight, and questions are taken only as they
+        are needed. A question that failed yields its error, for the caller to count and set aside.
 
         Raises:
           InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
@@ -231,7 +231,8 @@ class Endpoint:
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise InbolError(
-                f"{self._url}: the model said nothing (finish_reason {choice.get('finish_reason')!r})"
+                f"{self._url}: the model said nothing "
+                f"(finish_reason {choice.get('finish_reason')!r})"
             )
         return text.strip()
 
