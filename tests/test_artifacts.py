@@ -85,7 +85,7 @@ def test_a_folder_without_permission(tmp_path):
 
 
 def test_fingerprints_do_not_change():
-    """They are in the headers of users' files, which another spelling of the settings would refuse."""
+    """Headers of users' files hold them; another spelling of the settings would refuse those."""
 
     class Split(enum.StrEnum):
         TRAIN = "train"

@@ -91,6 +91,7 @@ def _write_all(
     instruction_questions, pair_questions = array("I"), array("I")
     pair_kinds, pair_keys = array("b"), array("Q")
     n_noisy = n_unanswered = n_without_negatives = 0
+    refusals, seed = config.refusals, config.seed
     with contextlib.ExitStack() as stack:
         records, instructions, preferences = (
             stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in paths
@@ -99,13 +100,13 @@ def _write_all(
         advance = stack.enter_context(progress("construction", stores.n_questions, "questions"))
         for i, record in enumerate(read_records(stores.files, config.thresholds, estimator)):
             records.write(json_line(record.to_json()))
-            question_keys.append(_question_key(config.seed, record.id))
+            question_keys.append(_question_key(seed, record.id))
             question_types.append(record.type or 0)
             if record.type != 3:
                 n_noisy += within_noise(record.wilson_low, record.wilson_high, config.thresholds)
             n_unanswered += record.boundary is Boundary.KNOWN and not record.correct
 
-            if instruction := make_instruction(record, config.refusals, config.seed):
+            if instruction := make_instruction(record, refusals, seed):
                 instructions.write(json_line(instruction.to_json()))
                 instruction_questions.append(i)
 
@@ -113,8 +114,8 @@ def _write_all(
             n_without_negatives += incorrect is None
             for pair in make_preferences(
                 record,
-                config.refusals,
-                config.seed,
+                refusals,
+                seed,
                 pairs_per_kind=config.pairs_per_kind,
                 incorrect=incorrect or (),
             ):
@@ -122,7 +123,7 @@ def _write_all(
                 pair_questions.append(i)
                 pair_kinds.append(pair.kind)
                 sides = f"{pair.kind}:{pair.chosen}:{pair.rejected}"
-                pair_keys.append(hash64(f"{config.seed}:{pair.id}:{sides}"))
+                pair_keys.append(hash64(f"{seed}:{pair.id}:{sides}"))
             advance()
     return Tally(
         question_keys=np.asarray(question_keys),
@@ -142,7 +143,7 @@ def _question_key(seed: int, id: str) -> int:
 
 
 def _check_ids(keys: np.ndarray, files: Sequence[Path], seed: int) -> None:
-    """Raises InbolError if two questions have one id. Reads the files only if two keys are equal."""
+    """Raises InbolError if two questions have one id. Reads the files if two keys are equal."""
     ordered = np.sort(keys)
     repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not repeated:
