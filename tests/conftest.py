@@ -13,7 +13,7 @@ from endpoint_server import KEY, Server
 from inbol_jax.defaults import TINY
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import init_params, load_pretrained, save_pretrained
-from inbol_jax.models.weights import save_params
+from inbol_jax.models.writing import save_params
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 

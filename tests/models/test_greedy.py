@@ -31,14 +31,14 @@ def greedy(model, variables, batch):
     return sample(model, variables, batch, n=2, key=jax.random.key(0), options=options)
 
 
-def assert_same_tokens(loaded, model):
+def assert_same_tokens(checkpoint, model):
     """Both decode the same prompts, padded on the right here and on the left there, until the end or `TOKENS`.
 
     The end of a response is a token that some rows say early and others do not say: random models have none of their own.
     """
-    shortest = loaded.config.num_image_tokens + 2
+    shortest = checkpoint.config.num_image_tokens + 2
     lengths = [shortest, shortest + 9, shortest + 4, shortest + 9, shortest + 1, shortest + 6]
-    batch = make_batch(loaded.config, lengths)
+    batch = make_batch(checkpoint.config, lengths)
     ids, mask = (np.zeros_like(batch[name]) for name in ("input_ids", "attention_mask"))
     for row, length in enumerate(lengths):
         ids[row, -length:], mask[row, -length:] = batch["input_ids"][row, :length], 1
@@ -66,8 +66,8 @@ def assert_same_tokens(loaded, model):
     }
     ours = jax.device_get(
         greedy(
-            loaded.model.clone(config=dataclasses.replace(loaded.config, eos_token_ids=(eos,))),
-            loaded.variables,
+            checkpoint.model.clone(config=dataclasses.replace(checkpoint.config, eos_token_ids=(eos,))),
+            checkpoint.variables,
             batch,
         )
     )
@@ -95,14 +95,14 @@ def test_adapters(tmp_path):
     lora = jax.tree.map(
         lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), lora
     )
-    loaded = dataclasses.replace(
+    checkpoint = dataclasses.replace(
         base,
         model=Llava(base.config, jnp.float32, config),
         variables={**base.variables, "lora": lora},
     )
-    save_pretrained(loaded, tmp_path / "merged", merge_adapters=True)
+    save_pretrained(checkpoint, tmp_path / "merged", merge_adapters=True)
     merged = LlavaForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
-    assert_same_tokens(loaded, merged)
+    assert_same_tokens(checkpoint, merged)
     batch = make_batch(base.config, [base.config.num_image_tokens + 4])
     assert not np.allclose(
         torch_logits(merged, batch), torch_logits(base_model, batch), atol=0.5

@@ -50,9 +50,9 @@ def test_random_checkpoints(random_pair, images):
 
 def test_images_by_row_are_the_images_in_order(model_of_ours):
     """f32[b, m, ...] with what a row does not use left over, and f32[n, ...]."""
-    loaded = model_of_ours
-    length = 3 + 2 * loaded.config.num_image_tokens
-    batch = make_batch(loaded.config, [length] * 3, images=(2, 0, 1))
+    checkpoint = model_of_ours
+    length = 3 + 2 * checkpoint.config.num_image_tokens
+    batch = make_batch(checkpoint.config, [length] * 3, images=(2, 0, 1))
     one, two, three = batch["pixel_values"]
     by_row = np.stack(
         [
@@ -62,7 +62,7 @@ def test_images_by_row_are_the_images_in_order(model_of_ours):
         ]
     )
     np.testing.assert_allclose(
-        our_logits(loaded, batch | {"pixel_values": by_row}), our_logits(loaded, batch), **CLOSE
+        our_logits(checkpoint, batch | {"pixel_values": by_row}), our_logits(checkpoint, batch), **CLOSE
     )
 
 
@@ -89,8 +89,8 @@ def test_activations(name):
 
 def test_export_reloads_in_transformers(random_pair, tmp_path):
     model, folder = random_pair
-    loaded = load(folder)
-    save_pretrained(loaded, tmp_path / "export")
+    checkpoint = load(folder)
+    save_pretrained(checkpoint, tmp_path / "export")
     again, report = LlavaForConditionalGeneration.from_pretrained(
         tmp_path / "export", output_loading_info=True
     )
@@ -106,9 +106,9 @@ def test_half_precision_files(tmp_path, dtype):
     """Most checkpoints are stored so. Checkpoint as float32, they are the very numbers of the file."""
     model = random_torch("clip llama grouped").to(getattr(torch, dtype))
     model.save_pretrained(tmp_path)
-    loaded = load(tmp_path)
-    assert {x.dtype for x in jax.tree.leaves(loaded.variables)} == {np.dtype(np.float32)}
-    assert_same_logits(loaded, model.float())
+    checkpoint = load(tmp_path)
+    assert {x.dtype for x in jax.tree.leaves(checkpoint.variables)} == {np.dtype(np.float32)}
+    assert_same_logits(checkpoint, model.float())
 
 
 def test_parameters_and_computation_in_bfloat16(sound, tmp_path):
@@ -126,9 +126,9 @@ def test_parameters_and_computation_in_bfloat16(sound, tmp_path):
 
 def test_packed_rows_are_separate_rows(model_of_ours):
     """Each branch of a packed row, prefix in front, has the logits of a row of its own."""
-    loaded, random = model_of_ours, np.random.default_rng(0)
+    checkpoint, random = model_of_ours, np.random.default_rng(0)
     prompts = make_batch(
-        loaded.config, [loaded.config.num_image_tokens + 3, loaded.config.num_image_tokens + 7]
+        checkpoint.config, [checkpoint.config.num_image_tokens + 3, checkpoint.config.num_image_tokens + 7]
     )
     prefixes = [
         row[mask == 1]
@@ -143,13 +143,13 @@ def test_packed_rows_are_separate_rows(model_of_ours):
     packed = {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {
         "pixel_values": prompts["pixel_values"]
     }
-    logits = our_logits(loaded, packed)
+    logits = our_logits(checkpoint, packed)
     whole = [
         np.concatenate([p, b.ids]) for p, row in zip(prefixes, branches, strict=True) for b in row
     ]
     alone = iter(
         our_logits(
-            loaded,
+            checkpoint,
             pad(whole)
             | {
                 "pixel_values": np.repeat(
@@ -174,27 +174,27 @@ def test_packed_rows_are_separate_rows(model_of_ours):
 
 def test_forks_are_full_forwards(model_of_ours):
     """Every step of every continuation, after prompts of different lengths."""
-    loaded, (b, n, steps) = model_of_ours, (2, 3, 4)
-    lengths = np.array([loaded.config.num_image_tokens + 6, loaded.config.num_image_tokens + 2])
-    batch = make_batch(loaded.config, lengths)
+    checkpoint, (b, n, steps) = model_of_ours, (2, 3, 4)
+    lengths = np.array([checkpoint.config.num_image_tokens + 6, checkpoint.config.num_image_tokens + 2])
+    batch = make_batch(checkpoint.config, lengths)
     tokens = np.random.default_rng(1).integers(4, 50, (b, n, steps)).astype(np.int32)
-    c = loaded.config.text
+    c = checkpoint.config.text
     mask = batch["attention_mask"] == 1
 
     @jax.jit
     def forked(variables):
-        _, prefix = loaded.model.apply(variables, batch, method=Llava.prefill)
+        _, prefix = checkpoint.model.apply(variables, batch, method=Llava.prefill)
         empty = jnp.full(
             (b, n, steps, c.num_kv_heads, c.head_dim), 7.0
         )  # what is not written yet must not be read
         suffix, head, found = (
             [(empty, empty)] * c.num_layers,
-            loaded.model.apply(variables, method=Llava.head),
+            checkpoint.model.apply(variables, method=Llava.head),
             [],
         )
         for step in range(steps):
             positions = jnp.broadcast_to(lengths[:, None] + step, (b, n))
-            hidden, suffix = loaded.model.apply(
+            hidden, suffix = checkpoint.model.apply(
                 variables,
                 tokens[:, :, step],
                 positions,
@@ -207,7 +207,7 @@ def test_forks_are_full_forwards(model_of_ours):
             found.append(hidden @ head)
         return jnp.stack(found, axis=2)
 
-    logits = np.asarray(forked(loaded.variables))
+    logits = np.asarray(forked(checkpoint.variables))
     whole = pad(
         [
             np.concatenate([batch["input_ids"][i, :length], t])
@@ -216,7 +216,7 @@ def test_forks_are_full_forwards(model_of_ours):
         ]
     )
     expected = our_logits(
-        loaded, whole | {"pixel_values": np.repeat(batch["pixel_values"], n, 0)}
+        checkpoint, whole | {"pixel_values": np.repeat(batch["pixel_values"], n, 0)}
     ).reshape(b, n, -1, c.vocab_size)
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(logits[i], expected[i, :, length : length + steps], **CLOSE)

@@ -23,7 +23,7 @@ from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import find_checkpoint
 from inbol_jax.models.lora import init_lora
-from inbol_jax.models.weights import parse_size
+from inbol_jax.models.writing import parse_size
 from inbol_jax.sharding import make_mesh
 
 
@@ -69,18 +69,18 @@ def test_several_files_are_one_checkpoint(sound, split):
 
 
 def test_files_of_an_earlier_save_do_not_stay(sound, split):
-    loaded = load(sound)
-    save_pretrained(loaded, split, max_shard_size="40KB")
+    checkpoint = load(sound)
+    save_pretrained(checkpoint, split, max_shard_size="40KB")
     named = set(
         json.loads((split / "model.safetensors.index.json").read_text())["weight_map"].values()
     )
     assert {f.name for f in shards(split)} == named
-    save_pretrained(loaded, split)
+    save_pretrained(checkpoint, split)
     assert shards(split) == []
     assert sorted(p.name for p in split.glob("model*")) == ["model.safetensors"]
-    save_pretrained(loaded, split, max_shard_size="20KB")
+    save_pretrained(checkpoint, split, max_shard_size="20KB")
     assert not (split / "model.safetensors").exists()
-    jax.tree.map(np.testing.assert_array_equal, dict(load(split).variables), dict(loaded.variables))
+    jax.tree.map(np.testing.assert_array_equal, dict(load(split).variables), dict(checkpoint.variables))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -191,7 +191,7 @@ def test_a_hub_id(sound, tmp_path, monkeypatch):
     assert load(tmp_path / "adapter").path == repo / "snapshots/0123456789"
     message = refusal("someone/else")
     assert (
-        "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be loaded"
+        "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be checkpoint"
         in message
     )
     assert "is not a checkpoint folder" in refusal(tmp_path / "nowhere")
@@ -215,24 +215,24 @@ run = jax.jit(one.model.apply)
 expected = np.asarray(run(one.variables, batch))
 for sizes in ((8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4), (1, 1, 8)):
     mesh = make_mesh(*sizes)
-    loaded = load_pretrained(folder, dtype=jnp.float32, mesh=mesh, adapters=adapter)
-    jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables), dict(one.variables))
-    flat = flatten_dict(dict(loaded.variables["params"]), sep="/")
+    checkpoint = load_pretrained(folder, dtype=jnp.float32, mesh=mesh, adapters=adapter)
+    jax.tree.map(np.testing.assert_array_equal, dict(checkpoint.variables), dict(one.variables))
+    flat = flatten_dict(dict(checkpoint.variables["params"]), sep="/")
     kernel = flat["language_model/layers_0/mlp/up_proj/kernel"]
     assert kernel.addressable_shards[0].data.shape == (kernel.shape[0] // sizes[1], kernel.shape[1] // sizes[2]), kernel.sharding
-    np.testing.assert_allclose(run(loaded.variables, shard_batch(batch, mesh)), expected, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(run(checkpoint.variables, shard_batch(batch, mesh)), expected, atol=1e-4, rtol=1e-4)
 print("same on every mesh")
 """
 
 
 def with_adapters(folder, scale=0.1):
-    loaded, config = load(folder), LoraConfig(rank=2, alpha=3.0)
-    lora = init_lora(loaded.variables["params"], config, jax.random.key(0))
+    checkpoint, config = load(folder), LoraConfig(rank=2, alpha=3.0)
+    lora = init_lora(checkpoint.variables["params"], config, jax.random.key(0))
     lora = jax.tree.map(lambda x: x + scale, lora)
     return dataclasses.replace(
-        loaded,
-        model=Llava(loaded.config, jnp.float32, config),
-        variables=loaded.variables | {"lora": lora},
+        checkpoint,
+        model=Llava(checkpoint.config, jnp.float32, config),
+        variables=checkpoint.variables | {"lora": lora},
     )
 
 
@@ -305,12 +305,12 @@ def test_convert_merges_splits_and_verifies(sound, tmp_path, capsys):
 def test_verify_notices(sound, tmp_path, capsys, monkeypatch, dtype):
     """One layer's norm lost, the smallest of all parameters."""
 
-    def save_wrongly(loaded, path, **options):
-        params = jax.tree.map(lambda x: x, dict(loaded.variables["params"]))
+    def save_wrongly(checkpoint, path, **options):
+        params = jax.tree.map(lambda x: x, dict(checkpoint.variables["params"]))
         params["language_model"]["layers_0"]["input_layernorm"]["scale"] *= 0
-        save_pretrained(dataclasses.replace(loaded, variables={"params": params}), path, **options)
+        save_pretrained(dataclasses.replace(checkpoint, variables={"params": params}), path, **options)
 
-    monkeypatch.setattr("inbol_jax.models.convert.save_pretrained", save_wrongly)
+    monkeypatch.setattr("inbol_jax.models.loading.save_pretrained", save_wrongly)
     assert main(["convert", str(sound), str(tmp_path / "out"), "--verify", "--dtype", dtype]) == 2
     assert "does not compute what" in capsys.readouterr().err
 

@@ -74,13 +74,13 @@ def randomise(model):
 
 def with_adapters(folder, config, scale=0.1):
     """A base with adapters of ours that do something."""
-    loaded = load(folder)
-    lora = init_lora(loaded.variables["params"], config, jax.random.key(0))
+    checkpoint = load(folder)
+    lora = init_lora(checkpoint.variables["params"], config, jax.random.key(0))
     lora = jax.tree.map(
         lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape), lora
     )
-    model = Llava(loaded.config, jnp.float32, config)
-    return dataclasses.replace(loaded, model=model, variables=loaded.variables | {"lora": lora})
+    model = Llava(checkpoint.config, jnp.float32, config)
+    return dataclasses.replace(checkpoint, model=model, variables=checkpoint.variables | {"lora": lora})
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def batch(base):
     return make_batch(config, [config.num_image_tokens + 4, config.num_image_tokens + 9])
 
 
-def close(loaded, model, batch):
+def close(checkpoint, model, batch):
     counts = batch["attention_mask"] == 1
     np.testing.assert_allclose(
-        our_logits(loaded, batch)[counts], torch_logits(model, batch)[counts], **CLOSE
+        our_logits(checkpoint, batch)[counts], torch_logits(model, batch)[counts], **CLOSE
     )
 
 
@@ -105,14 +105,14 @@ def test_adapters_that_peft_trained(base, batch, options, tmp_path):
         peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options))
     )
     model.save_pretrained(tmp_path)
-    loaded = load_pretrained(base, dtype=jnp.float32, adapters=tmp_path)
-    close(loaded, model, batch)
+    checkpoint = load_pretrained(base, dtype=jnp.float32, adapters=tmp_path)
+    close(checkpoint, model, batch)
     without = our_logits(
-        dataclasses.replace(loaded, variables={"params": load(base).variables["params"]}), batch
+        dataclasses.replace(checkpoint, variables={"params": load(base).variables["params"]}), batch
     )
-    assert np.abs(without - our_logits(loaded, batch)).max() > 1e-2, "the adapters do nothing"
+    assert np.abs(without - our_logits(checkpoint, batch)).max() > 1e-2, "the adapters do nothing"
     # Through our files and back.
-    save_pretrained(loaded, tmp_path / "ours")
+    save_pretrained(checkpoint, tmp_path / "ours")
     close(load_pretrained(tmp_path / "ours", dtype=jnp.float32), model, batch)
 
 
@@ -126,18 +126,18 @@ def test_adapters_of_ours_in_peft(base, batch, rslora, tmp_path):
         targets=("q_proj", r"mlp\.\w+", "linear_2"),
         trainable=("linear_1",),
     )
-    loaded = with_adapters(base, config)
-    params = dict(loaded.variables["params"])
+    checkpoint = with_adapters(base, config)
+    params = dict(checkpoint.variables["params"])
     params["multi_modal_projector"] = jax.tree.map(
         lambda x: x + 0.05, params["multi_modal_projector"]
     )
-    params["multi_modal_projector"]["linear_2"] = loaded.variables["params"][
+    params["multi_modal_projector"]["linear_2"] = checkpoint.variables["params"][
         "multi_modal_projector"
     ]["linear_2"]
-    loaded = dataclasses.replace(loaded, variables=loaded.variables | {"params": params})
-    save_pretrained(loaded, tmp_path)
+    checkpoint = dataclasses.replace(checkpoint, variables=checkpoint.variables | {"params": params})
+    save_pretrained(checkpoint, tmp_path)
     model = peft.PeftModel.from_pretrained(torch_base(base), tmp_path).eval()
-    close(loaded, model, batch)
+    close(checkpoint, model, batch)
     saved = set(load_file(tmp_path / "adapter_model.safetensors"))
     assert saved == set(peft.get_peft_model_state_dict(model)), (
         "no key more or less than PEFT itself saves"
@@ -147,7 +147,7 @@ def test_adapters_of_ours_in_peft(base, batch, rslora, tmp_path):
     assert again.model.lora == dataclasses.replace(
         config, targets=again.model.lora.targets, trainable=again.model.lora.trainable
     )
-    np.testing.assert_array_equal(our_logits(again, batch), our_logits(loaded, batch))
+    np.testing.assert_array_equal(our_logits(again, batch), our_logits(checkpoint, batch))
 
 
 def test_adapters_of_older_transformers(base, batch, tmp_path):
@@ -169,12 +169,12 @@ def test_adapters_of_older_transformers(base, batch, tmp_path):
 
 
 def test_merged_adapters_are_a_model(base, batch, tmp_path):
-    loaded = with_adapters(base, LoraConfig(rank=2, alpha=4.0))
-    save_pretrained(loaded, tmp_path, merge_adapters=True)
+    checkpoint = with_adapters(base, LoraConfig(rank=2, alpha=4.0))
+    save_pretrained(checkpoint, tmp_path, merge_adapters=True)
     merged = load(tmp_path)
     assert "lora" not in merged.variables
-    np.testing.assert_allclose(our_logits(merged, batch), our_logits(loaded, batch), **CLOSE)
-    close(loaded, torch_base(tmp_path), batch)
+    np.testing.assert_allclose(our_logits(merged, batch), our_logits(checkpoint, batch), **CLOSE)
+    close(checkpoint, torch_base(tmp_path), batch)
 
 
 # --- which modules, how they start, what they do
@@ -222,10 +222,10 @@ def test_options_that_cannot_be_meant(options):
 
 def test_new_adapters_change_nothing_and_learn(base, batch):
     config = LoraConfig(rank=2, alpha=4.0, targets=("o_proj", r"layers\.0\.mlp\.fc2"))
-    loaded = with_adapters(base, config, scale=0.0)
-    lora = loaded.variables["lora"]
+    checkpoint = with_adapters(base, config, scale=0.0)
+    lora = checkpoint.variables["lora"]
     plain = load(base)
-    np.testing.assert_array_equal(our_logits(loaded, batch), our_logits(plain, batch))
+    np.testing.assert_array_equal(our_logits(checkpoint, batch), our_logits(plain, batch))
     for path, x in flatten_dict(dict(lora), sep="/").items():
         bound = x.shape[0] ** -0.5
         assert (
@@ -242,28 +242,28 @@ def test_new_adapters_change_nothing_and_learn(base, batch):
         )
 
     def loss(lora):
-        return loaded.model.apply(loaded.variables | {"lora": lora}, batch).var()
+        return checkpoint.model.apply(checkpoint.variables | {"lora": lora}, batch).var()
 
     for path, x in flatten_dict(dict(jax.jit(jax.grad(loss))(lora)), sep="/").items():
         assert bool(x.any()) == path.endswith("/b"), path  # a has no effect while b is zero
     with pytest.raises(ValueError, match="LoraConfig"):
-        plain.model.apply(loaded.variables, batch)
+        plain.model.apply(checkpoint.variables, batch)
 
 
 def test_dropout(base, batch):
     """It acts where it gets a key, differently with another, and keeps the mean."""
     config = LoraConfig(rank=2, alpha=4.0, dropout=0.5, targets=("down_proj",))
-    loaded = with_adapters(
+    checkpoint = with_adapters(
         base, config, scale=0.01
     )  # small: logits are then nearly linear in what is dropped
-    run = jax.jit(lambda key: loaded.model.apply(loaded.variables, batch, rngs={"dropout": key}))
+    run = jax.jit(lambda key: checkpoint.model.apply(checkpoint.variables, batch, rngs={"dropout": key}))
     keys = jax.random.split(jax.random.key(0), 64)
     noisy = np.stack([run(key) for key in keys])
-    still = our_logits(loaded, batch)
+    still = our_logits(checkpoint, batch)
     assert np.abs(noisy[0] - noisy[1]).max() > 1e-4
     np.testing.assert_array_equal(noisy[0], run(keys[0]))
     np.testing.assert_allclose(noisy.mean(0), still, atol=4 * noisy.std(0).max() / 8)
-    np.testing.assert_array_equal(still, our_logits(loaded, batch))
+    np.testing.assert_array_equal(still, our_logits(checkpoint, batch))
 
 
 # --- adapters that do not fit
@@ -375,16 +375,16 @@ def test_a_base_beside_its_adapter(base, saved, batch, tmp_path):
 
 
 def test_a_folder_holds_an_adapter_or_a_model(base, saved, tmp_path):
-    loaded = load(saved)
+    checkpoint = load(saved)
     other = tmp_path / "other"
-    save_pretrained(loaded, other)
-    save_pretrained(loaded, other, merge_adapters=True)
+    save_pretrained(checkpoint, other)
+    save_pretrained(checkpoint, other, merge_adapters=True)
     assert not (other / "adapter_config.json").exists()
     assert json.loads((other / "config.json").read_text())["model_type"] == "llava"
     assert "lora" not in load(other).variables
     save_pretrained(load(base), tmp_path / "whole")
     with pytest.raises(InbolError, match="holds a whole model"):
-        save_pretrained(loaded, tmp_path / "whole")
+        save_pretrained(checkpoint, tmp_path / "whole")
     with pytest.raises(InbolError, match="is where the model was loaded from"):
         save_pretrained(load(base), base)
 

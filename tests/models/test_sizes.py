@@ -122,7 +122,7 @@ def test_shapes_and_counts(name, tmp_path):
     found = {}
     for path, leaf in ours.items():
         row = table_row(path)
-        found[f"{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = tuple(
+        found[f"{module_name(path)}.{row.key.rpartition('.')[2]}"] = tuple(
             leaf.shape[i] for i in np.argsort(row.order)
         )
     assert found == {

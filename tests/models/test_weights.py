@@ -15,14 +15,9 @@ from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.weights import (
-    TABLE,
-    _pattern,
-    load_params,
-    module_name,
-    save_params,
-    table_row,
-)
+from inbol_jax.models.reading import load_params
+from inbol_jax.models.weights import TABLE, module_name, path_pattern, table_row
+from inbol_jax.models.writing import save_params
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -58,9 +53,9 @@ def test_the_table_is_a_bijection(random_pair, tiny):
     _, folder = random_pair
     for config in (load_config(folder), tiny.config):
         paths = paths_of(config)
-        assert len({table_row(path).theirs for path in paths}) == len(paths)
+        assert len({table_row(path).key for path in paths}) == len(paths)
     written = {SPELLINGS["hub"](key) for key in load_file(folder / "model.safetensors")}
-    assert written == {table_row(path).theirs for path in paths_of(load_config(folder))}
+    assert written == {table_row(path).key for path in paths_of(load_config(folder))}
 
 
 def test_no_row_of_the_table_is_idle(tmp_path):
@@ -68,14 +63,14 @@ def test_no_row_of_the_table_is_idle(tmp_path):
     for case in RANDOM:
         random_torch(case).save_pretrained(tmp_path)
         paths = paths_of(load_config(tmp_path))
-        used |= {row.ours for row in TABLE for path in paths if _pattern(row.ours).fullmatch(path)}
-    assert used == {row.ours for row in TABLE}
+        used |= {row.path for row in TABLE for path in paths if path_pattern(row.path).fullmatch(path)}
+    assert used == {row.path for row in TABLE}
 
 
 def test_orders_undo_each_other():
     for row in TABLE:
         x = np.random.default_rng(0).normal(size=(5, 3, 2, 4)[: len(row.order)])
-        np.testing.assert_array_equal(row.save(row.load(x)), x)
+        np.testing.assert_array_equal(row.to_hf(row.from_hf(x)), x)
 
 
 def test_modules_have_transformers_own_names(random_pair):

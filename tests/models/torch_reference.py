@@ -195,23 +195,23 @@ def forward(model, variables, batch):
     return model.apply(variables, batch)
 
 
-def our_logits(loaded, batch):
-    return np.asarray(forward(loaded.model, loaded.variables, batch))
+def our_logits(checkpoint, batch):
+    return np.asarray(forward(checkpoint.model, checkpoint.variables, batch))
 
 
-def assert_same_logits(loaded, model, *, images=(1, 1, 1)):
+def assert_same_logits(checkpoint, model, *, images=(1, 1, 1)):
     """Rows of different lengths, padded on either side, with so many images each."""
-    shortest = 2 + max(images) * (loaded.config.num_image_tokens + 1)
+    shortest = 2 + max(images) * (checkpoint.config.num_image_tokens + 1)
     for side in ("right", "left"):
         batch = make_batch(
-            loaded.config,
+            checkpoint.config,
             [shortest, shortest + 9, shortest + 4],
             side=side,
             images=images,
             seed=sum(images),
         )
         ours, theirs, counts = (
-            our_logits(loaded, batch),
+            our_logits(checkpoint, batch),
             torch_logits(model, batch),
             batch["attention_mask"] == 1,
         )
