@@ -1,4 +1,4 @@
-"""`inbol convert`: merges adapters into a checkpoint, changes its dtype, or splits it into shards."""
+"""`inbol convert`: merges a checkpoint's adapters, changes its dtype, or splits it into shards."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,7 @@ class ConvertConfig:
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
     """Folder of the new checkpoint."""
     merge_lora: bool = False
-    """Write a whole model, with the adapters added to its weights, instead of the adapters alone."""
+    """Write a whole model, with the adapters added to its weights, not the adapters alone."""
     dtype: Dtype = "auto"
     """Dtype of the weights; auto is float32 for a float32 checkpoint and bfloat16 for any other."""
     max_shard_size: str = "5GB"

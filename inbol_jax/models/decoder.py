@@ -22,8 +22,8 @@ from inbol_jax.models.layers import (
     rope_frequencies,
 )
 
-# Keys and values of one layer: of the s prompt tokens of a row, which its n continuations share, and
-# of the up to t tokens of each continuation.
+# Keys and values of one layer: for the s prompt tokens of a row, which its n continuations share,
+# and for the up to t tokens of each continuation.
 KVCache = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
 SuffixCache = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
 

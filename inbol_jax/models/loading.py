@@ -186,10 +186,10 @@ def save_pretrained(
     merge_adapters: bool = False,
     max_shard_size: str = "5GB",
 ) -> None:
-    """Saves a checkpoint as a folder that transformers loads, with tokenizer, processor and template.
+    """Saves a checkpoint, with tokenizer and processor, as a folder that transformers loads.
 
-    If there are adapters, they alone are written, in PEFT's format with the base's path; or a whole
-    model, with `merge_adapters`. If there are several processes, all must call this.
+    If there are adapters, they alone are written, in PEFT's format with the base's path, unless
+    `merge_adapters` asks for a whole model. If there are several processes, all must call this.
 
     Args:
       max_shard_size: largest size of one weight file, such as "5GB".

@@ -1,8 +1,8 @@
 """Low-rank adapters. Source: Hu et al. 2021 (arXiv 2106.09685).
 
 Adapters live in a variable collection of their own, `lora`:
-{module path: {"a": f32[in, rank], "b": f32[rank, out]}}. Without that collection the model is the base
-model, so that the reference of DPO needs no second copy of the weights.
+{module path: {"a": f32[in, rank], "b": f32[rank, out]}}. Without that collection the model is the
+base model, so that the reference of DPO needs no second copy of the weights.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.weights import module_name, table_row
+from inbol_jax.models.weights import WeightRow, module_name, table_row
 from inbol_jax.sharding import parameter_sharding
 
 
@@ -25,8 +25,8 @@ from inbol_jax.sharding import parameter_sharding
 class LoraConfig:
     """Options of the adapters.
 
-    Modules are given by names or regular expressions, which must match the whole Hugging Face name of
-    a module, or all of it that follows one of its dots.
+    Modules are given by names or regular expressions, which must match the whole Hugging Face name
+    of a module, or all that follows one of its dots.
     """
 
     rank: int = 128
@@ -132,10 +132,20 @@ def init_lora(
     return unflatten_dict(lora, sep="/")
 
 
+def adapter_row(path: str) -> WeightRow:
+    """Returns the row of the weight table for `a` or `b`, made from the row of their kernel."""
+    module, _, side = path.rpartition("/")
+    kernel = table_row(f"{module}/kernel")
+    into, out = kernel.axes
+    key = f"{kernel.key.removesuffix('.weight')}.lora_{side.upper()}.weight"
+    # torch has a as [rank, in] and b as [out, rank]
+    return WeightRow(key, path, (into, "rank") if side == "a" else ("rank", out), order=(1, 0))
+
+
 def adapter_sharding(mesh: Mesh, kernel: str, side: str, shape: Sequence[int]) -> NamedSharding:
-    """Returns the sharding of `a` or `b`: the side shared with the kernel is split as the kernel is."""
-    into, out = table_row(kernel).axes
-    return parameter_sharding(mesh, (into, "rank") if side == "a" else ("rank", out), shape)
+    """Returns the sharding of `a` or `b`; the axis shared with the kernel is split alike."""
+    row = adapter_row(f"{kernel.removesuffix('kernel')}{side}")
+    return parameter_sharding(mesh, row.axes, shape)
 
 
 def merge_lora(

@@ -13,16 +13,16 @@ from jax.sharding import Mesh
 from inbol_jax.artifacts import atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import read_json
-from inbol_jax.models.lora import LoraConfig, adapter_sharding, target_modules, trainable_params
+from inbol_jax.models.lora import LoraConfig, adapter_row, target_modules, trainable_params
 from inbol_jax.models.reading import open_tensors
-from inbol_jax.models.weights import canonical_key, module_name, table_row
+from inbol_jax.models.weights import WeightRow, canonical_key, module_key, module_name, table_row
 from inbol_jax.models.writing import write_tensors
 from inbol_jax.processes import is_main, to_host
 from inbol_jax.sharding import parameter_sharding
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BASE = "inbol_base_fingerprint"  # metadata of the weights: which base they were trained on
-_ROOT = "base_model.model."
+_ROOT = "base_model.model."  # what PEFT puts in front of the keys of transformers' modules
 # Options of PEFT that do not change what a saved adapter computes, or that LoraConfig holds.
 # Any other option that is set is refused.
 _HARMLESS = {
@@ -95,24 +95,23 @@ def load_adapter(
     if not file.is_file():
         raise InbolError(f"{file} is missing: the folder holds no safetensors adapter")
     base = flatten_dict(dict(params), sep="/")
-    path_of_key = {table_row(path).key: path for path in base}
+    rows = _rows_by_key(base)
     lora: dict[str, Any] = {}
     whole: dict[str, Any] = {}  # parameters that the adapter replaces
     with open_tensors(file) as tensors:
         _check_base(file, tensors.metadata() or {}, base_fingerprint)
-        for key in tensors.keys():
-            path, side = _find_parameter(file, key, path_of_key)
-            array = _import_array(f"{file}: {key}", tensors.get_tensor(key), path, side, base[path])
-            sharding = None
-            if mesh and side:
-                sharding = adapter_sharding(mesh, path, side, array.shape)
-            elif mesh:
-                sharding = parameter_sharding(mesh, table_row(path).axes, array.shape)
-            array = jax.device_put(array, sharding)
-            if side:
-                lora[f"{path.removesuffix('kernel')}{side}"] = array
-            else:
-                whole[path] = array
+        keys = tensors.keys()
+        for key in keys:
+            row = rows.get(_table_key(key))
+            if row is None:
+                raise InbolError(
+                    f"{file}: {key} belongs to no parameter of this base model: "
+                    "the adapter was made for another"
+                )
+            array = _import_array(f"{file}: {key}", tensors.get_tensor(key), row, base)
+            sharding = parameter_sharding(mesh, row.axes, array.shape) if mesh else None
+            leaves = whole if row.path in base else lora
+            leaves[row.path] = jax.device_put(array, sharding)
     try:
         _check_pairs(lora)
         _check_complete(options, config, params, lora.keys(), whole.keys())
@@ -132,42 +131,39 @@ def _check_base(
         )
 
 
-def _find_parameter(file: Path, key: str, path_of_key: Mapping[str, str]) -> tuple[str, str]:
-    """Returns the path of a tensor's parameter, and "a", "b" or, if it is that parameter, ""."""
-    name = key.removeprefix(_ROOT).replace(".modules_to_save.", ".").replace(".base_layer.", ".")
-    name, side = canonical_key(name), ""
-    if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
-        name, side = f"{match[1]}.weight", match[2].lower()
-    path = path_of_key.get(name)
-    if path is None or (side and not path.endswith("/kernel")):
-        raise InbolError(
-            f"{file}: {key} belongs to no parameter of this base model: "
-            "the adapter was made for another"
-        )
-    return path, side
+def _rows_by_key(base: Mapping[str, Any]) -> dict[str, WeightRow]:
+    """Returns the rows of every parameter, and of `a` and `b` of every dense layer."""
+    rows = list(map(table_row, base))
+    for path in base:
+        if path.endswith("/kernel"):
+            module = path.removesuffix("/kernel")
+            rows += [adapter_row(f"{module}/a"), adapter_row(f"{module}/b")]
+    return {row.key: row for row in rows}
+
+
+def _table_key(key: str) -> str:
+    key = key.removeprefix(_ROOT).replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+    return canonical_key(key)
 
 
 def _import_array(
-    name: str, x: np.ndarray, path: str, side: str, parameter: jax.Array
+    name: str, x: np.ndarray, row: WeightRow, base: Mapping[str, jax.Array]
 ) -> np.ndarray:
-    """Returns a tensor of the adapter in our layout and dtype.
-
-    Args:
-      path, side: as `_find_parameter` gives them.
-      parameter: the base's parameter at that path.
-    """
-    expected = parameter.shape
-    if side:
-        x = x.T  # torch has a as [rank, in] and b as [out, rank]
-        expected = (expected[0], x.shape[1]) if side == "a" else (x.shape[0], expected[1])
-    elif x.ndim == len(expected):
-        x = table_row(path).from_hf(x)
-    if x.shape != tuple(expected):
+    """Returns a tensor of the adapter in our layout: f32, or in the dtype of the base's parameter."""
+    if x.ndim == len(row.order):
+        x = row.from_hf(x)
+    module, _, side = row.path.rpartition("/")
+    if row.path in base:
+        expected, dtype = tuple(base[row.path].shape), base[row.path].dtype
+    else:
+        size, out = base[f"{module}/kernel"].shape
+        expected, dtype = (size, *x.shape[1:2]) if side == "a" else (*x.shape[:1], out), np.float32
+    if x.shape != expected:
         raise InbolError(
-            f"{name} has shape {x.shape}, this base model needs {tuple(expected)}: "
+            f"{name} has shape {x.shape}, this base model needs {expected}: "
             "the adapter was made for another"
         )
-    return np.ascontiguousarray(x, np.float32 if side else parameter.dtype)
+    return np.ascontiguousarray(x, dtype)
 
 
 def _check_pairs(lora: Mapping[str, jax.Array]) -> None:
@@ -186,7 +182,7 @@ def _check_complete(
     lora_paths: Set[str],
     whole_paths: Set[str],
 ) -> None:
-    """Raises InbolError if an adapter lacks what its configuration names, or holds something else."""
+    """Raises InbolError if an adapter does not hold exactly what its configuration names."""
     partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora_paths]
     if partial and not (options.get("layers_to_transform") or options.get("exclude_modules")):
         name = module_name(f"{partial[0]}/kernel")
@@ -211,11 +207,8 @@ def _read_options(folder: Path) -> dict[str, Any]:
             f"{file}: peft_type = {options.get('peft_type')!r} is not supported (supported: 'LORA')"
         )
     for name, value in options.items():
-        if name in _ALLOWED:
-            supported = value in _ALLOWED[name]
-        else:
-            supported = name in _HARMLESS or not value
-        if not supported:
+        allowed = _ALLOWED.get(name)
+        if value not in allowed if allowed else value and name not in _HARMLESS:
             raise InbolError(f"{file}: {name} = {value!r} is not supported")
     return options
 
@@ -254,22 +247,18 @@ def save_adapter(
       base: path or hub id of the base model.
     """
     params, lora = (flatten_dict(dict(variables[name]), sep="/") for name in ("params", "lora"))
-    tensors: dict[str, np.ndarray] = {}
-    ranks: dict[str, int] = {}
-    for path, x in lora.items():
-        module, _, side = path.rpartition("/")
-        name = module_name(f"{module}/kernel")
-        # torch has a as [rank, in] and b as [out, rank]
-        tensors[f"{_ROOT}{name}.lora_{side.upper()}.weight"] = np.ascontiguousarray(to_host(x).T)
-        if side == "a":
-            ranks[name] = x.shape[1]
     whole = trainable_params(params, config)
-    for path in whole:
-        row = table_row(path)
-        name = f"{_ROOT}{module_name(path)}.{row.key.rpartition('.')[2]}"
-        tensors[name] = np.ascontiguousarray(row.to_hf(to_host(params[path])))
+    leaves = [(adapter_row(path), x) for path, x in lora.items()]
+    leaves += [(table_row(path), params[path]) for path in whole]
+    tensors = {}
+    for row, x in leaves:
+        tensors[_ROOT + module_key(row.key)] = np.ascontiguousarray(row.to_hf(to_host(x)))
     if not is_main():
         return
+    ranks = {}
+    for path, x in lora.items():
+        if path.endswith("/a"):
+            ranks[module_name(f"{path[:-1]}kernel")] = x.shape[1]
     options = {
         "peft_type": "LORA",
         "task_type": None,

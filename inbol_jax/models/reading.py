@@ -26,7 +26,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Returns the safetensors files of a checkpoint: the only one, or those that its index names.
 
     Raises:
-      InbolError: if a file is missing, or if the index is broken or names a file outside the folder.
+      InbolError: if a file is missing, or if the index is broken or leaves the folder.
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
@@ -116,7 +116,8 @@ def _find_tensors(files: list[Path], *, tied: bool) -> dict[str, _StoredTensor]:
     stored: dict[str, _StoredTensor] = {}
     for file in files:
         with open_tensors(file) as tensors:
-            for key in tensors.keys():
+            keys = tensors.keys()
+            for key in keys:
                 name = canonical_key(key)
                 if name in stored:
                     raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")

@@ -68,7 +68,7 @@ class VisionLayer(nn.Module):
 
 
 class PoolingHead(nn.Module):
-    """The weights of SigLIP's attention pooling. LLaVA does not use them; a checkpoint keeps them."""
+    """The weights of SigLIP's attention pooling, which LLaVA keeps but does not use."""
 
     config: VisionConfig
 

@@ -1,7 +1,7 @@
 """The weight table: Hugging Face keys, our parameter paths, and the logical axes of each parameter.
 
-Loading, saving, sharding and PEFT's names all read this one table. Every parameter of the model must
-match exactly one row, and every key of a checkpoint exactly one parameter.
+Loading, saving, sharding and PEFT's names all read this one table. Every parameter of the model
+must match exactly one row, and every key of a checkpoint exactly one parameter.
 """
 
 import functools
@@ -21,13 +21,13 @@ class WeightRow(NamedTuple):
     """One row of the table."""
 
     key: str
-    """Key of the tensor in the checkpoint. Placeholders such as `{i}` are filled in from the path."""
+    """Key of the tensor in the checkpoint; the path fills in placeholders such as `{i}`."""
     path: str
     """Path of our parameter. `{name}` or `{name:regex}` matches one varying part of it."""
     axes: tuple[str, ...]
     """Logical names of our axes, which `sharding.RULES` maps to mesh axes."""
     order: tuple[int, ...]
-    """Our axis i is the checkpoint's axis order[i]: torch keeps the kernels of dense layers as [out, in]."""
+    """Our axis i is the checkpoint's axis order[i]: torch keeps dense kernels as [out, in]."""
 
     def from_hf(self, x: np.ndarray) -> np.ndarray:
         """Returns the checkpoint's array in our layout."""
@@ -164,22 +164,25 @@ def table_row(path: str) -> WeightRow:
     Raises:
       InbolError: if no row or more than one row matches.
     """
-    rows = []
-    for row in TABLE:
-        if match := path_pattern(row.path).fullmatch(path):
-            rows.append(row._replace(path=path, key=row.key.format(**match.groupdict())))
-    if len(rows) != 1:
-        raise InbolError(f"parameter {path} matches {len(rows)} rows of the weight table")
-    return rows[0]
+    matches = [(row, path_pattern(row.path).fullmatch(path)) for row in TABLE]
+    matches = [(row, match) for row, match in matches if match]
+    if len(matches) != 1:
+        raise InbolError(f"parameter {path} matches {len(matches)} rows of the weight table")
+    row, match = matches[0]
+    return row._replace(path=path, key=row.key.format(**match.groupdict()))
+
+
+def module_key(key: str) -> str:
+    """Returns a key of the table in the spelling of transformers 5's modules, and so of PEFT."""
+    if key.startswith("language_model.lm_head."):
+        return key.removeprefix("language_model.")
+    key = key.replace("vision_tower.vision_model", "vision_tower")
+    return "model." + key.replace("language_model.model", "language_model")
 
 
 def module_name(path: str) -> str:
-    """Returns the name of the module that holds a parameter, as transformers 5 and PEFT have it."""
-    name = table_row(path).key.rpartition(".")[0]
-    if name == "language_model.lm_head":
-        return "lm_head"
-    name = name.replace("vision_tower.vision_model", "vision_tower")
-    return "model." + name.replace("language_model.model", "language_model")
+    """Returns the name of the module that holds a parameter, in that spelling."""
+    return module_key(table_row(path).key).rpartition(".")[0]
 
 
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:

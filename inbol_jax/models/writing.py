@@ -42,11 +42,11 @@ def write_tensors(
 
 
 def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str = "5GB") -> None:
-    """Writes model.safetensors, or several shards with an index. Host memory holds one file at a time.
+    """Writes model.safetensors, or several shards with an index, one file in memory at a time.
 
-    Each file is written whole or not at all, and the index last. Files of an earlier checkpoint that
-    was split differently are removed. If there are several processes, all must call this: arrays that
-    are spread over them are gathered one by one, and the main process writes.
+    Each file is written whole or not at all, and the index last. Files of an earlier checkpoint
+    that was split differently are removed. If there are several processes, all must call this:
+    arrays that are spread over them are gathered one by one, and the main process writes.
     """
     leaves = flatten_dict(dict(params), sep="/")
     rows = {row.key: row for row in map(table_row, leaves)}
@@ -58,7 +58,7 @@ def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str 
     )
     index = folder / "model.safetensors.index.json"
     if is_main():
-        # Without an index, a crash before the end leaves no mixture of two checkpoints that would load.
+        # Without an index, a crash leaves no mixture of two checkpoints that would load.
         index.unlink(missing_ok=True)
     for name, keys in split.filename_to_tensors.items():
         tensors = {}

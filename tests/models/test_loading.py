@@ -191,7 +191,7 @@ def test_a_hub_id(sound, tmp_path, monkeypatch):
     assert load(tmp_path / "adapter").path == repo / "snapshots/0123456789"
     message = refusal("someone/else")
     assert (
-        "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be checkpoint"
+        "someone/else is no folder here, and as a model id of the Hugging Face hub it cannot be loaded"
         in message
     )
     assert "is not a checkpoint folder" in refusal(tmp_path / "nowhere")
