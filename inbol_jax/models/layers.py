@@ -191,9 +191,8 @@ def dot_product_attention(
     for start in range(0, t, size):
         stop = min(start + size, t)
         seen = stop if causal else k.shape[1]
-        chunk_mask = mask[:, start:stop, :seen]
-        chunk = jax.checkpoint(_attention)(q[:, start:stop], k[:, :seen], v[:, :seen], chunk_mask)
-        outputs.append(chunk)
+        chunk = q[:, start:stop], k[:, :seen], v[:, :seen], mask[:, start:stop, :seen]
+        outputs.append(jax.checkpoint(_attention)(*chunk))
     return jnp.concatenate(outputs, axis=1)
 
 

@@ -149,15 +149,16 @@ def _table_key(key: str) -> str:
 def _import_array(
     name: str, x: np.ndarray, row: WeightRow, base: Mapping[str, jax.Array]
 ) -> np.ndarray:
-    """Returns a tensor of the adapter in our layout: f32, or in the dtype of the base's parameter."""
+    """Returns a tensor in our layout: `a` and `b` in f32, others in the dtype of the base."""
     if x.ndim == len(row.order):
         x = row.from_hf(x)
-    module, _, side = row.path.rpartition("/")
     if row.path in base:
         expected, dtype = tuple(base[row.path].shape), base[row.path].dtype
-    else:
+    else:  # of any rank, but between the sizes of the kernel
+        module, _, side = row.path.rpartition("/")
         size, out = base[f"{module}/kernel"].shape
-        expected, dtype = (size, *x.shape[1:2]) if side == "a" else (*x.shape[:1], out), np.float32
+        expected = (size, x.shape[-1]) if side == "a" else (x.shape[0], out)
+        dtype = np.float32
     if x.shape != expected:
         raise InbolError(
             f"{name} has shape {x.shape}, this base model needs {expected}: "
