@@ -26,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
     from inbol_jax.confidence.confidence import ConfidenceCommand, confidence
     from inbol_jax.construction.build import BuildConfig, build
-    from inbol_jax.data.check import CheckConfig, check
-    from inbol_jax.data.importing import ImportConfig, import_data
+    from inbol_jax.data.check import check_dataset
+    from inbol_jax.data.config import CheckConfig, ImportConfig
+    from inbol_jax.data.importing import import_data
     from inbol_jax.demo import DemoConfig, demo
     from inbol_jax.extrinsic.audit import AuditConfig, audit
     from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     commands = {
         "demo": (DemoConfig, demo),
-        "data": {"import": (ImportConfig, import_data), "check": (CheckConfig, check)},
+        "data": {"import": (ImportConfig, import_data), "check": (CheckConfig, check_dataset)},
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
         "confidence": (ConfidenceCommand, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),

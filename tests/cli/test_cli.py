@@ -15,8 +15,7 @@ from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import evaluate, main, train
 from inbol_jax.confidence.confidence import ConfidenceCommand
 from inbol_jax.construction.build import BuildConfig
-from inbol_jax.data.check import CheckConfig
-from inbol_jax.data.importing import ImportConfig
+from inbol_jax.data.config import CheckConfig, ImportConfig
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import DemoConfig
 from inbol_jax.evaluation.evaluate import EvaluateConfig
