@@ -1,15 +1,17 @@
-"""The public sets: for each a short function from a row as the set holds it to the columns of `data.jsonl`.
+"""The public sets: for each a short function from a row as the set holds it to the columns of
+`data.jsonl`.
 
-A row comes from the set's official file or from its copy on the hub. Their columns differ, and an adapter reads either.
-If a row held a picture, `image` is already the name of the file that it was written to. To add a set, write one such
-function, name it in `ADAPTERS`, and add the name to `SETS` in config.py.
+A row comes from the set's official file or from its copy on the hub. Their columns differ, and an
+adapter reads either. If a row held a picture, `image` is already the name of the file that it was
+written to. To add a set, write one such function, name it in `ADAPTERS`, and add the name to `SETS`
+in config.py.
 """
 
 import dataclasses
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.rows import Columns, RawRow, Unusable
@@ -19,12 +21,20 @@ YES = frozenset((True, 1, "1", "true", "yes", "answerable"))
 NO = frozenset((False, 0, "0", "false", "no", "unanswerable"))
 
 
+class Join(NamedTuple):
+    """Two subsets on the hub."""
+
+    questions: str  # suffix of the name of the subset with the questions
+    pictures: str  # suffix of the name of the subset with the pictures
+    reference: str  # the column of a question that names its picture
+
+
 @dataclasses.dataclass(frozen=True)
 class Adapter:
     """How a set is read."""
 
     columns: Callable[[RawRow, DataConfig], Columns | None]
-    """The columns of a row, or None if the row is of another split; raises `Unusable` if it cannot be read."""
+    """The columns of a row, None for a row of another split; raises `Unusable`."""
     metric: str = METRICS[0]
     """How the answers are matched, unless a row has a metric of its own."""
     annotations: bool = False
@@ -33,8 +43,25 @@ class Adapter:
     """Whether there are copies for the `datasets` library."""
     by_id: str | None = None
     """The column that gets a row's key, if the official file is an object of objects."""
-    join: tuple[str, str, str] | None = None
-    """The suffixes of the hub's subsets with questions and with pictures, and the column of a question that names its picture."""
+    join: Join | None = None
+    """How the subsets of the copy on the hub belong together, if pictures have their own."""
+
+
+def _columns(row: RawRow, **columns: Any) -> Columns:
+    """The columns that are given; of the others those under their most frequent names.
+
+    A set whose questions can all be answered has no answers in a test split that does not publish
+    them: without answers, `answerable` is None.
+    """
+    answers = columns.get("answers", row.get("answers"))
+    usual = {
+        "id": row.get("question_id"),
+        "image": row.get("image"),
+        "question": row.get("question"),
+        "answers": answers,
+        "answerable": True if answers else None,
+    }
+    return Columns.of(usual | columns)
 
 
 def _flag(value: Any) -> bool | None:
@@ -49,11 +76,6 @@ def _flag(value: Any) -> bool | None:
 
 def _single(answer: Any) -> list[Any]:
     return [] if answer is None or answer == "" else [answer]
-
-
-def _answered(answers: Any) -> bool | None:
-    """Whether a set of answerable questions answers one; its test split does not publish answers, which gives None."""
-    return True if answers else None
 
 
 def _coco_split(config: DataConfig) -> str | None:
@@ -77,61 +99,50 @@ def _coco_name(row: RawRow, config: DataConfig) -> str:
 
 
 def vqa(row: RawRow, config: DataConfig) -> Columns:
-    """VQAv2 (Goyal et al. 2017, arXiv 1612.00837) and OK-VQA (Marino et al. 2019, arXiv 1906.00067): ten answers."""
-    return Columns(
-        id=row.get("question_id"),
+    """VQAv2 (Goyal et al. 2017, arXiv 1612.00837), OK-VQA (Marino et al. 2019, arXiv 1906.00067)."""
+    return _columns(
+        row,
         image=row.get("image") or _coco_name(row, config),
-        question=row.get("question"),
-        answers=row.get("answers"),
-        answerable=_answered(row.get("answers")),
         split=config.split or _coco_split(config),
-        extra={"kind": row.get("answer_type"), "question_type": row.get("question_type")},
+        kind=row.get("answer_type"),
+        question_type=row.get("question_type"),
     )
 
 
 def gqa(row: RawRow, config: DataConfig) -> Columns:
     """GQA: one answer, exact match (Hudson and Manning 2019, arXiv 1902.09506)."""
     types = row.get("types")
-    return Columns(
+    return _columns(
+        row,
         id=row.get("id", row.get("question_id")),
         image=row.get("image") or f"{row.get('imageId')}.jpg",
-        question=row.get("question"),
         answers=_single(row.get("answer")),
-        answerable=_answered(row.get("answer")),
-        extra={"kind": types.get("structural") if isinstance(types, dict) else None},
+        kind=types.get("structural") if isinstance(types, dict) else None,
     )
 
 
 def vizwiz(row: RawRow, config: DataConfig) -> Columns:
-    """VizWiz: pictures by blind people, ten answers; unanswerable questions keep theirs (Gurari et al. 2018, arXiv 1802.08218).
+    """VizWiz: pictures by blind people, ten answers (Gurari et al. 2018, arXiv 1802.08218).
 
-    The hub's copy has no `answerable`; its `category` is the type of the most frequent answer, possibly "unanswerable".
+    Unanswerable questions keep their answers. The hub's copy has no `answerable`; its `category` is
+    the type of the most frequent answer, possibly "unanswerable".
     """
     kind = row.get("category", row.get("answer_type"))
     if "answerable" in row:
         answerable = _flag(row["answerable"])
     else:
         answerable = None if kind is None else kind != "unanswerable"
-    image = row.get("image")
-    return Columns(
-        id=row.get("question_id", image),
-        image=image,
-        question=row.get("question"),
-        answers=row.get("answers"),
+    return _columns(
+        row,
+        id=row.get("question_id", row.get("image")),
         answerable=answerable if row.get("answers") or answerable is False else None,
-        extra={"kind": kind},
+        kind=kind,
     )
 
 
 def textvqa(row: RawRow, config: DataConfig) -> Columns:
-    """TextVQA: questions about the text in pictures, ten answers (Singh et al. 2019, arXiv 1904.08920)."""
-    return Columns(
-        id=row.get("question_id"),
-        image=row.get("image") or f"{row.get('image_id')}.jpg",
-        question=row.get("question"),
-        answers=row.get("answers"),
-        answerable=_answered(row.get("answers")),
-    )
+    """TextVQA: questions about text in pictures (Singh et al. 2019, arXiv 1904.08920)."""
+    return _columns(row, image=row.get("image") or f"{row.get('image_id')}.jpg")
 
 
 def pope(row: RawRow, config: DataConfig) -> Columns:
@@ -139,39 +150,37 @@ def pope(row: RawRow, config: DataConfig) -> Columns:
 
     Its three parts number their questions alike, so an id begins with the part.
     """
-    part = row.get("category") or _pope_part(config.questions.stem if config.questions else "")
-    answer = row.get("answer", row.get("label"))
+    file = config.questions.stem if config.questions else ""
+    parts = [part for part in ("adversarial", "popular", "random") if part in file]
+    part = row.get("category") or (parts[0] if parts else file)
     number = row.get("question_id")
-    return Columns(
+    return _columns(
+        row,
         id=None if number is None else f"{part}-{number}",
-        image=row.get("image"),
         question=row.get("question", row.get("text")),
-        answers=_single(answer),
-        answerable=_answered(answer),
-        extra={"kind": part},
+        answers=_single(row.get("answer", row.get("label"))),
+        kind=part,
     )
 
 
-def _pope_part(file: str) -> str:
-    return next((part for part in ("adversarial", "popular", "random") if part in file), file)
-
-
 def tubench(row: RawRow, config: DataConfig) -> Columns:
-    """TUBench: unanswerable questions about code, photographs, geometry and tables (He et al. 2024, arXiv 2410.04107).
+    """TUBench: unanswerable questions about code, photographs, geometry and tables (He et al. 2024,
+    arXiv 2410.04107).
 
-    Its answers are a yes or no, an option's letter, a number, or words; each row gets the metric of its own answer.
+    Its answers are a yes or no, an option's letter, a number, or words; each row gets the metric of
+    its own answer.
     """
     unanswerable, answer = _flag(row.get("is_unanswerable")), row.get("answer")
     answer = str(answer).strip() if isinstance(answer, str | int | float) else None
     parts = ("dataset", "item_id", "image_variant", "question_idx")
-    return Columns(
+    return _columns(
+        row,
         id="-".join(str(row.get(part)) for part in parts),
-        image=row.get("image"),
-        question=row.get("question"),
         answers=[] if unanswerable else _single(answer),
         answerable=None if unanswerable is None else not unanswerable,
         metric=metric_of(answer or ""),
-        extra={"kind": row.get("dataset"), "strategy": row.get("strategy")},
+        kind=row.get("dataset"),
+        strategy=row.get("strategy"),
     )
 
 
@@ -189,45 +198,47 @@ def metric_of(answer: str) -> str:
 
 
 def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
-    """HaloQuest: false premises, missing context, and hard questions (Wang et al. 2024, arXiv 2407.15680).
+    """HaloQuest: false premises, missing context, and hard questions (Wang et al. 2024, arXiv
+    2407.15680).
 
-    The set has no ids, so they are made of picture and question. Pictures are looked for under `image_name`; the column
-    `url` is not fetched. Reference answers are sentences, separated by ";".
+    The set has no ids, so they are made of picture and question. Pictures are looked for under
+    `image_name`; the column `url` is not fetched. Reference answers are separated by ";".
     """
     if config.split and (row.get("split") or "").strip() != config.split:
         return None
-    image, question = row.get("image_name"), row.get("question")
-    checksum = zlib.crc32((question or "").encode("utf-8", "surrogateescape"))
+    image = row.get("image_name")
+    checksum = zlib.crc32((row.get("question") or "").encode("utf-8", "surrogateescape"))
     kind = (row.get("hallucination type") or "").strip().lower()
     unanswerable = "false premise" in kind or "insufficient context" in kind
     answers = [text.strip() for text in (row.get("groundtruth responses") or "").split(";")]
-    return Columns(
+    return _columns(
+        row,
         id=f"{image}-{checksum:08x}" if image else None,
         image=image,
-        question=question,
         answers=[answer for answer in answers if answer],
         answerable=not unanswerable if kind else None,
         split=row.get("split"),
-        extra={"kind": kind, "image_type": row.get("image type")},
+        kind=kind,
+        image_type=row.get("image type"),
     )
 
 
 def unkvqa(row: RawRow, config: DataConfig) -> Columns:
-    """UNK-VQA: questions or pictures altered until they cannot be answered (Guo et al. 2023, arXiv 2310.10942).
+    """UNK-VQA: questions or pictures altered until they cannot be answered (Guo et al. 2023, arXiv
+    2310.10942).
 
-    Its file holds no answers; an answerable question can be scored only if its row has answers all the same.
+    Its file holds no answers; an answerable question can be scored only if its row has them anyway.
     """
     single = _single(row.get("answer", row.get("multiple_choice_answer")))
     answers = row.get("answers") or single
     answerable = _flag(row.get("answerability"))
     kind = row.get("alter_type")
-    return Columns(
-        id=row.get("question_id"),
+    return _columns(
+        row,
         image=row.get("image_name"),
-        question=row.get("question"),
         answers=[] if answerable is False else answers,
         answerable=answerable if answers or answerable is False else None,
-        extra={"kind": None if kind is None else str(kind)},
+        kind=None if kind is None else str(kind),
     )
 
 
@@ -242,17 +253,14 @@ def columns(row: RawRow, config: DataConfig) -> Columns:
     answers = answers if isinstance(answers, list) else _single(answers)
     answers = [answer if isinstance(answer, str | dict) else str(answer) for answer in answers]
     used = {config.image_column, config.question_column, config.answers_column, id, flag}
-    others = {name: _plain(value) for name, value in row.items() if name not in used}
-    return Columns.of(
-        others
-        | {
-            "id": row.get(id),
-            "image": row[config.image_column],
-            "question": row[config.question_column],
-            "answers": answers,
-            "answerable": _flag(row[flag]) if flag in row else _answered(answers),
-        }
-    )
+    named = {name: _plain(value) for name, value in row.items() if name not in used} | {
+        "id": row.get(id),
+        "image": row[config.image_column],
+        "question": row[config.question_column],
+        "answers": answers,
+        "answerable": _flag(row[flag]) if flag in row else bool(answers) or None,
+    }
+    return Columns.of(named)
 
 
 def _plain(value: Any) -> Any:
@@ -270,7 +278,9 @@ ADAPTERS = {
     "columns": Adapter(columns),
     "vqav2": Adapter(vqa, annotations=True),
     "okvqa": Adapter(vqa, annotations=True),
-    "gqa": Adapter(gqa, "exact", by_id="question_id", join=("_instructions", "_images", "imageId")),
+    "gqa": Adapter(
+        gqa, "exact", by_id="question_id", join=Join("_instructions", "_images", "imageId")
+    ),
     "vizwiz": Adapter(vizwiz),
     "textvqa": Adapter(textvqa),
     "pope": Adapter(pope, "yes_no"),

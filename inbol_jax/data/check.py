@@ -1,4 +1,4 @@
-"""`inbol data check`: looks at every record and every picture of a set, and for its pictures in other sets."""
+"""`inbol data check`: examines each record and picture of a set, and compares it with other sets."""
 
 import dataclasses
 import itertools

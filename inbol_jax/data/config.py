@@ -1,4 +1,4 @@
-"""Options of the commands that read a VQA set, and of `inbol data import` and `inbol data check`."""
+"""Options that name a VQA set, and those of `inbol data import` and `inbol data check`."""
 
 import dataclasses
 import re
@@ -10,19 +10,8 @@ import tyro
 from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric
 
-SETS = (
-    "columns",
-    "vqav2",
-    "okvqa",
-    "gqa",
-    "vizwiz",
-    "textvqa",
-    "pope",
-    "tubench",
-    "haloquest",
-    "unkvqa",
-)
-FORMATS = ("folder", *SETS)
+FORMATS = ("folder", "columns", "vqav2", "okvqa", "gqa", "vizwiz", "textvqa", "pope", "tubench",
+           "haloquest", "unkvqa")  # fmt: skip
 
 
 def _named(name: str, *aliases: str) -> Any:
@@ -32,7 +21,7 @@ def _named(name: str, *aliases: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """A dataset folder by --data, official files by --data.questions, or a set of `datasets` by --data.id.
+    """A VQA set: a dataset folder, official files, or a set of the `datasets` library.
 
     Raises:
       InbolError: if options do not go together; the message names one of them.
@@ -43,8 +32,9 @@ class DataConfig:
     images: Annotated[Path | None, _named("data.images", "--images")] = None
     """Image folder, if it is not the dataset's own."""
     format: Annotated[str | None, _named("data.format")] = None
-    """Format of the questions: folder, columns (any set, by the names of its columns), vqav2, okvqa, gqa,
-    vizwiz, textvqa, pope, tubench, haloquest or unkvqa. The default is folder with --data and columns with --data.id."""
+    """Format of the questions: folder, columns (any set, by the names of its columns), vqav2, okvqa,
+    gqa, vizwiz, textvqa, pope, tubench, haloquest or unkvqa. The default is folder with --data and
+    columns with --data.id."""
     questions: Annotated[Path | None, _named("data.questions")] = None
     """Official file of questions (JSON, JSON lines or CSV)."""
     annotations: Annotated[Path | None, _named("data.annotations")] = None
@@ -58,23 +48,27 @@ class DataConfig:
     revision: Annotated[str | None, _named("data.revision")] = None
     """Revision of a hub set."""
     streaming: Annotated[bool, _named("data.streaming")] = True
-    """Read the set while it is downloaded. Otherwise it is first downloaded into the cache of `datasets`."""
+    """Read the set while it is downloaded; otherwise it is downloaded whole first."""
     name: Annotated[str | None, _named("data.name")] = None
-    """Name of the set in output files. The default is made of the id, or the file's name, and the split."""
+    """Name of the set in output files; by default made of its id or file name, and the split."""
     limit: Annotated[int | None, _named("data.limit")] = None
     """Read only this many records, from the first one on."""
     id_column: Annotated[str | None, _named("data.id-column")] = None
-    """Column of the ids, for format columns. The default is "id" or "question_id"; without them, records are numbered."""
+    """Column of the ids, for format columns. The default is "id" or "question_id"; if there is
+    neither, records are numbered."""
     image_column: Annotated[str, _named("data.image-column")] = "image"
-    """Column of the images, for format columns: a picture, or its path below the image folder."""
+    """Column of the images, for format columns: pictures, or paths below the image folder."""
     question_column: Annotated[str, _named("data.question-column")] = "question"
     """Column of the questions, for format columns."""
     answers_column: Annotated[str, _named("data.answers-column")] = "answers"
-    """Column of the answers, for format columns: a string, a list of strings, or a list of objects with an "answer"."""
+    """Column of the answers, for format columns: a string, a list of strings, or a list of objects
+    with an "answer"."""
     answerable_column: Annotated[str | None, _named("data.answerable-column")] = None
-    """Column that says true or false, for format columns. The default is "answerable", if there is one."""
+    """Column that says whether a question is answerable, for format columns. The default is
+    "answerable", if there is such a column."""
     metric: Annotated[str | None, _named("data.metric")] = None
-    """How answers are matched: vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE. The default is the set's own."""
+    """How answers are matched: vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE. The default
+    is the set's own metric."""
 
     def __post_init__(self) -> None:
         if self.source_format not in FORMATS:
@@ -116,7 +110,7 @@ class DataConfig:
             raise InbolError(f"format {self.source_format} takes {' or '.join(possible)}{instead}")
 
     def _check_folder(self) -> None:
-        """The records of a dataset folder say themselves what the other options say of other sets."""
+        """The records of a dataset folder say themselves what these options say of other sets."""
         for field in sorted(dataclasses.fields(self), key=lambda field: field.name):
             if field.name in ("dir", "images", "format"):
                 continue
@@ -148,7 +142,8 @@ class DataConfig:
         return safe
 
 
-# The type of a command's `data` field: a path or a DataConfig in Python, the options of DataConfig on the command line.
+# The type of a command's `data` field: a path or a DataConfig in Python, and on the command line
+# the options of DataConfig.
 Data = Annotated[Path | DataConfig, tyro.conf.arg(constructor=DataConfig)]
 
 
@@ -159,12 +154,15 @@ def as_data_config(data: Path | DataConfig) -> DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImportConfig:
-    """Write any set as a dataset folder, which every command reads. Pictures are not decoded (`inbol data check` does that)."""
+    """Write any set as a dataset folder, which every command reads.
+
+    Pictures are not decoded; `inbol data check` does that.
+    """
 
     data: Data
     """Questions, their images and answers."""
     out: Path
-    """Output folder. It gets data.jsonl, rejected.jsonl and, if the set holds its pictures itself, images/."""
+    """Output folder: data.jsonl, rejected.jsonl and, if the set holds its pictures, images/."""
     max_rejected: float = 0.1
     """Share of records that may be unusable; above it the import stops."""
 
@@ -174,17 +172,18 @@ class ImportConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckConfig:
-    """Read a set and decode every picture. Sound records become a dataset folder; the others are listed with their cause.
+    """Read a set, decode every picture, and write what is sound as a dataset folder.
 
-    The exit code is 2 if more than --max-rejected of the records cannot be used; all files are written then as well.
+    Other records are listed with their cause. The exit code is 2 if more than --max-rejected of the
+    records cannot be used; all files are written then as well.
     """
 
     data: Data
     """Questions, their images and answers."""
     out: Path
-    """Output folder. It gets data.jsonl (the sound records), rejected.jsonl, check.json and, with --against, shared.jsonl."""
+    """Output folder: data.jsonl (sound records), rejected.jsonl, shared.jsonl and check.json."""
     against: tuple[Path, ...] = ()
-    """Dataset folders whose pictures must not be among these: the evaluation sets, if --data is for training."""
+    """Dataset folders whose pictures must not be among these, such as evaluation sets."""
     max_rejected: float = 0.1
     """Share of records that may be unusable."""
 

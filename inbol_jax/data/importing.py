@@ -209,25 +209,31 @@ class _Tally:
 
 def _write(config: DataConfig, adapter: Adapter, folder: Path, max_rejected: float) -> _Tally:
     """Writes `data.jsonl` and `rejected.jsonl`; the caller writes the header, from the tally."""
-    reader = _RecordReader(config, adapter, folder)
+    records = _RecordMaker(config, adapter, folder)
+    check_image = ImageCheck(config.images) if config.images else None
     tally = _Tally()
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
         writing_dataset(folder) as lines,
     ):
-        for number, row in reader.rows():
+        for number, row in _rows(config, adapter):
+            example = None
             try:
-                example = reader.example(number, row)
+                if isinstance(row, Unusable):
+                    raise row
+                example = records.example(number, row)
                 if example is None:
                     continue
                 line = _json_line(example)
                 if example.id in tally.ids:
-                    raise Unusable("duplicated id", example.id)
-                reader.check_image(example)
+                    raise Unusable("duplicated id")
+                if check_image is not None:  # a picture that was written has a sound header
+                    check_image(example.image)
             except Unusable as cause:
-                duplicated = isinstance(row, Unusable) and cause.id in tally.ids
+                id = cause.id if example is None else example.id
+                duplicated = isinstance(row, Unusable) and id in tally.ids
                 reason = "duplicated id" if duplicated else str(cause)
-                tally.rejected.append(Rejection(number or None, cause.id, reason))
+                tally.rejected.append(Rejection(number or None, id, reason))
             else:
                 tally.keep(example)
                 lines.write(line)
@@ -238,21 +244,31 @@ def _write(config: DataConfig, adapter: Adapter, folder: Path, max_rejected: flo
     return tally
 
 
-class _RecordReader:
-    """Reads a set's rows and makes records of them."""
+def _rows(config: DataConfig, adapter: Adapter) -> Rows:
+    """The rows of the set's own file or files, or of the `datasets` library."""
+    if config.questions is None:
+        suffix = adapter.join.questions if adapter.join else ""
+        rows = hub_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
+    else:
+        rows = file_rows(config.questions, by_id=adapter.by_id)
+        if config.annotations is not None:
+            rows = joined(rows, file_rows(config.annotations))
+    return itertools.islice(rows, config.limit)
+
+
+class _RecordMaker:
+    """Makes records of a set's rows."""
 
     def __init__(self, config: DataConfig, adapter: Adapter, folder: Path):
         self._config, self._adapter = config, adapter
         self._pictures = PictureStore(config, folder)
-        self._check_image = ImageCheck(config.images) if config.images else None
-        self._picture_subset = self._read_picture_subset()
+        self._joined_pictures = self._join() if adapter.join and config.id else None
 
-    def _read_picture_subset(self) -> dict[str, str | Unusable | None] | None:
+    def _join(self) -> dict[str, str | Unusable | None]:
         """The pictures of a set on the hub that has them in a subset of their own, by their ids."""
-        if self._adapter.join is None or self._config.id is None:
-            return None
+        assert self._adapter.join is not None
         pictures: dict[str, str | Unusable | None] = {}
-        for _, row in hub_rows(self._config, f"{self._config.subset}{self._adapter.join[1]}"):
+        for _, row in hub_rows(self._config, f"{self._config.subset}{self._adapter.join.pictures}"):
             if isinstance(row, Unusable):
                 continue
             try:
@@ -262,27 +278,12 @@ class _RecordReader:
                 pictures[str(row.get("id"))] = Unusable(str(cause))
         return pictures
 
-    def rows(self) -> Rows:
-        """The rows of the set's own file or files, or of the `datasets` library."""
-        config, adapter = self._config, self._adapter
-        if config.questions is not None:
-            rows = file_rows(config.questions, by_id=adapter.by_id)
-            if config.annotations is not None:
-                rows = joined(rows, file_rows(config.annotations))
-        elif adapter.join is not None:
-            rows = hub_rows(config, f"{config.subset}{adapter.join[0]}")
-        else:
-            rows = hub_rows(config, config.subset)
-        return itertools.islice(rows, config.limit)
-
-    def example(self, number: int, row: RawRow | Unusable) -> VQAExample | None:
+    def example(self, number: int, row: RawRow) -> VQAExample | None:
         """The record of a row, None if the row is of another split.
 
         Raises:
-          Unusable: if the row cannot be used.
+          Unusable: if the row cannot be used; it has the record's id if that could be read.
         """
-        if isinstance(row, Unusable):
-            raise row
         id = record_id(row.get("question_id", row.get("id")))
         try:
             columns = self._columns(number, row)
@@ -293,31 +294,18 @@ class _RecordReader:
         except Unusable as cause:
             raise Unusable(str(cause), id) from None
 
-    def check_image(self, example: VQAExample) -> None:
-        """Looks at the image in the set's image folder; a picture that was written is sound by its header.
-
-        Raises:
-          Unusable: if the image is missing, empty or outside the folder.
-        """
-        if self._check_image is not None:
-            try:
-                self._check_image(example.image)
-            except Unusable as cause:
-                raise Unusable(str(cause), example.id) from None
-
     def _columns(self, number: int, row: RawRow) -> Columns | None:
         """The columns of a row, with the set's defaults."""
         config = self._config
-        by_columns = config.source_format == "columns"
-        image_column = config.image_column if by_columns else "image"
+        by_name = config.source_format == "columns"
+        image_column = config.image_column if by_name else "image"
         image = self._image(row, image_column)
         if image is not None:
             row = {**row, image_column: image}
         elif config.id:
-            joined_pictures = self._picture_subset is not None
-            missing = image_column in row or joined_pictures
+            missing = image_column in row or self._joined_pictures is not None
             raise Unusable("image missing" if missing else f"no column {image_column!r}")
-        if by_columns and not (config.id_column or "id" in row or "question_id" in row):
+        if by_name and not (config.id_column or "id" in row or "question_id" in row):
             row = {**row, "id": f"{config.split}-{number}"}
         columns = self._adapter.columns(row, config)
         if columns is None:
@@ -327,7 +315,7 @@ class _RecordReader:
             columns,
             # Some copies hold a list of objects as an object of lists.
             answers=answers.get("answer") if isinstance(answers, dict) else answers,
-            source=columns.source or (config.called() if by_columns else config.source_format),
+            source=columns.source or (config.called() if by_name else config.source_format),
             split=config.split if columns.split is None else columns.split,
             metric=config.metric or columns.metric or self._adapter.metric,
             extra={name: value for name, value in columns.extra.items() if value is not None},
@@ -335,10 +323,10 @@ class _RecordReader:
 
     def _image(self, row: RawRow, column: str) -> str | None:
         """The name of the picture that a row holds or refers to."""
-        if self._picture_subset is None:
+        if self._joined_pictures is None:
             return self._pictures.name(row.get(column))
         assert self._adapter.join is not None
-        image = self._picture_subset.get(str(row.get(self._adapter.join[2])))
+        image = self._joined_pictures.get(str(row.get(self._adapter.join.reference)))
         if isinstance(image, Unusable):
             raise image
         return image
@@ -350,7 +338,7 @@ def _json_line(example: VQAExample) -> str:
         line = json.dumps(example.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         line.encode()
     except UnicodeEncodeError:
-        raise Unusable("not UTF-8", example.id) from None
+        raise Unusable("not UTF-8") from None
     except (TypeError, ValueError):
-        raise Unusable("not JSON", example.id) from None
+        raise Unusable("not JSON") from None
     return line

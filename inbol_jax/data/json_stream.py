@@ -1,7 +1,7 @@
-"""Elements of a large JSON file, one after the other: official annotation files take gigabytes when they are parsed whole.
+"""Elements of a large JSON file, one by one; parsed whole, official files take gigabytes.
 
-`ijson` streams as fast in as little memory, but it refuses a whole file for one text that is not UTF-8, and 100 kB of
-opening brackets let it fill the machine's memory (docs/architecture.md).
+`ijson` is as fast in as little memory, but it refuses a whole file for one text that is not UTF-8,
+and 100 kB of opening brackets let it fill the machine's memory (docs/architecture.md).
 """
 
 import json
@@ -73,8 +73,8 @@ class _Reader:
                 self._take(",")
         self._take("]")
 
-    def keys(self) -> Iterator[str]:
-        """The keys of the object that comes next; the caller reads a key's value before it asks for the next key."""
+    def members(self) -> Iterator[str]:
+        """The keys of the object that comes next; the caller reads the value of each."""
         self._take("{")
         while self.peek() != "}":
             key = self.value()
@@ -90,7 +90,7 @@ def json_objects(
 ) -> Iterator[Any]:
     """The elements of a file's array, in bounded memory.
 
-    Bytes that are not UTF-8 become lone surrogates, so that only the records that hold them have to be set aside.
+    Bytes that are not UTF-8 become lone surrogates: only the records that hold them are set aside.
 
     Args:
       path: a JSON array, an object that holds one or, with `by_id`, an object of objects.
@@ -123,7 +123,7 @@ def _elements(
         yield from reader.elements()
         return True
     has_records = False
-    for key in reader.keys():
+    for key in reader.members():
         if by_id is not None:
             value, has_records = reader.value(), True
             yield {by_id: key} | value if isinstance(value, dict) else value

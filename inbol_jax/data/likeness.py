@@ -1,4 +1,4 @@
-"""Pictures of one set that another set has as well: with equal pixels, or encoded or scaled anew."""
+"""Pictures that two sets share: with equal pixels, or encoded or scaled anew."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from inbol_jax.data.images import pixel_hash
 SIDE = 16
 # From this correlation of thumbnails on, two pictures count as one. Crops of one photograph that
 # were saved as JPEG of quality 30 to 75 and scaled by 0.5 to 1.28 correlate with themselves at
-# 0.993 or more, and with each other at 0.970 or less. Perceptual hashes are too coarse for this.
+# 0.993 or more, and with each other at 0.970 or less.
 ALIKE = 0.99
 _BLOCK = 1 << 14  # pictures of the gallery that are compared at once
 
@@ -59,7 +59,7 @@ class Gallery:
         self._thumbnails: list[np.ndarray] = []
 
     def add(self, dataset: str, pictures: Mapping[str, Appearance]) -> None:
-        """Adds pictures of a set, by their names. Of pictures with equal pixels, the first is kept."""
+        """Adds pictures of a set, by name. Of pictures with equal pixels, the first is kept."""
         for image, look in pictures.items():
             if look.pixel_hash not in self._by_pixels:
                 self._by_pixels[look.pixel_hash] = len(self._names)
@@ -67,7 +67,7 @@ class Gallery:
                 self._thumbnails.append(look.thumbnail)
 
     def find(self, pictures: Mapping[str, Appearance]) -> dict[str, Match]:
-        """The match of each picture that has one: equal pixels, else the picture that is most alike."""
+        """The match of each picture that has one: equal pixels, else the most alike."""
         if not (pictures and self._names):
             return {}
         likeness, nearest = self._nearest([look.thumbnail for look in pictures.values()])
@@ -82,7 +82,7 @@ class Gallery:
         return matches
 
     def _nearest(self, thumbnails: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """f32[n] and i64[n]: the largest correlation with a picture of the gallery, and its index."""
+        """f32[n], the largest correlation with a picture of the gallery, and i64[n], its index."""
         ours = np.array(thumbnails, np.float32)
         likeness = np.zeros(len(ours), np.float32)
         nearest = np.zeros(len(ours), np.int64)

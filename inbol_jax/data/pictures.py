@@ -59,7 +59,7 @@ class PictureStore:
         return name
 
     def _read(self, name: str) -> bytes:
-        """Reads a picture among the set's own files, or among those that `datasets` has downloaded; no other file is read."""
+        """Reads a picture among the set's files, or those that `datasets` downloaded; no other."""
         assert self._config.id is not None
         local = Path(self._config.id)
         if local.exists():

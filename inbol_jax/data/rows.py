@@ -1,4 +1,4 @@
-"""From a row as a file holds it to a record: what each column must hold, and why a row cannot be used."""
+"""From a row to a record: what each column must hold, and why a row cannot be used."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ class Rejection:
     """A record that was set aside."""
 
     line: int | None
-    """Its line or place in the source, from 1; None if the record itself is sound and its image is not."""
+    """Its line or place in the source, from 1; None if only its image is not sound."""
     id: str | None
     """Its id, if it could be read; half surrogate pairs, which cannot be written, are spelt out."""
     reason: str

@@ -1,6 +1,7 @@
-"""Rows of a set as its files or the `datasets` library hold them, one after the other, numbered from 1.
+"""Rows of a set as its files or the `datasets` library hold them, one by one, numbered from 1.
 
-A row that cannot be read comes as the `Unusable` that says why; only what makes the rest unreadable is an error.
+A row that cannot be read comes as the `Unusable` that says why; only damage that makes the rest
+unreadable is an error.
 The number is 0 for an annotation without a question, which has no place among the questions.
 """
 
@@ -92,8 +93,8 @@ def _csv_rows(path: Path) -> Iterator[RawRow]:
 def joined(questions: Rows, annotations: Rows, key: str = "question_id") -> Rows:
     """Questions with their annotations, which may come in another order.
 
-    In memory are only those whose other half has not come yet. Questions without an annotation come at the end, as do
-    annotations without a question, each as `Unusable`.
+    Only those whose other half has not come yet are in memory. Questions without an annotation come
+    at the end, as do annotations without a question, each as `Unusable`.
     """
     waiting: dict[Any, tuple[int, RawRow]] = {}  # questions by id
     answers: dict[Any, RawRow] = {}  # annotations by id
@@ -128,7 +129,7 @@ def joined(questions: Rows, annotations: Rows, key: str = "question_id") -> Rows
 
 
 def _compact(annotation: RawRow) -> RawRow:
-    """The annotation with its answers as shared strings; ten objects each would take gigabytes if the orders differ."""
+    """With answers as shared strings: ten objects each take gigabytes if the orders differ."""
     answers = annotation.get("answers")
     if not isinstance(answers, list):
         return annotation

@@ -1,7 +1,7 @@
-"""A VQA dataset on disk: a folder with `data.jsonl` and its images, or a `.jsonl` file with its images elsewhere.
+"""A VQA dataset on disk: a folder with `data.jsonl` and images, or a `.jsonl` file.
 
-Records that cannot be used are set aside and counted with their cause; a run stops only if they are too many.
-Only the offsets of lines are kept in memory: a record is read when it is asked for.
+Records that cannot be used are set aside and counted with their cause; a run stops only if they are
+too many. Only the offsets of lines are kept in memory: a record is read when it is asked for.
 """
 
 import array
@@ -96,7 +96,7 @@ class VQADataset:
 
 
 def data_file(path: Path) -> Path:
-    """The file of the records that `--data` names: `data.jsonl` of a folder, or the `.jsonl` file itself."""
+    """The file of records: `data.jsonl` of a folder, or the `.jsonl` file itself."""
     return path / DATA_FILE if path.is_dir() else path
 
 
@@ -105,14 +105,15 @@ def load_dataset_folder(
 ) -> VQADataset:
     """Reads a dataset in the project's own layout.
 
-    The columns are id (string or integer), image (path below the image folder), question, answers (a list of strings, or
-    of objects with an "answer", as in VQAv2 and VizWiz), answerable (true, false or null; 1 and 0 are read as well) and,
-    optionally, source, split and metric. All other columns go to `VQAExample.extra`.
+    The columns are id (string or integer), image (path below the image folder), question, answers
+    (a list of strings, or of objects with an "answer", as in VQAv2 and VizWiz), answerable (true,
+    false or null; 1 and 0 are read as well) and, optionally, source, split and metric. All other
+    columns go to `VQAExample.extra`.
 
     Args:
       path: a folder that holds `data.jsonl`, or a `.jsonl` file.
-      images: the image folder. The default is the one that the file's header names under "images", relative to the
-        file's folder; without a header it is the file's folder.
+      images: the image folder. The default is the one that the file's header names under "images",
+        relative to the file's folder; without a header it is the file's folder.
       max_rejected: largest share of the records that may be set aside, in [0, 1].
 
     Raises:
@@ -125,7 +126,8 @@ def load_dataset_folder(
     root = Path(images) if images is not None else _image_folder(file)
     if not root.is_dir():
         raise InbolError(
-            f"{root}: no such image folder; give the folder that the image column of {file} is relative to"
+            f"{root}: no such image folder; give the folder that the image column of {file} "
+            "is relative to"
         )
     try:
         examples, rejected = _scan(file, ImageCheck(root))
@@ -206,7 +208,9 @@ def stop_at_too_many(
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None) -> str:
-    """One line, the most frequent cause first: "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)".
+    """One line with the causes, the most frequent first.
+
+    "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
 
     Args:
       rejected: the records that were set aside.
@@ -220,7 +224,7 @@ def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None
 
 
 def causes_of_rejection(rejected: Iterable[Rejection]) -> Iterator[tuple[str, int, str]]:
-    """Each cause, how many records have it, and the first of them on one line; the most frequent cause comes first."""
+    """Each cause, how many records have it, and the first one; the most frequent cause is first."""
     counts: Counter[str] = Counter()
     first: dict[str, Rejection] = {}
     for rejection in rejected:
@@ -238,7 +242,7 @@ def causes_of_rejection(rejected: Iterable[Rejection]) -> Iterator[tuple[str, in
 def writing_dataset(folder: Path) -> Iterator[TextIO]:
     """Yields the file that becomes the folder's `data.jsonl`, whole or not at all.
 
-    The header is written after it, from what is known then: a file without its header is not finished.
+    The caller writes the header after it: a file without its header is not finished.
     """
     meta_path(folder / DATA_FILE).unlink(missing_ok=True)
     with (

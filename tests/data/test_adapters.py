@@ -13,7 +13,7 @@ from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.adapters import ADAPTERS, metric_of
-from inbol_jax.data.config import SETS, DataConfig
+from inbol_jax.data.config import FORMATS, DataConfig
 from inbol_jax.data.images import load_image
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.errors import InbolError
@@ -732,7 +732,7 @@ def test_the_split_of_coco_pictures(tmp_path, read, questions, split, found):
 
 
 def test_every_adapter_is_tested():
-    assert set(ADAPTERS) == set(SETS)
+    assert {"folder", *ADAPTERS} == set(FORMATS)
     assert set(ADAPTERS) == {
         "columns",
         "vqav2",
