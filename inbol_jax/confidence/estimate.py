@@ -20,8 +20,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, score
-from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.generate import Generation, generate
 from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
@@ -75,19 +74,6 @@ class ConfidenceConfig:
     distributed: bool = False
     max_rejected: float = 0.1
     seed: int = 0
-
-
-def outcome(example: VQAExample, text: str) -> str:
-    """ "correct", "wrong" or "refused", by the example's own metric.
-
-    A refusal is never correct and never wrong; on Type 3 whatever is not a refusal is wrong, also where annotators ventured an answer
-    (VizWiz has such ones).
-    """
-    if is_refusal(text):
-        return "refused"
-    if example.answerable is False or not example.answers:
-        return "wrong"
-    return "correct" if score(text, example.answers, example.metric) >= CORRECT_AT else "wrong"
 
 
 def row(example: VQAExample, generations: list[Generation]) -> dict[str, Any]:

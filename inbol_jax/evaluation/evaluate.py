@@ -15,7 +15,7 @@ from inbol_jax.artifacts import (
     write_jsonl,
 )
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
+from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
 from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
@@ -25,6 +25,7 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh

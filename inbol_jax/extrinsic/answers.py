@@ -14,7 +14,7 @@ from inbol_jax.extrinsic.generators import Asked, Reply
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.endpoint import Endpoint, Question
+from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
 from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.sampler import SamplingOptions
 
@@ -163,7 +163,7 @@ class EndpointAnswers:
         failed: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
             questions = (
-                Question(a.question, _file(a, Path(folder) / f"{key}.png"))
+                ChatQuestion(a.question, _file(a, Path(folder) / f"{key}.png"))
                 for key, a in new.items()
             )
             for key, reply in zip(new, self._endpoint.ask_many(questions), strict=True):
