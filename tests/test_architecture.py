@@ -14,8 +14,8 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # A module imports from its own row and from the rows above it. There are no exceptions.
 LAYERS = (
-    ("errors", "defaults"),
-    ("records", "artifacts", "progress", "intervals"),
+    ("errors", "defaults", "intervals"),
+    ("records", "artifacts", "progress"),
     ("data",),
     ("pages",),
     ("responses",),

@@ -32,7 +32,7 @@ from inbol_jax.confidence.store import (
     missing_shards,
     p_true_file,
     read_rows,
-    with_p_true,
+    read_store,
 )
 from inbol_jax.construction.balance import check_shares, kept, quotas
 from inbol_jax.construction.instructions import make_instructions
@@ -122,16 +122,10 @@ def read_records(
       InbolError: when a line lacks what a store's line has.
     """
     for file in files:
-        rows = (row for _, row in read_rows(file))
-        for number, row in enumerate(with_p_true(file, rows), 1):
-            try:
-                if row["answerable"] is not False and estimator(row) is None:
-                    continue
-                yield make_record(row, thresholds, estimator)
-            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-                raise InbolError(
-                    f"{file}:{number}: not a line of a confidence store ({error!r})"
-                ) from error
+        for question in read_store(file):
+            if question.example.answerable is not False and estimator(question) is None:
+                continue
+            yield make_record(question, thresholds, estimator)
 
 
 @dataclasses.dataclass
@@ -289,7 +283,9 @@ def _construct(
             records.write(json_line(record.to_json()))
             made.keys.append(_key(config.seed, record.id))
             made.types.append(record.type or 0)
-            made.noisy += record.type != 3 and within_noise(record, config.thresholds)
+            made.noisy += record.type != 3 and within_noise(
+                record.wilson_low, record.wilson_high, config.thresholds
+            )
             made.without_answer += record.boundary is Boundary.KNOWN and not record.correct
             for instruction in make_instructions([record], mix, config.seed):
                 instructions.write(json_line(instruction.to_json()))
@@ -317,13 +313,14 @@ def _check_ids(made: _Made, files: Sequence[Path], seed: int) -> None:
     alike = set(keys[1:][keys[1:] == keys[:-1]].tolist())
     seen: set[str] = set()
     for file in files if alike else ():
-        for number, (_, row) in enumerate(read_rows(file), 1):
-            if row["id"] in seen:
+        for number, (_, question) in enumerate(read_rows(file), 1):
+            id = question.example.id
+            if id in seen:
                 raise InbolError(
-                    f"{file}:{number}: id {row['id']} is in another store too; ids must be unique across datasets"
+                    f"{file}:{number}: id {id} is in another store too; ids must be unique across datasets"
                 )
-            if _key(seed, row["id"]) in alike:
-                seen.add(row["id"])
+            if _key(seed, id) in alike:
+                seen.add(id)
 
 
 def _chosen(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.store import read_rows
+from inbol_jax.confidence.store import question_of, read_rows
 from inbol_jax.construction.record import make_record
 from inbol_jax.errors import InbolError
 from inbol_jax.records import BoundaryRecord, Response
@@ -36,8 +36,8 @@ class Negatives:
         keys, starts, numbers = array("Q"), array("q"), array("H")
         for number, file in enumerate(self._files):
             start = 0
-            for end, row in read_rows(file):
-                keys.append(hash_id(row["id"]))
+            for end, question in read_rows(file):
+                keys.append(hash_id(question.example.id))
                 starts.append(start)
                 numbers.append(number)
                 start = end
@@ -74,7 +74,7 @@ class Negatives:
                     f"{self._files[number]}: {record.id} is another question than in the records; --negatives needs the same dataset"
                 )
             try:
-                return make_record(row, Thresholds()).incorrect
+                return make_record(question_of(row), Thresholds()).incorrect
             except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
                 raise InbolError(
                     f"{self._files[number]}: {record.id}: not a line of a confidence store ({error!r})"
