@@ -12,43 +12,29 @@ from inbol_jax.responses.refusal import is_refusal
 def make_record(
     question: SampledQuestion, thresholds: Thresholds, estimator: Estimator = sampled_accuracy
 ) -> BoundaryRecord:
-    """The standard record of a question. Confidence, interval and class are the estimator's; counts are the samples'.
+    """The standard record of a sampled question.
 
-    The first of `correct` is the dataset's own gold answer, unless the model gave a correct one more often. A gold answer that reads as
-    a refusal ("unanswerable") is not among them. To a Type 3 question every response that is not a refusal is incorrect.
+    Confidence, interval and class are the estimator's; the counts are those of the samples. A
+    Type 3 question has confidence 0 and is Unknown by construction.
 
     Raises:
       InbolError: if the question lacks what the estimator needs.
     """
     example = question.example
-    type3 = example.answerable is False
+    if example.answerable is False:
+        n_correct = 0
+        estimate = Estimate(0.0, *wilson_interval(0, question.n_samples))
+        boundary = Boundary.UNKNOWN
+    else:
+        n_correct = question.n_correct
+        estimate = estimator(question)
+        if estimate is None:
+            raise InbolError(
+                f"question {example.id}: its line in the store lacks what the estimator needs"
+            )
+        boundary = classify(estimate.value, 1, thresholds)
+    responses = distinct_responses(question)
     generator = example.extra.get("generator")
-    responses: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
-    for text, logprob, _, outcome in question.samples:
-        same = responses["wrong" if type3 and outcome == "correct" else outcome]
-        before = same.get(text)
-        same[text] = (
-            Response(text, before.count + 1, before.logprob)
-            if before
-            else Response(text, 1, logprob)
-        )
-    if not type3:
-        for answer in dict.fromkeys(example.answers):
-            # One annotator of ten may have said what the others deny.
-            accepted = score(answer, example.answers, example.metric) >= CORRECT_AT
-            if accepted and not is_refusal(answer):
-                responses["correct"].setdefault(answer, Response(answer))
-    n_correct, n_samples = (0 if type3 else question.n_correct), question.n_samples
-    estimate = Estimate(0.0, *wilson_interval(0, n_samples)) if type3 else estimator(question)
-    if estimate is None:
-        raise InbolError(
-            f"question {example.id}: its line in the store lacks what the estimator needs"
-        )
-    boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
-    by_outcome = {
-        name: tuple(sorted(same.values(), key=lambda r: (-r.count, r.text)))
-        for name, same in responses.items()
-    }
     return BoundaryRecord(
         id=example.id,
         image=example.image,
@@ -58,15 +44,41 @@ def make_record(
         boundary=boundary,
         confidence=estimate.value,
         n_correct=n_correct,
-        n_samples=n_samples,
+        n_samples=question.n_samples,
         wilson_low=estimate.low,
         wilson_high=estimate.high,
-        correct=by_outcome["correct"],
-        incorrect=by_outcome["wrong"],
-        refusal=by_outcome["refused"],
+        correct=responses["correct"],
+        incorrect=responses["wrong"],
+        refusal=responses["refused"],
         source=example.source,
         split=example.split,
         metric=example.metric,
         generator=generator,
         filters=tuple(map(str, example.extra.get("filters") or ())) if generator else (),
     )
+
+
+def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, ...]]:
+    """The distinct responses of each outcome ("correct", "wrong", "refused"), most frequent first.
+
+    On Type 3 every response that is no refusal is wrong. Otherwise the gold answers are correct
+    responses as well, whether the model gave them or not.
+    """
+    example = question.example
+    type3 = example.answerable is False
+    outcomes: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
+    for text, logprob, _, outcome in question.samples:
+        responses = outcomes["wrong" if type3 and outcome == "correct" else outcome]
+        before = responses.get(text, Response(text, 0, logprob))
+        responses[text] = Response(text, before.count + 1, before.logprob)
+    if not type3:
+        for answer in dict.fromkeys(example.answers):
+            # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
+            # ("unanswerable"): neither is a correct response.
+            agreed = score(answer, example.answers, example.metric) >= CORRECT_AT
+            if agreed and not is_refusal(answer):
+                outcomes["correct"].setdefault(answer, Response(answer))
+    return {
+        outcome: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text)))
+        for outcome, responses in outcomes.items()
+    }

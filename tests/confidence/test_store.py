@@ -19,7 +19,7 @@ from inbol_jax.confidence.store import (
     shard_path,
     shards,
 )
-from inbol_jax.construction.build import unfinished
+from inbol_jax.construction.stores import unfinished
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome

@@ -5,8 +5,9 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_lines import THRESHOLDS, any_line, records
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.estimators import p_true, self_consistency, sequence_likelihood
@@ -178,3 +179,21 @@ def test_a_question_that_lacks_what_the_estimator_needs_is_named():
         InbolError, match="question q1: its line in the store lacks what the estimator needs"
     ):
         make_record(sampled("c"), Thresholds(), p_true)
+
+
+@settings(deadline=None)
+@given(any_line(), THRESHOLDS, THRESHOLDS)
+def test_thresholds_move_questions_in_one_direction_only(row, a, b):
+    order = [Boundary.UNKNOWN, Boundary.MIXED, Boundary.KNOWN]
+    if a.delta_k > b.delta_k or (a.delta_k == b.delta_k and a.delta_uk > b.delta_uk):
+        a, b = b, a
+    (low,), (high,) = records([row], a), records([row], b)
+    if a.delta_uk <= b.delta_uk:  # both thresholds rise: towards Unknown, never back
+        assert order.index(high.boundary) <= order.index(low.boundary)
+    else:  # further apart: into Mixed, from either side, and nothing out of it
+        assert high.boundary in (low.boundary, Boundary.MIXED)
+        assert low.boundary is not Boundary.MIXED or high.boundary is Boundary.MIXED
+    assert (low.correct, low.incorrect, low.refusal) == (high.correct, high.incorrect, high.refusal)
+    assert low.confidence == high.confidence
+    if low.type == 3:
+        assert high.type == 3
