@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.data.check import CheckConfig, check
     from inbol_jax.data.importing import ImportConfig, import_data
     from inbol_jax.demo import DemoConfig, demo
-    from inbol_jax.extrinsic.audit import AuditConfig, audit
-    from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
+    from inbol_jax.extrinsic.audit import audit
+    from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
+    from inbol_jax.extrinsic.extrinsic import extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
     from inbol_jax.responses.config import JudgeConfig
     from inbol_jax.responses.judge import judge

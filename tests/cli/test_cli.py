@@ -20,8 +20,8 @@ from inbol_jax.data.importing import ImportConfig
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import DemoConfig
 from inbol_jax.evaluation.evaluate import EvaluateConfig
-from inbol_jax.extrinsic.audit import AuditConfig
-from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig
+from inbol_jax.extrinsic.config import AuditConfig
+from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
 from inbol_jax.responses.config import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
