@@ -14,7 +14,8 @@ from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions, report
-from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
+from inbol_jax.extrinsic.config import ExtrinsicConfig
+from inbol_jax.extrinsic.extrinsic import extrinsic
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
