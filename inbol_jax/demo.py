@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
+from inbol_jax.artifacts import fingerprint, write_json
 from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions, report
+from inbol_jax.evaluation.metrics import Metrics
+from inbol_jax.evaluation.prediction import read_predictions
 from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
@@ -93,7 +95,7 @@ def train_ca_dpo(run: Path, seed: int, **options: Any) -> None:
     ca_dpo(DpoConfig(**(own | options), seed=seed))
 
 
-def demo(config: DemoConfig) -> dict[str, Any]:
+def demo(config: DemoConfig) -> Metrics:
     """Runs or resumes the demo. Returns the metrics.
 
     Raises:
@@ -146,7 +148,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     tables = [Table.read(file) for file in MEASURED]
     return report(
         evaluation,
-        list(read_jsonl(evaluation.out / "predictions.jsonl")),
+        read_predictions(evaluation.out / "predictions.jsonl"),
         out,
         stages.seconds,
         tables,

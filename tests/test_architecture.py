@@ -15,8 +15,8 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 LAYERS = (
     ("errors", "defaults"),
     ("records", "artifacts", "progress"),
-    ("pages",),
     ("data",),
+    ("pages",),
     ("responses",),
     ("sharding", "processes"),
     ("models",),
