@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from inbol_jax.errors import InbolError
+
+Row = TypeVar("Row")
 
 
 def canonical_json(value: Any) -> str:
@@ -34,6 +36,11 @@ def canonical_json(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Sixteen hex digits of the SHA-256 of `canonical_json(value)`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def hash64(text: str) -> int:
+    """The first 64 bits of the SHA-256 of a text: as good as random, and the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def file_fingerprint(*paths: Path) -> str:
@@ -128,11 +135,14 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str
     return number
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file that a stage wrote.
+def read_jsonl(
+    path: Path, parse: Callable[[dict[str, Any]], Row] = lambda row: row
+) -> Iterator[Row]:
+    """Rows of a JSON lines file, each as `parse` makes it: `read_jsonl(file, Instruction.from_json)`.
 
     Raises:
-      InbolError: when the file is missing, or a line is not a JSON object, with its number.
+      InbolError: if the file is missing, or naming file and line, if a line is not a JSON object or
+        `parse` raises an InbolError.
     """
     try:
         file = path.open("rb")
@@ -146,4 +156,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise InbolError(f"{path}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise InbolError(f"{path}:{number}: expected a JSON object")
-            yield row
+            try:
+                parsed = parse(row)
+            except InbolError as error:
+                raise InbolError(f"{path}:{number}: {error}") from error
+            yield parsed

@@ -174,6 +174,21 @@ def test_a_bad_line_is_named(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_rows_are_parsed_and_what_is_wrong_with_one_is_said_with_its_line(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": 1}\n{"id": "two"}\n')
+
+    def parse(row):
+        if not isinstance(row["id"], int):
+            raise InbolError("'id' is no number")
+        return row["id"]
+
+    rows = read_jsonl(file, parse)
+    assert next(rows) == 1
+    with pytest.raises(InbolError, match=r"rows\.jsonl:2: 'id' is no number"):
+        next(rows)
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(InbolError, match=r"cannot read .*none\.jsonl: No such file"):
         list(read_jsonl(tmp_path / "none.jsonl"))

@@ -14,7 +14,9 @@ from inbol_jax.artifacts import (
     write_jsonl,
 )
 from inbol_jax.confidence.boundary import classify, question_type
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
+from inbol_jax.confidence.store import read_store
 from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
@@ -25,8 +27,9 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.responses.outcome import outcome
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
-from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
 
 
@@ -49,14 +52,22 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
     domains = dict.fromkeys(config.in_domain, "in_domain")
     domains |= dict.fromkeys(config.out_of_domain, "out_of_domain")
-    sampling = {name: getattr(config, name) for name in ("n", "max_new_tokens", "batch_size")}
-    sampling |= {name: getattr(config, name) for name in ("dtype", "mesh", "seed")}
-    base = config.models[0][1]
     samples: dict[Path, dict[str, tuple[int, int]]] = {}  # id -> correct samples, samples
     for data in domains:
-        samples[data] = {}
-        for row in read_jsonl(estimate(ConfidenceConfig(data, config.out, base, **sampling))):
-            samples[data][row["id"]] = row["n_correct"], row["n_samples"]
+        store = estimate(
+            ConfidenceConfig(
+                data=data,
+                out=config.out,
+                model=config.models[0][1],
+                sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
+                batch_size=config.batch_size,
+                dtype=config.dtype,
+                mesh=config.mesh,
+                seed=config.seed,
+            )
+        )
+        questions = read_store(store)
+        samples[data] = {q.example.id: (q.n_correct, q.n_samples) for q in questions}
     predicted: list[Prediction] = []
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
@@ -113,8 +124,7 @@ def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, data: Path)
         checkpoint,
         dataset.examples,
         dataset.root,
-        n=1,
-        options=SamplingOptions(temperature=0.0, max_new_tokens=config.max_new_tokens),
+        options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
         seed=0,
         batch_size=4 * config.batch_size,
         label=f"{model} on {dataset.name}",

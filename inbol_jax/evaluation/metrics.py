@@ -18,7 +18,7 @@ import numpy as np
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import OUTCOMES, TYPES, Prediction
-from inbol_jax.records import wilson_interval
+from inbol_jax.intervals import wilson_interval
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type1": (1,),

@@ -11,7 +11,8 @@ from inbol_jax.confidence.boundary import Thresholds, classify, within_noise
 from inbol_jax.confidence.estimators import self_consistency, sequence_likelihood
 from inbol_jax.construction.record import make_record
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary, BoundaryRecord, Response, wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import Boundary, BoundaryRecord, Response
 
 ORDER = (Boundary.UNKNOWN, Boundary.MIXED, Boundary.KNOWN)
 COUNTS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -15,10 +15,10 @@ import pytest
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import evaluate, main
-from inbol_jax.confidence.estimate import outcome
 from inbol_jax.confidence.store import p_true_file, shards
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import read_yes_no
+from inbol_jax.responses.outcome import outcome
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split

@@ -18,7 +18,8 @@ from inbol_jax.confidence.estimators import (
 )
 from inbol_jax.construction.record import make_record
 from inbol_jax.errors import InbolError
-from inbol_jax.records import VQAExample, wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import Generation
 
 EXAMPLE = VQAExample("q", "a.png", "What color is it?", ("red",), True)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from inbol_jax.artifacts import fingerprint, meta_path, read_meta
-from inbol_jax.confidence.estimate import outcome, row
+from inbol_jax.confidence.estimate import row
 from inbol_jax.confidence.store import (
     ConfidenceStore,
     missing_shards,
@@ -17,9 +17,10 @@ from inbol_jax.confidence.store import (
     shard_path,
     shards,
 )
-from inbol_jax.construction.build import unfinished
+from inbol_jax.construction.stores import unfinished
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
+from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.generate import Generation
 
 SETTINGS = {"command": "confidence", "model": "m1", "n": 10, "seed": 0}

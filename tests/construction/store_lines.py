@@ -19,6 +19,7 @@ def line(id, outcomes, *, answerable=True, **changes):
         "answerable": answerable,
         "samples": texts,
         "logprobs": [-1.0] * len(texts),
+        "token_counts": [2] * len(texts),
         "outcomes": [OUTCOME[o] for o in outcomes],
         "n_correct": outcomes.count("c"),
         "n_samples": len(texts),

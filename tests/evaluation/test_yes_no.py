@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 from made import prediction
 
-from inbol_jax.confidence.estimate import outcome
 from inbol_jax.evaluation.yes_no import word_rule, yes_no_table
 from inbol_jax.records import VQAExample
+from inbol_jax.responses.outcome import outcome
 
 
 def predictions(said, model="m", metric="yes_no"):

@@ -6,8 +6,8 @@ from endpoint_server import said
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.cli import main
 from inbol_jax.errors import InbolError
-from inbol_jax.responses.endpoint import EndpointConfig
-from inbol_jax.responses.judge import JudgeConfig, agreement, judge
+from inbol_jax.responses.config import EndpointConfig, JudgeConfig
+from inbol_jax.responses.judge import agreement, judge
 
 RESPONSES = [
     {"id": "a", "question": "Who?", "prediction": "I don't know."},
