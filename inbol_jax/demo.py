@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
+from inbol_jax.artifacts import fingerprint, write_json
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
@@ -16,6 +16,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions, report
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
+from inbol_jax.evaluation.metrics import Metrics
+from inbol_jax.evaluation.prediction import read_predictions
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
@@ -95,7 +97,7 @@ def train_ca_dpo(run: Path, seed: int, **options: Any) -> None:
     ca_dpo(DpoConfig(**(own | options), seed=seed))
 
 
-def demo(config: DemoConfig) -> dict[str, Any]:
+def demo(config: DemoConfig) -> Metrics:
     """Runs or resumes the demo. Returns the metrics.
 
     Raises:
@@ -148,7 +150,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     tables = [Table.read(file) for file in MEASURED]
     return report(
         evaluation,
-        list(read_jsonl(evaluation.out / "predictions.jsonl")),
+        read_predictions(evaluation.out / "predictions.jsonl"),
         out,
         stages.seconds,
         tables,
