@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 import tyro
 
 from inbol_jax import __version__
@@ -135,10 +136,31 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
     def refuse(event: Any) -> None:
         raise InbolError(f"{_cause(event, config)}; see {program} --help")
 
+    _join_help_lines(config)
     # tyro offers these hooks under a private name. Without them it prints its own, longer message.
     errors = importlib.import_module("tyro._errors")
     with errors.on_parse_error(refuse):
         return tyro.cli(config, prog=program, args=words, config=_MARKERS, registry=_registry())
+
+
+def _join_help_lines(config: type) -> None:
+    """Hands the docstring of each field to tyro as one line: tyro keeps line breaks."""
+    for part in (part for part in config.__mro__ if dataclasses.is_dataclass(part)):
+        helps = {p.arg_name: p.description for p in docstring_parser.parse_from_object(part).params}
+        for name, kind in part.__annotations__.items():
+            for nested in _dataclasses_in(kind):
+                _join_help_lines(nested)
+            if (text := helps.get(name)) and not dataclasses.is_dataclass(kind):
+                argument = tyro.conf.arg(help=" ".join(text.split()))
+                part.__annotations__[name] = typing.Annotated[kind, argument]
+
+
+def _dataclasses_in(kind: Any) -> Iterator[type]:
+    """The dataclasses that a type is, or is made of."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _dataclasses_in(part)
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
