@@ -55,7 +55,8 @@ class LazyArray:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         # The noise is repeated: the values do not matter, their number does.
-        return np.resize(self._noise, self.shape) * jnp.bfloat16(max(self.shape[0], 1) ** -0.5)
+        scale = max(self.shape[0], 1) ** -0.5
+        return np.resize(self._noise, self.shape) * self._noise.dtype.type(scale)
 
 
 class PeakMemory(threading.Thread):
