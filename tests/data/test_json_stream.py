@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.data import json_stream
@@ -28,7 +28,7 @@ def file(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("chunk")
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(VALUES, max_size=5),
     st.none() | st.integers(0, 3),
@@ -88,11 +88,8 @@ def test_a_damaged_object_does_not_fill_the_memory(tmp_path, monkeypatch):
 def test_deep_nesting_is_an_error(tmp_path, nested):
     file = tmp_path / "q.json"
     file.write_text(f'[{{"a": 1}}, {nested}')
-    read = json_objects(file)
-    assert next(read) == {"a": 1}
     with pytest.raises(InbolError, match="not whole JSON"):
-        next(read)
-        next(read)
+        list(json_objects(file))
 
 
 def test_text_that_is_not_utf_8_spoils_its_own_record_only(tmp_path):
