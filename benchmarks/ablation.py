@@ -13,7 +13,8 @@ import numpy as np
 import tyro
 
 from inbol_jax.artifacts import file_fingerprint, read_jsonl, read_meta, write_json, write_jsonl
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it

@@ -21,9 +21,9 @@ from typing import Any
 import tyro
 
 from inbol_jax.artifacts import read_meta, write_jsonl
-from inbol_jax.confidence.estimate import outcome
 from inbol_jax.construction.templates import REFUSALS
 from inbol_jax.records import VQAExample
+from inbol_jax.responses.outcome import outcome
 
 WORDS = (
     "red",

@@ -108,12 +108,14 @@ def check_all(config: Config) -> None:
 
 def confidence(config: Config) -> None:
     """`inbol confidence` with a stand-in for the model."""
-    from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+    from inbol_jax.confidence.config import ConfidenceConfig
+    from inbol_jax.confidence.estimate import estimate
     from inbol_jax.sampling import generate
+    from inbol_jax.sampling.config import SamplingOptions
     from inbol_jax.sampling.sampler import Samples
 
-    def stand_in(model: Any, n: int, options: Any, variables: Any, batch: Any, key: Any) -> Samples:
-        shape = (batch["question"].shape[0], n, 4)
+    def stand_in(model: Any, variables: Any, batch: Any, *, key: Any, options: Any) -> Samples:
+        shape = (batch["question"].shape[0], options.n, 4)
         return Samples(
             np.full(shape, 300, np.int32),
             np.full(shape, -0.5, np.float32),
@@ -121,13 +123,15 @@ def confidence(config: Config) -> None:
         )
 
     def no_pixels(
-        loaded: Any, example: Any, prompt: Any, length: int, images: Path
+        checkpoint: Any, question: Any, length: int, images: Path
     ) -> dict[str, np.ndarray]:
         return {"question": np.uint32(0), "input_ids": np.zeros(length, np.int32)}
 
-    generate._sample, generate._row = stand_in, no_pixels
+    generate.compiled_sample, generate.model_inputs = stand_in, no_pixels
     generate.TILE = 1024  # batches as large as an accelerator's: each is synced to the disk
-    estimate(ConfidenceConfig(config.out / "set", config.out / "run", n=2))
+    estimate(
+        ConfidenceConfig(config.out / "set", config.out / "run", sampling=SamplingOptions(n=2))
+    )
 
 
 STAGES: dict[str, Callable[[Config], None]] = {

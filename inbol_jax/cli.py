@@ -24,7 +24,8 @@ Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: data, confidence, construction, conversion, and the demo."""
-    from inbol_jax.confidence.confidence import ConfidenceCommand, confidence
+    from inbol_jax.confidence.confidence import confidence
+    from inbol_jax.confidence.config import ConfidenceConfig
     from inbol_jax.construction.build import BuildConfig, build
     from inbol_jax.data.check import check_dataset
     from inbol_jax.data.config import CheckConfig, ImportConfig
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from inbol_jax.extrinsic.audit import AuditConfig, audit
     from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
     from inbol_jax.models.convert import ConvertConfig, convert
-    from inbol_jax.responses.judge import JudgeConfig, judge
+    from inbol_jax.responses.config import JudgeConfig
+    from inbol_jax.responses.judge import judge
     from inbol_jax.world.export import ExportConfig, export
     from inbol_jax.world.pretrain import PretrainConfig, pretrain
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": (DemoConfig, demo),
         "data": {"import": (ImportConfig, import_data), "check": (CheckConfig, check_dataset)},
         "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
-        "confidence": (ConfidenceCommand, confidence),
+        "confidence": (ConfidenceConfig, confidence),
         "extrinsic": (ExtrinsicConfig, extrinsic),
         "audit": (AuditConfig, audit),
         "build": (BuildConfig, build),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import fingerprint, read_jsonl, write_json
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError

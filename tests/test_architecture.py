@@ -13,7 +13,7 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 
 # A module imports from its own layer and from the layers above it in this list, nowhere else.
 LAYERS = (
-    ("errors", "defaults"),
+    ("errors", "defaults", "intervals"),
     ("records", "artifacts", "progress"),
     ("pages",),
     ("data",),

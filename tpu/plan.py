@@ -31,7 +31,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
-from inbol_jax.sampling.sampler import SamplingOptions, sample
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.sampler import sample
 from inbol_jax.sharding import BATCH, make_mesh, round_batch
 from inbol_jax.training.parallel import round_rows
 from inbol_jax.training.plan import (
@@ -191,11 +192,11 @@ def lower_sample(
         name: jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, BATCH))
         for name, shape in shapes.items()
     }
-    options = SamplingOptions(max_new_tokens=config.answer)
+    options = SamplingOptions(n=config.n, max_new_tokens=config.answer)
     key = jax.ShapeDtypeStruct(
         (), jax.random.key(0).dtype, sharding=NamedSharding(mesh, PartitionSpec())
     )
-    return jax.jit(lambda v, b, k: sample(model, v, b, n=config.n, key=k, options=options)).lower(
+    return jax.jit(lambda v, b, k: sample(model, v, b, key=k, options=options)).lower(
         variables, batch, key
     )
 

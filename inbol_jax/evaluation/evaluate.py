@@ -15,7 +15,8 @@ from inbol_jax.artifacts import (
     write_jsonl,
 )
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, outcome
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
 from inbol_jax.data.vqa import data_file, load_dataset_folder
 from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
@@ -25,8 +26,9 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.responses.outcome import outcome
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
-from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
 
 Counts = Mapping[str, tuple[int, int]]  # id -> correct samples, samples
@@ -87,7 +89,7 @@ def predict(
     }
     identity = fingerprint(settings)
     if read_meta(file).get("config") != identity:
-        options = SamplingOptions(temperature=0.0, max_new_tokens=config.max_new_tokens)
+        options = SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens)
         bad: list[str] = []
         rows = {
             example.id: example.to_json()
@@ -96,7 +98,6 @@ def predict(
                 loaded,
                 dataset.examples,
                 dataset.root,
-                n=1,
                 options=options,
                 seed=0,
                 batch_size=4 * config.batch_size,
@@ -163,8 +164,7 @@ def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
     ]
     base = config.models[0][1]
     sampling = {
-        "n": config.n,
-        "max_new_tokens": config.max_new_tokens,
+        "sampling": SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
         "batch_size": config.batch_size,
         "seed": config.seed,
     }

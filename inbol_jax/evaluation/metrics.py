@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import wilson_interval
+from inbol_jax.intervals import wilson_interval
 
 Row = Mapping[str, Any]
 

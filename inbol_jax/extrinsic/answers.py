@@ -14,9 +14,9 @@ from inbol_jax.extrinsic.generators import Asked, Reply
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.endpoint import Endpoint, Question
+from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
-from inbol_jax.sampling.sampler import SamplingOptions
 
 
 class AnswerStore:
@@ -132,8 +132,7 @@ class ModelAnswers:
                     self._loaded,
                     examples,
                     Path("/"),  # the images' paths are absolute
-                    n=n,
-                    options=SamplingOptions(temperature=temperature, max_new_tokens=max_new_tokens),
+                    options=SamplingOptions(**sampling),
                     seed=self._seed,
                     batch_size=self._batch_size,
                     label=label if self._shown else None,
@@ -163,7 +162,7 @@ class EndpointAnswers:
         failed: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
             questions = (
-                Question(a.question, _file(a, Path(folder) / f"{key}.png"))
+                ChatQuestion(a.question, _file(a, Path(folder) / f"{key}.png"))
                 for key, a in new.items()
             )
             for key, reply in zip(new, self._endpoint.ask_many(questions), strict=True):

@@ -16,11 +16,11 @@ from inbol_jax.extrinsic.extrinsic import trail_file
 from inbol_jax.extrinsic.filters import blank_image
 from inbol_jax.extrinsic.generators import Asked, Reply
 from inbol_jax.extrinsic.shortcut import auc, auc_difference, cross_validated, telling
+from inbol_jax.intervals import wilson_interval
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.records import wilson_interval
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.sharding import make_mesh
 

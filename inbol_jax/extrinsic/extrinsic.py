@@ -31,7 +31,8 @@ from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.extrinsic.language import FUNCTION_WORDS
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.progress import progress, say
-from inbol_jax.responses.endpoint import Endpoint, EndpointConfig
+from inbol_jax.responses.config import EndpointConfig
+from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sharding import make_mesh
 
 # Where each image's objects are listed, "missing" is a fact, and what the other filters would take away are good questions.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inbol_jax.records import wilson_interval
+from inbol_jax.intervals import wilson_interval
 
 BUCKETS = 1 << 15  # of hashed words and pairs of words
 MAX_FEATURES = 64  # of a text

@@ -1,63 +1,43 @@
-"""A client of any OpenAI-compatible chat-completions endpoint (OpenAI, vLLM, llama.cpp, ...): text and perhaps an image in, text out.
+"""A client of any OpenAI-compatible chat-completions endpoint (OpenAI, vLLM, llama.cpp, ...).
 
-The API key comes from an environment variable alone. It is in no option, no fingerprint, no `repr` and no message, and it is sent to no
-other host than the one named: redirects are not followed.
+The API key comes from an environment variable alone. It appears in no option, fingerprint, `repr`
+or message. It is sent to the named host only: redirects are not followed.
 """
 
 import base64
+import contextlib
 import dataclasses
-import http.client
 import io
 import json
 import os
 import random
 import threading
-import urllib.error
-import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+import httpx
+import tenacity
 
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
+from inbol_jax.responses.config import EndpointConfig
 
-MAX_REPLY = 4 << 20  # bytes; a chat completion is a few thousand
-MAX_WAIT = 60.0  # seconds between two attempts, whatever the endpoint asks for
-FAILURES_IN_A_ROW = 8  # of `ask_many`: then the endpoint is at fault, not the requests
-
-
-@dataclasses.dataclass(frozen=True)
-class EndpointConfig:
-    """Which model to ask, and how. A field of a command's options; the names carry their prefix because the command line shows them flat.
-
-    Attributes:
-      endpoint: base URL of an OpenAI-compatible API, such as http://localhost:8000/v1; empty for none.
-      endpoint_model: name of the model there.
-      endpoint_key: name of the environment variable that holds the API key; where it is not set none is sent.
-      endpoint_timeout: seconds to wait for an answer.
-      endpoint_retries: further attempts after 408, 429, 5xx, a timeout or a lost connection, with growing waits between.
-      endpoint_concurrency: requests in flight.
-    """
-
-    endpoint: str = ""
-    endpoint_model: str = ""
-    endpoint_key: str = "OPENAI_API_KEY"
-    endpoint_timeout: float = 60.0
-    endpoint_retries: int = 5
-    endpoint_concurrency: int = 4
+MAX_REPLY = 4 << 20  # bytes; a chat completion has a few thousand
+MAX_WAIT = 60.0  # seconds between two attempts, even if the endpoint asks for more
+FAILURES_IN_A_ROW = 8  # from so many on, the endpoint is at fault and not the questions
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked.
+class ChatQuestion:
+    """What an endpoint's model is asked.
 
     Attributes:
-      text: of the user's turn.
-      image: file of an image that goes with it.
-      system: system prompt; empty for none.
+      text: the user's turn.
+      image: file of an image that is sent with the text.
+      system: the system prompt; no system turn is sent if it is empty.
     """
 
     text: str
@@ -66,13 +46,15 @@ class Question:
 
 
 class Endpoint:
-    """Asks one model. Safe to use from several threads.
+    """Asks one model. It may be used from several threads.
 
     Args:
-      config: where, and how patiently.
-      temperature, max_tokens: of the answers; None leaves the field out of the request, which some models insist on.
+      config: which model to ask, and how patiently.
+      temperature, max_tokens: sampling options of the answers. None leaves the field out of the
+        request, on which some models insist.
       max_side: pixels; a larger image is scaled down before it is sent.
-      sleep: waits that many seconds between attempts; the tests give one that does not.
+      sleep: waits the given number of seconds between two attempts; tests pass one that returns at
+        once.
 
     Raises:
       InbolError: for what is wrong with the options, before anything is sent.
@@ -87,56 +69,37 @@ class Endpoint:
         max_side: int = 1024,
         sleep: Callable[[float], object] | None = None,
     ):
-        try:
-            parts = urlsplit(config.endpoint)
-            usable = (
-                parts.scheme in ("http", "https")
-                and parts.hostname
-                and (parts.port or True)
-                and " " not in config.endpoint
-            )
-        except ValueError:  # a port that is none, a bracket without its like
-            usable = False
-        if not usable:
+        if not config.endpoint:
             raise InbolError(
-                f"--endpoint {config.endpoint!r}: a base URL is needed, such as http://localhost:8000/v1"
-            )
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise InbolError(
-                "--endpoint: no user, password or query in the URL; the key goes into the variable that --endpoint-key names"
+                "--endpoint '': a base URL is needed, such as http://localhost:8000/v1"
             )
         if not config.endpoint_model:
             raise InbolError("--endpoint-model: the name of the endpoint's model is needed")
-        for name, value, least in (
-            ("retries", config.endpoint_retries, 0),
-            ("concurrency", config.endpoint_concurrency, 1),
-        ):
-            if value < least:
-                raise InbolError(f"--endpoint-{name} {value}: at least {least} is needed")
-        if not config.endpoint_timeout > 0:
-            raise InbolError(
-                f"--endpoint-timeout {config.endpoint_timeout}: more than 0 seconds are needed"
-            )
         self.config = config
         self._url = config.endpoint.rstrip("/") + "/chat/completions"
-        self._key = os.environ.get(config.endpoint_key, "").strip()
-        if not (
-            self._key.isascii() and self._key.isprintable()
-        ):  # http.client would quote it in its error
-            raise InbolError(
-                f"{config.endpoint_key}: what the environment variable holds is no API key: it has characters that no header may"
-            )
-        self._options = {
-            k: v
-            for k, v in (("temperature", temperature), ("max_tokens", max_tokens))
-            if v is not None
-        }
+        self._key = _read_key(config.endpoint_key)
+        options = {"temperature": temperature, "max_tokens": max_tokens}
+        self._options = {name: value for name, value in options.items() if value is not None}
         self._max_side = max_side
         self._sleep = sleep
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "inbol_jax",
+            # A compressed reply could unpack to more than MAX_REPLY in one piece.
+            "Accept-Encoding": "identity",
+        }
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=config.endpoint_timeout,
+            # `ask_many` bounds the requests in flight itself.
+            limits=httpx.Limits(),
+            follow_redirects=False,
+        )
 
     def settings(self) -> dict[str, Any]:
-        """What the answers depend on, for headers and fingerprints; the key is not among it."""
+        """Returns what the answers depend on, for headers and fingerprints, without the key."""
         return {
             "endpoint": self.config.endpoint,
             "model": self.config.endpoint_model,
@@ -144,65 +107,76 @@ class Endpoint:
             **self._options,
         }
 
-    def ask(self, question: Question) -> str:
-        """The model's answer, without surrounding white space.
+    def ask(self, question: ChatQuestion) -> str:
+        """Returns the model's answer without surrounding white space.
 
         Raises:
-          InbolError: when the image cannot be read, the endpoint refuses, or it still fails after the retries.
+          InbolError: if the image cannot be read, the endpoint rejects the request, or it still
+            fails after the retries.
         """
         return self._ask(question, threading.Event())
 
-    def _ask(self, question: Question, stop: threading.Event) -> str:
-        """The same; where `stop` is set there is no further attempt, and no waiting for it."""
-        body = self._body(question)
-        for attempt in range(self.config.endpoint_retries + 1):
-            try:
-                return self._text(self._post(body))
-            except _Again as again:
-                if attempt == self.config.endpoint_retries or stop.is_set():
-                    raise InbolError(
-                        f"{self._url}: {again} ({attempt + 1} attempts); is the endpoint up, and not overloaded?"
-                    ) from again
-                wait = (
-                    again.seconds
-                    if again.seconds is not None
-                    else 0.5 * 2**attempt * random.uniform(1, 1.5)
-                )
-                (self._sleep or stop.wait)(min(wait, MAX_WAIT))
-        raise AssertionError("the loop returns or raises")
+    def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
+        """Yields one result per question, in their order.
 
-    def ask_many(self, questions: Iterable[Question]) -> Iterator[str | InbolError]:
-        """One result for each question, in their order, `endpoint_concurrency` at a time; questions are taken as they are needed.
-
-        What failed for one question is yielded in its place, for the caller to count and to set aside.
+        Up to `endpoint_concurrency` requests are in flight, and questions are taken only as they
+        are needed. A question that failed yields its error, for the caller to count and set aside.
 
         Raises:
-          InbolError: when `FAILURES_IN_A_ROW` questions fail one after another, with the cause of the last.
+          InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
         """
+        failures = 0
+        with contextlib.closing(self._replies(questions)) as replies:
+            for reply in replies:
+                failures = failures + 1 if isinstance(reply, InbolError) else 0
+                if failures == FAILURES_IN_A_ROW:
+                    raise InbolError(
+                        f"{failures} questions in a row failed, the last one with: {reply}"
+                    )
+                yield reply
 
-        def result(question: Question) -> str | InbolError:
+    def _replies(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
+        """Does the work of `ask_many`, however many fail."""
+        stop = threading.Event()
+
+        def ask(question: ChatQuestion) -> str | InbolError:
             try:
                 return self._ask(question, stop)
             except InbolError as error:
                 return error
 
-        failures, stop = 0, threading.Event()
-        waiting: deque[Future[str | InbolError]] = deque()
+        pending: deque[Future[str | InbolError]] = deque()
         pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
         try:
             for question in questions:
-                waiting.append(pool.submit(result, question))
-                if len(waiting) > 2 * self.config.endpoint_concurrency:
-                    failures = _count(failures, reply := waiting.popleft().result())
-                    yield reply
-            while waiting:
-                failures = _count(failures, reply := waiting.popleft().result())
-                yield reply
+                pending.append(pool.submit(ask, question))
+                if len(pending) > 2 * self.config.endpoint_concurrency:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
 
-    def _body(self, question: Question) -> bytes:
+    def _ask(self, question: ChatQuestion, stop: threading.Event) -> str:
+        """Like `ask`; once `stop` is set there is no further attempt and no waiting for one."""
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TransientError),
+            stop=tenacity.stop_after_attempt(self.config.endpoint_retries + 1)
+            | tenacity.stop_when_event_set(stop),
+            wait=_seconds_to_wait,
+            sleep=self._sleep or stop.wait,
+        )
+        try:
+            return self._text(attempts(self._post, self._body(question)))
+        except tenacity.RetryError as error:
+            last = error.last_attempt
+            raise InbolError(
+                f"{self._url}: {last.exception()} ({last.attempt_number} attempts); "
+                "is the endpoint up, and not overloaded?"
+            ) from last.exception()
+
+    def _body(self, question: ChatQuestion) -> bytes:
         content: Any = question.text
         if question.image is not None:
             url = {"url": data_uri(question.image, self._max_side)}
@@ -212,66 +186,69 @@ class Endpoint:
             ]
         messages = [{"role": "system", "content": question.system}] if question.system else []
         messages.append({"role": "user", "content": content})
-        return json.dumps(
-            {"model": self.config.endpoint_model, "messages": messages, **self._options}
-        ).encode()
+        body = {"model": self.config.endpoint_model, "messages": messages, **self._options}
+        return json.dumps(body).encode()
 
     def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json", "User-Agent": "inbol_jax"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self._url, body, headers)
         try:
-            with self._opener.open(request, timeout=self.config.endpoint_timeout) as reply:
-                found: bytes = reply.read(MAX_REPLY + 1)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = self._redacted(_message(error))
-                if error.code in (408, 429) or error.code >= 500:
-                    raise _Again(
-                        f"status {error.code}{said}", _retry_after(error.headers)
-                    ) from error
-            hint = ""
-            if error.code in (401, 403):
-                hint = (
-                    f"; the key is read from the environment variable {self.config.endpoint_key}"
-                    + ("" if self._key else ", which is not set")
-                )
-            elif error.code == 404:
-                hint = "; check --endpoint (most end in /v1) and --endpoint-model"
-            raise InbolError(f"{self._url}: status {error.code}{said}{hint}") from error
-        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-            reason = getattr(error, "reason", None) or error
-            raise _Again(str(reason) or type(reason).__name__) from error
-        if len(found) > MAX_REPLY:
+            with self._client.stream("POST", self._url, content=body) as reply:
+                if not reply.is_success:
+                    raise self._error(reply)
+                content = _read(reply)
+        except httpx.RequestError as error:
+            raise _TransientError(str(error) or type(error).__name__) from error
+        except httpx.InvalidURL as error:
+            raise InbolError(f"--endpoint {self.config.endpoint!r}: {error}") from error
+        if len(content) > MAX_REPLY:
             raise InbolError(
-                f"{self._url}: the answer is longer than {MAX_REPLY >> 20} MiB; is this a chat-completions endpoint?"
+                f"{self._url}: the answer is longer than {MAX_REPLY >> 20} MiB; "
+                "is this a chat-completions endpoint?"
             )
-        return found
+        return content
+
+    def _error(self, reply: httpx.Response) -> Exception:
+        """Returns the error that a reply with a bad status means, which may be a passing one."""
+        status = reply.status_code
+        cause = f"status {status}{self._redacted(_message(reply))}"
+        if status in (408, 429) or status >= 500:
+            return _TransientError(cause, _retry_after(reply))
+        hint = ""
+        if status in (401, 403):
+            hint = f"; the key is read from the environment variable {self.config.endpoint_key}"
+            hint += "" if self._key else ", which is not set"
+        elif status == 404:
+            hint = "; check --endpoint (most end in /v1) and --endpoint-model"
+        return InbolError(f"{self._url}: {cause}{hint}")
 
     def _text(self, reply: bytes) -> str:
         try:
             choice = json.loads(reply)["choices"][0]
             text = choice["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
-            said = self._redacted(reply.decode(errors="replace"))
+            quoted = self._redacted(reply.decode(errors="replace"))
             raise InbolError(
-                f"{self._url}: not the answer of a chat-completions endpoint ({said})"
+                f"{self._url}: not the answer of a chat-completions endpoint ({quoted})"
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise InbolError(
-                f"{self._url}: the model said nothing (finish_reason {choice.get('finish_reason')!r})"
+                f"{self._url}: the model said nothing "
+                f"(finish_reason {choice.get('finish_reason')!r})"
             )
         return text.strip()
 
     def _redacted(self, text: str) -> str:
-        """One line, without the key (some endpoints quote it in their errors), cut short after that and not before."""
+        """Returns the text on one line without the key, which some endpoints quote in their errors.
+
+        It is cut short after the key has gone, so that no part of the key is left at its end.
+        """
         text = " ".join(text.split())
         return (text.replace(self._key, "***") if self._key else text)[:300]
 
 
 def data_uri(image: Path, max_side: int) -> str:
-    """An image file as a JPEG data URI, at most `max_side` pixels a side, upright and without its metadata.
+    """An image file as a JPEG data URI, at most `max_side` pixels wide and high.
+
+    The image is turned upright and loses its metadata.
 
     Raises:
       InbolError: as `load_image` does.
@@ -283,49 +260,61 @@ def data_uri(image: Path, max_side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-class _Again(Exception):
-    """A failure that may pass. `seconds`: how long the endpoint asks to wait, where it says so."""
+class _TransientError(Exception):
+    """A failure that may pass; `seconds` is how long the endpoint asks to wait, if it says so."""
 
     def __init__(self, cause: str, seconds: float | None = None):
         super().__init__(cause)
         self.seconds = seconds
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key along: urllib copies the headers, and turns the POST into a GET."""
+def _seconds_to_wait(state: tenacity.RetryCallState) -> float:
+    seconds = state.outcome.exception().seconds
+    if seconds is None:
+        seconds = 0.5 * 2 ** (state.attempt_number - 1) * random.uniform(1, 1.5)
+    return min(seconds, MAX_WAIT)
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
-
-def _count(failures: int, reply: str | InbolError) -> int:
-    if isinstance(reply, str):
-        return 0
-    if failures + 1 == FAILURES_IN_A_ROW:
+def _read_key(variable: str) -> str:
+    """Returns the API key; empty if the environment variable is not set."""
+    key = os.environ.get(variable, "").strip()
+    # An HTTP library would quote such a key in its error.
+    if not (key.isascii() and key.isprintable()):
         raise InbolError(
-            f"{FAILURES_IN_A_ROW} questions in a row failed, the last one with: {reply}"
+            f"{variable}: what the environment variable holds is no API key; "
+            "it has characters that an HTTP header must not have"
         )
-    return failures + 1
+    return key
 
 
-def _message(error: urllib.error.HTTPError) -> str:
-    """ ": " and what the endpoint says, in the layout of OpenAI's errors or as plain text."""
+def _read(reply: httpx.Response) -> bytes:
+    """Reads a body, and stops soon after `MAX_REPLY` bytes."""
+    content = bytearray()
+    for chunk in reply.iter_bytes():
+        content += chunk
+        if len(content) > MAX_REPLY:
+            break
+    return bytes(content)
+
+
+def _message(reply: httpx.Response) -> str:
+    """Returns ": " and the error's message, in the layout of OpenAI's errors or as plain text."""
     try:
-        said = error.read(MAX_REPLY).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
+        text = _read(reply).decode(errors="replace")
+    except httpx.RequestError:
         return ""
     try:
-        found = json.loads(said)
-        found = found.get("error", found.get("message", found))
-        said = str(found["message"] if isinstance(found, dict) and "message" in found else found)
+        error = json.loads(text)
+        error = error.get("error", error.get("message", error))
+        text = str(error["message"] if isinstance(error, dict) and "message" in error else error)
     except (ValueError, AttributeError):
         pass
-    return f": {said}" if said.strip() else ""
+    return f": {text}" if text.strip() else ""
 
 
-def _retry_after(headers: Mapping[str, str] | None) -> float | None:
-    """Seconds of a Retry-After header; None where there is none, or a date."""
+def _retry_after(reply: httpx.Response) -> float | None:
+    """Returns the seconds of a Retry-After header; None if there is no header, or it is a date."""
     try:
-        return max(0.0, float((headers or {})["Retry-After"]))
-    except (KeyError, TypeError, ValueError):
+        return max(0.0, float(reply.headers["Retry-After"]))
+    except (KeyError, ValueError):
         return None

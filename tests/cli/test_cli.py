@@ -13,7 +13,7 @@ import pytest
 
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import evaluate, main, train
-from inbol_jax.confidence.confidence import ConfidenceCommand
+from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.build import BuildConfig
 from inbol_jax.data.config import CheckConfig, ImportConfig
 from inbol_jax.defaults import TINY
@@ -22,7 +22,7 @@ from inbol_jax.evaluation.evaluate import EvaluateConfig
 from inbol_jax.extrinsic.audit import AuditConfig
 from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
-from inbol_jax.responses.judge import JudgeConfig
+from inbol_jax.responses.config import JudgeConfig
 from inbol_jax.training.ca_dpo import DpoConfig
 from inbol_jax.training.sft import SftConfig
 from inbol_jax.world.export import ExportConfig
@@ -34,7 +34,7 @@ COMMANDS = [
     (main, ("world", "pretrain"), PretrainConfig),
     (main, ("data", "import"), ImportConfig),
     (main, ("data", "check"), CheckConfig),
-    (main, ("confidence",), ConfidenceCommand),
+    (main, ("confidence",), ConfidenceConfig),
     (main, ("extrinsic",), ExtrinsicConfig),
     (main, ("audit",), AuditConfig),
     (main, ("build",), BuildConfig),

@@ -1,8 +1,8 @@
 import pytest
 
-from inbol_jax.confidence.estimate import outcome
 from inbol_jax.evaluation.yes_no import word_rule, yes_no_table
 from inbol_jax.records import VQAExample
+from inbol_jax.responses.outcome import outcome
 
 
 def rows(said, model="m", metric="yes_no"):

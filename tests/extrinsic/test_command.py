@@ -20,7 +20,7 @@ from inbol_jax.extrinsic import extrinsic as stage
 from inbol_jax.extrinsic.answers import AnswerStore
 from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic, trail_file
 from inbol_jax.extrinsic.generators import Reply
-from inbol_jax.responses.endpoint import EndpointConfig
+from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 

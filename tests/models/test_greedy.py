@@ -14,7 +14,8 @@ from transformers import GenerationConfig, LlavaForConditionalGeneration
 from inbol_jax.models import LoraConfig, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
-from inbol_jax.sampling.sampler import SamplingOptions, sample
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.sampler import sample
 
 EVERYDAY = (
     "clip llama grouped",
@@ -27,8 +28,8 @@ TOKENS = 10  # beyond the windows of the cases that have one
 
 @functools.partial(jax.jit, static_argnums=0)
 def greedy(model, variables, batch):
-    options = SamplingOptions(temperature=0, max_new_tokens=TOKENS)
-    return sample(model, variables, batch, n=2, key=jax.random.key(0), options=options)
+    options = SamplingOptions(n=2, temperature=0, max_new_tokens=TOKENS)
+    return sample(model, variables, batch, key=jax.random.key(0), options=options)
 
 
 def assert_same_tokens(loaded, model):

@@ -1,0 +1,88 @@
+"""Options of what asks an endpoint, and of `inbol judge`."""
+
+import dataclasses
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from inbol_jax.errors import InbolError
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointConfig:
+    """Which model behind an OpenAI-compatible endpoint is asked, and how patiently.
+
+    The command line shows these fields flat among a command's options, so each name has its prefix.
+    """
+
+    endpoint: str = ""
+    """Base URL of an OpenAI-compatible API, such as http://localhost:8000/v1. If it is empty, no
+    endpoint is asked."""
+    endpoint_model: str = ""
+    """Name of the model at the endpoint."""
+    endpoint_key: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the API key. If it is not set, no key is sent."""
+    endpoint_timeout: float = 60.0
+    """Seconds to wait for an answer."""
+    endpoint_retries: int = 5
+    """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection; the waits
+    between them grow."""
+    endpoint_concurrency: int = 4
+    """Requests in flight at a time."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint:
+            self._check_url()
+        if self.endpoint_retries < 0:
+            raise InbolError(f"--endpoint-retries {self.endpoint_retries}: at least 0 is needed")
+        if self.endpoint_concurrency < 1:
+            raise InbolError(
+                f"--endpoint-concurrency {self.endpoint_concurrency}: at least 1 is needed"
+            )
+        if not self.endpoint_timeout > 0:  # also if it is NaN
+            raise InbolError(
+                f"--endpoint-timeout {self.endpoint_timeout}: more than 0 seconds are needed"
+            )
+
+    def _check_url(self) -> None:
+        try:
+            url = urlsplit(self.endpoint)
+            usable = url.scheme in ("http", "https") and url.hostname and " " not in self.endpoint
+            _ = url.port  # reading it raises ValueError if it is no number
+        except ValueError:
+            usable = False
+        if not usable:
+            raise InbolError(
+                f"--endpoint {self.endpoint!r}: a base URL is needed, such as http://localhost:8000/v1"
+            )
+        if url.username or url.password or url.query or url.fragment:
+            raise InbolError(
+                "--endpoint: the URL must hold no user, password or query; put the key into the "
+                "environment variable that --endpoint-key names"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """Tell which responses are refusals by the rules, and compare with labels and with a model.
+
+    Labels are compared if the file has some, and a model is asked if --endpoint names one.
+    """
+
+    data: Path
+    """.jsonl file of responses: evaluate.py's predictions.jsonl, a confidence store, or lines with
+    "text" and perhaps a label "refusal" (true or false)."""
+    out: Path
+    """Folder for detected.jsonl (by the rules alone) or, with an endpoint, judged.jsonl. The same
+    command continues a run that was stopped."""
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
+    """Whom to ask."""
+    n: int = 0
+    """Number of responses to take, drawn with the seed; 0 takes all."""
+    max_rejected: float = 0.1
+    """The command fails if a larger share of the responses gets no verdict."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise InbolError(f"--n {self.n}: give the number of responses to take, or 0 for all")
