@@ -50,10 +50,10 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     for _, run in config.curves:
         if not (run / "metrics.jsonl").is_file():
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
-    domains = dict.fromkeys(config.in_domain, "in_domain")
-    domains |= dict.fromkeys(config.out_of_domain, "out_of_domain")
+    datasets = [(data, "in_domain") for data in config.in_domain]
+    datasets += [(data, "out_of_domain") for data in config.out_of_domain]
     samples: dict[Path, dict[str, tuple[int, int]]] = {}  # id -> correct samples, samples
-    for data in domains:
+    for data, _ in datasets:
         store = estimate(
             ConfidenceConfig(
                 data=data,
@@ -71,7 +71,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     predicted: list[Prediction] = []
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
-        for data, domain in domains.items():
+        for data, domain in datasets:
             file = _ask(config, model, checkpoint, data)
             for row in read_jsonl(file):
                 if row["id"] not in samples[data]:

@@ -150,7 +150,7 @@ def differences(
                 f"{len(unpaired)} questions were not answered by both {a} and {b}, for example "
                 f"{min(unpaired)[1]!r}; run both models on the same questions"
             )
-        changes: dict[str, Counter[tuple[int | None, int]]] = {}  # domain -> (type, change)
+        changes: dict[str, list[tuple[int | None, int]]] = {}  # domain -> (type, change)
         for question, first in answers[a].items():
             second = answers[b][question]
             if (first.type, first.domain) != (second.type, second.domain):
@@ -159,12 +159,9 @@ def differences(
                     "evaluate both again"
                 )
             change = second.user_value - first.user_value
-            changes.setdefault(first.domain, Counter())[first.type, change] += 1
+            changes.setdefault(first.domain, []).append((first.type, change))
         for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
-            counts = Counter[int]()
-            for (type, change), count in changes[domain].items():
-                if type in types:
-                    counts[change] += count
+            counts = Counter(change for type, change in changes[domain] if type in types)
             estimate = bootstrap_mean(counts, resamples, seed)
             result.append(Difference(a, b, domain, group, *estimate))
     return result
