@@ -16,7 +16,7 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # The interval reaches 0 or 1 exactly at the ends; the arithmetic misses them by a rounding error.
+    # At the ends the interval reaches 0 or 1; the arithmetic misses them by a rounding error.
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high

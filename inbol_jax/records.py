@@ -1,6 +1,7 @@
-"""The records that travel between the commands: plain dataclasses, one JSON object per line on disk.
+"""The records that travel between the commands: dataclasses, one JSON object per line on disk.
 
-This module knows neither JAX nor models nor files: `artifacts` reads and writes, the commands compute.
+This module knows neither JAX nor models nor files: `artifacts` reads and writes, the commands
+compute.
 """
 
 import dataclasses
@@ -37,7 +38,8 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
         tolerance = -1.0
     if name != "numeric" or not 0 <= tolerance < 1:
         raise InbolError(
-            f'metric {metric!r}: only numeric takes an option, a relative tolerance from 0 to below 1 ("numeric:0.05")'
+            f"metric {metric!r}: only numeric takes an option, a relative tolerance "
+            'from 0 to below 1 ("numeric:0.05")'
         )
     return name, tolerance
 
@@ -68,7 +70,7 @@ class VQAExample:
       image: path of the image, relative to the dataset's image folder.
       question: the text that the user asks.
       answers: gold answers with multiplicity (VQAv2 has ten); empty if nothing can be answered.
-      answerable: True, False (Type 3: beyond the extrinsic boundary), or None if the dataset does not say.
+      answerable: True, False (Type 3: beyond the extrinsic boundary), or None if it is not known.
       extra: every other column of the source, kept and passed on.
       source: name of the dataset that the question came from; empty if it is not known.
       split: split of that dataset; empty if it is not known.
@@ -86,7 +88,7 @@ class VQAExample:
     metric: str = METRICS[0]
 
     def to_json(self) -> dict[str, Any]:
-        """A row of `data.jsonl`. Source, split and metric are written only if they differ from their defaults."""
+        """A row of `data.jsonl`, without source, split and metric if they have their defaults."""
         row = {name: getattr(self, name) for name in ("id", "image", "question")}
         row |= {"answers": list(self.answers), "answerable": self.answerable}
         if self.source:
@@ -164,8 +166,9 @@ class Response:
 
     Attributes:
       text: the response.
-      count: how many of the samples said it; 0 if it was not sampled (a gold answer, a refusal template).
-      logprob: its summed token log-probability under the model that sampled it, in nats; None if it was not sampled.
+      count: how many of the samples said it; 0 if it was not sampled (a gold answer, a template).
+      logprob: its summed token log-probability under the model that sampled it, in nats; None if
+        it was not sampled.
     """
 
     text: str
@@ -175,15 +178,18 @@ class Response:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundaryRecord:
-    """The standard structure of Figure 2, one per question: correct, incorrect and refusal responses.
+    """The standard structure of Figure 2: a question with its responses of each outcome.
 
     Attributes:
       id, image, question, answers: copied from the question.
-      type: 1 (inside both boundaries), 2 (beyond the intrinsic one), 3 (beyond the extrinsic one); None for Mixed.
+      type: 1 (inside both boundaries), 2 (beyond the intrinsic one), 3 (beyond the extrinsic one);
+        None for Mixed.
       boundary: Known, Mixed or Unknown. Type 3 is Unknown by construction.
-      confidence: share of correct samples, c(x) = n_correct / n_samples, or what another estimator gives; 0 for Type 3.
+      confidence: share of correct samples, c(x) = n_correct / n_samples, or what another estimator
+        gives; 0 for Type 3.
       n_correct, n_samples: how many of the samples match the gold answers, and how many there are.
-      wilson_low, wilson_high: 95% Wilson interval of the confidence; both equal it if it is no share of samples.
+      wilson_low, wilson_high: 95% Wilson interval of the confidence; both equal it if it is no
+        share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
       source, split, metric: as in `VQAExample`.
       generator: what made a Type 3 question; None for a question of the dataset itself.
@@ -259,7 +265,8 @@ class BoundaryRecord:
         texts += [*self.answers, *self.filters, *(r.text for r in self._responses())]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                "id, image, question, answers, responses, source, split, generator and filters are texts"
+                "id, image, question, answers, responses, source, split, generator and filters "
+                "are texts"
             )
 
     def _check_numbers(self) -> None:
@@ -285,7 +292,8 @@ class BoundaryRecord:
             r.count < 0 for r in responses
         ):
             raise ValueError(
-                f"{counted} responses, {correct} of them correct, were counted, not {self.n_samples} and {self.n_correct}"
+                f"{counted} responses, {correct} of them correct, were counted, "
+                f"not {self.n_samples} and {self.n_correct}"
             )
         for response in responses:
             sampled, has_logprob = response.count > 0, response.logprob is not None
@@ -336,7 +344,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Preference:
-    """One preference pair for CA-DPO. `confidence` (of the question) and `kind` set the pair's weight."""
+    """One preference pair for CA-DPO; the question's `confidence` and the `kind` set its weight."""
 
     id: str
     image: str

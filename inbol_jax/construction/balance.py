@@ -21,7 +21,7 @@ def keep_shares(
     keys: np.ndarray,
     names: Mapping[int, str],
 ) -> np.ndarray:
-    """bool[n]: which items to keep so that the shares hold, and no more is left out than that takes.
+    """bool[n]: the items to keep so that the shares hold and no more is left out than that takes.
 
     Args:
       option: the option that asks for the shares, for the errors.
@@ -45,8 +45,8 @@ def keep_shares(
         if share and not n:
             name = "what is not named" if group == _OTHERS else names[group]
             raise InbolError(
-                f"{option}: nothing is left of {name} (there are {counts[group]}); lower its share, "
-                "or use more data"
+                f"{option}: nothing is left of {name} (there are {counts[group]}); "
+                "lower its share, or use more data"
             )
         (items,) = np.nonzero(groups == group)
         if n < len(items):

@@ -142,7 +142,7 @@ def _question_key(seed: int, id: str) -> int:
 
 
 def _check_ids(keys: np.ndarray, files: Sequence[Path], seed: int) -> None:
-    """Raises InbolError if two questions have one id. Reads the files again only if two keys are equal."""
+    """Raises InbolError if two questions have one id. Reads the files only if two keys are equal."""
     ordered = np.sort(keys)
     repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not repeated:
@@ -161,7 +161,7 @@ def _check_ids(keys: np.ndarray, files: Sequence[Path], seed: int) -> None:
 
 
 def _check_negatives(tally: Tally, config: BuildConfig) -> None:
-    """Raises InbolError if a type has no pair, and else says how many questions have no negatives."""
+    """Raises InbolError if a type has no pair; else says how many questions have no negatives."""
     for type in np.setdiff1d(tally.question_types, tally.pair_types).tolist():
         raise InbolError(
             f"--negatives {config.negatives}: no pair is left of {TYPES[type]}; sample those "
@@ -196,8 +196,8 @@ def _say_results(tally: Tally, selection: Selection, stores: Stores, config: Bui
     say(f"{noisy:.0%} of the labels lie within sampling noise of a threshold")
     if tally.n_unanswered:
         say(
-            f"{tally.n_unanswered} Known questions have no correct response to teach, as nothing was "
-            "judged against gold answers"
+            f"{tally.n_unanswered} Known questions have no correct response to teach, "
+            "as nothing was judged against gold answers"
         )
     n_instructions, n_pairs = selection.instructions.sum(), selection.pairs.sum()
     say(f"{n_questions} records, {n_instructions} instructions, {n_pairs} pairs -> {config.out}")

@@ -1,4 +1,4 @@
-"""IDK instructions (Figure 3): the correct response for Known, a refusal for Unknown; Mixed is left out."""
+"""IDK instructions (Figure 3): the correct response for Known, a refusal for Unknown, no Mixed."""
 
 from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.records import Boundary, BoundaryRecord, Instruction

@@ -1,4 +1,4 @@
-"""Incorrect responses of another model than the records': of the IDK-IT model, from which CA-DPO starts."""
+"""Incorrect responses of another model than the records': the IDK-IT model, where CA-DPO starts."""
 
 import json
 from array import array

@@ -1,4 +1,4 @@
-"""Preference pairs (Figure 3): correct, incorrect and refusal responses of a question, paired by its class."""
+"""Preference pairs (Figure 3): correct, incorrect and refusal responses, paired by class."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference, Response
 
 # Figure 3 pairs responses "based on the confidence classification of each question"; which pairs
-# each class gets is our decision. A correct response to an Unknown question is never preferred: that
-# would teach to guess, above all by the NLL term of CA-DPO.
+# each class gets is our decision. A correct response to an Unknown question is never preferred:
+# that would teach to guess, above all by the NLL term of CA-DPO.
 PAIRS_OF_CLASS: dict[Boundary, tuple[PairKind, ...]] = {
     Boundary.KNOWN: (PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT),
     Boundary.MIXED: (

@@ -14,8 +14,8 @@ def make_record(
 ) -> BoundaryRecord:
     """The standard record of a sampled question.
 
-    Confidence, interval and class are the estimator's; the counts are those of the samples. A Type 3
-    question has confidence 0 and is Unknown by construction.
+    Confidence, interval and class are the estimator's; the counts are those of the samples. A
+    Type 3 question has confidence 0 and is Unknown by construction.
 
     Raises:
       InbolError: if the question lacks what the estimator needs.
@@ -75,9 +75,9 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
         for answer in dict.fromkeys(example.answers):
             # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
             # ("unanswerable"): neither is a correct response.
-            if score(answer, example.answers, example.metric) >= CORRECT_AT:
-                if not is_refusal(answer):
-                    outcomes["correct"].setdefault(answer, Response(answer))
+            agreed = score(answer, example.answers, example.metric) >= CORRECT_AT
+            if agreed and not is_refusal(answer):
+                outcomes["correct"].setdefault(answer, Response(answer))
     return {
         outcome: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text)))
         for outcome, responses in outcomes.items()

@@ -85,7 +85,10 @@ def unfinished(file: Path) -> str | None:
             return "`inbol confidence` is writing it; wait for its end"
     questions = count_lines(file)
     if questions != read_meta(file).get("rows"):
-        return f"{questions} questions so far; give `inbol confidence` again, it goes on where it stopped"
+        return (
+            f"{questions} questions so far; give `inbol confidence` again, "
+            "it goes on where it stopped"
+        )
     return None
 
 
@@ -99,8 +102,8 @@ def _negatives(path: Path) -> list[Path]:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise InbolError(
-            f"--negatives {path}: no such file, or a folder without .jsonl files; give a store that "
-            "`inbol confidence` has written"
+            f"--negatives {path}: no such file, or a folder without .jsonl files; "
+            "give a store that `inbol confidence` has written"
         )
     return files
 

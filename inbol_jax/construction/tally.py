@@ -60,11 +60,11 @@ class Selection(NamedTuple):
 
 
 def select(tally: Tally, config: BuildConfig) -> Selection:
-    """What is kept for the shares: first of the questions by their type, then of their pairs by kind.
+    """What is kept for the shares: of the questions by type, then of their pairs by kind.
 
     Raises:
-      InbolError: if nothing is left of a group that is to have a share, or no instruction is left of
-        a class.
+      InbolError: if nothing is left of a group that is to have a share, or no instruction is left
+        of a class.
     """
     keep_question = np.ones(len(tally.question_types), bool)
     if config.type_shares:

@@ -40,7 +40,7 @@ LONG_REFUSALS: tuple[str, ...] = (
 )
 REFUSALS: tuple[str, ...] = (*SHORT_REFUSALS, *LONG_REFUSALS)
 
-# Name -> refusals for what the model does not know, and for Type 3. Only "reason" tells these apart.
+# Name -> refusals for what the model does not know, and for Type 3. They differ in "reason" only.
 TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "one": (REFUSALS[:1], REFUSALS[:1]),
     "short": (SHORT_REFUSALS, SHORT_REFUSALS),
@@ -73,11 +73,11 @@ class RefusalMix:
         repeated = len(dict(self.parts)) < len(self.parts)
         if repeated or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise InbolError(
-                "--refusal-mix: each set once, with a share above 0, and the shares must add up to 1"
+                "--refusal-mix: each set once, with a share above 0; the shares must add up to 1"
             )
 
     def pick(self, key: str, question_type: int | None) -> str:
-        """The refusal for a question. One key always gets the same one, in any order of construction.
+        """The refusal for a question; a key always gets the same one, in any order of construction.
 
         Args:
           key: what identifies the question; a seed may be part of it.

@@ -18,7 +18,7 @@ from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import init_params
 from inbol_jax.models.packing import Branch, RowShape, pack_row
-from inbol_jax.models.weights import save_params
+from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.loop import fit

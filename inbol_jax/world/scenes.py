@@ -117,7 +117,7 @@ def sample_glyph(rng: np.random.Generator, cumulative: np.ndarray) -> int:
 
 @functools.cache
 def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
-    """f32[pixels, pixels]: a shape's coverage of the pixels, averaged from an 8 times larger one."""
+    """f32[pixels, pixels]: a shape's coverage of the pixels, drawn 8 times larger and averaged."""
     scale = 8
     n = pixels * scale
     image = Image.new("L", (n, n), 0)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.adapters import ADAPTERS, metric_of
-from inbol_jax.data.config import DataConfig
+from inbol_jax.data.config import FORMATS, DataConfig
 from inbol_jax.data.images import load_image
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.errors import InbolError
@@ -732,6 +732,7 @@ def test_the_split_of_coco_pictures(tmp_path, read, questions, split, found):
 
 
 def test_every_adapter_is_tested():
+    assert {"folder", *ADAPTERS} == set(FORMATS)
     assert set(ADAPTERS) == {
         "columns",
         "vqav2",

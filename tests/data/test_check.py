@@ -11,7 +11,6 @@ from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
-from inbol_jax.data.likeness import Gallery, looks
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
@@ -290,25 +289,6 @@ def test_images_that_were_encoded_or_scaled_anew_are_found_by_their_looks(tmp_pa
         f"0 images, of 0 questions, are in test too, and {alike}, of {alike} questions, look like one there"
         in capsys.readouterr().out
     )
-
-
-def test_the_most_alike_is_found_among_many(monkeypatch):
-    rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(50)]
-    monkeypatch.setattr("inbol_jax.data.likeness._BLOCK", 7)
-    gallery = Gallery()
-    assert gallery.find([looks(pictures[0])]) == [None]
-    gallery.add("a", [str(i) for i in range(50)], [looks(p) for p in pictures])
-    gallery.add("b", ["again"], [looks(pictures[3])])
-    brighter = [Image.fromarray((np.asarray(p) * 0.9).astype(np.uint8)) for p in pictures]
-    assert [
-        (m.dataset, m.image, m.likeness) for m in gallery.find([looks(p) for p in pictures])
-    ] == [("a", str(i), 1.0) for i in range(50)]
-    assert [m.image for m in gallery.find([looks(p) for p in brighter])] == [
-        str(i) for i in range(50)
-    ]
-    assert gallery.find([looks(p.rotate(90)) for p in pictures[:9]]) == [None] * 9
-    assert gallery.find([]) == []
 
 
 def test_splits_of_the_world_share_no_image(tmp_path, capsys):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from inbol_jax.data import json_stream
 from inbol_jax.data.json_stream import json_objects
-from inbol_jax.data.sources import file_rows, first_rows, joined
-from inbol_jax.data.vqa import Unusable
+from inbol_jax.data.sources import file_rows, joined
+from inbol_jax.data.rows import Unusable
 from inbol_jax.errors import InbolError
 
 VALUES = st.recursive(
@@ -154,15 +154,3 @@ def test_questions_meet_their_annotations_in_any_order(n, rng):
         sorted(faults)
         == ["annotation without question"] * extra + ["question without annotation"] * lost
     )
-
-
-def test_a_limit_reads_no_further():
-    def endless():
-        number = 0
-        while True:
-            number += 1
-            assert number <= 3
-            yield number, {}
-
-    assert len(list(first_rows(endless(), 3))) == 3
-    assert len(list(first_rows(iter([(1, {}), (2, {})]), None))) == 2

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.data.vqa import Rejection, load_dataset_folder, summarise_rejections
+from inbol_jax.data.rows import Rejection
+from inbol_jax.data.vqa import load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
 
 

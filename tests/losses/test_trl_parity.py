@@ -20,7 +20,7 @@ from inbol_jax.losses import LOSSES, nll_anchor
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.packing import Branch, RowShape, pack_row, stack
 from inbol_jax.models.processor import load_pixels, make_text_encoder
-from inbol_jax.models.weights import load_params
+from inbol_jax.models.reading import load_params
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
 
 # transformers has renamed an option that TRL sets, and what it asks of a model before each forward of the reference.
