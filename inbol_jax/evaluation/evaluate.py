@@ -50,10 +50,10 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     for _, run in config.curves:
         if not (run / "metrics.jsonl").is_file():
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
-    domains = dict.fromkeys(config.in_domain, "in_domain")
-    domains |= dict.fromkeys(config.out_of_domain, "out_of_domain")
+    datasets = [(data, "in_domain") for data in config.in_domain]
+    datasets += [(data, "out_of_domain") for data in config.out_of_domain]
     samples: dict[Path, dict[str, tuple[int, int]]] = {}  # id -> correct samples, samples
-    for data in domains:
+    for data, _ in datasets:
         store = estimate(
             ConfidenceConfig(
                 data=data,
@@ -71,31 +71,18 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     predicted: list[Prediction] = []
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
-        for data, domain in domains.items():
+        for data, domain in datasets:
             file = _ask(config, model, checkpoint, data)
             for row in read_jsonl(file):
-                # A question that is not there was set aside, and reported, while sampling.
-                if row["id"] in samples[data]:
-                    n_correct, n_samples = samples[data][row["id"]]
-                    boundary = classify(n_correct, n_samples, config.thresholds)
-                    type = question_type(boundary, answerable=row["answerable"])
-                    predicted.append(
-                        Prediction(
-                            id=row["id"],
-                            dataset=file.stem,
-                            domain=domain,
-                            model=model,
-                            image=row["image"],
-                            question=row["question"],
-                            answers=tuple(row["answers"]),
-                            type=type,
-                            question_kind=str(row.get("kind", "")),
-                            confidence=0.0 if type == 3 else n_correct / n_samples,
-                            response=row["prediction"],
-                            outcome=row["outcome"],
-                            **({"metric": row["metric"]} if "metric" in row else {}),
-                        )
-                    )
+                if row["id"] not in samples[data]:
+                    continue  # it was set aside, and reported, while the base was sampled
+                n_correct, n_samples = samples[data][row["id"]]
+                boundary = classify(n_correct, n_samples, config.thresholds)
+                type = question_type(boundary, answerable=row["answerable"])
+                confidence = 0.0 if type == 3 else n_correct / n_samples
+                row |= {"dataset": file.stem, "domain": domain, "model": model}
+                row |= {"type": type, "confidence": confidence}
+                predicted.append(Prediction.from_json(row))
     write_jsonl(
         config.out / "predictions.jsonl",
         (prediction.to_json() for prediction in predicted),
@@ -164,11 +151,12 @@ def report(
     write_json(out / "metrics.json", metrics.to_json())
     curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
     datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
+    records = read_jsonl(config.train / "records.jsonl") if config.train else ()
     content = Report(
         predictions=predicted,
         metrics=metrics,
         curves=curves,
-        train_confidence=_train_confidence(config.train),
+        train_confidence=[r["confidence"] for r in records if r["type"] != 3],
         thresholds=config.thresholds,
         settings=_settings(config),
         image_folders={dataset.name: dataset.root for dataset in datasets},
@@ -188,11 +176,3 @@ def report(
 
 def _settings(config: EvaluateConfig) -> dict[str, str]:
     return {name: str(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def _train_confidence(folder: Path | None) -> list[float]:
-    """Confidences of the answerable training questions that `inbol build` has recorded."""
-    if folder is None:
-        return []
-    records = read_jsonl(folder / "records.jsonl")
-    return [record["confidence"] for record in records if record["type"] != 3]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inbol_jax.evaluation.metrics import user_value
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 
 
@@ -44,6 +43,6 @@ def gold(question: Prediction) -> str:
 
 def mark(answer: Prediction) -> tuple[str, str, str]:
     """Sign, word and CSS class for what an answer is worth to the user."""
-    worth = user_value(answer.outcome, answer.type)
+    worth = answer.user_value
     sign, colour = {1: ("✓", "good"), 0: ("○", "neutral"), -1: ("✗", "bad")}[worth]
     return sign, "answered" if answer.type == 3 and worth < 0 else answer.outcome, colour

@@ -20,11 +20,6 @@ def short_label(group: str) -> str:
     return GROUP_LABELS[group].split(":")[0]
 
 
-def type_label(type: int | None) -> str:
-    """The name of a type of questions: "Type 1", "Mixed"."""
-    return "Mixed" if type is None else f"Type {type}"
-
-
 def percent(share: float) -> str:
     """A share of 1 in percent, with one decimal."""
     return f"{100 * share:.1f}%"

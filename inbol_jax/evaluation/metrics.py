@@ -1,8 +1,9 @@
 """Acc, RefR and the trustworthiness score T of predictions, with 95% intervals, in plain numpy.
 
 The paper names Acc, RefR and a model-agnostic trustworthiness score. T is the mean of
-`user_value`, which is our decision: on answerable questions T = Acc - Wrong = 2 Acc + RefR - 1.
-T of "all" depends on how many questions of each type were asked, so it never stands alone.
+`Prediction.user_value`, which is our decision: on answerable questions
+T = Acc - Wrong = 2 Acc + RefR - 1. T of "all" depends on how many questions of each type were
+asked, so it never stands alone.
 
 A question is its (dataset, id). The models come in order of appearance; the first is the base.
 """
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import OUTCOMES, TYPES, Prediction
+from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.intervals import wilson_interval
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
@@ -29,8 +30,6 @@ GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "all": TYPES,
 }
 CONFIDENCE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-OutcomeCounts = Counter[tuple[int | None, str]]  # how often each (type, outcome) occurs
 
 
 class Estimate(NamedTuple):
@@ -109,19 +108,6 @@ class ConfidenceBin(NamedTuple):
     answered_acc: Estimate
 
 
-def user_value(outcome: str, type: int | None) -> int:
-    """What a response is worth to the user. This is our definition, not the paper's.
-
-    If the question is answerable (types 1, 2 and None), a correct response is worth +1, a refusal
-    0 and a wrong response -1. On Type 3 a refusal is worth +1 and anything else -1.
-    """
-    if outcome not in OUTCOMES:
-        raise InbolError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
-    if type == 3:
-        return 1 if outcome == "refused" else -1
-    return {"correct": 1, "refused": 0, "wrong": -1}[outcome]
-
-
 def summarise(
     predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
 ) -> Summary:
@@ -131,11 +117,10 @@ def summarise(
       InbolError: if a model has answered a question twice.
     """
     summary: Summary = {}
-    for (model, domain), counts in _count(predictions, lambda p: (p.model, p.domain)).items():
+    for (model, domain), members in _grouped(predictions, lambda p: (p.model, p.domain)).items():
         groups = summary.setdefault(model, {})[domain] = {}
         for group, types in GROUPS.items():
-            members = Counter({key: count for key, count in counts.items() if key[0] in types})
-            groups[group] = _scores(members, resamples, seed)
+            groups[group] = _scores([p for p in members if p.type in types], resamples, seed)
     return {model: dict(sorted(domains.items())) for model, domains in summary.items()}
 
 
@@ -165,32 +150,21 @@ def differences(
                 f"{len(unpaired)} questions were not answered by both {a} and {b}, for example "
                 f"{min(unpaired)[1]!r}; run both models on the same questions"
             )
-        changes = _changes((answers[a][question], answers[b][question]) for question in answers[a])
+        changes: dict[str, list[tuple[int | None, int]]] = {}  # domain -> (type, change)
+        for question, first in answers[a].items():
+            second = answers[b][question]
+            if (first.type, first.domain) != (second.type, second.domain):
+                raise InbolError(
+                    f"question {first.id!r}: {a} and {b} were given another type or domain; "
+                    "evaluate both again"
+                )
+            change = second.user_value - first.user_value
+            changes.setdefault(first.domain, []).append((first.type, change))
         for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
-            counts = Counter[int]()
-            for (type, change), count in changes[domain].items():
-                if type in types:
-                    counts[change] += count
+            counts = Counter(change for type, change in changes[domain] if type in types)
             estimate = bootstrap_mean(counts, resamples, seed)
             result.append(Difference(a, b, domain, group, *estimate))
     return result
-
-
-def _changes(
-    pairs: Iterable[tuple[Prediction, Prediction]],
-) -> dict[str, Counter[tuple[int | None, int]]]:
-    """Per domain, how often each (type, change of the user value) occurs."""
-    changes: dict[str, Counter[tuple[int | None, int]]] = {}
-    for first, second in pairs:
-        if (first.type, first.domain) != (second.type, second.domain):
-            raise InbolError(
-                f"question {first.id!r}: {first.model} and {second.model} were given another type "
-                "or domain; evaluate both again"
-            )
-        before = user_value(first.outcome, first.type)
-        after = user_value(second.outcome, second.type)
-        changes.setdefault(first.domain, Counter())[first.type, after - before] += 1
-    return changes
 
 
 def by_confidence(predictions: Iterable[Prediction], model: str) -> list[ConfidenceBin]:
@@ -210,12 +184,10 @@ def by_confidence(predictions: Iterable[Prediction], model: str) -> list[Confide
         return min(bisect.bisect(CONFIDENCE_EDGES, confidence), len(CONFIDENCE_EDGES) - 1) - 1
 
     answerable = (p for p in predictions if p.model == model and p.type != 3)
-    counts = _count(answerable, index_of_bin)
+    members = _grouped(answerable, index_of_bin)
     bins = []
     for index, (low, high) in enumerate(itertools.pairwise(CONFIDENCE_EDGES)):
-        outcomes = Counter[str]()
-        for (_, outcome), count in counts.get(index, Counter()).items():
-            outcomes[outcome] += count
+        outcomes = Counter(p.outcome for p in members.get(index, ()))
         n, answered = outcomes.total(), outcomes["correct"] + outcomes["wrong"]
         refr, accuracy = _rate(outcomes["refused"], n), _rate(outcomes["correct"], answered)
         bins.append(ConfidenceBin(low, high, n, refr, accuracy))
@@ -227,9 +199,9 @@ def by_question_kind(
 ) -> dict[tuple[str, bool, str], dict[str, Scores]]:
     """{(domain, whether the questions are of Type 3, kind): {model: its scores}}, sorted."""
     kinds: dict[tuple[str, bool, str], dict[str, Scores]] = {}
-    counts = _count(predictions, lambda p: (p.model, (p.domain, p.type == 3, p.question_kind)))
-    for (model, kind), outcomes in counts.items():
-        kinds.setdefault(kind, {})[model] = _scores(outcomes)
+    keys = _grouped(predictions, lambda p: (p.model, (p.domain, p.type == 3, p.question_kind)))
+    for (model, kind), members in keys.items():
+        kinds.setdefault(kind, {})[model] = _scores(members)
     return dict(sorted(kinds.items()))
 
 
@@ -268,25 +240,23 @@ def _distinct(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         yield p
 
 
-def _count(
+def _grouped(
     predictions: Iterable[Prediction], key: Callable[[Prediction], Any]
-) -> dict[Any, OutcomeCounts]:
-    """Outcomes of the predictions that share a key, the keys in order of appearance."""
-    counts: dict[Any, OutcomeCounts] = {}
+) -> dict[Any, list[Prediction]]:
+    """The predictions that share a key, the keys in order of appearance."""
+    groups: dict[Any, list[Prediction]] = {}
     for p in _distinct(predictions):
-        counts.setdefault(key(p), Counter())[p.type, p.outcome] += 1
-    return counts
+        groups.setdefault(key(p), []).append(p)
+    return groups
 
 
-def _scores(counts: OutcomeCounts, resamples: int = 2000, seed: int = 0) -> Scores:
-    n = counts.total()
+def _scores(predictions: list[Prediction], resamples: int = 2000, seed: int = 0) -> Scores:
+    n = len(predictions)
     if not n:
         return Scores(0)
-    correct = sum(counts[type, "correct"] for type in GROUPS["type12"])
-    refused = sum(counts[type, "refused"] for type in TYPES)
-    values = Counter[int]()
-    for (type, outcome), count in counts.items():
-        values[user_value(outcome, type)] += count
+    correct = sum(p.outcome == "correct" and p.type != 3 for p in predictions)
+    refused = sum(p.outcome == "refused" for p in predictions)
+    values = Counter(p.user_value for p in predictions)
     return Scores(n, correct / n, refused / n, *bootstrap_mean(values, resamples, seed))
 
 

@@ -13,8 +13,8 @@ DOMAINS = ("in_domain", "out_of_domain")
 TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
 OUTCOMES = ("correct", "refused", "wrong")
 
-# The names in memory of the columns whose names on disk are too short to be clear.
-_FIELD_OF_COLUMN = {"kind": "question_kind", "prediction": "response"}
+# Fields whose columns on disk have names that are too short to be clear.
+_COLUMNS = {"question_kind": "kind", "response": "prediction"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,24 +68,38 @@ class Prediction:
                 f"prediction {self.id!r} of {self.model}: {cause}; run `inbol evaluate` again"
             )
 
+    @property
+    def user_value(self) -> int:
+        """What the response is worth to the user. This is our definition, not the paper's.
+
+        If the question is answerable (types 1, 2 and None), a correct response is worth +1, a
+        refusal 0 and a wrong response -1. On Type 3 a refusal is worth +1, anything else -1.
+        """
+        if self.type == 3:
+            return 1 if self.outcome == "refused" else -1
+        return {"correct": 1, "refused": 0, "wrong": -1}[self.outcome]
+
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`; it holds the metric only if that is not the default."""
-        row = dataclasses.asdict(self) | {"answers": list(self.answers)}
+        row = {_COLUMNS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
         if self.metric == METRICS[0]:
             del row["metric"]
-        columns = {field: column for column, field in _FIELD_OF_COLUMN.items()}
-        return {columns.get(field, field): value for field, value in row.items()}
+        return row | {"answers": list(self.answers)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
-        """The prediction on a line of `predictions.jsonl`.
+        """The prediction on a line of `predictions.jsonl`; other columns are passed over.
 
         Raises:
           InbolError: if the line is no prediction.
         """
-        fields = {_FIELD_OF_COLUMN.get(column, column): value for column, value in row.items()}
+        values = {"question_kind": str(row.get("kind", ""))}
+        for field in dataclasses.fields(cls):
+            column = _COLUMNS.get(field.name, field.name)
+            if column in row and column != "kind":
+                values[field.name] = row[column]
         try:
-            return cls(**(fields | {"answers": tuple(row["answers"])}))
+            return cls(**(values | {"answers": tuple(row["answers"])}))
         except (KeyError, TypeError) as error:
             raise InbolError(
                 f"prediction {row.get('id', '(no id)')!r}: not a line of predictions.jsonl "

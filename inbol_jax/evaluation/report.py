@@ -17,8 +17,8 @@ from inbol_jax.evaluation.labels import (
     DOMAIN_LABELS,
     duration,
     percent,
+    short_label,
     signed,
-    type_label,
     with_interval,
 )
 from inbol_jax.evaluation.metrics import Difference, Metrics
@@ -102,7 +102,7 @@ def _context(report: Report) -> dict[str, Any]:
         "gallery": gallery,
         "gold": gold,
         "mark": mark,
-        "type_label": type_label,
+        "short_label": short_label,
         "domain_labels": DOMAIN_LABELS,
         "settings_table": Table("Settings", ("Setting", "Value"), list(report.settings.items())),
         "seconds_table": Table("Time", ("Stage", "Time"), seconds),

@@ -23,7 +23,6 @@ from inbol_jax.evaluation.metrics import (
     by_question_kind,
     differences,
     summarise,
-    user_value,
 )
 from inbol_jax.evaluation.prediction import DOMAINS, OUTCOMES
 
@@ -71,14 +70,6 @@ def cells(summary):
     for domains in summary.values():
         for groups in domains.values():
             yield from groups.items()
-
-
-def test_user_value_is_the_table_of_the_method():
-    for type in (1, 2, None):
-        assert [user_value(o, type) for o in OUTCOMES] == [1, 0, -1]
-    assert [user_value(o, 3) for o in OUTCOMES] == [-1, 1, -1]
-    with pytest.raises(InbolError, match="maybe"):
-        user_value("maybe", 1)
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -133,7 +124,7 @@ def test_counts_agree_with_resampling_the_indices():
     values = {}
     for model in "ab":
         here = [p for p in predictions if p.model == model and p.domain == "in_domain"]
-        values[model] = np.array([user_value(p.outcome, p.type) for p in here])
+        values[model] = np.array([p.user_value for p in here])
     index = np.random.default_rng(7).integers(0, len(values["b"]), (20_000, len(values["b"])))
     ends = np.percentile(values["b"][index].mean(1), (2.5, 97.5))
     np.testing.assert_allclose((cell.t_low, cell.t_high), ends, atol=0.011)

@@ -6,7 +6,7 @@ from made import good_and_bad, prediction
 from inbol_jax.artifacts import write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import summarise
-from inbol_jax.evaluation.prediction import Prediction, read_predictions
+from inbol_jax.evaluation.prediction import OUTCOMES, Prediction, read_predictions
 
 LINE = {
     "id": "q1",
@@ -49,7 +49,6 @@ def test_predictions_are_the_same_when_read_from_disk(tmp_path):
         ({"answers": ["red", None]}, "a text was expected"),
         ({"answers": None}, "not a line of predictions.jsonl"),
         ({"confidence": "high"}, "'high' is no number"),
-        ({"surplus": 1}, "not a line of predictions.jsonl .*surplus"),
     ],
 )
 def test_impossible_lines_are_named(change, message):
@@ -57,9 +56,16 @@ def test_impossible_lines_are_named(change, message):
         Prediction.from_json(LINE | change)
 
 
-def test_a_missing_column_is_named():
-    with pytest.raises(InbolError, match=r"prediction 'q1'.*'image'"):
-        Prediction.from_json({column: v for column, v in LINE.items() if column != "image"})
+@pytest.mark.parametrize("column", ["image", "answers", "outcome"])
+def test_a_missing_column_is_named(column):
+    with pytest.raises(InbolError, match=f"prediction 'q1'.*'{column}'"):
+        Prediction.from_json({name: value for name, value in LINE.items() if name != column})
+
+
+def test_a_question_without_a_kind_and_columns_of_the_dataset():
+    line = LINE | {"split": "val"}
+    del line["kind"]
+    assert Prediction.from_json(line).to_json() == LINE | {"kind": ""}
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,9 @@ def test_a_missing_column_is_named():
 def test_no_impossible_prediction_can_be_made(fields, message):
     with pytest.raises(InbolError, match=message):
         prediction(1, **fields)
+
+
+def test_user_value_is_the_table_of_the_method():
+    for type in (1, 2, None):
+        assert [prediction(1, o, type).user_value for o in OUTCOMES] == [1, 0, -1]
+    assert [prediction(1, o, 3).user_value for o in OUTCOMES] == [-1, 1, -1]
