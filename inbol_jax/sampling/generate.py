@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
-from inbol_jax.models.packing import stack
+from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
@@ -186,7 +186,7 @@ def run_batches(
                 members.append(example)
             except InbolError as error:
                 bad.append((example, str(error)))
-        return members, stack(arrays, size) if arrays else None, bad
+        return members, collate(arrays, size) if arrays else None, bad
 
     variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)

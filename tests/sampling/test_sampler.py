@@ -16,7 +16,7 @@ from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.packing import stack
+from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import generate
@@ -369,7 +369,7 @@ def test_rows_that_fill_up_the_batch_do_not_matter(micro, questions, images):
     batch = make_batch(loaded, questions[:3], images)
     alone = draw_from(loaded, batch, n=4, options=options)
     rows = [{name: value[i] for name, value in batch.items()} for i in range(3)]
-    filled = draw_from(loaded, stack(rows, 8), n=4, options=options)
+    filled = draw_from(loaded, collate(rows, 8), n=4, options=options)
     np.testing.assert_array_equal(filled.tokens[:3], alone.tokens)
     np.testing.assert_array_equal(filled.lengths[:3], alone.lengths)
     np.testing.assert_allclose(filled.logprobs[:3], alone.logprobs, atol=1e-4)
