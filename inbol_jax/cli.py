@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """`train.py`: the two training stages."""
-    from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-    from inbol_jax.training.sft import SftConfig, idk_it
+    from inbol_jax.training.ca_dpo import ca_dpo
+    from inbol_jax.training.config import DpoConfig, SftConfig
+    from inbol_jax.training.sft import sft
 
     description = (
         "sft: IDK-IT, instruction tuning. dpo: CA-DPO, confidence-aware preference optimisation."
@@ -62,7 +63,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     return _dispatch(
         "train.py",
         description,
-        {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)},
+        {"sft": (SftConfig, sft), "dpo": (DpoConfig, ca_dpo)},
         arguments,
         together=True,
     )

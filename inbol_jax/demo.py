@@ -16,9 +16,9 @@ from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions, report
 from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.sft import SftConfig, idk_it
-from inbol_jax.training.stage import FROZEN
+from inbol_jax.training.ca_dpo import ca_dpo
+from inbol_jax.training.config import FROZEN, DpoConfig, SftConfig
+from inbol_jax.training.sft import sft
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -82,15 +82,15 @@ class Stages:
 
 def train_idk_it(run: Path, seed: int) -> None:
     """The demo's IDK-IT, into `<run>/idk_it`."""
-    idk_it(SftConfig(data=run / "instructions.jsonl", out=run / "idk_it", seed=seed))
+    sft(SftConfig(data=run / "instructions.jsonl", out=run / "idk_it", seed=seed))
 
 
 def train_ca_dpo(run: Path, seed: int, **options: Any) -> None:
     """The demo's CA-DPO, into `<run>/ca_dpo`; `options` replace its own (benchmarks/ablation.py compares them)."""
     own = {"data": run / "preferences.jsonl", "out": run / "ca_dpo", "model": run / "idk_it/model"}
-    # Against the drift of answers: attention alone is trained, and the model keeps a tenth of the base.
-    own |= {"frozen": (*FROZEN, "/mlp/"), "keep": 0.1, "base": TINY}
-    ca_dpo(DpoConfig(**(own | options), seed=seed))
+    # Against the drift of answers: only attention is trained, and the model keeps a tenth of the base.
+    own |= {"frozen": (*FROZEN, "/mlp/"), "wise_ft_alpha": 0.9, "wise_ft_base": TINY}
+    ca_dpo(DpoConfig.from_options(**(own | options), seed=seed))
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
