@@ -17,8 +17,9 @@ import tyro
 from PIL import Image
 from stages import measure, run_each
 
-from inbol_jax.extrinsic.audit import AuditConfig, audit
-from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic
+from inbol_jax.extrinsic.audit import audit
+from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
+from inbol_jax.extrinsic.extrinsic import extrinsic
 
 COLORS = ("red", "blue", "green", "black", "white", "brown", "grey", "yellow", "orange", "pink")
 SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mo", "nu", "pi", "ro", "sa", "te")

@@ -1,27 +1,31 @@
-"""Questions whose evidence is taken out of the image: what answers them is masked, blurred or cropped away.
+"""Generator `evidence_removed`: an example's own question about its image without what answers it,
+which is masked, blurred or cropped away.
 
-Where the evidence lies is said by the record (a column `evidence`, or labelled `boxes`), or found by occlusion: cells of a grid are
-covered one after the other, and those that cost the model most of its confidence in the right answer are removed, as many as it
-takes to change the answer, with half a cell around each.
+The record says where this evidence is (a column `evidence`, or labelled `boxes`), or the model
+finds it by occlusion: the cells of a grid are covered one after the other, and those that cost the
+model most of its confidence in the right answer are removed with half a cell around each, as many
+of them as it takes to change the answer.
 """
 
 import functools
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from inbol_jax.artifacts import atomically, fingerprint
+from inbol_jax.artifacts import atomically, fingerprint, write_atomically
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.facts import words
+from inbol_jax.extrinsic.contents import words
 from inbol_jax.extrinsic.generators import (
-    Asked,
-    Context,
+    CannotPropose,
+    GeneratorContext,
+    ImageQuestion,
     Proposal,
     Reply,
     register_generator,
@@ -30,153 +34,198 @@ from inbol_jax.extrinsic.generators import (
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 
-Box = tuple[
-    float, float, float, float
-]  # left, top, width, height in pixels of the upright image, as COCO has it
+# Left, top, width, height, as in COCO: in pixels of the upright image, or as shares of its sides.
+Box = tuple[float, float, float, float]
+Edges = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+Ask = Callable[[Sequence[ImageQuestion]], list[list[Reply]]]
 
 NAME = "evidence_removed"
-FOLDER = "evidence_removed"  # below the image folder: a record's image and its question's come from one folder
-GRID = 4  # cells a side, for occlusion
+# Below the image folder, so that one folder holds the images of records and of their questions.
+FOLDER = "evidence_removed"
+GRID = 4  # cells per side, for occlusion
 COVERED = (1, 2, 4)  # cells covered at a time, in search of the fewest that change the answer
 MARGIN = 0.05  # of a box's sides, removed on each side of it
 LEAST_LEFT = 0.25  # share of the image that a crop must leave
 MAX_SIDE = 672  # pixels of the images that occlusion draws
+CELLS: tuple[Box, ...] = tuple(
+    (x / GRID, y / GRID, 1 / GRID, 1 / GRID) for y in range(GRID) for x in range(GRID)
+)
 
 
 def evidence_boxes(example: VQAExample) -> list[Box] | None:
-    """Boxes of what answers the question, None where the record does not say.
+    """Boxes of what answers the question, in pixels; None if the record does not say.
 
-    The column `evidence` lists them: [left, top, width, height], or {"box": [...]}. Of a column `boxes`, {"box": [...], "label": "dog"},
-    those count whose label's words are all in the question or in an answer.
+    The column `evidence` lists them as [left, top, width, height] or {"box": [...]}. Of the column
+    `boxes`, which lists {"box": [...], "label": "dog"}, those count whose label's words are all in
+    the question or in an answer.
 
     Raises:
-      InbolError: where the column holds something else.
+      InbolError: if the column holds something else.
     """
+    said = words(" ".join((example.question, *example.answers)))
     for column in ("evidence", "boxes"):
-        if (found := example.extra.get(column)) is None:
+        items = example.extra.get(column)
+        if items is None:
             continue
-        if not isinstance(found, list):
+        if not isinstance(items, list):
             raise InbolError(f"{column} not a list")
-        said = words(" ".join((example.question, *example.answers)))
         boxes = []
-        for item in found:
-            label = item.get("label") if isinstance(item, dict) else None
-            if column == "evidence" or (
-                isinstance(label, str) and words(label) and words(label) <= said
-            ):
-                boxes.append(_box(item.get("box") if isinstance(item, dict) else item, column))
+        for item in items:
+            record = item if isinstance(item, dict) else {"box": item}
+            if column == "evidence" or _is_named(record.get("label"), said):
+                boxes.append(_parse_box(record.get("box"), column))
         if boxes:
             return boxes
     return None
 
 
-def _box(value: Any, column: str) -> Box:
-    if not (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-    ):
+def _is_named(label: Any, said: set[str]) -> bool:
+    """Whether a label is a text with words, all of which are said."""
+    return isinstance(label, str) and bool(words(label)) and words(label) <= said
+
+
+def _parse_box(value: Any, column: str) -> Box:
+    numbers = [v for v in value if isinstance(v, int | float)] if isinstance(value, list) else []
+    if len(numbers) != 4 or len(value) != 4 or not all(map(math.isfinite, numbers)):
         raise InbolError(f"{column} without four numbers")
-    if value[2] <= 0 or value[3] <= 0:
+    left, top, width, height = map(float, numbers)
+    if width <= 0 or height <= 0:
         raise InbolError(f"{column} without width or height")
-    left, top, width, height = map(float, value)
     return left, top, width, height
 
 
 def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Image, str]:
-    """The image without what is in the boxes, and how that was done.
+    """Returns the image without what is in the boxes, and how that was done.
 
     Args:
       image: RGB.
-      how: "mask" fills them with the image's mean colour; "blur" leaves nothing finer than a quarter of the box; "crop" keeps the largest
-        part beside all of them, or masks where that would leave less than a quarter of the image.
+      boxes: in pixels.
+      how: "mask" fills the boxes with the image's mean colour. "blur" leaves nothing in them that
+        is finer than a quarter of the box. "crop" keeps the largest part beside all boxes, or masks
+        if that would leave less than a quarter of the image.
 
     Raises:
-      InbolError: where no box lies within the image.
+      InbolError: if no box lies within the image.
     """
-    w, h = image.size
-    inside = []
-    for left, top, width, height in boxes:
-        dx, dy = MARGIN * width, MARGIN * height
-        x0, y0 = max(0, math.floor(left - dx)), max(0, math.floor(top - dy))
-        x1, y1 = min(w, math.ceil(left + width + dx)), min(h, math.ceil(top + height + dy))
-        if x0 < x1 and y0 < y1 and left < w and top < h and left + width > 0 and top + height > 0:
-            inside.append((x0, y0, x1, y1))
-    if not inside:
+    edges = [edge for box in boxes if (edge := _edges_within(box, image.size))]
+    if not edges:
         raise InbolError("evidence outside the image")
     if how == "crop":
-        x0, y0, x1, y1 = (f(box[i] for box in inside) for i, f in enumerate((min, min, max, max)))
-        parts = ((0, 0, x0, h), (x1, 0, w, h), (0, 0, w, y0), (0, y1, w, h))
-        part = max(parts, key=lambda p: (p[2] - p[0]) * (p[3] - p[1]))
-        if (part[2] - part[0]) * (part[3] - part[1]) >= LEAST_LEFT * w * h:
+        part = _largest_part_beside(edges, image.size)
+        if _area(part) >= LEAST_LEFT * image.width * image.height:
             return image.crop(part), "crop"
         how = "mask"
     result = image.copy()
     mean = tuple(int(c) for c in np.asarray(image, np.float32).mean(axis=(0, 1)).round())
-    for x0, y0, x1, y1 in inside:
-        fill: Any = mean
-        if how == "blur":
-            # Shrunk to a few pixels first: a blur alone would leave the box's own edges sharp enough to read large letters by.
-            patch = image.crop((x0, y0, x1, y1))
-            fill = patch.resize((2, 2), Image.Resampling.BOX).resize(
-                patch.size, Image.Resampling.BILINEAR
-            )
-            fill = fill.filter(ImageFilter.GaussianBlur(max(1.0, min(patch.size) / 4)))
-        result.paste(fill, (x0, y0, x1, y1))
+    for edge in edges:
+        result.paste(mean if how == "mask" else _blurred(image.crop(edge)), edge)
     return result, how
 
 
-def _how(example: VQAExample, ways: Sequence[str]) -> str:
-    """One of the ways, by the id: the same in every run and order. What is blurred keeps its color: no way to take a color away."""
-    ways = [
-        way
-        for way in ways
-        if way != "blur" or not re.search(r"\bcolou?r", example.question, re.IGNORECASE)
-    ]
+def _edges_within(box: Box, size: tuple[int, int]) -> Edges | None:
+    """The box with its margin, cut to the image; None if the box lies outside the image."""
+    left, top, width, height = box
+    w, h = size
+    if left >= w or top >= h or left + width <= 0 or top + height <= 0:
+        return None
+    dx, dy = MARGIN * width, MARGIN * height
+    return (
+        max(0, math.floor(left - dx)),
+        max(0, math.floor(top - dy)),
+        min(w, math.ceil(left + width + dx)),
+        min(h, math.ceil(top + height + dy)),
+    )
+
+
+def _largest_part_beside(edges: Sequence[Edges], size: tuple[int, int]) -> Edges:
+    """The largest of the parts left of, right of, above and below all boxes."""
+    w, h = size
+    lefts, tops, rights, bottoms = zip(*edges, strict=True)
+    parts = (
+        (0, 0, min(lefts), h),
+        (max(rights), 0, w, h),
+        (0, 0, w, min(tops)),
+        (0, max(bottoms), w, h),
+    )
+    return max(parts, key=_area)
+
+
+def _area(edges: Edges) -> int:
+    return (edges[2] - edges[0]) * (edges[3] - edges[1])
+
+
+def _blurred(patch: Image.Image) -> Image.Image:
+    # The patch is shrunk to a few pixels first: a blur alone would leave its own edges sharp enough
+    # to read large letters by.
+    tiny = patch.resize((2, 2), Image.Resampling.BOX)
+    smooth = tiny.resize(patch.size, Image.Resampling.BILINEAR)
+    return smooth.filter(ImageFilter.GaussianBlur(max(1.0, min(patch.size) / 4)))
+
+
+def _choose_way(example: VQAExample, ways: Sequence[str]) -> str:
+    """One of the ways by the example's id, so that it is the same in every run and order. What is
+    blurred keeps its color, so a blur does not take away the answer to a question of color."""
+    if re.search(r"\bcolou?r", example.question, re.IGNORECASE):
+        ways = [way for way in ways if way != "blur"]
     return ways[zlib.crc32(example.id.encode()) % len(ways)]
 
 
-def _prepare(examples: Sequence[VQAExample], context: Context) -> None:
-    """Finds the evidence of those whose record does not say: {(NAME, id): boxes}, relative to width and height."""
+def _prepare(
+    examples: Sequence[VQAExample], context: GeneratorContext
+) -> dict[str, list[Box] | CannotPropose]:
+    """Finds the evidence of the examples whose record does not say where it is.
+
+    Returns: by id the boxes as shares of the image's sides, or why there are none.
+    """
     if context.model is None:
-        return
+        return {}
     ask = functools.partial(
         context.model, n=1, temperature=0.0, max_new_tokens=12, label="finding evidence"
     )
-    unsaid = [e for e in examples if not _said(e)]
-    whole = ask([Asked(e.question, context.root / e.image, e.image) for e in unsaid])
-    right = [
-        (e, r[0])
-        for e, r in zip(unsaid, whole, strict=True)
-        if r and score(r[0].text, e.answers, e.metric) >= CORRECT_AT
-    ]
-    cells = [(x / GRID, y / GRID, 1 / GRID, 1 / GRID) for y in range(GRID) for x in range(GRID)]
-    replies = iter(ask([_covered(e, context, (cell,)) for e, _ in right for cell in cells]))
-    ranked = {}
-    for example, before in right:
-        lost = [_lost(before, next(replies)) for _ in cells]
-        ranked[example.id] = [
-            cells[i] for i in sorted(range(len(cells)), key=lambda i: (-lost[i], i))
-        ]
-    replies = iter(
-        ask([_covered(e, context, _grown(ranked[e.id][:k])) for e, _ in right for k in COVERED])
-    )
-    for example, before in right:
-        changed = [
-            k
-            for k in COVERED
-            if (after := next(replies)) and answer_key(after[0].text) != answer_key(before.text)
-        ]
-        if changed:
-            context.prepared[NAME, example.id] = _grown(ranked[example.id][: changed[0]])
+    unsaid = [e for e in examples if not _says_where(e)]
+    whole = ask([ImageQuestion(e.question, context.root / e.image, e.image) for e in unsaid])
+    prepared: dict[str, list[Box] | CannotPropose] = {}
+    known: list[tuple[VQAExample, Reply]] = []
+    for example, replies in zip(unsaid, whole, strict=True):
+        if replies and score(replies[0].text, example.answers, example.metric) >= CORRECT_AT:
+            known.append((example, replies[0]))
         else:
-            context.set_aside[NAME, "no occlusion changes the answer"] += 1
-    if wrong := len(unsaid) - len(right):
-        context.set_aside[NAME, "model does not know the answer"] += wrong
+            prepared[example.id] = CannotPropose("model does not know the answer")
+    return prepared | _occlude(known, context.root, ask)
 
 
-def _said(example: VQAExample) -> bool:
-    """Whether the record says where its evidence is, be it in a way that cannot be read."""
+def _occlude(
+    known: Sequence[tuple[VQAExample, Reply]], root: Path, ask: Ask
+) -> dict[str, list[Box] | CannotPropose]:
+    """Finds per example, which comes with the model's right answer, the fewest cells whose removal
+    changes this answer."""
+    covered = [_cover(example, root, [cell]) for example, _ in known for cell in CELLS]
+    replies_per_cell = _in_groups(ask(covered), len(CELLS))
+    trials: list[list[list[Box]]] = []  # per example: the boxes of one, two and four cells
+    for (_, before), replies in zip(known, replies_per_cell, strict=True):
+        losses = np.array([_lost(before, reply) for reply in replies])
+        order = np.argsort(-losses, kind="stable")
+        trials.append([_grow([CELLS[i] for i in order[:n]]) for n in COVERED])
+
+    pairs = zip(known, trials, strict=True)
+    covered = [_cover(example, root, boxes) for (example, _), trial in pairs for boxes in trial]
+    replies_per_trial = _in_groups(ask(covered), len(COVERED))
+    evidence: dict[str, list[Box] | CannotPropose] = {}
+    for (example, before), trial, replies in zip(known, trials, replies_per_trial, strict=True):
+        evidence[example.id] = CannotPropose("no occlusion changes the answer")
+        for boxes, reply in zip(trial, replies, strict=True):
+            if reply and answer_key(reply[0].text) != answer_key(before.text):
+                evidence[example.id] = boxes
+                break
+    return evidence
+
+
+def _in_groups(replies: list[list[Reply]], size: int) -> list[list[list[Reply]]]:
+    return [replies[i : i + size] for i in range(0, len(replies), size)]
+
+
+def _says_where(example: VQAExample) -> bool:
+    """Whether the record says where its evidence is, even if it cannot be read."""
     try:
         return evidence_boxes(example) is not None
     except InbolError:
@@ -184,98 +233,101 @@ def _said(example: VQAExample) -> bool:
 
 
 def _lost(before: Reply, after: Sequence[Reply]) -> float:
-    """How much of the answer's probability an occlusion costs: all of it, and more, where the answer changes."""
+    """How much of the answer's probability an occlusion costs: more than all of it if the answer
+    changes, the more the surer the model is of the new one."""
     if not after:
         return 0.0
     p = math.exp(after[0].logprob)
-    return (
-        math.exp(before.logprob) - p
-        if answer_key(after[0].text) == answer_key(before.text)
-        else 1.0 + p
-    )
+    if answer_key(after[0].text) != answer_key(before.text):
+        return 1.0 + p
+    return math.exp(before.logprob) - p
 
 
-def _covered(example: VQAExample, context: Context, cells: Sequence[Box]) -> Asked:
-    how = _how(example, ("mask", "blur"))
+def _cover(example: VQAExample, root: Path, cells: Sequence[Box]) -> ImageQuestion:
+    """The example's question about its image without these cells."""
+    how = _choose_way(example, ("mask", "blur"))
 
     def draw() -> Image.Image:
-        image = load_image(context.root / example.image)
+        image = load_image(root / example.image)
         image.thumbnail((MAX_SIDE, MAX_SIDE))
-        return remove(image, _pixels(cells, image), how)[0]
+        return remove(image, _in_pixels(cells, image), how)[0]
 
-    return Asked(example.question, draw, f"{example.image} without {fingerprint([cells, how])}")
+    name = f"{example.image} without {fingerprint([cells, how])}"
+    return ImageQuestion(example.question, draw, name)
 
 
-def _grown(cells: Sequence[Box]) -> list[Box]:
-    """The cells with half a cell around each, within the image: a thing seldom ends where a cell does, and what is left may answer."""
+def _grow(cells: Sequence[Box]) -> list[Box]:
+    """The cells with half a cell around each, within the image: a thing seldom ends where a cell
+    does, and what is left of it may answer the question."""
     half = 0.5 / GRID
     grown = []
     for x, y, width, height in cells:
         left, top = max(0.0, x - half), max(0.0, y - half)
-        grown.append(
-            (left, top, min(1.0, x + width + half) - left, min(1.0, y + height + half) - top)
-        )
+        right, bottom = min(1.0, x + width + half), min(1.0, y + height + half)
+        grown.append((left, top, right - left, bottom - top))
     return grown
 
 
-def _pixels(cells: Sequence[Box], image: Image.Image) -> list[Box]:
+def _in_pixels(cells: Sequence[Box], image: Image.Image) -> list[Box]:
     w, h = image.size
     return [(x * w, y * h, width * w, height * h) for x, y, width, height in cells]
 
 
-def _check(context: Context) -> None:
+def _check(context: GeneratorContext) -> None:
+    probe = context.root / FOLDER / ".writable"
     try:
-        with atomically(context.root / FOLDER / ".writable", sync=False):
-            pass
-        (context.root / FOLDER / ".writable").unlink()
+        write_atomically(probe, b"", sync=False)
+        probe.unlink()
     except InbolError as error:
         raise InbolError(
-            f"--generators {NAME}: {context.root} cannot be written, and images without their evidence go into {FOLDER}/ there"
+            f"--generators {NAME}: {context.root} cannot be written, and images without their "
+            f"evidence go into {FOLDER}/ there"
         ) from error
-    if context.model is None and not any(
-        "evidence" in e.extra or "boxes" in e.extra for e in context.pool
-    ):
+    columns = {"evidence", "boxes"}
+    if context.model is None and not any(columns & e.extra.keys() for e in context.pool):
         raise InbolError(
-            f"--generators {NAME}: needs a column `evidence` or `boxes` in the data, or --model to find it by occlusion"
+            f"--generators {NAME}: needs a column `evidence` or `boxes` in the data, or --model to "
+            "find it by occlusion"
         )
 
 
 @register_generator(NAME, prepare=_prepare, check=_check)
 def evidence_removed(
-    example: VQAExample, context: Context, rng: np.random.Generator
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[Proposal]:
     """The example's own question about its image without what answers it."""
-    by, ways = "boxes", ("mask", "blur", "crop")
+    cells = context.prepared.get(example.id)
+    if isinstance(cells, CannotPropose):
+        raise cells
     try:
         boxes = evidence_boxes(example)
-        cells = context.prepared.get((NAME, example.id)) if boxes is None else None
         if boxes is None and cells is None:
-            if context.model is None:  # else it was asked, and counted
-                context.set_aside[NAME, "record does not say where"] += 1
-            return
+            raise CannotPropose("record does not say where")
         image = load_image(context.root / example.image)
-        if cells is not None:
-            boxes, by, ways = _pixels(cells, image), "occlusion", ways[:2]
-        result, how = remove(image, boxes, _how(example, ways))
+        by, ways = "boxes", ("mask", "blur", "crop")
+        if boxes is None:
+            by, ways = "occlusion", ("mask", "blur")
+            boxes = _in_pixels(cells, image)
+        changed, how = remove(image, boxes, _choose_way(example, ways))
+    except ImageError as error:
+        raise CannotPropose(error.cause) from error
     except InbolError as error:
-        context.set_aside[NAME, error.cause if isinstance(error, ImageError) else str(error)] += 1
-        return
-    jpeg = example.image.lower().endswith(
-        (".jpg", ".jpeg")
-    )  # the format, too, must not tell which images were changed
-    name = f"{FOLDER}/{fingerprint([example.image, boxes, how])}.{'jpg' if jpeg else 'png'}"
-    with atomically(context.root / name, sync=False) as temporary:
-        result.save(
-            temporary,
-            "JPEG" if jpeg else "PNG",
-            **({"quality": 95, "subsampling": 0} if jpeg else {}),
-        )
-    removed = {
-        "image": example.image,
-        "how": how,
-        "by": by,
-        "boxes": [[round(v, 2) for v in box] for box in boxes],
-    }
-    yield Proposal(
-        example.question, NAME, answer=usual_answer(example), image=name, extra={"removed": removed}
-    )
+        raise CannotPropose(str(error)) from error
+    name = f"{FOLDER}/{fingerprint([example.image, boxes, how])}"
+    name += _save_beside(example.image, changed, context.root / name)
+    rounded = [[round(v, 2) for v in box] for box in boxes]
+    removed = {"image": example.image, "how": how, "by": by, "boxes": rounded}
+    answer = usual_answer(example)
+    yield Proposal(example.question, NAME, answer=answer, image=name, extra={"removed": removed})
+
+
+def _save_beside(original: str, image: Image.Image, stem: Path) -> str:
+    """Saves an image in the format of the original, which must not tell that it was changed.
+    Returns the suffix that the name got."""
+    if original.lower().endswith((".jpg", ".jpeg")):
+        suffix, form, options = ".jpg", "JPEG", {"quality": 95, "subsampling": 0}
+    else:
+        suffix, form, options = ".png", "PNG", {}
+    with atomically(stem.with_name(stem.name + suffix), sync=False) as temporary:
+        image.save(temporary, form, **options)
+    return suffix

@@ -1,23 +1,23 @@
-"""Filters of generated questions: each says why it rejects one, and all that it rejects is counted under its name.
+"""The filters of generated (Type 3) questions, one class per filter.
 
-They come in the order of `FILTERS`, those that need a model last. A filter is a class with a name and one method; `Memory` is for
-filters that compare a question with those before it.
+`FILTERS` lists them by name in the order in which they are applied; those that ask a model come
+last. Each says why it rejects a question, and each rejection is counted under the filter's name.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from PIL import Image
 
-from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.facts import ImageFacts, hash_texts
-from inbol_jax.extrinsic.generators import Asked, Asks, Proposal
+from inbol_jax.extrinsic.contents import ImageContents, hash_texts
+from inbol_jax.extrinsic.generators import Answerer, ImageQuestion, Proposal
 from inbol_jax.extrinsic.language import language, usual_language
-from inbol_jax.extrinsic.minhash import NearDuplicates
+from inbol_jax.extrinsic.leaks import EvaluationQuestions
+from inbol_jax.extrinsic.similarity import AskedQuestions
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 from inbol_jax.responses.refusal import is_refusal
@@ -39,59 +39,68 @@ class Candidate:
         return f"{self.example.id}-{self.proposal.generator}"
 
 
-class Filter(Protocol):
-    """Rejects questions. `name` is for `--filters`, in the records and in the trail."""
-
-    name: str
-
-    def reject(self, candidate: Candidate) -> str | None:
-        """The reason in words, None where it passes."""
-
-
-class Memory(Filter, Protocol):
-    """A filter that compares with what has passed all filters before."""
-
-    def remember(self, candidate: Candidate) -> None:
-        """Takes note of a question that was kept."""
-
-
-class BatchFilter(Protocol):
-    """Rejects questions many at a time: a model is asked."""
-
-    name: str
-
-    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        """A reason or None for each."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
-class Sources:
+class FilterContext:
     """What filters are made from.
 
     Attributes:
-      pool, facts, root: as in `generators.Context`.
-      language: that questions must be in; "auto" for that of most of the pool's.
-      near_duplicate: least similarity of two questions about one image that are one too many.
-      leaks: `Leaks` of the evaluation splits; None without any.
-      model: of `--model`; None without.
-      samples: answers of the model to a question.
+      pool, contents, root: as in `GeneratorContext`.
+      language: language of the questions; "auto" is the language of most of the pool.
+      near_duplicate: similarity from which a question is too close to another one.
+      evaluation: questions of the evaluation splits; None if there are none.
+      model: the model of `--model`; None if there is none.
+      samples: answers of the model per question.
       agreement: share of them that must be the same for the question to count as answered.
     """
 
     pool: Sequence[VQAExample]
-    facts: ImageFacts
+    contents: ImageContents
     root: Path
     language: str = "auto"
     near_duplicate: float = 0.8
-    leaks: "Leaks | None" = None
-    model: Asks | None = None
+    evaluation: EvaluationQuestions | None = None
+    model: Answerer | None = None
     samples: int = 5
     agreement: float = 0.8
 
 
-class IllFormed:
-    """Not a question of three words or more that ends in a question mark; or longer than 300 characters, on several lines, with
-    characters of control or replacement, or with what a template or a model left behind ("{noun}", "<image>", "Answer:")."""
+class Filter:
+    """Rejects single questions.
+
+    Attributes:
+      name: its name for `--filters`, in the records and in the trail.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, context: FilterContext):
+        self._context = context
+
+    def reject(self, candidate: Candidate) -> str | None:
+        """Returns the reason in words, or None if the question passes."""
+        raise NotImplementedError
+
+    def remember(self, candidate: Candidate) -> None:
+        """Is told each question that passed all single filters."""
+
+
+class BatchFilter:
+    """Rejects questions of many at a time, because a model is asked."""
+
+    name: ClassVar[str]
+
+    def __init__(self, context: FilterContext):
+        self._context = context
+
+    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        """Returns per question the reason in words, or None if it passes."""
+        raise NotImplementedError
+
+
+class IllFormed(Filter):
+    """Rejects a question of fewer than three words or more than 300 characters, without a question
+    mark at its end, with line breaks or control characters, or with what a template or a model left
+    behind ("{noun}", "<image>", "Answer:")."""
 
     name = "ill_formed"
     _left_behind = re.compile(
@@ -107,289 +116,228 @@ class IllFormed:
             return "no question mark at its end"
         if len(question) > 300:
             return "longer than 300 characters"
-        found = self._left_behind.search(question)
-        return f"holds {found[0]!r}" if found else None
+        match = self._left_behind.search(question)
+        return f"holds {match[0]!r}" if match else None
 
 
-class WrongLanguage:
-    """In another language than the dataset's questions, as far as script and function words tell (`language.py`)."""
+class WrongLanguage(Filter):
+    """Rejects a question in another language than that of the dataset's questions."""
 
     name = "language"
 
-    def __init__(self, wanted: str | None):
-        self._wanted = wanted
+    def __init__(self, context: FilterContext):
+        super().__init__(context)
+        self._wanted: str | None = context.language
+        if context.language == "auto":
+            self._wanted = usual_language(e.question for e in context.pool)
 
     def reject(self, candidate: Candidate) -> str | None:
-        found = language(candidate.proposal.question)
-        return (
-            None
-            if None in (found, self._wanted) or found == self._wanted
-            else f"{found}, not {self._wanted}"
-        )
+        if self._wanted is None:
+            return None
+        written_in = language(candidate.proposal.question)
+        if written_in in (None, self._wanted):
+            return None
+        return f"{written_in}, not {self._wanted}"
 
 
-class Present:
-    """What the question takes to be missing is in the image, or may be; asked of `mismatched` and `false_premise`."""
+class Present(Filter):
+    """Rejects a question of `mismatched` or `false_premise` if the thing that the image is to lack
+    is in it, or may be."""
 
     name = "present"
 
-    def __init__(self, facts: ImageFacts):
-        self._facts = facts
-
     def reject(self, candidate: Candidate) -> str | None:
-        p = candidate.proposal
-        return (
-            f"{p.subject!r} may be in the image"
-            if p.absent and not self._facts.absent(candidate.example.image, p.subject)
-            else None
-        )
+        proposal = candidate.proposal
+        if not proposal.absent:
+            return None
+        if self._context.contents.absent(candidate.example.image, proposal.subject):
+            return None
+        return f"{proposal.subject!r} may be in the image"
 
 
-class AnswerPresent:
-    """What the question is answered with elsewhere is among this image's annotations. Not asked where the evidence was removed: there the
-    example's own annotations hold the answer by construction; nor of yes and no."""
+class AnswerPresent(Filter):
+    """Rejects a question if what answers it elsewhere is among this image's annotations.
+
+    Questions with an image of their own pass, because the annotations of the image before its
+    evidence was removed hold the answer by construction. So do the answers yes and no, and numbers.
+    """
 
     name = "answer_present"
 
-    def __init__(self, facts: ImageFacts):
-        self._facts = facts
-
     def reject(self, candidate: Candidate) -> str | None:
         answer = candidate.proposal.answer
-        if (
-            candidate.proposal.image is not None
-            or not answer
-            or answer_key(answer) in ("yes", "no")
-        ):
+        if candidate.proposal.image is not None:
             return None
-        known = any(c.isalpha() for c in answer) and self._facts.present(
-            candidate.example.image, answer
-        )
-        return f"{answer!r} is among the image's annotations" if known else None
+        if not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no"):
+            return None
+        if not self._context.contents.present(candidate.example.image, answer):
+            return None
+        return f"{answer!r} is among the image's annotations"
 
 
-class Duplicate:
-    """The same question about the same image is in the dataset or was kept before; case aside. Memory: some 80 bytes a question."""
+class Duplicate(Filter):
+    """Rejects a question that the dataset asks about the same image, or that was kept before, case
+    aside. It takes about 80 bytes per question."""
 
     name = "duplicate"
 
-    def __init__(self, examples: Iterable[VQAExample]):
-        self._asked = {self._key(e.image, e.question) for e in examples}
+    def __init__(self, context: FilterContext):
+        super().__init__(context)
+        self._asked = {self._key(e.image, e.question) for e in context.pool}
 
     @staticmethod
     def _key(image: str, question: str) -> int:
         return hash_texts(image, question.strip().lower())
 
     def reject(self, candidate: Candidate) -> str | None:
-        return (
-            "asked already"
-            if self._key(candidate.image, candidate.proposal.question) in self._asked
-            else None
-        )
+        key = self._key(candidate.image, candidate.proposal.question)
+        return "asked already" if key in self._asked else None
 
     def remember(self, candidate: Candidate) -> None:
         self._asked.add(self._key(candidate.image, candidate.proposal.question))
 
 
-class NearDuplicate:
-    """Nearly the same question about the same image is in the dataset or was kept before (MinHash, `minhash.py`)."""
+class NearDuplicate(Filter):
+    """Rejects a question that is nearly the same as one that the dataset asks about the same image,
+    or that was kept before."""
 
     name = "near_duplicate"
 
-    def __init__(self, examples: Iterable[VQAExample], threshold: float):
-        self._threshold = threshold
-        self._texts = NearDuplicates()
-        for example in examples:
-            self._texts.add(example.image, example.question)
+    def __init__(self, context: FilterContext):
+        super().__init__(context)
+        self._asked = AskedQuestions()
+        for example in context.pool:
+            self._asked.add(example.image, example.question)
 
     def reject(self, candidate: Candidate) -> str | None:
-        found = self._texts.similarity(candidate.image, candidate.proposal.question)
-        return (
-            f"similarity {found:.2f} to another question about the image"
-            if found >= self._threshold
-            else None
-        )
+        similarity = self._asked.similarity(candidate.image, candidate.proposal.question)
+        if similarity < self._context.near_duplicate:
+            return None
+        return f"similarity {similarity:.2f} to another question about the image"
 
     def remember(self, candidate: Candidate) -> None:
-        self._texts.add(candidate.image, candidate.proposal.question)
+        self._asked.add(candidate.image, candidate.proposal.question)
 
 
-class Leaks:
-    """Questions with their images of evaluation splits: by the question's text (case, punctuation and spaces aside) and the image's pixels.
-    The same picture in another file is found, one that was scaled or compressed anew is not. Memory: some 150 bytes a question.
-
-    Attributes:
-      unreadable: images of the splits that could not be decoded: with them nothing can be compared.
-    """
-
-    def __init__(self) -> None:
-        self.unreadable = 0
-        self._texts: set[int] = set()
-        self._pairs: set[int] = set()
-
-    def add(
-        self,
-        examples: Iterable[VQAExample],
-        root: Path,
-        advance: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Takes in a split; each of its images is read once where its questions come together. `advance` is called for each question."""
-        image, digest = "", None
-        for example in examples:
-            if example.image != image:
-                image, digest = example.image, _digest(root / example.image)
-                self.unreadable += digest is None
-            if digest is not None:
-                text = self._text(example.question)
-                self._texts.add(hash_texts(text))
-                self._pairs.add(hash_texts(text, digest))
-            advance()
-
-    def __contains__(self, asked: tuple[str, Path]) -> bool:
-        question, image = asked
-        text = self._text(question)
-        if (
-            hash_texts(text) not in self._texts
-        ):  # most are not, and their images need not be decoded
-            return False
-        digest = _digest(image)
-        return digest is not None and hash_texts(text, digest) in self._pairs
-
-    @staticmethod
-    def _text(question: str) -> str:
-        return " ".join(re.findall(r"\w+", question.lower()))
-
-
-def _digest(image: Path) -> str | None:
-    try:
-        return pixel_hash(load_image(image)).hex()
-    except ImageError:
-        return None
-
-
-class Leaked:
-    """The same question about the same picture is in an evaluation split that `--against` names."""
+class Leaked(Filter):
+    """Rejects a question that an evaluation split of `--against` asks about the same picture."""
 
     name = "leaked"
 
-    def __init__(self, leaks: Leaks, root: Path):
-        self._leaks, self._root = leaks, root
+    def __init__(self, context: FilterContext):
+        super().__init__(context)
+        self._evaluation = _require(context.evaluation, self.name, "--against")
 
     def reject(self, candidate: Candidate) -> str | None:
-        leaked = (candidate.proposal.question, self._root / candidate.image) in self._leaks
+        image = self._context.root / candidate.image
+        leaked = self._evaluation.contains(candidate.proposal.question, image)
         return "in an evaluation split" if leaked else None
 
 
-def settled(replies: Sequence[str], answer: str, agreement: float) -> str | None:
-    """What the replies agree on, None where they do not: the known answer in at least half of them, or any one answer in `agreement`."""
-    given = [reply for reply in replies if not is_refusal(reply)]
-    if (
-        answer
-        and 2 * sum(score(reply, [answer]) >= CORRECT_AT for reply in given) >= len(replies) > 0
-    ):
-        return answer
-    keys = [answer_key(reply) for reply in given]
-    most = max(given, key=lambda reply: keys.count(answer_key(reply)), default=None)
-    return (
-        most
-        if most is not None and keys.count(answer_key(most)) >= agreement * len(replies)
-        else None
-    )
-
-
-class Answered:
-    """The model answers it the same way each time: it would be answerable, as far as this model can tell. With `blank` the model sees a
-    grey image in place of the question's own: what it answers the same way then, it answers from the text alone."""
-
-    def __init__(
-        self, name: str, model: Asks, root: Path, samples: int, agreement: float, *, blank: bool
-    ):
-        self.name, self._blank = name, blank
-        self._model, self._root, self._samples, self._agreement = model, root, samples, agreement
-
-    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        asked = [
-            Asked(c.proposal.question, blank_image, "blank")
-            if self._blank
-            else Asked(c.proposal.question, self._root / c.image, c.image)
-            for c in candidates
-        ]
-        label = "asking without image" if self._blank else "asking with image"
-        replies = self._model(
-            asked, n=self._samples, temperature=1.0, max_new_tokens=12, label=label
-        )
-        found: list[str | None] = []
-        for candidate, texts in zip(candidates, replies, strict=True):
-            answer = settled(
-                [reply.text for reply in texts], candidate.proposal.answer, self._agreement
-            )
-            without = " without the image" if self._blank else ""
-            found.append(
-                "could not be asked"
-                if not texts
-                else None
-                if answer is None
-                else f"answered {answer!r}{without}"
-            )
-        return found
-
-
 def blank_image() -> Image.Image:
-    """A grey image, as good as none for models that cannot do without."""
+    """A grey image, which stands for none with models that cannot do without."""
     return Image.new("RGB", (64, 64), (127, 127, 127))
 
 
+def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str | None:
+    """The answer on which replies agree; None if they do not.
+
+    They agree on the known answer if at least half of them match it, and on any answer if at least
+    the share `agreement` of them gives it.
+    """
+    given = [reply for reply in replies if not is_refusal(reply)]
+    matching = sum(score(reply, [answer]) >= CORRECT_AT for reply in given) if answer else 0
+    if matching and 2 * matching >= len(replies):
+        return answer
+    keys = [answer_key(reply) for reply in given]
+    for reply, key in zip(given, keys, strict=True):
+        # At most one answer is given by more than half of the replies.
+        if keys.count(key) >= agreement * len(replies):
+            return reply
+    return None
+
+
+class Answered(BatchFilter):
+    """Rejects a question that the model answers the same way each time: it would be answerable, as
+    far as this model can tell."""
+
+    name = "answered"
+    label = "asking with image"
+    manner = ""
+
+    def __init__(self, context: FilterContext):
+        super().__init__(context)
+        self._model = _require(context.model, self.name, "--model")
+
+    def ask(self, candidate: Candidate) -> ImageQuestion:
+        """What the model is asked."""
+        file = self._context.root / candidate.image
+        return ImageQuestion(candidate.proposal.question, file, candidate.image)
+
+    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        questions = [self.ask(candidate) for candidate in candidates]
+        n = self._context.samples
+        answers = self._model(questions, n=n, temperature=1.0, max_new_tokens=12, label=self.label)
+        reasons: list[str | None] = []
+        for candidate, replies in zip(candidates, answers, strict=True):
+            texts = [reply.text for reply in replies]
+            known = candidate.proposal.answer
+            answer = settled_answer(texts, known, self._context.agreement)
+            if not replies:
+                reasons.append("could not be asked")
+            elif answer is None:
+                reasons.append(None)
+            else:
+                reasons.append(f"answered {answer!r}{self.manner}")
+        return reasons
+
+
+class TextOnly(Answered):
+    """Rejects a question that the model answers the same way each time when it sees a grey image in
+    place of the question's own, so from the text alone."""
+
+    name = "text_only"
+    label = "asking without image"
+    manner = " without the image"
+
+    def ask(self, candidate: Candidate) -> ImageQuestion:
+        """What the model is asked."""
+        return ImageQuestion(candidate.proposal.question, blank_image, "blank")
+
+
 # In the order in which they are applied.
-FILTERS: dict[str, Callable[[Sources], Filter | BatchFilter]] = {
-    "ill_formed": lambda s: IllFormed(),
-    "language": lambda s: WrongLanguage(
-        usual_language(e.question for e in s.pool) if s.language == "auto" else s.language
-    ),
-    "present": lambda s: Present(s.facts),
-    "answer_present": lambda s: AnswerPresent(s.facts),
-    "duplicate": lambda s: Duplicate(s.pool),
-    "near_duplicate": lambda s: NearDuplicate(s.pool, s.near_duplicate),
-    "leaked": lambda s: Leaked(_given(s.leaks, "leaked", "--against"), s.root),
-    "text_only": lambda s: Answered(
-        "text_only",
-        _given(s.model, "text_only", "--model"),
-        s.root,
-        s.samples,
-        s.agreement,
-        blank=True,
-    ),
-    "answered": lambda s: Answered(
-        "answered",
-        _given(s.model, "answered", "--model"),
-        s.root,
-        s.samples,
-        s.agreement,
-        blank=False,
-    ),
+FILTERS: dict[str, type[Filter] | type[BatchFilter]] = {
+    "ill_formed": IllFormed,
+    "language": WrongLanguage,
+    "present": Present,
+    "answer_present": AnswerPresent,
+    "duplicate": Duplicate,
+    "near_duplicate": NearDuplicate,
+    "leaked": Leaked,
+    "text_only": TextOnly,
+    "answered": Answered,
 }
-NEED_MODEL = ("text_only", "answered")
 
 
-def _given(value: Any, name: str, option: str) -> Any:
+def _require(value: Any, name: str, option: str) -> Any:
     if value is None:
         raise InbolError(f"--filters {name}: needs {option}")
     return value
 
 
-def get_filters(names: Sequence[str], sources: Sources) -> list[Filter | BatchFilter]:
+def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter | BatchFilter]:
     """The filters of these names, in the order of `FILTERS`.
 
     Raises:
-      InbolError: where there is none of a name, or it lacks what it needs.
+      InbolError: if there is no filter of a name, or a filter lacks what it needs.
     """
     check_filters(names)
-    return [make(sources) for name, make in FILTERS.items() if name in names]
+    return [make(context) for name, make in FILTERS.items() if name in names]
 
 
 def check_filters(names: Iterable[str]) -> None:
-    """Raises InbolError where there is no filter of a name."""
+    """Raises InbolError if there is no filter of a name."""
     for name in names:
         if name not in FILTERS:
-            raise InbolError(
-                f"--filters {name}: there is no such filter; choose among {', '.join(FILTERS)}"
-            )
+            choices = ", ".join(FILTERS)
+            raise InbolError(f"--filters {name}: there is no such filter; choose among {choices}")

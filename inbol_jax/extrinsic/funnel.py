@@ -1,142 +1,159 @@
-"""From examples to Type 3 questions: generators propose, filters dispose, and each is counted."""
+"""From examples to Type 3 questions: generators propose, filters reject, and all is counted."""
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from inbol_jax.extrinsic.files import KEPT, FunnelCounts, RejectedQuestion
 from inbol_jax.extrinsic.filters import BatchFilter, Candidate, Filter
-from inbol_jax.extrinsic.generators import Context, Generator
+from inbol_jax.extrinsic.generators import CannotPropose, Generator, GeneratorContext
 from inbol_jax.records import VQAExample
 
 CHUNK = 256  # examples that a model looks at together
-NOTHING = (
-    "nothing to ask about"  # why an example is set aside of which its generator makes no question
-)
-
-Counts = Counter[tuple[str, str]]  # (generator, "kept" or the filter that rejected it)
+# The cause if a generator ends without a proposal.
+NOTHING = "nothing to ask about"
 
 
-class Dropped(NamedTuple):
-    """A question that a filter rejected, as the trail has it: after which filters, by which, and why."""
+class Funnel:
+    """Generators that take turns over examples in random order, and the filters behind them.
 
-    candidate: Candidate
-    passed: list[str]
-    filter: str
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        c = self.candidate
-        row = {
-            "id": c.id,
-            "image": c.image,
-            "question": c.proposal.question,
-            "generator": c.proposal.generator,
-        }
-        return row | {"passed": self.passed, "filter": self.filter, "reason": self.reason}
-
-
-def propose(
-    context: Context,
-    generators: Sequence[Generator],
-    filters: Sequence[Filter | BatchFilter],
-    n: int,
-    seed: int,
-    counts: Counts,
-    dropped: Callable[[Dropped], object] = lambda _: None,
-    advance: Callable[[int], object] = lambda _: None,
-) -> Iterator[dict[str, Any]]:
-    """Up to n rows of Type 3 questions, alternating between the generators over images in random order.
-
-    Rows are the same whatever n is, but for how many there are; nothing of them is kept in memory but what the filters remember.
+    The questions are the same whatever their number, and none stays in memory but what the filters
+    remember.
 
     Args:
-      counts: is added to.
-      dropped: is called with each question that a filter rejects.
-      advance: is called with the number of examples that have had their turn.
+      seed: of the order and of the generators' choices.
+      keep: called with each question that passes all filters.
+      reject: called with each question that a filter rejects.
+      advance: called with the number of examples that have had their turn.
     """
-    single = [f for f in filters if not hasattr(f, "reject_many")]
-    batched = [f for f in filters if hasattr(f, "reject_many")]
-    names = [f.name for f in filters]
-    passing = _passing(context, generators, single, n, seed, counts, dropped, advance)
-    made = 0
-    # No more candidates at a time than could all be kept: what nobody waits for is neither made nor counted.
-    while made < n and (chunk := list(itertools.islice(passing, min(CHUNK, n - made)))):
-        for filter in batched:
-            reasons = filter.reject_many(chunk)
-            passed = names[: names.index(filter.name)]
-            for candidate, reason in zip(chunk, reasons, strict=True):
-                if reason is not None:
-                    counts[candidate.proposal.generator, filter.name] += 1
-                    dropped(Dropped(candidate, passed, filter.name, reason))
-            chunk = [c for c, reason in zip(chunk, reasons, strict=True) if reason is None]
-        for candidate in chunk:
-            counts[candidate.proposal.generator, "kept"] += 1
-            made += 1
-            yield _row(candidate, names)
 
+    def __init__(
+        self,
+        context: GeneratorContext,
+        generators: Sequence[Generator],
+        filters: Sequence[Filter | BatchFilter],
+        seed: int,
+        *,
+        keep: Callable[[VQAExample], object],
+        reject: Callable[[RejectedQuestion], object] = lambda question: None,
+        advance: Callable[[int], object] = lambda examples: None,
+    ):
+        self._context = context
+        self._generators = generators
+        self._single = [f for f in filters if isinstance(f, Filter)]
+        self._batch = [f for f in filters if isinstance(f, BatchFilter)]
+        self._filter_names = [f.name for f in filters]
+        self._rng = np.random.default_rng(seed)
+        self._keep, self._reject, self._advance = keep, reject, advance
 
-def _passing(
-    context: Context,
-    generators: Sequence[Generator],
-    filters: Sequence[Filter],
-    n: int,
-    seed: int,
-    counts: Counts,
-    dropped: Callable[[Dropped], object],
-    advance: Callable[[int], object],
-) -> Iterator[Candidate]:
-    """Candidates that pass the filters that need no model, at most one for each example."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(context.pool))
-    size = min(CHUNK, 2 * n)
-    for start in range(0, len(order), size):
-        turns = range(start, min(start + size, len(order)))
-        context.prepared.clear()
-        for i, generator in enumerate(generators):
+    def run(self, n: int) -> FunnelCounts:
+        """Makes up to n questions, at most one per example. Returns the counts."""
+        counts = FunnelCounts()
+        order = self._rng.permutation(len(self._context.pool))
+        size = min(CHUNK, 2 * n)
+        waiting: list[Candidate] = []  # for the batch filters
+        kept = 0
+        for start in range(0, len(order), size):
+            chunk = [self._context.pool[i] for i in order[start : start + size]]
+            contexts = self._prepare(chunk, start)
+            for turn, example in enumerate(chunk, start):
+                generator = self._generators[turn % len(self._generators)]
+                self._advance(1)
+                candidate = self._propose(generator, example, contexts[generator.name], counts)
+                if candidate is not None:
+                    waiting.append(candidate)
+                # No more than could all be kept: what nobody waits for is neither made nor counted.
+                if len(waiting) == min(CHUNK, n - kept):
+                    kept += self._finish(waiting, counts)
+                    waiting = []
+                    if kept == n:
+                        return counts
+        self._finish(waiting, counts)
+        return counts
+
+    def _prepare(self, chunk: Sequence[VQAExample], start: int) -> Mapping[str, GeneratorContext]:
+        """Each generator's context, with what it has prepared for its own turns of the chunk."""
+        contexts = {}
+        for i, generator in enumerate(self._generators):
+            context = self._context
             if generator.prepare:
-                generator.prepare(
-                    [context.pool[order[t]] for t in turns if t % len(generators) == i], context
-                )
-        for turn in turns:
-            example, generator = context.pool[order[turn]], generators[turn % len(generators)]
-            advance(1)
-            proposed = False
-            for proposal in generator.propose(example, context, rng):
-                proposed = True
+                own = chunk[(i - start) % len(self._generators) :: len(self._generators)]
+                context = dataclasses.replace(context, prepared=generator.prepare(own, context))
+            contexts[generator.name] = context
+        return contexts
+
+    def _propose(
+        self,
+        generator: Generator,
+        example: VQAExample,
+        context: GeneratorContext,
+        counts: FunnelCounts,
+    ) -> Candidate | None:
+        """The first proposal that passes the single filters."""
+        cause: str | None = NOTHING
+        try:
+            for proposal in generator.propose(example, context, self._rng):
+                cause = None
                 candidate = Candidate(example, proposal)
-                if _passes(candidate, filters, counts, dropped):
-                    yield candidate
-                    break
-            if not (
-                proposed or generator.prepare
-            ):  # those that prepare say themselves what was missing
-                context.set_aside[generator.name, NOTHING] += 1
+                if self._passes(candidate, counts):
+                    return candidate
+        except CannotPropose as error:
+            cause = str(error)
+        if cause is not None:
+            counts.set_aside[generator.name, cause] += 1
+        return None
 
-
-def _passes(
-    candidate: Candidate,
-    filters: Sequence[Filter],
-    counts: Counts,
-    dropped: Callable[[Dropped], object],
-) -> bool:
-    for i, filter in enumerate(filters):
-        if (reason := filter.reject(candidate)) is not None:
-            counts[candidate.proposal.generator, filter.name] += 1
-            dropped(Dropped(candidate, [f.name for f in filters[:i]], filter.name, reason))
-            return False
-    for filter in filters:
-        if hasattr(filter, "remember"):
+    def _passes(self, candidate: Candidate, counts: FunnelCounts) -> bool:
+        for filter in self._single:
+            if (reason := filter.reject(candidate)) is not None:
+                self._drop(candidate, filter.name, reason, counts)
+                return False
+        for filter in self._single:
             filter.remember(candidate)
-    return True
+        return True
 
+    def _finish(self, candidates: Sequence[Candidate], counts: FunnelCounts) -> int:
+        """Asks the batch filters, and keeps the candidates that pass them all. Returns how many."""
+        for filter in self._batch:
+            passed = []
+            reasons = filter.reject_many(candidates)
+            for candidate, reason in zip(candidates, reasons, strict=True):
+                if reason is None:
+                    passed.append(candidate)
+                else:
+                    self._drop(candidate, filter.name, reason, counts)
+            candidates = passed
+        for candidate in candidates:
+            counts.verdicts[candidate.proposal.generator, KEPT] += 1
+            self._keep(self._question(candidate))
+        return len(candidates)
 
-def _row(candidate: Candidate, filters: Sequence[str]) -> dict[str, Any]:
-    p = candidate.proposal
-    extra = {"kind": p.generator, "generator": p.generator, "filters": list(filters)}
-    origin = {"source": candidate.example.source, "split": candidate.example.split}
-    return VQAExample(
-        candidate.id, candidate.image, p.question, (), False, extra | dict(p.extra), **origin
-    ).to_json()
+    def _drop(self, candidate: Candidate, filter: str, reason: str, counts: FunnelCounts) -> None:
+        proposal = candidate.proposal
+        counts.verdicts[proposal.generator, filter] += 1
+        passed = self._filter_names[: self._filter_names.index(filter)]
+        self._reject(
+            RejectedQuestion(
+                candidate.id,
+                candidate.image,
+                proposal.question,
+                proposal.generator,
+                passed,
+                filter,
+                reason,
+            )
+        )
+
+    def _question(self, candidate: Candidate) -> VQAExample:
+        proposal = candidate.proposal
+        made_by = {"kind": proposal.generator, "generator": proposal.generator}
+        return VQAExample(
+            candidate.id,
+            candidate.image,
+            proposal.question,
+            answerable=False,
+            extra=made_by | {"filters": list(self._filter_names)} | dict(proposal.extra),
+            source=candidate.example.source,
+            split=candidate.example.split,
+        )

@@ -1,6 +1,7 @@
-"""Generators of Type 3 questions: each looks at a question with its image and proposes others that the image does not answer.
+"""Generators of Type 3 questions: each proposes questions that an example's image does not answer.
 
-Our own design: the paper's generation is not public. A generator is a function under a name; one of your own is a decorated function:
+The paper's generation is not public, so this is our own design. A generator is a function under a
+name; one of your own is a decorated function:
 
     @register_generator("weather")
     def weather(example, context, rng):
@@ -9,7 +10,6 @@ Our own design: the paper's generation is not public. A generator is a function 
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.facts import NOT_THINGS, ImageFacts
+from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE
 from inbol_jax.records import VQAExample
 
@@ -28,13 +28,14 @@ class Proposal:
     """A question that its generator takes to be beyond the image.
 
     Attributes:
-      question: as the user would ask it.
-      generator: its name.
-      subject: what the question presumes of the image; "" for nothing.
+      question: the question as the user would ask it.
+      generator: name of the generator.
+      subject: the thing that the question presumes to be in the image; "" for none.
       absent: whether the image is to lack the subject, which the filter `present` then checks.
-      answer: what the question is answered with elsewhere: for the other image, or before its evidence was removed; "" where unknown.
-      image: of the question, where it is not the example's own; relative to the same folder.
-      extra: columns for the record.
+      answer: what answers the question elsewhere, for another image or before the evidence was
+        removed; "" if that is not known.
+      image: the question's image if it is not the example's own, relative to the same folder.
+      extra: further columns of the record.
     """
 
     question: str
@@ -46,20 +47,28 @@ class Proposal:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+class CannotPropose(Exception):
+    """A generator raises it with the cause if it can make no question of an example.
+
+    The causes are counted, so they come from a small set of phrases.
+    """
+
+
 class Reply(NamedTuple):
-    """One answer of a model: its text, and its log-probability in nats where the model tells."""
+    """One answer of a model: its text, and its log-probability in nats if the model tells it."""
 
     text: str
     logprob: float = 0.0
 
 
-class Asked(NamedTuple):
-    """A question about an image.
+class ImageQuestion(NamedTuple):
+    """A question about an image, for a model.
 
     Attributes:
       question: the whole prompt.
-      image: its file, or what draws it, which is called only where the answer is not known yet.
-      name: of the image, the same in every run: with the question it says which answers are whose.
+      image: file of the image, or a function that draws it, which is called only if the answer is
+        not known yet.
+      name: name of the image, the same in every run. The question and it identify an answer.
     """
 
     question: str
@@ -67,40 +76,44 @@ class Asked(NamedTuple):
     name: str
 
 
-class Asks(Protocol):
+class Answerer(Protocol):
     """A vision-language model, or an endpoint that has one."""
 
     def __call__(
-        self, asked: Sequence[Asked], *, n: int, temperature: float, max_new_tokens: int, label: str
+        self,
+        questions: Sequence[ImageQuestion],
+        *,
+        n: int,
+        temperature: float,
+        max_new_tokens: int,
+        label: str,
     ) -> list[list[Reply]]:
-        """n answers to each question, in their order; none to one that could not be asked."""
+        """Returns n answers per question in their order; none for one that could not be asked."""
 
 
-@dataclasses.dataclass(slots=True)
-class Context:
+@dataclasses.dataclass(frozen=True, slots=True)
+class GeneratorContext:
     """What generators draw on.
 
     Attributes:
-      pool: every question that may be drawn on.
-      facts: what is known of each image.
+      pool: all questions that may be drawn on.
+      contents: what is known of each image.
       root: image folder.
-      model: the vision-language model of `--model`; None without.
-      writer: what writes questions: the endpoint, or else the model.
-      set_aside: counts, by (generator, cause), what could not be tried.
-      prepared: what a generator's `prepare` has found out, by (generator, id of the example); emptied before each chunk.
+      model: the vision-language model of `--model`; None if there is none.
+      writer: the endpoint that writes questions, or else the model; None if there is neither.
+      prepared: what the generator's own `prepare` returned, by the example's id.
     """
 
     pool: Sequence[VQAExample]
-    facts: ImageFacts
+    contents: ImageContents
     root: Path = Path()
-    model: Asks | None = None
-    writer: Asks | None = None
-    set_aside: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
-    prepared: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
+    model: Answerer | None = None
+    writer: Answerer | None = None
+    prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-Propose = Callable[[VQAExample, Context, np.random.Generator], Iterator[Proposal]]
-Prepare = Callable[[Sequence[VQAExample], Context], None]
+Propose = Callable[[VQAExample, GeneratorContext, np.random.Generator], Iterator[Proposal]]
+Prepare = Callable[[Sequence[VQAExample], GeneratorContext], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,23 +121,28 @@ class Generator:
     """A generator as registered.
 
     Attributes:
-      name: for `--generators`, and in the records.
-      propose: yields questions about one example's image; the first that passes the filters is kept, so later ones are second tries.
-      prepare: looks at a chunk of examples together before they are proposed for, where a model is to see them in batches.
-      check: raises InbolError where the context lacks what it needs.
+      name: its name for `--generators` and in the records.
+      propose: yields questions about one example's image. The first that passes the filters is
+        kept, so later ones are second tries. It may raise CannotPropose.
+      prepare: looks at a chunk of examples together, so that a model sees them in batches, and
+        returns by id what `propose` needs of each.
+      check: raises InbolError if the pool, the image folder or the models are not what it needs.
     """
 
     name: str
     propose: Propose
     prepare: Prepare | None = None
-    check: Callable[[Context], None] | None = None
+    check: Callable[[GeneratorContext], None] | None = None
 
 
 GENERATORS: dict[str, Generator] = {}
 
 
 def register_generator(
-    name: str, *, prepare: Prepare | None = None, check: Callable[[Context], None] | None = None
+    name: str,
+    *,
+    prepare: Prepare | None = None,
+    check: Callable[[GeneratorContext], None] | None = None,
 ) -> Callable[[Propose], Propose]:
     """Puts a function under a name for `--generators`."""
 
@@ -139,124 +157,124 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
     """The generators of these names.
 
     Raises:
-      InbolError: where there is none of a name, a name is there twice, or there are no names.
+      InbolError: if there is no generator of a name, a name is there twice, or there are no names.
     """
-    if unknown := [name for name in names if name not in GENERATORS]:
-        raise InbolError(
-            f"--generators {unknown[0]}: there is no such generator; choose among {', '.join(GENERATORS)}"
-        )
+    for name in names:
+        if name not in GENERATORS:
+            choices = ", ".join(GENERATORS)
+            raise InbolError(
+                f"--generators {name}: there is no such generator; choose among {choices}"
+            )
     if not names or len(set(names)) < len(names):
-        raise InbolError("--generators: each generator once, and at least one")
+        raise InbolError("--generators: name each generator once, and at least one")
     return [GENERATORS[name] for name in names]
 
 
-# "What color is the STAR?": the thing that a question presumes. Questions of number and existence presume nothing.
-_BEHIND = "have|has|do|does|is|are|in|on|at|of|with|look|like|made|smell|taste|make|say|cost|sound|feel|mean|show"
-_SUBJECT = re.compile(rf"\bthe ([a-z][a-z' -]*?)(?= (?:{_BEHIND})\b|[?.,]|$)", re.IGNORECASE)
+# "What color is the STAR?": the thing that a question presumes. Questions of number and of
+# existence presume nothing.
+_WORDS_BEHIND = (
+    "have|has|do|does|is|are|in|on|at|of|with|look|like|made|smell|taste|make|say|cost|sound|feel"
+    "|mean|show"
+)
+_SUBJECT = re.compile(rf"\bthe ([a-z][a-z' -]*?)(?= (?:{_WORDS_BEHIND})\b|[?.,]|$)", re.IGNORECASE)
 _ANSWERED_BY_ABSENCE = re.compile(
     r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b",
     re.IGNORECASE,
 )
-_TRIES = 20  # draws of another image's question: many subjects are in both
+# Draws of another image's question. Several are needed because many subjects are in both images.
+_TRIES = 20
+_PLURAL_NOUNS = ("people", "men", "women", "children", "feet", "teeth")
+_PLURAL_VERBS = {"is": "are", "was": "were", "does": "do"}
 
 
 def subject(question: str) -> str | None:
-    """The noun phrase that a question presumes to be in the image, lower case, the car of "the color of the car"; None without."""
-    found = [match.group(1).lower() for match in _SUBJECT.finditer(question)]
-    return next(
-        (phrase for phrase in found if phrase.split()[-1] not in NOT_THINGS),
-        next(iter(found), None),
-    )
+    """The noun phrase that a question presumes to be in the image, in lower case; None if it
+    presumes none. Of "the color of the car" it is the car."""
+    phrases = [match.group(1).lower() for match in _SUBJECT.finditer(question)]
+    for phrase in phrases:
+        if phrase.split()[-1] not in NOT_THINGS:
+            return phrase
+    return phrases[0] if phrases else None
 
 
 def fill(template: str, noun: str) -> str:
-    """The template with the noun, whose verb agrees with it: "How old are the shoes?"."""
+    """The template with the noun, whose verb agrees with it ("How old are the shoes?")."""
     question = template.format(noun=noun)
-    if re.search(r"(?<![sui])s$", noun) or noun in (
-        "people",
-        "men",
-        "women",
-        "children",
-        "feet",
-        "teeth",
-    ):
-        question = re.sub(
-            rf"\b(is|was|does) the {re.escape(noun)}\b",
-            lambda m: f"{_PLURAL[m[1]]} the {noun}",
-            question,
-        )
-    return question
-
-
-_PLURAL = {"is": "are", "was": "were", "does": "do"}
+    if noun not in _PLURAL_NOUNS and not re.search(r"(?<![sui])s$", noun):
+        return question
+    verb = re.compile(rf"\b(is|was|does) the {re.escape(noun)}\b")
+    return verb.sub(lambda match: f"{_PLURAL_VERBS[match[1]]} the {noun}", question)
 
 
 def usual_answer(example: VQAExample) -> str:
-    """The most frequent gold answer, the first of several; "" where there is none."""
+    """The most frequent gold answer, the first of several; "" if there is none."""
     return max(example.answers, key=example.answers.count, default="")
 
 
-def _shown(example: VQAExample, facts: ImageFacts) -> list[str]:
-    """Nouns for things that the image shows: its own subject, and what it lists as objects."""
+def _shown(example: VQAExample, contents: ImageContents) -> list[str]:
+    """Nouns for things that the image shows: its question's subject and its listed objects."""
     objects = example.extra.get("objects")
-    listed = (
-        [str(o).lower() for o in objects if str(o).strip()] if isinstance(objects, list) else []
-    )
-    nouns = (subject(example.question), *listed)
-    return [
-        last
-        for n in nouns
-        if n and (last := n.split()[-1]) not in NOT_THINGS and facts.present(example.image, n)
-    ]
+    phrases = [subject(example.question) or ""]
+    if isinstance(objects, list):
+        phrases += [str(thing).lower() for thing in objects]
+    nouns = []
+    for phrase in phrases:
+        noun = phrase.split()[-1] if phrase.strip() else ""
+        if noun and noun not in NOT_THINGS and contents.present(example.image, phrase):
+            nouns.append(noun)
+    return nouns
 
 
 @register_generator("unseeable")
 def unseeable(
-    example: VQAExample, context: Context, rng: np.random.Generator
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[Proposal]:
-    """An attribute that no picture shows, of something that this picture does show ("How much does the star cost?")."""
-    if nouns := _shown(example, context.facts):
-        template = list(UNSEEABLE)[rng.integers(len(UNSEEABLE))]
+    """An attribute that no picture shows, of something that this picture does show ("How much does
+    the star cost?")."""
+    if nouns := _shown(example, context.contents):
+        attribute = list(UNSEEABLE)[rng.integers(len(UNSEEABLE))]
         noun = nouns[rng.integers(len(nouns))]
-        yield Proposal(fill(UNSEEABLE[template], noun), "unseeable", noun)
+        yield Proposal(fill(UNSEEABLE[attribute], noun), "unseeable", noun)
 
 
 @register_generator("mismatched")
 def mismatched(
-    example: VQAExample, context: Context, rng: np.random.Generator
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[Proposal]:
-    """A question that was asked of another image, about something that this one does not contain."""
-    for other, presumed in _others(example, context, rng):
+    """A question that was asked of another image, about a thing that this one does not contain."""
+    for other, presumed in _questions_of_others(example, context, rng):
         if not _ANSWERED_BY_ABSENCE.match(other.question):
             yield Proposal(other.question, "mismatched", presumed, True, usual_answer(other))
 
 
 @register_generator("false_premise")
 def false_premise(
-    example: VQAExample, context: Context, rng: np.random.Generator
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[Proposal]:
-    """A question of our own about something that is in another image ("What is the kite next to?" where there is no kite)."""
-    for _, noun in _others(example, context, rng):
+    """A question of our own about something that is in another image ("What is the kite next to?"
+    about an image without a kite)."""
+    for _, noun in _questions_of_others(example, context, rng):
         template = FALSE_PREMISE[rng.integers(len(FALSE_PREMISE))]
         yield Proposal(fill(template, noun), "false_premise", noun, True)
 
 
 @register_generator("beyond_frame")
 def beyond_frame(
-    example: VQAExample, context: Context, rng: np.random.Generator
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[Proposal]:
-    """What lies outside the frame, or before and after the moment; of something that the picture shows, where that is known."""
-    nouns = _shown(example, context.facts)
+    """What lies outside the frame, or before or after the moment; about something that the picture
+    shows, if that is known."""
+    nouns = _shown(example, context.contents)
     templates = [t for t in BEYOND_FRAME if nouns or "{noun}" not in t]
     for i in rng.permutation(len(templates)):
         noun = nouns[rng.integers(len(nouns))] if "{noun}" in templates[i] else ""
         yield Proposal(fill(templates[i], noun), "beyond_frame", noun)
 
 
-def _others(
-    example: VQAExample, context: Context, rng: np.random.Generator
+def _questions_of_others(
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[tuple[VQAExample, str]]:
-    """Questions of other images that presume something, with what they presume."""
+    """Draws questions of other images that presume a thing, each with that thing."""
     for _ in range(_TRIES):
         other = context.pool[int(rng.integers(len(context.pool)))]
         presumed = subject(other.question)

@@ -1,176 +1,161 @@
-"""Does a question's text alone tell whether the image answers it? A linear classifier on words, cross-validated, and its AUC.
+"""Does a question's text alone tell whether the image answers it? If it does, a model can learn to
+refuse without looking at the image.
 
-Where it does, a model can learn to refuse without looking at the image. Plain numpy.
+A linear classifier on words (scikit-learn) is cross-validated over images, and its AUC has an
+interval by DeLong et al. 1988, "Comparing the areas under two or more correlated receiver operating
+characteristic curves", which neither scikit-learn nor SciPy has.
 """
 
 import dataclasses
 import itertools
 import re
-import zlib
-from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from inbol_jax.intervals import wilson_interval
 
-BUCKETS = 1 << 15  # of hashed words and pairs of words
-MAX_FEATURES = 64  # of a text
 FOLDS = 5
-STEPS, RATE, DECAY = (
-    150,
-    0.1,
-    1e-4,
-)  # of Adam over all texts at once, and of the weights' L2 penalty
+NORMAL_QUANTILE = 1.959964  # of 97.5%, for two-sided intervals of 95%
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def ngrams(text: str) -> list[str]:
-    """Words, marks and pairs of neighbours, lower case, the start among them; each once, at most `MAX_FEATURES`."""
+    """The distinct words, marks and pairs of neighbours of a text, in lower case; "^" starts it."""
     said = ["^", *_WORD.findall(text.lower())]
-    return list(dict.fromkeys([*said[1:], *(f"{a} {b}" for a, b in itertools.pairwise(said))]))[
-        :MAX_FEATURES
-    ]
+    pairs = (f"{first} {second}" for first, second in itertools.pairwise(said))
+    return list(dict.fromkeys([*said[1:], *pairs]))
 
 
-def features(texts: Sequence[str]) -> np.ndarray:
-    """i32[n, f]: the bucket of each n-gram of each text, padded with `BUCKETS`."""
-    rows = [
-        [zlib.crc32(g.encode("utf-8", "replace")) % BUCKETS for g in ngrams(text)] for text in texts
-    ]
-    found = np.full((len(rows), max(map(len, rows), default=1)), BUCKETS, np.int32)
-    for row, buckets in zip(found, rows, strict=True):
-        row[: len(buckets)] = buckets
-    return found
+def _features(texts: Sequence[str]) -> tuple[Any, np.ndarray]:
+    """A sparse matrix f64[n, f] of a text's n-grams, scaled to length 1 so that a long text counts
+    no more than a short one, and the n-gram of each column.
 
-
-def fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Logistic regression with an L2 penalty. Both classes weigh the same, however many of each there are.
-
-    Args:
-      x: i32[n, f] of `features`. y: bool[n], both values among them.
-    Returns: f64[BUCKETS + 1]: a weight for each bucket, then the bias.
+    Raises:
+      ValueError: if no text has a word.
     """
-    weights = np.zeros(BUCKETS + 2)  # buckets, padding, bias
-    scale = 1 / np.sqrt(
-        np.maximum(1, (x < BUCKETS).sum(axis=1))
-    )  # a long text's evidence must not count more than a short one's
-    share = np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())
-    first, second = np.zeros_like(weights), np.zeros_like(weights)
-    flat = x.ravel()
-    for step in range(1, STEPS + 1):
-        logits = weights[x].sum(axis=1) * scale + weights[-1]
-        error = (1 / (1 + np.exp(-np.clip(logits, -30, 30))) - y) * share
-        gradient = np.bincount(flat, np.repeat(error * scale, x.shape[1]), minlength=BUCKETS + 2)
-        gradient[BUCKETS], gradient[-1] = 0.0, error.sum()
-        gradient[:BUCKETS] += DECAY * weights[:BUCKETS]
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        weights -= RATE * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-    return np.delete(weights, BUCKETS)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(analyzer=ngrams, binary=True, use_idf=False)
+    return vectorizer.fit_transform(texts), vectorizer.get_feature_names_out()
 
 
-def predict(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """f64[n], logits of `fit`'s weights."""
-    scale = 1 / np.sqrt(np.maximum(1, (x < BUCKETS).sum(axis=1)))
-    return np.asarray(np.insert(weights, BUCKETS, 0.0)[x].sum(axis=1) * scale + weights[-1])
+def _classifier() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    # Both classes weigh the same, however many texts of each there are.
+    return LogisticRegression(class_weight="balanced", max_iter=1000)
 
 
 def cross_validated(
     texts: Sequence[str], labels: Sequence[bool], groups: Sequence[str], seed: int
 ) -> np.ndarray:
-    """f64[n]: each text's logit by a classifier that saw no text of its group (its image) and of a fifth of the other groups.
+    """f64[n]: each text's logit by a classifier that saw no text of its group (its image).
 
     Raises:
-      ValueError: where a class has texts of fewer groups than there are folds.
+      ValueError: if a class has texts of one group alone, or no text has a word.
     """
-    x, y = features(texts), np.asarray(labels, bool)
-    fold = np.array([zlib.crc32(f"{seed} {g}".encode("utf-8", "replace")) % FOLDS for g in groups])
-    scores = np.zeros(len(texts))
-    for k in range(FOLDS):
-        held = fold == k
-        if held.any():
-            if len(set(y[~held])) < 2:
-                raise ValueError("too few texts of a class")
-            scores[held] = predict(fit(x[~held], y[~held]), x[held])
-    return scores
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-
-def telling(texts: Sequence[str], labels: Sequence[bool], n: int) -> tuple[list[str], list[str]]:
-    """The n words or pairs of words whose weights speak most for a label of True, and for False, of those in at least 1% of a class."""
     y = np.asarray(labels, bool)
-    weights = fit(features(texts), y)
-    counts = {
-        label: Counter(
-            g for text, own in zip(texts, y, strict=True) if own == label for g in ngrams(text)
+    groups_of = [{g for g, own in zip(groups, y, strict=True) if own == label} for label in (0, 1)]
+    folds = min(FOLDS, *map(len, groups_of))
+    if folds < 2:
+        raise ValueError("too few images of a class")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return np.asarray(
+        cross_val_predict(
+            _classifier(),
+            _features(texts)[0],
+            y,
+            groups=np.asarray(groups, object),
+            cv=splitter,
+            method="decision_function",
         )
-        for label in (True, False)
-    }
-    sizes = {True: int(y.sum()), False: int((~y).sum())}
-    frequent = {
-        g
-        for label, found in counts.items()
-        for g, k in found.items()
-        if k >= max(2, 0.01 * sizes[label])
-    }
-    ordered = sorted(
-        frequent, key=lambda g: (weights[zlib.crc32(g.encode("utf-8", "replace")) % BUCKETS], g)
     )
+
+
+def telling_ngrams(
+    texts: Sequence[str], labels: Sequence[bool], n: int
+) -> tuple[list[str], list[str]]:
+    """The n words or pairs of words that speak most for a label of True, and for False.
+
+    Only those in at least 1% of a class count.
+    """
+    y = np.asarray(labels, bool)
+    x, names = _features(texts)
+    weights = _classifier().fit(x, y).coef_[0]
+    frequent = np.zeros(len(names), bool)
+    for label in (True, False):
+        own = x[y == label]
+        frequent |= own.getnnz(axis=0) >= max(2, 0.01 * own.shape[0])
+    order = [i for i in np.argsort(weights) if frequent[i]]
+    ordered = names[order].tolist()
     return ordered[::-1][:n], ordered[:n]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Auc:
-    """Area under the ROC curve with a 95% interval; the numbers of positives and negatives."""
+class Interval:
+    """A number with its 95% interval."""
 
     value: float
     low: float
     high: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Auc(Interval):
+    """Area under the ROC curve; n holds the numbers of positives and negatives."""
+
     n: tuple[int, int]
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> Auc:
-    """Probability that a positive scores higher than a negative, ties half; the interval on the logit scale by DeLong's variance.
+    """The probability that a positive scores higher than a negative; a tie counts half.
 
-    Source: DeLong et al. 1988, "Comparing the areas under two or more correlated receiver operating characteristic curves".
+    The interval is DeLong's, on the logit scale.
 
     Args:
-      scores: f64[n]. labels: bool[n], both values among them.
+      scores: f64[n].
+      labels: bool[n], with both values among them.
     """
     positive, negative = _placements(scores, labels)
-    value, m, n = float(positive.mean()), len(positive), len(negative)
+    value, n = float(positive.mean()), (len(positive), len(negative))
     variance = _variance(positive, negative)
-    if variance == 0 or not 0 < value < 1:  # no spread to take an interval from
-        low, high = wilson_interval(round(value * min(m, n)), min(m, n))
-        return Auc(value, min(low, value), max(high, value), (m, n))
-    middle, half = np.log(value / (1 - value)), 1.959964 * np.sqrt(variance) / (value * (1 - value))
-    low, high = (float(1 / (1 + np.exp(-(middle + side * half)))) for side in (-1, 1))
-    return Auc(value, low, high, (m, n))
+    if variance == 0 or not 0 < value < 1:  # there is no spread to take an interval from
+        low, high = wilson_interval(round(value * min(n)), min(n))
+        return Auc(value, min(low, value), max(high, value), n)
+    middle = np.log(value / (1 - value))
+    half = NORMAL_QUANTILE * np.sqrt(variance) / (value * (1 - value))
+    low, high = (float(1 / (1 + np.exp(-end))) for end in (middle - half, middle + half))
+    return Auc(value, low, high, n)
 
 
-def auc_difference(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """AUC of scores a minus that of scores b of the same questions, with a 95% interval (DeLong, paired)."""
-    (pa, na), (pb, nb) = _placements(a, labels), _placements(b, labels)
-    value, half = (
-        float(pa.mean() - pb.mean()),
-        1.959964 * float(np.sqrt(_variance(pa - pb, na - nb))),
+def auc_difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Interval:
+    """AUC of the first scores minus that of the second scores of the same questions, with DeLong's
+    interval for pairs."""
+    positive, negative = (
+        a - b for a, b in zip(_placements(first, labels), _placements(second, labels), strict=True)
     )
-    return value, max(-1.0, value - half), min(1.0, value + half)
+    value = float(positive.mean())
+    half = NORMAL_QUANTILE * float(np.sqrt(_variance(positive, negative)))
+    return Interval(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive the share of negatives below it, for each negative the share of positives above it; ties half."""
+    """For each positive the share of negatives below it, and for each negative the share of
+    positives above it; a tie counts half."""
     scores, labels = np.asarray(scores, float), np.asarray(labels, bool)
     positives, negatives = np.sort(scores[labels]), np.sort(scores[~labels])
 
     def below(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-        return (
-            np.searchsorted(among, values, "left") + np.searchsorted(among, values, "right")
-        ) / (2 * len(among))
+        left, right = (np.searchsorted(among, values, side) for side in ("left", "right"))
+        return (left + right) / (2 * len(among))
 
     return below(scores[labels], negatives), 1 - below(scores[~labels], positives)
 
 
 def _variance(positive: np.ndarray, negative: np.ndarray) -> float:
-    return sum(
-        float(part.var(ddof=1)) / len(part) for part in (positive, negative) if len(part) > 1
-    )
+    parts = [part for part in (positive, negative) if len(part) > 1]
+    return sum(float(part.var(ddof=1)) / len(part) for part in parts)

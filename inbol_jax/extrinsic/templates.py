@@ -38,10 +38,14 @@ BEYOND_FRAME: tuple[str, ...] = (
     "Where was the {noun} an hour before the picture was taken?",
 )
 
-# For a vision-language model that sees the image. What it writes goes through the same filters as every other question.
+# For a vision-language model that sees the image. What it writes goes through the same filters as
+# every other question.
 WRITER_PROMPT = """\
-Write {n} questions about this image that cannot be answered from it, however closely one looks. Each question must be about something \
-that the image shows, sound natural, and ask for information that the image does not hold: what is hidden, cut off, outside the frame, \
-before or after the moment, or a property that cannot be seen. No question may be answered by common knowledge, by yes or no, or by \
-reading text in the image. A question that someone has asked about this image and that can be answered: "{question}"
-Write one question on each line, each ending with a question mark, without numbers and without answers."""
+Write {n} questions about this image that cannot be answered from it, however closely one looks. \
+Each question must be about something that the image shows, sound natural, and ask for \
+information that the image does not hold: what is hidden, cut off, outside the frame, before or \
+after the moment, or a property that cannot be seen. No question may be answered by common \
+knowledge, by yes or no, or by reading text in the image. A question that someone has asked about \
+this image and that can be answered: "{question}"
+Write one question on each line, each ending with a question mark, without numbers and without \
+answers."""

@@ -84,19 +84,21 @@ class Endpoint:
         self._sleep = sleep
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": "inbol_jax",
             # A compressed reply could unpack to more than MAX_REPLY in one piece.
             "Accept-Encoding": "identity",
         }
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._client = httpx.Client(
-            headers=headers,
-            timeout=config.endpoint_timeout,
-            # `ask_many` bounds the requests in flight itself.
-            limits=httpx.Limits(),
-            follow_redirects=False,
-        )
+        try:
+            # `ask_many` bounds the requests in flight; httpx must not.
+            self._client = httpx.Client(
+                headers=headers, timeout=config.endpoint_timeout, limits=httpx.Limits()
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise InbolError(
+                "the proxy that the environment names (HTTPS_PROXY, ALL_PROXY) cannot be used; "
+                "unset it, or install httpx[socks] if it is a SOCKS proxy"
+            ) from error
 
     def settings(self) -> dict[str, Any]:
         """Returns what the answers depend on, for headers and fingerprints, without the key."""

@@ -16,8 +16,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from inbol_jax.responses.refusal_exceptions import FILLERS, REASONS, REPORTS, VENTURES
-from inbol_jax.responses.refusal_patterns import Rule
-from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START
+from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, Rule
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {

@@ -152,6 +152,13 @@ def test_without_a_key_none_is_sent(serve, monkeypatch):
     assert "Evil" not in str(caught.value)
 
 
+def test_an_unusable_proxy_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "gopher://user:secret@127.0.0.1:1")
+    with pytest.raises(InbolError, match=r"ALL_PROXY.* cannot be used") as caught:
+        Endpoint(EndpointConfig("http://127.0.0.1:9/v1", "judge-1"))
+    assert "secret" not in str(caught.value)
+
+
 def test_many_questions_in_order_with_bounded_concurrency(serve):
     def reply(body, n):
         number = int(body["messages"][0]["content"])

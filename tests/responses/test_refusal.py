@@ -18,7 +18,7 @@ def labelled(name):
 
 
 RESPONSES = labelled("responses.jsonl")
-# Labelled before the rules took their present form, and measured after it; nothing was tuned on them.
+# Labelled before the rules took their present form, and measured after it. Nothing was tuned on it.
 UNSEEN = labelled("unseen.jsonl")
 
 

@@ -1,0 +1,143 @@
+"""Options of `inbol extrinsic` and `inbol audit`."""
+
+import dataclasses
+from pathlib import Path
+
+from inbol_jax.data.config import Data
+from inbol_jax.defaults import Dtype
+from inbol_jax.errors import InbolError
+from inbol_jax.responses.config import EndpointConfig
+
+# The languages that are told from one another (ISO 639-1).
+LANGUAGES = (
+    *("en", "de", "fr", "es", "it", "pt", "nl"),
+    *("ru", "el", "ar", "he", "hi", "bn", "th", "ko", "ja", "zh"),
+)
+# Filters that ask the model of --model.
+MODEL_FILTERS = ("text_only", "answered")
+# Questions of each class without which the audit measures no shortcut.
+LEAST_QUESTIONS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtrinsicConfig:
+    """Generate and filter questions that the images of a dataset cannot answer (Type 3)."""
+
+    data: Data
+    """Dataset whose questions and images the new questions are made from."""
+    out: Path
+    """Folder for the results. extrinsic.jsonl holds the questions and is a dataset that `inbol
+    confidence --data` reads; extrinsic.trail.jsonl holds the rejected ones with the reasons."""
+    share: float = 0.25
+    """Number of questions to make, as a share of the dataset's answerable questions."""
+    generators: tuple[str, ...] = ()
+    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, evidence_removed,
+    model_written. The default is the first two if the data lists each image's objects, and the
+    first four otherwise."""
+    filters: tuple[str, ...] = ()
+    """Filters to use: ill_formed, language, present, answer_present, duplicate, near_duplicate,
+    leaked, text_only, answered. The default is ill_formed, present and duplicate if the data lists
+    each image's objects, and the first six otherwise; --against adds leaked, and --model adds the
+    last two."""
+    no_filters: tuple[str, ...] = ()
+    """Filters to leave out of these."""
+    against: tuple[Path, ...] = ()
+    """Evaluation sets. A question that one of them asks about the same picture is rejected."""
+    language: str = "auto"
+    """Language of the questions, such as en or de; auto is the language of most of the dataset's
+    questions."""
+    near_duplicate: float = 0.8
+    """Similarity, in (0, 1], from which a question is rejected as too close to another one about
+    its image."""
+    model: Path | None = None
+    """Checkpoint folder of a vision-language model that filters questions, writes questions and
+    finds evidence. By default there is none."""
+    model_samples: int = 5
+    """Answers that the model gives per question for the filters."""
+    agreement: float = 0.8
+    """Share of these answers, above one half, that must be the same for a question to count as
+    answered."""
+    batch_size: int = 128
+    """Questions that the model answers at a time; on a CPU the program may take fewer."""
+    dtype: Dtype = "auto"
+    """Number format of the model; auto is float32 for a float32 checkpoint and bfloat16 for any
+    other."""
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    """Number of devices along data, fsdp and tensor; -1 is what the others leave."""
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
+    """Endpoint whose model writes questions in place of --model."""
+    max_rejected: float = 0.1
+    """The command fails if a larger share of the dataset's records is unusable."""
+    seed: int = 0
+    """Seed of the random choices and of the model's answers."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InbolError(f"--share {self.share}: a share above 0 and up to 1 is needed")
+        if self.language not in ("auto", *LANGUAGES):
+            choices = ", ".join(LANGUAGES)
+            raise InbolError(f"--language {self.language}: choose auto or one of {choices}")
+        if not 0 < self.near_duplicate <= 1:
+            raise InbolError(
+                f"--near-duplicate {self.near_duplicate}: a similarity above 0 and up to 1 is "
+                "needed"
+            )
+        if not 0.5 < self.agreement <= 1:
+            raise InbolError(
+                f"--agreement {self.agreement}: a share above 0.5 and up to 1 is needed"
+            )
+        _check_at_least(self, model_samples=1, batch_size=1)
+        if self.endpoint.endpoint and "model_written" not in self.generators:
+            raise InbolError(
+                "--endpoint: only the generator model_written asks it; "
+                "add --generators model_written"
+            )
+        for name in MODEL_FILTERS:
+            if name in self.filters and self.model is None:
+                raise InbolError(f"--filters {name}: needs --model")
+        if "leaked" in self.filters and not self.against:
+            raise InbolError("--filters leaked: needs --against")
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditConfig:
+    """Write a page on generated questions: counts, samples, and whether their text betrays them."""
+
+    out: Path
+    """Folder that `inbol extrinsic` wrote; audit.html and audit.json are added to it."""
+    data: Path | None = None
+    """Dataset whose answerable questions the generated ones are compared with. The default is the
+    dataset that they were made from."""
+    images: Path | None = None
+    """Image folder of that dataset, if it is not the dataset's own."""
+    model: Path | None = None
+    """Checkpoint folder of a vision-language model that is asked with the image and with a grey one
+    in its place. By default there is none."""
+    model_questions: int = 400
+    """Questions of each class, generated and answerable, that the model is asked."""
+    samples: int = 6
+    """Questions shown per generator and per filter."""
+    max_new_tokens: int = 12
+    """Longest answer of the model, in tokens."""
+    batch_size: int = 128
+    """Questions that the model answers at a time; on a CPU the program may take fewer."""
+    dtype: Dtype = "auto"
+    """Number format of the model; auto is float32 for a float32 checkpoint and bfloat16 for any
+    other."""
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    """Number of devices along data, fsdp and tensor; -1 is what the others leave."""
+    seed: int = 0
+    """Seed of the random choices and of the folds."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(
+            self, model_questions=LEAST_QUESTIONS, samples=0, max_new_tokens=1, batch_size=1
+        )
+
+
+def _check_at_least(config: ExtrinsicConfig | AuditConfig, **limits: int) -> None:
+    for name, least in limits.items():
+        value = getattr(config, name)
+        if value < least:
+            option = name.replace("_", "-")
+            raise InbolError(f"--{option} {value}: at least {least} is needed")
