@@ -163,35 +163,29 @@ def pretrain(config: PretrainConfig) -> Path:
     folder = config.out / "model"
     write_skeleton(folder)
     llava = load_config(folder)
-    trainable = split_variables({"params": init_params(llava, jax.random.key(config.seed))}, ())[0]
+    variables = {"params": init_params(llava, jax.random.key(config.seed))}
+    trainable, _ = split_variables(variables, ())
     optimizer = _optimizer(config.learning_rate, config.steps)
     sft = sft_objective(Llava(llava))
 
     def objective(variables: Mapping, reference: None, batch: Mapping, key: jax.Array):
-        pixels = (
-            batch["image"].astype(jnp.float32) / 127.5 - 1.0
-        )  # what the processor's rescaling and normalisation do
-        whole = jnp.ones(len(pixels), jnp.bool)  # no row fills up a batch
-        return sft(
-            variables,
-            reference,
-            {**batch, "valid": whole, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]},
-        )
+        # [b, 48, 48, 3] in 0 to 255 -> [b, 1 image, 3, 48, 48] in -1 to 1, as the processor does it
+        pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0
+        pixels = pixels.transpose(0, 3, 1, 2)[:, None]
+        valid = jnp.ones(len(pixels), jnp.bool)  # no row merely fills up a batch
+        return sft(variables, reference, {**batch, "valid": valid, "pixel_values": pixels})
 
     # Grain reads its switches from absl's command line, which is not ours.
     flags.FLAGS.mark_as_parsed()
 
     def batches(start: int) -> Iterable[dict[str, np.ndarray]]:
-        source = grain.MapDataset.source(PretrainBatches(config.seed, batch_size, config.steps))[
-            start:
-        ]
-        stream = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-        return (
-            stream.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
-            )
-            if config.workers
-            else stream
+        source = grain.MapDataset.source(PretrainBatches(config.seed, batch_size, config.steps))
+        reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        stream = source[start:].to_iter_dataset(reading)
+        if not config.workers:
+            return stream
+        return stream.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
         )
 
     trainer = Trainer(

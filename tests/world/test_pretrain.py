@@ -8,7 +8,7 @@ from world_oracle import oracle
 import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.errors import InbolError
-from inbol_jax.training.loop import fit
+from inbol_jax.training.run import RunOptions
 from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.pretrain import PretrainBatches, pretrain
 from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
@@ -68,11 +68,8 @@ def one_layer(monkeypatch):
         (folder / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
-    monkeypatch.setattr(
-        pretrain_module,
-        "fit",
-        lambda *args, **options: fit(*args, **options | {"checkpoint_every": 2}),
-    )
+    often = lambda **options: RunOptions(**options | {"save_steps": 2})  # noqa: E731
+    monkeypatch.setattr(pretrain_module, "RunOptions", often)
     before = jax.config.read("jax_disable_most_optimizations")
     # Three steps are compiled, and four run.
     jax.config.update("jax_disable_most_optimizations", True)
