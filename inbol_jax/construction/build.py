@@ -78,9 +78,16 @@ def read_records(
       InbolError: if a line is not one of a confidence store.
     """
     for file in files:
-        for question in read_store(file):
-            if question.example.answerable is False or estimator(question) is not None:
-                yield make_record(question, thresholds, estimator)
+        for number, question in enumerate(read_store(file), 1):
+            if question.example.answerable is not False and estimator(question) is None:
+                continue
+            try:
+                record = make_record(question, thresholds, estimator)
+            except KeyError as error:  # an outcome that is none
+                raise InbolError(
+                    f"{file}:{number}: not a line of a confidence store ({error!r})"
+                ) from error
+            yield record
 
 
 def _write_all(

@@ -86,10 +86,11 @@ def test_one_id_in_two_stores(out):
         {"id": "q"},
         line("q", "ccc", samples=["red"]),
         line("q", "ccc") | {"outcomes": ["right"] * 3},
+        line("q", "www") | {"outcomes": ["amiss"] * 3},
         line("q", "ccc", n_samples=None),
         line("q", "", n_samples=0),
     ],
-    ids=["fields", "lengths", "outcomes", "count", "no samples"],
+    ids=["fields", "lengths", "outcomes", "unknown outcome", "count", "no samples"],
 )
 def test_a_line_that_is_none_of_a_store(out, bad):
     store(out, "zzz", [line("fine", "ccc"), bad])
