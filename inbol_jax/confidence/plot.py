@@ -16,7 +16,8 @@ BOUNDARY_COLOURS = {"Unknown": "#e69f00", "Mixed": NEUTRAL, "Known": GOOD}
 def confidence_histograms(
     confidences: Mapping[str, Sequence[float | int]], thresholds: tuple[float, float]
 ) -> Figure:
-    """How often each confidence occurs, with the thresholds, and the shares of Unknown, Mixed and Known.
+    """How often each confidence occurs, with the thresholds, and the shares of Unknown, Mixed and
+    Known.
 
     Args:
       confidences: {title of the panel: confidences in [0, 1] of its answerable questions}.
@@ -33,7 +34,8 @@ def confidence_histograms(
             "Mixed": (c > delta_uk) & (c < delta_k),
             "Known": c >= delta_k,
         }
-        # stacked by class, because a threshold falls on a possible confidence, in the middle of a bar
+        # stacked by class, because a threshold falls on a possible confidence, in the middle of a
+        # bar
         bottom = np.zeros(11)
         for name, members in classes.items():
             heights = np.histogram(c[members], edges)[0] / max(len(c), 1)
