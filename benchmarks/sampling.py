@@ -37,8 +37,15 @@ from inbol_jax.models.loading import init_params, load_pretrained
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.generate import _row, _sample, in_flight, plan_batches, questions_a_device
-from inbol_jax.sampling.sampler import SamplingOptions
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.generate import (
+    PromptedExample,
+    in_flight,
+    model_inputs,
+    plan_batches,
+    questions_per_device,
+)
+from inbol_jax.sampling.sampler import compiled_sample
 from inbol_jax.sharding import make_mesh
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
@@ -46,33 +53,30 @@ from inbol_jax.world.splits import Split
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Questions and tokens a second, side by side.
-
-    Attributes:
-      config: config.json of a LLaVA; its shapes with random weights and random prompts, of fixed length, instead of the shipped checkpoint.
-      dtype: of weights and computation.
-      questions: how many are asked.
-      n: samples a question.
-      new_tokens: longest response.
-      prompt_tokens: of random prompts, the image's among them.
-      batch_size: questions at a time on an accelerator.
-      peer_batch: questions at a time for the peer.
-      fixed_length: no token ends a response.
-      repeats: runs of each, in turn; the median counts.
-      threads: of the peer.
-    """
+    """Questions and tokens per second, side by side."""
 
     config: Path | None = None
+    """config.json of a LLaVA: its shapes with random weights and prompts, and a fixed length."""
     dtype: str = "float32"
+    """Of weights and computation."""
     questions: int = 256
+    """Number of questions."""
     n: int = 10
+    """Samples per question."""
     new_tokens: int = 12
+    """Longest response."""
     prompt_tokens: int = 640
+    """Tokens of a random prompt, the image's among them."""
     batch_size: int = 32
+    """Questions per batch on an accelerator."""
     peer_batch: int = 32
+    """Questions per batch of the peer."""
     fixed_length: bool = False
+    """No token ends a response."""
     repeats: int = 5
+    """Runs of each, in turn; the median counts."""
     threads: int = os.cpu_count() or 1
+    """Threads of the peer."""
 
 
 Row = dict[str, np.ndarray]
@@ -81,19 +85,19 @@ Batches = list[tuple[int, list[Row]]]  # padded length of the prompts, rows
 
 def shipped(config: Config) -> tuple[Llava, Any, Batches]:
     """The tiny LLaVA on the test split of the world: model, variables, batches of one padded length."""
-    loaded = load_pretrained(TINY, dtype=config.dtype)
+    checkpoint = load_pretrained(TINY, dtype=config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         export(ExportConfig(Path(folder), Split.TRAIN, config.questions))
-        examples, text = load_dataset_folder(Path(folder)).examples, make_text_encoder(loaded)
+        examples, text = load_dataset_folder(Path(folder)).examples, make_text_encoder(checkpoint)
         plan = plan_batches(
-            [(e, text.prompt(e.question)) for e in examples],
-            questions_a_device(config.n, config.batch_size, 1),
+            [PromptedExample(e, text.prompt(e.question)) for e in examples],
+            questions_per_device(config.n, config.batch_size, 1),
         )
         batches = [
-            (length, [_row(loaded, e, prompt, length, Path(folder)) for e, prompt in rows])
-            for length, rows in plan
+            (length, [model_inputs(checkpoint, member, length, Path(folder)) for member in members])
+            for length, members in plan
         ]
-    return loaded.model, loaded.variables, batches
+    return checkpoint.model, checkpoint.variables, batches
 
 
 def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batches]:
@@ -114,8 +118,8 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
             "question": np.uint32(index),
         }
 
-    asked = [(VQAExample(str(i), "", ""), prompt()) for i in range(config.questions)]
-    plan = plan_batches(asked, questions_a_device(config.n, config.batch_size, 1))
+    asked = [PromptedExample(VQAExample(str(i), "", ""), prompt()) for i in range(config.questions)]
+    plan = plan_batches(asked, questions_per_device(config.n, config.batch_size, 1))
     batches = [(length, [row(int(e.id), ids, length) for e, ids in rows]) for length, rows in plan]
     make = jax.jit(
         lambda key: jax.tree.map(lambda x: x.astype(config.dtype), init_params(llava, key))
@@ -131,20 +135,20 @@ def ours(
         model = dataclasses.replace(
             model, config=dataclasses.replace(model.config, eos_token_ids=(-1,))
         )
-    options, key = SamplingOptions(max_new_tokens=config.new_tokens), jax.random.key(0)
-    size = max(len(rows) for _, rows in batches)
+    options = SamplingOptions(n=config.n, max_new_tokens=config.new_tokens)
+    key, size = jax.random.key(0), max(len(rows) for _, rows in batches)
     stacked = [(len(rows), collate(rows, size)) for _, rows in batches]
 
     mesh = make_mesh(devices=jax.devices()[:1])
 
     def run() -> list[np.ndarray]:
         done = in_flight(
-            lambda batch: _sample(model, config.n, options, variables, batch, key),
+            lambda batch: compiled_sample(model, variables, batch[1], key=key, options=options),
             stacked,
             mesh,
             workers,
         )
-        return [samples.lengths[:count] for count, samples in done]
+        return [samples.lengths[:count] for (count, _), samples in done]
 
     return run
 

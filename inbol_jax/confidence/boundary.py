@@ -19,7 +19,8 @@ class Thresholds:
     def __post_init__(self) -> None:
         if not 0 <= self.delta_uk < self.delta_k <= 1:
             raise InbolError(
-                f"thresholds need 0 <= delta-uk < delta-k <= 1, not {self.delta_uk} and {self.delta_k}"
+                f"thresholds need 0 <= delta-uk < delta-k <= 1, "
+                f"not {self.delta_uk} and {self.delta_k}"
             )
 
 

@@ -31,7 +31,8 @@ def confidence(config: ConfidenceConfig) -> None:
     files = shards(file)
     if not files:
         raise InbolError(
-            f"{file}: nothing was sampled yet; run `inbol confidence` without --status and --plot first"
+            f"{file}: nothing was sampled yet; "
+            "run `inbol confidence` without --status and --plot first"
         )
     if config.estimator == "p-true":
         for shard in files:
@@ -91,6 +92,6 @@ def plot(config: ConfidenceConfig, estimator: Estimator, files: list[Path], out:
     limits = (thresholds.delta_uk, thresholds.delta_k)
     save(confidence_histograms({title: values.tolist()}, limits), out)
     say(
-        f"{len(values)} confidences, {share} of the labels lie within sampling noise of a threshold "
-        f"-> {out}"
+        f"{len(values)} confidences, {share} of the labels lie within sampling noise "
+        f"of a threshold -> {out}"
     )

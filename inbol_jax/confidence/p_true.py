@@ -20,7 +20,10 @@ from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import BatchRunner, Prompt, SetAside, encode_prompts
 
-PROMPT = "{question}\nProposed answer: {answer}\nIs the proposed answer true or false? Answer with True or False."
+PROMPT = (
+    "{question}\nProposed answer: {answer}\n"
+    "Is the proposed answer true or false? Answer with True or False."
+)
 WORDS = ("True", "False")
 
 

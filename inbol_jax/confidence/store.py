@@ -3,6 +3,7 @@ sampled again."""
 
 import array
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -16,6 +17,8 @@ from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
 
+# Takes a third of the time of `Sample(*columns)`: a million questions have ten million samples.
+_make_sample = functools.partial(tuple.__new__, Sample)
 _SHARD = re.compile(r"\.(\d{4})-of-(\d{4})$")
 
 
@@ -116,14 +119,13 @@ def question_of(row: dict[str, Any]) -> SampledQuestion:
       KeyError, TypeError, ValueError: if it is not a line of a store.
     """
     row.pop("fingerprint", None)
-    columns = row.pop("samples"), row.pop("logprobs"), row.pop("token_counts"), row.pop("outcomes")
+    texts, logprobs = row.pop("samples"), row.pop("logprobs")
+    counts, outcomes = row.pop("token_counts"), row.pop("outcomes")
     n_correct, n_samples = row.pop("n_correct"), row.pop("n_samples")
-    if not n_samples or {len(column) for column in columns} != {n_samples}:
-        raise ValueError(f"{n_samples} samples, but {[len(column) for column in columns]} entries")
-    if n_correct != columns[-1].count("correct"):
-        raise ValueError(
-            f"{columns[-1].count('correct')} correct outcomes, but n_correct {n_correct}"
-        )
+    if not 0 < n_samples == len(texts) == len(logprobs) == len(counts) == len(outcomes):
+        raise ValueError("samples, logprobs, token_counts, outcomes and n_samples do not agree")
+    if n_correct != outcomes.count("correct"):
+        raise ValueError(f"{outcomes.count('correct')} correct outcomes, but n_correct {n_correct}")
     example = VQAExample(
         id=row.pop("id"),
         image=row.pop("image"),
@@ -135,7 +137,8 @@ def question_of(row: dict[str, Any]) -> SampledQuestion:
         metric=row.pop("metric", None) or METRICS[0],
         extra=row,
     )
-    return SampledQuestion(example, tuple(map(Sample, *columns)))
+    samples = map(_make_sample, zip(texts, logprobs, counts, outcomes, strict=True))
+    return SampledQuestion(example, tuple(samples))
 
 
 def read_store(file: Path) -> Iterator[SampledQuestion]:
@@ -218,7 +221,7 @@ class ConfidenceStore:
             raise
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
-        """Reads what is there, cuts a line that a killed run left half written, writes the header."""
+        """Reads what is there, cuts a line that a killed run left half written, writes a header."""
         header = read_meta(self.file)
         if header.get("config") != self.fingerprint and (header or self.file.stat().st_size):
             changed = ", ".join(sorted(k for k in settings if header.get(k) != settings[k]))

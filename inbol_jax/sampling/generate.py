@@ -152,8 +152,8 @@ class BatchRunner:
                     advance(len(batch.examples))
         if lengths and shown:
             say(
-                f"{self.label}: {len(lengths)} programs compiled, for {self.size} questions x {self.work} "
-                f"and prompts of {', '.join(map(str, sorted(lengths)))} tokens"
+                f"{self.label}: {len(lengths)} programs compiled, for {self.size} questions x "
+                f"{self.work} and prompts of {', '.join(map(str, sorted(lengths)))} tokens"
             )
 
     def batches(self, questions: Iterable[PromptedExample]) -> Iterator[LoadedBatch]:
