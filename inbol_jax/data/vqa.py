@@ -195,7 +195,7 @@ def stop_at_too_many(
     """Ends the run if too few records can be used.
 
     Raises:
-      InbolError: if there are no records at all, or if more than the share `max_rejected` cannot be used.
+      InbolError: if there are no records, or more than the share `max_rejected` cannot be used.
     """
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
