@@ -3,8 +3,8 @@
 
 A row comes from the set's official file or from its copy on the hub. Their columns differ, and an
 adapter reads either. If a row held a picture, `image` is already the name of the file that it was
-written to. To add a set, write one such function, name it in `ADAPTERS`, and add the name to `FORMATS`
-in config.py.
+written to. To add a set, write one such function, name it in `ADAPTERS`, and add its name to
+`FORMATS` in config.py.
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ def _coco_name(row: RawRow, config: DataConfig) -> str:
 
 
 def vqa(row: RawRow, config: DataConfig) -> Columns:
-    """VQAv2 (Goyal et al. 2017, arXiv 1612.00837), OK-VQA (Marino et al. 2019, arXiv 1906.00067)."""
+    """VQAv2 (Goyal et al. 2017, arXiv 1612.00837); OK-VQA (Marino et al. 2019, 1906.00067)."""
     return _columns(
         row,
         image=row.get("image") or _coco_name(row, config),

@@ -1,4 +1,4 @@
-"""`inbol data check`: examines each record and picture of a set, and compares it with other sets."""
+"""`inbol data check`: examines every picture of a set, and looks for it in other sets."""
 
 import dataclasses
 import itertools
@@ -206,9 +206,9 @@ def _report(config: CheckConfig, counts: CheckCounts, findings: _Findings) -> No
         say(f"{count:>9,}  {reason:<32} first: {first}")
     for name, overlap in counts.shared.items():
         say(
-            f"{overlap.images:,} images, of {overlap.questions:,} questions, are in {name} too, and "
-            f"{overlap.images_alike:,}, of {overlap.questions_alike:,} questions, look like one "
-            f"there -> {config.out / 'shared.jsonl'}"
+            f"{overlap.images:,} images, of {overlap.questions:,} questions, are in {name} too, "
+            f"and {overlap.images_alike:,}, of {overlap.questions_alike:,} questions, look like "
+            f"one there -> {config.out / 'shared.jsonl'}"
         )
     say(
         f"{counts.sound:,} of {counts.records:,} records of {counts.dataset} are sound, "

@@ -32,8 +32,8 @@ class DataConfig:
     images: Annotated[Path | None, _named("data.images", "--images")] = None
     """Image folder, if it is not the dataset's own."""
     format: Annotated[str | None, _named("data.format")] = None
-    """Format of the questions: folder, columns (any set, by the names of its columns), vqav2, okvqa,
-    gqa, vizwiz, textvqa, pope, tubench, haloquest or unkvqa. The default is folder with --data and
+    """Format of the questions: folder, columns (any set, by its column names), vqav2, okvqa, gqa,
+    vizwiz, textvqa, pope, tubench, haloquest or unkvqa. The default is folder with --data and
     columns with --data.id."""
     questions: Annotated[Path | None, _named("data.questions")] = None
     """Official file of questions (JSON, JSON lines or CSV)."""
@@ -67,8 +67,8 @@ class DataConfig:
     """Column that says whether a question is answerable, for format columns. The default is
     "answerable", if there is such a column."""
     metric: Annotated[str | None, _named("data.metric")] = None
-    """How answers are matched: vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE. The default
-    is the set's own metric."""
+    """How answers are matched: vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE. The
+    default is the set's own metric."""
 
     def __post_init__(self) -> None:
         if self.source_format not in FORMATS:

@@ -105,9 +105,8 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     file = folder / DATA_FILE
     with _locked(folder):  # several processes may want the set: the first one imports it
         header = read_meta(file)
-        if header.get("config", run_fingerprint) != run_fingerprint or (
-            file.exists() and not header
-        ):
+        unfinished = file.exists() and not header
+        if unfinished or header.get("config", run_fingerprint) != run_fingerprint:
             raise InbolError(
                 f"{folder} holds a dataset made with other settings; "
                 "choose another --out or --data.name, or delete it"
@@ -174,11 +173,12 @@ def _source_fingerprint(config: DataConfig) -> str:
     local = Path(config.id)
     if not local.exists():
         return config.id
-    files = (
-        sorted(file for file in local.rglob("*") if file.is_file()) if local.is_dir() else [local]
-    )
-    stats = [(os.path.relpath(file, local), file.stat()) for file in files]
-    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    stamps = []
+    for file in sorted(local.rglob("*")) if local.is_dir() else [local]:
+        if file.is_file():
+            stat = file.stat()
+            stamps.append((os.path.relpath(file, local), stat.st_size, stat.st_mtime_ns))
+    return fingerprint(stamps)
 
 
 @contextlib.contextmanager

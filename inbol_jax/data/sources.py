@@ -34,7 +34,7 @@ BUILDERS = {
 
 
 def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
-    """Rows of a JSON file (an array, or an object with one), of JSON lines, or of a CSV file with a header.
+    """Rows of a JSON file (an array, or an object with one), of JSON lines, or of CSV.
 
     JSON lines are known by their content, whatever the suffix.
 

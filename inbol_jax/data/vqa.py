@@ -195,7 +195,7 @@ def stop_at_too_many(
     """Ends the run if too few records can be used.
 
     Raises:
-      InbolError: if there are no records at all, or if more than the share `max_rejected` cannot be used.
+      InbolError: if there are no records, or more than the share `max_rejected` cannot be used.
     """
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
@@ -207,20 +207,16 @@ def stop_at_too_many(
         )
 
 
-def summarise_rejections(rejected: Sequence[Rejection], total: int | None = None) -> str:
-    """One line with the causes, the most frequent first.
+def summarise_rejections(rejected: Sequence[Rejection], total: int) -> str:
+    """One line with the causes of what was set aside of all records, the most frequent first.
 
     "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
-
-    Args:
-      rejected: the records that were set aside.
-      total: the number of all records; None leaves it out of the line.
     """
-    of_all = "" if total is None else f" of {total}"
     causes = []
     for reason, count, first in causes_of_rejection(rejected):
         causes.append(f"{count} {reason} ({'first: ' if count > 1 else ''}{first})")
-    return f"{len(rejected)}{of_all} set aside" + (f": {', '.join(causes)}" if causes else "")
+    line = f"{len(rejected)} of {total} set aside"
+    return f"{line}: {', '.join(causes)}" if causes else line
 
 
 def causes_of_rejection(rejected: Iterable[Rejection]) -> Iterator[tuple[str, int, str]]:

@@ -9,10 +9,9 @@ from PIL import Image, ImageFile
 from inbol_jax.data.images import MAX_PIXELS, load_image
 from inbol_jax.errors import InbolError
 
-# 4 wide, 3 high, every pixel its own colour, so that each orientation differs.
-PIXELS = np.stack(
-    np.broadcast_arrays(np.arange(4) * 60, np.arange(3)[:, None] * 90, 200), -1
-).astype(np.uint8)
+# 4 wide, 3 high, every pixel of another colour, so that each orientation differs.
+CHANNELS = np.broadcast_arrays(np.arange(4) * 60, np.arange(3)[:, None] * 90, 200)
+PIXELS = np.stack(CHANNELS, -1).astype(np.uint8)
 
 
 def save(path, array, mode=None, **options):
@@ -33,25 +32,17 @@ def chunk(kind, data):
 
 def png(width, height, depth, colour, rows, *chunks):
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + r for r in rows))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + b"".join(chunks)
-        + chunk(b"IDAT", data)
-        + chunk(b"IEND", b"")
-    )
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.ppm", "a.webp", "a.jpg"])
 def test_formats(tmp_path, name):
-    options = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100, "subsampling": 0}}.get(
-        name, {}
-    )
+    quality = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100, "subsampling": 0}}
+    path = save(tmp_path / name, PIXELS, **quality.get(name, {}))
     tolerance = 4 if name == "a.jpg" else 0
-    np.testing.assert_allclose(
-        pixels(save(tmp_path / name, PIXELS, **options)).astype(int), PIXELS, atol=tolerance
-    )
+    np.testing.assert_allclose(pixels(path).astype(int), PIXELS, atol=tolerance)
 
 
 def test_the_suffix_does_not_matter(tmp_path):
@@ -95,9 +86,8 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path):
     np.testing.assert_array_equal(pixels(save(tmp_path / "big.tif", wide.astype(">u2"))), expected)
     (tmp_path / "a.pgm").write_bytes(b"P5 4 2 65535\n" + wide.astype(">u2").tobytes())
     np.testing.assert_array_equal(pixels(tmp_path / "a.pgm"), expected)
-    (tmp_path / "key.png").write_bytes(
-        png(4, 2, 16, 0, [r.astype(">u2").tobytes() for r in wide], chunk(b"tRNS", b"\x12\x34"))
-    )
+    rows = [row.astype(">u2").tobytes() for row in wide]
+    (tmp_path / "key.png").write_bytes(png(4, 2, 16, 0, rows, chunk(b"tRNS", b"\x12\x34")))
     expected[0, 3] = 255
     np.testing.assert_array_equal(pixels(tmp_path / "key.png"), expected)
 
@@ -110,21 +100,17 @@ def test_sixteen_bit_colour(tmp_path):
 
 def test_transparency_is_composited_on_white(tmp_path):
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
-    assert pixels(save(tmp_path / "rgba.png", rgba)).tolist() == [
-        [[10, 20, 30], [255, 255, 255], [204, 204, 204]]
-    ]
+    expected = [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
+    assert pixels(save(tmp_path / "rgba.png", rgba)).tolist() == expected
     la = np.array([[[10, 255], [10, 0], [0, 51]]], np.uint8)
     (tmp_path / "la.png").write_bytes(png(3, 1, 8, 4, [la.tobytes()]))
     assert pixels(tmp_path / "la.png").tolist() == [[[10] * 3, [255] * 3, [204] * 3]]
-    palette, alpha = (
-        chunk(b"PLTE", bytes([10, 20, 30, 40, 50, 60, 70, 80, 90])),
-        chunk(b"tRNS", bytes([255, 0])),
-    )
+    palette = chunk(b"PLTE", bytes([10, 20, 30, 40, 50, 60, 70, 80, 90]))
+    alpha = chunk(b"tRNS", bytes([255, 0]))
     (tmp_path / "p.png").write_bytes(png(3, 1, 8, 3, [bytes([0, 1, 2])], palette, alpha))
     assert pixels(tmp_path / "p.png").tolist() == [[[10, 20, 30], [255, 255, 255], [70, 80, 90]]]
-    (tmp_path / "key.png").write_bytes(
-        png(2, 1, 8, 2, [bytes([1, 2, 3, 4, 5, 6])], chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3)))
-    )
+    key = chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
+    (tmp_path / "key.png").write_bytes(png(2, 1, 8, 2, [bytes([1, 2, 3, 4, 5, 6])], key))
     assert pixels(tmp_path / "key.png").tolist() == [[[255, 255, 255], [4, 5, 6]]]
 
 
@@ -134,12 +120,10 @@ def test_palette_grey_bilevel_and_cmyk(tmp_path):
     image.putdata([1, 0])
     image.save(tmp_path / "p.gif")
     assert pixels(tmp_path / "p.gif").tolist() == [[[4, 5, 6], [1, 2, 3]]]
-    assert pixels(save(tmp_path / "l.png", np.array([[7, 200]], np.uint8))).tolist() == [
-        [[7] * 3, [200] * 3]
-    ]
-    assert pixels(save(tmp_path / "1.png", np.array([[0, 255]], np.uint8), "1")).tolist() == [
-        [[0] * 3, [255] * 3]
-    ]
+    grey = save(tmp_path / "l.png", np.array([[7, 200]], np.uint8))
+    assert pixels(grey).tolist() == [[[7] * 3, [200] * 3]]
+    bilevel = save(tmp_path / "1.png", np.array([[0, 255]], np.uint8), "1")
+    assert pixels(bilevel).tolist() == [[[0] * 3, [255] * 3]]
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=100)
     assert abs(pixels(tmp_path / "c.jpg").astype(int) - [255, 0, 0]).max() <= 4
 
@@ -187,9 +171,8 @@ def test_what_is_no_image(tmp_path):
     save(tmp_path / "f.tif", np.ones((2, 2), np.float32))
     with pytest.raises(InbolError, match=r"f\.tif: cannot be read as an image \(floating-point"):
         load_image(tmp_path / "f.tif")
-    (tmp_path / "a.eps").write_text(
-        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n"
-    )
+    header = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n"
+    (tmp_path / "a.eps").write_text(header)
     with pytest.raises(InbolError, match="not an image in one of the formats"):
         load_image(tmp_path / "a.eps")
 
@@ -217,12 +200,11 @@ def test_the_largest_size_is_decoded(tmp_path):
 
 
 def test_no_global_state_changes(tmp_path):
-    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
+    def state():
+        return Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+
+    before = state()
     load_image(save(tmp_path / "a.png", PIXELS))
     with pytest.raises(InbolError):
         load_image(tmp_path / "missing.png")
-    assert (
-        Image.MAX_IMAGE_PIXELS,
-        ImageFile.LOAD_TRUNCATED_IMAGES,
-        list(warnings.filters),
-    ) == before
+    assert state() == before

@@ -13,48 +13,29 @@ from inbol_jax.errors import InbolError
 
 def test_reads_a_folder(tmp_path):
     folder = tmp_path / "kitchen"
-    write(
-        folder,
-        row(split="val", meta={"k": [1]}),
-        row(id=2, answers=[], answerable=False),
-        row(id="3", answers=..., answerable=None),
-    )
+    whole = row(split="val", meta={"k": [1]})
+    unanswerable = row(id=2, answers=[], answerable=False)
+    write(folder, whole, unanswerable, row(id="3", answers=..., answerable=None))
     dataset = load_dataset_folder(folder)
     assert (dataset.name, dataset.root, dataset.rejected) == ("kitchen", folder, [])
     first, second, third = dataset.examples
-    assert (first.id, first.image, first.question, first.answers) == (
-        "q1",
-        "images/a.png",
-        "What colour?",
-        ("red", "red", "blue"),
-    )
-    assert (first.source, first.split, first.metric, first.extra) == (
-        "",
-        "val",
-        "vqa",
-        {"meta": {"k": [1]}},
-    )
+    assert (first.id, first.image, first.question) == ("q1", "images/a.png", "What colour?")
+    assert (first.answers, first.source) == (("red", "red", "blue"), "")
+    assert (first.split, first.metric, first.extra) == ("val", "vqa", {"meta": {"k": [1]}})
     assert [e.answerable for e in dataset.examples] == [True, False, None]
     assert (second.id, second.extra, third.answers) == ("2", {}, ())
-    assert first.to_json() == row(split="val", meta={"k": [1]})
+    assert first.to_json() == whole
 
 
 def test_records_are_read_when_they_are_asked_for(tmp_path):
     origin = {"source": "gqa", "split": "val", "metric": "numeric:0.1"}
-    write(
-        tmp_path,
-        *(row(id=i, question=f"Où est {i} ?", **origin) for i in range(20)),
-        b"broken",
-        row(id=20),
-    )
+    rows = [row(id=i, question=f"Où est {i} ?", **origin) for i in range(20)]
+    write(tmp_path, *rows, b"broken", row(id=20))
     examples = load_dataset_folder(tmp_path).examples
     assert len(examples) == 21
     assert [e.id for e in examples] == [str(i) for i in range(21)]
-    assert (examples[3].question, examples[-1].id, examples[3].to_json()) == (
-        "Où est 3 ?",
-        "20",
-        row(id="3", question="Où est 3 ?") | origin,
-    )
+    assert (examples[3].question, examples[-1].id) == ("Où est 3 ?", "20")
+    assert examples[3].to_json() == rows[3] | {"id": "3"}
     assert [e.id for e in examples[1::7]] == ["1", "8", "15"]
     assert [e.id for e in examples.take([5, 2, 20])] == ["5", "2", "20"]
     assert list(examples[:2][1:]) == [examples[1]]
@@ -74,13 +55,8 @@ def test_answers_as_objects_and_answerable_as_numbers(tmp_path):
 
 
 def test_byte_order_mark_blank_lines_and_line_ends(tmp_path):
-    file = write(tmp_path)
-    file.write_bytes(
-        b"\xef\xbb\xbf"
-        + json.dumps(row()).encode()
-        + b"\r\n\n  \n"
-        + json.dumps(row(id=2, question="où ? \u2028")).encode()
-    )
+    first, second = (json.dumps(r).encode() for r in (row(), row(id=2, question="où ? \u2028")))
+    write(tmp_path).write_bytes(b"\xef\xbb\xbf" + first + b"\r\n\n  \n" + second)
     dataset = load_dataset_folder(tmp_path)
     assert [e.id for e in dataset.examples] == ["q1", "2"]
     assert dataset.rejected == []
@@ -124,10 +100,8 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
     with pytest.raises(InbolError) as caught:
         load_dataset_folder(tmp_path)
     message = str(caught.value)
-    assert (
-        "3 of 21 set aside: 2 image missing (first: x), 1 question missing (y); at most 10% may be"
-        in message
-    )
+    causes = "3 of 21 set aside: 2 image missing (first: x), 1 question missing (y)"
+    assert f"{causes}; at most 10% may be" in message
     assert message.endswith("starting at line 19")
     assert "\n" not in message
     assert len(load_dataset_folder(tmp_path, max_rejected=0.2).rejected) == 3
@@ -149,34 +123,22 @@ def test_what_is_not_a_dataset(tmp_path):
 
 
 def test_summary_of_rejections():
-    rejected = [
-        Rejection(1, "q17", "image missing"),
-        Rejection(2, "q18", "image missing"),
-        Rejection(9, "q3", "duplicated id"),
-    ]
-    assert (
-        summarise_rejections(rejected, 500)
-        == "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
-    )
-    assert summarise_rejections(rejected[2:]) == "1 set aside: 1 duplicated id (q3)"
-    assert (
-        summarise_rejections([Rejection(4, None, "not JSON")], 9)
-        == "1 of 9 set aside: 1 not JSON (line 4)"
-    )
+    missing = [Rejection(1, "q17", "image missing"), Rejection(2, "q18", "image missing")]
+    duplicated, torn = Rejection(9, "q3", "duplicated id"), Rejection(4, None, "not JSON")
+    summary = "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
+    assert summarise_rejections([*missing, duplicated], 500) == summary
+    assert summarise_rejections([duplicated], 1) == "1 of 1 set aside: 1 duplicated id (q3)"
+    assert summarise_rejections([torn], 9) == "1 of 9 set aside: 1 not JSON (line 4)"
     assert summarise_rejections([], 9) == "0 of 9 set aside"
-    assert "\n" not in summarise_rejections([Rejection(4, "a\nb", "image missing")])
+    assert "\n" not in summarise_rejections([Rejection(4, "a\nb", "image missing")], 9)
 
 
-REJECTIONS = st.builds(
-    Rejection,
-    st.integers(1, 99),
-    st.none() | st.text(),
-    st.sampled_from(["not JSON", "image missing"]),
-)
+REASONS = st.sampled_from(["not JSON", "image missing"])
+REJECTIONS = st.builds(Rejection, st.integers(1, 99), st.none() | st.text(), REASONS)
 
 
 @given(st.lists(REJECTIONS, min_size=1))
 def test_summary_is_one_line_and_counts_all(rejected):
-    line = summarise_rejections(rejected)
+    line = summarise_rejections(rejected, 1000)
     assert len(line.splitlines()) == 1
-    assert line.startswith(f"{len(rejected)} set aside: ")
+    assert line.startswith(f"{len(rejected)} of 1000 set aside: ")
