@@ -20,9 +20,9 @@ from inbol_jax.defaults import TINY
 from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions
 from inbol_jax.evaluation.metrics import differences, summarise
+from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.records import PairKind
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split

@@ -222,7 +222,7 @@ class AppendOnlyLines:
             self._file.write(json_line(row).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._end = self._file.tell()
+        self._end = self._file.seek(0, os.SEEK_END)
 
 
 def _end_of_last_line(file: BinaryIO) -> int:

@@ -99,19 +99,6 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
         `round_batch(1, mesh)`.
     """
     sharding = NamedSharding(mesh, BATCH)
-    if not mesh.is_multi_process:
-        return jax.device_put(dict(batch), sharding)
-    parts = round_batch(1, mesh)
-    local_parts = len(local_rows(mesh, parts))
-
-    def place(x: np.ndarray) -> jax.Array:
-        size = len(x) // local_parts * parts  # rows of the whole batch
-        rows = local_rows(mesh, size)
-        # A device asks for rows of the whole batch, which x holds at the places in `rows`.
-        return jax.make_array_from_callback(
-            (size, *x.shape[1:]),
-            sharding,
-            lambda index: x[np.searchsorted(rows, np.arange(size)[index[0]])],
-        )
-
-    return {name: place(x) for name, x in batch.items()}
+    if mesh.is_multi_process:
+        return jax.make_array_from_process_local_data(sharding, dict(batch))
+    return jax.device_put(dict(batch), sharding)

@@ -5,16 +5,13 @@ import array
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import lock_descriptor
-
-from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_meta, write_json
+from inbol_jax.artifacts import AppendOnlyLines, fingerprint, meta_path, read_meta, write_json
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
@@ -207,48 +204,36 @@ class ConfidenceStore:
         self.fingerprint = fingerprint(settings)
         # id of each stored question -> `_content` of it
         self.done: dict[str, int] = {}
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            expected = {shard_path(file, i, count) for i in range(count)}
-            if others := [f for f in shards(file) if f not in expected]:
-                raise InbolError(
-                    f"{others[0]} was sampled by another number of processes; "
-                    "go on with as many, or choose another --out"
-                )
-            self._lines = self.file.open("ab")
-        except OSError as error:
+        expected = {shard_path(file, i, count) for i in range(count)}
+        if others := [f for f in shards(file) if f not in expected]:
             raise InbolError(
-                f"cannot write {error.filename}: {error.strerror}; choose another --out"
-            ) from error
+                f"{others[0]} was sampled by another number of processes; go on with as many, "
+                "or choose another --out"
+            )
+        self._lines = AppendOnlyLines(self.file)
         try:
             self._resume(settings)
         except BaseException:
-            self._lines.close()
+            self.__exit__()
             raise
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
-        """Locks the file, reads what is there, and cuts a line that a killed run left half
-        written."""
-        if not lock_descriptor(self._lines.fileno(), blocking=False):
-            raise InbolError(
-                f"{self.file} is being written by another run; wait for its end, or choose another --out"
-            )
+        """Reads what is there, cuts a line that a killed run left half written, writes the header."""
         header = read_meta(self.file)
-        if header.get("config") != self.fingerprint and (header or self._lines.tell()):
-            changed = sorted(k for k in settings if header.get(k) != settings[k])
+        if header.get("config") != self.fingerprint and (header or self.file.stat().st_size):
+            changed = ", ".join(sorted(k for k in settings if header.get(k) != settings[k]))
             raise InbolError(
-                f"{self.file} was sampled with other settings ({', '.join(changed) or 'no header'}); "
+                f"{self.file} was sampled with other settings ({changed or 'no header'}); "
                 "choose another --out or delete it"
             )
-        end = 0
-        for number, (offset, row) in enumerate(_read(self.file), 1):
+        for number, (_, row) in enumerate(_read(self.file), 1):
             if row["fingerprint"] != self.fingerprint or row["id"] in self.done:
                 raise InbolError(
-                    f"{self.file}:{number}: a line of another run, or one that is there twice; delete it"
+                    f"{self.file}:{number}: a line of another run, or one that is there twice; "
+                    "delete it"
                 )
             self.done[row["id"]] = _content(row["question"], row["image"])
-            end = offset
-        self._lines.truncate(end)
+        self._lines.append(())
         if not header:
             header = dict(settings) | {"config": self.fingerprint}
         # The store is not finished until `finish` says so: the dataset may have grown since.
@@ -260,7 +245,7 @@ class ConfidenceStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lines.close()
+        self._lines.__exit__()
 
     def pending(self, examples: Sequence[VQAExample]) -> Sequence[VQAExample]:
         """The examples that are not in the store yet; those of a dataset stay on the disk.
@@ -287,13 +272,12 @@ class ConfidenceStore:
     def append(self, lines: Iterable[SampledQuestion | SelfEvaluation]) -> None:
         """Adds lines, with the fingerprint of the settings, and waits until they are on the
         disk."""
-        for line in lines:
-            row = line.to_json() | {"fingerprint": self.fingerprint}
-            self._lines.write(json_line(row).encode())
-            example = line.example
-            self.done[example.id] = _content(example.question, example.image)
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        self._lines.append(self._row(line) for line in lines)
+
+    def _row(self, line: SampledQuestion | SelfEvaluation) -> dict[str, Any]:
+        example = line.example
+        self.done[example.id] = _content(example.question, example.image)
+        return line.to_json() | {"fingerprint": self.fingerprint}
 
     def finish(self, set_aside: int = 0) -> None:
         """Notes in the header how many questions a finished store holds; one with another number of

@@ -3,7 +3,7 @@
 
 A row comes from the set's official file or from its copy on the hub. Their columns differ, and an
 adapter reads either. If a row held a picture, `image` is already the name of the file that it was
-written to. To add a set, write one such function, name it in `ADAPTERS`, and add the name to `SETS`
+written to. To add a set, write one such function, name it in `ADAPTERS`, and add the name to `FORMATS`
 in config.py.
 """
 

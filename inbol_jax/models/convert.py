@@ -45,8 +45,7 @@ def convert(config: ConvertConfig) -> None:
     from inbol_jax.progress import say
 
     checkpoint = load_pretrained(config.source, dtype=config.dtype)
-    origins = [checkpoint.path, checkpoint.adapters]
-    if config.out.resolve() in [origin.resolve() for origin in origins if origin]:
+    if checkpoint.is_from(config.out):
         raise InbolError(f"{config.out} is the source itself: choose another folder")
     if config.merge_lora and "lora" not in checkpoint.variables:
         raise InbolError(f"--merge-lora: {config.source} holds no adapters")

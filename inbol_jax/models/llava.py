@@ -88,17 +88,9 @@ class Llava(nn.Module):
         embeddings = self.embed(batch["input_ids"], features)
         return self.language_model(embeddings, positions, packed_mask(segments))
 
-    def decode_step(
-        self,
-        tokens: Int[Array, "b n"],
-        positions: Int[Array, "b n"],
-        prefix: list[KVCache],
-        prefix_mask: Bool[Array, "b s"],
-        suffix: list[SuffixCache],
-        step: Int[Array, ""],
-    ) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
-        """Decodes one token of each of n continuations per row, see `Decoder.decode_step`."""
-        return self.language_model.decode_step(tokens, positions, prefix, prefix_mask, suffix, step)
+    def decode_step(self, *arguments) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
+        """Decodes one token of each of n continuations per row, as `Decoder.decode_step` does."""
+        return self.language_model.decode_step(*arguments)
 
     def encode_images(self, pixel_values: Float[Array, "*n 3 H W"]) -> Float[Array, "*n p d"]:
         """Returns features in the decoder's embedding space, one vector per image token."""

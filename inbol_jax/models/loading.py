@@ -65,6 +65,10 @@ class Checkpoint:
                 f"{tokens} image tokens in the batch, but its {images} images have {per_image} each"
             )
 
+    def is_from(self, folder: Path) -> bool:
+        """Whether the model or its adapters were loaded from that folder."""
+        return folder.resolve() in [p.resolve() for p in (self.path, self.adapters) if p]
+
     @functools.cached_property
     def processor(self) -> Any:
         """The checkpoint's own processor, loaded by transformers; it does not need torch."""
@@ -199,6 +203,7 @@ def save_pretrained(
     path, lora = Path(path), checkpoint.variables.get("lora")
     as_adapter = bool(lora) and not merge_adapters
     refuse_folder(checkpoint, path, adapters=as_adapter)
+    base = checkpoint.hub_id or str(checkpoint.path.resolve())
     try:
         if is_main():
             _copy_files(checkpoint.path, path, with_config=not as_adapter)
@@ -207,7 +212,7 @@ def save_pretrained(
                 path,
                 checkpoint.variables,
                 checkpoint.model.lora,
-                base=checkpoint.hub_id or str(checkpoint.path.resolve()),
+                base=base,
                 base_fingerprint=checkpoint.base_fingerprint,
             )
         else:
@@ -248,8 +253,7 @@ def refuse_folder(checkpoint: Checkpoint, path: Path, *, adapters: bool) -> None
     Raises:
       InbolError: if it is where the checkpoint was loaded from, or holds a model beside adapters.
     """
-    origins = [checkpoint.path, checkpoint.adapters]
-    if path.resolve() in [origin.resolve() for origin in origins if origin]:
+    if checkpoint.is_from(path):
         raise InbolError(f"{path} is where the model was loaded from: choose another folder")
     if adapters and (path / "config.json").is_file():
         raise InbolError(f"{path} holds a whole model: choose another folder for the adapters")

@@ -97,7 +97,7 @@ def pack_row(
     return row
 
 
-def stack(
+def collate(
     rows: Sequence[Mapping[str, np.ndarray]], size: int, *, valid: int | None = None
 ) -> dict[str, np.ndarray]:
     """Rows as one batch of exactly `size` rows: what is missing is padded with rows without targets, so that shapes stay static.

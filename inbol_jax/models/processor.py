@@ -9,6 +9,7 @@ import numpy as np
 
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
+from inbol_jax.models.config import LlavaConfig
 from inbol_jax.models.loading import Checkpoint
 
 _CACHE_SIZE = 1 << 16
@@ -17,30 +18,22 @@ _CACHE_SIZE = 1 << 16
 class TextEncoder:
     """Turns questions into prompt ids, with the image tokens in place, and responses into ids.
 
+    Any of the config's `eos_token_ids` ends a response. Responses get the one that the template
+    writes, or else the first.
+
     Args:
       processor: the checkpoint's processor (tokenizer and chat template).
-      image_token_id: the placeholder of an image in the vocabulary.
-      num_image_tokens: the number of placeholders per image.
-      eos_token_ids: any of them ends a response. Responses get the one that the template writes, or
-        else the first.
-      max_tokens: the longest sequence that the checkpoint was made for.
     """
 
-    def __init__(
-        self,
-        processor: Any,
-        *,
-        image_token_id: int,
-        num_image_tokens: int,
-        eos_token_ids: Sequence[int],
-        max_tokens: int,
-    ):
+    def __init__(self, processor: Any, config: LlavaConfig):
         self._processor = processor
         self._tokenizer = processor.tokenizer
-        self._image_token_id = image_token_id
-        self._num_image_tokens = num_image_tokens
-        self._eos_tokens = {i: self._tokenizer.convert_ids_to_tokens(i) for i in eos_token_ids}
-        self._max_tokens = max_tokens
+        self._image_token_id = config.image_token_id
+        self._num_image_tokens = config.num_image_tokens
+        self._eos_tokens = {
+            i: self._tokenizer.convert_ids_to_tokens(i) for i in config.eos_token_ids
+        }
+        self._max_tokens = config.text.max_positions
         # Caches of this instance: a cache of the class would keep every encoder alive.
         self.prompt = functools.lru_cache(_CACHE_SIZE)(self.prompt)
         self.response = functools.lru_cache(_CACHE_SIZE)(self.response)
@@ -128,15 +121,8 @@ class TextEncoder:
 
 
 def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
-    """Returns the text encoder of a checkpoint: its processor, with the token ids of its config."""
-    c = checkpoint.config
-    return TextEncoder(
-        checkpoint.processor,
-        image_token_id=c.image_token_id,
-        num_image_tokens=c.num_image_tokens,
-        eos_token_ids=c.eos_token_ids,
-        max_tokens=c.text.max_positions,
-    )
+    """Returns the text encoder of a checkpoint."""
+    return TextEncoder(checkpoint.processor, checkpoint.config)
 
 
 def load_pixels(checkpoint: Checkpoint, path: Path) -> np.ndarray:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
-from inbol_jax.models.packing import stack
+from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import TextEncoder, load_pixels, make_text_encoder
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
@@ -174,7 +174,7 @@ class BatchRunner:
                 examples.append(member.example)
             except InbolError as error:
                 rejected.append((member.example, str(error)))
-        arrays = stack(inputs, self.size) if inputs else None
+        arrays = collate(inputs, self.size) if inputs else None
         return LoadedBatch(batch.length, examples, arrays, rejected)
 
 

@@ -21,10 +21,12 @@ from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
 from inbol_jax.sharding import make_mesh, round_batch
-from inbol_jax.training.loop import fit
 from inbol_jax.training.parallel import Jit
+from inbol_jax.training.run import RunOptions, run_training
+from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.state import Flat, init_state, merge_variables, split_variables
-from inbol_jax.training.step import make_train_step, sft_objective
+from inbol_jax.training.step import make_train_step
+from inbol_jax.training.trainer import Trainer
 from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
@@ -165,13 +167,14 @@ def pretrain(config: PretrainConfig) -> Path:
     optimizer = _optimizer(config.learning_rate, config.steps)
     sft = sft_objective(Llava(llava))
 
-    def objective(variables: Mapping, batch: Mapping, key: jax.Array):
+    def objective(variables: Mapping, reference: None, batch: Mapping, key: jax.Array):
         pixels = (
             batch["image"].astype(jnp.float32) / 127.5 - 1.0
         )  # what the processor's rescaling and normalisation do
         whole = jnp.ones(len(pixels), jnp.bool)  # no row fills up a batch
         return sft(
             variables,
+            reference,
             {**batch, "valid": whole, "pixel_values": pixels.transpose(0, 3, 1, 2)[:, None]},
         )
 
@@ -191,21 +194,21 @@ def pretrain(config: PretrainConfig) -> Path:
             else stream
         )
 
-    state = fit(
+    trainer = Trainer(
         Jit(make_train_step(objective, optimizer), mesh),
-        init_state(trainable, optimizer),
-        {},
-        batches,
         config.steps,
-        out=config.out,
-        identity=fingerprint(
-            ["pretrain", config.steps, batch_size, config.learning_rate, config.seed]
-        ),
+        frozen={},
         label="pre-training",
-        log_every=50,
-        checkpoint_every=1000,
-        rows_per_batch=batch_size,
     )
+    settings = ["pretrain", config.steps, batch_size, config.learning_rate, config.seed]
+    options = RunOptions(
+        out=config.out,
+        fingerprint=fingerprint(settings),
+        examples_per_step=batch_size,
+        save_steps=1000,
+        logging_steps=50,
+    )
+    state = run_training(trainer, init_state(trainable, optimizer), batches, options)
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")
     return folder

@@ -308,5 +308,5 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "confidence").write_text("a file")
-    with pytest.raises(InbolError, match=r"cannot write .*confidence: .*; choose another --out"):
+    with pytest.raises(InbolError, match=r"cannot write .*train\.jsonl: .*; choose another --out"):
         ConfidenceStore(tmp_path / "confidence/train.jsonl", SETTINGS)

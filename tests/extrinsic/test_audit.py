@@ -6,43 +6,41 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inbol_jax.artifacts import read_jsonl, read_meta, write_json
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
 from inbol_jax.cli import main
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.audit import AuditConfig, Reservoirs, audit, findings, funnel_table
-from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig, extrinsic, trail_file
+from inbol_jax.extrinsic.audit import Reservoirs, audit
+from inbol_jax.extrinsic.audit_page import funnel_table
+from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
+from inbol_jax.extrinsic.extrinsic import extrinsic
+from inbol_jax.extrinsic.files import ExtrinsicHeader, trail_file
+from inbol_jax.extrinsic.findings import findings
 
-HOSTILE = "What is the <script>alert('q')</script> \"quoted\" & <img src=http://evil/x.png onerror=alert(1)> thing?"
+HOSTILE = (
+    "What is the <script>alert('q')</script> \"quoted\" & "
+    "<img src=http://evil/x.png onerror=alert(1)> thing?"
+)
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+def write(file, rows):
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A set of 60 questions about 30 images, and what `inbol extrinsic` makes of it."""
+    """What `inbol extrinsic` makes of 60 questions about 30 images."""
     data = tmp_path / "data"
     data.mkdir()
     things, rows = ("dog", "kite", "bus", "cake", "clock"), []
     for i in range(30):
         Image.new("RGB", (24, 24), (8 * i, 0, 0)).save(data / f"{i}.png")
-        for k in range(2):
-            question = (
-                f"What color is the {things[i % 5]}?"
-                if k
-                else f"How many of them are in picture {i}?"
-            )
-            rows.append(
-                {
-                    "id": f"q{i}-{k}",
-                    "image": f"{i}.png",
-                    "question": question,
-                    "answers": ["red"],
-                    "answerable": True,
-                }
-            )
-    rows.append(
-        {"id": "none", "image": "0.png", "question": "Why?", "answers": [], "answerable": False}
-    )
-    (data / "data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        about = {"image": f"{i}.png", "answers": ["red"], "answerable": True}
+        questions = f"How many of them are in picture {i}?", f"What color is the {things[i % 5]}?"
+        rows += [{"id": f"q{i}-{k}", "question": q} | about for k, q in enumerate(questions)]
+    about = {"image": "0.png", "answers": [], "answerable": False}
+    rows.append({"id": "none", "question": "Why?"} | about)
+    write(data / "data.jsonl", rows)
     extrinsic(ExtrinsicConfig(data, tmp_path / "run", share=1.0))
     return tmp_path / "run"
 
@@ -75,31 +73,22 @@ def test_what_the_page_holds(run, capsys):
     assert not page.open
     assert not page.unbalanced
     text = " ".join(page.texts)
-    for line in result["findings"]:
-        assert line in said
-        assert line in text
-    kept = list(read_jsonl(run / "extrinsic.jsonl"))
-    shown = [r for r in kept if r["question"] in text]
-    assert len(shown) >= 4
-    assert sum(tag == "img" for tag, _ in page.tags) == page_cards(page)
-    assert all(
-        a["src"].startswith("data:image/png;base64,") for tag, a in page.tags if tag == "img"
-    )
-    assert json.loads((run / "audit.json").read_text()) == json.loads(json.dumps(result))
-    assert result["rows"] == len(kept)
-    found = result["text"]["auc"]
-    assert set(found) == {"all", *(r["generator"] for r in kept)}
-    assert tuple(found["all"]["n"]) == (
-        len(kept),
-        60,
-    )  # the question without an answer is not among them
-    assert found["all"]["low"] > 0.6
-    reasons = {r["reason"] for r in read_jsonl(trail_file(run / "extrinsic.jsonl"))}
-    assert sum(reason in text for reason in reasons) >= 1
-
-
-def page_cards(page):
-    return sum(tag == "article" for tag, _ in page.tags)
+    for sentence in findings(result):
+        assert sentence in said
+        assert sentence in text
+    kept = [*read_jsonl(run / "extrinsic.jsonl")]
+    assert sum(row["question"] in text for row in kept) >= 4
+    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == sum(tag == "article" for tag, _ in page.tags)
+    assert all(image.startswith("data:image/png;base64,") for image in images)
+    assert json.loads((run / "audit.json").read_text()) == json.loads(json.dumps(result.to_json()))
+    assert result.to_json()["rows"] == len(kept)
+    assert set(result.text.auc) == {"all", *(row["generator"] for row in kept)}
+    # The question without an answer is not among them.
+    assert result.text.auc["all"].n == (len(kept), 60)
+    assert result.text.auc["all"].low > 0.6
+    reasons = {row["reason"] for row in read_jsonl(trail_file(run / "extrinsic.jsonl"))}
+    assert any(reason in text for reason in reasons)
 
 
 def test_the_same_page_again(run):
@@ -112,19 +101,16 @@ def test_the_same_page_again(run):
 
 
 def test_hostile_text_stays_text(run):
-    def spoil(file):
-        rows = list(read_jsonl(file))
+    file = run / "extrinsic.jsonl"
+    for spoiled in (trail_file(file), file):
+        rows = [*read_jsonl(spoiled)]
         for row in rows:
             row |= {"question": HOSTILE, "reason": HOSTILE, "id": HOSTILE + row["id"]}
-        file.write_text("".join(json.dumps(r) + "\n" for r in rows))
-
-    for file in (run / "extrinsic.jsonl", trail_file(run / "extrinsic.jsonl")):
-        spoil(file)
-    rows = list(read_jsonl(run / "extrinsic.jsonl"))
+        write(spoiled, rows)
     rows[0]["image"] = "../../../etc/passwd"
     rows[1]["image"] = 'x"><script>alert(1)</script>.png'
-    (run / "extrinsic.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    meta = read_meta(run / "extrinsic.jsonl")
+    write(file, rows)
+    meta = read_meta(file)
     meta["generators"] = [*meta["generators"], HOSTILE]
     meta["set_aside"] = {f"unseeable: {HOSTILE}": 3}
     meta[HOSTILE] = HOSTILE
@@ -144,92 +130,44 @@ def test_hostile_text_stays_text(run):
 
 
 def test_the_funnel_adds_up(run):
-    meta = read_meta(run / "extrinsic.jsonl")
-    table = funnel_table(meta)
-    assert [row[0] for row in table.rows] == [*meta["generators"], "all"]
+    header = ExtrinsicHeader.read(run / "extrinsic.jsonl")
+    table = funnel_table(header)
+    assert [row[0] for row in table.rows] == [*header.generators, "all"]
     for row in table.rows:
-        proposed, *dropped, kept = map(int, row[1:-1])
-        assert proposed == sum(dropped) + kept
-    assert int(table.rows[-1][-2]) == meta["rows"]
+        proposed, *rejected, kept = map(int, row[1:-1])
+        assert proposed == sum(rejected) + kept
+    assert int(table.rows[-1][-2]) == read_meta(run / "extrinsic.jsonl")["rows"]
     assert len(table.columns) == len(table.rows[0]) == sum(width for _, width in table.spans)
 
 
 def test_a_model_is_asked_with_and_without_the_image(run, micro):
     config = AuditConfig(run, model=micro.path, model_questions=25, samples=1)
-    result = audit(config)
-    model = result["model"]
-    assert model["not_asked"] == 0
-    for name in ("image", "blank"):
-        assert tuple(model[name]["auc"]["n"]) == (25, 25)
-        assert {model[name][f"refused_{c}"]["n"] for c in ("answerable", "unanswerable")} == {25}
-    assert model["difference"]["value"] == pytest.approx(
-        model["image"]["auc"]["value"] - model["blank"]["auc"]["value"]
-    )
+    model = audit(config).model
+    assert model.not_asked == 0
+    for summary in (model.image, model.blank):
+        assert summary.auc.n == (25, 25)
+        assert summary.refused_answerable.n == summary.refused_unanswerable.n == 25
+    difference = model.image.auc.value - model.blank.auc.value
+    assert model.difference.value == pytest.approx(difference)
     assert "with a grey image" in (run / "audit.html").read_text()
-    answers = (run / "audit.answers.jsonl").read_bytes()
-    before = (run / "audit.html").read_bytes()
+    files = (run / "audit.answers.jsonl", run / "audit.html")
+    before = [file.read_bytes() for file in files]
     audit(config)
-    assert (run / "audit.answers.jsonl").read_bytes() == answers
-    assert (run / "audit.html").read_bytes() == before
-
-
-def fake(text, image=None, blank=None, difference=None, half=0.02):
-    def interval(value):
-        return {"value": value, "low": value - half, "high": value + half}
-
-    result = {
-        "rows": 10,
-        "counts": {"a: kept": 10, "a: present": 10},
-        "text": {"auc": {"all": interval(text)}},
-    }
-    if image:
-        result["model"] = {
-            "image": {"auc": interval(image)},
-            "blank": {"auc": interval(blank)},
-            "difference": interval(difference),
-        }
-    return list(findings(result))
-
-
-def test_findings_follow_the_numbers():
-    assert fake(0.95)[0] == "10 of 20 proposed questions passed the filters (50%)."
-    assert "the text alone gives the questions away" in fake(0.95)[1]
-    assert "gives part of them away" in fake(0.8)[1]
-    assert "gives little away" in fake(0.55)[1]
-    assert "something away, though not much" in fake(0.65, half=0.1)[1]
-    assert "too few questions to say" in fake(0.55, half=0.2)[1]
-    assert "the image helps it" in fake(0.6, 0.9, 0.6, 0.3)[2]
-    assert "this does not show that it looks" in fake(0.6, 0.6, 0.6, 0.01)[2]
-    assert "worse with the image than without" in fake(0.6, 0.5, 0.6, -0.1)[2]
-    assert (
-        fake(0.6, 0.9, 0.6, 0.3)[3]
-        == "The model with the image tells them better than the text, by 0.300."
-    )
-    assert (
-        "to refuse by the text is what training on these questions would teach first"
-        in fake(0.9, 0.6, 0.6, 0.0)[3]
-    )
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_too_few_questions_say_so(run):
-    rows = list(read_jsonl(run / "extrinsic.jsonl"))[:5]
-    (run / "extrinsic.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write(run / "extrinsic.jsonl", [*read_jsonl(run / "extrinsic.jsonl")][:5])
     result = audit(AuditConfig(run))
-    assert result["text"] is None
-    assert "Too few questions for the shortcut test" in result["findings"][1]
+    assert result.text is None
+    assert "Too few questions for the shortcut test" in [*findings(result)][1]
     assert "Not measured" in (run / "audit.html").read_text()
 
 
-def test_what_it_refuses(run, tmp_path, capsys):
-    for options, message in (
-        ({"model_questions": 3}, "--model-questions 3"),
-        ({"samples": -1}, "--samples -1"),
-    ):
-        with pytest.raises(InbolError, match=message):
-            audit(AuditConfig(run, **options))
+def test_questions_that_are_not_there(run, tmp_path, capsys):
     assert main(["audit", "--out", str(tmp_path / "empty")]) == 2
     assert "holds no finished extrinsic.jsonl" in capsys.readouterr().err
-    (run / "extrinsic.jsonl.meta.json").unlink()
+    meta_path(run / "extrinsic.jsonl").unlink()
     with pytest.raises(InbolError, match="run `inbol extrinsic"):
         audit(AuditConfig(run))
 
@@ -241,8 +179,8 @@ def test_reservoirs_are_uniform():
         for i in range(20):
             reservoirs.add("a", i)
             reservoirs.add(i, i)
-        for i in reservoirs.rows["a"]:
+        for i in reservoirs.items["a"]:
             counts[i] += 1
-        assert reservoirs.rows[7] == [7]
+        assert reservoirs.items[7] == [7]
     assert counts.sum() == 5000
     assert np.abs(counts - 250).max() < 60  # four standard deviations

@@ -1,317 +1,302 @@
+"""`inbol extrinsic` from its options to its files."""
+
+import hashlib
 import json
-import re
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from endpoint_server import said
+from extrinsic_cases import COLORS, THINGS
+from PIL import Image
 
-from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
+from inbol_jax.cli import main
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import (
     FILTERS_WITH_OBJECTS,
     FILTERS_WITHOUT,
-    GENERATORS_WITH_OBJECTS,
     GENERATORS_WITHOUT,
-    ExtrinsicConfig,
     extrinsic,
 )
-from inbol_jax.extrinsic.facts import ImageFacts
-from inbol_jax.extrinsic.filters import Sources, get_filters
-from inbol_jax.extrinsic.funnel import propose as run
-from inbol_jax.extrinsic.generators import Context, get_generators, subject
-from inbol_jax.extrinsic.templates import UNSEEABLE
-from inbol_jax.records import VQAExample
-from inbol_jax.world.export import examples as world_examples
+from inbol_jax.extrinsic.files import trail_file
+from inbol_jax.extrinsic.funnel import Funnel
+from inbol_jax.extrinsic.generators import subject
+from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
 
-@pytest.mark.parametrize(
-    ("question", "expected"),
-    [
-        ("What color is the star?", "star"),
-        ("What pattern does the circle have?", "circle"),
-        ("What does the Ring smell like?", "ring"),
-        ("What shape is the red object?", "red object"),
-        ("What is at the top left?", "top left"),
-        ("What is the symbol?", "symbol"),
-        ("Where is the man's hat?", "man's hat"),
-        ("What is behind the t-shirt, if anything?", "t-shirt"),
-        ("What is the dog in the car doing?", "dog"),
-        ("What color is the ball", "ball"),
-        ("What is the color of the car?", "car"),
-        ("What is pinned to the right of the tie?", "tie"),
-        ("What is in the background?", "background"),
-        ("How many objects are there?", None),
-        ("Is there a star?", None),
-        ("What are these?", None),
-        ("What is theirs?", None),
-        ("", None),
-    ],
-)
-def test_subject(question, expected):
-    assert subject(question) == expected
+def run(data, out, **options):
+    return extrinsic(ExtrinsicConfig(data, out, **options))
 
 
-@given(st.text())
-def test_subject_is_in_the_question(question):
-    found = subject(question)
-    assert found is None or found in question.lower()
+def asked(rows):
+    return {(row["image"], row["question"]) for row in rows}
 
 
-def example(id, image, question, answers=("yes",), objects=None, answerable=True):
-    return VQAExample(
-        id,
-        image,
-        question,
-        tuple(answers),
-        answerable,
-        {} if objects is None else {"objects": objects},
-    )
+def records(n):
+    about = {"answerable": True, "source": "photos", "split": "train"}
+    rows = []
+    for i in range(n):
+        question = f"What color is the {THINGS[i % 8]}?"
+        row = {"id": f"q{i}", "image": f"images/{i}.png", "question": question}
+        rows.append(row | {"answers": [COLORS[i % 2]]} | about)
+    return rows
 
 
-def test_facts_of_annotated_images():
-    facts = ImageFacts(
-        [
-            example("1", "a", "What?", objects=["red star", "Blue ring"]),
-            example("2", "b", "What?", objects=["green star"]),
-        ]
-    )
-    assert facts.absent("b", "ring")
-    assert facts.absent("b", "red star")  # a star there is, but none is red
-    assert not facts.absent("a", "red star")
-    assert not facts.absent("a", "unicorn")  # named nowhere: who knows
-    assert facts.present("a", "star")
-    assert facts.present("a", "blue ring")
-    assert not facts.present("b", "red star")
-
-
-def test_facts_from_questions_and_answers_alone():
-    facts = ImageFacts(
-        [
-            example("1", "a", "What color is the dog?", ["brown"]),
-            example("2", "b", "Who holds the kite?", ["a woman"]),
-        ]
-    )
-    assert facts.absent("b", "dog")
-    assert not facts.absent("a", "dog")
-    assert not facts.absent("b", "woman")
-    assert facts.present("b", "kite")
-
-
-def test_a_verb_behind_the_subject_does_not_make_it_absent():
-    facts = ImageFacts(
-        [
-            example("1", "a", "What does the sign say?", ["stop"]),
-            example("2", "b", "What color is the sign?", ["red"]),
-        ]
-    )
-    assert not facts.absent(
-        "b", subject("What does the sign say?")
-    )  # the sign is there, and b answers the question
-
-
-def propose(
-    examples, n, seed, counts, generators=GENERATORS_WITH_OBJECTS, filters=FILTERS_WITH_OBJECTS
-):
-    facts = ImageFacts(examples)
-    made = get_filters(filters, Sources(examples, facts, Path()))
-    return run(Context(examples, facts), get_generators(generators), made, n, seed, counts)
-
-
-@pytest.fixture(scope="module")
-def world():
-    return [
-        e for split in (Split.TRAIN, Split.TEST) for e, _ in world_examples(split, 500, 0.0, 11)
-    ]
-
-
-@pytest.fixture(scope="module")
-def proposed(world):
-    counts = Counter()
-    return list(propose(world, 600, 0, counts)), counts
-
-
-def unanswerable(question, objects):
-    """Whether the listed objects ("red star") leave the question without an answer; by its words alone, as `questions` writes them."""
-    colors, nouns = (set(words) for words in zip(*(o.split() for o in objects), strict=True))
-    if found := re.fullmatch(r"What shape is the (\w+) object\?", question):
-        return found[1] not in colors
-    found = re.fullmatch(
-        r"(?:What color is|Where is|What size is|What pattern does|What is) the (\w+)(?: have)?\?",
-        question,
-    )
-    assert found, question  # no other kind presumes a thing that objects could tell to be missing
-    return found[1] not in nouns
-
-
-def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
-    objects = {e.image: e.extra["objects"] for e in world}
-    kinds = Counter()
-    for row in proposed[0]:
-        if row["generator"] == "mismatched":
-            assert unanswerable(row["question"], objects[row["image"]]), row
-        else:
-            template = next(
-                t
-                for t in UNSEEABLE.values()
-                if re.fullmatch(re.escape(t).replace(r"\{noun\}", r"\w+"), row["question"])
-            )
-            noun = (
-                row["question"]
-                .removeprefix(template.split("{noun}")[0])
-                .removesuffix(template.split("{noun}")[1])
-            )
-            assert noun in {o.split()[1] for o in objects[row["image"]]}, row
-            kinds[template] += 1
-    assert set(kinds) == set(UNSEEABLE.values())
-
-
-def test_counts_add_up(world, proposed):
-    rows, counts = proposed
-    assert len(rows) == 600
-    assert Counter(r["generator"] for r in rows) == {
-        g: counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS
-    }
-    assert min(counts[g, "kept"] for g in GENERATORS_WITH_OBJECTS) > 200
-    assert {verdict for _, verdict in counts} <= {"kept", "present", "duplicate", "ill_formed"}
-    assert counts["mismatched", "present"] > 0
-
-
-def test_rows_are_type_3_questions_with_ids_of_their_own(world, proposed):
-    rows, _ = proposed
-    ids = [r["id"] for r in rows]
-    assert len({*ids, *(e.id for e in world)}) == len(ids) + len(world)
-    asked = [(e.image, e.question) for e in world] + [(r["image"], r["question"]) for r in rows]
-    assert len(set(asked)) == len(asked)
-    for row in rows:
-        assert (row["answers"], row["answerable"], row["kind"]) == ([], False, row["generator"])
-
-
-def test_deterministic(world, proposed):
-    assert list(propose(world, 600, 0, Counter())) == proposed[0]
-    assert list(propose(world, 20, 0, Counter())) == proposed[0][:20]
-    assert list(propose(world, 600, 1, Counter())) != proposed[0]
-
-
-def test_duplicates_and_ill_formed_questions_are_rejected():
-    pool = [
-        example("1", "a", "What color is the dog?"),
-        example("2", "b", "What color is the cat?"),
-        example("3", "c", "The cat?"),
-        example("4", "c", "Name the cat"),
-    ]
-    counts = Counter()
-    rows = list(propose(pool * 1, 4, 0, counts))
-    assert counts.total() == sum(counts.values()) >= len(rows)
-    for row in rows:
-        assert row["question"] not in ("The cat?", "Name the cat")
-    for seed in range(30):
-        rows = list(
-            propose(
-                [*pool, *(example(str(i), "a", "How many?") for i in range(5, 60))],
-                60,
-                seed,
-                counts,
-            )
-        )
-        assert len({(r["image"], r["question"]) for r in rows}) == len(rows)
-    assert counts["mismatched", "ill_formed"] > 0
-    assert counts["mismatched", "duplicate"] + counts["unseeable", "duplicate"] > 0
-
-
-def write(folder: Path, rows):
+def write(folder, rows):
     (folder / "images").mkdir(parents=True)
-    for row in rows:
-        (folder / row["image"]).write_bytes(b"picture")
-    (folder / "data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for i, row in enumerate(rows):
+        Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(folder / row["image"])
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
-def photos():
-    things = ("dog", "kite", "bus", "cake", "clock", "horse", "sofa", "laptop")
-    colors = ("brown", "red", "green", "white")
-    return [
-        example(
-            f"q{i}", f"images/{i}.jpg", f"What color is the {things[i % 8]}?", [colors[i % 4]]
-        ).to_json()
-        for i in range(16)
-    ]
+@pytest.fixture
+def photos(tmp_path):
+    return write(tmp_path / "photos", records(24))
+
+
+def test_the_world_by_default_is_what_the_results_were_made_with(tmp_path):
+    """The figures of docs/results.md hold only as long as these bytes come out."""
+    export(ExportConfig(tmp_path / "train", Split.TRAIN, 300, seed=5))
+    file = run(tmp_path / "train", tmp_path / "out", seed=5)
+    assert hashlib.sha256(file.read_bytes()).hexdigest()[:16] == "62cb6ad9e8afbe92"
+
+
+def test_every_rejected_question_is_in_the_trail(photos, tmp_path):
+    file = run(photos, tmp_path / "out", share=1.0)
+    meta, kept, rejected = read_meta(file), [*read_jsonl(file)], [*read_jsonl(trail_file(file))]
+    assert rejected
+    verdicts = [f"{row['generator']}: {row['filter']}" for row in rejected]
+    verdicts += [f"{row['generator']}: kept" for row in kept]
+    assert Counter(verdicts) == meta["counts"]
+    filters = meta["filters"]
+    assert filters == list(FILTERS_WITHOUT)
+    for row in rejected:
+        assert set(row) == {"id", "image", "question", "generator", "passed", "filter", "reason"}
+        assert row["passed"] == filters[: filters.index(row["filter"])]
+    for row in kept:
+        assert row["filters"] == filters
+        assert (row["source"], row["split"]) == ("photos", "train")
+    dataset = load_dataset_folder(file)
+    assert len(dataset.examples) == len(kept)
+    assert dataset.root.samefile(photos)
+    assert (tmp_path / "out" / meta["data"]).samefile(photos / "data.jsonl")
+
+
+def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
+    options = {"filters": ("duplicate", "ill_formed"), "generators": ("mismatched",)}
+    chosen = read_meta(run(photos, tmp_path / "a", share=1.0, **options))
+    assert chosen["filters"] == ["ill_formed", "duplicate"]
+    without = ("answer_present", "language")
+    left = read_meta(run(photos, tmp_path / "b", share=1.0, no_filters=without))
+    assert left["filters"] == ["ill_formed", "present", "duplicate", "near_duplicate"]
+    assert left["config"] != chosen["config"]
+
+
+def test_questions_of_an_evaluation_split_are_rejected(photos, tmp_path):
+    leaked = [*read_jsonl(run(photos, tmp_path / "first", share=1.0))][:12]
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    lines = []
+    for i, row in enumerate(leaked):
+        (evaluation / f"copy{i}.png").write_bytes((photos / row["image"]).read_bytes())
+        lines.append(json.dumps(row | {"image": f"copy{i}.png"}) + "\n")
+    (evaluation / "data.jsonl").write_text("".join(lines))
+    second = run(photos, tmp_path / "second", share=1.0, against=(evaluation,))
+    assert not asked(read_jsonl(second)) & asked(leaked)
+    rejected = asked(row for row in read_jsonl(trail_file(second)) if row["filter"] == "leaked")
+    # After the first of them the random choices go another way, so not all come up again.
+    assert rejected
+    assert rejected <= asked(leaked)
+    with pytest.raises(InbolError, match=r"--against .*nowhere: no dataset there"):
+        run(photos, tmp_path / "third", against=(tmp_path / "nowhere",))
 
 
 def test_a_set_without_objects(tmp_path, capsys):
-    data = write(tmp_path / "photos", photos())
-    file = extrinsic(ExtrinsicConfig(data, tmp_path / "out", share=1.0))
-    rows = list(read_jsonl(file))
-    assert {r["generator"] for r in rows} == set(GENERATORS_WITHOUT)
-    assert {tuple(r["filters"]) for r in rows} == {FILTERS_WITHOUT}
-    noun = {r["image"]: subject(r["question"]) for r in photos()}
+    data = write(tmp_path / "photos", records(16))
+    file = run(data, tmp_path / "out", share=1.0)
+    rows, meta = [*read_jsonl(file)], read_meta(file)
+    assert {row["generator"] for row in rows} == set(GENERATORS_WITHOUT)
+    assert {tuple(row["filters"]) for row in rows} == {FILTERS_WITHOUT}
+    noun = {row["image"]: subject(row["question"]) for row in records(16)}
     for row in rows:
         if row["generator"] != "beyond_frame":
             assert (noun[row["image"]] in row["question"]) is (row["generator"] == "unseeable"), row
-    meta = read_meta(file)
-    assert (
-        meta["rows"]
-        == len(rows)
-        == sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
-    )
-    read = load_dataset_folder(file)  # the header leads to the images
-    assert read.root.samefile(data)
-    assert [e.id for e in read.examples] == [r["id"] for r in rows]
-    assert {e.answerable for e in read.examples} == {False}
+    kept = sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
+    assert meta["rows"] == len(rows) == kept
+    dataset = load_dataset_folder(file)  # the header leads to the images
+    assert dataset.root.samefile(data)
+    assert [e.id for e in dataset.examples] == [row["id"] for row in rows]
+    assert {e.answerable for e in dataset.examples} == {False}
     assert capsys.readouterr().out.startswith(f"{len(rows)} Type 3 questions (")
 
 
-def test_share_and_repetition(tmp_path, capsys):
-    data = write(tmp_path / "photos", photos())
-    config = ExtrinsicConfig(data, tmp_path / "out", share=0.5)
-    file = extrinsic(config)
+def test_share_and_repetition(tmp_path):
+    data = write(tmp_path / "photos", records(16))
+    file = run(data, tmp_path / "out", share=0.5)
     assert read_meta(file)["rows"] == 8
     before = file.stat().st_mtime_ns
-    extrinsic(config)
+    run(data, tmp_path / "out", share=0.5)
     assert file.stat().st_mtime_ns == before
-    extrinsic(ExtrinsicConfig(data, tmp_path / "out", share=0.25))
+    run(data, tmp_path / "out", share=0.25)
     assert read_meta(file)["rows"] == 4
 
 
 def test_a_handful_of_questions_gives_one(tmp_path):
-    file = extrinsic(ExtrinsicConfig(write(tmp_path / "photos", photos()[:1]), tmp_path / "out"))
+    file = run(write(tmp_path / "photos", records(1)), tmp_path / "out")
     assert read_meta(file)["rows"] == 1
 
 
 def test_a_set_without_a_question_that_its_images_answer(tmp_path):
-    data = write(
-        tmp_path / "photos", [row | {"answers": [], "answerable": False} for row in photos()]
-    )
+    rows = [row | {"answers": [], "answerable": False} for row in records(16)]
     with pytest.raises(InbolError, match="holds no question that the images answer"):
-        extrinsic(ExtrinsicConfig(data, tmp_path / "out"))
+        run(write(tmp_path / "photos", rows), tmp_path / "out")
 
 
-def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path, capsys):
-    rows = photos()
+def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path):
+    rows = records(16)
     for row in rows[8:]:
         row |= {"answers": [], "answerable": False}
-    file = extrinsic(ExtrinsicConfig(write(tmp_path / "photos", rows), tmp_path / "out", share=1.0))
-    assert {r["image"] for r in read_jsonl(file)} <= {r["image"] for r in rows[:8]}
+    file = run(write(tmp_path / "photos", rows), tmp_path / "out", share=1.0)
+    assert {row["image"] for row in read_jsonl(file)} <= {row["image"] for row in rows[:8]}
 
 
 def test_a_set_that_names_no_subject(tmp_path):
-    data = write(
-        tmp_path / "numbers", [row | {"question": "How many dogs are there?"} for row in photos()]
-    )
+    rows = [row | {"question": "How many dogs are there?"} for row in records(16)]
+    data, out = write(tmp_path / "numbers", rows), tmp_path / "out"
     with pytest.raises(InbolError, match="no question names a subject"):
-        extrinsic(ExtrinsicConfig(data, tmp_path / "out", generators=("unseeable", "mismatched")))
+        run(data, out, generators=("unseeable", "mismatched"))
+    assert not list(out.iterdir())
+    file = run(data, out, share=1.0)  # what lies beyond the frame needs no subject
+    assert {row["generator"] for row in read_jsonl(file)} == {"beyond_frame"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"generators": ("taste",)}, "--generators taste: there is no such generator"),
+        ({"filters": ("taste",)}, "--filters taste: there is no such filter"),
+        ({"no_filters": ("taste",)}, "--filters taste: there is no such filter"),
+        (
+            {"generators": ("model_written",)},
+            "--generators model_written: needs --model, or --endpoint",
+        ),
+        (
+            {"generators": ("evidence_removed",)},
+            "--generators evidence_removed: needs a column `evidence` or `boxes`",
+        ),
+    ],
+)
+def test_names_and_generators_that_cannot_be(photos, tmp_path, options, message):
+    with pytest.raises(InbolError, match=message):
+        run(photos, tmp_path / "out", **options)
     assert not (tmp_path / "out/extrinsic.jsonl").exists()
-    assert not list((tmp_path / "out").iterdir())
-    file = extrinsic(
-        ExtrinsicConfig(data, tmp_path / "out", share=1.0)
-    )  # what lies beyond the frame needs no subject
-    assert {r["generator"] for r in read_jsonl(file)} == {"beyond_frame"}
 
 
-@pytest.mark.parametrize("share", [0, -1, 1.5, float("nan")])
-def test_a_share_that_is_none(tmp_path, share):
-    with pytest.raises(InbolError, match="--share"):
-        extrinsic(ExtrinsicConfig(tmp_path, tmp_path / "out", share=share))
+def test_nothing_left_says_which_filters_took_it(photos, tmp_path):
+    out, message = tmp_path / "out", r"no question is left .*unseeable: language 24.*--no-filters"
+    with pytest.raises(InbolError, match=message):
+        run(photos, out, generators=("unseeable",), language="de", share=1.0)
+    assert not list(out.iterdir())
+
+
+def test_a_run_that_failed_leaves_no_half_file_and_no_header(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    file = run(photos, out)
+    whole = file.read_bytes()
+
+    def breaks(funnel, n):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Funnel, "run", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, out, seed=1)
+    assert file.read_bytes() == whole
+    assert read_meta(file) == {}
+    assert {p.name for p in out.iterdir()} == {"extrinsic.jsonl", "extrinsic.trail.jsonl"}
+    monkeypatch.undo()
+    run(photos, out)
+    assert file.read_bytes() == whole
+
+
+def written(body, number):
+    return said("1. Who built the thing in the far distance?\n2. What color is it?")
+
+
+def writing(photos, out, server, *more):
+    """A command line by which the server's model writes the questions."""
+    words = ["extrinsic", "--data", photos, "--out", out, "--share", "1", *more]
+    words += ["--generators", "model_written"]
+    return [str(word) for word in (*words, "--endpoint", server.url, "--endpoint-model", "writer")]
+
+
+def test_an_endpoint_writes_questions_once(photos, tmp_path, serve):
+    server = serve(written)
+    words = writing(photos, tmp_path / "out", server)
+    assert main(words) == 0
+    file = tmp_path / "out/extrinsic.jsonl"
+    rows = [*read_jsonl(file)]
+    assert {row["question"] for row in rows} == {"Who built the thing in the far distance?"}
+    assert len(rows) == len(server.asked) == 24
+    content = server.asked[0][2]["messages"][0]["content"]
+    assert content[1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    meta_path(file).unlink()
+    before = file.read_bytes()
+    assert main(words) == 0
+    assert file.read_bytes() == before
+    assert len(server.asked) == 24  # its answers were kept
+
+
+def test_a_model_filters_writes_and_finds_evidence(micro, small_world, tmp_path):
+    """The model is random, so what it says does not matter, but the same must come out again
+    without asking."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    # A copy, because images without their evidence are written beside the others.
+    (data / "images").mkdir(parents=True)
+    rows = [*read_jsonl(small_world / "train/data.jsonl")][:24]
+    for row in rows:
+        (data / row["image"]).write_bytes((small_world / "train" / row["image"]).read_bytes())
+        row["evidence"] = [[4, 4, 30, 30]]
+    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    generators = ("unseeable", "mismatched", "evidence_removed")
+    options = {"share": 1.0, "model": micro.path, "model_samples": 3, "agreement": 1.0}
+    file = run(data, out, generators=generators, **options)
+    meta = read_meta(file)
+    assert meta["filters"] == [*FILTERS_WITH_OBJECTS, "text_only", "answered"]
+    assert meta["model"] == micro.fingerprint
+    store = out / "extrinsic.answers.jsonl"
+    answers = store.read_bytes()
+    assert answers.count(b"\n") > 20
+    before = file.read_bytes(), trail_file(file).read_bytes()
+    meta_path(file).unlink()
+    half = answers[: len(answers) // 2]  # a run that was killed in the middle of a line
+    store.write_bytes(half)
+    run(data, out, generators=generators, **options)
+    assert (file.read_bytes(), trail_file(file).read_bytes()) == before
+    again = store.read_bytes()
+    assert sorted(again.splitlines()) == sorted(answers.splitlines())
+    assert again.startswith(half[: half.rindex(b"\n")])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
+    server = serve(written)
+    words = writing(photos, tmp_path / "out", server, "--endpoint-concurrency", "1")
+    program = "import sys; from inbol_jax.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(server.asked) < 5 and process.poll() is None:
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out/extrinsic.jsonl").exists()
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert len([*read_jsonl(tmp_path / "out/extrinsic.jsonl")]) == 24
+    assert 24 <= len(server.asked) <= 24 + 3  # what was in flight when it was killed

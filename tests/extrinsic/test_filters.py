@@ -3,40 +3,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from extrinsic_cases import candidate, example, make_filter, run_funnel
 from PIL import Image
 
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.facts import ImageFacts
+from inbol_jax.extrinsic.config import MODEL_FILTERS
+from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.filters import (
     FILTERS,
-    Candidate,
-    IllFormed,
-    Leaks,
-    Sources,
+    BatchFilter,
+    FilterContext,
     get_filters,
-    settled,
+    settled_answer,
 )
-from inbol_jax.extrinsic.funnel import propose
-from inbol_jax.extrinsic.generators import Context, Generator, Proposal, Reply
-from inbol_jax.extrinsic.language import FUNCTION_WORDS, language, script, usual_language
-from inbol_jax.extrinsic.minhash import NearDuplicates, shingles, signature
-from inbol_jax.records import VQAExample
+from inbol_jax.extrinsic.generators import Generator, Proposal, Reply
 
-
-def example(i, question="What color is the dog?", answers=("brown",), image=None, **extra):
-    return VQAExample(f"q{i}", image or f"{i}.png", question, tuple(answers), True, extra)
-
-
-def proposal(question, generator="unseeable", **fields):
-    return Proposal(question, generator, **fields)
-
-
-def made(name, examples, **options):
-    (found,) = get_filters([name], Sources(examples, ImageFacts(examples), Path(), **options))
-    return found
+DOG = "What color is the dog?"
 
 
 @pytest.mark.parametrize(
@@ -56,210 +39,57 @@ def made(name, examples, **options):
     ],
 )
 def test_ill_formed(question, reason):
-    assert IllFormed().reject(Candidate(example(0), proposal(question))) == reason
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("What color is the star?", "en"),
-        ("Welche Farbe hat der Stern?", "de"),
-        ("Quelle est la couleur de la voiture?", "fr"),
-        ("¿De qué color es el coche?", "es"),
-        ("Dove sono gli uomini della foto?", "it"),
-        ("Onde está o carro?", "pt"),
-        ("Welke kleur heeft de auto?", "nl"),
-        ("Какого цвета машина?", "CYRILLIC"),
-        ("車は何色ですか?", "JAPANESE"),
-        ("汽车是什么颜色?", "CJK"),
-        ("자동차는 무슨 색입니까?", "HANGUL"),
-        ("Color?", None),
-        ("42?", None),
-        ("", None),
-    ],
-)
-def test_language(text, expected):
-    assert language(text) == expected
-
-
-def test_languages_of_a_set_and_of_its_questions():
-    german = [
-        example(i, f"Welche Farbe hat der {t}?") for i, t in enumerate(("Hund", "Stern", "Ball"))
-    ] + [example(9, "What is the dog?")]
-    assert usual_language(e.question for e in german) == "de"
-    assert usual_language(["?", "1"]) is None
-    auto, english = made("language", german), made("language", german, language="en")
-    candidate = Candidate(german[0], proposal("How old is the dog?"))
-    assert auto.reject(candidate) == "en, not de"
-    assert english.reject(candidate) is None
-    for text in ("Сколько лет собаке, скажи?", "狗几岁了呢,请问一下?"):
-        assert english.reject(Candidate(german[0], proposal(text)))
-    assert auto.reject(Candidate(german[0], proposal("Hund Katze Maus?"))) is None  # says nothing
-
-
-def test_function_words_are_lower_case_and_scripts_are_told():
-    assert all(word == word.lower() for words in FUNCTION_WORDS.values() for word in words)
-    assert script("Ελληνικά") == "GREEK"
-    assert script("é") == "LATIN"
-    assert script("ⵣ ⴰ") == "OTHER"
-
-
-@given(st.text())
-def test_language_takes_any_text(text):
-    language(text)
+    assert make_filter("ill_formed", []).reject(candidate(example(0), question)) == reason
 
 
 def test_present_and_answer_present():
-    pool = [
-        example(0, "What color is the dog?", ["brown"]),
-        example(1, "Who holds the kite?", ["a woman"]),
-    ]
-    present, answer = made("present", pool), made("answer_present", pool)
-    borrowed = Candidate(
-        pool[0],
-        proposal(
-            "Who holds the kite?", "mismatched", subject="kite", absent=True, answer="a woman"
-        ),
-    )
+    pool = [example(0, DOG, ["brown"]), example(1, "Who holds the kite?", ["a woman"])]
+    present, answer_present = make_filter("present", pool), make_filter("answer_present", pool)
+
+    def mismatched(question, subject, answer):
+        fields = {"subject": subject, "absent": True, "answer": answer}
+        return candidate(pool[0], question, "mismatched", **fields)
+
+    borrowed = mismatched("Who holds the kite?", "kite", "a woman")
     assert present.reject(borrowed) is None
-    assert answer.reject(borrowed) is None
-    back = Candidate(
-        pool[0],
-        proposal(
-            "What color is the cat?", "mismatched", subject="dog", absent=True, answer="brown"
-        ),
-    )
+    assert answer_present.reject(borrowed) is None
+    back = mismatched("What color is the cat?", "dog", "brown")
     assert present.reject(back) == "'dog' may be in the image"
-    assert answer.reject(back) == "'brown' is among the image's annotations"
+    assert answer_present.reject(back) == "'brown' is among the image's annotations"
     for spared in (
         {"answer": "yes"},
         {"answer": "7"},
         {"answer": ""},
         {"answer": "brown", "image": "evidence_removed/1.png"},
     ):
-        assert (
-            answer.reject(Candidate(pool[0], proposal("What color is the cat?", **spared))) is None
-        )
-    assert present.reject(Candidate(pool[0], proposal("Who owns the dog?", subject="dog"))) is None
+        asked = candidate(pool[0], "What color is the cat?", **spared)
+        assert answer_present.reject(asked) is None
+    assert present.reject(candidate(pool[0], "Who owns the dog?", subject="dog")) is None
 
 
 def test_duplicates_are_of_one_image_and_of_what_was_kept():
-    duplicate = made("duplicate", [example(0)])
-    again = Candidate(example(0), proposal(" WHAT color is the dog? "))
-    assert duplicate.reject(again) == "asked already"
-    elsewhere = Candidate(example(1), proposal("What color is the dog?"))
+    duplicate = make_filter("duplicate", [example(0)])
+    assert duplicate.reject(candidate(example(0), f" {DOG.upper()} ")) == "asked already"
+    elsewhere = candidate(example(1), DOG)
     assert duplicate.reject(elsewhere) is None
     duplicate.remember(elsewhere)
     assert duplicate.reject(elsewhere) == "asked already"
-    changed = Candidate(
-        example(0), proposal("What color is the dog?", image="evidence_removed/0.png")
-    )
+    changed = candidate(example(0), DOG, image="evidence_removed/0.png")
     assert duplicate.reject(changed) is None
 
 
 def test_near_duplicates():
-    near = made(
-        "near_duplicate",
-        [example(0, "What is the color of the small dog?"), example(1, "How old is the cat?")],
-    )
-    assert near.reject(Candidate(example(0), proposal("What is the colour of the small dog?")))
-    assert (
-        near.reject(Candidate(example(1), proposal("What is the colour of the small dog?"))) is None
-    )
-    assert near.reject(Candidate(example(0), proposal("How heavy is the dog?"))) is None
-    near.remember(Candidate(example(0), proposal("How heavy is the dog?")))
-    assert near.reject(Candidate(example(0), proposal("how HEAVY is the dog ?")))
-    strict = made(
-        "near_duplicate", [example(0, "What is the color of the small dog?")], near_duplicate=1.0
-    )
-    assert (
-        strict.reject(Candidate(example(0), proposal("What is the colour of the small dog?")))
-        is None
-    )
-
-
-def test_minhash_estimates_the_jaccard_similarity():
-    rng = np.random.default_rng(0)
-    words = [
-        "what",
-        "which",
-        "color",
-        "dog",
-        "cat",
-        "small",
-        "house",
-        "behind",
-        "left",
-        "right",
-        "car",
-        "street",
-        "holding",
-        "woman",
-    ]
-    errors = []
-    for _ in range(300):
-        a = list(rng.choice(words, 9))
-        b = a.copy()
-        for i in rng.choice(9, rng.integers(0, 5), replace=False):
-            b[i] = rng.choice(words)
-        a, b = " ".join(a), " ".join(b)
-        index = NearDuplicates()
-        index.add("g", "something else entirely")
-        index.add("g", a)
-        truth = len(shingles(a) & shingles(b)) / len(shingles(a) | shingles(b))
-        errors.append(index.similarity("g", b) - truth)
-        assert index.similarity("h", b) == 0.0
-    assert abs(np.mean(errors)) < 0.01
-    assert np.std(errors) < 0.05
-    assert (signature("Red, dog?") == signature("red dog")).all()
-
-
-def test_minhash_grows_and_stays_small():
-    index = NearDuplicates()
-    for i in range(3000):
-        index.add(f"image {i // 3}", f"What is number {i} of the row?")
-    for i in range(0, 3000, 97):
-        assert index.similarity(f"image {i // 3}", f"what is number {i} of the row") == 1.0
-    assert index._signatures.nbytes <= 1.5 * 3000 * 128
-
-
-def test_leaks_are_told_by_text_and_picture(tmp_path):
-    for name, color in (("a", "red"), ("b", "blue")):
-        Image.new("RGB", (9, 9), color).save(tmp_path / f"{name}.png")
-    (tmp_path / "eval").mkdir()
-    Image.new("RGB", (9, 9), "red").save(tmp_path / "eval/another.bmp")
-    (tmp_path / "eval/none.png").write_bytes(b"no picture")
-    leaks = Leaks()
-    steps = []
-    split = [
-        example(0, image="another.bmp"),
-        example(1, "What color is the cow?", image="none.png"),
-    ]
-    leaks.add(split, tmp_path / "eval", lambda: steps.append(1))
-    assert leaks.unreadable == 1
-    assert len(steps) == 2
-    (leaked,) = get_filters(["leaked"], Sources([], ImageFacts([]), tmp_path, leaks=leaks))
-    assert (
-        leaked.reject(Candidate(example(0, image="a.png"), proposal("what color is  the dog")))
-        == "in an evaluation split"
-    )
-    assert (
-        leaked.reject(Candidate(example(0, image="b.png"), proposal("What color is the dog?")))
-        is None
-    )
-    assert (
-        leaked.reject(Candidate(example(0, image="a.png"), proposal("What color is the cat?")))
-        is None
-    )
-    assert leaked.reject(
-        Candidate(example(0, image="b.png"), proposal("What color is the dog?", image="a.png"))
-    )
-    assert (
-        leaked.reject(
-            Candidate(example(0, image="missing.png"), proposal("What color is the dog?"))
-        )
-        is None
-    )
+    color, colour = (f"What is the {word} of the small dog?" for word in ("color", "colour"))
+    pool = [example(0, color), example(1, "How old is the cat?")]
+    near = make_filter("near_duplicate", pool)
+    assert near.reject(candidate(example(0), colour))
+    assert near.reject(candidate(example(1), colour)) is None
+    heavy = candidate(example(0), "How heavy is the dog?")
+    assert near.reject(heavy) is None
+    near.remember(heavy)
+    assert near.reject(candidate(example(0), "how HEAVY is the dog ?"))
+    strict = make_filter("near_duplicate", pool, near_duplicate=1.0)
+    assert strict.reject(candidate(example(0), colour)) is None
 
 
 @pytest.mark.parametrize(
@@ -278,86 +108,71 @@ def test_leaks_are_told_by_text_and_picture(tmp_path):
     ],
 )
 def test_what_replies_agree_on(replies, answer, expected):
-    assert settled(replies, answer, 0.8) == expected
+    assert settled_answer(replies, answer, 0.8) == expected
 
 
 def test_model_filters_ask_with_and_without_the_image(tmp_path):
-    """A "model" that reads the picture's color, and answers questions about the moon whatever it sees."""
+    """The "model" reads the picture's color, and answers questions about the moon without it."""
     asked = []
 
-    def model(items, *, n, temperature, max_new_tokens, label):
-        asked.extend((item.name, n) for item in items)
-        replies = []
-        for item in items:
-            pixel = np.asarray(
-                load_image(item.image) if isinstance(item.image, Path) else item.image()
-            )[0, 0]
-            if item.name == "2.png":
-                replies.append([])
-            elif "moon" in item.question:
-                replies.append([Reply("cheese")] * n)
-            elif tuple(pixel) == (255, 0, 0):
-                replies.append([Reply("red")] * n)
-            else:
-                replies.append([Reply(f"guess {i}") for i in range(n)])
-        return replies
+    def replies(question, n):
+        drawn = not isinstance(question.image, Path)
+        image = question.image() if drawn else load_image(question.image)
+        if question.name == "2.png":
+            return []
+        if "moon" in question.question:
+            return [Reply("cheese")] * n
+        if tuple(np.asarray(image)[0, 0]) == (255, 0, 0):
+            return [Reply("red")] * n
+        return [Reply(f"guess {i}") for i in range(n)]
+
+    def model(questions, *, n, temperature, max_new_tokens, label):
+        asked.extend((question.name, n) for question in questions)
+        return [replies(question, n) for question in questions]
 
     for i, color in enumerate(("red", "blue", "blue", "blue")):
         Image.new("RGB", (4, 4), color).save(tmp_path / f"{i}.png")
-    pool = [example(i) for i in range(4)]
-    questions = {
-        "q0": "What is its color?",
-        "q1": "What is its color?",
-        "q2": "What is its color?",
-        "q3": "What is the moon made of?",
-    }
-    own = Generator("own", lambda e, context, rng: iter([Proposal(questions[e.id], "own")]))
-    sources = Sources(pool, ImageFacts(pool), tmp_path, model=model)
-    counts, dropped = Counter(), []
-    filters = get_filters(["answered", "text_only"], sources)
-    rows = list(
-        propose(
-            Context(pool, sources.facts, tmp_path, model),
-            [own],
-            filters,
-            10,
-            0,
-            counts,
-            dropped.append,
-        )
+
+    def propose(example, context, rng):
+        moon = example.id == "q3"
+        yield Proposal("What is the moon made of?" if moon else "What is its color?", "own")
+
+    rows, verdicts, _, rejected = run_funnel(
+        [example(i) for i in range(4)],
+        Generator("own", propose),
+        filters=["answered", "text_only"],
+        root=tmp_path,
+        filter_options={"model": model},
     )
     assert [(r["id"], r["filters"]) for r in rows] == [("q1-own", ["text_only", "answered"])]
-    assert counts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
-    assert {d.candidate.example.id: (d.filter, d.reason, d.passed) for d in dropped} == {
-        "q0": ("answered", "answered 'red'", ["text_only"]),
-        "q2": ("answered", "could not be asked", ["text_only"]),
-        "q3": ("text_only", "answered 'cheese' without the image", []),
+    assert verdicts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
+    assert {r.id: (r.filter, r.reason, r.passed) for r in rejected} == {
+        "q0-own": ("answered", "answered 'red'", ["text_only"]),
+        "q2-own": ("answered", "could not be asked", ["text_only"]),
+        "q3-own": ("text_only", "answered 'cheese' without the image", []),
     }
     assert {n for _, n in asked} == {5}
     assert Counter(name for name, _ in asked) == {"blank": 4, "0.png": 1, "1.png": 1, "2.png": 1}
 
 
-def test_filters_without_what_they_need():
-    sources = Sources([], ImageFacts([]), Path())
-    for name, option in (
-        ("leaked", "--against"),
-        ("text_only", "--model"),
-        ("answered", "--model"),
-    ):
-        with pytest.raises(InbolError, match=f"--filters {name}: needs {option}"):
-            get_filters([name], sources)
-    with pytest.raises(
-        InbolError,
-        match="--filters taste: there is no such filter; choose among ill_formed, language",
-    ):
-        get_filters(["taste"], sources)
-    assert [f.name for f in get_filters(["duplicate", "ill_formed"], sources)] == [
-        "ill_formed",
-        "duplicate",
-    ]  # in their own order
-    assert all(
-        name == f.name
-        for name in ("ill_formed", "language", "present")
-        for f in get_filters([name], sources)
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("leaked", "--against"), ("text_only", "--model"), ("answered", "--model")],
+)
+def test_a_filter_without_what_it_needs(name, option):
+    with pytest.raises(InbolError, match=f"--filters {name}: needs {option}"):
+        make_filter(name, [])
+
+
+def test_filters_by_name():
+    no_such = "--filters taste: there is no such filter; choose among ill_formed, language"
+    with pytest.raises(InbolError, match=no_such):
+        make_filter("taste", [])
+    context = FilterContext([], ImageContents([]), Path())
+    in_their_order = ["ill_formed", "duplicate"]
+    assert [f.name for f in get_filters(in_their_order[::-1], context)] == in_their_order
+    assert all(name == made.name for name, made in FILTERS.items())
+    assert tuple(FILTERS)[-2:] == MODEL_FILTERS
+    assert {name for name, made in FILTERS.items() if issubclass(made, BatchFilter)} == set(
+        MODEL_FILTERS
     )
-    assert list(FILTERS)[-2:] == ["text_only", "answered"]

@@ -2,23 +2,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from inbol_jax.extrinsic.shortcut import (
+    Interval,
     auc,
     auc_difference,
     cross_validated,
-    features,
     ngrams,
-    telling,
+    telling_ngrams,
 )
 
 RNG = np.random.default_rng(0)
-
-
-def pairs(scores, labels):
-    """AUC by its definition, over all pairs."""
-    p, n = scores[labels], scores[~labels]
-    return ((p[:, None] > n).sum() + 0.5 * (p[:, None] == n).sum()) / (len(p) * len(n))
 
 
 @given(
@@ -26,10 +21,10 @@ def pairs(scores, labels):
         lambda rows: len({y for _, y in rows}) == 2
     )
 )
-def test_auc_is_the_share_of_pairs_in_order(rows):
+def test_auc_is_that_of_scikit_learn(rows):
     scores, labels = np.array([s for s, _ in rows], float), np.array([y for _, y in rows])
     found = auc(scores, labels)
-    assert found.value == pytest.approx(pairs(scores, labels))
+    assert found.value == pytest.approx(roc_auc_score(labels, scores))
     assert 0 <= found.low <= found.value <= found.high <= 1
     assert found.n == (labels.sum(), (~labels).sum())
     assert auc(-scores, labels).value == pytest.approx(1 - found.value)
@@ -51,39 +46,36 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 def test_paired_differences():
     labels = np.arange(400) < 200
     signal = labels + RNG.normal(size=400)
-    value, low, high = auc_difference(signal, signal, labels)
-    assert (value, low, high) == (0, 0, 0)
-    value, low, high = auc_difference(signal, RNG.normal(size=400), labels)
-    assert 0 < low < value < high
-    assert value == pytest.approx(
-        auc(signal, labels).value - auc(RNG.normal(size=400), labels).value, abs=0.15
-    )
-    assert auc_difference(-signal, signal, labels)[0] == pytest.approx(
-        1 - 2 * auc(signal, labels).value
-    )
+    assert auc_difference(signal, signal, labels) == Interval(0, 0, 0)
+    noise = RNG.normal(size=400)
+    gain = auc_difference(signal, noise, labels)
+    assert 0 < gain.low < gain.value < gain.high
+    assert gain.value == pytest.approx(auc(signal, labels).value - auc(noise, labels).value)
+    opposite = auc_difference(-signal, signal, labels)
+    assert opposite.value == pytest.approx(1 - 2 * auc(signal, labels).value)
 
 
 def test_words_and_pairs():
     assert ngrams("What is it?") == ["what", "is", "it", "?", "^ what", "what is", "is it", "it ?"]
-    assert features(["", "a b"]).shape == (2, 4)
-    assert (features([""]) == 1 << 15).all()
 
 
 def make(n, tell):
-    """Questions of two classes, a share of which holds a word that says which."""
-    words = ["dog", "cat", "house", "car", "tree", "boy", "girl", "ball"]
+    """Questions of two classes; a share `tell` of each class holds a word that says which."""
+    nouns = ["dog", "cat", "house", "car", "tree", "boy", "girl", "ball"]
     labels = RNG.random(n) < 0.3
-    texts = [
-        f"What {RNG.choice(['costs', 'colors'][not y :][:1]) if RNG.random() < tell else 'is'} the {' '.join(RNG.choice(words, 3))}?"
-        for y in labels
-    ]
+    texts = []
+    for label in labels:
+        word = "is"
+        if RNG.random() < tell:
+            word = "costs" if label else "colors"
+        texts.append(f"What {word} the {' '.join(RNG.choice(nouns, 3))}?")
     return texts, labels, [f"{i // 2}.png" for i in range(n)]
 
 
 def test_a_word_that_tells_is_found_and_noise_is_not():
     texts, labels, groups = make(800, 1.0)
     assert auc(cross_validated(texts, labels, groups, 0), labels).value > 0.99
-    true, false = telling(texts, labels, 3)
+    true, false = telling_ngrams(texts, labels, 3)
     assert "costs" in " ".join(true)
     assert "colors" in " ".join(false)
     texts, labels, groups = make(800, 0.5)

@@ -6,6 +6,7 @@ Tokenizers and templates are like those of the checkpoints that people use.
 import gc
 import re
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,21 +109,17 @@ def processor(case):
     )
 
 
-def encoder_of(processor, **options):
+def encoder_of(processor, max_tokens=200):
     tokenizer = processor.tokenizer
-    ends = [
-        tokenizer.convert_tokens_to_ids(t)
-        for t in ("<|endoftext|>", "<|im_end|>")
-        if t in tokenizer.get_vocab()
-    ]
-    options = {
-        "num_image_tokens": 4,
-        "eos_token_ids": ends or [tokenizer.eos_token_id],
-        "max_tokens": 200,
-    } | options
-    return TextEncoder(
-        processor, image_token_id=tokenizer.convert_tokens_to_ids("<image>"), **options
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[token] for token in ("<|endoftext|>", "<|im_end|>") if token in vocabulary]
+    config = SimpleNamespace(
+        image_token_id=vocabulary["<image>"],
+        num_image_tokens=4,
+        eos_token_ids=ends or [tokenizer.eos_token_id],
+        text=SimpleNamespace(max_positions=max_tokens),
     )
+    return TextEncoder(processor, config)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from draws import DRAWN, GREEDY, draw_from, make_batch, teacher_forced
 from inbol_jax.data.images import load_image
 from inbol_jax.defaults import TINY
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.packing import stack
+from inbol_jax.models.packing import collate
 from inbol_jax.sampling.config import SamplingOptions
 
 
@@ -135,7 +135,7 @@ def test_rows_that_fill_up_the_batch_do_not_matter(micro, questions, images):
     batch = make_batch(checkpoint, questions[:3], images)
     alone = draw_from(checkpoint, batch, n=4, options=options)
     rows = [{name: value[i] for name, value in batch.items()} for i in range(3)]
-    filled = draw_from(checkpoint, stack(rows, 8), n=4, options=options)
+    filled = draw_from(checkpoint, collate(rows, 8), n=4, options=options)
     np.testing.assert_array_equal(filled.tokens[:3], alone.tokens)
     np.testing.assert_array_equal(filled.lengths[:3], alone.lengths)
     np.testing.assert_allclose(filled.logprobs[:3], alone.logprobs, atol=1e-4)

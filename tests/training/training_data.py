@@ -1,17 +1,25 @@
-"""Small files as `inbol build` would write them, packed batches of random tokens, and what the stages leave behind."""
+"""Small files as `inbol build` would write them, packed batches of random tokens, and what runs leave behind."""
 
+import functools
 import json
 import os
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import PairKind
-from inbol_jax.training.step import ca_dpo_objective, sft_objective
+from inbol_jax.training.ca_dpo import ca_dpo, ca_dpo_objective
+from inbol_jax.training.config import DpoConfig, PairLossConfig, SftConfig
+from inbol_jax.training.sft import sft, sft_objective
+
+ROOT = Path(__file__).parents[2]
 
 
 def questions(world):
@@ -66,7 +74,12 @@ def preferences(world, n=16):
     return rows
 
 
+LORA = {"lora_rank": 4, "learning_rate": 1e-2, "epochs": 4, "batch_size": 8}
 RATES = ("tokens_per_second", "mfu")
+
+
+def flat(variables):
+    return flatten_dict(jax.device_get(dict(variables)), sep="/")
 
 
 def metrics_of(folder, *, rates=False):
@@ -109,12 +122,67 @@ def random_batch(config, rows=4, seed=0):
 def objectives(model):
     return {
         "IDK-IT": sft_objective(model),
-        "CA-DPO": ca_dpo_objective(model, beta=0.3, scheme="linear", anchor=0.5),
+        "CA-DPO": ca_dpo_objective(
+            model, PairLossConfig(beta=0.3, pair_weighting="linear", nll_coef=0.5)
+        ),
     }
+
+
+def run_sft(data, model, out, **options):
+    return sft(
+        SftConfig.from_options(data=data / "instructions.jsonl", out=out, model=model, **options)
+    )
+
+
+def dpo(data, model, out, **options):
+    return ca_dpo(
+        DpoConfig.from_options(data=data / "preferences.jsonl", out=out, model=model, **options)
+    )
 
 
 def mean_loss(objective, variables, batch):
     """(loss, metrics): what the training step minimises."""
-    metrics = objective(variables, batch)
+    metrics = objective(variables, None, batch)
     total, weight = metrics["loss"]
     return total / jnp.maximum(weight, 1.0), metrics
+
+
+STAGES = {
+    "IDK-IT": (sft, SftConfig, "instructions.jsonl"),
+    "CA-DPO": (ca_dpo, DpoConfig, "preferences.jsonl"),
+}
+
+
+def stage_config(stage, data, micro, out, /, **options):
+    _, config, file = STAGES[stage]
+    own = {"epochs": 3, "batch_size": 8, "save_steps": 2, "learning_rate": 1e-3}
+    own |= {"data": data / file, "out": out, "model": micro.path}
+    return config.from_options(**own | options)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def all_logprobs(model, variables, batch):
+    return jax.nn.log_softmax(model.apply(variables, batch))
+
+
+def own_logprobs(checkpoint, row):
+    """Log-probabilities of each branch of a packed row's tokens, by the plain forward of a row of its own."""
+    found = []
+    for segment in (1, 2):
+        here = row["segments"] == segment
+        ids = np.concatenate([row["input_ids"][row["segments"] == 0], row["input_ids"][here]])
+        padded, mask = (
+            np.pad(ids, (0, 40 - len(ids)))[None],
+            (np.arange(40) < len(ids)).astype(np.int32)[None],
+        )
+        whole = {
+            "input_ids": padded,
+            "attention_mask": mask,
+            "pixel_values": row["pixel_values"][None],
+        }
+        n, logprobs = (
+            int(here.sum()),
+            np.asarray(all_logprobs(checkpoint.model, checkpoint.variables, whole))[0, : len(ids)],
+        )
+        found.append(np.take_along_axis(logprobs[-n - 1 : -1], ids[-n:, None], 1)[:, 0])
+    return found

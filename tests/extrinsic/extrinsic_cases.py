@@ -1,0 +1,67 @@
+"""Examples, and a run of the funnel over them, for the tests of generators, filters and funnel."""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from inbol_jax.extrinsic.contents import ImageContents
+from inbol_jax.extrinsic.files import RejectedQuestion
+from inbol_jax.extrinsic.filters import Candidate, FilterContext, get_filters
+from inbol_jax.extrinsic.funnel import Funnel
+from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, get_generators
+from inbol_jax.records import VQAExample
+
+THINGS = ("dog", "kite", "bus", "cake", "clock", "horse", "sofa", "laptop")
+COLORS = ("brown", "red")
+
+
+def example(i, question=None, answers=("red",), image=None, **extra):
+    question = question or f"What color is the {THINGS[i % 8]}?"
+    return VQAExample(f"q{i}", image or f"{i}.png", question, tuple(answers), True, extra)
+
+
+class FunnelRun(NamedTuple):
+    rows: list[dict]
+    verdicts: Counter
+    set_aside: Counter
+    rejected: list[RejectedQuestion]
+
+
+def run_funnel(
+    examples,
+    *generators,
+    n=100,
+    filters=("ill_formed", "present", "duplicate"),
+    root=Path(),
+    seed=0,
+    filter_options=None,
+    **context,
+):
+    """What the funnel keeps, counts and rejects. A generator is a `Generator` or a name."""
+    contents = ImageContents(examples)
+    made = [g if isinstance(g, Generator) else get_generators([g])[0] for g in generators]
+    generator_context = GeneratorContext(examples, contents, root, **context)
+    for generator in made:
+        if generator.check:
+            generator.check(generator_context)
+    filter_context = FilterContext(examples, contents, root, **filter_options or {})
+    rows, rejected = [], []
+    funnel = Funnel(
+        generator_context,
+        made,
+        get_filters(filters, filter_context),
+        seed,
+        keep=lambda question: rows.append(question.to_json()),
+        reject=rejected.append,
+    )
+    counts = funnel.run(n)
+    return FunnelRun(rows, counts.verdicts, counts.set_aside, rejected)
+
+
+def make_filter(name, examples, root=Path(), **options):
+    (made,) = get_filters([name], FilterContext(examples, ImageContents(examples), root, **options))
+    return made
+
+
+def candidate(example, question, generator="unseeable", **fields):
+    return Candidate(example, Proposal(question, generator, **fields))

@@ -1,0 +1,207 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from extrinsic_cases import THINGS, example, run_funnel
+from PIL import Image
+
+from inbol_jax.data.images import load_image
+from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic import evidence
+from inbol_jax.extrinsic.evidence import evidence_boxes, remove
+from inbol_jax.extrinsic.generators import ImageQuestion, Reply
+from inbol_jax.records import VQAExample
+
+
+def pictures(folder, n, size=(40, 30)):
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(
+            folder / f"{i}.png"
+        )
+    return folder
+
+
+def test_boxes_of_a_record():
+    labelled = [{"box": [1, 2, 3, 4], "label": "Dog"}, {"box": [5, 5, 5, 5], "label": "tree"}]
+    assert evidence_boxes(example(0, evidence=[[1, 2, 3, 4.5]])) == [(1, 2, 3, 4.5)]
+    assert evidence_boxes(example(0, evidence=[{"box": [1, 2, 3, 4]}])) == [(1, 2, 3, 4)]
+    assert evidence_boxes(example(0, boxes=labelled)) == [(1, 2, 3, 4)]  # the dog is asked about
+    assert evidence_boxes(example(0, answers=["a tree"], boxes=labelled)) == [
+        (1, 2, 3, 4),
+        (5, 5, 5, 5),
+    ]
+    assert evidence_boxes(example(1, boxes=labelled)) is None
+    assert evidence_boxes(example(0, boxes=[[1, 2, 3, 4]])) is None  # of what?
+    assert evidence_boxes(example(0)) is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "1 2 3 4",
+        [[1, 2, 3]],
+        [[1, 2, 3, "4"]],
+        [[1, 2, float("inf"), 4]],
+        [[1, 2, 0, 4]],
+        [{}],
+        [None],
+    ],
+)
+def test_boxes_that_are_none(bad):
+    with pytest.raises(InbolError, match="evidence "):
+        evidence_boxes(example(0, evidence=bad))
+
+
+@pytest.mark.parametrize("how", ["mask", "blur", "crop"])
+def test_what_is_removed_is_gone_and_the_rest_is_there(how):
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 80, 3), np.uint8)
+    pixels[20:30, 10:26] = (255, 0, 0)
+    pixels[20:30, 14:16] = (0, 255, 0)
+    result, done = remove(Image.fromarray(pixels), [(10, 20, 16, 10)], how)
+    found = np.asarray(result)
+    assert done == how
+    if how == "crop":
+        assert np.array_equal(found, pixels[:, 27:])  # what is right of the box is the largest part
+        return
+    changed = (found != pixels).any(axis=2)
+    assert changed[20:30, 10:26].all()
+    outside = changed.copy()
+    outside[19:31, 9:27] = False
+    assert not outside.any()
+    inside = found[20:30, 10:26].astype(int)
+    steps = max(np.abs(np.diff(inside, axis=0)).max(), np.abs(np.diff(inside, axis=1)).max())
+    assert steps <= (
+        0 if how == "mask" else 20
+    )  # of 255 that the stripe had: it cannot be made out
+
+
+def test_boxes_at_the_borders():
+    image = Image.new("RGB", (20, 10), "red")
+    assert remove(image, [(-5, -5, 100, 100)], "crop")[1] == "mask"  # nothing would be left
+    assert remove(image, [(15, 5, 50, 50), (900, 0, 5, 5)], "mask")[1] == "mask"
+    for box in ((20, 0, 5, 5), (-9, 0, 5, 5), (0, 10, 5, 5)):
+        with pytest.raises(InbolError, match="evidence outside the image"):
+            remove(image, [box], "mask")
+
+
+def test_evidence_by_boxes(tmp_path):
+    examples = [
+        example(i, f"What is the {THINGS[i % 8]} doing?", evidence=[[4, 4, 8, 8]])
+        for i in range(12)
+    ]
+    examples += [
+        example(12, evidence=[[100, 100, 5, 5]]),
+        example(13, evidence="here"),
+        example(14, evidence=[[1, 1, 5, 5]]),
+        example(15),
+    ]
+    pictures(tmp_path, 14)
+    (tmp_path / "14.png").write_bytes(b"no picture")
+    rows, _, set_aside, _ = run_funnel(examples, "evidence_removed", root=tmp_path)
+    assert len(rows) == 12
+    assert set_aside == {
+        ("evidence_removed", "evidence outside the image"): 1,
+        ("evidence_removed", "evidence not a list"): 1,
+        ("evidence_removed", "not an image"): 1,
+        ("evidence_removed", "record does not say where"): 1,
+    }
+    assert {r["removed"]["how"] for r in rows} == {"mask", "blur", "crop"}
+    for row in rows:
+        i = int(row["id"].removeprefix("q").split("-")[0])
+        assert row["question"] == examples[i].question
+        assert row["removed"] | {"how": ""} == {
+            "image": f"{i}.png",
+            "how": "",
+            "by": "boxes",
+            "boxes": [[4, 4, 8, 8]],
+        }
+        assert not row["answerable"]
+        assert row["answers"] == []
+        assert row["image"].startswith("evidence_removed/")
+        whole, changed = load_image(tmp_path / f"{i}.png"), load_image(tmp_path / row["image"])
+        assert (changed.size != whole.size) == (row["removed"]["how"] == "crop")
+    assert len({r["image"] for r in rows}) == 12
+    before = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
+    assert run_funnel(examples, "evidence_removed", root=tmp_path).rows == rows
+    assert {
+        p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()
+    } == before  # nothing else is left there
+
+
+def test_a_color_is_never_left_by_a_blur(tmp_path):
+    examples = [example(i, evidence=[[4, 4, 8, 8]]) for i in range(12)]
+    rows, *_ = run_funnel(examples, "evidence_removed", root=pictures(tmp_path, 12))
+    assert {r["removed"]["how"] for r in rows} == {"mask", "crop"}
+
+
+def test_a_changed_jpeg_is_a_jpeg(tmp_path):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.JPG", "JPEG")
+    row = VQAExample(
+        "1", "a.JPG", "What color is the dog?", ("red",), True, {"evidence": [[1, 1, 9, 9]]}
+    )
+    (made,) = run_funnel([row], "evidence_removed", root=tmp_path).rows
+    with Image.open(tmp_path / made["image"]) as image:
+        assert image.format == "JPEG"
+
+
+def test_evidence_needs_boxes_or_a_model_and_a_folder_to_write(tmp_path):
+    with pytest.raises(
+        InbolError, match="needs a column `evidence` or `boxes` in the data, or --model"
+    ):
+        run_funnel([example(0)], "evidence_removed", root=tmp_path)
+    (tmp_path / "evidence_removed").rmdir()
+    (tmp_path / "evidence_removed").write_text("a file in its place")
+    with pytest.raises(InbolError, match="cannot be written, and images without their evidence"):
+        run_funnel([example(0)], "evidence_removed", root=tmp_path)
+
+
+class Eye:
+    """A "model" that says how red the image is, "no" where no pixel is red, and counts what it is asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, asked, *, n, temperature, max_new_tokens, label):
+        self.calls.append((label, len(asked)))
+        replies = []
+        for a in asked:
+            pixels = np.asarray(
+                load_image(a.image) if isinstance(a.image, Path) else a.image()
+            ).astype(int)
+            red = ((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=2) < 60)).mean()
+            replies.append([Reply("red" if red else "no", -1.0 + float(red))] * n)
+        return replies
+
+
+def test_evidence_by_occlusion(tmp_path):
+    for i, corner in enumerate([(2, 2), (30, 20), None]):
+        image = Image.new("RGB", (40, 40), (90, 90, 90))
+        if corner:
+            image.paste((255, 0, 0), (*corner, corner[0] + 5, corner[1] + 5))
+        image.save(tmp_path / f"{i}.png")
+    eye = Eye()
+    examples = [example(i, answers=["red"]) for i in range(3)] + [example(2, answers=["no"])]
+    rows, _, set_aside, _ = run_funnel([e if i < 3 else VQAExample("q3", "2.png", *(e.question, e.answers, True)) for i, e in enumerate(examples)],
+                           "evidence_removed", root=tmp_path, model=eye)  # fmt: skip
+    assert {r["id"]: r["removed"]["boxes"] for r in rows} == {
+        "q0-evidence_removed": [[0, 0, 15, 15]],
+        "q1-evidence_removed": [[25, 15, 15, 20]],
+    }
+    assert {r["removed"]["by"] for r in rows} == {"occlusion"}
+    assert set_aside == {
+        ("evidence_removed", "model does not know the answer"): 1,
+        ("evidence_removed", "no occlusion changes the answer"): 1,
+    }
+    for row in rows:
+        assert (
+            Eye()(
+                [ImageQuestion("", tmp_path / row["image"], "")],
+                n=1,
+                temperature=0,
+                max_new_tokens=1,
+                label="",
+            )[0][0].text
+            == "no"
+        )
+    assert [n for _, n in eye.calls] == [4, 3 * evidence.GRID**2, 3 * len(evidence.COVERED)]

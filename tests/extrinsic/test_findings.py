@@ -1,0 +1,51 @@
+from collections import Counter
+
+from inbol_jax.extrinsic.files import FunnelCounts
+from inbol_jax.extrinsic.findings import (
+    AuditResult,
+    ModelAnswersSummary,
+    ModelShortcut,
+    Share,
+    TextShortcut,
+    findings,
+    format_interval,
+)
+from inbol_jax.extrinsic.shortcut import Auc, Interval
+
+COUNTS = FunnelCounts(Counter({("a", "kept"): 10, ("a", "present"): 10}))
+SHARE = Share(0.5, 0.4, 0.6, 10)
+
+
+def sentences(text, image=None, blank=None, difference=None, half=0.02):
+    """The findings if these are the AUCs, each with an interval of twice `half`."""
+
+    def around(value):
+        return Auc(value, value - half, value + half, (10, 10))
+
+    model = None
+    if image is not None:
+        summaries = (ModelAnswersSummary(around(x), SHARE, SHARE) for x in (image, blank))
+        interval = Interval(difference, difference - half, difference + half)
+        model = ModelShortcut(0, *summaries, interval)
+    return list(findings(AuditResult(COUNTS, TextShortcut({"all": around(text)}, {}), model)))
+
+
+def test_findings_follow_the_numbers():
+    kept, text = sentences(0.95)
+    assert kept == "10 of 20 proposed questions passed the filters (50%)."
+    assert "the text alone gives the questions away" in text
+    assert "gives part of them away" in sentences(0.8)[1]
+    assert "gives little away" in sentences(0.55)[1]
+    assert "something away, though not much" in sentences(0.65, half=0.1)[1]
+    assert "too few questions to say" in sentences(0.55, half=0.2)[1]
+    assert "the image helps it" in sentences(0.6, 0.9, 0.6, 0.3)[2]
+    assert "this does not show that it looks" in sentences(0.6, 0.6, 0.6, 0.01)[2]
+    assert "worse with the image than without" in sentences(0.6, 0.5, 0.6, -0.1)[2]
+    better = sentences(0.6, 0.9, 0.6, 0.3)[3]
+    assert better == "The model with the image tells them better than the text, by 0.300."
+    first = "to refuse by the text is what training on these questions would teach first"
+    assert first in sentences(0.9, 0.6, 0.6, 0.0)[3]
+
+
+def test_a_negative_interval_has_minus_signs():
+    assert format_interval(Interval(-0.1, -0.2, 0.05), "+.2f") == "−0.10 (−0.20 to +0.05)"

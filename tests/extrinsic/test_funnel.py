@@ -1,0 +1,119 @@
+import re
+from collections import Counter
+
+import pytest
+from extrinsic_cases import example, run_funnel
+
+from inbol_jax.extrinsic.extrinsic import FILTERS_WITH_OBJECTS, GENERATORS_WITH_OBJECTS
+from inbol_jax.extrinsic.templates import UNSEEABLE
+from inbol_jax.world.export import examples as world_examples
+from inbol_jax.world.splits import Split
+
+
+def propose(examples, n, seed):
+    return run_funnel(
+        examples, *GENERATORS_WITH_OBJECTS, n=n, seed=seed, filters=FILTERS_WITH_OBJECTS
+    )
+
+
+@pytest.fixture(scope="module")
+def world():
+    splits = (Split.TRAIN, Split.TEST)
+    return [e for split in splits for e, _ in world_examples(split, 500, 0.0, 11)]
+
+
+@pytest.fixture(scope="module")
+def proposed(world):
+    return propose(world, 600, 0)
+
+
+def unanswerable(question, objects):
+    """Whether the question, by its words, has no answer if these are the objects ("red star")."""
+    colors, nouns = (set(words) for words in zip(*(o.split() for o in objects), strict=True))
+    if asked := re.fullmatch(r"What shape is the (\w+) object\?", question):
+        return asked[1] not in colors
+    kinds = "What color is|Where is|What size is|What pattern does|What is"
+    asked = re.fullmatch(rf"(?:{kinds}) the (\w+)(?: have)?\?", question)
+    # No other kind presumes a thing that objects could tell to be missing.
+    assert asked, question
+    return asked[1] not in nouns
+
+
+def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
+    objects = {e.image: e.extra["objects"] for e in world}
+    templates = {t: re.escape(t).replace(r"\{noun\}", r"(\w+)") for t in UNSEEABLE.values()}
+    used = Counter()
+    for row in proposed.rows:
+        question, shown = row["question"], objects[row["image"]]
+        if row["generator"] == "mismatched":
+            assert unanswerable(question, shown), row
+            continue
+        ((template, noun),) = (
+            (t, match[1])
+            for t, form in templates.items()
+            if (match := re.fullmatch(form, question))
+        )
+        assert noun in {o.split()[1] for o in shown}, row
+        used[template] += 1
+    assert set(used) == set(UNSEEABLE.values())
+
+
+def test_counts_add_up(proposed):
+    rows, verdicts, *_ = proposed
+    assert len(rows) == 600
+    kept = {name: verdicts[name, "kept"] for name in GENERATORS_WITH_OBJECTS}
+    assert Counter(row["generator"] for row in rows) == kept
+    assert min(kept.values()) > 200
+    assert {verdict for _, verdict in verdicts} <= {"kept", "present", "duplicate", "ill_formed"}
+    assert verdicts["mismatched", "present"] > 0
+
+
+def test_rows_are_type_3_questions_with_ids_of_their_own(world, proposed):
+    rows = proposed.rows
+    ids = [row["id"] for row in rows]
+    assert len({*ids, *(e.id for e in world)}) == len(ids) + len(world)
+    asked = [(e.image, e.question) for e in world] + [(r["image"], r["question"]) for r in rows]
+    assert len(set(asked)) == len(asked)
+    for row in rows:
+        assert (row["answers"], row["answerable"], row["kind"]) == ([], False, row["generator"])
+
+
+def test_deterministic(world, proposed):
+    assert propose(world, 600, 0).rows == proposed.rows
+    assert propose(world, 20, 0).rows == proposed.rows[:20]
+    assert propose(world, 600, 1).rows != proposed.rows
+
+
+def test_duplicates_and_ill_formed_questions_are_rejected():
+    pool = [
+        example(1, "What color is the dog?", image="a"),
+        example(2, "What color is the cat?", image="b"),
+        example(3, "The cat?", image="c"),
+        example(4, "Name the cat", image="c"),
+    ]
+    rows, verdicts, *_ = propose(pool, 4, 0)
+    assert verdicts.total() >= len(rows)
+    assert not {row["question"] for row in rows} & {"The cat?", "Name the cat"}
+    pool += [example(i, "How many?", image="a") for i in range(5, 60)]
+    for seed in range(30):
+        rows, more, *_ = propose(pool, 60, seed)
+        verdicts += more
+        assert len({(row["image"], row["question"]) for row in rows}) == len(rows)
+    assert verdicts["mismatched", "ill_formed"] > 0
+    assert verdicts["mismatched", "duplicate"] + verdicts["unseeable", "duplicate"] > 0
+
+
+def test_an_example_of_which_no_question_is_made_is_counted():
+    examples = [example(0), example(1, "How many are there?"), example(2, "How many?")]
+    rows, verdicts, set_aside, _ = run_funnel(examples, "unseeable")
+    assert len(rows) == verdicts["unseeable", "kept"] == 1
+    assert set_aside == {("unseeable", "nothing to ask about"): 2}
+
+
+def test_the_size_of_the_chunks_changes_nothing(monkeypatch):
+    examples = [example(i) for i in range(50)]
+    names = ("unseeable", "mismatched", "false_premise", "beyond_frame")
+    whole = run_funnel(examples, *names)
+    monkeypatch.setattr("inbol_jax.extrinsic.funnel.CHUNK", 3)
+    assert run_funnel(examples, *names) == whole
+    assert run_funnel(examples, *names, n=7).rows == whole.rows[:7]
