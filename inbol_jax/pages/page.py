@@ -77,6 +77,8 @@ def embed(folder: Path | None, image: str) -> EmbeddedImage:
         return EmbeddedImage(note="no image folder for this dataset")
     if not image or PurePath(image).is_absolute() or ".." in PurePath(image).parts:
         return EmbeddedImage(note="image path leads out of its folder")
+    if not (folder / image).is_file():
+        return EmbeddedImage(note="image file missing")
     try:
         pixels = load_image(folder / image)
     except ImageError as error:

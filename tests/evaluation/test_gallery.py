@@ -1,4 +1,4 @@
-from made import MODELS, good_and_bad, prediction
+from made_predictions import MODELS, good_and_bad, prediction
 
 from inbol_jax.evaluation.gallery import choose_questions, gold, mark
 

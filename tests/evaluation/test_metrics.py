@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import TYPES, prediction
+from made_predictions import TYPES, prediction
 from scipy import stats
 
 from inbol_jax.errors import InbolError

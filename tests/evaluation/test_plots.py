@@ -1,4 +1,4 @@
-from made import CURVES, MODELS, good_and_bad
+from made_predictions import CURVES, MODELS, good_and_bad
 
 from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation import plots

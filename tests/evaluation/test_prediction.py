@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from made import good_and_bad, prediction
+from made_predictions import good_and_bad, prediction
 
 from inbol_jax.artifacts import write_jsonl
 from inbol_jax.errors import InbolError

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from made import CURVES, HOSTILE, good_and_bad, metrics_of
+from made_predictions import CURVES, HOSTILE, good_and_bad, metrics_of
 from PIL import Image
 
 from inbol_jax.errors import InbolError
@@ -124,7 +124,7 @@ def test_html_is_accessible(page):
     text = " ".join(page.texts)
     for shown in ("✓ correct", "✗ wrong", "○ refused", "✓ refused", "✗ answered"):
         assert shown in text
-    assert "image missing" in text
+    assert "image file missing" in text
 
 
 def test_markdown_tables_parse_and_hold_no_html(report):

@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from made import prediction
+from made_predictions import prediction
 
 from inbol_jax.evaluation.yes_no import word_rule, yes_no_table
 from inbol_jax.records import VQAExample
