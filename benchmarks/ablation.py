@@ -13,12 +13,14 @@ import numpy as np
 import tyro
 
 from inbol_jax.artifacts import file_fingerprint, read_jsonl, read_meta, write_json, write_jsonl
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions
 from inbol_jax.evaluation.metrics import differences, summarise
+from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
 from inbol_jax.records import PairKind
@@ -140,8 +142,8 @@ def on_policy(folder: Path, seed: int) -> Path:
     return with_header(folder, out / "preferences.jsonl", rows)
 
 
-def run(config: Config, seed: int) -> list[dict[str, Any]]:
-    """Prediction rows of base, IDK-IT and every variant on the validation split."""
+def run(config: Config, seed: int) -> list[Prediction]:
+    """Predictions of base, IDK-IT and every variant on the validation split."""
     folder = config.out / str(seed)
     stages = Stages(
         folder,
@@ -184,26 +186,26 @@ def main(config: Config) -> None:
     names = [
         "base",
         "idk_it",
-        *dict.fromkeys(r["model"] for r in rows if r["model"] not in ("base", "idk_it")),
+        *dict.fromkeys(r.model for r in rows if r.model not in ("base", "idk_it")),
     ]
     labels = ["base", "IDK-IT", *(f"CA-DPO: {v.name}" for v in VARIANTS)]
     table = []
     for name, label in zip(names, labels, strict=True):
         cell = metrics[name]["in_domain"]
-        line = [label, *(f"{cell[group]['t']:+.3f}" for group in ("all", "type12"))]
+        line = [label, *(f"{cell[group].t:+.3f}" for group in ("all", "type12"))]
         line += [
-            f"{cell['type1']['acc']:.3f}",
-            f"{cell['type2']['refr']:.3f}",
-            f"{cell['type3']['refr']:.3f}",
+            f"{cell['type1'].acc:.3f}",
+            f"{cell['type2'].refr:.3f}",
+            f"{cell['type3'].refr:.3f}",
         ]
         if name in ("base", "idk_it"):
             line.append("")
         else:
-            pair = [row for model in ("idk_it", name) for row in rows if row["model"] == model]
-            d = next(d for d in differences(pair) if d["group"] == "all")
-            line.append(f"{d['diff']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})")
+            pair = [row for model in ("idk_it", name) for row in rows if row.model == model]
+            d = next(d for d in differences(pair) if d.group == "all")
+            line.append(f"{d.diff:+.3f} ({d.low:+.3f} to {d.high:+.3f})")
         table.append(line)
-    n = metrics["base"]["in_domain"]["all"]["n"]
+    n = metrics["base"]["in_domain"]["all"].n
     command = f"python benchmarks/ablation.py --seeds {' '.join(map(str, config.seeds))} --table {config.table}"
     caption = f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} questions. Made by {command}"
     columns = [

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from inbol_jax.artifacts import file_fingerprint, read_jsonl, write_json
+from inbol_jax.artifacts import file_fingerprint, write_json
 from inbol_jax.defaults import TINY
 from inbol_jax.evaluation.metrics import by_confidence
+from inbol_jax.evaluation.prediction import read_predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ def main(config: Config) -> None:
         for seed in config.seeds
     }
     rows = {
-        seed: list(read_jsonl(config.out / str(seed) / "evaluation" / "predictions.jsonl"))
+        seed: read_predictions(config.out / str(seed) / "evaluation" / "predictions.jsonl")
         for seed in config.seeds
     }
     table: list[list[str]] = []
@@ -84,9 +85,9 @@ def main(config: Config) -> None:
     def held_out(model: str) -> list[float]:
         found = [
             [
-                r["outcome"] == "refused"
+                r.outcome == "refused"
                 for r in rows[s]
-                if r["model"] == model and r["dataset"] == "ood_kinds"
+                if r.model == model and r.dataset == "ood_kinds"
             ]
             for s in config.seeds
         ]
@@ -128,14 +129,14 @@ def main(config: Config) -> None:
     add("Type 3 refused, CA-DPO", cell("ca_dpo", "type3", "refr"), ">= 0.90", "{:.3f}")
     add("Type 3 refused, held-out kinds, CA-DPO", held_out("ca_dpo"), ">= 0.80", "{:.3f}")
     bins = [
-        by_confidence([r for r in rows[s] if r["domain"] == "in_domain"], "ca_dpo")
+        by_confidence([r for r in rows[s] if r.domain == "in_domain"], "ca_dpo")
         for s in config.seeds
     ]
     for i, b in enumerate(bins[0]):
         target = "each less than the one above" if i == 0 else ""
         add(
-            f"refused by CA-DPO, confidence {b['low']:g} to {b['high']:g}",
-            [found[i]["refr"] for found in bins],
+            f"refused by CA-DPO, confidence {b.low:g} to {b.high:g}",
+            [found[i].refr.value for found in bins],
             target,
             "{:.3f}",
         )

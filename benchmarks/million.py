@@ -1,21 +1,21 @@
-"""Memory and rate of a million questions, stage by stage, each in a process of its own.
+"""How long a million questions take, and how much memory, stage by stage.
 
     python benchmarks/million.py --out DIR               # a million
     python benchmarks/million.py --out DIR --n 100000
 
-The questions are written as an official JSON pair of VQAv2, with ten answers each and five questions an image.
+The questions are written as an official JSON pair of VQAv2, with ten answers each and five
+questions per image. Each stage runs in a process of its own.
 
-  import   the pair through its adapter into a dataset folder
-  check    every record and every picture, decoded and hashed
-  confidence
-           questions read, prompts made, batches planned and results appended to the store, as `inbol confidence` does it; a stand-in
-           answers in the model's place, and no pixels are made for it
+  import      `inbol data import`: the pair becomes a dataset folder
+  check       `inbol data check`: every picture is decoded and hashed
+  confidence  `inbol confidence`: questions are read, prompts made, batches planned and results
+              stored; a stand-in answers in place of the model, and no pixels are made for it
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,68 +24,74 @@ import tyro
 from PIL import Image
 from stages import measure, run_each
 
-from inbol_jax.data.check import CheckConfig, check
-from inbol_jax.data.config import DataConfig
-from inbol_jax.data.importing import ImportConfig, import_data
+from inbol_jax.data.check import check_dataset
+from inbol_jax.data.config import CheckConfig, DataConfig, ImportConfig
+from inbol_jax.data.importing import import_data
 
 ADJECTIVES = ("red", "small", "old", "wet", "left", "tall", "striped", "broken")
 NOUNS = ("dog", "cup", "sign", "bus", "hat", "door", "bird", "plate", "boat", "tree")
 ANSWERS = (*ADJECTIVES, *NOUNS, "yes", "no", "2", "3")
+QUESTIONS_PER_IMAGE = 5
+PICTURES = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a million questions take.
-
-    Attributes:
-      out: folder for everything; about 3 GB for a million questions.
-      n: questions.
-      stages: in their order; what a stage before them wrote must be there.
-      stage: run one of them in this process (the benchmark calls itself with it).
-    """
+    """Measures each stage on many questions."""
 
     out: Path
+    """Folder for all files; a million questions take about 3 GB."""
     n: int = 1_000_000
+    """Number of questions."""
     stages: tuple[str, ...] = ("import", "check", "confidence")
+    """Stages to run, in their order; a stage needs the files of the stages before it."""
     stage: str = ""
+    """Run only this stage, in this process. The benchmark calls itself with this option."""
 
 
 def write_pair(folder: Path, n: int) -> None:
-    """Questions, annotations and images; pictures are a few, under many names."""
+    """Writes questions, annotations and images; a few pictures have many names."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    kinds = [folder / f"picture{i}.png" for i in range(16)]
-    for file in kinds:
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file)
-    (folder / "val2014").mkdir()
-    for i in range(-(-n // 5)):
-        os.link(kinds[i % len(kinds)], folder / f"val2014/COCO_val2014_{i:012d}.jpg")
+    pictures = [folder / f"picture{i}.png" for i in range(PICTURES)]
+    for picture in pictures:
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(picture)
+    images = folder / "val2014"
+    images.mkdir()
+    for i in range(-(-n // QUESTIONS_PER_IMAGE)):  # rounded up
+        os.link(pictures[i % PICTURES], images / f"COCO_val2014_{i:012d}.jpg")
+    _write_list(folder / "questions.json", "questions", map(_question, range(n)))
+    _write_list(folder / "annotations.json", "annotations", _annotations(n, rng))
 
-    def questions() -> Iterator[dict[str, Any]]:
-        for i in range(n):
-            words = f"What is the {ADJECTIVES[i % 8]} {NOUNS[i // 8 % 10]} {i} next to?"
-            yield {"image_id": i // 5, "question": words, "question_id": i}
 
-    def annotations() -> Iterator[dict[str, Any]]:
-        for i in range(n):
-            said = rng.choice(ANSWERS, 3)[rng.integers(0, 3, 10)]
-            answers = [
-                {"answer": str(answer), "answer_confidence": "yes", "answer_id": j + 1}
-                for j, answer in enumerate(said)
-            ]
-            common = {
-                "question_type": "what is the",
-                "multiple_choice_answer": answers[0]["answer"],
-                "answer_type": "other",
-            }
-            yield {**common, "answers": answers, "image_id": i // 5, "question_id": i}
+def _question(i: int) -> dict[str, Any]:
+    text = f"What is the {ADJECTIVES[i % 8]} {NOUNS[i // 8 % 10]} {i} next to?"
+    return {"image_id": i // QUESTIONS_PER_IMAGE, "question": text, "question_id": i}
 
-    for key, rows in (("questions", questions()), ("annotations", annotations())):
-        with (folder / f"{key}.json").open("w") as file:
-            file.write(f'{{"info": {{"version": "2.0"}}, "data_subtype": "val2014", "{key}": [')
-            for i, row in enumerate(rows):
-                file.write((", " if i else "") + json.dumps(row))
-            file.write("]}")
+
+def _annotations(n: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    for i in range(n):
+        texts = rng.choice(ANSWERS, 3)[rng.integers(0, 3, 10)]
+        answers = []
+        for number, text in enumerate(texts, 1):
+            answer = {"answer": str(text), "answer_confidence": "yes", "answer_id": number}
+            answers.append(answer)
+        yield {
+            "question_type": "what is the",
+            "multiple_choice_answer": answers[0]["answer"],
+            "answer_type": "other",
+            "answers": answers,
+            "image_id": i // QUESTIONS_PER_IMAGE,
+            "question_id": i,
+        }
+
+
+def _write_list(path: Path, key: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w") as file:
+        file.write(f'{{"info": {{"version": "2.0"}}, "data_subtype": "val2014", "{key}": [')
+        for i, row in enumerate(rows):
+            file.write((", " if i else "") + json.dumps(row))
+        file.write("]}")
 
 
 def import_pair(config: Config) -> None:
@@ -101,19 +107,21 @@ def import_pair(config: Config) -> None:
     import_data(ImportConfig(data, config.out / "set"))
 
 
-def check_all(config: Config) -> None:
+def check_set(config: Config) -> None:
     """`inbol data check`."""
-    check(CheckConfig(config.out / "set", config.out / "checked"))
+    check_dataset(CheckConfig(config.out / "set", config.out / "checked"))
 
 
 def confidence(config: Config) -> None:
     """`inbol confidence` with a stand-in for the model."""
-    from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+    from inbol_jax.confidence.config import ConfidenceConfig
+    from inbol_jax.confidence.estimate import estimate
     from inbol_jax.sampling import generate
+    from inbol_jax.sampling.config import SamplingOptions
     from inbol_jax.sampling.sampler import Samples
 
-    def stand_in(model: Any, n: int, options: Any, variables: Any, batch: Any, key: Any) -> Samples:
-        shape = (batch["question"].shape[0], n, 4)
+    def stand_in(model: Any, variables: Any, batch: Any, *, key: Any, options: Any) -> Samples:
+        shape = (batch["question"].shape[0], options.n, 4)
         return Samples(
             np.full(shape, 300, np.int32),
             np.full(shape, -0.5, np.float32),
@@ -121,24 +129,26 @@ def confidence(config: Config) -> None:
         )
 
     def no_pixels(
-        loaded: Any, example: Any, prompt: Any, length: int, images: Path
+        checkpoint: Any, question: Any, length: int, images: Path
     ) -> dict[str, np.ndarray]:
         return {"question": np.uint32(0), "input_ids": np.zeros(length, np.int32)}
 
-    generate._sample, generate._row = stand_in, no_pixels
-    generate.TILE = 1024  # batches as large as an accelerator's: each is synced to the disk
-    estimate(ConfidenceConfig(config.out / "set", config.out / "run", n=2))
+    generate.compiled_sample, generate.model_inputs = stand_in, no_pixels
+    generate.TILE = 1024  # as large as an accelerator's batches; each is synced to the disk
+    estimate(
+        ConfidenceConfig(config.out / "set", config.out / "run", sampling=SamplingOptions(n=2))
+    )
 
 
 STAGES: dict[str, Callable[[Config], None]] = {
     "import": import_pair,
-    "check": check_all,
+    "check": check_set,
     "confidence": confidence,
 }
 
 
 def main(config: Config) -> None:
-    """Prints a line for each stage: seconds, questions a second, and the most memory that its process held."""
+    """Prints one line per stage: seconds, questions per second, and peak memory."""
     if config.stage:
         measure(config.stage, config.n, lambda: STAGES[config.stage](config))
         return

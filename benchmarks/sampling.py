@@ -34,7 +34,7 @@ from inbol_jax.defaults import TINY
 from inbol_jax.models.config import LlavaConfig, load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import init_params, load_pretrained
-from inbol_jax.models.packing import stack
+from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import _row, _sample, in_flight, plan_batches, questions_a_device
@@ -133,7 +133,7 @@ def ours(
         )
     options, key = SamplingOptions(max_new_tokens=config.new_tokens), jax.random.key(0)
     size = max(len(rows) for _, rows in batches)
-    stacked = [(len(rows), stack(rows, size)) for _, rows in batches]
+    stacked = [(len(rows), collate(rows, size)) for _, rows in batches]
 
     mesh = make_mesh(devices=jax.devices()[:1])
 

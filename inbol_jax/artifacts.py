@@ -1,8 +1,8 @@
-"""Files that stages leave for each other: JSON lines, and beside each file a `.meta.json` that says what made it.
+"""Files that commands leave for each other: JSON lines, each file with a header `.meta.json`.
 
-The header is a file of its own, so that `datasets`, pandas and `jq` read the lines as they are. It holds the command, its
-options, the seed, the fingerprints of model and inputs, and a hash over all of these: a stage whose output carries the
-hash that it is about to produce has nothing left to do.
+The header is a file of its own, so that `datasets`, pandas and `jq` read the lines as they are. It
+holds the command, its options, the seed, the fingerprints of model and inputs, and a hash over all
+of these. A command whose output already carries the hash of its options has nothing left to do.
 """
 
 import contextlib
@@ -11,20 +11,23 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
+
+from filelock import lock_descriptor
 
 from inbol_jax.errors import InbolError
 
+Row = TypeVar("Row")
+
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal values: sorted keys, no spaces; paths, enums and dataclasses as plain JSON."""
+    """The one spelling of equal values: sorted keys, no spaces, dataclasses as objects."""
 
-    def plain(o: Any) -> Any:
-        if dataclasses.is_dataclass(o) and not isinstance(o, type):
-            return dataclasses.asdict(o)
-        return os.fspath(o)
+    def plain(value: Any) -> Any:
+        is_instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        return dataclasses.asdict(value) if is_instance else os.fspath(value)
 
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), default=plain, ensure_ascii=False
@@ -34,6 +37,11 @@ def canonical_json(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Sixteen hex digits of the SHA-256 of `canonical_json(value)`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def hash64(text: str) -> int:
+    """The first 64 bits of a text's SHA-256: as good as random, and the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def file_fingerprint(*paths: Path) -> str:
@@ -49,12 +57,16 @@ def file_fingerprint(*paths: Path) -> str:
 
 @contextlib.contextmanager
 def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A whole file or nothing: yields a temporary path in the same folder, which is synced and renamed over `path` when the block ends.
+    """Writes a whole file or nothing.
+
+    Yields a temporary path in the same folder, which is renamed over `path` when the block ends.
 
     Args:
-      sync: False for files of many whose list is written, synced, after them.
+      sync: whether to wait until the data is on the disk. False is for many small files that count
+        only once a synced list of them has been written.
+
     Raises:
-      InbolError: when the folder cannot be made or written.
+      InbolError: if the folder cannot be made or written.
     """
     temporary = None
     try:
@@ -89,12 +101,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def meta_path(path: Path) -> Path:
-    """Where the header of a stage's file lies."""
+    """The path of a file's header."""
     return path.with_name(path.name + ".meta.json")
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The header of a stage's file; empty where there is none (a file that a user wrote)."""
+    """A file's header; empty if it has none, as a file that a user wrote."""
     try:
         header = json.loads(meta_path(path).read_text(encoding="utf-8"))
         if not isinstance(header, dict):
@@ -104,19 +116,19 @@ def read_meta(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise InbolError(
-            f"{meta_path(path)}: cannot be read ({error}); delete it and run the stage again"
+            f"{meta_path(path)}: cannot be read ({error}); delete it and run its command again"
         ) from error
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """A row as a line of a JSON lines file, its end included."""
+    """A row as a line of a JSON lines file, with its end."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]) -> int:
-    """Writes rows as they come, and header, each atomically, the header last: a file without its header is not finished.
+    """Writes rows as they come, then the header, each atomically. Returns the number of rows.
 
-    Returns: the number of rows.
+    A file without its header is not finished.
     """
     meta_path(path).unlink(missing_ok=True)
     number = 0
@@ -128,11 +140,14 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str
     return number
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file that a stage wrote.
+def read_jsonl(
+    path: Path, parse: Callable[[dict[str, Any]], Row] = lambda row: row
+) -> Iterator[Row]:
+    """Rows of a JSON lines file, parsed: `read_jsonl(file, Instruction.from_json)`.
 
     Raises:
-      InbolError: when the file is missing, or a line is not a JSON object, with its number.
+      InbolError: if the file is missing, or naming file and line, if a line is not a JSON object or
+        `parse` raises an InbolError.
     """
     try:
         file = path.open("rb")
@@ -146,4 +161,77 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise InbolError(f"{path}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise InbolError(f"{path}:{number}: expected a JSON object")
-            yield row
+            try:
+                parsed = parse(row)
+            except InbolError as error:
+                raise InbolError(f"{path}:{number}: {error}") from error
+            yield parsed
+
+
+class AppendOnlyLines:
+    """A JSON lines file to which one process appends, locked until `with` closes it.
+
+    The lock is on the file itself and ends with the process. A last line without its end, which a
+    killed run has left, is not read, and is cut before anything is appended.
+
+    Raises:
+      InbolError: if the file cannot be written, or another process is writing it.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise InbolError(
+                f"cannot write {path}: {error.strerror}; choose another --out"
+            ) from error
+        if not lock_descriptor(self._file.fileno(), blocking=False):
+            self._file.close()
+            raise InbolError(
+                f"{path} is being written by another run; wait for its end, or choose another --out"
+            )
+        self._path, self._end = path, _end_of_last_line(self._file)
+
+    def __enter__(self) -> "AppendOnlyLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(number from 1, row) of every whole line.
+
+        Raises:
+          InbolError: naming file and line, if a line is not JSON.
+        """
+        position = self._file.seek(0)
+        for number, line in enumerate(self._file, 1):
+            position += len(line)
+            if position > self._end:
+                return
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise InbolError(f"{self._path}:{number}: not JSON ({error})") from error
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds rows, and waits until they are on the disk."""
+        self._file.truncate(self._end)
+        for row in rows:
+            self._file.write(json_line(row).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._end = self._file.seek(0, os.SEEK_END)
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    position = file.seek(0, os.SEEK_END)
+    while position:
+        start = max(0, position - (1 << 20))
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0

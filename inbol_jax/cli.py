@@ -1,203 +1,262 @@
-"""The command lines: options in, one line out for each result, and exit codes.
+"""The command lines: options in, one line per result out, and exit codes.
 
-0: done. 1: a defect of the program (with its traceback). 2: something for the user to put right, said on one line. 130: interrupted.
+| code | meaning |
+|---|---|
+| 0 | The command is done. |
+| 1 | The program has a defect; its traceback is shown. |
+| 2 | The user can put something right; one line says what. |
+| 130 | The command was interrupted. The same command resumes it. |
+
+A command's options are a dataclass in a module that imports neither JAX nor transformers, so that
+help is fast. The code that does the work is imported when the command runs.
 """
 
-import contextlib
-import io
+import dataclasses
+import difflib
+import importlib
 import os
-import re
 import sys
 import tempfile
 import traceback
+import typing
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Union
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import docstring_parser
 import tyro
 
+from inbol_jax import __version__
+from inbol_jax.commands import COMMANDS, Command, load
 from inbol_jax.errors import InbolError
 
-Command = tuple[type, Callable[[Any], Any]]
-Commands = Mapping[str, "Command | Commands"]  # nested: `inbol world export`
+DESCRIPTION = 'InBoL in JAX: teach a vision-language model to say "I don\'t know".'
+_MARKERS = (
+    tyro.conf.OmitSubcommandPrefixes,
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.EnumChoicesFromValues,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`inbol`: data, confidence, construction, conversion, and the demo."""
-    from inbol_jax.confidence.confidence import ConfidenceCommand, confidence
-    from inbol_jax.construction.build import BuildConfig, build
-    from inbol_jax.data.check import CheckConfig, check
-    from inbol_jax.data.importing import ImportConfig, import_data
-    from inbol_jax.demo import DemoConfig, demo
-    from inbol_jax.extrinsic.audit import audit
-    from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
-    from inbol_jax.extrinsic.extrinsic import extrinsic
-    from inbol_jax.models.convert import ConvertConfig, convert
-    from inbol_jax.responses.config import JudgeConfig
-    from inbol_jax.responses.judge import judge
-    from inbol_jax.world.export import ExportConfig, export
-    from inbol_jax.world.pretrain import PretrainConfig, pretrain
-
-    commands = {
-        "demo": (DemoConfig, demo),
-        "data": {"import": (ImportConfig, import_data), "check": (CheckConfig, check)},
-        "world": {"export": (ExportConfig, export), "pretrain": (PretrainConfig, pretrain)},
-        "confidence": (ConfidenceCommand, confidence),
-        "extrinsic": (ExtrinsicConfig, extrinsic),
-        "audit": (AuditConfig, audit),
-        "build": (BuildConfig, build),
-        "judge": (JudgeConfig, judge),
-        "convert": (ConvertConfig, convert),
-    }
-    description = 'InBoL in JAX: teach a vision-language model to say "I don\'t know". Training: train.py; evaluation: evaluate.py.'
-    return _dispatch("inbol", description, commands, arguments)
+    """`inbol`: every command of the package. Returns the exit code."""
+    return _main("inbol", COMMANDS, arguments)
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
-    """`train.py`: the two training stages."""
-    from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-    from inbol_jax.training.sft import SftConfig, idk_it
-
-    description = (
-        "sft: IDK-IT, instruction tuning. dpo: CA-DPO, confidence-aware preference optimisation."
-    )
-    return _dispatch(
-        "train.py",
-        description,
-        {"sft": (SftConfig, idk_it), "dpo": (DpoConfig, ca_dpo)},
-        arguments,
-        together=True,
-    )
+    """`train.py`: the commands `sft` (IDK-IT) and `dpo` (CA-DPO). Returns the exit code."""
+    return _main("train.py", {name: COMMANDS[name] for name in ("sft", "dpo")}, arguments)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
-    """`evaluate.py`: predictions, metrics and report."""
-    from inbol_jax.evaluation.evaluate import EvaluateConfig
-    from inbol_jax.evaluation.evaluate import evaluate as run
-
-    return _guarded(lambda: _run(_parse(EvaluateConfig, prog="evaluate.py", args=arguments), run))
+    """`evaluate.py`: the command `evaluate`. Returns the exit code."""
+    return _main("evaluate.py", {"": COMMANDS["evaluate"]}, arguments)
 
 
-def _dispatch(
-    program: str,
-    description: str,
-    commands: Commands,
-    arguments: Sequence[str] | None,
-    *,
-    together: bool = False,
-) -> int:
-    runs: dict[type, Callable[[Any], Any]] = {}
-
-    def choice(name: str, command: Command | Commands) -> Any:
-        if isinstance(command, Mapping):
-            return Annotated[
-                _union(choice(*item) for item in command.items()),
-                tyro.conf.subcommand(name, description=_GROUPS[name]),
-            ]
-        config, run = command
-        runs[config] = run
-        return Annotated[config, tyro.conf.subcommand(name)]
-
-    def action() -> None:
-        options = (
-            tyro.conf.OmitSubcommandPrefixes,
-            tyro.conf.OmitArgPrefixes,
-            tyro.conf.EnumChoicesFromValues,
-        )
-        config = _parse(
-            _union(choice(*item) for item in commands.items()),
-            prog=program,
-            description=description,
-            args=arguments,
-            config=options,
-        )
-        _run(config, runs[type(config)])
-
-    return _guarded(action, together=together)
+def plan(arguments: Sequence[str] | None = None) -> int:
+    """`tpu/plan.py`: the command `plan`. Returns the exit code."""
+    return _main("plan.py", {"": COMMANDS["plan"]}, arguments)
 
 
-_GROUPS = {
-    "data": "Any VQA set as a dataset folder: read it, check it.",
-    "world": "The embedded VQA world: write its splits, pre-train its model.",
-}
-
-
-def _union(choices: Iterable[Any]) -> Any:
-    return Union[tuple(choices)]
-
-
-def _parse(kind: Any, **options: Any) -> Any:
-    """`tyro.cli`, with what is wrong with the options as one line instead of a box.
-
-    Raises:
-      InbolError: when the options cannot be understood.
-    """
-    box = io.StringIO()
+def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command: Command | None = None
     try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(kind, **options)
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-    # A title; then sections parted by rules: the message, often hints, and where help is. A frame around it all, ASCII where need be.
-    lines = "\n".join(line.strip("│ ") for line in box.getvalue().splitlines()[1:])
-    message, *hints = filter(
-        None, (" ".join(section.split()) for section in re.split("[─-]{9,}", lines))
-    )
-    meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(hints))
-    raise InbolError(
-        message.rstrip(".")
-        + (f"; perhaps {meant[1]}" if meant else "")
-        + f"; see {options['prog']} --help"
-    )
-
-
-def _run(config: Any, run: Callable[[Any], Any]) -> None:
-    """Refuses what every command would fail on, before anything is loaded."""
-    if not 0 <= getattr(config, "seed", 0) < 2**32:  # a command that draws nothing has none
-        raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
-    if getattr(config, "distributed", False):
-        from inbol_jax.processes import join
-
-        join()
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=config.out):
-            pass
-    except OSError as error:
-        raise InbolError(
-            f"--out {config.out}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    run(config)
-
-
-def _guarded(action: Callable[[], None], *, together: bool = False) -> int:
-    """Runs a command and says what came of it.
-
-    Args:
-      together: of several processes none can go on when one has failed, as in training; in sampling each finishes what is its own.
-    """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    try:
-        action()
-        return 0
+        name, options = _split_command(program, commands, words)
+        command = commands[name]
+        config = parse_options(load(command.config), f"{program} {name}".strip(), options)
+        code, message = _run(command, config), ""
     except InbolError as error:
         code, message = 2, f"error: {error}"
     except KeyboardInterrupt:
         code, message = 130, "interrupted; the same command goes on from here"
     except Exception:
-        if together:
+        if command and command.collective:
             _leave(1, traceback.format_exc().rstrip())
         raise
-    if together:
-        _leave(code, message)
-    print(message, file=sys.stderr)
+    if message:
+        if command and command.collective:
+            _leave(code, message)
+        print(message, file=sys.stderr)
     return code
 
 
-def _leave(code: int, message: str) -> None:
-    from inbol_jax.processes import leave
+def _split_command(
+    program: str, commands: Mapping[str, Command], words: list[str]
+) -> tuple[str, list[str]]:
+    """The name of the command that the words begin with, and its options.
 
-    leave(code, message)
+    Raises:
+      InbolError: if they begin with no command.
+      SystemExit: after --help or --version, whose text is printed.
+    """
+    if "" in commands:  # the program is one command
+        return "", words
+    if words[:1] == ["--version"]:
+        print(f"inbol_jax {__version__}")
+        raise SystemExit(0)
+    for length in (2, 1):
+        if (name := " ".join(words[:length])) in commands:
+            return name, words[length:]
+    group = words[0] if words and any(name.startswith(f"{words[0]} ") for name in commands) else ""
+    prefix = f"{program} {group}".strip()
+    members = {name: command for name, command in commands.items() if name.startswith(group)}
+    rest = words[1:] if group else words
+    if rest[:1] and rest[0] in ("-h", "--help"):
+        print(_list_commands(prefix, members))
+        raise SystemExit(0)
+    if not rest:
+        raise InbolError(f"a command is missing; see {prefix} --help")
+    known = [name.removeprefix(f"{group} ") for name in members]
+    raise InbolError(f"no command {rest[0]!r}{_suggest(rest[0], known)}; see {prefix} --help")
+
+
+def _list_commands(prefix: str, commands: Mapping[str, Command]) -> str:
+    """The help text of several commands, with the first sentence of each one's description."""
+    width = max(map(len, commands))
+    lines = [f"usage: {prefix} COMMAND [OPTIONS]", "", DESCRIPTION, "", "commands:"]
+    for name, command in commands.items():
+        summary = (load(command.config).__doc__ or "").strip().splitlines()[0]
+        lines.append(f"  {name:{width}}  {summary}")
+    lines += ["", f"`{prefix.split()[0]} COMMAND --help` shows the options of a command."]
+    return "\n".join(lines)
+
+
+def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
+    """An instance of a dataclass of options.
+
+    Args:
+      program: what help and errors call the command.
+    Raises:
+      InbolError: if an option is unknown, is missing or has a value that it cannot have.
+      SystemExit: after --help.
+    """
+
+    def refuse(event: Any) -> None:
+        raise InbolError(f"{_cause(event, config)}; see {program} --help")
+
+    _join_help_lines(config)
+    # tyro offers these hooks under a private name. Without them it prints its own, longer message.
+    errors = importlib.import_module("tyro._errors")
+    with errors.on_parse_error(refuse):
+        return tyro.cli(config, prog=program, args=words, config=_MARKERS, registry=_registry())
+
+
+def _join_help_lines(config: type) -> None:
+    """Hands the docstring of each field to tyro as one line: tyro keeps line breaks."""
+    for part in (part for part in config.__mro__ if dataclasses.is_dataclass(part)):
+        helps = {p.arg_name: p.description for p in docstring_parser.parse_from_object(part).params}
+        for name, kind in part.__annotations__.items():
+            for nested in _dataclasses_in(kind):
+                _join_help_lines(nested)
+            if (text := helps.get(name)) and not dataclasses.is_dataclass(kind):
+                argument = tyro.conf.arg(help=" ".join(text.split()))
+                part.__annotations__[name] = typing.Annotated[kind, argument]
+
+
+def _dataclasses_in(kind: Any) -> Iterator[type]:
+    """The dataclasses that a type is, or is made of."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _dataclasses_in(part)
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """The types of options: paths, in which `~` is the home folder also after `--option=`."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def expanded_path(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda words: Path(words[0]).expanduser(),
+            is_instance=lambda instance: isinstance(instance, Path),
+            str_from_instance=lambda instance: [str(instance)],
+        )
+
+    return registry
+
+
+def _cause(event: Any, config: type) -> str:
+    """What is wrong with the options, in one line, from an event of tyro's parser."""
+    if hasattr(event, "tokens"):
+        unknown = next((word for word in event.tokens if word.startswith("-")), event.tokens[0])
+        suggestion = _suggest(unknown.split("=")[0], list(option_names(config)))
+        return f"unrecognized options: {' '.join(event.tokens)}{suggestion}"
+    if hasattr(event, "missing_arguments"):
+        names = [missing.arg.display_name() for missing in event.missing_arguments]
+        return f"missing: {', '.join(names)}"
+    option = event.argument.display_name() if getattr(event, "argument", None) else ""
+    if hasattr(event, "choices"):
+        return f"{option} {event.value}: choose one of {', '.join(event.choices)}"
+    message = getattr(event, "message", None) or "a value is missing or not allowed"
+    return f"{option}: {message}".removeprefix(": ").rstrip(".")
+
+
+def option_names(config: type) -> Iterator[str]:
+    """The names of the options of a dataclass and of the dataclasses in it."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from option_names(types[field.name])
+        else:
+            yield f"--{field.name.replace('_', '-')}"
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; perhaps {close[0]}" if close else ""
+
+
+def _run(command: Command, config: Any) -> int:
+    """Runs a command after it has looked at what every command would fail on. Returns its code."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if not 0 <= getattr(config, "seed", 0) < 2**32:
+        limit = f"a whole number from 0 to {2**32 - 1} is needed"
+        raise InbolError(f"--seed {config.seed}: {limit}")
+    run: Callable[[Any], Any] = load(command.run)
+    if _is_distributed(config):
+        from inbol_jax.processes import join
+
+        join()
+    if hasattr(config, "out"):
+        check_writable(config.out)
+    result = run(config)
+    return result if isinstance(result, int) else 0
+
+
+def _is_distributed(config: Any) -> bool:
+    """Whether the options say that this is one of several processes."""
+    runtime = getattr(config, "runtime", config)
+    return getattr(runtime, "distributed", False)
+
+
+def check_writable(out: Path) -> None:
+    """Makes the folder.
+
+    Raises:
+      InbolError: if nothing can be written there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InbolError(
+            f"--out {out}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def _leave(code: int, message: str) -> None:
+    """Ends this process at once if it is one of several, so that the others do not wait for it."""
+    if "jax" in sys.modules:  # nothing can have been joined before JAX is there
+        from inbol_jax.processes import leave
+
+        leave(code, message)

@@ -1,9 +1,9 @@
-"""The one exception a user is meant to see."""
+"""The one exception that a user is meant to see."""
 
 
 class InbolError(Exception):
-    """Something the user can put right: a bad path, option, record or checkpoint.
+    """Something that the user can put right: a bad path, option, record or checkpoint.
 
-    The command lines print its message on one line and exit with status 2, so the message must name the file, record
-    or option and say what to do.
+    The command lines print its message on one line and exit with status 2, so the message must name
+    the file, record or option and say what to do.
     """

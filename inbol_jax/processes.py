@@ -1,4 +1,4 @@
-"""One run in several processes: how they find each other, which of them writes, and arrays that are spread over them."""
+"""Runs of several processes: how they join, which one writes, and arrays spread over them."""
 
 import os
 import sys
@@ -10,46 +10,46 @@ from jax.experimental import multihost_utils
 
 from inbol_jax.errors import InbolError
 
-_PATIENCE = (
-    7 * 24 * 3600
-)  # seconds that a process which is done waits for the others; sampling, each has as much to do as it has
-_NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# Seconds that a process which is done waits for the others. In sampling, some have more to do.
+_SHUTDOWN_TIMEOUT = 7 * 24 * 3600
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def join() -> None:
-    """Joins the other processes, before anything else asks for a device.
+    """Joins the other processes. Must run before anything else asks for a device.
 
-    Where JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set they say who the others are; elsewhere jax finds them by
-    itself on Cloud TPU, Slurm, Kubernetes and Open MPI.
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who the others are. Without
+    them, JAX finds the others by itself on Cloud TPU, Slurm, Kubernetes and Open MPI.
 
     Raises:
-      InbolError: when the variables are incomplete, or jax cannot find or reach the others.
+      InbolError: if some of the variables are missing, or if JAX cannot find or reach the others.
     """
-    given = [os.environ.get(name) for name in _NAMES]
-    if any(given) and not all(given):
-        missing = next(name for name, value in zip(_NAMES, given, strict=True) if not value)
-        raise InbolError(
-            f"--distributed: of {', '.join(_NAMES)} set all or none; missing: {missing}"
-        )
-    address, *numbers = given
+    names = ", ".join(_VARIABLES)
+    missing = [name for name in _VARIABLES if not os.environ.get(name)]
+    if missing and len(missing) < len(_VARIABLES):
+        raise InbolError(f"--distributed: of {names} set all or none; missing: {missing[0]}")
+    arguments = {}
     try:
-        if address:
-            count, index = map(int, numbers)
-            jax.distributed.initialize(address, count, index, shutdown_timeout_seconds=_PATIENCE)
-        else:
-            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
+        if not missing:
+            address, count, index = (os.environ[name] for name in _VARIABLES)
+            arguments = {
+                "coordinator_address": address,
+                "num_processes": int(count),
+                "process_id": int(index),
+            }
+        jax.distributed.initialize(**arguments, shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InbolError(
-            f"--distributed: the other processes cannot be joined ({reason}); set {', '.join(_NAMES)}"
+            f"--distributed: the other processes cannot be joined ({reason}); set {names}"
         ) from error
 
 
 def leave(code: int, message: str) -> None:
-    """Says why on stderr and ends this process at once, with that exit code, where it is one of several; otherwise does nothing.
+    """Prints the message and ends this process at once if it is one of several; else does nothing.
 
-    An ordinary end waits for the others, and they wait in the next exchange for this one. Without it they notice within two minutes that
-    this one is gone, and end as well.
+    An ordinary end waits for the others, which wait for this one in their next exchange. Without it
+    they notice within two minutes that this process is gone, and end as well.
     """
     if jax.distributed.is_initialized():
         print(message, file=sys.stderr, flush=True)
@@ -58,18 +58,18 @@ def leave(code: int, message: str) -> None:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and says what was done."""
+    """Whether this process is the one that writes files and prints results."""
     return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-    """Until every process is here: what the first one wrote before is there for all."""
+    """Waits until every process is here, so that all see what the main process wrote before."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def to_host(x: Any) -> np.ndarray:
-    """An array as a whole on the host of every process. Where it is spread over several of them, all must ask for it."""
+    """Returns the whole array on the host. If it is spread over processes, all must call this."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         return multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)

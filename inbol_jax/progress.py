@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left, and the one line that a stage prints when it is done."""
+"""Progress bars with rate and time left, and the lines that a command prints for its results."""
 
 import sys
 import time
@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
+_SECONDS_PER_LINE = 30
 
 
 class _Rate(TextColumn):
@@ -30,43 +31,62 @@ class _Rate(TextColumn):
 def progress(
     label: str, total: int | None, unit: str, done: int = 0, *, shown: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Yields `advance(n=1, note="")`. On a terminal a bar on standard error; elsewhere a line every half a minute.
+    """Yields `advance(n=1, note=None)`, which counts n more units.
+
+    On a terminal it moves a bar on standard error; elsewhere it prints a line every half minute.
 
     Args:
-      total: None where it is not known, as of a set that is read as it comes.
+      total: None if it is not known, as of a dataset that is streamed.
+      done: units that are done before the first `advance`; the rate leaves them out.
     """
     if not shown:
         yield lambda n=1, note=None: None
-        return
-    if console.is_terminal:
-        columns = (TextColumn("{task.description:<22}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Rate(""), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
-        with Progress(*columns, console=console, transient=True) as bar:
+    elif console.is_terminal:
+        with Progress(*_columns(), console=console, transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, unit=unit, note="")
-            yield lambda n=1, note=None: bar.update(
-                task, advance=n, **({} if note is None else {"note": note})
-            )
-        return
-    start = last = time.monotonic()
-    first, count = done, done
 
-    def advance(n: int = 1, note: str | None = None) -> None:
-        nonlocal last, count
-        count += n
-        if (now := time.monotonic()) - last > 30:
-            last = now
-            rate = (count - first) / (now - start)
-            left = "" if total is None else f", {(total - count) / rate if rate else 0:,.0f} s left"
-            of = "" if total is None else f"/{total}"
-            print(
-                f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}".rstrip(),
-                file=sys.stderr,
-                flush=True,
-            )
+            def advance(n: int = 1, note: str | None = None) -> None:
+                bar.update(task, advance=n, **({} if note is None else {"note": note}))
 
-    yield advance
+            yield advance
+    else:
+        yield _Lines(label, total, unit, done).advance
+
+
+def _columns() -> Iterator[TextColumn | BarColumn]:
+    yield TextColumn("{task.description:<22}")
+    yield BarColumn(bar_width=24)
+    yield MofNCompleteColumn()
+    yield _Rate("")
+    yield TimeElapsedColumn()
+    yield TextColumn("left")
+    yield TimeRemainingColumn()
+    yield TextColumn("{task.fields[note]}")
+
+
+class _Lines:
+    """Progress without a terminal."""
+
+    def __init__(self, label: str, total: int | None, unit: str, done: int):
+        self._label, self._total, self._unit = label, total, unit
+        self._first = self._count = done
+        self._start = self._last = time.monotonic()
+
+    def advance(self, n: int = 1, note: str | None = None) -> None:
+        self._count += n
+        now = time.monotonic()
+        if now - self._last <= _SECONDS_PER_LINE:
+            return
+        self._last = now
+        rate = (self._count - self._first) / (now - self._start)
+        of = left = ""
+        if self._total is not None:
+            seconds = (self._total - self._count) / rate if rate else 0
+            of, left = f"/{self._total}", f", {seconds:,.0f} s left"
+        line = f"{self._label}: {self._count}{of}, {rate:,.1f} {self._unit}/s{left} {note or ''}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 def say(line: str) -> None:
-    """One line for one result, on standard output."""
+    """Prints one line for one result on standard output."""
     print(line, flush=True)

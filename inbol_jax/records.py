@@ -1,6 +1,7 @@
-"""The records that travel between the stages: plain dataclasses, one JSON object a line on disk.
+"""The records that travel between the commands: dataclasses, one JSON object per line on disk.
 
-Nothing here knows of JAX, of models or of files; `artifacts` reads and writes, the stages compute.
+This module knows neither JAX nor models nor files: `artifacts` reads and writes, the commands
+compute.
 """
 
 import dataclasses
@@ -8,14 +9,14 @@ import enum
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
 
 RECORD_VERSION = 2
 
-# How responses are matched with gold answers (confidence/matching.py computes them): VQA soft score, exact match after normalisation,
-# yes or no, multiple choice, numbers with a tolerance.
+# How responses are matched with gold answers (`responses.matching` computes them): the VQA soft
+# score, exact match after normalisation, yes or no, multiple choice, numbers with a tolerance.
 METRICS = ("vqa", "exact", "yes_no", "choice", "numeric")
 
 
@@ -24,7 +25,7 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
     """Name and option of a metric: "numeric:0.01" is ("numeric", 0.01), "vqa" is ("vqa", None).
 
     Raises:
-      InbolError: where it is none of `METRICS`, or has an option that it does not take.
+      InbolError: if it is none of `METRICS`, or has an option that it does not take.
     """
     name, colon, option = metric.partition(":")
     if name not in METRICS:
@@ -37,13 +38,14 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
         tolerance = -1.0
     if name != "numeric" or not 0 <= tolerance < 1:
         raise InbolError(
-            f'metric {metric!r}: only numeric takes an option, a relative tolerance from 0 to below 1 ("numeric:0.05")'
+            f"metric {metric!r}: only numeric takes an option, a relative tolerance "
+            'from 0 to below 1 ("numeric:0.05")'
         )
     return name, tolerance
 
 
 class Boundary(enum.StrEnum):
-    """The three classes of Figure 3 of the paper, split by the thresholds delta_k and delta_uk."""
+    """The three classes of the paper's Figure 3, split by the thresholds delta_k and delta_uk."""
 
     KNOWN = "known"
     MIXED = "mixed"
@@ -51,12 +53,12 @@ class Boundary(enum.StrEnum):
 
 
 class PairKind(enum.IntEnum):
-    """What a preference pair teaches. The integers are stable: they are the `kind` argument of `losses.ca_dpo_loss`."""
+    """What a preference pair teaches. The integers are stable: losses receive them as `kind`."""
 
     CORRECT_OVER_REFUSAL = 0
     CORRECT_OVER_INCORRECT = 1
     REFUSAL_OVER_INCORRECT = 2
-    REFUSAL_OVER_ANSWER = 3  # Type 3: whatever was answered, the image does not hold it
+    REFUSAL_OVER_ANSWER = 3  # Type 3: whatever the answer, the image does not contain it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,13 +68,13 @@ class VQAExample:
     Attributes:
       id: unique within its dataset.
       image: path of the image, relative to the dataset's image folder.
-      question: as the user asks it.
-      answers: gold answers with multiplicity (VQAv2 has ten); empty where nothing can be answered.
-      answerable: True, False (Type 3: beyond the extrinsic boundary), or None where the dataset does not say.
+      question: the text that the user asks.
+      answers: gold answers with multiplicity (VQAv2 has ten); empty if nothing can be answered.
+      answerable: True, False (Type 3: beyond the extrinsic boundary), or None if it is not known.
       extra: every other column of the source, kept and passed on.
-      source: name of the set that the question came from; empty where it does not say.
-      split: of that set.
-      metric: how responses are matched with the gold answers, one of `METRICS`, with an option where it takes one ("numeric:0.01").
+      source: name of the dataset that the question came from; empty if it is not known.
+      split: split of that dataset; empty if it is not known.
+      metric: how responses are matched with the gold answers, as `parse_metric` reads it.
     """
 
     id: str
@@ -86,30 +88,27 @@ class VQAExample:
     metric: str = METRICS[0]
 
     def to_json(self) -> dict[str, Any]:
-        """A row of `data.jsonl`; source, split and metric only where they differ from what their absence says."""
-        row = {
-            "id": self.id,
-            "image": self.image,
-            "question": self.question,
-            "answers": list(self.answers),
-            "answerable": self.answerable,
-        }
-        origin = {
-            "source": self.source,
-            "split": self.split,
-            "metric": "" if self.metric == METRICS[0] else self.metric,
-        }
-        return row | {name: value for name, value in origin.items() if value} | dict(self.extra)
+        """A row of `data.jsonl`, without source, split and metric if they have their defaults."""
+        row = {name: getattr(self, name) for name in ("id", "image", "question")}
+        row |= {"answers": list(self.answers), "answerable": self.answerable}
+        if self.source:
+            row["source"] = self.source
+        if self.split:
+            row["split"] = self.split
+        if self.metric not in ("", METRICS[0]):
+            row["metric"] = self.metric
+        return row | dict(self.extra)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
-    """One response that was sampled to a question.
+class Sample(NamedTuple):
+    """One sampled response to a question.
+
+    It is a NamedTuple because reading a store of a million questions makes ten million of them.
 
     Attributes:
-      text: what was said.
+      text: the response, without special tokens.
       logprob: its summed token log-probability under the model that sampled it, in nats.
-      tokens: how many tokens it has, its end included.
+      tokens: its number of tokens, its end included.
       outcome: "correct", "wrong" or "refused".
     """
 
@@ -121,13 +120,13 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SampledQuestion:
-    """A line of the confidence store: a question with the responses that were sampled to it.
+    """A line of the confidence store: a question with its sampled responses.
 
     Attributes:
       example: the question, with all columns of its dataset.
       samples: in the order in which they were drawn.
-      p_true: how probable the model holds it that its most frequent answer is true; 0 if every
-        sample is a refusal, None if the model was not asked.
+      p_true: the model's own probability that its most frequent answer is true; 0 if every sample
+        is a refusal, None if the model was not asked. It is stored in a file of its own.
     """
 
     example: VQAExample
@@ -137,12 +136,28 @@ class SampledQuestion:
     @property
     def n_correct(self) -> int:
         """How many of the samples match the gold answers."""
-        return sum(sample.outcome == "correct" for sample in self.samples)
+        return [sample.outcome for sample in self.samples].count("correct")
 
     @property
     def n_samples(self) -> int:
         """How many samples were drawn."""
         return len(self.samples)
+
+    @property
+    def answering_samples(self) -> list[Sample]:
+        """The samples that answer the question: all but the refusals."""
+        return [sample for sample in self.samples if sample.outcome != "refused"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The columns of the question, then those of the samples, one list per column."""
+        return self.example.to_json() | {
+            "samples": [sample.text for sample in self.samples],
+            "logprobs": [sample.logprob for sample in self.samples],
+            "token_counts": [sample.tokens for sample in self.samples],
+            "outcomes": [sample.outcome for sample in self.samples],
+            "n_correct": self.n_correct,
+            "n_samples": self.n_samples,
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,9 +165,10 @@ class Response:
     """One distinct response to a question.
 
     Attributes:
-      text: what was said.
-      count: how many of the samples said it; 0 for a response that was not sampled (a gold answer, a refusal template).
-      logprob: its summed token log-probability under the model that sampled it, in nats; None where not sampled.
+      text: the response.
+      count: how many of the samples said it; 0 if it was not sampled (a gold answer, a template).
+      logprob: its summed token log-probability under the model that sampled it, in nats; None if
+        it was not sampled.
     """
 
     text: str
@@ -162,21 +178,23 @@ class Response:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundaryRecord:
-    """The standard structure of Figure 2: one a question, with correct, incorrect and refusal responses.
+    """The standard structure of Figure 2: a question with its responses of each outcome.
 
     Attributes:
-      id, image, question, answers: of the question.
-      type: 1 (inside both boundaries), 2 (beyond the intrinsic one), 3 (beyond the extrinsic one); None for Mixed.
+      id, image, question, answers: copied from the question.
+      type: 1 (inside both boundaries), 2 (beyond the intrinsic one), 3 (beyond the extrinsic one);
+        None for Mixed.
       boundary: Known, Mixed or Unknown. Type 3 is Unknown by construction.
-      confidence: share of correct samples, c(x) = n_correct / n_samples, or what another estimator says; 0 for Type 3 by construction.
-      n_correct, n_samples: how many of the samples matched the gold answers.
-      wilson_low, wilson_high: 95% Wilson interval of the confidence; the confidence twice where its estimator gives no share of samples.
+      confidence: share of correct samples, c(x) = n_correct / n_samples, or what another estimator
+        gives; 0 for Type 3.
+      n_correct, n_samples: how many of the samples match the gold answers, and how many there are.
+      wilson_low, wilson_high: 95% Wilson interval of the confidence; both equal it if it is no
+        share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
-      source, split: set that the question came from, and which part of it; empty where the question does not say.
-      metric: how responses were matched with the gold answers, as in `VQAExample`.
-      generator: what made a Type 3 question; None for a question of the dataset's own.
+      source, split, metric: as in `VQAExample`.
+      generator: what made a Type 3 question; None for a question of the dataset itself.
       filters: names of the filters that a generated question has passed, in their order.
-      version: of this layout. Version 1, which had the generator under `source`, is read as well.
+      version: version of this layout.
     """
 
     id: str
@@ -201,127 +219,132 @@ class BoundaryRecord:
     version: int = RECORD_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        row = {name: getattr(self, name) for name in _RECORD_FIELDS}
-        return row | {
-            name: [{"text": r.text, "count": r.count, "logprob": r.logprob} for r in row[name]]
-            for name in _OUTCOMES
-        }
+        row = _fields(self)
+        for outcome in _OUTCOMES:
+            row[outcome] = [_fields(response) for response in row[outcome]]
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "BoundaryRecord":
-        """Validates a row read from disk (docs/records.md says what must hold).
+        """Validates a row that was read from disk (docs/records.md says what must hold).
 
         Raises:
-          InbolError: naming the record and the field, where the row is no record of a version that this program reads.
+          InbolError: naming the record and the field, if the row is no record of this version.
         """
-        name = row.get("id", "(no id)")
-        again = "run `inbol build` again"
-        if row.get("version") == 1 and "source" in row:
-            generator = None if row["source"] == "dataset" else row["source"]
-            row = dict(row) | {
-                "source": "",
-                "split": "",
-                "metric": METRICS[0],
-                "generator": generator,
-                "filters": [],
-                "version": RECORD_VERSION,
-            }
-        if row.get("version") != RECORD_VERSION:
-            raise InbolError(
-                f"record {name}: version {row.get('version')!r}, this program reads 1 and {RECORD_VERSION}; {again}"
-            )
-        if set(_RECORD_FIELDS) != set(row):
-            raise InbolError(
-                f"record {name}: fields differ: {sorted(set(_RECORD_FIELDS) ^ set(row))}; {again}"
-            )
-        values = dict(row)
         try:
-            values["boundary"] = Boundary(row["boundary"])
+            if row.get("version") != RECORD_VERSION:
+                raise ValueError(
+                    f"version {row.get('version')!r}, this program reads {RECORD_VERSION}"
+                )
+            if different := {f.name for f in dataclasses.fields(cls)} ^ set(row):
+                raise ValueError(f"fields differ: {sorted(different)}")
             if not (isinstance(row["answers"], list) and isinstance(row["filters"], list)):
-                raise TypeError("answers and filters are lists")
-            values["answers"], values["filters"] = tuple(row["answers"]), tuple(row["filters"])
+                raise ValueError("answers and filters are lists")
+            values = dict(row) | {
+                "boundary": Boundary(row["boundary"]),
+                "answers": tuple(row["answers"]),
+                "filters": tuple(row["filters"]),
+            }
             for outcome in _OUTCOMES:
-                values[outcome] = tuple(Response(**r) for r in row[outcome])
+                values[outcome] = tuple(Response(**response) for response in row[outcome])
             record = cls(**values)
             parse_metric(record.metric)
-            cause = record._contradiction()
+            record._check_texts()
+            record._check_numbers()
+            record._check_responses()
         except (TypeError, ValueError, AttributeError, InbolError) as error:
-            raise InbolError(f"record {name}: {error}; {again}") from error
-        if cause:
-            raise InbolError(f"record {name}: {cause}; {again}")
+            name = row.get("id", "(no id)")
+            raise InbolError(f"record {name}: {error}; run `inbol build` again") from error
         return record
 
-    def _contradiction(self) -> str | None:
-        """What no record can be, or None."""
-        responses = [r for outcome in _OUTCOMES for r in getattr(self, outcome)]
-        texts = [
-            self.id,
-            self.image,
-            self.question,
-            self.source,
-            self.split,
-            self.generator or "",
-            *self.answers,
-            *self.filters,
-        ]
-        if not all(isinstance(text, str) for text in (*texts, *(r.text for r in responses))):
-            return "id, image, question, answers, responses, source, split, generator and filters are texts"
-        if (
-            self.type
-            not in {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3)}[
-                self.boundary
-            ]
-        ):
-            return f"type {self.type!r} is not possible with boundary {self.boundary}"
-        if not 0 <= self.n_correct <= self.n_samples:
-            return f"{self.n_correct} of {self.n_samples} correct is not possible"
-        if self.type == 3 and (self.n_correct or self.confidence):
-            return "Type 3 has no correct samples and confidence 0"
-        if not (
-            0 <= self.wilson_low <= self.confidence + 1e-9
-            and self.confidence - 1e-9 <= self.wilson_high <= 1
-        ):
-            return f"confidence {self.confidence} is not within its interval {self.wilson_low} to {self.wilson_high} within 0 to 1"
-        counted = sum(r.count for r in responses), sum(r.count for r in self.correct)
-        if min((r.count for r in responses), default=0) < 0 or counted != (
-            self.n_samples,
-            self.n_correct,
-        ):
-            return f"{counted[0]} responses, {counted[1]} of them correct, were counted, not {self.n_samples} and {self.n_correct}"
-        if any(
-            (r.logprob is None) != (r.count == 0) or not math.isfinite(r.logprob or 0)
-            for r in responses
-        ):
-            return (
-                "logprob is a finite number where a response was sampled, and null where it was not"
+    def _responses(self) -> list[Response]:
+        return [*self.correct, *self.incorrect, *self.refusal]
+
+    def _check_texts(self) -> None:
+        texts = [self.id, self.image, self.question, self.source, self.split, self.generator or ""]
+        texts += [*self.answers, *self.filters, *(r.text for r in self._responses())]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                "id, image, question, answers, responses, source, split, generator and filters "
+                "are texts"
             )
+
+    def _check_numbers(self) -> None:
+        if self.type not in _TYPES[self.boundary]:
+            raise ValueError(f"type {self.type!r} is not possible with boundary {self.boundary}")
+        if not 0 <= self.n_correct <= self.n_samples:
+            raise ValueError(f"{self.n_correct} of {self.n_samples} correct is not possible")
+        if self.type == 3 and (self.n_correct or self.confidence):
+            raise ValueError("Type 3 has no correct samples and confidence 0")
+        # The slack is for a confidence at an end of its interval that has been rounded on its own.
+        low, high = self.confidence - 1e-9, self.confidence + 1e-9
+        if not (0 <= self.wilson_low <= high and low <= self.wilson_high <= 1):
+            interval = f"{self.wilson_low} to {self.wilson_high}"
+            raise ValueError(
+                f"confidence {self.confidence} is not within its interval {interval} within 0 to 1"
+            )
+
+    def _check_responses(self) -> None:
+        responses = self._responses()
+        counted = sum(r.count for r in responses)
+        correct = sum(r.count for r in self.correct)
+        if (counted, correct) != (self.n_samples, self.n_correct) or any(
+            r.count < 0 for r in responses
+        ):
+            raise ValueError(
+                f"{counted} responses, {correct} of them correct, were counted, "
+                f"not {self.n_samples} and {self.n_correct}"
+            )
+        for response in responses:
+            sampled, has_logprob = response.count > 0, response.logprob is not None
+            if sampled != has_logprob or not math.isfinite(response.logprob or 0):
+                raise ValueError(
+                    "logprob is a finite number if a response was sampled, and null if it was not"
+                )
         if len({r.text for r in responses}) < len(responses):
-            return "a response is there twice"
-        return None
+            raise ValueError("a response is there twice")
 
 
-_RECORD_FIELDS = tuple(f.name for f in dataclasses.fields(BoundaryRecord))
 _OUTCOMES = ("correct", "incorrect", "refusal")
+_TYPES = {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Instruction:
-    """One IDK instruction: a question with the response that the model is taught by IDK-IT."""
+    """One IDK instruction: a question with the response that IDK-IT teaches.
+
+    Attributes:
+      boundary, type: class and type of the question; None in a file that a user wrote.
+    """
 
     id: str
     image: str
     question: str
     response: str
-    boundary: Boundary
-    type: int
+    boundary: Boundary | None = None
+    type: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        return _fields(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Instruction":
+        """Reads a line of instructions.jsonl; image, question and response suffice.
+
+        Raises:
+          InbolError: naming the field that is missing or of the wrong type.
+        """
+        texts = {name: _field(row, name, str) for name in ("image", "question", "response")}
+        try:
+            boundary = None if row.get("boundary") is None else Boundary(row["boundary"])
+        except ValueError as error:
+            raise InbolError(f"{error}; run `inbol build`") from error
+        return cls(id=row.get("id", ""), boundary=boundary, type=row.get("type"), **texts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Preference:
-    """One preference pair for CA-DPO. `confidence` and `kind` set the pair's weight."""
+    """One preference pair for CA-DPO; the question's `confidence` and the `kind` set its weight."""
 
     id: str
     image: str
@@ -333,26 +356,33 @@ class Preference:
     type: int | None
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__} | {
-            "kind": self.kind.name.lower()
-        }
+        return _fields(self) | {"kind": self.kind.name.lower()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Preference":
-        return cls(**(dict(row) | {"kind": PairKind[row["kind"].upper()]}))
+        """Reads a line of preferences.jsonl.
+
+        Raises:
+          InbolError: naming the field that is missing, of the wrong type or out of its range.
+        """
+        names = ("id", "image", "question", "chosen", "rejected", "kind")
+        texts = {name: _field(row, name, str) for name in names}
+        kind = texts.pop("kind").upper()
+        if kind not in PairKind.__members__:
+            choices = ", ".join(PairKind.__members__).lower()
+            raise InbolError(f"kind {row['kind']!r}: it must be one of {choices}")
+        confidence = _field(row, "confidence", (int, float))
+        if not 0 <= confidence <= 1:
+            raise InbolError(f"confidence {confidence} is not between 0 and 1; run `inbol build`")
+        return cls(kind=PairKind[kind], confidence=confidence, type=row.get("type"), **texts)
 
 
-def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a binomial proportion, 95% by default.
+def _fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, not converted."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if n == 0:
-        return 0.0, 1.0
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # At the ends the interval reaches 0 or 1 exactly; the arithmetic misses them by a rounding error.
-    return (0.0 if successes == 0 else max(0.0, centre - half)), (
-        1.0 if successes == n else min(1.0, centre + half)
-    )
+
+def _field(row: Mapping[str, Any], name: str, types: type | tuple[type, ...]) -> Any:
+    if not isinstance(row.get(name), types):
+        raise InbolError(f"{name!r} is missing or of the wrong type; run `inbol build`")
+    return row[name]

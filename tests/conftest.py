@@ -2,7 +2,8 @@ import json
 import os
 import threading
 
-# The tests compile much and compute little: this halves their time. With 0 in the environment they run what users run.
+# The tests compile much and compute little: this halves their time. With 0 in the environment they
+# run what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
@@ -13,7 +14,7 @@ from endpoint_server import KEY, Server
 from inbol_jax.defaults import TINY
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import init_params, load_pretrained, save_pretrained
-from inbol_jax.models.weights import save_params
+from inbol_jax.models.writing import save_params
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -26,7 +27,10 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def micro(tiny, tmp_path_factory):
-    """A random checkpoint, one small layer each, with the shipped one's tokenizer and processor: it compiles in no time."""
+    """A random checkpoint with the shipped one's tokenizer and processor, of one small layer each.
+
+    It compiles fast. It is not tied: tied and random, it would repeat itself.
+    """
     folder = tmp_path_factory.mktemp("micro") / "checkpoint"
     save_pretrained(tiny, folder)
     sizes = {
@@ -37,20 +41,18 @@ def micro(tiny, tmp_path_factory):
     }
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= sizes
-    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = (
-        False  # tied and random, it would repeat itself
-    )
-    config["text_config"] |= sizes | {"num_key_value_heads": 1, "head_dim": 16}
+    untied = {"tie_word_embeddings": False}
+    config |= untied
+    config["text_config"] |= sizes | untied | {"num_key_value_heads": 1, "head_dim": 16}
     (folder / "config.json").write_text(json.dumps(config))
-    save_params(
-        folder, jax.jit(init_params, static_argnums=0)(load_config(folder), jax.random.key(0))
-    )
+    init = jax.jit(init_params, static_argnums=0)
+    save_params(folder, init(load_config(folder), jax.random.key(0)))
     return load_pretrained(folder, dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory):
-    """A folder with the world's splits `train` (60 questions) and `test` (40, and 20 of Type 3). Read-only by agreement."""
+    """The world's splits `train` (60 questions) and `test` (40, and 20 of Type 3). Read-only."""
     folder = tmp_path_factory.mktemp("world")
     for split, n in ((Split.TRAIN, 60), (Split.TEST, 40)):
         export(ExportConfig(folder / split, split, n))

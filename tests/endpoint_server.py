@@ -8,20 +8,17 @@ KEY = "sk-secret-0123456789"
 
 
 def said(text, **choice):
-    return (
-        200,
-        {
-            "choices": [
-                {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-                | choice
-            ]
-        },
-        {},
-    )
+    """The reply of a model that says a text."""
+    message = {"role": "assistant", "content": text}
+    choice = {"message": message, "finish_reason": "stop"} | choice
+    return 200, {"choices": [choice]}, {}
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with `reply(body, number)` -> (status, JSON or bytes, headers), and keeps what it was asked."""
+    """Answers with what `reply(body, number)` returns, and keeps what it was asked.
+
+    A reply is (status, JSON or bytes, headers), or None for a server that hangs up.
+    """
 
     daemon_threads = True
 
@@ -44,13 +41,13 @@ class Handler(BaseHTTPRequestHandler):
             server.asked.append((self.path, dict(self.headers), body))
             server.now += 1
             server.most = max(server.most, server.now)
-        found = server.reply(body, number)
+        reply = server.reply(body, number)
         with server.lock:
             server.now -= 1
-        if found is None:  # hangs up
+        if reply is None:
             self.close_connection = True
             return
-        status, value, headers = found
+        status, value, headers = reply
         value = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         for name, header in (headers | {"Content-Length": str(len(value))}).items():

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.artifacts import (
+    AppendOnlyLines,
     canonical_json,
     file_fingerprint,
     fingerprint,
+    hash64,
     meta_path,
     read_jsonl,
     read_meta,
@@ -83,7 +85,7 @@ def test_a_folder_without_permission(tmp_path):
 
 
 def test_fingerprints_do_not_change():
-    """They are in the headers of files on users' disks: another spelling of the same settings would refuse them all."""
+    """They are in the headers of users' files, which another spelling of the settings would refuse."""
 
     class Split(enum.StrEnum):
         TRAIN = "train"
@@ -97,9 +99,8 @@ def test_fingerprints_do_not_change():
         "b": [1, 2.5, None, True],
         "a": {"config": Config(Path("x/y"), 3), "split": Split.TRAIN, "text": "où"},
     }
-    assert (
-        canonical_json(value)
-        == '{"a":{"config":{"out":"x/y","seed":3},"split":"train","text":"où"},"b":[1,2.5,null,true]}'
+    assert canonical_json(value) == (
+        '{"a":{"config":{"out":"x/y","seed":3},"split":"train","text":"où"},"b":[1,2.5,null,true]}'
     )
     assert fingerprint(value) == "cfd8448977d079a9"
 
@@ -115,6 +116,10 @@ def test_fingerprint_ignores_the_order_of_keys(value):
 def test_fingerprint_tells_values_apart(a, b):
     assert (fingerprint({"n": a}) == fingerprint({"n": b})) is (a == b)
     assert fingerprint({"n": a}) != fingerprint({"n": str(a)})
+
+
+def test_hash64_does_not_change():
+    assert hash64("0:q1") == 14813249367029252116
 
 
 def test_file_fingerprint(tmp_path):
@@ -174,11 +179,53 @@ def test_a_bad_line_is_named(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_rows_are_parsed_and_what_is_wrong_with_one_is_said_with_its_line(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": 1}\n{"id": "two"}\n')
+
+    def parse(row):
+        if not isinstance(row["id"], int):
+            raise InbolError("'id' is no number")
+        return row["id"]
+
+    rows = read_jsonl(file, parse)
+    assert next(rows) == 1
+    with pytest.raises(InbolError, match=r"rows\.jsonl:2: 'id' is no number"):
+        next(rows)
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(InbolError, match=r"cannot read .*none\.jsonl: No such file"):
         list(read_jsonl(tmp_path / "none.jsonl"))
     with pytest.raises(InbolError, match=r"cannot read .*: Is a directory"):
         list(read_jsonl(tmp_path))
+
+
+def test_appended_lines_stay_and_a_torn_one_is_cut(tmp_path):
+    file = tmp_path / "a/answers.jsonl"
+    with AppendOnlyLines(file) as lines:
+        assert list(lines.rows()) == []
+        lines.append([{"id": 1}])
+        lines.append([{"id": "où"}, {"id": 3}])
+        with pytest.raises(InbolError, match="is being written by another run; wait for its end"):
+            AppendOnlyLines(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole + b'{"id": 4, "text": "' + b"x" * (3 << 20))
+    with AppendOnlyLines(file) as lines:
+        assert list(lines.rows()) == [(1, {"id": 1}), (2, {"id": "où"}), (3, {"id": 3})]
+        assert file.stat().st_size > 3 << 20  # nothing is cut before something is appended
+        lines.append([{"id": 5}])
+        assert list(lines.rows())[-1] == (4, {"id": 5})
+    assert file.read_bytes() == whole + b'{"id": 5}\n'
+    file.write_bytes(b"{\n")
+    with (
+        AppendOnlyLines(file) as lines,
+        pytest.raises(InbolError, match=r"answers\.jsonl:1: not JSON"),
+    ):
+        list(lines.rows())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InbolError, match=r"cannot write .*; choose another --out"):
+        AppendOnlyLines(tmp_path / "file/answers.jsonl")
 
 
 def test_headers(tmp_path):
@@ -191,6 +238,6 @@ def test_headers(tmp_path):
         meta_path(file).write_bytes(damaged)
         with pytest.raises(
             InbolError,
-            match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run the stage again",
+            match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run its command again",
         ):
             read_meta(file)

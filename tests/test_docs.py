@@ -1,18 +1,100 @@
-"""What the documents say is what was measured."""
+"""What the documents say is what was measured, and their commands run."""
 
 import json
+import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from inbol_jax.artifacts import file_fingerprint
+from inbol_jax.artifacts import file_fingerprint, read_jsonl
+from inbol_jax.cli import main, parse_options
+from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.adapters import ADAPTERS
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import MEASURED
 from inbol_jax.records import METRICS
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What a command of a page begins with -> the commands of `inbol` that it offers.
+PROGRAMS = {
+    ("inbol",): "",
+    ("python", "train.py"): "",
+    ("python", "evaluate.py"): "evaluate ",
+    ("python", "tpu/plan.py"): "plan ",
+}
+
+
+def page_commands(page):
+    """The commands of a page's bash blocks, as lists of words."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                words.pop(0)  # a variable of the environment
+            if words:
+                yield words
+
+
+def inbol_command(words):
+    """(name, options) of a command of this package, or None."""
+    for start, prefix in PROGRAMS.items():
+        if tuple(words[: len(start)]) == start:
+            line = [*prefix.split(), *words[len(start) :]]
+            name = next(n for n in (" ".join(line[:2]), line[0]) if n in COMMANDS)
+            return name, line[len(name.split()) :]
+    return None
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        pytest.param(page, words, id=f"{page.stem}-{i}")
+        for page in PAGES
+        for i, words in enumerate(page_commands(page))
+    ],
+)
+def test_every_command_of_a_page_is_one(page, words):
+    """Its options are parsed and validated; files of programs and targets of make exist."""
+    if command := inbol_command(words):
+        name, options = command
+        if not {"--help", "--version"} & set(options):
+            parse_options(load(COMMANDS[name].config), f"inbol {name}", options)
+    elif words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+    elif words[0] == "python" and words[1].endswith(".py"):
+        if words[1].startswith("benchmarks/"):
+            source = (ROOT / words[1]).read_text()
+            for option in (word for word in words[2:] if word.startswith("--")):
+                assert option.removeprefix("--").removeprefix("no-").replace("-", "_") in source
+    else:
+        assert words[0] in ("pip", "python", "tpu/launch.sh", "jq", "bash")
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path, monkeypatch):
+    """The working directory is empty but for the package, whose checkpoint README names."""
+    (tmp_path / "inbol_jax").symlink_to(ROOT / "inbol_jax")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder):
+    """README's commands, one after the other, on fewer questions."""
+    section = (ROOT / "README.md").read_text().split("## The method, command by command")[1]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
+    for line in block.splitlines():
+        words = [re.sub(r"^(2000|500)$", "40", word) for word in shlex.split(line, comments=True)]
+        assert words[0] == "inbol"
+        assert main(words[1:]) == 0, line
+    metrics = json.loads(Path("run/eval/metrics.json").read_text())
+    assert list(metrics["models"]) == ["base", "idk_it", "ca_dpo"]
+    assert {row["model"] for row in read_jsonl(Path("run/eval/predictions.jsonl"))} == set(
+        metrics["models"]
+    )
+    assert os.path.getsize("run/eval/report.html") > 10_000
 
 
 @pytest.mark.parametrize("file", MEASURED, ids=lambda file: file.stem)

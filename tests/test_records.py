@@ -8,10 +8,10 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import (
     Boundary,
     BoundaryRecord,
+    Instruction,
     PairKind,
     Preference,
     Response,
-    wilson_interval,
 )
 
 UNIT = st.floats(0, 1)
@@ -65,6 +65,17 @@ PREFERENCES = st.builds(
 )
 
 
+INSTRUCTIONS = st.builds(
+    Instruction,
+    id=st.text(),
+    image=st.text(),
+    question=st.text(),
+    response=st.text(),
+    boundary=st.sampled_from([*Boundary, None]),
+    type=st.sampled_from([1, 2, 3, None]),
+)
+
+
 def through_json(value):
     return json.loads(json.dumps(value, ensure_ascii=False))
 
@@ -79,6 +90,43 @@ def test_preference_round_trip(preference):
     row = through_json(preference.to_json())
     assert Preference.from_json(row) == preference
     assert row["kind"] == preference.kind.name.lower()  # words on disk, not the losses' integers
+
+
+@given(INSTRUCTIONS)
+def test_instruction_round_trip(instruction):
+    assert Instruction.from_json(through_json(instruction.to_json())) == instruction
+
+
+def test_an_instruction_that_a_user_wrote_needs_image_question_and_response_alone():
+    row = {"image": "a.png", "question": "What?", "response": "red"}
+    assert Instruction.from_json(row) == Instruction("", "a.png", "What?", "red")
+    for name in row:
+        for bad in ({k: v for k, v in row.items() if k != name}, row | {name: 3}):
+            with pytest.raises(InbolError, match=f"'{name}' is missing or of the wrong type"):
+                Instruction.from_json(bad)
+    with pytest.raises(InbolError, match="'certain' is not a valid Boundary"):
+        Instruction.from_json(row | {"boundary": "certain"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(
+            ({name: None}, f"'{name}' is missing or of the wrong type; run `inbol build`")
+            for name in ("id", "image", "question", "chosen", "rejected", "kind", "confidence")
+        ),
+        ({"chosen": 3}, "'chosen' is missing or of the wrong type"),
+        ({"confidence": "0.5"}, "'confidence' is missing or of the wrong type"),
+        ({"confidence": 1.5}, "confidence 1.5 is not between 0 and 1"),
+        ({"confidence": float("nan")}, "confidence nan is not between 0 and 1"),
+        ({"kind": "wrong_over_correct"}, "kind 'wrong_over_correct': it must be one of correct_"),
+    ],
+)
+def test_a_row_that_is_no_preference_pair(changes, message):
+    kind = PairKind.CORRECT_OVER_REFUSAL
+    pair = Preference("q1", "a.png", "What?", "red", "I don't know.", kind, 0.5, 1)
+    with pytest.raises(InbolError, match=message):
+        Preference.from_json(through_json(pair.to_json()) | changes)
 
 
 def test_the_integers_of_pair_kinds_are_stable():
@@ -107,7 +155,7 @@ def row(**changes):
     [
         (
             {"version": 0},
-            "record q1: version 0, this program reads 1 and 2; run `inbol build` again",
+            "record q1: version 0, this program reads 2; run `inbol build` again",
         ),
         ({"version": 3}, "version 3"),
         ({"version": None}, "version None"),
@@ -138,15 +186,15 @@ def row(**changes):
         ({"wilson_high": 1.1}, "interval 0.5 to 1.1 within 0 to 1"),
         (
             {"incorrect": [{"text": "blue", "count": 2, "logprob": None}]},
-            "logprob is a finite number where",
+            "logprob is a finite number if",
         ),
         (
             {"incorrect": [{"text": "blue", "count": 2, "logprob": float("-inf")}]},
-            "logprob is a finite number where",
+            "logprob is a finite number if",
         ),
         (
             {"refusal": [{"text": "I don't know.", "count": 0, "logprob": -1.0}]},
-            "and null where it was not",
+            "and null if it was not",
         ),
         ({"refusal": [{"text": "red", "count": 0, "logprob": None}]}, "a response is there twice"),
     ],
@@ -156,20 +204,6 @@ def test_a_row_that_is_no_record(changes, message):
         BoundaryRecord.from_json(row(**changes))
 
 
-def test_a_record_of_version_1_is_read():
-    old = row(version=1, source="mismatched")
-    for name in ("split", "metric", "generator", "filters"):
-        del old[name]
-    record = BoundaryRecord.from_json(old)
-    assert (record.generator, record.source, record.filters, record.version) == (
-        "mismatched",
-        "",
-        (),
-        2,
-    )
-    assert BoundaryRecord.from_json(old | {"source": "dataset"}).generator is None
-
-
 def test_a_row_without_a_field():
     short = row()
     del short["refusal"]
@@ -177,30 +211,3 @@ def test_a_row_without_a_field():
         BoundaryRecord.from_json(short)
     with pytest.raises(InbolError, match=r"record \(no id\): version None"):
         BoundaryRecord.from_json({})
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [  # statsmodels.stats.proportion.proportion_confint(method="wilson"), to seven digits
-        (0, 10, 0.0, 0.2775328),
-        (5, 10, 0.2365931, 0.7634069),
-        (8, 10, 0.4901625, 0.9433178),
-        (10, 10, 0.7224672, 1.0),
-        (1, 1, 0.2065493, 1.0),
-        (50, 100, 0.4038315, 0.5961685),
-        (0, 0, 0.0, 1.0),
-    ],
-)
-def test_wilson_interval(successes, n, low, high):
-    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-6)
-
-
-@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_is_an_interval_around_the_share_and_symmetric(counts):
-    k, n = counts
-    low, high = wilson_interval(k, n)
-    assert 0 <= low <= k / n + 1e-12
-    assert k / n - 1e-12 <= high <= 1
-    assert wilson_interval(n - k, n) == pytest.approx((1 - high, 1 - low))
-    wider = wilson_interval(2 * k, 2 * n)
-    assert wider[1] - wider[0] < high - low  # more samples, less doubt

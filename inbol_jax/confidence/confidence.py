@@ -1,52 +1,33 @@
 """`inbol confidence`: fill a store, say how full it is, or draw what is in it."""
 
 import array
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from inbol_jax.artifacts import read_meta
-from inbol_jax.confidence.boundary import Thresholds, within_noise
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate, store_file
-from inbol_jax.confidence.estimators import get_estimator
-from inbol_jax.confidence.plot import confidence_histograms
-from inbol_jax.confidence.store import check_p_true, p_true_file, read_rows, shards, with_p_true
-from inbol_jax.construction.record import make_record
+from inbol_jax.confidence.boundary import within_noise
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimators import Estimator, describe_mean, estimates, get_estimator
+from inbol_jax.confidence.store import check_p_true, p_true_file, read_store, shards, store_file
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
-from inbol_jax.pages.figures import save
 from inbol_jax.progress import say
 
 
-@dataclasses.dataclass(frozen=True)
-class ConfidenceCommand(ConfidenceConfig):
-    """Sample answers to every question of a dataset and count how many are correct.
-
-    Attributes:
-      status: say how many questions are answered, pending and set aside, and how fast; nothing is sampled.
-      plot: draw the confidences that are there into OUT/confidence/NAME.png; nothing is sampled.
-      thresholds: where Known, Mixed and Unknown part in the plot.
-    """
-
-    status: bool = False
-    plot: bool = False
-    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-
-
-def confidence(config: ConfidenceCommand) -> None:
-    """Samples, or reads what was sampled.
+def confidence(config: ConfidenceConfig) -> None:
+    """Samples, or reads what was sampled; reading loads neither JAX nor the model.
 
     Raises:
-      InbolError: for what is wrong with the options, or where there is no store to read.
+      InbolError: for what is wrong with the options, or if there is no store to read.
     """
     if not (config.status or config.plot):
+        from inbol_jax.confidence.estimate import estimate
+
         estimate(config)
         return
-    get_estimator(config.estimator)
+    estimator = get_estimator(config.estimator)
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
-    file = store_file(config, dataset)
+    file = store_file(config.out, dataset.name)
     files = shards(file)
     if not files:
         raise InbolError(
@@ -56,67 +37,60 @@ def confidence(config: ConfidenceCommand) -> None:
         for shard in files:
             check_p_true(shard, finished=False)
     if config.status:
-        say_status(config, dataset, files)
+        say_status(config.estimator, dataset, files)
     if config.plot:
-        plot(config, files, file.with_suffix(".png"))
+        plot(config, estimator, files, file.with_suffix(".png"))
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    return with_p_true(file, (row for _, row in read_rows(file)))
+def say_status(estimator: str, dataset: VQADataset, files: list[Path]) -> None:
+    """Says one line on a store, which may be growing.
 
-
-def say_status(config: ConfidenceConfig, dataset: VQADataset, files: list[Path]) -> None:
-    """One line on a store, which may be growing: its latest run's rate is taken from its first to its last line."""
-    estimator = get_estimator(config.estimator)
+    The rate is that of the latest run, from its start to its last line.
+    """
     answered: set[str] = set()
-    values, asked = array.array("d"), 0
+    values, evaluated = array.array("d"), 0
+    estimate = get_estimator(estimator)
     for file in files:
-        for row in _lines(file):
-            answered.add(row["id"])
-            asked += "p_true" in row
-            if row["answerable"] is not False and (found := estimator(row)):
-                values.append(found.value)
+        for question in read_store(file):
+            answered.add(question.example.id)
+            evaluated += question.p_true is not None
+            values.extend(e.value for e in estimates([question], estimate))
     headers = [read_meta(file) for file in files]
-    set_aside = len(dataset.rejected) + sum(h.get("set_aside", 0) for h in headers)
-    pending = sum(e.id not in answered for e in dataset.examples) - sum(
-        h.get("set_aside", 0) for h in headers
+    not_asked = sum(header.get("set_aside", 0) for header in headers)
+    pending = sum(e.id not in answered for e in dataset.examples) - not_asked
+    line = (
+        f"{dataset.name}: {len(answered)} answered, {pending} pending, "
+        f"{len(dataset.rejected) + not_asked} set aside"
     )
-    seconds = max(f.stat().st_mtime for f in files) - min(h.get("started", 0) for h in headers)
-    new = len(answered) - sum(h.get("started_with", 0) for h in headers)
-    rate = f", {new / seconds:,.1f} questions/s in the latest run" if new and seconds > 0 else ""
-    mean = (
-        f", mean confidence ({config.estimator}) {sum(values) / len(values):.3f}" if values else ""
-    )
-    evaluated = (
-        f", {asked} with P(True)" if any(p_true_file(file).is_file() for file in files) else ""
-    )
-    say(
-        f"{dataset.name}: {len(answered)} answered, {pending} pending, {set_aside} set aside{evaluated}{rate}{mean}"
-    )
+    if any(p_true_file(file).is_file() for file in files):
+        line += f", {evaluated} with P(True)"
+    started = min(header.get("started", 0) for header in headers)
+    seconds = max(file.stat().st_mtime for file in files) - started
+    new = len(answered) - sum(header.get("started_with", 0) for header in headers)
+    if new and seconds > 0:
+        line += f", {new / seconds:,.1f} questions/s in the latest run"
+    say(line + describe_mean(estimator, values))
 
 
-def plot(config: ConfidenceCommand, files: list[Path], out: Path) -> None:
-    """A histogram of the confidences of answerable questions, and the share of labels that a threshold's noise could change."""
-    estimator = get_estimator(config.estimator)
-    rows = (
-        row
-        for file in files
-        for row in _lines(file)
-        if row["answerable"] is not False and estimator(row)
-    )
-    found, noisy = array.array("d"), 0
-    for row in rows:
-        record = make_record(row, config.thresholds, estimator)
-        found.append(record.confidence)
-        noisy += within_noise(record, config.thresholds)
-    if not found:
+def plot(config: ConfidenceConfig, estimator: Estimator, files: list[Path], out: Path) -> None:
+    """Draws a histogram of the confidences of answerable questions, and says the share of labels
+    that a threshold's noise could change."""
+    from inbol_jax.confidence.plot import confidence_histograms
+    from inbol_jax.pages.figures import save
+
+    thresholds = config.thresholds
+    values, noisy = array.array("d"), 0
+    for file in files:
+        for value, low, high in estimates(read_store(file), estimator):
+            values.append(value)
+            noisy += within_noise(low, high, thresholds)
+    if not values:
         raise InbolError(f"{files[0]}: no answerable question to draw")
-    share = noisy / len(found)
-    title = f"{config.estimator}; {share:.0%} of the labels within noise of a threshold"
-    figure = confidence_histograms(
-        {title: found.tolist()}, (config.thresholds.delta_uk, config.thresholds.delta_k)
-    )
-    save(figure, out)
+    share = f"{noisy / len(values):.0%}"
+    title = f"{config.estimator}; {share} of the labels within noise of a threshold"
+    limits = (thresholds.delta_uk, thresholds.delta_k)
+    save(confidence_histograms({title: values.tolist()}, limits), out)
     say(
-        f"{len(found)} confidences, {share:.0%} of the labels lie within sampling noise of a threshold -> {out}"
+        f"{len(values)} confidences, {share} of the labels lie within sampling noise of a threshold "
+        f"-> {out}"
     )

@@ -1,21 +1,24 @@
-"""Confidence from what is in the store: pure functions of a line, so another estimator never samples again."""
+"""Confidence from what is in the store: pure functions of a question, so another estimator never
+samples again."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import SampledQuestion
 from inbol_jax.responses.matching import answer_key
 
 
 class Estimate(NamedTuple):
-    """A confidence in [0, 1], and the interval within which it is as good as another one.
+    """A confidence, and the interval within which it cannot be told from another one.
 
     Attributes:
-      value: the confidence.
-      low, high: 95% Wilson interval of a share of samples; `value` twice where the estimate is no share.
+      value: the confidence, in [0, 1].
+      low, high: 95% Wilson interval of a share of samples; `value` twice if the estimate is not a
+        share.
     """
 
     value: float
@@ -27,70 +30,65 @@ def _share(successes: int, samples: int) -> Estimate:
     return Estimate(successes / samples, *wilson_interval(successes, samples))
 
 
-def sampled_accuracy(row: Mapping[str, Any]) -> Estimate:
-    """c(x) = correct samples / samples: how often the model matches the gold answers. The default, and the method's own."""
-    return _share(row["n_correct"], row["n_samples"])
+def sampled_accuracy(question: SampledQuestion) -> Estimate:
+    """c(x) = correct samples / samples: how often the model matches the gold answers.
 
-
-def self_consistency(row: Mapping[str, Any]) -> Estimate:
-    """Share of the samples that agree on the most frequent answer, normalised as VQA does. Needs no gold answer.
-
-    A refusal is no answer: a model that always refuses is consistent, and has no confidence. A share of n samples is at least 1 / n for
-    anything that is answered at all, so its thresholds are others than those of `sampled_accuracy`.
-    Source: Wang et al. 2022 (arXiv 2203.11171), whose vote it is.
+    This is the default, and the method's own estimator.
     """
-    votes = Counter(
-        answer_key(text)
-        for text, outcome in zip(row["samples"], row["outcomes"], strict=True)
-        if outcome != "refused"
-    )
-    return _share(max(votes.values(), default=0), row["n_samples"])
+    return _share(question.n_correct, question.n_samples)
 
 
-def sequence_likelihood(row: Mapping[str, Any]) -> Estimate:
-    """Likelihood of the likeliest sampled answer, exp(log-probability / tokens): the geometric mean over its tokens, its end included.
+def self_consistency(question: SampledQuestion) -> Estimate:
+    """The share of the samples that give the most frequent answer, normalised as VQA does.
 
-    The mean over tokens keeps long answers comparable with short ones. A refusal is no answer; with none at all the confidence is 0.
-    Source: the length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
+    It needs no gold answer. A refusal is no answer: a model that always refuses is consistent, but
+    has no confidence. For a question that is answered at all the share is at least 1 / n, so the
+    thresholds of `sampled_accuracy` do not fit it. Source: Wang et al. 2022 (arXiv 2203.11171),
+    whose vote it is.
     """
-    answers = zip(row["logprobs"], row["token_counts"], row["outcomes"], strict=True)
-    value = max(
-        (
-            math.exp(min(logprob, 0.0) / tokens)
-            for logprob, tokens, outcome in answers
-            if outcome != "refused"
-        ),
-        default=0.0,
-    )
+    votes = Counter(answer_key(sample.text) for sample in question.answering_samples)
+    return _share(max(votes.values(), default=0), question.n_samples)
+
+
+def sequence_likelihood(question: SampledQuestion) -> Estimate:
+    """The likelihood of the likeliest answer, exp(log-probability / tokens): the geometric mean
+    over its tokens.
+
+    The mean over tokens, the end token included, keeps long answers comparable with short ones. A
+    refusal is no answer; if there are only refusals, the confidence is 0. Source: the
+    length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
+    """
+    per_token = [min(sample.logprob, 0.0) / sample.tokens for sample in question.answering_samples]
+    value = math.exp(max(per_token)) if per_token else 0.0
     return Estimate(value, value, value)
 
 
-def proposed_answer(row: Mapping[str, Any]) -> str | None:
-    """The most frequent answer, normalised as VQA does, in the likeliest of its spellings; of answers as frequent the likeliest. None where
-    every sample is a refusal."""
-    spellings: dict[str, list[tuple[float, str]]] = {}
-    for text, logprob, outcome in zip(
-        row["samples"], row["logprobs"], row["outcomes"], strict=True
-    ):
-        if outcome != "refused":
-            spellings.setdefault(answer_key(text), []).append((logprob, text))
-    return max(((len(found), *max(found)) for found in spellings.values()), default=(None,))[-1]
+def proposed_answer(question: SampledQuestion) -> str | None:
+    """The most frequent normalised answer, in the likeliest of its spellings; None if every sample
+    is a refusal.
 
-
-def p_true(row: Mapping[str, Any]) -> Estimate | None:
-    """How probable the model holds it, asked afterwards, that its proposed answer is true. Where all samples refuse the confidence is 0.
-
-    Source: P(True) of Kadavath et al. 2022 (arXiv 2207.05221); `inbol confidence --p-true` asks (`inbol_jax.confidence.p_true`).
+    If two answers are equally frequent, the likelier one is taken.
     """
-    if "p_true" not in row:
-        return None
-    value = row["p_true"] or 0.0
-    return Estimate(value, value, value)
+    spellings: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for sample in question.answering_samples:
+        spellings[answer_key(sample.text)].append((sample.logprob, sample.text))
+    ranked = [(len(of_answer), *max(of_answer)) for of_answer in spellings.values()]
+    return max(ranked)[-1] if ranked else None
 
 
-Estimator = Callable[
-    [Mapping[str, Any]], Estimate | None
-]  # None where the line lacks what it needs
+def p_true(question: SampledQuestion) -> Estimate | None:
+    """How probable the model holds it, asked afterwards, that its proposed answer is true; None if
+    it was not asked.
+
+    If all samples refuse, the confidence is 0. Source: P(True) of Kadavath et al. 2022 (arXiv
+    2207.05221), asked by `inbol_jax.confidence.p_true`.
+    """
+    value = question.p_true
+    return None if value is None else Estimate(value, value, value)
+
+
+# An estimator gives None if the question lacks what it needs.
+Estimator = Callable[[SampledQuestion], Estimate | None]
 ESTIMATORS: dict[str, Estimator] = {
     "accuracy": sampled_accuracy,
     "consistency": self_consistency,
@@ -103,8 +101,20 @@ def get_estimator(name: str) -> Estimator:
     """The estimator of a name.
 
     Raises:
-      InbolError: where it is not one of `ESTIMATORS`.
+      InbolError: if it is not one of `ESTIMATORS`.
     """
     if name not in ESTIMATORS:
         raise InbolError(f"--estimator {name!r}: choose one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[name]
+
+
+def estimates(questions: Iterable[SampledQuestion], estimator: Estimator) -> Iterator[Estimate]:
+    """The estimates of the answerable questions that have what the estimator needs."""
+    for question in questions:
+        if question.example.answerable is not False and (estimate := estimator(question)):
+            yield estimate
+
+
+def describe_mean(name: str, values: Sequence[float]) -> str:
+    """What a command says of the values of the estimator NAME; nothing if there are none."""
+    return f", mean confidence ({name}) {math.fsum(values) / len(values):.3f}" if values else ""

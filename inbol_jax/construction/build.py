@@ -1,373 +1,182 @@
 """`inbol build`: confidences in; records, IDK instructions and preference pairs out.
 
-Questions stream through; memory holds a few numbers of each, by which shares are chosen and the table is counted. What a question gives
-depends on the seed and on the question alone: the order of the stores decides the order of the lines and nothing else.
+Questions stream through; memory holds a few numbers of each, by which shares are chosen and the
+table is counted. What a question gives depends on the seed and on the question alone: the order of
+the stores decides the order of the lines and nothing else.
 """
 
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
-import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from inbol_jax.artifacts import (
     atomically,
-    file_fingerprint,
     fingerprint,
+    hash64,
     json_line,
     meta_path,
-    read_meta,
     write_json,
 )
 from inbol_jax.confidence.boundary import Thresholds, within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator, sampled_accuracy
-from inbol_jax.confidence.store import (
-    check_p_true,
-    missing_shards,
-    p_true_file,
-    read_rows,
-    with_p_true,
-)
-from inbol_jax.construction.balance import check_shares, kept, quotas
-from inbol_jax.construction.instructions import make_instructions
+from inbol_jax.confidence.store import read_rows, read_store
+from inbol_jax.construction.config import BuildConfig
+from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.negatives import Negatives
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.templates import RefusalMix
+from inbol_jax.construction.stores import Stores, find_stores
+from inbol_jax.construction.tally import TYPES, Selection, Tally, select, table
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
-from inbol_jax.records import Boundary, BoundaryRecord, PairKind
+from inbol_jax.records import Boundary, BoundaryRecord
 
 FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
-_KINDS = {kind.name.lower(): kind for kind in PairKind}
-_ROWS = {
-    1: "Type 1, known",
-    0: "mixed",
-    2: "Type 2, unknown",
-    3: "Type 3",
-}  # of the table; Mixed has no type, in the arrays 0
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildConfig:
-    """Turn sampled confidences into boundary records, IDK instructions and preference pairs.
-
-    Attributes:
-      out: reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl there.
-      thresholds: where Known, Mixed and Unknown part.
-      templates: refusals to teach: "one" (I don't know.), the four "short" ones, the "long" ones, those that give the "reason" which fits
-        the type of the question, or "all".
-      refusal_mix: several of these with their shares, instead of --templates: one 0.5 reason 0.5.
-      estimator: of the confidence: "accuracy" against the gold answers, "consistency" or "likelihood" of the samples, or "p-true".
-      negatives: confidence store of the same questions, a .jsonl file or a folder of them, whose incorrect responses the pairs reject
-        instead of the records' own: one sampled from the IDK-IT model, which CA-DPO starts from.
-      pairs: of each kind a question, with other incorrect responses or refusals as far as there are.
-      types: shares of the question types in instructions and pairs (3 0.2: a fifth is Type 3); what is too many is left out. Mixed has no
-        type and stays.
-      kinds: shares of the kinds of pairs (correct_over_refusal, correct_over_incorrect, refusal_over_incorrect, refusal_over_answer).
-      partial: take stores that are still being filled for what they hold.
-      seed: of the choice of refusals, of incorrect responses, and of what is left out for the shares.
-    """
-
-    out: Path
-    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    templates: str = "one"
-    refusal_mix: tuple[tuple[str, float], ...] = ()
-    estimator: str = "accuracy"
-    negatives: Path | None = None
-    pairs: int = 1
-    types: tuple[tuple[int, float], ...] = ()
-    kinds: tuple[tuple[str, float], ...] = ()
-    partial: bool = False
-    seed: int = 0
-
-
-def unfinished(file: Path) -> str | None:
-    """Why a store is not finished, or None: it lacks shards, is being written, or does not hold as many questions as its header says."""
-    if missing := missing_shards(file):
-        return (
-            f"{missing} of its shards are missing; give `inbol confidence` again in every process"
-        )
-    with file.open("rb") as lines:
-        try:
-            fcntl.flock(lines, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return "`inbol confidence` is writing it; wait for its end"
-    found = count_lines(file)
-    if found != read_meta(file).get("rows"):
-        return (
-            f"{found} questions so far; give `inbol confidence` again, it goes on where it stopped"
-        )
-    return None
-
-
-def count_lines(file: Path) -> int:
-    """Whole lines of a file; what follows the last line's end is none."""
-    with file.open("rb") as lines:
-        return sum(block.count(b"\n") for block in iter(lambda: lines.read(1 << 20), b""))
-
-
-def read_records(
-    files: Sequence[Path], thresholds: Thresholds, estimator: Estimator = sampled_accuracy
-) -> Iterator[BoundaryRecord]:
-    """The record of every line of the stores, in their order, but for answerable questions that the estimator has no value for.
-
-    Raises:
-      InbolError: when a line lacks what a store's line has.
-    """
-    for file in files:
-        rows = (row for _, row in read_rows(file))
-        for number, row in enumerate(with_p_true(file, rows), 1):
-            try:
-                if row["answerable"] is not False and estimator(row) is None:
-                    continue
-                yield make_record(row, thresholds, estimator)
-            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-                raise InbolError(
-                    f"{file}:{number}: not a line of a confidence store ({error!r})"
-                ) from error
-
-
-@dataclasses.dataclass
-class _Made:
-    """What was written, as far as choosing and counting need it: a number an item, in the order of the lines."""
-
-    keys: array = dataclasses.field(default_factory=lambda: array("Q"))  # of each question
-    types: array = dataclasses.field(default_factory=lambda: array("b"))
-    taught: array = dataclasses.field(
-        default_factory=lambda: array("I")
-    )  # question of each instruction
-    paired: array = dataclasses.field(default_factory=lambda: array("I"))  # question of each pair
-    kinds: array = dataclasses.field(default_factory=lambda: array("b"))
-    pair_keys: array = dataclasses.field(default_factory=lambda: array("Q"))
-    noisy: int = 0
-    without_answer: int = 0
 
 
 def build(config: BuildConfig) -> None:
     """Writes the three files, each with its header, and prints what is in them.
 
     Raises:
-      InbolError: when an option cannot be, there is no confidence to read, a store is not finished, the stores belong to different images,
-        two questions have one id, or a class or a group that is to have a share would be empty. What was there before then stays.
+      InbolError: if there is no confidence to read, a store is not finished, the stores belong to
+        different images, two questions have one id, or a class or a group that is to have a share
+        would be empty. The files of an earlier build then stay.
     """
-    mix = _refusals(config)
-    type_shares = check_shares("--types", config.types, (1, 2, 3))
-    kind_shares = check_shares("--kinds", config.kinds, tuple(_KINDS))
-    if config.pairs < 1:
-        raise InbolError(f"--pairs {config.pairs}: at least 1 is needed")
     estimator = get_estimator(config.estimator)
-    files = sorted((config.out / "confidence").glob("*.jsonl"))
-    if not files:
-        raise InbolError(
-            f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out {config.out}` first"
-        )
-    others = [] if config.negatives is None else _stores(config.negatives)
-    for file in (*files, *others):
-        if why := unfinished(file):
-            if not config.partial:
-                raise InbolError(
-                    f"{file} is not finished: {why}, or take what is there with --partial"
-                )
-            say(f"{file} is not finished: {why.partition(';')[0]}, taken as it is")
-    inputs = list(files)
-    if config.estimator == "p-true":
-        for file in files:
-            check_p_true(file, finished=not config.partial)
-        inputs += map(p_true_file, files)
-    headers = [read_meta(file) for file in files]
-    if len({h.get("images") for h in headers}) > 1 or len({h.get("model") for h in headers}) > 1:
-        raise InbolError(
-            f"the stores in {files[0].parent} are of different models or image folders; give each an --out of its own"
-        )
-    images = os.path.relpath(
-        (files[0].parent / headers[0].get("images", ".")).resolve(), config.out.resolve()
-    )
-    settings = {
-        "command": "build",
-        "inputs": file_fingerprint(*inputs),
-        **dataclasses.asdict(config),
-        "out": "",
-    }
-    settings["negatives"] = file_fingerprint(*others) if others else None
-    meta: dict[str, Any] = settings | {"config": fingerprint(settings), "images": images}
-
+    stores = find_stores(config)
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(atomically(config.out / name)) for name in FILES]
-        negatives = (
-            stack.enter_context(Negatives(others, lambda id: _key(config.seed, id)))
-            if others
-            else None
-        )
-        made = _construct(config, files, estimator, mix, negatives, paths)
-        _check_ids(made, files, config.seed)
-        if negatives and negatives.missing:
-            for kind in sorted(
-                set(made.types) - {made.types[question] for question in made.paired}
-            ):
-                raise InbolError(
-                    f"--negatives {config.negatives}: no pair is left of {_ROWS[kind]}; sample those questions as well"
-                )
-            say(
-                f"{negatives.missing} of {len(made.keys)} questions are not in {config.negatives}: no pair rejects what was said to them"
-            )
-        chosen = _chosen(
-            made, type_shares, {_KINDS[kind]: share for kind, share in kind_shares.items()}
-        )
-        _check_classes(made, chosen, config)
-        for path, mask in zip(paths[1:], chosen, strict=True):
-            if not mask.all():
-                _keep_lines(path, mask)
-        for name in FILES:
-            meta_path(config.out / name).unlink(
-                missing_ok=True
-            )  # a file without its header is not finished
-    for name, rows in zip(
-        FILES, (len(made.keys), *(int(mask.sum()) for mask in chosen)), strict=True
-    ):
-        write_json(meta_path(config.out / name), meta | {"rows": rows})
-    for line in _table(made, chosen):
-        say(line)
-    answerable = len(made.types) - made.types.count(3)
-    if left_out := sum(map(count_lines, files)) - len(made.keys):
-        say(f"{left_out} questions could not be asked for P(True), and are left out")
-    say(
-        f"{made.noisy / max(1, answerable):.0%} of the labels lie within sampling noise of a threshold"
-    )
-    if made.without_answer:
-        say(
-            f"{made.without_answer} Known questions have no correct response to teach, as nothing was judged against gold answers"
-        )
-    say(
-        f"{len(made.keys)} records, {chosen[0].sum()} instructions, {chosen[1].sum()} pairs -> {config.out}"
-    )
+        tally = _write_all(config, stores, estimator, paths)
+        _check_ids(tally.question_keys, stores.files, config.seed)
+        if tally.n_without_negatives:
+            _check_negatives(tally, config)
+        selection = select(tally, config)
+        _keep_lines(paths[1], selection.instructions)
+        _keep_lines(paths[2], selection.pairs)
+        for name in FILES:  # a file without its header is not finished
+            meta_path(config.out / name).unlink(missing_ok=True)
+    counts = (len(tally.question_keys), *(int(mask.sum()) for mask in selection))
+    settings = {"command": "build", **dataclasses.asdict(config), "out": "", **stores.fingerprints}
+    header = settings | {"config": fingerprint(settings), "images": stores.images}
+    for name, rows in zip(FILES, counts, strict=True):
+        write_json(meta_path(config.out / name), header | {"rows": rows})
+    _say_results(tally, selection, stores, config)
 
 
-def _refusals(config: BuildConfig) -> RefusalMix:
-    if config.refusal_mix and config.templates != BuildConfig.templates:
-        raise InbolError("--refusal-mix and --templates: give one of them")
-    return RefusalMix(config.refusal_mix or ((config.templates, 1.0),))
+def read_records(
+    files: Sequence[Path], thresholds: Thresholds, estimator: Estimator = sampled_accuracy
+) -> Iterator[BoundaryRecord]:
+    """The records of the stores' questions, in their order.
+
+    Answerable questions for which the estimator gives nothing are left out.
+
+    Raises:
+      InbolError: if a line is not one of a confidence store.
+    """
+    for file in files:
+        for question in read_store(file):
+            if question.example.answerable is False or estimator(question) is not None:
+                yield make_record(question, thresholds, estimator)
 
 
-def _stores(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
-        raise InbolError(
-            f"--negatives {path}: no such file, or a folder without .jsonl files; give a store that `inbol confidence` has written"
-        )
-    return files
-
-
-def _key(*parts: Any) -> int:
-    """64 bits of what identifies an item: its place in an order that is as good as random, and the same whatever the order of the files."""
-    return int.from_bytes(hashlib.sha256(":".join(map(str, parts)).encode()).digest()[:8], "big")
-
-
-def _construct(
-    config: BuildConfig,
-    files: Sequence[Path],
-    estimator: Estimator,
-    mix: RefusalMix,
-    negatives: Negatives | None,
-    paths: Sequence[Path],
-) -> _Made:
-    """Writes all that the questions give, a line each, to the three paths."""
-    made = _Made()
-    total = sum(map(count_lines, files))
+def _write_all(
+    config: BuildConfig, stores: Stores, estimator: Estimator, paths: Sequence[Path]
+) -> Tally:
+    """Writes the lines that all questions give to the three paths."""
+    question_keys, question_types = array("Q"), array("b")
+    instruction_questions, pair_questions = array("I"), array("I")
+    pair_kinds, pair_keys = array("b"), array("Q")
+    n_noisy = n_unanswered = n_without_negatives = 0
     with contextlib.ExitStack() as stack:
         records, instructions, preferences = (
             stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in paths
         )
-        advance = stack.enter_context(progress("construction", total, "questions"))
-        for number, record in enumerate(read_records(files, config.thresholds, estimator)):
+        negatives = stack.enter_context(Negatives(stores.negatives)) if stores.negatives else None
+        advance = stack.enter_context(progress("construction", stores.n_questions, "questions"))
+        for i, record in enumerate(read_records(stores.files, config.thresholds, estimator)):
             records.write(json_line(record.to_json()))
-            made.keys.append(_key(config.seed, record.id))
-            made.types.append(record.type or 0)
-            made.noisy += record.type != 3 and within_noise(record, config.thresholds)
-            made.without_answer += record.boundary is Boundary.KNOWN and not record.correct
-            for instruction in make_instructions([record], mix, config.seed):
+            question_keys.append(_question_key(config.seed, record.id))
+            question_types.append(record.type or 0)
+            if record.type != 3:
+                n_noisy += within_noise(record.wilson_low, record.wilson_high, config.thresholds)
+            n_unanswered += record.boundary is Boundary.KNOWN and not record.correct
+
+            if instruction := make_instruction(record, config.refusals, config.seed):
                 instructions.write(json_line(instruction.to_json()))
-                made.taught.append(number)
+                instruction_questions.append(i)
+
+            incorrect = record.incorrect if negatives is None else negatives.find(record)
+            n_without_negatives += incorrect is None
             for pair in make_preferences(
-                [record], mix, config.seed, pairs=config.pairs, negatives=negatives
+                record,
+                config.refusals,
+                config.seed,
+                pairs_per_kind=config.pairs_per_kind,
+                incorrect=incorrect or (),
             ):
                 preferences.write(json_line(pair.to_json()))
-                made.paired.append(number)
-                made.kinds.append(pair.kind)
-                made.pair_keys.append(
-                    _key(config.seed, pair.id, pair.kind, pair.chosen, pair.rejected)
-                    if config.kinds
-                    else 0
-                )
-            if number % 256 == 255:
-                advance(256)
-        advance(len(made.keys) % 256)
-    return made
+                pair_questions.append(i)
+                pair_kinds.append(pair.kind)
+                sides = f"{pair.kind}:{pair.chosen}:{pair.rejected}"
+                pair_keys.append(hash64(f"{config.seed}:{pair.id}:{sides}"))
+            advance()
+    return Tally(
+        question_keys=np.asarray(question_keys),
+        question_types=np.asarray(question_types),
+        instruction_questions=np.asarray(instruction_questions),
+        pair_questions=np.asarray(pair_questions),
+        pair_kinds=np.asarray(pair_kinds),
+        pair_keys=np.asarray(pair_keys),
+        n_noisy=n_noisy,
+        n_unanswered=n_unanswered,
+        n_without_negatives=n_without_negatives,
+    )
 
 
-def _check_ids(made: _Made, files: Sequence[Path], seed: int) -> None:
-    """Raises InbolError where two questions have one id. Reads the files once more only where two hashes are alike."""
-    keys = np.sort(np.asarray(made.keys))
-    alike = set(keys[1:][keys[1:] == keys[:-1]].tolist())
+def _question_key(seed: int, id: str) -> int:
+    return hash64(f"{seed}:{id}")
+
+
+def _check_ids(keys: np.ndarray, files: Sequence[Path], seed: int) -> None:
+    """Raises InbolError if two questions have one id. Reads the files only if two keys are equal."""
+    ordered = np.sort(keys)
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not repeated:
+        return
     seen: set[str] = set()
-    for file in files if alike else ():
-        for number, (_, row) in enumerate(read_rows(file), 1):
-            if row["id"] in seen:
+    for file in files:
+        for number, (_, question) in enumerate(read_rows(file), 1):
+            id = question.example.id
+            if id in seen:
                 raise InbolError(
-                    f"{file}:{number}: id {row['id']} is in another store too; ids must be unique across datasets"
+                    f"{file}:{number}: id {id} is in another store too; ids must be unique across "
+                    "datasets"
                 )
-            if _key(seed, row["id"]) in alike:
-                seen.add(row["id"])
+            if _question_key(seed, id) in repeated:
+                seen.add(id)
 
 
-def _chosen(
-    made: _Made, types: Mapping[int, float], kinds: Mapping[int, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which instructions and which pairs are kept for the shares: bool[instructions], bool[pairs]."""
-    taught, paired = np.asarray(made.taught, np.int64), np.asarray(made.paired, np.int64)
-    questions = np.ones(len(made.keys), bool)
-    if types:
-        of = np.asarray(made.types)
-        keep = quotas("--types", {t: int((of == t).sum()) for t in (1, 2, 3)}, types)
-        groups = np.where(
-            (of == 0) | np.isin(of, list(types)), of, -1
-        )  # -1: the types that are not named
-        questions = kept(
-            np.asarray(made.keys),
-            groups,
-            {-1 if group is None else group: n for group, n in keep.items()},
+def _check_negatives(tally: Tally, config: BuildConfig) -> None:
+    """Raises InbolError if a type has no pair; else says how many questions have no negatives."""
+    for type in np.setdiff1d(tally.question_types, tally.pair_types).tolist():
+        raise InbolError(
+            f"--negatives {config.negatives}: no pair is left of {TYPES[type]}; sample those "
+            "questions as well"
         )
-    pairs = questions[paired]
-    if kinds:
-        of, keys = np.asarray(made.kinds)[pairs], np.asarray(made.pair_keys)[pairs]
-        keep = quotas("--kinds", {kind: int((of == kind).sum()) for kind in PairKind}, kinds)
-        groups = np.where(np.isin(of, list(kinds)), of, -1)
-        pairs[pairs] = kept(
-            keys, groups, {-1 if group is None else group: n for group, n in keep.items()}
-        )
-    return questions[taught], pairs
-
-
-def _check_classes(made: _Made, chosen: tuple[np.ndarray, np.ndarray], config: BuildConfig) -> None:
-    types = np.asarray(made.types)[np.asarray(made.taught, np.int64)[chosen[0]]]
-    for boundary, there in (
-        (Boundary.KNOWN, (types == 1).any()),
-        (Boundary.UNKNOWN, (types > 1).any()),
-    ):
-        if not there:
-            moved = " and the shares" if config.types else ""
-            raise InbolError(
-                f"no question is {boundary}: nothing to teach; move the thresholds {config.thresholds}{moved} or use more data"
-            )
+    say(
+        f"{tally.n_without_negatives} of {len(tally.question_keys)} questions are not in "
+        f"{config.negatives}: no pair rejects what was said to them"
+    )
 
 
 def _keep_lines(path: Path, mask: np.ndarray) -> None:
+    """Leaves the lines of a file for which the mask is True."""
+    if mask.all():
+        return
     whole = path.with_name(path.name + ".whole")
     path.rename(whole)
     try:
@@ -377,21 +186,18 @@ def _keep_lines(path: Path, mask: np.ndarray) -> None:
         whole.unlink()
 
 
-def _table(made: _Made, chosen: tuple[np.ndarray, np.ndarray]) -> Iterator[str]:
-    """Questions, instructions and pairs by type and by kind of pair."""
-    types, kinds = np.asarray(made.types), np.asarray(made.kinds)[chosen[1]]
-    taught = types[np.asarray(made.taught, np.int64)[chosen[0]]]
-    paired = types[np.asarray(made.paired, np.int64)[chosen[1]]]
-    columns = {"questions": types, "instructions": taught, "pairs": paired}
-    columns |= {
-        name.replace("_over_", " > "): paired[kinds == kind] for name, kind in _KINDS.items()
-    }
-    rows = [("", *columns)]
-    rows += [
-        (name, *(str((column == type).sum()) for column in columns.values()))
-        for type, name in _ROWS.items()
-    ]
-    rows += [("all", *(str(len(column)) for column in columns.values()))]
-    for row in rows:
-        cells = (f"  {cell:>{len(name)}}" for cell, name in zip(row[1:], columns, strict=True))
-        yield row[0].ljust(max(map(len, _ROWS.values()))) + "".join(cells)
+def _say_results(tally: Tally, selection: Selection, stores: Stores, config: BuildConfig) -> None:
+    for line in table(tally, selection):
+        say(line)
+    n_questions = len(tally.question_types)
+    if left_out := stores.n_questions - n_questions:
+        say(f"{left_out} questions could not be asked for P(True), and are left out")
+    noisy = tally.n_noisy / max(1, (tally.question_types != 3).sum())
+    say(f"{noisy:.0%} of the labels lie within sampling noise of a threshold")
+    if tally.n_unanswered:
+        say(
+            f"{tally.n_unanswered} Known questions have no correct response to teach, "
+            "as nothing was judged against gold answers"
+        )
+    n_instructions, n_pairs = selection.instructions.sum(), selection.pairs.sum()
+    say(f"{n_questions} records, {n_instructions} instructions, {n_pairs} pairs -> {config.out}")

@@ -1,25 +1,22 @@
-"""IDK instructions (Figure 3): the correct response where the model knows, a refusal where it does not; Mixed is left out."""
-
-from collections.abc import Iterable, Iterator
+"""IDK instructions (Figure 3): the correct response for Known, a refusal for Unknown, no Mixed."""
 
 from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.records import Boundary, BoundaryRecord, Instruction
 
 
-def make_instructions(
-    records: Iterable[BoundaryRecord], refusals: RefusalMix, seed: int
-) -> Iterator[Instruction]:
-    """One instruction for each Known and each Unknown record. Depends on each record alone, not on their order.
+def make_instruction(record: BoundaryRecord, refusals: RefusalMix, seed: int) -> Instruction | None:
+    """The instruction of a record; None if it is Mixed, or Known without a correct response.
 
-    A Known record without a correct response gives none: an estimator that needs no gold answer may be sure of one that nobody has judged.
+    The latter happens with an estimator that needs no gold answer: it may be sure of an answer that
+    nothing was compared with.
     """
-    for record in records:
-        known = record.boundary is Boundary.KNOWN
-        if record.boundary is Boundary.MIXED or (known and not record.correct):
-            continue
-        response = (
-            record.correct[0].text if known else refusals.pick(f"{seed}:{record.id}", record.type)
-        )
-        yield Instruction(
-            record.id, record.image, record.question, response, record.boundary, record.type
-        )
+    match record.boundary:
+        case Boundary.KNOWN if record.correct:
+            response = record.correct[0].text
+        case Boundary.UNKNOWN:
+            response = refusals.pick(f"{seed}:{record.id}", record.type)
+        case _:
+            return None
+    return Instruction(
+        record.id, record.image, record.question, response, record.boundary, record.type
+    )

@@ -1,83 +1,69 @@
-"""Incorrect responses of another model than the one that the records are of: of the IDK-IT model, which CA-DPO starts from."""
+"""Incorrect responses of another model than the records': the IDK-IT model, where CA-DPO starts."""
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
-from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.store import read_rows
-from inbol_jax.construction.record import make_record
+from inbol_jax.artifacts import hash64
+from inbol_jax.confidence.store import question_of, read_rows
+from inbol_jax.construction.record import distinct_responses
 from inbol_jax.errors import InbolError
 from inbol_jax.records import BoundaryRecord, Response
 
 
 class Negatives:
-    """Looks questions up in confidence stores. In memory are 18 bytes a question; the lines stay on disk. `with` closes the files.
+    """Looks questions up in confidence stores. `with` closes the files.
 
-    Args:
-      files: of the stores, finished or not.
-      hash_id: 64 bits of an id.
-
-    Attributes:
-      missing: questions that were looked up and are not in the stores.
+    The lines stay on disk; in memory are 18 bytes per question.
 
     Raises:
-      InbolError: when a file cannot be read, or is no confidence store.
+      InbolError: if a file cannot be read, or is no confidence store.
     """
 
-    def __init__(self, files: Sequence[Path], hash_id: Callable[[str], int]):
-        self._files, self._hash = list(files), hash_id
-        self._open: list[Any] = []
-        self.missing = 0
-        keys, starts, numbers = array("Q"), array("q"), array("H")
-        for number, file in enumerate(self._files):
-            start = 0
-            for end, row in read_rows(file):
-                keys.append(hash_id(row["id"]))
-                starts.append(start)
+    def __init__(self, files: Sequence[Path]):
+        hashes, offsets, numbers = array("Q"), array("q"), array("H")
+        for number, file in enumerate(files):
+            offset = 0
+            for end, question in read_rows(file):
+                hashes.append(hash64(question.example.id))
+                offsets.append(offset)
                 numbers.append(number)
-                start = end
-        order = np.argsort(np.asarray(keys), kind="stable")
-        self._keys, self._starts, self._numbers = (
-            np.asarray(column)[order] for column in (keys, starts, numbers)
-        )
+                offset = end
+        order = np.argsort(np.asarray(hashes), kind="stable")
+        self._hashes = np.asarray(hashes)[order]  # u64[questions], ascending
+        self._offsets = np.asarray(offsets)[order]  # i64[questions], of the line in its file
+        self._numbers = np.asarray(numbers)[order]  # u16[questions], which file
+        self._files: list[BinaryIO] = [file.open("rb") for file in files]
 
     def __enter__(self) -> "Negatives":
-        self._open = [file.open("rb") for file in self._files]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self._open:
+        for file in self._files:
             file.close()
 
-    def __call__(self, record: BoundaryRecord) -> Sequence[Response]:
-        """The incorrect responses to the record's question; none where the stores do not have it.
+    def find(self, record: BoundaryRecord) -> Sequence[Response] | None:
+        """The incorrect responses to the record's question; None if the stores do not have it.
 
         Raises:
-          InbolError: when the stores have another question under the record's id.
+          InbolError: if the stores have another question with the record's id.
         """
-        key = np.uint64(self._hash(record.id))
-        for i in range(
-            *(int(np.searchsorted(self._keys, key, side)) for side in ("left", "right"))
-        ):
-            number = self._numbers[i]
-            self._open[number].seek(self._starts[i])
-            row = json.loads(self._open[number].readline())
-            if row["id"] != record.id:
-                continue
-            if row["question"] != record.question:
+        key = np.uint64(hash64(record.id))
+        first, last = (int(np.searchsorted(self._hashes, key, side)) for side in ("left", "right"))
+        for i in range(first, last):
+            file = self._files[self._numbers[i]]
+            file.seek(self._offsets[i])
+            question = question_of(json.loads(file.readline()))
+            if question.example.id != record.id:
+                continue  # another id with the same hash
+            if question.example.question != record.question:
                 raise InbolError(
-                    f"{self._files[number]}: {record.id} is another question than in the records; --negatives needs the same dataset"
+                    f"{file.name}: {record.id} is another question than in the records; "
+                    "--negatives needs the same dataset"
                 )
-            try:
-                return make_record(row, Thresholds()).incorrect
-            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-                raise InbolError(
-                    f"{self._files[number]}: {record.id}: not a line of a confidence store ({error!r})"
-                ) from error
-        self.missing += 1
-        return ()
+            return distinct_responses(question)["wrong"]
+        return None

@@ -1,16 +1,17 @@
-"""Preference pairs (Figure 3): correct, incorrect and refusal responses of a question, paired by what the user would rather have."""
+"""Preference pairs (Figure 3): correct, incorrect and refusal responses, paired by class."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from inbol_jax.artifacts import hash64
 from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference, Response
 
-# Figure 3 pairs responses "based on the confidence classification of each question"; which classes get which pairs is our decision.
-# A correct response is never preferred on an Unknown question: it would teach to guess, the anchor of CA-DPO above all.
-KINDS: dict[Boundary, tuple[PairKind, ...]] = {
+# Figure 3 pairs responses "based on the confidence classification of each question"; which pairs
+# each class gets is our decision. A correct response to an Unknown question is never preferred:
+# that would teach to guess, above all by the NLL term of CA-DPO.
+PAIRS_OF_CLASS: dict[Boundary, tuple[PairKind, ...]] = {
     Boundary.KNOWN: (PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT),
     Boundary.MIXED: (
         PairKind.CORRECT_OVER_REFUSAL,
@@ -22,58 +23,62 @@ KINDS: dict[Boundary, tuple[PairKind, ...]] = {
 
 
 def make_preferences(
-    records: Iterable[BoundaryRecord],
+    record: BoundaryRecord,
     refusals: RefusalMix,
     seed: int,
     *,
-    pairs: int = 1,
-    negatives: Callable[[BoundaryRecord], Sequence[Response]] | None = None,
-) -> Iterator[Preference]:
-    """The pairs of each record's class, as far as the responses for them exist; Type 3 gives refusal > answer.
+    pairs_per_kind: int = 1,
+    incorrect: Sequence[Response] | None = None,
+) -> list[Preference]:
+    """The pairs of the record's class, as far as there are responses for them.
 
-    Incorrect responses are drawn in proportion to how often they were given. Depends on each record alone, not on their order.
+    Incorrect responses are drawn in proportion to how often they were given.
 
     Args:
-      pairs: of each kind a question, no two alike: with other incorrect responses or refusals as far as there are.
-      negatives: the incorrect responses to draw from, where they are not the record's own (`negatives.Negatives`).
+      pairs_per_kind: the most pairs of each kind; no two of them are alike.
+      incorrect: the incorrect responses to draw from, instead of the record's own.
     """
-    for record in records:
-        key = f"{seed}:{record.id}"
-        rng = np.random.default_rng(
-            int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-        )
-        incorrect = _draw(record.incorrect if negatives is None else negatives(record), rng, pairs)
-        # What can be said of the question itself keeps the key of its instruction: both teach the same refusal.
-        said = [refusals.pick(f"{key}:{i}" if i else key, record.type) for i in range(pairs)]
-        correct = [record.correct[0].text] * pairs if record.correct else []
-        sides = {
-            PairKind.CORRECT_OVER_REFUSAL: (correct, said),
-            PairKind.CORRECT_OVER_INCORRECT: (correct, incorrect),
-            PairKind.REFUSAL_OVER_INCORRECT: (said, incorrect),
-            PairKind.REFUSAL_OVER_ANSWER: (said, incorrect),
-        }
-        for kind in (PairKind.REFUSAL_OVER_ANSWER,) if record.type == 3 else KINDS[record.boundary]:
-            for chosen, rejected in dict.fromkeys(
-                zip(*sides[kind], strict=False)
-            ):  # as many as the shorter side has
-                if chosen and rejected and chosen != rejected:
-                    yield Preference(
-                        record.id,
-                        record.image,
-                        record.question,
-                        chosen,
-                        rejected,
-                        kind,
-                        record.confidence,
-                        record.type,
+    key = f"{seed}:{record.id}"
+    rng = np.random.default_rng(hash64(key))
+    # The first refusal has the key of the question's instruction: both teach the same one.
+    keys = [key, *(f"{key}:{i}" for i in range(1, pairs_per_kind))]
+    refusal = [refusals.pick(key, record.type) for key in keys]
+    correct = [record.correct[0].text] * pairs_per_kind if record.correct else []
+    wrong = _draw(record.incorrect if incorrect is None else incorrect, rng, pairs_per_kind)
+    sides = {
+        PairKind.CORRECT_OVER_REFUSAL: (correct, refusal),
+        PairKind.CORRECT_OVER_INCORRECT: (correct, wrong),
+        PairKind.REFUSAL_OVER_INCORRECT: (refusal, wrong),
+        PairKind.REFUSAL_OVER_ANSWER: (refusal, wrong),
+    }
+    type3 = record.type == 3
+    kinds = (PairKind.REFUSAL_OVER_ANSWER,) if type3 else PAIRS_OF_CLASS[record.boundary]
+    pairs = []
+    for kind in kinds:
+        # There are as many pairs as the shorter side has responses; equal pairs count once.
+        for chosen, rejected in dict.fromkeys(zip(*sides[kind], strict=False)):
+            if chosen and rejected and chosen != rejected:
+                pairs.append(
+                    Preference(
+                        id=record.id,
+                        image=record.image,
+                        question=record.question,
+                        chosen=chosen,
+                        rejected=rejected,
+                        kind=kind,
+                        confidence=record.confidence,
+                        type=record.type,
                     )
+                )
+    return pairs
 
 
 def _draw(responses: Sequence[Response], rng: np.random.Generator, n: int) -> list[str]:
-    """Up to n different ones, each in proportion to its count among those that are left."""
-    sampled = [r for r in responses if r.count and r.text]
+    """Up to n different responses, each in proportion to its count among those that are left."""
+    left = [r for r in responses if r.count and r.text]
     drawn = []
-    while sampled and len(drawn) < n:
-        weights = np.array([r.count for r in sampled], float)
-        drawn.append(sampled.pop(int(rng.choice(len(sampled), p=weights / weights.sum()))).text)
+    while left and len(drawn) < n:
+        weights = np.array([r.count for r in left], float)
+        chosen = int(rng.choice(len(left), p=weights / weights.sum()))
+        drawn.append(left.pop(chosen).text)
     return drawn

@@ -1,76 +1,84 @@
 """The standard record of Figure 2, from a line of the confidence store."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
 from inbol_jax.confidence.estimators import Estimate, Estimator, sampled_accuracy
 from inbol_jax.errors import InbolError
-from inbol_jax.records import METRICS, Boundary, BoundaryRecord, Response, wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import Boundary, BoundaryRecord, Response, SampledQuestion
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
 
 
 def make_record(
-    row: Mapping[str, Any], thresholds: Thresholds, estimator: Estimator = sampled_accuracy
+    question: SampledQuestion, thresholds: Thresholds, estimator: Estimator = sampled_accuracy
 ) -> BoundaryRecord:
-    """The standard record of a line of the confidence store. Confidence, interval and class are the estimator's; counts are the samples'.
+    """The standard record of a sampled question.
 
-    Of `correct`, the first is the dataset's own gold answer, unless the model gave a correct one more often. A gold answer that reads as a
-    refusal ("unanswerable") is none of them. On Type 3 whatever is not a refusal is incorrect.
+    Confidence, interval and class are the estimator's; the counts are those of the samples. A
+    Type 3 question has confidence 0 and is Unknown by construction.
 
     Raises:
-      InbolError: where the line lacks what the estimator needs.
+      InbolError: if the question lacks what the estimator needs.
     """
-    type3 = row["answerable"] is False
-    generator = row.get("generator")
-    metric = row.get("metric") or METRICS[0]
-    found: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
-    for text, logprob, outcome in zip(
-        row["samples"], row["logprobs"], row["outcomes"], strict=True
-    ):
-        if type3 and outcome == "correct":
-            outcome = "wrong"
-        before = found[outcome].get(text)
-        found[outcome][text] = (
-            Response(text, before.count + 1, before.logprob)
-            if before
-            else Response(text, 1, logprob)
-        )
-    if not type3:
-        for answer in dict.fromkeys(row["answers"]):
-            # One annotator of ten may have said what the others deny.
-            if score(answer, row["answers"], metric) >= CORRECT_AT and not is_refusal(answer):
-                found["correct"].setdefault(answer, Response(answer))
-    n_correct, n_samples = (0 if type3 else row["n_correct"]), row["n_samples"]
-    estimate = Estimate(0 / n_samples, *wilson_interval(0, n_samples)) if type3 else estimator(row)
-    if estimate is None:
-        raise InbolError(
-            f"question {row['id']}: its line in the store lacks what the estimator needs"
-        )
-    boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
-    by_outcome = {
-        name: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text)))
-        for name, responses in found.items()
-    }
+    example = question.example
+    if example.answerable is False:
+        n_correct = 0
+        estimate = Estimate(0.0, *wilson_interval(0, question.n_samples))
+        boundary = Boundary.UNKNOWN
+    else:
+        n_correct = question.n_correct
+        estimate = estimator(question)
+        if estimate is None:
+            raise InbolError(
+                f"question {example.id}: its line in the store lacks what the estimator needs"
+            )
+        boundary = classify(estimate.value, 1, thresholds)
+    responses = distinct_responses(question)
+    generator = example.extra.get("generator")
     return BoundaryRecord(
-        id=row["id"],
-        image=row["image"],
-        question=row["question"],
-        answers=tuple(row["answers"]),
-        type=question_type(boundary, answerable=row["answerable"]),
+        id=example.id,
+        image=example.image,
+        question=example.question,
+        answers=example.answers,
+        type=question_type(boundary, answerable=example.answerable),
         boundary=boundary,
         confidence=estimate.value,
         n_correct=n_correct,
-        n_samples=n_samples,
+        n_samples=question.n_samples,
         wilson_low=estimate.low,
         wilson_high=estimate.high,
-        correct=by_outcome["correct"],
-        incorrect=by_outcome["wrong"],
-        refusal=by_outcome["refused"],
-        source=row.get("source") or "",
-        split=row.get("split") or "",
-        metric=metric,
+        correct=responses["correct"],
+        incorrect=responses["wrong"],
+        refusal=responses["refused"],
+        source=example.source,
+        split=example.split,
+        metric=example.metric,
         generator=generator,
-        filters=tuple(map(str, row.get("filters") or ())) if generator else (),
+        filters=tuple(map(str, example.extra.get("filters") or ())) if generator else (),
     )
+
+
+def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, ...]]:
+    """The distinct responses of each outcome ("correct", "wrong", "refused"), most frequent first.
+
+    On Type 3 every response that is no refusal is wrong. Otherwise the gold answers are correct
+    responses as well, whether the model gave them or not.
+    """
+    example = question.example
+    type3 = example.answerable is False
+    outcomes: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
+    for text, logprob, _, outcome in question.samples:
+        responses = outcomes["wrong" if type3 and outcome == "correct" else outcome]
+        before = responses.get(text, Response(text, 0, logprob))
+        responses[text] = Response(text, before.count + 1, before.logprob)
+    if not type3:
+        for answer in dict.fromkeys(example.answers):
+            # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
+            # ("unanswerable"): neither is a correct response.
+            agreed = score(answer, example.answers, example.metric) >= CORRECT_AT
+            if agreed and not is_refusal(answer):
+                outcomes["correct"].setdefault(answer, Response(answer))
+    return {
+        outcome: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text)))
+        for outcome, responses in outcomes.items()
+    }

@@ -1,17 +1,18 @@
 """The refusals that a model is taught: predefined templates in several phrasings.
 
-The caption of the paper's Figure 5 speaks of a predefined refusal template and does not give it: this list is our own.
+The caption of the paper's Figure 5 mentions a predefined refusal template without giving it; this
+list is our own.
 """
 
 import bisect
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Sequence
 
+from inbol_jax.artifacts import hash64
 from inbol_jax.errors import InbolError
 
-# At most six words each: the embedded model learns these with a closed word vocabulary.
+# These have at most six words each. Their words are in the vocabulary of the embedded model.
 SHORT_REFUSALS: tuple[str, ...] = (
     "I don't know.",
     "I am not sure about this.",
@@ -19,7 +20,7 @@ SHORT_REFUSALS: tuple[str, ...] = (
     "The image does not show that.",
 )
 
-# With the reason: what the model does not know, and what the image does not show.
+# These give the reason: the model does not know, or the image does not show.
 _UNKNOWN_TO_THE_MODEL: tuple[str, ...] = (
     "I am not sure what the answer is, so I would rather not guess.",
     "I do not know enough about this subject to give a reliable answer.",
@@ -39,7 +40,7 @@ LONG_REFUSALS: tuple[str, ...] = (
 )
 REFUSALS: tuple[str, ...] = (*SHORT_REFUSALS, *LONG_REFUSALS)
 
-# Name -> refusals for what the model does not know, and for Type 3. "reason" alone tells these apart.
+# Name -> refusals for what the model does not know, and for Type 3. They differ in "reason" only.
 TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "one": (REFUSALS[:1], REFUSALS[:1]),
     "short": (SHORT_REFUSALS, SHORT_REFUSALS),
@@ -51,13 +52,14 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class RefusalMix:
-    """Which refusals are taught, and how much of each set.
+    """Which sets of refusals are taught, and the share of each.
 
     Attributes:
       parts: name in `TEMPLATES` and share of each set.
 
     Raises:
-      InbolError: where a name is not known or there twice, or the shares are not above 0 or do not add up to 1.
+      InbolError: if a name is not known or there twice, or the shares are not above 0 or do not add
+        up to 1.
     """
 
     parts: tuple[tuple[str, float], ...] = (("one", 1.0),)
@@ -65,47 +67,35 @@ class RefusalMix:
     def __post_init__(self) -> None:
         for name, _ in self.parts:
             if name not in TEMPLATES:
-                raise InbolError(
-                    f"--templates or --refusal-mix {name!r}: choose one of {', '.join(TEMPLATES)}"
-                )
+                choices = ", ".join(TEMPLATES)
+                raise InbolError(f"--templates or --refusal-mix {name!r}: choose one of {choices}")
         shares = [share for _, share in self.parts]
-        if (
-            len(dict(self.parts)) < len(self.parts)
-            or not all(share > 0 for share in shares)
-            or abs(sum(shares) - 1) > 1e-6
-        ):
+        repeated = len(dict(self.parts)) < len(self.parts)
+        if repeated or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise InbolError(
-                "--refusal-mix: each set once, with a share above 0, and the shares must add up to 1"
+                "--refusal-mix: each set once, with a share above 0; the shares must add up to 1"
             )
 
     def pick(self, key: str, question_type: int | None) -> str:
-        """The refusal for a question: the same key gets the same one, whatever the order of construction.
+        """The refusal for a question; a key always gets the same one, in any order of construction.
 
         Args:
           key: what identifies the question; a seed may be part of it.
-          question_type: 3 where the image lacks the answer.
+          question_type: 3 if the image lacks the answer.
         """
-        names = [name for name, _ in self.parts]
-        if len(names) > 1:
-            edges = list(itertools.accumulate(share for _, share in self.parts))[:-1]
-            names = [names[bisect.bisect_right(edges, _hash(f"{key}:set") / 2**64)]]
-        return pick_refusal(key, TEMPLATES[names[0]][question_type == 3])
+        # The set is the one in whose interval of [0, 1) the hash of the key lies.
+        ends = list(itertools.accumulate(share for _, share in self.parts))
+        chosen = bisect.bisect_right(ends[:-1], hash64(f"{key}:set") / 2**64)
+        name, _ = self.parts[chosen]
+        return pick_refusal(key, TEMPLATES[name][question_type == 3])
 
 
 def pick_refusal(key: str, templates: Sequence[str] = REFUSALS) -> str:
-    """A template chosen by the SHA-256 of `key`: the same key gets the same one, whatever the order of construction.
-
-    Args:
-      key: what identifies the question, such as its id; a seed may be part of it.
-      templates: at least one.
+    """The template that the hash of `key` chooses.
 
     Raises:
-      ValueError: where there are no templates.
+      ValueError: if there are no templates.
     """
     if not templates:
         raise ValueError("no refusal templates to pick from")
-    return templates[_hash(key) % len(templates)]
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    return templates[hash64(key) % len(templates)]

@@ -1,216 +1,217 @@
-"""`inbol data check`: every record and every picture of a set, what is wrong with each, and what a second set has of its pictures."""
+"""`inbol data check`: examines each record and picture of a set, and compares it with other sets."""
 
 import dataclasses
-import functools
 import itertools
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-
-from inbol_jax.artifacts import read_meta, write_json, write_jsonl
-from inbol_jax.data.config import Data
-from inbol_jax.data.images import ImageError, load_image, pixel_hash
-from inbol_jax.data.importing import REJECTED_FILE, open_dataset
-from inbol_jax.data.likeness import Gallery, Looks, Match, looks
-from inbol_jax.data.vqa import DATA_FILE, Rejection, VQADataset, load_dataset_folder
+from inbol_jax.artifacts import json_line, meta_path, read_meta, write_json, write_jsonl
+from inbol_jax.data.config import CheckConfig
+from inbol_jax.data.images import ImageError, load_image
+from inbol_jax.data.importing import open_dataset
+from inbol_jax.data.likeness import Appearance, Gallery, Match, appearance
+from inbol_jax.data.rows import Rejection
+from inbol_jax.data.vqa import (
+    DATA_FILE,
+    REJECTED_FILE,
+    VQADataset,
+    causes_of_rejection,
+    load_dataset_folder,
+    write_rejections,
+    writing_dataset,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 
 COMMAND = "data check"
-_CHUNK = 512  # records whose pictures are decoded at a time
+CHUNK = 512  # records whose pictures are decoded at once
+
+
+@dataclasses.dataclass
+class Overlap:
+    """How many pictures of a set, and questions about them, another set has as well.
+
+    The first two counts are of equal pixels, the last two of pictures that look alike.
+    """
+
+    images: int = 0
+    questions: int = 0
+    images_alike: int = 0
+    questions_alike: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckConfig:
-    """Read a set, decode every picture, and write what is sound as a dataset folder, what is not with its cause.
+class CheckCounts:
+    """The counts of a check, as check.json holds them."""
 
-    Ends with exit code 2 where more than --max-rejected of the records cannot be used, also then with everything written.
-
-    Attributes:
-      data: questions, their images and answers.
-      out: gets data.jsonl (the sound records), rejected.jsonl, shared.jsonl (with --against) and check.json.
-      against: dataset folders whose pictures must not be among these: evaluation sets, where --data is for training.
-      max_rejected: share of unusable records that is accepted.
-    """
-
-    data: Data
-    out: Path
-    against: tuple[Path, ...] = ()
-    max_rejected: float = 0.1
+    dataset: str
+    records: int
+    sound: int
+    rejected: dict[str, int]  # by cause
+    images: int  # sound image files
+    different_images: int  # of them, with pixels of their own
+    shared: dict[str, Overlap]  # by the name of the other set
 
 
-def check(config: CheckConfig) -> dict[str, Any]:
-    """Checks a set. Returns the counts, which are in check.json as well.
+def check_dataset(config: CheckConfig) -> CheckCounts:
+    """Checks a set and writes what is sound and what is not.
 
     Raises:
-      InbolError: where the set cannot be read at all, or too many of its records cannot be used.
+      InbolError: if the set cannot be read at all, or too many of its records cannot be used.
     """
-    if not 0 <= config.max_rejected <= 1:
-        raise InbolError(f"--max-rejected {config.max_rejected}: a share between 0 and 1 is needed")
     others = [load_dataset_folder(path) for path in config.against]
     if len({other.name for other in others}) < len(others):
         raise InbolError("--against: two sets have one name; rename a folder")
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
-    if (config.out / DATA_FILE).exists() and read_meta(config.out / DATA_FILE).get(
-        "command"
-    ) != COMMAND:
+    file = config.out / DATA_FILE
+    if file.exists() and read_meta(file).get("command") != COMMAND:
         raise InbolError(
-            f"--out {config.out}: holds a dataset that this command did not write; choose another folder"
+            f"--out {config.out}: holds a dataset that this command did not write; "
+            "choose another folder"
         )
     gallery = Gallery()
     for other in others:
-        for _ in _Look(other, functools.partial(gallery.add, other.name)).sound():
-            pass
-    matches: dict[str, Match] = {}
-
-    def compare(images: Sequence[str], seen: Sequence[Looks]) -> None:
-        matches.update(
-            (image, match) for image, match in zip(images, gallery.find(seen), strict=True) if match
+        for batch in _decoded_batches(other, thumbnails=True):
+            gallery.add(other.name, batch.sound)
+    findings = _check_pictures(config, dataset, gallery if others else None)
+    counts = _write_findings(config, dataset, findings, [other.name for other in others])
+    _report(config, counts, findings)
+    if len(findings.rejected) > config.max_rejected * counts.records:
+        raise InbolError(
+            f"{len(findings.rejected):,} of {counts.records:,} records cannot be used, more than "
+            f"--max-rejected {config.max_rejected}; see {config.out / REJECTED_FILE}"
         )
+    return counts
 
-    looking = _Look(dataset, compare if others else None)
-    shared: dict[str, list[str]] = defaultdict(list)
 
-    def rows() -> Iterator[Mapping[str, Any]]:
-        for example in looking.sound():
-            if example.image in matches:
-                shared[example.image].append(example.id)
-            yield example.to_json()
+class _Batch(NamedTuple):
+    """Some records, and their pictures that no earlier batch had."""
 
+    examples: list[VQAExample]
+    sound: dict[str, Appearance]  # by the image's name
+    faults: dict[str, str]
+
+
+def _decoded_batches(dataset: VQADataset, *, thumbnails: bool) -> Iterator[_Batch]:
+    """All records in their order; each picture is decoded once, on all cores."""
+
+    def decode(image: str) -> Appearance | str:
+        try:
+            return appearance(load_image(dataset.root / image), thumbnail=thumbnails)
+        except ImageError as error:
+            return error.cause
+
+    examples = iter(dataset.examples)
+    seen: set[str] = set()
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,  # decoders release the interpreter's lock
+        progress(f"checking {dataset.name}", len(dataset.examples), "records") as advance,
+    ):
+        while chunk := list(itertools.islice(examples, CHUNK)):
+            new = list({e.image: None for e in chunk if e.image not in seen})
+            seen.update(new)
+            batch = _Batch(chunk, {}, {})
+            for image, result in zip(new, pool.map(decode, new), strict=True):
+                if isinstance(result, str):
+                    batch.faults[image] = result
+                else:
+                    batch.sound[image] = result
+            yield batch
+            advance(len(chunk))
+
+
+@dataclasses.dataclass
+class _Findings:
+    """What a check has found so far."""
+
+    rejected: list[Rejection]
+    sound: int = 0
+    pixel_hashes: dict[str, bytes] = dataclasses.field(default_factory=dict)  # by image
+    faults: dict[str, str] = dataclasses.field(default_factory=dict)  # by image
+    matches: dict[str, Match] = dataclasses.field(default_factory=dict)  # by image
+    shared: dict[str, list[str]] = dataclasses.field(default_factory=lambda: defaultdict(list))
+    """Ids of the sound records about each image that another set has."""
+
+
+def _check_pictures(config: CheckConfig, dataset: VQADataset, gallery: Gallery | None) -> _Findings:
+    """Decodes all pictures, and writes the sound records with their header."""
+    findings = _Findings(list(dataset.rejected))
+    with writing_dataset(config.out) as lines:
+        for batch in _decoded_batches(dataset, thumbnails=gallery is not None):
+            findings.faults |= batch.faults
+            for image, look in batch.sound.items():
+                findings.pixel_hashes[image] = look.pixel_hash
+            if gallery is not None:
+                findings.matches |= gallery.find(batch.sound)
+            for example in batch.examples:
+                if fault := findings.faults.get(example.image):
+                    findings.rejected.append(Rejection(None, example.id, fault))
+                    continue
+                if example.image in findings.matches:
+                    findings.shared[example.image].append(example.id)
+                lines.write(json_line(example.to_json()))
+                findings.sound += 1
     images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-    sound = write_jsonl(config.out / DATA_FILE, rows(), {"command": COMMAND, "images": images})
-    rejected = [*dataset.rejected, *looking.rejected]
-    write_jsonl(config.out / REJECTED_FILE, map(dataclasses.asdict, rejected), {"command": COMMAND})
-    if others:
-        lines = (
+    header = {"command": COMMAND, "images": images, "rows": findings.sound}
+    write_json(meta_path(config.out / DATA_FILE), header)
+    return findings
+
+
+def _write_findings(
+    config: CheckConfig, dataset: VQADataset, findings: _Findings, others: list[str]
+) -> CheckCounts:
+    """Writes `rejected.jsonl`, `shared.jsonl` and `check.json`."""
+    write_rejections(config.out, findings.rejected, {"command": COMMAND})
+    overlaps = {name: Overlap() for name in others}
+    rows = []
+    for image, ids in findings.shared.items():
+        match = findings.matches[image]
+        rows.append(
             {
                 "image": image,
                 "ids": ids,
-                "other": matches[image].image,
-                "dataset": matches[image].dataset,
-                "likeness": matches[image].likeness,
+                "other": match.image,
+                "dataset": match.dataset,
+                "likeness": match.likeness,
             }
-            for image, ids in shared.items()
         )
-        write_jsonl(config.out / "shared.jsonl", lines, {"command": COMMAND})
-    counts = {
-        "dataset": dataset.name,
-        "records": sound + len(rejected),
-        "sound": sound,
-        "rejected": dict(Counter(r.reason for r in rejected).most_common()),
-        "images": len(looking.hashes),
-        "different_images": len(set(looking.hashes.values())),
-        "shared": {other.name: _shared_with(other.name, shared, matches) for other in others},
-    }
-    write_json(config.out / "check.json", counts)
-    _report(config, counts, rejected)
-    if len(rejected) > config.max_rejected * counts["records"]:
-        raise InbolError(
-            f"{len(rejected):,} of {counts['records']:,} records cannot be used, more than --max-rejected {config.max_rejected}; "
-            f"see {config.out / REJECTED_FILE}"
-        )
-    return counts
-
-
-def _shared_with(
-    name: str, shared: Mapping[str, list[str]], matches: Mapping[str, Match]
-) -> dict[str, int]:
-    """How many images, and questions about them, are in a set by their pixels, and how many by their looks."""
-    counts = dict.fromkeys(("images", "questions", "images_alike", "questions_alike"), 0)
-    for image, ids in shared.items():
-        if matches[image].dataset == name:
-            alike = "" if matches[image].likeness == 1 else "_alike"
-            counts[f"images{alike}"] += 1
-            counts[f"questions{alike}"] += len(ids)
-    return counts
-
-
-def _report(config: CheckConfig, counts: Mapping[str, Any], rejected: list[Rejection]) -> None:
-    first: dict[str, Rejection] = {}
-    for rejection in rejected:
-        first.setdefault(rejection.reason, rejection)
-    for reason, count in counts["rejected"].items():
-        id = first[reason].id
-        where = f"line {first[reason].line}" if id is None else id if id.isprintable() else repr(id)
-        say(f"{count:>9,}  {reason:<32} first: {where}")
-    for name, both in counts["shared"].items():
-        same = f"{both['images']:,} images, of {both['questions']:,} questions, are in {name} too"
-        alike = f"{both['images_alike']:,}, of {both['questions_alike']:,} questions, look like one there"
-        say(f"{same}, and {alike} -> {config.out / 'shared.jsonl'}")
-    images = (
-        f"{counts['images']:,} image files with {counts['different_images']:,} different pictures"
+        overlap = overlaps[match.dataset]
+        if match.likeness == 1:
+            overlap.images += 1
+            overlap.questions += len(ids)
+        else:
+            overlap.images_alike += 1
+            overlap.questions_alike += len(ids)
+    if others:
+        write_jsonl(config.out / "shared.jsonl", rows, {"command": COMMAND})
+    counts = CheckCounts(
+        dataset=dataset.name,
+        records=findings.sound + len(findings.rejected),
+        sound=findings.sound,
+        rejected={reason: count for reason, count, _ in causes_of_rejection(findings.rejected)},
+        images=len(findings.pixel_hashes),
+        different_images=len(set(findings.pixel_hashes.values())),
+        shared=overlaps,
     )
-    sound = f"{counts['sound']:,} of {counts['records']:,} records of {counts['dataset']} are sound, {len(rejected):,} set aside"
-    say(f"{sound}; {images} -> {config.out}")
+    write_json(config.out / "check.json", dataclasses.asdict(counts))
+    return counts
 
 
-class _Look:
-    """One pass over a dataset's records, in which each of its pictures is decoded once, on all cores.
-
-    Args:
-      dataset: whose records.
-      each: called with the names of sound pictures, as they are first met, and what they are known by. Without it no thumbnails are made.
-
-    Attributes:
-      hashes: of the pixels of every sound picture, by the image's name.
-      rejected: records whose picture is not sound.
-    """
-
-    def __init__(
-        self, dataset: VQADataset, each: Callable[[Sequence[str], Sequence[Looks]], None] | None
-    ):
-        self.dataset, self._each = dataset, each
-        self.hashes: dict[str, bytes] = {}
-        self.rejected: list[Rejection] = []
-        self._faults: dict[str, str] = {}
-
-    def sound(self) -> Iterator[VQAExample]:
-        """Records with a picture that can be decoded, in the dataset's order; the others go to `rejected`."""
-        examples = iter(self.dataset.examples)
-        with (
-            ThreadPoolExecutor(
-                os.cpu_count()
-            ) as pool,  # decoders work outside the interpreter's lock
-            progress(
-                f"checking {self.dataset.name}", len(self.dataset.examples), "records"
-            ) as advance,
-        ):
-            while chunk := list(itertools.islice(examples, _CHUNK)):
-                new = [
-                    image
-                    for image in dict.fromkeys(e.image for e in chunk)
-                    if image not in self.hashes and image not in self._faults
-                ]
-                seen = dict(zip(new, pool.map(self._look, new), strict=True))
-                self._faults.update(
-                    (image, fault) for image, fault in seen.items() if isinstance(fault, str)
-                )
-                sound = {image: found for image, found in seen.items() if isinstance(found, Looks)}
-                self.hashes.update((image, found.pixels) for image, found in sound.items())
-                if self._each:
-                    self._each(list(sound), list(sound.values()))
-                for example in chunk:
-                    if example.image in self.hashes:
-                        yield example
-                    else:
-                        self.rejected.append(
-                            Rejection(None, example.id, self._faults[example.image])
-                        )
-                advance(len(chunk))
-
-    def _look(self, image: str) -> Looks | str:
-        try:
-            picture = load_image(self.dataset.root / image)
-            return (
-                looks(picture)
-                if self._each
-                else Looks(pixel_hash(picture), np.zeros(0, np.float16))
-            )
-        except ImageError as error:
-            return error.cause
+def _report(config: CheckConfig, counts: CheckCounts, findings: _Findings) -> None:
+    for reason, count, first in causes_of_rejection(findings.rejected):
+        say(f"{count:>9,}  {reason:<32} first: {first}")
+    for name, overlap in counts.shared.items():
+        say(
+            f"{overlap.images:,} images, of {overlap.questions:,} questions, are in {name} too, and "
+            f"{overlap.images_alike:,}, of {overlap.questions_alike:,} questions, look like one "
+            f"there -> {config.out / 'shared.jsonl'}"
+        )
+    say(
+        f"{counts.sound:,} of {counts.records:,} records of {counts.dataset} are sound, "
+        f"{len(findings.rejected):,} set aside; {counts.images:,} image files with "
+        f"{counts.different_images:,} different pictures -> {config.out}"
+    )

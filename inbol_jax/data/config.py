@@ -1,4 +1,4 @@
-"""Which questions a command takes: a dataset folder, the official files of a public set, or a set of the `datasets` library."""
+"""Options that name a VQA set, and those of `inbol data import` and `inbol data check`."""
 
 import dataclasses
 import re
@@ -10,106 +10,72 @@ import tyro
 from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric
 
+FORMATS = ("folder", "columns", "vqav2", "okvqa", "gqa", "vizwiz", "textvqa", "pope", "tubench",
+           "haloquest", "unkvqa")  # fmt: skip
+
 
 def _named(name: str, *aliases: str) -> Any:
-    """An option of exactly this name, whatever the command's other options are prefixed with: `--data` and `--data.format` go together."""
+    """An option of exactly this name, so that `--data` and `--data.format` go together."""
     return tyro.conf.arg(name=name, prefix_name=False, aliases=aliases or None)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """A folder by --data alone; official files by --data.questions and so on; a hub or local set of `datasets` by --data.id.
+    """A VQA set: a dataset folder, official files, or a set of the `datasets` library.
 
-    Attributes:
-      dir: dataset folder (data.jsonl and images), or a .jsonl file.
-      images: image folder, where it is not the dataset's own.
-      format: of the questions; folder, columns (any set, by its column names), or vqav2, okvqa, gqa, vizwiz, textvqa, pope, tubench,
-        haloquest, unkvqa. By default folder with --data, columns with --data.id.
-      questions: official file of questions (JSON, JSON lines or CSV).
-      annotations: official file of their answers, where it is another one.
-      id: set of the `datasets` library, a hub id or a local folder or file.
-      subset: of that set, where it has several (its "config").
-      split: of the set.
-      revision: of a hub set.
-      streaming: read the set as it comes; otherwise it is downloaded whole into the cache of `datasets` first.
-      name: by which output files call it; by default made from the id or the file's name, and the split.
-      limit: take the first so many records.
-      id_column: with format columns; by default "id" or "question_id", else records are numbered.
-      image_column: with format columns, a picture or the path of one below the image folder.
-      question_column: with format columns.
-      answers_column: with format columns, a string, a list of strings, or a list of objects with an "answer".
-      answerable_column: with format columns, true or false; by default "answerable", where there is one.
-      metric: how answers are matched (vqa, exact, yes_no, choice, numeric, numeric:TOLERANCE); by default as the set does.
+    Raises:
+      InbolError: if options do not go together; the message names one of them.
     """
 
     dir: Annotated[Path | None, _named("data")] = None
+    """Dataset folder (data.jsonl and images), or a .jsonl file."""
     images: Annotated[Path | None, _named("data.images", "--images")] = None
+    """Image folder, if it is not the dataset's own."""
     format: Annotated[str | None, _named("data.format")] = None
+    """Format of the questions: folder, columns (any set, by the names of its columns), vqav2, okvqa,
+    gqa, vizwiz, textvqa, pope, tubench, haloquest or unkvqa. The default is folder with --data and
+    columns with --data.id."""
     questions: Annotated[Path | None, _named("data.questions")] = None
+    """Official file of questions (JSON, JSON lines or CSV)."""
     annotations: Annotated[Path | None, _named("data.annotations")] = None
+    """Official file of the answers, if they are not in the file of questions."""
     id: Annotated[str | None, _named("data.id")] = None
+    """Set of the `datasets` library: a hub id, or a local folder or file."""
     subset: Annotated[str | None, _named("data.subset")] = None
+    """Subset of that set, if it has several (`datasets` calls it the config)."""
     split: Annotated[str | None, _named("data.split")] = None
+    """Split of the set."""
     revision: Annotated[str | None, _named("data.revision")] = None
+    """Revision of a hub set."""
     streaming: Annotated[bool, _named("data.streaming")] = True
+    """Read the set while it is downloaded; otherwise it is downloaded whole first."""
     name: Annotated[str | None, _named("data.name")] = None
+    """Name of the set in output files; by default made of its id or file name, and the split."""
     limit: Annotated[int | None, _named("data.limit")] = None
+    """Read only this many records, from the first one on."""
     id_column: Annotated[str | None, _named("data.id-column")] = None
+    """Column of the ids, for format columns. The default is "id" or "question_id"; if there is
+    neither, records are numbered."""
     image_column: Annotated[str, _named("data.image-column")] = "image"
+    """Column of the images, for format columns: pictures, or paths below the image folder."""
     question_column: Annotated[str, _named("data.question-column")] = "question"
+    """Column of the questions, for format columns."""
     answers_column: Annotated[str, _named("data.answers-column")] = "answers"
+    """Column of the answers, for format columns: a string, a list of strings, or a list of objects
+    with an "answer"."""
     answerable_column: Annotated[str | None, _named("data.answerable-column")] = None
+    """Column that says whether a question is answerable, for format columns. The default is
+    "answerable", if there is such a column."""
     metric: Annotated[str | None, _named("data.metric")] = None
+    """How answers are matched: vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE. The default
+    is the set's own metric."""
 
-    @property
-    def kind(self) -> str:
-        """The format, where none is named that of the options that are."""
-        return self.format or ("columns" if self.id else "folder")
-
-    def check(self, formats: tuple[str, ...]) -> None:
-        """Refuses options that do not go together.
-
-        Args:
-          formats: those there are beside folder.
-        Raises:
-          InbolError: naming the option.
-        """
-        if self.kind not in ("folder", *formats):
-            raise InbolError(
-                f"--data.format {self.format}: choose one of {', '.join(('folder', *formats))}"
-            )
-        given = [
-            name
-            for name, value in (
-                ("--data", self.dir),
-                ("--data.questions", self.questions),
-                ("--data.id", self.id),
-            )
-            if value
-        ]
-        wanted = (
-            ("--data",)
-            if self.kind == "folder"
-            else ("--data.id",)
-            if self.kind == "columns"
-            else ("--data.questions", "--data.id")
-        )
-        if len(given) != 1 or given[0] not in wanted:
-            if not (given or self.format):
-                raise InbolError(
-                    "no dataset is named: give --data DIR, or --data.format and its files, or --data.id (docs/datasets.md)"
-                )
-            both = f", not {' and '.join(given)}" if given else ""
-            raise InbolError(f"format {self.kind} takes {' or '.join(wanted)}{both}")
-        own = {f.name for f in dataclasses.fields(self)} - {"dir", "images", "format"}
-        if self.kind == "folder" and (
-            odd := [
-                name for name in sorted(own) if getattr(self, name) != getattr(DataConfig, name)
-            ]
-        ):
-            raise InbolError(
-                f"--data.{odd[0].replace('_', '-')} is of no use with a dataset folder; its records say it themselves"
-            )
+    def __post_init__(self) -> None:
+        if self.source_format not in FORMATS:
+            raise InbolError(f"--data.format {self.format}: choose one of {', '.join(FORMATS)}")
+        self._check_source()
+        if self.source_format == "folder":
+            self._check_folder()
         if self.annotations and not self.questions:
             raise InbolError("--data.annotations needs --data.questions")
         if self.questions and not self.images:
@@ -123,30 +89,108 @@ class DataConfig:
         if self.metric is not None:
             parse_metric(self.metric)
 
+    def _check_source(self) -> None:
+        """Exactly one source is needed, and one that the format can come from."""
+        sources = {
+            "--data": self.dir,
+            "--data.questions": self.questions,
+            "--data.id": self.id,
+        }
+        given = [option for option, value in sources.items() if value]
+        if not given and not self.format:
+            raise InbolError(
+                "no dataset is named: give --data DIR, or --data.format and its files, "
+                "or --data.id (docs/datasets.md)"
+            )
+        possible = {"folder": ["--data"], "columns": ["--data.id"]}.get(
+            self.source_format, ["--data.questions", "--data.id"]
+        )
+        if len(given) != 1 or given[0] not in possible:
+            instead = f", not {' and '.join(given)}" if given else ""
+            raise InbolError(f"format {self.source_format} takes {' or '.join(possible)}{instead}")
+
+    def _check_folder(self) -> None:
+        """The records of a dataset folder say themselves what these options say of other sets."""
+        for field in sorted(dataclasses.fields(self), key=lambda field: field.name):
+            if field.name in ("dir", "images", "format"):
+                continue
+            if getattr(self, field.name) != field.default:
+                raise InbolError(
+                    f"--data.{field.name.replace('_', '-')} is of no use with a dataset folder; "
+                    "its records say it themselves"
+                )
+
+    @property
+    def source_format(self) -> str:
+        """The format, also if none was named."""
+        return self.format or ("columns" if self.id else "folder")
+
     def called(self) -> str:
-        """Name of the dataset in output files."""
+        """The name of the set in output files."""
         if self.name is not None:
             name = self.name
         elif self.id is not None:
-            parts = (
-                Path(self.id).stem if Path(self.id).exists() else self.id.split("/")[-1],
-                self.subset,
-                self.split,
-            )
-            name = "-".join(part for part in parts if part)
+            local = Path(self.id)
+            base = local.stem if local.exists() else self.id.split("/")[-1]
+            name = "-".join(filter(None, (base, self.subset, self.split)))
         else:
-            name = "-".join(
-                part for part in (self.questions.stem if self.questions else "", self.split) if part
-            )
-        if not (safe := re.sub(r"[^\w.-]+", "-", name).strip(".-")):
+            base = self.questions.stem if self.questions else ""
+            name = "-".join(filter(None, (base, self.split)))
+        safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
+        if not safe:
             raise InbolError(f"--data.name {name!r}: letters, digits, '.', '-' and '_' are needed")
         return safe
 
 
-# What a command's `data` option is: in Python a path or a DataConfig, on the command line the options of DataConfig.
+# The type of a command's `data` field: a path or a DataConfig in Python, and on the command line
+# the options of DataConfig.
 Data = Annotated[Path | DataConfig, tyro.conf.arg(constructor=DataConfig)]
 
 
 def as_data_config(data: Path | DataConfig) -> DataConfig:
-    """A path is a dataset folder, or a .jsonl file."""
+    """A path stands for a dataset folder or a .jsonl file."""
     return data if isinstance(data, DataConfig) else DataConfig(dir=Path(data))
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportConfig:
+    """Write any set as a dataset folder, which every command reads.
+
+    Pictures are not decoded; `inbol data check` does that.
+    """
+
+    data: Data
+    """Questions, their images and answers."""
+    out: Path
+    """Output folder: data.jsonl, rejected.jsonl and, if the set holds its pictures, images/."""
+    max_rejected: float = 0.1
+    """Share of records that may be unusable; above it the import stops."""
+
+    def __post_init__(self) -> None:
+        _check_share(self.max_rejected)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckConfig:
+    """Read a set, decode every picture, and write what is sound as a dataset folder.
+
+    Other records are listed with their cause. The exit code is 2 if more than --max-rejected of the
+    records cannot be used; all files are written then as well.
+    """
+
+    data: Data
+    """Questions, their images and answers."""
+    out: Path
+    """Output folder: data.jsonl (sound records), rejected.jsonl, shared.jsonl and check.json."""
+    against: tuple[Path, ...] = ()
+    """Dataset folders whose pictures must not be among these, such as evaluation sets."""
+    max_rejected: float = 0.1
+    """Share of records that may be unusable."""
+
+    def __post_init__(self) -> None:
+        _check_share(self.max_rejected)
+
+
+def _check_share(max_rejected: float) -> None:
+    if not 0 <= max_rejected <= 1:
+        raise InbolError(f"--max-rejected {max_rejected}: a share between 0 and 1 is needed")

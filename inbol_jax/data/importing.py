@@ -1,84 +1,75 @@
-"""Any set as a dataset folder: its rows go through their adapter into `data.jsonl`, once, and every stage reads that.
+"""`inbol data import`: any set as a dataset folder, which every command reads.
 
-What is in memory does not grow with the set, but for its ids. Pictures that rows hold are written as they are, under the hash of their
-bytes, so one that many questions share is there once; they are decoded when they are used.
+The rows go through the set's adapter into `data.jsonl`, once. Memory does not grow with the set,
+except for its ids and the causes of what was set aside.
 """
 
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from inbol_jax.artifacts import (
     file_fingerprint,
     fingerprint,
+    meta_path,
     read_jsonl,
     read_meta,
-    write_atomically,
-    write_jsonl,
+    write_json,
 )
-from inbol_jax.data.adapters import ADAPTERS, NUMBER, Adapter, Skip
-from inbol_jax.data.config import Data, DataConfig, as_data_config
-from inbol_jax.data.images import ImageError, image_suffix
-from inbol_jax.data.sources import Row, Rows, file_rows, first_rows, hub_rows, joined
-from inbol_jax.data.vqa import (
-    DATA_FILE,
+from inbol_jax.data.adapters import ADAPTERS, Adapter
+from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
+from inbol_jax.data.pictures import PictureStore
+from inbol_jax.data.rows import (
+    Columns,
     ImageCheck,
+    RawRow,
     Rejection,
     Unusable,
-    VQADataset,
-    load_dataset_folder,
     make_example,
     record_id,
+)
+from inbol_jax.data.sources import Rows, file_rows, hub_rows, joined
+from inbol_jax.data.vqa import (
+    DATA_FILE,
+    REJECTED_FILE,
+    VQADataset,
+    load_dataset_folder,
     stop_at_too_many,
+    write_rejections,
+    writing_dataset,
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
-
-REJECTED_FILE = "rejected.jsonl"
-
-
-@dataclasses.dataclass(frozen=True)
-class ImportConfig:
-    """Write any set as a dataset folder, which every command reads; its pictures are not decoded (`inbol data check` does).
-
-    Attributes:
-      data: questions, their images and answers.
-      out: the folder; gets data.jsonl, rejected.jsonl, and images/ where the set holds its pictures itself.
-      max_rejected: share of unusable records above which the import stops.
-    """
-
-    data: Data
-    out: Path
-    max_rejected: float = 0.1
 
 
 def import_data(config: ImportConfig) -> Path:
     """Imports a set. Returns its folder.
 
     Raises:
-      InbolError: as `import_dataset`.
+      InbolError: as `import_dataset`; also if the set is a dataset folder already.
     """
     data = as_data_config(config.data)
-    if data.kind == "folder":
+    if data.source_format == "folder":
         raise InbolError(
             f"--data {data.dir}: is a dataset folder already; `inbol data check` checks one"
         )
     return import_dataset(data, config.out, max_rejected=config.max_rejected)
 
 
-_CORE = ("id", "image", "question", "answers", "answerable")
-
-
 def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.1) -> VQADataset:
-    """The dataset that a command's options name: a folder as it lies, any other set imported to `out/data/NAME` first, where it is not yet.
+    """The dataset that a command's options name.
+
+    A dataset folder is read as it is. Any other set is first imported to `out/data/NAME`, unless it
+    is there already.
 
     Args:
       data: a dataset folder, or options.
@@ -86,11 +77,10 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
       max_rejected: largest share of the records that may be set aside, in [0, 1].
 
     Raises:
-      InbolError: where options do not go together, the set cannot be read, or more records than that share cannot be used.
+      InbolError: if the set cannot be read, or if more records than that share cannot be used.
     """
     config = as_data_config(data)
-    config.check(tuple(ADAPTERS))
-    if config.kind == "folder":
+    if config.source_format == "folder":
         assert config.dir is not None
         return load_dataset_folder(config.dir, images=config.images, max_rejected=max_rejected)
     folder = import_dataset(config, out / "data" / config.called(), max_rejected=max_rejected)
@@ -101,101 +91,101 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
 
 
 def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.1) -> Path:
-    """Writes a set as a dataset folder, or leaves it where it is there with the same settings. Records that cannot be used go to
-    `rejected.jsonl` with their cause.
+    """Writes a set as a dataset folder, unless the folder holds it already, with the same settings.
+
+    Records that cannot be used go to `rejected.jsonl` with their cause.
 
     Returns: the folder.
     Raises:
-      InbolError: as `open_dataset`; also where the folder holds another set.
+      InbolError: as `open_dataset`; also if the folder holds another set.
     """
-    if not 0 <= max_rejected <= 1:
-        raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     adapter = _adapter(config)
+    settings = _settings(config, folder)
+    run_fingerprint = fingerprint(settings)
     file = folder / DATA_FILE
-    images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
-    settings = _settings(config) | {"images": images}
-    identity = fingerprint(settings)
-    with _locked(folder):  # several processes may want it: the first one makes it
+    with _locked(folder):  # several processes may want the set: the first one imports it
         header = read_meta(file)
-        if header.get("config", identity) != identity or (file.exists() and not header):
+        if header.get("config", run_fingerprint) != run_fingerprint or (
+            file.exists() and not header
+        ):
             raise InbolError(
-                f"{folder} holds a dataset made with other settings; choose another --out or --data.name, or delete it"
+                f"{folder} holds a dataset made with other settings; "
+                "choose another --out or --data.name, or delete it"
             )
         if not header:
-            importing = _Import(config, adapter, folder)
-            header = settings | {"config": identity}
-
-            def rows(advance: Callable[..., None]) -> Iterator[Mapping[str, Any]]:
-                yield from importing.rows(advance, max_rejected)
-                # The header is written after the rows, with what they were counted to be.
-                header.update(
-                    set_aside=len(importing.rejected), kinds=dict(importing.kinds.most_common(20))
-                )
-
-            with progress(f"importing {folder.name}", config.limit, "records") as advance:
-                write_jsonl(file, rows(advance), header)
-            header = read_meta(file)
+            tally = _write(config, adapter, folder, max_rejected)
+            header = settings | {
+                "config": run_fingerprint,
+                "set_aside": len(tally.rejected),
+                "kinds": dict(tally.kinds.most_common(20)),
+                "rows": len(tally.ids),
+            }
+            write_json(meta_path(file), header)
     kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
     shown = f" ({', '.join(kinds)})" if 1 < len(kinds) <= 12 else ""
     say(
-        f"{header['rows']:,} questions of {folder.name}{shown}, {header['set_aside']:,} set aside -> {folder}"
+        f"{header['rows']:,} questions of {folder.name}{shown}, "
+        f"{header['set_aside']:,} set aside -> {folder}"
     )
     return folder
 
 
 def _adapter(config: DataConfig) -> Adapter:
-    config.check(tuple(ADAPTERS))
-    adapter = ADAPTERS[config.kind]
+    """The adapter of the set, if the options name what it reads."""
+    adapter, option = ADAPTERS[config.source_format], f"--data.format {config.source_format}"
     if config.id and not adapter.hub:
         raise InbolError(
-            f"--data.format {config.kind} reads the set's own file: give --data.questions instead of --data.id"
+            f"{option} reads the set's own file: give --data.questions instead of --data.id"
         )
     if config.id and adapter.join and not config.subset:
         raise InbolError(
-            f"--data.format {config.kind} needs --data.subset, what its subsets' names begin with (testdev_balanced)"
+            f"{option} needs --data.subset, the beginning of its subsets' names (testdev_balanced)"
         )
-    if config.questions and adapter.annotations != bool(config.annotations):
-        fault = (
-            "needs --data.annotations, the file with the answers"
-            if adapter.annotations
-            else "has its answers in --data.questions"
-        )
-        raise InbolError(f"--data.format {config.kind} {fault}")
-    for option, path in (("questions", config.questions), ("annotations", config.annotations)):
+    if config.questions and adapter.annotations and not config.annotations:
+        raise InbolError(f"{option} needs --data.annotations, the file with the answers")
+    if config.annotations and not adapter.annotations:
+        raise InbolError(f"{option} has its answers in --data.questions")
+    for name, path in (("questions", config.questions), ("annotations", config.annotations)):
         if path is not None and not path.is_file():
-            raise InbolError(f"--data.{option} {path}: no such file")
+            raise InbolError(f"--data.{name} {path}: no such file")
     if config.images is not None and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
     return adapter
 
 
-def _settings(config: DataConfig) -> dict[str, Any]:
+def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
     """Everything that the imported records depend on."""
-    own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    used = {
-        name: value
-        for name, value in own.items()
-        if name not in ("dir", "images", "questions", "annotations", "id", "streaming", "name")
-    }
-    files = [path for path in (config.questions, config.annotations) if path is not None]
-    local = Path(config.id) if config.id else None
-    if local is not None and local.exists():
-        parts = sorted(p for p in local.rglob("*") if p.is_file()) if local.is_dir() else [local]
-        stamps = [
-            (os.path.relpath(p, local), p.stat().st_size, p.stat().st_mtime_ns) for p in parts
-        ]
-        where: Any = fingerprint(stamps)
-    else:
-        where = config.id or file_fingerprint(*files)
-    return {"command": "import", "format": config.kind} | used | {"set": where}
+    places = ("dir", "images", "questions", "annotations", "id", "streaming", "name")
+    settings: dict[str, Any] = {"command": "import"}
+    for field in dataclasses.fields(config):
+        if field.name not in places:
+            settings[field.name] = getattr(config, field.name)
+    settings["format"] = config.source_format
+    settings["set"] = _source_fingerprint(config)
+    settings["images"] = os.path.relpath((config.images or folder).resolve(), folder.resolve())
+    return settings
+
+
+def _source_fingerprint(config: DataConfig) -> str:
+    """Changes if the set's files do; for a set on the hub it is the id."""
+    if config.id is None:
+        files = (config.questions, config.annotations)
+        return file_fingerprint(*(file for file in files if file is not None))
+    local = Path(config.id)
+    if not local.exists():
+        return config.id
+    files = (
+        sorted(file for file in local.rglob("*") if file.is_file()) if local.is_dir() else [local]
+    )
+    stats = [(os.path.relpath(file, local), file.stat()) for file in files]
+    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(folder / ".lock"):
             yield
     except OSError as error:
         raise InbolError(
@@ -203,160 +193,152 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
 
 
-class _Import:
-    """One pass over a set."""
+@dataclasses.dataclass
+class _Tally:
+    """What an import has kept and set aside so far."""
+
+    ids: set[str] = dataclasses.field(default_factory=set)
+    kinds: Counter[str] = dataclasses.field(default_factory=Counter)
+    rejected: list[Rejection] = dataclasses.field(default_factory=list)
+
+    def keep(self, example: VQAExample) -> None:
+        self.ids.add(example.id)
+        if kind := example.extra.get("kind"):
+            self.kinds[str(kind)] += 1
+
+
+def _write(config: DataConfig, adapter: Adapter, folder: Path, max_rejected: float) -> _Tally:
+    """Writes `data.jsonl` and `rejected.jsonl`; the caller writes the header, from the tally."""
+    records = _RecordMaker(config, adapter, folder)
+    check_image = ImageCheck(config.images) if config.images else None
+    tally = _Tally()
+    with (
+        progress(f"importing {folder.name}", config.limit, "records") as advance,
+        writing_dataset(folder) as lines,
+    ):
+        for number, row in _rows(config, adapter):
+            example = None
+            try:
+                if isinstance(row, Unusable):
+                    raise row
+                example = records.example(number, row)
+                if example is None:
+                    continue
+                line = _json_line(example)
+                if example.id in tally.ids:
+                    raise Unusable("duplicated id")
+                if check_image is not None:  # a picture that was written has a sound header
+                    check_image(example.image)
+            except Unusable as cause:
+                id = cause.id if example is None else example.id
+                duplicated = isinstance(row, Unusable) and id in tally.ids
+                reason = "duplicated id" if duplicated else str(cause)
+                tally.rejected.append(Rejection(number or None, id, reason))
+            else:
+                tally.keep(example)
+                lines.write(line)
+            advance()
+        total = len(tally.ids) + len(tally.rejected)
+        write_rejections(folder, tally.rejected, {"command": "import", "records": total})
+        stop_at_too_many(tally.rejected, total, max_rejected, str(config.id or config.questions))
+    return tally
+
+
+def _rows(config: DataConfig, adapter: Adapter) -> Rows:
+    """The rows of the set's own file or files, or of the `datasets` library."""
+    if config.questions is None:
+        suffix = adapter.join.questions if adapter.join else ""
+        rows = hub_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
+    else:
+        rows = file_rows(config.questions, by_id=adapter.by_id)
+        if config.annotations is not None:
+            rows = joined(rows, file_rows(config.annotations))
+    return itertools.islice(rows, config.limit)
+
+
+class _RecordMaker:
+    """Makes records of a set's rows."""
 
     def __init__(self, config: DataConfig, adapter: Adapter, folder: Path):
-        self.config, self.adapter, self.folder = config, adapter, folder
-        self.rejected: list[Rejection] = []
-        self.kinds: Counter[str] = Counter()
-        self.total = 0
-        self._seen: set[str] = set()
-        self._written: set[str] = set()
-        self._check = ImageCheck(config.images) if config.images else None
-        self._joined: dict[str, str | Unusable | None] = {}
-        self._id: str | None = None
+        self._config, self._adapter = config, adapter
+        self._pictures = PictureStore(config, folder)
+        self._joined_pictures = self._join() if adapter.join and config.id else None
 
-    def rows(self, advance: Any, max_rejected: float) -> Iterator[Mapping[str, Any]]:
-        """Rows of `data.jsonl`; at the end `rejected.jsonl` is written."""
-        for number, row in self._source():
-            try:
-                example = self._example(number, row)
-            except Skip:
+    def _join(self) -> dict[str, str | Unusable | None]:
+        """The pictures of a set on the hub that has them in a subset of their own, by their ids."""
+        assert self._adapter.join is not None
+        pictures: dict[str, str | Unusable | None] = {}
+        for _, row in hub_rows(self._config, f"{self._config.subset}{self._adapter.join.pictures}"):
+            if isinstance(row, Unusable):
                 continue
+            try:
+                pictures[str(row.get("id"))] = self._pictures.name(row.get("image"))
             except Unusable as cause:
-                id = cause.id if cause.id is not None else self._id
-                reason = (
-                    "duplicated id" if cause.id is not None and id in self._seen else str(cause)
-                )
-                id = None if id is None else id.encode(errors="backslashreplace").decode()
-                self.rejected.append(Rejection(number or None, id, reason))
-            else:
-                self._seen.add(example.id)
-                if kind := example.extra.get("kind"):
-                    self.kinds[str(kind)] += 1
-                yield example.to_json()
-            self.total += 1
-            advance()
-        write_jsonl(
-            self.folder / REJECTED_FILE,
-            map(dataclasses.asdict, self.rejected),
-            {"command": "import", "records": self.total},
-        )
-        where = self.config.id or self.config.questions
-        stop_at_too_many(self.rejected, self.total, max_rejected, str(where))
+                # Not the exception itself: its frames hold the row with its picture.
+                pictures[str(row.get("id"))] = Unusable(str(cause))
+        return pictures
 
-    def _source(self) -> Rows:
-        config, adapter = self.config, self.adapter
-        if config.questions is not None:
-            rows = file_rows(config.questions, by_id=adapter.by_id)
-            if config.annotations is not None:
-                rows = joined(rows, file_rows(config.annotations))
-        elif adapter.join is not None:
-            questions, pictures, _ = (f"{config.subset or ''}{suffix}" for suffix in adapter.join)
-            for _, row in hub_rows(config, pictures):
-                if not isinstance(row, Unusable):
-                    try:
-                        self._joined[str(row.get("id"))] = self._picture(row.get("image"))
-                    except Unusable as cause:
-                        self._joined[str(row.get("id"))] = Unusable(
-                            str(cause)
-                        )  # without the frames that the other one holds
-            rows = hub_rows(config, questions)
-        else:
-            rows = hub_rows(config, config.subset)
-        return first_rows(rows, config.limit)
-
-    def _example(self, number: int, row: "Row | Unusable") -> VQAExample:
-        self._id = None
-        if isinstance(row, Unusable):
-            raise row
-        self._id = record_id({"id": row.get("question_id", row.get("id"))})
-        column = self.config.image_column if self.config.kind == "columns" else "image"
-        if self.adapter.join and self.config.id:
-            picture = self._joined.get(str(row.get(self.adapter.join[2])))
-            if isinstance(picture, Unusable):
-                raise picture
-        else:
-            picture = self._picture(row.get(column))
-        if picture is not None:
-            row = {**row, column: picture}
-        elif self.config.id:
-            raise Unusable(
-                "image missing" if column in row or self.adapter.join else f"no column {column!r}"
-            )
-        columns = self.adapter.columns({**row, NUMBER: number}, self.config)
-        self._id = record_id(columns)
-        found = {
-            name: value for name, value in columns.items() if value is not None or name in _CORE
-        }
-        defaults = {
-            "source": self.config.called() if self.config.kind == "columns" else self.config.kind,
-            "split": self.config.split,
-        }
-        if isinstance(
-            found["answers"], dict
-        ):  # some copies hold a list of objects as an object of lists
-            found["answers"] = found["answers"].get("answer")
-        metric = self.config.metric or found.get("metric") or self.adapter.metric
-        example = make_example(defaults | found | {"metric": metric})
-        try:
-            json.dumps(example.to_json(), ensure_ascii=False, allow_nan=False).encode()
-        except (UnicodeEncodeError, TypeError, ValueError) as error:
-            raise Unusable(
-                "not UTF-8" if isinstance(error, UnicodeEncodeError) else "not JSON"
-            ) from None
-        if example.id in self._seen:
-            raise Unusable("duplicated id")
-        if self._check:
-            self._check(example.image)
-        return example
-
-    def _picture(self, value: Any) -> str | None:
-        """Name of the file of a row's picture, which is written where the row holds it.
+    def example(self, number: int, row: RawRow) -> VQAExample | None:
+        """The record of a row, None if the row is of another split.
 
         Raises:
-          Unusable: where the row holds something else, or the picture's header is none.
+          Unusable: if the row cannot be used; it has the record's id if that could be read.
         """
-        data = value
-        if isinstance(value, dict) and ("bytes" in value or "path" in value):
-            data = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-        if data is None or (isinstance(data, str) and self.config.images):
-            return data
-        if self.config.images:
-            raise Unusable("picture in the row itself (leave --data.images out)")
-        if isinstance(data, str):
-            data = self._local(data)
-        if not isinstance(data, bytes):
-            raise Unusable("image not a picture or path")
+        id = record_id(row.get("question_id", row.get("id")))
         try:
-            name = hashlib.sha256(data).hexdigest()[:32] + image_suffix(data)
-        except ImageError as error:
-            raise Unusable(error.cause) from None
-        name = f"images/{name[:2]}/{name}"
-        if name not in self._written:
-            self._written.add(name)
-            if not (self.folder / name).exists():
-                write_atomically(self.folder / name, data, sync=False)
-        return name
+            columns = self._columns(number, row)
+            if columns is None:
+                return None
+            id = record_id(columns.id)
+            return make_example(columns)
+        except Unusable as cause:
+            raise Unusable(str(cause), id) from None
 
-    def _local(self, name: str) -> bytes:
-        """A picture that a set refers to by path: of its own files, or of what the library has downloaded; nothing else is read."""
-        assert self.config.id is not None
-        local = Path(self.config.id)
-        if local.exists():
-            roots = [local.resolve() if local.is_dir() else local.resolve().parent]
-        else:
-            import datasets
+    def _columns(self, number: int, row: RawRow) -> Columns | None:
+        """The columns of a row, with the set's defaults."""
+        config = self._config
+        by_name = config.source_format == "columns"
+        image_column = config.image_column if by_name else "image"
+        image = self._image(row, image_column)
+        if image is not None:
+            row = {**row, image_column: image}
+        elif config.id:
+            missing = image_column in row or self._joined_pictures is not None
+            raise Unusable("image missing" if missing else f"no column {image_column!r}")
+        if by_name and not (config.id_column or "id" in row or "question_id" in row):
+            row = {**row, "id": f"{config.split}-{number}"}
+        columns = self._adapter.columns(row, config)
+        if columns is None:
+            return None
+        answers = columns.answers
+        return dataclasses.replace(
+            columns,
+            # Some copies hold a list of objects as an object of lists.
+            answers=answers.get("answer") if isinstance(answers, dict) else answers,
+            source=columns.source or (config.called() if by_name else config.source_format),
+            split=config.split if columns.split is None else columns.split,
+            metric=config.metric or columns.metric or self._adapter.metric,
+            extra={name: value for name, value in columns.extra.items() if value is not None},
+        )
 
-            roots = [
-                Path(root).resolve()
-                for root in (datasets.config.HF_DATASETS_CACHE, datasets.config.HF_CACHE_HOME)
-            ]
-        try:
-            path = (roots[0] / name).resolve()
-            if not any(path.is_relative_to(root) for root in roots):
-                raise Unusable("image outside the set's files")
-            return path.read_bytes()
-        except (OSError, ValueError, RuntimeError):
-            raise Unusable("image missing") from None
+    def _image(self, row: RawRow, column: str) -> str | None:
+        """The name of the picture that a row holds or refers to."""
+        if self._joined_pictures is None:
+            return self._pictures.name(row.get(column))
+        assert self._adapter.join is not None
+        image = self._joined_pictures.get(str(row.get(self._adapter.join.reference)))
+        if isinstance(image, Unusable):
+            raise image
+        return image
+
+
+def _json_line(example: VQAExample) -> str:
+    """A line of `data.jsonl`; refuses what it cannot hold: half surrogate pairs, NaN, objects."""
+    try:
+        line = json.dumps(example.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+        line.encode()
+    except UnicodeEncodeError:
+        raise Unusable("not UTF-8") from None
+    except (TypeError, ValueError):
+        raise Unusable("not JSON") from None
+    return line

@@ -1,88 +1,88 @@
-"""Objects of a large JSON file one after the other: the official annotation files are hundreds of megabytes, and gigabytes once parsed."""
+"""Elements of a large JSON file, one by one; parsed whole, official files take gigabytes.
+
+`ijson` is as fast in as little memory, but it refuses a whole file for one text that is not UTF-8,
+and 100 kB of opening brackets let it fill the machine's memory (docs/architecture.md).
+"""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from inbol_jax.errors import InbolError
 
-CHUNK = 1 << 20  # characters
-MAX_OBJECT = 1 << 24  # characters of one object, beyond which a file is taken as damaged
-_BLANK = re.compile(r"[ \t\n\r]*")
-_BEHIND_A_VALUE = frozenset(" \t\n\r,:]}")
+CHUNK = 1 << 20  # characters that are read at once
+MAX_OBJECT = 1 << 24  # characters of one object; if it is longer, the file counts as damaged
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_AFTER_A_VALUE = frozenset(" \t\n\r,:]}")
 _DECODER = json.JSONDecoder()
 
 
 class _Reader:
-    """A window that slides over the file's text."""
+    """Reads JSON through a window that slides over the file's text."""
 
     def __init__(self, file: TextIO):
-        self.file, self.text, self.at, self.ended = file, "", 0, False
+        self._file, self._text, self._at, self._ended = file, "", 0, False
 
-    def fill(self) -> None:
-        more = self.file.read(CHUNK)
-        self.text, self.at, self.ended = self.text[self.at :] + more, 0, not more
+    def _fill(self) -> None:
+        more = self._file.read(CHUNK)
+        self._text, self._at, self._ended = self._text[self._at :] + more, 0, not more
 
     def peek(self) -> str:
-        """The next character that is not blank, "" at the end."""
+        """The next character that is not blank; "" at the end of the file."""
         while True:
-            self.at = _BLANK.match(self.text, self.at).end()
-            if self.at < len(self.text) or self.ended:
-                return self.text[self.at : self.at + 1]
-            self.fill()
+            self._at = _BLANKS.match(self._text, self._at).end()
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._fill()
 
-    def take(self, character: str) -> None:
-        if (found := self.peek()) != character:
+    def _take(self, expected: str) -> None:
+        character = self.peek()
+        if character != expected:
             raise ValueError(
-                f"{character!r} expected, not {found!r}" if found else "the file ends too early"
+                f"{expected!r} expected, not {character!r}"
+                if character
+                else "the file ends too early"
             )
-        self.at += 1
+        self._at += 1
 
     def value(self) -> Any:
+        """The value that comes next, parsed."""
         self.peek()
         while True:
             fault: Exception = ValueError("a number that does not end")
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
-                if (
-                    self.ended or self.text[end : end + 1] in _BEHIND_A_VALUE
-                ):  # else it is the beginning of a longer number
-                    self.at = end
+                value, end = _DECODER.raw_decode(self._text, self._at)
+                # At the end of the window, "12" may be the beginning of "123".
+                if self._ended or self._text[end : end + 1] in _AFTER_A_VALUE:
+                    self._at = end
                     return value
             except (ValueError, RecursionError) as error:
                 fault = error
-            if self.ended or len(self.text) - self.at > MAX_OBJECT:
+            if self._ended or len(self._text) - self._at > MAX_OBJECT:
                 raise fault
-            self.fill()
+            self._fill()
 
     def elements(self) -> Iterator[Any]:
-        """Of the array that comes next."""
-        self.take("[")
+        """The elements of the array that comes next."""
+        self._take("[")
         while self.peek() != "]":
             yield self.value()
             if self.peek() != "]":
-                self.take(",")
-        self.take("]")
+                self._take(",")
+        self._take("]")
 
     def members(self) -> Iterator[str]:
-        """Keys of the object that comes next; who takes a key reads its value before the next one."""
-        self.take("{")
+        """The keys of the object that comes next; the caller reads the value of each."""
+        self._take("{")
         while self.peek() != "}":
             key = self.value()
-            self.take(":")
+            self._take(":")
             yield key
             if self.peek() != "}":
-                self.take(",")
-        self.take("}")
-
-    def skip(self) -> None:
-        if self.peek() == "[":
-            for _ in self.elements():
-                pass
-        else:
-            self.value()
+                self._take(",")
+        self._take("}")
 
 
 def json_objects(
@@ -90,41 +90,49 @@ def json_objects(
 ) -> Iterator[Any]:
     """The elements of a file's array, in bounded memory.
 
-    Bytes that are not UTF-8 become lone surrogates, so that the record that holds them can be told from the others.
+    Bytes that are not UTF-8 become lone surrogates: only the records that hold them are set aside.
 
     Args:
-      path: a JSON array, an object that holds one, or (`by_id`) an object of objects.
-      keys: of the object's array, any of them.
-      by_id: the field that gets an object's key, where the file is an object of objects (GQA).
+      path: a JSON array, an object that holds one or, with `by_id`, an object of objects.
+      keys: possible keys of the array in the object.
+      by_id: the field that gets an object's key, if the file is an object of objects (GQA).
 
     Raises:
-      InbolError: where the file cannot be read, is no JSON up to its end, or holds no such array.
+      InbolError: if the file cannot be read, is not JSON up to its end, or holds no such array.
     """
-    found = False
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = _Reader(file)
-            if reader.peek() == "[":
-                found = True
-                yield from reader.elements()
-            else:
-                for key in reader.members():
-                    if by_id is not None:
-                        value, found = reader.value(), True
-                        yield {by_id: key} | value if isinstance(value, dict) else value
-                    elif key in keys and not found:
-                        found = True
-                        yield from reader.elements()
-                    else:
-                        reader.skip()
+            has_records = yield from _elements(reader, keys, by_id)
             if reader.peek():
                 raise ValueError("there is more behind its end")
     except (ValueError, RecursionError) as error:
         raise InbolError(f"{path}: not whole JSON ({error}); fetch it again") from error
     except OSError as error:
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
-    if not found:
-        raise InbolError(
-            f"{path}: holds no list of records"
-            + (f" under {' or '.join(map(repr, keys))}" if keys else "")
-        )
+    if not has_records:
+        names = f" under {' or '.join(map(repr, keys))}" if keys else ""
+        raise InbolError(f"{path}: holds no list of records{names}")
+
+
+def _elements(
+    reader: _Reader, keys: tuple[str, ...], by_id: str | None
+) -> Generator[Any, None, bool]:
+    """Yields the records. Returns whether the file has a place for them."""
+    if reader.peek() == "[":
+        yield from reader.elements()
+        return True
+    has_records = False
+    for key in reader.members():
+        if by_id is not None:
+            value, has_records = reader.value(), True
+            yield {by_id: key} | value if isinstance(value, dict) else value
+        elif key in keys and not has_records:
+            has_records = True
+            yield from reader.elements()
+        elif reader.peek() == "[":  # another list is skipped in bounded memory
+            for _ in reader.elements():
+                pass
+        else:
+            reader.value()
+    return has_records

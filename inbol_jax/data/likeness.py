@@ -1,7 +1,6 @@
-"""Pictures of one set found again in another: by their pixels, or by their looks where they were encoded or scaled anew."""
+"""Pictures that two sets share: with equal pixels, or encoded or scaled anew."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,85 +9,88 @@ from PIL import Image
 from inbol_jax.data.images import pixel_hash
 
 SIDE = 16
-# Correlation of two thumbnails from which pictures count as one. Crops of one photograph, saved as JPEG of quality 30 to 75 and scaled
-# by 0.5 to 1.28, correlate with themselves at 0.993 or more, and with each other at 0.970 or less.
+# From this correlation of thumbnails on, two pictures count as one. Crops of one photograph that
+# were saved as JPEG of quality 30 to 75 and scaled by 0.5 to 1.28 correlate with themselves at
+# 0.993 or more, and with each other at 0.970 or less.
 ALIKE = 0.99
-_BLOCK = 1 << 14  # pictures of the other set that are compared with at a time
+_BLOCK = 1 << 14  # pictures of the gallery that are compared at once
 
 
-class Looks(NamedTuple):
-    """What a picture is known by: `pixel_hash`, and f16[SIDE^2], its thumbnail in grey with mean 0 and length 1 (0 for a blank picture)."""
+class Appearance(NamedTuple):
+    """What a picture is recognised by."""
 
-    pixels: bytes
+    pixel_hash: bytes
     thumbnail: np.ndarray
+    """f16[SIDE^2], grey, of mean 0 and length 1; all 0 for a blank picture. Empty if not needed."""
 
 
-def looks(image: Image.Image) -> Looks:
-    """Of an image of `load_image`."""
-    grey = np.asarray(
-        image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32
-    ).ravel()
-    grey -= grey.mean()
-    length = np.linalg.norm(grey)
-    blank = length < 2 * SIDE  # a standard deviation of two grey levels: noise
-    return Looks(
-        pixel_hash(image),
-        np.zeros(SIDE * SIDE, np.float16) if blank else (grey / length).astype(np.float16),
+def appearance(image: Image.Image, *, thumbnail: bool = True) -> Appearance:
+    """The appearance of an image that `load_image` has read."""
+    return Appearance(
+        pixel_hash(image), _thumbnail(image) if thumbnail else np.zeros(0, np.float16)
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Match:
-    """A picture of another set.
+def _thumbnail(image: Image.Image) -> np.ndarray:
+    small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    grey = np.asarray(small, np.float32).ravel()
+    grey = grey - grey.mean()
+    length = np.linalg.norm(grey)
+    if length < 2 * SIDE:  # a standard deviation below two grey levels is noise
+        return np.zeros(SIDE * SIDE, np.float16)
+    return (grey / length).astype(np.float16)
 
-    Attributes:
-      dataset, image: which one.
-      likeness: 1 where the pixels are equal, else the correlation of the thumbnails.
-    """
+
+class Match(NamedTuple):
+    """A picture of another set."""
 
     dataset: str
     image: str
     likeness: float
+    """1 if the pixels are equal, else the correlation of the thumbnails."""
 
 
 class Gallery:
-    """The pictures that others are looked for among; about 700 bytes each."""
+    """The pictures among which others are looked for. Each takes about 700 bytes."""
 
     def __init__(self) -> None:
         self._by_pixels: dict[bytes, int] = {}
         self._names: list[tuple[str, str]] = []
         self._thumbnails: list[np.ndarray] = []
 
-    def add(self, dataset: str, images: Sequence[str], seen: Sequence[Looks]) -> None:
-        """Adds pictures of a set; of equal ones the first counts."""
-        for image, look in zip(images, seen, strict=True):
-            if look.pixels not in self._by_pixels:
-                self._by_pixels[look.pixels] = len(self._names)
+    def add(self, dataset: str, pictures: Mapping[str, Appearance]) -> None:
+        """Adds pictures of a set, by name. Of pictures with equal pixels, the first is kept."""
+        for image, look in pictures.items():
+            if look.pixel_hash not in self._by_pixels:
+                self._by_pixels[look.pixel_hash] = len(self._names)
                 self._names.append((dataset, image))
                 self._thumbnails.append(look.thumbnail)
 
-    def find(self, seen: Sequence[Looks]) -> list[Match | None]:
-        """For each picture the one with equal pixels, else the most alike, None where none is."""
-        if not (seen and self._names):
-            return [None] * len(seen)
-        best, where = np.zeros(len(seen), np.float32), np.zeros(len(seen), np.int64)
-        ours = np.array([look.thumbnail for look in seen], np.float32)
-        for start in range(0, len(self._names), _BLOCK):
-            likeness = ours @ np.array(self._thumbnails[start : start + _BLOCK], np.float32).T
-            at = likeness.argmax(1)
-            found = np.take_along_axis(likeness, at[:, None], 1)[:, 0]
-            best, where = (
-                np.where(found > best, found, best),
-                np.where(found > best, start + at, where),
-            )
-        matches: list[Match | None] = []
-        for look, likeness, index in zip(seen, best.tolist(), where.tolist(), strict=True):
-            if (same := self._by_pixels.get(look.pixels)) is not None:
-                matches.append(Match(*self._names[same], 1.0))
-            else:
-                matches.append(
-                    Match(*self._names[index], round(min(likeness, 0.9999), 4))
-                    if likeness >= ALIKE
-                    else None
-                )
+    def find(self, pictures: Mapping[str, Appearance]) -> dict[str, Match]:
+        """The match of each picture that has one: equal pixels, else the most alike."""
+        if not (pictures and self._names):
+            return {}
+        likeness, nearest = self._nearest([look.thumbnail for look in pictures.values()])
+        matches = {}
+        for i, (image, look) in enumerate(pictures.items()):
+            equal = self._by_pixels.get(look.pixel_hash)
+            if equal is not None:
+                matches[image] = Match(*self._names[equal], 1.0)
+            elif likeness[i] >= ALIKE:
+                rounded = round(min(float(likeness[i]), 0.9999), 4)  # 1 stands for equal pixels
+                matches[image] = Match(*self._names[nearest[i]], rounded)
         return matches
+
+    def _nearest(self, thumbnails: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """f32[n], the largest correlation with a picture of the gallery, and i64[n], its index."""
+        ours = np.array(thumbnails, np.float32)
+        likeness = np.zeros(len(ours), np.float32)
+        nearest = np.zeros(len(ours), np.int64)
+        for start in range(0, len(self._names), _BLOCK):
+            block = np.array(self._thumbnails[start : start + _BLOCK], np.float32)
+            correlations = ours @ block.T  # [n, block]
+            index = correlations.argmax(1)
+            largest = correlations.max(1)
+            nearest = np.where(largest > likeness, start + index, nearest)
+            likeness = np.maximum(likeness, largest)
+        return likeness, nearest

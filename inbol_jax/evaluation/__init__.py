@@ -1,1 +1,1 @@
-"""Predictions of several models on the same questions, the metrics of the user's view, and the report."""
+"""Predictions of several models on the same questions, their metrics, and the report."""

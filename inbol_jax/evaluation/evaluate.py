@@ -1,10 +1,9 @@
-"""`evaluate.py`: several models answer the same questions; metrics and report say what they learnt."""
+"""`inbol evaluate`: several models answer the same questions; metrics and a report compare them."""
 
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from inbol_jax.artifacts import (
     file_fingerprint,
@@ -14,228 +13,166 @@ from inbol_jax.artifacts import (
     write_json,
     write_jsonl,
 )
-from inbol_jax.confidence.boundary import Thresholds, classify, question_type
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.confidence.boundary import classify, question_type
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
+from inbol_jax.confidence.store import read_store
 from inbol_jax.data.vqa import data_file, load_dataset_folder
-from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.metrics import differences, summarise
-from inbol_jax.evaluation.report import headline, write_report
+from inbol_jax.evaluation.config import EvaluateConfig
+from inbol_jax.evaluation.metrics import Metrics, differences, summarise
+from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.report import Report, headline, write_report
 from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.responses.outcome import outcome
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
-from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
 
-Counts = Mapping[str, tuple[int, int]]  # id -> correct samples, samples
 
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """Ask several models the same questions, greedily, and write predictions, metrics and the report.
-
-    Attributes:
-      in_domain: dataset folders like those of training.
-      out_of_domain: dataset folders unlike them.
-      out: gets confidence/, predictions.jsonl, metrics.json, report.html and report.md.
-      models: name and checkpoint folder of each; the first is the base, whose confidence sorts the questions into types.
-      curves: name and run folder of training stages whose curves the report shows.
-      train: folder of `inbol build` for the histogram of training confidences.
-      thresholds: where Known, Mixed and Unknown part.
-      n: samples a question for the confidence.
-      max_new_tokens: longest answer.
-      batch_size: questions at a time; a CPU takes as many as suit it.
-      dtype: of the models; auto is float32 for a float32 checkpoint and bfloat16 for any other.
-      mesh: number of devices along data, fsdp and tensor; -1 takes what the others leave.
-      seed: of the confidence's samples, the bootstrap and the report's gallery.
-    """
-
-    in_domain: tuple[Path, ...]
-    out: Path
-    out_of_domain: tuple[Path, ...] = ()
-    models: tuple[tuple[str, Path], ...] = (("base", TINY),)
-    curves: tuple[tuple[str, Path], ...] = ()
-    train: Path | None = None
-    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    n: int = 10
-    max_new_tokens: int = 12
-    batch_size: int = 128
-    dtype: Dtype = "auto"
-    mesh: tuple[int, int, int] = (-1, 1, 1)
-    seed: int = 0
-
-
-def predict(
-    config: EvaluateConfig,
-    name: str,
-    loaded: Checkpoint,
-    data: Path,
-    domain: str,
-    confidence: Counts,
-) -> list[dict[str, Any]]:
-    """One model's greedy answers to one dataset, as rows of predictions.jsonl; read from the disk where they are already there."""
-    dataset = load_dataset_folder(data)
-    file = config.out / "predictions" / name / f"{dataset.name}.jsonl"
-    settings = {
-        "command": "evaluate",
-        "model": loaded.fingerprint,
-        "dtype": loaded.model.dtype.name,
-        "dataset": file_fingerprint(data_file(data)),
-        "max_new_tokens": config.max_new_tokens,
-    }
-    identity = fingerprint(settings)
-    if read_meta(file).get("config") != identity:
-        options = SamplingOptions(temperature=0.0, max_new_tokens=config.max_new_tokens)
-        bad: list[str] = []
-        rows = {
-            example.id: example.to_json()
-            | {"prediction": g[0].text, "outcome": outcome(example, g[0].text)}
-            for batch in generate(
-                loaded,
-                dataset.examples,
-                dataset.root,
-                n=1,
-                options=options,
-                seed=0,
-                batch_size=4 * config.batch_size,
-                label=f"{name} on {dataset.name}",
-                set_aside=lambda example, reason: bad.append(reason),
-            )
-            for example, g in batch
-        }
-        write_jsonl(
-            file,
-            (rows[e.id] for e in dataset.examples if e.id in rows),
-            settings | {"config": identity, "set_aside": len(bad)},
-        )
-    found = []
-    for row in read_jsonl(file):
-        counts = confidence.get(row["id"])
-        if counts is None:
-            continue  # set aside when its confidence was sampled, and reported there
-        type = question_type(classify(*counts, config.thresholds), answerable=row["answerable"])
-        found.append(
-            {
-                "id": row["id"],
-                "dataset": dataset.name,
-                "domain": domain,
-                "model": name,
-                "image": row["image"],
-                "question": row["question"],
-            }
-            | {"answers": row["answers"], "type": type}
-            | {
-                "kind": str(row.get("kind", "")),
-                "confidence": 0.0 if type == 3 else counts[0] / counts[1],
-            }
-            | {"prediction": row["prediction"], "outcome": row["outcome"]}
-            | {column: row[column] for column in ("metric",) if column in row}
-        )
-    return found
-
-
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig) -> Metrics:
     """Writes predictions, metrics and report. Returns the metrics.
 
     Raises:
-      InbolError: for what is wrong with data, models or output folder.
+      InbolError: if something is wrong with data, models or output folder.
     """
     start = time.monotonic()
-    rows = predictions(config)
-    return report(config, rows, config.out, {"evaluation": round(time.monotonic() - start, 2)})
+    predicted = predictions(config)
+    seconds = {"evaluation": round(time.monotonic() - start, 2)}
+    return report(config, predicted, config.out, seconds)
 
 
-def predictions(config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Confidence of the base and greedy answers of every model: the rows of predictions.jsonl."""
-    if not config.in_domain:
-        raise InbolError("--in-domain needs at least one dataset folder")
-    if not config.models:
-        raise InbolError("--models needs at least one name and checkpoint folder")
-    if len({name for name, _ in config.models}) < len(config.models):
-        raise InbolError("--models: two models have one name")
+def predictions(config: EvaluateConfig) -> list[Prediction]:
+    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`."""
     for _, run in config.curves:
         if not (run / "metrics.jsonl").is_file():
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
-    datasets = [(d, "in_domain") for d in config.in_domain] + [
-        (d, "out_of_domain") for d in config.out_of_domain
-    ]
-    base = config.models[0][1]
-    sampling = {
-        "n": config.n,
-        "max_new_tokens": config.max_new_tokens,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-    }
-    sampling |= {"dtype": config.dtype, "mesh": config.mesh}
-    counts: dict[Path, Counts] = {}
+    datasets = [(data, "in_domain") for data in config.in_domain]
+    datasets += [(data, "out_of_domain") for data in config.out_of_domain]
+    samples: dict[Path, dict[str, tuple[int, int]]] = {}  # id -> correct samples, samples
     for data, _ in datasets:
-        file = estimate(ConfidenceConfig(data, config.out, base, **sampling))
-        counts[data] = {row["id"]: (row["n_correct"], row["n_samples"]) for row in read_jsonl(file)}
-    rows: list[dict[str, Any]] = []
-    for name, model in config.models:
-        loaded = load_pretrained(model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
+        store = estimate(
+            ConfidenceConfig(
+                data=data,
+                out=config.out,
+                model=config.models[0][1],
+                sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
+                batch_size=config.batch_size,
+                dtype=config.dtype,
+                mesh=config.mesh,
+                seed=config.seed,
+            )
+        )
+        questions = read_store(store)
+        samples[data] = {q.example.id: (q.n_correct, q.n_samples) for q in questions}
+    predicted: list[Prediction] = []
+    for model, folder in config.models:
+        checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
         for data, domain in datasets:
-            rows += predict(config, name, loaded, data, domain, counts[data])
+            file = _ask(config, model, checkpoint, data)
+            for row in read_jsonl(file):
+                if row["id"] not in samples[data]:
+                    continue  # it was set aside, and reported, while the base was sampled
+                n_correct, n_samples = samples[data][row["id"]]
+                boundary = classify(n_correct, n_samples, config.thresholds)
+                type = question_type(boundary, answerable=row["answerable"])
+                confidence = 0.0 if type == 3 else n_correct / n_samples
+                row |= {"dataset": file.stem, "domain": domain, "model": model}
+                row |= {"type": type, "confidence": confidence}
+                predicted.append(Prediction.from_json(row))
     write_jsonl(
         config.out / "predictions.jsonl",
-        rows,
+        (prediction.to_json() for prediction in predicted),
         {"command": "evaluate", "settings": _settings(config)},
     )
-    return rows
+    return predicted
+
+
+def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, data: Path) -> Path:
+    """The file with one model's greedy answers to one dataset; asks only if it is not there yet."""
+    dataset = load_dataset_folder(data)
+    file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
+    settings = {
+        "command": "evaluate",
+        "model": checkpoint.fingerprint,
+        "dtype": checkpoint.model.dtype.name,
+        "dataset": file_fingerprint(data_file(data)),
+        "max_new_tokens": config.max_new_tokens,
+    }
+    settings_fingerprint = fingerprint(settings)
+    if read_meta(file).get("config") == settings_fingerprint:
+        return file
+    texts: dict[str, str] = {}
+    set_aside: list[str] = []
+    for batch in generate(
+        checkpoint,
+        dataset.examples,
+        dataset.root,
+        options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
+        seed=0,
+        batch_size=4 * config.batch_size,
+        label=f"{model} on {dataset.name}",
+        set_aside=lambda example, reason: set_aside.append(example.id),
+    ):
+        for example, generations in batch:
+            texts[example.id] = generations[0].text
+    rows = []
+    for example in dataset.examples:
+        if example.id in texts:
+            text = texts[example.id]
+            rows.append(example.to_json() | {"prediction": text, "outcome": outcome(example, text)})
+    write_jsonl(
+        file, rows, settings | {"config": settings_fingerprint, "set_aside": len(set_aside)}
+    )
+    return file
 
 
 def report(
     config: EvaluateConfig,
-    rows: list[dict[str, Any]],
+    predicted: Sequence[Prediction],
     out: Path,
     seconds: Mapping[str, float],
     other_tables: Sequence[Table] = (),
-) -> dict[str, Any]:
-    """Metrics and report of predictions, into `out`, beside `other_tables` of what was measured elsewhere. Returns the metrics."""
-    metrics = {
-        "models": summarise(rows, seed=config.seed),
-        "differences": differences(rows, seed=config.seed) if len(config.models) > 1 else [],
-        "seconds": dict(seconds),
-    }
-    write_json(out / "metrics.json", metrics)
-    datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
-    write_report(
-        out,
-        rows=rows,
-        metrics=metrics,
-        curves={name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves},
-        train_confidence=_train_confidence(config.train),
-        thresholds=(config.thresholds.delta_uk, config.thresholds.delta_k),
-        settings=_settings(config),
-        seconds=seconds,
-        image_folders={dataset.name: dataset.root for dataset in datasets},
-        seed=config.seed,
-        other_tables=other_tables,
+) -> Metrics:
+    """Writes metrics and report of predictions into `out`. Returns the metrics.
+
+    Args:
+      seconds: {stage: how long it took}.
+      other_tables: what was measured elsewhere; the report shows it beside its own tables.
+    """
+    metrics = Metrics(
+        summarise(predicted, seed=config.seed),
+        differences(predicted, seed=config.seed),
+        dict(seconds),
     )
+    write_json(out / "metrics.json", metrics.to_json())
+    curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
+    datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
+    records = read_jsonl(config.train / "records.jsonl") if config.train else ()
+    content = Report(
+        predictions=predicted,
+        metrics=metrics,
+        curves=curves,
+        train_confidence=[r["confidence"] for r in records if r["type"] != 3],
+        thresholds=config.thresholds,
+        settings=_settings(config),
+        image_folders={dataset.name: dataset.root for dataset in datasets},
+        other_tables=other_tables,
+        seed=config.seed,
+    )
+    write_report(out, content)
     for line in headline(metrics):
         say(line)
-    if table := yes_no_table(rows):
-        for row in table.rows:
-            say(
-                "; ".join(
-                    f"{name} {cell}" for name, cell in zip(table.columns[1:], row[1:], strict=True)
-                )
-                + f" ({row[0]})"
-            )
+    if table := yes_no_table(predicted):
+        for name, *cells in table.rows:
+            named = zip(table.columns[1:], cells, strict=True)
+            say("; ".join(f"{column} {cell}" for column, cell in named) + f" ({name})")
     say(f"report -> {out / 'report.html'}")
     return metrics
 
 
 def _settings(config: EvaluateConfig) -> dict[str, str]:
     return {name: str(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def _train_confidence(train: Path | None) -> list[float]:
-    return (
-        []
-        if train is None
-        else [row["confidence"] for row in read_jsonl(train / "records.jsonl") if row["type"] != 3]
-    )

@@ -1,271 +1,264 @@
-"""Acc, RefR and the trustworthiness score T of prediction rows, with bootstrap intervals. Plain Python and numpy.
+"""Acc, RefR and the trustworthiness score T of predictions, with 95% intervals, in plain numpy.
 
-The paper names Acc, RefR and a model-agnostic trustworthiness score; the user value below, which T is the mean of, is our
-decision. On answerable questions T = Acc - Wrong = 2 Acc + RefR - 1. T of "all" depends on how many questions of each type
-were asked: it stands beside the types, never alone.
+The paper names Acc, RefR and a model-agnostic trustworthiness score. T is the mean of
+`Prediction.user_value`, which is our decision: on answerable questions
+T = Acc - Wrong = 2 Acc + RefR - 1. T of "all" depends on how many questions of each type were
+asked, so it never stands alone.
 
-A prediction row is one question and model; `evaluation.predict` documents its fields. A question is its (dataset, id), the
-models come in order of appearance, and the first one is the base.
+A question is its (dataset, id). The models come in order of appearance; the first is the base.
 """
 
+import bisect
+import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import wilson_interval
+from inbol_jax.evaluation.prediction import TYPES, Prediction
+from inbol_jax.intervals import wilson_interval
 
-Row = Mapping[str, Any]
-
-DOMAINS = ("in_domain", "out_of_domain")
-OUTCOMES = ("correct", "refused", "wrong")
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type1": (1,),
     "mixed": (None,),
     "type2": (2,),
-    "type12": (
-        1,
-        None,
-        2,
-    ),  # "Types 1+2": everything answerable, so the Mixed ones between them as well
+    "type12": (1, None, 2),  # everything answerable, so the Mixed questions as well
     "type3": (3,),
-    "all": (1, None, 2, 3),
+    "all": TYPES,
 }
 CONFIDENCE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-def value(outcome: str, type: int | None) -> int:
-    """What a response is worth to the user: our definition, not the paper's.
+class Estimate(NamedTuple):
+    """A number with the ends of its 95% interval; each is None if there was nothing to count."""
 
-    Answerable (types 1, 2 and None): correct +1, refused 0, wrong -1. Type 3: refused +1, anything else -1.
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of one model on a group of questions; all but n are None if the group is empty.
+
+    Attributes:
+      n: the number of questions.
+      acc: correct / n, hence 0 on Type 3 by construction.
+      refr: refused / n.
+      t: the mean user value, with a 95% percentile bootstrap interval from t_low to t_high.
     """
-    if outcome not in OUTCOMES:
-        raise InbolError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
-    if type == 3:
-        return 1 if outcome == "refused" else -1
-    return {"correct": 1, "refused": 0, "wrong": -1}[outcome]
+
+    n: int
+    acc: float | None = None
+    refr: float | None = None
+    t: float | None = None
+    t_low: float | None = None
+    t_high: float | None = None
+
+
+Summary = dict[str, dict[str, dict[str, Scores]]]  # model -> domain -> group -> scores
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """diff = T(b) - T(a) on a group of questions, with its 95% interval; None if it is empty."""
+
+    a: str
+    b: str
+    domain: str
+    group: str
+    diff: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metrics:
+    """What `metrics.json` holds; `seconds` says how long each stage took."""
+
+    models: Summary
+    differences: list[Difference]
+    seconds: dict[str, float]
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains of the questions, sorted."""
+        return sorted({domain for domains in self.models.values() for domain in domains})
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return dataclasses.asdict(self)
+
+
+class ConfidenceBin(NamedTuple):
+    """n questions whose confidence lies in [low, high), with 95% Wilson intervals of their rates.
+
+    Attributes:
+      refr: refused / n.
+      answered_acc: correct / (n - refused).
+    """
+
+    low: float
+    high: float
+    n: int
+    refr: Estimate
+    answered_acc: Estimate
 
 
 def summarise(
-    rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0
-) -> dict[str, dict[str, dict[str, dict[str, int | float | None]]]]:
-    """Acc, RefR and T for every model, domain and group of `GROUPS`.
+    predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
+) -> Summary:
+    """Scores of every model in every domain and group of `GROUPS`.
 
-    Returns: {model: {domain: {group: {"n", "acc", "refr", "t", "t_low", "t_high"}}}}. acc is correct / n, hence 0 on Type 3 by
-      construction; t_low and t_high are a 95% percentile bootstrap over questions. With n = 0 the others are None.
     Raises:
-      InbolError: where a row is not possible, or a model has answered a question twice.
+      InbolError: if a model has answered a question twice.
     """
-    cells: dict[str, dict[str, Counter[tuple[int | None, str]]]] = {}
-    for row in _checked(rows):
-        cells.setdefault(row["model"], {}).setdefault(row["domain"], Counter())[
-            row["type"], row["outcome"]
-        ] += 1
-    return {
-        model: {
-            domain: {
-                group: _summary(domains[domain], types, resamples, seed)
-                for group, types in GROUPS.items()
-            }
-            for domain in sorted(domains)
-        }
-        for model, domains in cells.items()
-    }
+    summary: Summary = {}
+    for (model, domain), members in _grouped(predictions, lambda p: (p.model, p.domain)).items():
+        groups = summary.setdefault(model, {})[domain] = {}
+        for group, types in GROUPS.items():
+            groups[group] = _scores([p for p in members if p.type in types], resamples, seed)
+    return {model: dict(sorted(domains.items())) for model, domains in summary.items()}
 
 
 def differences(
-    rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0
-) -> list[dict[str, str | float | None]]:
-    """T(b) - T(a) over the same questions, for every two consecutive models and for the last against the first.
+    predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
+) -> list[Difference]:
+    """T(b) - T(a) of every two consecutive models, and of the last model against the first.
 
-    Returns: [{"a", "b", "domain", "group", "diff", "low", "high"}], the interval a 95% paired percentile bootstrap: questions are
-      resampled, and both models keep their answers to them. diff, low and high are None where the group is empty.
+    The intervals are 95% paired percentile bootstraps: questions are resampled, and both models
+    keep their answers to them.
+
     Raises:
-      InbolError: where a question has not been answered by both models, or not under the same type and domain.
+      InbolError: if two models were not asked the same questions under the same type and domain.
     """
-    asked: dict[str, dict[tuple[str, str], Row]] = {}
-    for row in _checked(rows):
-        asked.setdefault(row["model"], {})[row["dataset"], row["id"]] = row
-    names = list(asked)
-    pairs = list(itertools.pairwise(names))
-    if len(names) > 2:
-        pairs.append((names[0], names[-1]))
-    result: list[dict[str, str | float | None]] = []
+    answers: dict[str, dict[tuple[str, str], Prediction]] = {}
+    for p in _distinct(predictions):
+        answers.setdefault(p.model, {})[p.dataset, p.id] = p
+    models = list(answers)
+    pairs = list(itertools.pairwise(models))
+    if len(models) > 2:
+        pairs.append((models[0], models[-1]))
+    result: list[Difference] = []
     for a, b in pairs:
-        unpaired = asked[a].keys() ^ asked[b].keys()
+        unpaired = answers[a].keys() ^ answers[b].keys()
         if unpaired:
             raise InbolError(
-                f"{len(unpaired)} questions were not answered by both {a} and {b}, for example {min(unpaired)[1]!r}; "
-                "run both on the same questions"
+                f"{len(unpaired)} questions were not answered by both {a} and {b}, for example "
+                f"{min(unpaired)[1]!r}; run both models on the same questions"
             )
-        cells: dict[str, Counter[tuple[int | None, int]]] = {}
-        for question, first in asked[a].items():
-            second = asked[b][question]
-            if (first["type"], first["domain"]) != (second["type"], second["domain"]):
+        changes: dict[str, list[tuple[int | None, int]]] = {}  # domain -> (type, change)
+        for question, first in answers[a].items():
+            second = answers[b][question]
+            if (first.type, first.domain) != (second.type, second.domain):
                 raise InbolError(
-                    f"question {question[1]!r}: {a} and {b} were given another type or domain; predict both again"
+                    f"question {first.id!r}: {a} and {b} were given another type or domain; "
+                    "evaluate both again"
                 )
-            change = value(second["outcome"], second["type"]) - value(
-                first["outcome"], first["type"]
-            )
-            cells.setdefault(first["domain"], Counter())[first["type"], change] += 1
-        for domain, group in itertools.product(sorted(cells), GROUPS):
-            changes: Counter[int] = Counter()
-            for (kind, change), count in cells[domain].items():
-                if kind in GROUPS[group]:
-                    changes[change] += count
-            mean, low, high = _mean_and_interval(changes, resamples, seed)
-            result.append(
-                {
-                    "a": a,
-                    "b": b,
-                    "domain": domain,
-                    "group": group,
-                    "diff": mean,
-                    "low": low,
-                    "high": high,
-                }
-            )
+            change = second.user_value - first.user_value
+            changes.setdefault(first.domain, []).append((first.type, change))
+        for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
+            counts = Counter(change for type, change in changes[domain] if type in types)
+            estimate = bootstrap_mean(counts, resamples, seed)
+            result.append(Difference(a, b, domain, group, *estimate))
     return result
 
 
-def by_confidence(
-    rows: Iterable[Row], model: str, edges: Sequence[float | int] = CONFIDENCE_EDGES
-) -> list[dict[str, int | float | None]]:
-    """Refusal rate and answered accuracy of one model by confidence: Figure 4 of the paper. Answerable questions only.
+def by_confidence(predictions: Iterable[Prediction], model: str) -> list[ConfidenceBin]:
+    """One model's refusal rate and answered accuracy by confidence: Figure 4 of the paper.
 
-    Args:
-      edges: increasing; a bin is [low, high), and the last one is closed.
-    Returns: a dict a bin: "low", "high", "n", "refr", "answered_acc" = correct / (n - refused), and 95% Wilson intervals
-      "refr_low", "refr_high", "acc_low", "acc_high". None where nothing was asked, or nothing answered.
+    Type 3 is left out. The bins are those of `CONFIDENCE_EDGES`; the last one is closed.
+
     Raises:
-      InbolError: where a confidence lies outside the edges.
+      InbolError: if a confidence does not lie between 0 and 1.
     """
-    # a confidence is k / N computed somewhere else: 0.1 * 6 must fall where 0.6 does
-    limits = np.round(np.asarray(edges, np.float64), 9)
-    bins = [Counter[str]() for _ in limits[1:]]
-    for row in _checked(rows):
-        if row["model"] != model or row["type"] == 3:
-            continue
-        confidence = round(float(row["confidence"]), 9)
-        if not limits[0] <= confidence <= limits[-1]:
-            raise InbolError(
-                f"question {row['id']!r}: confidence {confidence} lies outside {limits[0]} to {limits[-1]}"
-            )
-        index = int(np.searchsorted(limits, confidence, side="right")) - 1
-        bins[min(index, len(bins) - 1)][row["outcome"]] += 1
-    result = []
-    for low, high, counts in zip(limits, limits[1:], bins, strict=False):
-        refr, refr_low, refr_high = _rate(counts["refused"], counts.total())
-        acc, acc_low, acc_high = _rate(counts["correct"], counts["correct"] + counts["wrong"])
-        entry = {
-            "low": float(low),
-            "high": float(high),
-            "n": counts.total(),
-            "refr": refr,
-            "answered_acc": acc,
-        }
-        result.append(
-            entry
-            | {
-                "refr_low": refr_low,
-                "refr_high": refr_high,
-                "acc_low": acc_low,
-                "acc_high": acc_high,
-            }
-        )
-    return result
+
+    def index_of_bin(p: Prediction) -> int:
+        # A confidence is k / N, computed elsewhere: 0.1 * 6 must fall into the same bin as 0.6.
+        confidence = round(float(p.confidence), 9)
+        if not 0 <= confidence <= 1:
+            raise InbolError(f"question {p.id!r}: confidence {confidence} lies outside 0 to 1")
+        return min(bisect.bisect(CONFIDENCE_EDGES, confidence), len(CONFIDENCE_EDGES) - 1) - 1
+
+    answerable = (p for p in predictions if p.model == model and p.type != 3)
+    members = _grouped(answerable, index_of_bin)
+    bins = []
+    for index, (low, high) in enumerate(itertools.pairwise(CONFIDENCE_EDGES)):
+        outcomes = Counter(p.outcome for p in members.get(index, ()))
+        n, answered = outcomes.total(), outcomes["correct"] + outcomes["wrong"]
+        refr, accuracy = _rate(outcomes["refused"], n), _rate(outcomes["correct"], answered)
+        bins.append(ConfidenceBin(low, high, n, refr, accuracy))
+    return bins
 
 
-def by_kind(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Acc, RefR and T by kind of question.
-
-    Returns: [{"model", "domain", "type3": bool, "kind", "n", "acc", "refr", "t"}], models in order of appearance, then sorted.
-    """
-    cells: dict[str, dict[tuple[str, bool, str], Counter[tuple[int | None, str]]]] = {}
-    for row in _checked(rows):
-        key = (row["domain"], row["type"] == 3, row["kind"])
-        cells.setdefault(row["model"], {}).setdefault(key, Counter())[
-            row["type"], row["outcome"]
-        ] += 1
-    return [
-        {"model": model, "domain": domain, "type3": type3, "kind": kind}
-        | _rates(kinds[domain, type3, kind])
-        for model, kinds in cells.items()
-        for domain, type3, kind in sorted(kinds)
-    ]
+def by_question_kind(
+    predictions: Iterable[Prediction],
+) -> dict[tuple[str, bool, str], dict[str, Scores]]:
+    """{(domain, whether the questions are of Type 3, kind): {model: its scores}}, sorted."""
+    kinds: dict[tuple[str, bool, str], dict[str, Scores]] = {}
+    keys = _grouped(predictions, lambda p: (p.model, (p.domain, p.type == 3, p.question_kind)))
+    for (model, kind), members in keys.items():
+        kinds.setdefault(kind, {})[model] = _scores(members)
+    return dict(sorted(kinds.items()))
 
 
-def _checked(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows, each one possible and no (model, question) twice: a repeated question would count twice in every mean."""
-    seen = set()
-    for row in rows:
-        if row["type"] not in GROUPS["all"] or row["outcome"] not in OUTCOMES:
-            raise InbolError(
-                f"prediction {row['id']!r} of {row['model']}: no such type and outcome: {row['type']!r}, {row['outcome']!r}"
-            )
-        if row["domain"] not in DOMAINS:
-            raise InbolError(
-                f"prediction {row['id']!r} of {row['model']}: domain {row['domain']!r} is none of {', '.join(DOMAINS)}"
-            )
-        key = (row["model"], row["dataset"], row["id"])
-        if key in seen:
-            raise InbolError(
-                f"prediction {row['id']!r} of {row['model']} on {row['dataset']} stands twice; predict again"
-            )
-        seen.add(key)
-        yield row
+def bootstrap_mean(values: Counter[int], resamples: int, seed: int) -> Estimate:
+    """Mean and 95% percentile bootstrap interval of integers, given how often each occurs.
 
-
-def _rates(outcomes: Counter[tuple[int | None, str]]) -> dict[str, Any]:
-    """{"n", "acc", "refr", "t"} from counts of (type, outcome), at least one of them positive."""
-    n = outcomes.total()
-    correct = sum(
-        count for (kind, outcome), count in outcomes.items() if outcome == "correct" and kind != 3
-    )
-    refused = sum(count for (_, outcome), count in outcomes.items() if outcome == "refused")
-    total = sum(count * value(outcome, kind) for (kind, outcome), count in outcomes.items())
-    return {"n": n, "acc": correct / n, "refr": refused / n, "t": total / n}
-
-
-def _summary(
-    outcomes: Counter[tuple[int | None, str]],
-    types: tuple[int | None, ...],
-    resamples: int,
-    seed: int,
-) -> dict[str, int | float | None]:
-    chosen = Counter({key: count for key, count in outcomes.items() if key[0] in types})
-    if not chosen.total():
-        return {"n": 0, "acc": None, "refr": None, "t": None, "t_low": None, "t_high": None}
-    values: Counter[int] = Counter()
-    for (kind, outcome), count in chosen.items():
-        values[value(outcome, kind)] += count
-    _, low, high = _mean_and_interval(values, resamples, seed)
-    return _rates(chosen) | {"t_low": low, "t_high": high}
-
-
-def _mean_and_interval(
-    values: Counter[int], resamples: int, seed: int
-) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Mean and 95% percentile bootstrap interval of integers, held as how often each occurs.
-
-    Drawing n of n questions with replacement and counting their values is one multinomial draw over the few distinct values:
-    no index is ever drawn, the cost does not grow with n, and the order of the rows cannot matter.
+    To draw n of n questions with replacement and to count their values is one multinomial draw
+    over the few distinct values. No index is ever drawn, the cost does not grow with n, and the
+    order of the questions cannot matter. `scipy.stats.bootstrap` gives the same interval within
+    Monte Carlo error (a test compares them), but it draws n indices per resample: for 100,000
+    questions and 2,000 resamples it takes 6.5 s against 0.001 s, and 230 MiB against none.
 
     Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
     n = values.total()
     if not n:
-        return None, None, None
+        return Estimate()
     numbers = np.array(sorted(number for number in values if values[number]))
     counts = np.array([values[int(number)] for number in numbers])
-    means = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples) @ numbers / n
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(counts @ numbers / n), float(low), float(high)
+    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    low, high = np.percentile(draws @ numbers / n, (2.5, 97.5))  # [resamples, k] @ [k]
+    return Estimate(float(counts @ numbers / n), float(low), float(high))
 
 
-def _rate(successes: int, n: int) -> tuple[float, float, float] | tuple[None, None, None]:
-    return (successes / n, *wilson_interval(successes, n)) if n else (None, None, None)
+def _distinct(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """The predictions; an error if one is there twice, because every mean would count it twice."""
+    seen = set()
+    for p in predictions:
+        key = (p.model, p.dataset, p.id)
+        if key in seen:
+            raise InbolError(
+                f"prediction {p.id!r} of {p.model} on {p.dataset} stands twice; "
+                "run `inbol evaluate` again"
+            )
+        seen.add(key)
+        yield p
+
+
+def _grouped(
+    predictions: Iterable[Prediction], key: Callable[[Prediction], Any]
+) -> dict[Any, list[Prediction]]:
+    """The predictions that share a key, the keys in order of appearance."""
+    groups: dict[Any, list[Prediction]] = {}
+    for p in _distinct(predictions):
+        groups.setdefault(key(p), []).append(p)
+    return groups
+
+
+def _scores(predictions: list[Prediction], resamples: int = 2000, seed: int = 0) -> Scores:
+    n = len(predictions)
+    if not n:
+        return Scores(0)
+    correct = sum(p.outcome == "correct" and p.type != 3 for p in predictions)
+    refused = sum(p.outcome == "refused" for p in predictions)
+    values = Counter(p.user_value for p in predictions)
+    return Scores(n, correct / n, refused / n, *bootstrap_mean(values, resamples, seed))
+
+
+def _rate(successes: int, n: int) -> Estimate:
+    return Estimate(successes / n, *wilson_interval(successes, n)) if n else Estimate()

@@ -1,6 +1,6 @@
-"""The figures of a report: numbers in, a matplotlib `Figure` out. No pyplot, so no global state and no display.
+"""The figures of a report: numbers in, a matplotlib `Figure` out, without pyplot's global state.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; models differ in their markers as well.
+The colours are Okabe and Ito's, which colour-blind readers tell apart; the markers differ as well.
 """
 
 import math
@@ -11,14 +11,14 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from inbol_jax.evaluation.labels import signed
+from inbol_jax.evaluation.metrics import ConfidenceBin, Scores, Summary
 from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
 
-Curves = Mapping[
-    str, Sequence[Mapping[str, Any]]
-]  # stage -> rows of {"step": int, "loss": float, ...}
+# Training stage -> rows of {"step": int, "loss": float, ...}
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODEL_MARKERS = "osD^vPX"
@@ -28,95 +28,76 @@ PANELS = {
     "type2": "Type 2: unknown, so refuse",
     "type3": "Type 3: not in the image, so refuse",
 }
+CURVES = {
+    "loss": "loss",
+    "reward_margin": "reward margin (nats)",
+    "reward_accuracy": "reward accuracy",
+}
 
 
 @matplotlib.rc_context(STYLE)
-def confidence_curves(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Figure 4 of the paper: refusal rate and answered accuracy by confidence, a line a model, with 95% Wilson bands.
+def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
+    """Figure 4 of the paper: refusal rate and answered accuracy by confidence, with Wilson bands.
 
     Args:
-      bins: {model: metrics.by_confidence(...)}, all over the same edges.
+      bins: {model: its bins, which have the same edges for all models}.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    panels = (
-        (left, "(a) Refusal rate by confidence", "refr", "refr"),
-        (right, "(b) Answered accuracy by confidence", "answered_acc", "acc"),
-    )
-    first = next(iter(bins.values()), ())
-    for axes, title, name, band in panels:
-        for index, model_bins in enumerate(bins.values()):
-            x = [(b["low"] + b["high"]) / 2 for b in model_bins]
-            y, low, high = (
-                _floats(b[key] for b in model_bins) for key in (name, f"{band}_low", f"{band}_high")
-            )
-            colour = MODEL_COLOURS[index % len(MODEL_COLOURS)]
-            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-            axes.plot(
-                x,
-                y,
-                color=colour,
-                marker=MODEL_MARKERS[index % len(MODEL_MARKERS)],
-                markersize=4.5,
-                linewidth=1.8,
-                clip_on=False,
-            )
-        axes.set_title(title)
-        # how many were asked is the same for every model, how many of them were answered is not
-        counts = [f"\nn = {b['n']}" if axes is left else "\n " for b in first]
-        names = [
-            f"{b['low']:g} to {b['high']:g}{count}" for b, count in zip(first, counts, strict=True)
-        ]
-        axes.set_xticks([(b["low"] + b["high"]) / 2 for b in first], names)
-        if first:
-            axes.set_xlim(first[0]["low"], first[-1]["high"])
+    for index, (model, model_bins) in enumerate(bins.items()):
+        centres = [(b.low + b.high) / 2 for b in model_bins]
+        colour = MODEL_COLOURS[index % len(MODEL_COLOURS)]
+        marker = MODEL_MARKERS[index % len(MODEL_MARKERS)]
+        rates = (
+            (left, [b.refr for b in model_bins]),
+            (right, [b.answered_acc for b in model_bins]),
+        )
+        for axes, estimates in rates:
+            # f64[n] each; None becomes NaN, which matplotlib leaves out
+            y, low, high = np.array(estimates, np.float64).T
+            axes.fill_between(centres, low, high, color=colour, alpha=0.12, linewidth=0)
+            style = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
+            axes.plot(centres, y, **style, clip_on=False, label=_short(model))
+    first = next(iter(bins.values()))
+    centres = [(b.low + b.high) / 2 for b in first]
+    names = [f"{b.low:g} to {b.high:g}\n" for b in first]
+    # Every model was asked the same questions, but they answered different ones.
+    left.set_xticks(centres, [f"{name}n = {b.n}" for name, b in zip(names, first, strict=True)])
+    right.set_xticks(centres, [f"{name} " for name in names])
+    left.set_title("(a) Refusal rate by confidence")
+    right.set_title("(b) Answered accuracy by confidence")
+    for axes in (left, right):
+        axes.set_xlim(first[0].low, first[-1].high)
+        axes.set_ylim(0, 1)
         axes.set_xlabel("confidence c(x) of the base model")
         axes.grid(False, axis="x")
-        axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(_percent)
-    _model_legend(figure, list(bins))
+    figure.legend(handles=left.lines, loc="outside upper center", ncols=min(len(bins), 5))
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def training_curves(curves: Curves) -> Figure:
-    """Loss by step for every stage, and the implicit rewards of DPO where a stage logs them.
-
-    Args:
-      curves: {stage: rows with "step" and float metrics}; of them "loss", "reward_margin" and "reward_accuracy" are drawn.
-    """
-    labels = {
-        "loss": "loss",
-        "reward_margin": "reward margin (nats)",
-        "reward_accuracy": "reward accuracy",
-    }
-    panels = [
-        (stage, name)
-        for stage, rows in curves.items()
-        for name in labels
-        if any(name in row for row in rows)
-    ]
+    """Loss by step of every stage, and the implicit rewards of DPO if a stage logs them."""
+    panels = []
+    for stage, rows in curves.items():
+        panels += [(stage, name) for name in CURVES if any(name in row for row in rows)]
     columns = min(max(len(panels), 1), 4)
     height = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(2.6 * columns, 5.2), 2.4 * max(height, 1)), layout="constrained")
     for index, (stage, name) in enumerate(panels):
         axes = figure.add_subplot(height, columns, index + 1)
-        points = np.array(
-            [(row["step"], row[name]) for row in curves[stage] if name in row], np.float64
-        )
+        points = [(row["step"], row[name]) for row in curves[stage] if name in row]
+        points = np.array(points, np.float64)  # [n, 2]
         step, y = points[np.isfinite(points).all(axis=1)].T
         window = len(y) // 15
-        axes.plot(
-            step,
-            y,
-            color=GOOD,
-            linewidth=1.6 if window < 2 else 0.7,
-            alpha=1 if window < 2 else 0.35,
-        )
-        if window >= 2:  # a running mean, drawn at the middle of its window
+        if window < 2:
+            axes.plot(step, y, color=GOOD, linewidth=1.6)
+        else:  # the steps thin, and their running mean, drawn at the middle of its window
+            axes.plot(step, y, color=GOOD, linewidth=0.7, alpha=0.35)
             smooth = np.convolve(y, np.ones(window) / window, "valid")
             axes.plot(step[(window - 1) // 2 :][: len(smooth)], smooth, color=GOOD, linewidth=1.8)
-        axes.set_title(f"{stage}: {labels[name]}", fontsize=9)
+        axes.set_title(f"{stage}: {CURVES[name]}", fontsize=9)
         axes.set_xlabel("step")
         if name == "reward_accuracy":
             axes.set_ylim(0, 1.02)
@@ -126,40 +107,19 @@ def training_curves(curves: Curves) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def summary_bars(
-    models: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]], domain: str = "in_domain"
-) -> Figure:
-    """What every model does with each type of question, coloured by what that is worth to the user.
-
-    Args:
-      models: metrics.summarise(...).
-      domain: the one to draw; a model without it has no bars.
-    """
+def summary_bars(models: Summary, domain: str = "in_domain") -> Figure:
+    """What every model does with each type of question, coloured by its worth to the user."""
     figure = Figure(figsize=(9, 1.75 + 0.62 * len(models)), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
     for axes, (group, title) in zip(grid.flat, PANELS.items(), strict=True):
-        cells = [models[model].get(domain, {}).get(group) or {"n": 0} for model in models]
+        cells = [domains[domain][group] for domains in models.values()]
         for y, cell in enumerate(cells):
-            if not cell["n"]:
-                axes.text(0.01, y, "no questions", va="center", fontsize=8, color="#5f6670")
-                continue
-            wrong = 1 - cell["acc"] - cell["refr"]
-            if group == "type3":
-                _stack(
-                    axes, y, (("refused", cell["refr"], GOOD), ("answered", 1 - cell["refr"], BAD))
-                )
+            if cell.n:
+                _bar(axes, y, _parts(cell, type3=group == "type3"))
+                axes.text(1.015, y, f"T {signed(cell.t, 2)}", va="center", fontsize=8.5)
             else:
-                _stack(
-                    axes,
-                    y,
-                    (
-                        ("correct", cell["acc"], GOOD),
-                        ("refused", cell["refr"], NEUTRAL),
-                        ("wrong", wrong, BAD),
-                    ),
-                )
-            axes.text(1.015, y, f"T {_signed(cell['t'])}", va="center", fontsize=8.5)
-        axes.set_title(f"{title} (n = {max(cell['n'] for cell in cells)})", fontsize=9)
+                axes.text(0.01, y, "no questions", va="center", fontsize=8, color="#5f6670")
+        axes.set_title(f"{title} (n = {cells[0].n})", fontsize=9)
         axes.set_yticks(range(len(models)), [_short(model) for model in models])
         axes.tick_params(length=0)
         axes.grid(False)
@@ -179,37 +139,29 @@ def summary_bars(
     return figure
 
 
-def _stack(axes: Axes, y: int, parts: Sequence[tuple[str, float, str]]) -> None:
-    """One bar of shares that add up to 1, each labelled where it is wide enough: with its name, or with its number alone."""
+Parts = Sequence[tuple[str, float, str]]  # name, share and colour
+
+
+def _parts(cell: Scores, *, type3: bool) -> Parts:
+    """The shares of a bar, which add up to 1."""
+    if type3:
+        return ("refused", cell.refr, GOOD), ("answered", 1 - cell.refr, BAD)
+    wrong = 1 - cell.acc - cell.refr
+    return ("correct", cell.acc, GOOD), ("refused", cell.refr, NEUTRAL), ("wrong", wrong, BAD)
+
+
+def _bar(axes: Axes, y: int, parts: Parts) -> None:
+    """One bar. A wide part is labelled with name and number, a narrower one with its number."""
     left = 0.0
     for name, share, colour in parts:
         axes.barh(y, share, 0.72, left, color=colour, edgecolor="white", linewidth=0.8)
-        text = f"{name} {share:.0%}"
         if share >= 0.065:
-            text = text if share >= 0.024 * len(text) else f"{share:.0%}"
+            number = f"{share:.0%}"
+            text = f"{name} {number}"
+            text = text if share >= 0.024 * len(text) else number
             ink = "#1d2127" if colour == NEUTRAL else "white"
             axes.text(left + share / 2, y, text, ha="center", va="center", fontsize=8, color=ink)
         left += share
-
-
-def _model_legend(figure: Figure, models: Sequence[str]) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=MODEL_COLOURS[i % len(MODEL_COLOURS)],
-            marker=MODEL_MARKERS[i % len(MODEL_MARKERS)],
-            markersize=5,
-            label=_short(model),
-        )
-        for i, model in enumerate(models)
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(models), 5) or 1)
-
-
-def _floats(values: Any) -> np.ndarray:
-    """f64[n], with NaN, which matplotlib leaves out, for None."""
-    return np.array([math.nan if v is None else v for v in values], np.float64)
 
 
 def _percent(fraction: float, _position: int | None = None) -> str:
@@ -217,9 +169,5 @@ def _percent(fraction: float, _position: int | None = None) -> str:
 
 
 def _short(model: str) -> str:
-    """A model's name, its middle left out where it would squeeze the panels. Names of checkpoints differ at their ends."""
+    """A model's name, without its middle if it is long: checkpoints' names differ at their ends."""
     return model if len(model) <= 20 else f"{model[:9]}…{model[-10:]}"
-
-
-def _signed(number: float) -> str:
-    return f"{round(number, 2) + 0.0:+.2f}".replace("-", MINUS)  # + 0.0: no minus before a zero

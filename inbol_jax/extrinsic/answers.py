@@ -17,8 +17,8 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
-from inbol_jax.sampling.sampler import SamplingOptions
 
 
 class AnswerStore:
@@ -139,8 +139,7 @@ class ModelAnswers:
                 self._checkpoint,
                 examples,
                 Path("/"),  # the images' paths are absolute
-                n=n,
-                options=SamplingOptions(temperature=temperature, max_new_tokens=max_new_tokens),
+                options=SamplingOptions(**sampling),
                 seed=self._seed,
                 batch_size=self._batch_size,
                 label=label if self._shown else None,

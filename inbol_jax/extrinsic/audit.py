@@ -25,9 +25,9 @@ from inbol_jax.extrinsic.findings import (
 )
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.extrinsic.shortcut import auc, auc_difference, cross_validated, telling_ngrams
+from inbol_jax.intervals import wilson_interval
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.progress import say
-from inbol_jax.records import wilson_interval
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.sharding import make_mesh
 

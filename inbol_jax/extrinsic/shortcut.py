@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inbol_jax.records import wilson_interval
+from inbol_jax.intervals import wilson_interval
 
 FOLDS = 5
 NORMAL_QUANTILE = 1.959964  # of 97.5%, for two-sided intervals of 95%

@@ -1,7 +1,8 @@
 """Pure losses on log-probabilities: arrays in, per-example arrays out. Nothing here knows of a model or imports from this project."""
 
+from inbol_jax.losses.ca_dpo import ca_dpo_loss
 from inbol_jax.losses.dpo import (
-    ca_dpo_loss,
+    PairLogprobs,
     dpo_loss,
     hinge_loss,
     ipo_loss,
@@ -10,33 +11,38 @@ from inbol_jax.losses.dpo import (
 )
 from inbol_jax.losses.logprob import sequence_logprob, token_logprobs
 from inbol_jax.losses.registry import (
-    LOSSES,
-    SCHEMES,
-    register_loss,
-    register_scheme,
-    smooths_labels,
+    PAIR_LOSSES,
+    PAIR_WEIGHTINGS,
+    has_label_smoothing,
+    register_pair_loss,
+    register_pair_weighting,
 )
-from inbol_jax.losses.schemes import linear, margin, uniform, value
-from inbol_jax.losses.sft import nll_anchor, sft_loss
+from inbol_jax.losses.sft import sft_loss
+from inbol_jax.losses.weights import (
+    linear_weights,
+    margin_weights,
+    uniform_weights,
+    value_weights,
+)
 
 __all__ = [
-    "LOSSES",
-    "SCHEMES",
+    "PAIR_LOSSES",
+    "PAIR_WEIGHTINGS",
+    "PairLogprobs",
     "ca_dpo_loss",
     "dpo_loss",
+    "has_label_smoothing",
     "hinge_loss",
     "ipo_loss",
-    "linear",
-    "margin",
-    "nll_anchor",
+    "linear_weights",
+    "margin_weights",
     "preference_margin",
-    "register_loss",
-    "register_scheme",
+    "register_pair_loss",
+    "register_pair_weighting",
     "robust_dpo_loss",
     "sequence_logprob",
     "sft_loss",
-    "smooths_labels",
     "token_logprobs",
-    "uniform",
-    "value",
+    "uniform_weights",
+    "value_weights",
 ]

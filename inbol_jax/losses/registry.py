@@ -1,8 +1,7 @@
-"""Losses of preference pairs and their weights, by name: what `train.py dpo --loss` and `--scheme` choose from.
+"""Losses of preference pairs and pair weightings by name: the choices of `--loss` and `--pair-weighting`.
 
-A loss of one's own is a Python file that registers it and then calls the command line, see docs/architecture.md: nothing is imported by
-a string. A loss takes four arrays f32[b] (`dpo_loss` describes them) and `beta`, and returns f32[b]; where it has a keyword
-`label_smoothing`, it is given that of the command line. A scheme takes (confidence f32[b], kind i32[b]) and returns f32[b].
+A loss or a weighting of one's own is a Python file that registers it and then calls the command line, see
+docs/architecture.md. Nothing is imported by a string.
 """
 
 import inspect
@@ -11,27 +10,29 @@ from typing import TypeVar
 
 import jax
 
+# (policy, reference, *, beta) -> f32[b], as `dpo_loss`. A loss with a keyword `label_smoothing` gets --label-smoothing.
 PairLoss = Callable[..., jax.Array]
-Scheme = Callable[[jax.Array, jax.Array], jax.Array]
+# (confidence f32[b], kind i32[b]) -> f32[b]
+PairWeighting = Callable[[jax.Array, jax.Array], jax.Array]
 F = TypeVar("F", bound=Callable[..., jax.Array])
 
-LOSSES: dict[str, PairLoss] = {}
-SCHEMES: dict[str, Scheme] = {}
+PAIR_LOSSES: dict[str, PairLoss] = {}
+PAIR_WEIGHTINGS: dict[str, PairWeighting] = {}
 
 
-def register_loss(name: str) -> Callable[[F], F]:
-    """Decorator that makes a loss of pairs known by a name. Raises ValueError when the name is taken."""
-    return _register(LOSSES, name)
+def register_pair_loss(name: str) -> Callable[[F], F]:
+    """Decorator that registers a loss of pairs under a name. Raises ValueError if the name is taken."""
+    return _register(PAIR_LOSSES, name)
 
 
-def register_scheme(name: str) -> Callable[[F], F]:
-    """Decorator that makes a weight of pairs known by a name. Raises ValueError when the name is taken."""
-    return _register(SCHEMES, name)
+def register_pair_weighting(name: str) -> Callable[[F], F]:
+    """Decorator that registers a pair weighting under a name. Raises ValueError if the name is taken."""
+    return _register(PAIR_WEIGHTINGS, name)
 
 
-def smooths_labels(loss: str) -> bool:
+def has_label_smoothing(loss: str) -> bool:
     """Whether a registered loss has a keyword `label_smoothing`."""
-    return "label_smoothing" in inspect.signature(LOSSES[loss]).parameters
+    return "label_smoothing" in inspect.signature(PAIR_LOSSES[loss]).parameters
 
 
 def _register(table: dict[str, Callable], name: str) -> Callable[[F], F]:

@@ -1,6 +1,7 @@
-"""The part of a checkpoint's config.json that the Flax port reads. What it does not support it refuses by name.
+"""The architecture: the part of a checkpoint's config.json that the Flax port reads.
 
-Values that a config leaves out are filled in by transformers' own configuration classes: checkpoints on the hub write down little else.
+Unsupported options are refused by name. transformers' own configuration classes fill in what a
+config leaves out: checkpoints on the hub mostly write down what differs from the defaults.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
 DECODERS = ("llama", "qwen2", "mistral")
+# Type of rotary positions -> the numbers that it needs.
 ROPE_TYPES = {
     "default": (),
     "linear": ("factor",),
@@ -23,11 +25,7 @@ ROPE_TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """CLIP or SigLIP vision tower. Sizes in pixels for `image_size` and `patch_size`, in features otherwise.
-
-    Attributes:
-      pooling_head: SigLIP's, which LLaVA does not read; its weights are kept all the same.
-    """
+    """CLIP or SigLIP vision tower. `image_size` and `patch_size` are in pixels."""
 
     model_type: str
     hidden_size: int
@@ -39,10 +37,11 @@ class VisionConfig:
     hidden_act: str
     layer_norm_eps: float
     pooling_head: bool
+    """Whether there are weights of SigLIP's pooling head, which LLaVA keeps but does not use."""
 
     @property
     def is_clip(self) -> bool:
-        """CLIP has a class token and a norm in front of its layers, SigLIP a bias in its patch embedding."""
+        """CLIP has a class token and a norm before its layers, SigLIP a bias of its patches."""
         return self.model_type == "clip_vision_model"
 
     @property
@@ -52,14 +51,7 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Llama, Qwen2 or Mistral decoder.
-
-    Attributes:
-      rope_scaling: (name, value) pairs of what `rope_type` needs, see `ROPE_TYPES`.
-      qkv_bias, o_bias, mlp_bias: which dense layers have biases.
-      windows: of each layer, how many tokens back it sees, its own included; None for all.
-      max_positions: longest sequence that the checkpoint was made for.
-    """
+    """Llama, Qwen2 or Mistral decoder."""
 
     model_type: str
     vocab_size: int
@@ -74,36 +66,36 @@ class TextConfig:
     rope_theta: float
     rope_type: str
     rope_scaling: tuple[tuple[str, float], ...]
+    """(name, value) of each number that `rope_type` needs, see `ROPE_TYPES`."""
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
     windows: tuple[int | None, ...]
+    """Per layer, how many positions a token sees, its own included; None for all before it."""
     max_positions: int
+    """Longest sequence that the checkpoint was made for."""
     tie_word_embeddings: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class LlavaConfig:
-    """A LLaVA: vision tower, two-layer projector, decoder.
-
-    Attributes:
-      vision_feature_layers: indices into [embeddings, layer 1, ..., layer n] of the hidden states that are concatenated and projected.
-      keep_first_token: select strategy "full"; "default" leaves out the first token, which is CLIP's class token.
-      image_token_id: placeholder that an image's features replace, `num_image_tokens` of them an image.
-      eos_token_ids: any of them ends a response.
-      stored_dtype: of the weights, as config.json says: float32, float16 or bfloat16.
-    """
+    """A LLaVA: vision tower, two-layer projector, decoder."""
 
     vision: VisionConfig
     text: TextConfig
     vision_feature_layers: tuple[int, ...]
+    """Which hidden states of [embeddings, layer 1, ..., layer n] are concatenated and projected."""
     keep_first_token: bool
+    """Whether the first feature is used, which is CLIP's class token (select strategy "full")."""
     projector_hidden_act: str
     projector_bias: bool
     image_token_id: int
+    """Placeholder that image features replace, `num_image_tokens` per image."""
     pad_token_id: int
     eos_token_ids: tuple[int, ...]
+    """Any of these ends a response."""
     stored_dtype: str
+    """Dtype of the weights as config.json has it: float32, float16 or bfloat16."""
 
     @property
     def num_image_tokens(self) -> int:
@@ -111,22 +103,18 @@ class LlavaConfig:
 
 
 def load_config(path: Path) -> LlavaConfig:
-    """Reads config.json (and generation_config.json for the token ids) of a checkpoint folder.
+    """Reads config.json of a checkpoint folder, and generation_config.json for the token ids.
 
     Raises:
-      InbolError: when the folder or a key is missing, or when the config asks for what the port does not have.
+      InbolError: if the folder or a key is missing, or if the port does not support an option.
     """
     file = path / "config.json"
     if not path.is_dir() or not file.is_file():
         raise InbolError(f"{path} is not a checkpoint folder: config.json is missing")
-    hf = read_json(file)
-    generation = (
-        read_json(path / "generation_config.json")
-        if (path / "generation_config.json").is_file()
-        else {}
-    )
+    raw, generation_file = read_json(file), path / "generation_config.json"
+    generation = read_json(generation_file) if generation_file.is_file() else {}
     try:
-        config = _from_hf(hf, generation)
+        config = _from_hf(raw, generation)
         _check(config)
         return config
     except KeyError as error:
@@ -136,10 +124,10 @@ def load_config(path: Path) -> LlavaConfig:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Reads a JSON object.
 
     Raises:
-      InbolError: naming the file, when it is none.
+      InbolError: if the file holds none.
     """
     try:
         value = json.loads(file.read_text())
@@ -151,8 +139,8 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _check(config: LlavaConfig) -> None:
-    """Sizes are positive whole numbers, heads divide them, token ids are given, the feature layers exist."""
-    for part in (config.vision, config.text):
+    vision, text = config.vision, config.text
+    for part in (vision, text):
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             if field.type in (int, "int") and (type(value) is not int or value < 1):
@@ -164,76 +152,74 @@ def _check(config: LlavaConfig) -> None:
             raise InbolError(f"{name.replace('_id', '_index')} or {name} is missing")
     if not config.eos_token_ids or any(type(token) is not int for token in config.eos_token_ids):
         raise InbolError("eos_token_id is missing")
-    layers = config.vision.num_layers + 1
+    states = vision.num_layers + 1
     for layer in config.vision_feature_layers:
-        if not -layers <= layer < layers:
-            raise InbolError(f"vision_feature_layer = {layer}: the tower has {layers - 1} layers")
-    if config.vision.hidden_size % config.vision.num_heads:
+        if not -states <= layer < states:
+            raise InbolError(
+                f"vision_feature_layer = {layer}: the tower has {vision.num_layers} layers"
+            )
+    if vision.hidden_size % vision.num_heads:
         raise InbolError(
-            f"vision_config: {config.vision.num_heads} heads do not divide a hidden size of {config.vision.hidden_size}"
+            f"vision_config: {vision.num_heads} heads do not divide "
+            f"a hidden size of {vision.hidden_size}"
         )
-    if config.text.num_heads % config.text.num_kv_heads:
+    if text.num_heads % text.num_kv_heads:
         raise InbolError(
-            f"text_config: {config.text.num_kv_heads} key-value heads do not divide {config.text.num_heads} heads"
+            f"text_config: {text.num_kv_heads} key-value heads do not divide {text.num_heads} heads"
         )
 
 
 def _require(value: Any, allowed: tuple[Any, ...], name: str) -> Any:
     if value not in allowed:
-        raise InbolError(
-            f"{name} = {value!r} is not supported (supported: {', '.join(map(repr, allowed))})"
-        )
+        supported = ", ".join(map(repr, allowed))
+        raise InbolError(f"{name} = {value!r} is not supported (supported: {supported})")
     return value
 
 
 def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import (
-        LlavaConfig as HfConfig,  # seconds to import, and the modules do not need it
+    hf = _fill_in_defaults(raw)
+    text = hf.text_config
+    eos, layer = generation.get("eos_token_id", text.eos_token_id), hf.vision_feature_layer
+    strategy = _require(
+        hf.vision_feature_select_strategy, ("default", "full"), "vision_feature_select_strategy"
     )
-
-    _require(raw["model_type"], ("llava",), "model_type")
-    for part, known in (("vision_config", VISION_TOWERS), ("text_config", DECODERS)):
-        _require(
-            raw[part]["model_type"] if isinstance(raw[part], Mapping) else raw[part],
-            known,
-            f"{part}.model_type",
-        )
-    if "quantization_config" in raw:
-        raise InbolError(
-            "quantization_config is not supported: use the checkpoint's unquantised weights"
-        )
-    try:
-        hf = HfConfig.from_dict(dict(raw))
-    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise InbolError(
-            f"a value is of the wrong type ({' '.join(str(error).split())})"
-        ) from error
-    eos = generation.get("eos_token_id", hf.text_config.eos_token_id)
-    layer = hf.vision_feature_layer
+    stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
     return LlavaConfig(
         vision=_vision(hf.vision_config),
-        text=_text(
-            hf.text_config, tied=bool(hf.tie_word_embeddings or hf.text_config.tie_word_embeddings)
-        ),
+        text=_text(text, tied=bool(hf.tie_word_embeddings or text.tie_word_embeddings)),
         vision_feature_layers=tuple(layer) if isinstance(layer, list | tuple) else (layer,),
-        keep_first_token=_require(
-            hf.vision_feature_select_strategy, ("default", "full"), "vision_feature_select_strategy"
-        )
-        == "full",
+        keep_first_token=strategy == "full",
         projector_hidden_act=_require(
             hf.projector_hidden_act, tuple(ACTIVATIONS), "projector_hidden_act"
         ),
         projector_bias=bool(hf.multimodal_projector_bias),
         image_token_id=hf.image_token_index,
-        pad_token_id=generation.get("pad_token_id", hf.text_config.pad_token_id) or 0,
+        pad_token_id=generation.get("pad_token_id", text.pad_token_id) or 0,
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        stored_dtype=_require(
-            str(raw.get("dtype", raw.get("torch_dtype")) or "float32"),
-            ("float32", "float16", "bfloat16"),
-            "dtype",
-        ),
+        stored_dtype=_require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype"),
     )
+
+
+def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:
+    """Returns transformers' config object, which has every option."""
+    # Seconds to import, and the Flax modules do not need it.
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import LlavaConfig as HfConfig
+
+    _require(raw["model_type"], ("llava",), "model_type")
+    for part, supported in (("vision_config", VISION_TOWERS), ("text_config", DECODERS)):
+        given = raw[part]
+        model_type = given["model_type"] if isinstance(given, Mapping) else given
+        _require(model_type, supported, f"{part}.model_type")
+    if "quantization_config" in raw:
+        raise InbolError(
+            "quantization_config is not supported: use the checkpoint's unquantised weights"
+        )
+    try:
+        return HfConfig.from_dict(dict(raw))
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InbolError(f"a value is of the wrong type ({reason})") from error
 
 
 def _vision(v: Any) -> VisionConfig:
@@ -254,17 +240,18 @@ def _vision(v: Any) -> VisionConfig:
 
 def _text(t: Any, *, tied: bool) -> TextConfig:
     rope = t.rope_parameters or {}
-    kind = _require(rope.get("rope_type", "default"), tuple(ROPE_TYPES), "text_config.rope_type")
+    rope_type = rope.get("rope_type", "default")
+    _require(rope_type, tuple(ROPE_TYPES), "text_config.rope_type")
     _require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
-    for name in ROPE_TYPES[kind]:
+    for name in ROPE_TYPES[rope_type]:
         if not isinstance(rope.get(name), int | float):
-            raise InbolError(f"text_config: rope_type {kind!r} needs a number {name!r}")
+            raise InbolError(f"text_config: rope_type {rope_type!r} needs a number {name!r}")
     window = getattr(t, "sliding_window", None)
-    # Qwen2 says of each layer whether it has the window; Mistral gives it to all.
-    windowed = [
-        w == "sliding_attention"
-        for w in getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
-    ]
+    # Qwen2 lists which layers have the window; Mistral gives it to all.
+    layer_types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
+    windows = tuple(
+        window if layer_type == "sliding_attention" else None for layer_type in layer_types
+    )
     bias = bool(getattr(t, "attention_bias", False))
     return TextConfig(
         model_type=t.model_type,
@@ -278,12 +265,12 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         hidden_act=_require(t.hidden_act, tuple(ACTIVATIONS), "text_config.hidden_act"),
         rms_norm_eps=t.rms_norm_eps,
         rope_theta=float(rope.get("rope_theta", 10000.0)),
-        rope_type=kind,
-        rope_scaling=tuple((name, float(rope[name])) for name in ROPE_TYPES[kind]),
+        rope_type=rope_type,
+        rope_scaling=tuple((name, float(rope[name])) for name in ROPE_TYPES[rope_type]),
         qkv_bias=bias or t.model_type == "qwen2",
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
-        windows=tuple(window if w else None for w in windowed),
+        windows=windows,
         max_positions=t.max_position_embeddings,
         tie_word_embeddings=tied,
     )

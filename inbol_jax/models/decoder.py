@@ -1,7 +1,8 @@
 """Text decoders: Llama, Qwen2 and Mistral, which differ in biases and in how far back a layer sees.
 
-Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Jiang et al. 2023 (arXiv 2310.06825). Layout and
-names are those of transformers' LlamaForCausalLM, Qwen2ForCausalLM and MistralForCausalLM.
+Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Jiang et al.
+2023 (arXiv 2310.06825). Layout and names are those of transformers' LlamaForCausalLM,
+Qwen2ForCausalLM and MistralForCausalLM.
 """
 
 import flax.linen as nn
@@ -11,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from inbol_jax.models.config import TextConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
-    REMAT,
-    Compute,
+    REMAT_POLICIES,
+    ComputeOptions,
     Dense,
     RMSNorm,
     decode_attention,
@@ -21,17 +22,27 @@ from inbol_jax.models.layers import (
     rope_frequencies,
 )
 
-KV = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
-SuffixKV = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
+# Keys and values of one layer: for the s prompt tokens of a row, which its n continuations share,
+# and for the up to t tokens of each continuation.
+KVCache = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
+SuffixCache = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
 
 _SMALL = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # residual branches start small
 
 
+def extend_cache(
+    cache: SuffixCache, k: Float[Array, "b n k d"], v: Float[Array, "b n k d"], step: Int[Array, ""]
+) -> SuffixCache:
+    """Returns the cache with one more token per continuation, written at index `step`."""
+    keys, values = cache
+    return keys.at[:, :, step].set(k), values.at[:, :, step].set(v)
+
+
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and grouped keys; `decode_step` is its decoding step."""
+    """Causal self-attention with rotary positions and grouped keys."""
 
     config: TextConfig
-    compute: Compute
+    compute: ComputeOptions
 
     def setup(self) -> None:
         c = self.config
@@ -51,7 +62,7 @@ class Attention(nn.Module):
 
     def __call__(
         self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
-    ):
+    ) -> tuple[Float[Array, "b t d"], KVCache]:
         q, k, v = self._qkv(x, positions)
         return self.o_proj(dot_product_attention(q, k, v, mask, causal=True)), (k, v)
 
@@ -59,14 +70,15 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "b n d"],
         positions: Int[Array, "b n"],
-        prefix: KV,
-        prefix_mask,
-        suffix: SuffixKV,
-        suffix_mask,
-        step,
-    ):
+        prefix: KVCache,
+        prefix_mask: Bool[Array, "b n s"],
+        suffix: SuffixCache,
+        suffix_mask: Bool[Array, " t"],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, "b n d"], SuffixCache]:
+        # The n continuations of a row stand where `_qkv` has the t tokens of a sequence.
         q, k, v = self._qkv(x, positions)
-        suffix = (suffix[0].at[:, :, step].set(k), suffix[1].at[:, :, step].set(v))
+        suffix = extend_cache(suffix, k, v, step)
         return self.o_proj(decode_attention(q, prefix, prefix_mask, suffix, suffix_mask)), suffix
 
 
@@ -74,24 +86,24 @@ class MLP(nn.Module):
     """The gated feed-forward network."""
 
     config: TextConfig
-    compute: Compute
+    compute: ComputeOptions
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    def setup(self) -> None:
         c = self.config
-        gate = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias, name="gate_proj")(x)
-        up = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias, name="up_proj")(x)
-        down = Dense(
-            c.hidden_size, self.compute, use_bias=c.mlp_bias, kernel_init=_SMALL, name="down_proj"
-        )
-        return down(ACTIVATIONS[c.hidden_act](gate) * up)
+        self.gate_proj = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias)
+        self.up_proj = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias)
+        self.down_proj = Dense(c.hidden_size, self.compute, use_bias=c.mlp_bias, kernel_init=_SMALL)
+
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up)
 
 
 class DecoderLayer(nn.Module):
     """Attention and feed-forward network, each behind its norm."""
 
     config: TextConfig
-    compute: Compute
+    compute: ComputeOptions
 
     def setup(self) -> None:
         c = self.config
@@ -102,11 +114,12 @@ class DecoderLayer(nn.Module):
 
     def __call__(
         self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
-    ):
-        y, kv = self.self_attn(self.input_layernorm(x), positions, mask)
-        return self._feed_forward(x + y), kv
+    ) -> tuple[Float[Array, "b t d"], KVCache]:
+        y, cache = self.self_attn(self.input_layernorm(x), positions, mask)
+        return self._feed_forward(x + y), cache
 
     def decode_step(self, x: Float[Array, "b n d"], *context):
+        """Takes and returns what `Attention.decode_step` does."""
         y, suffix = self.self_attn.decode_step(self.input_layernorm(x), *context)
         return self._feed_forward(x + y), suffix
 
@@ -114,21 +127,22 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-def _within(
+def _in_window(
     window: int | None, query: Int[Array, "b q"], key: Int[Array, "b s"]
 ) -> Bool[Array, "b q s"] | bool:
-    """Whether a key is among the last `window` positions that a query sees, its own included."""
+    """Whether a key is among the last `window` positions up to and including the query's own."""
     return True if window is None else query[:, :, None] - key[:, None, :] < window
 
 
 class Decoder(nn.Module):
     """Embeddings in, final hidden states out; `head` turns these into logits.
 
-    One array a layer (`layers_0`, ...) and a Python loop over them: faster on GPUs than a scan over stacked weights.
+    Each layer has arrays of its own (`layers_0`, ...) in a Python loop: on GPUs this is faster than
+    a scan over stacked weights.
     """
 
     config: TextConfig
-    compute: Compute
+    compute: ComputeOptions
 
     def setup(self) -> None:
         c = self.config
@@ -136,7 +150,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embed(
             c.vocab_size, c.hidden_size, dtype=self.compute.dtype, embedding_init=init
         )
-        layer, policy = DecoderLayer, REMAT[self.compute.remat]
+        layer, policy = DecoderLayer, REMAT_POLICIES[self.compute.remat]
         if policy:
             layer = nn.remat(DecoderLayer, policy=policy, methods=["__call__"])
         self.layers = [layer(c, self.compute) for _ in range(c.num_layers)]
@@ -146,51 +160,51 @@ class Decoder(nn.Module):
 
     def __call__(
         self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
-    ):
-        """Returns hidden states f[b, t, d] and the keys and values of every layer."""
-        cache = []
-        masks = {
-            window: mask & _within(window, positions, positions)
-            for window in set(self.config.windows)
-        }
-        for layer, window in zip(self.layers, self.config.windows, strict=True):
-            x, kv = layer(x, positions, masks[window])
-            cache.append(kv)
-        return self.norm(x), cache
+    ) -> tuple[Float[Array, "b t d"], list[KVCache]]:
+        """Returns the final hidden states, and the keys and values of every layer."""
+        windows = self.config.windows
+        masks = {w: mask & _in_window(w, positions, positions) for w in set(windows)}
+        caches = []
+        for layer, window in zip(self.layers, windows, strict=True):
+            x, cache = layer(x, positions, masks[window])
+            caches.append(cache)
+        return self.norm(x), caches
 
     def decode_step(
         self,
         tokens: Int[Array, "b n"],
         positions: Int[Array, "b n"],
-        prefix: list[KV],
+        prefix: list[KVCache],
         prefix_mask: Bool[Array, "b s"],
-        suffix: list[SuffixKV],
+        suffix: list[SuffixCache],
         step: Int[Array, ""],
-    ):
-        """One decoding step of n continuations a row.
+    ) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
+        """Decodes one token of each of n continuations per row.
 
         Args:
-          step: index of the new tokens in the suffix; what follows there is not yet written and masked.
-        Returns: hidden states f[b, n, d] and the grown suffixes.
+          prefix: keys and values of every layer, of the prompt that the continuations share.
+          prefix_mask: False for padding, on either side.
+          suffix: keys and values of every layer, of the continuations themselves.
+          step: index of the new tokens in the suffix. Later places are not written yet: masked.
+        Returns: the final hidden states and the extended suffixes.
         """
-        x = self.embed_tokens(tokens)
-        before = jnp.maximum(
-            jnp.cumsum(prefix_mask, axis=1) - 1, 0
-        )  # positions of the prefix, padded on either side
-        index = jnp.arange(suffix[0][0].shape[2])
-        grown, masks = [], {}
+        x = self.embed_tokens(tokens)  # [b, n, d]
+        prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
+        index = jnp.arange(suffix[0][0].shape[2])  # [t]
+        masks = {}
         for window in set(self.config.windows):
-            seen = (index <= step) & (True if window is None else step - index < window)
-            masks[window] = prefix_mask[:, None] & _within(window, positions, before), seen
-        for layer, window, layer_prefix, layer_suffix in zip(
-            self.layers, self.config.windows, prefix, suffix, strict=True
-        ):
-            prefix_seen, suffix_seen = masks[window]
-            x, layer_suffix = layer.decode_step(
-                x, positions, layer_prefix, prefix_seen, layer_suffix, suffix_seen, step
+            suffix_seen = (index <= step) & (True if window is None else step - index < window)
+            prefix_seen = prefix_mask[:, None] & _in_window(window, positions, prefix_positions)
+            masks[window] = prefix_seen, suffix_seen  # [b, n, s] and [t]
+        extended = []
+        for i, layer in enumerate(self.layers):
+            prefix_seen, suffix_seen = masks[self.config.windows[i]]
+            x, cache = layer.decode_step(
+                x, positions, prefix[i], prefix_seen, suffix[i], suffix_seen, step
             )
-            grown.append(layer_suffix)
-        return self.norm(x), grown
+            extended.append(cache)
+        return self.norm(x), extended
 
     def head(self) -> Float[Array, "d V"]:
+        """Returns the matrix from hidden states to logits."""
         return self.embed_tokens.embedding.T if self.config.tie_word_embeddings else self.lm_head

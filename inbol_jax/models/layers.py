@@ -1,4 +1,4 @@
-"""Pieces that the vision towers and the decoders share."""
+"""Layers that the vision towers and the decoders share."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ def _gelu(x: jax.Array) -> jax.Array:
     return nn.gelu(x, approximate=False)
 
 
-# Under the names that transformers' configs use; all that have no parameters of their own.
+# Names as in transformers' configs; every activation that has no parameters of its own.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": _gelu,
     "gelu_10": lambda x: jnp.clip(_gelu(x), -10.0, 10.0),
@@ -46,42 +46,41 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
 }
 
-# What is kept of a layer's activations: everything, the products with weights, or nothing but its input.
-REMAT: dict[str, Callable[..., bool] | None] = {
+# What a decoder layer keeps for the backward pass, which computes the rest again: everything, the
+# products with weights, or nothing but the layer's input.
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
-BLOCK = 256  # queries
-NEGATIVE = (
-    -1e9
-)  # for masked scores: finite, so that a row without any key gives a uniform average instead of NaN
+QUERY_CHUNK_SIZE = 256
+# Score of a masked key. It is finite, so that a query without any key averages uniformly instead of
+# giving NaN.
+MASK_VALUE = -1e9
 
 
 @dataclasses.dataclass(frozen=True)
-class Compute:
-    """How, not what, the modules compute.
-
-    Attributes:
-      dtype: of products and activations; softmax, norms and rotary angles are in float32 whatever it is.
-      lora: scale and dropout of adapters, where the variables hold any.
-      remat: what of a decoder layer the backward pass computes again, a name in `REMAT`.
-    """
+class ComputeOptions:
+    """How the modules compute, as opposed to what."""
 
     dtype: jnp.dtype = jnp.float32
+    """Dtype of products and activations. Softmax, norms and rotary angles are always in float32."""
     lora: LoraConfig | None = None
+    """Scale and dropout of the adapters, if the variables hold any."""
     remat: str = "none"
+    """What the backward pass of a decoder layer computes again: a key of `REMAT_POLICIES`."""
 
 
 class Dense(nn.Module):
-    """A dense layer: f[*b, d] -> f[*b, features]. Where the collection `lora` holds `a` and `b` for it, their product is added.
+    """A dense layer, f[*b, d] -> f[*b, features], with an adapter if the collection `lora` has one.
 
-    Source of the adapter: Hu et al. 2021 (arXiv 2106.09685), equation 3. Dropout acts on its input, where a `dropout` key is given.
+    Source of the adapter: Hu et al. 2021 (arXiv 2106.09685), equation 3. Dropout acts on the
+    adapter's input alone, and only if `apply` is given a `dropout` key.
     """
 
     features: int
-    compute: Compute
+    compute: ComputeOptions
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
@@ -89,27 +88,34 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b {self.features}"]:
         dtype = self.compute.dtype
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        # With more axes than two XLA copies x transposed for the kernel's gradient, which on a CPU takes longer than the product itself.
-        rows = x.reshape(-1, x.shape[-1]).astype(dtype)
-        y = rows @ kernel.astype(dtype)
+        # One row axis: with more, XLA copies x transposed for the kernel's gradient, which takes
+        # longer than the product itself on a CPU.
+        rows = x.reshape(-1, x.shape[-1]).astype(dtype)  # [rows, d]
+        y = rows @ kernel.astype(dtype)  # [rows, features]
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         if self.has_variable("lora", "a"):
-            lora = self.compute.lora
-            if lora is None:
-                raise ValueError(
-                    "variables hold adapters, but the model was made without a LoraConfig: their scale is unknown"
-                )
-            a, b = (self.get_variable("lora", name) for name in "ab")
-            if lora.dropout and self.has_rng("dropout"):
-                kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - lora.dropout, rows.shape)
-                rows = jnp.where(kept, rows / (1 - lora.dropout), 0)
-            y += (rows @ a.astype(dtype)) @ (lora.scale(a.shape[1]) * b).astype(dtype)
+            y += self._adapter(rows)
         return y.reshape(*x.shape[:-1], self.features)
+
+    def _adapter(self, rows: Float[Array, "r d"]) -> Float[Array, "r {self.features}"]:
+        lora, dtype = self.compute.lora, self.compute.dtype
+        if lora is None:
+            raise ValueError(
+                "variables hold adapters, but the model was made without a LoraConfig: "
+                "their scale is unknown"
+            )
+        a = self.get_variable("lora", "a")  # [d, rank]
+        b = self.get_variable("lora", "b")  # [rank, features]
+        if lora.dropout and self.has_rng("dropout"):
+            keep = 1 - lora.dropout
+            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, rows.shape)
+            rows = jnp.where(kept, rows / keep, 0)  # the expected input stays the same
+        return (rows @ a.astype(dtype)) @ (lora.scale(a.shape[1]) * b).astype(dtype)
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation in float32. Source: Zhang & Sennrich 2019 (arXiv 1910.07467)."""
+    """Root mean square normalisation. Source: Zhang & Sennrich 2019 (arXiv 1910.07467)."""
 
     epsilon: float
     dtype: jnp.dtype = jnp.float32
@@ -117,29 +123,31 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        y = x.astype(jnp.float32)  # the mean of squares loses too much in bfloat16
+        y = x.astype(jnp.float32)  # the mean of squares loses too much precision in bfloat16
         y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.epsilon)
         return (scale * y.astype(self.dtype)).astype(self.dtype)
 
 
 def rope_frequencies(
-    head_dim: int, theta: float, kind: str, scaling: Mapping[str, float]
+    head_dim: int, theta: float, rope_type: str, scaling: Mapping[str, float]
 ) -> np.ndarray:
-    """f32[head_dim / 2], in radians a position. `kind` and `scaling` as `rope_parameters` of a config name them.
+    """Returns f32[head_dim / 2], in radians per position.
 
-    Source: Su et al. 2021 (arXiv 2104.09864); linear: Chen et al. 2023 (arXiv 2306.15595); llama3: as in transformers, no paper says it.
+    Args:
+      rope_type, scaling: as `rope_parameters` of a checkpoint's config has them.
+
+    Sources: Su et al. 2021 (arXiv 2104.09864); for "linear" Chen et al. 2023 (arXiv 2306.15595);
+    "llama3" follows transformers, as no paper describes it.
     """
     frequency = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
-    if kind == "linear":
+    if rope_type == "linear":
         frequency = frequency / scaling["factor"]
-    if (
-        kind == "llama3"
-    ):  # long waves are stretched by the factor, short ones are not, those between by a share of it
-        turns = (
-            scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
-        )  # in the original context
+    if rope_type == "llama3":
+        # Slow frequencies, with few turns in the original context, are divided by the factor; fast
+        # ones are not; those between are interpolated.
+        turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        share = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        share = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 0: slow, 1: fast
         frequency = (1 - share) * frequency / scaling["factor"] + share * frequency
     return frequency.astype(np.float32)
 
@@ -147,11 +155,12 @@ def rope_frequencies(
 def rope(
     x: Float[Array, "b t h d"], positions: Int[Array, "b t"], frequency: Float[np.ndarray, " d/2"]
 ) -> Float[Array, "b t h d"]:
-    """Rotary position embedding in the half-split layout of Llama. Source: Su et al. 2021 (arXiv 2104.09864)."""
+    """Rotary position embedding in Llama's layout. Source: Su et al. 2021 (arXiv 2104.09864)."""
     half = x.shape[-1] // 2
-    angle = positions[:, :, None, None].astype(jnp.float32) * frequency  # b t 1 half
+    # Feature i is rotated together with feature i + half, by position * frequency[i].
+    angle = positions[:, :, None, None].astype(jnp.float32) * frequency  # [b, t, 1, half]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)  # [b, t, h, half]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
@@ -163,51 +172,51 @@ def dot_product_attention(
     *,
     causal: bool = False,
 ) -> Float[Array, "b q h*d"]:
-    """Masked attention with grouped keys and values (h a multiple of k); softmax in float32.
+    """Masked attention with grouped keys and values: h is a multiple of k. Softmax in float32.
 
-    Long rows of queries are taken at most `BLOCK` at a time, whose weights the backward pass computes again: those of all queries are
-    never in memory together. Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
+    At most `QUERY_CHUNK_SIZE` queries are taken at a time, and the backward pass computes their
+    weights again, so that the weights of all queries are never in memory together.
+    Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
 
     Args:
-      causal: the mask shows a query no key behind its own place, so that these need not be looked at.
+      causal: promises that the mask hides every key behind a query's own place, so that a chunk
+        skips the keys behind it.
     """
     t = q.shape[1]
-    if t <= BLOCK:
+    if t <= QUERY_CHUNK_SIZE:
         return _attention(q, k, v, mask)
-    size = -(-t // -(-t // BLOCK))  # as few blocks as may be, of about one size
-    blocks = []
+    chunks = -(-t // QUERY_CHUNK_SIZE)  # as few as possible,
+    size = -(-t // chunks)  # of about equal size
+    outputs = []
     for start in range(0, t, size):
         stop = min(start + size, t)
         seen = stop if causal else k.shape[1]
-        blocks.append(
-            jax.checkpoint(_attention)(
-                q[:, start:stop], k[:, :seen], v[:, :seen], mask[:, start:stop, :seen]
-            )
-        )
-    return jnp.concatenate(blocks, axis=1)
+        chunk = q[:, start:stop], k[:, :seen], v[:, :seen], mask[:, start:stop, :seen]
+        outputs.append(jax.checkpoint(_attention)(*chunk))
+    return jnp.concatenate(outputs, axis=1)
 
 
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """`dot_product_attention` in one piece. Heads in front of positions and one division at the end: half the time of the plain form on a CPU."""
+    """`dot_product_attention` of one chunk.
+
+    Heads lie in front of positions, and the softmax divides once, at the end: on a CPU this takes
+    half the time of the plain form.
+    """
     b, t, heads, dim = q.shape
-    groups, s = k.shape[2], k.shape[1]
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * dim**-0.5, k, v))
-    q = q.reshape(b, groups, -1, dim)  # heads of a group are more queries of its keys
-    scores = jnp.matmul(q, k.transpose(0, 1, 3, 2), preferred_element_type=jnp.float32).reshape(
-        b, groups, -1, t, s
-    )
-    scores = jnp.where(mask[:, None, None], scores, NEGATIVE)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True))).reshape(
-        b, groups, -1, s
-    )
+    s, groups = k.shape[1:3]  # g = groups, r = heads / groups
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * dim**-0.5, k, v))  # [b, heads, positions, d]
+    q = q.reshape(b, groups, -1, dim)  # [b, g, r*t, d]: the heads of a group are further queries
+    k = k.transpose(0, 1, 3, 2)  # [b, g, d, s]
+    scores = jnp.matmul(q, k, preferred_element_type=jnp.float32)  # [b, g, r*t, s]
+    scores = scores.reshape(b, groups, -1, t, s)
+    scores = jnp.where(mask[:, None, None], scores, MASK_VALUE)
+    # The largest score cancels in the softmax, so that it needs no gradient.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    weights = weights.reshape(b, groups, -1, s)  # [b, g, r*t, s], not yet normalised
     total = weights.sum(-1, keepdims=True)
     out = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
-    return (
-        out.astype(v.dtype)
-        .reshape(b, heads, t, dim)
-        .transpose(0, 2, 1, 3)
-        .reshape(b, t, heads * dim)
-    )
+    out = out.astype(v.dtype).reshape(b, heads, t, dim)
+    return out.transpose(0, 2, 1, 3).reshape(b, t, heads * dim)
 
 
 def decode_attention(
@@ -217,23 +226,20 @@ def decode_attention(
     suffix: tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]],
     suffix_mask: Bool[Array, " t"],
 ) -> Float[Array, "b n h*d"]:
-    """One new token of each of n continuations against the prefix that they share and against their own suffix.
+    """Attention of one new token per continuation, n of which share the prefix of a row.
 
-    The prefix is stored once: the n continuations stand where a sequence has its queries, and no key is copied n times.
+    Each token sees the keys of the shared prefix and those of its own suffix. The prefix is stored
+    once: the continuations take the place of a sequence's queries, and no key is copied n times.
     """
     b, n, heads, dim = q.shape
     groups = prefix[0].shape[2]
-    q = q.reshape(b, n, groups, heads // groups, dim)
+    q = q.reshape(b, n, groups, heads // groups, dim)  # [b, n, k, g, d], g heads per key
     before = jnp.einsum("bnkgd,bskd->bnkgs", q, prefix[0], preferred_element_type=jnp.float32)
     own = jnp.einsum("bnkgd,bntkd->bnkgt", q, suffix[0], preferred_element_type=jnp.float32)
-    scores = jnp.concatenate(
-        [
-            jnp.where(prefix_mask[:, :, None, None], before, NEGATIVE),
-            jnp.where(suffix_mask, own, NEGATIVE),
-        ],
-        axis=-1,
-    )
-    weights = jax.nn.softmax(scores * dim**-0.5, axis=-1).astype(q.dtype)
+    before = jnp.where(prefix_mask[:, :, None, None], before, MASK_VALUE)
+    own = jnp.where(suffix_mask, own, MASK_VALUE)
+    scores = jnp.concatenate([before, own], axis=-1)  # [b, n, k, g, s + t]
+    weights = jax.nn.softmax(scores * dim**-0.5, axis=-1).astype(q.dtype)  # over both together
     split = before.shape[-1]
     out = jnp.einsum("bnkgs,bskd->bnkgd", weights[..., :split], prefix[1])
     out += jnp.einsum("bnkgt,bntkd->bnkgd", weights[..., split:], suffix[1])

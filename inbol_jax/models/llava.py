@@ -1,13 +1,17 @@
-"""LLaVA: image patches, projected into the decoder's embedding space. Source: Liu et al. 2023 (arXiv 2310.03744).
+"""LLaVA: image patches, projected into the decoder's embedding space.
 
-A batch is a dict of arrays, as the checkpoint's own processor makes it, plus what packing needs:
-  input_ids       i32[b, t]           `image_token_id` where an image's features go
-  pixel_values    f32[n, 3, H, W]     the images of all rows, in the order of their tokens; left out when there is none; or
-                  f32[b, m, 3, H, W]  up to m images of each row, which then stays on the row's own device; unused ones are anything
+Source: Liu et al. 2023 (arXiv 2310.03744). A batch is a dict of arrays, as the checkpoint's own
+processor makes it, plus what packing needs:
+  input_ids       i32[b, t]           `image_token_id` at each place of an image feature
+  pixel_values    f32[n, 3, H, W]     the images of all rows, in the order of their tokens; left out
+                                      if there are none; or
+                  f32[b, m, 3, H, W]  up to m images per row, which stay on the device of their row;
+                                      the values of unused images do not matter
   attention_mask  i32[b, t]           0 for padding, on either side
-  segments        i32[b, t]           optional, for packed rows: 0 = prefix that all branches see, 1, 2, ... = branches that do not see
-                                      each other, -1 = padding; it replaces attention_mask
-  positions       i32[b, t]           needed with segments: those of each branch go on where the prefix ends
+  segments        i32[b, t]           optional, for packed rows, replaces attention_mask: 0 is the
+                                      prefix that all branches see; 1, 2, ... are branches, which do
+                                      not see each other; -1 is padding
+  positions       i32[b, t]           needed with segments: each branch counts on from the prefix
 """
 
 from collections.abc import Mapping
@@ -18,8 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.config import LlavaConfig
-from inbol_jax.models.decoder import KV, Decoder, SuffixKV
-from inbol_jax.models.layers import ACTIVATIONS, Compute, Dense
+from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
+from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions, Dense
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.vit import VisionTower
 
@@ -38,104 +42,84 @@ class Projector(nn.Module):
     """Two layers from the tower's features to the decoder's embeddings."""
 
     config: LlavaConfig
-    compute: Compute
+    compute: ComputeOptions
 
     @nn.compact
     def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p d"]:
         c, d = self.config, self.config.text.hidden_size
-        x = ACTIVATIONS[c.projector_hidden_act](
-            Dense(d, self.compute, use_bias=c.projector_bias, name="linear_1")(x)
-        )
+        x = Dense(d, self.compute, use_bias=c.projector_bias, name="linear_1")(x)  # [n, p, d]
+        x = ACTIVATIONS[c.projector_hidden_act](x)
         return Dense(d, self.compute, use_bias=c.projector_bias, name="linear_2")(x)
 
 
 class Llava(nn.Module):
-    """The model; `apply` with its methods is what the rest of the project calls.
-
-    Attributes:
-      lora: options of the adapters, where the variables hold a collection `lora`; without that collection it is the base model.
-      remat: which activations of decoder layers training computes again instead of keeping them, see `layers.REMAT`.
-    """
+    """The model; the rest of the project calls `apply` with its methods."""
 
     config: LlavaConfig
     dtype: jnp.dtype = jnp.float32
     lora: LoraConfig | None = None
+    """Options of the adapters. Variables without a collection `lora` make it the base model."""
     remat: str = "none"
+    """Which activations of decoder layers training computes again, see `layers.REMAT_POLICIES`."""
 
     def setup(self) -> None:
-        c, compute = self.config, Compute(self.dtype, self.lora, self.remat)
+        c, compute = self.config, ComputeOptions(self.dtype, self.lora, self.remat)
         self.vision_tower = VisionTower(c.vision, c.vision_feature_layers, compute)
         self.multi_modal_projector = Projector(c, compute)
         self.language_model = Decoder(c.text, compute)
 
     def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
-        """Logits in float32. For training use `hidden` and `head`, which do not hold all of them at once."""
-        return jnp.einsum(
-            "btd,dv->btv",
-            self.hidden(batch),
-            self.head().astype(self.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        """Returns logits in float32. Training uses `hidden` and `head`, which need less memory."""
+        hidden, head = self.hidden(batch), self.head().astype(self.dtype)
+        return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)
 
     def hidden(self, batch: Batch) -> Float[Array, "b t d"]:
-        """Final hidden states, after the last norm."""
+        """Returns the final hidden states, after the last norm."""
         return self.prefill(batch)[0]
 
-    def prefill(self, batch: Batch) -> tuple[Float[Array, "b t d"], list[KV]]:
-        """Final hidden states and every layer's keys and values."""
-        segments = (
-            batch["segments"]
-            if "segments" in batch
-            else batch["attention_mask"].astype(jnp.int32) - 1
-        )
-        positions = (
-            batch["positions"]
-            if "positions" in batch
-            else jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
-        )
+    def prefill(self, batch: Batch) -> tuple[Float[Array, "b t d"], list[KVCache]]:
+        """Returns the final hidden states and every layer's keys and values."""
+        segments, positions = batch.get("segments"), batch.get("positions")
+        if segments is None:
+            segments = batch["attention_mask"].astype(jnp.int32) - 1  # prefix or padding
+        if positions is None:  # padding on the left does not count
+            positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
         features = self.encode_images(batch["pixel_values"]) if "pixel_values" in batch else None
-        return self.language_model(
-            self.embed(batch["input_ids"], features), positions, packed_mask(segments)
-        )
+        embeddings = self.embed(batch["input_ids"], features)
+        return self.language_model(embeddings, positions, packed_mask(segments))
 
-    def decode_step(
-        self,
-        tokens: Int[Array, "b n"],
-        positions: Int[Array, "b n"],
-        prefix: list[KV],
-        prefix_mask,
-        suffix: list[SuffixKV],
-        step,
-    ):
-        return self.language_model.decode_step(tokens, positions, prefix, prefix_mask, suffix, step)
+    def decode_step(self, *arguments) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
+        """Decodes one token of each of n continuations per row, as `Decoder.decode_step` does."""
+        return self.language_model.decode_step(*arguments)
 
     def encode_images(self, pixel_values: Float[Array, "*n 3 H W"]) -> Float[Array, "*n p d"]:
-        """Features in the decoder's embedding space, one vector an image token."""
-        images = pixel_values.reshape(-1, *pixel_values.shape[-3:])
-        features = self.vision_tower(images)
+        """Returns features in the decoder's embedding space, one vector per image token."""
+        *leading, channels, height, width = pixel_values.shape
+        features = self.vision_tower(pixel_values.reshape(-1, channels, height, width))
         if not self.config.keep_first_token:
-            features = features[:, 1:]
-        return self.multi_modal_projector(features).reshape(
-            *pixel_values.shape[:-3], self.config.num_image_tokens, -1
-        )
+            features = features[:, 1:]  # without CLIP's class token
+        features = self.multi_modal_projector(features)  # [n, p, d]
+        return features.reshape(*leading, self.config.num_image_tokens, -1)
 
     def embed(
         self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p d"] | None
     ) -> Float[Array, "b t d"]:
-        """Token embeddings with the image features, in order, in the places of the image tokens."""
-        is_image = input_ids == self.config.image_token_id
+        """Returns token embeddings, with the image features, in order, at the image tokens."""
+        is_image = input_ids == self.config.image_token_id  # [b, t]
+        # The placeholder may lie outside the vocabulary.
         text = self.language_model.embed_tokens(jnp.where(is_image, 0, input_ids))
         if features is None or not features.size:
             return text
-        if features.ndim == 4:  # each row's own
+        if features.ndim == 4:  # [b, m, p, d]: the i-th image token of a row takes its i-th feature
             rows = features.reshape(features.shape[0], -1, features.shape[-1])
             index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, rows.shape[1] - 1)
-            own = jnp.take_along_axis(rows, index[..., None], axis=1)
-        else:
+            image = jnp.take_along_axis(rows, index[..., None], axis=1)
+        else:  # [n, p, d]: the i-th image token of the batch takes the i-th feature
             rows = features.reshape(-1, features.shape[-1])
             index = jnp.cumsum(is_image.reshape(-1)).reshape(is_image.shape) - 1
-            own = rows[jnp.clip(index, 0, rows.shape[0] - 1)]
-        return jnp.where(is_image[..., None], own, text)
+            image = rows[jnp.clip(index, 0, rows.shape[0] - 1)]
+        return jnp.where(is_image[..., None], image, text)
 
     def head(self) -> Float[Array, "d V"]:
+        """Returns the matrix from hidden states to logits."""
         return self.language_model.head()

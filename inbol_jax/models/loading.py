@@ -1,4 +1,4 @@
-"""Checkpoints in Hugging Face layout: load one, with its adapters if any; save one beside its processor."""
+"""Checkpoints in Hugging Face layout: load one, with its adapters if it has any, and save one."""
 
 import dataclasses
 import functools
@@ -19,60 +19,59 @@ from inbol_jax.models import peft
 from inbol_jax.models.config import LlavaConfig, load_config, read_json
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import merge_lora
-from inbol_jax.models.weights import load_params, save_params
+from inbol_jax.models.reading import load_params
+from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
 
-_FILES = (
-    "*.json",
-    "*.jinja",
-    "*.model",
-    "*.txt",
-)  # config, tokenizer, processor and template of a checkpoint
+# config, tokenizer, processor and chat template of a checkpoint
+_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory.
-
-    Attributes:
-      model: the Linen module; `model.apply` with its methods is what sampling and training call.
-      variables: {"params": nested dict of arrays}, and {"lora": ...} where there are adapters.
-      config: what was read of config.json.
-      path: the folder that it came from.
-      adapters: the folder of its adapters.
-      hub_id: of the model (without its adapters), where it was loaded by that.
-    """
+    """A checkpoint in memory."""
 
     model: Llava
+    """The Linen module; sampling and training call `model.apply` with its methods."""
     variables: Mapping[str, Any]
+    """{"params": nested dict of arrays}, and {"lora": ...} if there are adapters."""
     config: LlavaConfig
     path: Path
+    """The folder that the model was loaded from."""
     adapters: Path | None = None
+    """The folder that its adapters were loaded from."""
     hub_id: str | None = None
+    """The model's hub id (without its adapters), if it was loaded by that."""
 
     def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        """Logits f32[b, t, V] of a processor's batch (see `models.llava`).
+        """Returns the logits f32[b, t, V] of a processor's batch (see `models.llava`).
 
         Raises:
-          InbolError: when the batch holds more or fewer images than its image tokens need.
+          InbolError: if the batch holds more or fewer images than its image tokens need.
         """
-        ids, pixels = batch["input_ids"], batch.get("pixel_values")
-        if not isinstance(ids, jax.core.Tracer) and (pixels is None or pixels.ndim == 4):
-            tokens, images = (
-                int((np.asarray(ids) == self.config.image_token_id).sum()),
-                0 if pixels is None else len(pixels),
+        batch = {name: value for name, value in batch.items() if value is not None}
+        self._check_images(batch["input_ids"], batch.get("pixel_values"))
+        return self.model.apply(variables, batch)
+
+    def _check_images(self, ids: Any, pixels: Any) -> None:
+        # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images.
+        if isinstance(ids, jax.core.Tracer) or (pixels is not None and pixels.ndim != 4):
+            return
+        images = 0 if pixels is None else len(pixels)
+        tokens = int((np.asarray(ids) == self.config.image_token_id).sum())
+        per_image = self.config.num_image_tokens
+        if tokens != images * per_image:
+            raise InbolError(
+                f"{tokens} image tokens in the batch, but its {images} images have {per_image} each"
             )
-            if tokens != images * self.config.num_image_tokens:
-                raise InbolError(
-                    f"{tokens} image tokens in the batch, but its {images} images have {self.config.num_image_tokens} each"
-                )
-        return self.model.apply(
-            variables, {name: value for name, value in batch.items() if value is not None}
-        )
+
+    def is_from(self, folder: Path) -> bool:
+        """Whether the model or its adapters were loaded from that folder."""
+        return folder.resolve() in [p.resolve() for p in (self.path, self.adapters) if p]
 
     @functools.cached_property
     def processor(self) -> Any:
-        """The checkpoint's own processor, by transformers; it does not need torch."""
+        """The checkpoint's own processor, loaded by transformers; it does not need torch."""
         from transformers import AutoProcessor  # seconds to import, and not every caller needs it
 
         try:
@@ -80,39 +79,26 @@ class Checkpoint:
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         except (OSError, ValueError, KeyError) as error:
-            raise InbolError(
-                f"{self.path}: the processor cannot be loaded ({str(error).splitlines()[0]})"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise InbolError(f"{self.path}: the processor cannot be loaded ({reason})") from error
 
     @functools.cached_property
     def base_fingerprint(self) -> str:
-        """Of weights, config, tokenizer and template, without adapters."""
-        return file_fingerprint(
-            *sorted(
-                p for p in self.path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}
-            )
-        )
+        """Fingerprint of weights, config, tokenizer and chat template, without adapters."""
+        suffixes = {".safetensors", ".json", ".jinja"}
+        return file_fingerprint(*sorted(p for p in self.path.iterdir() if p.suffix in suffixes))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Two checkpoints that could answer differently have different ones."""
+        """Differs between any two checkpoints that could answer differently."""
         if self.adapters is None:
             return self.base_fingerprint
-        return fingerprint(
-            [
-                self.base_fingerprint,
-                file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS),
-            ]
-        )
-
-
-def param_shapes(config: LlavaConfig) -> Mapping[str, Any]:
-    """The tree of parameters as shapes, without making any. f32 leaves."""
-    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+        adapters = file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)
+        return fingerprint([self.base_fingerprint, adapters])
 
 
 def init_params(config: LlavaConfig, key: jax.Array) -> Mapping[str, Any]:
-    """Random parameters, for training from scratch. f32 leaves."""
+    """Returns random parameters, f32, for training from scratch."""
     c = config.vision
     ids = np.full((1, config.num_image_tokens + 1), config.image_token_id, np.int32)
     ids[:, -1] = 0
@@ -124,11 +110,16 @@ def init_params(config: LlavaConfig, key: jax.Array) -> Mapping[str, Any]:
     return Llava(config).init(key, batch)["params"]
 
 
+def param_shapes(config: LlavaConfig) -> Mapping[str, Any]:
+    """Returns the tree of `init_params` as shapes, without computing any parameter."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+
+
 def find_checkpoint(path_or_id: str | Path) -> Path:
-    """The local folder of a checkpoint; one that is named by its hub id is downloaded, without anything that could be code.
+    """Returns the local folder of a checkpoint. A hub id is downloaded, but no file that is code.
 
     Raises:
-      InbolError: when there is neither.
+      InbolError: if it is neither a folder nor an id that can be downloaded.
     """
     path, name = Path(path_or_id), str(path_or_id)
     if path.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -141,26 +132,30 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InbolError(
-            f"{name} is no folder here, and as a model id of the Hugging Face hub it cannot be loaded ({reason})"
+            f"{name} is no folder here, and as a model id of the Hugging Face hub "
+            f"it cannot be loaded ({reason})"
         ) from error
 
 
 def load_pretrained(
     path_or_id: str | Path,
     *,
-    dtype: Any = jnp.bfloat16,
+    dtype: Any = "auto",
     mesh: Mesh | None = None,
     adapters: str | Path | None = None,
 ) -> Checkpoint:
     """Loads a LLaVA checkpoint.
 
     Args:
-      path_or_id: a folder in Hugging Face layout, or a hub id. A folder that holds an adapter alone is loaded with the base that it names.
-      dtype: of the parameters and of the computation; "auto" for float32 where the file says float32, bfloat16 elsewhere.
-      mesh: devices that the parameters are split over (`sharding.make_mesh`); by default all on the first.
-      adapters: folder or hub id of a LoRA in PEFT's format. Its leaves are f32 whatever `dtype` is.
+      path_or_id: a folder in Hugging Face layout, or a hub id. A folder that holds an adapter alone
+        is loaded with the base that it names.
+      dtype: dtype of the parameters and of the computation. "auto" is float32 for a float32
+        checkpoint and bfloat16 for any other.
+      mesh: devices that the parameters are split over (`sharding.make_mesh`); by default the first
+        device alone.
+      adapters: folder or hub id of a LoRA in PEFT's format. Its leaves are f32 for any `dtype`.
     Raises:
-      InbolError: naming the file and the cause, when it is no checkpoint that the port can run.
+      InbolError: if it is not a checkpoint that the port can run; names the file and the cause.
     """
     name, path = str(path_or_id), find_checkpoint(path_or_id)
     if adapters is None and peft.is_adapter(path):
@@ -169,76 +164,59 @@ def load_pretrained(
     config = load_config(path)
     if isinstance(dtype, str) and dtype == "auto":
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
-    params = load_params(
-        path, param_shapes(config), dtype=dtype, mesh=mesh, tied=config.text.tie_word_embeddings
-    )
+    dtype = jnp.dtype(dtype)
+    tied = config.text.tie_word_embeddings
+    params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
-    loaded = Checkpoint(
-        Llava(config, jnp.dtype(dtype)), {"params": params}, config, path, hub_id=hub_id
-    )
+    base = Checkpoint(Llava(config, dtype), {"params": params}, config, path, hub_id=hub_id)
     if adapters is None:
-        return loaded
+        return base
     folder = find_checkpoint(adapters)
-    lora_config, lora, params = peft.load_adapter(
-        folder, params, base_fingerprint=lambda: loaded.base_fingerprint, mesh=mesh
+    adapter = peft.load_adapter(
+        folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
-    model = Llava(config, jnp.dtype(dtype), lora_config)
     return dataclasses.replace(
-        loaded, model=model, variables={"params": params, "lora": lora}, adapters=folder
+        base,
+        model=Llava(config, dtype, adapter.config),
+        variables={"params": adapter.params, "lora": adapter.lora},
+        adapters=folder,
     )
 
 
 def save_pretrained(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     path: str | Path,
     *,
     merge_adapters: bool = False,
     max_shard_size: str = "5GB",
 ) -> None:
-    """Saves `loaded.variables` as a folder that transformers loads, with config, tokenizer, processor and template of where it came from.
+    """Saves a checkpoint, with tokenizer and processor, as a folder that transformers loads.
 
-    Where there are adapters, they alone are written, in PEFT's format with the base's path; or, with `merge_adapters`, a whole model. Of
-    several processes all must call this.
+    If there are adapters, they alone are written, in PEFT's format with the base's path, unless
+    `merge_adapters` asks for a whole model. If there are several processes, all must call this.
 
     Args:
-      max_shard_size: of one weight file, such as "5GB".
+      max_shard_size: largest size of one weight file, such as "5GB".
     Raises:
-      InbolError: when the folder cannot be written.
+      InbolError: if the folder cannot be written.
     """
-    path, lora = Path(path), loaded.variables.get("lora")
-    refuse_folder(loaded, path, adapters=bool(lora) and not merge_adapters)
+    path, lora = Path(path), checkpoint.variables.get("lora")
+    as_adapter = bool(lora) and not merge_adapters
+    refuse_folder(checkpoint, path, adapters=as_adapter)
+    base = checkpoint.hub_id or str(checkpoint.path.resolve())
     try:
         if is_main():
-            path.mkdir(parents=True, exist_ok=True)
-            for source in (source for pattern in _FILES for source in loaded.path.glob(pattern)):
-                if not source.name.endswith(".index.json") and not (
-                    lora and not merge_adapters and source.name == "config.json"
-                ):
-                    shutil.copyfile(source, path / source.name)
-        if lora and not merge_adapters:
-            base = loaded.hub_id or str(loaded.path.resolve())
+            _copy_files(checkpoint.path, path, with_config=not as_adapter)
+        if as_adapter:
             peft.save_adapter(
                 path,
-                loaded.variables,
-                loaded.model.lora,
+                checkpoint.variables,
+                checkpoint.model.lora,
                 base=base,
-                base_fingerprint=loaded.base_fingerprint,
+                base_fingerprint=checkpoint.base_fingerprint,
             )
         else:
-            params = loaded.variables["params"]
-            if lora:
-                params = merge_lora(params, lora, loaded.model.lora)
-            save_params(path, params, max_shard_size=max_shard_size)
-            if is_main():
-                dtype = str(jax.tree.leaves(params)[0].dtype)
-                write_json(
-                    path / "config.json", _with_dtype(read_json(loaded.path / "config.json"), dtype)
-                )
-                for name in (
-                    peft.CONFIG,
-                    peft.WEIGHTS,
-                ):  # of an adapter that was here before: transformers would apply it
-                    (path / name).unlink(missing_ok=True)
+            _save_model(checkpoint, path, max_shard_size)
     except OSError as error:
         raise InbolError(
             f"cannot write the checkpoint {path}: {error.strerror or error}"
@@ -246,17 +224,47 @@ def save_pretrained(
     wait_for_all(f"saved {path}")
 
 
-def refuse_folder(loaded: Checkpoint, path: Path, *, adapters: bool) -> None:
-    """Raises InbolError where a checkpoint cannot be saved because of what the folder holds; asked before long work, too."""
-    if path.resolve() in (loaded.path.resolve(), loaded.adapters and loaded.adapters.resolve()):
+def _copy_files(source: Path, path: Path, *, with_config: bool) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    for pattern in _FILES:
+        for file in source.glob(pattern):
+            is_index = file.name.endswith(".index.json")
+            if not is_index and (with_config or file.name != "config.json"):
+                shutil.copyfile(file, path / file.name)
+
+
+def _save_model(checkpoint: Checkpoint, path: Path, max_shard_size: str) -> None:
+    params, lora = checkpoint.variables["params"], checkpoint.variables.get("lora")
+    if lora:
+        params = merge_lora(params, lora, checkpoint.model.lora)
+    save_params(path, params, max_shard_size=max_shard_size)
+    if is_main():
+        config = read_json(checkpoint.path / "config.json")
+        dtype = str(jax.tree.leaves(params)[0].dtype)
+        write_json(path / "config.json", _with_dtype(config, dtype))
+        # transformers would apply an adapter that was saved here before
+        (path / peft.CONFIG).unlink(missing_ok=True)
+        (path / peft.WEIGHTS).unlink(missing_ok=True)
+
+
+def refuse_folder(checkpoint: Checkpoint, path: Path, *, adapters: bool) -> None:
+    """Refuses a folder that the checkpoint cannot be saved in; also asked before long work.
+
+    Raises:
+      InbolError: if it is where the checkpoint was loaded from, or holds a model beside adapters.
+    """
+    if checkpoint.is_from(path):
         raise InbolError(f"{path} is where the model was loaded from: choose another folder")
     if adapters and (path / "config.json").is_file():
         raise InbolError(f"{path} holds a whole model: choose another folder for the adapters")
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """The config with the dtype that the weights have now, wherever it says one: transformers loads as the config says."""
-    parts = {name: _with_dtype(part, dtype) if "dtype" in part or "torch_dtype" in part else part
-             for name, part in config.items() if isinstance(part, dict)}  # fmt: skip
-    rest = {name: value for name, value in config.items() if name != "torch_dtype"}
-    return rest | parts | {"dtype": dtype}
+    """Returns the config with that dtype wherever it names one: transformers loads as it says."""
+    result = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and ("dtype" in value or "torch_dtype" in value):
+            result[name] = _with_dtype(value, dtype)
+        elif name != "torch_dtype":
+            result[name] = value
+    return result | {"dtype": dtype}

@@ -1,4 +1,4 @@
-"""Rows of tokens for the model: a prefix that branches share, each branch with the tokens that are to be learnt or scored."""
+"""Packed rows of tokens: one prefix, and the branches that continue it, to be learnt or scored."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,28 +16,29 @@ class Branch:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowShape:
-    """Static sizes of a packed row: tokens, and target tokens."""
+    """Static sizes of a packed row: the number of its tokens and of its target tokens."""
 
     tokens: int
     targets: int
 
     @classmethod
     def of(cls, prefix: Sequence[int], branches: Sequence[Branch]) -> "RowShape":
-        """The size of one row, without padding."""
+        """Returns the size of one row, without padding."""
         return cls(
-            len(prefix) + sum(len(b.ids) for b in branches),
-            sum(len(b.ids) - b.start for b in branches),
+            len(prefix) + sum(len(branch.ids) for branch in branches),
+            sum(len(branch.ids) - branch.start for branch in branches),
         )
 
     @classmethod
     def fitting(
         cls, rows: Sequence[tuple[Sequence[int], Sequence[Branch]]], multiple: int = 8
     ) -> "RowShape":
-        """The smallest shape, in multiples, that holds every row."""
+        """Returns the smallest shape that holds every row.
+
+        Tokens are rounded up to a multiple of `multiple`, targets to a multiple of 4.
+        """
         sizes = [cls.of(*row) for row in rows]
-        tokens, targets = (
-            max(getattr(size, name) for size in sizes) for name in ("tokens", "targets")
-        )
+        tokens, targets = max(s.tokens for s in sizes), max(s.targets for s in sizes)
         return cls(-(-tokens // multiple) * multiple, -(-targets // 4) * 4)
 
     def holds(self, size: "RowShape") -> bool:
@@ -48,15 +49,24 @@ class RowShape:
 def pack_row(
     prefix: Sequence[int], branches: Sequence[Branch], shape: RowShape
 ) -> dict[str, np.ndarray]:
-    """One packed row: [prefix | branch 1 | branch 2 | ... | padding], positions of each branch going on where the prefix ends.
+    """Returns one packed row: [prefix | branch 1 | branch 2 | ... | padding].
 
-    Returns:
-      input_ids, positions: i32[t]. segments: i32[t], 0 for the prefix, 1, 2, ... for the branches, -1 for padding.
-      target_index: i32[a], where the hidden state stands that predicts the target. targets: i32[a].
-      target_segment: i32[a], the target's branch, 0 for padding.
+    The positions of each branch continue where the prefix ends.
+
+    Returns: with t = shape.tokens and a = shape.targets
+      input_ids, positions: i32[t].
+      segments: i32[t], 0 for the prefix, 1, 2, ... for the branches, -1 for padding.
+      target_index: i32[a], the place of the hidden state that predicts each target.
+      targets: i32[a], the target tokens.
+      target_segment: i32[a], the branch of each target, 0 for padding.
     Raises:
-      ValueError: when the row does not fit: rows are measured before batches are made, and nothing is cut.
+      ValueError: if the row does not fit: nothing is cut, and callers measure rows beforehand.
     """
+    size = RowShape.of(prefix, branches)
+    if not shape.holds(size):
+        raise ValueError(
+            f"a row of {size.tokens} tokens and {size.targets} targets does not fit {shape}"
+        )
     row = {
         "input_ids": np.zeros(shape.tokens, np.int32),
         "positions": np.zeros(shape.tokens, np.int32),
@@ -65,28 +75,29 @@ def pack_row(
         "targets": np.zeros(shape.targets, np.int32),
         "target_segment": np.zeros(shape.targets, np.int32),
     }
-    n, end, target = len(prefix), len(prefix), 0
-    row["input_ids"][:n], row["positions"][:n], row["segments"][:n] = prefix, np.arange(n), 0
+    n = len(prefix)
+    row["input_ids"][:n] = prefix
+    row["positions"][:n] = np.arange(n)
+    row["segments"][:n] = 0
+    token, target = n, 0  # where the next branch begins
     for segment, branch in enumerate(branches, 1):
-        length, wanted = len(branch.ids), len(branch.ids) - branch.start
-        if end + length > shape.tokens or target + wanted > shape.targets:
-            raise ValueError(
-                f"a row of {end + length} tokens and {target + wanted} targets does not fit {shape}"
-            )
-        row["input_ids"][end : end + length] = branch.ids
-        row["positions"][end : end + length] = n + np.arange(length)
-        row["segments"][end : end + length] = segment
-        index = end + np.arange(branch.start, length) - 1
+        length = len(branch.ids)
+        place = slice(token, token + length)
+        row["input_ids"][place] = branch.ids
+        row["positions"][place] = n + np.arange(length)
+        row["segments"][place] = segment
+        predicting = token + np.arange(branch.start, length) - 1  # each token predicts the next
         if branch.start == 0:
-            index[0] = n - 1  # a branch's first token is predicted from the end of the prefix
-        row["target_index"][target : target + wanted] = index
-        row["targets"][target : target + wanted] = branch.ids[branch.start :]
-        row["target_segment"][target : target + wanted] = segment
-        end, target = end + length, target + wanted
+            predicting[0] = n - 1  # the end of the prefix predicts a branch's first token
+        place = slice(target, target + len(predicting))
+        row["target_index"][place] = predicting
+        row["targets"][place] = branch.ids[branch.start :]
+        row["target_segment"][place] = segment
+        token, target = token + length, target + len(predicting)
     return row
 
 
-def stack(
+def collate(
     rows: Sequence[Mapping[str, np.ndarray]], size: int, *, valid: int | None = None
 ) -> dict[str, np.ndarray]:
     """Rows as one batch of exactly `size` rows: what is missing is padded with rows without targets, so that shapes stay static.

@@ -1,1 +1,1 @@
-"""HTML pages, tables and the style of figures, shared by the audit, the report and the confidence plot."""
+"""HTML pages, tables and the style of figures, for audit, report and confidence plot."""

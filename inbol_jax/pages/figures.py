@@ -1,4 +1,4 @@
-"""The style of all figures, and how they are written. No pyplot, so no global state and no display."""
+"""The style of all figures, and how they are written. There is no pyplot, so no global state."""
 
 import html
 import io
@@ -11,10 +11,7 @@ from matplotlib.figure import Figure
 from inbol_jax.artifacts import write_atomically
 
 MINUS = "\N{MINUS SIGN}"
-
-
 GOOD, NEUTRAL, BAD = "#0072b2", "#c9cdd2", "#c04e00"  # user value +1, 0, -1
-
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
@@ -37,30 +34,28 @@ STYLE = {
 
 
 def svg(figure: Figure, *, prefix: str, label: str) -> str:
-    """The figure as an SVG element to stand inside HTML: no prologue, no metadata, ids and style its own, `label` read aloud.
+    """The figure as an SVG element to stand inside HTML, without prologue and metadata.
 
     Args:
-      prefix: of every id, letters and digits; differs between the figures of one page.
+      prefix: begins every id of the figure, and differs between the figures of one page.
+      label: is read aloud by screen readers; it is escaped.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    text = re.sub(
-        r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
-    )
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
     text = text.replace('<style type="text/css">*', f'<style type="text/css">#{prefix} *')
-    return text.replace(
-        "<svg", f'<svg id="{prefix}" role="img" aria-label="{html.escape(label)}"', 1
-    )
+    opening = f'<svg id="{prefix}" role="img" aria-label="{html.escape(label)}"'
+    return text.replace("<svg", opening, 1)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, 160 dots an inch, on white."""
+    """Writes the figure as a PNG with 160 dots per inch on white, atomically."""
     buffer = io.BytesIO()
+    options = {"dpi": 160, "facecolor": "white", "metadata": {"Software": None}}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(
-            buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None}
-        )
+        figure.savefig(buffer, format="png", **options)
     write_atomically(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Tables of the report."""
+"""Tables of pages."""
 
 import dataclasses
 import json
@@ -8,12 +8,13 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """A table for either format.
+    """A table for HTML or Markdown.
 
     Attributes:
+      caption: what the table shows.
       columns: headers; the first column holds the row headers.
       rows: cells as text, each row as long as `columns`.
-      spans: (header, number of columns) of an upper header row over the columns; () for none.
+      spans: (header, number of columns) of an upper header row; empty if there is none.
     """
 
     caption: str
@@ -30,9 +31,8 @@ class Table:
     @property
     def flat_columns(self) -> list[str]:
         """Both header rows in one, for Markdown."""
-        upper = [name for name, width in self.spans for _ in range(width)] or [""] * len(
-            self.columns
-        )
-        return [
-            f"{above} {column}".strip() for above, column in zip(upper, self.columns, strict=True)
-        ]
+        if not self.spans:
+            return list(self.columns)
+        upper = [name for name, width in self.spans for _ in range(width)]
+        pairs = zip(upper, self.columns, strict=True)
+        return [f"{above} {column}".strip() for above, column in pairs]

@@ -1,1 +1,1 @@
-"""What a response is: matched with gold answers, recognised as a refusal, scored as correct, wrong or refused."""
+"""What a response is: a correct answer, a wrong answer, or a refusal."""

@@ -15,8 +15,7 @@ class EndpointConfig:
     """
 
     endpoint: str = ""
-    """Base URL of an OpenAI-compatible API, such as http://localhost:8000/v1. If it is empty, no
-    endpoint is asked."""
+    """Base URL of an OpenAI-compatible API, such as http://localhost:8000/v1; empty for none."""
     endpoint_model: str = ""
     """Name of the model at the endpoint."""
     endpoint_key: str = "OPENAI_API_KEY"
@@ -24,8 +23,7 @@ class EndpointConfig:
     endpoint_timeout: float = 60.0
     """Seconds to wait for an answer."""
     endpoint_retries: int = 5
-    """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection; the waits
-    between them grow."""
+    """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
     endpoint_concurrency: int = 4
     """Requests in flight at a time."""
 
@@ -52,7 +50,8 @@ class EndpointConfig:
             usable = False
         if not usable:
             raise InbolError(
-                f"--endpoint {self.endpoint!r}: a base URL is needed, such as http://localhost:8000/v1"
+                f"--endpoint {self.endpoint!r}: a base URL is needed, such as "
+                "http://localhost:8000/v1"
             )
         if url.username or url.password or url.query or url.fragment:
             raise InbolError(
@@ -65,15 +64,14 @@ class EndpointConfig:
 class JudgeConfig:
     """Tell which responses are refusals by the rules, and compare with labels and with a model.
 
-    Labels are compared if the file has some, and a model is asked if --endpoint names one.
+    The verdicts are compared with labels if the file has some, and with those of a model if
+    --endpoint names one.
     """
 
     data: Path
-    """.jsonl file of responses: evaluate.py's predictions.jsonl, a confidence store, or lines with
-    "text" and perhaps a label "refusal" (true or false)."""
+    """Predictions, a confidence store, or JSON lines with "text" and perhaps a "refusal" label."""
     out: Path
-    """Folder for detected.jsonl (by the rules alone) or, with an endpoint, judged.jsonl. The same
-    command continues a run that was stopped."""
+    """Folder for the verdicts; the same command continues a run that was stopped."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Whom to ask."""
     n: int = 0

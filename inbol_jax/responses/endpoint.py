@@ -84,19 +84,21 @@ class Endpoint:
         self._sleep = sleep
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": "inbol_jax",
             # A compressed reply could unpack to more than MAX_REPLY in one piece.
             "Accept-Encoding": "identity",
         }
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._client = httpx.Client(
-            headers=headers,
-            timeout=config.endpoint_timeout,
-            # `ask_many` bounds the requests in flight itself.
-            limits=httpx.Limits(),
-            follow_redirects=False,
-        )
+        try:
+            # `ask_many` bounds the requests in flight; httpx must not.
+            self._client = httpx.Client(
+                headers=headers, timeout=config.endpoint_timeout, limits=httpx.Limits()
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise InbolError(
+                "the proxy that the environment names (HTTPS_PROXY, ALL_PROXY) cannot be used; "
+                "unset it, or install httpx[socks] if it is a SOCKS proxy"
+            ) from error
 
     def settings(self) -> dict[str, Any]:
         """Returns what the answers depend on, for headers and fingerprints, without the key."""
@@ -117,10 +119,10 @@ class Endpoint:
         return self._ask(question, threading.Event())
 
     def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Yields one result per question in their order, `endpoint_concurrency` being asked at a time.
+        """Yields one result per question, in their order.
 
-        Questions are taken only as they are needed. A question that failed yields its error, which
-        the caller counts and sets aside.
+        Up to `endpoint_concurrency` requests are in flight, and questions are taken only as they
+        are needed. A question that failed yields its error, for the caller to count and set aside.
 
         Raises:
           InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
@@ -231,7 +233,8 @@ class Endpoint:
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise InbolError(
-                f"{self._url}: the model said nothing (finish_reason {choice.get('finish_reason')!r})"
+                f"{self._url}: the model said nothing "
+                f"(finish_reason {choice.get('finish_reason')!r})"
             )
         return text.strip()
 

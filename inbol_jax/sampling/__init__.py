@@ -7,12 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inbol_jax.sampling.sampler import Samples, SamplingOptions, sample
+    from inbol_jax.sampling.config import SamplingOptions
+    from inbol_jax.sampling.sampler import Samples, sample
 
+_MODULES = {"SamplingOptions": "config", "Samples": "sampler", "sample": "sampler"}
 __all__ = ["Samples", "SamplingOptions", "sample"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.sampler"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,5 +1,6 @@
-"""Responses to a whole dataset: batches of static shapes in, texts out."""
+"""Responses to the questions of a whole dataset: batches of static shapes in, texts out."""
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -16,21 +17,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
-from inbol_jax.models.packing import stack
-from inbol_jax.models.processor import load_pixels, make_text_encoder
+from inbol_jax.models.packing import collate
+from inbol_jax.models.processor import TextEncoder, load_pixels, make_text_encoder
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.sampler import SamplingOptions, sample
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.sampler import compiled_sample
 from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard_batch
 
 Prompt = tuple[int, ...]
-TILE = 80  # responses that a CPU decodes at a time
-WORKERS = 4  # such tiles at a time, at most: products of large models spread over the cores by themselves, and a tile takes memory
-WINDOW = (
-    1 << 15
-)  # questions whose batches are planned together: what is in memory, of however many there are
+# Responses that a CPU decodes at a time.
+TILE = 80
+# Such tiles that a CPU decodes at a time, at most: products of large models spread over the cores
+# by themselves, and each tile takes memory.
+WORKERS = 4
+# Questions whose batches are planned together. Only these are in memory, however many there are.
+WINDOW = 1 << 15
 
 
 class Generation(NamedTuple):
@@ -41,218 +44,304 @@ class Generation(NamedTuple):
     tokens: int
 
 
-def padded_length(length: int) -> int:
-    """The static length that a prompt is padded to: a multiple of 8, and at most an eighth longer than itself from 64 tokens on.
+class PromptedExample(NamedTuple):
+    """A question with the token ids that it is asked in."""
 
-    A function of the prompt alone, so that a question has the same shape in every run; at most eight shapes, and so programs, an octave.
+    example: VQAExample
+    prompt: Prompt
+
+
+class PlannedBatch(NamedTuple):
+    """Questions that are computed together: `length` is what all their prompts are padded to."""
+
+    length: int
+    members: list[PromptedExample]
+
+
+class LoadedBatch(NamedTuple):
+    """A planned batch with its images read.
+
+    Attributes:
+      length: what all prompts are padded to.
+      examples: the questions that are asked, in the order of the rows.
+      arrays: the model's inputs, padded with rows that are not valid; None if there are no
+        examples.
+      rejected: the examples whose image cannot be read, with the causes.
+    """
+
+    length: int
+    examples: list[VQAExample]
+    arrays: Mapping[str, np.ndarray] | None
+    rejected: list[tuple[VQAExample, str]]
+
+
+SetAside = Callable[[VQAExample, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRunner:
+    """Runs a step of a model over batches of questions; the fields are what is constant over the
+    run.
+
+    Each process works on questions of its own with devices of its own: nothing waits for another
+      process.
+
+    Attributes:
+      checkpoint: the model.
+      images: the folder that the examples' images are relative to.
+      batch_size: questions per batch, on all devices together; on a CPU see `questions_per_device`.
+      responses: rows that a question becomes in the step.
+      set_aside: is called with each example whose image cannot be read, and the cause.
+      label: of the progress, and of the line that counts programs; None shows neither.
+      work: what is done to each question, for the line that counts programs.
+    """
+
+    checkpoint: Checkpoint
+    images: Path
+    batch_size: int
+    responses: int
+    set_aside: SetAside
+    label: str | None
+    work: str
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The mesh that the checkpoint is on, or all devices of this process along the data
+        axis."""
+        return mesh_of(self.checkpoint.variables) or make_mesh(devices=jax.local_devices())
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Questions per batch."""
+        parts = round_batch(1, self.mesh)
+        return parts * questions_per_device(self.responses, self.batch_size, parts)
+
+    def run(
+        self,
+        questions: Iterable[PromptedExample],
+        step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
+        total: int,
+    ) -> Iterator[tuple[list[VQAExample], Any]]:
+        """Yields (examples, the step's arrays on the host) per batch; rows behind the examples are
+        padding.
+
+        Args:
+          questions: are taken `WINDOW` at a time.
+          step: (variables, batch) -> arrays, jitted; the batch is as `sample` takes it.
+          total: the number of questions, for the progress.
+        """
+        variables = self.checkpoint.variables
+        if not mesh_of(variables):
+            variables = replicate(variables, self.mesh)
+
+        def compute(batch: LoadedBatch) -> Any:
+            if batch.arrays is None:
+                return None
+            return step(variables, shard_batch(batch.arrays, self.mesh))
+
+        lengths: set[int] = set()
+        shown = self.label is not None
+        with progress(self.label or "", total, "questions", shown=shown) as advance:
+            for batch, result in in_flight(compute, self.batches(questions), self.mesh):
+                for example, reason in batch.rejected:
+                    self.set_aside(example, reason)
+                advance(len(batch.rejected))
+                if batch.examples:
+                    lengths.add(batch.length)
+                    yield batch.examples, result
+                    advance(len(batch.examples))
+        if lengths and shown:
+            say(
+                f"{self.label}: {len(lengths)} programs compiled, for {self.size} questions x {self.work} "
+                f"and prompts of {', '.join(map(str, sorted(lengths)))} tokens"
+            )
+
+    def batches(self, questions: Iterable[PromptedExample]) -> Iterator[LoadedBatch]:
+        """Plans the batches of one window after the other, and reads each one's images ahead of its
+        turn."""
+        reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        remaining = iter(questions)
+        while window := list(itertools.islice(remaining, WINDOW)):
+            plan = grain.MapDataset.source(plan_batches(window, self.size))
+            yield from plan.map(self.load).to_iter_dataset(reading)
+
+    def load(self, batch: PlannedBatch) -> LoadedBatch:
+        """Reads the images of a planned batch."""
+        examples, inputs, rejected = [], [], []
+        for member in batch.members:
+            try:
+                inputs.append(model_inputs(self.checkpoint, member, batch.length, self.images))
+                examples.append(member.example)
+            except InbolError as error:
+                rejected.append((member.example, str(error)))
+        arrays = collate(inputs, self.size) if inputs else None
+        return LoadedBatch(batch.length, examples, arrays, rejected)
+
+
+def padded_length(length: int) -> int:
+    """The static length that a prompt is padded to.
+
+    It is a multiple of 8, and from 64 tokens on at most an eighth longer than the prompt. It
+    depends on the prompt alone, so that a question has the same shape in every run. There are at
+    most eight such lengths, and so eight programs, per octave.
     """
     step = max(8, 1 << (length - 1).bit_length() >> 4)
     return -(-length // step) * step
 
 
-def plan_batches(
-    asked: Sequence[tuple[VQAExample, Prompt]], size: int
-) -> list[tuple[int, list[tuple[VQAExample, Prompt]]]]:
-    """Batches of at most `size` questions with prompts of one padded length, which comes with each.
+def plan_batches(questions: Sequence[PromptedExample], size: int) -> list[PlannedBatch]:
+    """Batches of at most `size` questions whose prompts have one padded length.
 
-    Within a length they come by the length of their gold answers, then by their words: a batch decodes until its longest response has
-    ended, and such questions have answers of like lengths.
+    Within a length the questions are sorted by the length of their gold answers, then by their
+      words: a
+    batch decodes until its longest response has ended, and such questions have answers of similar
+    length.
     """
-    buckets: dict[int, list[tuple[VQAExample, Prompt]]] = {}
-    for example, prompt in asked:
-        buckets.setdefault(padded_length(len(prompt)), []).append((example, prompt))
-    for rows in buckets.values():
-        rows.sort(key=lambda row: (max(map(len, row[0].answers), default=0), row[0].question))
-    return [
-        (length, rows[i : i + size])
-        for length, rows in sorted(buckets.items())
-        for i in range(0, len(rows), size)
-    ]
+    buckets: dict[int, list[PromptedExample]] = {}
+    for question in questions:
+        buckets.setdefault(padded_length(len(question.prompt)), []).append(question)
+    plan = []
+    for length, members in sorted(buckets.items()):
+        members.sort(
+            key=lambda m: (max(map(len, m.example.answers), default=0), m.example.question)
+        )
+        plan += [PlannedBatch(length, members[i : i + size]) for i in range(0, len(members), size)]
+    return plan
 
 
-def questions_a_device(n: int, batch_size: int, parts: int) -> int:
-    """How many questions a device samples at a time, of a batch in so many parts.
+def questions_per_device(n: int, batch_size: int, parts: int) -> int:
+    """How many questions, of n rows each, a device computes at a time, if a batch is split into
+    `parts`.
 
-    On a CPU always as many as make TILE responses, whatever the batch: its kernels round differently for another number of rows, so one
-    program for every batch gives every question the same samples to the last bit; and such a tile fits the caches, and ends soon.
+    On a CPU they are always as many as make TILE responses, whatever the batch: its kernels round
+    differently for another number of rows, so one program for every batch gives every question the
+    same samples to the last bit. Such a tile also fits the caches, and ends soon.
     """
     return max(1, TILE // n) if jax.default_backend() == "cpu" else -(-batch_size // parts)
 
 
+def encode_prompts(
+    encoder: TextEncoder,
+    questions: Iterable[tuple[VQAExample, str]],
+    set_aside: SetAside,
+    suffix: Prompt = (),
+) -> Iterator[PromptedExample]:
+    """Yields the examples with the prompts of their questions.
+
+    Args:
+      questions: examples, each with the text that the model is asked.
+      set_aside: is called with each example that cannot be asked, and the cause.
+      suffix: tokens behind every prompt.
+    """
+    for example, question in questions:
+        try:
+            yield PromptedExample(example, encoder.prompt(question) + suffix)
+        except InbolError as error:
+            set_aside(example, str(error))
+
+
+def model_inputs(
+    checkpoint: Checkpoint, question: PromptedExample, length: int, images: Path
+) -> dict[str, np.ndarray]:
+    """One row of a batch as `sample` takes it.
+
+    Raises:
+      InbolError: if the image cannot be read.
+    """
+    prompt = question.prompt
+    ids = np.full(length, checkpoint.config.pad_token_id, np.int32)
+    ids[: len(prompt)] = prompt
+    return {
+        "input_ids": ids,
+        "attention_mask": (np.arange(length) < len(prompt)).astype(np.int32),
+        "pixel_values": load_pixels(checkpoint, images / question.example.image)[None],
+        "question": np.uint32(zlib.crc32(question.example.id.encode())),
+    }
+
+
 def generate(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     examples: Sequence[VQAExample],
     images: Path,
     *,
-    n: int,
     options: SamplingOptions,
     seed: int,
     batch_size: int,
     label: str | None,
-    set_aside: Callable[[VQAExample, str], None],
+    set_aside: SetAside,
 ) -> Iterator[list[tuple[VQAExample, list[Generation]]]]:
-    """Yields finished batches: examples with their n responses each.
+    """Yields finished batches: examples with their `options.n` responses each.
 
-    The samples of a question depend on the seed and on its id, not on the batch that it is in, nor on the order (see `plan_batches`).
-    Questions of one padded length share a program. They are read, and their batches planned, `WINDOW` at a time.
+    The samples of a question depend on the seed and on its id, neither on the batch that it is in
+    nor on the order. Questions of one padded length share a program. They are read, and their
+    batches planned, `WINDOW` at a time.
 
     Args:
-      images: folder that the examples' images are relative to.
-      batch_size: questions at a time, on all devices together; on a CPU see `questions_a_device`.
-      label: of the progress, and of the line that counts programs; None for neither, where the caller shows its own.
-      set_aside: called with an example that cannot be asked (image unreadable, placeholder in the question) and the cause.
+      images, batch_size, label: as in `BatchRunner`.
+      set_aside: is called with each example that cannot be asked (its image is unreadable, or its
+        question holds the image placeholder), and the cause.
     """
-    text = make_text_encoder(loaded)
-    if beyond := [token for token in options.stop_tokens if token >= loaded.config.text.vocab_size]:
-        raise InbolError(
-            f"--stop-tokens {beyond[0]}: the model's vocabulary has {loaded.config.text.vocab_size} tokens"
-        )
-
-    def asked() -> Iterator[tuple[VQAExample, Prompt]]:
-        for example in examples:
-            try:
-                yield example, text.prompt(example.question)
-            except InbolError as error:
-                set_aside(example, str(error))
-
-    key = jax.random.key(seed)
-    batches = run_batches(
-        loaded,
-        asked(),
-        images,
-        lambda variables, batch: _sample(loaded.model, n, options, variables, batch, key),
-        total=len(examples),
-        n=n,
-        batch_size=batch_size,
-        label=label,
-        work=f"{n} samples",
-        set_aside=set_aside,
-    )
-    for members, (tokens, logprobs, lengths) in batches:
-        yield [
-            (
-                e,
-                [
-                    to_text(loaded, options, *response)
-                    for response in zip(tokens[i], logprobs[i], lengths[i], strict=True)
-                ],
+    vocabulary = checkpoint.config.text.vocab_size
+    for token in options.stop_tokens:
+        if token >= vocabulary:
+            raise InbolError(
+                f"--stop-tokens {token}: the model's vocabulary has {vocabulary} tokens"
             )
-            for i, e in enumerate(members)
-        ]
-
-
-def run_batches(
-    loaded: Checkpoint,
-    asked: Iterable[tuple[VQAExample, Prompt]],
-    images: Path,
-    step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
-    *,
-    total: int,
-    n: int,
-    batch_size: int,
-    label: str | None,
-    work: str,
-    set_aside: Callable[[VQAExample, str], None],
-) -> Iterator[tuple[list[VQAExample], Any]]:
-    """Yields (examples, what the step made of them, on the host) for every batch; rows behind the examples are padding.
-
-    Each process works on questions of its own with devices of its own: nothing waits for another process.
-
-    Args:
-      asked: questions with their prompts, taken `WINDOW` at a time.
-      step: (variables, batch) -> arrays, jitted; the batch as `sample` takes it.
-      total: how many questions there are, for the progress that is shown.
-      n: rows that a question becomes in the step.
-      work: that each question is, for the line that counts programs.
-    """
-    mesh = mesh_of(loaded.variables) or make_mesh(devices=jax.local_devices())
-    parts = round_batch(1, mesh)
-    size = parts * questions_a_device(n, batch_size, parts)
-    programs: set[int] = set()
-
-    def plans() -> Iterator[list[tuple[int, list[tuple[VQAExample, Prompt]]]]]:
-        waiting = iter(asked)
-        while window := list(itertools.islice(waiting, WINDOW)):
-            plan = plan_batches(window, size)
-            programs.update(length for length, _ in plan)
-            yield plan
-
-    def assemble(item: tuple[int, list[tuple[VQAExample, Prompt]]]):
-        length, rows = item
-        members, arrays, bad = [], [], []
-        for example, prompt in rows:
-            try:
-                arrays.append(_row(loaded, example, prompt, length, images))
-                members.append(example)
-            except InbolError as error:
-                bad.append((example, str(error)))
-        return members, stack(arrays, size) if arrays else None, bad
-
-    variables = loaded.variables if mesh_of(loaded.variables) else replicate(loaded.variables, mesh)
-    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    stream = (
-        item
-        for plan in plans()
-        for item in grain.MapDataset.source(plan).map(assemble).to_iter_dataset(reading)
+    key = jax.random.key(seed)
+    work = f"{options.n} samples"
+    runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
+    asked = ((example, example.question) for example in examples)
+    batches = runner.run(
+        encode_prompts(make_text_encoder(checkpoint), asked, set_aside),
+        lambda variables, batch: compiled_sample(
+            checkpoint.model, variables, batch, key=key, options=options
+        ),
+        total=len(examples),
     )
-    with progress(label or "", total, "questions", shown=label is not None) as advance:
-
-        def whole() -> Iterator[tuple[list[VQAExample], dict[str, np.ndarray]]]:
-            for members, batch, bad in stream:
-                for example, reason in bad:
-                    set_aside(example, reason)
-                advance(len(bad))
-                if members:
-                    yield members, batch
-
-        for members, found in in_flight(
-            lambda batch: step(variables, shard_batch(batch, mesh)), whole(), mesh
-        ):
-            yield members, found
-            advance(len(members))
-    if programs and label is not None:
-        lengths = ", ".join(map(str, sorted(programs)))
-        say(
-            f"{label}: {len(programs)} programs compiled, for {size} questions x {work} and prompts of {lengths} tokens"
-        )
+    for members, samples in batches:
+        finished = []
+        for example, *responses in zip(members, *samples, strict=False):
+            generations = [
+                to_text(checkpoint, options, *response) for response in zip(*responses, strict=True)
+            ]
+            finished.append((example, generations))
+        yield finished
 
 
 def in_flight(
-    step: Callable[[Any], Any],
-    batches: Iterable[tuple[Any, Any]],
-    mesh: Mesh,
-    workers: int | None = None,
+    step: Callable[[Any], Any], batches: Iterable[Any], mesh: Mesh, workers: int | None = None
 ) -> Iterator[tuple[Any, Any]]:
-    """Yields (label, step(batch) on the host) for every (label, batch), in their order, while the next ones are under way already.
+    """Yields (batch, step(batch) on the host) in the order of the batches, while the next ones are
+    under way.
 
-    On one CPU device several batches run at a time, each in a thread: a small program keeps one core busy, and a device runs what one
-    thread gave it one after the other. The results are the same to the last bit. Elsewhere the device has the next batch waiting while
-    the last one is fetched; programs over several devices must reach all of them in one order, and so come from one thread.
+    On one CPU device several batches run at a time, each in a thread: a small program keeps one
+      core busy,
+    and a device runs what one thread gave it one after the other. The results are the same to the
+    last bit. Elsewhere the device has the next batch waiting while the last one is fetched;
+    programs over several devices must reach all of them in one order, and so come from one thread.
 
     Args:
-      workers: threads, by default one a core, and at most `WORKERS`.
+      workers: number of threads, by default one per core, and at most `WORKERS`.
     """
-    alone = jax.default_backend() == "cpu" and mesh.size == 1
-    workers = (workers or min(WORKERS, os.cpu_count() or 1)) if alone else 1
-
-    def start(pool: ThreadPoolExecutor, batch: Any) -> Callable[[], Any]:
-        if alone:
-            return pool.submit(lambda: jax.device_get(step(batch))).result
-        return functools.partial(jax.device_get, step(batch))
-
+    threaded = jax.default_backend() == "cpu" and mesh.size == 1
+    workers = (workers or min(WORKERS, os.cpu_count() or 1)) if threaded else 1
     waiting: deque[tuple[Any, Callable[[], Any]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for label, batch in batches:
-            waiting.append((label, start(pool, batch)))
+        for batch in batches:
+            if threaded:
+                result = pool.submit(lambda batch=batch: jax.device_get(step(batch))).result
+            else:
+                result = functools.partial(jax.device_get, step(batch))
+            waiting.append((batch, result))
             if len(waiting) > workers:
-                done, result = waiting.popleft()
-                yield done, result()
-        for done, result in waiting:
-            yield done, result()
+                done, fetch = waiting.popleft()
+                yield done, fetch()
+        for done, fetch in waiting:
+            yield done, fetch()
 
 
 def to_text(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     options: SamplingOptions,
     tokens: np.ndarray,
     logprobs: np.ndarray,
@@ -260,48 +349,26 @@ def to_text(
 ) -> Generation:
     """One response as text, cut before the first stop string.
 
-    A stop string need not be made of the same tokens each time, nor begin or end with one, so it is looked for in the decoded text: the
-    response ends with the token that completes it, and number of tokens and log-probability are those up to there.
+    A stop string need not consist of the same tokens each time, nor begin or end with one, so it is
+    looked for in the decoded text: the response ends with the token that completes it, and its
+    number of tokens and its log-probability are those up to there.
 
     Args:
-      tokens: i32[t]. logprobs: f32[t]. length: tokens of the response, its end included.
+      tokens: i32[t].
+      logprobs: f32[t].
+      length: number of tokens of the response, its end included.
     """
-    decode = functools.partial(loaded.processor.tokenizer.decode, skip_special_tokens=True)
-    ids = [int(token) for token in tokens[:length]]
+    decode = functools.partial(checkpoint.processor.tokenizer.decode, skip_special_tokens=True)
+    ids = tokens[:length].tolist()
     spoken = ids[:-1] if ids and ids[-1] in options.stop_tokens else ids
     text = decode(spoken)
     if any(stop in text for stop in options.stop):
-        length, text = next(
-            (k, t)
-            for k in range(1, len(spoken) + 1)
-            if any(s in (t := decode(spoken[:k])) for s in options.stop)
-        )
-        text = text[: min(at for stop in options.stop if (at := text.find(stop)) >= 0)]
-    # One after the other in float32, whatever numpy's sum would do: the same number on every machine.
+        for length in range(1, len(spoken) + 1):
+            text = decode(spoken[:length])
+            places = [text.find(stop) for stop in options.stop if stop in text]
+            if places:
+                text = text[: min(places)]
+                break
+    # One after the other in float32, whatever numpy's sum would do: the same number on every
+    # machine.
     return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sample(
-    model: Llava,
-    n: int,
-    options: SamplingOptions,
-    variables: Mapping[str, Any],
-    batch: Mapping[str, jax.Array],
-    key: jax.Array,
-):
-    """Compiled once for a model's configuration, whichever checkpoint's weights come."""
-    return sample(model, variables, batch, n=n, key=key, options=options)
-
-
-def _row(
-    loaded: Checkpoint, example: VQAExample, prompt: tuple[int, ...], length: int, images: Path
-) -> dict[str, np.ndarray]:
-    ids = np.full(length, loaded.config.pad_token_id, np.int32)
-    ids[: len(prompt)] = prompt
-    return {
-        "input_ids": ids,
-        "attention_mask": (np.arange(length) < len(prompt)).astype(np.int32),
-        "pixel_values": load_pixels(loaded, images / example.image)[None],
-        "question": np.uint32(zlib.crc32(example.id.encode())),
-    }

@@ -1,69 +1,43 @@
-"""`train.py dpo`: CA-DPO, preference optimisation weighted by the base model's confidence."""
+"""`inbol dpo`: CA-DPO, preference optimisation weighted by the base model's confidence."""
 
-import dataclasses
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.artifacts import (
-    atomically,
-    file_fingerprint,
-    meta_path,
-    read_jsonl,
-    read_meta,
-    write_json,
-)
+from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
-from inbol_jax.losses import LOSSES, SCHEMES, smooths_labels
+from inbol_jax.losses import (
+    PAIR_LOSSES,
+    PAIR_WEIGHTINGS,
+    PairLogprobs,
+    ca_dpo_loss,
+    has_label_smoothing,
+    preference_margin,
+    sequence_logprob,
+)
+from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.processes import is_main
-from inbol_jax.progress import progress, say
-from inbol_jax.records import Preference
-from inbol_jax.sharding import make_mesh, shard_batch
-from inbol_jax.training.input import Rows, in_order
-from inbol_jax.training.stage import (
-    StageConfig,
-    check,
-    check_lines,
-    image_paths,
-    load_model,
-    run_stage,
+from inbol_jax.progress import say
+from inbol_jax.records import PairKind, Preference
+from inbol_jax.training.config import DpoConfig, PairLossConfig
+from inbol_jax.training.dataset import PackedDataset, bucket_shapes, check_lines, image_paths
+from inbol_jax.training.finetune import finetune, load_model
+from inbol_jax.training.objective import (
+    Batch,
+    Metrics,
+    Objective,
+    Variables,
+    target_logprobs,
+    token_counts,
 )
-from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DpoConfig(StageConfig):
-    """CA-DPO: preference optimisation weighted by confidence. The frozen reference is the model that it starts from.
-
-    Attributes:
-      loss: of a pair, before its weight: sigmoid (DPO), ipo, hinge (SLiC), robust, or one that is registered, see docs/architecture.md.
-      beta: inverse temperature of the implicit reward.
-      label_smoothing: share of the pairs that may be the wrong way round, at least 0 and less than 0.5: with sigmoid conservative DPO.
-      length_normalized: take log-probabilities a token instead of summed ones.
-      reference_free: put 0 in place of the reference's log-probabilities; they are not computed then.
-      reference: cached, computed once and kept in OUT/reference.npy; or online, in every step: without new adapters, or with adapters and
-        modules beside them as they were at the start, or, where whole models are trained, with a frozen copy of what is.
-      scheme: pair weights from confidence: value (what the user gains by the chosen response), linear, margin, or uniform (plain DPO).
-      anchor: weight of the negative log-likelihood a token of the chosen response, times the pair's own.
-    """
-
-    loss: str = "sigmoid"
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-    length_normalized: bool = False
-    reference_free: bool = False
-    reference: Literal["cached", "online"] = "cached"
-    scheme: str = "value"
-    anchor: float = 3.0
-    learning_rate: float = 2e-4
+from inbol_jax.training.reference import CHOSEN, cached_reference, pair_logprobs
 
 
 def ca_dpo(config: DpoConfig) -> Path:
@@ -72,44 +46,35 @@ def ca_dpo(config: DpoConfig) -> Path:
     Raises:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
-    check(config)
-    options = loss_options(config)
-    files = [config.data] + ([config.eval_data] if config.eval_data else [])
+    pair_loss_function(config.pair_loss)
+    files = [config.data, *filter(None, [config.evaluation.eval_data])]
     pairs = [read_pairs(file) for file in files]
     images = [
-        image_paths(file, config.images, (p.image for p in some))
+        image_paths(file, config.images, (pair.image for pair in some))
         for file, some in zip(files, pairs, strict=True)
     ]
-    loaded = load_model(config)
-    rows = [pair_rows(loaded, *some, config.buckets) for some in zip(pairs, images, strict=True)]
-    if config.reference == "cached" and not config.reference_free:
-        names = ("reference.npy", "eval_reference.npy")
-        rows = [
-            with_reference(r, cached_reference(loaded, config, f, r, n))
-            for r, f, n in zip(rows, files, names, strict=False)
-        ]
-    objective = ca_dpo_objective(
-        loaded.model,
-        beta=config.beta,
-        scheme=config.scheme,
-        anchor=config.anchor,
-        loss=config.loss,
-        length_normalized=config.length_normalized,
-        online_reference=config.reference == "online",
-        **options,
+    checkpoint = load_model(config)
+    dataset, *eval_dataset = (
+        pair_dataset(checkpoint, some, paths, config.buckets)
+        for some, paths in zip(pairs, images, strict=True)
     )
-    scored = rows[1] if config.eval_data else None
-    folder = run_stage(
-        loaded,
+    online = config.reference == "online"
+    if not online and not config.reference_free:
+        dataset = cached_reference(dataset, config, config.data, "reference.npy")
+        eval_dataset = [
+            cached_reference(some, config, files[1], "eval_reference.npy") for some in eval_dataset
+        ]
+    folder = finetune(
+        checkpoint,
         config,
-        objective,
-        rows[0],
+        ca_dpo_objective(checkpoint.model, config.pair_loss),
+        dataset,
         "CA-DPO",
-        scored=scored,
-        online=config.reference == "online",
+        eval_dataset=eval_dataset[0] if eval_dataset else None,
+        online_reference=online,
     )
     if is_main():
-        say(f"CA-DPO on {len(rows[0])} pairs, {config.epochs} epochs -> {folder}")
+        say(f"CA-DPO on {len(dataset)} pairs, {config.epochs} epochs -> {folder}")
     return folder
 
 
@@ -117,7 +82,7 @@ def read_pairs(file: Path) -> list[Preference]:
     """The pairs of a file.
 
     Raises:
-      InbolError: when there are none, or a line is not one.
+      InbolError: if there are none, or a line is not one.
     """
     rows = list(read_jsonl(file))
     check_lines(file, rows, ("image", "question", "chosen", "rejected", "kind"), ("confidence",))
@@ -130,140 +95,110 @@ def read_pairs(file: Path) -> list[Preference]:
     for number, pair in enumerate(pairs, 1):
         if not 0 <= pair.confidence <= 1:
             raise InbolError(
-                f"{file}:{number}: confidence {pair.confidence} is not between 0 and 1; run `inbol build`"
+                f"{file}:{number}: confidence {pair.confidence} is not between 0 and 1; run "
+                "`inbol build`"
             )
     if not pairs:
         raise InbolError(f"{file} holds no pair")
     return pairs
 
 
-def pair_rows(
-    loaded: Checkpoint, pairs: Sequence[Preference], images: Sequence[Path], buckets: int
-) -> Rows:
-    """Image and prompt once, then chosen and rejected, tokenized. The reference's log-probabilities are 0."""
-    text = make_text_encoder(loaded)
-    packed = [
-        (
-            text.prompt(p.question),
-            [Branch(text.response(p.question, r)) for r in (p.chosen, p.rejected)],
-        )
-        for p in pairs
-    ]
+def pair_dataset(
+    checkpoint: Checkpoint, pairs: Sequence[Preference], images: Sequence[Path], buckets: int
+) -> PackedDataset:
+    """Image and prompt once per pair, then chosen and rejected as two branches.
 
-    def extra(index: int) -> dict[str, np.ndarray]:
-        pair, nothing = pairs[index], np.float32(0)
-        return {
-            "ref_chosen": nothing,
-            "ref_rejected": nothing,
-            "confidence": np.float32(pair.confidence),
-            "kind": np.int32(pair.kind),
-        }
-
-    return Rows.of(loaded, packed, images, buckets, extra=extra)
-
-
-def with_reference(rows: Rows, reference: np.ndarray) -> Rows:
-    """Rows with the reference's log-probabilities, f32[n, 2], of chosen and rejected."""
-    return dataclasses.replace(
-        rows,
-        extra=lambda i: (
-            rows.extra(i) | {"ref_chosen": reference[i, 0], "ref_rejected": reference[i, 1]}
-        ),
-    )
-
-
-def loss_options(config: DpoConfig) -> dict[str, float]:
-    """The keywords of the chosen loss, `beta` aside.
-
-    Raises:
-      InbolError: for a loss or scheme that is not registered, and for values that the loss cannot take.
+    The reference's log-probabilities are 0.
     """
-    for option, known in (("loss", LOSSES), ("scheme", SCHEMES)):
-        if getattr(config, option) not in known:
-            raise InbolError(
-                f"--{option} {getattr(config, option)!r}: choose one of {', '.join(known)}"
-            )
-    if not 0 < config.beta < math.inf or not 0 <= config.anchor < math.inf:
-        raise InbolError(
-            f"--beta {config.beta} must be greater than 0 and --anchor {config.anchor} at least 0"
-        )
-    if config.reference_free and config.reference != "cached":
-        raise InbolError(f"--reference {config.reference} does nothing with --reference-free")
-    if not 0 <= config.label_smoothing < 0.5:
-        raise InbolError(
-            f"--label-smoothing {config.label_smoothing}: at least 0 and less than 0.5 is needed"
-        )
-    if smooths_labels(config.loss):
-        return {"label_smoothing": config.label_smoothing}
-    if config.label_smoothing:
-        raise InbolError(
-            f"--label-smoothing {config.label_smoothing}: the loss {config.loss!r} has none"
-        )
-    return {}
-
-
-def cached_reference(
-    loaded: Checkpoint, config: DpoConfig, data: Path, rows: Rows, name: str
-) -> np.ndarray:
-    """`reference_logprobs`, computed once a run: OUT/`name` keeps them, with a header of what they were computed from.
-
-    Raises:
-      InbolError: when the file belongs to another model, other pairs or another way of averaging.
-    """
-    file = config.out / name
-    made_from = {
-        "command": "reference",
-        "model": loaded.fingerprint,
-        "data": file_fingerprint(data),
+    text = make_text_encoder(checkpoint)
+    rows = []
+    for pair in pairs:
+        responses = (pair.chosen, pair.rejected)
+        branches = [Branch(text.response(pair.question, response)) for response in responses]
+        rows.append((text.prompt(pair.question), branches))
+    columns = {
+        "ref_chosen": np.zeros(len(pairs), np.float32),
+        "ref_rejected": np.zeros(len(pairs), np.float32),
+        "confidence": np.array([pair.confidence for pair in pairs], np.float32),
+        "kind": np.array([pair.kind for pair in pairs], np.int32),
     }
-    made_from |= {"average": config.length_normalized, "dtype": loaded.model.dtype.name}
-    if file.exists() and (header := read_meta(file)):  # without a header it is not finished
-        if header != made_from:
-            raise InbolError(
-                f"{file} holds the reference of another model or other pairs; choose another --out or delete it"
-            )
-        try:
-            found = np.load(file)  # numpy's default refuses pickles
-        except (OSError, ValueError) as error:
-            raise InbolError(f"{file}: cannot be read ({error}); delete it") from error
-        if found.shape != (len(rows), 2):
-            raise InbolError(
-                f"{file}: its shape is {found.shape}, {(len(rows), 2)} is needed; delete it"
-            )
-        return found
-    mesh = make_mesh(*config.mesh)
-    size = 4 * -(
-        -config.batch_size // config.accumulate
-    )  # of a micro-batch: without gradients four times as many rows fit
-    found = reference_logprobs(
-        loaded, rows, batch_size=size, mesh=mesh, average=config.length_normalized
-    )
-    if is_main():  # all processes have looked for the file by now: none of them has left the computation before all had come to it
-        meta_path(file).unlink(missing_ok=True)
-        with atomically(file) as temporary, temporary.open("wb") as handle:
-            np.save(handle, found)
-        write_json(meta_path(file), made_from)
-    return found
+    return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns)
 
 
-def reference_logprobs(
-    loaded: Checkpoint, rows: Rows, *, batch_size: int, mesh: Mesh, average: bool = False
-) -> np.ndarray:
-    """f32[n, 2]: log-probabilities of chosen and rejected (summed, or averages) under the frozen reference, once for all epochs."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    run = jax.jit(
-        lambda variables, batch: pair_logprobs(
-            target_logprobs(loaded.model, variables, batch), batch, average=average
-        ),
-        out_shardings=everywhere,
+def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
+    """`ca_dpo_loss` with the options filled in, all but `nll_coef`.
+
+    Raises:
+      InbolError: if a loss or weighting is not registered, or the loss has no label smoothing.
+    """
+    loss, weighting = options.loss, options.pair_weighting
+    for option, name, known in (
+        ("--loss", loss, PAIR_LOSSES),
+        ("--pair-weighting", weighting, PAIR_WEIGHTINGS),
+    ):
+        if name not in known:
+            raise InbolError(f"{option} {name!r}: choose one of {', '.join(known)}")
+    pair_loss = PAIR_LOSSES[loss]
+    if has_label_smoothing(loss):
+        pair_loss = functools.partial(pair_loss, label_smoothing=options.label_smoothing)
+    elif options.label_smoothing:
+        raise InbolError(f"--label-smoothing {options.label_smoothing}: the loss {loss!r} has none")
+    return functools.partial(
+        ca_dpo_loss,
+        beta=options.beta,
+        weighting=PAIR_WEIGHTINGS[weighting],
+        pair_loss=pair_loss,
     )
-    found, count = [], 0
-    with progress("reference", len(rows), "pairs", shown=is_main()) as advance:
-        for batch in in_order(rows, mesh, batch_size):
-            logprobs = np.stack(
-                jax.device_get(run(loaded.variables, shard_batch(batch, mesh))), axis=1
-            )
-            found.append(logprobs[: len(rows) - count])  # the last batch is filled up
-            count += len(found[-1])
-            advance(len(found[-1]))
-    return np.concatenate(found)
+
+
+def ca_dpo_objective(model: Llava, options: PairLossConfig) -> Objective:
+    """The mean CA-DPO loss (`losses.ca_dpo_loss`) over the pairs that are not padding.
+
+    The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind i32[b],
+    valid bool[b]. If the objective gets variables of a reference, it computes the reference's
+    log-probabilities itself and does not use the batch's. With `length_normalized`, those of the batch
+    must be averages too.
+    """
+    loss = pair_loss_function(options)
+    average = options.length_normalized
+
+    def objective(
+        variables: Variables,
+        reference: Variables | None,
+        batch: Batch,
+        key: jax.Array | None = None,
+    ) -> Metrics:
+        if reference is None:
+            reference_pair = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
+        else:
+            logprobs = target_logprobs(model, reference, batch)
+            reference_pair = pair_logprobs(logprobs, batch, average=average)
+        logprobs = target_logprobs(model, variables, batch, key)  # [b, a]
+        policy_pair = pair_logprobs(logprobs, batch, average=average)
+        is_chosen = batch["target_segment"] == CHOSEN
+        chosen_nll = -sequence_logprob(logprobs, is_chosen, average=True)
+        arguments = (policy_pair, reference_pair, batch["confidence"], batch["kind"], chosen_nll)
+        valid = batch["valid"].astype(jnp.float32)
+        values = {
+            "loss": loss(*arguments, nll_coef=options.nll_coef),
+            "dpo": loss(*arguments, nll_coef=0.0),  # the weighted loss of pairs alone
+            "nll": chosen_nll,
+            "logprob_chosen": policy_pair.chosen,
+            "logprob_rejected": policy_pair.rejected,
+        }
+        metrics = {name: (jnp.sum(valid * x), valid.sum()) for name, x in values.items()}
+        reward = options.beta * preference_margin(policy_pair, reference_pair)
+        metrics |= _reward_metrics(reward, batch["kind"], valid)
+        return metrics | token_counts(batch)
+
+    return objective
+
+
+def _reward_metrics(reward: jax.Array, kind: jax.Array, valid: jax.Array) -> Metrics:
+    """Mean reward margin and the share of positive ones, of all pairs and per kind."""
+    metrics = {}
+    groups = {"": valid} | {f"/{k.name.lower()}": valid * (kind == k) for k in PairKind}
+    for suffix, weight in groups.items():
+        metrics[f"reward_margin{suffix}"] = (jnp.sum(weight * reward), weight.sum())
+        metrics[f"reward_accuracy{suffix}"] = (jnp.sum(weight * (reward > 0)), weight.sum())
+    return metrics

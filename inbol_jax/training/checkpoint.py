@@ -1,7 +1,7 @@
-"""Training checkpoints by orbax: the whole state, written in the background, the newest few kept."""
+"""Training checkpoints by orbax: the whole state, written in the background. The newest few are kept."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -11,15 +11,19 @@ from inbol_jax.training.state import TrainState
 
 
 class Checkpoints:
-    """`<folder>/checkpoints/<step>`; a checkpoint is renamed into place only when it is whole.
+    """`<folder>/checkpoints/<step>`. A checkpoint is renamed into place only when it is whole.
+
+    A context manager, which waits at its end for what is being written.
 
     Args:
-      identity: fingerprint of everything that decides the run. A folder with another one's checkpoints is refused.
+      fingerprint: fingerprint of everything that decides the run. A folder with the checkpoints of
+        another run is refused.
+      keep: number of checkpoints that are kept.
     """
 
-    def __init__(self, folder: Path, identity: str, *, keep: int = 2):
+    def __init__(self, folder: Path, fingerprint: str, *, keep: int = 2):
         self._folder = folder / "checkpoints"
-        self._identity = identity
+        self._fingerprint = fingerprint
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(max_to_keep=keep)
@@ -29,45 +33,47 @@ class Checkpoints:
                 f"cannot write {self._folder}: {error.strerror}; choose another --out"
             ) from error
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
     def restore(self, like: TrainState) -> TrainState | None:
-        """The newest state, in the shapes, dtypes and places of `like`; None where there is no checkpoint.
+        """The newest state, in the shapes, dtypes and places of `like`; None if there is none.
 
         Raises:
-          InbolError: when it belongs to a run with other settings, or cannot be read.
+          InbolError: if it belongs to a run with other settings, or cannot be read.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            found = self._manager.restore(
-                step, args=ocp.args.Composite(identity=ocp.args.JsonRestore())
-            )["identity"]["identity"]
-            if found != self._identity:
-                raise InbolError(
-                    f"{self._folder} holds a run with other settings or inputs; choose another --out or delete it"
-                )
-            return self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-            )["state"]
-        except InbolError:
-            raise
-        except Exception as error:  # orbax raises what its storage does: any of them means that the file is not usable
-            first = (
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            )
+            saved = self._restore_item(step, "fingerprint", ocp.args.JsonRestore())
+            if saved["fingerprint"] == self._fingerprint:
+                return self._restore_item(step, "state", ocp.args.StandardRestore(shapes))
+        # Orbax raises what its storage does: any error means that the file is not usable.
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            reason = lines[0][:120] if lines else type(error).__name__
             raise InbolError(
-                f"checkpoint {self._folder / str(step)} cannot be read ({first[:120]}); delete that folder to go on from an earlier one"
+                f"checkpoint {self._folder / str(step)} cannot be read ({reason}); delete that "
+                "folder to go on from an earlier one"
             ) from error
+        raise InbolError(
+            f"{self._folder} holds a run with other settings or inputs; choose another --out or "
+            "delete it"
+        )
+
+    def _restore_item(self, step: int, name: str, how: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
 
     def save(self, state: TrainState) -> None:
-        arguments: dict[str, Any] = {
-            "state": ocp.args.StandardSave(state),
-            "identity": ocp.args.JsonSave({"identity": self._identity}),
-        }
-        self._manager.save(int(state.step), args=ocp.args.Composite(**arguments))
-
-    def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Begins to save a state."""
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            fingerprint=ocp.args.JsonSave({"fingerprint": self._fingerprint}),
+        )
+        self._manager.save(int(state.step), args=items)

@@ -1,185 +1,175 @@
-"""A training step before there is anything to train: its shapes and places, what it needs, and what it sends between devices.
+"""`inbol plan`: will a stage fit on a TPU slice? It is compiled ahead of time; no TPU, no weights and no data are needed.
 
-Nothing here allocates an array, so that steps of large models are compiled, for devices at hand or ahead of time for those of a topology.
+    pip install libtpu
+    inbol plan dpo --topology v5e:4x4 --lora-rank 128 --remat full --mesh 1 -1 1 --batch-size 16
+    inbol plan sample --topology v6e:2x2 --mesh -1 1 1 --batch-size 16
+
+The programs are those that training and `inbol confidence` run. Printed are the memory that a chip
+needs, whether it fits, and what the chips exchange per step.
 """
 
-import math
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import os
+
+# Set before JAX is imported: do not look for the TPU of this machine, and trace on its CPU.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.models.config import LlavaConfig
-from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
-from inbol_jax.models.weights import param_shardings
-from inbol_jax.sharding import BATCH
-from inbol_jax.training.state import Flat, TrainState, optimizer_shardings, split_variables
-from inbol_jax.training.step import REFERENCE, Objective, make_train_step
+from inbol_jax.errors import InbolError
+from inbol_jax.models.config import load_config
+from inbol_jax.models.llava import Llava
+from inbol_jax.progress import say
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.sampler import sample
+from inbol_jax.sharding import make_mesh, round_batch
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import DpoConfig, PlanConfig, SftConfig
+from inbol_jax.training.finetune import lora_config
+from inbol_jax.training.lowering import (
+    Collective,
+    abstract_batch,
+    abstract_pairs,
+    abstract_variables,
+    collectives,
+    lower_step,
+)
+from inbol_jax.training.parallel import round_batch_size
+from inbol_jax.training.sft import sft_objective
+from inbol_jax.training.step import make_program
 
-Shapes = Mapping[str, jax.ShapeDtypeStruct]
-
-
-def abstract_variables(
-    config: LlavaConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None
-) -> dict[str, Any]:
-    """The model's variables as shapes with places: parameters of `dtype`, adapters in float32, as `load_pretrained` would put them."""
-    shapes = param_shapes(config)
-    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding)
-    variables: dict[str, Any] = {
-        "params": jax.tree.map(place, shapes, param_shardings(shapes, mesh))
-    }
-    if lora is not None:
-        adapters = flatten_dict(
-            jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0))), sep="/"
-        )
-        placed = {
-            path: jax.ShapeDtypeStruct(
-                x.shape,
-                x.dtype,
-                sharding=adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape),
-            )
-            for path, x in adapters.items()
-        }
-        variables["lora"] = unflatten_dict(placed, sep="/")
-    return variables
+SHAPES = Path(__file__).parent / "shapes"
+# GiB per chip, by `device_kind`
+HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 
 
-def abstract_pairs(
-    config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch as both stages take it: packed rows with an image each, and what pairs have besides."""
-    size = config.vision.image_size
-    shapes = dict.fromkeys(("input_ids", "positions", "segments"), ((rows, tokens), jnp.int32))
-    shapes |= dict.fromkeys(
-        ("targets", "target_index", "target_segment"), ((rows, targets), jnp.int32)
+def plan(config: PlanConfig) -> int:
+    """Compiles a stage and says whether it fits. Returns the exit code: 0 if it fits, 2 if not.
+
+    Raises:
+      InbolError: if the topology is not known, or libtpu is not installed.
+    """
+    shipped = SHAPES / config.model
+    folder = shipped if shipped.is_dir() else Path(config.model)
+    try:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=config.topology)
+    except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
+        raise InbolError(
+            f"--topology {config.topology}: {str(error).splitlines()[0]} (is libtpu installed?)"
+        ) from error
+    devices = topology.devices
+    mesh = make_mesh(*config.mesh, devices=program_devices(config.stage, devices))
+    hosts = len({device.process_index for device in devices})
+    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    where = " on each host" if mesh.size < len(devices) else ""
+    say(
+        f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x "
+        f"{devices[0].device_kind}, {hosts} hosts; {sizes}{where}"
     )
-    shapes |= {
-        "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
-        "kind": ((rows,), jnp.int32),
-        "valid": ((rows,), jnp.bool),
-    }
-    shapes |= dict.fromkeys(("ref_chosen", "ref_rejected", "confidence"), ((rows,), jnp.float32))
-    return {
-        name: jax.ShapeDtypeStruct(*shape, sharding=NamedSharding(mesh, BATCH))
-        for name, shape in shapes.items()
-    }
+    start = time.monotonic()
+    try:
+        compiled = lower(config, folder, mesh).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        say(f"does not fit: {str(error).splitlines()[0]}")
+        return 2
+    memory = compiled.memory_analysis()
+    held, scratch = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    peak = held + scratch + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    room = HBM.get(devices[0].device_kind)
+    of_room = f", of {room} GiB" if room else ""
+    say(
+        f"memory per chip: {_gib(held)} held, {_gib(scratch)} besides, {_gib(peak)} together"
+        f"{of_room}"
+    )
+    for line in traffic(collectives(compiled.as_text())):
+        say(line)
+    say(f"compiled in {time.monotonic() - start:.0f} s: fits")
+    return 0
 
 
-def lower_step(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    variables: Mapping[str, Any],
-    batch: Shapes,
-    mesh: Mesh,
-    *,
-    frozen: tuple[str, ...] = (),
-    lora: LoraConfig | None = None,
-    masters: bool = True,
-    accumulate: int = 1,
-    online: bool = False,
-) -> jax.stages.Lowered:
-    """The step that `--parallel jit` runs, on abstract arrays; `.compile()` it for what it needs.
+def program_devices(stage: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices that one program runs on: training spans all hosts, sampling keeps to one host."""
+    if stage != "sample":
+        return list(devices)
+    return [device for device in devices if device.process_index == devices[0].process_index]
+
+
+def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
+    """The stage's program, lowered on arrays that do not exist.
 
     Args:
-      variables, batch: shapes with places.
-      frozen, lora: as of `split_variables`.
-      masters: float32 copies of what is trained, as `--masters`.
-      online: hand the objective its reference, as `--reference online` does: without adapters, and what else is trained as it was.
+      folder: folder with the model's config.json.
     """
-    trainable, rest = split_variables(variables, frozen, lora)
-    if online:
-        rest = rest | {
-            f"{REFERENCE}{path}": x for path, x in trainable.items() if not path.startswith("lora/")
-        }
-    if masters:
-        trainable = {
-            path: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
-            for path, x in trainable.items()
-        }
-    state = abstract_state(trainable, optimizer, mesh)
-    places = jax.tree.map(lambda x: x.sharding, state)
-    step = make_train_step(objective, optimizer, accumulate=accumulate)
-    compiled = jax.jit(
-        step, donate_argnums=0, out_shardings=(places, NamedSharding(mesh, PartitionSpec()))
+    llava = load_config(folder)
+    options = {
+        name: getattr(config, name)
+        for name in (
+            *("batch_size", "gradient_accumulation_steps", "optimizer"),
+            *("lora_rank", "remat", "fp32_master_weights"),
+        )
+    }
+    stage = SftConfig if config.stage == "sft" else DpoConfig
+    run = stage.from_options(data=Path(), out=Path(), **options)
+    lora = lora_config(run.lora)
+    model = Llava(llava, jnp.bfloat16, lora, config.remat)
+    variables = abstract_variables(llava, mesh, dtype=jnp.bfloat16, lora=lora)
+    if config.stage == "sample":
+        return _lower_sample(config, model, variables, mesh)
+    rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
+    if isinstance(run, DpoConfig):
+        objective, answers = ca_dpo_objective(model, run.pair_loss), 2 * config.answer
+    else:
+        objective, answers = sft_objective(model), config.answer
+    batch = abstract_pairs(llava, mesh, rows=rows, tokens=config.prompt + answers, targets=answers)
+    program = make_program(objective, run, total_steps=100)
+    online = config.reference == "online"
+    return lower_step(program, run, variables, batch, mesh, lora=lora, online_reference=online)
+
+
+def _lower_sample(
+    config: PlanConfig, model: Llava, variables: dict, mesh: Mesh
+) -> jax.stages.Lowered:
+    rows, size = round_batch(config.batch_size, mesh), model.config.vision.image_size
+    batch = abstract_batch(
+        mesh,
+        {
+            "input_ids": ((rows, config.prompt), jnp.int32),
+            "attention_mask": ((rows, config.prompt), jnp.int32),
+            "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
+            "question": ((rows,), jnp.uint32),
+            "valid": ((rows,), jnp.bool),
+        },
     )
-    return compiled.lower(state, rest, batch)
+    options = SamplingOptions(n=config.n, max_new_tokens=config.answer)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=everywhere)
+
+    def run(variables, batch, key):
+        return sample(model, variables, batch, key=key, options=options)
+
+    return jax.jit(run).lower(variables, batch, key)
 
 
-def abstract_state(
-    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """`init_state` as shapes with places."""
-    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
-    shapes = jax.eval_shape(optimizer.init, trainable)
-    return TrainState(
-        scalar,
-        trainable,
-        jax.tree.map(place, shapes, optimizer_shardings(trainable, optimizer, mesh)),
-        scalar,
-    )
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
-class Collective(NamedTuple):
-    """One exchange between devices.
-
-    Attributes:
-      kind: all-gather, all-reduce, ...
-      dtype, shape: of one of its results on a device.
-    """
-
-    kind: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * _BYTES.get(self.dtype, 4)
-
-
-_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# `%name = f32[8,16]{1,0} all-gather(...)`; one that is split into -start and -done has its inputs before its results in a tuple.
-_LINE = re.compile(rf"= (?P<shapes>\(.*?\)|\S+) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
-_CHANNEL = re.compile(r"channel_id=(\d+)")
-_SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
-_BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "bf16": 2,
-    "f16": 2,
-    "s16": 2,
-    "u16": 2,
-    "f64": 8,
-    "s64": 8,
-    "u64": 8,
-}
-
-
-def collectives(program: str) -> Iterator[Collective]:
-    """Those of a compiled program (`compiled.as_text()`); one in a loop comes once.
-
-    On a TPU one that runs beside other work stands in several fusions, of one channel: it comes once as well.
-
-    Source of the format: XLA's HLO text, which is no stable interface; `tests/training/test_plan.py` notices where it changes.
-    """
-    channels = set()
-    for line in program.splitlines():
-        if match := _LINE.search(line):
-            if channel := _CHANNEL.search(line):
-                if channel[1] in channels:
-                    continue
-                channels.add(channel[1])
-            shapes = _SHAPE.findall(match["shapes"])
-            for dtype, shape in (
-                shapes[len(shapes) // 2 :] if match["start"] and len(shapes) > 1 else shapes
-            ):
-                yield Collective(
-                    match["kind"], dtype, tuple(map(int, filter(None, shape.split(","))))
-                )
+def traffic(exchanges: Iterable[Collective]) -> list[str]:
+    """A line per kind of exchange: how many are in the program, and the size of their results per chip."""
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for exchange in exchanges:
+        sizes[exchange.operation].append(exchange.nbytes)
+    return [
+        f"{operation}: {len(some)} in the program, {_gib(sum(some))} per chip"
+        for operation, some in sorted(sizes.items())
+    ]

@@ -1,258 +1,149 @@
-"""One training step, and the objectives that join a model with a loss."""
+"""One training step as a pure function, and the factory that makes it from the options of a run."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inbol_jax.losses import (
-    SCHEMES,
-    ca_dpo_loss,
-    nll_anchor,
-    preference_margin,
-    sequence_logprob,
-    sft_loss,
-    token_logprobs,
-)
-from inbol_jax.models.llava import Llava
-from inbol_jax.records import PairKind
+from inbol_jax.training.config import TrainConfig
+from inbol_jax.training.objective import Batch, Metrics, Objective
+from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.state import Flat, TrainState, merge_variables
 
-Batch = Mapping[str, jax.Array]
-Metrics = dict[
-    str, tuple[jax.Array, jax.Array]
-]  # name -> (sum, weight): divided once, when all sums are in
-# (variables, batch, dropout key or None) -> metrics, of which "loss" is what is minimised: its sum over the batch, and what to divide by.
-Objective = Callable[[Mapping[str, Any], Batch, jax.Array | None], Metrics]
-Step = Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]
+AXIS = "data"  # the axis that a pmap maps over
 
-REFERENCE = "reference/"  # before the path of a variable as it was when training started
+# (state, frozen variables, variables of an online reference or None, batch) -> (state, metrics)
+TrainStep = Callable[[TrainState, Flat, Flat | None, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[TrainState, Flat, Flat | None, Batch], Metrics]
+
+
+class TrainProgram(NamedTuple):
+    """What a run computes: `training` runs it, and `inbol plan` lowers it."""
+
+    optimizer: optax.GradientTransformation
+    train_step: TrainStep
+    eval_step: EvalStep
+
+
+def make_program(objective: Objective, config: TrainConfig, total_steps: int) -> TrainProgram:
+    """The program of a run of `total_steps` steps.
+
+    Raises:
+      InbolError: if the optimizer cannot be used.
+    """
+    optimizer = make_optimizer(config.optimization, total_steps)
+    axis = AXIS if config.runtime.parallel == "pmap" else None
+    train_step = make_train_step(
+        objective,
+        optimizer,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        axis=axis,
+        seed=config.seed,
+    )
+    return TrainProgram(optimizer, train_step, make_eval_step(objective, axis=axis))
 
 
 def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
-    accumulate: int = 1,
+    gradient_accumulation_steps: int = 1,
     axis: str | None = None,
     seed: int = 0,
-) -> Step:
-    """A pure function (state, frozen, batch) -> (state, metrics).
+) -> TrainStep:
+    """A pure function (state, frozen, reference, batch) -> (state, metrics).
 
-    Gradients are of sums: over micro-batches, and over the devices of a pmap, they are added up and divided once. A gradient or loss that
-    is not finite changes nothing; `state.skipped` counts such steps in a row, and their metrics do not count.
+    Gradients are of sums. They are added up over micro-batches and over the devices of a pmap, and
+    divided once. If the gradient or loss is not finite, the update is left out: `state.skipped` counts
+    such updates in a row, and their metrics do not count.
 
     Args:
-      accumulate: micro-batches an update; micro-batch i holds the rows i, i + accumulate, ..., so that rows stay on their devices.
+      gradient_accumulation_steps: micro-batches per step, k. Micro-batch i holds the rows i, i + k,
+        i + 2k, ..., so that rows stay on their devices.
       axis: name of the axis that a pmap maps over.
-      seed: of dropout; each step, micro-batch and device has a key of its own.
+      seed: seed of dropout. Each step, micro-batch and device has a key of its own.
     """
 
-    def step(state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        reference_variables = None if reference is None else merge_variables(reference, frozen)
 
-        def sums(micro: Batch, number: jax.Array | int) -> tuple[Flat, Metrics]:
-            def loss(trainable: Flat) -> tuple[jax.Array, Metrics]:
-                metrics = objective(
-                    merge_variables(trainable, frozen), micro, jax.random.fold_in(key, number)
-                )
-                return metrics["loss"][0], metrics
+        def loss(trainable: Flat, micro: Batch, number: Any) -> tuple[jax.Array, Metrics]:
+            variables = merge_variables(trainable, frozen)
+            own_key = jax.random.fold_in(key, number)
+            metrics = objective(variables, reference_variables, micro, own_key)
+            return metrics["loss"][0], metrics
 
-            return jax.grad(loss, has_aux=True)(state.params)
+        def gradient_sums(micro: Batch, number: Any) -> tuple[Flat, Metrics]:
+            return jax.grad(loss, has_aux=True)(state.params, micro, number)
 
-        if accumulate == 1:
-            gradients, metrics = sums(batch, 0)
-        else:
-            micro = jax.tree.map(
-                lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch)
-            )
-            start = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype),
-                jax.eval_shape(sums, jax.tree.map(lambda x: x[0], micro), 0),
-            )
-
-            def add(total: Any, x: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, sums(*x)), None
-
-            (gradients, metrics), _ = jax.lax.scan(add, start, (micro, jnp.arange(accumulate)))
+        gradients, metrics = _accumulate(gradient_sums, batch, gradient_accumulation_steps)
         if axis:
             gradients, metrics = jax.lax.psum((gradients, metrics), axis)
-        weight = jnp.maximum(metrics["loss"][1], 1.0)
-        gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
-        norm = optax.tree.norm(gradients)
-        sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"][0])
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        changed = optax.apply_updates(state.params, updates), opt_state
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(sound, new, old), changed, (state.params, state.opt_state)
-        )
-        one = jnp.ones(())
-        metrics = jax.tree.map(
-            lambda x: jnp.where(sound, x, jnp.zeros_like(x)),
-            metrics | {"gradient_norm": (norm, one)},
-        )
-        metrics["skipped"] = (1.0 - sound, one)
-        return TrainState(
-            state.step + 1, params, opt_state, jnp.where(sound, 0, state.skipped + 1)
-        ), metrics
+        return _update(optimizer, state, gradients, metrics)
 
     return step
 
 
-def make_eval_step(
-    objective: Objective, *, axis: str | None = None
-) -> Callable[[TrainState, Flat, Batch], Metrics]:
-    """A pure function (state, frozen, batch) -> metrics, without gradients and without dropout.
+def _accumulate(
+    gradient_sums: Callable[[Batch, Any], tuple[Flat, Metrics]], batch: Batch, count: int
+) -> tuple[Flat, Metrics]:
+    """The sums of gradients and metrics over `count` micro-batches."""
+    if count == 1:
+        return gradient_sums(batch, 0)
+
+    def split(x: jax.Array) -> jax.Array:  # [b, ...] -> [count, b / count, ...]
+        return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+    def add(total: Any, micro: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient_sums(*micro)), None
+
+    micros = jax.tree.map(split, dict(batch))
+    shapes = jax.eval_shape(gradient_sums, jax.tree.map(lambda x: x[0], micros), 0)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (micros, jnp.arange(count)))[0]
+
+
+def _update(
+    optimizer: optax.GradientTransformation, state: TrainState, gradients: Flat, metrics: Metrics
+) -> tuple[TrainState, Metrics]:
+    """The next state from summed gradients, or the old parameters if something is not finite."""
+    weight = jnp.maximum(metrics["loss"][1], 1.0)
+    gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
+    norm = optax.tree.norm(gradients)  # before clipping
+    finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"][0])
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    changed = optax.apply_updates(state.params, updates), opt_state
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), changed, (state.params, state.opt_state)
+    )
+    one = jnp.ones(())
+    metrics = jax.tree.map(
+        lambda x: jnp.where(finite, x, jnp.zeros_like(x)),
+        metrics | {"gradient_norm": (norm, one)},
+    )
+    metrics["skipped"] = (1.0 - finite, one)
+    skipped = jnp.where(finite, 0, state.skipped + 1)
+    return TrainState(state.step + 1, params, opt_state, skipped), metrics
+
+
+def make_eval_step(objective: Objective, *, axis: str | None = None) -> EvalStep:
+    """A pure function (state, frozen, reference, batch) -> metrics, without gradients or dropout.
 
     Args:
-      axis: as of `make_train_step`.
+      axis: name of the axis that a pmap maps over.
     """
 
-    def evaluate(state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
-        metrics = objective(merge_variables(state.params, frozen), batch, None)
+    def evaluate(state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch) -> Metrics:
+        reference_variables = None if reference is None else merge_variables(reference, frozen)
+        variables = merge_variables(state.params, frozen)
+        metrics = objective(variables, reference_variables, batch, None)
         return jax.lax.psum(metrics, axis) if axis else metrics
 
     return evaluate
-
-
-# Target positions of a row whose logits exist at a time: 16 MiB a row with 32 thousand words. VQA answers are shorter, and not chunked.
-CHUNK = 128
-
-
-def target_logprobs(
-    model: Llava,
-    variables: Mapping[str, Any],
-    batch: Batch,
-    key: jax.Array | None = None,
-    *,
-    chunk: int | None = CHUNK,
-) -> jax.Array:
-    """f32[b, a]: log-probabilities of a packed batch's targets. Logits are made where targets are, `chunk` a row at a time.
-
-    Args:
-      key: of the adapters' dropout; None for none.
-    """
-    hidden = model.apply(
-        variables, batch, method=Llava.hidden, rngs={} if key is None else {"dropout": key}
-    )
-    hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)
-    return token_logprobs(
-        hidden, model.apply(variables, method=Llava.head), batch["targets"], chunk=chunk
-    )
-
-
-def token_counts(batch: Batch) -> Metrics:
-    """Tokens a row, and the share of the batch that is padding; rows that fill up the batch are padding as a whole."""
-    rows = batch["valid"].astype(jnp.float32)
-    tokens = jnp.sum((batch["segments"] >= 0).sum(1) * rows)
-    size = jnp.float32(batch["segments"].size)
-    return {"tokens": (tokens, rows.sum()), "padding": (size - tokens, size)}
-
-
-def sft_objective(model: Llava) -> Objective:
-    """Mean negative log-likelihood a response token, over all branches: IDK-IT, and pre-training."""
-
-    def objective(
-        variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None
-    ) -> Metrics:
-        loss = sft_loss(target_logprobs(model, variables, batch, key), batch["target_segment"] > 0)
-        return {"loss": loss, **token_counts(batch)}
-
-    return objective
-
-
-def pair_logprobs(
-    logprobs: jax.Array, batch: Batch, *, average: bool
-) -> tuple[jax.Array, jax.Array]:
-    """f32[b] log-probabilities of chosen and rejected, summed or averaged: branches 1 and 2 of rows that share image and prompt."""
-    return tuple(
-        sequence_logprob(logprobs, batch["target_segment"] == branch, average=average)
-        for branch in (1, 2)
-    )
-
-
-def split_reference(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The policy's variables and those of the frozen reference, from what a training step hands on.
-
-    The reference shares with the policy what is not trained; of what is, the collection `reference` holds the start, by the same paths.
-    Adapters that are not there had no effect at the start: the reference is without them.
-    """
-    flat = flatten_dict(dict(variables), sep="/")
-    start = {
-        path.removeprefix(REFERENCE): x for path, x in flat.items() if path.startswith(REFERENCE)
-    }
-    policy = {path: x for path, x in flat.items() if not path.startswith(REFERENCE)}
-    shared = {path: x for path, x in policy.items() if not path.startswith("lora/")}
-    return unflatten_dict(policy, sep="/"), unflatten_dict(shared | start, sep="/")
-
-
-def ca_dpo_objective(
-    model: Llava,
-    *,
-    beta: float,
-    scheme: str,
-    anchor: float,
-    loss: str = "sigmoid",
-    length_normalized: bool = False,
-    online_reference: bool = False,
-    **options: float,
-) -> Objective:
-    """A confidence-aware loss of pairs plus `anchor` times the negative log-likelihood a token of the chosen response.
-
-    Both carry the pair's weight: an anchor without it would teach, pair by pair, what the weights are there to balance.
-    The mean is over pairs that are not padding.
-    The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind i32[b], valid bool[b].
-
-    Args:
-      loss, scheme: names in `losses.LOSSES` and `losses.SCHEMES`; `options` are further keywords of the loss.
-      length_normalized: log-probabilities are averages over tokens; those of the reference in the batch must be so too.
-      online_reference: compute the reference's log-probabilities here (`split_reference`) instead of taking the batch's.
-    """
-
-    def objective(
-        variables: Mapping[str, Any], batch: Batch, key: jax.Array | None = None
-    ) -> Metrics:
-        if online_reference:
-            variables, frozen = split_reference(variables)
-            reference = pair_logprobs(
-                target_logprobs(model, frozen, batch), batch, average=length_normalized
-            )
-        else:
-            reference = batch["ref_chosen"], batch["ref_rejected"]
-        logprobs = target_logprobs(model, variables, batch, key)
-        chosen, rejected = pair_logprobs(logprobs, batch, average=length_normalized)
-        arguments = chosen, rejected, *reference
-        confidence, kind = batch["confidence"], batch["kind"]
-        pair = ca_dpo_loss(
-            *arguments, confidence, kind, beta=beta, scheme=scheme, loss=loss, **options
-        )
-        nll = nll_anchor(logprobs, batch["target_segment"] == 1)
-        weight = SCHEMES[scheme](confidence, kind)
-        reward = beta * preference_margin(*arguments)
-        valid = batch["valid"].astype(jnp.float32)
-        pairs = valid.sum()
-        metrics = {
-            "loss": (jnp.sum(valid * (pair + anchor * weight * nll)), pairs),
-            "dpo": (jnp.sum(valid * pair), pairs),
-            "nll": (jnp.sum(valid * nll), pairs),
-            "reward_margin": (jnp.sum(valid * reward), pairs),
-            "reward_accuracy": (jnp.sum(valid * (reward > 0)), pairs),
-            "logprob_chosen": (jnp.sum(valid * chosen), pairs),
-            "logprob_rejected": (jnp.sum(valid * rejected), pairs),
-            **token_counts(batch),
-        }
-        for of in PairKind:
-            among = valid * (kind == of)
-            metrics[f"reward_margin/{of.name.lower()}"] = jnp.sum(among * reward), among.sum()
-            metrics[f"reward_accuracy/{of.name.lower()}"] = (
-                jnp.sum(among * (reward > 0)),
-                among.sum(),
-            )
-        return metrics
-
-    return objective

@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard, Weights & Biases or Trackio, where these are installed; OUT/metrics.jsonl is there whatever they do."""
+"""Metrics to TensorBoard, Weights & Biases or Trackio, if installed. OUT/metrics.jsonl is written in any case."""
 
 import contextlib
 import json
@@ -20,18 +20,15 @@ def _tensorboard(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[L
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    writer, steps = EventFileWriter(str(out / "tensorboard")), []
+    writer, logged = EventFileWriter(str(out / "tensorboard")), []
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
-        if not steps:  # of what an earlier process logged after the checkpoint that this one goes on from TensorBoard shows nothing then
-            writer.add_event(
-                Event(
-                    wall_time=time.time(),
-                    step=step,
-                    session_log=SessionLog(status=SessionLog.START),
-                )
-            )
-        steps.append(step)
+        if not logged:
+            # TensorBoard then drops what an earlier process logged after the checkpoint that this
+            # one goes on from.
+            start = SessionLog(status=SessionLog.START)
+            writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
+        logged.append(step)
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         writer.flush()
@@ -46,14 +43,14 @@ def _tensorboard(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[L
 def _wandb(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
     import wandb
 
-    # What comes again for a step that it has is left out by W&B itself.
-    begun = wandb.init(
+    # W&B itself leaves out a second row of a step.
+    wandb_run = wandb.init(
         project=PROJECT, name=out.name, id=run, resume="allow", dir=out, config=dict(settings)
     )
     try:
-        yield lambda step, metrics: begun.log(dict(metrics), step=step)
+        yield lambda step, metrics: wandb_run.log(dict(metrics), step=step)
     finally:
-        begun.finish()
+        wandb_run.finish()
 
 
 @contextlib.contextmanager
@@ -67,9 +64,8 @@ def _trackio(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
         trackio.finish()
 
 
-TRACKERS: dict[
-    str, Callable[[Path, str, Mapping[str, Any]], contextlib.AbstractContextManager[Log]]
-] = {
+# By the names of `config.TRACKERS`: (folder of the run, its id, its settings) -> context manager
+_OPEN: dict[str, Callable[..., contextlib.AbstractContextManager[Log]]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "trackio": _trackio,
@@ -77,33 +73,40 @@ TRACKERS: dict[
 
 
 @contextlib.contextmanager
-def track(names: Sequence[str], out: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
-    """Yields a function that sends metrics to all of `TRACKERS` that are named.
+def open_trackers(
+    names: Sequence[str], out: Path, run_fingerprint: str, settings: Mapping[str, Any]
+) -> Iterator[Log]:
+    """Yields a function that sends metrics to all trackers that are named.
 
     Args:
-      out: folder of the run; TensorBoard's files go to OUT/tensorboard, where the others keep theirs is a matter of their settings.
-      settings: of the run, to be shown beside it, with its "identity". A run that goes on in its folder goes on in its trackers as well.
+      out: folder of the run. TensorBoard's files go to OUT/tensorboard; where the others keep theirs
+        depends on their own settings.
+      run_fingerprint: a run that resumes in its folder resumes in its trackers as well.
+      settings: options of the run, shown beside it.
     Raises:
-      InbolError: for a name that is not known, not installed, or does not start, before training does.
+      InbolError: if a tracker is not installed or does not start, before training does.
     """
-    run = fingerprint([settings["identity"], out.resolve()])
-    plain = json.loads(canonical_json(settings))  # paths as text
+    run = fingerprint([run_fingerprint, out.resolve()])
+    shown = json.loads(canonical_json(settings))  # paths as text
     with contextlib.ExitStack() as stack:
         logs = []
         for name in names:
-            if name not in TRACKERS:
-                raise InbolError(f"--track {name!r}: choose among {', '.join(TRACKERS)}")
             try:
-                logs.append(stack.enter_context(TRACKERS[name](out, run, plain)))
+                logs.append(stack.enter_context(_OPEN[name](out, run, shown)))
             except ImportError as error:
                 raise InbolError(
-                    f"--track {name}: it is not installed; `pip install {name}`"
+                    f"--report-to {name}: it is not installed; `pip install {name}`"
                 ) from error
-            except (
-                Exception
-            ) as error:  # each raises errors of its own, such as where nobody has logged in
+            # Each raises errors of its own, for instance if nobody has logged in.
+            except Exception as error:
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise InbolError(
-                    f"--track {name}: it does not start ({reason}); see to that, or drop the option"
+                    f"--report-to {name}: it does not start ({reason}); mend that, or drop the "
+                    "option"
                 ) from error
-        yield lambda step, metrics: [log(step, metrics) for log in logs] and None
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            for send in logs:
+                send(step, metrics)
+
+        yield log

@@ -1,1 +1,1 @@
-"""The embedded VQA world and its tiny vision-language model: InBoL end to end without a download."""
+"""The embedded VQA world: scenes, questions, splits, and the tiny checkpoint pre-trained on it."""

@@ -1,15 +1,16 @@
 """A thousand glyphs with their Unicode names: the long tail of the world's knowledge.
 
-The sprite sheet is shipped as a picture (`assets/glyphs.png`, three sizes one under the other) with the names beside it, so that
-the world is the same on every machine, whatever fonts and whatever Pillow it has. `python -m inbol_jax.world.glyphs` draws
-it again from matplotlib's copy of DejaVu Sans.
+The package ships a picture of them (`assets/glyphs.png`, in three sizes, one below the other) with
+their names beside it, so that the world is the same on every machine, whatever its fonts and its
+version of Pillow. `python -m inbol_jax.world.glyphs` draws the picture again from matplotlib's copy
+of DejaVu Sans.
 """
 
-import dataclasses
 import functools
 import json
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,20 +19,27 @@ ASSETS = Path(__file__).parent / "assets"
 N_GLYPHS = 1000
 SIZES = (18, 20, 22)  # pixels
 COLUMNS = 40
-MAX_WORDS = 5  # of a glyph's name: answers stay short
+ROWS = N_GLYPHS // COLUMNS  # of each size
+MAX_WORDS = 5  # the most words of a glyph's name, so that answers stay short
 
-# Unicode blocks of signs that differ from each other at twenty pixels.
+# Ranges of Unicode whose signs can be told apart at twenty pixels.
 BLOCKS = (
-    (0x30, 0x3A), (0x48, 0x5B), (0x61, 0x7B), (0x391, 0x3AA), (0x3B1, 0x3CA), (0x410, 0x450), (0x531, 0x557), (0x5D0, 0x5EB),
-    (0x10D0, 0x10F7), (0x13A0, 0x13F5), (0x1401, 0x1500), (0x16A0, 0x16F1), (0x20A0, 0x20B6), (0x2190, 0x2200), (0x2200, 0x2300),
-    (0x2300, 0x2370), (0x2440, 0x2450), (0x25A0, 0x2600), (0x2600, 0x2670), (0x2680, 0x26B8), (0x2701, 0x27BE), (0x27C0, 0x2800),
-    (0x2900, 0x2980), (0x2980, 0x2A00), (0x2A00, 0x2B00), (0x2C00, 0x2C60), (0x2C80, 0x2CE0), (0x2D30, 0x2D66),
+    (0x30, 0x3A), (0x48, 0x5B), (0x61, 0x7B), (0x391, 0x3AA), (0x3B1, 0x3CA),
+    (0x410, 0x450), (0x531, 0x557), (0x5D0, 0x5EB), (0x10D0, 0x10F7), (0x13A0, 0x13F5),
+    (0x1401, 0x1500), (0x16A0, 0x16F1), (0x20A0, 0x20B6), (0x2190, 0x2200), (0x2200, 0x2300),
+    (0x2300, 0x2370), (0x2440, 0x2450), (0x25A0, 0x2600), (0x2600, 0x2670), (0x2680, 0x26B8),
+    (0x2701, 0x27BE), (0x27C0, 0x2800), (0x2900, 0x2980), (0x2980, 0x2A00), (0x2A00, 0x2B00),
+    (0x2C00, 0x2C60), (0x2C80, 0x2CE0), (0x2D30, 0x2D66),
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Glyphs:
-    """The sprites. `alpha[size]`: f32[1000, size, size] in [0, 1]; `names`: lower-case Unicode names, most frequent first."""
+class Glyphs(NamedTuple):
+    """The glyphs, most frequent first.
+
+    Attributes:
+      names: lower-case Unicode names.
+      alpha: by size in pixels, the coverage of each pixel, f32[1000, size, size] in [0, 1].
+    """
 
     names: tuple[str, ...]
     alpha: dict[int, np.ndarray]
@@ -39,32 +47,34 @@ class Glyphs:
 
 @functools.cache
 def load_glyphs() -> Glyphs:
-    """The shipped sheet, read once."""
+    """The shipped glyphs, read once."""
     names = json.loads((ASSETS / "glyphs.json").read_text())
     with Image.open(ASSETS / "glyphs.png") as image:
-        sheet = np.asarray(image)
-    rows = N_GLYPHS // COLUMNS
+        sheet = np.asarray(image)  # u8[ROWS * (18 + 20 + 22), COLUMNS * 22]
     alpha, top = {}, 0
     for size in SIZES:
-        block = sheet[top : top + rows * size, : COLUMNS * size].reshape(rows, size, COLUMNS, size)
-        alpha[size] = (
-            block.transpose(0, 2, 1, 3).reshape(N_GLYPHS, size, size).astype(np.float32) / 255
-        )
-        top += rows * size
+        block = sheet[top : top + ROWS * size, : COLUMNS * size]
+        # [rows, y, columns, x] -> [rows, columns, y, x] -> [glyphs, y, x]
+        sprites = block.reshape(ROWS, size, COLUMNS, size).transpose(0, 2, 1, 3)
+        alpha[size] = sprites.reshape(N_GLYPHS, size, size).astype(np.float32) / 255
+        top += ROWS * size
     return Glyphs(tuple(names), alpha)
 
 
 def glyph_frequency(exponent: float = 3.2, offset: float = 150.0) -> np.ndarray:
-    """f64[1000], the cumulative probability of each glyph in pre-training, p proportional to (rank + offset) ** -exponent.
+    """f64[1000]: cumulative probability of the glyphs in pre-training.
 
-    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt. That is the intrinsic
-    boundary, and nothing but the amount of experience draws it.
+    A glyph's probability is proportional to (rank + offset) ** -exponent.
+
+    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt.
+    That is the intrinsic boundary, and nothing but the amount of experience draws it.
     """
     p = (np.arange(N_GLYPHS) + offset) ** -exponent
     return np.cumsum(p / p.sum())
 
 
-def _draw_sheet(seed: int = 0) -> None:
+def _candidates() -> list[tuple[str, list[Image.Image]]]:
+    """Name and sprites, one per size, of every sign that can be told apart from those before it."""
     import matplotlib
     from fontTools.ttLib import TTFont
 
@@ -72,7 +82,7 @@ def _draw_sheet(seed: int = 0) -> None:
     characters = TTFont(path).getBestCmap()
     font = ImageFont.truetype(path, 64)
     seen: set[bytes] = set()
-    candidates: list[tuple[str, list[Image.Image]]] = []
+    candidates = []
     for code in (code for first, last in BLOCKS for code in range(first, last)):
         name = unicodedata.name(chr(code), "").lower().replace("-", " ")
         if code not in characters or not name or len(name.split()) > MAX_WORDS:
@@ -83,24 +93,28 @@ def _draw_sheet(seed: int = 0) -> None:
             continue
         side = max(width, height) + 4
         large = Image.new("L", (side, side), 0)
-        ImageDraw.Draw(large).text(
-            ((side - width) / 2 - left, (side - height) / 2 - top), chr(code), font=font, fill=255
-        )
+        corner = ((side - width) / 2 - left, (side - height) / 2 - top)
+        ImageDraw.Draw(large).text(corner, chr(code), font=font, fill=255)
         sprites = [large.resize((size, size), Image.Resampling.BOX) for size in SIZES]
-        # Two signs that look the same at ten pixels and five grey levels would be a question without an answer.
+        # Two signs that look the same at ten pixels and five grey levels would make a question
+        # without an answer.
         coarse = (np.asarray(sprites[1])[::2, ::2] / 64).round().astype(np.uint8).tobytes()
         if coarse not in seen:
             seen.add(coarse)
             candidates.append((name, sprites))
-    chosen = [
-        candidates[i] for i in np.random.default_rng(seed).permutation(len(candidates))[:N_GLYPHS]
-    ]
-    sheet = Image.new("L", (COLUMNS * SIZES[-1], N_GLYPHS // COLUMNS * sum(SIZES)), 0)
+    return candidates
+
+
+def _draw_sheet(seed: int = 0) -> None:
+    candidates = _candidates()
+    order = np.random.default_rng(seed).permutation(len(candidates))
+    chosen = [candidates[i] for i in order[:N_GLYPHS]]
+    sheet = Image.new("L", (COLUMNS * SIZES[-1], ROWS * sum(SIZES)), 0)
     top = 0
     for j, size in enumerate(SIZES):
         for i, (_, sprites) in enumerate(chosen):
             sheet.paste(sprites[j], (i % COLUMNS * size, top + i // COLUMNS * size))
-        top += N_GLYPHS // COLUMNS * size
+        top += ROWS * size
     ASSETS.mkdir(exist_ok=True)
     sheet.save(ASSETS / "glyphs.png", optimize=True)
     (ASSETS / "glyphs.json").write_text(json.dumps([name for name, _ in chosen], indent=0) + "\n")

@@ -12,32 +12,35 @@ from inbol_jax.world.glyphs import N_GLYPHS, SIZES, load_glyphs
 IMAGE_SIZE = 48  # pixels
 CELL = IMAGE_SIZE // 2
 COLORS = {
-    "red": (0.85, 0.10, 0.10), "green": (0.10, 0.60, 0.15), "blue": (0.10, 0.20, 0.85), "yellow": (0.95, 0.85, 0.10),
-    "orange": (0.98, 0.55, 0.05), "purple": (0.50, 0.10, 0.60), "cyan": (0.10, 0.80, 0.85), "pink": (0.98, 0.55, 0.75),
-    "brown": (0.50, 0.30, 0.10), "black": (0.05, 0.05, 0.05), "white": (0.99, 0.99, 0.99),
-}  # fmt: skip
+    "red": (0.85, 0.10, 0.10),
+    "green": (0.10, 0.60, 0.15),
+    "blue": (0.10, 0.20, 0.85),
+    "yellow": (0.95, 0.85, 0.10),
+    "orange": (0.98, 0.55, 0.05),
+    "purple": (0.50, 0.10, 0.60),
+    "cyan": (0.10, 0.80, 0.85),
+    "pink": (0.98, 0.55, 0.75),
+    "brown": (0.50, 0.30, 0.10),
+    "black": (0.05, 0.05, 0.05),
+    "white": (0.99, 0.99, 0.99),
+}
 COLOR_NAMES = tuple(COLORS)
 SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "diamond",
-    "star",
-    "cross",
-    "ring",
-    "heart",
-    "hexagon",
-    "crescent",
-)
+    "circle", "square", "triangle", "diamond", "star",
+    "cross", "ring", "heart", "hexagon", "crescent",
+)  # fmt: skip
 PATTERNS = ("plain", "striped", "dotted", "checked")
 OBJECT_SIZES = ("small", "big")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
-SYMBOL = "symbol"  # what an object that is a glyph is called
+SYMBOL = "symbol"  # noun of an object that is a glyph
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Thing:
-    """An object: a shape, or a glyph where `glyph >= 0` (always big and plain). The other fields index the tuples above."""
+    """An object: a glyph (always big and plain) if `glyph >= 0`, else a shape.
+
+    `glyph` is the rank of a glyph; the other fields index the tuples above.
+    """
 
     glyph: int
     shape: int
@@ -57,7 +60,11 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects in different places and of different shapes; only the first can be a glyph. `noise`: standard deviation of the pixels."""
+    """Objects in different places and of different shapes; only the first can be a glyph.
+
+    Attributes:
+      noise: standard deviation of the noise on the pixels, whose range is 0 to 1.
+    """
 
     things: tuple[Thing, ...]
     noise: float
@@ -67,39 +74,50 @@ class Scene:
         return self.things[0] if self.things[0].glyph >= 0 else None
 
     def bucket(self, n: int = 20) -> int:
-        """A hash of what can be seen into [0, n), the same on every machine: splits own buckets, so that no scene is in two of them.
+        """A hash into [0, n) of what can be seen, the same on every machine.
 
-        The order of the objects and the shape behind a glyph cannot be seen.
+        Each split owns buckets, so that no scene is in two of them. The order of the objects and
+        the shape behind a glyph cannot be seen, and do not count.
         """
-        seen = sorted(
-            dataclasses.astuple(t if t.glyph < 0 else dataclasses.replace(t, shape=0))
-            for t in self.things
-        )
-        return zlib.crc32(np.array(seen, np.int16).tobytes()) % n
+        seen = []
+        for thing in self.things:
+            visible = thing if thing.glyph < 0 else dataclasses.replace(thing, shape=0)
+            seen.append(dataclasses.astuple(visible))
+        return zlib.crc32(np.array(sorted(seen), np.int16).tobytes()) % n
 
 
 def sample_scene(rng: np.random.Generator, glyph: int | None) -> Scene:
-    """A random scene, with `glyph` as its first object where one is given."""
+    """A random scene, whose first object is `glyph` if one is given."""
     n = int(rng.integers(1, 5))
-    places = rng.permutation(4)[:n]
-    shapes = rng.permutation(len(SHAPES))[:n]
-    colors = rng.integers(len(COLORS), size=n)
-    patterns = rng.integers(len(PATTERNS), size=n)
-    sizes = rng.integers(2, size=n)
+    places = rng.permutation(4)[:n].tolist()
+    shapes = rng.permutation(len(SHAPES))[:n].tolist()
+    colors = rng.integers(len(COLORS), size=n).tolist()
+    patterns = rng.integers(len(PATTERNS), size=n).tolist()
+    sizes = rng.integers(2, size=n).tolist()
     things = [
-        Thing(-1, int(shapes[i]), int(colors[i]), int(patterns[i]), int(sizes[i]), int(places[i]))
-        for i in range(n)
+        Thing(-1, *fields) for fields in zip(shapes, colors, patterns, sizes, places, strict=True)
     ]
     if glyph is not None:
         things[0] = dataclasses.replace(things[0], glyph=glyph, pattern=0, size=1)
-    strength = rng.random()  # a bit over half of the pictures are clear, a quarter hard, a fifth near the limit of what can be seen
-    low, high = (0.0, 0.1) if strength < 0.55 else (0.1, 0.5) if strength < 0.8 else (0.5, 1.2)
-    return Scene(tuple(things), float(rng.uniform(low, high)))
+    # 55% of the pictures are clear, 25% are hard, 20% are near the limit of what can be seen.
+    difficulty = rng.random()
+    if difficulty < 0.55:
+        noise = rng.uniform(0.0, 0.1)
+    elif difficulty < 0.8:
+        noise = rng.uniform(0.1, 0.5)
+    else:
+        noise = rng.uniform(0.5, 1.2)
+    return Scene(tuple(things), float(noise))
+
+
+def sample_glyph(rng: np.random.Generator, cumulative: np.ndarray) -> int:
+    """A glyph's rank, drawn from a cumulative distribution, f64[N_GLYPHS]."""
+    return min(int(np.searchsorted(cumulative, rng.random())), N_GLYPHS - 1)
 
 
 @functools.cache
 def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
-    """f32[pixels, pixels]: the shape's coverage, drawn eight times as large and averaged down."""
+    """f32[pixels, pixels]: a shape's coverage of the pixels, drawn 8 times larger and averaged."""
     scale = 8
     n = pixels * scale
     image = Image.new("L", (n, n), 0)
@@ -107,11 +125,11 @@ def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
     centre, radius = n / 2, n / 2 - 1
 
     def star(points: int, inner: float) -> list[tuple[float, float]]:
+        """Corners at equal angles, every second one at `inner` times the radius."""
         angles = -np.pi / 2 + 2 * np.pi * np.arange(points) / points
         radii = np.where(np.arange(points) % 2, inner * radius, radius)
-        return list(
-            zip(centre + radii * np.cos(angles), centre + radii * np.sin(angles), strict=True)
-        )
+        xs, ys = centre + radii * np.cos(angles), centre + radii * np.sin(angles)
+        return list(zip(xs, ys, strict=True))
 
     match shape:
         case "circle":
@@ -140,54 +158,41 @@ def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
         case "crescent":
             draw.ellipse([1, 1, n - 1, n - 1], fill=255)
             draw.ellipse([n * 0.3, -n * 0.05, n * 1.1, n * 0.75], fill=0)
-    return np.asarray(image, np.float32).reshape(pixels, scale, pixels, scale).mean((1, 3)) / 255
+    blocks = np.asarray(image, np.float32).reshape(pixels, scale, pixels, scale)
+    return blocks.mean((1, 3)) / 255
 
 
-_Y, _X = np.mgrid[: SIZES[-1], : SIZES[-1]]
-_PATTERN_LIGHT = np.stack(
-    [np.ones_like(_X), _Y % 4 < 2, 1 - ((_Y % 4 < 2) & (_X % 4 < 2)), (_Y // 3 + _X // 3) % 2],
-    dtype=np.float32,
-    casting="unsafe",
-)
+def _pattern_light() -> np.ndarray:
+    """f32[4, 22, 22]: 1 where a pattern shows the object's colour, 0 where it shows its shade."""
+    y, x = np.mgrid[: SIZES[-1], : SIZES[-1]]
+    striped = y % 4 < 2
+    dotted = 1 - (striped & (x % 4 < 2))
+    checked = (y // 3 + x // 3) % 2
+    return np.stack([np.ones_like(x), striped, dotted, checked]).astype(np.float32)
+
+
+_PATTERN_LIGHT = _pattern_light()
 
 
 def render(scene: Scene, rng: np.random.Generator, *, sketch: bool = False) -> np.ndarray:
-    """u8[48, 48, 3]: the scene's picture; position within the cell, size, tint and background are drawn from `rng`.
+    """u8[48, 48, 3]: the scene's picture.
+
+    Background, tints, and sizes and positions in the cells are drawn from `rng`.
 
     Args:
-      sketch: the other rendering of the out-of-domain set: outlines on a shaded ground, under salt and pepper instead of Gaussian noise.
+      sketch: draws in the style of the out-of-domain split: outlines on a shaded ground, with
+        salt-and-pepper noise instead of Gaussian noise.
     """
     image = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
     image[:] = rng.uniform(0.45, 0.8)
     if sketch:
         image += np.linspace(-0.1, 0.1, IMAGE_SIZE, dtype=np.float32)[:, None, None]
-    glyphs = load_glyphs()
     for thing in scene.things:
-        color = np.float32(COLORS[thing.color_name]) + rng.normal(0, 0.05, 3).astype(np.float32)
-        if thing.glyph >= 0:
-            pixels = SIZES[rng.integers(len(SIZES))]
-            alpha = glyphs.alpha[pixels][thing.glyph]
-            paint = color
-        else:
-            pixels = int(rng.integers(10, 13) if thing.size == 0 else rng.integers(18, 21))
-            alpha = _shape_alpha(SHAPES[thing.shape], pixels)
-            if sketch:
-                inside = np.pad(alpha, 2)
-                inside = np.minimum.reduce(
-                    [
-                        inside[2 + dy : 2 + dy + pixels, 2 + dx : 2 + dx + pixels]
-                        for dy, dx in _CROSS
-                    ]
-                )
-                alpha = alpha * (1 - 0.65 * inside)
-            light = _PATTERN_LIGHT[thing.pattern][:pixels, :pixels, None]
-            dark = (
-                color + 0.45 if thing.color_name == "black" else color * 0.35
-            )  # a black thing's pattern must be lighter, not darker
-            paint = color * light + dark * (1 - light)
+        alpha, paint = _sprite(thing, rng, sketch)
+        pixels = len(alpha)
         y = thing.place // 2 * CELL + int(rng.integers(0, CELL - pixels + 1))
         x = thing.place % 2 * CELL + int(rng.integers(0, CELL - pixels + 1))
-        patch = image[y : y + pixels, x : x + pixels]
+        patch = image[y : y + pixels, x : x + pixels]  # a view: what follows draws into the image
         patch += alpha[:, :, None] * (paint - patch)
     if sketch:
         salt = rng.random((IMAGE_SIZE, IMAGE_SIZE), np.float32)
@@ -199,9 +204,28 @@ def render(scene: Scene, rng: np.random.Generator, *, sketch: bool = False) -> n
     return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-_CROSS = ((0, 0), (0, -2), (0, 2), (-2, 0), (2, 0))
+def _sprite(thing: Thing, rng: np.random.Generator, sketch: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage of an object, f32[p, p], and its colours, f32[3] or f32[p, p, 3]."""
+    color = np.float32(COLORS[thing.color_name]) + rng.normal(0, 0.05, 3).astype(np.float32)
+    if thing.glyph >= 0:
+        pixels = SIZES[rng.integers(len(SIZES))]
+        return load_glyphs().alpha[pixels][thing.glyph], color
+    pixels = int(rng.integers(10, 13) if thing.size == 0 else rng.integers(18, 21))
+    alpha = _shape_alpha(SHAPES[thing.shape], pixels)
+    if sketch:
+        alpha = alpha * (1 - 0.65 * _inside(alpha))
+    light = _PATTERN_LIGHT[thing.pattern][:pixels, :pixels, None]
+    # The pattern of a black object must be lighter than it, because it cannot be darker.
+    shade = color + 0.45 if thing.color_name == "black" else color * 0.35
+    return alpha, color * light + shade * (1 - light)
 
 
-def sample_glyph(rng: np.random.Generator, cumulative: np.ndarray) -> int:
-    """A glyph's rank from a cumulative distribution over `N_GLYPHS`."""
-    return min(int(np.searchsorted(cumulative, rng.random())), N_GLYPHS - 1)
+def _inside(alpha: np.ndarray) -> np.ndarray:
+    """f32[p, p]: the coverage eroded by two pixels, which is the shape without its outline."""
+    pixels = len(alpha)
+    padded = np.pad(alpha, 2)
+    inside = alpha
+    for dy, dx in ((0, -2), (0, 2), (-2, 0), (2, 0)):
+        shifted = padded[2 + dy : 2 + dy + pixels, 2 + dx : 2 + dx + pixels]
+        inside = np.minimum(inside, shifted)
+    return inside

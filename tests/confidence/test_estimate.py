@@ -104,7 +104,8 @@ def test_plot(sampled, small_world, capsys):
             )
             == 0
         )
-        # Two samples: every Wilson interval holds a threshold. A likelihood is no share of samples, and has none.
+        # Two samples: every Wilson interval holds a threshold. A likelihood is no share of samples,
+        # and has none.
         expected = {"accuracy": "100%", "likelihood": "0%"}[estimator]
         assert (
             f"40 confidences, {expected} of the labels lie within sampling noise of a threshold"
@@ -205,7 +206,8 @@ def rows(*files):
 
 
 def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, tmp_path_factory):
-    """To the last bit; each process writes a shard, `inbol build` and --status read them together. P(True) likewise."""
+    """To the last bit; each process writes a shard, `inbol build` and --status read them together.
+    P(True) likewise."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -243,7 +245,8 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, t
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
-    """SIGKILL at random moments, while it starts and while it samples; line for line after sorting."""
+    """SIGKILL at random moments, while it starts and while it samples; line for line after
+    sorting."""
     draw, cache, data = random.Random(0), tmp_path / "cache", tmp_path / "train"
     export(ExportConfig(data, Split.TRAIN, 600))
     finish(start(data, tmp_path / "whole", cache))
@@ -271,7 +274,8 @@ def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
 
 
 def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path, capsys):
-    """A local copy with pictures in its rows; the shipped model's answers are read by the set's own metric."""
+    """A local copy with pictures in its rows; the shipped model's answers are read by the set's own
+    metric."""
     rows = list(read_jsonl(small_world / "test/data.jsonl"))[:20]
     asked = [
         {"id": str(i), "question_id": str(i), "question": r["question"], "answer": "yes"}

@@ -1,11 +1,11 @@
+import dataclasses
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.estimate import row
+from inbol_jax.confidence.estimate import sampled_question
 from inbol_jax.confidence.estimators import (
     ESTIMATORS,
     Estimate,
@@ -16,17 +16,21 @@ from inbol_jax.confidence.estimators import (
     self_consistency,
     sequence_likelihood,
 )
-from inbol_jax.construction.record import make_record
 from inbol_jax.errors import InbolError
-from inbol_jax.records import VQAExample, wilson_interval
+from inbol_jax.intervals import wilson_interval
+from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import Generation
 
 EXAMPLE = VQAExample("q", "a.png", "What color is it?", ("red",), True)
 
 
 def line(*answers, example=EXAMPLE):
-    """A store's line of (text, log-probability, tokens)."""
-    return row(example, [Generation(*answer) for answer in answers])
+    """A question whose samples are given as (text, log-probability, tokens)."""
+    return sampled_question(example, [Generation(*answer) for answer in answers])
+
+
+def with_p_true(question, value):
+    return dataclasses.replace(question, p_true=value)
 
 
 MIXED = line(
@@ -50,7 +54,8 @@ def test_consistency_is_the_share_of_the_most_frequent_answer():
 
 
 def test_likelihood_is_that_of_the_likeliest_answer_a_token():
-    """exp(-0.5 / 2) beats exp(-1 / 2), exp(-3 / 3) and exp(-4 / 2); the refusal, likelier than all, is no answer."""
+    """exp(-0.5 / 2) beats exp(-1 / 2), exp(-3 / 3) and exp(-4 / 2); the refusal, likelier than all,
+    is no answer."""
     value = math.exp(-0.25)
     assert sequence_likelihood(MIXED) == Estimate(value, value, value)
     assert sequence_likelihood(
@@ -66,12 +71,8 @@ def test_likelihood_is_that_of_the_likeliest_answer_a_token():
 
 def test_refusals_are_no_answers():
     refused = line(*[("I don't know.", -0.1, 5)] * 3)
-    assert [estimator(refused | {"p_true": None}).value for estimator in ESTIMATORS.values()] == [
-        0,
-        0,
-        0,
-        0,
-    ]
+    values = [estimator(with_p_true(refused, 0.0)).value for estimator in ESTIMATORS.values()]
+    assert values == [0, 0, 0, 0]
     half = line(*[("I don't know.", -0.1, 5)] * 3, ("blue", -1.0, 1))
     assert self_consistency(half).value == 1 / 4
     assert sequence_likelihood(half).value == math.exp(-1)
@@ -101,23 +102,20 @@ def test_estimates_are_confidences_and_do_not_depend_on_the_order(samples, rando
     other = list(samples)
     random.shuffle(other)
     for name, estimator in ESTIMATORS.items():
-        found = estimator(line(*samples) | {"p_true": 0.25})
+        found = estimator(with_p_true(line(*samples), 0.25))
         assert 0 <= found.low <= found.value <= found.high <= 1, name
-        assert estimator(line(*other) | {"p_true": 0.25}) == found, name
+        assert estimator(with_p_true(line(*other), 0.25)) == found, name
     assert proposed_answer(line(*other)) == proposed_answer(line(*samples))
 
 
 def test_p_true_is_what_the_model_said():
-    assert p_true(MIXED | {"p_true": 0.7}) == Estimate(0.7, 0.7, 0.7)
+    assert p_true(with_p_true(MIXED, 0.7)) == Estimate(0.7, 0.7, 0.7)
     assert p_true(MIXED) is None, "it was not asked"
-    with pytest.raises(
-        InbolError, match="question q: its line in the store lacks what the estimator needs"
-    ):
-        make_record(MIXED, Thresholds(), p_true)
 
 
 def test_the_proposed_answer_is_the_most_frequent_one():
-    """In the likeliest of its spellings, which of two as frequent answers decides too; never a refusal."""
+    """In the likeliest of its spellings, which of two as frequent answers decides too; never a
+    refusal."""
     assert proposed_answer(MIXED) == "Red."
     assert proposed_answer(line(("blue", -0.1, 2), ("a red", -3.0, 2), ("red", -2.0, 2))) == "red"
     assert proposed_answer(line(("blue", -2.0, 2), ("red", -1.0, 2))) == "red"

@@ -1,4 +1,5 @@
-"""P(True): the question about the answer, its probability against transformers', and the store that it is added to."""
+"""P(True): the question about the answer, its probability against transformers', and the store that
+it is added to."""
 
 import json
 import os
@@ -12,7 +13,8 @@ import pytest
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
 from inbol_jax.cli import main
 from inbol_jax.confidence.estimators import proposed_answer
-from inbol_jax.confidence.p_true import PROMPT, self_evaluate, verdict
+from inbol_jax.confidence.p_true import PROMPT, self_evaluate, verdict_tokens
+from inbol_jax.confidence.store import read_rows, read_store
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
@@ -54,15 +56,17 @@ def evaluations(out):
 
 
 def test_the_words_part_at_their_first_different_token(tiny):
-    text = make_text_encoder(tiny)
-    shared, words = verdict(text, "What is this?")
-    for word, token in zip(("True", "False"), words, strict=True):
-        assert text.response("What is this?", word)[: len(shared) + 1] == (*shared, token)
-    assert words[0] != words[1]
+    encoder = make_text_encoder(tiny)
+    shared, true, false = verdict_tokens(encoder)
+    for question in ("What is this?", "Is the answer true or false?"):
+        for word, token in (("True", true), ("False", false)):
+            assert encoder.response(question, word)[: len(shared) + 1] == (*shared, token)
+    assert true != false
 
 
 def test_words_that_begin_alike(tiny):
-    """A tokenizer may write a space, say, as a token of its own in front of both: the prompt goes on with it."""
+    """A tokenizer may write a space, say, as a token of its own in front of both: the prompt goes
+    on with it."""
 
     class Alike(type(make_text_encoder(tiny))):
         def response(self, question, response, images=1):
@@ -70,12 +74,13 @@ def test_words_that_begin_alike(tiny):
 
     alike = make_text_encoder(tiny)
     alike.__class__ = Alike
-    shared, words = verdict(make_text_encoder(tiny), "What is this?")
-    assert verdict(alike, "What is this?") == ((7, *shared), words)
+    tokens = verdict_tokens(make_text_encoder(tiny))
+    assert verdict_tokens(alike) == tokens._replace(shared=(7, *tokens.shared))
 
 
 def test_probabilities_are_those_of_transformers(micro, small_world):
-    """Softmax over the two words at the end of the prompt, with transformers' own processor, padding and model; several lengths a batch."""
+    """Softmax over the two words at the end of the prompt, with transformers' own processor,
+    padding and model; several lengths a batch."""
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -111,13 +116,13 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
         images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt"
     )
     assert len(set(inputs["attention_mask"].sum(1).tolist())) > 2
-    shared, words = verdict(make_text_encoder(micro), questions[0])
+    shared, *words = verdict_tokens(make_text_encoder(micro))
     behind = torch.tensor([shared] * len(examples), dtype=torch.long)  # padded on the left
     inputs["input_ids"] = torch.cat([inputs["input_ids"], behind], 1)
     inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(behind)], 1)
     with torch.inference_mode():
         logits = model(**inputs).logits[:, -1]
-    expected = torch.softmax(logits[:, list(words)], -1)[:, 0].numpy()
+    expected = torch.softmax(logits[:, words], -1)[:, 0].numpy()
     np.testing.assert_allclose([found[e.id] for e in examples], expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3
 
@@ -126,16 +131,19 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
 
 
 def test_it_is_added_without_sampling(sampled, asked, small_world, tmp_path, capsys):
-    """The samples' file is not touched; in one go it comes out the same; once more there is nothing to do."""
+    """The samples' file is not touched; in one go it comes out the same; once more there is nothing
+    to do."""
     file, extra = (asked / "confidence" / name for name in ("test.jsonl", "p_true/test.jsonl"))
     assert file.read_bytes() == (sampled / "confidence/test.jsonl").read_bytes()
-    rows = {row["id"]: row for row in read_jsonl(file)}
+    questions = {question.example.id: question for _, question in read_rows(file)}
     found = evaluations(asked)
-    assert found.keys() == rows.keys()
+    assert found.keys() == questions.keys()
     for id, row in found.items():
-        assert row["proposed"] == proposed_answer(rows[id])
+        assert row["proposed"] == proposed_answer(questions[id])
         assert (row["p_true"] is None) == (row["proposed"] is None)
         assert row["p_true"] is None or 0 < row["p_true"] < 1
+    for question in read_store(file):
+        assert question.p_true == (found[question.example.id]["p_true"] or 0.0)
     assert (
         read_meta(extra)["rows"],
         read_meta(extra)["set_aside"],
@@ -208,7 +216,8 @@ def test_a_store_with_some_of_it_is_not_built_from(asked, small_world, tmp_path,
 
 
 def test_it_belongs_to_the_samples(asked, small_world, tmp_path, capsys):
-    """Another seed has other samples: what was said of the first ones is neither read nor gone on with."""
+    """Another seed has other samples: what was said of the first ones is neither read nor gone on
+    with."""
     out = copy(asked, tmp_path)
     for file in (out / "confidence").glob("test.jsonl*"):
         file.unlink()
@@ -254,7 +263,8 @@ def test_records_by_p_true(asked, capsys):
 
 
 def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
-    """Its image has gone since it was sampled: reported, counted, left out by `inbol build`; beyond --max-rejected it ends the run."""
+    """Its image has gone since it was sampled: reported, counted, left out by `inbol build`; beyond
+    --max-rejected it ends the run."""
     out, data = tmp_path / "out", shutil.copytree(small_world / "test", tmp_path / "test")
     assert confidence(data, out, *QUICK) == 0
     examples = load_dataset_folder(data).examples
@@ -303,9 +313,8 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
 
 
 def proposed_answer_of(out, id):
-    return next(
-        proposed_answer(row) for row in read_jsonl(out / "confidence/test.jsonl") if row["id"] == id
-    )
+    questions = read_store(out / "confidence/test.jsonl")
+    return next(proposed_answer(question) for question in questions if question.example.id == id)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import random
@@ -8,16 +9,17 @@ import time
 
 import pytest
 
-from inbol_jax.artifacts import fingerprint, meta_path, read_meta
-from inbol_jax.confidence.estimate import row
+from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_jsonl, read_meta
+from inbol_jax.confidence.estimate import sampled_question
 from inbol_jax.confidence.store import (
     ConfidenceStore,
     missing_shards,
     read_rows,
+    read_store,
     shard_path,
     shards,
 )
-from inbol_jax.construction.build import unfinished
+from inbol_jax.construction.stores import unfinished
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
@@ -31,7 +33,7 @@ def example(i, question="What color is the dog?", image="a.png"):
 
 
 def line(i):
-    return row(
+    return sampled_question(
         example(i),
         [
             Generation("Red", -0.1234567, 2),
@@ -47,7 +49,7 @@ def file(tmp_path):
 
 
 def test_a_line_holds_the_question_and_every_sample():
-    assert line(3) == {
+    assert line(3).to_json() == {
         "id": "q3",
         "image": "a.png",
         "question": "What color is the dog?",
@@ -89,12 +91,9 @@ def test_what_is_there_is_not_asked_again(file):
     with ConfidenceStore(file, SETTINGS) as again:
         assert [e.id for e in again.pending(examples)] == ["q1", "q3"]
         again.append([line(1), line(3)])
-        assert [r["id"] for r in again.rows()] == ["q0", "q2", "q1", "q3"]
-        assert (
-            {r["fingerprint"] for r in again.rows()}
-            == {again.fingerprint}
-            == {fingerprint(SETTINGS)}
-        )
+        assert list(read_store(file)) == [line(0), line(2), line(1), line(3)]
+        fingerprints = {row["fingerprint"] for row in read_jsonl(file)}
+        assert fingerprints == {again.fingerprint} == {fingerprint(SETTINGS)}
     assert read_meta(file)["model"] == "m1"
 
 
@@ -103,7 +102,7 @@ def test_a_torn_last_line_is_cut_off(file, cut):
     fill(file, 0, 1, 2)
     whole = file.read_bytes()
     file.write_bytes(whole[:-cut])
-    assert [row["id"] for _, row in read_rows(file)] == ["q0", "q1"]
+    assert [question for _, question in read_rows(file)] == [line(0), line(1)]
     with ConfidenceStore(file, SETTINGS) as store:
         assert [e.id for e in store.pending([example(i) for i in range(3)])] == ["q2"]
         store.append([line(2)])
@@ -161,6 +160,33 @@ def test_a_damaged_line_is_named(file, damaged):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": None},
+        {"samples": ["Red"]},
+        {"token_counts": []},
+        {"n_samples": 4},
+        {"n_correct": 2},
+        {"answers": None},
+        {"samples": [], "logprobs": [], "token_counts": [], "outcomes": [], "n_samples": 0},
+    ],
+    ids=str,
+)
+def test_a_line_whose_samples_do_not_fit_together_is_named(file, change):
+    fill(file, 0, 1)
+    rows = list(read_jsonl(file))
+    file.write_text(json_line(rows[0]) + json_line(rows[1] | change))
+    with pytest.raises(InbolError, match=r"train\.jsonl:2: not a line of a confidence store \("):
+        list(read_rows(file))
+
+
+def test_offsets_are_those_behind_the_lines(file):
+    fill(file, 0, 1, 2)
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert [end for end, _ in read_rows(file)] == list(itertools.accumulate(map(len, lines)))
+
+
+@pytest.mark.parametrize(
     "changed", [example(0, question="What color is the cat?"), example(0, image="b.png")]
 )
 def test_a_question_that_was_changed_is_refused(file, changed):
@@ -208,6 +234,11 @@ def test_one_writer_at_a_time(file):
         assert store.done.keys() == {"q0", "q1"}
 
 
+def test_a_lock_leaves_no_file_behind(file):
+    fill(file, 0)
+    assert {f.name for f in file.parent.iterdir()} == {"train.jsonl", "train.jsonl.meta.json"}
+
+
 def test_every_process_writes_a_shard_of_its_own(file):
     for index in (1, 0):
         with ConfidenceStore(file, SETTINGS, index=index, count=2) as store:
@@ -232,13 +263,14 @@ import sys
 import time
 from pathlib import Path
 from inbol_jax.confidence.store import ConfidenceStore
-from inbol_jax.records import VQAExample
+from inbol_jax.records import Sample, SampledQuestion, VQAExample
 
+SAMPLES = (Sample("red", -1.0, 2, "correct"),)
 examples = [VQAExample(f"q{i}", "a.png", "What is this? " * (i % 7)) for i in range(1500)]
 with ConfidenceStore(Path(sys.argv[1]), {"seed": 0}) as store:
     pending = store.pending(examples)
     for i in range(0, len(pending), 3):
-        store.append(e.to_json() for e in pending[i : i + 3])
+        store.append(SampledQuestion(e, SAMPLES) for e in pending[i : i + 3])
         time.sleep(0.005)  # time for ten kills, on a busy machine as well
     store.finish()
 """
@@ -276,5 +308,5 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "confidence").write_text("a file")
-    with pytest.raises(InbolError, match=r"cannot write .*confidence: .*; choose another --out"):
+    with pytest.raises(InbolError, match=r"cannot write .*train\.jsonl: .*; choose another --out"):
         ConfidenceStore(tmp_path / "confidence/train.jsonl", SETTINGS)

@@ -1,15 +1,26 @@
-"""Lines of confidence stores, for the tests of what reads them."""
+"""Lines of confidence stores, and strategies for them, for the tests of what is built from them."""
 
-from inbol_jax.artifacts import write_jsonl
+import pytest
+from hypothesis import strategies as st
+
+from inbol_jax.artifacts import read_jsonl, write_jsonl
+from inbol_jax.confidence.boundary import Thresholds
+from inbol_jax.confidence.store import question_of
+from inbol_jax.construction.build import FILES, BuildConfig, build
+from inbol_jax.construction.instructions import make_instruction
+from inbol_jax.construction.preferences import make_preferences
+from inbol_jax.construction.record import make_record
+from inbol_jax.construction.templates import REFUSALS, RefusalMix
+from inbol_jax.errors import InbolError
 
 OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
+WRONG = ("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2
+SHORT = RefusalMix((("short", 1.0),))
 
 
 def line(id, outcomes, *, answerable=True, **changes):
     """A line of a confidence store; outcomes by letter: c, w or r."""
-    wrong = iter(
-        ("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2
-    )
+    wrong = iter(WRONG)
     texts = [{"c": "red", "r": "I cannot tell."}.get(o) or next(wrong) for o in outcomes]
     row = {
         "id": id,
@@ -19,6 +30,7 @@ def line(id, outcomes, *, answerable=True, **changes):
         "answerable": answerable,
         "samples": texts,
         "logprobs": [-1.0] * len(texts),
+        "token_counts": [2] * len(texts),
         "outcomes": [OUTCOME[o] for o in outcomes],
         "n_correct": outcomes.count("c"),
         "n_samples": len(texts),
@@ -27,9 +39,112 @@ def line(id, outcomes, *, answerable=True, **changes):
     return row | changes
 
 
+LINES = [
+    line("known", "ccccccccww"),
+    line("sure", "cccccccccc"),
+    line("mixed", "cccccwwwwr"),
+    line("torn", "cccccccc" + "rr"),
+    line("unknown", "wwwwwwwwww"),
+    line("hardly", "cwwwwwwwww"),
+    line("shy", "rrrrrrrrrr"),
+    line("type3", "wwwwwwwwrr", answerable=False, generator="unseeable"),
+    line("type3-refused", "rrrrrrrrrr", answerable=False),
+    line("empty", "wwwwwwwwww", samples=[""] * 10),
+]
+
+
+def four_groups(n=60):
+    """n questions of each type, and n Mixed ones."""
+    shapes = {
+        "known": "ccccccccww",
+        "mixed": "ccccwwwwrr",
+        "unknown": "wwwwwwwwcc",
+        "beyond": "wwwwwwwwww",
+    }
+    return [
+        line(f"{name}{i}", outcomes, answerable=name != "beyond")
+        for name, outcomes in shapes.items()
+        for i in range(n)
+    ]
+
+
 def store(out, name, rows, **header):
     """Writes a finished store into `out`/confidence."""
     (out.parent / "data").mkdir(exist_ok=True, parents=True)
-    write_jsonl(
-        out / "confidence" / f"{name}.jsonl", rows, {"model": "m1", "images": "../../data"} | header
-    )
+    header = {"model": "m1", "images": "../../data"} | header
+    write_jsonl(out / "confidence" / f"{name}.jsonl", rows, header)
+
+
+def negatives(out, change=lambda row: row):
+    """A store of a model that gives other wrong answers, lacks unknown0 and refuses unknown1."""
+    rows = []
+    for row in reversed(four_groups()):
+        if row["id"] == "unknown1":
+            rows.append(line("unknown1", "rrrrrrrrrr"))
+        elif row["id"] != "unknown0":
+            texts = [{"blue": "mauve"}.get(text, text) for text in row["samples"]]
+            rows.append(change(row | {"samples": texts}))
+    store(out.parent / "idk_it", "dpo_start", rows, model="m2")
+    return out.parent / "idk_it/confidence"
+
+
+def records(lines=LINES, thresholds=None):
+    return [make_record(question_of(dict(row)), thresholds or Thresholds()) for row in lines]
+
+
+def instructions(records, refusals, seed):
+    made = (make_instruction(record, refusals, seed) for record in records)
+    return [instruction for instruction in made if instruction]
+
+
+def preferences(records, refusals, seed, **options):
+    return [p for record in records for p in make_preferences(record, refusals, seed, **options)]
+
+
+def built(out, **options):
+    """The rows of the three files that `inbol build` writes."""
+    build(BuildConfig(out, **options))
+    return [list(read_jsonl(out / name)) for name in FILES]
+
+
+def build_fails(out, message, **options):
+    """`inbol build` ends with one line, and leaves nothing temporary."""
+    with pytest.raises(InbolError, match=message) as caught:
+        build(BuildConfig(out, **options))
+    assert "\n" not in str(caught.value)
+    names = {file.name for file in out.iterdir()} if out.exists() else set()
+    assert names <= {"confidence", *FILES, *(f"{name}.meta.json" for name in FILES)}
+
+
+TEXTS = {
+    "c": ("red", "Red.", "a red"),
+    "w": ("blue", "pink", "", "no", "unknown pleasures"),
+    "r": REFUSALS[:3],
+}
+THRESHOLDS = (
+    st.tuples(st.integers(0, 10), st.integers(0, 10))
+    .filter(lambda t: t[0] < t[1])
+    .map(lambda t: Thresholds(t[1] / 10, t[0] / 10))
+)
+MIXES = st.sampled_from(
+    [RefusalMix(), RefusalMix((("all", 1.0),)), RefusalMix((("reason", 0.5), ("short", 0.5)))]
+)
+_SAMPLES = st.lists(
+    st.sampled_from([(o, text) for o, texts in TEXTS.items() for text in texts]),
+    min_size=1,
+    max_size=10,
+)
+
+
+@st.composite
+def any_line(draw, id="q"):
+    samples, answerable = draw(_SAMPLES), draw(st.sampled_from([True, True, False, None]))
+    answers = ["red"] if answerable else draw(st.sampled_from([[], ["red"]]))
+    if not answers:
+        samples = [("w" if o == "c" else o, text) for o, text in samples]
+    outcomes = "".join(o for o, _ in samples)
+    texts = [text for _, text in samples]
+    return line(id, outcomes, samples=texts) | {"answerable": answerable, "answers": answers}
+
+
+ANY_LINES = st.integers(0, 12).flatmap(lambda n: st.tuples(*(any_line(f"q{i}") for i in range(n))))

@@ -8,37 +8,36 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 from PIL import Image
+from sample_sets import write_json
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
-from inbol_jax.data.likeness import Gallery, looks
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
 
+def check(data, out, *options):
+    """Runs `inbol data check`. Returns its exit code."""
+    return main(["data", "check", "--data", str(data), "--out", str(out), *map(str, options)])
+
+
 def save(path, number, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)).save(
-        path, **options
-    )
+    pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
 
 
 def bomb(path):
     """A PNG whose header promises ten thousand million pixels, in a hundred bytes."""
 
     def chunk(kind, body):
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + checksum
 
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
 
 
 def corrupt(path):
@@ -48,65 +47,71 @@ def corrupt(path):
     path.write_bytes(data)
 
 
-# A fault: what it does to (row, path of its picture, folder), and the cause that is reported. A row that becomes bytes is a line as it is.
-FAULTS = {
-    "corrupt": (lambda row, path, folder: corrupt(path), "image damaged"),
-    "truncated": (
-        lambda row, path, folder: path.write_bytes(path.read_bytes()[:-60]),
-        "image damaged",
-    ),
-    "no image": (
-        lambda row, path, folder: path.write_bytes(b"<html>not found</html>"),
-        "not an image",
-    ),
-    "bomb": (lambda row, path, folder: bomb(path), "image too large"),
-    "zero byte": (lambda row, path, folder: path.write_bytes(b""), "image empty"),
-    "wrong mode": (
-        lambda row, path, folder: Image.fromarray(np.zeros((4, 4), np.float32)).save(path, "TIFF"),
-        "image mode not supported",
-    ),
-    "missing": (lambda row, path, folder: path.unlink(), "image missing"),
-    "duplicated id": (lambda row, path, folder: row.update(id="q0"), "duplicated id"),
-    "no answer": (lambda row, path, folder: row.update(answers=[""]), "answerable without answers"),
-    "not UTF-8": (lambda row, path, folder: row.update(question="caf\udce9?"), "not UTF-8"),
-    "climbs out": (
-        lambda row, path, folder: row.update(image=f"images/../../outside/{row['id']}.png"),
-        "image outside the folder",
-    ),
-    "link out": (
-        lambda row, path, folder: (path.unlink(), path.symlink_to(folder.parent / "outside.png")),
-        "image outside the folder",
-    ),
-    "absolute": (
-        lambda row, path, folder: row.update(image=str(folder.parent / "outside.png")),
-        "image path absolute",
-    ),
-}
+def spoil(fault, row, path, outside):
+    """Puts a fault into a row or its picture. Returns the cause that is to be reported."""
+    match fault:
+        case "corrupt":
+            corrupt(path)
+            return "image damaged"
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-60])
+            return "image damaged"
+        case "no image":
+            path.write_bytes(b"<html>not found</html>")
+            return "not an image"
+        case "bomb":
+            bomb(path)
+            return "image too large"
+        case "zero byte":
+            path.write_bytes(b"")
+            return "image empty"
+        case "wrong mode":
+            Image.fromarray(np.zeros((4, 4), np.float32)).save(path, "TIFF")
+            return "image mode not supported"
+        case "missing":
+            path.unlink()
+            return "image missing"
+        case "duplicated id":
+            row["id"] = "q0"
+            return "duplicated id"
+        case "no answer":
+            row["answers"] = [""]
+            return "answerable without answers"
+        case "not UTF-8":
+            row["question"] = "caf\udce9?"
+            return "not UTF-8"
+        case "climbs out":
+            row["image"] = f"images/../../outside/{row['id']}.png"
+            return "image outside the folder"
+        case "link out":
+            path.unlink()
+            path.symlink_to(outside)
+            return "image outside the folder"
+        case "absolute":
+            row["image"] = str(outside)
+            return "image path absolute"
+
+
+FAULTS = ["corrupt", "truncated", "no image", "bomb", "zero byte", "wrong mode", "missing"]
+FAULTS += ["duplicated id", "no answer", "not UTF-8", "climbs out", "link out", "absolute"]
 
 
 def faulty_set(folder, records, faults, seed=0):
-    """A dataset folder with random faults in it. Returns {index of a record: (its id, the cause)}."""
+    """A dataset folder with faults in it. Returns {index of a record: (its id, the cause)}."""
     rng = random.Random(seed)
-    save(folder.parent / "outside.png", 0)
-    chosen = rng.sample(range(1, records), faults)
-    # Each kind comes up, then at random; the same record has one fault.
-    kinds = [
-        list(FAULTS)[i % len(FAULTS)] if i < 2 * len(FAULTS) else rng.choice(list(FAULTS))
-        for i in range(faults)
-    ]
+    outside = folder.parent / "outside.png"
+    save(outside, 0)
+    # Each fault comes twice, then they are drawn at random; a record has one fault at most.
+    drawn = [rng.choice(FAULTS) for _ in range(faults - 2 * len(FAULTS))]
+    chosen = dict(zip(rng.sample(range(1, records), faults), FAULTS * 2 + drawn, strict=False))
     expected, lines = {}, []
     for i in range(records):
-        row = {
-            "id": f"q{i}",
-            "image": f"images/{i}.png",
-            "question": f"What is {i}?",
-            "answers": ["red"] * 3,
-            "answerable": True,
-        }
-        save(folder / row["image"], i, compress_level=1)
+        row = {"id": f"q{i}", "image": f"images/{i}.png", "question": f"What is {i}?"}
+        row |= {"answers": ["red"] * 3, "answerable": True}
+        path = folder / row["image"]
+        save(path, i, compress_level=1)
         if i in chosen:
-            spoil, cause = FAULTS[kinds[chosen.index(i)]]
-            spoil(row, folder / row["image"], folder)
+            cause = spoil(chosen[i], row, path, outside)
             expected[i] = (row["id"], cause)
         lines.append(json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape"))
     (folder / "data.jsonl").write_bytes(b"\n".join(lines) + b"\n")
@@ -117,84 +122,53 @@ def faulty_set(folder, records, faults, seed=0):
     ("records", "faults"), [(1000, 100), pytest.param(10_000, 1000, marks=pytest.mark.slow)]
 )
 def test_every_fault_is_reported_and_all_else_comes_through(tmp_path, capsys, records, faults):
-    expected = faulty_set(tmp_path / "set", records, faults)
-    out = tmp_path / "out"
+    data, out = tmp_path / "set", tmp_path / "out"
+    expected = faulty_set(data, records, faults)
     start = time.monotonic()
-    assert (
-        main(["data", "check", "--data", str(tmp_path / "set"), "--out", str(out)]) == 0
-    )  # a tenth is accepted
+    assert check(data, out) == 0, "a tenth is accepted"
     seconds = time.monotonic() - start
     rejected = list(read_jsonl(out / "rejected.jsonl"))
     assert sorted((r["id"], r["reason"]) for r in rejected) == sorted(expected.values())
     sound = load_dataset_folder(out, max_rejected=0)
     assert [e.id for e in sound.examples] == [f"q{i}" for i in range(records) if i not in expected]
-    assert sound.root.samefile(tmp_path / "set")
+    assert sound.root.samefile(data)
     output = capsys.readouterr().out
-    for cause in {cause for _, cause in expected.values()}:
-        count = sum(c == cause for _, c in expected.values())
-        assert any(
-            line.split()[0] == str(count) and cause in line for line in output.splitlines()
-        ), cause
-    assert (
-        f"{records - faults:,} of {records:,} records of set are sound, {faults:,} set aside"
-        in output
-    )
+    causes = [cause for _, cause in expected.values()]
+    for cause in set(causes):
+        count = str(causes.count(cause))
+        lines = [line for line in output.splitlines() if line.split()[0] == count]
+        assert any(cause in line for line in lines), cause
+    counts = f"{records - faults:,} of {records:,} records of set are sound, {faults:,} set aside"
+    assert counts in output
     print(f"{records} records with {faults} faults in {seconds:.1f} s")
 
-    code = main(
-        [
-            "data",
-            "check",
-            "--data",
-            str(tmp_path / "set"),
-            "--out",
-            str(out),
-            "--max-rejected",
-            "0.05",
-        ]
-    )
-    assert code == 2
-    assert (
-        f"{faults:,} of {records:,} records cannot be used, more than --max-rejected 0.05"
-        in capsys.readouterr().err
-    )
-    assert len(list(read_jsonl(out / "rejected.jsonl"))) == faults, (
-        "what is wrong is written all the same"
-    )
+    assert check(data, out, "--max-rejected", 0.05) == 2
+    message = f"{faults:,} of {records:,} records cannot be used, more than --max-rejected 0.05"
+    assert message in capsys.readouterr().err
+    written = list(read_jsonl(out / "rejected.jsonl"))
+    assert len(written) == faults, "what is wrong is written all the same"
 
 
 @pytest.mark.slow
 def test_faults_of_the_everyday_size_with_other_seeds(tmp_path):
     for seed in range(1, 6):
-        expected = faulty_set(tmp_path / f"{seed}/set", 500, 50, seed)
-        assert (
-            main(
-                [
-                    "data",
-                    "check",
-                    "--data",
-                    str(tmp_path / f"{seed}/set"),
-                    "--out",
-                    str(tmp_path / f"{seed}/out"),
-                ]
-            )
-            == 0
-        )
-        rejected = list(read_jsonl(tmp_path / f"{seed}/out/rejected.jsonl"))
+        data, out = tmp_path / f"{seed}/set", tmp_path / f"{seed}/out"
+        expected = faulty_set(data, 500, 50, seed)
+        assert check(data, out) == 0
+        rejected = list(read_jsonl(out / "rejected.jsonl"))
         assert sorted((r["id"], r["reason"]) for r in rejected) == sorted(expected.values())
 
 
 def rows_about(folder, *images):
     folder.mkdir(exist_ok=True)
-    rows = [
-        {"id": f"{folder.name}-{i}", "image": image, "question": "What?", "answers": ["red"]}
-        for i, image in enumerate(images)
-    ]
-    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (folder / "data.jsonl").open("w") as file:
+        for i, image in enumerate(images):
+            row = {"id": f"{folder.name}-{i}", "image": image, "question": "What?"}
+            file.write(json.dumps(row | {"answers": ["red"]}) + "\n")
 
 
 def test_images_shared_with_another_set_are_found(tmp_path, capsys):
-    train, test, other = (tmp_path / name for name in ("train", "test", "other"))
+    train, test, other, out = (tmp_path / name for name in ("train", "test", "other", "out"))
     save(train / "a.png", 1)
     save(train / "b.png", 2)
     save(train / "c.png", 3)
@@ -205,53 +179,28 @@ def test_images_shared_with_another_set_are_found(tmp_path, capsys):
     rows_about(train, "a.png", "b.png", "b.png", "c.png")
     rows_about(test, "x.png", "y.bmp", "z.png")
     rows_about(other, "w.png")
-    arguments = [
-        "data",
-        "check",
-        "--data",
-        str(train),
-        "--against",
-        str(test),
-        str(other),
-        "--out",
-        str(tmp_path / "out"),
+    assert check(train, out, "--against", test, other) == 0
+    equal = {"dataset": "test", "likeness": 1.0}
+    assert list(read_jsonl(out / "shared.jsonl")) == [
+        {"image": "b.png", "ids": ["train-1", "train-2"], "other": "x.png"} | equal,
+        {"image": "c.png", "ids": ["train-3"], "other": "y.bmp"} | equal,
     ]
-    assert main(arguments) == 0
-    assert list(read_jsonl(tmp_path / "out/shared.jsonl")) == [
-        {
-            "image": "b.png",
-            "ids": ["train-1", "train-2"],
-            "other": "x.png",
-            "dataset": "test",
-            "likeness": 1.0,
-        },
-        {
-            "image": "c.png",
-            "ids": ["train-3"],
-            "other": "y.bmp",
-            "dataset": "test",
-            "likeness": 1.0,
-        },
-    ]
-    counts = json.loads((tmp_path / "out/check.json").read_text())
+    counts = json.loads((out / "check.json").read_text())
     none = {"images": 0, "questions": 0, "images_alike": 0, "questions_alike": 0}
     assert counts["shared"] == {"test": none | {"images": 2, "questions": 3}, "other": none}
     assert "2 images, of 3 questions, are in test too" in capsys.readouterr().out
 
 
 def test_images_that_were_encoded_or_scaled_anew_are_found_by_their_looks(tmp_path, capsys):
-    """Crops of a photograph that matplotlib ships; half of the evaluation set is those of training, as JPEG or of another size."""
-    photograph = Image.open(
-        matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    ).convert("RGB")
-    crops = [
-        photograph.crop((x, y, x + 190, y + 190))
-        for y in range(0, 400, 100)
-        for x in range(0, 320, 100)
-    ]
+    """Crops of a photograph; the evaluation set has those of training, encoded anew as JPEG
+    or of another size, and as many others."""
+    file = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    photograph = Image.open(file).convert("RGB")
+    corners = [(x, y) for y in range(0, 400, 100) for x in range(0, 320, 100)]
+    crops = [photograph.crop((x, y, x + 190, y + 190)) for x, y in corners]
     train, test = tmp_path / "train", tmp_path / "test"
-    for folder in (train, test):
-        folder.mkdir()
+    train.mkdir()
+    test.mkdir()
     for i, crop in enumerate(crops):
         if i % 2:
             crop.save(train / f"{i}.png")
@@ -265,106 +214,40 @@ def test_images_that_were_encoded_or_scaled_anew_are_found_by_their_looks(tmp_pa
     Image.new("RGB", (60, 60), "blue").save(test / "blank.png")
     rows_about(train, *(p.name for p in sorted(train.glob("*.png"))))
     rows_about(test, *(p.name for p in sorted(test.glob("*.*g"))))
-    assert (
-        main(
-            [
-                "data",
-                "check",
-                "--data",
-                str(train),
-                "--against",
-                str(test),
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
-        == 0
-    )
-    found = list(read_jsonl(tmp_path / "out/shared.jsonl"))
-    assert {(row["image"], row["other"]) for row in found} == {
-        (f"{i}.png", f"{i}.jpg") for i in range(1, len(crops), 2)
-    }
-    assert all(0.99 <= row["likeness"] < 1 for row in found)
-    alike = len(crops) // 2
-    assert (
-        f"0 images, of 0 questions, are in test too, and {alike}, of {alike} questions, look like one there"
-        in capsys.readouterr().out
-    )
-
-
-def test_the_most_alike_is_found_among_many(monkeypatch):
-    rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(50)]
-    monkeypatch.setattr("inbol_jax.data.likeness._BLOCK", 7)
-    gallery = Gallery()
-    assert gallery.find([looks(pictures[0])]) == [None]
-    gallery.add("a", [str(i) for i in range(50)], [looks(p) for p in pictures])
-    gallery.add("b", ["again"], [looks(pictures[3])])
-    brighter = [Image.fromarray((np.asarray(p) * 0.9).astype(np.uint8)) for p in pictures]
-    assert [
-        (m.dataset, m.image, m.likeness) for m in gallery.find([looks(p) for p in pictures])
-    ] == [("a", str(i), 1.0) for i in range(50)]
-    assert [m.image for m in gallery.find([looks(p) for p in brighter])] == [
-        str(i) for i in range(50)
-    ]
-    assert gallery.find([looks(p.rotate(90)) for p in pictures[:9]]) == [None] * 9
-    assert gallery.find([]) == []
+    assert check(train, tmp_path / "out", "--against", test) == 0
+    shared = list(read_jsonl(tmp_path / "out/shared.jsonl"))
+    expected = {(f"{i}.png", f"{i}.jpg") for i in range(1, len(crops), 2)}
+    assert {(row["image"], row["other"]) for row in shared} == expected
+    assert all(0.99 <= row["likeness"] < 1 for row in shared)
+    equal = "0 images, of 0 questions, are in test too"
+    alike = f"{len(expected)}, of {len(expected)} questions, look like one there"
+    assert f"{equal}, and {alike}" in capsys.readouterr().out
 
 
 def test_splits_of_the_world_share_no_image(tmp_path, capsys):
     for split in (Split.TRAIN, Split.TEST):
         export(ExportConfig(tmp_path / split, split, 20))
-    assert (
-        main(
-            [
-                "data",
-                "check",
-                "--data",
-                str(tmp_path / "train"),
-                "--against",
-                str(tmp_path / "test"),
-                "--out",
-                str(tmp_path / "o"),
-            ]
-        )
-        == 0
-    )
+    assert check(tmp_path / "train", tmp_path / "o", "--against", tmp_path / "test") == 0
     output = capsys.readouterr().out
-    assert (
-        "0 images, of 0 questions, are in test too, and 0, of 0 questions, look like one there"
-        in output
-    )
-    assert (
-        "20 of 20 records of train are sound, 0 set aside; 20 image files with 20 different pictures"
-        in output
-    )
+    equal = "0 images, of 0 questions, are in test too"
+    assert f"{equal}, and 0, of 0 questions, look like one there" in output
+    assert "20 of 20 records of train are sound, 0 set aside" in output
+    assert "set aside; 20 image files with 20 different pictures" in output
 
 
 def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
     save(tmp_path / "images/a.png", 1)
     (tmp_path / "images/b.png").write_bytes(b"no")
-    common = {"question": "What?", "answerability": 0, "alter_type": "x"}
-    rows = [
-        common | {"question_id": i, "image_name": name}
-        for i, name in enumerate(["a.png", "b.png", "c.png"])
-    ]
-    (tmp_path / "val.json").write_text(json.dumps(rows))
-    arguments = [
-        "data",
-        "check",
-        "--data.format",
-        "unkvqa",
-        "--data.questions",
-        str(tmp_path / "val.json"),
-        "--data.images",
-    ]
-    arguments += [str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    same = {"question": "What?", "answerability": 0, "alter_type": "x"}
+    names = ["a.png", "b.png", "c.png"]
+    rows = [same | {"question_id": i, "image_name": name} for i, name in enumerate(names)]
+    file, out = write_json(tmp_path / "val.json", rows), tmp_path / "out"
+    arguments = ["data", "check", "--data.format", "unkvqa", "--data.questions", str(file)]
+    arguments += ["--data.images", str(tmp_path / "images"), "--out", str(out)]
     assert main([*arguments, "--max-rejected", "0.7"]) == 0
-    assert [(r["id"], r["reason"]) for r in read_jsonl(tmp_path / "out/rejected.jsonl")] == [
-        ("2", "image missing"),
-        ("1", "not an image"),
-    ]
-    (example,) = load_dataset_folder(tmp_path / "out").examples
+    rejected = [(row["id"], row["reason"]) for row in read_jsonl(out / "rejected.jsonl")]
+    assert rejected == [("2", "image missing"), ("1", "not an image")]
+    (example,) = load_dataset_folder(out).examples
     assert (example.id, example.source, example.answerable) == ("0", "unkvqa", False)
     assert main(arguments) == 2
     assert "2 of 3 records cannot be used, more than --max-rejected 0.1" in capsys.readouterr().err
@@ -374,51 +257,22 @@ def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
 def test_the_image_folder_of_a_file_has_two_spellings(tmp_path, option):
     save(tmp_path / "pictures/a.png", 1)
     rows_about(tmp_path / "rows", "a.png")
-    arguments = [
-        "--data",
-        tmp_path / "rows/data.jsonl",
-        option,
-        tmp_path / "pictures",
-        "--out",
-        tmp_path / "out",
-    ]
-    assert main(["data", "check", *map(str, arguments)]) == 0
-    assert load_dataset_folder(tmp_path / "out").root.samefile(tmp_path / "pictures")
+    file, out = tmp_path / "rows/data.jsonl", tmp_path / "out"
+    assert check(file, out, option, tmp_path / "pictures") == 0
+    assert load_dataset_folder(out).root.samefile(tmp_path / "pictures")
 
 
 def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     save(tmp_path / "a.png", 1)
     rows_about(tmp_path, "a.png")
     before = (tmp_path / "data.jsonl").read_bytes()
-    assert main(["data", "check", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
-    assert (
-        "holds a dataset that this command did not write; choose another folder"
-        in capsys.readouterr().err
-    )
+    assert check(tmp_path, tmp_path) == 2
+    message = "holds a dataset that this command did not write; choose another folder"
+    assert message in capsys.readouterr().err
     assert (tmp_path / "data.jsonl").read_bytes() == before
     out = tmp_path / "out"
-    assert main(["data", "check", "--data", str(tmp_path), "--out", str(out)]) == main(
-        ["data", "check", "--data", str(out), "--out", str(out)]
-    )
-    assert (
-        main(
-            [
-                "data",
-                "check",
-                "--data",
-                str(tmp_path),
-                "--out",
-                str(out),
-                "--against",
-                str(tmp_path),
-                str(tmp_path),
-            ]
-        )
-        == 2
-    )
+    assert check(tmp_path, out) == check(out, out)
+    assert check(tmp_path, out, "--against", tmp_path, tmp_path) == 2
     assert "--against: two sets have one name" in capsys.readouterr().err
-    assert (
-        main(["data", "check", "--data", str(tmp_path), "--out", str(out), "--max-rejected", "2"])
-        == 2
-    )
+    assert check(tmp_path, out, "--max-rejected", 2) == 2
     assert "--max-rejected 2.0: a share between 0 and 1" in capsys.readouterr().err

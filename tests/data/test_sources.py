@@ -4,102 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inbol_jax.data import json_stream
-from inbol_jax.data.json_stream import json_objects
-from inbol_jax.data.sources import file_rows, first_rows, joined
-from inbol_jax.data.vqa import Unusable
+from inbol_jax.data.rows import Unusable
+from inbol_jax.data.sources import file_rows, joined
 from inbol_jax.errors import InbolError
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-
-
-@pytest.fixture(params=[1, 2, 7, 1 << 20])
-def chunk(request, monkeypatch):
-    monkeypatch.setattr(json_stream, "CHUNK", request.param)
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return tmp_path_factory.mktemp("json") / "rows.json"
-
-
-@pytest.mark.usefixtures("chunk")
-@settings(max_examples=30)
-@given(
-    st.lists(VALUES, max_size=5),
-    st.none() | st.integers(0, 3),
-    st.dictionaries(st.sampled_from(["info", "license", "n"]), VALUES),
-    st.booleans(),
-)
-def test_elements_are_those_that_the_whole_file_holds(file, elements, indent, others, ascii):
-    file.write_text(json.dumps(elements, indent=indent, ensure_ascii=ascii), encoding="utf-8")
-    assert list(json_objects(file)) == elements
-    file.write_text(
-        json.dumps(
-            others | {"rows": elements, "after": [1, {"rows": []}]},
-            indent=indent,
-            ensure_ascii=ascii,
-        ),
-        encoding="utf-8",
-    )
-    assert list(json_objects(file, keys=("rows",))) == elements
-    file.write_text(
-        json.dumps(
-            {str(i): {"value": e} for i, e in enumerate(elements)} or {"0": {}}, indent=indent
-        ),
-        encoding="utf-8",
-    )
-    assert list(json_objects(file, by_id="id")) == [
-        {"id": str(i), "value": e} for i, e in enumerate(elements)
-    ] or [{"id": "0"}]
-
-
-@pytest.mark.usefixtures("chunk")
-def test_a_file_that_is_torn_anywhere_is_an_error(tmp_path):
-    text = json.dumps(
-        {"info": {"a": [1, 2]}, "questions": [{"id": 1, "q": "où ?"}, {"id": 2}], "n": 12.5},
-        ensure_ascii=False,
-    )
-    file = tmp_path / "q.json"
-    for end in range(len(text)):
-        file.write_text(text[:end], encoding="utf-8")
-        with pytest.raises(InbolError, match=r"q\.json: (not whole JSON|holds no list)"):
-            list(json_objects(file, keys=("questions",)))
-    for odd in (
-        text + "]",
-        text.replace('"id": 2', '"id" 2'),
-        text.replace("}, {", "} {"),
-        "[1, 2",
-        "[1,, 2]",
-        '"text"',
-        "\ufeff",
-    ):
-        file.write_text(odd, encoding="utf-8")
-        with pytest.raises(InbolError, match=r"q\.json: not whole JSON"):
-            list(json_objects(file, keys=("questions",)))
-    file.write_text("\ufeff" + text, encoding="utf-8")
-    assert [row["id"] for row in json_objects(file, keys=("questions",))] == [1, 2]
-    with pytest.raises(InbolError, match="holds no list of records under 'rows'"):
-        list(json_objects(file, keys=("rows",)))
-    with pytest.raises(InbolError, match=r"cannot read .*: No such file"):
-        list(json_objects(tmp_path / "nowhere.json"))
-
-
-def test_a_damaged_object_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_stream, "MAX_OBJECT", 1000)
-    monkeypatch.setattr(json_stream, "CHUNK", 100)
-    file = tmp_path / "q.json"
-    file.write_text('[{"a": 1}, {"b": "' + "x" * 100_000 + '"}]')
-    read = json_objects(file)
-    assert next(read) == {"a": 1}
-    with pytest.raises(InbolError, match="not whole JSON"):
-        next(read)
 
 
 def test_json_lines_are_known_by_their_content(tmp_path):
@@ -154,15 +61,3 @@ def test_questions_meet_their_annotations_in_any_order(n, rng):
         sorted(faults)
         == ["annotation without question"] * extra + ["question without annotation"] * lost
     )
-
-
-def test_a_limit_reads_no_further():
-    def endless():
-        number = 0
-        while True:
-            number += 1
-            assert number <= 3
-            yield number, {}
-
-    assert len(list(first_rows(endless(), 3))) == 3
-    assert len(list(first_rows(iter([(1, {}), (2, {})]), None))) == 2

@@ -3,31 +3,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_sets import dataset_row as row
+from sample_sets import write_rows as write
 
-from inbol_jax.data.vqa import Rejection, load_dataset_folder, summarise_rejections
+from inbol_jax.data.rows import Rejection
+from inbol_jax.data.vqa import load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
-
-
-def row(**changes):
-    values = {
-        "id": "q1",
-        "image": "images/a.png",
-        "question": "What colour?",
-        "answers": ["red", "red", "blue"],
-        "answerable": True,
-    }
-    return {column: value for column, value in (values | changes).items() if value is not ...}
-
-
-def write(folder, *rows, name="data.jsonl"):
-    """Rows as JSON lines (bytes as they are), beside one image."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "images/a.png").write_bytes(b"image")
-    lines = [
-        r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode() for r in rows
-    ]
-    (folder / name).write_bytes(b"".join(line + b"\n" for line in lines))
-    return folder / name
 
 
 def test_reads_a_folder(tmp_path):
@@ -123,101 +104,6 @@ def test_a_file_finds_its_images(tmp_path):
     (built.parent / "idk.jsonl.meta.json").write_text('{"images": "nowhere"}')
     with pytest.raises(InbolError, match="nowhere: no such image folder"):
         load_dataset_folder(built)
-
-
-BAD = [
-    (b"{", "not JSON"),
-    (b"[" * 100_000, "not JSON"),
-    (b'{"id": "bad", "question": "\xff"}', "not UTF-8"),
-    (b'{"id": "bad", "image": "images/a.png", "question": "\\ud800?"}', "not UTF-8"),
-    (b"[1]", "not a JSON object"),
-    (row(id=...), "id missing"),
-    (row(id=None), "id missing"),
-    (row(id=""), "id missing"),
-    (row(id=[1]), "id not a string"),
-    (row(id=True), "id not a string"),
-    (row(id=1.5), "id not a string"),
-    (row(), "duplicated id"),
-    (row(id="bad", question=...), "question missing"),
-    (row(id="bad", question=" \n"), "question missing"),
-    (row(id="bad", question=["What?"]), "question not a string"),
-    (row(id="bad", image=None), "image missing"),
-    (row(id="bad", image=7), "image not a string"),
-    (row(id="bad", image="images/b.png"), "image missing"),
-    (row(id="bad", image="images"), "image missing"),
-    (row(id="bad", image="a\0b"), "image missing"),
-    (row(id="bad", image="a" * 5000), "image missing"),
-    (row(id="bad", image="images/loop.png"), "image missing"),
-    (row(id="bad", image="images/empty.png"), "image empty"),
-    (row(id="bad", image="/etc/hostname"), "image path absolute"),
-    (row(id="bad", image="../secret.png"), "image outside the folder"),
-    (row(id="bad", image="images/../../secret.png"), "image outside the folder"),
-    (row(id="bad", image="images/link.png"), "image outside the folder"),
-    (row(id="bad", image="../set-two/a.png"), "image outside the folder"),
-    (row(id="bad", answers="red"), "answers not a list"),
-    (row(id="bad", answers=["red", 2]), "answer not a string"),
-    (row(id="bad", answers=[{"text": "red"}]), "answer not a string"),
-    (row(id="bad", answers=[]), "answerable without answers"),
-    (row(id="bad", answers=...), "answerable without answers"),
-    (row(id="bad", answers=[" "]), "answerable without answers"),
-    (row(id="bad", answerable="yes"), "answerable not true, false or null"),
-    (row(id="bad", answerable=2), "answerable not true, false or null"),
-    (row(id="bad", source=3), "source or split not a string"),
-    (row(id="bad", metric="bleu"), "metric not known"),
-    (row(id="bad", metric=["vqa"]), "metric not known"),
-    (row(id="bad", metric=1), "metric not known"),
-]
-
-
-@pytest.fixture
-def surroundings(tmp_path):
-    (tmp_path / "secret.png").write_bytes(b"secret")
-    (tmp_path / "set-two").mkdir()
-    (tmp_path / "set-two/a.png").write_bytes(b"image")
-    folder = tmp_path / "set"
-    write(folder)
-    (folder / "images/empty.png").touch()
-    (folder / "images/link.png").symlink_to(tmp_path / "secret.png")
-    (folder / "images/loop.png").symlink_to("loop.png")
-    (folder / "images/inside.png").symlink_to("a.png")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"), BAD, ids=[f"{i}-{reason}" for i, (_, reason) in enumerate(BAD)]
-)
-def test_a_bad_record_is_set_aside_with_its_cause(surroundings, bad, reason):
-    write(
-        surroundings,
-        row(),
-        bad,
-        row(id="q3", image="images/inside.png"),
-        row(id="q4", image="./images/../images/a.png"),
-    )
-    dataset = load_dataset_folder(surroundings, max_rejected=0.25)
-    assert [e.id for e in dataset.examples] == ["q1", "q3", "q4"]
-    assert [(r.line, r.reason) for r in dataset.rejected] == [(2, reason)]
-
-
-def test_the_id_of_a_record_with_text_that_is_none(tmp_path):
-    lines = [
-        b'{"id": "q\\\\x1", "question": "\xff"}',
-        b'{"id": "q\xfe2"}',
-        b'{"id": "q3\\ud800"}',
-        b'{"id": "\xff',
-        b'[\xff"]',
-    ]
-    write(tmp_path, row(), *lines)
-    found = [
-        (r.line, r.id, r.reason) for r in load_dataset_folder(tmp_path, max_rejected=1).rejected
-    ]
-    assert found == [
-        (i + 2, id, "not UTF-8") for i, id in enumerate([None, "q\\xfe2", "q3\\ud800", None, None])
-    ]
-    write(tmp_path, row(), b'{"id": "q2", "question": "caf\xe9?"}')
-    assert load_dataset_folder(tmp_path, max_rejected=1).rejected == [
-        Rejection(2, "q2", "not UTF-8")
-    ]
 
 
 def test_an_id_is_taken_by_the_first_usable_record(tmp_path):

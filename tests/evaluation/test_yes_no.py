@@ -1,53 +1,39 @@
+import dataclasses
+
 import pytest
+from made import prediction
 
 from inbol_jax.evaluation.yes_no import word_rule, yes_no_table
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 
 
-def rows(said, model="m", metric="yes_no"):
-    """Prediction rows of (gold, response)."""
-    found = []
+def predictions(said, model="m", metric="yes_no"):
+    """Predictions of (gold, response)."""
+    made = []
     for i, (gold, text) in enumerate(said):
         example = VQAExample(str(i), "a.png", "Is there a dog?", (gold,), True, metric=metric)
-        row = {
-            "id": example.id,
-            "dataset": "POPE",
-            "model": model,
-            "answers": [gold],
-            "prediction": text,
-            "metric": metric,
-        }
-        found.append(row | {"outcome": outcome(example, text)})
-    return found
+        fields = {"dataset": "POPE", "model": model, "answers": (gold,), "metric": metric}
+        made.append(prediction(i, outcome(example, text), response=text, **fields))
+    return made
 
 
 def test_refusing_what_is_wrong_does_not_pass_for_knowing():
-    """80 of 100 right: with the 20 wrong ones refused instead the usual F1 goes to 1, while no answer has become correct."""
+    """If a model refuses its 20 wrong answers of 100, no answer has become correct, but F1 is 1."""
     right = [("yes", "yes"), ("no", "no")] * 40
-    answering = rows([*right, *[("yes", "no"), ("no", "yes")] * 10], "answers")
-    refusing = rows([*right, *[("yes", "I don't know"), ("no", "I don't know")] * 10], "refuses")
+    answering = predictions([*right, *[("yes", "no"), ("no", "yes")] * 10], "answers")
+    refused = [("yes", "I don't know"), ("no", "I don't know")] * 10
+    refusing = predictions([*right, *refused], "refuses")
     table = yes_no_table([*answering, *refusing])
     assert table.rows == [
         ("POPE, answers", "100", "80.0%", "20.0%", "0.0%", "0.800", "0.800"),
-        (
-            "POPE, refuses",
-            "100",
-            "80.0%",
-            "0.0%",
-            "20.0%",
-            "1.000",
-            f"{2 * 50 / (2 * 50 + 10):.3f}",
-        ),
+        ("POPE, refuses", "100", "80.0%", "0.0%", "20.0%", "1.000", f"{2 * 50 / 110:.3f}"),
     ]
 
 
 def test_responses_in_sentences_and_neither():
-    table = yes_no_table(
-        rows(
-            [("yes", "Yes, there is."), ("no", "There is no dog."), ("no", "a cat"), ("yes", "dog")]
-        )
-    )
+    said = [("yes", "Yes, there is."), ("no", "There is no dog."), ("no", "a cat"), ("yes", "dog")]
+    table = yes_no_table(predictions(said))
     assert table.rows[0][:6] == ("POPE, m", "4", "50.0%", "50.0%", "0.0%", "0.000")
 
 
@@ -67,11 +53,8 @@ def test_the_word_rule_reads_as_it_was_published(text, read):
 
 
 def test_other_sets_are_left_out():
-    assert yes_no_table(rows([("yes", "yes")], metric="vqa")) is None
-    assert (
-        yes_no_table(
-            [{k: v for k, v in row.items() if k != "metric"} for row in rows([("yes", "yes")])]
-        )
-        is None
-    )
-    assert yes_no_table([row | {"answers": []} for row in rows([("yes", "yes")])]) is None
+    assert yes_no_table(predictions([("yes", "yes")], metric="vqa")) is None
+    [only] = predictions([("yes", "yes")])
+    assert yes_no_table([only])
+    assert yes_no_table([dataclasses.replace(only, answers=())]) is None
+    assert yes_no_table([prediction(1, "correct", answers=("yes",), response="yes")]) is None

@@ -9,7 +9,8 @@ import pytest
 
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.estimate import ConfidenceConfig, estimate
+from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.data.images import load_image
 from inbol_jax.extrinsic.audit import AuditConfig, audit

@@ -18,9 +18,9 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.defaults import TINY
 from inbol_jax.losses import LOSSES, nll_anchor
 from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.packing import Branch, RowShape, pack_row, stack
+from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import load_pixels, make_text_encoder
-from inbol_jax.models.weights import load_params
+from inbol_jax.models.reading import load_params
 from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
 
 # transformers has renamed an option that TRL sets, and what it asks of a model before each forward of the reference.
@@ -136,7 +136,7 @@ def ours(tiny, trainer, rows, tmp_path_factory):
         for row, r in zip(packed, rows, strict=True)
     ]
     return (
-        stack(batch, len(batch)),
+        collate(batch, len(batch)),
         dict(tiny.variables),
         {"params": load_params(folder, param_shapes(tiny.config))},
     )

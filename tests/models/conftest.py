@@ -1,7 +1,15 @@
 import shutil
 
 import pytest
-from torch_reference import RANDOM, load, random_torch
+from torch_reference import RANDOM, load, make_batch, random_torch, with_adapters
+
+from inbol_jax.models import LoraConfig, save_pretrained
+
+FAMILIES = (
+    "clip llama biases, linear rope, full, relu",
+    "siglip qwen2 window above, full, ragged patches",
+    "clip mistral window",
+)
 
 
 @pytest.fixture(scope="module", params=RANDOM)
@@ -15,9 +23,23 @@ def random_pair(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
+    """The folder of a random model."""
     folder = tmp_path_factory.mktemp("sound")
     random_torch("clip llama grouped").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def broken(sound, tmp_path):
+    """A copy of `sound` to break."""
+    return shutil.copytree(sound, tmp_path / "broken")
+
+
+@pytest.fixture
+def split(sound, tmp_path):
+    """The same checkpoint in several files."""
+    save_pretrained(load(sound), tmp_path / "split", max_shard_size="20KB")
+    return tmp_path / "split"
 
 
 @pytest.fixture(params=["shipped", *RANDOM])
@@ -28,7 +50,23 @@ def model_of_ours(request, tiny, tmp_path):
     return load(tmp_path)
 
 
+@pytest.fixture(params=FAMILIES, scope="module")
+def base(request, tmp_path_factory):
+    """The folder of a random model of each decoder."""
+    folder = tmp_path_factory.mktemp("base")
+    random_torch(request.param).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def broken(sound, tmp_path):
-    """A copy to break."""
-    return shutil.copytree(sound, tmp_path / "broken")
+def batch(base):
+    config = load(base).config
+    return make_batch(config, [config.num_image_tokens + 4, config.num_image_tokens + 9])
+
+
+@pytest.fixture
+def saved(base, tmp_path):
+    """The folder of an adapter of `base`."""
+    adapter = with_adapters(base, LoraConfig(rank=2, targets=("q_proj",)))
+    save_pretrained(adapter, tmp_path / "adapter")
+    return tmp_path / "adapter"

@@ -25,22 +25,22 @@ def arrays(t, heads=4, groups=2, dim=8, batch=2):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("t", [8, 16, 17, 23])
-def test_attention_in_blocks_is_that_in_one_piece(t, causal, monkeypatch):
-    """Values and gradients, for lengths that blocks do not divide, under a packed mask."""
+def test_attention_in_chunks_is_that_in_one_piece(t, causal, monkeypatch):
+    """Values and gradients, for lengths that chunks do not divide, under a packed mask."""
     q, k, v, mask = arrays(t)
 
     def run(q, k, v):
         return jnp.sum(jnp.sin(dot_product_attention(q, k, v, mask, causal=causal)))
 
     expected = jax.value_and_grad(run, argnums=(0, 1, 2))(q, k, v)
-    monkeypatch.setattr(layers, "BLOCK", 8)
-    found = jax.value_and_grad(run, argnums=(0, 1, 2))(q, k, v)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    monkeypatch.setattr(layers, "QUERY_CHUNK_SIZE", 8)
+    chunked = jax.value_and_grad(run, argnums=(0, 1, 2))(q, k, v)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
 
 
 def test_long_rows_have_no_weights_of_all_queries():
     """Neither forward nor backward."""
-    t = 2 * layers.BLOCK + 5
+    t = 2 * layers.QUERY_CHUNK_SIZE + 5
     q, k, v, mask = arrays(t, dim=2, batch=1)
     program = str(
         jax.make_jaxpr(jax.grad(lambda q: dot_product_attention(q, k, v, mask, causal=True).sum()))(
@@ -51,4 +51,4 @@ def test_long_rows_have_no_weights_of_all_queries():
         np.prod([int(n) for n in shape.split(",")])
         for shape in re.findall(r"f32\[([\d,]+)\]", program)
     ]
-    assert max(sizes) <= 4 * layers.BLOCK * t
+    assert max(sizes) <= 4 * layers.QUERY_CHUNK_SIZE * t

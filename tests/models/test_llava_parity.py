@@ -1,4 +1,7 @@
-"""LLaVA against transformers, on the shipped checkpoint and tiny random ones of every family; packed rows and forks against full ones."""
+"""LLaVA against transformers: the shipped checkpoint, and tiny random ones of every family.
+
+Packed rows and decoding steps are compared with full forward passes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +33,7 @@ def shipped_torch():
     model, report = LlavaForConditionalGeneration.from_pretrained(
         TINY, output_loading_info=True, local_files_only=True
     )
-    assert {name: found for name, found in report.items() if found} == {}, (
-        "missing, unexpected or mismatched keys"
-    )
+    assert not any(report.values()), "missing, unexpected or mismatched keys"
     return model.eval()
 
 
@@ -50,19 +51,16 @@ def test_random_checkpoints(random_pair, images):
 
 def test_images_by_row_are_the_images_in_order(model_of_ours):
     """f32[b, m, ...] with what a row does not use left over, and f32[n, ...]."""
-    loaded = model_of_ours
-    length = 3 + 2 * loaded.config.num_image_tokens
-    batch = make_batch(loaded.config, [length] * 3, images=(2, 0, 1))
+    checkpoint = model_of_ours
+    length = 3 + 2 * checkpoint.config.num_image_tokens
+    batch = make_batch(checkpoint.config, [length] * 3, images=(2, 0, 1))
     one, two, three = batch["pixel_values"]
-    by_row = np.stack(
-        [
-            np.stack([one, two]),
-            np.full((2, *one.shape), 7.0, np.float32),
-            np.stack([three, 0 * three]),
-        ]
-    )
+    unused = np.full_like(one, 7.0)
+    by_row = np.stack([np.stack(row) for row in ((one, two), (unused, unused), (three, unused))])
     np.testing.assert_allclose(
-        our_logits(loaded, batch | {"pixel_values": by_row}), our_logits(loaded, batch), **CLOSE
+        our_logits(checkpoint, batch | {"pixel_values": by_row}),
+        our_logits(checkpoint, batch),
+        **CLOSE,
     )
 
 
@@ -89,12 +87,12 @@ def test_activations(name):
 
 def test_export_reloads_in_transformers(random_pair, tmp_path):
     model, folder = random_pair
-    loaded = load(folder)
-    save_pretrained(loaded, tmp_path / "export")
+    checkpoint = load(folder)
+    save_pretrained(checkpoint, tmp_path / "export")
     again, report = LlavaForConditionalGeneration.from_pretrained(
         tmp_path / "export", output_loading_info=True
     )
-    assert {name: found for name, found in report.items() if found} == {}
+    assert not any(report.values())
     assert again.state_dict().keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
@@ -103,22 +101,22 @@ def test_export_reloads_in_transformers(random_pair, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_files(tmp_path, dtype):
-    """Most checkpoints are stored so. Checkpoint as float32, they are the very numbers of the file."""
+    """Most checkpoints are stored so. Loaded as float32, they are the very numbers of the file."""
     model = random_torch("clip llama grouped").to(getattr(torch, dtype))
     model.save_pretrained(tmp_path)
-    loaded = load(tmp_path)
-    assert {x.dtype for x in jax.tree.leaves(loaded.variables)} == {np.dtype(np.float32)}
-    assert_same_logits(loaded, model.float())
+    checkpoint = load(tmp_path)
+    assert {x.dtype for x in jax.tree.leaves(checkpoint.variables)} == {np.dtype(np.float32)}
+    assert_same_logits(checkpoint, model.float())
 
 
 def test_parameters_and_computation_in_bfloat16(sound, tmp_path):
-    """8 bits of mantissa over a dozen roundings: a few per cent of the logits' own size; and what is saved reads again."""
+    """8 bits of mantissa, rounded a dozen times, err by a few per cent of the logits' own size."""
     full, low = load(sound), load_pretrained(sound, dtype=jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(low.variables)} == {jnp.dtype(jnp.bfloat16)}
     batch = make_batch(full.config, [15, 15])
-    exact, found = our_logits(full, batch), our_logits(low, batch)
-    assert found.dtype == np.float32
-    assert 0 < np.sqrt(np.mean((found - exact) ** 2)) < 0.05 * np.std(exact)
+    exact, rounded = our_logits(full, batch), our_logits(low, batch)
+    assert rounded.dtype == np.float32
+    assert 0 < np.sqrt(np.mean((rounded - exact) ** 2)) < 0.05 * np.std(exact)
     save_pretrained(low, tmp_path / "low")
     again = load_pretrained(tmp_path / "low", dtype=jnp.bfloat16)
     jax.tree.map(np.testing.assert_array_equal, dict(again.variables), dict(low.variables))
@@ -126,98 +124,69 @@ def test_parameters_and_computation_in_bfloat16(sound, tmp_path):
 
 def test_packed_rows_are_separate_rows(model_of_ours):
     """Each branch of a packed row, prefix in front, has the logits of a row of its own."""
-    loaded, random = model_of_ours, np.random.default_rng(0)
-    prompts = make_batch(
-        loaded.config, [loaded.config.num_image_tokens + 3, loaded.config.num_image_tokens + 7]
-    )
-    prefixes = [
-        row[mask == 1]
-        for row, mask in zip(prompts["input_ids"], prompts["attention_mask"], strict=True)
-    ]
+    checkpoint, random = model_of_ours, np.random.default_rng(0)
+    shortest = checkpoint.config.num_image_tokens + 3
+    prompts = make_batch(checkpoint.config, [shortest, shortest + 4])
+    masks = prompts["attention_mask"] == 1
+    prefixes = [ids[mask] for ids, mask in zip(prompts["input_ids"], masks, strict=True)]
     branches = [
         [Branch(random.integers(4, 50, n), start) for n, start in row]
         for row in ([(4, 0), (2, 1), (5, 0)], [(1, 0), (6, 4)])
     ]
     shape = RowShape.fitting(list(zip(prefixes, branches, strict=True)))
     rows = [pack_row(p, b, shape) for p, b in zip(prefixes, branches, strict=True)]
-    packed = {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {
-        "pixel_values": prompts["pixel_values"]
-    }
-    logits = our_logits(loaded, packed)
-    whole = [
-        np.concatenate([p, b.ids]) for p, row in zip(prefixes, branches, strict=True) for b in row
-    ]
-    alone = iter(
-        our_logits(
-            loaded,
-            pad(whole)
-            | {
-                "pixel_values": np.repeat(
-                    prompts["pixel_values"], [len(row) for row in branches], 0
-                )
-            },
-        )
+    packed = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    logits = our_logits(checkpoint, packed | {"pixel_values": prompts["pixel_values"]})
+
+    separate = pad(
+        [np.concatenate([prefixes[i], b.ids]) for i, row in enumerate(branches) for b in row]
     )
+    counts = [len(row) for row in branches]
+    separate["pixel_values"] = np.repeat(prompts["pixel_values"], counts, 0)
+    alone = iter(our_logits(checkpoint, separate))
     for i, (prefix, row) in enumerate(zip(prefixes, branches, strict=True)):
         for segment, branch in enumerate(row, 1):
             expected = next(alone)[: len(prefix) + len(branch.ids)]
-            np.testing.assert_allclose(
-                logits[i][packed["segments"][i] == segment], expected[len(prefix) :], **CLOSE
-            )
+            ours = logits[i][packed["segments"][i] == segment]
+            np.testing.assert_allclose(ours, expected[len(prefix) :], **CLOSE)
             of_branch = packed["target_segment"][i] == segment
-            assert packed["targets"][i][of_branch].tolist() == list(branch.ids[branch.start :])
+            targets = packed["targets"][i][of_branch].tolist()
+            assert targets == list(branch.ids[branch.start :])
             predicting = logits[i][packed["target_index"][i][of_branch]]
-            np.testing.assert_allclose(
-                predicting, expected[len(prefix) + branch.start - 1 : -1], **CLOSE
-            )
+            first = len(prefix) + branch.start - 1
+            np.testing.assert_allclose(predicting, expected[first:-1], **CLOSE)
 
 
-def test_forks_are_full_forwards(model_of_ours):
+def test_decoding_steps_are_full_forwards(model_of_ours):
     """Every step of every continuation, after prompts of different lengths."""
-    loaded, (b, n, steps) = model_of_ours, (2, 3, 4)
-    lengths = np.array([loaded.config.num_image_tokens + 6, loaded.config.num_image_tokens + 2])
-    batch = make_batch(loaded.config, lengths)
+    checkpoint, (b, n, steps) = model_of_ours, (2, 3, 4)
+    shortest = checkpoint.config.num_image_tokens + 2
+    lengths = np.array([shortest + 4, shortest])
+    batch = make_batch(checkpoint.config, lengths)
     tokens = np.random.default_rng(1).integers(4, 50, (b, n, steps)).astype(np.int32)
-    c = loaded.config.text
+    c = checkpoint.config.text
     mask = batch["attention_mask"] == 1
+    apply = checkpoint.model.apply
 
     @jax.jit
-    def forked(variables):
-        _, prefix = loaded.model.apply(variables, batch, method=Llava.prefill)
-        empty = jnp.full(
-            (b, n, steps, c.num_kv_heads, c.head_dim), 7.0
-        )  # what is not written yet must not be read
-        suffix, head, found = (
-            [(empty, empty)] * c.num_layers,
-            loaded.model.apply(variables, method=Llava.head),
-            [],
-        )
+    def decoded(variables):
+        _, prefix = apply(variables, batch, method=Llava.prefill)
+        head = apply(variables, method=Llava.head)
+        # What is not written yet must not be read.
+        empty = jnp.full((b, n, steps, c.num_kv_heads, c.head_dim), 7.0)
+        suffix, logits = [(empty, empty)] * c.num_layers, []
         for step in range(steps):
             positions = jnp.broadcast_to(lengths[:, None] + step, (b, n))
-            hidden, suffix = loaded.model.apply(
-                variables,
-                tokens[:, :, step],
-                positions,
-                prefix,
-                mask,
-                suffix,
-                jnp.int32(step),
-                method=Llava.decode_step,
-            )
-            found.append(hidden @ head)
-        return jnp.stack(found, axis=2)
+            arguments = tokens[:, :, step], positions, prefix, mask, suffix, jnp.int32(step)
+            hidden, suffix = apply(variables, *arguments, method=Llava.decode_step)
+            logits.append(hidden @ head)
+        return jnp.stack(logits, axis=2)
 
-    logits = np.asarray(forked(loaded.variables))
-    whole = pad(
-        [
-            np.concatenate([batch["input_ids"][i, :length], t])
-            for i, length in enumerate(lengths)
-            for t in tokens[i]
-        ]
-    )
-    expected = our_logits(
-        loaded, whole | {"pixel_values": np.repeat(batch["pixel_values"], n, 0)}
-    ).reshape(b, n, -1, c.vocab_size)
+    logits = np.asarray(decoded(checkpoint.variables))
+    prompts = [batch["input_ids"][i, :length] for i, length in enumerate(lengths)]
+    whole = pad([np.concatenate([prompts[i], t]) for i in range(b) for t in tokens[i]])
+    whole["pixel_values"] = np.repeat(batch["pixel_values"], n, 0)
+    expected = our_logits(checkpoint, whole).reshape(b, n, -1, c.vocab_size)
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(logits[i], expected[i, :, length : length + steps], **CLOSE)
 

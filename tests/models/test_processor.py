@@ -1,6 +1,12 @@
-"""Prompts and responses as token ids: by tokenizers and templates like those of the checkpoints people use, against transformers' own."""
+"""Prompts and responses as token ids, against transformers' own.
 
+Tokenizers and templates are like those of the checkpoints that people use.
+"""
+
+import gc
 import re
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,22 +18,28 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import TextEncoder
 
 CORPUS = [
-    "USER: What is in the picture? ASSISTANT: A cat and a dog. user assistant No, I am not sure 0123456789 ?!.,<>|"
+    "USER: What is in the picture? ASSISTANT: A cat and a dog. user assistant "
+    "No, I am not sure 0123456789 ?!.,<>|"
 ] * 3
 
 VICUNA = (
-    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' ' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' ' }}{% endfor %}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% for content in message['content'] if content['type'] == 'image' %}{{ '<image>' }}{% endfor %}"
-    "{% for content in message['content'] if content['type'] == 'text' %}{{ content['text'] }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% for content in message['content'] if content['type'] == 'image' %}"
+    "{{ '<image>' }}{% endfor %}"
+    "{% for content in message['content'] if content['type'] == 'text' %}"
+    "{{ content['text'] }}{% endfor %}{{ '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# As llava-interleave's: an answer that is there is rendered otherwise than one is prompted for.
+# As llava-interleave's: a turn with an answer is rendered differently from an open one.
 TWO_WAYS = CHATML.replace("message['role'] + '\n'", "message['role'] + ' \n'", 1)
 
 
@@ -97,21 +109,17 @@ def processor(case):
     )
 
 
-def encoder_of(processor, **options):
+def encoder_of(processor, max_tokens=200):
     tokenizer = processor.tokenizer
-    ends = [
-        tokenizer.convert_tokens_to_ids(t)
-        for t in ("<|endoftext|>", "<|im_end|>")
-        if t in tokenizer.get_vocab()
-    ]
-    options = {
-        "num_image_tokens": 4,
-        "eos_token_ids": ends or [tokenizer.eos_token_id],
-        "max_tokens": 200,
-    } | options
-    return TextEncoder(
-        processor, image_token_id=tokenizer.convert_tokens_to_ids("<image>"), **options
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[token] for token in ("<|endoftext|>", "<|im_end|>") if token in vocabulary]
+    config = SimpleNamespace(
+        image_token_id=vocabulary["<image>"],
+        num_image_tokens=4,
+        eos_token_ids=ends or [tokenizer.eos_token_id],
+        text=SimpleNamespace(max_positions=max_tokens),
     )
+    return TextEncoder(processor, config)
 
 
 @pytest.fixture
@@ -122,13 +130,11 @@ def encoder(processor):
 def theirs(processor, images, answer=None):
     """Ids by transformers' own path from messages and pictures to a model's input."""
     picture = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
-    content = [{"type": "image", "image": picture}] * images + [
-        {"type": "text", "text": "What is in the picture?"}
-    ]
+    content = [{"type": "image", "image": picture}] * images
+    content.append({"type": "text", "text": "What is in the picture?"})
     messages = [{"role": "user", "content": content}]
-    messages += (
-        [{"role": "assistant", "content": [{"type": "text", "text": answer}]}] if answer else []
-    )
+    if answer:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     batch = processor.apply_chat_template(
         messages, tokenize=True, return_dict=True, add_generation_prompt=not answer
     )
@@ -143,31 +149,27 @@ def test_prompts_are_those_of_transformers(processor, encoder, images):
 
 
 def test_responses_follow_their_prompt(case, processor, encoder):
-    prompt, response = (
-        encoder.prompt("What is in the picture?"),
-        encoder.response("What is in the picture?", "A cat."),
-    )
+    prompt = encoder.prompt("What is in the picture?")
+    response = encoder.response("What is in the picture?", "A cat.")
     *said, end = response
-    assert (
-        end == processor.tokenizer.eos_token_id
-    )  # of several that end a response, the one that the template writes
+    # Of several tokens that end a response, the one that the template writes.
+    assert end == processor.tokenizer.eos_token_id
     assert encoder.decode(response) == "A cat."
     whole = theirs(processor, 1, "A cat.")
     if case != "two ways":
         assert (*prompt, *said) == whole[: len(prompt) + len(said)]
         # What is left out of the template's text is the space or the end behind the answer.
-        assert re.fullmatch(
-            r"(<\|im_end\|>)?\s*", processor.tokenizer.decode(whole[len(prompt) + len(said) :])
-        )
+        rest = processor.tokenizer.decode(whole[len(prompt) + len(said) :])
+        assert re.fullmatch(r"(<\|im_end\|>)?\s*", rest)
     first = processor.tokenizer.decode([said[0]])
     assert first.strip() == first or case == "vicuna"
 
 
 def test_images_are_never_cut(processor):
-    with pytest.raises(
-        InbolError,
-        match=r"question 'What is in the picture\?': \d+ tokens, of which 8 are its images', and .* 12",
-    ):
+    words = (
+        r"question 'What is in the picture\?': \d+ tokens, of which 8 are its images', and .* 12"
+    )
+    with pytest.raises(InbolError, match=words):
         encoder_of(processor, max_tokens=12).prompt("What is in the picture?", 2)
     length = len(encoder_of(processor).prompt("What is in the picture?"))
     encoder = encoder_of(processor, max_tokens=length + 3)
@@ -180,6 +182,15 @@ def test_images_are_never_cut(processor):
 def test_an_empty_response(encoder, response):
     with pytest.raises(InbolError, match="its response is empty"):
         encoder.response("What is in the picture?", response)
+
+
+def test_encoders_are_freed_with_their_caches(processor):
+    encoder = encoder_of(processor)
+    assert encoder.prompt("What?") is encoder.prompt("What?")
+    alive = weakref.ref(encoder)
+    del encoder
+    gc.collect()
+    assert alive() is None
 
 
 def test_placeholders_in_a_question(encoder):

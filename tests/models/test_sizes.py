@@ -1,9 +1,8 @@
-"""The real checkpoints' sizes, without a single weight: shapes and counts against transformers' own models on the meta device."""
+"""Real checkpoints' shapes and counts, without any weight, against transformers' own models."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -12,7 +11,7 @@ from transformers import LlavaForConditionalGeneration
 
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.weights import module_name, param_shardings, table_row
+from inbol_jax.models.weights import module_key, param_shardings, table_row
 from inbol_jax.sharding import make_mesh
 
 CLIP = {
@@ -62,10 +61,11 @@ INTERLEAVE = {
     "vision_feature_layer": -1,
     "vision_feature_select_strategy": "full",
 }
-# What the checkpoints' own config.json say, and how many parameters they have, where that is published.
+# The checkpoints' own config.json, and the number of their parameters if that is published.
 REAL = {
     "llava-1.5-7b": ({"vision_config": CLIP, "text_config": VICUNA}, 7_063_427_072),
-    # The published count is that of Vicuna's own 32,000 tokens; padded to 32,064, as the 7B is, it has 64 rows more in embedding and head.
+    # The published count is that of Vicuna's own 32,000 tokens. Padded to 32,064, as in the 7B,
+    # embedding and head have 64 more rows.
     "llava-1.5-13b": (
         {"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B | {"vocab_size": 32000}},
         13_350_839_296,
@@ -119,30 +119,21 @@ def test_shapes_and_counts(name, tmp_path):
     assert published in (None, count)
     ours = flatten_dict(dict(param_shapes(load_config(tmp_path))), sep="/")
     assert sum(math.prod(leaf.shape) for leaf in ours.values()) == count
-    found = {}
+    shapes = {}
     for path, leaf in ours.items():
         row = table_row(path)
-        found[f"{module_name(path)}.{row.theirs.rpartition('.')[2]}"] = tuple(
-            leaf.shape[i] for i in np.argsort(row.order)
-        )
-    assert found == {
-        key: tuple(p.shape) for key, p in theirs.named_parameters()
-    }  # a tied head is named once, as the embedding
+        shapes[module_key(row.key)] = tuple(leaf.shape[i] for i in row.hf_order)
+    # A tied head is named once, as the embedding.
+    assert shapes == {key: tuple(p.shape) for key, p in theirs.named_parameters()}
 
 
 def test_every_leaf_has_a_place_on_a_mesh(tmp_path):
-    (tmp_path / "config.json").write_text(
-        json.dumps({"model_type": "llava"} | REAL["llava-1.5-7b"][0])
-    )
+    config = {"model_type": "llava"} | REAL["llava-1.5-7b"][0]
+    (tmp_path / "config.json").write_text(json.dumps(config))
     shapes = param_shapes(load_config(tmp_path))
-    placed = flatten_dict(param_shardings(shapes, make_mesh()), sep="/")
-    assert placed.keys() == flatten_dict(dict(shapes), sep="/").keys()
-    axes = {name: sharding.spec for name, sharding in placed.items()}
-    large = [
-        axes[name]
-        for name, leaf in flatten_dict(dict(shapes), sep="/").items()
-        if leaf.size > 10**6
-    ]
-    assert all({"fsdp", "tensor"} == {a for a in spec if a} for spec in large), (
-        "every large matrix is split both ways"
-    )
+    leaves = flatten_dict(dict(shapes), sep="/")
+    shardings = flatten_dict(param_shardings(shapes, make_mesh()), sep="/")
+    assert shardings.keys() == leaves.keys()
+    for path, leaf in leaves.items():
+        if leaf.size > 10**6:  # every large matrix is split both ways
+            assert {axis for axis in shardings[path].spec if axis} == {"fsdp", "tensor"}, path

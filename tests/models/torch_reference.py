@@ -1,5 +1,6 @@
-"""Tiny random LLaVAs of transformers, batches for them, and both sides' logits."""
+"""Tiny random LLaVAs of transformers, batches for them, both sides' logits, and adapters."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -7,11 +8,15 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 import transformers
 from transformers import LlavaForConditionalGeneration
 
-from inbol_jax.models import load_pretrained
+from inbol_jax.errors import InbolError
+from inbol_jax.models import LoraConfig, load_pretrained
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.lora import init_lora
 
 IMAGE = 3
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -52,7 +57,8 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
 }
-# Every tower with every decoder, and every option of a config in at least one of them: (LLaVA's, the tower's, the decoder's).
+# Every tower with every decoder, and every option of a config in at least one of them:
+# (options of LLaVA, of the tower, of the decoder).
 RANDOM = {
     "clip llama grouped": ({}, {}, {"num_key_value_heads": 2}),
     "clip llama untied, head_dim, last feature": (
@@ -115,7 +121,8 @@ RANDOM = {
         {**MISTRAL, "sliding_window": None},
     ),
 }
-# A key as transformers 5 writes it -> as the checkpoints on the hub have it, and as the modules of transformers 4.52 to 5 call it.
+# A key as transformers 5 writes it -> as the checkpoints on the hub have it, and as the modules of
+# transformers 4.52 to 5 call it.
 SPELLINGS = {
     "as written": lambda key: key,
     "hub": lambda key: re.sub(
@@ -130,7 +137,7 @@ SPELLINGS = {
 
 
 def random_torch(case):
-    """A LLaVA of transformers in which every parameter matters: norms and biases are random, and logits are far from zero."""
+    """A LLaVA of transformers in which every parameter matters: norms and biases are random too."""
     top, vision, text = RANDOM[case]
     vision = VISION | vision
     top = {"vision_feature_layer": -2, "image_token_index": IMAGE} | top
@@ -144,15 +151,16 @@ def random_torch(case):
 
 
 def make_batch(config, lengths, *, side="right", images=1, seed=0):
-    """Rows of the given lengths: random text around the image tokens of `images` pictures (of each row), padding of random tokens too."""
+    """Rows of the given lengths: random text around the image tokens of `images` images per row.
+
+    Padding is random tokens, too.
+    """
     random = np.random.default_rng(seed)
     images = [images] * len(lengths) if isinstance(images, int) else images
     width, patches = max(lengths), config.num_image_tokens
     words = np.array([i for i in range(config.text.vocab_size) if i != config.image_token_id])
-    ids, mask = (
-        random.choice(words, (len(lengths), width)),
-        np.zeros((len(lengths), width), np.int32),
-    )
+    ids = random.choice(words, (len(lengths), width))
+    mask = np.zeros((len(lengths), width), np.int32)
     for row, (length, n) in enumerate(zip(lengths, images, strict=True)):
         line = random.choice(words, length)
         for block in np.array_split(np.arange(length), n) if n else ():
@@ -162,11 +170,10 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
         ids[row, where], mask[row, where] = line, 1
     size = config.vision.image_size
     batch = {"input_ids": ids.astype(np.int32), "attention_mask": mask}
-    return batch | (
-        {"pixel_values": random.normal(size=(sum(images), 3, size, size)).astype(np.float32)}
-        if sum(images)
-        else {}
-    )
+    if sum(images):
+        pixels = random.normal(size=(sum(images), 3, size, size))
+        batch["pixel_values"] = pixels.astype(np.float32)
+    return batch
 
 
 def pad(rows):
@@ -195,26 +202,18 @@ def forward(model, variables, batch):
     return model.apply(variables, batch)
 
 
-def our_logits(loaded, batch):
-    return np.asarray(forward(loaded.model, loaded.variables, batch))
+def our_logits(checkpoint, batch):
+    return np.asarray(forward(checkpoint.model, checkpoint.variables, batch))
 
 
-def assert_same_logits(loaded, model, *, images=(1, 1, 1)):
-    """Rows of different lengths, padded on either side, with so many images each."""
-    shortest = 2 + max(images) * (loaded.config.num_image_tokens + 1)
+def assert_same_logits(checkpoint, model, *, images=(1, 1, 1)):
+    """Compares rows of different lengths, padded on either side, with so many images each."""
+    shortest = 2 + max(images) * (checkpoint.config.num_image_tokens + 1)
+    lengths = [shortest, shortest + 9, shortest + 4]
     for side in ("right", "left"):
-        batch = make_batch(
-            loaded.config,
-            [shortest, shortest + 9, shortest + 4],
-            side=side,
-            images=images,
-            seed=sum(images),
-        )
-        ours, theirs, counts = (
-            our_logits(loaded, batch),
-            torch_logits(model, batch),
-            batch["attention_mask"] == 1,
-        )
+        batch = make_batch(checkpoint.config, lengths, side=side, images=images, seed=sum(images))
+        ours, theirs = our_logits(checkpoint, batch), torch_logits(model, batch)
+        counts = batch["attention_mask"] == 1
         assert ours.dtype == np.float32
         assert np.std(theirs[counts]) > 0.1, (
             "logits too small for an absolute tolerance to mean anything"
@@ -225,7 +224,7 @@ def assert_same_logits(loaded, model, *, images=(1, 1, 1)):
 
 
 def edit_config(folder, change, name="config.json"):
-    """`change` is merged into config.json, level by level; None deletes a key."""
+    """Merges `change` into config.json, level by level; `...` deletes a key."""
 
     def merge(into, new):
         for key, value in new.items():
@@ -239,3 +238,39 @@ def edit_config(folder, change, name="config.json"):
 
     file = folder / name
     file.write_text(json.dumps(merge(json.loads(file.read_text()), change)))
+
+
+def refusal(*arguments, **options):
+    """The one line that loading is refused with."""
+    with pytest.raises(InbolError) as caught:
+        load_pretrained(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def shards(folder):
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def torch_base(folder):
+    return LlavaForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def with_adapters(folder, config=None, scale=0.1):
+    """A base with adapters of ours that do something."""
+    checkpoint, config = load(folder), config or LoraConfig(rank=2, alpha=3.0)
+    lora = init_lora(checkpoint.variables["params"], config, jax.random.key(0))
+    lora = jax.tree.map(
+        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape), lora
+    )
+    return dataclasses.replace(
+        checkpoint,
+        model=Llava(checkpoint.config, jnp.float32, config),
+        variables=checkpoint.variables | {"lora": lora},
+    )
+
+
+def assert_close(checkpoint, model, batch):
+    counts = batch["attention_mask"] == 1
+    ours, theirs = our_logits(checkpoint, batch), torch_logits(model, batch)
+    np.testing.assert_allclose(ours[counts], theirs[counts], **CLOSE)

@@ -72,7 +72,8 @@ def test_a_second_opinion_is_stored_beside_the_first(serve, data, tmp_path, caps
     assert rows == {"a": (True, True), "b": (False, False), "c": (False, True), "d": (False, False)}
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith(
-        "judge-1: agrees with the rules on 3 of 4 (0.750, kappa 0.500); refusals to the rules alone 0, to the judge alone 1 -> "
+        "judge-1: agrees with the rules on 3 of 4 (0.750, kappa 0.500); "
+        "refusals to the rules alone 0, to the judge alone 1 -> "
     )
     assert {"endpoint", "model", "prompt", "config"} <= set(read_meta(tmp_path / "judged.jsonl"))
     assert "Question: Who?\nResponse: Anna" in [
@@ -151,5 +152,6 @@ def test_impossible_options(data, tmp_path):
         judge(JudgeConfig(data(), tmp_path, EndpointConfig("http://127.0.0.1:1/v1")))
 
 
-def test_agreement_of_one_class():
-    assert "kappa undefined" in agreement([{"rules": False, "judge": False}])
+def test_agreement_without_two_classes():
+    assert "kappa undefined" in agreement([(False, False)])
+    assert "no verdicts" in agreement([])

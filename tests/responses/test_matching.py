@@ -35,10 +35,8 @@ from inbol_jax.responses.matching import (
         ("couldn'tve", "couldn't've"),
         ("ow's'at", "'ow's'at"),
         ("somebody'd", "somebodyd"),  # the official table has it so
-        (
-            "Im",
-            "im",
-        ),  # "Im" is in the official table, but words are lower-cased before they are looked up
+        # "Im" is in the official table, but words are lower-cased before they are looked up.
+        ("Im", "im"),
         ("whos there?", "who's there"),
         ("3.5 m", "3.5 m"),
         (".5", ".5"),
@@ -168,7 +166,7 @@ def test_agrees_with_a_slow_implementation():
 
 
 def test_agrees_with_a_slow_implementation_on_random_characters():
-    """The normalisation's corners: every mark that it knows, stops, commas in numbers and blanks in any order, letters without meaning."""
+    """Every mark that normalisation knows, stops, commas in numbers and blanks, in any order."""
     rng = random.Random(1)
     alphabet = ';/[]"{}()=+\\_-><@`,?!' + "..,,  \n\t" + "012" + "AaBé'"
     changed = 0

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.construction.templates import REFUSALS, SHORT_REFUSALS, pick_refusal
-from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.construction.templates import REFUSALS
+from inbol_jax.responses.refusal import is_refusal, matching_rule
 
 
 def labelled(name):
@@ -18,9 +18,8 @@ def labelled(name):
 
 
 RESPONSES = labelled("responses.jsonl")
-UNSEEN = labelled(
-    "unseen.jsonl"
-)  # labelled before the rules took their present form, and measured after it; nothing was tuned on them
+# Labelled before the rules took their present form, and measured after it. Nothing was tuned on it.
+UNSEEN = labelled("unseen.jsonl")
 
 
 def precision_and_recall(rows):
@@ -37,7 +36,8 @@ def test_precision_and_recall_on_the_labelled_list(capsys):
         for name, rows in (("labelled", RESPONSES), ("unseen", UNSEEN)):
             precision, recall = precision_and_recall(rows)
             print(
-                f"\nrefusal detector on {len(rows)} {name} responses: precision {precision:.3f}, recall {recall:.3f}",
+                f"\nrefusal detector on {len(rows)} {name} responses: "
+                f"precision {precision:.3f}, recall {recall:.3f}",
                 end="",
             )
     wrong = [row["text"] for row in RESPONSES if is_refusal(row["text"]) != row["refusal"]]
@@ -47,6 +47,13 @@ def test_precision_and_recall_on_the_labelled_list(capsys):
     precision, recall = precision_and_recall(UNSEEN)
     assert precision >= 0.95
     assert recall >= 0.75
+
+
+def test_the_rule_that_fired_is_named_if_and_only_if_a_text_refuses():
+    for row in RESPONSES + UNSEEN:
+        assert (matching_rule(row["text"]) is not None) is is_refusal(row["text"]), row["text"]
+    assert matching_rule("I don't know. It is too small to read.") == "do_not_know"
+    assert matching_rule("I don't know, but I think it is red.") is None
 
 
 @pytest.mark.parametrize("template", REFUSALS)
@@ -91,27 +98,10 @@ def test_case_and_surrounding_white_space_do_not_matter(row):
     assert is_refusal(f"\n\t {row['text']}  \r\n") is expected
 
 
-WORDS = [
-    "i",
-    "do",
-    "not",
-    "know",
-    "can",
-    "sure",
-    "the",
-    "image",
-    "unknown",
-    "red",
-    "but",
-    "sorry",
-    "it",
-    "is",
-    "'",
-    '"',
-    ",",
-    ".",
-    "\n",
-]
+WORDS = (
+    *("i", "do", "not", "know", "can", "sure", "the", "image", "unknown", "red", "but", "sorry"),
+    *("it", "is", "'", '"', ",", ".", "\n"),
+)
 
 
 @given(
@@ -151,27 +141,5 @@ def test_any_text_is_read(text):
 def test_time_is_linear_in_the_length(unit):
     started = time.process_time()
     is_refusal(unit * (200_000 // len(unit)) + "x")
-    assert (
-        time.process_time() - started < 10
-    )  # tenths of a second; a quadratic pattern takes many minutes
-
-
-def test_short_refusals_fit_the_embedded_vocabulary():
-    assert len(SHORT_REFUSALS) == 4
-    assert all(len(template.split()) <= 6 for template in SHORT_REFUSALS)
-    assert REFUSALS[:4] == SHORT_REFUSALS
-    assert len(set(REFUSALS)) == len(REFUSALS)
-
-
-def test_pick_refusal_depends_on_the_key_alone():
-    keys = [f"q{i}" for i in range(2000)]
-    picked = {key: pick_refusal(key) for key in keys}
-    assert picked == {key: pick_refusal(key) for key in reversed(keys)}
-    counts = [list(picked.values()).count(template) for template in REFUSALS]
-    assert min(counts) > 0.5 * len(keys) / len(REFUSALS)
-    # Fixed for good: a change would rewrite every dataset that was built.
-    assert [
-        SHORT_REFUSALS.index(pick_refusal(key, SHORT_REFUSALS)) for key in ("q0", "q1", "q2")
-    ] == [3, 2, 3]
-    with pytest.raises(ValueError, match="no refusal templates"):
-        pick_refusal("q0", ())
+    # It takes tenths of a second; a quadratic pattern takes many minutes.
+    assert time.process_time() - started < 10

@@ -14,15 +14,35 @@ import pytest
 
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.sampling.generate import _sample, generate, in_flight, padded_length, to_text
-from inbol_jax.sampling.sampler import SamplingOptions
+from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.records import VQAExample
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.generate import generate, in_flight, padded_length, to_text
+from inbol_jax.sampling.sampler import compiled_sample
+
+OPTIONS = SamplingOptions()
 
 
-def answers(loaded, examples, images, *, n=4, options, batch_size=16):
-    batches = generate(
-        loaded, examples, images, n=n, options=options, seed=0, batch_size=batch_size, label="test", set_aside=pytest.fail
-    )  # fmt: skip
-    return {example.id: generations for example, generations in itertools.chain(*batches)}
+def answers(
+    checkpoint, examples, images, *, n=4, options=OPTIONS, seed=0, batch_size=16, aside=None
+):
+    """{id: generations}; what cannot be asked is added to `aside` as (id, reason), and fails
+    without it."""
+    found = {}
+    for batch in generate(
+        checkpoint,
+        examples,
+        images,
+        options=dataclasses.replace(options, n=n),
+        seed=seed,
+        batch_size=batch_size,
+        label="test",
+        set_aside=pytest.fail if aside is None else lambda e, reason: aside.append((e.id, reason)),
+    ):
+        for example, generations in batch:
+            assert example.id not in found
+            found[example.id] = generations
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +58,11 @@ def test_padded_lengths_are_few_and_close():
     assert [lengths[n] for n in (21, 33, 64, 129, 600, 700)] == [24, 40, 64, 144, 640, 704]
 
 
-def test_the_number_of_programs_is_bounded_and_said(tiny, questions, small_world, capsys):
+def test_the_number_of_programs_is_bounded_and_said(tiny, questions, images, capsys):
     options = SamplingOptions(max_new_tokens=2)
-    before = _sample._cache_size()
+    before = compiled_sample._cache_size()
     for examples, batch_size in ((questions, 16), (questions[3:9], 3), (questions[:1], 1)):
-        answers(tiny, examples, small_world / "test", options=options, batch_size=batch_size)
+        answers(tiny, examples, images, options=options, batch_size=batch_size)
     said = capsys.readouterr().out.splitlines()
     found = [
         re.fullmatch(
@@ -54,7 +74,10 @@ def test_the_number_of_programs_is_bounded_and_said(tiny, questions, small_world
     lengths = [m[2].split(", ") for m in found]
     assert [int(m[1]) for m in found] == [len(of_run) for of_run in lengths]
     assert (
-        _sample._cache_size() - before == len(set(itertools.chain(*lengths))) == len(lengths[0]) > 1
+        compiled_sample._cache_size() - before
+        == len(set(itertools.chain(*lengths)))
+        == len(lengths[0])
+        > 1
     )
 
 
@@ -77,9 +100,7 @@ def test_results_come_in_order_from_threads(workers):
         time.sleep(0.02 * (batch % workers == 0))
         return batch**2
 
-    assert list(in_flight(step, ((f"q{i}", i) for i in range(8)), ONE, workers)) == [
-        (f"q{i}", i**2) for i in range(8)
-    ]
+    assert list(in_flight(step, range(8), ONE, workers)) == [(i, i**2) for i in range(8)]
     assert len(threads) == workers
     assert threading.get_ident() not in threads
 
@@ -93,9 +114,9 @@ def test_programs_of_several_devices_come_from_one_thread():
         threads.add(threading.get_ident())
         return batch
 
-    for label, batch in in_flight(step, ((i, i) for i in range(5)), TWO):
-        assert label == batch
-        assert began == list(range(min(label + 2, 5)))
+    for batch, result in in_flight(step, range(5), TWO):
+        assert batch == result
+        assert began == list(range(min(batch + 2, 5)))
     assert threads == {threading.get_ident()}
 
 
@@ -106,27 +127,26 @@ def test_what_fails_in_a_step_is_raised(mesh):
             raise ValueError("the third")
         return batch
 
-    found = in_flight(step, ((i, i) for i in range(9)), mesh, 2)
     with pytest.raises(ValueError, match="the third"):
-        list(found)
+        list(in_flight(step, range(9), mesh, 2))
 
 
 # --- stop strings and tokens
 
 
 @pytest.fixture(scope="module")
-def free(tiny, questions, small_world):
+def free(tiny, questions, images):
     """Options that make the shipped model ramble, and its responses."""
     options = SamplingOptions(temperature=3.0, max_new_tokens=8)
-    return options, answers(tiny, questions, small_world / "test", options=options)
+    return options, answers(tiny, questions, images, options=options)
 
 
 def test_questions_are_read_and_planned_a_window_at_a_time(
-    tiny, questions, small_world, free, monkeypatch
+    tiny, questions, images, free, monkeypatch
 ):
     options, whole = free
     monkeypatch.setattr("inbol_jax.sampling.generate.WINDOW", 7)
-    assert answers(tiny, questions, small_world / "test", options=options) == whole
+    assert answers(tiny, questions, images, options=options) == whole
     read = 0
 
     class Counted(list):
@@ -137,8 +157,15 @@ def test_questions_are_read_and_planned_a_window_at_a_time(
                 yield example
 
     batches = generate(
-        tiny, Counted(questions), small_world / "test", n=4, options=options, seed=0, batch_size=16, label="", set_aside=pytest.fail
-    )  # fmt: skip
+        tiny,
+        Counted(questions),
+        images,
+        options=dataclasses.replace(options, n=4),
+        seed=0,
+        batch_size=16,
+        label="",
+        set_aside=pytest.fail,
+    )
     next(batches)
     assert read <= 14 < len(questions), (
         "one window is sampled while the next one's first batch is prepared"
@@ -147,10 +174,10 @@ def test_questions_are_read_and_planned_a_window_at_a_time(
 
 
 @pytest.mark.parametrize("stop", [(" ",), ("e", "o "), ("a c", "r")])
-def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, small_world, free, stop):
+def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, images, free, stop):
     options, whole = free
     options = dataclasses.replace(options, stop=stop)
-    found = answers(tiny, questions, small_world / "test", options=options)
+    found = answers(tiny, questions, images, options=options)
     shorter = 0
     for id, generations in found.items():
         for cut, full in zip(generations, whole[id], strict=True):
@@ -201,7 +228,7 @@ def test_of_two_stop_strings_the_one_that_is_complete_first_cuts(tiny):
     assert found.text == "What color"
 
 
-def test_a_stop_token_counts_and_is_not_said(tiny, questions, small_world):
+def test_a_stop_token_counts_and_is_not_said(tiny, questions, images):
     ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
         "input_ids"
     ]
@@ -215,9 +242,7 @@ def test_a_stop_token_counts_and_is_not_said(tiny, questions, small_world):
     with pytest.raises(
         InbolError, match="--stop-tokens 1080: the model's vocabulary has 1080 tokens"
     ):
-        answers(
-            tiny, questions, small_world / "test", options=SamplingOptions(stop_tokens=(3, 1080))
-        )
+        answers(tiny, questions, images, options=SamplingOptions(stop_tokens=(3, 1080)))
 
 
 # --- the same samples everywhere
@@ -229,16 +254,17 @@ import jax
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.models.loading import load_pretrained
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
-from inbol_jax.sampling.sampler import SamplingOptions
 from inbol_jax.sharding import make_mesh
 
 folder, size, *sizes = Path(sys.argv[1]), *map(int, sys.argv[2:])
 mesh = make_mesh(*sizes) if sizes else None
 questions, options = load_dataset_folder(folder).examples[::3], SamplingOptions()
-loaded = load_pretrained(TINY, dtype="float32", mesh=mesh)
+checkpoint = load_pretrained(TINY, dtype="float32", mesh=mesh)
 batches = generate(
-    loaded, questions, folder, n=10, options=options, seed=0, batch_size=size, label="", set_aside=print
+    checkpoint, questions, folder, options=options, seed=0, batch_size=size, label="",
+    set_aside=print
 )
 print(json.dumps([jax.device_count(), {e.id: g for batch in batches for e, g in batch}]))
 """
@@ -258,10 +284,11 @@ def elsewhere(folder, devices, *arguments):
     return {id: [tuple(g) for g in generations] for id, generations in found.items()}
 
 
-def test_samples_are_the_same_on_a_mesh(tiny, questions, small_world):
-    """The model split over fsdp and tensor: its products are summed in other places, so log-probabilities agree to rounding alone."""
-    found = elsewhere(small_world / "test", 4, 16, 1, 2, 2)
-    here = answers(tiny, questions, small_world / "test", n=10, options=SamplingOptions())
+def test_samples_are_the_same_on_a_mesh(tiny, questions, images):
+    """The model split over fsdp and tensor: its products are summed in other places, so
+    log-probabilities agree to rounding alone."""
+    found = elsewhere(images, 4, 16, 1, 2, 2)
+    here = answers(tiny, questions, images, n=10)
     assert found.keys() == here.keys()
     ours, theirs = ([g for id in here for g in both[id]] for both in (here, found))
     same = [a[0] == b[0] for a, b in zip(ours, theirs, strict=True)]
@@ -276,14 +303,77 @@ def test_samples_are_the_same_on_a_mesh(tiny, questions, small_world):
 
 @pytest.mark.parametrize(("devices", "size"), [(8, 7), (1, 32)])
 def test_samples_are_the_same_to_the_last_bit_on_any_number_of_devices(
-    tiny, questions, small_world, devices, size
+    tiny, questions, images, devices, size
 ):
     """Tokens, texts and log-probabilities; batches of other questions in other places."""
-    here = answers(
-        tiny, questions[::-1], small_world / "test", n=10, options=SamplingOptions(), batch_size=1
-    )
-    assert elsewhere(small_world / "test", devices, size) == here
-    alone = answers(
-        tiny, questions[4:5], small_world / "test", n=10, options=SamplingOptions(), batch_size=1
-    )
+    here = answers(tiny, questions[::-1], images, n=10, batch_size=1)
+    assert elsewhere(images, devices, size) == here
+    alone = answers(tiny, questions[4:5], images, n=10, batch_size=1)
     assert alone == {questions[4].id: here[questions[4].id]}
+
+
+# --- whole datasets
+
+
+def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
+    """Texts and log-probabilities, to the last bit."""
+    chosen = list(questions)
+    whole = answers(tiny, chosen, images)
+    assert whole.keys() == {e.id for e in chosen}
+    assert len({tuple(g.text for g in generations) for generations in whole.values()}) > 5
+    others = {
+        "reversed": answers(tiny, chosen[::-1], images),
+        "smaller batches": answers(tiny, chosen[3:] + chosen[:3], images, batch_size=3),
+        "fewer": answers(tiny, chosen[5:12:2], images, batch_size=3),
+    }
+    for name, other in others.items():
+        assert other == {id: whole[id] for id in other}, name
+    assert len(others["fewer"]) == 4
+    assert answers(tiny, chosen, images, seed=1) != whole
+
+
+def test_generations_are_texts(tiny, questions, images):
+    encoder = make_text_encoder(tiny)
+    found = answers(tiny, questions, images, n=3)
+    for example in questions:
+        assert len(found[example.id]) == 3
+        for generation in found[example.id]:
+            assert generation.text == generation.text.strip()
+            assert "<" not in generation.text  # no special token
+            assert generation.logprob < 0
+            assert 1 <= generation.tokens <= OPTIONS.max_new_tokens
+            if generation.tokens < OPTIONS.max_new_tokens and generation.text:
+                assert len(encoder.response(example.question, generation.text)) >= 2
+
+
+def test_what_cannot_be_asked_is_set_aside(micro, questions, images, tmp_path):
+    options = SamplingOptions(0.2)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    sound = questions[:3]
+    for e in sound:
+        (folder / e.image.split("/")[-1]).write_bytes((images / e.image).read_bytes())
+    (folder / "broken.png").write_bytes((images / sound[0].image).read_bytes()[:100])
+    broken = [
+        VQAExample("missing", "images/nowhere.png", sound[0].question),
+        VQAExample("broken", "images/broken.png", sound[1].question),
+        VQAExample("placeholder", sound[0].image, "What is <image> here?"),
+    ]
+    mixed = [broken[0], sound[0], broken[1], sound[1], broken[2], sound[2]]
+    # Of both kinds in one batch, then a batch of nothing but broken ones.
+    for examples, size in ((mixed, 3), (broken, 1)):
+        aside = []
+        found = answers(micro, examples, tmp_path, batch_size=size, options=options, aside=aside)
+        assert dict(aside).keys() == {"missing", "broken", "placeholder"}
+        assert len(aside) == 3
+        assert "nowhere.png" in dict(aside)["missing"]
+        assert "broken.png" in dict(aside)["broken"]
+        assert "placeholder" in dict(aside)["placeholder"]
+        if size == 3:
+            assert found == answers(micro, sound, images, batch_size=3, options=options)
+        else:
+            assert found == {}
+
+
+def test_no_question_no_answer(tiny, images):
+    assert answers(tiny, [], images) == {}

@@ -1,5 +1,5 @@
 import pytest
-from stage_data import instructions, preferences, write_jsonl
+from training_data import instructions, preferences, write_jsonl
 
 
 @pytest.fixture(scope="module")

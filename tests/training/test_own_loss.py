@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from inbol_jax.artifacts import read_jsonl, write_jsonl
-from inbol_jax.losses import LOSSES, SCHEMES, register_loss, register_scheme, smooths_labels
+from inbol_jax.losses import (
+    PAIR_LOSSES,
+    PAIR_WEIGHTINGS,
+    has_label_smoothing,
+    register_pair_loss,
+    register_pair_weighting,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +56,7 @@ def run(folder, *command):
 def test_the_example_of_the_documentation(pairs, micro):
     text = (ROOT / "docs/architecture.md").read_text()
     program, command = re.search(
-        r"```python\n(.*?)```\n\n    python my_loss.py ([^\n]+)\n", text, re.DOTALL
+        r"```python\n(.*?)```\n\n```bash\npython my_loss.py ([^\n]+)\n```", text, re.DOTALL
     ).groups()
     assert len([line for line in program.splitlines() if line]) <= 10
     (pairs / "my_loss.py").write_text(program)
@@ -62,9 +68,9 @@ def test_the_example_of_the_documentation(pairs, micro):
         micro.path,
         "--batch-size",
         4,
-        "--scheme",
+        "--pair-weighting",
         "uniform",
-        "--anchor",
+        "--nll-coef",
         0,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -78,7 +84,7 @@ def test_the_example_of_the_documentation(pairs, micro):
     assert (pairs / "run/simpo/model/model.safetensors").exists()
 
 
-def test_a_loss_is_known_where_it_is_registered_alone(pairs):
+def test_a_loss_is_known_only_where_it_is_registered(pairs):
     done = run(
         pairs,
         ROOT / "train.py",
@@ -92,14 +98,14 @@ def test_a_loss_is_known_where_it_is_registered_alone(pairs):
     )
     assert (done.returncode, done.stderr) == (
         2,
-        f"error: --loss 'simpo': choose one of {', '.join(LOSSES)}\n",
+        f"error: --loss 'simpo': choose one of {', '.join(PAIR_LOSSES)}\n",
     )
 
 
 @pytest.mark.parametrize(
     ("table", "register"),
-    [(LOSSES, register_loss), (SCHEMES, register_scheme)],
-    ids=["loss", "scheme"],
+    [(PAIR_LOSSES, register_pair_loss), (PAIR_WEIGHTINGS, register_pair_weighting)],
+    ids=["loss", "weighting"],
 )
 def test_a_name_is_given_once(table, register):
     before = dict(table)
@@ -117,5 +123,5 @@ def test_a_name_is_given_once(table, register):
         table.pop("mine", None)
 
 
-def test_which_losses_smooth_labels():
-    assert {name for name in LOSSES if smooths_labels(name)} == {"sigmoid", "robust"}
+def test_losses_with_label_smoothing():
+    assert {name for name in PAIR_LOSSES if has_label_smoothing(name)} == {"sigmoid", "robust"}

@@ -1,160 +1,83 @@
-"""What compiled steps send between devices: the parts of a model that a mesh splits are not put together again."""
+"""The planner's programs, lowered for the devices at hand: for those of a TPU slice libtpu compiles them, which takes minutes."""
 
-import dataclasses
-import json
 import os
 import subprocess
 import sys
-from collections import Counter
-
-import jax.numpy as jnp
-import pytest
-from flax.traverse_util import flatten_dict
-
-from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.weights import table_row
-from inbol_jax.sharding import RULES, make_mesh
-from inbol_jax.training.plan import (
-    Collective,
-    abstract_pairs,
-    abstract_variables,
-    collectives,
-    lower_step,
-)
-from inbol_jax.training.stage import FROZEN
-from inbol_jax.training.state import make_optimizer
-from inbol_jax.training.step import ca_dpo_objective
-
-TEXT = """
-  %all-gather.1 = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
-  %all-reduce.3 = (f32[], bf16[8,4]{1,0}) all-reduce(%a, %b), to_apply=%add
-  ROOT %x = f32[8]{0} add(%all-gather.1, %all-reduce.3)
-  %s = (bf16[4,4]{1,0:T(8,128)(2,1)}, bf16[8,4]{1,0:T(8,128)(2,1)}) all-gather-start(%p), dimensions={0}
-  %d = bf16[8,4]{1,0} all-gather-done(%s)
-  %again = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
-"""
-
-
-def test_collectives_are_read_from_the_text():
-    gather, both = (
-        Collective("all-gather", "bf16", (8, 4)),
-        Collective("all-reduce", "bf16", (8, 4)),
-    )
-    assert list(collectives(TEXT)) == [
-        Collective("all-gather", "f32", (32, 48)),
-        Collective("all-reduce", "f32", ()),
-        both,
-        gather,
-    ]
-    assert gather.nbytes == 64
-
-
-def distinct(config):
-    """Sizes that no other array of the step has, eight heads each."""
-    text = dataclasses.replace(
-        config.text,
-        hidden_size=64,
-        intermediate_size=160,
-        num_layers=2,
-        num_heads=8,
-        num_kv_heads=8,
-        head_dim=12,
-        windows=(None,) * 2,
-    )
-    vision = dataclasses.replace(
-        config.vision, hidden_size=48, intermediate_size=112, num_heads=8, num_layers=1
-    )
-    return dataclasses.replace(config, text=text, vision=vision)
-
-
-def lowered(config, mesh, lora=None, remat="none"):
-    objective = ca_dpo_objective(
-        Llava(config, lora=lora, remat=remat), beta=0.1, scheme="value", anchor=1.0
-    )
-    variables = abstract_variables(config, mesh, dtype=jnp.float32, lora=lora)
-    batch = abstract_pairs(config, mesh, rows=8, tokens=40, targets=12)
-    return lower_step(
-        objective,
-        make_optimizer(1e-3, 10),
-        variables,
-        batch,
-        mesh,
-        frozen=FROZEN if lora is None else (),
-        lora=lora,
-    )
-
-
-def test_a_plan_is_the_step_that_runs(micro):
-    """Memory of the arguments: variables, two moments of what is trained, the batch."""
-    plan = lowered(micro.config, make_mesh()).compile().memory_analysis()
-    sizes = {path: x.size for path, x in flatten_dict(param_shapes(micro.config), sep="/").items()}
-    trained = sum(
-        n
-        for path, n in sizes.items()
-        if not path.startswith("vision_tower/") and "embed_tokens" not in path
-    )
-    pixels = 8 * 3 * micro.config.vision.image_size**2
-    expected = 4 * (sum(sizes.values()) + 2 * trained + pixels + 8 * 3 * (40 + 12) + 8 * 5)
-    assert plan.argument_size_in_bytes == pytest.approx(expected, rel=0.02)
-    assert plan.alias_size_in_bytes >= 4 * 3 * trained, "the state is updated in place"
-
-
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
-PROGRAM = """
-import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_plan import MESHES, distinct, lowered
+from types import SimpleNamespace
+
+import pytest
+
+from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
-from inbol_jax.models.lora import LoraConfig
 from inbol_jax.sharding import make_mesh
-config = distinct(load_config(Path(sys.argv[2])))
-for sizes in MESHES:
-    print(json.dumps(lowered(config, make_mesh(*sizes)).compile().as_text()))
-"""
+from inbol_jax.training.config import PlanConfig
+
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def programs(micro):
-    """The compiled CA-DPO step of a whole model on each mesh of eight virtual devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-    }
-    command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__), str(micro.path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Involuntary full rematerialization" not in done.stderr
-    return dict(zip(MESHES, map(json.loads, done.stdout.splitlines()), strict=True))
+@pytest.fixture
+def plan(monkeypatch):
+    """The module, which sets variables of the environment for itself alone when it is imported."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    from inbol_jax.training import plan
+
+    return plan
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-def test_no_parameter_is_gathered_that_should_stay_split(micro, programs, mesh):
-    """fsdp gathers a matrix for each use, forward and backward; along tensor, or where nothing is split, none is gathered."""
-    sizes = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
-    gathered = Counter(c.shape for c in collectives(programs[mesh]) if c.kind == "all-gather")
-    allowed, whole = Counter(), {}
-    for path, leaf in flatten_dict(param_shapes(distinct(micro.config)), sep="/").items():
-        axes = [RULES[axis] for axis in table_row(path).axes]
-        if len(leaf.shape) < 2:
-            continue
-        split = tuple(
-            n // (sizes["tensor"] if axis == "tensor" else 1)
-            for axis, n in zip(axes, leaf.shape, strict=True)
-        )
-        whole[path] = leaf.shape, split
-        if "fsdp" in axes and mesh[1] > 1:
-            allowed[split] += 2
-    for path, (shape, split) in whole.items():
-        if split != shape and shape not in allowed:
-            assert not gathered[shape], f"{path} is put together on {mesh}"
-        assert gathered[split] <= allowed[split], (
-            f"{path} is gathered {gathered[split]} times on {mesh}"
-        )
-    if mesh[1] > 1:
-        assert any(gathered[split] for _, split in whole.values()), (
-            "the test sees what fsdp gathers"
-        )
+@pytest.mark.parametrize("stage", ["sft", "dpo", "sample"])
+def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stage):
+    """Training rounds a batch up to whole micro-batches."""
+    options = {} if stage == "sample" else {"gradient_accumulation_steps": 4}
+    config = PlanConfig(
+        stage,
+        model=str(micro.path),
+        prompt=40,
+        answer=4,
+        batch_size=6,
+        lora_rank=2,
+        **({"n": 3} if stage == "sample" else {}),
+        **options,
+    )
+    text = plan.lower(config, micro.path, make_mesh()).as_text()
+    side = micro.config.vision.image_size
+    assert f"tensor<{6 if stage == 'sample' else 8}x1x3x{side}x{side}xf32>" in text
+
+
+def test_sampling_keeps_to_the_devices_of_a_host(plan):
+    devices = [SimpleNamespace(process_index=i // 4) for i in range(16)]
+    assert plan.program_devices("sample", devices) == devices[:4]
+    assert plan.program_devices("sft", devices) == devices
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        ("sft", {"reference": "online"}),
+        ("dpo", {"n": 3}),
+        ("sample", {"gradient_accumulation_steps": 2}),
+    ],
+)
+def test_an_option_that_the_stage_does_not_use_is_refused(stage, options):
+    option = next(iter(options)).replace("_", "-")
+    with pytest.raises(InbolError, match=f"--{option} does nothing for {stage}"):
+        PlanConfig(stage, **options)
+
+
+def test_shapes_of_known_models_ship_with_the_package(plan):
+    assert load_config(plan.SHAPES / PlanConfig("sft").model).text.num_layers == 32
+
+
+def test_the_script_of_the_checkout_exports_what_other_tools_import():
+    program = "import sys; sys.path.insert(0, 'tpu'); import plan; print(*sorted(plan.__all__))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["Config", "SHAPES", "lower", "make_mesh", "plan"], done.stderr

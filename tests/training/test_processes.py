@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from stage_data import metrics_of
+from training_data import metrics_of
 
 from inbol_jax.models import load_pretrained
-from inbol_jax.training.ca_dpo import DpoConfig, ca_dpo
-from inbol_jax.training.sft import SftConfig, idk_it
+from inbol_jax.training.ca_dpo import ca_dpo
+from inbol_jax.training.config import DpoConfig, SftConfig
+from inbol_jax.training.sft import sft
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,9 +80,14 @@ WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace(
 def test_two_processes_train_as_one(data, micro, tmp_path):
     """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters on it, twice: nothing is left to do."""
     instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
-    besides = {"eval_data": instructions, "eval_every": 5, "keep": 0.1, "base": micro.path}
-    sft = idk_it(
-        SftConfig(
+    besides = {
+        "eval_data": instructions,
+        "eval_steps": 5,
+        "wise_ft_alpha": 0.9,
+        "wise_ft_base": micro.path,
+    }
+    trained = sft(
+        SftConfig.from_options(
             data=instructions, out=tmp_path / "one/sft", model=micro.path, **besides, **OPTIONS
         )
     )
@@ -103,13 +109,13 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
         *(
             "--eval-data",
             instructions,
-            "--eval-every",
+            "--eval-steps",
             5,
-            "--keep",
-            0.1,
-            "--base",
+            "--wise-ft-alpha",
+            0.9,
+            "--wise-ft-base",
             micro.path,
-            "--track",
+            "--report-to",
             "tensorboard",
         ),
     )
@@ -123,7 +129,11 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
     )
 
     lora = {"lora_rank": 2, "lora_targets": ("q_proj", "down_proj")}
-    ca_dpo(DpoConfig(data=pairs, out=tmp_path / "one/dpo", model=sft, **lora, **OPTIONS))
+    ca_dpo(
+        DpoConfig.from_options(
+            data=pairs, out=tmp_path / "one/dpo", model=trained, **lora, **OPTIONS
+        )
+    )
     words = [
         "dpo",
         "--data",
@@ -131,7 +141,7 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
         "--out",
         tmp_path / "two/dpo",
         "--model",
-        sft,
+        trained,
         "--lora-rank",
         2,
         *WORDS,
@@ -156,7 +166,7 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
 def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
     """`pmap`, and a run that goes on from the checkpoint of a run under `jit`."""
     pairs = data / "preferences.jsonl"
-    ca_dpo(DpoConfig(data=pairs, out=tmp_path / "one", model=micro.path, **OPTIONS))
+    ca_dpo(DpoConfig.from_options(data=pairs, out=tmp_path / "one", model=micro.path, **OPTIONS))
     together(
         "dpo",
         "--data",

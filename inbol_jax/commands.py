@@ -1,0 +1,52 @@
+"""The table of commands: where the options of each are declared, and which function takes them.
+
+The table holds names, so that neither help nor the demo imports what a command needs before it runs.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+      config: "module:class" of its options.
+      run: "module:function" that takes them.
+      collective: whether no process of several can go on after one has failed, as in training. In
+        sampling, each process finishes its own share.
+    """
+
+    config: str
+    run: str
+    collective: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("demo:DemoConfig", "demo:demo"),
+    "data import": Command("data.config:ImportConfig", "data.importing:import_data"),
+    "data check": Command("data.config:CheckConfig", "data.check:check_dataset"),
+    "world export": Command("world.config:ExportConfig", "world.export:export"),
+    "world pretrain": Command("world.config:PretrainConfig", "world.pretrain:pretrain"),
+    "extrinsic": Command("extrinsic.config:ExtrinsicConfig", "extrinsic.extrinsic:extrinsic"),
+    "audit": Command("extrinsic.config:AuditConfig", "extrinsic.audit:audit"),
+    "confidence": Command("confidence.config:ConfidenceConfig", "confidence.confidence:confidence"),
+    "build": Command("construction.config:BuildConfig", "construction.build:build"),
+    "sft": Command("training.config:SftConfig", "training.sft:sft", collective=True),
+    "dpo": Command("training.config:DpoConfig", "training.ca_dpo:ca_dpo", collective=True),
+    "plan": Command("training.config:PlanConfig", "training.plan:plan"),
+    "evaluate": Command("evaluation.config:EvaluateConfig", "evaluation.evaluate:evaluate"),
+    "judge": Command("responses.config:JudgeConfig", "responses.judge:judge"),
+    "convert": Command("models.convert:ConvertConfig", "models.convert:convert"),
+}
+
+
+def load(name: str) -> Any:
+    """The object that "module:attribute" below this package names."""
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(f"inbol_jax.{module}"), attribute)
+
+
+def run(name: str, config: Any) -> Any:
+    """Runs the command of that name on its options. Returns what its function returns."""
+    return load(COMMANDS[name].run)(config)

@@ -1,0 +1,56 @@
+"""Options of `inbol confidence`."""
+
+import dataclasses
+from pathlib import Path
+
+from inbol_jax.confidence.boundary import Thresholds
+from inbol_jax.data.config import Data
+from inbol_jax.defaults import TINY, Dtype
+from inbol_jax.errors import InbolError
+from inbol_jax.sampling.config import SamplingOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfidenceConfig:
+    """Sample answers to every question of a dataset and count how many are correct."""
+
+    data: Data
+    """The questions, their images and their answers."""
+    out: Path
+    """Results go to OUT/confidence/NAME.jsonl. A run that was stopped continues where it was."""
+    model: Path = TINY
+    """Checkpoint folder; by default the tiny LLaVA that ships with the package."""
+    sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
+    """How answers are sampled."""
+    batch_size: int = 128
+    """Questions per batch, each with n answers in flight; a CPU takes as many as suit it."""
+    p_true: bool = False
+    """Ask the model afterwards whether the answer that it gave most often is true. This adds to a
+    store that is there, and samples nothing again."""
+    estimator: str = "accuracy"
+    """The confidence that is shown: "accuracy" against the gold answers, "consistency" or
+    "likelihood" of the samples, or "p-true"."""
+    dtype: Dtype = "auto"
+    """Of the model; auto is float32 for a float32 checkpoint and bfloat16 for any other."""
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    """Number of this process's devices along data, fsdp and tensor; -1 takes what the others
+    leave."""
+    distributed: bool = False
+    """This is one of several processes, each with devices of its own and a share of the questions.
+    JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI; elsewhere
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them."""
+    max_rejected: float = 0.1
+    """Share of unusable records or images above which the run stops."""
+    seed: int = 0
+    """Seed of the samples."""
+    status: bool = False
+    """Say how many questions are answered, pending and set aside, and how fast; nothing is
+    sampled."""
+    plot: bool = False
+    """Draw the stored confidences into OUT/confidence/NAME.png; nothing is sampled."""
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+    """Where Known, Mixed and Unknown part in the plot."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InbolError(f"--batch-size {self.batch_size}: must be greater than 0")

@@ -1,0 +1,90 @@
+"""Options of `inbol build`."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.confidence.boundary import Thresholds
+from inbol_jax.construction.templates import RefusalMix
+from inbol_jax.errors import InbolError
+from inbol_jax.records import PairKind
+
+PAIR_KINDS = {kind.name.lower(): kind for kind in PairKind}
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildConfig:
+    """Turn sampled confidences into boundary records, IDK instructions and preference pairs."""
+
+    out: Path
+    """Reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl
+    to OUT."""
+    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
+    """Where Known, Mixed and Unknown part."""
+    templates: str = "one"
+    """Refusals to teach: "one" (I don't know.), the four "short" ones, the "long" ones, those that
+    give the "reason" which fits the type of the question, or "all"."""
+    refusal_mix: tuple[tuple[str, float], ...] = ()
+    """Several of these sets with their shares, instead of --templates: one 0.5 reason 0.5."""
+    estimator: str = "accuracy"
+    """Estimator of the confidence: "accuracy" against the gold answers, "consistency" or
+    "likelihood" of the samples, or "p-true"."""
+    negatives: Path | None = None
+    """Confidence store of the same questions, a .jsonl file or a folder of them. Its incorrect
+    responses become the rejected ones instead of the records' own. Give a store that was sampled
+    from the IDK-IT model, from which CA-DPO starts."""
+    pairs_per_kind: int = 1
+    """Pairs of each kind per question, each with other responses; fewer if there are not enough."""
+    type_shares: tuple[tuple[int, float], ...] = ()
+    """Shares of the question types in instructions and pairs (3 0.2: a fifth is Type 3). Surplus
+    questions are left out. Mixed questions have no type and stay."""
+    pair_shares: tuple[tuple[str, float], ...] = ()
+    """Shares of the kinds of pairs: correct_over_refusal, correct_over_incorrect,
+    refusal_over_incorrect, refusal_over_answer."""
+    partial: bool = False
+    """Take what is there of stores that are still being filled."""
+    seed: int = 0
+    """Seed of the choice of refusals, of incorrect responses, and of what is left out for the
+    shares."""
+
+    def __post_init__(self) -> None:
+        if self.refusal_mix and self.templates != BuildConfig.templates:
+            raise InbolError("--refusal-mix and --templates: give one of them")
+        if self.pairs_per_kind < 1:
+            raise InbolError(f"--pairs-per-kind {self.pairs_per_kind}: at least 1 is needed")
+        _ = self.refusals  # raises if it cannot be
+        _check_shares("--type-shares", self.type_shares, (1, 2, 3))
+        _check_shares("--pair-shares", self.pair_shares, tuple(PAIR_KINDS))
+
+    @property
+    def refusals(self) -> RefusalMix:
+        """The refusals that `templates` or `refusal_mix` names."""
+        return RefusalMix(self.refusal_mix or ((self.templates, 1.0),))
+
+
+def _check_shares(
+    option: str, shares: Sequence[tuple[Any, float]], groups: tuple[Any, ...]
+) -> None:
+    """Refuses unknown and repeated groups, and shares that cannot be met.
+
+    Args:
+      shares: group and share; groups that are not named get what is left of 1.
+      groups: all groups that there are.
+    """
+    names = ", ".join(map(str, groups))
+    for group, share in shares:
+        if group not in groups:
+            raise InbolError(f"{option} {group}: choose among {names}")
+        if not 0 <= share <= 1:
+            raise InbolError(f"{option} {group} {share}: a share between 0 and 1 is needed")
+    named = {group for group, _ in shares}
+    if len(named) < len(shares):
+        raise InbolError(f"{option}: one of {names} is there twice")
+    total = math.fsum(share for _, share in shares)
+    if total > 1 + 1e-6 or (named == set(groups) and total < 1 - 1e-6):
+        raise InbolError(
+            f"{option}: the shares add up to {total:g}; they must add up to 1, or to less if some "
+            "groups are not named"
+        )

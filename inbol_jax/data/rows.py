@@ -1,0 +1,202 @@
+"""From a row to a record: what each column must hold, and why a row cannot be used."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.errors import InbolError
+from inbol_jax.records import METRICS, VQAExample, parse_metric
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
+
+
+class Unusable(Exception):
+    """Says why a row is set aside.
+
+    Args:
+      cause: one of a small set of phrases, so that causes can be counted.
+      id: the id of the record, if it is known.
+    """
+
+    def __init__(self, cause: str, id: str | None = None):
+        super().__init__(cause)
+        self.id = id
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that was set aside."""
+
+    line: int | None
+    """Its line or place in the source, from 1; None if only its image is not sound."""
+    id: str | None
+    """Its id, if it could be read; half surrogate pairs, which cannot be written, are spelt out."""
+    reason: str
+    """The cause, one of a small set of phrases."""
+
+    def __post_init__(self) -> None:
+        if self.id is not None and not self.id.isascii():
+            written = self.id.encode(errors="backslashreplace").decode()
+            object.__setattr__(self, "id", written)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of `data.jsonl`, not validated yet; `extra` holds all columns of other names."""
+
+    id: Any = None
+    image: Any = None
+    question: Any = None
+    answers: Any = None
+    answerable: Any = None
+    source: Any = None
+    split: Any = None
+    metric: Any = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: RawRow) -> "Columns":
+        """The columns of a row that has them by these names."""
+        named = {name: row[name] for name in _NAMES if name in row}
+        extra = {name: value for name, value in row.items() if name not in _NAMES}
+        return cls(**named, extra=extra)
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Columns) if field.name != "extra")
+
+
+def parse_line(line: bytes) -> RawRow:
+    """The JSON object that a line holds.
+
+    Raises:
+      Unusable: if it holds none, or text that is not UTF-8.
+    """
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise Unusable("not UTF-8", _id_of_other_text(line)) from None
+    except (ValueError, RecursionError):  # RecursionError: JSON that is nested too deeply
+        raise Unusable("not JSON") from None
+    if not isinstance(row, dict):
+        raise Unusable("not a JSON object")
+    # Half an escaped surrogate pair is not text, and no later stage could write it.
+    if b"\\ud" in line.lower():
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Unusable("not UTF-8", record_id(row.get("id"))) from None
+    return row
+
+
+def _id_of_other_text(line: bytes) -> str | None:
+    """The id of a record whose text is not UTF-8; its undecodable bytes are spelt out."""
+    try:
+        row = json.loads(line.decode(errors="backslashreplace").replace("\\x", "\\\\x"))
+    except (ValueError, RecursionError):
+        return None
+    return record_id(row.get("id")) if isinstance(row, dict) else None
+
+
+def record_id(value: Any) -> str | None:
+    """An id as a string, None if the value cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        return None
+    return str(value)
+
+
+def make_example(columns: Columns) -> VQAExample:
+    """The record that the columns hold.
+
+    Raises:
+      Unusable: if a column is missing or holds a value that it cannot hold.
+    """
+    id = record_id(columns.id)
+    if id is None:
+        raise Unusable("id missing" if columns.id in (None, "") else "id not a string")
+    question = _text("question", columns.question)
+    image = _text("image", columns.image)
+    answers = _answers(columns.answers)
+    answerable = columns.answerable
+    if answerable is not None and not (isinstance(answerable, int) and answerable in (0, 1)):
+        raise Unusable("answerable not true, false or null")
+    if answerable and not any(answer.strip() for answer in answers):
+        raise Unusable("answerable without answers")
+    source, split = columns.source or "", columns.split or ""
+    if not (isinstance(source, str) and isinstance(split, str)):
+        raise Unusable("source or split not a string")
+    metric = columns.metric or METRICS[0]
+    try:
+        parse_metric(metric)
+    except (InbolError, AttributeError, TypeError):
+        raise Unusable("metric not known") from None
+    return VQAExample(
+        id=id,
+        image=image,
+        question=question,
+        answers=answers,
+        answerable=None if answerable is None else bool(answerable),
+        extra=columns.extra,
+        source=source,
+        split=split,
+        metric=metric,
+    )
+
+
+def _text(column: str, value: Any) -> str:
+    if value is None or value == "":
+        raise Unusable(f"{column} missing")
+    if not isinstance(value, str):
+        raise Unusable(f"{column} not a string")
+    if not value.strip():
+        raise Unusable(f"{column} missing")
+    return value
+
+
+def _answers(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise Unusable("answers not a list")
+    answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in value)
+    if not all(isinstance(answer, str) for answer in answers):
+        raise Unusable("answer not a string")
+    return answers
+
+
+class ImageCheck:
+    """Refuses images that are missing, empty or outside the folder.
+
+    Many questions share an image, so each image is looked at once.
+    """
+
+    def __init__(self, root: Path):
+        self._root = root.resolve()
+        self._faults: dict[str, str | None] = {}
+
+    def __call__(self, image: str) -> None:
+        """Looks at an image, a path relative to the folder.
+
+        Raises:
+          Unusable: if the image is refused.
+        """
+        if image not in self._faults:
+            self._faults[image] = self._fault(image)
+        if fault := self._faults[image]:
+            raise Unusable(fault)
+
+    def _fault(self, image: str) -> str | None:
+        if Path(image).is_absolute():
+            return "image path absolute"
+        try:
+            path = (self._root / image).resolve()
+            if not path.is_relative_to(self._root):  # by `..`, or through a symbolic link
+                return "image outside the folder"
+            if not path.is_file():
+                return "image missing"
+            return None if path.stat().st_size else "image empty"
+        except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle
+            return "image missing"

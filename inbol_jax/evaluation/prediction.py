@@ -1,0 +1,116 @@
+"""A prediction: what one model says to one question, and a line of `predictions.jsonl`."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.errors import InbolError
+from inbol_jax.records import METRICS
+
+DOMAINS = ("in_domain", "out_of_domain")
+TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
+OUTCOMES = ("correct", "refused", "wrong")
+
+# Fields whose columns on disk have names that are too short to be clear.
+_COLUMNS = {"question_kind": "kind", "response": "prediction"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model says to one question.
+
+    Attributes:
+      id: the question's id, unique within its dataset.
+      dataset: the name of the question's dataset.
+      domain: one of `DOMAINS`.
+      model: the name of the model, as in `--models`.
+      image: the path of the image, relative to the dataset's image folder.
+      question: the question, as the user asks it.
+      answers: the gold answers with multiplicity; empty for Type 3.
+      type: 1, 2 or 3, by the base's confidence; None for Mixed.
+      question_kind: the column `kind` of the dataset; empty if it has none.
+      confidence: the base's confidence, in [0, 1]; 0 for Type 3 by construction.
+      response: what the model says; the column `prediction` on disk.
+      outcome: one of `OUTCOMES`.
+      metric: how the response was matched with the gold answers, as in `VQAExample`.
+    Raises:
+      InbolError: if a field holds what it cannot. The error names the prediction and the field.
+    """
+
+    id: str
+    dataset: str
+    domain: str
+    model: str
+    image: str
+    question: str
+    answers: tuple[str, ...]
+    type: int | None
+    question_kind: str
+    confidence: float
+    response: str
+    outcome: str
+    metric: str = METRICS[0]
+
+    def __post_init__(self) -> None:
+        cause = ""
+        for name, allowed in (("domain", DOMAINS), ("type", TYPES), ("outcome", OUTCOMES)):
+            if getattr(self, name) not in allowed:
+                cause = f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}"
+        texts = (self.id, self.dataset, self.model, self.image, self.question, self.question_kind)
+        if not all(isinstance(text, str) for text in (*texts, self.response, *self.answers)):
+            cause = "a text was expected where something else stands"
+        if not isinstance(self.confidence, float | int):
+            cause = f"confidence {self.confidence!r} is no number"
+        if cause:
+            raise InbolError(
+                f"prediction {self.id!r} of {self.model}: {cause}; run `inbol evaluate` again"
+            )
+
+    @property
+    def user_value(self) -> int:
+        """What the response is worth to the user. This is our definition, not the paper's.
+
+        If the question is answerable (types 1, 2 and None), a correct response is worth +1, a
+        refusal 0 and a wrong response -1. On Type 3 a refusal is worth +1, anything else -1.
+        """
+        if self.type == 3:
+            return 1 if self.outcome == "refused" else -1
+        return {"correct": 1, "refused": 0, "wrong": -1}[self.outcome]
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of `predictions.jsonl`; it holds the metric only if that is not the default."""
+        row = {_COLUMNS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        if self.metric == METRICS[0]:
+            del row["metric"]
+        return row | {"answers": list(self.answers)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
+        """The prediction on a line of `predictions.jsonl`; other columns are passed over.
+
+        Raises:
+          InbolError: if the line is no prediction.
+        """
+        values = {"question_kind": str(row.get("kind", ""))}
+        for field in dataclasses.fields(cls):
+            column = _COLUMNS.get(field.name, field.name)
+            if column in row and column != "kind":
+                values[field.name] = row[column]
+        try:
+            return cls(**(values | {"answers": tuple(row["answers"])}))
+        except (KeyError, TypeError) as error:
+            raise InbolError(
+                f"prediction {row.get('id', '(no id)')!r}: not a line of predictions.jsonl "
+                f"({error}); run `inbol evaluate` again"
+            ) from error
+
+
+def read_predictions(file: Path) -> list[Prediction]:
+    """All predictions of a `predictions.jsonl`.
+
+    Raises:
+      InbolError: if the file is missing, or a line is no prediction.
+    """
+    return [Prediction.from_json(row) for row in read_jsonl(file)]

@@ -1,0 +1,81 @@
+"""The report's tables of scores: by type, paired differences, and by kind of question."""
+
+from collections.abc import Iterable, Sequence
+
+from inbol_jax.evaluation.labels import (
+    DOMAIN_LABELS,
+    GROUP_LABELS,
+    NONE,
+    SPACE,
+    percent,
+    short_label,
+    signed,
+    with_interval,
+)
+from inbol_jax.evaluation.metrics import GROUPS, Difference, Summary, by_question_kind
+from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.pages.table import Table
+
+
+def score_table(models: Summary, domain: str) -> Table:
+    """Acc, RefR and T of every model on every type of question in one domain."""
+    rows = []
+    for group, label in GROUP_LABELS.items():
+        cells = [domains[domain][group] for domains in models.values()]
+        row = [label, str(cells[0].n)]
+        for c in cells:
+            if c.n:
+                row += [percent(c.acc), percent(c.refr), with_interval(c.t, c.t_low, c.t_high)]
+            else:
+                row += [NONE] * 3
+        rows.append(row)
+    columns = ("Questions", "n", *("Acc", "RefR", "T (95% interval)") * len(models))
+    spans = (("", 2), *((model, 3) for model in models))
+    return Table(DOMAIN_LABELS[domain], columns, rows, spans)
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    """Paired differences of T between models, with a mark if the interval leaves 0 out."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for d in sorted(differences, key=lambda d: d.domain):
+        row = rows.setdefault(
+            (d.domain, d.a, d.b), [f"{DOMAIN_LABELS[d.domain]}: {d.b} \N{MINUS SIGN} {d.a}"]
+        )
+        row.append(_marked(d))
+    caption = (
+        "Paired differences of T, with 95% intervals. "
+        "▲: the interval lies above 0, so T is better; ▼: it lies below 0, so T is worse"
+    )
+    return Table(caption, ("Change", *map(short_label, GROUPS)), list(rows.values()))
+
+
+def _marked(d: Difference) -> str:
+    if d.diff is None:
+        return NONE
+    mark = f"{SPACE}▲" if d.low > 0 else f"{SPACE}▼" if d.high < 0 else ""
+    number, interval = with_interval(d.diff, d.low, d.high).split(" ", 1)
+    return f"{number}{mark} {interval}"
+
+
+def kind_tables(predictions: Iterable[Prediction], models: Sequence[str]) -> list[Table]:
+    """Scores by kind of question: Type 3 first, then the answerable questions; none is empty."""
+    kinds = by_question_kind(predictions)
+    tables = []
+    # Accuracy means nothing if there is no answer.
+    for type3, caption, names in (
+        (True, "Type 3 by kind of question", ("RefR", "T")),
+        (False, "Answerable questions by kind", ("Acc", "RefR", "T")),
+    ):
+        rows = []
+        for (domain, of_type3, kind), cells in kinds.items():
+            if of_type3 == type3:
+                row = [f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'}", str(cells[models[0]].n)]
+                for model in models:
+                    c = cells[model]
+                    numbers = (percent(c.acc), percent(c.refr), signed(c.t))
+                    row += numbers[-len(names) :]
+                rows.append(row)
+        spans = (("", 2), *((model, len(names)) for model in models))
+        if rows:
+            tables.append(Table(caption, ("Questions", "n", *names * len(models)), rows, spans))
+    return tables

@@ -1,0 +1,158 @@
+"""Reads a checkpoint's safetensors files into parameters, one tensor at a time."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, SingleDeviceSharding
+from safetensors import SafetensorError, safe_open
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.weights import WeightRow, canonical_key, table_row
+from inbol_jax.sharding import parameter_sharding
+
+# Buffers that old versions of transformers saved beside the weights.
+_IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
+_DTYPES = ("F32", "F16", "BF16")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the safetensors files of a checkpoint: the only one, or those that its index names.
+
+    Raises:
+      InbolError: if a file is missing, or if the index is broken or leaves the folder.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        raise InbolError(f"{whole} is missing: the folder holds no safetensors weights")
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = [folder / name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InbolError(f"{index}: not an index of safetensors files ({error})") from error
+    for name, file in zip(names, files, strict=True):
+        if Path(name).name != name:
+            raise InbolError(f"{index}: {name!r} is not a file name")
+        if not file.is_file():
+            raise InbolError(f"{file} is missing: {index.name} names it; copy or download it again")
+    return files
+
+
+@contextmanager
+def open_tensors(file: Path) -> Iterator[Any]:
+    """Opens a safetensors file.
+
+    Raises:
+      InbolError: if the file cannot be read.
+    """
+    try:
+        with safe_open(file, framework="np") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise InbolError(
+            f"{file}: not a readable safetensors file ({error}); copy or download it again"
+        ) from error
+
+
+class _StoredTensor(NamedTuple):
+    file: Path
+    key: str
+
+
+def load_params(
+    folder: Path,
+    shapes: Mapping[str, Any],
+    *,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+    tied: bool = False,
+) -> dict[str, Any]:
+    """Reads a checkpoint's weights. Host memory holds no more than one tensor at a time.
+
+    Args:
+      shapes: the tree of parameters, as `jax.eval_shape` of the model's init gives it.
+      dtype: dtype of the arrays; by default that of the file.
+      mesh: devices that the arrays are split over; by default the first device alone.
+      tied: whether the head is tied to the embedding; a head that is stored as well is skipped.
+    Returns: a nested dict of jax.Array.
+    Raises:
+      InbolError: if a file is missing, truncated or of another format, if a key is missing or
+        unknown, or if a shape or dtype disagrees with the config.
+    """
+    leaves = flatten_dict(dict(shapes), sep="/")
+    rows = {row.key: row for row in map(table_row, leaves)}
+    files = weight_files(folder)
+    stored = _find_tensors(files, tied=tied)
+    missing, unknown = sorted(rows.keys() - stored.keys()), sorted(stored.keys() - rows.keys())
+    if missing or unknown:
+        where = files[0] if len(files) == 1 else folder
+        raise InbolError(
+            f"{where}: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}"
+        )
+    params = {}
+    for file in files:
+        with open_tensors(file) as tensors:
+            for name, tensor in stored.items():
+                if tensor.file == file:
+                    row = rows[name]
+                    part = tensors.get_slice(tensor.key)
+                    shape = leaves[row.path].shape
+                    _check_tensor(tensor, part, tuple(shape[i] for i in row.hf_order))
+                    params[row.path] = _place(part, row, shape, dtype, mesh)
+    return unflatten_dict(params, sep="/")
+
+
+def _find_tensors(files: list[Path], *, tied: bool) -> dict[str, _StoredTensor]:
+    """Maps each key, in the table's spelling, to where it is stored."""
+    stored: dict[str, _StoredTensor] = {}
+    for file in files:
+        with open_tensors(file) as tensors:
+            keys = tensors.keys()
+            for key in keys:
+                name = canonical_key(key)
+                if name in stored:
+                    raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")
+                if _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight"):
+                    continue
+                stored[name] = _StoredTensor(file, key)
+    return stored
+
+
+def _check_tensor(tensor: _StoredTensor, part: Any, expected: tuple[int, ...]) -> None:
+    shape, dtype = tuple(part.get_shape()), part.get_dtype()
+    if shape != expected:
+        raise InbolError(
+            f"{tensor.file}: {tensor.key} has shape {shape}, config.json says {expected}"
+        )
+    if dtype not in _DTYPES:
+        raise InbolError(
+            f"{tensor.file}: {tensor.key} is of type {dtype}, which is none of {', '.join(_DTYPES)}"
+        )
+
+
+def _place(
+    tensor: Any, row: WeightRow, shape: tuple[int, ...], dtype: Any, mesh: Mesh | None
+) -> jax.Array:
+    """Reads each device's part of a safetensors slice straight onto that device."""
+    read: dict[Any, np.ndarray] = {}  # devices that hold the same part share one reading
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        bounds = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
+        if bounds not in read:
+            hf_slices = tuple(slice(*bounds[i]) for i in row.hf_order)
+            read[bounds] = np.ascontiguousarray(row.from_hf(tensor[hf_slices]), dtype)
+        return read[bounds]
+
+    sharding = SingleDeviceSharding(jax.local_devices()[0])
+    if mesh:
+        sharding = parameter_sharding(mesh, row.axes, shape)
+    return jax.make_array_from_callback(shape, sharding, part)

@@ -1,0 +1,168 @@
+"""From the lines of a file to batches: packed rows in a shuffled order, padded to a few lengths, read by each process for itself.
+
+Batch i of a run is a function of i (grain's random access), so a run resumes from a checkpoint exactly.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+from jax.sharding import Mesh
+
+from inbol_jax.artifacts import read_meta
+from inbol_jax.errors import InbolError
+from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
+from inbol_jax.models.processor import load_pixels
+from inbol_jax.sharding import local_rows, round_batch
+from inbol_jax.training.trainer import HostBatch
+
+# Token ids of a prompt, and the branches that may follow it.
+PackedRow = tuple[Sequence[int], Sequence[Branch]]
+
+WINDOW = 16  # batches among which rows of similar length are grouped
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedDataset:
+    """Tokenized rows, each with an image, that are packed into batches when they are asked for."""
+
+    checkpoint: Checkpoint
+    """The model, whose processor prepares the images."""
+    rows: Sequence[PackedRow]
+    images: Sequence[Path]
+    """The path of each row's image."""
+    shapes: Sequence[RowShape]
+    """The shapes that rows are padded to, by rising length. Each is a program of its own."""
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Further arrays with one value per row, such as a pair's confidence."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @functools.cached_property
+    def sizes(self) -> list[RowShape]:
+        """The size of each row, without padding."""
+        return [RowShape.of(*row) for row in self.rows]
+
+    def pack(self, index: int, shape: RowShape) -> HostBatch:
+        """One row of a batch."""
+        row = pack_row(*self.rows[index], shape)
+        row["pixel_values"] = load_pixels(self.checkpoint, self.images[index])[None]
+        return row | {name: values[index] for name, values in self.columns.items()}
+
+    def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
+        """This process's rows of a batch, padded to the smallest shape that all rows of the batch fit in.
+
+        Args:
+          indices: the rows of the whole batch. At the end of the data there may be too few.
+          mine: positions in the batch, see `sharding.local_rows`.
+        """
+        sizes = [self.sizes[i] for i in indices]
+        shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
+        own = [int(indices[i]) for i in mine if i < len(indices)]
+        # A process without rows packs one to take the shapes from; it does not count.
+        rows = [self.pack(i, shape) for i in own or indices[:1]]
+        return collate(rows, len(mine), valid=len(own))
+
+
+def bucket_shapes(rows: Sequence[PackedRow], count: int) -> list[RowShape]:
+    """At most `count` shapes, the longest last. Each is for as many rows as the others."""
+    by_length = sorted(rows, key=lambda row: RowShape.of(*row).tokens)
+    shapes = []
+    for i in range(1, count + 1):
+        shortest = by_length[: -(-len(by_length) * i // count)]
+        shapes.append(RowShape.fitting(shortest))
+    return list(dict.fromkeys(shapes))
+
+
+def training_order(
+    lengths: Sequence[int], size: int, epochs: int, seed: int, *, grouped: bool
+) -> Callable[[int], np.ndarray]:
+    """The rows of batch i: shuffled passes over all rows, cut into batches. The last may be shorter.
+
+    Args:
+      lengths: tokens of each row.
+      grouped: within each `WINDOW` of batches, rows of similar length are batched together. The order
+        of these batches is random.
+    """
+    order = grain.MapDataset.range(len(lengths)).shuffle(seed=seed).repeat(epochs)
+    if not grouped:
+        batches = order.batch(size, drop_remainder=False)
+        return lambda i: batches[i]
+    windows = order.batch(size * WINDOW, drop_remainder=False)
+
+    def batch(i: int) -> np.ndarray:
+        number, part = divmod(i, WINDOW)
+        rows = windows[number]
+        rows = rows[np.argsort([lengths[row] for row in rows], kind="stable")]
+        whole = len(rows) // size  # a shorter last batch stays the last one
+        places = [*np.random.default_rng((seed, number)).permutation(whole).tolist(), whole]
+        return rows[places[part] * size : (places[part] + 1) * size]
+
+    return batch
+
+
+def stream_batches(
+    dataset: PackedDataset,
+    order: Callable[[int], np.ndarray],
+    mine: np.ndarray,
+    start: int,
+    stop: int,
+) -> Iterable[HostBatch]:
+    """Batches `start` to `stop`, made ahead in a thread."""
+    numbers = grain.MapDataset.range(start, stop)
+    batches = numbers.map(lambda i: dataset.batch(order(i), mine))
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+
+def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatch]:
+    """All rows once, in their order, in batches of `size`, or a few more if the devices need it."""
+    n = len(dataset)
+    size = round_batch(min(size, n), mesh)
+    return stream_batches(
+        dataset,
+        lambda i: np.arange(i * size, min((i + 1) * size, n)),
+        local_rows(mesh, size),
+        0,
+        -(-n // size),
+    )
+
+
+def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[Path]:
+    """The image of each line of a file.
+
+    Args:
+      images: folder that the names are relative to. By default the file's header names it.
+    Raises:
+      InbolError: if there is no such folder, or images are missing there, with how many. They are
+        looked for before training, not in its midst.
+    """
+    folder = images or data.parent / read_meta(data).get("images", ".")
+    if not folder.is_dir():
+        raise InbolError(f"{folder} is not a folder: name the images of {data} by --images")
+    paths = [folder / name for name in names]
+    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
+    if missing:
+        raise InbolError(
+            f"{data}: {len(missing)} of its images are missing, the first is {missing[0]}; name "
+            "their folder by --images"
+        )
+    return paths
+
+
+def check_lines(
+    data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()
+) -> None:
+    """Raises InbolError with the line's number if a text or a number is missing or of another type."""
+    wanted: dict[str, Any] = dict.fromkeys(texts, str) | dict.fromkeys(numbers, (int, float))
+    for number, row in enumerate(rows, 1):
+        for name, kind in wanted.items():
+            if not isinstance(row.get(name), kind):
+                raise InbolError(
+                    f"{data}:{number}: {name!r} is missing or of the wrong type; run `inbol build`"
+                )

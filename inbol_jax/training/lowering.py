@@ -1,0 +1,183 @@
+"""A training step before there is anything to train: lowered on shapes, and the exchanges between devices in its program.
+
+Nothing here allocates an array. Steps of large models are compiled for the devices at hand, or ahead
+of time for those of a topology.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from inbol_jax.models.config import LlavaConfig
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
+from inbol_jax.models.weights import param_shardings
+from inbol_jax.sharding import BATCH
+from inbol_jax.training.config import TrainConfig
+from inbol_jax.training.parallel import jit_step
+from inbol_jax.training.state import (
+    Flat,
+    TrainState,
+    in_reference,
+    optimizer_shardings,
+    split_variables,
+)
+from inbol_jax.training.step import TrainProgram
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+
+
+def abstract_variables(
+    config: LlavaConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None
+) -> dict[str, Any]:
+    """The model's variables as shapes with places, as `load_pretrained` would put them.
+
+    Parameters have `dtype`, adapters are float32.
+    """
+    shapes = param_shapes(config)
+    placed = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype, sharding=place),
+        shapes,
+        param_shardings(shapes, mesh),
+    )
+    variables: dict[str, Any] = {"params": placed}
+    if lora is not None:
+        adapters = jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0)))
+        flat = {}
+        for path, x in flatten_dict(adapters, sep="/").items():
+            place = adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape)
+            flat[path] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        variables["lora"] = unflatten_dict(flat, sep="/")
+    return variables
+
+
+def abstract_batch(
+    mesh: Mesh, shapes: Mapping[str, tuple[tuple[int, ...], Any]]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of arrays of (shape, dtype), its rows split over the mesh."""
+    place = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def abstract_pairs(
+    config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch as both stages take it: packed rows with an image each, and the columns of pairs."""
+    size = config.vision.image_size
+    per_token, per_target, per_row = (rows, tokens), (rows, targets), (rows,)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
+        "kind": (per_row, jnp.int32),
+        "valid": (per_row, jnp.bool),
+    }
+    for name in ("input_ids", "positions", "segments"):
+        shapes[name] = (per_token, jnp.int32)
+    for name in ("targets", "target_index", "target_segment"):
+        shapes[name] = (per_target, jnp.int32)
+    for name in ("ref_chosen", "ref_rejected", "confidence"):
+        shapes[name] = (per_row, jnp.float32)
+    return abstract_batch(mesh, shapes)
+
+
+def lower_step(
+    program: TrainProgram,
+    config: TrainConfig,
+    variables: Mapping[str, Any],
+    batch: Shapes,
+    mesh: Mesh,
+    *,
+    lora: LoraConfig | None = None,
+    online_reference: bool = False,
+) -> jax.stages.Lowered:
+    """The step that `--parallel jit` runs, on abstract arrays. `.compile()` it for what it needs.
+
+    Args:
+      variables, batch: shapes with places.
+      lora: options of the adapters, which are new, if any.
+    """
+    trainable, frozen = split_variables(variables, config.frozen, lora)
+    reference = None
+    if online_reference:
+        reference = {p: x for p, x in trainable.items() if in_reference(p, new_adapters=True)}
+    if config.runtime.fp32_master_weights:
+        trainable = {
+            path: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+            for path, x in trainable.items()
+        }
+    state = abstract_state(trainable, program.optimizer, mesh)
+    places = jax.tree.map(lambda x: x.sharding, state)
+    return jit_step(program.train_step, places, mesh).lower(state, frozen, reference, batch)
+
+
+def abstract_state(
+    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """`init_state` as shapes with places."""
+    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+    opt_state = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(optimizer.init, trainable),
+        optimizer_shardings(trainable, optimizer, mesh),
+    )
+    return TrainState(scalar, trainable, opt_state, scalar)
+
+
+class Collective(NamedTuple):
+    """One exchange between devices, such as an all-gather, with one of its results on a device."""
+
+    operation: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the result on a device, in bytes."""
+        return math.prod(self.shape) * _BYTES.get(self.dtype, 4)
+
+
+_OPERATIONS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# `%name = f32[8,16]{1,0} all-gather(...)`. An operation that is split into -start and -done has its
+# inputs before its results in a tuple.
+_LINE = re.compile(
+    rf"= (?P<shapes>\(.*?\)|\S+) (?P<operation>{'|'.join(_OPERATIONS)})(?P<start>-start)?\("
+)
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
+_ONE, _TWO, _EIGHT = ("pred", "s8", "u8"), ("bf16", "f16", "s16", "u16"), ("f64", "s64", "u64")
+_BYTES = dict.fromkeys(_ONE, 1) | dict.fromkeys(_TWO, 2) | dict.fromkeys(_EIGHT, 8)
+
+
+def collectives(program: str) -> Iterator[Collective]:
+    """The collectives of a compiled program (`compiled.as_text()`). One in a loop comes once.
+
+    On a TPU a collective that runs beside other work stands in several fusions with the same channel;
+    it comes once as well.
+
+    Source of the format: XLA's HLO text, which is no stable interface. tests/training/test_lowering.py
+    notices if it changes.
+    """
+    channels = set()
+    for line in program.splitlines():
+        match = _LINE.search(line)
+        if not match:
+            continue
+        if channel := _CHANNEL.search(line):
+            if channel[1] in channels:
+                continue
+            channels.add(channel[1])
+        shapes = _SHAPE.findall(match["shapes"])
+        if match["start"] and len(shapes) > 1:
+            shapes = shapes[len(shapes) // 2 :]
+        for dtype, sizes in shapes:
+            shape = tuple(int(size) for size in sizes.split(",") if size)
+            yield Collective(match["operation"], dtype, shape)

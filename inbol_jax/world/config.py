@@ -1,0 +1,67 @@
+"""Options of `inbol world export` and `inbol world pretrain`."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+from inbol_jax.errors import InbolError
+from inbol_jax.world.splits import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Write a split of the embedded world as a VQA dataset: images and data.jsonl."""
+
+    out: Path
+    """Folder to write."""
+    split: Split = Split.TRAIN
+    """Part of the world. No two of them share a scene or a glyph."""
+    n: int = 1000
+    """Answerable questions. `ood_kinds` has none; there it is the number of Type 3 questions."""
+    type3: float | None = None
+    """Type 3 questions per answerable question. The default is 0.5, but 0 in `train`, for which
+    `inbol extrinsic` makes them."""
+    seed: int = 0
+    """Another seed gives other scenes; the splits stay apart."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InbolError(f"--n {self.n}: at least one question is needed")
+        if self.split is Split.PRETRAIN:
+            raise InbolError(
+                "--split pretrain is an endless stream; `inbol world pretrain` reads it"
+            )
+        if not (math.isfinite(self.type3_per_answerable) and self.type3_per_answerable >= 0):
+            raise InbolError(f"--type3 {self.type3}: a number of at least 0 is needed")
+
+    @property
+    def type3_per_answerable(self) -> float:
+        """`type3`, or its default."""
+        if self.type3 is not None:
+            return self.type3
+        return 0.0 if self.split is Split.TRAIN else 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-train the tiny model from scratch."""
+
+    out: Path = Path("runs/pretrain")
+    """Folder of the run. The checkpoint, in Hugging Face layout, goes to OUT/model."""
+    steps: int = 9_000
+    """Optimizer steps. The shipped checkpoint was made with the default."""
+    batch_size: int = 128
+    """Images per optimizer step, each with four questions."""
+    learning_rate: float = 1.5e-3
+    """Peak learning rate of Muon and AdamW, between a short warm-up and a cosine decay."""
+    workers: int = max(1, (os.cpu_count() or 2) - 1)
+    """Processes that draw images; 0 draws them in the main process."""
+    seed: int = 0
+    """Seed of the weights and of the data."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                option = name.replace("_", "-")
+                raise InbolError(f"--{option} {getattr(self, name)}: must be greater than 0")

@@ -1,0 +1,102 @@
+import random
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_lines import (
+    ANY_LINES,
+    LINES,
+    MIXES,
+    SHORT,
+    THRESHOLDS,
+    instructions,
+    line,
+    records,
+)
+
+from inbol_jax.construction.templates import REFUSALS, SHORT_REFUSALS, TEMPLATES, RefusalMix
+from inbol_jax.records import Boundary
+from inbol_jax.responses.refusal import is_refusal
+
+
+def test_instructions_teach_the_answer_if_it_is_known_and_a_refusal_if_it_is_not():
+    by_id = {i.id: i for i in instructions(records(), SHORT, 0)}
+    assert set(by_id) == {row["id"] for row in LINES} - {"mixed"}
+    for name in ("known", "sure", "torn"):
+        assert (by_id[name].response, by_id[name].type) == ("red", 1)
+        assert by_id[name].boundary is Boundary.KNOWN
+    for name in ("unknown", "hardly", "shy", "empty"):
+        assert by_id[name].response in SHORT_REFUSALS
+        assert (by_id[name].boundary, by_id[name].type) == (Boundary.UNKNOWN, 2)
+    for name in ("type3", "type3-refused"):
+        assert by_id[name].response in SHORT_REFUSALS
+        assert by_id[name].type == 3
+    assert by_id["known"].question == "What color is thing known?"
+    assert by_id["known"].image == "images/known.png"
+
+
+def test_a_known_question_is_taught_the_answer_that_the_model_gave_most_often():
+    row = line("q", "cccccccccc", samples=["a red"] * 6 + ["red"] * 4)
+    (instruction,) = instructions(records([row]), SHORT, 0)
+    assert instruction.response == "a red"
+
+
+def test_all_templates_are_in_use():
+    unknown = records([line(f"q{i}", "wwwwwwwwww") for i in range(300)])
+    for name in ("one", "short", "long", "all"):
+        taught = instructions(unknown, RefusalMix(((name, 1.0),)), 0)
+        assert {i.response for i in taught} == set(TEMPLATES[name][0])
+    assert set(TEMPLATES["all"][0]) == set(REFUSALS)
+
+
+def test_an_instruction_depends_neither_on_the_other_questions_nor_on_their_order():
+    whole = instructions(records(), SHORT, 0)
+    shuffled = LINES[:]
+    random.Random(0).shuffle(shuffled)
+    assert instructions(records(), SHORT, 0) == whole
+    by_id = lambda item: item.id  # noqa: E731
+    assert sorted(instructions(records(shuffled), SHORT, 0), key=by_id) == sorted(whole, key=by_id)
+    for row in LINES:
+        alone = instructions(records([row]), SHORT, 0)
+        assert alone == [item for item in whole if item.id == row["id"]]
+    many = records([line(f"q{i}", "cwwwwwwwww") for i in range(50)])
+    assert instructions(many, SHORT, 0) != instructions(many, SHORT, 1)
+
+
+@settings(deadline=None)
+@given(ANY_LINES, THRESHOLDS, MIXES, st.integers(0, 3))
+def test_every_question_is_in_exactly_one_class_and_mixed_never_enters_idk(
+    lines, thresholds, mix, seed
+):
+    made = records(lines, thresholds)
+    assert [r.id for r in made] == [row["id"] for row in lines]
+    counts = Counter(i.id for i in instructions(made, mix, seed))
+    for record in made:
+        # Known, Mixed and Unknown by their definition, and Type 3 apart from them: one of four.
+        c = record.n_correct / record.n_samples
+        beyond = record.type == 3
+        known = not beyond and c >= thresholds.delta_k - 1e-9
+        unknown = not beyond and c <= thresholds.delta_uk + 1e-9
+        assert sum([beyond, known, unknown]) <= 1
+        wanted = Boundary.MIXED
+        if known:
+            wanted = Boundary.KNOWN
+        elif beyond or unknown:
+            wanted = Boundary.UNKNOWN
+        assert record.boundary is wanted
+        nothing_to_teach = known and not record.correct
+        assert counts[record.id] == (0 if wanted is Boundary.MIXED or nothing_to_teach else 1)
+
+
+@settings(deadline=None)
+@given(ANY_LINES, THRESHOLDS, MIXES, st.integers(0, 3))
+def test_instructions_answer_what_is_known_and_refuse_the_rest(lines, thresholds, mix, seed):
+    by_id = {record.id: record for record in records(lines, thresholds)}
+    for instruction in instructions(by_id.values(), mix, seed):
+        record = by_id[instruction.id]
+        if record.boundary is Boundary.KNOWN:
+            assert instruction.response in {r.text for r in record.correct}
+            assert not is_refusal(instruction.response)
+        else:
+            refusals = {text for sets in TEMPLATES.values() for text in sets[record.type == 3]}
+            assert instruction.response in refusals

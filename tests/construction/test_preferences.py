@@ -1,0 +1,141 @@
+import json
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_lines import (
+    ANY_LINES,
+    LINES,
+    MIXES,
+    SHORT,
+    THRESHOLDS,
+    built,
+    four_groups,
+    line,
+    preferences,
+    records,
+    store,
+)
+
+from inbol_jax.construction.templates import SHORT_REFUSALS, RefusalMix
+from inbol_jax.records import PairKind, Response
+from inbol_jax.responses.refusal import is_refusal
+
+
+def test_pairs_by_class():
+    kinds = {}
+    for pair in preferences(records(), SHORT, 0):
+        kinds.setdefault(pair.id, set()).add(pair.kind)
+    answers = {PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT}
+    assert kinds == {
+        "known": answers,
+        "sure": {PairKind.CORRECT_OVER_REFUSAL},  # nothing wrong was said
+        "mixed": answers | {PairKind.REFUSAL_OVER_INCORRECT},
+        "torn": {PairKind.CORRECT_OVER_REFUSAL},
+        "unknown": {PairKind.REFUSAL_OVER_INCORRECT},
+        # One sample was right, but to prefer it would teach to guess.
+        "hardly": {PairKind.REFUSAL_OVER_INCORRECT},
+        "type3": {PairKind.REFUSAL_OVER_ANSWER},
+        # "shy" and "type3-refused" only ever refused, "empty" said nothing: no pair
+    }
+
+
+def test_sides_of_a_pair():
+    refuses = {
+        PairKind.CORRECT_OVER_REFUSAL: "rejected",
+        PairKind.CORRECT_OVER_INCORRECT: None,
+        PairKind.REFUSAL_OVER_INCORRECT: "chosen",
+        PairKind.REFUSAL_OVER_ANSWER: "chosen",
+    }
+    by_id = {record.id: record for record in records()}
+    pairs = [pair for seed in range(20) for pair in preferences(by_id.values(), SHORT, seed)]
+    for pair in pairs:
+        record, sides = by_id[pair.id], {"chosen": pair.chosen, "rejected": pair.rejected}
+        assert pair.chosen != pair.rejected
+        assert pair.chosen.strip()
+        assert pair.rejected.strip()
+        assert (pair.confidence, pair.type) == (record.confidence, record.type)
+        assert (pair.question, pair.image) == (record.question, record.image)
+        refusing = {name for name, text in sides.items() if is_refusal(text)}
+        assert refusing == {refuses[pair.kind]} - {None}
+        if pair.kind in (PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT):
+            assert pair.chosen == record.correct[0].text
+        if pair.kind is not PairKind.CORRECT_OVER_REFUSAL:
+            assert pair.rejected in {r.text for r in record.incorrect}
+    # blue, pink and green are each drawn
+    assert len({(p.id, p.kind, p.rejected) for p in pairs if p.id == "unknown"}) == 3
+
+
+def test_incorrect_responses_are_drawn_as_often_as_they_were_given():
+    samples = ["blue"] * 8 + ["pink"] * 2
+    one = records([line("q", "w" * 10, samples=samples)])
+    many = records([line(f"q{i}", "w" * 10, samples=samples) for i in range(1000)])
+    by_seed = Counter(p.rejected for seed in range(1000) for p in preferences(one, SHORT, seed))
+    by_question = Counter(p.rejected for p in preferences(many, SHORT, 0))
+    for drawn in (by_seed, by_question):
+        assert drawn.total() == 1000
+        assert drawn["blue"] == pytest.approx(800, abs=50)
+
+
+def test_incorrect_responses_of_another_model_replace_the_records_own():
+    (record,) = records([line("q", "w" * 10)])
+    (pair,) = preferences([record], SHORT, 0, incorrect=(Response("mauve", 2, -1.0),))
+    assert pair.rejected == "mauve"
+    assert not preferences([record], SHORT, 0, incorrect=())
+
+
+def test_equal_sides_make_no_pair():
+    # a template that some detector took for an answer
+    row = line("q", "wwwwwwwwww", samples=[SHORT_REFUSALS[0]] * 10)
+    assert not preferences(records([row]), RefusalMix(), 0)
+    assert len(preferences(records([row]), RefusalMix((("reason", 1.0),)), 0)) == 1
+
+
+def test_pairs_depend_neither_on_the_other_questions_nor_on_their_order():
+    whole = preferences(records(), SHORT, 0)
+    shuffled = LINES[:]
+    random.Random(0).shuffle(shuffled)
+    assert preferences(records(), SHORT, 0) == whole
+    key = lambda item: json.dumps(item.to_json(), sort_keys=True)  # noqa: E731
+    assert sorted(preferences(records(shuffled), SHORT, 0), key=key) == sorted(whole, key=key)
+    for row in LINES:
+        alone = preferences(records([row]), SHORT, 0)
+        assert alone == [item for item in whole if item.id == row["id"]]
+    many = records([line(f"q{i}", "cwwwwwwwww") for i in range(50)])
+    assert preferences(many, SHORT, 0) != preferences(many, SHORT, 1)
+
+
+def test_several_pairs_per_kind(tmp_path):
+    out = tmp_path / "run"
+    store(out, "train", four_groups())
+    one, several = built(out)[2], built(out, pairs_per_kind=3, templates="short")[2]
+    assert {(p["id"], p["kind"]) for p in several} == {(p["id"], p["kind"]) for p in one}
+    assert len({(p["id"], p["kind"], p["chosen"], p["rejected"]) for p in several}) == len(several)
+    assert max(Counter((p["id"], p["kind"]) for p in several).values()) == 3
+    unknown = [p for p in several if p["id"] == "unknown0"]
+    assert {p["rejected"] for p in unknown} == {"blue", "pink", "green"}
+    assert built(out, pairs_per_kind=1)[2] == one
+    of_one_template = built(out, pairs_per_kind=3)[2]
+    assert len([p for p in of_one_template if p["kind"] == "correct_over_refusal"]) == 120
+
+
+@settings(deadline=None)
+@given(ANY_LINES, THRESHOLDS, MIXES, st.integers(0, 3), st.integers(1, 4))
+def test_no_pair_has_equal_sides_and_each_side_is_what_its_kind_says(
+    lines, thresholds, mix, seed, n
+):
+    by_id = {record.id: record for record in records(lines, thresholds)}
+    pairs = preferences(by_id.values(), mix, seed, pairs_per_kind=n)
+    refusal_chosen = (PairKind.REFUSAL_OVER_INCORRECT, PairKind.REFUSAL_OVER_ANSWER)
+    for pair in pairs:
+        assert pair.chosen != pair.rejected
+        assert pair.chosen.strip()
+        assert pair.rejected.strip()
+        assert is_refusal(pair.chosen) is (pair.kind in refusal_chosen)
+        assert is_refusal(pair.rejected) is (pair.kind is PairKind.CORRECT_OVER_REFUSAL)
+        assert (pair.kind is PairKind.REFUSAL_OVER_ANSWER) is (by_id[pair.id].type == 3)
+    counts = Counter((p.id, p.kind) for p in pairs)
+    assert max(counts.values(), default=0) <= n
+    assert len({(p.id, p.kind, p.chosen, p.rejected) for p in pairs}) == len(pairs)

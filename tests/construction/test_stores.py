@@ -1,0 +1,67 @@
+import fcntl
+import json
+
+import pytest
+from store_lines import LINES, build_fails, built, four_groups, line, store
+
+from inbol_jax.construction.stores import count_lines, unfinished
+
+
+@pytest.fixture
+def out(tmp_path):
+    store(tmp_path / "run", "train", four_groups())
+    return tmp_path / "run"
+
+
+def test_a_build_without_confidence(tmp_path):
+    build_fails(tmp_path / "run", "holds no .jsonl file; run `inbol confidence")
+
+
+def test_stores_that_do_not_belong_together(out):
+    other = [line("other", "cccccccccc")]
+    store(out, "more", other, model="m2")
+    build_fails(out, "of different models or image folders")
+    store(out, "more", other, images="../../elsewhere")
+    build_fails(out, "of different models or image folders")
+
+
+@pytest.mark.parametrize("header", [{}, {"rows": 9}])
+def test_a_store_that_is_still_being_filled(tmp_path, header):
+    store(tmp_path / "run", "train", LINES[:7])
+    meta = tmp_path / "run/confidence/train.jsonl.meta.json"
+    meta.write_text(json.dumps({"model": "m1", "images": "../../data"} | header))
+    message = r"train\.jsonl is not finished: 7 questions so far; give `inbol confidence` again"
+    build_fails(tmp_path / "run", message)
+
+
+def test_a_half_filled_store_is_noticed_and_taken_with_partial(out, capsys):
+    file = out / "confidence/train.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 40])  # a torn last line
+    assert count_lines(file) == 239
+    message = r"train\.jsonl is not finished: 239 questions so far"
+    build_fails(out, f"{message}; .*, or take what is there with --partial")
+    records, _, _ = built(out, partial=True)
+    assert len(records) == 239
+    said = "train.jsonl is not finished: 239 questions so far, taken as it is"
+    assert said in capsys.readouterr().out
+
+
+def test_a_store_that_is_being_written_is_noticed(out):
+    file = out / "confidence/train.jsonl"
+    with file.open("ab") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        message = "is not finished: `inbol confidence` is writing it; wait for its end"
+        build_fails(out, f"train.jsonl {message}")
+        assert len(built(out, partial=True)[0]) == 240
+    assert unfinished(file) is None
+    assert len(built(out)[0]) == 240
+
+
+def test_a_shard_that_is_missing_is_noticed(out, capsys):
+    store(out, "more.0001-of-0002", [line("m", "cccccccccc")])
+    missing = "1 of its shards are missing"
+    again = "give `inbol confidence` again in every process, or take what is there"
+    build_fails(out, f"{missing}; {again}")
+    assert len(built(out, partial=True)[0]) == 241
+    assert f"{missing}, taken as it is" in capsys.readouterr().out

@@ -1,0 +1,67 @@
+from collections import Counter
+
+import pytest
+from store_lines import built, four_groups, store
+
+from inbol_jax.construction.templates import (
+    REFUSALS,
+    SHORT_REFUSALS,
+    TEMPLATES,
+    RefusalMix,
+    pick_refusal,
+)
+from inbol_jax.responses.refusal import is_refusal
+
+
+def test_short_refusals_fit_the_embedded_vocabulary():
+    assert len(SHORT_REFUSALS) == 4
+    assert all(len(template.split()) <= 6 for template in SHORT_REFUSALS)
+    assert REFUSALS[:4] == SHORT_REFUSALS
+    assert len(set(REFUSALS)) == len(REFUSALS)
+
+
+def test_pick_refusal_depends_on_the_key_alone():
+    keys = [f"q{i}" for i in range(2000)]
+    picked = {key: pick_refusal(key) for key in keys}
+    assert picked == {key: pick_refusal(key) for key in reversed(keys)}
+    counts = [list(picked.values()).count(template) for template in REFUSALS]
+    assert min(counts) > 0.5 * len(keys) / len(REFUSALS)
+    # Fixed for good: a change would rewrite every dataset that was built.
+    assert [
+        SHORT_REFUSALS.index(pick_refusal(key, SHORT_REFUSALS)) for key in ("q0", "q1", "q2")
+    ] == [3, 2, 3]
+    with pytest.raises(ValueError, match="no refusal templates"):
+        pick_refusal("q0", ())
+
+
+def test_every_template_is_a_refusal_and_short_is_short():
+    assert all(is_refusal(text) for sets in TEMPLATES.values() for texts in sets for text in texts)
+    longest_short = max(len(text.split()) for text in TEMPLATES["short"][0])
+    assert longest_short < min(len(text.split()) for text in TEMPLATES["long"][0])
+    assert RefusalMix().pick("q", 3) == "I don't know."
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [RefusalMix((("short", 0.5), ("long", 0.5))), RefusalMix((("long", 0.5), ("short", 0.5)))],
+)
+def test_a_mix_keeps_its_refusals_whatever_else_is_built(mix):
+    backwards = [mix.pick(f"q{i}", 2) for i in reversed(range(50))]
+    assert [mix.pick(f"q{i}", 2) for i in range(50)] == backwards[::-1]
+
+
+def test_mix_of_refusals_with_their_shares(tmp_path):
+    out = tmp_path / "run"
+    store(out, "train", four_groups(300))
+    _, instructions, _ = built(out, refusal_mix=(("one", 0.75), ("reason", 0.25)))
+    for type in (2, 3):
+        counts = Counter(i["response"] for i in instructions if i["type"] == type)
+        assert counts["I don't know."] == pytest.approx(225, abs=30)
+        assert set(counts) == {"I don't know.", *TEMPLATES["reason"][type == 3]}
+    _, instructions, pairs = built(out, templates="reason")
+    unknown, lacking = (set(texts) for texts in TEMPLATES["reason"])
+    assert {i["response"] for i in instructions if i["type"] == 3} == lacking
+    assert {p["rejected"] for p in pairs if p["kind"] == "correct_over_refusal"} == unknown
+    chosen = {i["id"]: i["response"] for i in instructions}
+    of_type_3 = [p for p in pairs if p["kind"] == "refusal_over_answer"]
+    assert all(chosen[p["id"]] == p["chosen"] for p in of_type_3), "one refusal per question"

@@ -1,0 +1,135 @@
+"""An import sets aside what cannot be used, keeps its settings, and is made once."""
+
+import json
+import multiprocessing
+
+import datasets
+import pytest
+from sample_sets import AS_OBJECTS, picture, stored, write_hub, write_images, write_json
+
+from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.data.config import DataConfig
+from inbol_jax.data.importing import import_dataset
+from inbol_jax.errors import InbolError
+
+
+@pytest.fixture
+def unkvqa(tmp_path):
+    """The options of a set of one question."""
+    images = write_images(tmp_path / "images", "a.png")
+    row = {"question_id": 1, "question": "What?", "image_name": "a.png", "answerability": 0}
+    file = write_json(tmp_path / "val.json", [row | {"alter_type": "x"}])
+    return {"format": "unkvqa", "questions": file, "images": images}
+
+
+def test_faults_in_an_official_pair(tmp_path, read):
+    images = write_images(tmp_path / "val2014", "COCO_val2014_000000000001.jpg")
+    same = {"image_id": 1, "question": "What is it?"}
+    questions = [
+        same | {"question_id": 1},
+        same | {"question_id": 2, "image_id": 7},
+        same | {"question_id": 1},
+        same | {"question_id": 4, "question": "caf\udce9?"},
+        same | {"question_id": 5},
+        "no object",
+        same | {"question_id": 7},
+        same | {"question_id": 8, "image_id": "../1"},
+        same | {"question_id": [9]},
+        same | {"question_id": 10, "question": "\ud800?"},
+        same | {"question_id": 11},
+    ]
+    annotations = [{"question_id": i, "answers": AS_OBJECTS} for i in (1, 2, 4, 8, 10, 11, 12)]
+    annotations += [{"question_id": 7, "answers": []}, 3, {"answers": AS_OBJECTS}]
+    q, a = tmp_path / "q_val2014.json", tmp_path / "a_val2014.json"
+    text = json.dumps({"questions": questions}, ensure_ascii=False).replace("\ud800", "\\ud800")
+    q.write_bytes(text.encode(errors="surrogateescape"))
+    write_json(a, {"annotations": annotations})
+    options = {"format": "vqav2", "questions": q, "annotations": a, "images": images}
+    dataset = read(max_rejected=1.0, **options)
+    by_id = {e.id: e for e in dataset.examples}
+    assert by_id.keys() == {"1", "7", "11"}
+    assert by_id["7"].answerable is None, "without answers nobody can say"
+    assert sorted((r.id or "", r.reason) for r in dataset.rejected) == [
+        ("", "annotation without an id"),
+        ("", "id not a string"),
+        ("", "not a JSON object"),
+        ("", "not a JSON object"),
+        ("1", "duplicated id"),
+        ("10", "not UTF-8"),
+        ("12", "annotation without question"),
+        ("2", "image missing"),
+        ("4", "not UTF-8"),
+        ("5", "question without annotation"),
+        ("8", "image_id not a number"),
+    ]
+    for torn in (a.read_bytes()[:-30], a.read_bytes() + b"]", b"", b'{"info": 1}'):
+        a.write_bytes(torn)
+        fault = r"a_val2014\.json: (not whole JSON|holds no list of records)"
+        with pytest.raises(InbolError, match=fault):
+            read(max_rejected=1.0, **options, name="torn")
+        assert not (tmp_path / "out/data/torn/data.jsonl").exists()
+
+
+def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
+    dataset = read(**unkvqa)
+    header = read_meta(tmp_path / "out/data/val/data.jsonl")
+    assert (header["format"], header["rows"], header["set_aside"]) == ("unkvqa", 1, 0)
+    assert header["kinds"] == {"x": 1}
+    assert dataset.root.samefile(unkvqa["images"])
+    others = write_images(tmp_path / "others", "a.png")
+    for changed in ({"metric": "exact"}, {"images": others}):
+        with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
+            read(**(unkvqa | changed))
+    file = unkvqa["questions"]
+    file.write_text(file.read_text().replace("What", "Who"))
+    with pytest.raises(InbolError, match="val holds a dataset made with other settings"):
+        read(**unkvqa)
+
+
+def test_an_import_gives_no_header_before_its_rows_are_whole(tmp_path, read, unkvqa):
+    unkvqa["questions"].write_text('[{"question_id": 1}]')
+    with pytest.raises(InbolError, match=r"1 of 1 set aside: 1 question missing \(1\)"):
+        read(**unkvqa)
+    folder = tmp_path / "out/data/val"
+    assert [path.name for path in folder.glob("data.jsonl*")] == []
+    assert [row["reason"] for row in read_jsonl(folder / "rejected.jsonl")] == ["question missing"]
+
+
+def test_a_limit_reads_no_further(read, unkvqa):
+    file = unkvqa["questions"]
+    file.write_text(file.read_text().replace("}]", "}, torn"))
+    assert len(read(**unkvqa, limit=1).examples) == 1
+    with pytest.raises(InbolError, match="not whole JSON"):
+        read(**unkvqa, limit=2, name="further")
+
+
+def _import(config, folder, queue):
+    queue.put(import_dataset(config, folder).name)
+
+
+def test_processes_that_want_one_set_wait_for_each_other(tmp_path, unkvqa):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    arguments = (DataConfig(**unkvqa), tmp_path / "set", queue)
+    workers = [context.Process(target=_import, args=arguments) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert [queue.get(timeout=120) for _ in workers] == ["set", "set"]
+    for worker in workers:
+        worker.join()
+    assert read_meta(tmp_path / "set/data.jsonl")["rows"] == 1
+
+
+def test_sets_that_cannot_be_loaded(tmp_path, read, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    row = {"image": stored(picture(0)), "question": "What?"}
+    folder = write_hub(tmp_path / "set", "train", [row])
+    fault = "no set that `datasets` can load with subset None, split val"
+    with pytest.raises(InbolError, match=fault):
+        read(id=str(folder), split="val")
+    (tmp_path / "set/data/train-00000-of-00001.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(InbolError, match="no set that `datasets` can load"):
+        read(id=str(folder), split="train")
+    (tmp_path / "x.bin").write_bytes(b"x")
+    with pytest.raises(InbolError, match="must end with one of"):
+        read(id=str(tmp_path / "x.bin"), split="train")

@@ -1,0 +1,69 @@
+"""Predictions that the tests of this folder make up."""
+
+import numpy as np
+
+from inbol_jax.evaluation.metrics import Metrics, differences, summarise
+from inbol_jax.evaluation.prediction import Prediction
+
+HOSTILE = (
+    "<script>alert('q')</script> \"quoted\" | a\npipe & "
+    "<img src=http://evil/x.png onerror=alert(1)> ![i](http://evil/y.png) `"
+)
+MODELS = ("base", "idk_it", "ca_dpo")
+TYPES = (1, None, 2, 3)
+CURVES = {
+    "IDK-IT": [{"step": i, "loss": 2 / (i + 1)} for i in range(80)],
+    "CA-DPO": [
+        {"step": i, "loss": 0.6, "reward_margin": 0.1 * i, "reward_accuracy": 0.5} for i in range(5)
+    ],
+}
+
+
+def prediction(i, outcome, type=1, **fields):
+    """The prediction of question i."""
+    domain = fields.get("domain", "in_domain")
+    defaults = {
+        "id": f"q{i}",
+        "dataset": domain,
+        "domain": domain,
+        "model": "base",
+        "image": f"{i}.png",
+        "question": "What colour is it?",
+        "answers": () if type == 3 else ("red",),
+        "question_kind": "colour",
+        "confidence": 0.0 if type == 3 else 0.5,
+        "response": "red",
+    }
+    return Prediction(**(defaults | fields), type=type, outcome=outcome)
+
+
+def good_and_bad(n=48, models=MODELS):
+    """Predictions that get better from model to model, on every type and in both domains.
+
+    Question 0 is hostile throughout.
+    """
+    random = np.random.default_rng(0)
+    predictions = []
+    for i in range(n):
+        type = TYPES[i % 4]
+        fields = {
+            "dataset": "worlds",
+            "domain": "in_domain" if i < n // 2 else "out_of_domain",
+            "image": f"{i % 3}.png" if i else 'a"><b>.png',
+            "question": f"What is number {i}?" if i else HOSTILE,
+            "answers": () if type == 3 else ("red", "red", "blue") if i else (HOSTILE,),
+            "question_kind": "" if i % 3 else "colour" if i else HOSTILE,
+            "confidence": {1: 0.9, None: 0.5, 2: 0.1, 3: 0.0}[type],
+            "response": f"answer {i}" if i else HOSTILE,
+        }
+        right = "correct" if type == 1 else "refused"
+        for skill, model in enumerate(models):
+            good = random.random() < 0.3 + 0.6 * skill / max(len(models) - 1, 1)
+            outcome = right if good else "wrong"
+            predictions.append(prediction(i, outcome, type, model=model, **fields))
+    return predictions
+
+
+def metrics_of(predictions):
+    """What `metrics.json` would hold of them."""
+    return Metrics(summarise(predictions), differences(predictions), {})

@@ -1,0 +1,105 @@
+"""The command with a stand-in for the models; tests/test_demo.py runs it with real ones."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inbol_jax.errors import InbolError
+from inbol_jax.evaluation import evaluate as module
+from inbol_jax.evaluation.config import EvaluateConfig
+from inbol_jax.evaluation.evaluate import evaluate, predictions
+from inbol_jax.evaluation.prediction import read_predictions
+from inbol_jax.records import Sample, SampledQuestion, VQAExample
+
+# id -> gold answers (Type 3 has none) and what the base said in two samples
+QUESTIONS = {
+    "a": (["red"], ("correct", "correct")),
+    "b": (["blue"], ("wrong", "correct")),
+    "c": ([], ("wrong", "wrong")),
+}
+
+
+@pytest.fixture
+def config(monkeypatch, tmp_path):
+    """A dataset of three questions, and two models that always say "red"."""
+    (tmp_path / "colours").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "colours" / "black.png")
+    lines, store = [], []
+    for id, (answers, outcomes) in QUESTIONS.items():
+        example = VQAExample(id, "black.png", "What colour?", tuple(answers), bool(answers))
+        samples = tuple(Sample("red", -1.0, 2, outcome) for outcome in outcomes)
+        store.append(SampledQuestion(example, samples))
+        lines.append(json.dumps(example.to_json() | {"kind": "colour"}) + "\n")
+    (tmp_path / "colours" / "data.jsonl").write_text("".join(lines))
+
+    def generate(checkpoint, examples, images, **options):
+        for example in examples:
+            yield [(example, [SimpleNamespace(text="red")])]
+
+    def load_pretrained(folder, **options):
+        return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
+
+    monkeypatch.setattr(module, "estimate", lambda options: None)
+    monkeypatch.setattr(module, "read_store", lambda file: store)
+    monkeypatch.setattr(module, "load_pretrained", load_pretrained)
+    monkeypatch.setattr(module, "generate", generate)
+    return EvaluateConfig(
+        in_domain=(tmp_path / "colours",),
+        out=tmp_path / "out",
+        models=(("base", tmp_path / "base"), ("tuned", tmp_path / "tuned")),
+    )
+
+
+def test_every_model_answers_every_question(config):
+    metrics = evaluate(config)
+    predicted = read_predictions(config.out / "predictions.jsonl")
+    assert [p.model + p.id for p in predicted] == ["basea", "baseb", "basec"] + [
+        f"tuned{id}" for id in QUESTIONS
+    ]
+    assert {(p.dataset, p.domain) for p in predicted} == {("colours", "in_domain")}
+    assert {(p.question_kind, p.response) for p in predicted} == {("colour", "red")}
+    base = [(p.type, p.confidence, p.outcome) for p in predicted[:3]]
+    assert base == [(1, 1.0, "correct"), (None, 0.5, "wrong"), (3, 0.0, "wrong")]
+    assert json.loads((config.out / "metrics.json").read_text()) == metrics.to_json()
+    assert {d.diff for d in metrics.differences} == {0.0, None}
+    assert list(metrics.seconds) == ["evaluation"]
+    for name in ("report.html", "report.md", "figures/summary.png"):
+        assert (config.out / name).is_file()
+
+
+def test_what_was_answered_is_not_asked_again(config, monkeypatch):
+    before = predictions(config)
+    monkeypatch.setattr(module, "generate", lambda *_, **__: pytest.fail("asked again"))
+    assert predictions(config) == before
+
+
+def test_a_question_that_was_set_aside_while_sampling_is_left_out(config, monkeypatch):
+    store = module.read_store(None)[1:]
+    monkeypatch.setattr(module, "read_store", lambda file: store)
+    assert [p.id for p in predictions(config)] == ["b", "c"] * 2
+
+
+def test_curves_without_a_log_are_named(config, tmp_path):
+    config = dataclasses.replace(config, curves=(("IDK-IT", tmp_path),))
+    with pytest.raises(InbolError, match=r"--curves .*: the folder holds no metrics.jsonl"):
+        predictions(config)
+    (tmp_path / "metrics.jsonl").touch()
+    assert predictions(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_domain": ()}, "--in-domain needs at least one"),
+        ({"models": ()}, "--models needs at least one"),
+        ({"models": (("a", Path("x")), ("a", Path("y")))}, "--models: two models have the same"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(InbolError, match=message):
+        EvaluateConfig(**({"in_domain": (Path("a"),), "out": Path("b")} | options))

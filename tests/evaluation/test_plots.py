@@ -1,0 +1,46 @@
+from made import CURVES, MODELS, good_and_bad
+
+from inbol_jax.confidence.plot import confidence_histograms
+from inbol_jax.evaluation import plots
+from inbol_jax.evaluation.metrics import by_confidence, summarise
+from inbol_jax.pages import figures
+
+
+def test_figure_4_takes_bins_with_nothing_in_them():
+    known = [p for p in good_and_bad() if p.type == 1]
+    figure = plots.confidence_curves({model: by_confidence(known, model) for model in MODELS})
+    assert len(figure.axes) == 2
+    assert [len(axes.lines) for axes in figure.axes] == [3, 3]
+    assert figures.svg(figure, prefix="f", label="f")
+
+
+def test_figure_4_names_every_model():
+    models = ("base", "_hidden", "e" * 80)
+    made = good_and_bad(8, models)
+    figure = plots.confidence_curves({model: by_confidence(made, model) for model in models})
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}"]
+
+
+def test_curves_draw_what_is_there():
+    titles = [axes.get_title(loc="left") for axes in plots.training_curves(CURVES).axes]
+    assert titles == [
+        "IDK-IT: loss",
+        "CA-DPO: loss",
+        "CA-DPO: reward margin (nats)",
+        "CA-DPO: reward accuracy",
+    ]
+    assert plots.training_curves({}).axes == []
+
+
+def test_summary_bars_are_the_same_every_time():
+    models = summarise(good_and_bad())
+    first, second = (figures.svg(plots.summary_bars(models), prefix="p", label="") for _ in "ab")
+    assert first == second
+
+
+def test_histogram_classes_follow_the_thresholds():
+    confidences = [0.1 * 3, 0.3, 0.31, 0.69, 0.7, 7 * 0.1, 1.0, 0.0]
+    figure = confidence_histograms({"Training": confidences}, (0.3, 0.7))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert {"Unknown\n38%", "Mixed\n25%", "Known\n38%"} <= set(texts)

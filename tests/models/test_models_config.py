@@ -1,0 +1,129 @@
+"""config.json: what is read from it, what transformers fills in, and what is refused by name."""
+
+import json
+
+import pytest
+import transformers
+from torch_reference import edit_config, refusal
+
+from inbol_jax.models.config import load_config
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "", "[]", '"llava"', '{"model_type": "llava", "vision_config": [], "text_config": {}}'],
+)
+def test_a_config_that_is_no_config(broken, text):
+    (broken / "config.json").write_text(text)
+    assert str(broken / "config.json") in refusal(broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"model_type": "llava_next"}, "model_type = 'llava_next'"),
+        ({"model_type": ...}, "'model_type' is missing"),
+        ({"vision_config": {"model_type": "dinov2"}}, "vision_config.model_type = 'dinov2'"),
+        ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type = 'gemma2'"),
+        ({"vision_feature_select_strategy": "half"}, "vision_feature_select_strategy"),
+        ({"vision_feature_layer": [-2, -5]}, "vision_feature_layer = -5"),
+        ({"projector_hidden_act": "xielu"}, "projector_hidden_act = 'xielu'"),
+        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
+        ({"vision_config": {"num_channels": 4}}, "vision_config.num_channels = 4"),
+        ({"text_config": {"hidden_act": "no such"}}, "text_config.hidden_act = 'no such'"),
+        (
+            {"text_config": {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}},
+            "text_config.rope_type = 'yarn'",
+        ),
+        (
+            {"text_config": {"rope_parameters": {"partial_rotary_factor": 0.5}}},
+            "text_config.partial_rotary_factor = 0.5",
+        ),
+        (
+            {"text_config": {"rope_parameters": {"rope_type": "linear", "factor": None}}},
+            "rope_type 'linear' needs a number 'factor'",
+        ),
+        ({"text_config": {"num_key_value_heads": 4}}, "4 key-value heads do not divide 6 heads"),
+        ({"vision_config": {"num_attention_heads": 5}}, "number of attention heads (5)"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"dtype": "float8_e4m3fn"}, "dtype = 'float8_e4m3fn'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_supported_is_named(broken, change, culprit):
+    edit_config(broken, change)
+    message = refusal(broken)
+    assert culprit in message
+    assert str(broken / "config.json") in message
+
+
+@pytest.mark.parametrize("layer", [4, -5])
+def test_a_feature_layer_that_the_tower_does_not_have(broken, layer):
+    edit_config(broken, {"vision_feature_layer": layer})  # of three layers: 0 to 3, -1 to -4
+    assert "vision_feature_layer" in refusal(broken)
+
+
+def test_rope_theta_of_older_configs(broken):
+    edit_config(broken, {"text_config": {"rope_parameters": ..., "rope_theta": 5000.0}})
+    assert load_config(broken).text.rope_theta == 5000.0
+    edit_config(broken, {"text_config": {"rope_theta": ...}})
+    assert load_config(broken).text.rope_theta == 10000.0
+
+
+def test_left_out_values_are_those_of_transformers(broken):
+    """Checkpoints on the hub, such as LLaVA 1.5, write down only what differs from the defaults."""
+    sparse = {
+        "model_type": "llava",
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": 32064,
+            "rms_norm_eps": 1e-05,
+            "max_position_embeddings": 4096,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": 1024,
+            "image_size": 336,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+        },
+    }
+    (broken / "config.json").write_text(json.dumps(sparse))
+    (broken / "generation_config.json").unlink()
+    config, theirs = load_config(broken), transformers.LlavaConfig.from_pretrained(broken)
+    text, vision = theirs.text_config, theirs.vision_config
+    assert config.text.hidden_size == text.hidden_size
+    assert config.text.intermediate_size == text.intermediate_size
+    assert config.text.num_layers == text.num_hidden_layers
+    assert config.text.num_heads == text.num_attention_heads
+    assert config.text.num_kv_heads == text.num_key_value_heads
+    assert config.text.head_dim == text.head_dim
+    assert config.text.rms_norm_eps == text.rms_norm_eps
+    assert config.text.rope_theta == text.rope_parameters["rope_theta"]
+    assert config.text.tie_word_embeddings == theirs.tie_word_embeddings
+    assert config.vision.hidden_act == vision.hidden_act
+    assert config.vision.layer_norm_eps == vision.layer_norm_eps
+    assert config.vision_feature_layers == (theirs.vision_feature_layer,)
+    assert config.image_token_id == theirs.image_token_index
+    assert config.eos_token_ids == (text.eos_token_id,)
+
+
+@pytest.mark.parametrize("eos", [7, [7, 9]])
+def test_end_of_sequence_tokens(broken, eos):
+    (broken / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": eos, "pad_token_id": 11})
+    )
+    config = load_config(broken)
+    assert config.eos_token_ids == ((7,) if eos == 7 else (7, 9))
+    assert config.pad_token_id == 11
+
+
+def test_a_config_without_image_token_or_end(broken):
+    """Set to null. Neither can be guessed, and neither may come up later as a type error of JAX."""
+    edit_config(broken, {"text_config": {"eos_token_id": None}})
+    (broken / "generation_config.json").unlink()
+    assert "eos_token_id" in refusal(broken)
+    edit_config(broken, {"text_config": {"eos_token_id": 2}, "image_token_index": None})
+    assert "image_token" in refusal(broken)

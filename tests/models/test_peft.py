@@ -1,0 +1,195 @@
+"""Adapters in PEFT's format: in both directions, and what is said about those that do not fit."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from torch_reference import (
+    assert_close,
+    edit_config,
+    load,
+    our_logits,
+    refusal,
+    torch_base,
+    with_adapters,
+)
+
+from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
+
+# PEFT asks transformers for it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+OPTIONS = {
+    "names": {"target_modules": ["q_proj", "v_proj", "linear_1"]},
+    "pattern, rsLoRA": {
+        "target_modules": r".*language_model.*\.(k_proj|down_proj)",
+        "use_rslora": True,
+    },
+    "ranks of their own": {"target_modules": ["o_proj", "up_proj"], "rank_pattern": {"o_proj": 2}},
+    "projector whole": {
+        "target_modules": ["gate_proj"],
+        "modules_to_save": ["multi_modal_projector"],
+    },
+}
+
+
+FILE = "adapter_model.safetensors"
+
+
+def peft_model(folder, **options):
+    """A base with adapters of PEFT whose every parameter matters: PEFT starts with B at zero."""
+    model = peft.get_peft_model(torch_base(folder), peft.LoraConfig(r=4, **options))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.15)
+    return model.eval()
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_adapters_that_peft_trained(base, batch, options, tmp_path):
+    model = peft_model(base, lora_alpha=12, **options)
+    model.save_pretrained(tmp_path)
+    checkpoint = load_pretrained(base, dtype=jnp.float32, adapters=tmp_path)
+    assert_close(checkpoint, model, batch)
+    plain = dataclasses.replace(checkpoint, variables={"params": load(base).variables["params"]})
+    effect = our_logits(plain, batch) - our_logits(checkpoint, batch)
+    assert np.abs(effect).max() > 1e-2, "the adapters do nothing"
+    # Through our files and back.
+    save_pretrained(checkpoint, tmp_path / "ours")
+    assert_close(load_pretrained(tmp_path / "ours", dtype=jnp.float32), model, batch)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_adapters_of_ours_in_peft(base, batch, rslora, tmp_path):
+    config = LoraConfig(
+        rank=3,
+        alpha=5.0,
+        rslora=rslora,
+        dropout=0.5,
+        targets=("q_proj", r"mlp\.\w+", "linear_2"),
+        trainable=("linear_1",),
+    )
+    checkpoint = with_adapters(base, config)
+    params = dict(checkpoint.variables["params"])
+    projector = dict(params["multi_modal_projector"])
+    projector["linear_1"] = jax.tree.map(lambda x: x + 0.05, projector["linear_1"])
+    params["multi_modal_projector"] = projector
+    variables = checkpoint.variables | {"params": params}
+    checkpoint = dataclasses.replace(checkpoint, variables=variables)
+    save_pretrained(checkpoint, tmp_path)
+    model = peft.PeftModel.from_pretrained(torch_base(base), tmp_path).eval()
+    assert_close(checkpoint, model, batch)
+    # No key more or less than PEFT itself saves.
+    assert set(load_file(tmp_path / FILE)) == set(peft.get_peft_model_state_dict(model))
+    assert not (tmp_path / "config.json").exists()
+    again = load_pretrained(tmp_path, dtype=jnp.float32)
+    assert again.model.lora == dataclasses.replace(
+        config, targets=again.model.lora.targets, trainable=again.model.lora.trainable
+    )
+    np.testing.assert_array_equal(our_logits(again, batch), our_logits(checkpoint, batch))
+
+
+def test_adapters_of_older_transformers(base, batch, tmp_path):
+    """Trained when its modules had other names."""
+    model = peft_model(base, target_modules=["q_proj"])
+    model.save_pretrained(tmp_path)
+    tensors, old = load_file(tmp_path / FILE), {}
+    for key, x in tensors.items():
+        key = key.replace("model.model.language_model.", "model.language_model.model.")
+        old[key.replace("model.model.vision_tower.", "model.vision_tower.vision_model.")] = x
+    assert not old.keys() & tensors.keys()
+    save_file(old, tmp_path / FILE)
+    assert_close(load_pretrained(base, dtype=jnp.float32, adapters=tmp_path), model, batch)
+
+
+def test_an_adapter_of_another_base(base, saved, tmp_path):
+    other = load(base)
+    params = jax.tree.map(lambda x: x + 0.1, other.variables["params"])
+    save_pretrained(dataclasses.replace(other, variables={"params": params}), tmp_path / "other")
+    message = refusal(tmp_path / "other", adapters=saved)
+    assert "another base model" in message
+    assert str(saved / FILE) in message
+    # As PEFT writes it, the file does not say which base it is for.
+    save_file(load_file(saved / FILE), saved / FILE)
+    load_pretrained(tmp_path / "other", adapters=saved)
+
+
+def doubled_rank(key, x):
+    return key, np.concatenate([x, x], 1 if "lora_A" in key else 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda key, x: (key.replace("layers.0", "layers.7"), x), "belongs to no parameter"),
+        (lambda key, x: (key.replace("lora_A", "lora_C"), x), "belongs to no parameter"),
+        (doubled_rank, "has shape"),
+    ],
+)
+def test_tensors_that_the_base_has_no_place_for(base, saved, change, words):
+    tensors = load_file(saved / FILE)
+    save_file(dict(change(key, x) for key, x in tensors.items()), saved / FILE)
+    assert words in refusal(base, adapters=saved)
+
+
+def test_an_adapter_that_is_incomplete(base, saved):
+    tensors = load_file(saved / FILE)
+    save_file({key: x for key, x in tensors.items() if "lora_A" in key}, saved / FILE)
+    assert "do not fit together" in refusal(base, adapters=saved)
+    save_file({key: x for key, x in tensors.items() if "layers.0" not in key}, saved / FILE)
+    assert "is missing: adapter_config.json names it as a target" in refusal(base, adapters=saved)
+
+
+def test_modules_to_save_and_what_is_saved_whole(base, saved):
+    tensors, key = load_file(saved / FILE), "multi_modal_projector.linear_1.weight"
+    whole = load_file(base / "model.safetensors")[key]
+    save_file(tensors | {f"base_model.model.model.{key}": whole}, saved / FILE)
+    assert "not among modules_to_save" in refusal(base, adapters=saved)
+    save_file(tensors, saved / FILE)
+    edit_config(saved, {"modules_to_save": ["multi_modal_projector"]}, "adapter_config.json")
+    message = refusal(base, adapters=saved)
+    assert "is missing: adapter_config.json says that it was trained whole" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"use_dora": True}, "use_dora = True is not supported"),
+        ({"bias": "all"}, "bias = 'all'"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa'"),
+        ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern"),
+        ({"something_new": 1}, "something_new = 1"),
+        ({"peft_type": "IA3"}, "peft_type = 'IA3'"),
+        ({"r": "two"}, "not a LoRA configuration"),
+        ({"r": 0}, "rank of at least 1"),
+        ({"lora_alpha": ...}, "lora_alpha"),
+    ],
+)
+def test_adapters_of_another_kind(base, saved, change, words):
+    edit_config(saved, change, "adapter_config.json")
+    message = refusal(base, adapters=saved)
+    assert words in message
+    assert "adapter_config.json" in message
+
+
+def test_damaged_adapters(base, saved, tmp_path):
+    file = saved / FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert "not a readable safetensors file" in refusal(base, adapters=saved)
+    file.unlink()
+    assert f"{file} is missing" in refusal(base, adapters=saved)
+    file.write_bytes(whole)
+    edit_config(saved, {"base_model_name_or_path": None}, "adapter_config.json")
+    assert "base_model_name_or_path is missing" in refusal(saved)
+    edit_config(saved, {"base_model_name_or_path": str(tmp_path / "gone")}, "adapter_config.json")
+    assert str(tmp_path / "gone") in refusal(saved)
+    assert "adapter_config.json is missing" in refusal(base, adapters=tmp_path / "gone")

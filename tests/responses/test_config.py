@@ -1,0 +1,40 @@
+import subprocess
+import sys
+
+import pytest
+
+from inbol_jax.errors import InbolError
+from inbol_jax.responses.config import EndpointConfig, JudgeConfig
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"endpoint": "localhost:8000"}, "a base URL is needed"),
+        ({"endpoint": "file:///etc/passwd"}, "a base URL is needed"),
+        ({"endpoint": "http://h:port/v1"}, "a base URL is needed"),
+        ({"endpoint": "http://a b/v1"}, "a base URL is needed"),
+        ({"endpoint": "https://user:pw@host/v1"}, "no user, password or query"),
+        ({"endpoint": "https://host/v1?key=1"}, "no user, password or query"),
+        ({"endpoint_retries": -1}, "--endpoint-retries -1: at least 0"),
+        ({"endpoint_concurrency": 0}, "--endpoint-concurrency 0: at least 1"),
+        ({"endpoint_timeout": 0.0}, "--endpoint-timeout 0.0"),
+        ({"endpoint_timeout": float("nan")}, "--endpoint-timeout nan"),
+    ],
+)
+def test_impossible_endpoint_options(options, message):
+    with pytest.raises(InbolError, match=message):
+        EndpointConfig(**options)
+
+
+def test_impossible_judge_options(tmp_path):
+    with pytest.raises(InbolError, match="--n -1"):
+        JudgeConfig(tmp_path / "responses.jsonl", tmp_path, n=-1)
+
+
+def test_options_are_light_to_import():
+    code = "import sys, inbol_jax.responses.config; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"numpy", "PIL", "httpx", "tenacity", "jax"} & set(loaded.stdout.split())

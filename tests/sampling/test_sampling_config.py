@@ -1,0 +1,33 @@
+import pytest
+
+from inbol_jax.errors import InbolError
+from inbol_jax.sampling.config import SamplingOptions
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"n": 0}, "--n 0: at least one sample is needed"),
+        ({"temperature": -0.1}, "--temperature -0.1: a finite number of at least 0 is needed"),
+        ({"temperature": float("nan")}, "--temperature nan: "),
+        ({"temperature": float("inf")}, "--temperature inf: "),
+        ({"top_p": 0.0}, "--top-p 0.0: must be greater than 0 and at most 1"),
+        ({"top_p": -0.5}, "--top-p -0.5: "),
+        ({"top_p": 1.01}, "--top-p 1.01: "),
+        ({"top_p": float("nan")}, "--top-p nan: "),
+        ({"max_new_tokens": 0}, "--max-new-tokens 0: at least 1 is needed"),
+        ({"top_k": -1}, "--top-k -1: at least 1 is needed, or 0 for all tokens"),
+        ({"min_p": 1.0}, "--min-p 1.0: must be at least 0 and less than 1"),
+        ({"min_p": float("nan")}, "--min-p nan: "),
+        ({"stop_tokens": (5, -1)}, r"--stop-tokens \(5, -1\): token ids are not negative"),
+        ({"stop": ("a", "")}, r"--stop \('a', ''\): an empty string would stop every response"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_meant(bad, message):
+    with pytest.raises(InbolError, match=f"^{message}"):
+        SamplingOptions(**bad)
+
+
+def test_options_at_their_limits():
+    SamplingOptions(temperature=0, top_p=1e-6, max_new_tokens=1, top_k=1, min_p=0.999)

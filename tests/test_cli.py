@@ -1,0 +1,351 @@
+"""The command lines: help, what is refused before anything is loaded, and exit codes."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_lines import fails
+
+from inbol_jax import __version__
+from inbol_jax.artifacts import write_jsonl
+from inbol_jax.cli import (
+    evaluate,
+    main,
+    option_names,
+    parse_options,
+    plan,
+    train,
+)
+from inbol_jax.commands import COMMANDS, load
+from inbol_jax.data.config import CheckConfig, ImportConfig
+from inbol_jax.defaults import TINY
+from inbol_jax.models.convert import ConvertConfig
+from inbol_jax.training.config import PlanConfig
+
+PROGRAMS = [(main, tuple(name.split()), load(command.config)) for name, command in COMMANDS.items()]
+PROGRAMS += [
+    (train, ("sft",), load(COMMANDS["sft"].config)),
+    (train, ("dpo",), load(COMMANDS["dpo"].config)),
+    (evaluate, (), load(COMMANDS["evaluate"].config)),
+    (plan, (), load(COMMANDS["plan"].config)),
+]
+# These commands draw no random number, so they have no --seed.
+UNDRAWN = (ImportConfig, CheckConfig, PlanConfig)
+IDS = [f"{command.__name__} {' '.join(words)}".strip() for command, words, _ in PROGRAMS]
+
+
+def helps(text):
+    """{option: what its help says}.
+
+    Help stands two blanks behind the option and its type, or on the next lines.
+    """
+    found, option = {}, None
+    for framed in text.splitlines():
+        line = framed.strip("│ ")
+        if (
+            option_here := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed)
+        ) is not None:  # deeper in, it is spoken of
+            option = option_here[1]
+            found[option] = "".join(re.split(r"\s{2,}", line, maxsplit=1)[1:])
+        elif option and set(line) <= set("─-╰╯╭╮ "):
+            option = None
+        elif option:
+            found[option] += f" {line}"
+    return found
+
+
+@pytest.mark.parametrize(("command", "words", "config"), PROGRAMS, ids=IDS)
+def test_help_has_a_line_for_every_option(command, words, config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")  # wider, and option groups would stand side by side
+    with pytest.raises(SystemExit) as left:
+        command([*words, "--help"])
+    assert left.value.code == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    described = helps(output.out)
+    positional = {ConvertConfig: {"--source": "SRC", "--out": "DST"}, PlanConfig: {"--stage": "{"}}
+    for name in option_names(config):
+        if metavar := positional.get(config, {}).get(name):
+            assert re.search(rf"(?m)^│ {re.escape(metavar)}", output.out), name
+        else:
+            assert any(option.split(".")[-1].lstrip("-") == name[2:] for option in described), name
+    for name, text in described.items():
+        words_of_help = re.sub(r"\((default|required).*", "", text).split()
+        assert len(words_of_help) >= 2, f"{name}: {text!r}"
+    expected = {"--help"} if config in UNDRAWN else {"--seed", "--help"}
+    assert expected | ({"--out"} if config not in (ConvertConfig, PlanConfig) else set()) <= set(
+        described
+    )
+
+
+@pytest.mark.parametrize("program", [main, train], ids=["inbol", "train"])
+def test_help_lists_the_commands_with_a_summary(program, capsys):
+    with pytest.raises(SystemExit) as left:
+        program(["--help"])
+    assert left.value.code == 0
+    output = capsys.readouterr().out
+    for name in COMMANDS if program is main else ("sft", "dpo"):
+        assert re.search(rf"(?m)^  {name}  +\w.*\.$", output), name
+
+
+@pytest.mark.parametrize("group", ["data", "world"])
+def test_help_of_a_group_lists_its_commands_alone(group, capsys):
+    with pytest.raises(SystemExit):
+        main([group, "--help"])
+    output = capsys.readouterr().out
+    listed = [line.split("  ")[1] for line in output.splitlines() if line.startswith("  ")]
+    assert listed == [name for name in COMMANDS if name.startswith(f"{group} ")]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"inbol_jax {__version__}\n"
+
+
+def test_help_loads_no_heavy_library():
+    """JAX, transformers and matplotlib take seconds to import; a help text needs none of them."""
+    heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn httpx grain"
+    program = (
+        "import sys; import inbol_jax.cli; from inbol_jax.commands import COMMANDS, load\n"
+        "for command in COMMANDS.values(): load(command.config)\n"
+        f"print(sorted(set({heavy.split()}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_home_folder_is_found_behind_an_equals_sign():
+    config = load(COMMANDS["build"].config)
+    assert parse_options(config, "inbol build", ["--out=~/run"]).out == Path.home() / "run"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(
+    ("command", "words", "config"), [p for p in PROGRAMS if p[2] not in UNDRAWN]
+)
+def test_a_seed_out_of_range(command, words, config, seed, tmp_path, capsys):
+    required = {"data": ("--data", tmp_path), "in_domain": ("--in-domain", tmp_path)}
+    options = [
+        word for field in dataclasses.fields(config) for word in required.get(field.name, ())
+    ]
+    out = (tmp_path, tmp_path / "out") if config is ConvertConfig else ("--out", tmp_path / "out")
+    error = fails(capsys, command, *words, *options, *out, "--seed", seed)
+    assert f"--seed {seed}: a whole number from 0 to 4294967295 is needed" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_is_not_there(tmp_path, capsys):
+    nowhere = tmp_path / "nowhere"
+    for words in (("confidence",), ("extrinsic",)):
+        error = fails(capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out")
+        assert f"{nowhere}: no such file or folder" in error
+    for words in (("sft",), ("dpo",)):
+        assert f"cannot read {nowhere}" in fails(
+            capsys, train, *words, "--data", nowhere, "--out", tmp_path / "out"
+        )
+        assert f"cannot read {tmp_path}" in fails(
+            capsys, train, *words, "--data", tmp_path, "--out", tmp_path / "out"
+        )
+    assert f"{nowhere}: no such file or folder" in fails(
+        capsys, evaluate, "--in-domain", nowhere, "--out", tmp_path / "out"
+    )
+    assert "inbol confidence" in fails(capsys, main, "build", "--out", tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/deeper", Path("/proc/inbol")):
+        for command, words in ((main, ("demo",)), (main, ("build",)), (main, ("world", "export"))):
+            assert f"--out {out}: cannot be written (" in fails(
+                capsys, command, *words, "--out", out
+            )
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_without_permission(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in fails(capsys, main, "build", "--out", tmp_path)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return shutil.copytree(TINY, tmp_path / "model")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change(**changes):
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+DAMAGES = [
+    ("model.safetensors", cut),
+    ("model.safetensors", lambda p: p.write_bytes(b"")),
+    ("model.safetensors", Path.unlink),
+    ("config.json", cut),
+    ("config.json", Path.unlink),
+    ("config.json", lambda p: p.write_text("[]")),
+    ("config.json", change(text_config=None)),
+    ("config.json", change(model_type="gpt2")),
+    ("config.json", change(image_token_index=None)),
+    (
+        "config.json",
+        lambda p: change(
+            text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": "160"}
+        )(p),
+    ),
+    (
+        "config.json",
+        lambda p: change(
+            text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": 32}
+        )(p),
+    ),
+    ("generation_config.json", cut),
+    ("generation_config.json", lambda p: p.write_text("[]")),
+    ("tokenizer.json", cut),
+    ("tokenizer.json", Path.unlink),
+    ("tokenizer.json", lambda p: p.write_text("{}")),
+    ("processor_config.json", cut),
+    ("preprocessor_config.json", cut),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"), DAMAGES, ids=[f"{i}-{f}" for i, (f, _) in enumerate(DAMAGES)]
+)
+def test_a_corrupt_checkpoint(file, damage, model, small_world, tmp_path, capsys):
+    damage(model / file)
+    error = fails(
+        capsys,
+        main,
+        "confidence",
+        "--data",
+        small_world / "test",
+        "--out",
+        tmp_path / "out",
+        "--model",
+        model,
+    )
+    assert str(model) in error
+
+
+def test_images_that_are_missing_or_damaged(tmp_path, capsys):
+    rows = [
+        {
+            "id": f"q{i}",
+            "image": f"{i}.png",
+            "question": "What is the symbol?",
+            "answers": ["a"],
+            "answerable": True,
+        }
+        for i in range(4)
+    ]
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data/data.jsonl", rows, {})
+    for i in range(3):
+        (tmp_path / f"data/{i}.png").write_bytes(b"no picture")
+    confidence = ("confidence", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert "1 of 4 set aside: 1 image missing (q3); at most 10% may be" in fails(
+        capsys, main, *confidence
+    )
+    assert "3 of 3 questions could not be asked" in fails(
+        capsys, main, *confidence, "--max-rejected", 0.3
+    )
+    instructions = [row | {"response": "alpha", "boundary": "known", "type": 1} for row in rows]
+    for i, cause in ((3, "1 of its images are missing"), (0, "not an image")):
+        write_jsonl(tmp_path / "instructions.jsonl", [instructions[i]], {"images": "data"})
+        error = fails(
+            capsys,
+            train,
+            "sft",
+            "--data",
+            tmp_path / "instructions.jsonl",
+            "--out",
+            tmp_path / f"run{i}",
+        )
+        assert f"{i}.png" in error
+        assert cause in error
+
+
+def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
+    data, out = ("--data", small_world / "test"), ("--out", tmp_path / "out")
+    assert "--scheme 'cubic': choose one of linear, margin, uniform" in fails(
+        capsys, train, "dpo", *data, *out, "--scheme", "cubic"
+    )
+    assert "--beta 0.0 must be greater than 0" in fails(
+        capsys, train, "dpo", *data, *out, "--beta", 0
+    )
+    assert "--epochs 0: must be greater than 0" in fails(
+        capsys, train, "sft", *data, *out, "--epochs", 0
+    )
+    assert "--n 0: at least one sample" in fails(capsys, main, "confidence", *data, *out, "--n", 0)
+    assert "--batch-size 0" in fails(capsys, main, "confidence", *data, *out, "--batch-size", 0)
+    assert "top-p" in fails(capsys, main, "confidence", *data, *out, "--top-p", 2)
+    assert "delta-uk < delta-k" in fails(capsys, main, "build", *out, "--delta-k", 0.2)
+    assert "--templates or --refusal-mix 'longest'" in fails(
+        capsys, main, "build", *out, "--templates", "longest"
+    )
+    assert "--steps 0" in fails(capsys, main, "world", "pretrain", *out, "--steps", 0)
+    assert "--batch-size 0" in fails(capsys, main, "world", "pretrain", *out, "--batch-size", 0)
+    assert "--n-train 0" in fails(capsys, main, "demo", *out, "--n-train", 0)
+    assert "--n-test 1" in fails(capsys, main, "demo", *out, "--n-test", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [
+        (("demo", "--seed", "abc"), "inbol demo"),
+        (("world", "export", "--split", "dev"), "inbol world export"),
+        (("nothing",), "inbol"),
+        (("world", "nothing"), "inbol world"),
+        (("world",), "inbol world"),
+        ((), "inbol"),
+    ],
+)
+def test_what_the_command_line_does_not_know_is_said_on_one_line(arguments, program, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.endswith(f"; see {program} --help\n")
+    assert error.count("\n") == 1
+    assert len(arguments) < 2 or arguments[-1] in error
+
+
+def test_a_misspelt_option_gets_the_right_one(capsys):
+    assert main(["demo", "--sead", "1"]) == 2
+    expected = "error: unrecognized options: --sead 1; perhaps --seed; see inbol demo --help\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_misspelt_command_gets_the_right_one(capsys):
+    assert main(["confidense"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: no command 'confidense'; perhaps confidence; see inbol --help\n"
+    )
+
+
+def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys):
+    def stop(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inbol_jax.construction.build.build", stop)
+    assert main(["build", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
+
+
+def test_a_defect_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr("inbol_jax.construction.build.build", lambda config: {}["key"])
+    with pytest.raises(KeyError):
+        main(["build", "--out", str(tmp_path)])

@@ -1,0 +1,218 @@
+"""The demo, end to end, as a process of its own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_lines import fails
+
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.cli import main
+from inbol_jax.defaults import TINY
+
+SIZES = (
+    "--n-train",
+    "60",
+    "--n-test",
+    "40",
+)  # 60 test questions, as many as for training: batches of one size are compiled once
+FILES = (
+    "data/train/data.jsonl",
+    "data/test/data.jsonl",
+    "data/ood_kinds/data.jsonl",
+    "data/ood_style/data.jsonl",
+    "extrinsic.jsonl",
+    "confidence/train.jsonl",
+    "confidence/extrinsic.jsonl",
+    "records.jsonl",
+    "instructions.jsonl",
+    "preferences.jsonl",
+    "evaluation/predictions.jsonl",
+)
+MODELS = ("base", "idk_it", "ca_dpo")
+DOMAINS = ("in_domain", "out_of_domain")
+GROUPS = ("type1", "mixed", "type2", "type12", "type3", "all")
+FIELDS = ("n", "acc", "refr", "t", "t_low", "t_high")
+
+
+def start(out, cache, *options):
+    """`inbol demo` as a process of its own, whose compiled programs the next one finds."""
+    settings = {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+    program = "import sys; from inbol_jax.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "demo", "--out", str(out), *SIZES, *options],
+        env=os.environ | settings,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    output, error = process.communicate(timeout=900)
+    assert process.returncode == 0, error
+    return output, error
+
+
+def metrics_of(out):
+    return json.loads((out / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(folder, cache, stdout, stderr) of a whole demo with seed 0. No test writes into it."""
+    out, cache = tmp_path_factory.mktemp("demo") / "out", tmp_path_factory.mktemp("cache")
+    return (out, cache, *finish(start(out, cache)))
+
+
+def test_demo_leaves_its_files(run):
+    out, _, output, error = run
+    assert "Traceback" not in error
+    assert "Warning" not in error
+    assert output.splitlines()[-1] == f"report -> {out / 'report.html'}"
+    for name in FILES:
+        assert list(read_jsonl(out / name)), name
+        assert (out / f"{name}.meta.json").is_file(), name
+    for stage in ("idk_it", "ca_dpo"):
+        assert [p for p in (out / stage / "checkpoints").iterdir() if p.name.isdigit()]
+        assert list(read_jsonl(out / stage / "metrics.jsonl"))
+        assert {p.name for p in (out / stage / "model").iterdir()} == {
+            p.name for p in TINY.iterdir() if p.suffix != ".md"
+        }
+    assert not list(out.rglob(".*"))  # no temporary file is left
+    assert not list(out.rglob("*.partial"))
+
+
+def test_demo_report_opens_offline(run):
+    html = (run[0] / "report.html").read_text()
+    assert html.lstrip().lower().startswith("<!doctype html>")
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', html)
+    assert "data:image/" in html
+    for name in MODELS:
+        assert name in html
+    assert (run[0] / "report.md").is_file()
+
+
+def test_demo_metrics_have_the_agreed_layout(run):
+    metrics = metrics_of(run[0])
+    assert {"models", "seconds"} <= set(metrics)
+    assert list(metrics["models"]) == list(MODELS)
+    for domains in metrics["models"].values():
+        assert set(domains) == set(DOMAINS)
+        for groups in domains.values():
+            assert tuple(groups) == GROUPS
+            for values in groups.values():
+                assert tuple(values) == FIELDS
+                assert isinstance(values["n"], int)
+                if values["n"]:
+                    assert -1 <= values["t_low"] <= values["t"] <= values["t_high"] <= 1
+                    assert 0 <= values["acc"] <= 1
+                    assert 0 <= values["refr"] <= 1
+                else:
+                    assert {values[f] for f in FIELDS[1:]} == {None}
+            n = {group: values["n"] for group, values in groups.items()}
+            assert n["type12"] == n["type1"] + n["mixed"] + n["type2"]
+            assert n["all"] == n["type12"] + n["type3"]
+    sizes = {
+        (m, d): [v["n"] for v in groups.values()]
+        for m, ds in metrics["models"].items()
+        for d, groups in ds.items()
+    }
+    for domain, total in (("in_domain", 60), ("out_of_domain", 10 + 30)):
+        assert sizes["base", domain] == sizes["idk_it", domain] == sizes["ca_dpo", domain]
+        assert sizes["base", domain][-1] == total
+    stages = {"world", "extrinsic", "confidence", "build", "IDK-IT", "CA-DPO", "evaluation"}
+    assert set(metrics["seconds"]) >= stages
+    assert all(isinstance(s, float) and s >= 0 for s in metrics["seconds"].values())
+
+
+def test_demo_trains_both_stages(run):
+    weights = {
+        p.parent: p.read_bytes()
+        for p in (TINY / "model.safetensors", *run[0].glob("*/model/model.safetensors"))
+    }
+    assert len(weights) == len(set(weights.values())) == 3
+
+
+def test_demo_again_does_nothing(run, tmp_path, capsys):
+    out = Path(shutil.copytree(run[0], tmp_path / "out"))  # its times come along
+    results = {"metrics.json", "report.html", "report.md"}
+    kept = [
+        p
+        for p in out.rglob("*")
+        if p.is_file()
+        and p.name not in results
+        and "figures" not in p.parts
+        and p.name != "demo.json"
+    ]
+    before = {p: p.stat().st_mtime_ns for p in kept}
+    assert any("checkpoints" in p.parts for p in kept)
+    metrics = metrics_of(out)
+    assert main(["demo", "--out", str(out), *SIZES]) == 0
+    assert {p: p.stat().st_mtime_ns for p in kept} == before
+    assert metrics_of(out) == metrics
+    assert capsys.readouterr().out.count("done before") == 7
+
+
+def test_demo_with_other_settings_is_refused(run, capsys):
+    before = metrics_of(run[0])
+    for other in ((*SIZES, "--seed", "1"), ("--n-train", "61", *SIZES[2:])):
+        assert "holds a demo with other settings" in fails(
+            capsys, main, "demo", "--out", run[0], *other
+        )
+    assert metrics_of(run[0]) == before
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"seconds": {}}'])
+def test_demo_with_a_damaged_state(tmp_path, content, capsys):
+    (tmp_path / "demo.json").write_text(content)
+    fails(capsys, main, "demo", "--out", tmp_path, *SIZES)
+
+
+def kill_when(process, seen, seconds=600):
+    """Kills the process as soon as `seen()`; it must still be running then."""
+    end = time.monotonic() + seconds
+    while not seen():
+        assert process.poll() is None, "the demo ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
+    whole, cache = run[:2]
+    out = tmp_path / "out"
+    store = out / "confidence/train.jsonl"
+    kill_when(start(out, cache), lambda: store.exists() and store.stat().st_size)
+    assert not (out / "records.jsonl").exists()
+    sampled = store.read_bytes()
+    kill_when(start(out, cache), lambda: (out / "idk_it/checkpoints").is_dir())
+    assert store.read_bytes().startswith(
+        sampled[: sampled.rfind(b"\n") + 1]
+    )  # what was sampled is not sampled again
+    assert not (out / "idk_it/model/model.safetensors").exists()
+    kill_when(start(out, cache), lambda: (out / "evaluation/predictions/base").is_dir())
+    output, _ = finish(start(out, cache))
+    assert output.count("done before") == 6
+    found, expected = metrics_of(out), metrics_of(whole)
+    assert found["models"] == expected["models"]
+    assert found["differences"] == expected["differences"]
+    for name in ("records.jsonl", "preferences.jsonl"):
+        rows = [sorted(map(json.dumps, read_jsonl(folder / name))) for folder in (out, whole)]
+        assert rows[0] == rows[1], name

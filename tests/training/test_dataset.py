@@ -1,0 +1,138 @@
+"""The order of the data, the shapes of batches, and images that are missing."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from training_data import (
+    run_sft,
+)
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
+from inbol_jax.training.dataset import (
+    WINDOW,
+    PackedDataset,
+    bucket_shapes,
+    stream_batches,
+    training_order,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+class Counted:
+    """Rows that are their own numbers."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def batch(self, indices, mine):
+        own = [int(indices[i]) for i in mine if i < len(indices)]
+        return collate([{"i": np.int32(i)} for i in own or indices[:1]], len(mine), valid=len(own))
+
+
+def batches_of(n, size, epochs, seed, start, *, lengths=None, mine=None):
+    order = training_order(lengths or [1] * n, size, epochs, seed, grouped=lengths is not None)
+    return list(
+        stream_batches(
+            Counted(n),
+            order,
+            np.arange(size) if mine is None else mine,
+            start,
+            -(-n * epochs // size),
+        )
+    )
+
+
+def test_every_row_once_an_epoch():
+    n, size, epochs = 10, 4, 3
+    batches = batches_of(n, size, epochs, seed=0, start=0)
+    assert len(batches) == -(-n * epochs // size)
+    assert all(len(b["i"]) == size for b in batches)
+    rows = np.concatenate([b["i"][b["valid"]] for b in batches])
+    passes = rows.reshape(epochs, n)
+    assert [sorted(p) for p in passes.tolist()] == [list(range(n))] * epochs
+    assert len({tuple(p) for p in passes.tolist()}) == epochs, "each pass has an order of its own"
+    again = batches_of(n, size, epochs, seed=0, start=5)
+    jax.tree.map(np.testing.assert_array_equal, again, batches[5:])
+    other = np.concatenate(
+        [b["i"][b["valid"]] for b in batches_of(n, size, epochs, seed=1, start=0)]
+    )
+    assert rows.tolist() != other.tolist()
+
+
+def test_batches_larger_than_the_data():
+    (batch,) = batches_of(3, 8, 1, seed=0, start=0)
+    assert batch["valid"].tolist() == [True] * 3 + [False] * 5
+    assert sorted(batch["i"][:3].tolist()) == [0, 1, 2]
+
+
+def test_each_process_makes_its_own_rows():
+    """Together they make the batches of one process; where one has no row left in the last batch, none of what it makes counts."""
+    whole = batches_of(9, 8, 1, seed=0, start=0)
+    shares = [
+        batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in (np.arange(4), np.arange(4, 8))
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate([p["valid"] for p in parts]), batch["valid"])
+        np.testing.assert_array_equal(
+            np.concatenate([p["i"][p["valid"]] for p in parts]), batch["i"][batch["valid"]]
+        )
+    assert whole[-1]["valid"].tolist() == [True] + [False] * 7
+
+
+@pytest.mark.parametrize(("n", "size", "epochs"), [(200, 4, 2), (5, 4, 1), (130, 8, 3), (64, 4, 1)])
+def test_rows_of_like_length_come_together(n, size, epochs):
+    lengths = np.random.default_rng(1).integers(1, 100, n).tolist()
+    batches = batches_of(n, size, epochs, seed=0, start=0, lengths=lengths)
+    found = [b["i"][b["valid"]].tolist() for b in batches]
+    assert [len(rows) for rows in found[:-1]] == [size] * (len(found) - 1)
+    counts = np.bincount(np.concatenate(found), minlength=n)
+    assert counts.tolist() == [epochs] * n
+    later = len(batches) // 2
+    assert (
+        batches_of(n, size, epochs, seed=0, start=later, lengths=lengths)[0]["i"].tolist()
+        == batches[later]["i"].tolist()
+    )
+
+    def padding(batches):
+        return np.mean(
+            [
+                1 - np.mean([lengths[i] for i in rows]) / max(lengths[i] for i in rows)
+                for rows in batches
+            ]
+        )
+
+    plain = [b["i"][b["valid"]].tolist() for b in batches_of(n, size, epochs, seed=0, start=0)]
+    if len(found) > WINDOW:
+        assert padding(found) < padding(plain) / 3
+        assert sorted(found[:WINDOW], key=lambda rows: lengths[rows[0]]) != found[:WINDOW], (
+            "long and short batches alternate"
+        )
+
+
+def test_shapes_that_rows_are_padded_to(micro):
+    """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on it."""
+    packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
+    shapes = bucket_shapes(packed, 3)
+    assert [s.tokens for s in shapes] == [16, 24, 32]
+    assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
+    assert len(bucket_shapes(packed[:1], 8)) == 1
+    rows = PackedDataset(micro, packed, [], shapes)
+    object.__setattr__(rows, "pack", lambda i, shape: pack_row(*packed[i], shape))
+    for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
+        batch = rows.batch(np.array(indices), np.arange(2))
+        assert batch["input_ids"].shape == (2, tokens)
+
+
+def test_missing_images_are_found_before_training(data, micro, tmp_path):
+    with pytest.raises(
+        InbolError,
+        match=r"instructions.jsonl: 16 of its images are missing, the first is .*; name their folder by --images",
+    ):
+        run_sft(data, micro.path, tmp_path, images=tmp_path)

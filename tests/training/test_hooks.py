@@ -1,0 +1,121 @@
+"""The log, evaluation, and the stop if updates are not finite."""
+
+import itertools
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_run import toy_batches, toy_run
+from training_data import (
+    metrics_of,
+    random_batch,
+    run_sft,
+    weights_of,
+)
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.packing import collate
+from inbol_jax.sharding import make_mesh
+from inbol_jax.training.config import FROZEN, OptimizerConfig
+from inbol_jax.training.optimizer import make_optimizer
+from inbol_jax.training.parallel import Jit
+from inbol_jax.training.run import RunOptions, run_training
+from inbol_jax.training.sft import sft_objective
+from inbol_jax.training.state import init_state, split_variables
+from inbol_jax.training.step import make_train_step
+from inbol_jax.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_metrics_are_sums_divided_once(tmp_path):
+    steps = 7
+    toy_run(tmp_path, steps, logging_steps=3)
+    rows = metrics_of(tmp_path)
+    assert [row["step"] for row in rows] == [3, 6, 7]
+    for row, (start, end) in zip(rows, ((0, 3), (3, 6), (6, 7)), strict=True):
+        x = np.concatenate([b["x"] for b in itertools.islice(toy_batches(start), end - start)])
+        assert row["weighted"] == pytest.approx(x.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite(tmp_path, wrong):
+    """Training stops, and no checkpoint of a broken model stays behind to be resumed from."""
+
+    def batches(start):
+        for i, batch in enumerate(toy_batches(start), start):
+            yield batch | ({"y": batch["y"] * np.float32(wrong)} if i == 4 else {})
+
+    with pytest.raises(InbolError, match=r"toy: the loss is (nan|inf) at step"):
+        toy_run(tmp_path, 20, batches, save_steps=2, logging_steps=10)
+    assert np.isfinite(float(toy_run(tmp_path, 20, save_steps=2, logging_steps=10).params["a"]))
+
+
+def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
+    """Some in between are counted and passed over."""
+    good = collate(random_batch(micro.config, 2), 2)
+    bad = good | {"pixel_values": good["pixel_values"] * np.float32(np.nan)}
+    trainable, frozen = split_variables(micro.variables, FROZEN)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 12)
+
+    def run(out, wrong):
+        trained = {path: jnp.array(x) for path, x in trainable.items()}  # the state is given away
+        parallel = Jit(make_train_step(sft_objective(micro.model), optimizer), make_mesh())
+        batches = lambda start: ((bad if i in wrong else good) for i in range(start, 12))
+        options = RunOptions(out=out, fingerprint="x", logging_steps=4, max_nonfinite_updates=4)
+        trainer = Trainer(parallel, 12, frozen=frozen, label="toy")
+        return run_training(trainer, init_state(trained, optimizer), batches, options)
+
+    run(tmp_path / "some", {1, 2, 4, 8, 9, 10, 11})
+    rows = metrics_of(tmp_path / "some")
+    assert [row["skipped"] for row in rows] == [0.5, 0.25, 1.0]
+    assert "loss" not in rows[2]
+    assert all(np.isfinite(v) for row in rows for v in row.values())
+    with pytest.raises(InbolError, match="toy: 6 updates in a row were not finite at step 8"):
+        run(tmp_path / "many", set(range(2, 12)))
+    assert [row["skipped"] for row in metrics_of(tmp_path / "many")] == [0.5, 1.0], (
+        "the log says how it came to that"
+    )
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    toy_run(tmp_path, 4)
+    (tmp_path / "metrics.jsonl").write_text("{")
+    with pytest.raises(InbolError, match=r"metrics\.jsonl: not a log of training"):
+        toy_run(tmp_path, 4)
+
+
+def test_evaluation_changes_nothing_but_the_log(data, micro, tmp_path):
+    """At the same steps whatever the batches are; at the end the evaluation of the training data is that of the trained model."""
+    options = {
+        "batch_size": 6,
+        "epochs": 4,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-3,
+    }
+    plain = run_sft(data, micro.path, tmp_path / "plain", **options)
+    watched = run_sft(
+        data,
+        micro.path,
+        tmp_path / "watched",
+        eval_data=data / "instructions.jsonl",
+        eval_steps=4,
+        **options,
+    )
+    for key, x in weights_of(plain).items():
+        np.testing.assert_array_equal(weights_of(watched)[key], x)
+    rows = metrics_of(tmp_path / "watched")
+    assert [row["step"] for row in rows if "eval/loss" in row] == [4, 8, 11]
+    assert not any("eval/loss" in row for row in metrics_of(tmp_path / "plain"))
+    again = tmp_path / "again"
+    run_sft(
+        data,
+        watched,
+        again,
+        eval_data=data / "instructions.jsonl",
+        learning_rate=1e-30,
+        batch_size=16,
+    )
+    assert metrics_of(again)[-1]["loss"] == pytest.approx(rows[-1]["eval/loss"], rel=1e-5)
+    assert metrics_of(again)[-1]["eval/loss"] == pytest.approx(rows[-1]["eval/loss"], rel=1e-5)

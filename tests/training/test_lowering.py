@@ -1,0 +1,153 @@
+"""What compiled steps send between devices: the parts of a model that a mesh splits are not put together again."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from flax.traverse_util import flatten_dict
+
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.weights import table_row
+from inbol_jax.sharding import RULES, make_mesh
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import DpoConfig
+from inbol_jax.training.lowering import (
+    Collective,
+    abstract_pairs,
+    abstract_variables,
+    collectives,
+    lower_step,
+)
+from inbol_jax.training.step import make_program
+
+TEXT = """
+  %all-gather.1 = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
+  %all-reduce.3 = (f32[], bf16[8,4]{1,0}) all-reduce(%a, %b), to_apply=%add
+  ROOT %x = f32[8]{0} add(%all-gather.1, %all-reduce.3)
+  %s = (bf16[4,4]{1,0:T(8,128)(2,1)}, bf16[8,4]{1,0:T(8,128)(2,1)}) all-gather-start(%p), dimensions={0}
+  %d = bf16[8,4]{1,0} all-gather-done(%s)
+  %again = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
+"""
+
+
+def test_collectives_are_read_from_the_text():
+    gather, both = (
+        Collective("all-gather", "bf16", (8, 4)),
+        Collective("all-reduce", "bf16", (8, 4)),
+    )
+    assert list(collectives(TEXT)) == [
+        Collective("all-gather", "f32", (32, 48)),
+        Collective("all-reduce", "f32", ()),
+        both,
+        gather,
+    ]
+    assert gather.nbytes == 64
+
+
+def distinct(config):
+    """Sizes that no other array of the step has, eight heads each."""
+    text = dataclasses.replace(
+        config.text,
+        hidden_size=64,
+        intermediate_size=160,
+        num_layers=2,
+        num_heads=8,
+        num_kv_heads=8,
+        head_dim=12,
+        windows=(None,) * 2,
+    )
+    vision = dataclasses.replace(
+        config.vision, hidden_size=48, intermediate_size=112, num_heads=8, num_layers=1
+    )
+    return dataclasses.replace(config, text=text, vision=vision)
+
+
+def lowered(config, mesh):
+    """The CA-DPO step of a whole model."""
+    run = DpoConfig(data=Path("pairs"), out=Path("out"))
+    program = make_program(ca_dpo_objective(Llava(config), run.pair_loss), run, total_steps=10)
+    variables = abstract_variables(config, mesh, dtype=jnp.float32)
+    batch = abstract_pairs(config, mesh, rows=8, tokens=40, targets=12)
+    return lower_step(program, run, variables, batch, mesh)
+
+
+def test_a_plan_is_the_step_that_runs(micro):
+    """Memory of the arguments: variables, two moments of what is trained, the batch."""
+    plan = lowered(micro.config, make_mesh()).compile().memory_analysis()
+    sizes = {path: x.size for path, x in flatten_dict(param_shapes(micro.config), sep="/").items()}
+    trained = sum(
+        n
+        for path, n in sizes.items()
+        if not path.startswith("vision_tower/") and "embed_tokens" not in path
+    )
+    pixels = 8 * 3 * micro.config.vision.image_size**2
+    expected = 4 * (sum(sizes.values()) + 2 * trained + pixels + 8 * 3 * (40 + 12) + 8 * 5)
+    assert plan.argument_size_in_bytes == pytest.approx(expected, rel=0.02)
+    assert plan.alias_size_in_bytes >= 4 * 3 * trained, "the state is updated in place"
+
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
+PROGRAM = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_lowering import MESHES, distinct, lowered
+from inbol_jax.models.config import load_config
+from inbol_jax.models.lora import LoraConfig
+from inbol_jax.sharding import make_mesh
+config = distinct(load_config(Path(sys.argv[2])))
+for sizes in MESHES:
+    print(json.dumps(lowered(config, make_mesh(*sizes)).compile().as_text()))
+"""
+
+
+@pytest.fixture(scope="module")
+def programs(micro):
+    """The compiled CA-DPO step of a whole model on each mesh of eight virtual devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+    }
+    command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__), str(micro.path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Involuntary full rematerialization" not in done.stderr
+    return dict(zip(MESHES, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_no_parameter_is_gathered_that_should_stay_split(micro, programs, mesh):
+    """fsdp gathers a matrix for each use, forward and backward; along tensor, or where nothing is split, none is gathered."""
+    sizes = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
+    gathered = Counter(c.shape for c in collectives(programs[mesh]) if c.operation == "all-gather")
+    allowed, whole = Counter(), {}
+    for path, leaf in flatten_dict(param_shapes(distinct(micro.config)), sep="/").items():
+        axes = [RULES[axis] for axis in table_row(path).axes]
+        if len(leaf.shape) < 2:
+            continue
+        split = tuple(
+            n // (sizes["tensor"] if axis == "tensor" else 1)
+            for axis, n in zip(axes, leaf.shape, strict=True)
+        )
+        whole[path] = leaf.shape, split
+        if "fsdp" in axes and mesh[1] > 1:
+            allowed[split] += 2
+    for path, (shape, split) in whole.items():
+        if split != shape and shape not in allowed:
+            assert not gathered[shape], f"{path} is put together on {mesh}"
+        assert gathered[split] <= allowed[split], (
+            f"{path} is gathered {gathered[split]} times on {mesh}"
+        )
+    if mesh[1] > 1:
+        assert any(gathered[split] for _, split in whole.values()), (
+            "the test sees what fsdp gathers"
+        )

@@ -1,0 +1,183 @@
+"""The objectives of both stages against plain forwards, and the log-probabilities of packed batches."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from training_data import (
+    mean_loss,
+    objectives,
+    own_logprobs,
+    random_batch,
+)
+
+from inbol_jax.losses import (
+    PAIR_LOSSES,
+    PairLogprobs,
+    dpo_loss,
+    linear_weights,
+    sequence_logprob,
+    value_weights,
+)
+from inbol_jax.models.packing import collate
+from inbol_jax.records import PairKind
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import PairLossConfig
+from inbol_jax.training.objective import CHUNK, target_logprobs
+
+ROOT = Path(__file__).parents[2]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def value_and_gradient(model, name, params, batch):
+    return jax.value_and_grad(
+        lambda p: mean_loss(objectives(model)[name], {"params": p}, batch), has_aux=True
+    )(params)
+
+
+def means(metrics):
+    return {
+        name: float(total) / float(weight) for name, (total, weight) in metrics.items() if weight
+    }
+
+
+@pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
+def test_rows_that_fill_up_the_batch_do_not_matter(micro, name):
+    checkpoint = micro
+    rows, params = random_batch(checkpoint.config, 3), checkpoint.variables["params"]
+    (loss, metrics), gradient = value_and_gradient(checkpoint.model, name, params, collate(rows, 3))
+    (padded, padded_metrics), padded_gradient = value_and_gradient(
+        checkpoint.model, name, params, collate(rows, 8)
+    )
+    assert padded == pytest.approx(float(loss), rel=1e-5)
+    assert means(padded_metrics) | {"padding": 0} == pytest.approx(
+        means(metrics) | {"padding": 0}, rel=1e-5
+    )
+    assert optax.tree.norm(gradient) > 1e-3
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4),
+        padded_gradient,
+        gradient,
+    )
+
+
+@pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
+def test_order_of_rows_does_not_matter(micro, name):
+    checkpoint, rows = micro, random_batch(micro.config, 3)
+    params = checkpoint.variables["params"]
+    (loss, _), gradient = value_and_gradient(checkpoint.model, name, params, collate(rows, 3))
+    (again, _), other = value_and_gradient(checkpoint.model, name, params, collate(rows[::-1], 3))
+    assert again == pytest.approx(float(loss), rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4), other, gradient
+    )
+
+
+def test_objectives_are_their_definitions(micro):
+    """Against log-probabilities from plain forwards, branch by branch."""
+    checkpoint, rows = micro, random_batch(micro.config, 3)
+    each = [own_logprobs(checkpoint, row) for row in rows]
+    params, batch = checkpoint.variables["params"], collate(rows, 3)
+    tokens = np.concatenate([x for pair in each for x in pair])
+    (loss, metrics), _ = value_and_gradient(checkpoint.model, "IDK-IT", params, batch)
+    assert float(loss) == pytest.approx(-tokens.mean(), rel=1e-4)
+    assert float(metrics["loss"][1]) == len(tokens)
+
+    chosen, rejected = (np.array([pair[i].sum() for pair in each]) for i in (0, 1))
+    nll = -np.array([pair[0].mean() for pair in each])
+    (loss, metrics), _ = value_and_gradient(checkpoint.model, "CA-DPO", params, batch)
+    confidence, kind = batch["confidence"], batch["kind"]
+    policy = PairLogprobs(chosen, rejected)
+    reference = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
+    weight = np.asarray(linear_weights(confidence, kind))
+    assert len(set(weight.tolist())) > 1
+    dpo = weight * dpo_loss(policy, reference, beta=0.3)
+    assert float(loss) == pytest.approx(float((dpo + 0.5 * weight * nll).mean()), rel=1e-4)
+    reward = 0.3 * ((chosen - batch["ref_chosen"]) - (rejected - batch["ref_rejected"]))
+    expected = {
+        "loss": float(loss),
+        "dpo": float(dpo.mean()),
+        "nll": nll.mean(),
+        "reward_margin": reward.mean(),
+        "reward_accuracy": (reward > 0).mean(),
+        "logprob_chosen": chosen.mean(),
+        "logprob_rejected": rejected.mean(),
+        "tokens": (batch["segments"] >= 0).sum() / 3,
+        "padding": (batch["segments"] < 0).mean(),
+    }
+    for of in PairKind:
+        if (among := kind == of).any():
+            expected[f"reward_margin/{of.name.lower()}"] = reward[among].mean()
+            expected[f"reward_accuracy/{of.name.lower()}"] = (reward > 0)[among].mean()
+    assert means(metrics) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+VARIANTS = [(name, {}) for name in PAIR_LOSSES if name != "robust"] + [
+    (name, {"label_smoothing": 0.2}) for name in ("sigmoid", "robust")
+]
+
+
+@pytest.mark.parametrize("length_normalized", [False, True])
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_the_objective_of_every_loss(micro, name, options, length_normalized):
+    """The weighted loss of sums, or of averages, and the NLL term, which is an average either way."""
+    batch = collate(random_batch(micro.config, 3), 3)
+    config = PairLossConfig(
+        loss=name, beta=0.3, nll_coef=0.5, length_normalized=length_normalized, **options
+    )
+    loss, metrics = mean_loss(ca_dpo_objective(micro.model, config), micro.variables, batch)
+    logprobs = target_logprobs(micro.model, micro.variables, batch)
+    of_branch = [batch["target_segment"] == branch for branch in (1, 2)]
+    policy = PairLogprobs(
+        *(sequence_logprob(logprobs, mask, average=length_normalized) for mask in of_branch)
+    )
+    reference = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
+    weight = value_weights(batch["confidence"], batch["kind"])
+    nll = -sequence_logprob(logprobs, of_branch[0], average=True)
+    pair = weight * PAIR_LOSSES[name](policy, reference, beta=0.3, **options)
+    assert float(loss) == pytest.approx(float((pair + 0.5 * weight * nll).mean()), rel=1e-5)
+    expected = {
+        "dpo": pair,
+        "nll": nll,
+        "logprob_chosen": policy.chosen,
+        "logprob_rejected": policy.rejected,
+    }
+    for metric, values in expected.items():
+        assert means(metrics)[metric] == pytest.approx(float(values.mean()), rel=1e-5, abs=1e-6), (
+            metric
+        )
+
+
+def test_chunks_of_targets_change_nothing(micro):
+    batch = collate(random_batch(micro.config, 3), 3)
+    whole = np.asarray(target_logprobs(micro.model, micro.variables, batch, chunk=None))
+    assert whole.shape[1] == 12
+    for chunk in (1, 5, CHUNK):
+        np.testing.assert_allclose(
+            target_logprobs(micro.model, micro.variables, batch, chunk=chunk), whole, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", ["IDK-IT", "CA-DPO"])
+def test_long_responses_have_the_logits_of_a_chunk_at_a_time(micro, name):
+    rows, targets, words = 2, 300, micro.config.text.vocab_size
+    batch = collate(random_batch(micro.config, rows), rows)
+    batch |= {
+        key: np.resize(batch[key], (rows, targets))
+        for key in ("targets", "target_index", "target_segment")
+    }
+    gradient = jax.grad(
+        lambda p: objectives(micro.model)[name]({"params": p}, None, batch)["loss"][0]
+    )
+    program = str(jax.make_jaxpr(gradient)(micro.variables["params"]))
+    shapes = [
+        tuple(map(int, found.split(",")))
+        for found in re.findall(rf"f32\[((?:\d+,)+{words})\]", program)
+    ]
+    assert max(np.prod(shape[:-1]) for shape in shapes) == rows * -(
+        -targets // -(-targets // CHUNK)
+    )

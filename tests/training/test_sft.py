@@ -1,0 +1,45 @@
+"""IDK-IT learns, and leaves frozen parameters alone."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from training_data import (
+    metrics_of,
+    weights_of,
+)
+
+from inbol_jax.models.loading import load_pretrained
+from inbol_jax.training.config import SftConfig
+from inbol_jax.training.sft import sft
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """IDK-IT of the shipped model on sixteen instructions, many times over."""
+    out = tmp_path_factory.mktemp("sft")
+    config = SftConfig.from_options(
+        data=data / "instructions.jsonl", out=out, epochs=12, batch_size=8, learning_rate=2e-3
+    )
+    return config, sft(config)
+
+
+def test_idk_it_learns_sixteen_instructions(trained, tiny, data, small_world):
+    config, model = trained
+    rows = metrics_of(config.out)
+    assert rows[-1]["step"] == 24
+    assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
+    assert model == config.out / "model"
+    checkpoint = load_pretrained(model, dtype=jnp.float32)
+    assert checkpoint.processor.tokenizer.get_vocab() == tiny.processor.tokenizer.get_vocab()
+
+
+def test_frozen_parameters_are_bit_identical_after_training(trained, tiny):
+    before, after = weights_of(tiny.path), weights_of(trained[1])
+    assert before.keys() == after.keys()
+    same = {key for key in before if (before[key] == after[key]).all()}
+    assert same == {
+        key for key in before if key.startswith("vision_tower") or "embed_tokens" in key
+    }

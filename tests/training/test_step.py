@@ -1,0 +1,164 @@
+"""One training step: accumulation, updates that are not finite, dropout, rematerialisation."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training_data import (
+    mean_loss,
+    objectives,
+    random_batch,
+)
+
+from inbol_jax.models import LoraConfig
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.lora import init_lora
+from inbol_jax.models.packing import collate
+from inbol_jax.training.config import FROZEN, OptimizerConfig
+from inbol_jax.training.optimizer import make_optimizer
+from inbol_jax.training.sft import sft_objective
+from inbol_jax.training.state import init_state, split_variables
+from inbol_jax.training.step import make_train_step
+
+ROOT = Path(__file__).parents[2]
+
+
+def one_step(micro, batch, *, objective=None, lr_overrides=(), **options):
+    """Parameters after one update of plain gradient descent."""
+    trainable, frozen = split_variables(micro.variables, FROZEN)
+    config = OptimizerConfig(optimizer="sgd", learning_rate=0.1, lr_overrides=lr_overrides)
+    optimizer = make_optimizer(config, 1)
+    step = jax.jit(make_train_step(objective or sft_objective(micro.model), optimizer, **options))
+    return step(init_state(trainable, optimizer), frozen, None, batch)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    ["IDK-IT", "CA-DPO"],
+)
+def test_accumulation_changes_nothing(micro, objective):
+    """Eight micro-batches of one row and one of eight; the rows' numbers of tokens differ, and two rows are padding."""
+    batch = collate(random_batch(micro.config, 6), 8)
+    whole, whole_metrics = one_step(micro, batch, objective=objectives(micro.model)[objective])
+    for accumulate in (2, 8):
+        parts, metrics = one_step(
+            micro,
+            batch,
+            objective=objectives(micro.model)[objective],
+            gradient_accumulation_steps=accumulate,
+        )
+        for path, x in whole.params.items():
+            np.testing.assert_allclose(parts.params[path], x, atol=1e-6, err_msg=path)
+        for name, value in whole_metrics.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_is_left_out(micro, wrong):
+    batch = collate(random_batch(micro.config, 2), 2)
+    broken = batch | {"pixel_values": batch["pixel_values"] * np.float32(wrong)}
+    state, metrics = one_step(micro, broken)
+    trainable, _ = split_variables(micro.variables, FROZEN)
+    assert all((state.params[path] == x).all() for path, x in trainable.items())
+    assert (int(state.step), int(state.skipped)) == (1, 1)
+    assert {name for name, (_, weight) in metrics.items() if weight} == {"skipped"}
+    assert metrics["skipped"] == (1, 1)
+    state, metrics = one_step(micro, batch)
+    assert int(state.skipped) == 0
+    assert metrics["skipped"] == (0, 1)
+
+
+def test_a_step_leaves_the_frozen_parameters_alone(micro):
+    """They have no gradient and no optimizer state; all others move. The norm of the gradient is that before clipping."""
+    loaded = micro
+    trainable, frozen = split_variables(loaded.variables, FROZEN)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.01), 10)
+    state = init_state(trainable, optimizer)
+    leaves = sum(x.size for x in jax.tree.leaves(state.opt_state) if x.ndim)
+    assert leaves == 2 * sum(x.size for x in trainable.values())
+    objective = sft_objective(loaded.model)
+
+    def steep(variables, reference, batch, key):
+        total, weight = objective(variables, reference, batch, key)["loss"]
+        return {"loss": (1000 * total, weight)}
+
+    step = jax.jit(make_train_step(steep, optimizer))
+    batch = collate(random_batch(loaded.config), 4)
+    for _ in range(2):  # the first has learning rate 0
+        state, metrics = step(state, frozen, None, batch)
+    assert int(state.step) == 2
+    assert metrics["gradient_norm"][0] > 10  # clipped it is 1
+    assert state.params.keys() == trainable.keys()
+    assert {
+        path for path, value in state.params.items() if (value == trainable[path]).all()
+    } == set()
+
+
+def test_a_rate_of_its_own(micro):
+    batch = collate(random_batch(micro.config, 2), 2)
+    trainable, _ = split_variables(micro.variables, FROZEN)
+    plain, _ = one_step(micro, batch)
+    scaled, _ = one_step(micro, batch, lr_overrides=(("projector", 0.02), ("linear_1", 7.0)))
+    for path, x in trainable.items():
+        factor = 0.2 if "projector" in path else 1.0
+        np.testing.assert_allclose(
+            scaled.params[path] - x, factor * (plain.params[path] - x), atol=1e-6, err_msg=path
+        )
+
+
+def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
+    lora = LoraConfig(rank=2, alpha=4.0, dropout=0.5)
+    adapters = jax.tree.map(
+        lambda x: x + 0.1, init_lora(micro.variables["params"], lora, jax.random.key(0))
+    )
+    model = dataclasses.replace(
+        micro,
+        model=Llava(micro.config, jnp.float32, lora),
+        variables={**micro.variables, "lora": adapters},
+    )
+    rows = random_batch(micro.config, 1)
+    batch = collate(rows * 2, 2)
+    trainable, frozen = split_variables(model.variables, (), lora)
+    assert all(path.startswith("lora/") for path in trainable)
+    optimizer = make_optimizer(OptimizerConfig(optimizer="sgd", learning_rate=0.0001), 3)
+    state = init_state(trainable, optimizer)
+
+    objective = sft_objective(model.model)
+
+    def loss(state, **options):
+        return float(
+            make_train_step(objective, optimizer, **options)(state, frozen, None, batch)[1]["loss"][
+                0
+            ]
+        )
+
+    first = loss(state)
+    assert loss(state) == first
+    assert loss(state, seed=1) != first
+    assert loss(state._replace(step=jnp.int32(1))) != first
+    (still, _) = objective(model.variables, None, batch)["loss"]
+    assert float(still) != first
+    one, two = (
+        float(objective(model.variables, None, collate(rows, 1), jax.random.key(i))["loss"][0])
+        for i in (0, 1)
+    )
+    assert one != two
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_remat_changes_nothing_but_memory(micro, remat):
+    batch = collate(random_batch(micro.config, 2), 2)
+
+    def gradient(model):
+        return jax.jit(jax.grad(lambda p: mean_loss(sft_objective(model), {"params": p}, batch)[0]))
+
+    plain, again = gradient(micro.model), gradient(micro.model.clone(remat=remat))
+    params = micro.variables["params"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain(params), again(params)
+    )
+    assert "remat" in str(jax.make_jaxpr(again)(params))
+    assert "remat" not in str(jax.make_jaxpr(plain)(params))

@@ -1,0 +1,138 @@
+"""Tokens per second, and FLOPs as the compiler counts them."""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training_data import (
+    metrics_of,
+    random_batch,
+    run_sft,
+)
+
+from inbol_jax.models import LoraConfig
+from inbol_jax.models.config import load_config
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.lora import init_lora
+from inbol_jax.models.packing import collate
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import FROZEN, OptimizerConfig, PairLossConfig
+from inbol_jax.training.optimizer import make_optimizer
+from inbol_jax.training.state import init_state, split_variables
+from inbol_jax.training.step import make_train_step
+from inbol_jax.training.throughput import PEAK_FLOPS, Meter, TrainingFlops, training_flops
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_rates_are_in_the_log(data, micro, tmp_path, monkeypatch):
+    monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)
+    run_sft(data, micro.path, tmp_path, batch_size=4, epochs=4, save_steps=8)
+    rows = metrics_of(tmp_path, rates=True)
+    assert [row["step"] for row in rows] == [8, 10, 16]
+    for row in rows:
+        assert row["tokens_per_second"] > 0
+        assert 0 < row["mfu"] < 1
+
+
+def test_a_meter_counts_tokens_and_operations(monkeypatch):
+    clock = iter([0.0, 10.0, 12.0, 12.0, 13.0, 13.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    meter = Meter(TrainingFlops(per_token=100.0, per_pair=2.0, per_row=50.0), peak=1e4)
+    meter.start()
+    metrics = {"tokens": (30.0, 3.0)}  # three rows of ten tokens
+    rates = meter.read([metrics, metrics])
+    assert rates["tokens_per_second"] == 30.0
+    assert rates["mfu"] == pytest.approx((100 * 60 + 6 * (2 * 10 * 11 / 2) + 50 * 6) / 2 / 1e4)
+    assert meter.read([]) == {}
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [None, LoraConfig(rank=3, alpha=6.0, trainable=("multi_modal_projector",))],
+    ids=["whole", "adapters"],
+)
+def test_work_is_what_the_compiler_counts(micro, lora):
+    """Operations of the compiled step, which has the same products; elementwise work is small beside them only in larger models."""
+    config = dataclasses.replace(
+        micro.config,
+        text=dataclasses.replace(
+            micro.config.text, hidden_size=256, intermediate_size=512, head_dim=128, vocab_size=2048
+        ),
+    )
+    model = Llava(config, lora=lora)
+    params = param_shapes(config)
+    adapters = (
+        {"lora": jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))} if lora else {}
+    )
+    trainable, frozen = split_variables(
+        {"params": params, **adapters}, FROZEN if lora is None else (), lora
+    )
+    optimizer = make_optimizer(OptimizerConfig(optimizer="sgd"), 5)
+    state = jax.eval_shape(
+        lambda: init_state({k: jnp.zeros(x.shape) for k, x in trainable.items()}, optimizer)
+    )
+    batch = collate(random_batch(config, 4), 4)
+    batch["segments"] = np.zeros_like(
+        batch["segments"]
+    )  # no padding: the program computes it as well
+    objective = ca_dpo_objective(model, PairLossConfig())
+    compiled = (
+        jax.jit(make_train_step(objective, optimizer)).lower(state, frozen, None, batch).compile()
+    )
+    rows, tokens = batch["segments"].shape
+    work = training_flops(config, trainable, frozen, targets=batch["targets"].shape[1])
+    counted = work.total(rows, rows * tokens)
+    assert counted == pytest.approx(compiled.cost_analysis()["flops"], rel=0.15)
+    online = training_flops(
+        config, trainable, frozen, targets=batch["targets"].shape[1], forwards=1
+    )
+    assert 1.2 < online.total(rows, rows * tokens) / counted < 1.6
+
+
+def test_work_of_a_known_model():
+    """LLaVA-1.5-7B: two operations a parameter and token forward, and as many again back through frozen weights."""
+    text = {
+        "model_type": "llama",
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 32064,
+    }
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "image_size": 336,
+        "intermediate_size": 4096,
+        "patch_size": 14,
+    }
+    vision |= {
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "projection_dim": 768,
+        "vocab_size": 32000,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        whole = {
+            "model_type": "llava",
+            "text_config": text,
+            "vision_config": vision,
+            "image_token_index": 32000,
+        }
+        (Path(folder) / "config.json").write_text(json.dumps(whole))
+        config = load_config(Path(folder))
+    lora = LoraConfig()
+    params = param_shapes(config)
+    adapters = jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))
+    work = training_flops(
+        config, *split_variables({"params": params, "lora": adapters}, (), lora), targets=64
+    )
+    layers = 6_738_415_616 - 2 * 32000 * 4096 - 65 * 4096
+    added = sum(x.size for x in jax.tree.leaves(adapters))
+    assert work.per_token == pytest.approx(4 * layers + 6 * added)
+    assert work.per_pair == 32 * 4 * 4096 * 3

@@ -1,0 +1,97 @@
+"""Metrics reach the trackers, and a tracker that does not start is named."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_data import (
+    metrics_of,
+    run_sft,
+)
+
+from inbol_jax.errors import InbolError
+from inbol_jax.training import trainer as trainer_module
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tensorboard(data, micro, tmp_path):
+    run_sft(
+        data,
+        micro.path,
+        tmp_path,
+        report_to=("tensorboard",),
+        batch_size=4,
+        epochs=3,
+        eval_data=data / "instructions.jsonl",
+        eval_steps=6,
+    )
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    rows = metrics_of(tmp_path)
+    for name in ("loss", "eval/loss", "gradient_norm"):
+        found = {e.step: e.value for e in events.Scalars(name)}
+        assert found == pytest.approx({row["step"]: row[name] for row in rows if name in row})
+
+
+def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkeypatch):
+    """Steps after the checkpoint are logged by both processes."""
+    options = {"report_to": ("tensorboard",), "batch_size": 4, "epochs": 12, "save_steps": 16}
+    with monkeypatch.context() as patch:
+        calls = []
+        means = trainer_module.mean_metrics
+
+        def stop(metrics):
+            calls.append(metrics)
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            return means(metrics)
+
+        patch.setattr(trainer_module, "mean_metrics", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_sft(data, micro.path, tmp_path, **options)
+    run_sft(data, micro.path, tmp_path, **options)
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [10, 16, 20, 30, 32, 40, 48]
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch, name):
+    """A stand-in with the functions that are called: what reaches it, and that the run is closed also when training fails."""
+    calls = []
+    log = lambda metrics, step: calls.append((step, metrics))
+    run = types.SimpleNamespace(log=log, finish=lambda: calls.append("finished"))
+    stand_in = types.ModuleType(name)
+    stand_in.init = lambda **options: calls.append(options) or run
+    stand_in.log, stand_in.finish = run.log, run.finish
+    monkeypatch.setitem(sys.modules, name, stand_in)
+    run_sft(data, micro.path, tmp_path, report_to=(name,), batch_size=4, epochs=3)
+    options, *logged, end = calls
+    assert (options["project"], options["resume"], options["config"]["batch_size"]) == (
+        "inbol_jax",
+        "allow",
+        4,
+    )
+    assert [step for step, _ in logged] == [row["step"] for row in metrics_of(tmp_path)]
+    assert logged[-1][1]["loss"] == metrics_of(tmp_path)[-1]["loss"]
+    assert end == "finished"
+    assert options["config"]["out"] == str(tmp_path)
+    calls.clear()
+    run_sft(data, micro.path, tmp_path / "beside", report_to=(name,), batch_size=4, epochs=3)
+    key = "id" if name == "wandb" else "name"
+    assert calls[0][key] != options[key], "the same settings in another folder are another run"
+
+    def refuse(**options):
+        raise RuntimeError("log in first\nlong story")
+
+    stand_in.init = refuse
+    with pytest.raises(
+        InbolError, match=rf"--report-to {name}: it does not start \(log in first\)"
+    ):
+        run_sft(data, micro.path, tmp_path / "refused", report_to=(name,))
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InbolError, match=f"--report-to {name}: it is not installed"):
+        run_sft(data, micro.path, tmp_path / "without", report_to=(name,))

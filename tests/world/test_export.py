@@ -1,0 +1,113 @@
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+from world_oracle import EXPORTED
+
+import inbol_jax.world.export as export_module
+from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.errors import InbolError
+from inbol_jax.world.config import ExportConfig
+from inbol_jax.world.export import examples, export
+from inbol_jax.world.splits import Split
+
+
+def files(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("split", EXPORTED)
+def test_export_is_the_same_bytes_from_the_same_seed(split, tmp_path, capsys):
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        export(ExportConfig(tmp_path / name, split, 6, seed=seed))
+    first, again, other = (files(tmp_path / name) for name in "abc")
+    assert first == again
+    assert first["data.jsonl"] != other["data.jsonl"]
+    pictures = [{data for name, data in f.items() if name.endswith(".png")} for f in (first, other)]
+    assert (
+        len(pictures[0])
+        == len(pictures[1])
+        == (6 if split in (Split.OOD_KINDS, Split.TRAIN) else 9)
+    )
+    assert not pictures[0] & pictures[1]
+
+
+def test_more_questions_leave_the_first_ones_as_they_are():
+    few, many = (list(examples(Split.TEST, n, 0.0, 3)) for n in (5, 9))
+    assert [e for e, _ in few] == [e for e, _ in many[:5]]
+    assert all((a == b).all() for (_, a), (_, b) in zip(few, many, strict=False))
+
+
+def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
+    export(ExportConfig(tmp_path / "test", Split.TEST, 20))
+    assert {p.name for p in (tmp_path / "test").iterdir()} == {
+        "data.jsonl",
+        "data.jsonl.meta.json",
+        "images",
+    }
+    datasets.disable_progress_bars()
+    table = datasets.load_dataset(
+        "json",
+        data_files=str(tmp_path / "test/data.jsonl"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert table.num_rows == 30
+    assert {"id", "image", "question", "answers", "answerable", "kind", "objects"} <= set(
+        table.column_names
+    )
+    assert sum(table["answerable"]) == 20
+    dataset = load_dataset_folder(tmp_path / "test")
+    assert (len(dataset.examples), dataset.rejected, dataset.name) == (30, [], "test")
+    assert [e.id for e in dataset.examples] == table["id"][:]
+    with Image.open(dataset.root / dataset.examples[0].image) as image:
+        assert (image.size, image.mode, image.format) == ((48, 48), "RGB", "PNG")
+    drawn = [picture for _, picture in examples(Split.TEST, 20, 0.5, 0)]
+    stored = [np.asarray(Image.open(dataset.root / e.image)) for e in dataset.examples]
+    assert all((a == b).all() for a, b in zip(drawn, stored, strict=True))
+
+
+def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
+    config = ExportConfig(tmp_path / "set", Split.TRAIN, 5)
+    export(config)
+    before = {p: p.stat().st_mtime_ns for p in config.out.rglob("*")}
+    export(config)
+    assert {p: p.stat().st_mtime_ns for p in config.out.rglob("*")} == before
+    for other in (
+        ExportConfig(config.out, Split.TRAIN, 6),
+        ExportConfig(config.out, Split.TEST, 5),
+        ExportConfig(config.out, Split.TRAIN, 5, seed=1),
+        ExportConfig(config.out, Split.TRAIN, 5, type3=1.0),
+    ):
+        with pytest.raises(InbolError, match="made with other settings"):
+            export(other)
+    assert {p: p.stat().st_mtime_ns for p in config.out.rglob("*")} == before
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "data.jsonl").write_text('{"id": "1"}\n')
+    with pytest.raises(InbolError, match="was not made by this command"):
+        export(ExportConfig(foreign, Split.TRAIN, 5))
+    assert (foreign / "data.jsonl").read_text() == '{"id": "1"}\n'
+
+
+def test_an_interrupted_export_goes_on(tmp_path, monkeypatch, capsys):
+    export(ExportConfig(tmp_path / "whole", Split.TRAIN, 6))
+    real, drawn = export_module.render, []
+
+    def stops(*args, **options):
+        drawn.append(1)
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(export_module, "render", stops)
+    config = ExportConfig(tmp_path / "stopped", Split.TRAIN, 6)
+    with pytest.raises(KeyboardInterrupt):
+        export(config)
+    assert not (config.out / "data.jsonl").exists()
+    export(config)
+    assert files(config.out) == files(tmp_path / "whole")

@@ -1,0 +1,118 @@
+import json
+from collections import Counter
+
+import jax
+import pytest
+from world_oracle import oracle
+
+import inbol_jax.world.pretrain as pretrain_module
+from inbol_jax.construction.templates import SHORT_REFUSALS
+from inbol_jax.errors import InbolError
+from inbol_jax.training.loop import fit
+from inbol_jax.world.config import PretrainConfig
+from inbol_jax.world.pretrain import PretrainBatches, pretrain
+from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
+
+
+def test_pretraining_rows_hold_questions_with_their_answers(monkeypatch):
+    scenes, real = [], pretrain_module.render
+    monkeypatch.setattr(
+        pretrain_module, "render", lambda scene, rng: scenes.append(scene) or real(scene, rng)
+    )
+    batches, tokenizer = PretrainBatches(5, 32, 10), build_tokenizer()
+    batch = batches[3]
+    assert batch["image"].shape == (32, 48, 48, 3)
+    seen = Counter()
+    for i, scene in enumerate(scenes):
+        row = {name: value[i] for name, value in batch.items()}
+        assert row["segments"].max() >= 3
+        for segment in range(1, row["segments"].max() + 1):
+            ids = row["input_ids"][row["segments"] == segment].tolist()
+            question = tokenizer.decode(ids[: ids.index(ASSISTANT)])
+            at = row["target_segment"] == segment
+            targets = row["targets"][at].tolist()
+            assert targets[-1] == EOS
+            assert EOS not in targets[:-1]
+            # A target is one behind the position that predicts it: the model never sees what it
+            # is to say.
+            assert row["input_ids"][row["target_index"][at] + 1].tolist() == targets
+            assert ids[ids.index(ASSISTANT) + 1 :] == targets
+            answer, right = tokenizer.decode(targets[:-1]), oracle(scene, question)
+            assert right == {answer} or not right
+            assert answer not in SHORT_REFUSALS or not right
+            seen["refused" if answer in SHORT_REFUSALS else "answered" if right else "made up"] += 1
+            if segment == 1 and scene.glyph:
+                assert question == "What is the symbol?"
+    assert seen["answered"] > seen["made up"] > seen["refused"]
+    again = PretrainBatches(5, 32, 10)[3]
+    assert all((again[name] == batch[name]).all() for name in batch)
+    assert (batches[4]["input_ids"] != batch["input_ids"]).any()
+    assert (PretrainBatches(6, 32, 10)[3]["input_ids"] != batch["input_ids"]).any()
+
+
+@pytest.fixture
+def one_layer(monkeypatch):
+    """The tiny model with one narrow layer, quick to compile; a checkpoint every second step."""
+
+    def skeleton(folder):
+        write_skeleton(folder)
+        config = json.loads((folder / "config.json").read_text())
+        for part in ("vision_config", "text_config"):
+            config[part] |= {
+                "num_hidden_layers": 1,
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_attention_heads": 1,
+            }
+        config["text_config"]["num_key_value_heads"] = 1
+        (folder / "config.json").write_text(json.dumps(config))
+
+    monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
+    monkeypatch.setattr(
+        pretrain_module,
+        "fit",
+        lambda *args, **options: fit(*args, **options | {"checkpoint_every": 2}),
+    )
+    before = jax.config.read("jax_disable_most_optimizations")
+    # Three steps are compiled, and four run.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_pretraining_resumes_to_the_same_weights(tmp_path, one_layer, monkeypatch, capsys):
+    def config(name):
+        return PretrainConfig(tmp_path / name, steps=4, batch_size=4, workers=0)
+
+    weights = pretrain(config("whole")) / "model.safetensors"
+    asked = []
+
+    class Stops(PretrainBatches):
+        def __getitem__(self, index):
+            if index == 3:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    class Notes(PretrainBatches):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(pretrain_module, "PretrainBatches", Stops)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config("stopped"))
+    assert not (tmp_path / "stopped/model/model.safetensors").exists()
+    assert (tmp_path / "stopped/checkpoints/2").is_dir()
+    monkeypatch.setattr(pretrain_module, "PretrainBatches", Notes)
+    again = pretrain(config("stopped")) / "model.safetensors"
+    assert asked == [2, 3]  # the first two steps were not done again
+    assert again.read_bytes() == weights.read_bytes()
+    logs = [
+        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("whole", "stopped")
+    ]
+    assert (
+        [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == [2, 4]
+    )  # a line at every checkpoint
+    with pytest.raises(InbolError, match="a run with other settings"):
+        pretrain(PretrainConfig(tmp_path / "whole", steps=4, batch_size=4, workers=0, seed=1))

@@ -1,0 +1,66 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from world_oracle import EXPORTED, oracle
+
+from inbol_jax.extrinsic.templates import UNSEEABLE
+from inbol_jax.world.glyphs import glyph_frequency
+from inbol_jax.world.questions import (
+    HELD_OUT_TYPE3,
+    HELD_OUT_UNSEEABLE,
+    KNOWLEDGE,
+    SEEN_TYPE3,
+    VISUAL,
+    ask,
+)
+from inbol_jax.world.scenes import sample_glyph, sample_scene
+from inbol_jax.world.splits import Split
+
+
+def test_kinds_of_questions_by_split(scenes_of):
+    kinds = {
+        split: Counter(e.extra["kind"] for e in scenes_of(split, 600)[0]) for split in EXPORTED
+    }
+    assert set(kinds[Split.OOD_KINDS]) == set(HELD_OUT_TYPE3)
+    for split in set(EXPORTED) - {Split.OOD_KINDS}:
+        assert set(kinds[split]) == {*VISUAL, KNOWLEDGE, *SEEN_TYPE3}
+    assert not set(SEEN_TYPE3) & set(HELD_OUT_TYPE3)
+    # What `inbol extrinsic` makes for training holds no held-out kind either.
+    assert not set(UNSEEABLE) & set(HELD_OUT_UNSEEABLE)
+    assert not set(UNSEEABLE.values()) & set(HELD_OUT_UNSEEABLE.values())
+
+
+@pytest.mark.parametrize("split", EXPORTED)
+def test_questions_are_right(scenes_of, split):
+    found, scenes = scenes_of(split, 300)
+    assert len({e.id for e in found}) == len(found)
+    for example, scene in zip(found, scenes, strict=True):
+        right = oracle(scene, example.question)
+        assert example.answerable is bool(right), example
+        assert set(example.answers) == right, example
+        assert (example.extra["kind"] in (*SEEN_TYPE3, *HELD_OUT_TYPE3)) is not example.answerable
+        assert sorted(example.extra["objects"]) == sorted(
+            f"{t.color_name} {t.noun}" for t in scene.things
+        )
+        assert example.extra["glyph_rank"] == (scene.glyph.glyph if scene.glyph else None)
+        assert example.extra["noise"] == pytest.approx(scene.noise, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*VISUAL, KNOWLEDGE, *SEEN_TYPE3, *HELD_OUT_TYPE3])
+def test_the_oracle_agrees_on_every_kind(kind):
+    rng = np.random.default_rng(1)
+    asked = 0
+    for i in range(300):
+        scene = sample_scene(rng, sample_glyph(rng, glyph_frequency()) if i % 2 else None)
+        assert (
+            len({t.place for t in scene.things})
+            == len({t.noun for t in scene.things})
+            == len(scene.things)
+        )
+        if question := ask(scene, kind, rng):
+            asked += 1
+            assert question.kind == kind
+            right = {question.answer} if kind in (*VISUAL, KNOWLEDGE) else set()
+            assert oracle(scene, question.text) == right
+    assert asked >= 100
