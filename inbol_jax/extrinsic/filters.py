@@ -55,7 +55,7 @@ class FilterContext:
 
 
 class Filter:
-    """Rejects single questions.
+    """Rejects questions one by one.
 
     Attributes:
       name: its name for `--filters`, in the records and in the trail.
@@ -74,13 +74,8 @@ class Filter:
         """Is told each question that passed all single filters."""
 
 
-class BatchFilter:
+class BatchFilter(Filter):
     """Rejects questions of many at a time, because a model is asked."""
-
-    name: ClassVar[str]
-
-    def __init__(self, context: FilterContext):
-        self._context = context
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
         """Returns per question the reason in words, or None if it passes."""
@@ -301,7 +296,7 @@ class TextOnly(Answered):
 
 
 # In the order in which they are applied.
-FILTERS: dict[str, type[Filter] | type[BatchFilter]] = {
+FILTERS: dict[str, type[Filter]] = {
     "ill_formed": IllFormed,
     "language": WrongLanguage,
     "present": Present,
@@ -320,7 +315,7 @@ def _require(value: Any, name: str, option: str) -> Any:
     return value
 
 
-def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter | BatchFilter]:
+def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
     """The filters of these names, in the order of `FILTERS`.
 
     Raises:
