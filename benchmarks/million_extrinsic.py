@@ -1,12 +1,14 @@
-"""Memory and rate of `inbol extrinsic` and `inbol audit` on a million questions, each in a process of its own.
+"""Memory and rate of `inbol extrinsic` and `inbol audit` on a million questions.
 
     python benchmarks/million_extrinsic.py --out DIR               # a million
     python benchmarks/million_extrinsic.py --out DIR --n 100000
 
-The set has five questions an image and ten answers a question, and no list of objects: four generators and six filters run.
+Each command runs in a process of its own. The set has five questions per image, ten answers per
+question and no list of objects, so four generators and six filters run.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -23,9 +25,8 @@ from inbol_jax.extrinsic.extrinsic import extrinsic
 
 COLORS = ("red", "blue", "green", "black", "white", "brown", "grey", "yellow", "orange", "pink")
 SYLLABLES = ("ba", "do", "fi", "gu", "ka", "le", "mo", "nu", "pi", "ro", "sa", "te")
-THINGS = [
-    a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES
-]  # 1728 words of six letters
+# 1728 words of six letters
+THINGS = ["".join(syllables) for syllables in itertools.product(SYLLABLES, repeat=3)]
 TEMPLATES = (
     "What color is the {}?",
     "What is the {} next to?",
@@ -37,31 +38,28 @@ TEMPLATES = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What Type 3 questions for a million questions take.
-
-    Attributes:
-      out: folder for everything; about 2 GB for a million questions.
-      n: questions.
-      stage: run one of them in this process (the benchmark calls itself with it).
-    """
+    """Measures what Type 3 questions for many questions take."""
 
     out: Path
+    """Folder for all files; a million questions take about 2 GB."""
     n: int = 1_000_000
+    """Number of questions."""
     stage: str = ""
+    """Run only this stage, in this process. The benchmark calls itself with this option."""
 
 
 def write_set(folder: Path, n: int) -> None:
-    """A dataset folder; its pictures are a few, under many names."""
+    """Writes a dataset folder; a few pictures have many names."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    kinds = [folder / f"picture{i}.png" for i in range(16)]
-    for file in kinds:
+    pictures = [folder / f"picture{i}.png" for i in range(16)]
+    for file in pictures:
         Image.fromarray(rng.integers(0, 256, (48, 48, 3), np.uint8)).save(file)
     images = -(-n // 5)
     for i in range(-(-images // 1000)):
         (folder / f"{i:04}").mkdir()
     for i in range(images):
-        os.link(kinds[i % len(kinds)], folder / f"{i // 1000:04}/{i:07}.png")
+        os.link(pictures[i % len(pictures)], folder / f"{i // 1000:04}/{i:07}.png")
     with (folder / "data.jsonl").open("w") as file:
         for i in range(n):
             thing, other = (THINGS[k] for k in rng.integers(0, len(THINGS), 2))
@@ -83,7 +81,7 @@ STAGES: dict[str, Callable[[Config], object]] = {
 
 
 def main(config: Config) -> None:
-    """Prints a line for each stage: seconds, questions a second, and the most memory that its process held."""
+    """Prints one line per stage: seconds, questions per second, and the peak memory."""
     if config.stage:
         measure(config.stage, config.n, lambda: STAGES[config.stage](config))
         return

@@ -36,7 +36,7 @@ TELLING = 12  # n-grams shown of each class
 
 
 class Reservoirs:
-    """Uniform random samples of streams, `size` items per key at most (Vitter 1985, algorithm R)."""
+    """Uniform random samples of streams, up to `size` items per key (Vitter 1985, algorithm R)."""
 
     def __init__(self, size: int, seed: int):
         self.items: dict[Hashable, list[Any]] = {}

@@ -1,5 +1,6 @@
 """The page of an audit: its tables, and samples of the questions with their images."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,6 @@ from inbol_jax.extrinsic.findings import (
 )
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
-
-MAX_TEXT = 300  # characters of a question or a reason that are shown
 
 
 class AuditedQuestion(NamedTuple):
@@ -72,8 +71,9 @@ def write_audit_page(
         "set_aside": set_aside
         and Table("Examples without a question", ("Generator", "cause", "n"), set_aside),
         "tables": tables,
-        "kept": [(name, _cards(kept[name], images)) for name in sorted(kept)],
-        "rejected": [(name, _cards(rejected[name], images)) for name in sorted(rejected)],
+        "kept": sorted(kept.items()),
+        "rejected": sorted(rejected.items()),
+        "embed": functools.partial(embed, images),
         "settings": Table("Settings", ("Setting", "Value"), settings),
     }
     write_page(file, Path(__file__).parent, context)
@@ -123,14 +123,3 @@ def _model_table(model: ModelShortcut) -> Table:
         rows.append((name, format_interval(summary.auc), *refused))
     columns = ("Asked", "AUC of its doubt", "refuses unanswerable", "refuses answerable")
     return Table("The model that was asked", columns, rows)
-
-
-def _cards(questions: Sequence[AuditedQuestion], images: Path) -> list[dict[str, Any]]:
-    cards = []
-    for question in questions:
-        card: dict[str, Any] = {"image": embed(images, question.image)}
-        for name in ("id", "question", "generator", "reason"):
-            text = str(getattr(question, name))
-            card[name] = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
-        cards.append(card)
-    return cards

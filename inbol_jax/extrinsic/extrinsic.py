@@ -171,7 +171,9 @@ def _write(config: ExtrinsicConfig, context: GeneratorContext, settings: dict[st
     for generator in generators:
         if generator.check:
             generator.check(context)
-    filters = get_filters(_filter_names(config, listed), _filter_context(config, context))
+    evaluation = _evaluation_questions(config) if config.against else None
+    filter_context = FilterContext(context, config, evaluation)
+    filters = get_filters(_filter_names(config, listed), filter_context)
     file = questions_file(config.out)
     meta_path(file).unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
@@ -225,20 +227,6 @@ def _filter_names(config: ExtrinsicConfig, listed: bool) -> list[str]:
         model = MODEL_FILTERS if config.model is not None else ()
         names = (*(FILTERS_WITH_OBJECTS if listed else FILTERS_WITHOUT), *against, *model)
     return [name for name in names if name not in config.no_filters]
-
-
-def _filter_context(config: ExtrinsicConfig, context: GeneratorContext) -> FilterContext:
-    return FilterContext(
-        context.pool,
-        context.contents,
-        context.root,
-        language=config.language,
-        near_duplicate=config.near_duplicate,
-        evaluation=_evaluation_questions(config) if config.against else None,
-        model=context.model,
-        samples=config.model_samples,
-        agreement=config.agreement,
-    )
 
 
 def _evaluation_questions(config: ExtrinsicConfig) -> EvaluationQuestions:

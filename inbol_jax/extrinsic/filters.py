@@ -7,14 +7,14 @@ last. Each says why it rejects a question, and each rejection is counted under t
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.contents import ImageContents, hash_texts
-from inbol_jax.extrinsic.generators import Answerer, ImageQuestion, Proposal
+from inbol_jax.extrinsic.config import ExtrinsicConfig
+from inbol_jax.extrinsic.contents import hash_texts
+from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
 from inbol_jax.extrinsic.language import language, usual_language
 from inbol_jax.extrinsic.leaks import EvaluationQuestions
 from inbol_jax.extrinsic.similarity import AskedQuestions
@@ -44,28 +44,18 @@ class FilterContext:
     """What filters are made from.
 
     Attributes:
-      pool, contents, root: as in `GeneratorContext`.
-      language: language of the questions; "auto" is the language of most of the pool.
-      near_duplicate: similarity from which a question is too close to another one.
-      evaluation: questions of the evaluation splits; None if there are none.
-      model: the model of `--model`; None if there is none.
-      samples: answers of the model per question.
-      agreement: share of them that must be the same for the question to count as answered.
+      source: questions, images and model, as the generators have them.
+      config: options of the filters.
+      evaluation: questions of the evaluation splits of `--against`; None if there are none.
     """
 
-    pool: Sequence[VQAExample]
-    contents: ImageContents
-    root: Path
-    language: str = "auto"
-    near_duplicate: float = 0.8
+    source: GeneratorContext
+    config: ExtrinsicConfig
     evaluation: EvaluationQuestions | None = None
-    model: Answerer | None = None
-    samples: int = 5
-    agreement: float = 0.8
 
 
 class Filter:
-    """Rejects single questions.
+    """Rejects questions one by one.
 
     Attributes:
       name: its name for `--filters`, in the records and in the trail.
@@ -84,13 +74,8 @@ class Filter:
         """Is told each question that passed all single filters."""
 
 
-class BatchFilter:
+class BatchFilter(Filter):
     """Rejects questions of many at a time, because a model is asked."""
-
-    name: ClassVar[str]
-
-    def __init__(self, context: FilterContext):
-        self._context = context
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
         """Returns per question the reason in words, or None if it passes."""
@@ -127,9 +112,9 @@ class WrongLanguage(Filter):
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
-        self._wanted: str | None = context.language
-        if context.language == "auto":
-            self._wanted = usual_language(e.question for e in context.pool)
+        self._wanted: str | None = context.config.language
+        if self._wanted == "auto":
+            self._wanted = usual_language(e.question for e in context.source.pool)
 
     def reject(self, candidate: Candidate) -> str | None:
         if self._wanted is None:
@@ -150,7 +135,7 @@ class Present(Filter):
         proposal = candidate.proposal
         if not proposal.absent:
             return None
-        if self._context.contents.absent(candidate.example.image, proposal.subject):
+        if self._context.source.contents.absent(candidate.example.image, proposal.subject):
             return None
         return f"{proposal.subject!r} may be in the image"
 
@@ -170,7 +155,7 @@ class AnswerPresent(Filter):
             return None
         if not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no"):
             return None
-        if not self._context.contents.present(candidate.example.image, answer):
+        if not self._context.source.contents.present(candidate.example.image, answer):
             return None
         return f"{answer!r} is among the image's annotations"
 
@@ -183,7 +168,7 @@ class Duplicate(Filter):
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
-        self._asked = {self._key(e.image, e.question) for e in context.pool}
+        self._asked = {self._key(e.image, e.question) for e in context.source.pool}
 
     @staticmethod
     def _key(image: str, question: str) -> int:
@@ -206,12 +191,12 @@ class NearDuplicate(Filter):
     def __init__(self, context: FilterContext):
         super().__init__(context)
         self._asked = AskedQuestions()
-        for example in context.pool:
+        for example in context.source.pool:
             self._asked.add(example.image, example.question)
 
     def reject(self, candidate: Candidate) -> str | None:
         similarity = self._asked.similarity(candidate.image, candidate.proposal.question)
-        if similarity < self._context.near_duplicate:
+        if similarity < self._context.config.near_duplicate:
             return None
         return f"similarity {similarity:.2f} to another question about the image"
 
@@ -229,7 +214,7 @@ class Leaked(Filter):
         self._evaluation = _require(context.evaluation, self.name, "--against")
 
     def reject(self, candidate: Candidate) -> str | None:
-        image = self._context.root / candidate.image
+        image = self._context.source.root / candidate.image
         leaked = self._evaluation.contains(candidate.proposal.question, image)
         return "in an evaluation split" if leaked else None
 
@@ -267,22 +252,27 @@ class Answered(BatchFilter):
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
-        self._model = _require(context.model, self.name, "--model")
+        self._model = _require(context.source.model, self.name, "--model")
 
     def ask(self, candidate: Candidate) -> ImageQuestion:
         """What the model is asked."""
-        file = self._context.root / candidate.image
+        file = self._context.source.root / candidate.image
         return ImageQuestion(candidate.proposal.question, file, candidate.image)
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
         questions = [self.ask(candidate) for candidate in candidates]
-        n = self._context.samples
-        answers = self._model(questions, n=n, temperature=1.0, max_new_tokens=12, label=self.label)
+        config = self._context.config
+        answers = self._model(
+            questions,
+            n=config.model_samples,
+            temperature=1.0,
+            max_new_tokens=12,
+            label=self.label,
+        )
         reasons: list[str | None] = []
         for candidate, replies in zip(candidates, answers, strict=True):
             texts = [reply.text for reply in replies]
-            known = candidate.proposal.answer
-            answer = settled_answer(texts, known, self._context.agreement)
+            answer = settled_answer(texts, candidate.proposal.answer, config.agreement)
             if not replies:
                 reasons.append("could not be asked")
             elif answer is None:
@@ -306,7 +296,7 @@ class TextOnly(Answered):
 
 
 # In the order in which they are applied.
-FILTERS: dict[str, type[Filter] | type[BatchFilter]] = {
+FILTERS: dict[str, type[Filter]] = {
     "ill_formed": IllFormed,
     "language": WrongLanguage,
     "present": Present,
@@ -325,7 +315,7 @@ def _require(value: Any, name: str, option: str) -> Any:
     return value
 
 
-def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter | BatchFilter]:
+def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
     """The filters of these names, in the order of `FILTERS`.
 
     Raises:

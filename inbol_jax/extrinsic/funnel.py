@@ -32,7 +32,7 @@ class Funnel:
         self,
         context: GeneratorContext,
         generators: Sequence[Generator],
-        filters: Sequence[Filter | BatchFilter],
+        filters: Sequence[Filter],
         seed: int,
         *,
         keep: Callable[[VQAExample], object],
@@ -41,8 +41,8 @@ class Funnel:
     ):
         self._context = context
         self._generators = generators
-        self._single = [f for f in filters if isinstance(f, Filter)]
         self._batch = [f for f in filters if isinstance(f, BatchFilter)]
+        self._single = [f for f in filters if not isinstance(f, BatchFilter)]
         self._filter_names = [f.name for f in filters]
         self._rng = np.random.default_rng(seed)
         self._keep, self._reject, self._advance = keep, reject, advance
@@ -133,17 +133,8 @@ class Funnel:
         proposal = candidate.proposal
         counts.verdicts[proposal.generator, filter] += 1
         passed = self._filter_names[: self._filter_names.index(filter)]
-        self._reject(
-            RejectedQuestion(
-                candidate.id,
-                candidate.image,
-                proposal.question,
-                proposal.generator,
-                passed,
-                filter,
-                reason,
-            )
-        )
+        about = (candidate.id, candidate.image, proposal.question, proposal.generator)
+        self._reject(RejectedQuestion(*about, passed, filter, reason))
 
     def _question(self, candidate: Candidate) -> VQAExample:
         proposal = candidate.proposal

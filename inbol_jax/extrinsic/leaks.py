@@ -1,14 +1,12 @@
 """Which questions with which pictures are in the evaluation splits that `--against` names."""
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.extrinsic.contents import hash_texts
+from inbol_jax.extrinsic.similarity import normalise
 from inbol_jax.records import VQAExample
-
-_WORD = re.compile(r"\w+")
 
 
 class EvaluationQuestions:
@@ -44,23 +42,19 @@ class EvaluationQuestions:
                 image, digest = example.image, _pixel_digest(root / example.image)
                 self.unreadable += digest is None
             if digest is not None:
-                text = _normalise(example.question)
+                text = normalise(example.question)
                 self._texts.add(hash_texts(text))
                 self._pairs.add(hash_texts(text, digest))
             advance()
 
     def contains(self, question: str, image: Path) -> bool:
         """Whether a split asks the question about the picture in the file."""
-        text = _normalise(question)
+        text = normalise(question)
         # Most texts are in no split, so most images need not be decoded.
         if hash_texts(text) not in self._texts:
             return False
         digest = _pixel_digest(image)
         return digest is not None and hash_texts(text, digest) in self._pairs
-
-
-def _normalise(question: str) -> str:
-    return " ".join(_WORD.findall(question.lower()))
 
 
 def _pixel_digest(image: Path) -> str | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.files import RejectedQuestion
 from inbol_jax.extrinsic.filters import Candidate, FilterContext, get_filters
@@ -34,7 +35,6 @@ def run_funnel(
     filters=("ill_formed", "present", "duplicate"),
     root=Path(),
     seed=0,
-    filter_options=None,
     **context,
 ):
     """What the funnel keeps, counts and rejects. A generator is a `Generator` or a name."""
@@ -44,12 +44,12 @@ def run_funnel(
     for generator in made:
         if generator.check:
             generator.check(generator_context)
-    filter_context = FilterContext(examples, contents, root, **filter_options or {})
+    config = ExtrinsicConfig(Path(), Path())
     rows, rejected = [], []
     funnel = Funnel(
         generator_context,
         made,
-        get_filters(filters, filter_context),
+        get_filters(filters, FilterContext(generator_context, config)),
         seed,
         keep=lambda question: rows.append(question.to_json()),
         reject=rejected.append,
@@ -58,8 +58,10 @@ def run_funnel(
     return FunnelRun(rows, counts.verdicts, counts.set_aside, rejected)
 
 
-def make_filter(name, examples, root=Path(), **options):
-    (made,) = get_filters([name], FilterContext(examples, ImageContents(examples), root, **options))
+def make_filter(name, examples, root=Path(), evaluation=None, **options):
+    source = GeneratorContext(examples, ImageContents(examples), root)
+    config = ExtrinsicConfig(Path(), Path(), **options)
+    (made,) = get_filters([name], FilterContext(source, config, evaluation))
     return made
 
 

@@ -1,4 +1,5 @@
-"""A small VQA set of real pictures: those that matplotlib ships as samples, whole and cut, with questions and boxes written by hand."""
+"""A small VQA set of real pictures: matplotlib's samples, whole and cut, with questions and boxes
+written by hand."""
 
 import json
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 from matplotlib import cbook
 from PIL import Image
 
-# Name -> sample file, the part cut out of it (left, top, right, bottom), and what can be seen there.
+# Name -> sample file, the part cut out of it (left, top, right, bottom), and what it shows.
 PICTURES = {
     "portrait.jpg": (
         "grace_hopper.jpg",

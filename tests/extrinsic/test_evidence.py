@@ -157,7 +157,7 @@ def test_evidence_needs_boxes_or_a_model_and_a_folder_to_write(tmp_path):
 
 
 class Eye:
-    """A "model" that says how red the image is, "no" where no pixel is red, and counts what it is asked."""
+    """A "model" that says "red" if a pixel is red, and else "no", and counts what it is asked."""
 
     def __init__(self):
         self.calls = []
@@ -181,9 +181,9 @@ def test_evidence_by_occlusion(tmp_path):
             image.paste((255, 0, 0), (*corner, corner[0] + 5, corner[1] + 5))
         image.save(tmp_path / f"{i}.png")
     eye = Eye()
-    examples = [example(i, answers=["red"]) for i in range(3)] + [example(2, answers=["no"])]
-    rows, _, set_aside, _ = run_funnel([e if i < 3 else VQAExample("q3", "2.png", *(e.question, e.answers, True)) for i, e in enumerate(examples)],
-                           "evidence_removed", root=tmp_path, model=eye)  # fmt: skip
+    examples = [example(i, answers=["red"]) for i in range(3)]
+    examples.append(example(3, image="2.png", answers=["no"]))
+    rows, _, set_aside, _ = run_funnel(examples, "evidence_removed", root=tmp_path, model=eye)
     assert {r["id"]: r["removed"]["boxes"] for r in rows} == {
         "q0-evidence_removed": [[0, 0, 15, 15]],
         "q1-evidence_removed": [[25, 15, 15, 20]],

@@ -8,7 +8,7 @@ from PIL import Image
 
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.config import MODEL_FILTERS
+from inbol_jax.extrinsic.config import MODEL_FILTERS, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.filters import (
     FILTERS,
@@ -17,7 +17,7 @@ from inbol_jax.extrinsic.filters import (
     get_filters,
     settled_answer,
 )
-from inbol_jax.extrinsic.generators import Generator, Proposal, Reply
+from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, Reply
 
 DOG = "What color is the dog?"
 
@@ -142,7 +142,7 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
         Generator("own", propose),
         filters=["answered", "text_only"],
         root=tmp_path,
-        filter_options={"model": model},
+        model=model,
     )
     assert [(r["id"], r["filters"]) for r in rows] == [("q1-own", ["text_only", "answered"])]
     assert verdicts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
@@ -168,7 +168,8 @@ def test_filters_by_name():
     no_such = "--filters taste: there is no such filter; choose among ill_formed, language"
     with pytest.raises(InbolError, match=no_such):
         make_filter("taste", [])
-    context = FilterContext([], ImageContents([]), Path())
+    source = GeneratorContext([], ImageContents([]))
+    context = FilterContext(source, ExtrinsicConfig(Path(), Path()))
     in_their_order = ["ill_formed", "duplicate"]
     assert [f.name for f in get_filters(in_their_order[::-1], context)] == in_their_order
     assert all(name == made.name for name, made in FILTERS.items())

@@ -48,4 +48,6 @@ def test_findings_follow_the_numbers():
 
 
 def test_a_negative_interval_has_minus_signs():
-    assert format_interval(Interval(-0.1, -0.2, 0.05), "+.2f") == "−0.10 (−0.20 to +0.05)"
+    assert format_interval(Interval(-0.1, -0.2, 0.05), "+.2f") == "-0.10 (-0.20 to +0.05)".replace(
+        "-", "\N{MINUS SIGN}"
+    )

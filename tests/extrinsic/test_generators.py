@@ -101,10 +101,15 @@ def test_a_generator_of_ones_own():
 
 @pytest.mark.parametrize(
     ("noun", "expected"),
-    [("dog", "How old is the dog?"), ("shoes", "How old are the shoes?"), ("cross", "How old is the cross?"),
-     ("bus", "How old is the bus?"),
-     ("people", "How old are the people?"), ("", "How old is the ?")],
-)  # fmt: skip
+    [
+        ("dog", "How old is the dog?"),
+        ("shoes", "How old are the shoes?"),
+        ("cross", "How old is the cross?"),
+        ("bus", "How old is the bus?"),
+        ("people", "How old are the people?"),
+        ("", "How old is the ?"),
+    ],
+)
 def test_verbs_agree(noun, expected):
     assert fill("How old is the {noun}?", noun) == expected
     assert fill("What is on top of the {noun}?", noun) == f"What is on top of the {noun}?"

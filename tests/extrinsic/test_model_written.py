@@ -1,20 +1,23 @@
 from pathlib import Path
 
+import pytest
 from extrinsic_cases import example, run_funnel
 
+from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import Reply
 from inbol_jax.extrinsic.model_written import parse_questions
 from inbol_jax.extrinsic.templates import WRITER_PROMPT
 
 
 def test_lines_of_what_a_model_wrote():
-    text = '1. What is behind the wall?\n- "Who owns it?"\n\n2) What is behind the wall?\n* **What is next?**\nSure!'
-    assert parse_questions(text) == [
-        "What is behind the wall?",
-        "Who owns it?",
-        "What is next?",
-        "Sure!",
-    ]
+    text = """1. What is behind the wall?
+- "Who owns it?"
+
+2) What is behind the wall?
+* **What is next?**
+Sure!"""
+    questions = ["What is behind the wall?", "Who owns it?", "What is next?", "Sure!"]
+    assert parse_questions(text) == questions
     assert parse_questions("") == []
     assert parse_questions("3 dogs are there, why?") == ["3 dogs are there, why?"]
 
@@ -49,3 +52,8 @@ def test_model_written_questions_go_through_the_filters():
     assert {a.question for a in asked} == {
         WRITER_PROMPT.format(n=3, question=example(i).question) for i in range(4)
     }
+
+
+def test_nobody_to_write():
+    with pytest.raises(InbolError, match="needs --model, or --endpoint with --endpoint-model"):
+        run_funnel([example(0)], "model_written")

@@ -1,4 +1,5 @@
-"""Real pictures through generators, filters, audit, confidence and construction; photos.py says what each of them shows."""
+"""Real pictures through generators, filters, audit, confidence and construction. photos.py says
+what each of them shows."""
 
 from collections import Counter
 
@@ -55,7 +56,8 @@ def test_real_pictures(tmp_path):
                 np.asarray(after.crop(part), int) - np.asarray(before.crop(part), int)
             ).mean()
             assert changed > 10, row
-    # Without a list of objects "missing" is a guess from what was asked: of these pictures' few questions some guesses are wrong.
+    # Without a list of objects it is a guess from what was asked that a thing is missing. With few
+    # questions some guesses are wrong.
     assert wrong <= 0.4 * (made["mismatched"] + made["false_premise"])
     assert sum(1 for _ in read_jsonl(trail_file(file))) == sum(
         n for name, n in meta["counts"].items() if not name.endswith("kept")
@@ -68,7 +70,7 @@ def test_real_pictures(tmp_path):
 
 @pytest.mark.slow
 def test_from_pictures_to_pairs(tmp_path):
-    """The shipped model knows next to nothing of photographs: what it says of their colors is now and then right."""
+    """The shipped model knows next to nothing of photographs; its colors are right now and then."""
     data, out = photos.write(tmp_path / "photos"), tmp_path / "out"
     file = extrinsic(ExtrinsicConfig(data, out, share=1.0, generators=GENERATORS, seed=3))
     for source in (data, file):
