@@ -62,9 +62,9 @@ class Variant:
 
 VARIANTS = (
     Variant("the demo's setting (weights: value, beta 0.1, keeps 0.1 of the base)"),
-    Variant("keeps nothing of the base", {"keep": 0.0}),
-    Variant("weights: linear", {"scheme": "linear"}),
-    Variant("weights: uniform (plain DPO)", {"scheme": "uniform"}),
+    Variant("keeps nothing of the base", {"wise_ft_alpha": 1.0, "wise_ft_base": None}),
+    Variant("weights: linear", {"pair_weighting": "linear"}),
+    Variant("weights: uniform (plain DPO)", {"pair_weighting": "uniform"}),
     Variant("beta 0.5", {"beta": 0.5}),
     Variant("incorrect responses of the IDK-IT model", on_policy=True),
     Variant("half of the pairs", share=0.5),

@@ -24,8 +24,7 @@ from inbol_jax.extrinsic.audit import AuditConfig
 from inbol_jax.extrinsic.extrinsic import ExtrinsicConfig
 from inbol_jax.models.convert import ConvertConfig
 from inbol_jax.responses.judge import JudgeConfig
-from inbol_jax.training.ca_dpo import DpoConfig
-from inbol_jax.training.sft import SftConfig
+from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.world.export import ExportConfig
 from inbol_jax.world.pretrain import PretrainConfig
 
@@ -274,8 +273,8 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
 
 def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
     data, out = ("--data", small_world / "test"), ("--out", tmp_path / "out")
-    assert "--scheme 'cubic': choose one of linear, margin, uniform" in fails(
-        capsys, train, "dpo", *data, *out, "--scheme", "cubic"
+    assert "--pair-weighting 'cubic': choose one of linear, margin, uniform" in fails(
+        capsys, train, "dpo", *data, *out, "--pair-weighting", "cubic"
     )
     assert "--beta 0.0 must be greater than 0" in fails(
         capsys, train, "dpo", *data, *out, "--beta", 0

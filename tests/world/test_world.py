@@ -20,7 +20,7 @@ from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.templates import UNSEEABLE
-from inbol_jax.training.loop import fit
+from inbol_jax.training.run import RunOptions
 from inbol_jax.world.export import ExportConfig, examples, export
 from inbol_jax.world.glyphs import MAX_WORDS, N_GLYPHS, SIZES, glyph_frequency, load_glyphs
 from inbol_jax.world.pretrain import PretrainBatches, PretrainConfig, pretrain
@@ -491,9 +491,7 @@ def one_layer(monkeypatch):
 
     monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
     monkeypatch.setattr(
-        pretrain_module,
-        "fit",
-        lambda *args, **options: fit(*args, **options | {"checkpoint_every": 2}),
+        pretrain_module, "RunOptions", lambda **options: RunOptions(**options | {"save_steps": 2})
     )
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update(
