@@ -1,8 +1,11 @@
-"""CA-DPO in other settings against the IDK-IT model that it starts from: on the validation split of the world, over several seeds.
+"""CA-DPO in other settings against the IDK-IT model that it starts from: on the validation split of
+the world, over several seeds.
 
-    python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table inbol_jax/world/assets/measured/ablation.json
+    python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table
+    inbol_jax/world/assets/measured/ablation.json
 
-The test split is not touched: settings are chosen here. A run that was stopped goes on where it was.
+The test split is not touched: settings are chosen here. A run that was stopped goes on where it
+was.
 """
 
 import dataclasses
@@ -50,7 +53,8 @@ class Variant:
 
     Attributes:
       options: of `train.py dpo`.
-      on_policy: incorrect responses are what the IDK-IT model gives, where it gives any, instead of the base's.
+      on_policy: incorrect responses are what the IDK-IT model gives, where it gives any, instead of
+        the base's.
       share: of the pairs.
     """
 
@@ -112,7 +116,9 @@ def with_header(folder: Path, file: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def on_policy(folder: Path, seed: int) -> Path:
-    """preferences.jsonl with incorrect responses of the IDK-IT model instead of the base's, where it gave any in ten samples."""
+    """preferences.jsonl with incorrect responses of the IDK-IT model instead of the base's, where
+    it gave any in ten samples.
+    """
     out = folder / "on_policy"
     given: dict[str, list[str]] = {}
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):

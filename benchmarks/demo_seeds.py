@@ -1,6 +1,8 @@
-"""The demo over several seeds, each in a process of its own: what the targets ask for, seconds and peak memory.
+"""The demo over several seeds, each in a process of its own: what the targets ask for, seconds and
+peak memory.
 
-    python benchmarks/demo_seeds.py --seeds 0 1 2 --out runs/seeds --table inbol_jax/world/assets/measured/seeds.json
+    python benchmarks/demo_seeds.py --seeds 0 1 2 --out runs/seeds --table
+    inbol_jax/world/assets/measured/seeds.json
 
 A seed that is already complete in --out is read, not run again (its peak memory is then unknown).
 """

@@ -1,11 +1,14 @@
-"""Memory of a CA-DPO step of LLaVA-1.5-7B with LoRA, as the compiler plans it: nothing is allocated and no accelerator is needed.
+"""Memory of a CA-DPO step of LLaVA-1.5-7B with LoRA, as the compiler plans it: nothing is allocated
+and no accelerator is needed.
 
-    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python benchmarks/memory.py            # one TPU v5p chip; needs `pip install libtpu`
-    python benchmarks/memory.py --topology none                                   # the device at hand
+    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python benchmarks/memory.py            # one TPU v5p
+    chip; needs `pip install libtpu` python benchmarks/memory.py --topology none
+    # the device at hand
 
-bfloat16 base, float32 adapters of rank 128 on every dense layer of the decoder, AdamW; pairs of 640 prompt tokens (576 of them the image's)
-and two answers of 32. A line a variant: GiB of arguments (weights, adapters, optimizer, batch) and of everything else at its peak.
-`tpu/plan.py` plans the stages as they are, over slices; this script is for what we did not build, beside what we did.
+bfloat16 base, float32 adapters of rank 128 on every dense layer of the decoder, AdamW; pairs of 640
+prompt tokens (576 of them the image's) and two answers of 32. A line a variant: GiB of arguments
+(weights, adapters, optimizer, batch) and of everything else at its peak. `tpu/plan.py` plans the
+stages as they are, over slices; this script is for what we did not build, beside what we did.
 """
 
 import dataclasses
@@ -58,7 +61,9 @@ def online(model: Llava) -> Objective:
 
 
 def every_position(chunk: int | None):
-    """Log-probabilities at every position instead of the answers' alone, as most trainers compute them."""
+    """Log-probabilities at every position instead of the answers' alone, as most trainers compute
+    them.
+    """
 
     def objective(model: Llava) -> Objective:
         def run(variables, batch, key=None):
@@ -77,7 +82,9 @@ def every_position(chunk: int | None):
 
 
 def two_rows(model: Llava) -> Objective:
-    """Chosen and rejected in rows of their own, each with image and prompt: the first half of the rows is chosen."""
+    """Chosen and rejected in rows of their own, each with image and prompt: the first half of the
+    rows is chosen.
+    """
 
     def run(variables, batch, key=None):
         total = sequence_logprob(

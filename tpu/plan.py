@@ -1,4 +1,6 @@
-"""`inbol plan` from a checkout: `python tpu/plan.py dpo --topology v5e:4x4 --lora-rank 128`. See inbol_jax/training/plan.py."""
+"""`inbol plan` from a checkout: `python tpu/plan.py dpo --topology v5e:4x4 --lora-rank 128`. See
+inbol_jax/training/plan.py.
+"""
 
 import sys
 

@@ -14,21 +14,26 @@ def token_logprobs(
     *,
     chunk: int | None = None,
 ) -> Float[Array, "*b t"]:
-    """log p(target | context) of each position, in nats. Logits and log-softmax are float32 (float64 where `hidden` is).
+    """log p(target | context) of each position, in nats. Logits and log-softmax are float32
+    (float64 where `hidden` is).
 
-    With a `chunk`, the logits of `chunk` positions of each row exist at a time, forward and backward: chunks lie along t, so that rows
-    stay on the devices that hold them, and nothing is gathered over a `head` that is sharded on V. The backward pass makes a chunk's
-    logits again; it sums the head's gradient in float32, and does not compute it where the head is frozen.
+    With a `chunk`, the logits of `chunk` positions of each row exist at a time, forward and
+    backward: chunks lie along t, so that rows stay on the devices that hold them, and nothing is
+    gathered over a `head` that is sharded on V. The backward pass makes a chunk's logits again; it
+    sums the head's gradient in float32, and does not compute it where the head is frozen.
 
-    Ours, because the libraries' do something else: optax starts from whole logits, and tokamax's fused `linear_softmax_cross_entropy_loss`
-    returns the sum or mean over all tokens alone, where preferences need one sum a response, and makes whole logits where it has no kernel.
+    Ours, because the libraries' do something else: optax starts from whole logits, and tokamax's
+    fused `linear_softmax_cross_entropy_loss` returns the sum or mean over all tokens alone, where
+    preferences need one sum a response, and makes whole logits where it has no kernel.
 
     Args:
-      hidden: f[..., t, d], final hidden states; position i predicts targets[i]. Its dtype is that of the matrix products.
+      hidden: f[..., t, d], final hidden states; position i predicts targets[i]. Its dtype is that
+        of the matrix products.
       head: f[d, V], the output embedding, of any float dtype.
-      targets: i32[..., t], token ids in [0, V). Any other (an ignore index) gets a finite number that means nothing: mask it.
-      chunk: the number of positions, at least 1; None for all at once, which keeps the logits for the backward pass. The last chunk is
-        filled up. The value does not depend on it.
+      targets: i32[..., t], token ids in [0, V). Any other (an ignore index) gets a finite number
+        that means nothing: mask it.
+      chunk: the number of positions, at least 1; None for all at once, which keeps the logits for
+        the backward pass. The last chunk is filled up. The value does not depend on it.
     Returns: f32[..., t].
 
     >>> print(token_logprobs(jnp.ones((1, 2)), jnp.eye(2), jnp.array([0])))  # two equal logits: log 1/2
@@ -42,7 +47,8 @@ def token_logprobs(
 
 
 def _merged(x: Float[Array, "*n d"]) -> Float[Array, "n d"]:
-    # XLA's CPU backend copies transposed what it sums over two leading axes, as the head's gradient does.
+    # XLA's CPU backend copies transposed what it sums over two leading axes, as the head's gradient
+    # does.
     return x.reshape(-1, x.shape[-1])
 
 
@@ -55,7 +61,8 @@ def _logits(hidden: Float[Array, "*n d"], head: Float[Array, "d V"]) -> Float[Ar
 
 
 def _is_target(targets: Int[Array, "*n"], vocabulary: int) -> Bool[Array, "*n V"]:
-    # A comparison, where indexing would need all of a row's logits on one device, and a scatter for its gradient.
+    # A comparison, where indexing would need all of a row's logits on one device, and a scatter for
+    # its gradient.
     return jnp.arange(vocabulary) == targets[..., None]
 
 
@@ -69,7 +76,9 @@ def _logprobs(hidden, head, targets) -> tuple[Float[Array, "*n"], Float[Array, "
 
 
 def _split(x: Array, axis: int, n: int) -> Array:
-    """[..., t, ...] as n equal chunks [n, ..., c, ...] along the axis, the last filled up with zeros."""
+    """[..., t, ...] as n equal chunks [n, ..., c, ...] along the axis, the last filled up with
+    zeros.
+    """
     size = -(-x.shape[axis] // n)
     x = jnp.pad(x, [(0, n * size - x.shape[axis] if i == axis else 0) for i in range(x.ndim)])
     return jnp.moveaxis(x.reshape(*x.shape[:axis], n, size, *x.shape[axis + 1 :]), axis, 0)
@@ -139,12 +148,14 @@ _chunked.defvjp(_forward, _backward, symbolic_zeros=True)
 def sequence_logprob(
     token_logprobs: Float[Array, "*b t"], mask: Shaped[Array, "*b t"], *, average: bool = False
 ) -> Float[Array, "*b"]:
-    """Log-probability of each sequence's tokens where `mask` is not 0, in nats. A masked value may be anything, NaN included.
+    """Log-probability of each sequence's tokens where `mask` is not 0, in nats. A masked value may
+    be anything, NaN included.
 
     Args:
       token_logprobs: f32[..., t], in nats.
       mask: [..., t], bool or numbers, not 0 for the tokens of the response.
-      average: in nats a token: the sum divided by the number of tokens (a row without any has 0). Losses of averages are length-normalised.
+      average: in nats a token: the sum divided by the number of tokens (a row without any has 0).
+        Losses of averages are length-normalised.
     Returns: f32[...].
     """
     total = jnp.sum(jnp.where(mask != 0, token_logprobs, 0.0), axis=-1)

@@ -1,4 +1,6 @@
-"""Hooks of the trainer: the log, a stop if updates are not finite, evaluation, trackers, progress, checkpoints."""
+"""Hooks of the trainer: the log, a stop if updates are not finite, evaluation, trackers, progress,
+checkpoints.
+"""
 
 import json
 import math
@@ -13,7 +15,8 @@ from inbol_jax.training.trainer import Hook, HostBatch, LogRow, StepInfo, Traine
 
 
 class MetricsLog(Hook):
-    """`metrics.jsonl`. Rows after the step that a run resumes from are dropped: those steps are done again.
+    """`metrics.jsonl`. Rows after the step that a run resumes from are dropped: those steps are
+    done again.
 
     Args:
       start: steps done when the run resumes.

@@ -1,4 +1,6 @@
-"""`inbol sft`: IDK-IT, instruction tuning on correct responses for what is known and refusals for what is not."""
+"""`inbol sft`: IDK-IT, instruction tuning on correct responses for what is known and refusals for
+what is not.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""WiSE-FT: the saved model is a mix of fine-tuned and base weights. Source: Wortsman et al. 2021 (arXiv 2109.01903)."""
+"""WiSE-FT: the saved model is a mix of fine-tuned and base weights. Source: Wortsman et al. 2021
+(arXiv 2109.01903).
+"""
 
 import dataclasses
 from collections.abc import Mapping

@@ -47,14 +47,17 @@ CALLS += [
     ("function", "arguments", "options"), CALLS, ids=[call[0].__name__ for call in CALLS]
 )
 def test_shapes_and_dtypes_are_what_the_annotations_say(function, arguments, options):
-    """Of arguments and results; and an array with one row or number more than the others is refused."""
+    """Of arguments and results; and an array with one row or number more than the others is
+    refused.
+    """
     typed = jaxtyped(typechecker=beartype)(function)
     typed(*arguments, **options)
     arrays, structure = jax.tree.flatten(list(arguments))
     for i, x in enumerate(arrays):
         longer = jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype)
         wrong = jax.tree.unflatten(structure, [*arrays[:i], longer, *arrays[i + 1 :]])
-        # Arrays of a pair are met by each other, which is JAX's error; the others by their annotation.
+        # Arrays of a pair are met by each other, which is JAX's error; the others by their
+        # annotation.
         with pytest.raises(
             TypeError if isinstance(arguments[0], PairLogprobs) and i < 4 else TypeCheckError
         ):

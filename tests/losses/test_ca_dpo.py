@@ -49,7 +49,9 @@ def weighted(
 @ALL
 @pytest.mark.parametrize("weighting", PAIR_WEIGHTINGS)
 def test_extreme_log_probabilities(name, options, weighting):
-    """A response that a model all but excludes, thousands of nats: losses and gradients stay finite."""
+    """A response that a model all but excludes, thousands of nats: losses and gradients stay
+    finite.
+    """
     far = np.array([-5000.0, 0.0, -5000.0, 0.0], np.float32)
     arguments = far, far[::-1], far[[1, 1, 0, 0]], far[[0, 0, 1, 1]]
     c = np.array([0.0, 1.0, 0.5, 0.0], np.float32)
@@ -144,7 +146,9 @@ def test_weight_zero_removes_a_pair(weighting, c, gone):
 
 
 def test_pulls_balance_at_one_half():
-    """`linear`: at c = 1/2, correct over refusal and refusal over incorrect of one question pull the refusal equally, up and down."""
+    """`linear`: at c = 1/2, correct over refusal and refusal over incorrect of one question pull
+    the refusal equally, up and down.
+    """
     for c, sign in ((0.5, 0), (0.9, -1), (0.1, 1)):
 
         def total(refusal, c=c):

@@ -40,7 +40,8 @@ def test_dpo_is_the_closed_form(rows, beta):
     reward = beta * ((chosen.astype(float) - ref_chosen) - (rejected.astype(float) - ref_rejected))
     loss = dpo_loss(*two(chosen, rejected, ref_chosen, ref_rejected), beta=beta)
     assert (loss.shape, loss.dtype) == (chosen.shape, jnp.float32)
-    # Three roundings of the margin at float32, scaled by beta: what the argument of the sigmoid can be off by.
+    # Three roundings of the margin at float32, scaled by beta: what the argument of the sigmoid can
+    # be off by.
     np.testing.assert_allclose(loss, -log_sigmoid(reward), rtol=1e-5, atol=beta * 60 * 5e-7)
 
 
@@ -136,7 +137,9 @@ def test_without_smoothing_all_is_dpo(rows, beta):
 @given(pairs, betas, st.sampled_from([0.1, 0.25, 0.4]))
 @few
 def test_the_robust_loss_is_unbiased(rows, beta, share):
-    """Its mean over the pair as it is and flipped, by their probabilities, is the loss of the clean pair; conservative DPO's is not."""
+    """Its mean over the pair as it is and flipped, by their probabilities, is the loss of the clean
+    pair; conservative DPO's is not.
+    """
     chosen, rejected, ref_chosen, ref_rejected, *_ = (x.astype(np.float64) for x in columns(rows))
     with jax.enable_x64(True):
         options = {"beta": beta, "label_smoothing": share}
@@ -182,7 +185,9 @@ def test_swapping_negates_the_margin_in_every_loss(name, slope):
 
 @ALL
 def test_only_the_margin_matters(name, options):
-    """Adding to policy and reference alike, or to both policies, changes nothing: what a shared prompt adds cancels."""
+    """Adding to policy and reference alike, or to both policies, changes nothing: what a shared
+    prompt adds cancels.
+    """
     chosen, rejected, ref_chosen, ref_rejected = margins([-3.0, 0.0, 2.0])
     plain = PAIR_LOSSES[name](*two(chosen, rejected, ref_chosen, ref_rejected), beta=0.5, **options)
     np.testing.assert_allclose(
@@ -243,7 +248,9 @@ def test_gradients_of_variants_by_finite_differences(name, options):
 
 
 def test_length_normalised_losses_do_not_see_length():
-    """The same tokens twice over have the same average, and so the same loss; the loss of sums differs."""
+    """The same tokens twice over have the same average, and so the same loss; the loss of sums
+    differs.
+    """
     tokens = np.log(np.random.default_rng(0).random((4, 2, 3))).astype(
         np.float32
     )  # policy and reference, of chosen and rejected

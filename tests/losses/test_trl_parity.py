@@ -1,4 +1,6 @@
-"""Losses, log-probabilities and gradients against TRL's DPOTrainer, on the shipped LLaVA in torch and the same questions and images."""
+"""Losses, log-probabilities and gradients against TRL's DPOTrainer, on the shipped LLaVA in torch
+and the same questions and images.
+"""
 
 import functools
 
@@ -26,14 +28,16 @@ from inbol_jax.training.config import PairLossConfig
 from inbol_jax.training.objective import target_logprobs
 from inbol_jax.training.reference import pair_logprobs
 
-# transformers has renamed an option that TRL sets, and what it asks of a model before each forward of the reference.
+# transformers has renamed an option that TRL sets, and what it asks of a model before each forward
+# of the reference.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"
 )
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 BETAS = (0.1, 1.0)
 
-# Ours -> theirs: options of our loss, then TRL's `loss_type`. What we take of averages, TRL averages by itself.
+# Ours -> theirs: options of our loss, then TRL's `loss_type`. What we take of averages, TRL
+# averages by itself.
 SAME = {
     "sigmoid": ("sigmoid", {}, False, "sigmoid"),
     "sigmoid, smoothed": (
@@ -92,7 +96,9 @@ def conversation(row):
 
 @pytest.fixture(scope="module")
 def trainer(rows, tmp_path_factory):
-    """The shipped checkpoint as the policy; as the reference, the same with noise of a tenth on every weight."""
+    """The shipped checkpoint as the policy; as the reference, the same with noise of a tenth on
+    every weight.
+    """
     policy, reference = (
         LlavaForConditionalGeneration.from_pretrained(TINY, local_files_only=True) for _ in range(2)
     )
@@ -174,7 +180,9 @@ def our_logprobs(tiny, ours, average):
 
 
 def test_the_same_tokens(tiny, trainer, rows, ours):
-    """The two packages ask the same of their models: prompt, image and responses are the same numbers."""
+    """The two packages ask the same of their models: prompt, image and responses are the same
+    numbers.
+    """
     batch, theirs = ours[0], trainer.data_collator([conversation(row) for row in rows])
     n = len(rows)
     np.testing.assert_allclose(theirs["pixel_values"][:n], batch["pixel_values"], atol=1e-6)
@@ -237,7 +245,9 @@ def test_the_nll_term(tiny, trainer, rows, ours):
 
 @pytest.mark.parametrize("name", ["sigmoid", "ipo", "robust"])
 def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
-    """Of the mean loss of the batch by every parameter, the vision tower's too: through packed rows, whose branches share an image."""
+    """Of the mean loss of the batch by every parameter, the vision tower's too: through packed
+    rows, whose branches share an image.
+    """
     loss, options, average, loss_type = SAME[name]
     batch, variables, _ = ours
     _, reference = our_logprobs(tiny, ours, average)
