@@ -44,7 +44,8 @@ def ca_dpo_loss(
     >>> zero = jnp.zeros(1)
     >>> pair = PairLogprobs(chosen=zero, rejected=zero)
     >>> kind = jnp.array([0])  # correct over refusal: its weight is the confidence
-    >>> print(ca_dpo_loss(pair, pair, zero + 0.5, kind, zero + 1.0, beta=0.1, nll_coef=3.0))  # (log 2 + 3) / 2
+    >>> loss = ca_dpo_loss(pair, pair, zero + 0.5, kind, zero + 1.0, beta=0.1, nll_coef=3.0)
+    >>> print(loss)  # (log 2 + 3) / 2
     [1.8465736]
     """
     weight = weighting(confidence, kind)

@@ -36,7 +36,8 @@ def token_logprobs(
         the backward pass. The last chunk is filled up. The value does not depend on it.
     Returns: f32[..., t].
 
-    >>> print(token_logprobs(jnp.ones((1, 2)), jnp.eye(2), jnp.array([0])))  # two equal logits: log 1/2
+    >>> hidden, head = jnp.ones((1, 2)), jnp.eye(2)  # two equal logits
+    >>> print(token_logprobs(hidden, head, jnp.array([0])))  # log 1/2
     [-0.6931472]
     """
     if chunk is None or targets.shape[-1] <= chunk:

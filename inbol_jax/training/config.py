@@ -143,7 +143,7 @@ class EvaluationOptions:
     """Evaluation while training."""
 
     eval_data: Path | None = None
-    """File of the same kind as --data. Its loss and all other metrics are computed while training."""
+    """File of the same kind as --data. Its metrics are computed while training."""
     eval_steps: int = 100
     """Steps between two evaluations. There is one at the end as well."""
 
@@ -173,7 +173,8 @@ class CheckpointConfig:
         _require_positive(self, "save_steps")
         if not 0 < self.wise_ft_alpha <= 1:
             raise InbolError(
-                f"--wise-ft-alpha {self.wise_ft_alpha}: a share greater than 0 and at most 1 is needed"
+                f"--wise-ft-alpha {self.wise_ft_alpha}: a share greater than 0 and at most 1 is "
+                "needed"
             )
         if self.wise_ft_base and self.wise_ft_alpha == 1:
             raise InbolError(
@@ -205,7 +206,7 @@ class TrainConfig:
     layout in OUT/model.
     """
     model: Path = TINY
-    """Checkpoint folder to start from. By default it is the tiny LLaVA that ships with the package."""
+    """Checkpoint folder to start from. By default it is the tiny LLaVA of the package."""
     images: Path | None = None
     """Image folder. By default it is the one that the header of --data names."""
     epochs: int = 1
@@ -235,7 +236,8 @@ class TrainConfig:
         _require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps", "buckets")
         if self.checkpoint.wise_ft_alpha < 1 and self.lora.lora_rank:
             raise InbolError(
-                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: it does not go with --lora-rank"
+                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: it does not go "
+                "with --lora-rank"
             )
 
     @classmethod
@@ -330,7 +332,7 @@ class DpoConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """Compile a stage ahead of time for a TPU slice. Options that training has mean the same here."""
+    """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
 
     stage: tyro.conf.Positional[Literal["sft", "dpo", "sample"]]
     """Stage to plan: sft (IDK-IT), dpo (CA-DPO), or sample (`inbol confidence`)."""

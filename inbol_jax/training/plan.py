@@ -98,7 +98,7 @@ def plan(config: PlanConfig) -> int:
 
 
 def program_devices(stage: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """The devices that one program runs on: training spans all hosts, sampling keeps to one host."""
+    """The devices that one program runs on: training spans all hosts, sampling keeps to one."""
     if stage != "sample":
         return list(devices)
     return [device for device in devices if device.process_index == devices[0].process_index]

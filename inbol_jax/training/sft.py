@@ -84,7 +84,7 @@ def instruction_dataset(
 
 
 def sft_objective(model: Llava) -> Objective:
-    """Mean negative log-likelihood per response token, over all branches: IDK-IT and pre-training."""
+    """Mean negative log-likelihood per response token. Pre-training uses it too."""
 
     def objective(
         variables: Variables,

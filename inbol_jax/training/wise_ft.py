@@ -38,8 +38,8 @@ def check_wise_ft(config: TrainConfig) -> None:
         )
     if base and _architecture(base) != _architecture(config.model):
         raise InbolError(
-            f"--wise-ft-base {base}: its configuration is not that of {config.model}; their weights "
-            "cannot be mixed"
+            f"--wise-ft-base {base}: its configuration is not that of {config.model}; "
+            "their weights cannot be mixed"
         )
 
 
