@@ -30,21 +30,18 @@ from inbol_jax.world.splits import Split
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Train CA-DPO in every setting of VARIANTS and write a table.
-
-    Attributes:
-      seeds: of data, samples and training.
-      out: folder of the runs.
-      table: JSON file of the table, for the demo's report.
-      n_train: training questions that can be answered.
-      n_validation: validation questions that can be answered; half as many of Type 3.
-    """
+    """Train CA-DPO in every setting of VARIANTS and write a table."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of data, samples and training."""
     out: Path = Path("runs/ablation")
+    """Folder of the runs."""
     table: Path = Path("runs/ablation/ablation.json")
+    """JSON file of the table, for the demo's report."""
     n_train: int = 6000
+    """Training questions that can be answered."""
     n_validation: int = 2000
+    """Validation questions that can be answered. There are half as many of Type 3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +179,8 @@ def run(config: Config, seed: int) -> list[dict[str, Any]]:
 
 
 def main(config: Config) -> None:
-    rows = [
-        row for seed in config.seeds for row in run(config, seed)
-    ]  # ids hold the seed: questions of several seeds can stand together
+    # Ids hold the seed, so questions of several seeds can stand together.
+    rows = [row for seed in config.seeds for row in run(config, seed)]
     metrics = summarise(rows)
     names = [
         "base",
@@ -209,8 +205,12 @@ def main(config: Config) -> None:
             line.append(f"{d['diff']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})")
         table.append(line)
     n = metrics["base"]["in_domain"]["all"]["n"]
-    command = f"python benchmarks/ablation.py --seeds {' '.join(map(str, config.seeds))} --table {config.table}"
-    caption = f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} questions. Made by {command}"
+    seeds = " ".join(map(str, config.seeds))
+    command = f"python benchmarks/ablation.py --seeds {seeds} --table {config.table}"
+    caption = (
+        f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} "
+        f"questions. Made by {command}"
+    )
     columns = [
         "",
         "T, all",

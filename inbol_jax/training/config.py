@@ -236,8 +236,8 @@ class TrainConfig:
         _require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps", "buckets")
         if self.checkpoint.wise_ft_alpha < 1 and self.lora.lora_rank:
             raise InbolError(
-                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: it does not go "
-                "with --lora-rank"
+                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: "
+                "it does not go with --lora-rank"
             )
 
     @classmethod

@@ -162,7 +162,7 @@ def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[P
 def check_lines(
     data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()
 ) -> None:
-    """Raises InbolError with the line's number if a text or number is missing or of another type."""
+    """Raises InbolError with the line's number if a text or number is missing or ill-typed."""
     wanted: dict[str, Any] = dict.fromkeys(texts, str) | dict.fromkeys(numbers, (int, float))
     for number, row in enumerate(rows, 1):
         for name, kind in wanted.items():
