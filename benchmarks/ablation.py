@@ -46,19 +46,15 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A setting: what differs from the demo's CA-DPO.
-
-    Attributes:
-      options: of `train.py dpo`.
-      on_policy: incorrect responses are what the IDK-IT model gives, where it gives any, instead of
-        the base's.
-      share: of the pairs.
-    """
+    """A setting: how it differs from the demo's CA-DPO."""
 
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of `inbol dpo`."""
     on_policy: bool = False
+    """Take incorrect responses of the IDK-IT model, if it gives any, instead of the base's."""
     share: float = 1.0
+    """Share of the pairs that is trained on."""
 
 
 VARIANTS = (
