@@ -1,8 +1,11 @@
-"""CA-DPO in other settings against the IDK-IT model that it starts from: on the validation split of the world, over several seeds.
+"""CA-DPO in other settings against the IDK-IT model that it starts from: on the validation split of
+the world, over several seeds.
 
-    python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table inbol_jax/world/assets/measured/ablation.json
+    python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table
+    inbol_jax/world/assets/measured/ablation.json
 
-The test split is not touched: settings are chosen here. A run that was stopped goes on where it was.
+The test split is not touched: settings are chosen here. A run that was stopped goes on where it
+was.
 """
 
 import dataclasses
@@ -30,44 +33,38 @@ from inbol_jax.world.splits import Split
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Train CA-DPO in every setting of VARIANTS and write a table.
-
-    Attributes:
-      seeds: of data, samples and training.
-      out: folder of the runs.
-      table: JSON file of the table, for the demo's report.
-      n_train: training questions that can be answered.
-      n_validation: validation questions that can be answered; half as many of Type 3.
-    """
+    """Train CA-DPO in every setting of VARIANTS and write a table."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of data, samples and training."""
     out: Path = Path("runs/ablation")
+    """Folder of the runs."""
     table: Path = Path("runs/ablation/ablation.json")
+    """JSON file of the table, for the demo's report."""
     n_train: int = 6000
+    """Training questions that can be answered."""
     n_validation: int = 2000
+    """Validation questions that can be answered. There are half as many of Type 3."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A setting: what differs from the demo's CA-DPO.
-
-    Attributes:
-      options: of `train.py dpo`.
-      on_policy: incorrect responses are what the IDK-IT model gives, where it gives any, instead of the base's.
-      share: of the pairs.
-    """
+    """A setting: how it differs from the demo's CA-DPO."""
 
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of `inbol dpo`."""
     on_policy: bool = False
+    """Take incorrect responses of the IDK-IT model, if it gives any, instead of the base's."""
     share: float = 1.0
+    """Share of the pairs that is trained on."""
 
 
 VARIANTS = (
     Variant("the demo's setting (weights: value, beta 0.1, keeps 0.1 of the base)"),
-    Variant("keeps nothing of the base", {"keep": 0.0}),
-    Variant("weights: linear", {"scheme": "linear"}),
-    Variant("weights: uniform (plain DPO)", {"scheme": "uniform"}),
+    Variant("keeps nothing of the base", {"wise_ft_alpha": 1.0, "wise_ft_base": None}),
+    Variant("weights: linear", {"pair_weighting": "linear"}),
+    Variant("weights: uniform (plain DPO)", {"pair_weighting": "uniform"}),
     Variant("beta 0.5", {"beta": 0.5}),
     Variant("incorrect responses of the IDK-IT model", on_policy=True),
     Variant("half of the pairs", share=0.5),
@@ -115,7 +112,9 @@ def with_header(folder: Path, file: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def on_policy(folder: Path, seed: int) -> Path:
-    """preferences.jsonl with incorrect responses of the IDK-IT model instead of the base's, where it gave any in ten samples."""
+    """preferences.jsonl with incorrect responses of the IDK-IT model instead of the base's, where
+    it gave any in ten samples.
+    """
     out = folder / "on_policy"
     given: dict[str, list[str]] = {}
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):
@@ -179,9 +178,8 @@ def run(config: Config, seed: int) -> list[Prediction]:
 
 
 def main(config: Config) -> None:
-    rows = [
-        row for seed in config.seeds for row in run(config, seed)
-    ]  # ids hold the seed: questions of several seeds can stand together
+    # Ids hold the seed, so questions of several seeds can stand together.
+    rows = [row for seed in config.seeds for row in run(config, seed)]
     metrics = summarise(rows)
     names = [
         "base",
@@ -206,8 +204,12 @@ def main(config: Config) -> None:
             line.append(f"{d.diff:+.3f} ({d.low:+.3f} to {d.high:+.3f})")
         table.append(line)
     n = metrics["base"]["in_domain"]["all"].n
-    command = f"python benchmarks/ablation.py --seeds {' '.join(map(str, config.seeds))} --table {config.table}"
-    caption = f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} questions. Made by {command}"
+    seeds = " ".join(map(str, config.seeds))
+    command = f"python benchmarks/ablation.py --seeds {seeds} --table {config.table}"
+    caption = (
+        f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} "
+        f"questions. Made by {command}"
+    )
     columns = [
         "",
         "T, all",

@@ -1,6 +1,8 @@
-"""The demo over several seeds, each in a process of its own: what the targets ask for, seconds and peak memory.
+"""The demo over several seeds, each in a process of its own: what the targets ask for, seconds and
+peak memory.
 
-    python benchmarks/demo_seeds.py --seeds 0 1 2 --out runs/seeds --table inbol_jax/world/assets/measured/seeds.json
+    python benchmarks/demo_seeds.py --seeds 0 1 2 --out runs/seeds --table
+    inbol_jax/world/assets/measured/seeds.json
 
 A seed that is already complete in --out is read, not run again (its peak memory is then unknown).
 """
@@ -26,17 +28,14 @@ from inbol_jax.evaluation.prediction import read_predictions
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Run the demo over several seeds and write a table.
-
-    Attributes:
-      seeds: one demo each.
-      out: folder of the runs.
-      table: JSON file of the table, for the demo's report.
-    """
+    """Run the demo over several seeds and write a table."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, with one demo each."""
     out: Path = Path("runs/seeds")
+    """Folder of the runs."""
     table: Path = Path("runs/seeds/seeds.json")
+    """JSON file of the table, for the demo's report."""
 
 
 def run(seed: int, folder: Path) -> dict[str, float | None]:
@@ -145,11 +144,15 @@ def main(config: Config) -> None:
     add("seconds", [costs[s]["seconds"] for s in config.seeds], "<= 300", "{:.0f}")
     add("peak memory, GiB", [costs[s]["gib"] for s in config.seeds], "<= 3", "{:.2f}")
 
-    command = f"python benchmarks/demo_seeds.py --seeds {' '.join(map(str, config.seeds))} --table {config.table}"
+    seeds = " ".join(map(str, config.seeds))
+    command = f"python benchmarks/demo_seeds.py --seeds {seeds} --table {config.table}"
     machine = (
         f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}"
     )
-    caption = f"The demo over {len(config.seeds)} seeds: test split, in domain unless said otherwise. Made by {command} on {machine}"
+    caption = (
+        f"The demo over {len(config.seeds)} seeds: test split, in domain unless said otherwise. "
+        f"Made by {command} on {machine}"
+    )
     columns = ["", *(f"seed {s}" for s in config.seeds), "mean", "target"]
     checkpoint = file_fingerprint(TINY / "model.safetensors")
     write_json(

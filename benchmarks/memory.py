@@ -1,11 +1,13 @@
-"""Memory of a CA-DPO step of LLaVA-1.5-7B with LoRA, as the compiler plans it: nothing is allocated and no accelerator is needed.
+"""Memory of a CA-DPO step of LLaVA-1.5-7B with LoRA, as the compiler plans it.
 
-    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python benchmarks/memory.py            # one TPU v5p chip; needs `pip install libtpu`
-    python benchmarks/memory.py --topology none                                   # the device at hand
+    TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python benchmarks/memory.py   # a TPU v5p chip, by libtpu
+    python benchmarks/memory.py --topology none                          # your device
 
-bfloat16 base, float32 adapters of rank 128 on every dense layer of the decoder, AdamW; pairs of 640 prompt tokens (576 of them the image's)
-and two answers of 32. A line a variant: GiB of arguments (weights, adapters, optimizer, batch) and of everything else at its peak.
-`tpu/plan.py` plans the stages as they are, over slices; this script is for what we did not build, beside what we did.
+Nothing is allocated and no accelerator is needed. The base is bfloat16, with float32 adapters of
+rank 128 on every dense layer of the decoder, and AdamW. Pairs have 640 prompt tokens (576 of them
+are the image's) and two answers of 32. Each variant has a line: GiB of arguments (weights,
+adapters, optimizer, batch) and of everything else at its peak. `inbol plan` plans the stages as
+they are; this script compares them with what was not built.
 """
 
 import dataclasses
@@ -19,57 +21,55 @@ import jax.numpy as jnp
 import tyro
 from jax.experimental import topologies
 
-from inbol_jax.losses import preference_margin, sequence_logprob, token_logprobs
+from inbol_jax.losses import PairLogprobs, dpo_loss, sequence_logprob, token_logprobs
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.plan import abstract_pairs, abstract_variables, lower_step
-from inbol_jax.training.state import make_optimizer
-from inbol_jax.training.step import Objective, ca_dpo_objective, target_logprobs
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import DpoConfig
+from inbol_jax.training.lowering import abstract_pairs, abstract_variables, lower_step
+from inbol_jax.training.objective import Objective, target_logprobs
+from inbol_jax.training.reference import pair_logprobs
+from inbol_jax.training.step import make_program
 
-SHAPES = Path(__file__).parents[1] / "tpu/shapes/llava-1.5-7b/config.json"
+SHAPES = Path(__file__).parents[1] / "inbol_jax/training/shapes/llava-1.5-7b/config.json"
 PROMPT, ANSWER = 640, 32
+
+
+RUN = DpoConfig(data=Path("pairs"), out=Path("out"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Compile the variants.
-
-    Attributes:
-      pairs: a step.
-      topology: TPU topology to compile for, its first chip; "none" for the device at hand.
-      layers: of the decoder; fewer compile faster.
-      only: words of the variants to compile; by default all.
-    """
+    """Compile the variants."""
 
     pairs: int = 8
+    """Pairs per step."""
     topology: str = "v5p:2x2x1"
+    """TPU topology, whose first chip the step is compiled for; none for the device at hand."""
     layers: int = 32
+    """Layers of the decoder. Fewer compile faster."""
     only: tuple[str, ...] = ()
+    """Words of the variants to compile. By default all are compiled."""
 
 
 def ours(model: Llava) -> Objective:
-    return ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0)
-
-
-def online(model: Llava) -> Objective:
-    return ca_dpo_objective(model, beta=0.1, scheme="value", anchor=1.0, online_reference=True)
+    return ca_dpo_objective(model, RUN.pair_loss)
 
 
 def every_position(chunk: int | None):
-    """Log-probabilities at every position instead of the answers' alone, as most trainers compute them."""
+    """Log-probabilities at every position instead of the answers' alone, as most trainers compute
+    them.
+    """
 
     def objective(model: Llava) -> Objective:
-        def run(variables, batch, key=None):
+        def run(variables, reference, batch, key=None):
             hidden = model.apply(variables, batch, method=Llava.hidden)
-            logprobs = token_logprobs(
-                hidden, model.apply(variables, method=Llava.head), batch["input_ids"], chunk=chunk
-            )
-            return _dpo(
-                *(sequence_logprob(logprobs, batch["segments"] == branch) for branch in (1, 2)),
-                batch,
-            )
+            head = model.apply(variables, method=Llava.head)
+            logprobs = token_logprobs(hidden, head, batch["input_ids"], chunk=chunk)
+            of_targets = {"target_segment": batch["segments"]}
+            return _dpo(pair_logprobs(logprobs, of_targets, average=False), batch)
 
         return run
 
@@ -77,29 +77,32 @@ def every_position(chunk: int | None):
 
 
 def two_rows(model: Llava) -> Objective:
-    """Chosen and rejected in rows of their own, each with image and prompt: the first half of the rows is chosen."""
+    """Chosen and rejected in rows of their own, each with image and prompt. The first half is
+    chosen.
+    """
 
-    def run(variables, batch, key=None):
-        total = sequence_logprob(
-            target_logprobs(model, variables, batch), batch["target_segment"] > 0
-        )
+    def run(variables, reference, batch, key=None):
+        logprobs = target_logprobs(model, variables, batch)
+        total = sequence_logprob(logprobs, batch["target_segment"] > 0)
         half = len(total) // 2
-        return _dpo(total[:half], total[half:], {k: x[:half] for k, x in batch.items()})
+        policy = PairLogprobs(total[:half], total[half:])
+        return _dpo(policy, {name: x[:half] for name, x in batch.items()})
 
     return run
 
 
-def _dpo(chosen, rejected, batch):
-    margin = preference_margin(chosen, rejected, batch["ref_chosen"], batch["ref_rejected"])
-    return {"loss": (-jax.nn.log_sigmoid(0.1 * margin).sum(), batch["valid"].sum())}
+def _dpo(policy, batch):
+    reference = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
+    return {"loss": (dpo_loss(policy, reference, beta=0.1).sum(), batch["valid"].sum())}
 
 
+ONLINE = "reference online, remat full"
 # name: (rematerialisation, objective, whether the answers of a pair share image and prompt)
 VARIANTS = {
     "as built, remat full": ("full", ours, True),
     "as built, remat dots": ("dots", ours, True),
     "as built, no remat": ("none", ours, True),
-    "reference online, remat full": ("full", online, True),
+    ONLINE: ("full", ours, True),
     "image and prompt not shared, remat full": ("full", two_rows, False),
     "logits of every position, chunked, remat full": ("full", every_position(128), True),
     "logits of every position, whole, remat full": ("full", every_position(None), True),
@@ -138,14 +141,9 @@ def main(config: Config) -> None:
         batch = abstract_pairs(llava, mesh, rows=rows, tokens=PROMPT + answers, targets=answers)
         model = Llava(llava, jnp.bfloat16, lora, remat)
         start = time.monotonic()
+        program = make_program(objective(model), RUN, total_steps=100)
         lowered = lower_step(
-            objective(model),
-            make_optimizer(1e-4, 100),
-            variables,
-            batch,
-            mesh,
-            lora=lora,
-            online=objective is online,
+            program, RUN, variables, batch, mesh, lora=lora, online_reference=name == ONLINE
         )
         row: dict[str, object] = {"variant": name}
         try:

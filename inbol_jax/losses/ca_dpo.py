@@ -23,11 +23,12 @@ def ca_dpo_loss(
 
         w(c, kind) * (pair_loss(policy, reference) + nll_coef * NLL(chosen) / tokens)
 
-    The weight stands before both terms. An NLL term without it would teach, pair by pair, what the weights are
-    there to balance.
+    The weight stands before both terms. An NLL term without it would teach, pair by pair, what the
+    weights are there to balance.
 
     Args:
-      policy, reference: log-probabilities of the chosen and the rejected response, f32[b] each, see `dpo_loss`.
+      policy, reference: log-probabilities of the chosen and the rejected response, f32[b] each, see
+        `dpo_loss`.
       confidence: f32[b] in [0, 1], how often the base model answers the question correctly.
       kind: i32[b], what the pair teaches: one of the four integers in `weights`.
       chosen_nll: f32[b], negative log-likelihood per token of the chosen response, in nats.
@@ -36,13 +37,15 @@ def ca_dpo_loss(
       weighting: the pair weight w, a function of `confidence` and `kind`.
       pair_loss: the loss of the pair, called with `policy`, `reference` and `beta`.
     Returns: f32[b].
-    Source: the idea of confidence-aware DPO is that of InBoL (arXiv 2412.11196). Its equation is not public: the
-    weights and where they stand are our decision. The NLL term is that of Pang et al. 2024 (arXiv 2404.19733).
+    Source: the idea of confidence-aware DPO is that of InBoL (arXiv 2412.11196). Its equation is
+    not public: the weights and where they stand are our decision. The NLL term is that of Pang et
+    al. 2024 (arXiv 2404.19733).
 
     >>> zero = jnp.zeros(1)
     >>> pair = PairLogprobs(chosen=zero, rejected=zero)
     >>> kind = jnp.array([0])  # correct over refusal: its weight is the confidence
-    >>> print(ca_dpo_loss(pair, pair, zero + 0.5, kind, zero + 1.0, beta=0.1, nll_coef=3.0))  # (log 2 + 3) / 2
+    >>> loss = ca_dpo_loss(pair, pair, zero + 0.5, kind, zero + 1.0, beta=0.1, nll_coef=3.0)
+    >>> print(loss)  # (log 2 + 3) / 2
     [1.8465736]
     """
     weight = weighting(confidence, kind)

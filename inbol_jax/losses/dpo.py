@@ -1,8 +1,8 @@
 """Direct preference optimisation and its variants.
 
-Every loss of pairs takes the log-probabilities of the responses under the policy and under the reference. Zeros for the
-reference make a loss reference-free. Averages over tokens (`sequence_logprob(..., average=True)`) make it
-length-normalised.
+Every loss of pairs takes the log-probabilities of the responses under the policy and under the
+reference. Zeros for the reference make a loss reference-free. Averages over tokens
+(`sequence_logprob(..., average=True)`) make it length-normalised.
 """
 
 from typing import NamedTuple
@@ -42,11 +42,11 @@ def dpo_loss(
       policy: summed log-probabilities of the responses under the policy.
       reference: the same under the frozen reference.
       beta: inverse temperature of the implicit reward, greater than 0.
-      label_smoothing: probability in [0, 1/2) that chosen and rejected are swapped. The loss is then the expected one
-        (conservative DPO).
+      label_smoothing: probability in [0, 1/2) that chosen and rejected are swapped. The loss is
+        then the expected one (conservative DPO).
     Returns: f32[b].
-    Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; with label smoothing Mitchell 2023, "A note on DPO with
-    noisy preferences".
+    Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; with label smoothing Mitchell 2023,
+    "A note on DPO with noisy preferences".
 
     >>> zero = jnp.zeros(1)
     >>> pair = PairLogprobs(chosen=zero, rejected=zero)
@@ -64,8 +64,8 @@ def robust_dpo_loss(
 ) -> Float[Array, " b"]:
     """Robust DPO loss of each pair, in nats. It can be negative. Arguments as for `dpo_loss`.
 
-    If chosen and rejected are swapped in a share `label_smoothing` of the pairs, its mean over them is the mean DPO loss
-    of the clean pairs.
+    If chosen and rejected are swapped in a share `label_smoothing` of the pairs, its mean over them
+    is the mean DPO loss of the clean pairs.
     Source: Chowdhury et al. 2024 (arXiv 2403.00409).
     """
     as_given = dpo_loss(policy, reference, beta=beta)
@@ -78,8 +78,8 @@ def robust_dpo_loss(
 def ipo_loss(policy: PairLogprobs, reference: PairLogprobs, *, beta: float) -> Float[Array, " b"]:
     """IPO loss of each pair, in nats squared: it draws the margin to 1 / (2 beta), and not beyond.
 
-    Arguments as for `dpo_loss`; `beta` is the paper's tau. Its authors take averages over tokens, which the paper does
-    not say.
+    Arguments as for `dpo_loss`; `beta` is the paper's tau. Its authors take averages over tokens,
+    which the paper does not say.
     Source: Azar et al. 2023 (arXiv 2310.12036), equation 17.
     """
     return (preference_margin(policy, reference) - 1.0 / (2.0 * beta)) ** 2
@@ -87,9 +87,11 @@ def ipo_loss(policy: PairLogprobs, reference: PairLogprobs, *, beta: float) -> F
 
 @register_pair_loss("hinge")
 def hinge_loss(policy: PairLogprobs, reference: PairLogprobs, *, beta: float) -> Float[Array, " b"]:
-    """Hinge loss of each pair, without unit. It is 0 if the difference of the rewards is at least 1.
+    """Hinge loss of each pair, without unit. It is 0 if the difference of the rewards is at least
+    1.
 
     Arguments as for `dpo_loss`.
-    Source: SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425); over a reference as in RSO, Liu et al. 2023 (arXiv 2309.06657).
+    Source: SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425); over a reference as in RSO, Liu et al.
+    2023 (arXiv 2309.06657).
     """
     return jax.nn.relu(1.0 - beta * preference_margin(policy, reference))

@@ -1,7 +1,8 @@
-"""Losses of preference pairs and pair weightings by name: the choices of `--loss` and `--pair-weighting`.
+"""Losses of preference pairs and pair weightings by name: the choices of `--loss` and
+`--pair-weighting`.
 
-A loss or a weighting of one's own is a Python file that registers it and then calls the command line, see
-docs/architecture.md. Nothing is imported by a string.
+A loss or a weighting of one's own is a Python file that registers it and then calls the command
+line, see docs/architecture.md. Nothing is imported by a string.
 """
 
 import inspect
@@ -10,7 +11,8 @@ from typing import TypeVar
 
 import jax
 
-# (policy, reference, *, beta) -> f32[b], as `dpo_loss`. A loss with a keyword `label_smoothing` gets --label-smoothing.
+# (policy, reference, *, beta) -> f32[b], as `dpo_loss`. A loss with a keyword `label_smoothing`
+# gets --label-smoothing.
 PairLoss = Callable[..., jax.Array]
 # (confidence f32[b], kind i32[b]) -> f32[b]
 PairWeighting = Callable[[jax.Array, jax.Array], jax.Array]
@@ -21,12 +23,16 @@ PAIR_WEIGHTINGS: dict[str, PairWeighting] = {}
 
 
 def register_pair_loss(name: str) -> Callable[[F], F]:
-    """Decorator that registers a loss of pairs under a name. Raises ValueError if the name is taken."""
+    """Decorator that registers a loss of pairs under a name. Raises ValueError if the name is
+    taken.
+    """
     return _register(PAIR_LOSSES, name)
 
 
 def register_pair_weighting(name: str) -> Callable[[F], F]:
-    """Decorator that registers a pair weighting under a name. Raises ValueError if the name is taken."""
+    """Decorator that registers a pair weighting under a name. Raises ValueError if the name is
+    taken.
+    """
     return _register(PAIR_WEIGHTINGS, name)
 
 

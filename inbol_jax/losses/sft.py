@@ -9,8 +9,8 @@ def sft_loss(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Negative log-likelihood of the response tokens as (sum, weight).
 
-    Both are summed over devices and micro-batches, and divided once. A mean of per-device means would weigh a token by
-    how many others its device happens to hold.
+    Both are summed over devices and micro-batches, and divided once. A mean of per-device means
+    would weigh a token by how many others its device happens to hold.
 
     Args:
       token_logprobs: f32[..., t], in nats. A masked value may be anything, NaN included.

@@ -1,4 +1,6 @@
-"""Pair weightings: the weight of a preference pair, from the confidence on its question and from what it teaches."""
+"""Pair weightings: the weight of a preference pair, from the confidence on its question and from
+what it teaches.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -13,8 +15,9 @@ CORRECT_OVER_REFUSAL, CORRECT_OVER_INCORRECT, REFUSAL_OVER_INCORRECT, REFUSAL_OV
 def linear_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Array, " b"]:
     """c if the correct answer is preferred, 1 - c if the refusal is; 1 on Type 3, where c = 0.
 
-    Answering is worth 2c - 1 to the user and refusing 0 (our reading; the paper's weights are not public). With these
-    weights "answer" and "refuse" are pulled equally at c = 1/2, where both are worth the same.
+    Answering is worth 2c - 1 to the user and refusing 0 (our reading; the paper's weights are not
+    public). With these weights "answer" and "refuse" are pulled equally at c = 1/2, where both are
+    worth the same.
     """
     prefers_refusal = (kind == REFUSAL_OVER_INCORRECT) | (kind == REFUSAL_OVER_ANSWER)
     return jnp.where(prefers_refusal, 1.0 - confidence, confidence)
@@ -34,11 +37,12 @@ def uniform_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> F
 
 @register_pair_weighting("value")
 def value_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Array, " b"]:
-    """How much more the chosen response is worth to the user, times how often the model faces that choice.
+    """How much more the chosen response is worth to the user, times how often the model faces that
+    choice.
 
-    A correct answer is worth 1, a refusal 0, a wrong answer -1; on Type 3 a refusal is worth 1 and an answer -1. So the
-    weights are (our reading): correct > refusal c; correct > incorrect 2 c (1 - c); refusal > incorrect 1 - c;
-    refusal > answer 2.
+    A correct answer is worth 1, a refusal 0, a wrong answer -1; on Type 3 a refusal is worth 1 and
+    an answer -1. So the weights are (our reading): correct > refusal c; correct > incorrect 2 c (1
+    - c); refusal > incorrect 1 - c; refusal > answer 2.
     """
     c = confidence
     # f32[4, b], one row per kind in the order of the integers above

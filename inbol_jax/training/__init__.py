@@ -1,1 +1,1 @@
-"""The training engine: one pure step, checkpoints that resume exactly, and the two stages IDK-IT and CA-DPO."""
+"""Training: a trainer with hooks, one pure step, and the stages IDK-IT and CA-DPO."""

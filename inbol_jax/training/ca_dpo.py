@@ -154,10 +154,10 @@ def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
 def ca_dpo_objective(model: Llava, options: PairLossConfig) -> Objective:
     """The mean CA-DPO loss (`losses.ca_dpo_loss`) over the pairs that are not padding.
 
-    The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind i32[b],
-    valid bool[b]. If the objective gets variables of a reference, it computes the reference's
-    log-probabilities itself and does not use the batch's. With `length_normalized`, those of the batch
-    must be averages too.
+    The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind
+    i32[b], valid bool[b]. If the objective gets variables of a reference, it computes the
+    reference's log-probabilities itself and does not use the batch's. With `length_normalized`,
+    those of the batch must be averages too.
     """
     loss = pair_loss_function(options)
     average = options.length_normalized

@@ -1,4 +1,6 @@
-"""Training checkpoints by orbax: the whole state, written in the background. The newest few are kept."""
+"""Training checkpoints by orbax: the whole state, written in the background. The newest few are
+kept.
+"""
 
 from pathlib import Path
 from typing import Any, Self

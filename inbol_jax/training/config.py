@@ -1,7 +1,8 @@
-"""Options of IDK-IT (`inbol sft`), CA-DPO (`inbol dpo`) and the planner (`inbol plan`). Imports are light: help must be fast.
+"""Options of IDK-IT (`inbol sft`), CA-DPO (`inbol dpo`) and the planner (`inbol plan`). Imports are
+light: help must be fast.
 
-A training config is composed of parts, each of which refuses values that cannot be meant. On the command line all options are flat;
-`from_options` takes them flat in Python as well.
+A training config is composed of parts, each of which refuses values that cannot be meant. On the
+command line all options are flat; `from_options` takes them flat in Python as well.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ import tyro
 from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
 
-# The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of what is seen.
+# The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
+# what is seen.
 FROZEN = ("^vision_tower/", "embed_tokens")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
@@ -51,14 +53,19 @@ class OptimizerConfig:
     learning_rate: float = 3e-4
     """Peak learning rate, reached after a warm-up of a tenth of the steps."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up: it falls by a cosine or linearly to 0, or stays constant."""
+    """How the learning rate goes on after the warm-up: it falls by a cosine or linearly to 0, or
+    stays constant.
+    """
     lr_overrides: tuple[tuple[str, float], ...] = ()
-    """Pairs of a regular expression and a peak learning rate, such as projector 2e-5. The rate holds for the variables whose path
-    matches; if several match, the first one counts."""
+    """Pairs of a regular expression and a peak learning rate, such as projector 2e-5. The rate
+    holds for the variables whose path matches; if several match, the first one counts.
+    """
     weight_decay: float = 0.0
     """Weight decay of matrices. Biases and norms have none."""
     max_nonfinite_updates: int = 10
-    """How many updates in a row may be left out because the loss or gradient is not finite. One more stops the training."""
+    """How many updates in a row may be left out because the loss or gradient is not finite. One
+    more stops the training.
+    """
 
     def __post_init__(self) -> None:
         _require_positive(self, "learning_rate")
@@ -74,13 +81,17 @@ class LoraOptions:
     """Adapters (LoRA) that are trained instead of the model's own weights."""
 
     lora_rank: int = 0
-    """Rank of new adapters. With 0 no adapters are added; those that the model comes with are trained."""
+    """Rank of new adapters. With 0 no adapters are added; those that the model comes with are
+    trained.
+    """
     lora_alpha: float | None = None
     """Scale of the adapters, times their rank. By default it is twice the rank."""
     lora_dropout: float = 0.0
     """Share of the adapters' inputs that training sets to zero."""
     lora_targets: tuple[str, ...] = (r"language_model\..*_proj",)
-    """Modules that get an adapter, by name or regular expression. By default every dense layer of the decoder gets one."""
+    """Modules that get an adapter, by name or regular expression. By default every dense layer of
+    the decoder gets one.
+    """
     lora_rslora: bool = False
     """Scale the adapters by alpha / sqrt(rank) instead of alpha / rank."""
     lora_trainable: tuple[str, ...] = ()
@@ -102,22 +113,29 @@ class LoraOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Nothing here but dtype and fp32_master_weights changes its result beyond rounding."""
+    """How a run is computed. Nothing here but dtype and fp32_master_weights changes its result
+    beyond rounding.
+    """
 
     dtype: Dtype = "auto"
-    """Data type of the computation and of frozen weights. With auto it is float32 for a float32 checkpoint, else bfloat16."""
+    """Data type of the computation and of frozen weights. With auto it is float32 for a float32
+    checkpoint, else bfloat16.
+    """
     fp32_master_weights: bool = True
     """Keep the trained weights in float32, whatever the data type of the computation is."""
     remat: Literal["none", "dots", "full"] = "none"
-    """Activations that the backward pass computes again to save memory: none, all but products with weights (dots), or all of
-    each layer (full)."""
+    """Activations that the backward pass computes again to save memory: none, all but products with
+    weights (dots), or all of each layer (full).
+    """
     mesh: tuple[int, int, int] = (-1, 1, 1)
     """Number of devices along data, fsdp and tensor. -1 takes what the others leave."""
     parallel: Literal["jit", "pmap"] = "jit"
     """Run one program over the mesh (jit), or a copy of the model on each device (pmap)."""
     distributed: bool = False
-    """Set this if the run has several processes, each with devices of its own. JAX finds the others on Cloud TPU, Slurm, Kubernetes
-    and Open MPI; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. All must see the same files."""
+    """Set this if the run has several processes, each with devices of its own. JAX finds the others
+    on Cloud TPU, Slurm, Kubernetes and Open MPI; elsewhere set JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. All must see the same files.
+    """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +143,7 @@ class EvaluationOptions:
     """Evaluation while training."""
 
     eval_data: Path | None = None
-    """File of the same kind as --data. Its loss and all other metrics are computed while training."""
+    """File of the same kind as --data. Its metrics are computed while training."""
     eval_steps: int = 100
     """Steps between two evaluations. There is one at the end as well."""
 
@@ -142,16 +160,21 @@ class CheckpointConfig:
     save_steps: int = 100
     """Steps between two checkpoints. A run that was stopped resumes from the last one."""
     wise_ft_alpha: float = 1.0
-    """Share of the fine-tuned weights in the saved model, greater than 0 and at most 1; the rest is the base's: alpha * fine-tuned +
-    (1 - alpha) * base. Below 1 answers come back that training has drifted away from (WiSE-FT, arXiv 2109.01903)."""
+    """Share of the fine-tuned weights in the saved model, greater than 0 and at most 1; the rest is
+    the base's: alpha * fine-tuned + (1 - alpha) * base. Below 1 answers come back that training has
+    drifted away from (WiSE-FT, arXiv 2109.01903).
+    """
     wise_ft_base: Path | None = None
-    """Checkpoint folder of the base of --wise-ft-alpha. By default it is the model that training starts from."""
+    """Checkpoint folder of the base of --wise-ft-alpha. By default it is the model that training
+    starts from.
+    """
 
     def __post_init__(self) -> None:
         _require_positive(self, "save_steps")
         if not 0 < self.wise_ft_alpha <= 1:
             raise InbolError(
-                f"--wise-ft-alpha {self.wise_ft_alpha}: a share greater than 0 and at most 1 is needed"
+                f"--wise-ft-alpha {self.wise_ft_alpha}: a share greater than 0 and at most 1 is "
+                "needed"
             )
         if self.wise_ft_base and self.wise_ft_alpha == 1:
             raise InbolError(
@@ -179,9 +202,11 @@ class TrainConfig:
     data: Path
     """File that `inbol build` writes: instructions.jsonl for sft, preferences.jsonl for dpo."""
     out: Path
-    """Folder of the run. It gets checkpoints/, metrics.jsonl, and the trained model in Hugging Face layout in OUT/model."""
+    """Folder of the run. It gets checkpoints/, metrics.jsonl, and the trained model in Hugging Face
+    layout in OUT/model.
+    """
     model: Path = TINY
-    """Checkpoint folder to start from. By default it is the tiny LLaVA that ships with the package."""
+    """Checkpoint folder to start from. By default it is the tiny LLaVA of the package."""
     images: Path | None = None
     """Image folder. By default it is the one that the header of --data names."""
     epochs: int = 1
@@ -191,10 +216,13 @@ class TrainConfig:
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step. The examples of a step are divided among them."""
     buckets: int = 1
-    """Number of lengths that rows are padded to; each needs a program of its own. With more than one, rows of similar length are
-    batched together, so that short rows do not pay for long ones."""
+    """Number of lengths that rows are padded to; each needs a program of its own. With more than
+    one, rows of similar length are batched together, so that short rows do not pay for long ones.
+    """
     frozen: tuple[str, ...] = FROZEN
-    """Regular expressions. Parameters whose path matches one are not trained. Adapters freeze everything else by themselves."""
+    """Regular expressions. Parameters whose path matches one are not trained. Adapters freeze
+    everything else by themselves.
+    """
     seed: int = 0
     """Seed of the order of the data, of new adapters and of dropout."""
     optimization: OptimizerConfig = OptimizerConfig()
@@ -208,12 +236,15 @@ class TrainConfig:
         _require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps", "buckets")
         if self.checkpoint.wise_ft_alpha < 1 and self.lora.lora_rank:
             raise InbolError(
-                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: it does not go with --lora-rank"
+                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: "
+                "it does not go with --lora-rank"
             )
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
-        """The config of flat options, named as on the command line: `SftConfig.from_options(data=..., out=..., lora_rank=8)`."""
+        """The config of flat options, named as on the command line:
+        `SftConfig.from_options(data=..., out=..., lora_rank=8)`.
+        """
         for field in dataclasses.fields(cls):
             if not dataclasses.is_dataclass(field.default):
                 continue
@@ -250,8 +281,9 @@ class PairLossConfig:
     """The CA-DPO loss of a preference pair (`losses.ca_dpo_loss`)."""
 
     loss: str = "sigmoid"
-    """Loss of a pair before its weight: sigmoid (DPO), ipo, hinge (SLiC), robust, or one of your own
-    (docs/architecture.md)."""
+    """Loss of a pair before its weight: sigmoid (DPO), ipo, hinge (SLiC), robust, or one of your
+    own (docs/architecture.md).
+    """
     beta: float = 0.1
     """Inverse temperature of the implicit reward."""
     label_smoothing: float = 0.0
@@ -287,9 +319,10 @@ class DpoConfig(TrainConfig):
     reference_free: bool = False
     """Put 0 in place of the reference's log-probabilities. They are not computed then."""
     reference: Literal["cached", "online"] = "cached"
-    """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached), or
-    in every step (online). Online, new adapters are left out of the reference; of everything else
-    that is trained it has a frozen copy."""
+    """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached),
+    or in every step (online). Online, new adapters are left out of the reference; of everything
+    else that is trained it has a frozen copy.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -299,14 +332,16 @@ class DpoConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """Compile a stage ahead of time for a TPU slice. Options that training has mean the same here."""
+    """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
 
     stage: tyro.conf.Positional[Literal["sft", "dpo", "sample"]]
     """Stage to plan: sft (IDK-IT), dpo (CA-DPO), or sample (`inbol confidence`)."""
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
-    """Folder with a config.json in Hugging Face layout, or llava-1.5-7b or llava-1.5-13b, whose shapes ship with the package."""
+    """Folder with a config.json in Hugging Face layout, or llava-1.5-7b or llava-1.5-13b, whose
+    shapes ship with the package.
+    """
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
@@ -314,8 +349,9 @@ class PlanConfig:
     answer: int = 32
     """Tokens per response."""
     batch_size: int = 16
-    """Rows (sft) or pairs (dpo) per optimizer step on all chips together. Sampling keeps to the chips of one host: questions per host,
-    and mesh divides that host's chips."""
+    """Rows (sft) or pairs (dpo) per optimizer step on all chips together. Sampling keeps to the
+    chips of one host: questions per host, and mesh divides that host's chips.
+    """
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
     n: int = 10

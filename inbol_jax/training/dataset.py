@@ -1,6 +1,8 @@
-"""From the lines of a file to batches: packed rows in a shuffled order, padded to a few lengths, read by each process for itself.
+"""From the lines of a file to batches: packed rows in a shuffled order, padded to a few lengths,
+read by each process for itself.
 
-Batch i of a run is a function of i (grain's random access), so a run resumes from a checkpoint exactly.
+Batch i of a run is a function of i (grain's random access), so a run resumes from a checkpoint
+exactly.
 """
 
 import dataclasses
@@ -56,7 +58,8 @@ class PackedDataset:
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
-        """This process's rows of a batch, padded to the smallest shape that all rows of the batch fit in.
+        """This process's rows of a batch, padded to the smallest shape that all rows of the batch
+        fit in.
 
         Args:
           indices: the rows of the whole batch. At the end of the data there may be too few.
@@ -83,12 +86,13 @@ def bucket_shapes(rows: Sequence[PackedRow], count: int) -> list[RowShape]:
 def training_order(
     lengths: Sequence[int], size: int, epochs: int, seed: int, *, grouped: bool
 ) -> Callable[[int], np.ndarray]:
-    """The rows of batch i: shuffled passes over all rows, cut into batches. The last may be shorter.
+    """The rows of batch i: shuffled passes over all rows, cut into batches. The last may be
+    shorter.
 
     Args:
       lengths: tokens of each row.
-      grouped: within each `WINDOW` of batches, rows of similar length are batched together. The order
-        of these batches is random.
+      grouped: within each `WINDOW` of batches, rows of similar length are batched together. The
+        order of these batches is random.
     """
     order = grain.MapDataset.range(len(lengths)).shuffle(seed=seed).repeat(epochs)
     if not grouped:
@@ -158,7 +162,7 @@ def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[P
 def check_lines(
     data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()
 ) -> None:
-    """Raises InbolError with the line's number if a text or a number is missing or of another type."""
+    """Raises InbolError with the line's number if a text or number is missing or ill-typed."""
     wanted: dict[str, Any] = dict.fromkeys(texts, str) | dict.fromkeys(numbers, (int, float))
     for number, row in enumerate(rows, 1):
         for name, kind in wanted.items():

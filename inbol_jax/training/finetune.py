@@ -1,4 +1,6 @@
-"""What IDK-IT and CA-DPO share: the model with its adapters, and a run over a dataset that ends in a saved model."""
+"""What IDK-IT and CA-DPO share: the model with its adapters, and a run over a dataset that ends in
+a saved model.
+"""
 
 import dataclasses
 import functools
@@ -57,8 +59,8 @@ def load_model(config: TrainConfig) -> Checkpoint:
     """The model to train, on the mesh: with new adapters, with those that it comes with, or whole.
 
     Raises:
-      InbolError: if the checkpoint or the mesh cannot be used, the options of adapters do not go with
-        the model, or OUT/model cannot take the result.
+      InbolError: if the checkpoint or the mesh cannot be used, the options of adapters do not go
+        with the model, or OUT/model cannot take the result.
     """
     check_wise_ft(config)
     mesh = make_mesh(*config.runtime.mesh)
@@ -149,7 +151,9 @@ def finetune(
 
 
 def _split(checkpoint: Checkpoint, config: TrainConfig, online_reference: bool) -> _Variables:
-    """The variables to train and the others. The memory of weights that get float32 copies is freed."""
+    """The variables to train and the others. The memory of weights that get float32 copies is
+    freed.
+    """
     trainable, frozen = split_variables(checkpoint.variables, config.frozen, checkpoint.model.lora)
     for pattern, _ in config.optimization.lr_overrides:
         if not any(re.search(pattern, path) for path in trainable):
@@ -218,8 +222,8 @@ def _save(
     return folder
 
 
-# Options that do not decide the result: where files lie, what is looked at meanwhile, and how the run
-# is spread over devices.
+# Options that do not decide the result: where files lie, what is looked at meanwhile, and how the
+# run is spread over devices.
 _WITHOUT_EFFECT = frozenset(
     {
         *("out", "images", "eval_data", "eval_steps", "save_steps", "report_to"),

@@ -1,4 +1,6 @@
-"""Hooks of the trainer: the log, a stop if updates are not finite, evaluation, trackers, progress, checkpoints."""
+"""Hooks of the trainer: the log, a stop if updates are not finite, evaluation, trackers, progress,
+checkpoints.
+"""
 
 import json
 import math
@@ -13,7 +15,8 @@ from inbol_jax.training.trainer import Hook, HostBatch, LogRow, StepInfo, Traine
 
 
 class MetricsLog(Hook):
-    """`metrics.jsonl`. Rows after the step that a run resumes from are dropped: those steps are done again.
+    """`metrics.jsonl`. Rows after the step that a run resumes from are dropped: those steps are
+    done again.
 
     Args:
       start: steps done when the run resumes.
@@ -101,6 +104,15 @@ class Tracking(Hook):
         self._log(info.step, {name: value for name, value in row.items() if name != "step"})
 
 
+# What stands beside the progress bar
+_NOTES = {
+    "loss": "loss {:.3f}",
+    "eval/loss": "eval {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "mfu": "MFU {:.0%}",
+}
+
+
 class Progress(Hook):
     """Moves a progress bar, with the newest metrics beside it.
 
@@ -109,18 +121,11 @@ class Progress(Hook):
       examples: examples per step.
     """
 
-    _FORMS = {
-        "loss": "loss {:.3f}",
-        "eval/loss": "eval {:.3f}",
-        "tokens_per_second": "{:,.0f} tokens/s",
-        "mfu": "MFU {:.0%}",
-    }
-
     def __init__(self, advance: Callable[..., None], examples: int):
         self._advance, self._examples = advance, examples
 
     def on_row(self, info: StepInfo, row: LogRow) -> None:
-        notes = [form.format(row[name]) for name, form in self._FORMS.items() if name in row]
+        notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
         self._advance(0, ", ".join(notes))
 
     def on_step(self, info: StepInfo) -> None:

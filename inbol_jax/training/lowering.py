@@ -1,7 +1,8 @@
-"""A training step before there is anything to train: lowered on shapes, and the exchanges between devices in its program.
+"""A training step before there is anything to train: lowered on shapes, and the exchanges between
+devices in its program.
 
-Nothing here allocates an array. Steps of large models are compiled for the devices at hand, or ahead
-of time for those of a topology.
+Nothing here allocates an array. Steps of large models are compiled for the devices at hand, or
+ahead of time for those of a topology.
 """
 
 import math
@@ -160,11 +161,11 @@ _BYTES = dict.fromkeys(_ONE, 1) | dict.fromkeys(_TWO, 2) | dict.fromkeys(_EIGHT,
 def collectives(program: str) -> Iterator[Collective]:
     """The collectives of a compiled program (`compiled.as_text()`). One in a loop comes once.
 
-    On a TPU a collective that runs beside other work stands in several fusions with the same channel;
-    it comes once as well.
+    On a TPU a collective that runs beside other work stands in several fusions with the same
+    channel; it comes once as well.
 
-    Source of the format: XLA's HLO text, which is no stable interface. tests/training/test_lowering.py
-    notices if it changes.
+    Source of the format: XLA's HLO text, which is no stable interface.
+    tests/training/test_lowering.py notices if it changes.
     """
     channels = set()
     for line in program.splitlines():

@@ -1,4 +1,6 @@
-"""What the objectives of all training stages share: their type, and a packed batch's log-probabilities."""
+"""What the objectives of all training stages share: their type, and a packed batch's
+log-probabilities.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,5 @@
-"""Two ways to run the same step on many devices: `jit` over a mesh (data, fsdp, tensor), and `pmap` over replicated variables.
+"""Two ways to run the same step on many devices: `jit` over a mesh (data, fsdp, tensor), and `pmap`
+over replicated variables.
 
 Both work in one process and in several: each process hands in the rows of a batch that its devices
 hold (`sharding.local_rows`).

@@ -1,4 +1,5 @@
-"""`inbol plan`: will a stage fit on a TPU slice? It is compiled ahead of time; no TPU, no weights and no data are needed.
+"""`inbol plan`: will a stage fit on a TPU slice? It is compiled ahead of time; no TPU, no weights
+and no data are needed.
 
     pip install libtpu
     inbol plan dpo --topology v5e:4x4 --lora-rank 128 --remat full --mesh 1 -1 1 --batch-size 16
@@ -98,7 +99,7 @@ def plan(config: PlanConfig) -> int:
 
 
 def program_devices(stage: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """The devices that one program runs on: training spans all hosts, sampling keeps to one host."""
+    """The devices that one program runs on: training spans all hosts, sampling keeps to one."""
     if stage != "sample":
         return list(devices)
     return [device for device in devices if device.process_index == devices[0].process_index]
@@ -165,7 +166,9 @@ def _gib(size: float) -> str:
 
 
 def traffic(exchanges: Iterable[Collective]) -> list[str]:
-    """A line per kind of exchange: how many are in the program, and the size of their results per chip."""
+    """A line per kind of exchange: how many are in the program, and the size of their results per
+    chip.
+    """
     sizes: dict[str, list[int]] = defaultdict(list)
     for exchange in exchanges:
         sizes[exchange.operation].append(exchange.nbytes)

@@ -1,4 +1,6 @@
-"""The frozen reference of CA-DPO: log-probabilities of all pairs, computed once and kept in the run's folder."""
+"""The frozen reference of CA-DPO: log-probabilities of all pairs, computed once and kept in the
+run's folder.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +23,9 @@ CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and promp
 
 
 def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> PairLogprobs:
-    """Summed or averaged log-probabilities of chosen and rejected, from those of the targets f32[b, a]."""
+    """Summed or averaged log-probabilities of chosen and rejected, from those of the targets f32[b,
+    a].
+    """
     chosen, rejected = (
         sequence_logprob(logprobs, batch["target_segment"] == branch, average=average)
         for branch in (CHOSEN, REJECTED)
@@ -37,8 +41,8 @@ def cached_reference(
     Args:
       data: file of the pairs.
     Raises:
-      InbolError: if the file holds the reference of another model, of other pairs, or with another way
-        of averaging.
+      InbolError: if the file holds the reference of another model, of other pairs, or with another
+        way of averaging.
     """
     file, checkpoint = config.out / name, dataset.checkpoint
     average = config.pair_loss.length_normalized

@@ -1,4 +1,6 @@
-"""`inbol sft`: IDK-IT, instruction tuning on correct responses for what is known and refusals for what is not."""
+"""`inbol sft`: IDK-IT, instruction tuning on correct responses for what is known and refusals for
+what is not.
+"""
 
 from pathlib import Path
 
@@ -82,7 +84,7 @@ def instruction_dataset(
 
 
 def sft_objective(model: Llava) -> Objective:
-    """Mean negative log-likelihood per response token, over all branches: IDK-IT and pre-training."""
+    """Mean negative log-likelihood per response token. Pre-training uses it too."""
 
     def objective(
         variables: Variables,

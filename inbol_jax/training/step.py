@@ -56,8 +56,8 @@ def make_train_step(
     """A pure function (state, frozen, reference, batch) -> (state, metrics).
 
     Gradients are of sums. They are added up over micro-batches and over the devices of a pmap, and
-    divided once. If the gradient or loss is not finite, the update is left out: `state.skipped` counts
-    such updates in a row, and their metrics do not count.
+    divided once. If the gradient or loss is not finite, the update is left out: `state.skipped`
+    counts such updates in a row, and their metrics do not count.
 
     Args:
       gradient_accumulation_steps: micro-batches per step, k. Micro-batch i holds the rows i, i + k,

@@ -9,7 +9,8 @@ import numpy as np
 
 from inbol_jax.models.config import LlavaConfig
 
-# Peak FLOP/s, dense bfloat16, by the name that JAX gives the chip. Sources: the makers' data sheets.
+# Peak FLOP/s, dense bfloat16, by the name that JAX gives the chip. Sources: the makers' data
+# sheets.
 PEAK_FLOPS: dict[str, float] = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
@@ -32,7 +33,9 @@ _PARTS = ("vision_tower", "multi_modal_projector", "language_model")
 
 @dataclasses.dataclass(frozen=True)
 class TrainingFlops:
-    """FLOPs of training as the model needs them. What is computed again to save memory does not count."""
+    """FLOPs of training as the model needs them. What is computed again to save memory does not
+    count.
+    """
 
     per_token: float
     """FLOPs per token of a row."""
@@ -58,9 +61,9 @@ def training_flops(
 ) -> TrainingFlops:
     """The FLOPs of a training step, from the shapes of the variables.
 
-    A weight takes two FLOPs per token forward, two more if the gradient passes through its layer to one
-    that is trained, and two more for its own gradient.
-    Source of the count: Chowdhery et al. 2022 (arXiv 2204.02311), appendix B.
+    A weight takes two FLOPs per token forward, two more if the gradient passes through its layer to
+    one that is trained, and two more for its own gradient. Source of the count: Chowdhery et al.
+    2022 (arXiv 2204.02311), appendix B.
 
     Args:
       trainable, frozen: variables by path. Only matrices count.
@@ -116,7 +119,8 @@ class Meter:
         self._since = time.monotonic()
 
     def read(self, metrics: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
-        """tokens_per_second, without padding, and mfu in [0, 1], of the steps since the last reading.
+        """tokens_per_second, without padding, and mfu in [0, 1], of the steps since the last
+        reading.
 
         Returns {} if there were no tokens.
         """

@@ -1,4 +1,6 @@
-"""Metrics to TensorBoard, Weights & Biases or Trackio, if installed. OUT/metrics.jsonl is written in any case."""
+"""Metrics to TensorBoard, Weights & Biases or Trackio, if installed. OUT/metrics.jsonl is written
+in any case.
+"""
 
 import contextlib
 import json
@@ -79,8 +81,8 @@ def open_trackers(
     """Yields a function that sends metrics to all trackers that are named.
 
     Args:
-      out: folder of the run. TensorBoard's files go to OUT/tensorboard; where the others keep theirs
-        depends on their own settings.
+      out: folder of the run. TensorBoard's files go to OUT/tensorboard; where the others keep
+        theirs depends on their own settings.
       run_fingerprint: a run that resumes in its folder resumes in its trackers as well.
       settings: options of the run, shown beside it.
     Raises:

@@ -1,4 +1,4 @@
-"""The trainer: it runs the step on the devices and yields every step; hooks measure, log and save."""
+"""The trainer runs the step on the devices and yields every step; hooks measure, log, save."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple

@@ -1,4 +1,6 @@
-"""WiSE-FT: the saved model is a mix of fine-tuned and base weights. Source: Wortsman et al. 2021 (arXiv 2109.01903)."""
+"""WiSE-FT: the saved model is a mix of fine-tuned and base weights. Source: Wortsman et al. 2021
+(arXiv 2109.01903).
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,8 +38,8 @@ def check_wise_ft(config: TrainConfig) -> None:
         )
     if base and _architecture(base) != _architecture(config.model):
         raise InbolError(
-            f"--wise-ft-base {base}: its configuration is not that of {config.model}; their weights "
-            "cannot be mixed"
+            f"--wise-ft-base {base}: its configuration is not that of {config.model}; "
+            "their weights cannot be mixed"
         )
 
 

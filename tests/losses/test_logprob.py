@@ -1,4 +1,6 @@
-"""Log-probabilities of tokens from hidden states: values, gradients, what is in memory, and where it lies."""
+"""Log-probabilities of tokens from hidden states: values, gradients, what is in memory, and where
+it lies.
+"""
 
 import os
 import subprocess
@@ -37,7 +39,9 @@ def expected_logprobs(hidden, head, targets):
 
 
 def expected_gradients(hidden, head, targets, weights):
-    """Of the weighted sum, by hidden states and head: (1[target] - p) through the two factors of the logits. In float64."""
+    """Of the weighted sum, by hidden states and head: (1[target] - p) through the two factors of
+    the logits. In float64.
+    """
     hidden, head = hidden.astype(np.float64), head.astype(np.float64)
     logits = hidden @ head
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
@@ -77,7 +81,9 @@ def test_probabilities_of_all_tokens_sum_to_one(chunk):
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("scale", [300.0, 1e6])
 def test_large_logits_do_not_overflow(scale, chunk):
-    """exp of a logit of 100 is beyond float32. The logits are exact to 2^-24 of themselves, and so is their difference."""
+    """exp of a logit of 100 is beyond float32. The logits are exact to 2^-24 of themselves, and so
+    is their difference.
+    """
     hidden, head, targets = states((6,), scale=scale)
     found, expected = (
         token_logprobs(hidden, head, targets, chunk=chunk),
@@ -92,7 +98,9 @@ def test_large_logits_do_not_overflow(scale, chunk):
 
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_targets_out_of_the_vocabulary_stay_finite(chunk):
-    """An ignore index under a mask: it must not reach the loss, and nor may a NaN through its zero gradient."""
+    """An ignore index under a mask: it must not reach the loss, and nor may a NaN through its zero
+    gradient.
+    """
     hidden, head, targets = states((2, 5))
     ignored, mask = targets.copy(), np.ones((2, 5), np.float32)
     ignored[0, 1], ignored[1, 4], mask[0, 1], mask[1, 4] = -100, 10**6, 0, 0
@@ -163,7 +171,9 @@ def test_rows_and_positions_are_independent(chunk):
 
 
 def test_in_transformations():
-    """jit, vmap, checkpoint, and gradients inside of a scan, as gradient accumulation takes them, are the plain gradient."""
+    """jit, vmap, checkpoint, and gradients inside of a scan, as gradient accumulation takes them,
+    are the plain gradient.
+    """
     hidden, head, targets = states((4, 7))
     plain = jax.grad(lambda h, w: token_logprobs(h, w, targets).sum(), argnums=(0, 1))(hidden, head)
 
@@ -236,15 +246,18 @@ def test_gradients_are_finite_under_any_mask(kept, chunk):
 
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_bfloat16_states(chunk):
-    """Products of bfloat16 numbers are exact in float32, where they are added up: only the rounding of the inputs is seen."""
+    """Products of bfloat16 numbers are exact in float32, where they are added up: only the rounding
+    of the inputs is seen.
+    """
     hidden, head, targets = states((3, 5), d=64, vocabulary=50)
     low = [jnp.asarray(x, jnp.bfloat16) for x in (hidden, head)]
     found = token_logprobs(*low, targets, chunk=chunk)
     assert found.dtype == jnp.float32
     rounded = [np.asarray(x, np.float32) for x in low]
     np.testing.assert_allclose(found, expected_logprobs(*rounded, targets), rtol=1e-5, atol=1e-4)
-    # Against float32 inputs: 8 bits round by 2^-9 at most, relative, each of the 64 products by 2^-8 of about 1: 64^0.5 * 2^-8 = 0.03 is
-    # one standard deviation of the worst case; five of them for the largest of 15.
+    # Against float32 inputs: 8 bits round by 2^-9 at most, relative, each of the 64 products by
+    # 2^-8 of about 1: 64^0.5 * 2^-8 = 0.03 is one standard deviation of the worst case; five of
+    # them for the largest of 15.
     np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), atol=0.16)
     np.testing.assert_array_equal(
         token_logprobs(low[0], head, targets, chunk=chunk), found
@@ -252,7 +265,9 @@ def test_bfloat16_states(chunk):
 
 
 def test_the_gradient_of_a_float32_head_is_summed_in_float32():
-    """Of bfloat16 states, over 256 chunks: added up in bfloat16, whose sums stop growing at 256 equal terms, it would be far off."""
+    """Of bfloat16 states, over 256 chunks: added up in bfloat16, whose sums stop growing at 256
+    equal terms, it would be far off.
+    """
     hidden, head, targets = states((1, 512), d=4, vocabulary=3)
     low, ones = jnp.asarray(np.ones_like(hidden), jnp.bfloat16), np.ones((1, 512))
     found = jax.grad(weighted(np.zeros_like(targets), ones.astype(np.float32), 2), argnums=1)(
@@ -296,7 +311,9 @@ def shapes_of(function, *arguments):
 
 
 def logits_in(shapes, vocabulary=VOCABULARY):
-    """The most positions that have logits, or anything else as wide as the vocabulary, at a time; the head itself aside."""
+    """The most positions that have logits, or anything else as wide as the vocabulary, at a time;
+    the head itself aside.
+    """
     return max(
         int(np.prod(s)) // vocabulary
         for s in shapes
@@ -326,7 +343,9 @@ def test_logits_of_a_chunk_at_a_time(by):
 
 @pytest.mark.parametrize("wanted", [(0,), (0, 1)])
 def test_memory_of_the_compiled_program(wanted):
-    """What the compiler plans beside arguments and results: all positions' logits, with chunks of a sixteenth less than a third."""
+    """What the compiler plans beside arguments and results: all positions' logits, with chunks of a
+    sixteenth less than a third.
+    """
     hidden, head, targets = states((2, POSITIONS), d=WIDTH, vocabulary=VOCABULARY)
     logits = 4 * targets.size * VOCABULARY
 
@@ -386,7 +405,8 @@ for (data, tensor), wanted in [((8, 1), (0,)), ((8, 1), (0, 1)), ((4, 2), (0,)),
     program = run(chunk).lower(h, v, y, w).compile()
     moved = collectives(program.as_text())
     assert {operation for operation, _ in moved} == {"all-reduce"}, moved
-    # Sums over the vocabulary of one chunk's normalizers or states, over rows of the head's gradient; of no more than these.
+    # Sums over the vocabulary of one chunk's normalizers or states, over rows of the head's
+    # gradient; of no more than these.
     limit = max((rows // data) * chunk * (width if tensor > 1 else 1), width * (vocabulary // tensor) if 1 in wanted else 0)
     assert max(size for _, size in moved) <= limit, (moved, limit)
     (_, logprobs), gradients = program(h, v, y, w)
@@ -401,7 +421,9 @@ print("checked")
 
 
 def test_sharded_rows_and_words_stay_where_they_are():
-    """On eight devices: rows over `data`, the head's words over `tensor`. Nothing is gathered; one chunk's sums are all that travels."""
+    """On eight devices: rows over `data`, the head's words over `tensor`. Nothing is gathered; one
+    chunk's sums are all that travels.
+    """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {
         "XLA_FLAGS": flags,

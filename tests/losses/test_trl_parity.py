@@ -1,4 +1,6 @@
-"""Losses, log-probabilities and gradients against TRL's DPOTrainer, on the shipped LLaVA in torch and the same questions and images."""
+"""Losses, log-probabilities and gradients against TRL's DPOTrainer, on the shipped LLaVA in torch
+and the same questions and images.
+"""
 
 import functools
 
@@ -16,21 +18,26 @@ from trl import DPOConfig, DPOTrainer
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.defaults import TINY
-from inbol_jax.losses import LOSSES, nll_anchor
+from inbol_jax.losses import PAIR_LOSSES, PairLogprobs, sequence_logprob
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.models.reading import load_params
-from inbol_jax.training.step import ca_dpo_objective, pair_logprobs, target_logprobs
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import PairLossConfig
+from inbol_jax.training.objective import target_logprobs
+from inbol_jax.training.reference import pair_logprobs
 
-# transformers has renamed an option that TRL sets, and what it asks of a model before each forward of the reference.
+# transformers has renamed an option that TRL sets, and what it asks of a model before each forward
+# of the reference.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning"
 )
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 BETAS = (0.1, 1.0)
 
-# Ours -> theirs: options of our loss, then TRL's `loss_type`. What we take of averages, TRL averages by itself.
+# Ours -> theirs: options of our loss, then TRL's `loss_type`. What we take of averages, TRL
+# averages by itself.
 SAME = {
     "sigmoid": ("sigmoid", {}, False, "sigmoid"),
     "sigmoid, smoothed": (
@@ -89,7 +96,9 @@ def conversation(row):
 
 @pytest.fixture(scope="module")
 def trainer(rows, tmp_path_factory):
-    """The shipped checkpoint as the policy; as the reference, the same with noise of a tenth on every weight."""
+    """The shipped checkpoint as the policy; as the reference, the same with noise of a tenth on
+    every weight.
+    """
     policy, reference = (
         LlavaForConditionalGeneration.from_pretrained(TINY, local_files_only=True) for _ in range(2)
     )
@@ -162,17 +171,18 @@ def token_values(model, variables, batch):
 
 
 def our_logprobs(tiny, ours, average):
-    """Chosen and rejected, under policy and reference: the four arguments of a loss."""
+    """Chosen and rejected, under policy and reference: the arguments of a loss."""
     batch, *models = ours
     return [
-        x
+        pair_logprobs(token_values(tiny.model, variables, batch), batch, average=average)
         for variables in models
-        for x in pair_logprobs(token_values(tiny.model, variables, batch), batch, average=average)
     ]
 
 
 def test_the_same_tokens(tiny, trainer, rows, ours):
-    """The two packages ask the same of their models: prompt, image and responses are the same numbers."""
+    """The two packages ask the same of their models: prompt, image and responses are the same
+    numbers.
+    """
     batch, theirs = ours[0], trainer.data_collator([conversation(row) for row in rows])
     n = len(rows)
     np.testing.assert_allclose(theirs["pixel_values"][:n], batch["pixel_values"], atol=1e-6)
@@ -196,7 +206,7 @@ def test_log_probabilities(tiny, trainer, rows, ours):
         for model in (trainer.model, trainer.ref_model)
         for x in trainer.compute_ref_log_probs(model, batch)
     ]
-    found = our_logprobs(tiny, ours, average=False)
+    found = jax.tree.leaves(our_logprobs(tiny, ours, average=False))
     assert np.ptp((expected[0] - expected[2]) - (expected[1] - expected[3])) > 1, (
         "margins too small for a tolerance to mean anything"
     )
@@ -210,7 +220,7 @@ def test_losses(tiny, trainer, rows, ours, name, beta):
     loss, options, average, loss_type = SAME[name]
     expected = theirs(trainer, rows, loss_type, beta, **options)
     assert np.ptp(expected) > 1e-3
-    found = LOSSES[loss](*our_logprobs(tiny, ours, average), beta=beta, **options)
+    found = PAIR_LOSSES[loss](*our_logprobs(tiny, ours, average), beta=beta, **options)
     np.testing.assert_allclose(found, expected, **CLOSE)
 
 
@@ -218,44 +228,47 @@ def test_losses(tiny, trainer, rows, ours, name, beta):
 def test_reference_free_losses(tiny, trainer, rows, ours, name):
     loss, options, average, loss_type = SAME[name]
     expected = theirs(trainer, rows, loss_type, 0.1, reference_free=True)
-    chosen, rejected, *_ = our_logprobs(tiny, ours, average)
+    policy, _ = our_logprobs(tiny, ours, average)
     zero = jnp.zeros(len(rows))
-    np.testing.assert_allclose(
-        LOSSES[loss](chosen, rejected, zero, zero, beta=0.1, **options), expected, **CLOSE
-    )
+    found = PAIR_LOSSES[loss](policy, PairLogprobs(zero, zero), beta=0.1, **options)
+    np.testing.assert_allclose(found, expected, **CLOSE)
 
 
-def test_the_anchor(tiny, trainer, rows, ours):
+def test_the_nll_term(tiny, trainer, rows, ours):
     """TRL's `sft` loss of a pair."""
     batch, variables, _ = ours
-    found = nll_anchor(token_values(tiny.model, variables, batch), batch["target_segment"] == 1)
+    found = -sequence_logprob(
+        token_values(tiny.model, variables, batch), batch["target_segment"] == 1, average=True
+    )
     np.testing.assert_allclose(found, theirs(trainer, rows, "sft", 0.1), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "ipo", "robust"])
 def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
-    """Of the mean loss of the batch by every parameter, the vision tower's too: through packed rows, whose branches share an image."""
+    """Of the mean loss of the batch by every parameter, the vision tower's too: through packed
+    rows, whose branches share an image.
+    """
     loss, options, average, loss_type = SAME[name]
     batch, variables, _ = ours
-    *_, ref_chosen, ref_rejected = our_logprobs(tiny, ours, average)
+    _, reference = our_logprobs(tiny, ours, average)
     batch = batch | {
-        "ref_chosen": ref_chosen,
-        "ref_rejected": ref_rejected,
+        "ref_chosen": reference.chosen,
+        "ref_rejected": reference.rejected,
         "confidence": jnp.ones(len(rows)),
         "kind": jnp.zeros(len(rows), int),
     }
-    objective = ca_dpo_objective(
-        tiny.model,
-        beta=0.3,
-        scheme="uniform",
-        anchor=0.0,
+    config = PairLossConfig(
         loss=loss,
+        beta=0.3,
+        pair_weighting="uniform",
+        nll_coef=0.0,
         length_normalized=average,
         **options,
     )
+    objective = ca_dpo_objective(tiny.model, config)
 
     def loss_of(params):
-        total, weight = objective({"params": params}, batch)["loss"]
+        total, weight = objective({"params": params}, None, batch)["loss"]
         return total / weight
 
     value, gradient = jax.jit(jax.value_and_grad(loss_of))(variables["params"])

@@ -1,4 +1,6 @@
-"""The pod launcher against a stand-in of gcloud: two hosts are two home folders, and commands run in both at once."""
+"""The pod launcher against a stand-in of gcloud: two hosts are two home folders, and commands run
+in both at once.
+"""
 
 import json
 import os
@@ -62,7 +64,9 @@ def test_run_starts_the_same_command_on_every_host(launch, tmp_path):
 
 
 def test_setup_copies_the_checkout_and_installs_it(launch, tmp_path):
-    """The hosts' python is a stand-in that makes a stand-in of pip: what they are told is tested, not the installation."""
+    """The hosts' python is a stand-in that makes a stand-in of pip: what they are told is tested,
+    not the installation.
+    """
     stand_in = tmp_path / "python3"
     stand_in.write_text(
         '#!/bin/sh\nmkdir -p .venv/bin\nprintf "#!/bin/sh\\necho pip \\$*" > .venv/bin/pip\nchmod +x .venv/bin/pip\n'

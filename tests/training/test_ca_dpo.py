@@ -68,7 +68,9 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     ids=lambda options: " ".join(f"{k} {v}" for k, v in options.items()),
 )
 def test_every_loss_learns_sixteen_pairs(data, micro, tmp_path, options):
-    """Without the NLL term, so that it is the loss itself which does it. The first row is of the model before any update."""
+    """Without the NLL term, so that it is the loss itself which does it. The first row is of the
+    model before any update.
+    """
     options = {
         "epochs": 16,
         "batch_size": 16,
@@ -122,7 +124,9 @@ COMBINATIONS = [  # the everyday suite has each loss and each reference once
 
 @pytest.mark.parametrize(("loss", "reference"), COMBINATIONS)
 def test_sixteen_pairs_are_learnt(micro, loss, reference):
-    """With each loss and each kind of reference the loss falls under its start and the margin of every pair rises."""
+    """With each loss and each kind of reference the loss falls under its start and the margin of
+    every pair rises.
+    """
     batch = {
         name: jnp.asarray(x) for name, x in collate(random_batch(micro.config, 16), 16).items()
     }

@@ -73,7 +73,9 @@ def test_batches_larger_than_the_data():
 
 
 def test_each_process_makes_its_own_rows():
-    """Together they make the batches of one process; where one has no row left in the last batch, none of what it makes counts."""
+    """Together they make the batches of one process; where one has no row left in the last batch,
+    none of what it makes counts.
+    """
     whole = batches_of(9, 8, 1, seed=0, start=0)
     shares = [
         batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in (np.arange(4), np.arange(4, 8))
@@ -117,7 +119,9 @@ def test_rows_of_like_length_come_together(n, size, epochs):
 
 
 def test_shapes_that_rows_are_padded_to(micro):
-    """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on it."""
+    """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on
+    it.
+    """
     packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
     shapes = bucket_shapes(packed, 3)
     assert [s.tokens for s in shapes] == [16, 24, 32]

@@ -39,7 +39,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_adapters_through_both_stages(data, micro, tmp_path):
-    """IDK-IT makes them, CA-DPO goes on with them; the base stays as it is, and the reference is what CA-DPO starts from."""
+    """IDK-IT makes them, CA-DPO goes on with them; the base stays as it is, and the reference is
+    what CA-DPO starts from.
+    """
     first = run_sft(
         data,
         micro.path,
@@ -114,7 +116,9 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
 
 
 def test_float32_master_weights_keep_small_updates(data, micro, tmp_path):
-    """Updates too small for bfloat16 add up in float32; without master weights they are lost. What is saved is bfloat16 either way."""
+    """Updates too small for bfloat16 add up in float32; without master weights they are lost. What
+    is saved is bfloat16 either way.
+    """
     options = {
         "dtype": "bfloat16",
         "epochs": 8,

@@ -87,7 +87,9 @@ def test_a_damaged_log_is_named(tmp_path):
 
 
 def test_evaluation_changes_nothing_but_the_log(data, micro, tmp_path):
-    """At the same steps whatever the batches are; at the end the evaluation of the training data is that of the trained model."""
+    """At the same steps whatever the batches are; at the end the evaluation of the training data is
+    that of the trained model.
+    """
     options = {
         "batch_size": 6,
         "epochs": 4,

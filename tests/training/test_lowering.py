@@ -1,4 +1,6 @@
-"""What compiled steps send between devices: the parts of a model that a mesh splits are not put together again."""
+"""What compiled steps send between devices: the parts of a model that a mesh splits are not put
+together again.
+"""
 
 import dataclasses
 import json
@@ -126,7 +128,9 @@ def programs(micro):
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_no_parameter_is_gathered_that_should_stay_split(micro, programs, mesh):
-    """fsdp gathers a matrix for each use, forward and backward; along tensor, or where nothing is split, none is gathered."""
+    """fsdp gathers a matrix for each use, forward and backward; along tensor, or where nothing is
+    split, none is gathered.
+    """
     sizes = dict(zip(("data", "fsdp", "tensor"), mesh, strict=True))
     gathered = Counter(c.shape for c in collectives(programs[mesh]) if c.operation == "all-gather")
     allowed, whole = Counter(), {}

@@ -1,4 +1,6 @@
-"""The objectives of both stages against plain forwards, and the log-probabilities of packed batches."""
+"""The objectives of both stages against plain forwards, and the log-probabilities of packed
+batches.
+"""
 
 import functools
 import re

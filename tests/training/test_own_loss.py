@@ -1,4 +1,6 @@
-"""The loss of one's own that docs/architecture.md shows, as it stands there, run as its reader would."""
+"""The loss of one's own that docs/architecture.md shows, as it stands there, run as its reader
+would.
+"""
 
 import json
 import os
@@ -78,7 +80,8 @@ def test_the_example_of_the_documentation(pairs, micro):
         json.loads(line) for line in (pairs / "run/simpo/metrics.jsonl").read_text().splitlines()
     ]
     assert row["loss"] == row["dpo"]
-    # Convex in the margin: the mean loss is no less than the loss at the mean margin, and close to it where margins are alike.
+    # Convex in the margin: the mean loss is no less than the loss at the mean margin, and close to
+    # it where margins are alike.
     margin = 2 * (row["logprob_chosen"] - row["logprob_rejected"])
     assert 0 <= row["dpo"] - np.logaddexp(0, 0.5 - margin) < 0.5
     assert (pairs / "run/simpo/model/model.safetensors").exists()

@@ -71,7 +71,9 @@ SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumula
     "names", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"]
 )
 def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
-    """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA moves no whole parameter by force."""
+    """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA
+    moves no whole parameter by force.
+    """
     adapter = run_sft(data, micro.path, tmp_path / "adapter", **LORA)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -134,7 +136,9 @@ ca_dpo(DpoConfig.from_options(data=data / "preferences.jsonl", out=out / "dpo", 
 
 
 def test_eight_devices_train_as_one(data, micro, tmp_path):
-    """Twelve rows an update on one device, rounded to sixteen on eight: so one device is given sixteen."""
+    """Twelve rows an update on one device, rounded to sixteen on eight: so one device is given
+    sixteen.
+    """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [

@@ -1,4 +1,6 @@
-"""The planner's programs, lowered for the devices at hand: for those of a TPU slice libtpu compiles them, which takes minutes."""
+"""The planner's programs, lowered for the devices at hand: for those of a TPU slice libtpu compiles
+them, which takes minutes.
+"""
 
 import os
 import subprocess

@@ -78,7 +78,9 @@ WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace(
 
 
 def test_two_processes_train_as_one(data, micro, tmp_path):
-    """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters on it, twice: nothing is left to do."""
+    """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters
+    on it, twice: nothing is left to do.
+    """
     instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
     besides = {
         "eval_data": instructions,
@@ -184,7 +186,9 @@ def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path, failing):
-    """It ends with its own exit code. The others end when they notice, at once where it is the first that is gone."""
+    """It ends with its own exit code. The others end when they notice, at once where it is the
+    first that is gone.
+    """
     arguments = [
         "sft",
         "--data",

@@ -122,7 +122,9 @@ def test_evaluation_of_pairs_has_a_reference_of_its_own(data, micro, tmp_path):
 
 @pytest.mark.parametrize("start", ["whole", "new adapters", "its own adapters"])
 def test_both_references_train_alike(data, micro, tmp_path, start):
-    """A frozen copy of the start; adapters off; the adapters as they were. Dropout, where there is any, is not the reference's."""
+    """A frozen copy of the start; adapters off; the adapters as they were. Dropout, where there is
+    any, is not the reference's.
+    """
     model, options = micro.path, {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
     if start == "new adapters":
         options |= {"lora_rank": 2, "lora_trainable": ("multi_modal_projector",)}

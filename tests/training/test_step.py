@@ -40,7 +40,9 @@ def one_step(micro, batch, *, objective=None, lr_overrides=(), **options):
     ["IDK-IT", "CA-DPO"],
 )
 def test_accumulation_changes_nothing(micro, objective):
-    """Eight micro-batches of one row and one of eight; the rows' numbers of tokens differ, and two rows are padding."""
+    """Eight micro-batches of one row and one of eight; the rows' numbers of tokens differ, and two
+    rows are padding.
+    """
     batch = collate(random_batch(micro.config, 6), 8)
     whole, whole_metrics = one_step(micro, batch, objective=objectives(micro.model)[objective])
     for accumulate in (2, 8):
@@ -72,7 +74,9 @@ def test_an_update_that_is_not_finite_is_left_out(micro, wrong):
 
 
 def test_a_step_leaves_the_frozen_parameters_alone(micro):
-    """They have no gradient and no optimizer state; all others move. The norm of the gradient is that before clipping."""
+    """They have no gradient and no optimizer state; all others move. The norm of the gradient is
+    that before clipping.
+    """
     loaded = micro
     trainable, frozen = split_variables(loaded.variables, FROZEN)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.01), 10)

@@ -59,7 +59,9 @@ def test_a_meter_counts_tokens_and_operations(monkeypatch):
     ids=["whole", "adapters"],
 )
 def test_work_is_what_the_compiler_counts(micro, lora):
-    """Operations of the compiled step, which has the same products; elementwise work is small beside them only in larger models."""
+    """Operations of the compiled step, which has the same products; elementwise work is small
+    beside them only in larger models.
+    """
     config = dataclasses.replace(
         micro.config,
         text=dataclasses.replace(
@@ -97,7 +99,9 @@ def test_work_is_what_the_compiler_counts(micro, lora):
 
 
 def test_work_of_a_known_model():
-    """LLaVA-1.5-7B: two operations a parameter and token forward, and as many again back through frozen weights."""
+    """LLaVA-1.5-7B: two operations a parameter and token forward, and as many again back through
+    frozen weights.
+    """
     text = {
         "model_type": "llama",
         "max_position_embeddings": 4096,

@@ -60,7 +60,9 @@ def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkey
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch, name):
-    """A stand-in with the functions that are called: what reaches it, and that the run is closed also when training fails."""
+    """A stand-in with the functions that are called: what reaches it, and that the run is closed
+    also when training fails.
+    """
     calls = []
     log = lambda metrics, step: calls.append((step, metrics))
     run = types.SimpleNamespace(log=log, finish=lambda: calls.append("finished"))

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_share_of_the_base_is_kept(data, micro, tmp_path, named):
-    """alpha * trained + (1 - alpha) * base, of the model that training starts from or of the one that is named."""
+    """alpha * trained + (1 - alpha) * base, of the model that training starts from or of the one
+    that is named.
+    """
     options = {"epochs": 1, "learning_rate": 1e-2}
     trained = weights_of(sft(stage_config("IDK-IT", data, micro, tmp_path / "plain", **options)))
     base = tmp_path / "base"
@@ -50,7 +52,9 @@ def test_a_share_of_the_base_is_kept(data, micro, tmp_path, named):
 
 
 def test_a_share_of_the_base_in_bfloat16(data, micro, tmp_path):
-    """Mixed in float32, saved as what it was; a base that is stored in another dtype is the same architecture."""
+    """Mixed in float32, saved as what it was; a base that is stored in another dtype is the same
+    architecture.
+    """
     low = tmp_path / "low"
     save_pretrained(load_pretrained(micro.path, dtype=jnp.bfloat16), low)
     options = {"learning_rate": 1e-2, "batch_size": 16}

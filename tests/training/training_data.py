@@ -1,4 +1,6 @@
-"""Small files as `inbol build` would write them, packed batches of random tokens, and what runs leave behind."""
+"""Small files as `inbol build` would write them, packed batches of random tokens, and what runs
+leave behind.
+"""
 
 import functools
 import json
@@ -166,7 +168,9 @@ def all_logprobs(model, variables, batch):
 
 
 def own_logprobs(checkpoint, row):
-    """Log-probabilities of each branch of a packed row's tokens, by the plain forward of a row of its own."""
+    """Log-probabilities of each branch of a packed row's tokens, by the plain forward of a row of
+    its own.
+    """
     found = []
     for segment in (1, 2):
         here = row["segments"] == segment

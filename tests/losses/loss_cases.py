@@ -1,0 +1,93 @@
+"""Pairs to compute losses of, and the closed forms of these."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from inbol_jax.losses import (
+    PAIR_LOSSES,
+    PairLogprobs,
+)
+from inbol_jax.records import PairKind
+
+KINDS = np.array([int(kind) for kind in PairKind])
+nats = st.floats(-60, 0, width=32, allow_subnormal=False)
+confidence = st.floats(0, 1, width=32, allow_subnormal=False)
+betas = st.sampled_from([0.01, 0.1, 0.5, 1.0, 5.0])
+pairs = st.lists(
+    st.tuples(nats, nats, nats, nats, confidence, st.sampled_from(KINDS.tolist())),
+    min_size=1,
+    max_size=8,
+)
+few = settings(max_examples=25, deadline=None)
+
+
+def columns(rows):
+    *floats, kind = zip(*rows, strict=True)
+    return [np.array(x, np.float32) for x in floats] + [np.array(kind, np.int32)]
+
+
+def log_sigmoid(x):
+    """By numpy, in float64."""
+    return -np.logaddexp(0.0, -np.asarray(x, np.float64))
+
+
+def random_pairs(n, seed=0):
+    random = np.random.default_rng(seed)
+    return [-10 * random.random(n) for _ in range(4)]
+
+
+OPTIONS = {
+    "sigmoid": {"label_smoothing": 0.2},
+    "robust": {"label_smoothing": 0.2},
+}  # further keywords of the losses that have some
+
+
+ALL = pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in PAIR_LOSSES if name != "robust"] + list(OPTIONS.items()),
+)
+
+
+def margins(values):
+    """Four arrays whose margin over the reference is `values`, in float32."""
+    values = np.asarray(values, np.float32)
+    return (
+        values - 40.0,
+        np.full_like(values, -60.0),
+        np.full_like(values, -30.0),
+        np.full_like(values, -50.0),
+    )
+
+
+def closed_form(name, m, beta, label_smoothing=0.0):
+    """As a function of the margin, by numpy, in float64."""
+    plain, flipped = -log_sigmoid(beta * m), -log_sigmoid(-beta * m)
+    return {
+        "sigmoid": (1 - label_smoothing) * plain + label_smoothing * flipped,
+        "robust": ((1 - label_smoothing) * plain - label_smoothing * flipped)
+        / (1 - 2 * label_smoothing),
+        "ipo": (m - 1 / (2 * beta)) ** 2,
+        "hinge": np.maximum(0.0, 1 - beta * m),
+    }[name]
+
+
+# Log-probabilities f32[b, t] and a mask i32[b, t]
+masked = st.integers(1, 3).flatmap(
+    lambda b: st.integers(1, 4).flatmap(
+        lambda t: st.tuples(
+            hnp.arrays(np.float32, (b, t), elements=nats),
+            hnp.arrays(np.int32, (b, t), elements=st.integers(0, 1)),
+        )
+    )
+)
+
+
+def two(policy_chosen, policy_rejected, ref_chosen, ref_rejected):
+    """Policy and reference from four arrays."""
+    return (
+        PairLogprobs(policy_chosen, policy_rejected),
+        PairLogprobs(ref_chosen, ref_rejected),
+    )
