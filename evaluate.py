@@ -1,4 +1,6 @@
-"""Evaluation entry point: `python evaluate.py --in-domain DIR --models base DIR idk_it DIR --out DIR`."""
+"""Entry point of evaluation, the same as `inbol evaluate`:
+`python evaluate.py --in-domain DIR --models base DIR idk_it DIR --out DIR`.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""Training entry point: `python train.py sft ...` is IDK-IT, `python train.py dpo ...` is CA-DPO."""
+"""Entry point of training: `python train.py sft ...` is IDK-IT, `python train.py dpo ...` is CA-DPO.
+The same as `inbol sft` and `inbol dpo`.
+"""
 
 import sys
 

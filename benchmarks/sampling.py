@@ -1,18 +1,24 @@
-"""Sampling n responses to every question: ours and the PyTorch peer in turn, on the same weights, inputs and options.
+"""Sampling n responses per question: ours and the PyTorch peer in turn, on the same weights, inputs
+and options.
 
-    python benchmarks/sampling.py                                        # the shipped checkpoint on the world's questions
-    python benchmarks/sampling.py --fixed-length --new-tokens 8          # no response ends by itself
-    python benchmarks/sampling.py --config CONFIG.JSON --dtype bfloat16  # random weights of any LLaVA's shapes, on a GPU or a CPU
+    python benchmarks/sampling.py            # the shipped checkpoint on the world's questions
+    python benchmarks/sampling.py --fixed-length --new-tokens 8  # no response ends by itself
+    python benchmarks/sampling.py --config CONFIG.JSON --dtype bfloat16  # random weights, any LLaVA
 
-Arrays in, token ids out, on both sides; images and texts are prepared before. The peer is transformers, in two forms: `generate` as it is,
-which repeats prompt and image n times, and one prefill a question with the cache copied n times.
+Arrays go in and token ids come out, on both sides; images and texts are prepared before. The peer is
+transformers, in two forms: `generate` as it is, which repeats prompt and image n times, and one
+prefill per question, with the cache copied n times.
 
-Roofline: the time that the arithmetic and the memory traffic of the work take at best, over the time that ours took.
-  prefill, FLOPs a question   2 x decoder weights x tokens + 2 x tokens^2 x width x layers (causal attention) + 2 x tower and projector
-                              weights x patches + 4 x patches^2 x width x layers (full attention) + one row of logits
-  decode, FLOPs a token       2 x (decoder weights + head) + 4 x (prompt + own tokens) x width x layers
-  decode, bytes a step        decoder weights + head, once a batch; keys and values of each question's prompt, once a question
-The peaks are measured here: a large matrix product, and a large copy.
+Roofline: the least time that the arithmetic and the memory traffic of the work can take, divided by
+the time that ours took. The peaks are measured here: a large matrix product, and a large copy.
+  prefill, FLOPs per question
+      2 x decoder weights x tokens + 2 x tokens^2 x width x layers (causal attention)
+      + 2 x weights of tower and projector x patches + 4 x patches^2 x width x layers (full attention)
+      + one row of logits
+  decode, FLOPs per token
+      2 x (decoder weights + head) + 4 x (prompt + own tokens) x width x layers
+  decode, bytes per step
+      decoder weights + head, once per batch; keys and values of the prompt, once per question
 """
 
 import dataclasses
@@ -84,7 +90,7 @@ Batches = list[tuple[int, list[Row]]]  # padded length of the prompts, rows
 
 
 def shipped(config: Config) -> tuple[Llava, Any, Batches]:
-    """The tiny LLaVA on the test split of the world: model, variables, batches of one padded length."""
+    """The tiny LLaVA on the world's test split: model, variables, batches of one padded length."""
     checkpoint = load_pretrained(TINY, dtype=config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         export(ExportConfig(Path(folder), Split.TRAIN, config.questions))
@@ -130,7 +136,7 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
 def ours(
     model: Llava, variables: Any, batches: Batches, config: Config, workers: int | None = None
 ) -> Callable[[], list[np.ndarray]]:
-    """Runs all batches; gives the lengths of the responses, i32[b, n] a batch. `workers` as of `in_flight`."""
+    """Runs all batches. Returns the responses' lengths, i32[b, n] per batch; `workers`: `in_flight`."""
     if config.fixed_length:
         model = dataclasses.replace(
             model, config=dataclasses.replace(model.config, eos_token_ids=(-1,))
@@ -322,20 +328,22 @@ def main(config: Config) -> None:
                 seconds[name].append(time.perf_counter() - start)
     programs = len({length for length, _ in batches})
     print(
-        f"{config}\n{jax.devices()[0].device_kind}, jax {jax.__version__}; ours: {programs} programs, {len(batches)} batches"
+        f"{config}\n{jax.devices()[0].device_kind}, jax {jax.__version__}; "
+        f"ours: {programs} programs, {len(batches)} batches"
     )
     print(
-        "| | questions/s | tokens/s | tokens a response | ours is faster by |\n|---|---|---|---|---|"
+        "| | questions/s | tokens/s | tokens per response | ours is faster by |\n"
+        "|---|---|---|---|---|"
     )
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     for name, time_of in middle.items():
         rate, per_response = config.questions / time_of, tokens[name] / config.questions / config.n
         print(
-            f"| {name} | {rate:.1f} | {tokens[name] / time_of:.0f} | {per_response:.2f} | {time_of / middle['ours']:.1f} x |"
+            f"| {name} | {rate:.1f} | {tokens[name] / time_of:.0f} | {per_response:.2f} "
+            f"| {time_of / middle['ours']:.1f} x |"
         )
-    print(
-        f"share of the roofline: {floor_seconds(model, variables, batches, lengths, config.dtype) / middle['ours']:.0%}"
-    )
+    floor = floor_seconds(model, variables, batches, lengths, config.dtype)
+    print(f"share of the roofline: {floor / middle['ours']:.0%}")
 
 
 if __name__ == "__main__":
