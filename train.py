@@ -1,5 +1,5 @@
-"""Entry point of training: `python train.py sft ...` is IDK-IT, `python train.py dpo ...` is CA-DPO.
-The same as `inbol sft` and `inbol dpo`.
+"""Entry point of training, the same as `inbol sft` and `inbol dpo`: `python train.py sft ...` is
+IDK-IT, `python train.py dpo ...` is CA-DPO.
 """
 
 import sys

@@ -5,16 +5,16 @@ and options.
     python benchmarks/sampling.py --fixed-length --new-tokens 8  # no response ends by itself
     python benchmarks/sampling.py --config CONFIG.JSON --dtype bfloat16  # random weights, any LLaVA
 
-Arrays go in and token ids come out, on both sides; images and texts are prepared before. The peer is
-transformers, in two forms: `generate` as it is, which repeats prompt and image n times, and one
+Arrays go in and token ids come out, on both sides; images and texts are prepared before. The peer
+is transformers, in two forms: `generate` as it is, which repeats prompt and image n times, and one
 prefill per question, with the cache copied n times.
 
 Roofline: the least time that the arithmetic and the memory traffic of the work can take, divided by
 the time that ours took. The peaks are measured here: a large matrix product, and a large copy.
   prefill, FLOPs per question
       2 x decoder weights x tokens + 2 x tokens^2 x width x layers (causal attention)
-      + 2 x weights of tower and projector x patches + 4 x patches^2 x width x layers (full attention)
-      + one row of logits
+      + 2 x weights of tower and projector x patches
+      + 4 x patches^2 x width x layers (full attention) + one row of logits
   decode, FLOPs per token
       2 x (decoder weights + head) + 4 x (prompt + own tokens) x width x layers
   decode, bytes per step
@@ -136,7 +136,11 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
 def ours(
     model: Llava, variables: Any, batches: Batches, config: Config, workers: int | None = None
 ) -> Callable[[], list[np.ndarray]]:
-    """Runs all batches. Returns the responses' lengths, i32[b, n] per batch; `workers`: `in_flight`."""
+    """Runs all batches and returns the responses' lengths, i32[b, n] per batch.
+
+    Args:
+      workers: as in `in_flight`.
+    """
     if config.fixed_length:
         model = dataclasses.replace(
             model, config=dataclasses.replace(model.config, eos_token_ids=(-1,))
