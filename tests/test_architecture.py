@@ -31,6 +31,7 @@ LAYERS = (
     ("commands",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 # Public functions that mirror an interface of the field may have more than eight parameters.
 MIRRORS = {"losses.ca_dpo.ca_dpo_loss"}

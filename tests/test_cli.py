@@ -110,6 +110,13 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"inbol_jax {__version__}\n"
 
 
+def test_the_package_runs_as_a_module():
+    run = subprocess.run(
+        [sys.executable, "-m", "inbol_jax", "--version"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith("inbol_jax ")
+
+
 def test_help_loads_no_heavy_library():
     """JAX, transformers and matplotlib take seconds to import; a help text needs none of them."""
     heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn httpx grain"
