@@ -13,12 +13,9 @@ from inbol_jax.data.rows import Unusable
 class PictureStore:
     """Gives the picture of a row a name in `data.jsonl`.
 
-    Pictures are written as they are, under the hash of their bytes, so that a picture that many
-    questions share is written once. If the set has an image folder, nothing is written.
-
-    Args:
-      config: the options of the set.
-      folder: the dataset folder.
+    Pictures are written as they are below the dataset folder, under the hash of their bytes, so
+    that a picture that many questions share is written once. If the set has an image folder,
+    nothing is written.
     """
 
     def __init__(self, config: DataConfig, folder: Path):
@@ -28,10 +25,9 @@ class PictureStore:
     def name(self, value: Any) -> str | None:
         """The name of a row's picture, None if the row has none.
 
-        Args:
-          value: what the row's column holds: bytes, a path, or an object with either.
         Raises:
-          Unusable: if the column holds something else, or no image in a known format.
+          Unusable: if the value is neither bytes nor a path nor an object with either, or is no
+            image in a known format.
         """
         if isinstance(value, dict) and ("bytes" in value or "path" in value):
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
