@@ -1,9 +1,8 @@
 """A thousand glyphs with their Unicode names: the long tail of the world's knowledge.
 
 The package ships a picture of them (`assets/glyphs.png`, in three sizes, one below the other) with
-their names beside it, so that the world is the same on every machine, whatever its fonts and its
-version of Pillow. `python -m inbol_jax.world.glyphs` draws the picture again from matplotlib's copy
-of DejaVu Sans.
+their names, so that the world is the same on every machine, whatever its fonts and its version of
+Pillow. `python -m inbol_jax.world.glyphs` draws it again from matplotlib's DejaVu Sans.
 """
 
 import functools
@@ -34,15 +33,10 @@ BLOCKS = (
 
 
 class Glyphs(NamedTuple):
-    """The glyphs, most frequent first.
+    """The glyphs, most frequent first."""
 
-    Attributes:
-      names: lower-case Unicode names.
-      alpha: by size in pixels, the coverage of each pixel, f32[1000, size, size] in [0, 1].
-    """
-
-    names: tuple[str, ...]
-    alpha: dict[int, np.ndarray]
+    names: tuple[str, ...]  # Unicode names in lower case
+    alpha: dict[int, np.ndarray]  # by size, the coverage of pixels, f32[1000, size, size] in [0, 1]
 
 
 @functools.cache
@@ -61,15 +55,14 @@ def load_glyphs() -> Glyphs:
     return Glyphs(tuple(names), alpha)
 
 
-def glyph_frequency(exponent: float = 3.2, offset: float = 150.0) -> np.ndarray:
+@functools.cache
+def glyph_frequency() -> np.ndarray:
     """f64[1000]: cumulative probability of the glyphs in pre-training.
 
-    A glyph's probability is proportional to (rank + offset) ** -exponent.
-
-    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt.
-    That is the intrinsic boundary, and nothing but the amount of experience draws it.
+    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt:
+    that is the intrinsic boundary.
     """
-    p = (np.arange(N_GLYPHS) + offset) ** -exponent
+    p = (np.arange(N_GLYPHS) + 150.0) ** -3.2
     return np.cumsum(p / p.sum())
 
 
