@@ -76,22 +76,20 @@ def _coco_split(config: DataConfig) -> str | None:
     return None
 
 
-def _coco_name(row: RawRow, config: DataConfig) -> str:
-    """COCO_train2014_000000123456.jpg: the official files name pictures by number and split."""
-    id, split = row.get("image_id"), _coco_split(config)
-    if split is None:
-        raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
-    if not isinstance(id, int):
-        raise Unusable("image_id not a number")
-    return f"COCO_{split}_{id:012d}.jpg"
-
-
 def vqa(row: RawRow, config: DataConfig) -> Columns:
     """VQAv2 (Goyal et al. 2017, arXiv 1612.00837); OK-VQA (Marino et al. 2019, 1906.00067)."""
+    image, split = row.get("image"), _coco_split(config)
+    if not image:  # the official files name pictures by number and split
+        number = row.get("image_id")
+        if split is None:
+            raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
+        if not isinstance(number, int):
+            raise Unusable("image_id not a number")
+        image = f"COCO_{split}_{number:012d}.jpg"
     return _columns(
         row,
-        image=row.get("image") or _coco_name(row, config),
-        split=config.split or _coco_split(config),
+        image=image,
+        split=config.split or split,
         kind=row.get("answer_type"),
         question_type=row.get("question_type"),
     )

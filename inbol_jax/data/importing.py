@@ -1,7 +1,6 @@
 """`inbol data import`: any set as a dataset folder, which every command reads.
 
-The rows go through the set's adapter into `data.jsonl`, once. Memory does not grow with the set,
-except for its ids and the causes of what was set aside.
+Memory does not grow with the set, except for its ids and the causes of what was set aside.
 """
 
 import dataclasses
@@ -49,11 +48,7 @@ from inbol_jax.records import VQAExample
 
 
 def import_data(config: ImportConfig) -> Path:
-    """Imports a set. Returns its folder.
-
-    Raises:
-      InbolError: as `import_dataset`; also if the set is a dataset folder already.
-    """
+    """Imports a set, with the errors of `import_dataset`. Returns its folder."""
     data = as_data_config(config.data)
     if data.source_format == "folder":
         raise InbolError(
@@ -66,12 +61,7 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
     """The dataset that a command's options name.
 
     A dataset folder is read as it is. Any other set is first imported to `out/data/NAME`, unless it
-    is there already.
-
-    Args:
-      data: a dataset folder, or options.
-      out: the command's output folder.
-      max_rejected: largest share of the records that may be set aside, in [0, 1].
+    is there already. The share `max_rejected` of the records may be set aside, in [0, 1].
 
     Raises:
       InbolError: if the set cannot be read, or if more records than that share cannot be used.
@@ -90,9 +80,8 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
 def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.1) -> Path:
     """Writes a set as a dataset folder, unless the folder holds it already, with the same settings.
 
-    Records that cannot be used go to `rejected.jsonl` with their cause.
+    Records that cannot be used go to `rejected.jsonl` with their cause. Returns the folder.
 
-    Returns: the folder.
     Raises:
       InbolError: as `open_dataset`; also if the folder holds another set.
     """

@@ -63,25 +63,26 @@ class _Reader:
                 raise fault
             self._fill()
 
+    def _between(self, opening: str, closing: str) -> Iterator[None]:
+        """Comes to each place between the brackets where the caller reads an item."""
+        self._take(opening)
+        while self.peek() != closing:
+            yield
+            if self.peek() != closing:
+                self._take(",")
+        self._take(closing)
+
     def elements(self) -> Iterator[Any]:
         """The elements of the array that comes next."""
-        self._take("[")
-        while self.peek() != "]":
+        for _ in self._between("[", "]"):
             yield self.value()
-            if self.peek() != "]":
-                self._take(",")
-        self._take("]")
 
     def members(self) -> Iterator[str]:
         """The keys of the object that comes next; the caller reads the value of each."""
-        self._take("{")
-        while self.peek() != "}":
+        for _ in self._between("{", "}"):
             key = self.value()
             self._take(":")
             yield key
-            if self.peek() != "}":
-                self._take(",")
-        self._take("}")
 
 
 def json_objects(

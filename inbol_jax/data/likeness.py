@@ -45,8 +45,7 @@ class Match(NamedTuple):
 
     dataset: str
     image: str
-    likeness: float
-    """1 if the pixels are equal, else the correlation of the thumbnails."""
+    likeness: float  # 1 if the pixels are equal, else the correlation of the thumbnails
 
 
 class Gallery:

@@ -20,7 +20,6 @@ class PictureStore:
 
     def __init__(self, config: DataConfig, folder: Path):
         self._config, self._folder = config, folder
-        self._written: set[str] = set()
 
     def name(self, value: Any) -> str | None:
         """The name of a row's picture, None if the row has none.
@@ -40,18 +39,13 @@ class PictureStore:
         data = self._read(value) if isinstance(value, str) else value
         if not isinstance(data, bytes):
             raise Unusable("image not a picture or path")
-        return self._write(data)
-
-    def _write(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()[:32]
         try:
             name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
         except ImageError as error:
             raise Unusable(error.cause) from None
-        if name not in self._written:
-            self._written.add(name)
-            if not (self._folder / name).exists():
-                write_atomically(self._folder / name, data, sync=False)
+        if not (self._folder / name).exists():
+            write_atomically(self._folder / name, data, sync=False)
         return name
 
     def _read(self, name: str) -> bytes:

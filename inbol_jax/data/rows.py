@@ -89,7 +89,12 @@ def make_example(row: RawRow) -> VQAExample:
         raise Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
     question = _text(row, "question")
     image = _text(row, "image")
-    answers = _answers(row.get("answers"))
+    given = [] if row.get("answers") is None else row["answers"]
+    if not isinstance(given, list):
+        raise Unusable("answers not a list")
+    answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in given)
+    if not all(isinstance(answer, str) for answer in answers):
+        raise Unusable("answer not a string")
     answerable = row.get("answerable")
     if answerable is not None and not (isinstance(answerable, int) and answerable in (0, 1)):
         raise Unusable("answerable not true, false or null")
@@ -123,17 +128,6 @@ def _text(row: RawRow, column: str) -> str:
     if not value or not value.strip():
         raise Unusable(f"{column} missing")
     return value
-
-
-def _answers(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise Unusable("answers not a list")
-    answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in value)
-    if not all(isinstance(answer, str) for answer in answers):
-        raise Unusable("answer not a string")
-    return answers
 
 
 def image_check(root: Path) -> Callable[[str], None]:

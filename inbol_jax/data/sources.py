@@ -136,8 +136,20 @@ def hub_rows(config: DataConfig, subset: str | None) -> Rows:
     """
     import datasets  # takes a second, which a dataset folder does not need
 
+    assert config.id is not None
+    options = {"name": subset, "split": config.split, "streaming": config.streaming}
+    local = Path(config.id)
+    if local.is_dir():
+        options["path"] = str(local.resolve())
+    elif local.is_file():
+        if local.suffix.lower() not in BUILDERS:
+            fault = f"a file must end with one of {', '.join(BUILDERS)}"
+            raise InbolError(f"--data.id {local}: {fault}")
+        options["path"] = BUILDERS[local.suffix.lower()]
+        options["data_files"] = {config.split: str(local)}
+    else:
+        options |= {"path": config.id, "revision": config.revision}
     datasets.disable_progress_bars()
-    options = _load_options(config, subset)
     number = 0
     try:
         rows = datasets.load_dataset(**options)
@@ -148,24 +160,7 @@ def hub_rows(config: DataConfig, subset: str | None) -> Rows:
             yield number, row
     except Exception as error:  # any error of the reader or client that the library chose
         about = " ".join(str(error).split()) or type(error).__name__
-        fault = (
-            f"record {number + 1}: cannot be read"
-            if number
-            else f"no set that `datasets` can load with subset {subset}, split {config.split}"
-        )
+        fault = f"record {number + 1}: cannot be read"
+        if not number:
+            fault = f"no set that `datasets` can load with subset {subset}, split {config.split}"
         raise InbolError(f"--data.id {config.id}: {fault} ({about[:300]})") from error
-
-
-def _load_options(config: DataConfig, subset: str | None) -> dict[str, Any]:
-    """Arguments of `datasets.load_dataset`."""
-    assert config.id is not None
-    local = Path(config.id)
-    options = {"name": subset, "split": config.split, "streaming": config.streaming}
-    if local.is_dir():
-        return options | {"path": str(local.resolve())}
-    if not local.is_file():
-        return options | {"path": config.id, "revision": config.revision}
-    builder = BUILDERS.get(local.suffix.lower())
-    if builder is None:
-        raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(BUILDERS)}")
-    return options | {"path": builder, "data_files": {config.split: str(local)}}

@@ -1,7 +1,6 @@
 """A VQA dataset on disk: a folder with `data.jsonl` and images, or a `.jsonl` file.
 
-Records that cannot be used are set aside and counted with their cause; a run stops only if they are
-too many. Only the offsets of lines are kept in memory: a record is read when it is asked for.
+Records that cannot be used are set aside with their cause; a run stops only if they are too many.
 """
 
 import array
@@ -33,9 +32,9 @@ REJECTED_FILE = "rejected.jsonl"
 
 
 class Examples(Sequence[VQAExample]):
-    """Records of a JSON lines file, read when they are asked for; a slice reads nothing.
+    """Records of a JSON lines file by the offsets of their lines, u64[n].
 
-    `offsets`, u64[n], are those of the records' lines.
+    A record is read when it is asked for; a slice reads nothing.
     """
 
     def __init__(self, file: Path, offsets: np.ndarray):
@@ -115,7 +114,14 @@ def load_dataset_folder(
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     path = Path(path)
     file = _existing_data_file(path)
-    root = _image_folder(file) if images is None else Path(images)
+    if images is None:
+        images = read_meta(file).get("images", ".")
+        if not isinstance(images, str):
+            raise InbolError(
+                f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
+            )
+        images = file.parent / images
+    root = Path(images)
     if not root.is_dir():
         raise InbolError(
             f"{root}: no such image folder; give the folder that the image column of {file} "
@@ -141,15 +147,6 @@ def _existing_data_file(path: Path) -> Path:
     else:
         return file
     raise InbolError(f"{path}: {fault}")
-
-
-def _image_folder(file: Path) -> Path:
-    images = read_meta(file).get("images", ".")
-    if not isinstance(images, str):
-        raise InbolError(
-            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
-        )
-    return file.parent / images
 
 
 def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
@@ -220,10 +217,7 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
 
 @contextlib.contextmanager
 def writing_dataset(folder: Path) -> Iterator[TextIO]:
-    """Yields the file that becomes the folder's `data.jsonl`, whole or not at all.
-
-    The caller writes the header after it: a file without its header is not finished.
-    """
+    """Yields the file that becomes `data.jsonl`, whole or not at all; the header comes last."""
     meta_path(folder / DATA_FILE).unlink(missing_ok=True)
     with (
         atomically(folder / DATA_FILE) as temporary,
