@@ -24,14 +24,7 @@ from inbol_jax.artifacts import (
 from inbol_jax.data.adapters import ADAPTERS, Columns
 from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
 from inbol_jax.data.pictures import PictureStore
-from inbol_jax.data.rows import (
-    RawRow,
-    Rejection,
-    Unusable,
-    image_check,
-    make_example,
-    record_id,
-)
+from inbol_jax.data.rows import RawRow, Rejection, Unusable, image_check, make_example, record_id
 from inbol_jax.data.sources import Rows, file_rows, hub_rows, joined
 from inbol_jax.data.vqa import (
     DATA_FILE,

@@ -6,6 +6,7 @@ Pillow. `python -m inbol_jax.world.glyphs` draws it again from matplotlib's Deja
 """
 
 import functools
+import itertools
 import json
 import unicodedata
 from pathlib import Path
@@ -76,7 +77,7 @@ def _candidates() -> list[tuple[str, list[Image.Image]]]:
     font = ImageFont.truetype(path, 64)
     seen: set[bytes] = set()
     candidates = []
-    for code in (code for first, last in BLOCKS for code in range(first, last)):
+    for code in itertools.chain(*(range(first, last) for first, last in BLOCKS)):
         name = unicodedata.name(chr(code), "").lower().replace("-", " ")
         if code not in characters or not name or len(name.split()) > MAX_WORDS:
             continue
@@ -89,8 +90,7 @@ def _candidates() -> list[tuple[str, list[Image.Image]]]:
         corner = ((side - width) / 2 - left, (side - height) / 2 - top)
         ImageDraw.Draw(large).text(corner, chr(code), font=font, fill=255)
         sprites = [large.resize((size, size), Image.Resampling.BOX) for size in SIZES]
-        # Two signs that look the same at ten pixels and five grey levels would make a question
-        # without an answer.
+        # Signs that look alike at ten pixels and five grey levels make questions without an answer.
         coarse = (np.asarray(sprites[1])[::2, ::2] / 64).round().astype(np.uint8).tobytes()
         if coarse not in seen:
             seen.add(coarse)
@@ -98,9 +98,9 @@ def _candidates() -> list[tuple[str, list[Image.Image]]]:
     return candidates
 
 
-def _draw_sheet(seed: int = 0) -> None:
+def _draw_sheet() -> None:
     candidates = _candidates()
-    order = np.random.default_rng(seed).permutation(len(candidates))
+    order = np.random.default_rng(0).permutation(len(candidates))
     chosen = [candidates[i] for i in order[:N_GLYPHS]]
     sheet = Image.new("L", (COLUMNS * SIZES[-1], ROWS * sum(SIZES)), 0)
     top = 0
@@ -108,7 +108,6 @@ def _draw_sheet(seed: int = 0) -> None:
         for i, (_, sprites) in enumerate(chosen):
             sheet.paste(sprites[j], (i % COLUMNS * size, top + i // COLUMNS * size))
         top += ROWS * size
-    ASSETS.mkdir(exist_ok=True)
     sheet.save(ASSETS / "glyphs.png", optimize=True)
     (ASSETS / "glyphs.json").write_text(json.dumps([name for name, _ in chosen], indent=0) + "\n")
     print(f"{len(candidates)} candidates, {N_GLYPHS} drawn")
