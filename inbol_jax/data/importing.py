@@ -23,7 +23,7 @@ from inbol_jax.artifacts import (
 )
 from inbol_jax.data.adapters import ADAPTERS, Columns
 from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
-from inbol_jax.data.pictures import PictureStore
+from inbol_jax.data.pictures import picture_name
 from inbol_jax.data.rows import RawRow, Rejection, Unusable, image_check, make_example, record_id
 from inbol_jax.data.sources import Rows, file_rows, hub_rows, joined
 from inbol_jax.data.vqa import (
@@ -211,8 +211,7 @@ class _RecordMaker:
     """Makes records of a set's rows."""
 
     def __init__(self, config: DataConfig, folder: Path):
-        self._config, self._adapter = config, ADAPTERS[config.source_format]
-        self._pictures = PictureStore(config, folder)
+        self._config, self._adapter, self._folder = config, ADAPTERS[config.source_format], folder
         self._join = self._adapter.join if config.id else None
         self._joined_pictures: dict[str, str | Unusable | None] = {}
         if self._join:
@@ -222,7 +221,7 @@ class _RecordMaker:
 
     def _joined_picture(self, row: RawRow) -> str | Unusable | None:
         try:
-            return self._pictures.name(row.get("image"))
+            return picture_name(row.get("image"), self._config, self._folder)
         except Unusable as cause:
             return Unusable(str(cause))  # the frames of `cause` hold the row with its picture
 
@@ -270,7 +269,7 @@ class _RecordMaker:
     def _image(self, row: RawRow, column: str) -> str | None:
         """The name of the picture that a row holds or refers to."""
         if not self._join:
-            return self._pictures.name(row.get(column))
+            return picture_name(row.get(column), self._config, self._folder)
         image = self._joined_pictures.get(str(row.get(self._join.reference)))
         if isinstance(image, Unusable):
             raise image

@@ -185,7 +185,11 @@ def pretrain(config: PretrainConfig) -> Path:
     trainer = Trainer(step, config.steps, frozen={}, label="pre-training")
     settings = ["pretrain", config.steps, batch_size, config.learning_rate, config.seed]
     options = RunOptions(
-        config.out, fingerprint(settings), batch_size, save_steps=1000, logging_steps=50
+        out=config.out,
+        fingerprint=fingerprint(settings),
+        examples_per_step=batch_size,
+        save_steps=1000,
+        logging_steps=50,
     )
     state = run_training(trainer, init_state(trainable, optimizer), batches, options)
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])

@@ -64,7 +64,7 @@ def one_layer(monkeypatch):
         (folder / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
-    often = lambda *args, **options: RunOptions(*args, **options | {"save_steps": 2})  # noqa: E731
+    often = lambda **options: RunOptions(**options | {"save_steps": 2})  # noqa: E731
     monkeypatch.setattr(pretrain_module, "RunOptions", often)
     before = jax.config.read("jax_disable_most_optimizations")
     # Three steps are compiled, and four run.
