@@ -128,7 +128,11 @@ def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation
     Source: Liu et al. 2025 (arXiv 2502.16982).
     """
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, min(200, steps // 10), steps, end_value=0.02 * learning_rate
+        init_value=0.0,
+        peak_value=learning_rate,
+        warmup_steps=min(200, steps // 10),
+        decay_steps=steps,
+        end_value=0.02 * learning_rate,
     )
 
     def matrices(params: Flat) -> dict[str, contrib.MuonDimensionNumbers | None]:
