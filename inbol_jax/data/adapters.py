@@ -1,67 +1,55 @@
 """The public sets: for each a short function from a row as the set holds it to the columns of
 `data.jsonl`.
 
-A row comes from the set's official file or from its copy on the hub. Their columns differ, and an
-adapter reads either. If a row held a picture, `image` is already the name of the file that it was
-written to. To add a set, write one such function, name it in `ADAPTERS`, and add its name to
-`FORMATS` in config.py.
+A row comes from the set's official file or from its copy on the hub; their columns differ. If a row
+held a picture, `image` is already the name of the file that it was written to. To add a set, write
+one such function, name it in `ADAPTERS`, and add its name to `FORMATS` in config.py.
 """
 
-import dataclasses
 import math
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from inbol_jax.data.config import DataConfig
-from inbol_jax.data.rows import Columns, RawRow, Unusable
+from inbol_jax.data.rows import RawRow, Unusable
 from inbol_jax.records import METRICS
 
-YES = frozenset((True, 1, "1", "true", "yes", "answerable"))
-NO = frozenset((False, 0, "0", "false", "no", "unanswerable"))
+Columns = dict[str, Any]  # those of `data.jsonl`, not validated yet, and any others
+
+FLAGS = dict.fromkeys((True, "1", "true", "yes", "answerable"), True)
+FLAGS |= dict.fromkeys((False, "0", "false", "no", "unanswerable"), False)
 
 
 class Join(NamedTuple):
-    """Two subsets on the hub."""
+    """Two subsets on the hub, by the suffixes of their names."""
 
-    questions: str  # suffix of the name of the subset with the questions
-    pictures: str  # suffix of the name of the subset with the pictures
-    reference: str  # the column of a question that names its picture
+    questions: str
+    pictures: str
+    reference: str  # the column of a question that holds its picture's id
 
 
-@dataclasses.dataclass(frozen=True)
-class Adapter:
+class Adapter(NamedTuple):
     """How a set is read."""
 
     columns: Callable[[RawRow, DataConfig], Columns | None]
     """The columns of a row, None for a row of another split; raises `Unusable`."""
-    metric: str = METRICS[0]
-    """How the answers are matched, unless a row has a metric of its own."""
-    annotations: bool = False
-    """Whether the official answers are in a file of their own."""
-    hub: bool = True
-    """Whether there are copies for the `datasets` library."""
-    by_id: str | None = None
-    """The column that gets a row's key, if the official file is an object of objects."""
-    join: Join | None = None
-    """How the subsets of the copy on the hub belong together, if pictures have their own."""
+    metric: str = METRICS[0]  # of answers, unless a row has a metric of its own
+    annotations: bool = False  # whether the official answers are in a file of their own
+    hub: bool = True  # whether there are copies for the `datasets` library
+    by_id: str | None = None  # the column of a row's key, if the file is an object of objects
+    join: Join | None = None  # if the pictures of the copy on the hub are in their own subset
 
 
 def _columns(row: RawRow, **columns: Any) -> Columns:
     """The columns that are given; of the others those under their most frequent names.
 
-    A set whose questions can all be answered has no answers in a test split that does not publish
-    them: without answers, `answerable` is None.
+    Without answers, as in a test split that does not publish them, `answerable` is None.
     """
-    answers = columns.get("answers", row.get("answers"))
-    usual = {
-        "id": row.get("question_id"),
-        "image": row.get("image"),
-        "question": row.get("question"),
-        "answers": answers,
-        "answerable": True if answers else None,
-    }
-    return Columns.of(usual | columns)
+    usual = {name: row.get(name) for name in ("image", "question", "answers")}
+    usual["id"] = row.get("question_id")
+    usual["answerable"] = True if columns.get("answers", row.get("answers")) else None
+    return usual | columns
 
 
 def _flag(value: Any) -> bool | None:
@@ -69,9 +57,9 @@ def _flag(value: Any) -> bool | None:
     value = value.strip().lower() if isinstance(value, str) else value
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
-    if not isinstance(value, str | int | float) or value not in YES | NO:
+    if not isinstance(value, str | int | float) or value not in FLAGS:
         raise Unusable("answerable not true or false")
-    return value in YES
+    return FLAGS[value]
 
 
 def _single(answer: Any) -> list[Any]:
@@ -80,30 +68,28 @@ def _single(answer: Any) -> list[Any]:
 
 def _coco_split(config: DataConfig) -> str | None:
     """The split of COCO's pictures, from --data.split or else from the name of a file."""
-    paths = (config.questions, config.annotations, config.images)
-    for name in (config.split or "", *(path.name for path in paths if path is not None)):
+    paths = filter(None, (config.questions, config.annotations, config.images))
+    for name in (config.split or "", *(path.name for path in paths)):
         for split in ("train2014", "val2014", "test2015"):
             if split in name:
                 return split
     return None
 
 
-def _coco_name(row: RawRow, config: DataConfig) -> str:
-    """COCO_train2014_000000123456.jpg: the official files name pictures by number and split."""
-    id, split = row.get("image_id"), _coco_split(config)
-    if split is None:
-        raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
-    if not isinstance(id, int):
-        raise Unusable("image_id not a number")
-    return f"COCO_{split}_{id:012d}.jpg"
-
-
 def vqa(row: RawRow, config: DataConfig) -> Columns:
     """VQAv2 (Goyal et al. 2017, arXiv 1612.00837); OK-VQA (Marino et al. 2019, 1906.00067)."""
+    image, split = row.get("image"), _coco_split(config)
+    if not image:  # the official files name pictures by number and split
+        number = row.get("image_id")
+        if split is None:
+            raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
+        if not isinstance(number, int):
+            raise Unusable("image_id not a number")
+        image = f"COCO_{split}_{number:012d}.jpg"
     return _columns(
         row,
-        image=row.get("image") or _coco_name(row, config),
-        split=config.split or _coco_split(config),
+        image=image,
+        split=config.split or split,
         kind=row.get("answer_type"),
         question_type=row.get("question_type"),
     )
@@ -151,8 +137,8 @@ def pope(row: RawRow, config: DataConfig) -> Columns:
     Its three parts number their questions alike, so an id begins with the part.
     """
     file = config.questions.stem if config.questions else ""
-    parts = [part for part in ("adversarial", "popular", "random") if part in file]
-    part = row.get("category") or (parts[0] if parts else file)
+    parts = (part for part in ("adversarial", "popular", "random") if part in file)
+    part = row.get("category") or next(parts, file)
     number = row.get("question_id")
     return _columns(
         row,
@@ -164,11 +150,9 @@ def pope(row: RawRow, config: DataConfig) -> Columns:
 
 
 def tubench(row: RawRow, config: DataConfig) -> Columns:
-    """TUBench: unanswerable questions about code, photographs, geometry and tables (He et al. 2024,
-    arXiv 2410.04107).
+    """TUBench: code, photographs, geometry and tables (He et al. 2024, arXiv 2410.04107).
 
-    Its answers are a yes or no, an option's letter, a number, or words; each row gets the metric of
-    its own answer.
+    Each row gets the metric of its own answer.
     """
     unanswerable, answer = _flag(row.get("is_unanswerable")), row.get("answer")
     answer = str(answer).strip() if isinstance(answer, str | int | float) else None
@@ -198,19 +182,22 @@ def metric_of(answer: str) -> str:
 
 
 def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
-    """HaloQuest: false premises, missing context, and hard questions (Wang et al. 2024, arXiv
-    2407.15680).
+    """HaloQuest: false premises, missing context (Wang et al. 2024, arXiv 2407.15680).
 
     The set has no ids, so they are made of picture and question. Pictures are looked for under
     `image_name`; the column `url` is not fetched. Reference answers are separated by ";".
     """
-    if config.split and (row.get("split") or "").strip() != config.split:
+
+    def text(column: str) -> str:
+        return (row.get(column) or "").strip()
+
+    if config.split and text("split") != config.split:
         return None
     image = row.get("image_name")
     checksum = zlib.crc32((row.get("question") or "").encode("utf-8", "surrogateescape"))
-    kind = (row.get("hallucination type") or "").strip().lower()
+    kind = text("hallucination type").lower()
     unanswerable = "false premise" in kind or "insufficient context" in kind
-    answers = [text.strip() for text in (row.get("groundtruth responses") or "").split(";")]
+    answers = [answer.strip() for answer in text("groundtruth responses").split(";")]
     return _columns(
         row,
         id=f"{image}-{checksum:08x}" if image else None,
@@ -224,13 +211,12 @@ def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
 
 
 def unkvqa(row: RawRow, config: DataConfig) -> Columns:
-    """UNK-VQA: questions or pictures altered until they cannot be answered (Guo et al. 2023, arXiv
-    2310.10942).
+    """UNK-VQA: altered until it cannot be answered (Guo et al. 2023, arXiv 2310.10942).
 
     Its file holds no answers; an answerable question can be scored only if its row has them anyway.
     """
-    single = _single(row.get("answer", row.get("multiple_choice_answer")))
-    answers = row.get("answers") or single
+    answer = row.get("answer", row.get("multiple_choice_answer"))
+    answers = row.get("answers") or _single(answer)
     answerable = _flag(row.get("answerability"))
     kind = row.get("alter_type")
     return _columns(
@@ -253,14 +239,13 @@ def columns(row: RawRow, config: DataConfig) -> Columns:
     answers = answers if isinstance(answers, list) else _single(answers)
     answers = [answer if isinstance(answer, str | dict) else str(answer) for answer in answers]
     used = {config.image_column, config.question_column, config.answers_column, id, flag}
-    named = {name: _plain(value) for name, value in row.items() if name not in used} | {
+    return {name: _plain(value) for name, value in row.items() if name not in used} | {
         "id": row.get(id),
         "image": row[config.image_column],
         "question": row[config.question_column],
         "answers": answers,
         "answerable": _flag(row[flag]) if flag in row else bool(answers) or None,
     }
-    return Columns.of(named)
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,11 @@
 """`inbol data check`: examines every picture of a set, and looks for it in other sets."""
 
-import dataclasses
 import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any
 
 from inbol_jax.artifacts import json_line, meta_path, read_meta, write_json, write_jsonl
 from inbol_jax.data.config import CheckConfig
@@ -27,77 +26,52 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 
-COMMAND = "data check"
+HEADER = {"command": "data check"}
 CHUNK = 512  # records whose pictures are decoded at once
+_OVERLAP = ("images", "questions", "images_alike", "questions_alike")
 
 
-@dataclasses.dataclass
-class Overlap:
-    """How many pictures of a set, and questions about them, another set has as well.
-
-    The first two counts are of equal pixels, the last two of pictures that look alike.
-    """
-
-    images: int = 0
-    questions: int = 0
-    images_alike: int = 0
-    questions_alike: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckCounts:
-    """The counts of a check, as check.json holds them."""
-
-    dataset: str
-    records: int
-    sound: int
-    rejected: dict[str, int]  # by cause
-    images: int  # sound image files
-    different_images: int  # of them, with pixels of their own
-    shared: dict[str, Overlap]  # by the name of the other set
-
-
-def check_dataset(config: CheckConfig) -> CheckCounts:
+def check_dataset(config: CheckConfig) -> dict[str, Any]:
     """Checks a set and writes what is sound and what is not.
 
+    Returns: the counts that check.json holds. Under "shared" are, by the name of the other set, the
+      pictures that both sets have, and the questions about them: first of equal pixels, then alike.
     Raises:
       InbolError: if the set cannot be read at all, or too many of its records cannot be used.
     """
     others = [load_dataset_folder(path) for path in config.against]
-    if len({other.name for other in others}) < len(others):
+    names = [other.name for other in others]
+    if len(set(names)) < len(names):
         raise InbolError("--against: two sets have one name; rename a folder")
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
     file = config.out / DATA_FILE
-    if file.exists() and read_meta(file).get("command") != COMMAND:
+    if file.exists() and read_meta(file).get("command") != HEADER["command"]:
         raise InbolError(
             f"--out {config.out}: holds a dataset that this command did not write; "
             "choose another folder"
         )
     gallery = Gallery()
     for other in others:
-        for batch in _decoded_batches(other, thumbnails=True):
-            gallery.add(other.name, batch.sound)
-    findings = _check_pictures(config, dataset, gallery if others else None)
-    counts = _write_findings(config, dataset, findings, [other.name for other in others])
-    _report(config, counts, findings)
-    if len(findings.rejected) > config.max_rejected * counts.records:
+        for _, sound, _ in _decoded_batches(other, thumbnails=True):
+            gallery.add(other.name, sound)
+    counts, rejected = _check_pictures(config, dataset, gallery, names)
+    write_json(config.out / "check.json", counts)
+    _report(config, counts, rejected)
+    if len(rejected) > config.max_rejected * counts["records"]:
         raise InbolError(
-            f"{len(findings.rejected):,} of {counts.records:,} records cannot be used, more than "
+            f"{len(rejected):,} of {counts['records']:,} records cannot be used, more than "
             f"--max-rejected {config.max_rejected}; see {config.out / REJECTED_FILE}"
         )
     return counts
 
 
-class _Batch(NamedTuple):
-    """Some records, and their pictures that no earlier batch had."""
+def _decoded_batches(
+    dataset: VQADataset, *, thumbnails: bool
+) -> Iterator[tuple[list[VQAExample], dict[str, Appearance], dict[str, str]]]:
+    """All records in their order, and, by name, their sound pictures and the faults of the others.
 
-    examples: list[VQAExample]
-    sound: dict[str, Appearance]  # by the image's name
-    faults: dict[str, str]
-
-
-def _decoded_batches(dataset: VQADataset, *, thumbnails: bool) -> Iterator[_Batch]:
-    """All records in their order; each picture is decoded once, on all cores."""
+    Each picture comes once, with its first record; pictures are decoded on all cores.
+    """
 
     def decode(image: str) -> Appearance | str:
         try:
@@ -112,106 +86,76 @@ def _decoded_batches(dataset: VQADataset, *, thumbnails: bool) -> Iterator[_Batc
         progress(f"checking {dataset.name}", len(dataset.examples), "records") as advance,
     ):
         while chunk := list(itertools.islice(examples, CHUNK)):
-            new = list({e.image: None for e in chunk if e.image not in seen})
+            new = list(dict.fromkeys(e.image for e in chunk if e.image not in seen))
             seen.update(new)
-            batch = _Batch(chunk, {}, {})
-            for image, result in zip(new, pool.map(decode, new), strict=True):
-                if isinstance(result, str):
-                    batch.faults[image] = result
-                else:
-                    batch.sound[image] = result
-            yield batch
+            looks = dict(zip(new, pool.map(decode, new), strict=True))
+            faults = {image: look for image, look in looks.items() if isinstance(look, str)}
+            sound = {image: looks[image] for image in new if image not in faults}
+            yield chunk, sound, faults
             advance(len(chunk))
 
 
-@dataclasses.dataclass
-class _Findings:
-    """What a check has found so far."""
-
-    rejected: list[Rejection]
-    sound: int = 0
-    pixel_hashes: dict[str, bytes] = dataclasses.field(default_factory=dict)  # by image
-    faults: dict[str, str] = dataclasses.field(default_factory=dict)  # by image
-    matches: dict[str, Match] = dataclasses.field(default_factory=dict)  # by image
-    shared: dict[str, list[str]] = dataclasses.field(default_factory=lambda: defaultdict(list))
-    """Ids of the sound records about each image that another set has."""
-
-
-def _check_pictures(config: CheckConfig, dataset: VQADataset, gallery: Gallery | None) -> _Findings:
-    """Decodes all pictures, and writes the sound records with their header."""
-    findings = _Findings(list(dataset.rejected))
+def _check_pictures(
+    config: CheckConfig, dataset: VQADataset, gallery: Gallery, others: list[str]
+) -> tuple[dict[str, Any], list[Rejection]]:
+    """Writes the sound records, the others, and the shared pictures. Returns counts and others."""
+    rejected = list(dataset.rejected)
+    rows = 0
+    faults: dict[str, str] = {}  # these four by image
+    hashes: dict[str, bytes] = {}
+    matches: dict[str, Match] = {}
+    shared: dict[str, list[str]] = defaultdict(list)  # ids of the sound records about it
     with writing_dataset(config.out) as lines:
-        for batch in _decoded_batches(dataset, thumbnails=gallery is not None):
-            findings.faults |= batch.faults
-            for image, look in batch.sound.items():
-                findings.pixel_hashes[image] = look.pixel_hash
-            if gallery is not None:
-                findings.matches |= gallery.find(batch.sound)
-            for example in batch.examples:
-                if fault := findings.faults.get(example.image):
-                    findings.rejected.append(Rejection(None, example.id, fault))
+        for examples, sound, unsound in _decoded_batches(dataset, thumbnails=bool(others)):
+            faults |= unsound
+            hashes |= {image: look.pixel_hash for image, look in sound.items()}
+            matches |= gallery.find(sound)
+            for example in examples:
+                if fault := faults.get(example.image):
+                    rejected.append(Rejection(None, example.id, fault))
                     continue
-                if example.image in findings.matches:
-                    findings.shared[example.image].append(example.id)
+                if example.image in matches:
+                    shared[example.image].append(example.id)
                 lines.write(json_line(example.to_json()))
-                findings.sound += 1
+                rows += 1
     images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-    header = {"command": COMMAND, "images": images, "rows": findings.sound}
-    write_json(meta_path(config.out / DATA_FILE), header)
-    return findings
-
-
-def _write_findings(
-    config: CheckConfig, dataset: VQADataset, findings: _Findings, others: list[str]
-) -> CheckCounts:
-    """Writes `rejected.jsonl`, `shared.jsonl` and `check.json`."""
-    write_rejections(config.out, findings.rejected, {"command": COMMAND})
-    overlaps = {name: Overlap() for name in others}
-    rows = []
-    for image, ids in findings.shared.items():
-        match = findings.matches[image]
-        rows.append(
-            {
-                "image": image,
-                "ids": ids,
-                "other": match.image,
-                "dataset": match.dataset,
-                "likeness": match.likeness,
-            }
-        )
-        overlap = overlaps[match.dataset]
-        if match.likeness == 1:
-            overlap.images += 1
-            overlap.questions += len(ids)
-        else:
-            overlap.images_alike += 1
-            overlap.questions_alike += len(ids)
+    write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
+    write_rejections(config.out, rejected, HEADER)
+    overlaps = {name: dict.fromkeys(_OVERLAP, 0) for name in others}
+    shared_rows = []
+    for image, ids in shared.items():
+        match = matches[image]
+        row = {"image": image, "ids": ids, "other": match.image, "dataset": match.dataset}
+        shared_rows.append(row | {"likeness": match.likeness})
+        kind = "" if match.likeness == 1 else "_alike"
+        overlaps[match.dataset][f"images{kind}"] += 1
+        overlaps[match.dataset][f"questions{kind}"] += len(ids)
     if others:
-        write_jsonl(config.out / "shared.jsonl", rows, {"command": COMMAND})
-    counts = CheckCounts(
-        dataset=dataset.name,
-        records=findings.sound + len(findings.rejected),
-        sound=findings.sound,
-        rejected={reason: count for reason, count, _ in causes_of_rejection(findings.rejected)},
-        images=len(findings.pixel_hashes),
-        different_images=len(set(findings.pixel_hashes.values())),
-        shared=overlaps,
-    )
-    write_json(config.out / "check.json", dataclasses.asdict(counts))
-    return counts
+        write_jsonl(config.out / "shared.jsonl", shared_rows, HEADER)
+    counts = {
+        "dataset": dataset.name,
+        "records": rows + len(rejected),
+        "sound": rows,
+        "rejected": {reason: count for reason, count, _ in causes_of_rejection(rejected)},
+        "images": len(hashes),
+        "different_images": len(set(hashes.values())),
+        "shared": overlaps,
+    }
+    return counts, rejected
 
 
-def _report(config: CheckConfig, counts: CheckCounts, findings: _Findings) -> None:
-    for reason, count, first in causes_of_rejection(findings.rejected):
+def _report(config: CheckConfig, counts: dict[str, Any], rejected: list[Rejection]) -> None:
+    for reason, count, first in causes_of_rejection(rejected):
         say(f"{count:>9,}  {reason:<32} first: {first}")
-    for name, overlap in counts.shared.items():
+    for name, overlap in counts["shared"].items():
+        images, questions, images_alike, questions_alike = overlap.values()
         say(
-            f"{overlap.images:,} images, of {overlap.questions:,} questions, are in {name} too, "
-            f"and {overlap.images_alike:,}, of {overlap.questions_alike:,} questions, look like "
-            f"one there -> {config.out / 'shared.jsonl'}"
+            f"{images:,} images, of {questions:,} questions, are in {name} too, and "
+            f"{images_alike:,}, of {questions_alike:,} questions, look like one there -> "
+            f"{config.out / 'shared.jsonl'}"
         )
     say(
-        f"{counts.sound:,} of {counts.records:,} records of {counts.dataset} are sound, "
-        f"{len(findings.rejected):,} set aside; {counts.images:,} image files with "
-        f"{counts.different_images:,} different pictures -> {config.out}"
+        f"{counts['sound']:,} of {counts['records']:,} records of {counts['dataset']} are sound, "
+        f"{len(rejected):,} set aside; {counts['images']:,} image files with "
+        f"{counts['different_images']:,} different pictures -> {config.out}"
     )

@@ -73,9 +73,26 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.source_format not in FORMATS:
             raise InbolError(f"--data.format {self.format}: choose one of {', '.join(FORMATS)}")
-        self._check_source()
-        if self.source_format == "folder":
-            self._check_folder()
+        sources = {"--data": self.dir, "--data.questions": self.questions, "--data.id": self.id}
+        given = [option for option, value in sources.items() if value]
+        if not given and not self.format:
+            raise InbolError(
+                "no dataset is named: give --data DIR, or --data.format and its files, "
+                "or --data.id (docs/datasets.md)"
+            )
+        possible = {"folder": ["--data"], "columns": ["--data.id"]}.get(
+            self.source_format, ["--data.questions", "--data.id"]
+        )
+        if len(given) != 1 or given[0] not in possible:
+            instead = f", not {' and '.join(given)}" if given else ""
+            raise InbolError(f"format {self.source_format} takes {' or '.join(possible)}{instead}")
+        if self.dir:
+            for name in sorted(vars(self).keys() - {"dir", "images", "format"}):
+                if getattr(self, name) != getattr(DataConfig, name):
+                    raise InbolError(
+                        f"--data.{name.replace('_', '-')} is of no use with a dataset folder; "
+                        "its records say it themselves"
+                    )
         if self.annotations and not self.questions:
             raise InbolError("--data.annotations needs --data.questions")
         if self.questions and not self.images:
@@ -89,37 +106,6 @@ class DataConfig:
         if self.metric is not None:
             parse_metric(self.metric)
 
-    def _check_source(self) -> None:
-        """Exactly one source is needed, and one that the format can come from."""
-        sources = {
-            "--data": self.dir,
-            "--data.questions": self.questions,
-            "--data.id": self.id,
-        }
-        given = [option for option, value in sources.items() if value]
-        if not given and not self.format:
-            raise InbolError(
-                "no dataset is named: give --data DIR, or --data.format and its files, "
-                "or --data.id (docs/datasets.md)"
-            )
-        possible = {"folder": ["--data"], "columns": ["--data.id"]}.get(
-            self.source_format, ["--data.questions", "--data.id"]
-        )
-        if len(given) != 1 or given[0] not in possible:
-            instead = f", not {' and '.join(given)}" if given else ""
-            raise InbolError(f"format {self.source_format} takes {' or '.join(possible)}{instead}")
-
-    def _check_folder(self) -> None:
-        """The records of a dataset folder say themselves what these options say of other sets."""
-        for field in sorted(dataclasses.fields(self), key=lambda field: field.name):
-            if field.name in ("dir", "images", "format"):
-                continue
-            if getattr(self, field.name) != field.default:
-                raise InbolError(
-                    f"--data.{field.name.replace('_', '-')} is of no use with a dataset folder; "
-                    "its records say it themselves"
-                )
-
     @property
     def source_format(self) -> str:
         """The format, also if none was named."""
@@ -127,15 +113,13 @@ class DataConfig:
 
     def called(self) -> str:
         """The name of the set in output files."""
-        if self.name is not None:
-            name = self.name
-        elif self.id is not None:
-            local = Path(self.id)
-            base = local.stem if local.exists() else self.id.split("/")[-1]
-            name = "-".join(filter(None, (base, self.subset, self.split)))
-        else:
+        name = self.name
+        if name is None:
             base = self.questions.stem if self.questions else ""
-            name = "-".join(filter(None, (base, self.split)))
+            if self.id is not None:
+                local = Path(self.id)
+                base = local.stem if local.exists() else self.id.split("/")[-1]
+            name = "-".join(filter(None, (base, self.id and self.subset, self.split)))
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
         if not safe:
             raise InbolError(f"--data.name {name!r}: letters, digits, '.', '-' and '_' are needed")

@@ -3,6 +3,7 @@
 All images of the project are opened here.
 """
 
+import contextlib
 import hashlib
 import io
 import threading
@@ -21,18 +22,15 @@ MAX_PIXELS = 40_000_000  # 120 MB of RGB; more is a mistake or a decompression b
 # container such as ICO hides the sizes of its images.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
 # `catch_warnings` swaps the filters of the whole process: two threads that are inside at once could
 # leave the wrong ones behind.
 _HEADER_LOCK = threading.Lock()
 
 
 class ImageError(InbolError):
-    """An image that cannot be used.
-
-    Args:
-      message: names the file and says what is wrong.
-      cause: one of a small set of phrases, so that causes can be counted.
-    """
+    """An image that cannot be used; `cause` is one of a few phrases, which can be counted."""
 
     def __init__(self, message: str, cause: str):
         super().__init__(message)
@@ -40,16 +38,12 @@ class ImageError(InbolError):
 
 
 def load_image(path: Path) -> Image.Image:
-    """Reads an image; of a file with several frames, the first one.
+    """Reads an image of any suffix in one of `FORMATS`; of several frames, the first one.
 
     EXIF orientation is applied, transparency is composited on white, and 16 bits are reduced to
     their upper 8 rather than clipped. The size is checked before anything is decoded.
 
-    Args:
-      path: a file in one of `FORMATS`, whatever its suffix.
-
     Returns: mode RGB, upright, without metadata.
-
     Raises:
       ImageError: if the file is missing, no image, truncated, corrupt, of a pixel type without a
         defined range (float), or larger than `MAX_PIXELS`; the message names file and cause.
@@ -58,7 +52,9 @@ def load_image(path: Path) -> Image.Image:
         with _open(path) as image:
             _check_header(image)
             image.load()
-            _make_upright(image)
+            with contextlib.suppress(Exception):  # damaged metadata of a sound image
+                # Decoding a TIFF has applied and dropped the orientation already.
+                ImageOps.exif_transpose(image, in_place=True)
             rgb = _to_rgb(image)
     except Exception as error:  # on damaged files, decoders raise errors of many types
         fault, cause = _fault(error)
@@ -87,25 +83,17 @@ def _fault(error: Exception) -> tuple[str, str]:
     """What is wrong with an image, for a message, and the cause that is counted."""
     if isinstance(error, ImageError):
         return str(error), error.cause
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+    if isinstance(error, BOMBS):
         limit = f"too many pixels, the limit is {MAX_PIXELS:,}; scale the image down"
         return limit, "image too large"
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in one of the formats {', '.join(FORMATS)}", "not an image"
     about, cause = str(error) or type(error).__name__, "image damaged"
     if isinstance(error, OSError) and error.errno is not None:  # of the system, not of a decoder
-        about = error.strerror
-        missing = isinstance(error, FileNotFoundError)
-        cause = "image missing" if missing else "image unreadable"
+        about, cause = error.strerror, "image unreadable"
+        if isinstance(error, FileNotFoundError):
+            cause = "image missing"
     return f"cannot be read as an image ({about})", cause
-
-
-def _make_upright(image: Image.Image) -> None:
-    """Applies the EXIF orientation to a decoded image. (Decoding a TIFF applies and drops it.)"""
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # damaged metadata of a sound image
-        return
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -134,7 +122,7 @@ def image_suffix(data: bytes) -> str:
     try:
         with _open(io.BytesIO(data)) as image:
             pixels, suffix = image.width * image.height, (image.format or "").lower()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except BOMBS:
         pixels, suffix = MAX_PIXELS + 1, ""
     except Exception as error:
         raise ImageError("not an image", "not an image") from error
@@ -144,11 +132,7 @@ def image_suffix(data: bytes) -> str:
 
 
 def pixel_hash(image: Image.Image) -> bytes:
-    """Sixteen bytes that two images share if their pixels are equal, whatever files hold them.
-
-    Args:
-      image: read by `load_image`, so that orientation, palette and metadata make no difference.
-    """
+    """Sixteen bytes that two images of `load_image` share if their pixels are equal."""
     digest = hashlib.blake2b(f"{image.width} x {image.height}".encode(), digest_size=16)
     digest.update(image.tobytes())
     return digest.digest()

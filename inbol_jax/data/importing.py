@@ -1,16 +1,13 @@
 """`inbol data import`: any set as a dataset folder, which every command reads.
 
-The rows go through the set's adapter into `data.jsonl`, once. Memory does not grow with the set,
-except for its ids and the causes of what was set aside.
+Memory does not grow with the set, except for its ids and the causes of what was set aside.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +21,10 @@ from inbol_jax.artifacts import (
     read_meta,
     write_json,
 )
-from inbol_jax.data.adapters import ADAPTERS, Adapter
+from inbol_jax.data.adapters import ADAPTERS, Columns
 from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
-from inbol_jax.data.pictures import PictureStore
-from inbol_jax.data.rows import (
-    Columns,
-    ImageCheck,
-    RawRow,
-    Rejection,
-    Unusable,
-    make_example,
-    record_id,
-)
+from inbol_jax.data.pictures import picture_name
+from inbol_jax.data.rows import RawRow, Rejection, Unusable, image_check, make_example, record_id
 from inbol_jax.data.sources import Rows, file_rows, hub_rows, joined
 from inbol_jax.data.vqa import (
     DATA_FILE,
@@ -52,11 +41,7 @@ from inbol_jax.records import VQAExample
 
 
 def import_data(config: ImportConfig) -> Path:
-    """Imports a set. Returns its folder.
-
-    Raises:
-      InbolError: as `import_dataset`; also if the set is a dataset folder already.
-    """
+    """Imports a set, with the errors of `import_dataset`. Returns its folder."""
     data = as_data_config(config.data)
     if data.source_format == "folder":
         raise InbolError(
@@ -69,12 +54,7 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
     """The dataset that a command's options name.
 
     A dataset folder is read as it is. Any other set is first imported to `out/data/NAME`, unless it
-    is there already.
-
-    Args:
-      data: a dataset folder, or options.
-      out: the command's output folder.
-      max_rejected: largest share of the records that may be set aside, in [0, 1].
+    is there already. The share `max_rejected` of the records may be set aside, in [0, 1].
 
     Raises:
       InbolError: if the set cannot be read, or if more records than that share cannot be used.
@@ -93,33 +73,32 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
 def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.1) -> Path:
     """Writes a set as a dataset folder, unless the folder holds it already, with the same settings.
 
-    Records that cannot be used go to `rejected.jsonl` with their cause.
+    Records that cannot be used go to `rejected.jsonl` with their cause. Returns the folder.
 
-    Returns: the folder.
     Raises:
       InbolError: as `open_dataset`; also if the folder holds another set.
     """
-    adapter = _adapter(config)
+    _check_options(config)
     settings = _settings(config, folder)
-    run_fingerprint = fingerprint(settings)
+    settings["config"] = fingerprint(settings)
     file = folder / DATA_FILE
-    with _locked(folder):  # several processes may want the set: the first one imports it
-        header = read_meta(file)
-        unfinished = file.exists() and not header
-        if unfinished or header.get("config", run_fingerprint) != run_fingerprint:
-            raise InbolError(
-                f"{folder} holds a dataset made with other settings; "
-                "choose another --out or --data.name, or delete it"
-            )
-        if not header:
-            tally = _write(config, adapter, folder, max_rejected)
-            header = settings | {
-                "config": run_fingerprint,
-                "set_aside": len(tally.rejected),
-                "kinds": dict(tally.kinds.most_common(20)),
-                "rows": len(tally.ids),
-            }
-            write_json(meta_path(file), header)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # the first of several processes imports the set
+            header = read_meta(file)
+            unfinished = file.exists() and not header
+            if unfinished or header.get("config", settings["config"]) != settings["config"]:
+                raise InbolError(
+                    f"{folder} holds a dataset made with other settings; "
+                    "choose another --out or --data.name, or delete it"
+                )
+            if not header:
+                header = settings | _write(config, folder, max_rejected)
+                write_json(meta_path(file), header)
+    except OSError as error:
+        raise InbolError(
+            f"cannot write {folder}: {error.strerror or error}; choose another --out"
+        ) from error
     kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
     shown = f" ({', '.join(kinds)})" if 1 < len(kinds) <= 12 else ""
     say(
@@ -129,8 +108,8 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     return folder
 
 
-def _adapter(config: DataConfig) -> Adapter:
-    """The adapter of the set, if the options name what it reads."""
+def _check_options(config: DataConfig) -> None:
+    """Whether the options name what the set's adapter reads."""
     adapter, option = ADAPTERS[config.source_format], f"--data.format {config.source_format}"
     if config.id and not adapter.hub:
         raise InbolError(
@@ -149,16 +128,13 @@ def _adapter(config: DataConfig) -> Adapter:
             raise InbolError(f"--data.{name} {path}: no such file")
     if config.images is not None and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
-    return adapter
 
 
 def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
     """Everything that the imported records depend on."""
-    places = ("dir", "images", "questions", "annotations", "id", "streaming", "name")
-    settings: dict[str, Any] = {"command": "import"}
-    for field in dataclasses.fields(config):
-        if field.name not in places:
-            settings[field.name] = getattr(config, field.name)
+    settings = {"command": "import"} | vars(config)
+    for place in ("dir", "images", "questions", "annotations", "id", "streaming", "name"):
+        del settings[place]
     settings["format"] = config.source_format
     settings["set"] = _source_fingerprint(config)
     settings["images"] = os.path.relpath((config.images or folder).resolve(), folder.resolve())
@@ -168,8 +144,7 @@ def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
 def _source_fingerprint(config: DataConfig) -> str:
     """Changes if the set's files do; for a set on the hub it is the id."""
     if config.id is None:
-        files = (config.questions, config.annotations)
-        return file_fingerprint(*(file for file in files if file is not None))
+        return file_fingerprint(*filter(None, (config.questions, config.annotations)))
     local = Path(config.id)
     if not local.exists():
         return config.id
@@ -181,42 +156,18 @@ def _source_fingerprint(config: DataConfig) -> str:
     return fingerprint(stamps)
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            yield
-    except OSError as error:
-        raise InbolError(
-            f"cannot write {folder}: {error.strerror or error}; choose another --out"
-        ) from error
-
-
-@dataclasses.dataclass
-class _Tally:
-    """What an import has kept and set aside so far."""
-
-    ids: set[str] = dataclasses.field(default_factory=set)
-    kinds: Counter[str] = dataclasses.field(default_factory=Counter)
-    rejected: list[Rejection] = dataclasses.field(default_factory=list)
-
-    def keep(self, example: VQAExample) -> None:
-        self.ids.add(example.id)
-        if kind := example.extra.get("kind"):
-            self.kinds[str(kind)] += 1
-
-
-def _write(config: DataConfig, adapter: Adapter, folder: Path, max_rejected: float) -> _Tally:
-    """Writes `data.jsonl` and `rejected.jsonl`; the caller writes the header, from the tally."""
-    records = _RecordMaker(config, adapter, folder)
-    check_image = ImageCheck(config.images) if config.images else None
-    tally = _Tally()
+def _write(config: DataConfig, folder: Path, max_rejected: float) -> dict[str, Any]:
+    """Writes `data.jsonl` and `rejected.jsonl`. Returns the counts for the header."""
+    records = _RecordMaker(config, folder)
+    check_image = image_check(config.images) if config.images else None
+    ids: set[str] = set()
+    kinds: Counter[str] = Counter()
+    rejected: list[Rejection] = []
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
         writing_dataset(folder) as lines,
     ):
-        for number, row in _rows(config, adapter):
+        for number, row in itertools.islice(_rows(config), config.limit):
             example = None
             try:
                 if isinstance(row, Unusable):
@@ -225,58 +176,54 @@ def _write(config: DataConfig, adapter: Adapter, folder: Path, max_rejected: flo
                 if example is None:
                     continue
                 line = _json_line(example)
-                if example.id in tally.ids:
+                if example.id in ids:
                     raise Unusable("duplicated id")
                 if check_image is not None:  # a picture that was written has a sound header
                     check_image(example.image)
             except Unusable as cause:
                 id = cause.id if example is None else example.id
-                duplicated = isinstance(row, Unusable) and id in tally.ids
+                duplicated = isinstance(row, Unusable) and id in ids
                 reason = "duplicated id" if duplicated else str(cause)
-                tally.rejected.append(Rejection(number or None, id, reason))
+                rejected.append(Rejection(number or None, id, reason))
             else:
-                tally.keep(example)
+                ids.add(example.id)
+                if kind := example.extra.get("kind"):
+                    kinds[str(kind)] += 1
                 lines.write(line)
             advance()
-        total = len(tally.ids) + len(tally.rejected)
-        write_rejections(folder, tally.rejected, {"command": "import", "records": total})
-        stop_at_too_many(tally.rejected, total, max_rejected, str(config.id or config.questions))
-    return tally
+        total = len(ids) + len(rejected)
+        write_rejections(folder, rejected, {"command": "import", "records": total})
+        stop_at_too_many(rejected, total, max_rejected, str(config.id or config.questions))
+    return {"set_aside": len(rejected), "kinds": dict(kinds.most_common(20)), "rows": len(ids)}
 
 
-def _rows(config: DataConfig, adapter: Adapter) -> Rows:
+def _rows(config: DataConfig) -> Rows:
     """The rows of the set's own file or files, or of the `datasets` library."""
+    adapter = ADAPTERS[config.source_format]
     if config.questions is None:
         suffix = adapter.join.questions if adapter.join else ""
-        rows = hub_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
-    else:
-        rows = file_rows(config.questions, by_id=adapter.by_id)
-        if config.annotations is not None:
-            rows = joined(rows, file_rows(config.annotations))
-    return itertools.islice(rows, config.limit)
+        return hub_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
+    rows = file_rows(config.questions, by_id=adapter.by_id)
+    return joined(rows, file_rows(config.annotations)) if config.annotations else rows
 
 
 class _RecordMaker:
     """Makes records of a set's rows."""
 
-    def __init__(self, config: DataConfig, adapter: Adapter, folder: Path):
-        self._config, self._adapter = config, adapter
-        self._pictures = PictureStore(config, folder)
-        self._joined_pictures = self._join() if adapter.join and config.id else None
+    def __init__(self, config: DataConfig, folder: Path):
+        self._config, self._adapter, self._folder = config, ADAPTERS[config.source_format], folder
+        self._join = self._adapter.join if config.id else None
+        self._joined_pictures: dict[str, str | Unusable | None] = {}
+        if self._join:
+            for _, row in hub_rows(config, f"{config.subset}{self._join.pictures}"):
+                if not isinstance(row, Unusable):
+                    self._joined_pictures[str(row.get("id"))] = self._joined_picture(row)
 
-    def _join(self) -> dict[str, str | Unusable | None]:
-        """The pictures of a set on the hub that has them in a subset of their own, by their ids."""
-        assert self._adapter.join is not None
-        pictures: dict[str, str | Unusable | None] = {}
-        for _, row in hub_rows(self._config, f"{self._config.subset}{self._adapter.join.pictures}"):
-            if isinstance(row, Unusable):
-                continue
-            try:
-                pictures[str(row.get("id"))] = self._pictures.name(row.get("image"))
-            except Unusable as cause:
-                # Not the exception itself: its frames hold the row with its picture.
-                pictures[str(row.get("id"))] = Unusable(str(cause))
-        return pictures
+    def _joined_picture(self, row: RawRow) -> str | Unusable | None:
+        try:
+            return picture_name(row.get("image"), self._config, self._folder)
+        except Unusable as cause:
+            return Unusable(str(cause))  # the frames of `cause` hold the row with its picture
 
     def example(self, number: int, row: RawRow) -> VQAExample | None:
         """The record of a row, None if the row is of another split.
@@ -289,13 +236,13 @@ class _RecordMaker:
             columns = self._columns(number, row)
             if columns is None:
                 return None
-            id = record_id(columns.id)
+            id = record_id(columns.get("id"))
             return make_example(columns)
         except Unusable as cause:
             raise Unusable(str(cause), id) from None
 
     def _columns(self, number: int, row: RawRow) -> Columns | None:
-        """The columns of a row, with the set's defaults."""
+        """The columns of a row, with the set's defaults; None if the row is of another split."""
         config = self._config
         by_name = config.source_format == "columns"
         image_column = config.image_column if by_name else "image"
@@ -303,30 +250,27 @@ class _RecordMaker:
         if image is not None:
             row = {**row, image_column: image}
         elif config.id:
-            missing = image_column in row or self._joined_pictures is not None
+            missing = image_column in row or self._join
             raise Unusable("image missing" if missing else f"no column {image_column!r}")
         if by_name and not (config.id_column or "id" in row or "question_id" in row):
             row = {**row, "id": f"{config.split}-{number}"}
         columns = self._adapter.columns(row, config)
         if columns is None:
             return None
-        answers = columns.answers
-        return dataclasses.replace(
-            columns,
-            # Some copies hold a list of objects as an object of lists.
-            answers=answers.get("answer") if isinstance(answers, dict) else answers,
-            source=columns.source or (config.called() if by_name else config.source_format),
-            split=config.split if columns.split is None else columns.split,
-            metric=config.metric or columns.metric or self._adapter.metric,
-            extra={name: value for name, value in columns.extra.items() if value is not None},
-        )
+        if isinstance(answers := columns["answers"], dict):  # a list of objects, as some copies do
+            columns["answers"] = answers.get("answer")
+        if not columns.get("source"):
+            columns["source"] = config.called() if by_name else config.source_format
+        if columns.get("split") is None:
+            columns["split"] = config.split
+        columns["metric"] = config.metric or columns.get("metric") or self._adapter.metric
+        return {name: value for name, value in columns.items() if value is not None}
 
     def _image(self, row: RawRow, column: str) -> str | None:
         """The name of the picture that a row holds or refers to."""
-        if self._joined_pictures is None:
-            return self._pictures.name(row.get(column))
-        assert self._adapter.join is not None
-        image = self._joined_pictures.get(str(row.get(self._adapter.join.reference)))
+        if not self._join:
+            return picture_name(row.get(column), self._config, self._folder)
+        image = self._joined_pictures.get(str(row.get(self._join.reference)))
         if isinstance(image, Unusable):
             raise image
         return image

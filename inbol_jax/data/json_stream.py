@@ -4,6 +4,7 @@
 and 100 kB of opening brackets let it fill the machine's memory (docs/architecture.md).
 """
 
+import collections
 import json
 import re
 from collections.abc import Generator, Iterator
@@ -39,12 +40,10 @@ class _Reader:
 
     def _take(self, expected: str) -> None:
         character = self.peek()
+        if not character:
+            raise ValueError("the file ends too early")
         if character != expected:
-            raise ValueError(
-                f"{expected!r} expected, not {character!r}"
-                if character
-                else "the file ends too early"
-            )
+            raise ValueError(f"{expected!r} expected, not {character!r}")
         self._at += 1
 
     def value(self) -> Any:
@@ -64,25 +63,26 @@ class _Reader:
                 raise fault
             self._fill()
 
+    def _between(self, opening: str, closing: str) -> Iterator[None]:
+        """Comes to each place between the brackets where the caller reads an item."""
+        self._take(opening)
+        while self.peek() != closing:
+            yield
+            if self.peek() != closing:
+                self._take(",")
+        self._take(closing)
+
     def elements(self) -> Iterator[Any]:
         """The elements of the array that comes next."""
-        self._take("[")
-        while self.peek() != "]":
+        for _ in self._between("[", "]"):
             yield self.value()
-            if self.peek() != "]":
-                self._take(",")
-        self._take("]")
 
     def members(self) -> Iterator[str]:
         """The keys of the object that comes next; the caller reads the value of each."""
-        self._take("{")
-        while self.peek() != "}":
+        for _ in self._between("{", "}"):
             key = self.value()
             self._take(":")
             yield key
-            if self.peek() != "}":
-                self._take(",")
-        self._take("}")
 
 
 def json_objects(
@@ -93,8 +93,7 @@ def json_objects(
     Bytes that are not UTF-8 become lone surrogates: only the records that hold them are set aside.
 
     Args:
-      path: a JSON array, an object that holds one or, with `by_id`, an object of objects.
-      keys: possible keys of the array in the object.
+      path: a JSON array, or an object with one under one of `keys`.
       by_id: the field that gets an object's key, if the file is an object of objects (GQA).
 
     Raises:
@@ -130,9 +129,8 @@ def _elements(
         elif key in keys and not has_records:
             has_records = True
             yield from reader.elements()
-        elif reader.peek() == "[":  # another list is skipped in bounded memory
-            for _ in reader.elements():
-                pass
+        elif reader.peek() == "[":
+            collections.deque(reader.elements(), maxlen=0)  # skipped in bounded memory
         else:
             reader.value()
     return has_records

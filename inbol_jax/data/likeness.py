@@ -26,9 +26,8 @@ class Appearance(NamedTuple):
 
 def appearance(image: Image.Image, *, thumbnail: bool = True) -> Appearance:
     """The appearance of an image that `load_image` has read."""
-    return Appearance(
-        pixel_hash(image), _thumbnail(image) if thumbnail else np.zeros(0, np.float16)
-    )
+    empty = np.zeros(0, np.float16)
+    return Appearance(pixel_hash(image), _thumbnail(image) if thumbnail else empty)
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:
@@ -46,8 +45,7 @@ class Match(NamedTuple):
 
     dataset: str
     image: str
-    likeness: float
-    """1 if the pixels are equal, else the correlation of the thumbnails."""
+    likeness: float  # 1 if the pixels are equal, else the correlation of the thumbnails
 
 
 class Gallery:
@@ -89,8 +87,7 @@ class Gallery:
         for start in range(0, len(self._names), _BLOCK):
             block = np.array(self._thumbnails[start : start + _BLOCK], np.float32)
             correlations = ours @ block.T  # [n, block]
-            index = correlations.argmax(1)
             largest = correlations.max(1)
-            nearest = np.where(largest > likeness, start + index, nearest)
+            nearest = np.where(largest > likeness, start + correlations.argmax(1), nearest)
             likeness = np.maximum(likeness, largest)
         return likeness, nearest

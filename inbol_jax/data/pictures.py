@@ -10,69 +10,52 @@ from inbol_jax.data.images import ImageError, image_suffix
 from inbol_jax.data.rows import Unusable
 
 
-class PictureStore:
-    """Gives the picture of a row a name in `data.jsonl`.
+def picture_name(value: Any, config: DataConfig, folder: Path) -> str | None:
+    """The name in `data.jsonl` of the picture that a row holds or refers to, None if it has none.
 
-    Pictures are written as they are, under the hash of their bytes, so that a picture that many
-    questions share is written once. If the set has an image folder, nothing is written.
+    The picture is written as it is into the dataset folder, under the hash of its bytes, so that
+    one that many questions share is there once. If the set has an image folder, nothing is written.
 
-    Args:
-      config: the options of the set.
-      folder: the dataset folder.
+    Raises:
+      Unusable: if the value is neither bytes nor a path nor an object with either, or is no image
+        in a known format.
     """
+    if isinstance(value, dict) and ("bytes" in value or "path" in value):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if value is None:
+        return None
+    if config.images:
+        if isinstance(value, str):
+            return value
+        raise Unusable("picture in the row itself (leave --data.images out)")
+    data = _read(value, config) if isinstance(value, str) else value
+    if not isinstance(data, bytes):
+        raise Unusable("image not a picture or path")
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    try:
+        name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
+    except ImageError as error:
+        raise Unusable(error.cause) from None
+    if not (folder / name).exists():
+        write_atomically(folder / name, data, sync=False)
+    return name
 
-    def __init__(self, config: DataConfig, folder: Path):
-        self._config, self._folder = config, folder
-        self._written: set[str] = set()
 
-    def name(self, value: Any) -> str | None:
-        """The name of a row's picture, None if the row has none.
+def _read(name: str, config: DataConfig) -> bytes:
+    """Reads a picture among the set's files, or those that `datasets` downloaded; no other."""
+    assert config.id is not None
+    local = Path(config.id)
+    if local.exists():
+        roots = [local if local.is_dir() else local.parent]
+    else:
+        import datasets
 
-        Args:
-          value: what the row's column holds: bytes, a path, or an object with either.
-        Raises:
-          Unusable: if the column holds something else, or no image in a known format.
-        """
-        if isinstance(value, dict) and ("bytes" in value or "path" in value):
-            value = value.get("path") if value.get("bytes") is None else value["bytes"]
-        if value is None:
-            return None
-        if self._config.images:
-            if isinstance(value, str):
-                return value
-            raise Unusable("picture in the row itself (leave --data.images out)")
-        data = self._read(value) if isinstance(value, str) else value
-        if not isinstance(data, bytes):
-            raise Unusable("image not a picture or path")
-        return self._write(data)
-
-    def _write(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()[:32]
-        try:
-            name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
-        except ImageError as error:
-            raise Unusable(error.cause) from None
-        if name not in self._written:
-            self._written.add(name)
-            if not (self._folder / name).exists():
-                write_atomically(self._folder / name, data, sync=False)
-        return name
-
-    def _read(self, name: str) -> bytes:
-        """Reads a picture among the set's files, or those that `datasets` downloaded; no other."""
-        assert self._config.id is not None
-        local = Path(self._config.id)
-        if local.exists():
-            roots = [local if local.is_dir() else local.parent]
-        else:
-            import datasets
-
-            roots = [Path(datasets.config.HF_DATASETS_CACHE), Path(datasets.config.HF_CACHE_HOME)]
-        roots = [root.resolve() for root in roots]
-        try:
-            path = (roots[0] / name).resolve()
-            if not any(path.is_relative_to(root) for root in roots):
-                raise Unusable("image outside the set's files")
-            return path.read_bytes()
-        except (OSError, ValueError, RuntimeError):
-            raise Unusable("image missing") from None
+        roots = [Path(datasets.config.HF_DATASETS_CACHE), Path(datasets.config.HF_CACHE_HOME)]
+    roots = [root.resolve() for root in roots]
+    try:
+        path = (roots[0] / name).resolve()
+        if not any(path.is_relative_to(root) for root in roots):
+            raise Unusable("image outside the set's files")
+        return path.read_bytes()
+    except (OSError, ValueError, RuntimeError):
+        raise Unusable("image missing") from None

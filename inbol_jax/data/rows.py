@@ -1,8 +1,9 @@
 """From a row to a record: what each column must hold, and why a row cannot be used."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,11 @@ from inbol_jax.records import METRICS, VQAExample, parse_metric
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
+COLUMNS = ("id", "image", "question", "answers", "answerable", "source", "split", "metric")
 
 
 class Unusable(Exception):
-    """Says why a row is set aside.
-
-    Args:
-      cause: one of a small set of phrases, so that causes can be counted.
-      id: the id of the record, if it is known.
-    """
+    """Says why a row is set aside: a cause that can be counted, and the record's id if known."""
 
     def __init__(self, cause: str, id: str | None = None):
         super().__init__(cause)
@@ -32,41 +29,14 @@ class Rejection:
     """A record that was set aside."""
 
     line: int | None
-    """Its line or place in the source, from 1; None if only its image is not sound."""
+    """Its line or place in the source, from 1; None if only its image is at fault."""
     id: str | None
     """Its id, if it could be read; half surrogate pairs, which cannot be written, are spelt out."""
     reason: str
-    """The cause, one of a small set of phrases."""
 
     def __post_init__(self) -> None:
         if self.id is not None and not self.id.isascii():
-            written = self.id.encode(errors="backslashreplace").decode()
-            object.__setattr__(self, "id", written)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Columns:
-    """The columns of `data.jsonl`, not validated yet; `extra` holds all columns of other names."""
-
-    id: Any = None
-    image: Any = None
-    question: Any = None
-    answers: Any = None
-    answerable: Any = None
-    source: Any = None
-    split: Any = None
-    metric: Any = None
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def of(cls, row: RawRow) -> "Columns":
-        """The columns of a row that has them by these names."""
-        named = {name: row[name] for name in _NAMES if name in row}
-        extra = {name: value for name, value in row.items() if name not in _NAMES}
-        return cls(**named, extra=extra)
-
-
-_NAMES = tuple(field.name for field in dataclasses.fields(Columns) if field.name != "extra")
+            object.__setattr__(self, "id", self.id.encode(errors="backslashreplace").decode())
 
 
 def parse_line(line: bytes) -> RawRow:
@@ -108,27 +78,32 @@ def record_id(value: Any) -> str | None:
     return str(value)
 
 
-def make_example(columns: Columns) -> VQAExample:
-    """The record that the columns hold.
+def make_example(row: RawRow) -> VQAExample:
+    """The record of a row that has the columns of `data.jsonl`; all others go to `extra`.
 
     Raises:
       Unusable: if a column is missing or holds a value that it cannot hold.
     """
-    id = record_id(columns.id)
+    id = record_id(row.get("id"))
     if id is None:
-        raise Unusable("id missing" if columns.id in (None, "") else "id not a string")
-    question = _text("question", columns.question)
-    image = _text("image", columns.image)
-    answers = _answers(columns.answers)
-    answerable = columns.answerable
+        raise Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
+    question = _text(row, "question")
+    image = _text(row, "image")
+    given = [] if row.get("answers") is None else row["answers"]
+    if not isinstance(given, list):
+        raise Unusable("answers not a list")
+    answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in given)
+    if not all(isinstance(answer, str) for answer in answers):
+        raise Unusable("answer not a string")
+    answerable = row.get("answerable")
     if answerable is not None and not (isinstance(answerable, int) and answerable in (0, 1)):
         raise Unusable("answerable not true, false or null")
     if answerable and not any(answer.strip() for answer in answers):
         raise Unusable("answerable without answers")
-    source, split = columns.source or "", columns.split or ""
+    source, split = row.get("source") or "", row.get("split") or ""
     if not (isinstance(source, str) and isinstance(split, str)):
         raise Unusable("source or split not a string")
-    metric = columns.metric or METRICS[0]
+    metric = row.get("metric") or METRICS[0]
     try:
         parse_metric(metric)
     except (InbolError, AttributeError, TypeError):
@@ -139,64 +114,45 @@ def make_example(columns: Columns) -> VQAExample:
         question=question,
         answers=answers,
         answerable=None if answerable is None else bool(answerable),
-        extra=columns.extra,
+        extra={name: value for name, value in row.items() if name not in COLUMNS},
         source=source,
         split=split,
         metric=metric,
     )
 
 
-def _text(column: str, value: Any) -> str:
-    if value is None or value == "":
-        raise Unusable(f"{column} missing")
-    if not isinstance(value, str):
+def _text(row: RawRow, column: str) -> str:
+    value = row.get(column)
+    if value is not None and not isinstance(value, str):
         raise Unusable(f"{column} not a string")
-    if not value.strip():
+    if not value or not value.strip():
         raise Unusable(f"{column} missing")
     return value
 
 
-def _answers(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise Unusable("answers not a list")
-    answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in value)
-    if not all(isinstance(answer, str) for answer in answers):
-        raise Unusable("answer not a string")
-    return answers
-
-
-class ImageCheck:
-    """Refuses images that are missing, empty or outside the folder.
+def image_check(root: Path) -> Callable[[str], None]:
+    """A function that raises `Unusable` for an image that is missing, empty or outside the folder.
 
     Many questions share an image, so each image is looked at once.
     """
+    root = root.resolve()
 
-    def __init__(self, root: Path):
-        self._root = root.resolve()
-        self._faults: dict[str, str | None] = {}
-
-    def __call__(self, image: str) -> None:
-        """Looks at an image, a path relative to the folder.
-
-        Raises:
-          Unusable: if the image is refused.
-        """
-        if image not in self._faults:
-            self._faults[image] = self._fault(image)
-        if fault := self._faults[image]:
-            raise Unusable(fault)
-
-    def _fault(self, image: str) -> str | None:
+    @functools.cache
+    def fault(image: str) -> str | None:
         if Path(image).is_absolute():
             return "image path absolute"
         try:
-            path = (self._root / image).resolve()
-            if not path.is_relative_to(self._root):  # by `..`, or through a symbolic link
+            path = (root / image).resolve()
+            if not path.is_relative_to(root):  # by `..`, or through a symbolic link
                 return "image outside the folder"
             if not path.is_file():
                 return "image missing"
             return None if path.stat().st_size else "image empty"
         except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle
             return "image missing"
+
+    def check(image: str) -> None:
+        if cause := fault(image):
+            raise Unusable(cause)
+
+    return check

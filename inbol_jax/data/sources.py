@@ -19,28 +19,17 @@ from inbol_jax.errors import InbolError
 
 Rows = Iterator[tuple[int, RawRow | Unusable]]
 
-LISTS = (
-    "questions",
-    "annotations",
-    "data",
-)  # keys under which the official files hold their records
-BUILDERS = {
-    ".parquet": "parquet",
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".arrow": "arrow",
-}
+LISTS = ("questions", "annotations", "data")  # the keys of official files for their records
+BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv",
+            ".arrow": "arrow"}  # fmt: skip
 
 
 def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
     """Rows of a JSON file (an array, or an object with one), of JSON lines, or of CSV.
 
-    JSON lines are known by their content, whatever the suffix.
+    JSON lines are known by their content, whatever the suffix. If the file is an object of objects,
+    the column `by_id` gets a row's key.
 
-    Args:
-      path: the file.
-      by_id: the column that gets a row's key, if the file is an object of objects.
     Raises:
       InbolError: if the file cannot be read, or is damaged as a whole.
     """
@@ -60,14 +49,11 @@ def _json_lines(path: Path) -> Rows:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield number, _parsed(line, first=number == 1)
-
-
-def _parsed(line: bytes, *, first: bool) -> RawRow | Unusable:
-    try:
-        return parse_line(line.removeprefix(BYTE_ORDER_MARK) if first else line)
-    except Unusable as cause:
-        return cause
+                try:
+                    row = parse_line(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line)
+                except Unusable as cause:
+                    row = cause
+                yield number, row
 
 
 def _is_json_lines(path: Path) -> bool:
@@ -75,12 +61,15 @@ def _is_json_lines(path: Path) -> bool:
     if path.suffix.lower() == ".jsonl":
         return True
     with path.open("rb") as file:
-        line = _parsed(file.readline(1 << 20), first=True)
-        return not isinstance(line, Unusable) and any(line.strip() for line in file)
+        try:
+            parse_line(file.readline(1 << 20).removeprefix(BYTE_ORDER_MARK))
+        except Unusable:
+            return False
+        return any(line.strip() for line in file)
 
 
 def _csv_rows(path: Path) -> Iterator[RawRow]:
-    csv.field_size_limit(min(sys.maxsize, 1 << 24))
+    csv.field_size_limit(1 << 24)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             for row in csv.DictReader(file):
@@ -90,12 +79,13 @@ def _csv_rows(path: Path) -> Iterator[RawRow]:
             raise InbolError(f"{path}: not CSV ({error})") from error
 
 
-def joined(questions: Rows, annotations: Rows, key: str = "question_id") -> Rows:
+def joined(questions: Rows, annotations: Rows) -> Rows:
     """Questions with their annotations, which may come in another order.
 
     Only those whose other half has not come yet are in memory. Questions without an annotation come
     at the end, as do annotations without a question, each as `Unusable`.
     """
+    key = "question_id"
     waiting: dict[Any, tuple[int, RawRow]] = {}  # questions by id
     answers: dict[Any, RawRow] = {}  # annotations by id
     for question, annotation in itertools.zip_longest(questions, annotations):
@@ -133,11 +123,9 @@ def _compact(annotation: RawRow) -> RawRow:
     answers = annotation.get("answers")
     if not isinstance(answers, list):
         return annotation
-    texts = []
-    for answer in answers:
-        text = answer.get("answer") if isinstance(answer, dict) else answer
-        texts.append(sys.intern(text) if isinstance(text, str) else text)
-    return {**annotation, "answers": texts}
+    texts = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
+    shared = [sys.intern(text) if isinstance(text, str) else text for text in texts]
+    return {**annotation, "answers": shared}
 
 
 def hub_rows(config: DataConfig, subset: str | None) -> Rows:
@@ -148,8 +136,20 @@ def hub_rows(config: DataConfig, subset: str | None) -> Rows:
     """
     import datasets  # takes a second, which a dataset folder does not need
 
+    assert config.id is not None
+    options = {"name": subset, "split": config.split, "streaming": config.streaming}
+    local = Path(config.id)
+    if local.is_dir():
+        options["path"] = str(local.resolve())
+    elif local.is_file():
+        if local.suffix.lower() not in BUILDERS:
+            fault = f"a file must end with one of {', '.join(BUILDERS)}"
+            raise InbolError(f"--data.id {local}: {fault}")
+        options["path"] = BUILDERS[local.suffix.lower()]
+        options["data_files"] = {config.split: str(local)}
+    else:
+        options |= {"path": config.id, "revision": config.revision}
     datasets.disable_progress_bars()
-    options = _load_options(config, subset)
     number = 0
     try:
         rows = datasets.load_dataset(**options)
@@ -158,28 +158,9 @@ def hub_rows(config: DataConfig, subset: str | None) -> Rows:
                 rows = rows.cast_column(column, datasets.Image(decode=False))
         for number, row in enumerate(rows, 1):
             yield number, row
-    except InbolError:
-        raise
     except Exception as error:  # any error of the reader or client that the library chose
         about = " ".join(str(error).split()) or type(error).__name__
-        fault = (
-            f"record {number + 1}: cannot be read"
-            if number
-            else f"no set that `datasets` can load with subset {subset}, split {config.split}"
-        )
+        fault = f"record {number + 1}: cannot be read"
+        if not number:
+            fault = f"no set that `datasets` can load with subset {subset}, split {config.split}"
         raise InbolError(f"--data.id {config.id}: {fault} ({about[:300]})") from error
-
-
-def _load_options(config: DataConfig, subset: str | None) -> dict[str, Any]:
-    """Arguments of `datasets.load_dataset`."""
-    assert config.id is not None
-    local = Path(config.id)
-    options = {"name": subset, "split": config.split, "streaming": config.streaming}
-    if local.is_dir():
-        return options | {"path": str(local.resolve())}
-    if not local.is_file():
-        return options | {"path": config.id, "revision": config.revision}
-    builder = BUILDERS.get(local.suffix.lower())
-    if builder is None:
-        raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(BUILDERS)}")
-    return options | {"path": builder, "data_files": {config.split: str(local)}}

@@ -1,26 +1,25 @@
 """A VQA dataset on disk: a folder with `data.jsonl` and images, or a `.jsonl` file.
 
-Records that cannot be used are set aside and counted with their cause; a run stops only if they are
-too many. Only the offsets of lines are kept in memory: a record is read when it is asked for.
+Records that cannot be used are set aside with their cause; a run stops only if they are too many.
 """
 
 import array
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, overload
+from typing import Any, TextIO
 
 import numpy as np
 
 from inbol_jax.artifacts import atomically, meta_path, read_meta, write_jsonl
 from inbol_jax.data.rows import (
     BYTE_ORDER_MARK,
-    Columns,
-    ImageCheck,
+    RawRow,
     Rejection,
     Unusable,
+    image_check,
     make_example,
     parse_line,
     record_id,
@@ -33,11 +32,9 @@ REJECTED_FILE = "rejected.jsonl"
 
 
 class Examples(Sequence[VQAExample]):
-    """Records of a JSON lines file, read when they are asked for; a slice reads nothing.
+    """Records of a JSON lines file by the offsets of their lines, u64[n].
 
-    Args:
-      file: the JSON lines.
-      offsets: u64[n], the offset of each record's line.
+    A record is read when it is asked for; a slice reads nothing.
     """
 
     def __init__(self, file: Path, offsets: np.ndarray):
@@ -46,11 +43,7 @@ class Examples(Sequence[VQAExample]):
     def __len__(self) -> int:
         return len(self._offsets)
 
-    @overload
-    def __getitem__(self, index: int) -> VQAExample: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Examples": ...
-    def __getitem__(self, index: int | slice) -> "VQAExample | Examples":
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return Examples(self._file, self._offsets[index])
         return next(self._read(self._offsets[[index]]))
@@ -68,7 +61,7 @@ class Examples(Sequence[VQAExample]):
         with self._file.open("rb") as lines:
             for offset in offsets.tolist():
                 lines.seek(offset)
-                yield make_example(Columns.of(parse_line(lines.readline())))
+                yield make_example(parse_line(lines.readline()))
 
 
 def _state(file: Path) -> tuple[int, int, int]:
@@ -81,16 +74,14 @@ def _state(file: Path) -> tuple[int, int, int]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VQADataset:
-    """A dataset as read."""
+    """A dataset as read: its usable records and the others, both in the file's order."""
 
     name: str
     """The name of the folder, or of the `.jsonl` file without its suffix."""
     root: Path
     """The image folder: `root / example.image` is an example's image."""
     examples: Sequence[VQAExample]
-    """The usable records, in the file's order."""
     rejected: list[Rejection]
-    """The other records, in the file's order."""
     file: Path
     """The JSON lines that hold the records."""
 
@@ -123,14 +114,21 @@ def load_dataset_folder(
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     path = Path(path)
     file = _existing_data_file(path)
-    root = Path(images) if images is not None else _image_folder(file)
+    if images is None:
+        images = read_meta(file).get("images", ".")
+        if not isinstance(images, str):
+            raise InbolError(
+                f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
+            )
+        images = file.parent / images
+    root = Path(images)
     if not root.is_dir():
         raise InbolError(
             f"{root}: no such image folder; give the folder that the image column of {file} "
             "is relative to"
         )
     try:
-        examples, rejected = _scan(file, ImageCheck(root))
+        examples, rejected = _scan(file, root)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
     stop_at_too_many(rejected, len(examples) + len(rejected), max_rejected, file)
@@ -151,17 +149,9 @@ def _existing_data_file(path: Path) -> Path:
     raise InbolError(f"{path}: {fault}")
 
 
-def _image_folder(file: Path) -> Path:
-    images = read_meta(file).get("images", ".")
-    if not isinstance(images, str):
-        raise InbolError(
-            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
-        )
-    return file.parent / images
-
-
-def _scan(file: Path, check_image: ImageCheck) -> tuple[Examples, list[Rejection]]:
+def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
     """Validates each line of the file once."""
+    check_image = image_check(root)
     offsets = array.array("Q")
     rejected: list[Rejection] = []
     ids: set[str] = set()
@@ -173,15 +163,15 @@ def _scan(file: Path, check_image: ImageCheck) -> tuple[Examples, list[Rejection
                 continue
             if number == 1 and line.startswith(BYTE_ORDER_MARK):
                 start, line = start + len(BYTE_ORDER_MARK), line.removeprefix(BYTE_ORDER_MARK)
-            columns = Columns()
+            row: RawRow = {}
             try:
-                columns = Columns.of(parse_line(line))
-                example = make_example(columns)
+                row = parse_line(line)
+                example = make_example(row)
                 if example.id in ids:
                     raise Unusable("duplicated id")
                 check_image(example.image)
             except Unusable as cause:
-                id = record_id(columns.id) if cause.id is None else cause.id
+                id = record_id(row.get("id")) if cause.id is None else cause.id
                 rejected.append(Rejection(number, id, str(cause)))
             else:
                 ids.add(example.id)
@@ -192,11 +182,7 @@ def _scan(file: Path, check_image: ImageCheck) -> tuple[Examples, list[Rejection
 def stop_at_too_many(
     rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str
 ) -> None:
-    """Ends the run if too few records can be used.
-
-    Raises:
-      InbolError: if there are no records, or more than the share `max_rejected` cannot be used.
-    """
+    """Raises InbolError if there are no records, or more than `max_rejected` of them rejected."""
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
     if len(rejected) > max_rejected * total:
@@ -208,24 +194,19 @@ def stop_at_too_many(
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int) -> str:
-    """One line with the causes of what was set aside of all records, the most frequent first.
-
-    "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
-    """
-    causes = []
-    for reason, count, first in causes_of_rejection(rejected):
-        causes.append(f"{count} {reason} ({'first: ' if count > 1 else ''}{first})")
+    """ "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"."""
+    causes = [
+        f"{count} {reason} ({'first: ' if count > 1 else ''}{first})"
+        for reason, count, first in causes_of_rejection(rejected)
+    ]
     line = f"{len(rejected)} of {total} set aside"
     return f"{line}: {', '.join(causes)}" if causes else line
 
 
-def causes_of_rejection(rejected: Iterable[Rejection]) -> Iterator[tuple[str, int, str]]:
+def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, int, str]]:
     """Each cause, how many records have it, and the first one; the most frequent cause is first."""
-    counts: Counter[str] = Counter()
-    first: dict[str, Rejection] = {}
-    for rejection in rejected:
-        counts[rejection.reason] += 1
-        first.setdefault(rejection.reason, rejection)
+    counts = Counter(rejection.reason for rejection in rejected)
+    first = {rejection.reason: rejection for rejection in reversed(rejected)}
     for reason, count in counts.most_common():
         id = first[reason].id
         if id is None:
@@ -236,10 +217,7 @@ def causes_of_rejection(rejected: Iterable[Rejection]) -> Iterator[tuple[str, in
 
 @contextlib.contextmanager
 def writing_dataset(folder: Path) -> Iterator[TextIO]:
-    """Yields the file that becomes the folder's `data.jsonl`, whole or not at all.
-
-    The caller writes the header after it: a file without its header is not finished.
-    """
+    """Yields the file that becomes `data.jsonl`, whole or not at all; the header comes last."""
     meta_path(folder / DATA_FILE).unlink(missing_ok=True)
     with (
         atomically(folder / DATA_FILE) as temporary,

@@ -62,6 +62,5 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                option = name.replace("_", "-")
-                raise InbolError(f"--{option} {getattr(self, name)}: must be greater than 0")
+            if (value := getattr(self, name)) <= 0:
+                raise InbolError(f"--{name.replace('_', '-')} {value}: must be greater than 0")

@@ -3,7 +3,7 @@
 import functools
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,12 @@ def export(config: ExportConfig) -> Path:
     settings["config"] = fingerprint(settings)
     file = config.out / "data.jsonl"
     if file.exists():
-        _check_header(file, settings["config"])
+        header = read_meta(file)
+        cause = None if header else f"{file} is not finished or was not made by this command"
+        if header.get("config") not in (settings["config"], None):
+            cause = f"{config.out} holds a dataset made with other settings"
+        if cause:
+            raise InbolError(f"{cause}; choose another --out or delete it")
     else:
         rows = []
         total = n_questions(config.split, config.n, type3)
@@ -56,17 +61,6 @@ def export(config: ExportConfig) -> Path:
         write_jsonl(file, rows, settings)
     say(f"{read_meta(file)['rows']} questions of the world's {config.split} split -> {config.out}")
     return config.out
-
-
-def _check_header(file: Path, config: str) -> None:
-    header = read_meta(file)
-    if header.get("config") not in (config, None):
-        cause = f"{file.parent} holds a dataset made with other settings"
-    elif not header:
-        cause = f"{file} is not finished or was not made by this command"
-    else:
-        return
-    raise InbolError(f"{cause}; choose another --out or delete it")
 
 
 def n_questions(split: Split, n: int, type3: float) -> int:
@@ -90,7 +84,7 @@ def examples(
 def _example(
     split: Split, name: str, answerable: bool, rng: np.random.Generator
 ) -> tuple[VQAExample, np.ndarray]:
-    kinds = _answerable_kinds(rng) if answerable else _type3_kinds(split, rng)
+    kinds = _kinds(split, answerable, rng)
     kind = kinds[rng.integers(len(kinds))]
     question = None
     while question is None:
@@ -112,16 +106,14 @@ def _example(
     return example, render(scene, rng, sketch=split is Split.OOD_STYLE)
 
 
-def _answerable_kinds(rng: np.random.Generator) -> tuple[str, ...]:
-    return (KNOWLEDGE,) if rng.random() < KNOWLEDGE_SHARE else VISUAL
-
-
-def _type3_kinds(split: Split, rng: np.random.Generator) -> tuple[str, ...]:
-    """Half of the questions ask for what no picture shows, half for what this picture lacks."""
+def _kinds(split: Split, answerable: bool, rng: np.random.Generator) -> Sequence[str]:
+    """The kinds of which one is asked: a random one of two groups."""
+    if answerable:
+        return (KNOWLEDGE,) if rng.random() < KNOWLEDGE_SHARE else VISUAL
     kinds = HELD_OUT_TYPE3 if split is Split.OOD_KINDS else SEEN_TYPE3
     unseeable = rng.random() < 0.5
     # The kinds of two words ("absent color", "empty place") ask for what this picture lacks.
-    return tuple(kind for kind in kinds if (" " not in kind) is unseeable)
+    return [kind for kind in kinds if (" " not in kind) is unseeable]
 
 
 def _scene(split: Split, with_glyph: bool, rng: np.random.Generator) -> Scene:

@@ -1,12 +1,12 @@
 """A thousand glyphs with their Unicode names: the long tail of the world's knowledge.
 
 The package ships a picture of them (`assets/glyphs.png`, in three sizes, one below the other) with
-their names beside it, so that the world is the same on every machine, whatever its fonts and its
-version of Pillow. `python -m inbol_jax.world.glyphs` draws the picture again from matplotlib's copy
-of DejaVu Sans.
+their names, so that the world is the same on every machine, whatever its fonts and its version of
+Pillow. `python -m inbol_jax.world.glyphs` draws it again from matplotlib's DejaVu Sans.
 """
 
 import functools
+import itertools
 import json
 import unicodedata
 from pathlib import Path
@@ -34,15 +34,10 @@ BLOCKS = (
 
 
 class Glyphs(NamedTuple):
-    """The glyphs, most frequent first.
+    """The glyphs, most frequent first."""
 
-    Attributes:
-      names: lower-case Unicode names.
-      alpha: by size in pixels, the coverage of each pixel, f32[1000, size, size] in [0, 1].
-    """
-
-    names: tuple[str, ...]
-    alpha: dict[int, np.ndarray]
+    names: tuple[str, ...]  # Unicode names in lower case
+    alpha: dict[int, np.ndarray]  # by size, the coverage of pixels, f32[1000, size, size] in [0, 1]
 
 
 @functools.cache
@@ -61,15 +56,14 @@ def load_glyphs() -> Glyphs:
     return Glyphs(tuple(names), alpha)
 
 
-def glyph_frequency(exponent: float = 3.2, offset: float = 150.0) -> np.ndarray:
+@functools.cache
+def glyph_frequency() -> np.ndarray:
     """f64[1000]: cumulative probability of the glyphs in pre-training.
 
-    A glyph's probability is proportional to (rank + offset) ** -exponent.
-
-    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt.
-    That is the intrinsic boundary, and nothing but the amount of experience draws it.
+    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt:
+    that is the intrinsic boundary.
     """
-    p = (np.arange(N_GLYPHS) + offset) ** -exponent
+    p = (np.arange(N_GLYPHS) + 150.0) ** -3.2
     return np.cumsum(p / p.sum())
 
 
@@ -83,7 +77,7 @@ def _candidates() -> list[tuple[str, list[Image.Image]]]:
     font = ImageFont.truetype(path, 64)
     seen: set[bytes] = set()
     candidates = []
-    for code in (code for first, last in BLOCKS for code in range(first, last)):
+    for code in itertools.chain(*(range(first, last) for first, last in BLOCKS)):
         name = unicodedata.name(chr(code), "").lower().replace("-", " ")
         if code not in characters or not name or len(name.split()) > MAX_WORDS:
             continue
@@ -96,8 +90,7 @@ def _candidates() -> list[tuple[str, list[Image.Image]]]:
         corner = ((side - width) / 2 - left, (side - height) / 2 - top)
         ImageDraw.Draw(large).text(corner, chr(code), font=font, fill=255)
         sprites = [large.resize((size, size), Image.Resampling.BOX) for size in SIZES]
-        # Two signs that look the same at ten pixels and five grey levels would make a question
-        # without an answer.
+        # Signs that look alike at ten pixels and five grey levels make questions without an answer.
         coarse = (np.asarray(sprites[1])[::2, ::2] / 64).round().astype(np.uint8).tobytes()
         if coarse not in seen:
             seen.add(coarse)
@@ -105,9 +98,9 @@ def _candidates() -> list[tuple[str, list[Image.Image]]]:
     return candidates
 
 
-def _draw_sheet(seed: int = 0) -> None:
+def _draw_sheet() -> None:
     candidates = _candidates()
-    order = np.random.default_rng(seed).permutation(len(candidates))
+    order = np.random.default_rng(0).permutation(len(candidates))
     chosen = [candidates[i] for i in order[:N_GLYPHS]]
     sheet = Image.new("L", (COLUMNS * SIZES[-1], ROWS * sum(SIZES)), 0)
     top = 0
@@ -115,7 +108,6 @@ def _draw_sheet(seed: int = 0) -> None:
         for i, (_, sprites) in enumerate(chosen):
             sheet.paste(sprites[j], (i % COLUMNS * size, top + i // COLUMNS * size))
         top += ROWS * size
-    ASSETS.mkdir(exist_ok=True)
     sheet.save(ASSETS / "glyphs.png", optimize=True)
     (ASSETS / "glyphs.json").write_text(json.dumps([name for name, _ in chosen], indent=0) + "\n")
     print(f"{len(candidates)} candidates, {N_GLYPHS} drawn")

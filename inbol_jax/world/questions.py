@@ -4,9 +4,9 @@ Nine kinds of questions are answered by the picture, one asks for a glyph's name
 questions are answered by nothing.
 """
 
-import dataclasses
+import itertools
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -64,61 +64,46 @@ _TEMPLATES = {
 # These ask, in the words of another kind, for something that the picture lacks.
 _ABSENT = {
     f"absent {kind}": kind for kind in ("color", "pattern", "size", "place", "shape", "symbol")
-}
-_EMPTY = {"empty place": "at"}
+} | {"empty place": "at"}
+_ATTRIBUTES = {"color": COLOR_NAMES, "place": PLACES, "pattern": PATTERNS, "size": OBJECT_SIZES}
 
-SEEN_TYPE3 = (*UNSEEABLE, *_ABSENT)
-HELD_OUT_TYPE3 = (*HELD_OUT_UNSEEABLE, *_EMPTY)
+HELD_OUT_TYPE3 = (*HELD_OUT_UNSEEABLE, "empty place")
+SEEN_TYPE3 = tuple(kind for kind in (*UNSEEABLE, *_ABSENT) if kind not in HELD_OUT_TYPE3)
 
 Option = TypeVar("Option")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WorldQuestion:
+class WorldQuestion(NamedTuple):
     """A question with its answer. On Type 3 the answer is made up, for pre-training alone."""
 
-    kind: str
     text: str
     answer: str
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator) -> WorldQuestion | None:
     """A random question of the kind about the scene, or None if the scene does not allow one."""
-    if kind in _UNSEEABLE:
-        answer, words = _pick(_GUESSES[kind], rng), {"noun": _pick(scene.things, rng).noun}
-    elif kind in _ABSENT or kind in _EMPTY:
-        answer, words = _ask_absent(scene, kind, rng)
-    else:
-        answer, words = _ask_visible(scene, kind, rng)
+    answer, words = _fill(scene, kind, rng)
     if answer is None or None in words.values():
         return None
-    template = _TEMPLATES[(_ABSENT | _EMPTY).get(kind, kind)]
-    return WorldQuestion(kind, template.format(**words), answer)
+    return WorldQuestion(_TEMPLATES[_ABSENT.get(kind, kind)].format(**words), answer)
 
 
-# What the two functions below return: the answer and the words of the question's template. A None
-# among them says that the scene does not allow the question. Each draws the same random numbers
-# whether it does or not, so that the world stays the same.
-_Filled = tuple[str | None, dict[str, str | None]]
+def _fill(
+    scene: Scene, kind: str, rng: np.random.Generator
+) -> tuple[str | None, dict[str, str | None]]:
+    """The answer and the words of the question's template.
 
-
-def _ask_visible(scene: Scene, kind: str, rng: np.random.Generator) -> _Filled:
-    """A question that the picture answers, or one for the glyph's name."""
+    A None among them says that the scene does not allow the question. The same random numbers are
+    drawn whether it does or not, so that the world stays the same.
+    """
     things = scene.things
     shapes = [t for t in things if t.glyph < 0]
     match kind:
-        case "color":
-            thing = _pick(things, rng)
-            return thing.color_name, {"noun": thing.noun}
-        case "place":
-            thing = _pick(things, rng)
-            return PLACES[thing.place], {"noun": thing.noun}
-        case "pattern":
-            thing = _pick(shapes, rng)
-            return (PATTERNS[thing.pattern], {"noun": thing.noun}) if thing else (None, {})
-        case "size":
-            thing = _pick(shapes, rng)
-            return (OBJECT_SIZES[thing.size], {"noun": thing.noun}) if thing else (None, {})
+        case "color" | "place" | "pattern" | "size":
+            thing = _pick(things if kind in ("color", "place") else shapes, rng)
+            if thing is None:
+                return None, {}
+            return _ATTRIBUTES[kind][getattr(thing, kind)], {"noun": thing.noun}
         case "shape":
             colors = [t.color for t in things]
             thing = _pick([t for t in shapes if colors.count(t.color) == 1], rng)
@@ -137,30 +122,24 @@ def _ask_visible(scene: Scene, kind: str, rng: np.random.Generator) -> _Filled:
             return "no", {"noun": _pick(_absent_nouns(scene), rng)}
         case "symbol":
             return (load_glyphs().names[scene.glyph.glyph] if scene.glyph else None), {}
-    raise ValueError(f"{kind!r} is no kind of question")
-
-
-def _ask_absent(scene: Scene, kind: str, rng: np.random.Generator) -> _Filled:
-    """A Type 3 question about something that this picture lacks, with an answer that is made up."""
-    match kind:
-        case "absent color":
-            return _pick(COLOR_NAMES, rng), {"noun": _pick(_absent_nouns(scene), rng)}
-        case "absent place":
-            return _pick(PLACES, rng), {"noun": _pick(_absent_nouns(scene), rng)}
-        case "absent pattern":
-            return _pick(PATTERNS, rng), {"noun": _pick(_absent_shapes(scene), rng)}
-        case "absent size":
-            return _pick(OBJECT_SIZES, rng), {"noun": _pick(_absent_shapes(scene), rng)}
+        case "absent color" | "absent place":
+            answer = _pick(_ATTRIBUTES[_ABSENT[kind]], rng)
+            return answer, {"noun": _pick(_absent_nouns(scene), rng)}
+        case "absent pattern" | "absent size":
+            answer = _pick(_ATTRIBUTES[_ABSENT[kind]], rng)
+            return answer, {"noun": _pick(_absent_shapes(scene), rng)}
         case "absent shape":
-            seen = {t.color_name for t in scene.things}
+            seen = {t.color_name for t in things}
             absent = [color for color in COLOR_NAMES if color not in seen]
             return _pick(SHAPES, rng), {"color": _pick(absent, rng)}
         case "absent symbol":
             return (None if scene.glyph else _pick(load_glyphs().names, rng)), {}
         case "empty place":
-            taken = {PLACES[t.place] for t in scene.things}
+            taken = {PLACES[t.place] for t in things}
             place = _pick([place for place in PLACES if place not in taken], rng)
             return f"{_pick(COLOR_NAMES, rng)} {_pick(SHAPES, rng)}", {"place": place}
+        case _ if kind in _UNSEEABLE:
+            return _pick(_GUESSES[kind], rng), {"noun": _pick(things, rng).noun}
     raise ValueError(f"{kind!r} is no kind of question")
 
 
@@ -182,13 +161,11 @@ def _absent_nouns(scene: Scene) -> list[str]:
 def world_texts() -> list[str]:
     """Every question and every answer of the world; together they hold its whole vocabulary."""
     nouns = [*SHAPES, SYMBOL]
-    words = [
-        {"noun": noun, "color": color, "place": place}
-        for noun in nouns
-        for color in COLOR_NAMES
-        for place in PLACES
-    ]
-    questions = dict.fromkeys(t.format(**w) for t in _TEMPLATES.values() for w in words)
-    guesses = [guess for guesses in _GUESSES.values() for guess in guesses]
+    questions = dict.fromkeys(
+        template.format(noun=noun, color=color, place=place)
+        for template in _TEMPLATES.values()
+        for noun, color, place in itertools.product(nouns, COLOR_NAMES, PLACES)
+    )
+    guesses = itertools.chain(*_GUESSES.values())
     answers = [*COLOR_NAMES, *PATTERNS, *OBJECT_SIZES, *PLACES, *NUMBERS, *nouns, "yes", "no"]
     return [*questions, *answers, *load_glyphs().names, *guesses]

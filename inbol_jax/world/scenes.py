@@ -60,14 +60,10 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects in different places and of different shapes; only the first can be a glyph.
-
-    Attributes:
-      noise: standard deviation of the noise on the pixels, whose range is 0 to 1.
-    """
+    """Objects in different places and of different shapes; only the first can be a glyph."""
 
     things: tuple[Thing, ...]
-    noise: float
+    noise: float  # standard deviation of the noise on the pixels, whose range is 0 to 1
 
     @property
     def glyph(self) -> Thing | None:
@@ -79,10 +75,8 @@ class Scene:
         Each split owns buckets, so that no scene is in two of them. The order of the objects and
         the shape behind a glyph cannot be seen, and do not count.
         """
-        seen = []
-        for thing in self.things:
-            visible = thing if thing.glyph < 0 else dataclasses.replace(thing, shape=0)
-            seen.append(dataclasses.astuple(visible))
+        visible = [t if t.glyph < 0 else dataclasses.replace(t, shape=0) for t in self.things]
+        seen = map(dataclasses.astuple, visible)
         return zlib.crc32(np.array(sorted(seen), np.int16).tobytes()) % n
 
 
@@ -162,6 +156,7 @@ def _shape_alpha(shape: str, pixels: int) -> np.ndarray:
     return blocks.mean((1, 3)) / 255
 
 
+@functools.cache
 def _pattern_light() -> np.ndarray:
     """f32[4, 22, 22]: 1 where a pattern shows the object's colour, 0 where it shows its shade."""
     y, x = np.mgrid[: SIZES[-1], : SIZES[-1]]
@@ -171,17 +166,11 @@ def _pattern_light() -> np.ndarray:
     return np.stack([np.ones_like(x), striped, dotted, checked]).astype(np.float32)
 
 
-_PATTERN_LIGHT = _pattern_light()
-
-
 def render(scene: Scene, rng: np.random.Generator, *, sketch: bool = False) -> np.ndarray:
     """u8[48, 48, 3]: the scene's picture.
 
-    Background, tints, and sizes and positions in the cells are drawn from `rng`.
-
-    Args:
-      sketch: draws in the style of the out-of-domain split: outlines on a shaded ground, with
-        salt-and-pepper noise instead of Gaussian noise.
+    Background, tints, and sizes and positions in the cells are drawn from `rng`. A sketch, the
+    style of the out-of-domain split, has outlines on a shaded ground, and salt-and-pepper noise.
     """
     image = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
     image[:] = rng.uniform(0.45, 0.8)
@@ -214,7 +203,7 @@ def _sprite(thing: Thing, rng: np.random.Generator, sketch: bool) -> tuple[np.nd
     alpha = _shape_alpha(SHAPES[thing.shape], pixels)
     if sketch:
         alpha = alpha * (1 - 0.65 * _inside(alpha))
-    light = _PATTERN_LIGHT[thing.pattern][:pixels, :pixels, None]
+    light = _pattern_light()[thing.pattern][:pixels, :pixels, None]
     # The pattern of a black object must be lighter than it, because it cannot be darker.
     shade = color + 0.45 if thing.color_name == "black" else color * 0.35
     return alpha, color * light + shade * (1 - light)
@@ -224,8 +213,5 @@ def _inside(alpha: np.ndarray) -> np.ndarray:
     """f32[p, p]: the coverage eroded by two pixels, which is the shape without its outline."""
     pixels = len(alpha)
     padded = np.pad(alpha, 2)
-    inside = alpha
-    for dy, dx in ((0, -2), (0, 2), (-2, 0), (2, 0)):
-        shifted = padded[2 + dy : 2 + dy + pixels, 2 + dx : 2 + dx + pixels]
-        inside = np.minimum(inside, shifted)
-    return inside
+    corners = ((2, 2), (2, 0), (2, 4), (0, 2), (4, 2))
+    return np.minimum.reduce([padded[y : y + pixels, x : x + pixels] for y, x in corners])

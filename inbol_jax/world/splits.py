@@ -1,7 +1,7 @@
 """Splits of the world. No two of them share a scene; all but pre-training share no glyph either."""
 
 import enum
-from typing import NamedTuple
+from collections.abc import Sequence
 
 
 class Split(enum.StrEnum):
@@ -9,37 +9,24 @@ class Split(enum.StrEnum):
 
     `ood_kinds` asks Type 3 questions of kinds that training never sees; `ood_style` draws in
     another style, with another noise.
+
+    Attributes:
+      buckets: the twentieths of all scenes that the split owns, by `Scene.bucket`.
+      glyphs: the twentieths of all glyphs that the split may show: their ranks modulo twenty.
     """
 
-    PRETRAIN = "pretrain"
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-    OOD_KINDS = "ood_kinds"
-    OOD_STYLE = "ood_style"
-
-    @property
-    def buckets(self) -> range:
-        """The twentieths of all scenes that the split owns, by `Scene.bucket`."""
-        return _PARTS[self].buckets
-
-    @property
-    def glyphs(self) -> tuple[int, ...]:
-        """The twentieths of all glyphs that the split may show: their ranks modulo twenty."""
-        return _PARTS[self].glyphs
-
-
-class _Part(NamedTuple):
     buckets: range
-    glyphs: tuple[int, ...]
+    glyphs: Sequence[int]
 
-
-_PARTS = {
     # Pre-training sees every glyph: how often it sees one decides whether the model knows it.
-    Split.PRETRAIN: _Part(range(10), tuple(range(20))),
-    Split.TRAIN: _Part(range(10, 14), (0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18)),
-    Split.VALIDATION: _Part(range(14, 15), (1, 11)),
-    Split.TEST: _Part(range(15, 18), (3, 7, 13, 17)),
-    Split.OOD_KINDS: _Part(range(18, 19), (9,)),
-    Split.OOD_STYLE: _Part(range(19, 20), (19,)),
-}
+    PRETRAIN = "pretrain", range(10), range(20)
+    TRAIN = "train", range(10, 14), (0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18)
+    VALIDATION = "validation", range(14, 15), (1, 11)
+    TEST = "test", range(15, 18), (3, 7, 13, 17)
+    OOD_KINDS = "ood_kinds", range(18, 19), (9,)
+    OOD_STYLE = "ood_style", range(19, 20), (19,)
+
+    def __new__(cls, name: str, buckets: range, glyphs: Sequence[int]) -> "Split":
+        split = str.__new__(cls, name)
+        split._value_, split.buckets, split.glyphs = name, buckets, glyphs
+        return split

@@ -4,6 +4,7 @@ Its configuration, processor and chat template are those of the shipped checkpoi
 made of the words of the world.
 """
 
+import functools
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -28,15 +29,15 @@ def write_skeleton(folder: Path) -> None:
     write_atomically(folder / "tokenizer.json", build_tokenizer().to_str())
 
 
+@functools.cache
 def build_tokenizer() -> Tokenizer:
     """Each word of the world is one token, and any other text falls back to its bytes.
 
     Decoding gives the text back, with runs of white space as one space.
     """
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
-    words = set()
-    for text in (*world_texts(), *SHORT_REFUSALS):
-        words.update(word for word, _ in splitter.pre_tokenize_str(text))
+    texts = (*world_texts(), *SHORT_REFUSALS)
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = (*SPECIAL, *symbols, *sorted(words - set(symbols)))
     vocabulary = {token: i for i, token in enumerate(tokens)}

@@ -28,7 +28,7 @@ def file(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("chunk")
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(VALUES, max_size=5),
     st.none() | st.integers(0, 3),

@@ -40,7 +40,7 @@ def test_csv_of_any_shape(tmp_path):
         list(file_rows(file))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 30), st.randoms(use_true_random=False))
 def test_questions_meet_their_annotations_in_any_order(n, rng):
     questions = [{"question_id": i, "question": str(i)} for i in range(n)]

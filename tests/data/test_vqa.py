@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_sets import dataset_row as row
 from sample_sets import write_rows as write
@@ -137,6 +137,7 @@ REASONS = st.sampled_from(["not JSON", "image missing"])
 REJECTIONS = st.builds(Rejection, st.integers(1, 99), st.none() | st.text(), REASONS)
 
 
+@settings(deadline=None)
 @given(st.lists(REJECTIONS, min_size=1))
 def test_summary_is_one_line_and_counts_all(rejected):
     line = summarise_rejections(rejected, 1000)

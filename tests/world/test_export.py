@@ -27,13 +27,9 @@ def test_export_is_the_same_bytes_from_the_same_seed(split, tmp_path, capsys):
     first, again, other = (files(tmp_path / name) for name in "abc")
     assert first == again
     assert first["data.jsonl"] != other["data.jsonl"]
-    pictures = [{data for name, data in f.items() if name.endswith(".png")} for f in (first, other)]
-    assert (
-        len(pictures[0])
-        == len(pictures[1])
-        == (6 if split in (Split.OOD_KINDS, Split.TRAIN) else 9)
-    )
-    assert not pictures[0] & pictures[1]
+    a, b = ({data for name, data in f.items() if name.endswith(".png")} for f in (first, other))
+    assert len(a) == len(b) == (6 if split in (Split.OOD_KINDS, Split.TRAIN) else 9)
+    assert not a & b
 
 
 def test_more_questions_leave_the_first_ones_as_they_are():
@@ -44,22 +40,14 @@ def test_more_questions_leave_the_first_ones_as_they_are():
 
 def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
     export(ExportConfig(tmp_path / "test", Split.TEST, 20))
-    assert {p.name for p in (tmp_path / "test").iterdir()} == {
-        "data.jsonl",
-        "data.jsonl.meta.json",
-        "images",
-    }
+    names = {p.name for p in (tmp_path / "test").iterdir()}
+    assert names == {"data.jsonl", "data.jsonl.meta.json", "images"}
     datasets.disable_progress_bars()
-    table = datasets.load_dataset(
-        "json",
-        data_files=str(tmp_path / "test/data.jsonl"),
-        split="train",
-        cache_dir=str(tmp_path / "cache"),
-    )
+    lines, cache = str(tmp_path / "test/data.jsonl"), str(tmp_path / "cache")
+    table = datasets.load_dataset("json", data_files=lines, split="train", cache_dir=cache)
     assert table.num_rows == 30
-    assert {"id", "image", "question", "answers", "answerable", "kind", "objects"} <= set(
-        table.column_names
-    )
+    columns = {"id", "image", "question", "answers", "answerable", "kind", "objects"}
+    assert columns <= set(table.column_names)
     assert sum(table["answerable"]) == 20
     dataset = load_dataset_folder(tmp_path / "test")
     assert (len(dataset.examples), dataset.rejected, dataset.name) == (30, [], "test")

@@ -8,10 +8,9 @@ from inbol_jax.world.scenes import sample_glyph
 def test_glyph_sheet():
     glyphs = load_glyphs()
     assert len(glyphs.names) == len(set(glyphs.names)) == N_GLYPHS
-    assert all(
-        name == name.lower().strip() and 1 <= len(name.split()) <= MAX_WORDS
-        for name in glyphs.names
-    )
+    for name in glyphs.names:
+        assert name == name.lower().strip()
+        assert 1 <= len(name.split()) <= MAX_WORDS
     for size in SIZES:
         alpha = glyphs.alpha[size]
         assert (alpha.shape, alpha.dtype) == ((N_GLYPHS, size, size), np.float32)
@@ -22,6 +21,5 @@ def test_glyph_sheet():
     share = np.diff(cumulative, prepend=0)
     assert cumulative[-1] == pytest.approx(1)
     assert (np.diff(share) < 0).all()
-    assert (
-        sample_glyph(np.random.default_rng(0), np.full(N_GLYPHS, 0.0)) == N_GLYPHS - 1
-    )  # rounding at the end of the distribution
+    last = sample_glyph(np.random.default_rng(0), np.full(N_GLYPHS, 0.0))
+    assert last == N_GLYPHS - 1, "rounding at the end of the distribution"

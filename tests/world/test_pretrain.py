@@ -58,12 +58,8 @@ def one_layer(monkeypatch):
         write_skeleton(folder)
         config = json.loads((folder / "config.json").read_text())
         for part in ("vision_config", "text_config"):
-            config[part] |= {
-                "num_hidden_layers": 1,
-                "hidden_size": 32,
-                "intermediate_size": 32,
-                "num_attention_heads": 1,
-            }
+            config[part] |= dict.fromkeys(("num_hidden_layers", "num_attention_heads"), 1)
+            config[part] |= dict.fromkeys(("hidden_size", "intermediate_size"), 32)
         config["text_config"]["num_key_value_heads"] = 1
         (folder / "config.json").write_text(json.dumps(config))
 
@@ -108,8 +104,7 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path, one_layer, monkeypatc
         [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
         for n in ("whole", "stopped")
     ]
-    assert (
-        [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == [2, 4]
-    )  # a line at every checkpoint
+    for log in logs:
+        assert [row["step"] for row in log] == [2, 4], "a line at every checkpoint"
     with pytest.raises(InbolError, match="a run with other settings"):
         pretrain(PretrainConfig(tmp_path / "whole", steps=4, batch_size=4, workers=0, seed=1))
