@@ -13,30 +13,24 @@ DOMAINS = ("in_domain", "out_of_domain")
 TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
 OUTCOMES = ("correct", "refused", "wrong")
 
-# Fields whose columns on disk have names that are too short to be clear.
-_COLUMNS = {"question_kind": "kind", "response": "prediction"}
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prediction:
     """What one model says to one question.
 
     Attributes:
-      id: the question's id, unique within its dataset.
-      dataset: the name of the question's dataset.
+      id, image, question, answers, metric: of the question, as in `VQAExample`.
+      dataset: the name of the question's dataset, within which its id is unique.
       domain: one of `DOMAINS`.
       model: the name of the model, as in `--models`.
-      image: the path of the image, relative to the dataset's image folder.
-      question: the question, as the user asks it.
-      answers: the gold answers with multiplicity; empty for Type 3.
       type: 1, 2 or 3, by the base's confidence; None for Mixed.
-      question_kind: the column `kind` of the dataset; empty if it has none.
+      kind: the column `kind` of the dataset; empty if it has none.
       confidence: the base's confidence, in [0, 1]; 0 for Type 3 by construction.
-      response: what the model says; the column `prediction` on disk.
+      prediction: what the model says.
       outcome: one of `OUTCOMES`.
-      metric: how the response was matched with the gold answers, as in `VQAExample`.
+
     Raises:
-      InbolError: if a field holds what it cannot. The error names the prediction and the field.
+      InbolError: naming the prediction and the field, if a field holds what it cannot.
     """
 
     id: str
@@ -47,9 +41,9 @@ class Prediction:
     question: str
     answers: tuple[str, ...]
     type: int | None
-    question_kind: str
+    kind: str
     confidence: float
-    response: str
+    prediction: str
     outcome: str
     metric: str = METRICS[0]
 
@@ -58,8 +52,8 @@ class Prediction:
         for name, allowed in (("domain", DOMAINS), ("type", TYPES), ("outcome", OUTCOMES)):
             if getattr(self, name) not in allowed:
                 cause = f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}"
-        texts = (self.id, self.dataset, self.model, self.image, self.question, self.question_kind)
-        if not all(isinstance(text, str) for text in (*texts, self.response, *self.answers)):
+        texts = (self.id, self.dataset, self.model, self.image, self.question, self.kind)
+        if not all(isinstance(text, str) for text in (*texts, self.prediction, *self.answers)):
             cause = "a text was expected where something else stands"
         if not isinstance(self.confidence, float | int):
             cause = f"confidence {self.confidence!r} is no number"
@@ -70,7 +64,7 @@ class Prediction:
 
     @property
     def user_value(self) -> int:
-        """What the response is worth to the user. This is our definition, not the paper's.
+        """What the prediction is worth to the user. This is our definition, not the paper's.
 
         If the question is answerable (types 1, 2 and None), a correct response is worth +1, a
         refusal 0 and a wrong response -1. On Type 3 a refusal is worth +1, anything else -1.
@@ -81,10 +75,10 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`; it holds the metric only if that is not the default."""
-        row = {_COLUMNS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        row = dataclasses.asdict(self) | {"answers": list(self.answers)}
         if self.metric == METRICS[0]:
             del row["metric"]
-        return row | {"answers": list(self.answers)}
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
@@ -93,11 +87,8 @@ class Prediction:
         Raises:
           InbolError: if the line is no prediction.
         """
-        values = {"question_kind": str(row.get("kind", ""))}
-        for field in dataclasses.fields(cls):
-            column = _COLUMNS.get(field.name, field.name)
-            if column in row and column != "kind":
-                values[field.name] = row[column]
+        columns = {field.name for field in dataclasses.fields(cls)} & row.keys()
+        values = {name: row[name] for name in columns} | {"kind": str(row.get("kind", ""))}
         try:
             return cls(**(values | {"answers": tuple(row["answers"])}))
         except (KeyError, TypeError) as error:

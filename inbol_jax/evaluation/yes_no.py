@@ -55,7 +55,7 @@ def yes_no_table(predictions: Iterable[Prediction]) -> Table | None:
         shares = [f"{outcomes[o] / len(pairs):.1%}" for o in ("correct", "wrong", "refused")]
         f1s = []
         for read in (whole_response, word_rule):
-            counts = Counter((gold, read(p.response)) for gold, p in pairs)
+            counts = Counter((gold, read(p.prediction)) for gold, p in pairs)
             f1s.append(f"{f1(counts):.3f}")
         rows.append((", ".join(key), str(len(pairs)), *shares, *f1s))
     return Table(CAPTION, COLUMNS, rows) if rows else None
