@@ -12,10 +12,9 @@ from inbol_jax.responses.refusal import is_refusal
 def make_record(
     question: SampledQuestion, thresholds: Thresholds, estimator: Estimator = sampled_accuracy
 ) -> BoundaryRecord:
-    """The standard record of a sampled question.
+    """The standard record of a sampled question; Type 3 is Unknown with confidence 0.
 
-    Confidence, interval and class are the estimator's; the counts are those of the samples. A
-    Type 3 question has confidence 0 and is Unknown by construction.
+    Confidence, interval and class are the estimator's; the counts are those of the samples.
 
     Raises:
       InbolError: if the question lacks what the estimator needs.

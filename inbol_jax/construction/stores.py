@@ -127,13 +127,8 @@ def _images(files: list[Path], out: Path) -> str:
 class Negatives:
     """Incorrect responses of another model than the records', such as the IDK-IT model.
 
-    The lines stay on disk; in memory are 18 bytes per question.
-
-    Args:
-      open_files: closes the files at its end.
-
-    Raises:
-      InbolError: if a file cannot be read, or is no confidence store.
+    The lines stay on disk, in files that `open_files` closes; in memory are 18 bytes per question.
+    An InbolError if a file is no confidence store.
     """
 
     def __init__(self, files: Sequence[Path], open_files: contextlib.ExitStack):

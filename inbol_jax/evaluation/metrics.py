@@ -105,11 +105,7 @@ class ConfidenceBin(NamedTuple):
 def summarise(
     predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
 ) -> Summary:
-    """Scores of every model in every domain and group of `GROUPS`.
-
-    Raises:
-      InbolError: if a model has answered a question twice.
-    """
+    """Scores of every model in every domain and group; an error if an answer is there twice."""
     summary: Summary = {}
     for (model, domain), members in _grouped(predictions, lambda p: (p.model, p.domain)).items():
         summary.setdefault(model, {})[domain] = {
@@ -165,7 +161,7 @@ def differences(
 def by_confidence(predictions: Iterable[Prediction], model: str) -> list[ConfidenceBin]:
     """One model's refusal rate and answered accuracy by confidence: Figure 4 of the paper.
 
-    Type 3 is left out. The bins are those of `CONFIDENCE_EDGES`; the last one is closed.
+    Type 3 is left out. The last bin is closed.
 
     Raises:
       InbolError: if a confidence does not lie between 0 and 1.
@@ -204,17 +200,14 @@ def bootstrap_mean(values: Counter[int], resamples: int, seed: int) -> Estimate:
     """Mean and 95% percentile bootstrap interval of integers, given how often each occurs.
 
     To draw n of n questions with replacement and to count their values is one multinomial draw
-    over the few distinct values. `scipy.stats.bootstrap` gives the same interval within Monte Carlo
-    error (a test compares them), but it draws n indices per resample: for 100,000 questions and
-    2,000 resamples it takes 6.5 s against 0.001 s, and 230 MiB against none.
+    over the few distinct values; `scipy.stats.bootstrap` draws n indices per resample.
 
     Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
     n = values.total()
     if not n:
         return Estimate()
-    numbers = np.array(sorted(number for number in values if values[number]))
-    counts = np.array([values[int(number)] for number in numbers])
+    numbers, counts = np.array(sorted(values.items())).T
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
     low, high = np.percentile(draws @ numbers / n, (2.5, 97.5))  # [resamples, k] @ [k]
     return Estimate(float(counts @ numbers / n), float(low), float(high))

@@ -27,7 +27,7 @@ from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MODEL_MARKERS = "osD^vPX"
+MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
@@ -119,10 +119,8 @@ def _by_confidence(predictions: Sequence[Prediction], models: list[str], domain:
 
 def _histogram(panels: dict[str, Sequence[float | int]], thresholds: Thresholds) -> Drawing:
     delta_uk, delta_k = thresholds.delta_uk, thresholds.delta_k
-    alt = (
-        f"Histograms of confidence with delta_uk = {delta_uk:g} and delta_k = {delta_k:g}: "
-        + "; ".join(panels)
-    )
+    deltas = f"delta_uk = {delta_uk:g} and delta_k = {delta_k:g}"
+    alt = f"Histograms of confidence with {deltas}: {'; '.join(panels)}"
     caption = (
         "Confidence of the answerable questions. A question is Unknown if c ≤ δ_uk, Known if "
         "c ≥ δ_k, and Mixed between them."
@@ -133,17 +131,12 @@ def _histogram(panels: dict[str, Sequence[float | int]], thresholds: Thresholds)
 
 @matplotlib.rc_context(STYLE)
 def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
-    """Figure 4 of the paper: refusal rate and answered accuracy by confidence, with Wilson bands.
-
-    Args:
-      bins: {model: its bins, which have the same edges for all models}.
-    """
+    """Figure 4 of the paper: rates of each model by confidence, with Wilson bands."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, (model, model_bins) in enumerate(bins.items()):
         centres = [(b.low + b.high) / 2 for b in model_bins]
-        colour = MODEL_COLOURS[index % len(MODEL_COLOURS)]
-        marker = MODEL_MARKERS[index % len(MODEL_MARKERS)]
+        colour, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
         style = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
         for axes, rate in ((left, "refr"), (right, "answered_acc")):
             # f64[n] each; None becomes NaN, which matplotlib leaves out
@@ -157,8 +150,7 @@ def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
     left.set_title("(a) Refusal rate by confidence")
     right.set_title("(b) Answered accuracy by confidence")
     for axes in (left, right):
-        axes.set_xlim(first[0].low, first[-1].high)
-        axes.set_ylim(0, 1)
+        axes.set(xlim=(first[0].low, first[-1].high), ylim=(0, 1))
         axes.set_xlabel("confidence c(x) of the base model")
         axes.grid(False, axis="x")
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
@@ -221,17 +213,14 @@ def summary_bars(models: Summary, domain: str = "in_domain") -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.xaxis.set_visible(False)
-        axes.set_xlim(0, 1.2)
-        axes.set_ylim(len(models) - 0.5, -0.5)
-    worth = (
-        ("+1  correct, or refused on Type 3", GOOD),
-        ("0  refused", NEUTRAL),
-        (f"{MINUS}1  wrong, or answered on Type 3", BAD),
-    )
-    handles = [Patch(color=colour, label=label) for label, colour in worth]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=3, handlelength=1.1, handleheight=1.0
-    )
+        axes.set(xlim=(0, 1.2), ylim=(len(models) - 0.5, -0.5))
+    worth = [
+        Patch(color=GOOD, label="+1  correct, or refused on Type 3"),
+        Patch(color=NEUTRAL, label="0  refused"),
+        Patch(color=BAD, label=f"{MINUS}1  wrong, or answered on Type 3"),
+    ]
+    size = {"ncols": 3, "handlelength": 1.1, "handleheight": 1.0}
+    figure.legend(handles=worth, loc="outside upper center", **size)
     return figure
 
 

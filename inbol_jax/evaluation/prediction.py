@@ -82,15 +82,14 @@ class Prediction:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
-        """The prediction on a line of `predictions.jsonl`; other columns are passed over.
+        """The prediction on a line of `predictions.jsonl`; an InbolError if it is none.
 
-        Raises:
-          InbolError: if the line is no prediction.
+        Other columns are passed over.
         """
-        columns = {field.name for field in dataclasses.fields(cls)} & row.keys()
-        values = {name: row[name] for name in columns} | {"kind": str(row.get("kind", ""))}
+        values = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
         try:
-            return cls(**(values | {"answers": tuple(row["answers"])}))
+            values |= {"answers": tuple(row["answers"]), "kind": str(row.get("kind", ""))}
+            return cls(**values)
         except (KeyError, TypeError) as error:
             raise InbolError(
                 f"prediction {row.get('id', '(no id)')!r}: not a line of predictions.jsonl "
@@ -99,9 +98,5 @@ class Prediction:
 
 
 def read_predictions(file: Path) -> list[Prediction]:
-    """All predictions of a `predictions.jsonl`.
-
-    Raises:
-      InbolError: if the file is missing, or a line is no prediction.
-    """
+    """All predictions of a `predictions.jsonl`; an InbolError if a line is none."""
     return [Prediction.from_json(row) for row in read_jsonl(file)]

@@ -52,7 +52,7 @@ def write_report(
 
     Args:
       config: its thresholds are drawn, its seed chooses the gallery, all options are shown.
-      train_confidence: confidences of the answerable training questions, in [0, 1].
+      train_confidence: of the answerable training questions, in [0, 1].
       image_folders: {dataset: the folder that its image paths start from}.
       other_tables: tables that were measured elsewhere, for comparison.
 

@@ -99,7 +99,8 @@ def kind_tables(predictions: Iterable[Prediction], models: Sequence[str]) -> lis
         for (domain, of_type3, kind), cells in kinds.items():
             if of_type3 == type3:
                 row = [f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'}", str(cells[models[0]].n)]
-                for c in (cells[model] for model in models):
+                for model in models:
+                    c = cells[model]
                     row += (percent(c.acc), percent(c.refr), signed(c.t))[-len(names) :]
                 rows.append(row)
         spans = (("", 2), *((model, len(names)) for model in models))
