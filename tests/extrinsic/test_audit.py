@@ -124,7 +124,7 @@ def test_hostile_text_stays_text(run):
     assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', text)
     assert HOSTILE in " ".join(page.texts)
     assert "image path leads out of its folder" in text
-    assert "image missing" in text
+    assert "image file missing" in text
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
 
