@@ -4,27 +4,24 @@
 last. Each says why it rejects a question, and each rejection is counted under the filter's name.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
 from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import hash_texts
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
 from inbol_jax.extrinsic.language import language, usual_language
-from inbol_jax.extrinsic.leaks import EvaluationQuestions
-from inbol_jax.extrinsic.similarity import AskedQuestions
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 from inbol_jax.responses.refusal import is_refusal
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A proposal with the example that it was made from."""
 
     example: VQAExample
@@ -39,8 +36,7 @@ class Candidate:
         return f"{self.example.id}-{self.proposal.generator}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FilterContext:
+class FilterContext(NamedTuple):
     """What filters are made from.
 
     Attributes:
@@ -72,14 +68,6 @@ class Filter:
 
     def remember(self, candidate: Candidate) -> None:
         """Is told each question that passed all single filters."""
-
-
-class BatchFilter(Filter):
-    """Rejects questions of many at a time, because a model is asked."""
-
-    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        """Returns per question the reason in words, or None if it passes."""
-        raise NotImplementedError
 
 
 class IllFormed(Filter):
@@ -117,12 +105,8 @@ class WrongLanguage(Filter):
             self._wanted = usual_language(e.question for e in context.source.pool)
 
     def reject(self, candidate: Candidate) -> str | None:
-        if self._wanted is None:
-            return None
-        written_in = language(candidate.proposal.question)
-        if written_in in (None, self._wanted):
-            return None
-        return f"{written_in}, not {self._wanted}"
+        written_in = language(candidate.proposal.question) if self._wanted else None
+        return None if written_in in (None, self._wanted) else f"{written_in}, not {self._wanted}"
 
 
 class Present(Filter):
@@ -132,10 +116,8 @@ class Present(Filter):
     name = "present"
 
     def reject(self, candidate: Candidate) -> str | None:
-        proposal = candidate.proposal
-        if not proposal.absent:
-            return None
-        if self._context.source.contents.absent(candidate.example.image, proposal.subject):
+        contents, proposal = self._context.source.contents, candidate.proposal
+        if not proposal.absent or contents.absent(candidate.example.image, proposal.subject):
             return None
         return f"{proposal.subject!r} may be in the image"
 
@@ -220,7 +202,7 @@ class Leaked(Filter):
 
 
 def blank_image() -> Image.Image:
-    """A grey image, which stands for none with models that cannot do without."""
+    """A grey image, which stands for none."""
     return Image.new("RGB", (64, 64), (127, 127, 127))
 
 
@@ -242,32 +224,30 @@ def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str
     return None
 
 
-class Answered(BatchFilter):
+class Answered(Filter):
     """Rejects a question that the model answers the same way each time: it would be answerable, as
-    far as this model can tell."""
+    far as this model can tell. The model is asked about many questions at a time."""
 
     name = "answered"
-    label = "asking with image"
-    manner = ""
+    _label, _manner = "asking with image", ""
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
         self._model = _require(context.source.model, self.name, "--model")
 
-    def ask(self, candidate: Candidate) -> ImageQuestion:
-        """What the model is asked."""
+    def _ask(self, candidate: Candidate) -> ImageQuestion:
         file = self._context.source.root / candidate.image
         return ImageQuestion(candidate.proposal.question, file, candidate.image)
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        questions = [self.ask(candidate) for candidate in candidates]
+        """Returns per question the reason in words, or None if it passes."""
         config = self._context.config
         answers = self._model(
-            questions,
+            [self._ask(candidate) for candidate in candidates],
             n=config.model_samples,
             temperature=1.0,
             max_new_tokens=12,
-            label=self.label,
+            label=self._label,
         )
         reasons: list[str | None] = []
         for candidate, replies in zip(candidates, answers, strict=True):
@@ -278,7 +258,7 @@ class Answered(BatchFilter):
             elif answer is None:
                 reasons.append(None)
             else:
-                reasons.append(f"answered {answer!r}{self.manner}")
+                reasons.append(f"answered {answer!r}{self._manner}")
         return reasons
 
 
@@ -287,25 +267,19 @@ class TextOnly(Answered):
     place of the question's own, so from the text alone."""
 
     name = "text_only"
-    label = "asking without image"
-    manner = " without the image"
+    _label, _manner = "asking without image", " without the image"
 
-    def ask(self, candidate: Candidate) -> ImageQuestion:
-        """What the model is asked."""
+    def _ask(self, candidate: Candidate) -> ImageQuestion:
         return ImageQuestion(candidate.proposal.question, blank_image, "blank")
 
 
 # In the order in which they are applied.
 FILTERS: dict[str, type[Filter]] = {
-    "ill_formed": IllFormed,
-    "language": WrongLanguage,
-    "present": Present,
-    "answer_present": AnswerPresent,
-    "duplicate": Duplicate,
-    "near_duplicate": NearDuplicate,
-    "leaked": Leaked,
-    "text_only": TextOnly,
-    "answered": Answered,
+    filter.name: filter
+    for filter in (
+        *(IllFormed, WrongLanguage, Present, AnswerPresent, Duplicate, NearDuplicate, Leaked),
+        *(TextOnly, Answered),
+    )
 }
 
 
@@ -319,9 +293,8 @@ def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
     """The filters of these names, in the order of `FILTERS`.
 
     Raises:
-      InbolError: if there is no filter of a name, or a filter lacks what it needs.
+      InbolError: if a filter lacks what it needs.
     """
-    check_filters(names)
     return [make(context) for name, make in FILTERS.items() if name in names]
 
 

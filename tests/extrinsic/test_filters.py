@@ -12,8 +12,9 @@ from inbol_jax.extrinsic.config import MODEL_FILTERS, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.filters import (
     FILTERS,
-    BatchFilter,
+    Answered,
     FilterContext,
+    check_filters,
     get_filters,
     settled_answer,
 )
@@ -146,7 +147,7 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
     )
     assert [(r["id"], r["filters"]) for r in rows] == [("q1-own", ["text_only", "answered"])]
     assert verdicts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
-    assert {r.id: (r.filter, r.reason, r.passed) for r in rejected} == {
+    assert {r["id"]: (r["filter"], r["reason"], r["passed"]) for r in rejected} == {
         "q0-own": ("answered", "answered 'red'", ["text_only"]),
         "q2-own": ("answered", "could not be asked", ["text_only"]),
         "q3-own": ("text_only", "answered 'cheese' without the image", []),
@@ -167,13 +168,13 @@ def test_a_filter_without_what_it_needs(name, option):
 def test_filters_by_name():
     no_such = "--filters taste: there is no such filter; choose among ill_formed, language"
     with pytest.raises(InbolError, match=no_such):
-        make_filter("taste", [])
+        check_filters(["ill_formed", "taste"])
     source = GeneratorContext([], ImageContents([]))
     context = FilterContext(source, ExtrinsicConfig(Path(), Path()))
     in_their_order = ["ill_formed", "duplicate"]
     assert [f.name for f in get_filters(in_their_order[::-1], context)] == in_their_order
     assert all(name == made.name for name, made in FILTERS.items())
     assert tuple(FILTERS)[-2:] == MODEL_FILTERS
-    assert {name for name, made in FILTERS.items() if issubclass(made, BatchFilter)} == set(
+    assert {name for name, made in FILTERS.items() if issubclass(made, Answered)} == set(
         MODEL_FILTERS
     )
