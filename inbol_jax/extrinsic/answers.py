@@ -3,7 +3,7 @@ without asking anything twice."""
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,35 @@ class AnswerStore(AppendOnlyLines):
         self.append({"key": key, "replies": replies} for key, replies in answers.items())
 
 
-class StoredAnswers:
-    """An `Answerer` that asks what its store does not hold yet, in a way of its subclass."""
+Sampling = Mapping[str, Any]
+Tell = Callable[[object], None]
+Ask = Callable[[Sequence[VQAExample], str, Sampling, Tell], Iterator[Answers]]
 
-    def __init__(self, store: AnswerStore):
-        self._store, self._told = store, False
+
+class StoredAnswers:
+    """An `Answerer` that asks only what its store does not hold yet.
+
+    Args:
+      settings: called with the sampling options; what an answer depends on beside question and
+        image.
+      ask: called with questions, label, sampling options and a function that is to be told each
+        failure. Yields answers by the questions' ids as they come.
+    """
+
+    def __init__(self, store: AnswerStore, settings: Callable[[Sampling], list[Any]], ask: Ask):
+        self._store, self._settings, self._ask, self._told = store, settings, ask, False
 
     def __call__(
         self, questions: Sequence[ImageQuestion], *, label: str, **sampling: Any
     ) -> list[list[Reply]]:
+        def tell(failure: object) -> None:
+            if not self._told:  # the caller counts the others
+                say(
+                    f"{label}: could not ask a question ({failure}); others that cannot be asked "
+                    "are counted"
+                )
+            self._told = True
+
         settings, known = self._settings(sampling), self._store.answers
         keys = [fingerprint([*settings, q.question, q.name]) for q in questions]
         new = {k: q for k, q in zip(keys, questions, strict=True) if k not in known}
@@ -70,92 +90,55 @@ class StoredAnswers:
                     drawn, image = image(), Path(folder) / f"{key}.png"
                     drawn.save(image, compress_level=1)
                 examples.append(VQAExample(key, str(image.resolve()), question.question))
-            for answers in self._ask(examples, label, sampling) if new else ():
+            for answers in self._ask(examples, label, sampling, tell) if new else ():
                 self._store.add(answers)
         return [known.get(key, []) for key in keys]
 
-    def _settings(self, sampling: Mapping[str, Any]) -> list[Any]:
-        """What an answer depends on beside question and image."""
-        raise NotImplementedError
 
-    def _ask(
-        self, examples: Sequence[VQAExample], label: str, sampling: Mapping[str, Any]
-    ) -> Iterator[Answers]:
-        """Yields answers by the examples' ids as they come."""
-        raise NotImplementedError
-
-    def _tell(self, label: str, failure: object) -> None:
-        """Says the first failure of a run, as the caller counts them."""
-        if not self._told:
-            say(
-                f"{label}: could not ask a question ({failure}); others that cannot be asked are "
-                "counted"
-            )
-        self._told = True
-
-
-class ModelAnswers(StoredAnswers):
+def model_answers(
+    checkpoint: Checkpoint, store: AnswerStore, *, seed: int, batch_size: int, shown: bool = True
+) -> StoredAnswers:
     """Answers of a checkpoint. Its samples depend on seed, question and image, and not on what is
     asked at the same time.
 
     Args:
       shown: whether to show progress; False if the caller shows its own.
     """
+    dtype = checkpoint.model.dtype.name
+    settings = {"model": checkpoint.fingerprint, "dtype": dtype, "seed": seed}
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        store: AnswerStore,
-        *,
-        seed: int,
-        batch_size: int,
-        shown: bool = True,
-    ):
-        super().__init__(store)
-        self._checkpoint, self._seed = checkpoint, seed
-        self._batch_size, self._shown = batch_size, shown
-
-    def _settings(self, sampling: Mapping[str, Any]) -> list[Any]:
-        dtype = self._checkpoint.model.dtype.name
-        model = {"model": self._checkpoint.fingerprint, "dtype": dtype, "seed": self._seed}
-        return [model, sampling]
-
-    def _ask(
-        self, examples: Sequence[VQAExample], label: str, sampling: Mapping[str, Any]
+    def ask(
+        examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
     ) -> Iterator[Answers]:
         batches = generate(
-            self._checkpoint,
+            checkpoint,
             examples,
             Path("/"),  # the images' paths are absolute
             options=SamplingOptions(**sampling),
-            seed=self._seed,
-            batch_size=self._batch_size,
-            label=label if self._shown else None,
-            set_aside=lambda example, reason: self._tell(label, reason),
+            seed=seed,
+            batch_size=batch_size,
+            label=label if shown else None,
+            set_aside=lambda example, reason: tell(reason),
         )
         for batch in batches:
             yield {e.id: [Reply(g.text, round(g.logprob, 5)) for g in given] for e, given in batch}
 
+    return StoredAnswers(store, lambda sampling: [settings, sampling], ask)
 
-class EndpointAnswers(StoredAnswers):
+
+def endpoint_answers(endpoint: Endpoint, store: AnswerStore) -> StoredAnswers:
     """Answers of an OpenAI-compatible endpoint, one per question. The endpoint's own options say
     temperature and length."""
 
-    def __init__(self, endpoint: Endpoint, store: AnswerStore):
-        super().__init__(store)
-        self._endpoint = endpoint
-
-    def _settings(self, sampling: Mapping[str, Any]) -> list[Any]:
-        return [self._endpoint.settings()]
-
-    def _ask(
-        self, examples: Sequence[VQAExample], label: str, sampling: Mapping[str, Any]
+    def ask(
+        examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
     ) -> Iterator[Answers]:
         chat = (ChatQuestion(example.question, Path(example.image)) for example in examples)
-        for example, reply in zip(examples, self._endpoint.ask_many(chat), strict=True):
+        for example, reply in zip(examples, endpoint.ask_many(chat), strict=True):
             if isinstance(reply, str):
                 # Half a surrogate pair cannot be written.
-                text = reply.encode("utf-8", "replace").decode()
-                yield {example.id: [Reply(text)]}
+                yield {example.id: [Reply(reply.encode("utf-8", "replace").decode())]}
             else:
-                self._tell(label, reply)
+                tell(reply)
+
+    return StoredAnswers(store, lambda sampling: [endpoint.settings()], ask)

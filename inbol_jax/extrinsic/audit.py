@@ -10,7 +10,7 @@ import numpy as np
 
 from inbol_jax.artifacts import read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
-from inbol_jax.extrinsic.answers import AnswerStore, ModelAnswers
+from inbol_jax.extrinsic.answers import AnswerStore, model_answers
 from inbol_jax.extrinsic.audit_page import (
     AuditedQuestion,
     AuditResult,
@@ -143,7 +143,7 @@ def model_shortcut(
     checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
     with AnswerStore(config.out / "audit.answers.jsonl") as store:
         ask = functools.partial(
-            ModelAnswers(checkpoint, store, seed=config.seed, batch_size=config.batch_size),
+            model_answers(checkpoint, store, seed=config.seed, batch_size=config.batch_size),
             n=1,
             temperature=0.0,
             max_new_tokens=config.max_new_tokens,

@@ -1,10 +1,8 @@
 """`inbol extrinsic`: Type 3 questions about the images of a dataset, as a dataset of their own."""
 
 import contextlib
-import dataclasses
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from inbol_jax.artifacts import (
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, data_file, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.answers import AnswerStore, EndpointAnswers, ModelAnswers
+from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
 from inbol_jax.extrinsic.asked import EvaluationQuestions
 from inbol_jax.extrinsic.config import MODEL_FILTERS, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
@@ -31,7 +29,6 @@ from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.progress import progress, say
-from inbol_jax.records import VQAExample
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sharding import make_mesh
 
@@ -73,16 +70,23 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     file = questions_file(config.out)
     settings = _settings(config, dataset, checkpoint)
     if read_meta(file).get("config") != fingerprint(settings) or not file.exists():
+        answerable = [i for i, e in enumerate(dataset.examples) if e.answerable is not False]
+        if not answerable:
+            raise InbolError(
+                f"{dataset.file}: holds no question that the images answer; Type 3 questions are "
+                "made from those"
+            )
         with contextlib.ExitStack() as stack:
             model = writer = None
             if checkpoint is not None or endpoint is not None:
                 store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
             if checkpoint is not None:
-                options = {"seed": config.seed, "batch_size": config.batch_size}
-                model = writer = ModelAnswers(checkpoint, store, **options, shown=False)
+                model = writer = model_answers(
+                    checkpoint, store, seed=config.seed, batch_size=config.batch_size, shown=False
+                )
             if endpoint is not None:
-                writer = EndpointAnswers(endpoint, store)
-            pool = _answerable(dataset)
+                writer = endpoint_answers(endpoint, store)
+            pool = dataset.examples.take(answerable)
             context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
             _write(config, context, settings, dataset.file)
     header = read_header(file)
@@ -107,16 +111,20 @@ def _settings(
         "share": config.share,
         "seed": config.seed,
     }
-    for field in dataclasses.fields(config):
-        if field.name in (
-            *("generators", "filters", "no_filters", "language"),
-            *("near_duplicate", "model_samples", "agreement"),
-        ):
-            value = getattr(config, field.name)
-            if value != field.default:
-                settings[field.name] = list(value) if isinstance(value, tuple) else value
+    for name in (
+        *("generators", "filters", "no_filters", "language"),
+        *("near_duplicate", "model_samples", "agreement"),
+    ):
+        if (value := getattr(config, name)) != getattr(ExtrinsicConfig, name):
+            settings[name] = value
+    for path in config.against:
+        if not data_file(path).is_file():
+            raise InbolError(
+                f"--against {path}: no dataset there; give a folder that holds data.jsonl, or a "
+                ".jsonl file"
+            )
     if config.against:
-        settings["against"] = [file_fingerprint(_evaluation_file(path)) for path in config.against]
+        settings["against"] = [file_fingerprint(data_file(path)) for path in config.against]
     if config.endpoint.endpoint:
         settings["endpoint"] = config.endpoint.endpoint
         settings["endpoint_model"] = config.endpoint.endpoint_model
@@ -124,25 +132,6 @@ def _settings(
         settings["model"] = checkpoint.fingerprint
         settings["dtype"] = checkpoint.model.dtype.name
     return settings
-
-
-def _evaluation_file(path: Path) -> Path:
-    if not data_file(path).is_file():
-        raise InbolError(
-            f"--against {path}: no dataset there; give a folder that holds data.jsonl, or a .jsonl "
-            "file"
-        )
-    return data_file(path)
-
-
-def _answerable(dataset: VQADataset) -> Sequence[VQAExample]:
-    chosen = [i for i, e in enumerate(dataset.examples) if e.answerable is not False]
-    if not chosen:
-        raise InbolError(
-            f"{dataset.file}: holds no question that the images answer; Type 3 questions are made "
-            "from those"
-        )
-    return dataset.examples.take(chosen)
 
 
 def _write(
