@@ -62,12 +62,8 @@ class Share(Interval):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelAnswersSummary:
-    """How the model answers with one kind of image.
-
-    Attributes:
-      auc: how well its doubt tells generated questions from answerable ones.
-      refused_unanswerable, refused_answerable: share of refusals per class.
-    """
+    """How well the model's doubt tells generated questions from answerable ones with one kind of
+    image, and the share of refusals per class."""
 
     auc: Auc
     refused_unanswerable: Share
@@ -185,12 +181,7 @@ def write_audit_page(
     samples: Mapping[tuple[str, str], Sequence[AuditedQuestion]],
     images: Path,
 ) -> None:
-    """Writes the page.
-
-    Args:
-      samples: of the questions, by ("kept", generator) and ("rejected", filter).
-      images: the folder of their images.
-    """
+    """Writes the page with samples by ("kept", generator) and ("rejected", filter)."""
     header = result.header
     tables = [*_text_tables(result.text)] if result.text else []
     if result.model:

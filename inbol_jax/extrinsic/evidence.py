@@ -38,9 +38,9 @@ from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 Box = tuple[float, float, float, float]
 Edges = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
+# Of the generator, and of its folder below the image folder, so that one folder holds the images of
+# records and of their questions.
 NAME = "evidence_removed"
-# Below the image folder, so that one folder holds the images of records and of their questions.
-FOLDER = "evidence_removed"
 GRID = 4  # cells per side, for occlusion
 COVERED = (1, 2, 4)  # cells covered at a time, in search of the fewest that change the answer
 MARGIN = 0.05  # of a box's sides, removed on each side of it
@@ -91,10 +91,9 @@ def _parse_box(value: Any, column: str) -> Box:
 
 
 def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Image, str]:
-    """Returns the image without what is in the boxes, and how that was done.
+    """Returns the RGB image without what is in the boxes, and how that was done.
 
     Args:
-      image: RGB.
       boxes: in pixels.
       how: "mask" fills the boxes with the image's mean colour. "blur" leaves nothing in them that
         is finer than a quarter of the box. "crop" keeps the largest part beside all boxes, or masks
@@ -237,8 +236,7 @@ def _cover(example: VQAExample, root: Path, cells: Sequence[Box]) -> ImageQuesti
 
 
 def _grow(cells: Sequence[Box]) -> list[Box]:
-    """The cells with half a cell around each, within the image: a thing seldom ends where a cell
-    does, and what is left of it may answer the question."""
+    """The cells with half a cell around each, within the image: a thing seldom ends with a cell."""
     half = 0.5 / GRID
     grown = []
     for x, y, width, height in cells:
@@ -254,14 +252,14 @@ def _in_pixels(cells: Sequence[Box], image: Image.Image) -> list[Box]:
 
 
 def _check(context: GeneratorContext) -> None:
-    probe = context.root / FOLDER / ".writable"
+    probe = context.root / NAME / ".writable"
     try:
         write_atomically(probe, b"", sync=False)
         probe.unlink()
     except InbolError as error:
         raise InbolError(
             f"--generators {NAME}: {context.root} cannot be written, and images without their "
-            f"evidence go into {FOLDER}/ there"
+            f"evidence go into {NAME}/ there"
         ) from error
     columns = {"evidence", "boxes"}
     if context.model is None and not any(columns & e.extra.keys() for e in context.pool):
@@ -279,15 +277,14 @@ def evidence_removed(
     cells = context.prepared.get(example.id)
     if isinstance(cells, CannotPropose):
         raise cells
+    by, ways = "boxes", ("mask", "blur", "crop")
     try:
         boxes = evidence_boxes(example)
         if boxes is None and cells is None:
             raise CannotPropose("record does not say where")
         image = load_image(context.root / example.image)
-        by, ways = "boxes", ("mask", "blur", "crop")
         if boxes is None:
-            by, ways = "occlusion", ("mask", "blur")
-            boxes = _in_pixels(cells, image)
+            boxes, by, ways = _in_pixels(cells, image), "occlusion", ("mask", "blur")
         changed, how = remove(image, boxes, _choose_way(example, ways))
     except ImageError as error:
         raise CannotPropose(error.cause) from error
@@ -298,7 +295,7 @@ def evidence_removed(
         suffix, options = ".jpg", {"format": "JPEG", "quality": 95, "subsampling": 0}
     else:
         suffix, options = ".png", {"format": "PNG"}
-    name = f"{FOLDER}/{fingerprint([example.image, boxes, how])}{suffix}"
+    name = f"{NAME}/{fingerprint([example.image, boxes, how])}{suffix}"
     with atomically(context.root / name, sync=False) as temporary:
         changed.save(temporary, **options)
     rounded = [[round(v, 2) for v in box] for box in boxes]

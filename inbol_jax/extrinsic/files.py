@@ -16,16 +16,12 @@ def questions_file(out: Path) -> Path:
 
 
 def trail_file(file: Path) -> Path:
-    """The file of the questions that were rejected beside those of `extrinsic.jsonl`."""
+    """The file of the rejected questions beside that of the others."""
     return file.with_suffix(".trail.jsonl")
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """The header of the questions in a file.
-
-    Raises:
-      InbolError: if there are none, or they are not finished.
-    """
+    """The header of the questions in a file. Raises InbolError if they are not finished."""
     header = read_meta(file)
     needed = {"rows", "counts", "set_aside", "images", "data", "generators", "filters"}
     if not needed <= set(header):

@@ -37,13 +37,8 @@ class Candidate(NamedTuple):
 
 
 class FilterContext(NamedTuple):
-    """What filters are made from.
-
-    Attributes:
-      source: questions, images and model, as the generators have them.
-      config: options of the filters.
-      evaluation: questions of the evaluation splits of `--against`; None if there are none.
-    """
+    """What filters are made from: what the generators draw on, options, and the questions of the
+    evaluation splits of `--against`."""
 
     source: GeneratorContext
     config: ExtrinsicConfig
@@ -132,12 +127,11 @@ class AnswerPresent(Filter):
     name = "answer_present"
 
     def reject(self, candidate: Candidate) -> str | None:
-        answer = candidate.proposal.answer
-        if candidate.proposal.image is not None:
+        answer, contents = candidate.proposal.answer, self._context.source.contents
+        spared = not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no")
+        if candidate.proposal.image is not None or spared:
             return None
-        if not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no"):
-            return None
-        if not self._context.source.contents.present(candidate.example.image, answer):
+        if not contents.present(candidate.example.image, answer):
             return None
         return f"{answer!r} is among the image's annotations"
 
@@ -207,11 +201,8 @@ def blank_image() -> Image.Image:
 
 
 def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str | None:
-    """The answer on which replies agree; None if they do not.
-
-    They agree on the known answer if at least half of them match it, and on any answer if at least
-    the share `agreement` of them gives it.
-    """
+    """The answer on which replies agree: the known one if at least half of them match it, or any
+    that at least the share `agreement` of them gives; None if there is none."""
     given = [reply for reply in replies if not is_refusal(reply)]
     matching = sum(score(reply, [answer]) >= CORRECT_AT for reply in given) if answer else 0
     if matching and 2 * matching >= len(replies):
@@ -252,13 +243,11 @@ class Answered(Filter):
         reasons: list[str | None] = []
         for candidate, replies in zip(candidates, answers, strict=True):
             texts = [reply.text for reply in replies]
-            answer = settled_answer(texts, candidate.proposal.answer, config.agreement)
-            if not replies:
-                reasons.append("could not be asked")
-            elif answer is None:
-                reasons.append(None)
-            else:
-                reasons.append(f"answered {answer!r}{self._manner}")
+            reason = None if replies else "could not be asked"
+            known = candidate.proposal.answer
+            if (answer := settled_answer(texts, known, config.agreement)) is not None:
+                reason = f"answered {answer!r}{self._manner}"
+            reasons.append(reason)
         return reasons
 
 
@@ -290,11 +279,8 @@ def _require(value: Any, name: str, option: str) -> Any:
 
 
 def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
-    """The filters of these names, in the order of `FILTERS`.
-
-    Raises:
-      InbolError: if a filter lacks what it needs.
-    """
+    """The filters of these names, in the order of `FILTERS`. Raises InbolError if one lacks what it
+    needs."""
     return [make(context) for name, make in FILTERS.items() if name in names]
 
 
@@ -302,5 +288,6 @@ def check_filters(names: Iterable[str]) -> None:
     """Raises InbolError if there is no filter of a name."""
     for name in names:
         if name not in FILTERS:
-            choices = ", ".join(FILTERS)
-            raise InbolError(f"--filters {name}: there is no such filter; choose among {choices}")
+            raise InbolError(
+                f"--filters {name}: there is no such filter; choose among {', '.join(FILTERS)}"
+            )

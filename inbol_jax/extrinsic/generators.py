@@ -53,7 +53,7 @@ class CannotPropose(Exception):
 
 
 class Reply(NamedTuple):
-    """One answer of a model: its text, and its log-probability in nats if the model tells it."""
+    """One answer of a model, with its log-probability in nats if the model tells it."""
 
     text: str
     logprob: float = 0.0
@@ -140,11 +140,8 @@ def register_generator(
 
 
 def get_generators(names: Sequence[str]) -> list[Generator]:
-    """The generators of these names.
-
-    Raises:
-      InbolError: if there is no generator of a name, a name is there twice, or there are no names.
-    """
+    """The generators of these names. Raises InbolError if there is none of a name, a name is there
+    twice, or there are no names."""
     for name in names:
         if name not in GENERATORS:
             raise InbolError(

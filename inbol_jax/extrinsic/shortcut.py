@@ -30,11 +30,7 @@ def ngrams(text: str) -> list[str]:
 
 def _features(texts: Sequence[str]) -> tuple[Any, np.ndarray]:
     """A sparse matrix f64[n, f] of a text's n-grams, scaled to length 1 so that a long text counts
-    no more than a short one, and the n-gram of each column.
-
-    Raises:
-      ValueError: if no text has a word.
-    """
+    no more than a short one, and the n-gram of each column."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer=ngrams, binary=True, use_idf=False)
@@ -104,9 +100,8 @@ class Auc(Interval):
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> Auc:
-    """The probability that a positive scores higher than a negative; a tie counts half.
-
-    The interval is DeLong's, on the logit scale.
+    """The probability that a positive scores higher than a negative; a tie counts half. The
+    interval is DeLong's, on the logit scale.
 
     Args:
       scores: f64[n].
