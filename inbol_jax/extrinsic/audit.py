@@ -114,10 +114,8 @@ def text_shortcut(
     for name in sorted({q.generator for q in generated}):
         chosen = ~labels | (generators == name)
         aucs[name] = auc(scores[chosen], labels[chosen])
-    telling = zip(
-        ("unanswerable", "answerable"), telling_ngrams(texts, labels, TELLING), strict=True
-    )
-    return TextShortcut(aucs, dict(telling))
+    for_generated, for_answerable = telling_ngrams(texts, labels, TELLING)
+    return TextShortcut(aucs, {"unanswerable": for_generated, "answerable": for_answerable})
 
 
 def model_shortcut(

@@ -4,18 +4,20 @@
 last. Each says why it rejects a question, and each rejection is counted under the filter's name.
 """
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
-from inbol_jax.extrinsic.config import ExtrinsicConfig
+from inbol_jax.extrinsic.config import LANGUAGES, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import hash_texts
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
-from inbol_jax.extrinsic.language import language, usual_language
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 from inbol_jax.responses.refusal import is_refusal
@@ -86,6 +88,30 @@ class IllFormed(Filter):
             return "longer than 300 characters"
         match = self._left_behind.search(question)
         return f"holds {match[0]!r}" if match else None
+
+
+@functools.cache
+def _language_identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier
+
+
+def language(text: str) -> str | None:
+    """One of `LANGUAGES` by the model of py3langid (Lui & Baldwin 2012); None if none of them is
+    probable enough."""
+    name, probability = _language_identifier().classify(text)
+    # A wrong guess costs a good question, so the unsure ones pass.
+    return str(name) if probability >= 0.6 else None
+
+
+def usual_language(texts: Iterable[str]) -> str | None:
+    """The language of most of the first thousand texts; None if no text has one."""
+    counts = Counter(language(text) for text in islice(texts, 1000))
+    del counts[None]
+    return counts.most_common(1)[0][0] if counts else None
 
 
 class WrongLanguage(Filter):
