@@ -57,14 +57,11 @@ def file_fingerprint(*paths: Path) -> str:
 
 @contextlib.contextmanager
 def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Writes a whole file or nothing.
-
-    Yields a temporary path in the same folder, which is renamed over `path` when the block ends.
+    """Yields a temporary path, which is renamed over `path` when the block ends without an error.
 
     Args:
       sync: whether to wait until the data is on the disk. False is for many small files that count
         only once a synced list of them has been written.
-
     Raises:
       InbolError: if the folder cannot be made or written.
     """
@@ -146,8 +143,8 @@ def read_jsonl(
     """Rows of a JSON lines file, parsed: `read_jsonl(file, Instruction.from_json)`.
 
     Raises:
-      InbolError: if the file is missing, or naming file and line, if a line is not a JSON object or
-        `parse` raises an InbolError.
+      InbolError: if the file is missing; naming file and line, if a line is not a JSON object or
+        `parse` refuses it.
     """
     try:
         file = path.open("rb")
@@ -200,11 +197,7 @@ class AppendOnlyLines:
         self._file.close()
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number from 1, row) of every whole line.
-
-        Raises:
-          InbolError: naming file and line, if a line is not JSON.
-        """
+        """(number from 1, row) of every whole line. An InbolError names one that is not JSON."""
         position = self._file.seek(0)
         for number, line in enumerate(self._file, 1):
             position += len(line)

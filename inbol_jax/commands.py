@@ -1,6 +1,6 @@
 """The table of commands: where the options of each are declared, and which function takes them.
 
-The table holds names, so that neither help nor the demo imports what a command needs before it runs.
+It holds names, so that neither help nor the demo imports what a command needs before it runs.
 """
 
 import importlib

@@ -66,8 +66,9 @@ class Stages:
         except ValueError as error:
             raise InbolError(f"{self._file}: not readable ({error}); delete it") from error
         if state and state.get("config") != settings_fingerprint:
-            cause = "holds a demo with other settings"
-            raise InbolError(f"{out} {cause}; choose another --out or delete it")
+            raise InbolError(
+                f"{out} holds a demo with other settings; choose another --out or delete it"
+            )
         self._state = state or {"config": settings_fingerprint, "seconds": {}}
         write_json(self._file, self._state)
 

@@ -5,14 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import (
-    Boundary,
-    BoundaryRecord,
-    Instruction,
-    PairKind,
-    Preference,
-    Response,
-)
+from inbol_jax.records import Boundary, BoundaryRecord, Instruction, PairKind, Preference, Response
 
 UNIT = st.floats(0, 1)
 

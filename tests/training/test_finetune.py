@@ -35,8 +35,6 @@ from inbol_jax.training.config import SftConfig
 from inbol_jax.training.finetune import run_fingerprint
 from inbol_jax.training.sft import sft
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_adapters_through_both_stages(data, micro, tmp_path):
     """IDK-IT makes them, CA-DPO goes on with them; the base stays as it is, and the reference is
