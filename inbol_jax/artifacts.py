@@ -1,8 +1,7 @@
 """Files that commands leave for each other: JSON lines, each file with a header `.meta.json`.
 
-The header is a file of its own, so that `datasets`, pandas and `jq` read the lines as they are. It
-holds the command, its options, the seed, the fingerprints of model and inputs, and a hash over all
-of these. A command whose output already carries the hash of its options has nothing left to do.
+The header holds the command, its options, the seed, the fingerprints of model and inputs, and a
+hash over these. A command whose output already carries the hash of its options is done.
 """
 
 import contextlib
@@ -50,8 +49,7 @@ def file_fingerprint(*paths: Path) -> str:
     for path in paths:
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16]
 
 

@@ -8,17 +8,12 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """One command.
+    """One command."""
 
-    Attributes:
-      config: "module:class" of its options.
-      run: "module:function" that takes them.
-      collective: whether no process of several can go on after one has failed, as in training. In
-        sampling, each process finishes its own share.
-    """
-
-    config: str
-    run: str
+    config: str  # "module:class" of its options
+    run: str  # "module:function" that takes them
+    # Whether no process of several can go on after one has failed, as in training. In sampling,
+    # each process finishes its own share.
     collective: bool = False
 
 

@@ -207,10 +207,7 @@ def run_training(
                     skipped = int(parallel.fetch(state.skipped))
                     if fault := _fault(row, skipped, options.max_nonfinite_updates):
                         _write_log(log_file, log)  # it shows what led there
-                        raise InbolError(
-                            f"{label}: {fault} at step {info.step}; lower --learning-rate or look "
-                            "at the data"
-                        )
+                        raise InbolError(f"{label}: {fault}")
                     for hook in hooks:
                         hook.on_row(info, row)
                     notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
@@ -258,4 +255,5 @@ def _fault(row: LogRow, skipped: int, max_skipped: int) -> str:
     loss = row.get("loss", math.nan)
     if skipped <= max_skipped and (skipped or math.isfinite(loss)):
         return ""
-    return f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
+    what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
+    return f"{what} at step {row['step']}; lower --learning-rate or look at the data"
