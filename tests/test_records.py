@@ -122,6 +122,11 @@ def test_a_row_that_is_no_preference_pair(changes, message):
         Preference.from_json(through_json(pair.to_json()) | changes)
 
 
+@given(PREFERENCES)
+def test_a_pair_may_have_more_columns(preference):
+    assert Preference.from_json(through_json(preference.to_json()) | {"extra": 1}) == preference
+
+
 def test_the_integers_of_pair_kinds_are_stable():
     assert {k.name: int(k) for k in PairKind} == {
         "CORRECT_OVER_REFUSAL": 0,

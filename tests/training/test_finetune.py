@@ -210,12 +210,11 @@ def broken_line(stage, world, **change):
         ("IDK-IT", {"question": "What is <image>?"}, "placeholder"),
         ("IDK-IT", {"response": None}, "response"),
         ("CA-DPO", {"chosen": ...}, "chosen"),
-        ("CA-DPO", {"kind": "correct_over_all"}, "CORRECT_OVER_ALL"),
+        ("CA-DPO", {"kind": "correct_over_all"}, "correct_over_all"),
         ("CA-DPO", {"kind": ...}, "kind"),
         ("CA-DPO", {"image": "images/nowhere.png"}, "nowhere.png"),
         ("CA-DPO", {"confidence": "high"}, "confidence"),
         ("CA-DPO", {"confidence": 1.5}, "confidence"),
-        ("CA-DPO", {"extra": 1}, "extra"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )
