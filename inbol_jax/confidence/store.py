@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from inbol_jax.artifacts import AppendOnlyLines, fingerprint, meta_path, read_meta, write_json
 from inbol_jax.data.vqa import Examples
@@ -22,24 +22,6 @@ Parsed = TypeVar("Parsed")
 # Takes a third of the time of `Sample(*columns)`: a million questions have ten million samples.
 _make_sample = functools.partial(tuple.__new__, Sample)
 _SHARD = re.compile(r"\.(\d{4})-of-(\d{4})$")
-
-
-class SelfEvaluation(NamedTuple):
-    """A line of a store's P(True) file.
-
-    Attributes:
-      example: the question.
-      proposed: the answer that the model was asked about; None if every sample is a refusal.
-      p_true: how probable the model holds it that this answer is true; None if there is none.
-    """
-
-    example: VQAExample
-    proposed: str | None
-    p_true: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        about = {name: getattr(self.example, name) for name in ("id", "image", "question")}
-        return about | {"proposed": self.proposed, "p_true": self.p_true}
 
 
 def store_file(out: Path, name: str) -> Path:
@@ -67,7 +49,12 @@ def missing_shards(file: Path) -> int:
 
 
 def p_true_file(file: Path) -> Path:
-    """Where the P(True) lines of a store, or of a shard of it, are."""
+    """Where the P(True) lines of a store, or of a shard of it, are.
+
+    A line has the question's id, image and question, the answer that the model was asked about
+    ("proposed", null if every sample is a refusal) and how probable the model holds it that this
+    answer is true ("p_true", likewise null).
+    """
     return file.parent / "p_true" / file.name
 
 
@@ -260,15 +247,13 @@ class ConfidenceStore(AppendOnlyLines):
             return examples.take(indices)
         return [examples[i] for i in indices]
 
-    def append(self, lines: Iterable[SampledQuestion | SelfEvaluation]) -> None:
-        """Adds lines, with the fingerprint of the settings, and waits until they are on the
-        disk."""
-        super().append(map(self._row, lines))
+    def append(self, rows: Iterable[Row]) -> None:
+        """Adds lines, with the fingerprint of the settings; waits until they are on the disk."""
+        super().append(map(self._fingerprinted, rows))
 
-    def _row(self, line: SampledQuestion | SelfEvaluation) -> dict[str, Any]:
-        example = line.example
-        self.done[example.id] = _content(example.question, example.image)
-        return line.to_json() | {"fingerprint": self.fingerprint}
+    def _fingerprinted(self, row: Row) -> Row:
+        self.done[row["id"]] = _content(row["question"], row["image"])
+        return row | {"fingerprint": self.fingerprint}
 
     def finish(self, set_aside: int = 0) -> None:
         """Notes in the header how many questions the store holds, and how many were set aside.

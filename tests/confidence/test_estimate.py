@@ -90,7 +90,8 @@ def test_status_of_a_store_that_is_being_filled(sampled, small_world, tmp_path, 
     assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "consistency") == 0
     line = capsys.readouterr().out
     assert line.startswith(
-        "test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, mean confidence (consistency) "
+        "test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, "
+        "mean confidence (consistency) "
     )
 
 
