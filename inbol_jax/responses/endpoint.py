@@ -5,16 +5,16 @@ or message. It is sent to the named host only: redirects are not followed.
 """
 
 import base64
-import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,19 +133,7 @@ class Endpoint:
         Raises:
           InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
         """
-        failures = 0
-        with contextlib.closing(self._replies(questions)) as replies:
-            for reply in replies:
-                failures = failures + 1 if isinstance(reply, InbolError) else 0
-                if failures == FAILURES_IN_A_ROW:
-                    raise InbolError(
-                        f"{failures} questions in a row failed, the last one with: {reply}"
-                    )
-                yield reply
-
-    def _replies(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Does the work of `ask_many`, however many fail."""
-        stop = threading.Event()
+        stop, failures = threading.Event(), 0
 
         def ask(question: ChatQuestion) -> str | InbolError:
             try:
@@ -153,15 +141,19 @@ class Endpoint:
             except InbolError as error:
                 return error
 
-        pending: deque[Future[str | InbolError]] = deque()
         pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
+        futures = (pool.submit(ask, question) for question in questions)
         try:
-            for question in questions:
-                pending.append(pool.submit(ask, question))
-                if len(pending) > 2 * self.config.endpoint_concurrency:
-                    yield pending.popleft().result()
+            pending = deque(itertools.islice(futures, 2 * self.config.endpoint_concurrency + 1))
             while pending:
-                yield pending.popleft().result()
+                reply = pending.popleft().result()
+                failures = failures + 1 if isinstance(reply, InbolError) else 0
+                if failures == FAILURES_IN_A_ROW:
+                    raise InbolError(
+                        f"{failures} questions in a row failed, the last one with: {reply}"
+                    )
+                yield reply
+                pending.extend(itertools.islice(futures, 1))
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
