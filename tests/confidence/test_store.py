@@ -134,9 +134,8 @@ def test_other_settings_are_refused(file):
         ConfidenceStore(file, SETTINGS)
     assert file.read_bytes() == before
     fill(file.with_name("other.jsonl"), settings=SETTINGS | {"seed": 1})
-    with pytest.raises(
-        InbolError, match=r"other settings \(seed\)"
-    ):  # it holds nothing yet, and belongs to another run all the same
+    # It holds nothing yet, and belongs to another run all the same.
+    with pytest.raises(InbolError, match=r"other settings \(seed\)"):
         ConfidenceStore(file.with_name("other.jsonl"), SETTINGS)
 
 
@@ -302,9 +301,8 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
         found.append(files[1].stat().st_size)
     assert "rows" not in read_meta(files[1]), "the kills came too late to tear anything"
     assert len(set(found)) == 10
-    if (
-        files[1].read_bytes().endswith(b"\n")
-    ):  # a kill seldom falls within a write: tear a line as a power cut would
+    # A kill seldom falls within a write: tear a line as a power cut would.
+    if files[1].read_bytes().endswith(b"\n"):
         os.truncate(files[1], found[-1] - 7)
     subprocess.run([sys.executable, "-c", FILL, files[1]], check=True)
     whole, killed = (sorted(file.read_text().splitlines()) for file in files)
