@@ -107,6 +107,8 @@ def question_of(row: Row) -> SampledQuestion:
     n_correct, n_samples = row.pop("n_correct"), row.pop("n_samples")
     if not n_samples or {len(column) for column in columns} != {n_samples}:
         raise ValueError("samples, logprobs, token_counts, outcomes and n_samples do not agree")
+    if n_correct != (correct := columns[-1].count("correct")):
+        raise ValueError(f"{correct} correct outcomes, but n_correct {n_correct}")
     samples = tuple(map(_make_sample, zip(*columns, strict=True)))
     example = VQAExample(
         id=row.pop("id"),
@@ -119,10 +121,7 @@ def question_of(row: Row) -> SampledQuestion:
         metric=row.pop("metric", None) or METRICS[0],
         extra=row,
     )
-    question = SampledQuestion(example, samples)
-    if n_correct != question.n_correct:
-        raise ValueError(f"{question.n_correct} correct outcomes, but n_correct {n_correct}")
-    return question
+    return SampledQuestion(example, samples)
 
 
 def read_store(file: Path) -> Iterator[SampledQuestion]:
