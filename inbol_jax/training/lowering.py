@@ -53,7 +53,7 @@ def abstract_variables(
         adapters = jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0)))
         flat = {}
         for path, x in flatten_dict(adapters, sep="/").items():
-            place = adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape)
+            place = adapter_sharding(mesh, path, x.shape)
             flat[path] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
         variables["lora"] = unflatten_dict(flat, sep="/")
     return variables
