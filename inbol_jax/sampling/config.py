@@ -10,8 +10,7 @@ from inbol_jax.errors import InbolError
 class SamplingOptions:
     """How responses are drawn.
 
-    The truncations follow one another as in transformers: top-k, then top-p of what is left, then
-      min-p.
+    The truncations are made in transformers' order: top-k, then top-p of what is left, then min-p.
     """
 
     n: int = dataclasses.field(default=10, kw_only=True)
@@ -35,11 +34,10 @@ class SamplingOptions:
     """Strings at the first of which the finished text of a response is cut."""
 
     def __post_init__(self) -> None:
-        finite = math.isfinite(self.temperature)
         rules = {
             "n": (self.n >= 1, "at least one sample is needed"),
             "temperature": (
-                finite and self.temperature >= 0,
+                0 <= self.temperature < math.inf,
                 "a finite number of at least 0 is needed",
             ),
             "top_p": (0 < self.top_p <= 1, "must be greater than 0 and at most 1"),
