@@ -25,6 +25,7 @@ from training_data import (
     write_jsonl,
 )
 
+from inbol_jax.artifacts import fingerprint
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.llava import Llava
@@ -32,7 +33,7 @@ from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import ca_dpo
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.finetune import run_fingerprint
+from inbol_jax.training.finetune import run_settings
 from inbol_jax.training.sft import sft
 
 
@@ -109,7 +110,7 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
     fingerprints = set()
     for count in (1, 8):
         monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        fingerprints.add(run_fingerprint(checkpoint, config, "IDK-IT", 8, None))
+        fingerprints.add(fingerprint(run_settings(checkpoint, config, "IDK-IT", 8, None)))
     assert len(fingerprints) == (2 if dropout else 1)
 
 
