@@ -29,6 +29,10 @@ from inbol_jax.progress import say
 from inbol_jax.training.step import TrainState
 
 
+class _ChangedError(Exception):
+    """A checkpoint was read, but is not what was saved."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BestStep(checkpoint_managers.PreservationPolicy):
     """Keeps the checkpoint of the step with the highest score, unless that is -inf."""
@@ -87,9 +91,13 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.wait()
+        self._manager.close()
+
+    def wait(self) -> None:
+        """Waits until what is being saved has been written."""
         with self._one_line("free space and run the same command again"):
             self._manager.wait_until_finished()
-            self._manager.close()
 
     @contextlib.contextmanager
     def _one_line(self, advice: str) -> Iterator[None]:
@@ -117,6 +125,12 @@ class Checkpoints:
             except InbolError:
                 raise
             except Exception as error:  # see `_one_line`
+                # Of several processes others may have read it: all must go on from the same step.
+                if jax.process_count() > 1 and not isinstance(error, _ChangedError):
+                    raise InbolError(
+                        f"checkpoint {self._folder / str(step)} cannot be read ({_reason(error)}); "
+                        "rename that folder to go on from an earlier one"
+                    ) from error
                 damaged[step] = _reason(error)
                 continue
             self._set_aside(damaged, step)
@@ -132,12 +146,12 @@ class Checkpoints:
         run = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
         saved = run["run"]
         if saved["hash"] != fingerprint([saved["settings"], saved["checksums"]]):
-            raise ValueError("its settings are not what was saved")
+            raise _ChangedError("its settings are not what was saved")
         self._check_settings(saved["settings"])
         items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         state = self._manager.restore(step, args=items)["state"]
         if checksums(state) != saved["checksums"]:
-            raise ValueError("its arrays are not what was saved")
+            raise _ChangedError("its arrays are not what was saved")
         return state
 
     def _check_settings(self, saved: Mapping[str, Any]) -> None:
