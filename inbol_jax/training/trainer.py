@@ -185,15 +185,14 @@ def run_training(
         a row were not finite, or too many of all.
     """
     parallel, label, size = trainer.parallel, trainer.label, options.examples_per_step
-    log_file = options.out / "metrics.jsonl"
-    log: list[LogRow] = _read_log(log_file)
-    with _open_checkpoints(options, log) as checkpoints:
+    with _open_checkpoints(options, lambda: log) as checkpoints:
         state = parallel.place(state)
         restored = checkpoints.restore(parallel.fetch(state))
         if restored is not None:
             state = parallel.place(restored)
         start, total = trainer.steps_done(state), trainer.total_steps
-        log[:] = [row for row in log if row["step"] <= start]  # later ones come again
+        log_file = options.out / "metrics.jsonl"
+        log = [row for row in _read_log(log_file) if row["step"] <= start]  # later ones come again
         window: list[Metrics] = []  # metrics since the last row
         untimed = 1  # steps of the window that the meter leaves out: the first one is compiled
         with progress(label, total * size, "rows", start * size, shown=is_main()) as advance:
@@ -251,18 +250,14 @@ MAX_SKIPPED_SHARE = 0.5
 _LOWER_IS_BETTER = ("loss", "nll", "dpo", "gradient_norm", "skipped", "padding", "tokens")
 
 
-def _open_checkpoints(options: RunOptions, log: list[LogRow]) -> Checkpoints:
-    """The run's checkpoints.
-
-    Args:
-      log: rows of the run, which may grow.
-    """
+def _open_checkpoints(options: RunOptions, log: Callable[[], list[LogRow]]) -> Checkpoints:
+    """The run's checkpoints, of which the best is told by the rows of the log so far."""
     name = options.metric_for_best_model
     sign = -1 if name and name.split("/")[-1] in _LOWER_IS_BETTER else 1
 
     def score(step: int) -> float:
         # The loss of a window without a finite update is missing.
-        values = (row.get(name, math.nan) for row in log if row["step"] == step)
+        values = (row.get(name, math.nan) for row in log() if row["step"] == step)
         value = sign * next(values, math.nan)
         return value if math.isfinite(value) else -math.inf
 
