@@ -206,6 +206,10 @@ def run_training(
                 logs = saves or info.step % options.logging_steps == 0
                 if logs or any(hook.is_due(info) for hook in hooks):
                     metrics = jax.device_get(window)
+                    best = options.metric_for_best_model
+                    if best and best.removeprefix("eval/") not in metrics[-1]:
+                        known = ", ".join(metrics[-1])
+                        raise InbolError(f"--metric-for-best-model {best}: choose among {known}")
                     row: LogRow = {"step": info.step} | mean_metrics(metrics)
                     if meter:
                         row |= meter.read(metrics[untimed:])
@@ -222,11 +226,6 @@ def run_training(
                     notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
                     advance(0, ", ".join(notes))
                     if saves:
-                        best = options.metric_for_best_model
-                        if best and "loss" in row and best not in row:
-                            raise InbolError(
-                                f"--metric-for-best-model {best}: the log has {', '.join(row)}"
-                            )
                         _write_log(log_file, log)
                         begin = time.monotonic()
                         checkpoints.save(parallel.fetch(state))

@@ -44,7 +44,7 @@ def test_the_best_checkpoint_is_kept_as_well(tmp_path):
     best = min(metrics_of(tmp_path), key=lambda row: row["loss"])["step"]
     toy_run(tmp_path / "loss", 9, batches, **options | {"metric_for_best_model": "loss"})
     assert steps_kept(tmp_path / "loss" / "checkpoints") == sorted({best, 9})
-    with pytest.raises(InbolError, match="--metric-for-best-model f1: the log has step, loss"):
+    with pytest.raises(InbolError, match="--metric-for-best-model f1: choose among loss, weighted"):
         toy_run(tmp_path / "f1", 2, **options | {"metric_for_best_model": "f1"})
 
 
