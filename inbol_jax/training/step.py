@@ -129,8 +129,8 @@ def merge_variables(first: Flat, second: Flat) -> dict[str, Any]:
 
 def check_weights(variables: Flat, what: str) -> None:
     """Raises InbolError, which names a variable, if it is not finite or beyond `MAX_WEIGHT`."""
-    largest = jax.device_get({path: _largest(x) for path, x in variables.items()})
-    for path, value in largest.items():
+    for path, x in variables.items():
+        value = float(_largest(x))
         if not value <= MAX_WEIGHT:
             size = f"as large as {value:.3g}" if math.isfinite(value) else "not finite"
             raise InbolError(f"{what}: the weights {path} are {size}")
