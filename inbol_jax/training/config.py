@@ -150,6 +150,17 @@ class CheckpointConfig:
 
     save_steps: int = 100
     """Steps between two checkpoints. A run that was stopped resumes from the last one."""
+    save_total_limit: int = 2
+    """How many of the newest checkpoints are kept."""
+    metric_for_best_model: str | None = None
+    """Metric of OUT/metrics.jsonl, such as eval/loss. The checkpoint at which it is best is kept as
+    well."""
+    checkpoint_dir: str | None = None
+    """Folder of the checkpoints, or an address on an object store, such as gs://bucket/run, which
+    needs gcsfs or s3fs. By default it is OUT/checkpoints."""
+    resume_anyway: tuple[str, ...] = ()
+    """Options in which the checkpoint may differ that the run resumes from, such as learning_rate
+    or data. By default any difference is refused."""
     wise_ft_alpha: float = 1.0
     """Share of the fine-tuned weights in the saved model, greater than 0 and at most 1; the rest is
     the base's: alpha * fine-tuned + (1 - alpha) * base. Below 1 answers come back that training has
@@ -159,7 +170,7 @@ class CheckpointConfig:
     starts from."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "save_steps")
+        _require_positive(self, "save_steps", "save_total_limit")
         if not 0 < self.wise_ft_alpha <= 1:
             raise InbolError(
                 f"--wise-ft-alpha {self.wise_ft_alpha}: a share greater than 0 and at most 1 is "
@@ -222,6 +233,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps", "buckets")
+        best, save_steps = self.checkpoint.metric_for_best_model, self.checkpoint.save_steps
+        if best and best.startswith("eval/"):
+            if not self.evaluation.eval_data:
+                raise InbolError(f"--metric-for-best-model {best} needs --eval-data")
+            if save_steps % self.evaluation.eval_steps:
+                raise InbolError(
+                    f"--save-steps {save_steps}: a multiple of --eval-steps "
+                    f"{self.evaluation.eval_steps} is needed for --metric-for-best-model {best}"
+                )
         if self.checkpoint.wise_ft_alpha < 1 and self.lora.lora_rank:
             raise InbolError(
                 f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: "

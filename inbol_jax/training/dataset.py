@@ -5,9 +5,12 @@ Batch i of a run is a function of i (grain's random access), so a run resumes fr
 exactly.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +33,7 @@ PackedRow = tuple[Sequence[int], Sequence[Branch]]
 
 Line = TypeVar("Line", Instruction, Preference)
 
+STALL = 120  # seconds after which a file that is still being read is named
 WINDOW = 16  # batches among which rows of similar length are grouped
 
 
@@ -72,9 +76,25 @@ class PackedDataset:
         sizes = [self.sizes[i] for i in indices]
         shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
         own = [int(indices[i]) for i in mine if i < len(indices)]
+        rows = []
         # A process without rows packs one to take the shapes from; it does not count.
-        rows = [self.pack(i, shape) for i in own or indices[:1]]
+        for i in own or indices[:1]:
+            with names_stalls(self.images[i]):
+                rows.append(self.pack(i, shape))
         return collate(rows, len(mine), valid=len(own))
+
+
+@contextlib.contextmanager
+def names_stalls(file: Path) -> Iterator[None]:
+    """Says which file is being read if that takes longer than `STALL` seconds."""
+    line = f"training waits for its data: {file} has been read for {STALL} s"
+    timer = threading.Timer(STALL, print, (line,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def tokenize(

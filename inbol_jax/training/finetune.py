@@ -6,10 +6,12 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint
 from inbol_jax.errors import InbolError
@@ -25,6 +27,7 @@ from inbol_jax.training.parallel import PARALLEL, round_batch_size
 from inbol_jax.training.step import (
     Flat,
     Objective,
+    check_weights,
     init_state,
     make_program,
     merge_variables,
@@ -62,6 +65,7 @@ def load_model(config: TrainConfig) -> Checkpoint:
     check_wise_ft(config)
     mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
+    check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
     variables, lora, new = checkpoint.variables, checkpoint.model.lora, lora_config(config.lora)
     if new and lora:
         raise InbolError(
@@ -108,7 +112,11 @@ def finetune(
     total_steps = -(-len(dataset) * config.epochs // size)
     options = RunOptions(
         out=config.out,
-        fingerprint=run_fingerprint(checkpoint, config, label, size, base and base.fingerprint),
+        settings=run_settings(checkpoint, config, label, size, base and base.fingerprint),
+        resume_anyway=config.checkpoint.resume_anyway,
+        checkpoint_dir=config.checkpoint.checkpoint_dir,
+        save_total_limit=config.checkpoint.save_total_limit,
+        metric_for_best_model=config.checkpoint.metric_for_best_model,
         examples_per_step=size,
         save_steps=config.checkpoint.save_steps,
         max_nonfinite_updates=config.optimization.max_nonfinite_updates,
@@ -145,7 +153,8 @@ def finetune(
         in_batches = functools.partial(in_order, some, mesh, micro_batch)
         hooks.append(Evaluation(trainer, in_batches, config.evaluation.eval_steps))
     report_to = config.logging.report_to if is_main() else ()
-    with open_trackers(report_to, config.out, options.fingerprint, config.flat()) as tracking:
+    run = fingerprint(options.settings)
+    with open_trackers(report_to, config.out, run, config.flat()) as tracking:
         state = run_training(
             trainer,
             init_state(trainable, program.optimizer, mesh),
@@ -156,6 +165,7 @@ def finetune(
         )
 
     trained = {path: x.astype(dtypes[path]) for path, x in state.params.items()}
+    check_weights(trained, f"{label}: no model is saved, lower --learning-rate")
     variables = merge_variables(trained, frozen)
     if base is not None:
         alpha = config.checkpoint.wise_ft_alpha
@@ -192,15 +202,17 @@ def _to_float32(x: jax.Array) -> jax.Array:
 _WITHOUT_EFFECT = frozenset(
     {
         *("out", "images", "eval_data", "eval_steps", "save_steps", "report_to"),
-        *("max_nonfinite_updates", "remat", "distributed", "mesh", "parallel"),
+        *("max_nonfinite_updates", "remat", "distributed", "mesh", "parallel", "resume_anyway"),
+        *("checkpoint_dir", "save_total_limit", "metric_for_best_model"),
     }
 )
 
 
-def run_fingerprint(
+def run_settings(
     checkpoint: Checkpoint, config: TrainConfig, label: str, batch_size: int, base: str | None
-) -> str:
-    """Fingerprint of everything that decides the result of a run.
+) -> dict[str, Any]:
+    """Everything that decides the result of a run, by the names of the options; model and data by
+    their fingerprints.
 
     Args:
       batch_size: rows per step, after rounding.
@@ -209,8 +221,8 @@ def run_fingerprint(
     settings = {k: v for k, v in config.flat().items() if k not in _WITHOUT_EFFECT}
     settings |= {
         "stage": label,
-        "model": checkpoint.fingerprint,
-        "data": file_fingerprint(config.data),
+        "model": f"sha256:{checkpoint.fingerprint}",
+        "data": f"sha256:{file_fingerprint(config.data)}",
         "wise_ft_base": base,
         "batch_size": batch_size,
     }
@@ -218,4 +230,4 @@ def run_fingerprint(
     if lora and lora.dropout:  # each device of a pmap draws dropout of its own
         settings |= {"mesh": runtime.mesh, "parallel": runtime.parallel}
         settings["devices"] = jax.device_count()
-    return fingerprint(settings)
+    return settings

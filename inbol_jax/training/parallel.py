@@ -91,7 +91,7 @@ class Pmap:
         return jax.tree.map(put, tree)
 
     def fetch(self, tree: Any) -> Any:
-        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0, ...], tree)
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
         def put(x: np.ndarray) -> jax.Array:  # [b, ...] -> [devices, b / devices, ...]

@@ -1,5 +1,6 @@
 """One training step: what it changes, what it minimises, and the update as a pure function."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ Objective = Callable[[Variables, Variables | None, Batch, jax.Array | None], Met
 # answers are shorter, so they are not chunked.
 CHUNK = 128
 AXIS = "data"  # the axis that a pmap maps over
+# The weights of no model are nearly as large; larger ones come out of a run that has blown up.
+MAX_WEIGHT = 1e6
 
 # Variables by path: "params/language_model/norm/scale" or "lora/...".
 Flat = dict[str, jax.Array]
@@ -40,6 +43,7 @@ class TrainState(NamedTuple):
     params: Flat  # the trained variables
     opt_state: Any
     skipped: jax.Array  # i32[], updates in a row that were left out as not finite
+    all_skipped: jax.Array  # i32[], updates of the whole run that were left out
 
 
 # (state, frozen variables, variables of an online reference or None, batch) -> (state, metrics)
@@ -123,6 +127,20 @@ def merge_variables(first: Flat, second: Flat) -> dict[str, Any]:
     return unflatten_dict({**second, **first}, sep="/")
 
 
+def check_weights(variables: Flat, what: str) -> None:
+    """Raises InbolError, which names a variable, if it is not finite or beyond `MAX_WEIGHT`."""
+    for path, x in variables.items():
+        value = float(_largest(x))
+        if not value <= MAX_WEIGHT:
+            size = f"as large as {value:.3g}" if math.isfinite(value) else "not finite"
+            raise InbolError(f"{what}: the weights {path} are {size}")
+
+
+@jax.jit
+def _largest(x: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(x)).astype(jnp.float32)
+
+
 def reference_part(trainable: Flat, *, new_adapters: bool) -> Flat:
     """The trained variables that an online reference needs a copy of: all but new adapters.
 
@@ -141,7 +159,7 @@ def init_state(
     init = optimizer.init
     if mesh is not None:
         init = jax.jit(init, out_shardings=optimizer_shardings(trainable, optimizer, mesh))
-    return TrainState(jnp.int32(0), trainable, init(trainable), jnp.int32(0))
+    return TrainState(jnp.int32(0), trainable, init(trainable), jnp.int32(0), jnp.int32(0))
 
 
 def optimizer_shardings(
@@ -263,7 +281,8 @@ def _update(
     metrics = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), metrics)
     metrics["skipped"] = (1.0 - finite, one)
     skipped = jnp.where(finite, 0, state.skipped + 1)
-    return TrainState(state.step + 1, params, opt_state, skipped), metrics
+    all_skipped = state.all_skipped + jnp.where(finite, 0, 1)
+    return TrainState(state.step + 1, params, opt_state, skipped, all_skipped), metrics
 
 
 def make_eval_step(objective: Objective, *, axis: str | None = None) -> EvalStep:

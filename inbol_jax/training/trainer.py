@@ -4,9 +4,10 @@ would. It logs, saves, and calls hooks for what else is measured or reported."""
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,8 +33,16 @@ class RunOptions:
 
     out: Path
     """Folder that gets `checkpoints/` and `metrics.jsonl`."""
-    fingerprint: str
-    """Fingerprint of everything that decides the result, see `Checkpoints`."""
+    settings: Mapping[str, Any]
+    """Everything that decides the result, see `Checkpoints`."""
+    resume_anyway: Sequence[str] = ()
+    """Names of settings in which a checkpoint may differ."""
+    checkpoint_dir: str | None = None
+    """Folder or address of the checkpoints, if it is not `out / "checkpoints"`."""
+    save_total_limit: int = 2
+    """How many of the newest checkpoints are kept."""
+    metric_for_best_model: str | None = None
+    """Metric of the log; the checkpoint at which it is best is kept as well."""
     examples_per_step: int = 1
     """Examples per step, for the progress bar."""
     save_steps: int = 100
@@ -172,11 +181,11 @@ def run_training(
       meter: meter of tokens per second and MFU.
     Returns: the final state on the host, whether it was reached now or before.
     Raises:
-      InbolError: if the folder holds another run, the batches end too early, or too many updates in
-        a row were not finite.
+      InbolError: if the folder holds another run, the batches end too early, too many updates in
+        a row were not finite, or too many of all.
     """
     parallel, label, size = trainer.parallel, trainer.label, options.examples_per_step
-    with Checkpoints(options.out, options.fingerprint) as checkpoints:
+    with _open_checkpoints(options, lambda: log) as checkpoints:
         state = parallel.place(state)
         restored = checkpoints.restore(parallel.fetch(state))
         if restored is not None:
@@ -197,6 +206,10 @@ def run_training(
                 logs = saves or info.step % options.logging_steps == 0
                 if logs or any(hook.is_due(info) for hook in hooks):
                     metrics = jax.device_get(window)
+                    best = options.metric_for_best_model
+                    if best and best.removeprefix("eval/") not in metrics[-1]:
+                        known = ", ".join(metrics[-1])
+                        raise InbolError(f"--metric-for-best-model {best}: choose among {known}")
                     row: LogRow = {"step": info.step} | mean_metrics(metrics)
                     if meter:
                         row |= meter.read(metrics[untimed:])
@@ -214,11 +227,46 @@ def run_training(
                     advance(0, ", ".join(notes))
                     if saves:
                         _write_log(log_file, log)
+                        begin = time.monotonic()
                         checkpoints.save(parallel.fetch(state))
+                        notes.append(f"saving blocked for {time.monotonic() - begin:.1f} s")
+                        advance(0, ", ".join(notes))
                     if meter:
                         meter.start()  # what came after the step was no training
                 advance(size)
+        skipped = int(parallel.fetch(state.all_skipped))
+        if skipped > MAX_SKIPPED_SHARE * total:
+            raise InbolError(
+                f"{label}: {skipped} of {total} updates were left out, as they were not finite; "
+                "lower --learning-rate or look at the data"
+            )
         return parallel.fetch(state)
+
+
+# A run of which more updates were left out has learnt too little to be taken for one.
+MAX_SKIPPED_SHARE = 0.5
+# Metrics that are better if they are lower
+_LOWER_IS_BETTER = ("loss", "nll", "dpo", "gradient_norm", "skipped", "padding", "tokens")
+
+
+def _open_checkpoints(options: RunOptions, log: Callable[[], list[LogRow]]) -> Checkpoints:
+    """The run's checkpoints, of which the best is told by the rows of the log so far."""
+    name = options.metric_for_best_model
+    sign = -1 if name and name.split("/")[-1] in _LOWER_IS_BETTER else 1
+
+    def score(step: int) -> float:
+        # The loss of a window without a finite update is missing.
+        values = (row.get(name, math.nan) for row in log() if row["step"] == step)
+        value = sign * next(values, math.nan)
+        return value if math.isfinite(value) else -math.inf
+
+    return Checkpoints(
+        options.checkpoint_dir or str(options.out / "checkpoints"),
+        options.settings,
+        resume_anyway=options.resume_anyway,
+        keep=options.save_total_limit,
+        score=score if name else None,
+    )
 
 
 # What stands beside the progress bar

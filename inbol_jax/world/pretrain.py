@@ -12,7 +12,6 @@ import optax
 from absl import flags
 from optax import contrib
 
-from inbol_jax.artifacts import fingerprint
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
@@ -25,6 +24,7 @@ from inbol_jax.training.parallel import Jit
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import (
     Flat,
+    check_weights,
     init_state,
     make_train_step,
     merge_variables,
@@ -191,15 +191,22 @@ def pretrain(config: PretrainConfig) -> Path:
 
     step = Jit(make_train_step(objective, optimizer), mesh)
     trainer = Trainer(step, config.steps, frozen={}, label="pre-training")
-    settings = ["pretrain", config.steps, batch_size, config.learning_rate, config.seed]
+    settings = {
+        "stage": "pretrain",
+        "steps": config.steps,
+        "batch_size": batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+    }
     options = RunOptions(
         out=config.out,
-        fingerprint=fingerprint(settings),
+        settings=settings,
         examples_per_step=batch_size,
         save_steps=1000,
         logging_steps=50,
     )
     state = run_training(trainer, init_state(trainable, optimizer), batches, options)
+    check_weights(state.params, "pre-training: no model is saved, lower --learning-rate")
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")
     return folder

@@ -1,5 +1,8 @@
 """The order of the data, the shapes of batches, and images that are missing."""
 
+import time
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from training_data import run_sft
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
+from inbol_jax.training import dataset
 from inbol_jax.training.dataset import (
     WINDOW,
     PackedDataset,
@@ -126,6 +130,23 @@ def test_shapes_that_rows_are_padded_to(micro):
     for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
         batch = rows.batch(np.array(indices), np.arange(2))
         assert batch["input_ids"].shape == (2, tokens)
+
+
+def test_a_stalled_input_names_its_file(monkeypatch, capsys):
+    """Once, and only the file that takes long."""
+
+    class Slow(PackedDataset):
+        def pack(self, index, shape):
+            time.sleep(0.6 * (index == 1))
+            return pack_row(*self.rows[index], shape)
+
+    monkeypatch.setattr(dataset, "STALL", 0.3)
+    rows = [([1], [Branch([2])])] * 3
+    images = [Path(f"{i}.png") for i in range(3)]
+    data = Slow(None, rows, images, bucket_shapes(rows, 1))
+    assert data.batch(np.arange(3), np.arange(3))["valid"].all()
+    line = "training waits for its data: 1.png has been read for 0.3 s\n"
+    assert capsys.readouterr().err == line
 
 
 def test_missing_images_are_found_before_training(data, micro, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from training_data import (
     LORA,
     STAGES,
@@ -25,6 +27,7 @@ from training_data import (
     write_jsonl,
 )
 
+from inbol_jax.artifacts import fingerprint
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.llava import Llava
@@ -32,7 +35,7 @@ from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import ca_dpo
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.finetune import run_fingerprint
+from inbol_jax.training.finetune import run_settings
 from inbol_jax.training.sft import sft
 
 
@@ -99,6 +102,28 @@ def test_a_folder_that_cannot_take_the_model_is_refused_before_training(data, mi
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("part", ["vision_tower", "language_model"])
+def test_weights_that_are_not_finite_are_refused_by_name(data, micro, tmp_path, part):
+    """Whether they are trained or not, and before anything is written."""
+    weights = {name: np.array(x) for name, x in weights_of(micro.path).items()}
+    name = next(name for name in weights if part in name and name.endswith("q_proj.weight"))
+    weights[name][0, 0] = np.nan
+    shutil.copytree(micro.path, tmp_path / "start")
+    save_file(weights, tmp_path / "start" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InbolError, match=rf"--model .*{part}/.*q_proj/kernel are not finite"):
+        run_sft(data, tmp_path / "start", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_have_blown_up_are_not_saved(data, micro, tmp_path):
+    """They are finite, and so was every loss: the last update made them."""
+    options = {"learning_rate": 1e30, "batch_size": 16, "epochs": 2}
+    with pytest.raises(InbolError, match=r"IDK-IT: no model is saved, .* as large as 1e\+30"):
+        run_sft(data, micro.path, tmp_path, **options)
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout, monkeypatch):
     """So the run is another one; without dropout it is the same."""
@@ -109,7 +134,7 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
     fingerprints = set()
     for count in (1, 8):
         monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        fingerprints.add(run_fingerprint(checkpoint, config, "IDK-IT", 8, None))
+        fingerprints.add(fingerprint(run_settings(checkpoint, config, "IDK-IT", 8, None)))
     assert len(fingerprints) == (2 if dropout else 1)
 
 
@@ -178,7 +203,7 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
         whole / "model.safetensors"
     ).read_bytes()
     # Where the images and the checkpoints lie is not what decides a run; the seed is.
-    with pytest.raises(InbolError, match="other settings"):
+    with pytest.raises(InbolError, match=r"other settings .--seed 1, the folder's run has 0"):
         run(dataclasses.replace(config, seed=1))
 
 

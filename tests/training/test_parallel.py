@@ -1,6 +1,7 @@
 """The same training on every mesh and number of devices."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,41 @@ def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
                 np.testing.assert_allclose(
                     theirs[path], x, atol=3e-5, err_msg=f"{name} {stage} {path}"
                 )
+
+
+RESUME = """
+import sys
+from pathlib import Path
+from inbol_jax.training.config import SftConfig
+from inbol_jax.training.sft import sft
+out, data, model = map(Path, sys.argv[1:])
+options = dict(data=data, model=model, epochs=3, batch_size=8, save_steps=4, learning_rate=1e-3)
+sft(SftConfig.from_options(out=out / "mesh", mesh=(2, 2, 2), **options))
+sft(SftConfig.from_options(out=out / "pmap", parallel="pmap", **options))
+"""
+
+
+def test_a_run_goes_on_on_another_mesh(data, micro, tmp_path):
+    """Saved at (1, 1, 1) under `jit`, continued at (2, 2, 2) and by `pmap` on eight devices."""
+    options = {"epochs": 3, "batch_size": 8, "save_steps": 4, "learning_rate": 1e-3}
+    ours = weights_of(run_sft(data, micro.path, tmp_path / "one", **options))
+    for name in ("mesh", "pmap"):
+        gone = shutil.ignore_patterns("6", "model")  # as if it had been stopped after step 4
+        shutil.copytree(tmp_path / "one", tmp_path / name, ignore=gone)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", RESUME, tmp_path, data / "instructions.jsonl", micro.path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "damaged" not in done.stdout
+    one = metrics_of(tmp_path / "one")
+    assert [row["step"] for row in one] == [4, 6]
+    for name in ("mesh", "pmap"):
+        many = metrics_of(tmp_path / name)
+        assert many[0] == one[0], "it was not trained again"
+        assert many[1] == pytest.approx(one[1], rel=1e-4, abs=1e-4)
+        for key, x in weights_of(tmp_path / name / "model").items():
+            np.testing.assert_allclose(x, ours[key], atol=2e-5, err_msg=f"{name} {key}")
 
 
 MANY = """

@@ -1,6 +1,7 @@
 """Training in two real processes of four devices each, through the command line."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -181,6 +182,26 @@ def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
         "pmap",
         *WORDS,
     )
+    same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_with_a_run_of_one(data, micro, tmp_path):
+    """From a checkpoint on one device, and around one whose arrays are damaged."""
+    instructions = data / "instructions.jsonl"
+    options = OPTIONS | {"save_steps": 4}
+    common = {"data": instructions, "model": micro.path}
+    sft(SftConfig.from_options(out=tmp_path / "one", save_total_limit=3, **common, **options))
+    gone = shutil.ignore_patterns("10", "model")
+    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=gone)
+    largest = max((tmp_path / "two/checkpoints/8/state").rglob("*"), key=lambda f: f.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    words = ["--data", instructions, "--out", tmp_path / "two", "--model", micro.path]
+    printed = together("sft", *words, "--save-steps", 4, "--mesh", 2, 2, 2, *WORDS)
+    assert "8 is damaged (its arrays are not what was saved)" in printed[0]
+    assert "going on from step 4" in printed[0]
     same(tmp_path / "one", tmp_path / "two")
 
 

@@ -97,22 +97,22 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     good = collate(random_batch(micro.config, 2), 2)
     bad = good | {"pixel_values": good["pixel_values"] * np.float32(np.nan)}
     trainable, frozen = split_variables(micro.variables, FROZEN)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 12)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 16)
 
     def run(out, wrong):
         trained = {path: jnp.array(x) for path, x in trainable.items()}  # the state is given away
         parallel = Jit(make_train_step(sft_objective(micro.model), optimizer), make_mesh())
 
         def batches(start):
-            return ((bad if i in wrong else good) for i in range(start, 12))
+            return ((bad if i in wrong else good) for i in range(start, 16))
 
-        options = RunOptions(out=out, fingerprint="x", logging_steps=4, max_nonfinite_updates=4)
-        trainer = Trainer(parallel, 12, frozen=frozen, label="toy")
+        options = RunOptions(out=out, settings={}, logging_steps=4, max_nonfinite_updates=4)
+        trainer = Trainer(parallel, 16, frozen=frozen, label="toy")
         return run_training(trainer, init_state(trained, optimizer), batches, options)
 
     run(tmp_path / "some", {1, 2, 4, 8, 9, 10, 11})
     rows = metrics_of(tmp_path / "some")
-    assert [row["skipped"] for row in rows] == [0.5, 0.25, 1.0]
+    assert [row["skipped"] for row in rows] == [0.5, 0.25, 1.0, 0.0]
     assert "loss" not in rows[2]
     assert all(np.isfinite(v) for row in rows for v in row.values())
     with pytest.raises(InbolError, match="toy: 6 updates in a row were not finite at step 8"):

@@ -43,5 +43,5 @@ def toy_run(out, steps, batches=toy_batches, fingerprint="toy", **options):
     """Trains to a step, or goes on from the folder's checkpoint."""
     state = init_state({"a": jnp.zeros(())}, toy_optimizer())
     trainer = Trainer(Jit(toy_step, make_mesh()), steps, frozen={"b": jnp.ones(())}, label="toy")
-    run_options = RunOptions(out=out, fingerprint=fingerprint, **options)
+    run_options = RunOptions(out=out, **{"settings": {"toy": fingerprint}} | options)
     return run_training(trainer, state, batches, run_options)
