@@ -5,14 +5,20 @@ import array
 import dataclasses
 import functools
 import hashlib
-import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inbol_jax.artifacts import AppendOnlyLines, fingerprint, meta_path, read_meta, write_json
+from inbol_jax.artifacts import (
+    AppendOnlyLines,
+    fingerprint,
+    meta_path,
+    parse_json,
+    read_meta,
+    write_json,
+)
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
@@ -83,7 +89,7 @@ def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    row = json.loads(line)
+                    row = parse_json(line)
                     row["id"], row["question"], row["image"], row["fingerprint"]
                 except (ValueError, KeyError, TypeError) as error:
                     raise _not_a_line(file, number, error) from error

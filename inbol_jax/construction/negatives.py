@@ -1,6 +1,5 @@
 """Incorrect responses of another model than the records': the IDK-IT model, where CA-DPO starts."""
 
-import json
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from inbol_jax.artifacts import hash64
+from inbol_jax.artifacts import hash64, parse_json
 from inbol_jax.confidence.store import question_of, read_rows
 from inbol_jax.construction.record import distinct_responses
 from inbol_jax.errors import InbolError
@@ -57,7 +56,7 @@ class Negatives:
         for i in range(first, last):
             file = self._files[self._numbers[i]]
             file.seek(self._offsets[i])
-            question = question_of(json.loads(file.readline()))
+            question = question_of(parse_json(file.readline()))
             if question.example.id != record.id:
                 continue  # another id with the same hash
             if question.example.question != record.question:

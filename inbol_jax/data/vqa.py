@@ -15,7 +15,6 @@ import numpy as np
 
 from inbol_jax.artifacts import atomically, meta_path, read_meta, write_jsonl
 from inbol_jax.data.rows import (
-    BYTE_ORDER_MARK,
     RawRow,
     Rejection,
     Unusable,
@@ -161,8 +160,6 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
             start, end = end, end + len(line)
             if not line.strip():
                 continue
-            if number == 1 and line.startswith(BYTE_ORDER_MARK):
-                start, line = start + len(BYTE_ORDER_MARK), line.removeprefix(BYTE_ORDER_MARK)
             row: RawRow = {}
             try:
                 row = parse_line(line)

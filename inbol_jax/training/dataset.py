@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.artifacts import read_meta
+from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
@@ -143,20 +144,25 @@ def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[P
     Args:
       images: folder that the names are relative to. By default the file's header names it.
     Raises:
-      InbolError: if there is no such folder, or images are missing there, with how many. They are
-        looked for before training, not in its midst.
+      InbolError: if there is no such folder, or images are missing there or outside it, with how
+        many. They are looked for before training, not in its midst.
     """
     folder = images or data.parent / read_meta(data).get("images", ".")
     if not folder.is_dir():
         raise InbolError(f"{folder} is not a folder: name the images of {data} by --images")
-    paths = [folder / name for name in names]
-    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
-    if missing:
+    check_image, faults = image_check(folder), {}
+    for name in (names := list(names)):
+        try:
+            check_image(name)
+        except Unusable as cause:
+            faults.setdefault(name, cause)
+    if faults:
+        first, cause = next(iter(faults.items()))
         raise InbolError(
-            f"{data}: {len(missing)} of its images are missing, the first is {missing[0]}; name "
-            "their folder by --images"
+            f"{data}: {len(faults)} of its images cannot be used, the first is {folder / first} "
+            f"({cause}); name their folder by --images"
         )
-    return paths
+    return [folder / name for name in names]
 
 
 def check_lines(

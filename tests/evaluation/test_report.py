@@ -124,7 +124,7 @@ def test_html_is_accessible(page):
     text = " ".join(page.texts)
     for shown in ("✓ correct", "✗ wrong", "○ refused", "✓ refused", "✗ answered"):
         assert shown in text
-    assert "image file missing" in text
+    assert "image missing" in text
 
 
 def test_markdown_tables_parse_and_hold_no_html(report):

@@ -137,6 +137,6 @@ def test_shapes_that_rows_are_padded_to(micro):
 def test_missing_images_are_found_before_training(data, micro, tmp_path):
     with pytest.raises(
         InbolError,
-        match=r"instructions.jsonl: 16 of its images are missing, the first is .*; name their folder by --images",
+        match=r"instructions.jsonl: 16 of its images cannot be used, the first is .*; name their folder by --images",
     ):
         run_sft(data, micro.path, tmp_path, images=tmp_path)
