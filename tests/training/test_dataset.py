@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from training_data import (
     run_sft,
 )
@@ -15,6 +16,7 @@ from inbol_jax.training.dataset import (
     WINDOW,
     PackedDataset,
     bucket_shapes,
+    image_paths,
     stream_batches,
     training_order,
 )
@@ -132,6 +134,18 @@ def test_shapes_that_rows_are_padded_to(micro):
     for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
         batch = rows.batch(np.array(indices), np.arange(2))
         assert batch["input_ids"].shape == (2, tokens)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "link.png", "{}/secret.png", "a\0b", "a" * 5000])
+def test_images_outside_their_folder_are_refused(tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")  # can be read, and must not be
+    folder, data = tmp_path / "images", tmp_path / "instructions.jsonl"
+    folder.mkdir()
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    assert image_paths(data, folder, ["a.png", "./a.png"])
+    with pytest.raises(InbolError, match=r"instructions\.jsonl: 1 of its images cannot be used"):
+        image_paths(data, folder, ["a.png", name.format(tmp_path), "a.png"])
 
 
 def test_missing_images_are_found_before_training(data, micro, tmp_path):
