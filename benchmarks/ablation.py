@@ -61,10 +61,10 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("the demo's setting (weights: value, beta 0.1, keeps 0.1 of the base)"),
-    Variant("keeps nothing of the base", {"wise_ft_alpha": 1.0, "wise_ft_base": None}),
-    Variant("weights: linear", {"pair_weighting": "linear"}),
-    Variant("weights: uniform (plain DPO)", {"pair_weighting": "uniform"}),
+    Variant("the demo's setting (pair weighting value, beta 0.1, WiSE-FT alpha 0.9)"),
+    Variant("WiSE-FT alpha 1: nothing of the base", {"wise_ft_alpha": 1.0, "wise_ft_base": None}),
+    Variant("pair weighting linear", {"pair_weighting": "linear"}),
+    Variant("pair weighting uniform (plain DPO)", {"pair_weighting": "uniform"}),
     Variant("beta 0.5", {"beta": 0.5}),
     Variant("incorrect responses of the IDK-IT model", on_policy=True),
     Variant("half of the pairs", share=0.5),

@@ -26,7 +26,11 @@ from inbol_jax.artifacts import (
 from inbol_jax.errors import InbolError
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -181,7 +185,11 @@ def test_a_bad_line_is_named(tmp_path, content, message):
 
 
 HOSTILE = {
-    "nested too deeply": [b"[" * 100_000, b'{"a":' * 101 + b"1" + b"}" * 101, b"[" * 101 + b"]" * 101],
+    "nested too deeply": [
+        b"[" * 100_000,
+        b'{"a":' * 101 + b"1" + b"}" * 101,
+        b"[" * 101 + b"]" * 101,
+    ],
     "surrogates": [b'"\\ud800"', b'{"\\uDFFF": 1}', b'"\\ude00\\ud83d"'],
     "decode": [b'"\xff"', b'"\xed\xa0\x80"', b'\xff\xfe"\x00"\x00'],
     "no finite number": [b"NaN", b"[-Infinity]", b'{"a": 1e999}'],

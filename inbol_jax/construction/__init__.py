@@ -1,1 +1,1 @@
-"""Refusals: what the model is taught to say, and how a refusal is told from an answer."""
+"""From sampled confidences to boundary records, IDK instructions and preference pairs."""

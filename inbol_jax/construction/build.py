@@ -1,35 +1,26 @@
 """`inbol build`: confidences in; records, IDK instructions and preference pairs out.
 
-Questions stream through; memory holds a few numbers of each, by which shares are chosen and the
-table is counted. What a question gives depends on the seed and on the question alone: the order of
-the stores decides the order of the lines and nothing else.
+Questions stream through; memory holds a few numbers of each. What a question gives depends on the
+seed and on the question alone: the order of the stores decides that of the lines, nothing else.
 """
 
 import contextlib
 import dataclasses
-from array import array
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from inbol_jax.artifacts import (
-    atomically,
-    fingerprint,
-    hash64,
-    json_line,
-    meta_path,
-    write_json,
-)
+from inbol_jax.artifacts import atomically, fingerprint, hash64, json_line, meta_path, write_json
 from inbol_jax.confidence.boundary import Thresholds, within_noise
-from inbol_jax.confidence.estimators import Estimator, get_estimator, sampled_accuracy
+from inbol_jax.confidence.estimators import Estimator, get_estimator
 from inbol_jax.confidence.store import read_rows, read_store
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.instructions import make_instruction
-from inbol_jax.construction.negatives import Negatives
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.stores import Stores, find_stores
+from inbol_jax.construction.stores import Negatives, Stores, find_stores
 from inbol_jax.construction.tally import TYPES, Selection, Tally, select, table
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
@@ -51,12 +42,12 @@ def build(config: BuildConfig) -> None:
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(atomically(config.out / name)) for name in FILES]
         tally = _write_all(config, stores, estimator, paths)
-        _check_ids(tally.question_keys, stores.files, config.seed)
+        _check_ids(tally.question_keys, stores.files)
         if tally.n_without_negatives:
             _check_negatives(tally, config)
         selection = select(tally, config)
-        _keep_lines(paths[1], selection.instructions)
-        _keep_lines(paths[2], selection.pairs)
+        for path, mask in zip(paths[1:], selection, strict=True):
+            _keep_lines(path, mask)
         for name in FILES:  # a file without its header is not finished
             meta_path(config.out / name).unlink(missing_ok=True)
     counts = (len(tally.question_keys), *(int(mask.sum()) for mask in selection))
@@ -64,19 +55,14 @@ def build(config: BuildConfig) -> None:
     header = settings | {"config": fingerprint(settings), "images": stores.images}
     for name, rows in zip(FILES, counts, strict=True):
         write_json(meta_path(config.out / name), header | {"rows": rows})
-    _say_results(tally, selection, stores, config)
+    _say_results(tally, selection, stores)
+    say("{} records, {} instructions, {} pairs -> {}".format(*counts, config.out))
 
 
-def read_records(
-    files: Sequence[Path], thresholds: Thresholds, estimator: Estimator = sampled_accuracy
+def _read_records(
+    files: Sequence[Path], thresholds: Thresholds, estimator: Estimator
 ) -> Iterator[BoundaryRecord]:
-    """The records of the stores' questions, in their order.
-
-    Answerable questions for which the estimator gives nothing are left out.
-
-    Raises:
-      InbolError: if a line is not one of a confidence store.
-    """
+    """The records of the stores' questions, but for those that the estimator gives nothing for."""
     for file in files:
         for number, question in enumerate(read_store(file), 1):
             if question.example.answerable is not False and estimator(question) is None:
@@ -94,31 +80,29 @@ def _write_all(
     config: BuildConfig, stores: Stores, estimator: Estimator, paths: Sequence[Path]
 ) -> Tally:
     """Writes the lines that all questions give to the three paths."""
-    question_keys, question_types = array("Q"), array("b")
-    instruction_questions, pair_questions = array("I"), array("I")
-    pair_kinds, pair_keys = array("b"), array("Q")
-    n_noisy = n_unanswered = n_without_negatives = 0
+    tally = Tally()
     refusals, seed = config.refusals, config.seed
     with contextlib.ExitStack() as stack:
         records, instructions, preferences = (
             stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in paths
         )
-        negatives = stack.enter_context(Negatives(stores.negatives)) if stores.negatives else None
+        negatives = Negatives(stores.negatives, stack) if stores.negatives else None
         advance = stack.enter_context(progress("construction", stores.n_questions, "questions"))
-        for i, record in enumerate(read_records(stores.files, config.thresholds, estimator)):
+        for i, record in enumerate(_read_records(stores.files, config.thresholds, estimator)):
             records.write(json_line(record.to_json()))
-            question_keys.append(_question_key(seed, record.id))
-            question_types.append(record.type or 0)
+            tally.question_keys.append(hash64(f"{seed}:{record.id}"))
+            tally.question_types.append(record.type or 0)
             if record.type != 3:
-                n_noisy += within_noise(record.wilson_low, record.wilson_high, config.thresholds)
-            n_unanswered += record.boundary is Boundary.KNOWN and not record.correct
+                interval = record.wilson_low, record.wilson_high
+                tally.n_noisy += within_noise(*interval, config.thresholds)
+            tally.n_unanswered += record.boundary is Boundary.KNOWN and not record.correct
 
             if instruction := make_instruction(record, refusals, seed):
                 instructions.write(json_line(instruction.to_json()))
-                instruction_questions.append(i)
+                tally.instruction_questions.append(i)
 
             incorrect = record.incorrect if negatives is None else negatives.find(record)
-            n_without_negatives += incorrect is None
+            tally.n_without_negatives += incorrect is None
             for pair in make_preferences(
                 record,
                 refusals,
@@ -127,33 +111,18 @@ def _write_all(
                 incorrect=incorrect or (),
             ):
                 preferences.write(json_line(pair.to_json()))
-                pair_questions.append(i)
-                pair_kinds.append(pair.kind)
+                tally.pair_questions.append(i)
+                tally.pair_kinds.append(pair.kind)
                 sides = f"{pair.kind}:{pair.chosen}:{pair.rejected}"
-                pair_keys.append(hash64(f"{seed}:{pair.id}:{sides}"))
+                tally.pair_keys.append(hash64(f"{seed}:{pair.id}:{sides}"))
             advance()
-    return Tally(
-        question_keys=np.asarray(question_keys),
-        question_types=np.asarray(question_types),
-        instruction_questions=np.asarray(instruction_questions),
-        pair_questions=np.asarray(pair_questions),
-        pair_kinds=np.asarray(pair_kinds),
-        pair_keys=np.asarray(pair_keys),
-        n_noisy=n_noisy,
-        n_unanswered=n_unanswered,
-        n_without_negatives=n_without_negatives,
-    )
+    tally.close()
+    return tally
 
 
-def _question_key(seed: int, id: str) -> int:
-    return hash64(f"{seed}:{id}")
-
-
-def _check_ids(keys: np.ndarray, files: Sequence[Path], seed: int) -> None:
+def _check_ids(keys: np.ndarray, files: Sequence[Path]) -> None:
     """Raises InbolError if two questions have one id. Reads the files if two keys are equal."""
-    ordered = np.sort(keys)
-    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if not repeated:
+    if len(np.unique(keys)) == len(keys):
         return
     seen: set[str] = set()
     for file in files:
@@ -164,8 +133,7 @@ def _check_ids(keys: np.ndarray, files: Sequence[Path], seed: int) -> None:
                     f"{file}:{number}: id {id} is in another store too; ids must be unique across "
                     "datasets"
                 )
-            if _question_key(seed, id) in repeated:
-                seen.add(id)
+            seen.add(id)
 
 
 def _check_negatives(tally: Tally, config: BuildConfig) -> None:
@@ -185,16 +153,11 @@ def _keep_lines(path: Path, mask: np.ndarray) -> None:
     """Leaves the lines of a file for which the mask is True."""
     if mask.all():
         return
-    whole = path.with_name(path.name + ".whole")
-    path.rename(whole)
-    try:
-        with whole.open("rb") as lines, path.open("wb") as file:
-            file.writelines(line for line, keep in zip(lines, mask, strict=True) if keep)
-    finally:
-        whole.unlink()
+    with atomically(path) as kept, path.open("rb") as lines, kept.open("wb") as file:
+        file.writelines(itertools.compress(lines, mask))
 
 
-def _say_results(tally: Tally, selection: Selection, stores: Stores, config: BuildConfig) -> None:
+def _say_results(tally: Tally, selection: Selection, stores: Stores) -> None:
     for line in table(tally, selection):
         say(line)
     n_questions = len(tally.question_types)
@@ -207,5 +170,3 @@ def _say_results(tally: Tally, selection: Selection, stores: Stores, config: Bui
             f"{tally.n_unanswered} Known questions have no correct response to teach, "
             "as nothing was judged against gold answers"
         )
-    n_instructions, n_pairs = selection.instructions.sum(), selection.pairs.sum()
-    say(f"{n_questions} records, {n_instructions} instructions, {n_pairs} pairs -> {config.out}")

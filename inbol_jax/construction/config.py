@@ -67,12 +67,7 @@ class BuildConfig:
 def _check_shares(
     option: str, shares: Sequence[tuple[Any, float]], groups: tuple[Any, ...]
 ) -> None:
-    """Refuses unknown and repeated groups, and shares that cannot be met.
-
-    Args:
-      shares: group and share; groups that are not named get what is left of 1.
-      groups: all groups that there are.
-    """
+    """Refuses unknown and repeated groups, and shares that cannot be met."""
     names = ", ".join(map(str, groups))
     for group, share in shares:
         if group not in groups:

@@ -7,8 +7,7 @@ from inbol_jax.records import Boundary, BoundaryRecord, Instruction
 def make_instruction(record: BoundaryRecord, refusals: RefusalMix, seed: int) -> Instruction | None:
     """The instruction of a record; None if it is Mixed, or Known without a correct response.
 
-    The latter happens with an estimator that needs no gold answer: it may be sure of an answer that
-    nothing was compared with.
+    The latter happens with an estimator that needs no gold answer to be sure.
     """
     match record.boundary:
         case Boundary.KNOWN if record.correct:

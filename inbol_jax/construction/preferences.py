@@ -51,26 +51,19 @@ def make_preferences(
         PairKind.REFUSAL_OVER_INCORRECT: (refusal, wrong),
         PairKind.REFUSAL_OVER_ANSWER: (refusal, wrong),
     }
-    type3 = record.type == 3
-    kinds = (PairKind.REFUSAL_OVER_ANSWER,) if type3 else PAIRS_OF_CLASS[record.boundary]
-    pairs = []
-    for kind in kinds:
+    kinds = PAIRS_OF_CLASS[record.boundary]
+    if record.type == 3:
+        kinds = (PairKind.REFUSAL_OVER_ANSWER,)
+    question = {
+        name: getattr(record, name) for name in ("id", "image", "question", "confidence", "type")
+    }
+    return [
+        Preference(**question, chosen=chosen, rejected=rejected, kind=kind)
+        for kind in kinds
         # There are as many pairs as the shorter side has responses; equal pairs count once.
-        for chosen, rejected in dict.fromkeys(zip(*sides[kind], strict=False)):
-            if chosen and rejected and chosen != rejected:
-                pairs.append(
-                    Preference(
-                        id=record.id,
-                        image=record.image,
-                        question=record.question,
-                        chosen=chosen,
-                        rejected=rejected,
-                        kind=kind,
-                        confidence=record.confidence,
-                        type=record.type,
-                    )
-                )
-    return pairs
+        for chosen, rejected in dict.fromkeys(zip(*sides[kind], strict=False))
+        if chosen and rejected and chosen != rejected
+    ]
 
 
 def _draw(responses: Sequence[Response], rng: np.random.Generator, n: int) -> list[str]:

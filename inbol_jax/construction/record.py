@@ -12,27 +12,22 @@ from inbol_jax.responses.refusal import is_refusal
 def make_record(
     question: SampledQuestion, thresholds: Thresholds, estimator: Estimator = sampled_accuracy
 ) -> BoundaryRecord:
-    """The standard record of a sampled question.
+    """The standard record of a sampled question; Type 3 is Unknown with confidence 0.
 
-    Confidence, interval and class are the estimator's; the counts are those of the samples. A
-    Type 3 question has confidence 0 and is Unknown by construction.
+    Confidence, interval and class are the estimator's; the counts are those of the samples.
 
     Raises:
       InbolError: if the question lacks what the estimator needs.
     """
     example = question.example
-    if example.answerable is False:
-        n_correct = 0
-        estimate = Estimate(0.0, *wilson_interval(0, question.n_samples))
-        boundary = Boundary.UNKNOWN
-    else:
-        n_correct = question.n_correct
-        estimate = estimator(question)
-        if estimate is None:
-            raise InbolError(
-                f"question {example.id}: its line in the store lacks what the estimator needs"
-            )
-        boundary = classify(estimate.value, 1, thresholds)
+    type3 = example.answerable is False
+    nothing = Estimate(0.0, *wilson_interval(0, question.n_samples))
+    estimate = nothing if type3 else estimator(question)
+    if estimate is None:
+        raise InbolError(
+            f"question {example.id}: its line in the store lacks what the estimator needs"
+        )
+    boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
     responses = distinct_responses(question)
     generator = example.extra.get("generator")
     return BoundaryRecord(
@@ -43,7 +38,7 @@ def make_record(
         type=question_type(boundary, answerable=example.answerable),
         boundary=boundary,
         confidence=estimate.value,
-        n_correct=n_correct,
+        n_correct=0 if type3 else question.n_correct,
         n_samples=question.n_samples,
         wilson_low=estimate.low,
         wilson_high=estimate.high,

@@ -1,15 +1,28 @@
-"""The confidence stores that `inbol build` reads, checked before anything is read of them."""
+"""The confidence stores that `inbol build` reads: of its questions, and of `--negatives`."""
 
+import contextlib
 import fcntl
 import os
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from inbol_jax.artifacts import file_fingerprint, read_meta
-from inbol_jax.confidence.store import check_p_true, missing_shards, p_true_file
+import numpy as np
+
+from inbol_jax.artifacts import file_fingerprint, hash64, parse_json, read_meta
+from inbol_jax.confidence.store import (
+    check_p_true,
+    missing_shards,
+    p_true_file,
+    question_of,
+    read_rows,
+)
 from inbol_jax.construction.config import BuildConfig
+from inbol_jax.construction.record import distinct_responses
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
+from inbol_jax.records import BoundaryRecord, Response
 
 
 class Stores(NamedTuple):
@@ -31,19 +44,14 @@ class Stores(NamedTuple):
 
 
 def find_stores(config: BuildConfig) -> Stores:
-    """The stores that the options name.
-
-    Raises:
-      InbolError: if there are none, one is not finished (unless --partial allows it), they are of
-        different models or images, or lack what the estimator needs.
-    """
+    """The stores that the options name; an InbolError if they cannot be built from."""
     files = sorted((config.out / "confidence").glob("*.jsonl"))
     if not files:
         raise InbolError(
             f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out "
             f"{config.out}` first"
         )
-    negatives = [] if config.negatives is None else _negatives(config.negatives)
+    negatives = [] if config.negatives is None else _negative_stores(config.negatives)
     for file in (*files, *negatives):
         if why := unfinished(file):
             if not config.partial:
@@ -69,11 +77,7 @@ def find_stores(config: BuildConfig) -> Stores:
 
 
 def unfinished(file: Path) -> str | None:
-    """Why a store is not finished, with what to do after a semicolon; None if it is finished.
-
-    It is finished if it has all shards, nobody is writing it, and it holds as many questions as its
-    header says.
-    """
+    """Why a store is not finished, with what to do after a semicolon; None if it is finished."""
     if missing := missing_shards(file):
         return (
             f"{missing} of its shards are missing; give `inbol confidence` again in every process"
@@ -93,12 +97,12 @@ def unfinished(file: Path) -> str | None:
 
 
 def count_lines(file: Path) -> int:
-    """How many whole lines a file has."""
+    """How many whole lines the file has."""
     with file.open("rb") as lines:
         return sum(block.count(b"\n") for block in iter(lambda: lines.read(1 << 20), b""))
 
 
-def _negatives(path: Path) -> list[Path]:
+def _negative_stores(path: Path) -> list[Path]:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise InbolError(
@@ -109,7 +113,6 @@ def _negatives(path: Path) -> list[Path]:
 
 
 def _images(files: list[Path], out: Path) -> str:
-    """The folder of the stores' images, relative to the output folder."""
     headers = [read_meta(file) for file in files]
     if len({(header.get("images"), header.get("model")) for header in headers}) > 1:
         raise InbolError(
@@ -118,3 +121,47 @@ def _images(files: list[Path], out: Path) -> str:
         )
     folder = files[0].parent / headers[0].get("images", ".")
     return os.path.relpath(folder.resolve(), out.resolve())
+
+
+class Negatives:
+    """Incorrect responses of another model than the records', such as the IDK-IT model.
+
+    The lines stay on disk, in files that `open_files` closes; in memory are 18 bytes per question.
+    An InbolError if a file is no confidence store.
+    """
+
+    def __init__(self, files: Sequence[Path], open_files: contextlib.ExitStack):
+        hashes, offsets, numbers = array("Q"), array("q"), array("H")
+        for number, file in enumerate(files):
+            offset = 0
+            for end, question in read_rows(file):
+                hashes.append(hash64(question.example.id))
+                offsets.append(offset)
+                numbers.append(number)
+                offset = end
+        order = np.argsort(np.asarray(hashes), kind="stable")
+        self._hashes = np.asarray(hashes)[order]  # u64[questions], ascending
+        self._offsets = np.asarray(offsets)[order]  # i64[questions], of the line in its file
+        self._numbers = np.asarray(numbers)[order]  # u16[questions], which file
+        self._files = [open_files.enter_context(file.open("rb")) for file in files]
+
+    def find(self, record: BoundaryRecord) -> Sequence[Response] | None:
+        """The incorrect responses to the record's question; None if the stores do not have it.
+
+        Raises:
+          InbolError: if the stores have another question with the record's id.
+        """
+        key = np.uint64(hash64(record.id))
+        for i in range(*(np.searchsorted(self._hashes, key, side) for side in ("left", "right"))):
+            file = self._files[self._numbers[i]]
+            file.seek(self._offsets[i])
+            question = question_of(parse_json(file.readline()))
+            if question.example.id != record.id:
+                continue  # another id with the same hash
+            if question.example.question != record.question:
+                raise InbolError(
+                    f"{file.name}: {record.id} is another question than in the records; "
+                    "--negatives needs the same dataset"
+                )
+            return distinct_responses(question)["wrong"]
+        return None

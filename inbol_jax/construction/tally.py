@@ -1,21 +1,21 @@
 """What a construction gave, as numbers: by them shares are chosen, checked and counted."""
 
-import dataclasses
-from collections.abc import Iterator
+import math
+from array import array
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from inbol_jax.construction.balance import keep_shares
 from inbol_jax.construction.config import PAIR_KINDS, BuildConfig
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary
 
 # The rows of the table. Mixed has no type, in the arrays 0.
 TYPES = {1: "Type 1, known", 0: "mixed", 2: "Type 2, unknown", 3: "Type 3"}
+_OTHERS = -1  # group of all items whose group has no share of its own
 
 
-@dataclasses.dataclass(frozen=True)
 class Tally:
     """One number per question, instruction or pair, in the order of the lines.
 
@@ -31,20 +31,17 @@ class Tally:
       n_without_negatives: questions that the stores of `--negatives` do not have.
     """
 
-    question_keys: np.ndarray
-    question_types: np.ndarray
-    instruction_questions: np.ndarray
-    pair_questions: np.ndarray
-    pair_kinds: np.ndarray
-    pair_keys: np.ndarray
-    n_noisy: int
-    n_unanswered: int
-    n_without_negatives: int
+    def __init__(self) -> None:
+        self.question_keys, self.question_types = array("Q"), array("b")
+        self.instruction_questions, self.pair_questions = array("I"), array("I")
+        self.pair_kinds, self.pair_keys = array("b"), array("Q")
+        self.n_noisy = self.n_unanswered = self.n_without_negatives = 0
 
-    @property
-    def instruction_types(self) -> np.ndarray:
-        """i8[instructions], types of the questions."""
-        return self.question_types[self.instruction_questions]
+    def close(self) -> None:
+        """Turns the growing arrays into numpy's, without copying them."""
+        for name, value in vars(self).items():
+            if isinstance(value, array):
+                setattr(self, name, np.asarray(value))
 
     @property
     def pair_types(self) -> np.ndarray:
@@ -70,36 +67,63 @@ def select(tally: Tally, config: BuildConfig) -> Selection:
     if config.type_shares:
         typed = tally.question_types != 0  # Mixed has no type and stays
         types, keys = tally.question_types[typed], tally.question_keys[typed]
-        names = {type: str(type) for type in TYPES}
         shares = dict(config.type_shares)
-        keep_question[typed] = keep_shares("--type-shares", shares, types, keys, names)
+        keep_question[typed] = _keep_shares("--type-shares", shares, types, keys)
     keep_pair = keep_question[tally.pair_questions]
     if config.pair_shares:
         kinds, keys = tally.pair_kinds[keep_pair], tally.pair_keys[keep_pair]
-        names = {kind: name for name, kind in PAIR_KINDS.items()}
         shares = {PAIR_KINDS[name]: share for name, share in config.pair_shares}
-        keep_pair[keep_pair] = keep_shares("--pair-shares", shares, kinds, keys, names)
-    selection = Selection(keep_question[tally.instruction_questions], keep_pair)
-    types = tally.instruction_types[selection.instructions]
-    for boundary, empty in (
-        (Boundary.KNOWN, not (types == 1).any()),
-        (Boundary.UNKNOWN, not (types > 1).any()),
-    ):
-        if empty:
+        keep_pair[keep_pair] = _keep_shares("--pair-shares", shares, kinds, keys)
+    keep_instruction = keep_question[tally.instruction_questions]
+    types = tally.question_types[tally.instruction_questions[keep_instruction]]
+    for boundary, taught in ((Boundary.KNOWN, types == 1), (Boundary.UNKNOWN, types > 1)):
+        if not taught.any():
             moved = " and the shares" if config.type_shares else ""
             raise InbolError(
                 f"no question is {boundary}: nothing to teach; move the thresholds "
                 f"{config.thresholds}{moved} or use more data"
             )
-    return selection
+    return Selection(keep_instruction, keep_pair)
+
+
+def _keep_shares(
+    option: str, shares: Mapping[int, float], groups: np.ndarray, keys: np.ndarray
+) -> np.ndarray:
+    """bool[n]: the items to keep so that the shares hold and no more is left out than that takes.
+
+    Args:
+      shares: by group; the groups that it does not name get what is left of 1, in any proportion.
+      groups: i8[n], the group of each item, at least 0.
+      keys: u64[n], a random number of each item, on which alone the choice depends: those with the
+        smallest keys are kept.
+    """
+    groups = np.where(np.isin(groups, list(shares)), groups, _OTHERS)
+    rest = 1 - math.fsum(shares.values())
+    wanted = {**shares, _OTHERS: rest if rest >= 1e-6 else 0.0}
+    counts = {group: int((groups == group).sum()) for group in wanted}
+    # The largest total of which every group can fill its share.
+    total = min(counts[group] / share for group, share in wanted.items() if share)
+    mask = np.ones(len(keys), bool)
+    for group, share in wanted.items():
+        n = min(counts[group], math.floor(total * share + 1e-6))
+        if share and not n:
+            name = "what is not named" if group == _OTHERS else getattr(group, "name", str(group))
+            raise InbolError(
+                f"{option}: nothing is left of {name.lower()} (there are {counts[group]}); "
+                "lower its share, or use more data"
+            )
+        (items,) = np.nonzero(groups == group)
+        mask[items[np.argsort(keys[items], kind="stable")[n:]]] = False
+    return mask
 
 
 def table(tally: Tally, selection: Selection) -> Iterator[str]:
     """Lines of a table: questions, instructions and pairs by type, and pairs by kind."""
     pair_types, pair_kinds = tally.pair_types[selection.pairs], tally.pair_kinds[selection.pairs]
+    taught = tally.instruction_questions[selection.instructions]
     columns = {
         "questions": tally.question_types,
-        "instructions": tally.instruction_types[selection.instructions],
+        "instructions": tally.question_types[taught],
         "pairs": pair_types,
     }
     for name, kind in PAIR_KINDS.items():

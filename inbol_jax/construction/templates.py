@@ -7,13 +7,12 @@ list is our own.
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Sequence
 
 from inbol_jax.artifacts import hash64
 from inbol_jax.errors import InbolError
 
 # These have at most six words each. Their words are in the vocabulary of the embedded model.
-SHORT_REFUSALS: tuple[str, ...] = (
+SHORT_REFUSALS = (
     "I don't know.",
     "I am not sure about this.",
     "Sorry, I cannot answer that.",
@@ -21,24 +20,24 @@ SHORT_REFUSALS: tuple[str, ...] = (
 )
 
 # These give the reason: the model does not know, or the image does not show.
-_UNKNOWN_TO_THE_MODEL: tuple[str, ...] = (
+_UNKNOWN_TO_THE_MODEL = (
     "I am not sure what the answer is, so I would rather not guess.",
     "I do not know enough about this subject to give a reliable answer.",
     "This is beyond what I know, so I cannot give an answer that you could rely on.",
 )
-_NOT_IN_THE_IMAGE: tuple[str, ...] = (
+_NOT_IN_THE_IMAGE = (
     "I'm sorry, but the image does not contain the information needed to answer this question.",
     "I cannot tell from this image, because the relevant part is not visible.",
     "There is not enough information in the image to answer this question.",
     "This question asks about something that is not in the image, so I cannot answer it.",
 )
 
-LONG_REFUSALS: tuple[str, ...] = (
+LONG_REFUSALS = (
     "I don't know the answer to this question.",
     *_UNKNOWN_TO_THE_MODEL,
     *_NOT_IN_THE_IMAGE,
 )
-REFUSALS: tuple[str, ...] = (*SHORT_REFUSALS, *LONG_REFUSALS)
+REFUSALS = (*SHORT_REFUSALS, *LONG_REFUSALS)
 
 # Name -> refusals for what the model does not know, and for Type 3. They differ in "reason" only.
 TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -52,7 +51,7 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class RefusalMix:
-    """Which sets of refusals are taught, and the share of each.
+    """Which sets of refusals are taught.
 
     Attributes:
       parts: name in `TEMPLATES` and share of each set.
@@ -77,25 +76,14 @@ class RefusalMix:
             )
 
     def pick(self, key: str, question_type: int | None) -> str:
-        """The refusal for a question; a key always gets the same one, in any order of construction.
+        """The refusal for a question: hashes of the key alone choose the set and the template.
 
         Args:
           key: what identifies the question; a seed may be part of it.
           question_type: 3 if the image lacks the answer.
         """
-        # The set is the one in whose interval of [0, 1) the hash of the key lies.
+        # The set is the one in whose interval of [0, 1) the hash lies.
         ends = list(itertools.accumulate(share for _, share in self.parts))
-        chosen = bisect.bisect_right(ends[:-1], hash64(f"{key}:set") / 2**64)
-        name, _ = self.parts[chosen]
-        return pick_refusal(key, TEMPLATES[name][question_type == 3])
-
-
-def pick_refusal(key: str, templates: Sequence[str] = REFUSALS) -> str:
-    """The template that the hash of `key` chooses.
-
-    Raises:
-      ValueError: if there are no templates.
-    """
-    if not templates:
-        raise ValueError("no refusal templates to pick from")
-    return templates[hash64(key) % len(templates)]
+        name, _ = self.parts[bisect.bisect_right(ends[:-1], hash64(f"{key}:set") / 2**64)]
+        refusals = TEMPLATES[name][question_type == 3]
+        return refusals[hash64(key) % len(refusals)]

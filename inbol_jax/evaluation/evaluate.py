@@ -22,7 +22,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
 from inbol_jax.evaluation.prediction import Prediction
-from inbol_jax.evaluation.report import Report, headline, write_report
+from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.pages.table import Table
@@ -52,7 +52,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
     datasets = [(data, "in_domain") for data in config.in_domain]
     datasets += [(data, "out_of_domain") for data in config.out_of_domain]
-    samples: dict[Path, dict[str, tuple[int, int]]] = {}  # id -> correct samples, samples
+    asked: dict[tuple[Path, str], dict[str, int | float | None]] = {}
     for data, _ in datasets:
         store = estimate(
             ConfidenceConfig(
@@ -66,28 +66,26 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
                 seed=config.seed,
             )
         )
-        questions = read_store(store)
-        samples[data] = {q.example.id: (q.n_correct, q.n_samples) for q in questions}
+        for q in read_store(store):
+            boundary = classify(q.n_correct, q.n_samples, config.thresholds)
+            type = question_type(boundary, answerable=q.example.answerable)
+            confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
+            asked[data, q.example.id] = {"type": type, "confidence": confidence}
     predicted: list[Prediction] = []
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
         for data, domain in datasets:
             file = _ask(config, model, checkpoint, data)
-            for row in read_jsonl(file):
-                if row["id"] not in samples[data]:
-                    continue  # it was set aside, and reported, while the base was sampled
-                n_correct, n_samples = samples[data][row["id"]]
-                boundary = classify(n_correct, n_samples, config.thresholds)
-                type = question_type(boundary, answerable=row["answerable"])
-                confidence = 0.0 if type == 3 else n_correct / n_samples
-                row |= {"dataset": file.stem, "domain": domain, "model": model}
-                row |= {"type": type, "confidence": confidence}
-                predicted.append(Prediction.from_json(row))
-    write_jsonl(
-        config.out / "predictions.jsonl",
-        (prediction.to_json() for prediction in predicted),
-        {"command": "evaluate", "settings": _settings(config)},
-    )
+            about = {"dataset": file.stem, "domain": domain, "model": model}
+            predicted += [
+                Prediction.from_json(row | about | sampled)
+                for row in read_jsonl(file)
+                # The others were set aside, and reported, while the base was sampled.
+                if (sampled := asked.get((data, row["id"])))
+            ]
+    settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
+    header = {"command": "evaluate", "settings": settings}
+    write_jsonl(config.out / "predictions.jsonl", (p.to_json() for p in predicted), header)
     return predicted
 
 
@@ -102,11 +100,10 @@ def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, data: Path)
         "dataset": file_fingerprint(data_file(data)),
         "max_new_tokens": config.max_new_tokens,
     }
-    settings_fingerprint = fingerprint(settings)
-    if read_meta(file).get("config") == settings_fingerprint:
+    settings["config"] = fingerprint(settings)
+    if read_meta(file).get("config") == settings["config"]:
         return file
     texts: dict[str, str] = {}
-    set_aside: list[str] = []
     for batch in generate(
         checkpoint,
         dataset.examples,
@@ -115,18 +112,15 @@ def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, data: Path)
         seed=0,
         batch_size=4 * config.batch_size,
         label=f"{model} on {dataset.name}",
-        set_aside=lambda example, reason: set_aside.append(example.id),
+        set_aside=lambda *_: None,  # such a question gets no text
     ):
-        for example, generations in batch:
-            texts[example.id] = generations[0].text
-    rows = []
-    for example in dataset.examples:
-        if example.id in texts:
-            text = texts[example.id]
-            rows.append(example.to_json() | {"prediction": text, "outcome": outcome(example, text)})
-    write_jsonl(
-        file, rows, settings | {"config": settings_fingerprint, "set_aside": len(set_aside)}
-    )
+        texts |= {example.id: generations[0].text for example, generations in batch}
+    rows = [
+        example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
+        for example in dataset.examples
+        if (text := texts.get(example.id)) is not None
+    ]
+    write_jsonl(file, rows, settings | {"set_aside": len(dataset.examples) - len(rows)})
     return file
 
 
@@ -141,38 +135,28 @@ def report(
 
     Args:
       seconds: {stage: how long it took}.
-      other_tables: what was measured elsewhere; the report shows it beside its own tables.
+      other_tables: as in `write_report`.
     """
-    metrics = Metrics(
-        summarise(predicted, seed=config.seed),
-        differences(predicted, seed=config.seed),
-        dict(seconds),
-    )
-    write_json(out / "metrics.json", metrics.to_json())
-    curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
+    summary = summarise(predicted, seed=config.seed)
+    metrics = Metrics(summary, differences(predicted, seed=config.seed), dict(seconds))
+    write_json(out / "metrics.json", dataclasses.asdict(metrics))
     datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
     records = read_jsonl(config.train / "records.jsonl") if config.train else ()
-    content = Report(
-        predictions=predicted,
-        metrics=metrics,
-        curves=curves,
+    write_report(
+        out,
+        config,
+        predicted,
+        metrics,
+        curves={name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves},
         train_confidence=[r["confidence"] for r in records if r["type"] != 3],
-        thresholds=config.thresholds,
-        settings=_settings(config),
         image_folders={dataset.name: dataset.root for dataset in datasets},
         other_tables=other_tables,
-        seed=config.seed,
     )
-    write_report(out, content)
     for line in headline(metrics):
         say(line)
     if table := yes_no_table(predicted):
         for name, *cells in table.rows:
-            named = zip(table.columns[1:], cells, strict=True)
-            say("; ".join(f"{column} {cell}" for column, cell in named) + f" ({name})")
+            named = map(" ".join, zip(table.columns[1:], cells, strict=True))
+            say(f"{'; '.join(named)} ({name})")
     say(f"report -> {out / 'report.html'}")
     return metrics
-
-
-def _settings(config: EvaluateConfig) -> dict[str, str]:
-    return {name: str(value) for name, value in dataclasses.asdict(config).items()}

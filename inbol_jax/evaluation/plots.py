@@ -1,27 +1,33 @@
-"""The figures of a report: numbers in, a matplotlib `Figure` out, without pyplot's global state.
+"""The report's figures with their captions, and with texts for those who cannot see them.
 
 The colours are Okabe and Ito's, which colour-blind readers tell apart; the markers differ as well.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
 
-from inbol_jax.evaluation.labels import signed
-from inbol_jax.evaluation.metrics import ConfidenceBin, Scores, Summary
+from inbol_jax.confidence.boundary import Thresholds
+from inbol_jax.confidence.plot import confidence_histograms
+from inbol_jax.evaluation.metrics import ConfidenceBin, Metrics, Scores, Summary, by_confidence
+from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.tables import DOMAIN_LABELS, percent, signed
+from inbol_jax.pages import figures
 from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
 
 # Training stage -> rows of {"step": int, "loss": float, ...}
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MODEL_MARKERS = "osD^vPX"
+MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
@@ -35,43 +41,119 @@ CURVES = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure, its file name without suffix, what it shows in words, and its caption."""
+
+    name: str
+    figure: Figure
+    alt: str
+    caption: str
+
+    @property
+    def svg(self) -> Markup:
+        """The figure as SVG. It is safe in HTML, because `figures.svg` escapes the label."""
+        return Markup(figures.svg(self.figure, prefix=self.name, label=self.alt))
+
+
+def draw_all(
+    predictions: Sequence[Prediction],
+    metrics: Metrics,
+    curves: Curves,
+    train_confidence: Sequence[float | int],
+    thresholds: Thresholds,
+) -> list[Drawing]:
+    """All figures of a report; a figure for which there is nothing to draw is left out."""
+    drawings = [_summary(metrics)]
+    panels = {"Training": train_confidence} if len(train_confidence) else {}
+    models = list(metrics.models)
+    for domain in metrics.domains:
+        if here := [p for p in predictions if p.type != 3 and p.domain == domain]:
+            drawings.append(_by_confidence(here, models, domain))
+            confidences = [p.confidence for p in here if p.model == models[0]]
+            panels[f"Test, {DOMAIN_LABELS[domain].lower()}"] = confidences
+    if panels:
+        drawings.append(_histogram(panels, thresholds))
+    drawn = {stage: rows for stage, rows in curves.items() if any("loss" in row for row in rows)}
+    if drawn:
+        alt = "Training curves of " + ", ".join(drawn)
+        caption = (
+            "Training curves. The thin line shows every logged step; if there are many steps, "
+            "the thick line is their running mean."
+        )
+        drawings.append(Drawing("curves", training_curves(drawn), alt, caption))
+    return drawings
+
+
+def _summary(metrics: Metrics) -> Drawing:
+    domain = metrics.domains[0]
+    numbers = []
+    for model, domains in metrics.models.items():
+        groups = [f"{g} {signed(c.t)}" for g, c in domains[domain].items() if c.n]
+        numbers.append(f"{model}: {', '.join(groups)}")
+    alt = f"Shares of correct, refused and wrong answers by type and model. T: {'; '.join(numbers)}"
+    caption = (
+        f"{DOMAIN_LABELS[domain]}: what each model does with each type of question. The colour "
+        "says what a response is worth to the user, and T is the mean of these values."
+    )
+    return Drawing("summary", summary_bars(metrics.models, domain), alt, caption)
+
+
+def _by_confidence(predictions: Sequence[Prediction], models: list[str], domain: str) -> Drawing:
+    bins = {model: by_confidence(predictions, model) for model in models}
+    ends = []
+    for model in models:
+        shares = [percent(b.refr.value) for b in bins[model] if b.n]
+        ends.append(f"{model} from {shares[0]} to {shares[-1]}")
+    alt = (
+        "Refusal rate and answered accuracy by confidence. Refusal rate from the lowest to the "
+        f"highest confidence: {'; '.join(ends)}."
+    )
+    caption = (
+        f"{DOMAIN_LABELS[domain]}: refusal rate, and accuracy of the questions that are answered, "
+        "by confidence (the axes of Figure 4 of the paper). Only answerable questions count. "
+        "The bands are 95% Wilson intervals."
+    )
+    return Drawing(f"confidence_{domain}", confidence_curves(bins), alt, caption)
+
+
+def _histogram(panels: dict[str, Sequence[float | int]], thresholds: Thresholds) -> Drawing:
+    delta_uk, delta_k = thresholds.delta_uk, thresholds.delta_k
+    deltas = f"delta_uk = {delta_uk:g} and delta_k = {delta_k:g}"
+    alt = f"Histograms of confidence with {deltas}: {'; '.join(panels)}"
+    caption = (
+        "Confidence of the answerable questions. A question is Unknown if c ≤ δ_uk, Known if "
+        "c ≥ δ_k, and Mixed between them."
+    )
+    figure = confidence_histograms(panels, (delta_uk, delta_k))
+    return Drawing("histogram", figure, alt, caption)
+
+
 @matplotlib.rc_context(STYLE)
 def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
-    """Figure 4 of the paper: refusal rate and answered accuracy by confidence, with Wilson bands.
-
-    Args:
-      bins: {model: its bins, which have the same edges for all models}.
-    """
+    """Figure 4 of the paper: rates of each model by confidence, with Wilson bands."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, (model, model_bins) in enumerate(bins.items()):
         centres = [(b.low + b.high) / 2 for b in model_bins]
-        colour = MODEL_COLOURS[index % len(MODEL_COLOURS)]
-        marker = MODEL_MARKERS[index % len(MODEL_MARKERS)]
-        rates = (
-            (left, [b.refr for b in model_bins]),
-            (right, [b.answered_acc for b in model_bins]),
-        )
-        for axes, estimates in rates:
+        colour, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
+        style = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
+        for axes, rate in ((left, "refr"), (right, "answered_acc")):
             # f64[n] each; None becomes NaN, which matplotlib leaves out
-            y, low, high = np.array(estimates, np.float64).T
+            y, low, high = np.array([getattr(b, rate) for b in model_bins], np.float64).T
             axes.fill_between(centres, low, high, color=colour, alpha=0.12, linewidth=0)
-            style = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
             axes.plot(centres, y, **style, clip_on=False, label=_short(model))
     first = next(iter(bins.values()))
-    centres = [(b.low + b.high) / 2 for b in first]
-    names = [f"{b.low:g} to {b.high:g}\n" for b in first]
     # Every model was asked the same questions, but they answered different ones.
-    left.set_xticks(centres, [f"{name}n = {b.n}" for name, b in zip(names, first, strict=True)])
-    right.set_xticks(centres, [f"{name} " for name in names])
+    left.set_xticks(centres, [f"{b.low:g} to {b.high:g}\nn = {b.n}" for b in first])
+    right.set_xticks(centres, [f"{b.low:g} to {b.high:g}\n " for b in first])
     left.set_title("(a) Refusal rate by confidence")
     right.set_title("(b) Answered accuracy by confidence")
     for axes in (left, right):
-        axes.set_xlim(first[0].low, first[-1].high)
-        axes.set_ylim(0, 1)
+        axes.set(xlim=(first[0].low, first[-1].high), ylim=(0, 1))
         axes.set_xlabel("confidence c(x) of the base model")
         axes.grid(False, axis="x")
-        axes.yaxis.set_major_formatter(_percent)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     figure.legend(handles=left.lines, loc="outside upper center", ncols=min(len(bins), 5))
     return figure
 
@@ -102,7 +184,7 @@ def training_curves(curves: Curves) -> Figure:
         if name == "reward_accuracy":
             axes.set_ylim(0, 1.02)
             axes.axhline(0.5, color="#8a9099", linewidth=0.8, linestyle=":")
-            axes.yaxis.set_major_formatter(_percent)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     return figure
 
 
@@ -111,11 +193,17 @@ def summary_bars(models: Summary, domain: str = "in_domain") -> Figure:
     """What every model does with each type of question, coloured by its worth to the user."""
     figure = Figure(figsize=(9, 1.75 + 0.62 * len(models)), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey=True)
+    style = {"ha": "center", "va": "center", "fontsize": 8}
     for axes, (group, title) in zip(grid.flat, PANELS.items(), strict=True):
         cells = [domains[domain][group] for domains in models.values()]
         for y, cell in enumerate(cells):
             if cell.n:
-                _bar(axes, y, _parts(cell, type3=group == "type3"))
+                left = 0.0
+                for name, share, colour in _parts(cell, type3=group == "type3"):
+                    axes.barh(y, share, 0.72, left, color=colour, edgecolor="white", linewidth=0.8)
+                    style["color"] = "#1d2127" if colour == NEUTRAL else "white"
+                    axes.text(left + share / 2, y, _bar_label(name, share), **style)
+                    left += share
                 axes.text(1.015, y, f"T {signed(cell.t, 2)}", va="center", fontsize=8.5)
             else:
                 axes.text(0.01, y, "no questions", va="center", fontsize=8, color="#5f6670")
@@ -125,47 +213,31 @@ def summary_bars(models: Summary, domain: str = "in_domain") -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.xaxis.set_visible(False)
-        axes.set_xlim(0, 1.2)
-        axes.set_ylim(len(models) - 0.5, -0.5)
-    worth = (
-        ("+1  correct, or refused on Type 3", GOOD),
-        ("0  refused", NEUTRAL),
-        (f"{MINUS}1  wrong, or answered on Type 3", BAD),
-    )
-    handles = [Patch(color=colour, label=label) for label, colour in worth]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=3, handlelength=1.1, handleheight=1.0
-    )
+        axes.set(xlim=(0, 1.2), ylim=(len(models) - 0.5, -0.5))
+    worth = [
+        Patch(color=GOOD, label="+1  correct, or refused on Type 3"),
+        Patch(color=NEUTRAL, label="0  refused"),
+        Patch(color=BAD, label=f"{MINUS}1  wrong, or answered on Type 3"),
+    ]
+    size = {"ncols": 3, "handlelength": 1.1, "handleheight": 1.0}
+    figure.legend(handles=worth, loc="outside upper center", **size)
     return figure
 
 
-Parts = Sequence[tuple[str, float, str]]  # name, share and colour
-
-
-def _parts(cell: Scores, *, type3: bool) -> Parts:
-    """The shares of a bar, which add up to 1."""
+def _parts(cell: Scores, *, type3: bool) -> Sequence[tuple[str, float, str]]:
+    """Names, shares and colours of a bar; the shares add up to 1."""
     if type3:
         return ("refused", cell.refr, GOOD), ("answered", 1 - cell.refr, BAD)
     wrong = 1 - cell.acc - cell.refr
     return ("correct", cell.acc, GOOD), ("refused", cell.refr, NEUTRAL), ("wrong", wrong, BAD)
 
 
-def _bar(axes: Axes, y: int, parts: Parts) -> None:
-    """One bar. A wide part is labelled with name and number, a narrower one with its number."""
-    left = 0.0
-    for name, share, colour in parts:
-        axes.barh(y, share, 0.72, left, color=colour, edgecolor="white", linewidth=0.8)
-        if share >= 0.065:
-            number = f"{share:.0%}"
-            text = f"{name} {number}"
-            text = text if share >= 0.024 * len(text) else number
-            ink = "#1d2127" if colour == NEUTRAL else "white"
-            axes.text(left + share / 2, y, text, ha="center", va="center", fontsize=8, color=ink)
-        left += share
-
-
-def _percent(fraction: float, _position: int | None = None) -> str:
-    return f"{fraction:.0%}"
+def _bar_label(name: str, share: float) -> str:
+    """Name and number if the part of the bar is wide, a number or nothing if it is narrower."""
+    if share < 0.065:
+        return ""
+    text = f"{name} {share:.0%}"
+    return text if share >= 0.024 * len(text) else f"{share:.0%}"
 
 
 def _short(model: str) -> str:

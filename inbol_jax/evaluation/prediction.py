@@ -13,30 +13,24 @@ DOMAINS = ("in_domain", "out_of_domain")
 TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
 OUTCOMES = ("correct", "refused", "wrong")
 
-# Fields whose columns on disk have names that are too short to be clear.
-_COLUMNS = {"question_kind": "kind", "response": "prediction"}
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prediction:
     """What one model says to one question.
 
     Attributes:
-      id: the question's id, unique within its dataset.
-      dataset: the name of the question's dataset.
+      id, image, question, answers, metric: of the question, as in `VQAExample`.
+      dataset: the name of the question's dataset, within which its id is unique.
       domain: one of `DOMAINS`.
       model: the name of the model, as in `--models`.
-      image: the path of the image, relative to the dataset's image folder.
-      question: the question, as the user asks it.
-      answers: the gold answers with multiplicity; empty for Type 3.
       type: 1, 2 or 3, by the base's confidence; None for Mixed.
-      question_kind: the column `kind` of the dataset; empty if it has none.
+      kind: the column `kind` of the dataset; empty if it has none.
       confidence: the base's confidence, in [0, 1]; 0 for Type 3 by construction.
-      response: what the model says; the column `prediction` on disk.
+      prediction: what the model says.
       outcome: one of `OUTCOMES`.
-      metric: how the response was matched with the gold answers, as in `VQAExample`.
+
     Raises:
-      InbolError: if a field holds what it cannot. The error names the prediction and the field.
+      InbolError: naming the prediction and the field, if a field holds what it cannot.
     """
 
     id: str
@@ -47,9 +41,9 @@ class Prediction:
     question: str
     answers: tuple[str, ...]
     type: int | None
-    question_kind: str
+    kind: str
     confidence: float
-    response: str
+    prediction: str
     outcome: str
     metric: str = METRICS[0]
 
@@ -58,8 +52,8 @@ class Prediction:
         for name, allowed in (("domain", DOMAINS), ("type", TYPES), ("outcome", OUTCOMES)):
             if getattr(self, name) not in allowed:
                 cause = f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}"
-        texts = (self.id, self.dataset, self.model, self.image, self.question, self.question_kind)
-        if not all(isinstance(text, str) for text in (*texts, self.response, *self.answers)):
+        texts = (self.id, self.dataset, self.model, self.image, self.question, self.kind)
+        if not all(isinstance(text, str) for text in (*texts, self.prediction, *self.answers)):
             cause = "a text was expected where something else stands"
         if not isinstance(self.confidence, float | int):
             cause = f"confidence {self.confidence!r} is no number"
@@ -70,7 +64,7 @@ class Prediction:
 
     @property
     def user_value(self) -> int:
-        """What the response is worth to the user. This is our definition, not the paper's.
+        """What the prediction is worth to the user. This is our definition, not the paper's.
 
         If the question is answerable (types 1, 2 and None), a correct response is worth +1, a
         refusal 0 and a wrong response -1. On Type 3 a refusal is worth +1, anything else -1.
@@ -81,25 +75,21 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`; it holds the metric only if that is not the default."""
-        row = {_COLUMNS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        row = dataclasses.asdict(self) | {"answers": list(self.answers)}
         if self.metric == METRICS[0]:
             del row["metric"]
-        return row | {"answers": list(self.answers)}
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
-        """The prediction on a line of `predictions.jsonl`; other columns are passed over.
+        """The prediction on a line of `predictions.jsonl`; an InbolError if it is none.
 
-        Raises:
-          InbolError: if the line is no prediction.
+        Other columns are passed over.
         """
-        values = {"question_kind": str(row.get("kind", ""))}
-        for field in dataclasses.fields(cls):
-            column = _COLUMNS.get(field.name, field.name)
-            if column in row and column != "kind":
-                values[field.name] = row[column]
+        values = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
         try:
-            return cls(**(values | {"answers": tuple(row["answers"])}))
+            values |= {"answers": tuple(row["answers"]), "kind": str(row.get("kind", ""))}
+            return cls(**values)
         except (KeyError, TypeError) as error:
             raise InbolError(
                 f"prediction {row.get('id', '(no id)')!r}: not a line of predictions.jsonl "
@@ -108,9 +98,5 @@ class Prediction:
 
 
 def read_predictions(file: Path) -> list[Prediction]:
-    """All predictions of a `predictions.jsonl`.
-
-    Raises:
-      InbolError: if the file is missing, or a line is no prediction.
-    """
+    """All predictions of a `predictions.jsonl`; an InbolError if a line is none."""
     return [Prediction.from_json(row) for row in read_jsonl(file)]

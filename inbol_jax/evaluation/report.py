@@ -5,26 +5,28 @@ HTML, by `cell` in Markdown.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from inbol_jax.confidence.boundary import Thresholds
+import numpy as np
+
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.drawings import draw_all
-from inbol_jax.evaluation.gallery import choose_questions, gold, mark
-from inbol_jax.evaluation.labels import (
+from inbol_jax.evaluation.config import EvaluateConfig
+from inbol_jax.evaluation.metrics import Difference, Metrics
+from inbol_jax.evaluation.plots import Curves, draw_all
+from inbol_jax.evaluation.prediction import TYPES, Prediction
+from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
+    difference_table,
     duration,
+    kind_tables,
     percent,
+    score_table,
     short_label,
     signed,
     with_interval,
 )
-from inbol_jax.evaluation.metrics import Difference, Metrics
-from inbol_jax.evaluation.plots import Curves
-from inbol_jax.evaluation.prediction import Prediction
-from inbol_jax.evaluation.tables import difference_table, kind_tables, score_table
 from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.pages import figures
 from inbol_jax.pages.page import embed, write_page
@@ -33,61 +35,42 @@ from inbol_jax.pages.table import Table
 GALLERY_SIZE = 24  # questions at most
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
-    """What a report shows.
-
-    Attributes:
-      predictions: all models' answers.
-      metrics: what was computed of them.
-      curves: {training stage: rows of "step", "loss" and other metrics}.
-      train_confidence: confidences of the answerable training questions, in [0, 1].
-      thresholds: where Known, Mixed and Unknown part.
-      settings: the options of the run, shown as they are.
-      image_folders: {dataset: the folder that its image paths start from}.
-      other_tables: tables that were measured elsewhere, for comparison.
-      seed: of the choice of gallery questions.
-    """
-
-    predictions: Sequence[Prediction]
-    metrics: Metrics
-    curves: Curves = dataclasses.field(default_factory=dict)
-    train_confidence: Sequence[float | int] = ()
-    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    image_folders: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    other_tables: Sequence[Table] = ()
-    seed: int = 0
-
-
-def write_report(out: Path, report: Report) -> None:
+def write_report(
+    out: Path,
+    config: EvaluateConfig,
+    predictions: Sequence[Prediction],
+    metrics: Metrics,
+    *,
+    curves: Curves,
+    train_confidence: Sequence[float | int],
+    image_folders: Mapping[str, Path],
+    other_tables: Sequence[Table] = (),
+) -> None:
     """Writes out/report.html, out/report.md and out/figures/*.png, each atomically.
 
-    The same report gives the same bytes.
+    The same arguments give the same bytes.
+
+    Args:
+      config: its thresholds are drawn, its seed chooses the gallery, all options are shown.
+      train_confidence: of the answerable training questions, in [0, 1].
+      image_folders: {dataset: the folder that its image paths start from}.
+      other_tables: tables that were measured elsewhere, for comparison.
 
     Raises:
       InbolError: if there are no predictions, or `out` cannot be written.
     """
-    if not report.predictions:
+    if not predictions:
         raise InbolError("no predictions to report on; run `inbol evaluate` first")
-    context = _context(report)
-    for drawing in context["drawings"]:
-        figures.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
-    for name in ("report.md", "report.html"):
-        write_page(out / name, Path(__file__).parent, context)
-
-
-def _context(report: Report) -> dict[str, Any]:
-    """What the templates show."""
-    predictions, metrics = report.predictions, report.metrics
     models = list(metrics.models)
     yes_no = yes_no_table(predictions)
+    settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
+    drawings = draw_all(predictions, metrics, curves, train_confidence, config.thresholds)
     gallery = []
-    for answers in choose_questions(predictions, GALLERY_SIZE, report.seed):
-        folder = report.image_folders.get(answers[0].dataset)
+    for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
+        folder = image_folders.get(answers[0].dataset)
         gallery.append((embed(folder, answers[0].image), answers))
-    return {
+    context = {
         "headline": headline(metrics),
         "models": models,
         "n_questions": len({(p.dataset, p.id) for p in predictions}),
@@ -95,24 +78,62 @@ def _context(report: Report) -> dict[str, Any]:
         "score_tables": [score_table(metrics.models, domain) for domain in metrics.domains],
         "difference_table": difference_table(metrics.differences),
         "kind_tables": kind_tables(predictions, models) + ([yes_no] if yes_no else []),
-        "other_tables": report.other_tables,
-        "drawings": draw_all(
-            predictions, metrics, report.curves, report.train_confidence, report.thresholds
-        ),
+        "other_tables": other_tables,
+        "drawings": drawings,
         "gallery": gallery,
         "gold": gold,
         "mark": mark,
         "short_label": short_label,
         "domain_labels": DOMAIN_LABELS,
-        "settings_table": Table("Settings", ("Setting", "Value"), list(report.settings.items())),
+        "settings_table": Table("Settings", ("Setting", "Value"), settings),
         "seconds_table": Table("Time", ("Stage", "Time"), seconds),
     }
+    for drawing in drawings:
+        figures.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
+    for name in ("report.md", "report.html"):
+        write_page(out / name, Path(__file__).parent, context)
+
+
+def choose_questions(
+    predictions: Sequence[Prediction], size: int, seed: int
+) -> list[list[Prediction]]:
+    """All models' predictions of at most `size` random questions, in order of domains and types.
+
+    As many as possible are of each domain and type. The order of the questions does not matter.
+    """
+    questions: dict[tuple[str, str], list[Prediction]] = {}
+    for p in predictions:
+        questions.setdefault((p.dataset, p.id), []).append(p)
+    strata: dict[tuple[str, int], list[list[Prediction]]] = {}
+    for _, answers in sorted(questions.items()):
+        stratum = answers[0].domain, TYPES.index(answers[0].type)
+        strata.setdefault(stratum, []).append(answers)
+    random = np.random.default_rng(seed)
+    drawn = []  # one question of each stratum in turn
+    for stratum, members in sorted(strata.items()):
+        for turn, i in enumerate(random.permutation(len(members))):
+            drawn.append((turn, stratum, members[i]))
+    chosen = sorted(drawn, key=lambda question: question[:2])[:size]
+    return [answers for _, _, answers in sorted(chosen, key=lambda question: question[1])]
+
+
+def gold(question: Prediction) -> str:
+    """The gold answers of a question, each one once, the most frequent first."""
+    return ", ".join(answer for answer, _ in Counter(question.answers).most_common())
+
+
+def mark(answer: Prediction) -> tuple[str, str, str]:
+    """Sign, word and CSS class for what an answer is worth to the user."""
+    worth = answer.user_value
+    sign, colour = {1: ("✓", "good"), 0: ("○", "neutral"), -1: ("✗", "bad")}[worth]
+    return sign, "answered" if answer.type == 3 and worth < 0 else answer.outcome, colour
 
 
 def headline(metrics: Metrics) -> list[str]:
     """What the numbers say, per domain: the last model against the base and the one before it."""
     models = list(metrics.models)
     base, last = models[0], models[-1]
+    changes = {(d.a, d.b, d.domain): d for d in metrics.differences if d.group == "all"}
     sentences = []
     for domain in metrics.domains:
         name = DOMAIN_LABELS[domain]
@@ -125,11 +146,10 @@ def headline(metrics: Metrics) -> list[str]:
                 "There is no other model to compare it with."
             )
             continue
-        change = _overall(metrics, base, last, domain)
         sentences.append(
             f"{name}: trustworthiness T over all {whole.n} questions goes from "
             f"{signed(first['all'].t)} ({base}) to {signed(whole.t)} ({last}), a paired difference "
-            f"of {with_interval(change.diff, change.low, change.high)}: {_verdict(change)}."
+            f"of {_verdict(changes[base, last, domain])}."
         )
         if final["type12"].n and final["type3"].n:
             accuracy = [percent(groups["type12"].acc) for groups in (first, final)]
@@ -139,25 +159,16 @@ def headline(metrics: Metrics) -> list[str]:
                 f"refusal of Type 3 from {' to '.join(refusal)}."
             )
         if len(models) > 2:
-            step = _overall(metrics, models[-2], last, domain)
-            sentences.append(
-                f"{name}: T of {last} minus that of {models[-2]} is "
-                f"{with_interval(step.diff, step.low, step.high)}: {_verdict(step)}."
-            )
+            step = _verdict(changes[models[-2], last, domain])
+            sentences.append(f"{name}: T of {last} minus that of {models[-2]} is {step}.")
     return sentences
 
 
-def _overall(metrics: Metrics, a: str, b: str, domain: str) -> Difference:
-    """The difference of two models over all questions of a domain."""
-    wanted = (a, b, domain, "all")
-    return next(d for d in metrics.differences if (d.a, d.b, d.domain, d.group) == wanted)
-
-
-def _verdict(difference: Difference) -> str:
-    if difference.low > 0:
-        return f"the interval lies above 0, so {difference.b} beats {difference.a}"
-    if difference.high < 0:
-        return f"the interval lies below 0, so {difference.b} is worse than {difference.a}"
-    return (
-        f"the interval holds 0, so this evaluation does not tell {difference.b} from {difference.a}"
-    )
+def _verdict(d: Difference) -> str:
+    """The difference, and what its interval allows to say."""
+    said = f"the interval holds 0, so this evaluation does not tell {d.b} from {d.a}"
+    if d.low > 0:
+        said = f"the interval lies above 0, so {d.b} beats {d.a}"
+    elif d.high < 0:
+        said = f"the interval lies below 0, so {d.b} is worse than {d.a}"
+    return f"{with_interval(d.diff, d.low, d.high)}: {said}"

@@ -1,20 +1,51 @@
-"""The report's tables of scores: by type, paired differences, and by kind of question."""
+"""The report's tables of scores; how it names domains and groups, and how it writes numbers."""
 
 from collections.abc import Iterable, Sequence
 
-from inbol_jax.evaluation.labels import (
-    DOMAIN_LABELS,
-    GROUP_LABELS,
-    NONE,
-    SPACE,
-    percent,
-    short_label,
-    signed,
-    with_interval,
-)
 from inbol_jax.evaluation.metrics import GROUPS, Difference, Summary, by_question_kind
 from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.pages.figures import MINUS
 from inbol_jax.pages.table import Table
+
+DOMAIN_LABELS = {"in_domain": "In domain", "out_of_domain": "Out of domain"}
+GROUP_LABELS = {
+    "type1": "Type 1: known, answer",
+    "mixed": "Mixed",
+    "type2": "Type 2: unknown, refuse",
+    "type12": "Types 1+2: all answerable",
+    "type3": "Type 3: not in the image, refuse",
+    "all": "All",
+}
+NONE = "\N{EN DASH}"
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+def short_label(group: str) -> str:
+    """The name of a group without what the model should do: "Type 1"."""
+    return GROUP_LABELS[group].split(":")[0]
+
+
+def percent(share: float) -> str:
+    """A share of 1 in percent, with one decimal."""
+    return f"{100 * share:.1f}%"
+
+
+def signed(number: float, decimals: int = 3) -> str:
+    """A number with its sign. A number that is rounded to zero has no minus."""
+    return f"{round(number, decimals) + 0.0:+.{decimals}f}".replace("-", MINUS)
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """A number with the ends of its interval: "+0.500 (+0.400 to +0.600)"."""
+    return f"{signed(value)} ({signed(low)}{SPACE}to{SPACE}{signed(high)})"
+
+
+def duration(seconds: float | int) -> str:
+    """Seconds below a minute, minutes and seconds below an hour, hours and minutes above."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def score_table(models: Summary, domain: str) -> Table:
@@ -38,10 +69,8 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     """Paired differences of T between models, with a mark if the interval leaves 0 out."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for d in sorted(differences, key=lambda d: d.domain):
-        row = rows.setdefault(
-            (d.domain, d.a, d.b), [f"{DOMAIN_LABELS[d.domain]}: {d.b} \N{MINUS SIGN} {d.a}"]
-        )
-        row.append(_marked(d))
+        change = f"{DOMAIN_LABELS[d.domain]}: {d.b} {MINUS} {d.a}"
+        rows.setdefault((d.domain, d.a, d.b), [change]).append(_marked(d))
     caption = (
         "Paired differences of T, with 95% intervals. "
         "▲: the interval lies above 0, so T is better; ▼: it lies below 0, so T is worse"
@@ -72,8 +101,7 @@ def kind_tables(predictions: Iterable[Prediction], models: Sequence[str]) -> lis
                 row = [f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'}", str(cells[models[0]].n)]
                 for model in models:
                     c = cells[model]
-                    numbers = (percent(c.acc), percent(c.refr), signed(c.t))
-                    row += numbers[-len(names) :]
+                    row += (percent(c.acc), percent(c.refr), signed(c.t))[-len(names) :]
                 rows.append(row)
         spans = (("", 2), *((model, len(names)) for model in models))
         if rows:

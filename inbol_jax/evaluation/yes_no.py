@@ -18,14 +18,12 @@ CAPTION = (
     "Yes-no questions. The F1 of two usual scorers serves only to compare with published numbers: "
     "refusals mislead both"
 )
-COLUMNS = (
-    *("Set, model", "n", "Correct", "Wrong", "Refused"),
-    *("F1 of whole responses", "F1 of the word rule"),
-)
+COLUMNS = ("Set, model", "n", "Correct", "Wrong", "Refused")
+COLUMNS += ("F1 of whole responses", "F1 of the word rule")
 
 
 def whole_response(text: str) -> str:
-    """The response as lmms-eval's POPE task compares it: anything but "yes" and "no" is neither."""
+    """As lmms-eval's POPE task compares it: anything but "yes" and "no" is neither."""
     return text.lower().strip()
 
 
@@ -53,9 +51,9 @@ def yes_no_table(predictions: Iterable[Prediction]) -> Table | None:
     for key, pairs in answered.items():
         outcomes = Counter(p.outcome for _, p in pairs)
         shares = [f"{outcomes[o] / len(pairs):.1%}" for o in ("correct", "wrong", "refused")]
-        f1s = []
-        for read in (whole_response, word_rule):
-            counts = Counter((gold, read(p.response)) for gold, p in pairs)
-            f1s.append(f"{f1(counts):.3f}")
-        rows.append((", ".join(key), str(len(pairs)), *shares, *f1s))
+        f1s = [
+            f1(Counter((gold, read(p.prediction)) for gold, p in pairs))
+            for read in (whole_response, word_rule)
+        ]
+        rows.append((", ".join(key), str(len(pairs)), *shares, *(f"{score:.3f}" for score in f1s)))
     return Table(CAPTION, COLUMNS, rows) if rows else None

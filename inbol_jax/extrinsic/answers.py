@@ -1,16 +1,13 @@
 """Answers of models. They are kept on disk as they come, so that a run that was stopped goes on
 without asking anything twice."""
 
-import json
-import os
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any
 
-from filelock import lock_descriptor
-
-from inbol_jax.artifacts import fingerprint, json_line
+from inbol_jax.artifacts import AppendOnlyLines, fingerprint
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.models.loading import Checkpoint
@@ -20,12 +17,12 @@ from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
 
+Answers = dict[str, list[Reply]]
 
-class AnswerStore:
-    """A file of lines {"key", "replies": [[text, log-probability], ...]} that one run at a time
-    appends to. The torn last line of a killed run is cut.
 
-    All answers are in memory, in about 300 bytes per question.
+class AnswerStore(AppendOnlyLines):
+    """A file of lines {"key", "replies": [[text, log-probability], ...]}. All of them are in
+    memory, in about 300 bytes per question.
 
     Raises:
       InbolError: if the file cannot be used, another run is writing it, or a whole line is no line
@@ -33,168 +30,115 @@ class AnswerStore:
     """
 
     def __init__(self, file: Path):
-        self._replies: dict[str, list[Reply]] = {}
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._lines = file.open("a+b")
-        except OSError as error:
-            raise InbolError(
-                f"cannot write {file}: {error.strerror}; choose another --out"
-            ) from error
-        try:
-            if not lock_descriptor(self._lines.fileno(), blocking=False):
-                raise InbolError(
-                    f"{file} is being written by another run; wait for its end, or choose another "
-                    "--out"
-                )
-            self._lines.seek(0)
-            self._lines.truncate(self._read())
-        except BaseException:
-            self._lines.close()
-            raise
+        super().__init__(file)
+        self.answers: Answers = {}
+        with contextlib.ExitStack() as stack:
+            stack.push(self)
+            for number, row in self.rows():
+                try:
+                    replies = [Reply(str(text), float(logprob)) for text, logprob in row["replies"]]
+                    self.answers[row["key"]] = replies
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InbolError(
+                        f"{file}:{number}: not a line of answers ({error!r}); delete the file"
+                    ) from error
+            stack.pop_all()
 
-    def _read(self) -> int:
-        """Takes in every whole line. Returns the offset behind the last one."""
-        end = 0
-        for number, line in enumerate(self._lines, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                row = json.loads(line)
-                replies = [Reply(str(text), float(logprob)) for text, logprob in row["replies"]]
-                self._replies[row["key"]] = replies
-            except (ValueError, KeyError, TypeError) as error:
-                raise InbolError(
-                    f"{self._lines.name}:{number}: not a line of answers ({error!r}); delete the "
-                    "file"
-                ) from error
-            end += len(line)
-        return end
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._replies
-
-    def get(self, key: str) -> list[Reply]:
-        """The answers under a key, if there are any."""
-        return self._replies.get(key, [])
-
-    def add(self, answers: Mapping[str, list[Reply]]) -> None:
+    def add(self, answers: Answers) -> None:
         """Adds answers and waits until they are on the disk."""
-        self._replies |= answers
-        for key, replies in answers.items():
-            line = json_line({"key": key, "replies": replies})
-            self._lines.write(line.encode("utf-8", "replace"))
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        self.answers |= answers
+        self.append({"key": key, "replies": replies} for key, replies in answers.items())
 
 
-class ModelAnswers:
-    """An `Answerer` by a checkpoint. Its samples depend on seed, question and image, and not on
-    what is asked at the same time.
+Sampling = Mapping[str, Any]
+Tell = Callable[[object], None]
+Ask = Callable[[Sequence[VQAExample], str, Sampling, Tell], Iterator[Answers]]
+
+
+class StoredAnswers:
+    """An `Answerer` that asks only what its store does not hold yet.
+
+    Args:
+      settings: called with the sampling options; what an answer depends on beside question and
+        image.
+      ask: called with questions, label, sampling options and a function that is to be told each
+        failure. Yields answers by the questions' ids as they come.
+    """
+
+    def __init__(self, store: AnswerStore, settings: Callable[[Sampling], list[Any]], ask: Ask):
+        self._store, self._settings, self._ask, self._told = store, settings, ask, False
+
+    def __call__(
+        self, questions: Sequence[ImageQuestion], *, label: str, **sampling: Any
+    ) -> list[list[Reply]]:
+        def tell(failure: object) -> None:
+            if not self._told:  # the caller counts the others
+                say(
+                    f"{label}: could not ask a question ({failure}); others that cannot be asked "
+                    "are counted"
+                )
+            self._told = True
+
+        settings, known = self._settings(sampling), self._store.answers
+        keys = [fingerprint([*settings, q.question, q.name]) for q in questions]
+        new = {k: q for k, q in zip(keys, questions, strict=True) if k not in known}
+        with tempfile.TemporaryDirectory() as folder:
+            examples = []
+            for key, question in new.items():
+                image = question.image
+                if not isinstance(image, Path):
+                    drawn, image = image(), Path(folder) / f"{key}.png"
+                    drawn.save(image, compress_level=1)
+                examples.append(VQAExample(key, str(image.resolve()), question.question))
+            for answers in self._ask(examples, label, sampling, tell) if new else ():
+                self._store.add(answers)
+        return [known.get(key, []) for key in keys]
+
+
+def model_answers(
+    checkpoint: Checkpoint, store: AnswerStore, *, seed: int, batch_size: int, shown: bool = True
+) -> StoredAnswers:
+    """Answers of a checkpoint. Its samples depend on seed, question and image, and not on what is
+    asked at the same time.
 
     Args:
       shown: whether to show progress; False if the caller shows its own.
     """
+    dtype = checkpoint.model.dtype.name
+    settings = {"model": checkpoint.fingerprint, "dtype": dtype, "seed": seed}
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        store: AnswerStore,
-        *,
-        seed: int,
-        batch_size: int,
-        shown: bool = True,
-    ):
-        self._checkpoint, self._store = checkpoint, store
-        self._seed, self._batch_size, self._shown = seed, batch_size, shown
-        dtype = checkpoint.model.dtype.name
-        self._settings = {"model": checkpoint.fingerprint, "dtype": dtype, "seed": seed}
-        self._told = False
-
-    def __call__(
-        self,
-        questions: Sequence[ImageQuestion],
-        *,
-        n: int,
-        temperature: float,
-        max_new_tokens: int,
-        label: str,
-    ) -> list[list[Reply]]:
-        sampling = {"n": n, "temperature": temperature, "max_new_tokens": max_new_tokens}
-        keys = [fingerprint([self._settings, sampling, q.question, q.name]) for q in questions]
-        new = {k: q for k, q in zip(keys, questions, strict=True) if k not in self._store}
-        failures: list[str] = []
-        with tempfile.TemporaryDirectory() as folder:
-            examples = [
-                VQAExample(key, str(_image_file(q, Path(folder) / f"{key}.png")), q.question)
-                for key, q in new.items()
-            ]
-            batches = generate(
-                self._checkpoint,
-                examples,
-                Path("/"),  # the images' paths are absolute
-                options=SamplingOptions(**sampling),
-                seed=self._seed,
-                batch_size=self._batch_size,
-                label=label if self._shown else None,
-                set_aside=lambda example, reason: failures.append(reason),
-            )
-            for batch in batches if new else ():
-                answers = {}
-                for example, generations in batch:
-                    answers[example.id] = [Reply(g.text, round(g.logprob, 5)) for g in generations]
-                self._store.add(answers)
-        self._told = _tell(label, failures, self._told)
-        return [self._store.get(key) for key in keys]
-
-
-class EndpointAnswers:
-    """An `Answerer` by an OpenAI-compatible endpoint, with one answer per question. The endpoint's
-    own options say temperature and length."""
-
-    def __init__(self, endpoint: Endpoint, store: AnswerStore):
-        self._endpoint, self._store, self._told = endpoint, store, False
-
-    def __call__(
-        self, questions: Sequence[ImageQuestion], *, label: str, **sampling: float
-    ) -> list[list[Reply]]:
-        settings = self._endpoint.settings()
-        keys = [fingerprint([settings, q.question, q.name]) for q in questions]
-        new = {k: q for k, q in zip(keys, questions, strict=True) if k not in self._store}
-        failures: list[str] = []
-        with tempfile.TemporaryDirectory() as folder:
-            chat = (
-                ChatQuestion(q.question, _image_file(q, Path(folder) / f"{key}.png"))
-                for key, q in new.items()
-            )
-            for key, reply in zip(new, self._endpoint.ask_many(chat), strict=True):
-                if isinstance(reply, str):
-                    self._store.add({key: [Reply(reply)]})
-                else:
-                    failures.append(str(reply))
-        self._told = _tell(label, failures, self._told)
-        return [self._store.get(key) for key in keys]
-
-
-def _image_file(question: ImageQuestion, temporary: Path) -> Path:
-    """The image's file, which is `temporary` if the image has to be drawn."""
-    if isinstance(question.image, Path):
-        return question.image.resolve()
-    question.image().save(temporary, "PNG", compress_level=1)
-    return temporary
-
-
-def _tell(label: str, failures: Sequence[str], told: bool) -> bool:
-    """Says the first failure of a run, as the caller counts them. Returns whether one was said."""
-    if failures and not told:
-        say(
-            f"{label}: could not ask a question ({failures[0]}); others that cannot be asked are "
-            "counted"
+    def ask(
+        examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
+    ) -> Iterator[Answers]:
+        batches = generate(
+            checkpoint,
+            examples,
+            Path("/"),  # the images' paths are absolute
+            options=SamplingOptions(**sampling),
+            seed=seed,
+            batch_size=batch_size,
+            label=label if shown else None,
+            set_aside=lambda example, reason: tell(reason),
         )
-    return told or bool(failures)
+        for batch in batches:
+            yield {e.id: [Reply(g.text, round(g.logprob, 5)) for g in given] for e, given in batch}
+
+    return StoredAnswers(store, lambda sampling: [settings, sampling], ask)
+
+
+def endpoint_answers(endpoint: Endpoint, store: AnswerStore) -> StoredAnswers:
+    """Answers of an OpenAI-compatible endpoint, one per question. The endpoint's own options say
+    temperature and length."""
+
+    def ask(
+        examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
+    ) -> Iterator[Answers]:
+        chat = (ChatQuestion(example.question, Path(example.image)) for example in examples)
+        for example, reply in zip(examples, endpoint.ask_many(chat), strict=True):
+            if isinstance(reply, str):
+                # Half a surrogate pair cannot be written.
+                yield {example.id: [Reply(reply.encode("utf-8", "replace").decode())]}
+            else:
+                tell(reply)
+
+    return StoredAnswers(store, lambda sampling: [endpoint.settings()], ask)

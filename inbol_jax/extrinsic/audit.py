@@ -10,19 +10,20 @@ import numpy as np
 
 from inbol_jax.artifacts import read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
-from inbol_jax.extrinsic.answers import AnswerStore, ModelAnswers
-from inbol_jax.extrinsic.audit_page import AuditedQuestion, write_audit_page
-from inbol_jax.extrinsic.config import LEAST_QUESTIONS, AuditConfig
-from inbol_jax.extrinsic.files import ExtrinsicHeader, questions_file, trail_file
-from inbol_jax.extrinsic.filters import blank_image
-from inbol_jax.extrinsic.findings import (
+from inbol_jax.extrinsic.answers import AnswerStore, model_answers
+from inbol_jax.extrinsic.audit_page import (
+    AuditedQuestion,
     AuditResult,
     ModelAnswersSummary,
     ModelShortcut,
     Share,
     TextShortcut,
     findings,
+    write_audit_page,
 )
+from inbol_jax.extrinsic.config import LEAST_QUESTIONS, AuditConfig
+from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
+from inbol_jax.extrinsic.filters import blank_image
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.extrinsic.shortcut import auc, auc_difference, cross_validated, telling_ngrams
 from inbol_jax.intervals import wilson_interval
@@ -60,16 +61,16 @@ def audit(config: AuditConfig) -> AuditResult:
         that cannot be loaded.
     """
     file = questions_file(config.out)
-    header = ExtrinsicHeader.read(file)
-    images = config.out / header.images
+    header = read_header(file)
+    images = config.out / header["images"]
     if config.data is None:
-        source = config.out / header.data
+        source = config.out / header["data"]
         dataset = load_dataset_folder(source, images=config.images or images)
     else:
         dataset = load_dataset_folder(config.data, images=config.images)
 
     texts = Reservoirs(MAX_TEXTS, config.seed)  # by whether they were generated
-    samples = Reservoirs(config.samples, config.seed)  # by ("kept", generator) or (filter,)
+    samples = Reservoirs(config.samples, config.seed)
     for row in read_jsonl(file):
         question = AuditedQuestion.from_json(row)
         texts.add(True, question)
@@ -85,13 +86,10 @@ def audit(config: AuditConfig) -> AuditResult:
     generated, answerable = texts.items.get(True, []), texts.items.get(False, [])
     text = text_shortcut(generated, answerable, config.seed)
     model = model_shortcut(config, generated, answerable, images, dataset) if config.model else None
-    result = AuditResult(header.counts, text, model)
+    result = AuditResult(header, text, model)
     write_json(config.out / "audit.json", result.to_json())
-    by_verdict: dict[str, dict[str, list[AuditedQuestion]]] = {"kept": {}, "rejected": {}}
-    for (verdict, name), questions in samples.items.items():
-        by_verdict[verdict][name] = questions
     page = config.out / "audit.html"
-    write_audit_page(page, result, header, images=images, **by_verdict)
+    write_audit_page(page, result, samples.items, images)
     for sentence in findings(result):
         say(sentence)
     say(f"audit -> {page}")
@@ -116,9 +114,8 @@ def text_shortcut(
     for name in sorted({q.generator for q in generated}):
         chosen = ~labels | (generators == name)
         aucs[name] = auc(scores[chosen], labels[chosen])
-    unanswerable_ngrams, answerable_ngrams = telling_ngrams(texts, labels, TELLING)
-    telling = {"unanswerable": unanswerable_ngrams, "answerable": answerable_ngrams}
-    return TextShortcut(aucs, telling)
+    for_generated, for_answerable = telling_ngrams(texts, labels, TELLING)
+    return TextShortcut(aucs, {"unanswerable": for_generated, "answerable": for_answerable})
 
 
 def model_shortcut(
@@ -144,7 +141,7 @@ def model_shortcut(
     checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
     with AnswerStore(config.out / "audit.answers.jsonl") as store:
         ask = functools.partial(
-            ModelAnswers(checkpoint, store, seed=config.seed, batch_size=config.batch_size),
+            model_answers(checkpoint, store, seed=config.seed, batch_size=config.batch_size),
             n=1,
             temperature=0.0,
             max_new_tokens=config.max_new_tokens,
@@ -174,19 +171,14 @@ def model_shortcut(
 
 def _summarise(replies: Sequence[Reply], labels: np.ndarray) -> ModelAnswersSummary:
     refused = np.array([is_refusal(reply.text) for reply in replies])
-    shares = (_share(refused[labels]), _share(refused[~labels]))
+    shares = []
+    for chosen in (labels, ~labels):
+        k, n = int(refused[chosen].sum()), int(chosen.sum())
+        shares.append(Share(k / n, *wilson_interval(k, n), n))
     return ModelAnswersSummary(auc(_doubts(replies), labels), *shares)
 
 
 def _doubts(replies: Sequence[Reply]) -> np.ndarray:
     """f64[n]: 1 - p of an answer and 1 + p of a refusal, where p is its probability."""
-    doubts = []
-    for reply in replies:
-        p = float(np.exp(min(0.0, reply.logprob)))
-        doubts.append(1 + p if is_refusal(reply.text) else 1 - p)
-    return np.array(doubts)
-
-
-def _share(refused: np.ndarray) -> Share:
-    k, n = int(refused.sum()), len(refused)
-    return Share(k / n, *wilson_interval(k, n), n)
+    p = np.exp(np.minimum(0.0, [reply.logprob for reply in replies]))
+    return np.where([is_refusal(reply.text) for reply in replies], 1 + p, 1 - p)

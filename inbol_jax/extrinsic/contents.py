@@ -35,28 +35,25 @@ def hash_texts(*texts: str) -> int:
 
 class ImageContents:
     """Which words are known of each image: those of its `objects` column if every record has one,
-    and otherwise those of its questions and answers.
+    and otherwise those of its questions and answers. The examples are read twice.
 
     Attributes:
       lists_objects: whether every record lists its image's objects.
     """
 
     def __init__(self, examples: Iterable[VQAExample]):
-        """Reads the examples twice: what is taken of each depends on whether all list objects."""
         self.lists_objects = all(isinstance(e.extra.get("objects"), list) for e in examples)
         self._word_ids: dict[str, int] = {}
         self._known: dict[str, array] = {}  # image -> word ids, 4 bytes each
         for example in examples:
             known = self._known.setdefault(example.image, array("I"))
-            for word in self._words(example):
+            texts = (example.question, *example.answers)
+            if self.lists_objects:
+                texts = map(str, example.extra["objects"])
+            for word in words(" ".join(texts)):
                 word_id = self._word_ids.setdefault(word, len(self._word_ids))
                 if word_id not in known:
                     known.append(word_id)
-
-    def _words(self, example: VQAExample) -> set[str]:
-        if self.lists_objects:
-            return words(" ".join(map(str, example.extra["objects"])))
-        return words(example.question) | words(" ".join(example.answers))
 
     def absent(self, image: str, phrase: str) -> bool:
         """Whether a word of the phrase is known of other images and not of this one.

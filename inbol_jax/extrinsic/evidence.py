@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,10 @@ from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 # Left, top, width, height, as in COCO: in pixels of the upright image, or as shares of its sides.
 Box = tuple[float, float, float, float]
 Edges = tuple[int, int, int, int]  # left, top, right, bottom in pixels
-Ask = Callable[[Sequence[ImageQuestion]], list[list[Reply]]]
 
+# Of the generator, and of its folder below the image folder, so that one folder holds the images of
+# records and of their questions.
 NAME = "evidence_removed"
-# Below the image folder, so that one folder holds the images of records and of their questions.
-FOLDER = "evidence_removed"
 GRID = 4  # cells per side, for occlusion
 COVERED = (1, 2, 4)  # cells covered at a time, in search of the fewest that change the answer
 MARGIN = 0.05  # of a box's sides, removed on each side of it
@@ -72,21 +71,18 @@ def evidence_boxes(example: VQAExample) -> list[Box] | None:
         boxes = []
         for item in items:
             record = item if isinstance(item, dict) else {"box": item}
-            if column == "evidence" or _is_named(record.get("label"), said):
+            label = record.get("label")
+            named = words(label) if isinstance(label, str) else set()
+            if column == "evidence" or (named and named <= said):
                 boxes.append(_parse_box(record.get("box"), column))
         if boxes:
             return boxes
     return None
 
 
-def _is_named(label: Any, said: set[str]) -> bool:
-    """Whether a label is a text with words, all of which are said."""
-    return isinstance(label, str) and bool(words(label)) and words(label) <= said
-
-
 def _parse_box(value: Any, column: str) -> Box:
-    numbers = [v for v in value if isinstance(v, int | float)] if isinstance(value, list) else []
-    if len(numbers) != 4 or len(value) != 4 or not all(map(math.isfinite, numbers)):
+    numbers = value if isinstance(value, list) and len(value) == 4 else [None]
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
         raise InbolError(f"{column} without four numbers")
     left, top, width, height = map(float, numbers)
     if width <= 0 or height <= 0:
@@ -95,10 +91,9 @@ def _parse_box(value: Any, column: str) -> Box:
 
 
 def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Image, str]:
-    """Returns the image without what is in the boxes, and how that was done.
+    """Returns the RGB image without what is in the boxes, and how that was done.
 
     Args:
-      image: RGB.
       boxes: in pixels.
       how: "mask" fills the boxes with the image's mean colour. "blur" leaves nothing in them that
         is finer than a quarter of the box. "crop" keeps the largest part beside all boxes, or masks
@@ -141,13 +136,8 @@ def _largest_part_beside(edges: Sequence[Edges], size: tuple[int, int]) -> Edges
     """The largest of the parts left of, right of, above and below all boxes."""
     w, h = size
     lefts, tops, rights, bottoms = zip(*edges, strict=True)
-    parts = (
-        (0, 0, min(lefts), h),
-        (max(rights), 0, w, h),
-        (0, 0, w, min(tops)),
-        (0, max(bottoms), w, h),
-    )
-    return max(parts, key=_area)
+    beside = (0, 0, min(lefts), h), (max(rights), 0, w, h)
+    return max((*beside, (0, 0, w, min(tops)), (0, max(bottoms), w, h)), key=_area)
 
 
 def _area(edges: Edges) -> int:
@@ -163,20 +153,18 @@ def _blurred(patch: Image.Image) -> Image.Image:
 
 
 def _choose_way(example: VQAExample, ways: Sequence[str]) -> str:
-    """One of the ways by the example's id, so that it is the same in every run and order. What is
-    blurred keeps its color, so a blur does not take away the answer to a question of color."""
+    """One of the ways by the example's id, so that it is the same in every run and order."""
+    # What is blurred keeps its color.
     if re.search(r"\bcolou?r", example.question, re.IGNORECASE):
         ways = [way for way in ways if way != "blur"]
     return ways[zlib.crc32(example.id.encode()) % len(ways)]
 
 
-def _prepare(
+def _find_evidence(
     examples: Sequence[VQAExample], context: GeneratorContext
 ) -> dict[str, list[Box] | CannotPropose]:
-    """Finds the evidence of the examples whose record does not say where it is.
-
-    Returns: by id the boxes as shares of the image's sides, or why there are none.
-    """
+    """By id the evidence of the examples whose record does not say where it is, in shares of the
+    image's sides, or why there is none."""
     if context.model is None:
         return {}
     ask = functools.partial(
@@ -184,44 +172,35 @@ def _prepare(
     )
     unsaid = [e for e in examples if not _says_where(e)]
     whole = ask([ImageQuestion(e.question, context.root / e.image, e.image) for e in unsaid])
-    prepared: dict[str, list[Box] | CannotPropose] = {}
-    known: list[tuple[VQAExample, Reply]] = []
+    evidence: dict[str, list[Box] | CannotPropose] = {}
+    known: list[tuple[VQAExample, Reply]] = []  # with the model's right answer
     for example, replies in zip(unsaid, whole, strict=True):
         if replies and score(replies[0].text, example.answers, example.metric) >= CORRECT_AT:
             known.append((example, replies[0]))
         else:
-            prepared[example.id] = CannotPropose("model does not know the answer")
-    return prepared | _occlude(known, context.root, ask)
+            evidence[example.id] = CannotPropose("model does not know the answer")
 
+    def ask_without(trials: Sequence[Sequence[list[Box]]]) -> list[list[list[Reply]]]:
+        """Per example and trial the replies without the boxes of the trial."""
+        asked = []
+        for (example, _), boxes_of in zip(known, trials, strict=True):
+            asked += [_cover(example, context.root, boxes) for boxes in boxes_of]
+        replies = iter(ask(asked))
+        return [[next(replies) for _ in boxes_of] for boxes_of in trials]
 
-def _occlude(
-    known: Sequence[tuple[VQAExample, Reply]], root: Path, ask: Ask
-) -> dict[str, list[Box] | CannotPropose]:
-    """Finds per example, which comes with the model's right answer, the fewest cells whose removal
-    changes this answer."""
-    covered = [_cover(example, root, [cell]) for example, _ in known for cell in CELLS]
-    replies_per_cell = _in_groups(ask(covered), len(CELLS))
-    trials: list[list[list[Box]]] = []  # per example: the boxes of one, two and four cells
+    trials = []  # per example: the boxes of one, two and four cells
+    replies_per_cell = ask_without([[[cell] for cell in CELLS]] * len(known))
     for (_, before), replies in zip(known, replies_per_cell, strict=True):
         losses = np.array([_lost(before, reply) for reply in replies])
         order = np.argsort(-losses, kind="stable")
         trials.append([_grow([CELLS[i] for i in order[:n]]) for n in COVERED])
-
-    pairs = zip(known, trials, strict=True)
-    covered = [_cover(example, root, boxes) for (example, _), trial in pairs for boxes in trial]
-    replies_per_trial = _in_groups(ask(covered), len(COVERED))
-    evidence: dict[str, list[Box] | CannotPropose] = {}
-    for (example, before), trial, replies in zip(known, trials, replies_per_trial, strict=True):
+    for (example, before), tried, replies in zip(known, trials, ask_without(trials), strict=True):
         evidence[example.id] = CannotPropose("no occlusion changes the answer")
-        for boxes, reply in zip(trial, replies, strict=True):
+        for boxes, reply in zip(tried, replies, strict=True):
             if reply and answer_key(reply[0].text) != answer_key(before.text):
                 evidence[example.id] = boxes
                 break
     return evidence
-
-
-def _in_groups(replies: list[list[Reply]], size: int) -> list[list[list[Reply]]]:
-    return [replies[i : i + size] for i in range(0, len(replies), size)]
 
 
 def _says_where(example: VQAExample) -> bool:
@@ -233,8 +212,8 @@ def _says_where(example: VQAExample) -> bool:
 
 
 def _lost(before: Reply, after: Sequence[Reply]) -> float:
-    """How much of the answer's probability an occlusion costs: more than all of it if the answer
-    changes, the more the surer the model is of the new one."""
+    """How much of the answer's probability an occlusion costs: more than 1 if the answer changes,
+    the more the surer the model is of the new one."""
     if not after:
         return 0.0
     p = math.exp(after[0].logprob)
@@ -257,8 +236,7 @@ def _cover(example: VQAExample, root: Path, cells: Sequence[Box]) -> ImageQuesti
 
 
 def _grow(cells: Sequence[Box]) -> list[Box]:
-    """The cells with half a cell around each, within the image: a thing seldom ends where a cell
-    does, and what is left of it may answer the question."""
+    """The cells with half a cell around each, within the image: a thing seldom ends with a cell."""
     half = 0.5 / GRID
     grown = []
     for x, y, width, height in cells:
@@ -274,14 +252,14 @@ def _in_pixels(cells: Sequence[Box], image: Image.Image) -> list[Box]:
 
 
 def _check(context: GeneratorContext) -> None:
-    probe = context.root / FOLDER / ".writable"
+    probe = context.root / NAME / ".writable"
     try:
         write_atomically(probe, b"", sync=False)
         probe.unlink()
     except InbolError as error:
         raise InbolError(
             f"--generators {NAME}: {context.root} cannot be written, and images without their "
-            f"evidence go into {FOLDER}/ there"
+            f"evidence go into {NAME}/ there"
         ) from error
     columns = {"evidence", "boxes"}
     if context.model is None and not any(columns & e.extra.keys() for e in context.pool):
@@ -291,7 +269,7 @@ def _check(context: GeneratorContext) -> None:
         )
 
 
-@register_generator(NAME, prepare=_prepare, check=_check)
+@register_generator(NAME, prepare=_find_evidence, check=_check)
 def evidence_removed(
     example: VQAExample, context: GeneratorContext, rng: np.random.Generator
 ) -> Iterator[Proposal]:
@@ -299,35 +277,28 @@ def evidence_removed(
     cells = context.prepared.get(example.id)
     if isinstance(cells, CannotPropose):
         raise cells
+    by, ways = "boxes", ("mask", "blur", "crop")
     try:
         boxes = evidence_boxes(example)
         if boxes is None and cells is None:
             raise CannotPropose("record does not say where")
         image = load_image(context.root / example.image)
-        by, ways = "boxes", ("mask", "blur", "crop")
         if boxes is None:
-            by, ways = "occlusion", ("mask", "blur")
-            boxes = _in_pixels(cells, image)
+            boxes, by, ways = _in_pixels(cells, image), "occlusion", ("mask", "blur")
         changed, how = remove(image, boxes, _choose_way(example, ways))
     except ImageError as error:
         raise CannotPropose(error.cause) from error
     except InbolError as error:
         raise CannotPropose(str(error)) from error
-    name = f"{FOLDER}/{fingerprint([example.image, boxes, how])}"
-    name += _save_beside(example.image, changed, context.root / name)
+    # The format of the original, because it must not tell that the image was changed.
+    if example.image.lower().endswith((".jpg", ".jpeg")):
+        suffix, options = ".jpg", {"format": "JPEG", "quality": 95, "subsampling": 0}
+    else:
+        suffix, options = ".png", {"format": "PNG"}
+    name = f"{NAME}/{fingerprint([example.image, boxes, how])}{suffix}"
+    with atomically(context.root / name, sync=False) as temporary:
+        changed.save(temporary, **options)
     rounded = [[round(v, 2) for v in box] for box in boxes]
     removed = {"image": example.image, "how": how, "by": by, "boxes": rounded}
     answer = usual_answer(example)
     yield Proposal(example.question, NAME, answer=answer, image=name, extra={"removed": removed})
-
-
-def _save_beside(original: str, image: Image.Image, stem: Path) -> str:
-    """Saves an image in the format of the original, which must not tell that it was changed.
-    Returns the suffix that the name got."""
-    if original.lower().endswith((".jpg", ".jpeg")):
-        suffix, form, options = ".jpg", "JPEG", {"quality": 95, "subsampling": 0}
-    else:
-        suffix, form, options = ".png", "PNG", {}
-    with atomically(stem.with_name(stem.name + suffix), sync=False) as temporary:
-        image.save(temporary, form, **options)
-    return suffix

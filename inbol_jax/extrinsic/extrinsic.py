@@ -1,14 +1,12 @@
 """`inbol extrinsic`: Type 3 questions about the images of a dataset, as a dataset of their own."""
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import inbol_jax.extrinsic.evidence
-import inbol_jax.extrinsic.model_written  # noqa: F401 - both register their generator
+import inbol_jax.extrinsic.evidence  # noqa: F401 - registers its generator
 from inbol_jax.artifacts import (
     atomically,
     file_fingerprint,
@@ -18,18 +16,17 @@ from inbol_jax.artifacts import (
     read_meta,
     write_json,
 )
-from inbol_jax.data.config import as_data_config
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, data_file, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.answers import AnswerStore, EndpointAnswers, ModelAnswers
+from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
+from inbol_jax.extrinsic.asked import EvaluationQuestions
 from inbol_jax.extrinsic.config import MODEL_FILTERS, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.files import ExtrinsicHeader, FunnelCounts, questions_file, trail_file
+from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
 from inbol_jax.extrinsic.filters import FilterContext, check_filters, get_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
-from inbol_jax.extrinsic.generators import Answerer, GeneratorContext, get_generators
-from inbol_jax.extrinsic.leaks import EvaluationQuestions
+from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.progress import progress, say
 from inbol_jax.responses.endpoint import Endpoint
@@ -71,16 +68,31 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
         say(summarise_rejections(dataset.rejected, total))
 
     file = questions_file(config.out)
-    settings = _settings(config, checkpoint)
+    settings = _settings(config, dataset, checkpoint)
     if read_meta(file).get("config") != fingerprint(settings) or not file.exists():
-        with _answerers(config, checkpoint, endpoint) as (model, writer):
-            context = _generator_context(dataset, model, writer)
-            _write(config, context, settings)
-    header = ExtrinsicHeader.read(file)
-    if header.counts.set_aside:
-        say(f"not tried: {_list(header.counts.to_json()['set_aside'])}")
-    verdicts = _list(header.counts.to_json()["counts"])
-    say(f"{header.counts.kept} Type 3 questions ({verdicts}) -> {file}")
+        answerable = [i for i, e in enumerate(dataset.examples) if e.answerable is not False]
+        if not answerable:
+            raise InbolError(
+                f"{dataset.file}: holds no question that the images answer; Type 3 questions are "
+                "made from those"
+            )
+        with contextlib.ExitStack() as stack:
+            model = writer = None
+            if checkpoint is not None or endpoint is not None:
+                store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
+            if checkpoint is not None:
+                model = writer = model_answers(
+                    checkpoint, store, seed=config.seed, batch_size=config.batch_size, shown=False
+                )
+            if endpoint is not None:
+                writer = endpoint_answers(endpoint, store)
+            pool = dataset.examples.take(answerable)
+            context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
+            _write(config, context, settings, dataset.file)
+    header = read_header(file)
+    if header["set_aside"]:
+        say(f"not tried: {_list(header['set_aside'])}")
+    say(f"{header['rows']} Type 3 questions ({_list(header['counts'])}) -> {file}")
     return file
 
 
@@ -88,31 +100,31 @@ def _list(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
-def _source(config: ExtrinsicConfig) -> Path:
-    """The file of the dataset's records, which lies below --out if they were imported."""
-    data = as_data_config(config.data)
-    return data_file(data.dir if data.dir is not None else config.out / "data" / data.called())
-
-
-def _settings(config: ExtrinsicConfig, checkpoint: Checkpoint | None) -> dict[str, Any]:
+def _settings(
+    config: ExtrinsicConfig, dataset: VQADataset, checkpoint: Checkpoint | None
+) -> dict[str, Any]:
     """What the questions depend on. Options at their defaults are left out, so that a new option
     does not make a finished run stale."""
     settings: dict[str, Any] = {
         "command": "extrinsic",
-        "dataset": file_fingerprint(_source(config)),
+        "dataset": file_fingerprint(dataset.file),
         "share": config.share,
         "seed": config.seed,
     }
-    for field in dataclasses.fields(config):
-        if field.name in (
-            *("generators", "filters", "no_filters", "language"),
-            *("near_duplicate", "model_samples", "agreement"),
-        ):
-            value = getattr(config, field.name)
-            if value != field.default:
-                settings[field.name] = list(value) if isinstance(value, tuple) else value
+    for name in (
+        *("generators", "filters", "no_filters", "language"),
+        *("near_duplicate", "model_samples", "agreement"),
+    ):
+        if (value := getattr(config, name)) != getattr(ExtrinsicConfig, name):
+            settings[name] = value
+    for path in config.against:
+        if not data_file(path).is_file():
+            raise InbolError(
+                f"--against {path}: no dataset there; give a folder that holds data.jsonl, or a "
+                ".jsonl file"
+            )
     if config.against:
-        settings["against"] = [file_fingerprint(_evaluation_file(path)) for path in config.against]
+        settings["against"] = [file_fingerprint(data_file(path)) for path in config.against]
     if config.endpoint.endpoint:
         settings["endpoint"] = config.endpoint.endpoint
         settings["endpoint_model"] = config.endpoint.endpoint_model
@@ -122,48 +134,9 @@ def _settings(config: ExtrinsicConfig, checkpoint: Checkpoint | None) -> dict[st
     return settings
 
 
-def _evaluation_file(path: Path) -> Path:
-    if not data_file(path).is_file():
-        raise InbolError(
-            f"--against {path}: no dataset there; give a folder that holds data.jsonl, or a .jsonl "
-            "file"
-        )
-    return data_file(path)
-
-
-@contextlib.contextmanager
-def _answerers(
-    config: ExtrinsicConfig, checkpoint: Checkpoint | None, endpoint: Endpoint | None
-) -> Iterator[tuple[Answerer | None, Answerer | None]]:
-    """The model, and what writes questions: the endpoint, or else the model."""
-    if checkpoint is None and endpoint is None:
-        yield None, None
-        return
-    with AnswerStore(config.out / "extrinsic.answers.jsonl") as store:
-        model = writer = None
-        if checkpoint is not None:
-            model = writer = ModelAnswers(
-                checkpoint, store, seed=config.seed, batch_size=config.batch_size, shown=False
-            )
-        if endpoint is not None:
-            writer = EndpointAnswers(endpoint, store)
-        yield model, writer
-
-
-def _generator_context(
-    dataset: VQADataset, model: Answerer | None, writer: Answerer | None
-) -> GeneratorContext:
-    answerable = [i for i, e in enumerate(dataset.examples) if e.answerable is not False]
-    if not answerable:
-        raise InbolError(
-            f"{dataset.file}: holds no question that the images answer; Type 3 questions are made "
-            "from those"
-        )
-    pool = dataset.examples.take(answerable)
-    return GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
-
-
-def _write(config: ExtrinsicConfig, context: GeneratorContext, settings: dict[str, Any]) -> None:
+def _write(
+    config: ExtrinsicConfig, context: GeneratorContext, settings: dict[str, Any], source: Path
+) -> None:
     """Writes questions and trail, and then the header, without which they are not finished."""
     listed = context.contents.lists_objects
     default = GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT
@@ -181,38 +154,45 @@ def _write(config: ExtrinsicConfig, context: GeneratorContext, settings: dict[st
             stack.enter_context(stack.enter_context(atomically(path)).open("w", encoding="utf-8"))
             for path in (file, trail_file(file))
         )
-        advance = stack.enter_context(progress("generating", len(context.pool), "images"))
         funnel = Funnel(
             context,
             generators,
             filters,
             config.seed,
-            keep=lambda question: questions.write(json_line(question.to_json())),
-            reject=lambda question: trail.write(json_line(question.to_json())),
-            advance=advance,
+            keep=lambda row: questions.write(json_line(row)),
+            reject=lambda row: trail.write(json_line(row)),
+            advance=stack.enter_context(progress("generating", len(context.pool), "images")),
         )
-        counts = funnel.run(max(1, round(config.share * len(context.pool))))
-        if not counts.kept:
-            raise InbolError(f"{_source(config)}: {_why_none(counts)}")
-    header = ExtrinsicHeader(
-        settings,
-        os.path.relpath(context.root.resolve(), config.out.resolve()),
-        os.path.relpath(_source(config).resolve(), config.out.resolve()),
-        [generator.name for generator in generators],
-        [filter.name for filter in filters],
-        counts,
-    )
-    write_json(meta_path(file), header.to_json())
+        rows = funnel.run(max(1, round(config.share * len(context.pool))))
+        if not rows:
+            raise InbolError(f"{source}: {_why_none(funnel)}")
+    out = config.out.resolve()
+    header = settings | {
+        "config": fingerprint(settings),
+        "images": os.path.relpath(context.root.resolve(), out),
+        "data": os.path.relpath(source.resolve(), out),
+        "generators": [generator.name for generator in generators],
+        "filters": [filter.name for filter in filters],
+        "counts": _by_text(funnel.verdicts),
+        "set_aside": _by_text(funnel.set_aside),
+        "rows": rows,
+    }
+    write_json(meta_path(file), header)
 
 
-def _why_none(counts: FunnelCounts) -> str:
+def _by_text(counts: Counter[tuple[str, str]]) -> dict[str, int]:
+    """By "generator: verdict" or "generator: cause"."""
+    return {": ".join(key): n for key, n in sorted(counts.items())}
+
+
+def _why_none(funnel: Funnel) -> str:
     """Why there is no question, and what to do."""
-    if not counts.verdicts and {cause for _, cause in counts.set_aside} <= {NOTHING}:
+    if not funnel.verdicts and {cause for _, cause in funnel.set_aside} <= {NOTHING}:
         return (
             "no question names a subject ('the ...') that could be asked about; give the images an "
             "`objects` column"
         )
-    causes = (counts.verdicts + counts.set_aside).most_common(5)
+    causes = (funnel.verdicts + funnel.set_aside).most_common(5)
     why = ", ".join(f"{generator}: {cause} {n}" for (generator, cause), n in causes)
     return (
         f"no question is left ({why}); choose other --generators, or leave a filter out with "
@@ -221,12 +201,12 @@ def _why_none(counts: FunnelCounts) -> str:
 
 
 def _filter_names(config: ExtrinsicConfig, listed: bool) -> list[str]:
-    names: Sequence[str] = config.filters
-    if not names:
-        against = ("leaked",) if config.against else ()
-        model = MODEL_FILTERS if config.model is not None else ()
-        names = (*(FILTERS_WITH_OBJECTS if listed else FILTERS_WITHOUT), *against, *model)
-    return [name for name in names if name not in config.no_filters]
+    default = [*(FILTERS_WITH_OBJECTS if listed else FILTERS_WITHOUT)]
+    if config.against:
+        default.append("leaked")
+    if config.model is not None:
+        default += MODEL_FILTERS
+    return [name for name in config.filters or default if name not in config.no_filters]
 
 
 def _evaluation_questions(config: ExtrinsicConfig) -> EvaluationQuestions:

@@ -4,27 +4,26 @@
 last. Each says why it rejects a question, and each rejection is counted under the filter's name.
 """
 
-import dataclasses
+import functools
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.config import ExtrinsicConfig
+from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
+from inbol_jax.extrinsic.config import LANGUAGES, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import hash_texts
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
-from inbol_jax.extrinsic.language import language, usual_language
-from inbol_jax.extrinsic.leaks import EvaluationQuestions
-from inbol_jax.extrinsic.similarity import AskedQuestions
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 from inbol_jax.responses.refusal import is_refusal
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A proposal with the example that it was made from."""
 
     example: VQAExample
@@ -39,15 +38,9 @@ class Candidate:
         return f"{self.example.id}-{self.proposal.generator}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FilterContext:
-    """What filters are made from.
-
-    Attributes:
-      source: questions, images and model, as the generators have them.
-      config: options of the filters.
-      evaluation: questions of the evaluation splits of `--against`; None if there are none.
-    """
+class FilterContext(NamedTuple):
+    """What filters are made from: what the generators draw on, options, and the questions of the
+    evaluation splits of `--against`."""
 
     source: GeneratorContext
     config: ExtrinsicConfig
@@ -74,14 +67,6 @@ class Filter:
         """Is told each question that passed all single filters."""
 
 
-class BatchFilter(Filter):
-    """Rejects questions of many at a time, because a model is asked."""
-
-    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        """Returns per question the reason in words, or None if it passes."""
-        raise NotImplementedError
-
-
 class IllFormed(Filter):
     """Rejects a question of fewer than three words or more than 300 characters, without a question
     mark at its end, with line breaks or control characters, or with what a template or a model left
@@ -105,6 +90,30 @@ class IllFormed(Filter):
         return f"holds {match[0]!r}" if match else None
 
 
+@functools.cache
+def _language_identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier
+
+
+def language(text: str) -> str | None:
+    """One of `LANGUAGES` by the model of py3langid (Lui & Baldwin 2012); None if none of them is
+    probable enough."""
+    name, probability = _language_identifier().classify(text)
+    # A wrong guess costs a good question, so the unsure ones pass.
+    return str(name) if probability >= 0.6 else None
+
+
+def usual_language(texts: Iterable[str]) -> str | None:
+    """The language of most of the first thousand texts; None if no text has one."""
+    counts = Counter(language(text) for text in islice(texts, 1000))
+    del counts[None]
+    return counts.most_common(1)[0][0] if counts else None
+
+
 class WrongLanguage(Filter):
     """Rejects a question in another language than that of the dataset's questions."""
 
@@ -117,12 +126,8 @@ class WrongLanguage(Filter):
             self._wanted = usual_language(e.question for e in context.source.pool)
 
     def reject(self, candidate: Candidate) -> str | None:
-        if self._wanted is None:
-            return None
-        written_in = language(candidate.proposal.question)
-        if written_in in (None, self._wanted):
-            return None
-        return f"{written_in}, not {self._wanted}"
+        written_in = language(candidate.proposal.question) if self._wanted else None
+        return None if written_in in (None, self._wanted) else f"{written_in}, not {self._wanted}"
 
 
 class Present(Filter):
@@ -132,10 +137,8 @@ class Present(Filter):
     name = "present"
 
     def reject(self, candidate: Candidate) -> str | None:
-        proposal = candidate.proposal
-        if not proposal.absent:
-            return None
-        if self._context.source.contents.absent(candidate.example.image, proposal.subject):
+        contents, proposal = self._context.source.contents, candidate.proposal
+        if not proposal.absent or contents.absent(candidate.example.image, proposal.subject):
             return None
         return f"{proposal.subject!r} may be in the image"
 
@@ -150,12 +153,11 @@ class AnswerPresent(Filter):
     name = "answer_present"
 
     def reject(self, candidate: Candidate) -> str | None:
-        answer = candidate.proposal.answer
-        if candidate.proposal.image is not None:
+        answer, contents = candidate.proposal.answer, self._context.source.contents
+        spared = not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no")
+        if candidate.proposal.image is not None or spared:
             return None
-        if not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no"):
-            return None
-        if not self._context.source.contents.present(candidate.example.image, answer):
+        if not contents.present(candidate.example.image, answer):
             return None
         return f"{answer!r} is among the image's annotations"
 
@@ -220,16 +222,13 @@ class Leaked(Filter):
 
 
 def blank_image() -> Image.Image:
-    """A grey image, which stands for none with models that cannot do without."""
+    """A grey image, which stands for none."""
     return Image.new("RGB", (64, 64), (127, 127, 127))
 
 
 def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str | None:
-    """The answer on which replies agree; None if they do not.
-
-    They agree on the known answer if at least half of them match it, and on any answer if at least
-    the share `agreement` of them gives it.
-    """
+    """The answer on which replies agree: the known one if at least half of them match it, or any
+    that at least the share `agreement` of them gives; None if there is none."""
     given = [reply for reply in replies if not is_refusal(reply)]
     matching = sum(score(reply, [answer]) >= CORRECT_AT for reply in given) if answer else 0
     if matching and 2 * matching >= len(replies):
@@ -242,43 +241,39 @@ def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str
     return None
 
 
-class Answered(BatchFilter):
+class Answered(Filter):
     """Rejects a question that the model answers the same way each time: it would be answerable, as
-    far as this model can tell."""
+    far as this model can tell. The model is asked about many questions at a time."""
 
     name = "answered"
-    label = "asking with image"
-    manner = ""
+    _label, _manner = "asking with image", ""
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
         self._model = _require(context.source.model, self.name, "--model")
 
-    def ask(self, candidate: Candidate) -> ImageQuestion:
-        """What the model is asked."""
+    def _ask(self, candidate: Candidate) -> ImageQuestion:
         file = self._context.source.root / candidate.image
         return ImageQuestion(candidate.proposal.question, file, candidate.image)
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        questions = [self.ask(candidate) for candidate in candidates]
+        """Returns per question the reason in words, or None if it passes."""
         config = self._context.config
         answers = self._model(
-            questions,
+            [self._ask(candidate) for candidate in candidates],
             n=config.model_samples,
             temperature=1.0,
             max_new_tokens=12,
-            label=self.label,
+            label=self._label,
         )
         reasons: list[str | None] = []
         for candidate, replies in zip(candidates, answers, strict=True):
             texts = [reply.text for reply in replies]
-            answer = settled_answer(texts, candidate.proposal.answer, config.agreement)
-            if not replies:
-                reasons.append("could not be asked")
-            elif answer is None:
-                reasons.append(None)
-            else:
-                reasons.append(f"answered {answer!r}{self.manner}")
+            reason = None if replies else "could not be asked"
+            known = candidate.proposal.answer
+            if (answer := settled_answer(texts, known, config.agreement)) is not None:
+                reason = f"answered {answer!r}{self._manner}"
+            reasons.append(reason)
         return reasons
 
 
@@ -287,25 +282,19 @@ class TextOnly(Answered):
     place of the question's own, so from the text alone."""
 
     name = "text_only"
-    label = "asking without image"
-    manner = " without the image"
+    _label, _manner = "asking without image", " without the image"
 
-    def ask(self, candidate: Candidate) -> ImageQuestion:
-        """What the model is asked."""
+    def _ask(self, candidate: Candidate) -> ImageQuestion:
         return ImageQuestion(candidate.proposal.question, blank_image, "blank")
 
 
 # In the order in which they are applied.
 FILTERS: dict[str, type[Filter]] = {
-    "ill_formed": IllFormed,
-    "language": WrongLanguage,
-    "present": Present,
-    "answer_present": AnswerPresent,
-    "duplicate": Duplicate,
-    "near_duplicate": NearDuplicate,
-    "leaked": Leaked,
-    "text_only": TextOnly,
-    "answered": Answered,
+    filter.name: filter
+    for filter in (
+        *(IllFormed, WrongLanguage, Present, AnswerPresent, Duplicate, NearDuplicate, Leaked),
+        *(TextOnly, Answered),
+    )
 }
 
 
@@ -316,12 +305,8 @@ def _require(value: Any, name: str, option: str) -> Any:
 
 
 def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
-    """The filters of these names, in the order of `FILTERS`.
-
-    Raises:
-      InbolError: if there is no filter of a name, or a filter lacks what it needs.
-    """
-    check_filters(names)
+    """The filters of these names, in the order of `FILTERS`. Raises InbolError if one lacks what it
+    needs."""
     return [make(context) for name, make in FILTERS.items() if name in names]
 
 
@@ -329,5 +314,6 @@ def check_filters(names: Iterable[str]) -> None:
     """Raises InbolError if there is no filter of a name."""
     for name in names:
         if name not in FILTERS:
-            choices = ", ".join(FILTERS)
-            raise InbolError(f"--filters {name}: there is no such filter; choose among {choices}")
+            raise InbolError(
+                f"--filters {name}: there is no such filter; choose among {', '.join(FILTERS)}"
+            )

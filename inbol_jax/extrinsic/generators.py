@@ -12,14 +12,14 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
-from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE
+from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE, WRITER_PROMPT
 from inbol_jax.records import VQAExample
 
 
@@ -48,14 +48,12 @@ class Proposal:
 
 
 class CannotPropose(Exception):
-    """A generator raises it with the cause if it can make no question of an example.
-
-    The causes are counted, so they come from a small set of phrases.
-    """
+    """A generator raises it if it can make no question of an example. The causes are counted, so
+    they come from a small set of phrases."""
 
 
 class Reply(NamedTuple):
-    """One answer of a model: its text, and its log-probability in nats if the model tells it."""
+    """One answer of a model, with its log-probability in nats if the model tells it."""
 
     text: str
     logprob: float = 0.0
@@ -76,19 +74,10 @@ class ImageQuestion(NamedTuple):
     name: str
 
 
-class Answerer(Protocol):
-    """A vision-language model, or an endpoint that has one."""
-
-    def __call__(
-        self,
-        questions: Sequence[ImageQuestion],
-        *,
-        n: int,
-        temperature: float,
-        max_new_tokens: int,
-        label: str,
-    ) -> list[list[Reply]]:
-        """Returns n answers per question in their order; none for one that could not be asked."""
+# A vision-language model, or an endpoint that has one. It is called with image questions and the
+# options n, temperature, max_new_tokens and label, and returns n replies per question in their
+# order; none for one that could not be asked.
+Answerer = Callable[..., list[list[Reply]]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,10 +103,10 @@ class GeneratorContext:
 
 Propose = Callable[[VQAExample, GeneratorContext, np.random.Generator], Iterator[Proposal]]
 Prepare = Callable[[Sequence[VQAExample], GeneratorContext], Mapping[str, Any]]
+Check = Callable[[GeneratorContext], None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Generator:
+class Generator(NamedTuple):
     """A generator as registered.
 
     Attributes:
@@ -132,17 +121,14 @@ class Generator:
     name: str
     propose: Propose
     prepare: Prepare | None = None
-    check: Callable[[GeneratorContext], None] | None = None
+    check: Check | None = None
 
 
 GENERATORS: dict[str, Generator] = {}
 
 
 def register_generator(
-    name: str,
-    *,
-    prepare: Prepare | None = None,
-    check: Callable[[GeneratorContext], None] | None = None,
+    name: str, *, prepare: Prepare | None = None, check: Check | None = None
 ) -> Callable[[Propose], Propose]:
     """Puts a function under a name for `--generators`."""
 
@@ -154,16 +140,13 @@ def register_generator(
 
 
 def get_generators(names: Sequence[str]) -> list[Generator]:
-    """The generators of these names.
-
-    Raises:
-      InbolError: if there is no generator of a name, a name is there twice, or there are no names.
-    """
+    """The generators of these names. Raises InbolError if there is none of a name, a name is there
+    twice, or there are no names."""
     for name in names:
         if name not in GENERATORS:
-            choices = ", ".join(GENERATORS)
             raise InbolError(
-                f"--generators {name}: there is no such generator; choose among {choices}"
+                f"--generators {name}: there is no such generator; choose among "
+                f"{', '.join(GENERATORS)}"
             )
     if not names or len(set(names)) < len(names):
         raise InbolError("--generators: name each generator once, and at least one")
@@ -183,6 +166,8 @@ _ANSWERED_BY_ABSENCE = re.compile(
 )
 # Draws of another image's question. Several are needed because many subjects are in both images.
 _TRIES = 20
+_WRITTEN = 3  # questions that a model writes per prompt
+_BULLET = re.compile(r"^(?:[-*•\u2013]+|\(?\d{1,2}[.):])\s+")
 _PLURAL_NOUNS = ("people", "men", "women", "children", "feet", "teeth")
 _PLURAL_VERBS = {"is": "are", "was": "were", "does": "do"}
 
@@ -207,18 +192,16 @@ def fill(template: str, noun: str) -> str:
 
 
 def usual_answer(example: VQAExample) -> str:
-    """The most frequent gold answer, the first of several; "" if there is none."""
+    """The most frequent gold answer; "" if there is none."""
     return max(example.answers, key=example.answers.count, default="")
 
 
 def _shown(example: VQAExample, contents: ImageContents) -> list[str]:
     """Nouns for things that the image shows: its question's subject and its listed objects."""
     objects = example.extra.get("objects")
-    phrases = [subject(example.question) or ""]
-    if isinstance(objects, list):
-        phrases += [str(thing).lower() for thing in objects]
+    listed = objects if isinstance(objects, list) else []
     nouns = []
-    for phrase in phrases:
+    for phrase in (subject(example.question) or "", *(str(thing).lower() for thing in listed)):
         noun = phrase.split()[-1] if phrase.strip() else ""
         if noun and noun not in NOT_THINGS and contents.present(example.image, phrase):
             nouns.append(noun)
@@ -232,9 +215,9 @@ def unseeable(
     """An attribute that no picture shows, of something that this picture does show ("How much does
     the star cost?")."""
     if nouns := _shown(example, context.contents):
-        attribute = list(UNSEEABLE)[rng.integers(len(UNSEEABLE))]
+        template = list(UNSEEABLE.values())[rng.integers(len(UNSEEABLE))]
         noun = nouns[rng.integers(len(nouns))]
-        yield Proposal(fill(UNSEEABLE[attribute], noun), "unseeable", noun)
+        yield Proposal(fill(template, noun), "unseeable", noun)
 
 
 @register_generator("mismatched")
@@ -280,3 +263,45 @@ def _questions_of_others(
         presumed = subject(other.question)
         if presumed and other.image != example.image:
             yield other, presumed
+
+
+def _check_writer(context: GeneratorContext) -> None:
+    if context.writer is None:
+        raise InbolError(
+            "--generators model_written: needs --model, or --endpoint with --endpoint-model"
+        )
+
+
+def _write_questions(
+    examples: Sequence[VQAExample], context: GeneratorContext
+) -> dict[str, list[str]]:
+    """By id what the model wrote, without the examples that it could not be asked about."""
+    assert context.writer is not None
+    prompts = []
+    for example in examples:
+        prompt = WRITER_PROMPT.format(n=_WRITTEN, question=example.question)
+        prompts.append(ImageQuestion(prompt, context.root / example.image, example.image))
+    replies = context.writer(
+        prompts, n=1, temperature=1.0, max_new_tokens=128, label="writing questions"
+    )
+    pairs = zip(examples, replies, strict=True)
+    return {example.id: parse_questions(reply[0].text) for example, reply in pairs if reply}
+
+
+def parse_questions(text: str) -> list[str]:
+    """The distinct lines of what a model wrote, without bullets, numbers and quotation marks."""
+    lines = (_BULLET.sub("", line.strip()).strip("\"'“”* ") for line in text.splitlines())
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+@register_generator("model_written", prepare=_write_questions, check=_check_writer)
+def model_written(
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
+) -> Iterator[Proposal]:
+    """What the model wrote when it was shown the image and a question that can be answered."""
+    if example.id not in context.prepared:
+        raise CannotPropose("could not be asked")
+    if not context.prepared[example.id]:
+        raise CannotPropose("model wrote no question")
+    for question in context.prepared[example.id]:
+        yield Proposal(question, "model_written")

@@ -30,11 +30,7 @@ def ngrams(text: str) -> list[str]:
 
 def _features(texts: Sequence[str]) -> tuple[Any, np.ndarray]:
     """A sparse matrix f64[n, f] of a text's n-grams, scaled to length 1 so that a long text counts
-    no more than a short one, and the n-gram of each column.
-
-    Raises:
-      ValueError: if no text has a word.
-    """
+    no more than a short one, and the n-gram of each column."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer=ngrams, binary=True, use_idf=False)
@@ -49,49 +45,41 @@ def _classifier() -> Any:
 
 
 def cross_validated(
-    texts: Sequence[str], labels: Sequence[bool], groups: Sequence[str], seed: int
+    texts: Sequence[str], labels: np.ndarray, groups: Sequence[str], seed: int
 ) -> np.ndarray:
     """f64[n]: each text's logit by a classifier that saw no text of its group (its image).
+
+    Args:
+      labels: bool[n].
 
     Raises:
       ValueError: if a class has texts of one group alone, or no text has a word.
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    y = np.asarray(labels, bool)
-    groups_of = [{g for g, own in zip(groups, y, strict=True) if own == label} for label in (0, 1)]
-    folds = min(FOLDS, *map(len, groups_of))
+    group_of = np.asarray(groups, object)
+    folds = min(FOLDS, len(set(group_of[labels])), len(set(group_of[~labels])))
     if folds < 2:
         raise ValueError("too few images of a class")
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return np.asarray(
-        cross_val_predict(
-            _classifier(),
-            _features(texts)[0],
-            y,
-            groups=np.asarray(groups, object),
-            cv=splitter,
-            method="decision_function",
-        )
+    return cross_val_predict(
+        _classifier(),
+        _features(texts)[0],
+        labels,
+        groups=group_of,
+        cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
+        method="decision_function",
     )
 
 
-def telling_ngrams(
-    texts: Sequence[str], labels: Sequence[bool], n: int
-) -> tuple[list[str], list[str]]:
-    """The n words or pairs of words that speak most for a label of True, and for False.
-
-    Only those in at least 1% of a class count.
-    """
-    y = np.asarray(labels, bool)
+def telling_ngrams(texts: Sequence[str], labels: np.ndarray, n: int) -> tuple[list[str], list[str]]:
+    """The n words or pairs of words that speak most for a label of True, and for False, of those in
+    at least 1% of a class."""
     x, names = _features(texts)
-    weights = _classifier().fit(x, y).coef_[0]
+    weights = _classifier().fit(x, labels).coef_[0]
     frequent = np.zeros(len(names), bool)
-    for label in (True, False):
-        own = x[y == label]
+    for own in (x[labels], x[~labels]):
         frequent |= own.getnnz(axis=0) >= max(2, 0.01 * own.shape[0])
-    order = [i for i in np.argsort(weights) if frequent[i]]
-    ordered = names[order].tolist()
+    ordered = [names[i] for i in np.argsort(weights) if frequent[i]]
     return ordered[::-1][:n], ordered[:n]
 
 
@@ -112,9 +100,8 @@ class Auc(Interval):
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> Auc:
-    """The probability that a positive scores higher than a negative; a tie counts half.
-
-    The interval is DeLong's, on the logit scale.
+    """The probability that a positive scores higher than a negative; a tie counts half. The
+    interval is DeLong's, on the logit scale.
 
     Args:
       scores: f64[n].
@@ -146,7 +133,6 @@ def auc_difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) ->
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each positive the share of negatives below it, and for each negative the share of
     positives above it; a tie counts half."""
-    scores, labels = np.asarray(scores, float), np.asarray(labels, bool)
     positives, negatives = np.sort(scores[labels]), np.sort(scores[~labels])
 
     def below(values: np.ndarray, among: np.ndarray) -> np.ndarray:

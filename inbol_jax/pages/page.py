@@ -17,13 +17,8 @@ MAX_TEXT = 300  # characters of a question or an answer on a card
 
 
 class EmbeddedImage(NamedTuple):
-    """An image of a page.
-
-    Attributes:
-      uri: a data URI; empty if the image cannot be shown.
-      small: whether to enlarge the image with hard edges.
-      note: why the image cannot be shown; empty if it can.
-    """
+    """An image of a page: a data URI and whether to enlarge it with hard edges, or a note on why it
+    cannot be shown."""
 
     uri: str = ""
     small: bool = False

@@ -1,10 +1,13 @@
-"""The table that `inbol build` prints."""
+"""What is kept for the shares, and the table that `inbol build` prints."""
 
 import re
+from collections import Counter
 
-import numpy as np
-from store_lines import LINES, built, line, store
+import pytest
+from store_lines import LINES, build_fails, built, four_groups, line, store
 
+from inbol_jax.artifacts import read_meta
+from inbol_jax.construction.build import FILES
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.tally import Tally, select, table
 from inbol_jax.records import PairKind
@@ -14,17 +17,14 @@ COLUMNS += ["correct > refusal", "correct > incorrect", "refusal > incorrect", "
 
 
 def test_the_table_counts_what_was_kept(tmp_path):
-    tally = Tally(
-        question_keys=np.array([3, 1, 2, 9, 8], np.uint64),
-        question_types=np.array([1, 2, 3, 0, 1], np.int8),
-        instruction_questions=np.array([0, 1, 2, 4], np.uint32),
-        pair_questions=np.array([0, 0, 2, 3], np.uint32),
-        pair_kinds=np.array([0, 1, PairKind.REFUSAL_OVER_ANSWER, 0], np.int8),
-        pair_keys=np.array([5, 6, 7, 8], np.uint64),
-        n_noisy=0,
-        n_unanswered=0,
-        n_without_negatives=0,
-    )
+    tally = Tally()
+    tally.question_keys.extend([3, 1, 2, 9, 8])
+    tally.question_types.extend([1, 2, 3, 0, 1])
+    tally.instruction_questions.extend([0, 1, 2, 4])
+    tally.pair_questions.extend([0, 0, 2, 3])
+    tally.pair_kinds.extend([0, 1, PairKind.REFUSAL_OVER_ANSWER, 0])
+    tally.pair_keys.extend([5, 6, 7, 8])
+    tally.close()
     selection = select(tally, BuildConfig(tmp_path))
     assert selection.instructions.all()
     assert selection.pairs.all()
@@ -67,3 +67,88 @@ def test_a_known_question_that_nobody_judged_is_counted(tmp_path, capsys):
     _, instructions, pairs = built(out, estimator="consistency")
     assert "free" not in {i["id"] for i in instructions} | {p["id"] for p in pairs}
     assert "1 Known questions have no correct response to teach" in capsys.readouterr().out
+
+
+@pytest.fixture
+def out(tmp_path):
+    store(tmp_path / "run", "train", four_groups())
+    return tmp_path / "run"
+
+
+def test_types_have_their_shares_and_mixed_stays(out):
+    whole = built(out)
+    records, instructions, pairs = built(out, type_shares=((1, 0.5), (2, 0.3), (3, 0.2)))
+    assert records == whole[0]
+    assert Counter(i["type"] for i in instructions) == {1: 60, 2: 36, 3: 24}
+    assert [i for i in whole[1] if i in instructions] == instructions
+    kept = {i["id"] for i in instructions}
+    assert {p["id"] for p in pairs} == kept | {f"mixed{i}" for i in range(60)}
+    assert read_meta(out / FILES[1])["rows"] == 120
+
+
+def test_a_share_of_type_3_leaves_the_others_in_proportion(out):
+    _, instructions, _ = built(out, type_shares=((3, 0.2),))
+    counts = Counter(i["type"] for i in instructions)
+    assert (counts[1], counts[2], counts[3]) == (60, 60, 30)
+    _, instructions, _ = built(out, type_shares=((3, 0.6),))
+    counts = Counter(i["type"] for i in instructions)
+    assert (counts[1] + counts[2], counts[3]) == (40, 60)
+    assert 10 <= counts[1] <= 30
+    _, instructions, pairs = built(out, type_shares=((3, 0.0),))
+    assert {i["type"] for i in instructions} == {1, 2}
+    assert "refusal_over_answer" not in {p["kind"] for p in pairs}
+
+
+def test_what_is_left_out_depends_on_the_seed(out):
+    shares = ((3, 0.2),)
+    ids = [{i["id"] for i in built(out, type_shares=shares, seed=seed)[1]} for seed in (0, 0, 1)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_kinds_of_pairs_have_their_shares(out):
+    whole = built(out)
+    assert Counter(p["kind"] for p in whole[2]) == {
+        "correct_over_refusal": 120,
+        "correct_over_incorrect": 120,
+        "refusal_over_incorrect": 120,
+        "refusal_over_answer": 60,
+    }
+    shares = {"correct_over_refusal": 0.5, "refusal_over_incorrect": 0.25}
+    shares["refusal_over_answer"] = 0.25
+    records, instructions, pairs = built(out, pair_shares=tuple(shares.items()))
+    assert (records, instructions) == (whole[0], whole[1])
+    assert Counter(p["kind"] for p in pairs) == {
+        "correct_over_refusal": 120,
+        "refusal_over_incorrect": 60,
+        "refusal_over_answer": 60,
+    }
+    assert [p for p in whole[2] if p in pairs] == pairs
+    shares = (("refusal_over_answer", 0.05),)
+    _, _, pairs = built(out, type_shares=((3, 0.1),), pair_shares=shares)
+    counts = Counter(p["kind"] for p in pairs)
+    assert counts["refusal_over_answer"] == 13  # of the 13 that the types leave
+    assert sum(counts.values()) == 260
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        (
+            ((1, 0.0), (2, 0.5), (3, 0.5)),
+            "no question is known: nothing to teach; move .* and the shares",
+        ),
+        (((1, 1.0),), "no question is unknown: nothing to teach"),
+        (((1, 0.999), (2, 0.001)), "--type-shares: nothing is left of 2 .there are 60."),
+    ],
+)
+def test_shares_that_leave_a_class_or_a_type_without_instructions(out, shares, message):
+    build_fails(out, message, type_shares=shares)
+
+
+def test_a_group_that_is_to_have_a_share_and_is_not_there(tmp_path):
+    out = tmp_path / "run"
+    store(out, "train", [row for row in four_groups() if row["answerable"]])
+    message = "--type-shares: nothing is left of 3 .there are 0.; lower its share, or use more data"
+    build_fails(out, message, type_shares=((3, 0.2),))
+    message = "--pair-shares: nothing is left of refusal_over_answer"
+    build_fails(out, message, pair_shares=(("refusal_over_answer", 0.2),))

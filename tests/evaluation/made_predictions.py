@@ -30,9 +30,9 @@ def prediction(i, outcome, type=1, **fields):
         "image": f"{i}.png",
         "question": "What colour is it?",
         "answers": () if type == 3 else ("red",),
-        "question_kind": "colour",
+        "kind": "colour",
         "confidence": 0.0 if type == 3 else 0.5,
-        "response": "red",
+        "prediction": "red",
     }
     return Prediction(**(defaults | fields), type=type, outcome=outcome)
 
@@ -52,9 +52,9 @@ def good_and_bad(n=48, models=MODELS):
             "image": f"{i % 3}.png" if i else 'a"><b>.png',
             "question": f"What is number {i}?" if i else HOSTILE,
             "answers": () if type == 3 else ("red", "red", "blue") if i else (HOSTILE,),
-            "question_kind": "" if i % 3 else "colour" if i else HOSTILE,
+            "kind": "" if i % 3 else "colour" if i else HOSTILE,
             "confidence": {1: 0.9, None: 0.5, 2: 0.1, 3: 0.0}[type],
-            "response": f"answer {i}" if i else HOSTILE,
+            "prediction": f"answer {i}" if i else HOSTILE,
         }
         right = "correct" if type == 1 else "refused"
         for skill, model in enumerate(models):

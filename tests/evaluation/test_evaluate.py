@@ -62,10 +62,10 @@ def test_every_model_answers_every_question(config):
         f"tuned{id}" for id in QUESTIONS
     ]
     assert {(p.dataset, p.domain) for p in predicted} == {("colours", "in_domain")}
-    assert {(p.question_kind, p.response) for p in predicted} == {("colour", "red")}
+    assert {(p.kind, p.prediction) for p in predicted} == {("colour", "red")}
     base = [(p.type, p.confidence, p.outcome) for p in predicted[:3]]
     assert base == [(1, 1.0, "correct"), (None, 0.5, "wrong"), (3, 0.0, "wrong")]
-    assert json.loads((config.out / "metrics.json").read_text()) == metrics.to_json()
+    assert json.loads((config.out / "metrics.json").read_text()) == dataclasses.asdict(metrics)
     assert {d.diff for d in metrics.differences} == {0.0, None}
     assert list(metrics.seconds) == ["evaluation"]
     for name in ("report.html", "report.md", "figures/summary.png"):

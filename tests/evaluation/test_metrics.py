@@ -249,10 +249,10 @@ def test_by_confidence_leaves_type_3_and_other_models_out():
 
 def test_by_question_kind():
     predictions = [
-        prediction(1, "correct", question_kind="b"),
-        prediction(2, "refused", 2, question_kind="b"),
-        prediction(3, "refused", 3, question_kind="b"),
-        prediction(4, "wrong", question_kind=""),
+        prediction(1, "correct", kind="b"),
+        prediction(2, "refused", 2, kind="b"),
+        prediction(3, "refused", 3, kind="b"),
+        prediction(4, "wrong", kind=""),
     ]
     rates = []
     for kind, models in by_question_kind(predictions).items():
@@ -268,7 +268,8 @@ def test_by_question_kind():
 def test_metrics_are_json_and_the_seed_decides():
     predictions = random_predictions(50)
     summary = summarise(predictions)
-    result = Metrics(summary, differences(predictions), {"evaluation": 1.5}).to_json()
+    metrics = Metrics(summary, differences(predictions), {"evaluation": 1.5})
+    result = dataclasses.asdict(metrics)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     for bin in by_confidence(predictions, "base"):
         json.dumps(bin, allow_nan=False)
@@ -280,7 +281,7 @@ def test_metrics_are_json_and_the_seed_decides():
 
 def test_the_layout_of_metrics_json():
     made = [prediction(1, "correct", model=model) for model in "ab"]
-    result = Metrics(summarise(made), differences(made), {}).to_json()
+    result = dataclasses.asdict(Metrics(summarise(made), differences(made), {}))
     assert list(result) == ["models", "differences", "seconds"]
     assert list(result["models"]["a"]["in_domain"]) == list(GROUPS)
     names = ["n", "acc", "refr", "t", "t_low", "t_high"]

@@ -28,7 +28,7 @@ LINE = {
 def test_a_line_keeps_its_columns_and_their_order(line):
     read = Prediction.from_json(line)
     assert json.dumps(read.to_json()) == json.dumps(line)
-    assert (read.question_kind, read.response) == ("colour", "red")
+    assert (read.kind, read.prediction) == ("colour", "red")
 
 
 def test_predictions_are_the_same_when_read_from_disk(tmp_path):

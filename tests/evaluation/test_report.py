@@ -2,14 +2,16 @@ import dataclasses
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
-from made_predictions import CURVES, HOSTILE, good_and_bad, metrics_of
+from made_predictions import CURVES, HOSTILE, MODELS, good_and_bad, metrics_of, prediction
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.metrics import Metrics, summarise
-from inbol_jax.evaluation.report import Report, headline, write_report
+from inbol_jax.evaluation.config import EvaluateConfig
+from inbol_jax.evaluation.metrics import summarise
+from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
 from inbol_jax.pages import figures
 from inbol_jax.pages.table import Table
 
@@ -17,17 +19,16 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 LINKS = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}
 
 
+CONFIG = EvaluateConfig((Path("worlds"),), Path("out"), models=((HOSTILE, Path(HOSTILE)),))
+
+
 def write(out, predictions, folder, **changes):
-    metrics = metrics_of(predictions)
-    report = Report(
-        predictions,
-        dataclasses.replace(metrics, seconds={"train": 61.0, "evaluate": 3.25}),
-        curves=CURVES,
-        train_confidence=[0.0, 0.3, 0.5, 0.7, 1.0],
-        settings={"seed": "0", HOSTILE: HOSTILE, "dpo": "{'beta': 0.1}"},
-        image_folders={"worlds": folder},
+    metrics = dataclasses.replace(
+        metrics_of(predictions), seconds={"train": 61.0, "evaluate": 3.25}
     )
-    write_report(out, dataclasses.replace(report, **changes))
+    content = {"curves": CURVES, "train_confidence": [0.0, 0.3, 0.5, 0.7, 1.0]}
+    content["image_folders"] = {"worlds": folder} if folder else {}
+    write_report(out, CONFIG, predictions, metrics, **(content | changes))
 
 
 class Page(HTMLParser):
@@ -162,7 +163,7 @@ def test_the_same_arguments_give_the_same_bytes(report, images, tmp_path):
 def test_any_number_of_models_and_little_else(models, tmp_path):
     made = good_and_bad(8, models)
     few = [p for p in made if p.domain == "in_domain" and p.type != 3]
-    write_report(tmp_path, Report(few, metrics_of(few)))
+    write(tmp_path, few, None, curves={}, train_confidence=[])
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == page.unbalanced == []
     assert "no image folder for this dataset" in page.texts
@@ -170,7 +171,7 @@ def test_any_number_of_models_and_little_else(models, tmp_path):
 
 def test_type_3_alone_and_a_lone_surrogate(tmp_path):
     made = [p for p in good_and_bad(16) if p.type == 3]
-    made = [dataclasses.replace(p, response="\ud800 \u202e\x00") for p in made]
+    made = [dataclasses.replace(p, prediction="\ud800 \u202e\x00") for p in made]
     curves = {"IDK-IT": [{"step": 0, "loss": float("nan")}]}
     write(tmp_path, made, tmp_path, train_confidence=[], curves=curves)
     assert (tmp_path / "report.html").read_text()
@@ -178,7 +179,7 @@ def test_type_3_alone_and_a_lone_surrogate(tmp_path):
 
 def test_no_predictions_are_an_error(tmp_path):
     with pytest.raises(InbolError, match="no predictions"):
-        write_report(tmp_path, Report([], Metrics({}, [], {})))
+        write(tmp_path, [], None)
 
 
 def test_yes_no_sets_have_a_table_of_their_own(tmp_path):
@@ -206,3 +207,32 @@ def test_headline_says_only_what_the_intervals_allow():
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
     assert "T of c minus that of b is +0.000" in same[2]
     assert "no other model" in headline(metrics_of(base))[0]
+
+
+def test_the_choice_is_even_and_only_the_seed_decides():
+    predictions = good_and_bad(80)
+    chosen = choose_questions(predictions, 16, seed=3)
+    strata = [(answers[0].domain, answers[0].type) for answers in chosen]
+    assert {strata.count(s) for s in strata} == {2}
+    assert len(set(strata)) == 8
+    assert all([p.model for p in answers] == list(MODELS) for answers in chosen)
+    predictions.reverse()
+    shuffled = sorted(predictions, key=lambda p: MODELS.index(p.model))
+    assert choose_questions(shuffled, 16, seed=3) == chosen
+    assert choose_questions(shuffled, 16, seed=4) != chosen
+    assert len(choose_questions(predictions, 1000, seed=0)) == 80
+    assert choose_questions(predictions, 0, seed=0) == []
+
+
+def test_gold_answers_stand_once_the_most_frequent_first():
+    question = prediction(1, "wrong", answers=("blue", "red", "green", "red"))
+    assert gold(question) == "red, blue, green"
+    assert gold(prediction(1, "wrong", 3)) == ""
+
+
+def test_marks_say_what_an_answer_is_worth():
+    assert mark(prediction(1, "correct")) == ("✓", "correct", "good")
+    assert mark(prediction(1, "refused", None)) == ("○", "refused", "neutral")
+    assert mark(prediction(1, "wrong", 2)) == ("✗", "wrong", "bad")
+    assert mark(prediction(1, "refused", 3)) == ("✓", "refused", "good")
+    assert mark(prediction(1, "wrong", 3)) == ("✗", "answered", "bad")

@@ -14,7 +14,7 @@ def predictions(said, model="m", metric="yes_no"):
     for i, (gold, text) in enumerate(said):
         example = VQAExample(str(i), "a.png", "Is there a dog?", (gold,), True, metric=metric)
         fields = {"dataset": "POPE", "model": model, "answers": (gold,), "metric": metric}
-        made.append(prediction(i, outcome(example, text), response=text, **fields))
+        made.append(prediction(i, outcome(example, text), prediction=text, **fields))
     return made
 
 
@@ -57,4 +57,4 @@ def test_other_sets_are_left_out():
     [only] = predictions([("yes", "yes")])
     assert yes_no_table([only])
     assert yes_no_table([dataclasses.replace(only, answers=())]) is None
-    assert yes_no_table([prediction(1, "correct", answers=("yes",), response="yes")]) is None
+    assert yes_no_table([prediction(1, "correct", answers=("yes",), prediction="yes")]) is None

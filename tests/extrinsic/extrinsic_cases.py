@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.files import RejectedQuestion
 from inbol_jax.extrinsic.filters import Candidate, FilterContext, get_filters
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, get_generators
@@ -25,7 +24,7 @@ class FunnelRun(NamedTuple):
     rows: list[dict]
     verdicts: Counter
     set_aside: Counter
-    rejected: list[RejectedQuestion]
+    rejected: list[dict]
 
 
 def run_funnel(
@@ -51,11 +50,11 @@ def run_funnel(
         made,
         get_filters(filters, FilterContext(generator_context, config)),
         seed,
-        keep=lambda question: rows.append(question.to_json()),
+        keep=rows.append,
         reject=rejected.append,
     )
-    counts = funnel.run(n)
-    return FunnelRun(rows, counts.verdicts, counts.set_aside, rejected)
+    assert funnel.run(n) == len(rows)
+    return FunnelRun(rows, funnel.verdicts, funnel.set_aside, rejected)
 
 
 def make_filter(name, examples, root=Path(), evaluation=None, **options):

@@ -12,10 +12,9 @@ def test_a_torn_line_of_answers_is_asked_again(tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"key": "c", "repl')
     with AnswerStore(file) as store:
-        assert "a" in store
-        assert "c" not in store
-        assert store.get("b") == [Reply("ünï", 0.0), Reply("", -1.0)]
-        assert store.get("c") == []
+        assert "a" in store.answers
+        assert "c" not in store.answers
+        assert store.answers["b"] == [Reply("ünï", 0.0), Reply("", -1.0)]
         store.add({"c": [Reply("x")]})
     assert file.read_bytes() == whole + b'{"key": "c", "replies": [["x", 0.0]]}\n'
     with AnswerStore(file), pytest.raises(InbolError, match="is being written by another run"):

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from extrinsic_cases import candidate, example, make_filter, run_funnel
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from inbol_jax.data.images import load_image
@@ -12,10 +14,13 @@ from inbol_jax.extrinsic.config import MODEL_FILTERS, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.filters import (
     FILTERS,
-    BatchFilter,
+    Answered,
     FilterContext,
+    check_filters,
     get_filters,
+    language,
     settled_answer,
+    usual_language,
 )
 from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, Reply
 
@@ -146,7 +151,7 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
     )
     assert [(r["id"], r["filters"]) for r in rows] == [("q1-own", ["text_only", "answered"])]
     assert verdicts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
-    assert {r.id: (r.filter, r.reason, r.passed) for r in rejected} == {
+    assert {r["id"]: (r["filter"], r["reason"], r["passed"]) for r in rejected} == {
         "q0-own": ("answered", "answered 'red'", ["text_only"]),
         "q2-own": ("answered", "could not be asked", ["text_only"]),
         "q3-own": ("text_only", "answered 'cheese' without the image", []),
@@ -167,13 +172,60 @@ def test_a_filter_without_what_it_needs(name, option):
 def test_filters_by_name():
     no_such = "--filters taste: there is no such filter; choose among ill_formed, language"
     with pytest.raises(InbolError, match=no_such):
-        make_filter("taste", [])
+        check_filters(["ill_formed", "taste"])
     source = GeneratorContext([], ImageContents([]))
     context = FilterContext(source, ExtrinsicConfig(Path(), Path()))
     in_their_order = ["ill_formed", "duplicate"]
     assert [f.name for f in get_filters(in_their_order[::-1], context)] == in_their_order
     assert all(name == made.name for name, made in FILTERS.items())
     assert tuple(FILTERS)[-2:] == MODEL_FILTERS
-    assert {name for name, made in FILTERS.items() if issubclass(made, BatchFilter)} == set(
+    assert {name for name, made in FILTERS.items() if issubclass(made, Answered)} == set(
         MODEL_FILTERS
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("What color is the star?", "en"),
+        ("Welche Farbe hat der Stern?", "de"),
+        ("Quelle est la couleur de la voiture?", "fr"),
+        ("¿De qué color es el coche?", "es"),
+        ("Dove sono gli uomini della foto?", "it"),
+        ("Onde está o carro?", "pt"),
+        ("Welke kleur heeft de auto?", "nl"),
+        ("Какого цвета машина?", "ru"),
+        ("χρώμα είναι;", "el"),
+        ("車は何色ですか?", "ja"),
+        ("汽车是什么颜色?", "zh"),
+        ("자동차는 무슨 색입니까?", "ko"),
+        ("Color?", None),
+        ("42?", None),
+        ("é", None),
+        ("", None),
+    ],
+)
+def test_language(text, expected):
+    assert language(text) == expected
+
+
+def test_languages_of_a_set_and_of_its_questions():
+    nouns = ("Hund", "Stern", "Ball")
+    german = [example(i, f"Welche Farbe hat der {noun}?") for i, noun in enumerate(nouns)]
+    german.append(example(9, "What is the dog?"))
+    assert usual_language(e.question for e in german) == "de"
+    assert usual_language(["?", "1"]) is None
+    auto, english = make_filter("language", german), make_filter("language", german, language="en")
+    asked = candidate(german[0], "How old is the dog?")
+    assert auto.reject(asked) == "en, not de"
+    assert english.reject(asked) is None
+    for text in ("Сколько лет собаке, скажи?", "狗几岁了呢,请问一下?"):
+        assert english.reject(candidate(german[0], text))
+    # No language is told of texts like these, so they pass.
+    for text in ("Hund Katze Maus?", "Color?"):
+        assert auto.reject(candidate(german[0], text)) is None
+
+
+@given(st.text())
+def test_language_takes_any_text(text):
+    language(text)

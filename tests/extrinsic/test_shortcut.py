@@ -98,4 +98,4 @@ def test_no_text_is_scored_by_what_saw_its_image():
 
 def test_too_few():
     with pytest.raises(ValueError, match="too few"):
-        cross_validated(["a b", "c d"], [True, False], ["1", "1"], 0)
+        cross_validated(["a b", "c d"], np.array([True, False]), ["1", "1"], 0)

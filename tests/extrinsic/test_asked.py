@@ -2,8 +2,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from extrinsic_cases import candidate, example, make_filter
+from PIL import Image
 
-from inbol_jax.extrinsic.similarity import AskedQuestions
+from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
 
 WORDS = [
     "what",
@@ -61,3 +63,30 @@ def test_many_questions_take_little_memory():
     assert size <= 1.5 * 3000 * 128
     for i in range(0, 3000, 97):
         assert asked.similarity(f"image {i // 3}", f"what is number {i} of the row") == 1.0
+
+
+def test_leaks_are_told_by_text_and_picture(tmp_path):
+    for name, color in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (9, 9), color).save(tmp_path / f"{name}.png")
+    (tmp_path / "eval").mkdir()
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "eval/another.bmp")
+    (tmp_path / "eval/none.png").write_bytes(b"no picture")
+    evaluation, steps = EvaluationQuestions(), []
+    split = [
+        example(0, image="another.bmp"),
+        example(1, "What color is the cow?", image="none.png"),
+    ]
+    evaluation.add(split, tmp_path / "eval", lambda: steps.append(1))
+    assert evaluation.unreadable == 1
+    assert len(steps) == 2
+    leaked = make_filter("leaked", [], tmp_path, evaluation=evaluation)
+    dog = "What color is the dog?"
+    for image, question, changed, reason in (
+        ("a.png", "what color is  the dog", None, "in an evaluation split"),
+        ("b.png", dog, None, None),
+        ("a.png", "What color is the cat?", None, None),
+        ("b.png", dog, "a.png", "in an evaluation split"),
+        ("missing.png", dog, None, None),
+    ):
+        asked = candidate(example(0, image=image), question, image=changed)
+        assert leaked.reject(asked) == reason

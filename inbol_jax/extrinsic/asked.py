@@ -1,12 +1,47 @@
-"""Which questions with which pictures are in the evaluation splits that `--against` names."""
+"""Questions that were asked already: how similar another one about the same image is to them, and
+whether an evaluation split of `--against` asks them about the same picture."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.extrinsic.contents import hash_texts
-from inbol_jax.extrinsic.similarity import normalise
 from inbol_jax.records import VQAExample
+
+_WORD = re.compile(r"\w+")
+
+
+def _normalise(question: str) -> str:
+    """The question's words in lower case with a space around each, without punctuation."""
+    return f" {' '.join(_WORD.findall(question.lower()))} "
+
+
+def _shingles(line: str) -> set[str]:
+    """All runs of three characters of a normalised question."""
+    return {line[i : i + 3] for i in range(max(1, len(line) - 2))}
+
+
+class AskedQuestions:
+    """The questions that were asked about each image, in memory as one text per image."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, str] = {}  # by a hash of the image's path
+
+    def add(self, image: str, question: str) -> None:
+        """Remembers a question."""
+        key, line = hash_texts(image), _normalise(question)
+        self._lines[key] = f"{self._lines[key]}\n{line}" if key in self._lines else line
+
+    def similarity(self, image: str, question: str) -> float:
+        """The largest Jaccard similarity of the question's runs of three characters to those of
+        another question about the image, in [0, 1]."""
+        asked = self._lines.get(hash_texts(image))
+        if asked is None:
+            return 0.0
+        own = _shingles(_normalise(question))
+        others = map(_shingles, asked.split("\n"))
+        return max(len(own & other) / len(own | other) for other in others)
 
 
 class EvaluationQuestions:
@@ -25,10 +60,7 @@ class EvaluationQuestions:
         self._pairs: set[int] = set()
 
     def add(
-        self,
-        examples: Iterable[VQAExample],
-        root: Path,
-        advance: Callable[[], object] = lambda: None,
+        self, examples: Iterable[VQAExample], root: Path, advance: Callable[[], object]
     ) -> None:
         """Adds a split. An image is read once if its questions come one after the other.
 
@@ -42,14 +74,14 @@ class EvaluationQuestions:
                 image, digest = example.image, _pixel_digest(root / example.image)
                 self.unreadable += digest is None
             if digest is not None:
-                text = normalise(example.question)
+                text = _normalise(example.question)
                 self._texts.add(hash_texts(text))
                 self._pairs.add(hash_texts(text, digest))
             advance()
 
     def contains(self, question: str, image: Path) -> bool:
         """Whether a split asks the question about the picture in the file."""
-        text = normalise(question)
+        text = _normalise(question)
         # Most texts are in no split, so most images need not be decoded.
         if hash_texts(text) not in self._texts:
             return False

@@ -1,7 +1,4 @@
-from collections import Counter
-
-from inbol_jax.extrinsic.files import FunnelCounts
-from inbol_jax.extrinsic.findings import (
+from inbol_jax.extrinsic.audit_page import (
     AuditResult,
     ModelAnswersSummary,
     ModelShortcut,
@@ -12,7 +9,7 @@ from inbol_jax.extrinsic.findings import (
 )
 from inbol_jax.extrinsic.shortcut import Auc, Interval
 
-COUNTS = FunnelCounts(Counter({("a", "kept"): 10, ("a", "present"): 10}))
+HEADER = {"rows": 10, "counts": {"a: kept": 10, "a: present": 10}}
 SHARE = Share(0.5, 0.4, 0.6, 10)
 
 
@@ -27,7 +24,7 @@ def sentences(text, image=None, blank=None, difference=None, half=0.02):
         summaries = (ModelAnswersSummary(around(x), SHARE, SHARE) for x in (image, blank))
         interval = Interval(difference, difference - half, difference + half)
         model = ModelShortcut(0, *summaries, interval)
-    return list(findings(AuditResult(COUNTS, TextShortcut({"all": around(text)}, {}), model)))
+    return list(findings(AuditResult(HEADER, TextShortcut({"all": around(text)}, {}), model)))
 
 
 def test_findings_follow_the_numbers():
