@@ -122,8 +122,11 @@ class Inputs:
             texts = [
                 row["answers"][0] if o == "correct" else f"x{j}" for j, o in enumerate(outcomes)
             ]
-            store.append(row | {"samples": texts, "logprobs": [-1.0] * 10, "token_counts": [2] * 10,
-                "outcomes": outcomes, "n_correct": i % 11, "n_samples": 10, "fingerprint": "f"})  # fmt: skip
+            store.append(
+                row
+                | {"samples": texts, "logprobs": [-1.0] * 10, "token_counts": [2] * 10}
+                | {"outcomes": outcomes, "n_correct": i % 11, "n_samples": 10, "fingerprint": "f"}
+            )
         self._write("out/confidence/data.jsonl", store, config="f", rows=16, set_aside=0)
         run("build", "--out", clean / "out")
         run("extrinsic", "--data", clean / "data", "--out", clean / "out", "--share", "0.5")
@@ -170,7 +173,7 @@ class Inputs:
         empty = place / "empty"
         sound = {
             "data check": ("--data", self.clean / "data"),
-            "data import": ("--data.questions", self.clean / "flat.jsonl", "--data.images", self.clean / "pictures"),
+            "data import": ("--data.id", self.clean / "flat.jsonl"),
             "world export": ("--n", 3),
             "extrinsic": ("--data", self.clean / "data"),
             "judge": ("--data", self.clean / "said.jsonl"),
