@@ -8,7 +8,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +22,58 @@ from filelock import lock_descriptor
 from inbol_jax.errors import InbolError
 
 Row = TypeVar("Row")
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_JSON = 1 << 24  # bytes of one value
+MAX_DEPTH = 100  # of its lists and objects; what is parsed can then be written again
+
+
+def parse_json(data: str | bytes) -> Any:
+    """The JSON value that a file or a line of it holds, if every program can read it.
+
+    Raises:
+      UnicodeError: if there are bytes that are not UTF-8, or half a surrogate pair.
+      ValueError: this includes UnicodeError; also if it is not JSON, longer than `MAX_JSON`, nested
+        deeper than `MAX_DEPTH`, or has a number that is not finite as a float.
+    """
+    if len(data) > MAX_JSON:
+        raise ValueError(f"more than {MAX_JSON >> 20} MiB")
+    text = data.removeprefix(BYTE_ORDER_MARK).decode() if isinstance(data, bytes) else data
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        nested = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for values in nested for v in values if isinstance(v, dict | list)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > sys.float_info.max_10_exp:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_whole, parse_constant=_finite)
 
 
 def canonical_json(value: Any) -> str:
@@ -103,7 +158,7 @@ def meta_path(path: Path) -> Path:
 def read_meta(path: Path) -> dict[str, Any]:
     """A file's header; empty if it has none, as a file that a user wrote."""
     try:
-        header = json.loads(meta_path(path).read_text(encoding="utf-8"))
+        header = parse_json(meta_path(path).read_bytes())
         if not isinstance(header, dict):
             raise ValueError("not a JSON object")
         return header
@@ -151,7 +206,7 @@ def read_jsonl(
     with file:
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise InbolError(f"{path}:{number}: not JSON ({error})") from error
             if not isinstance(row, dict):
@@ -202,7 +257,7 @@ class AppendOnlyLines:
             if position > self._end:
                 return
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line)
             except ValueError as error:
                 raise InbolError(f"{self._path}:{number}: not JSON ({error})") from error
 

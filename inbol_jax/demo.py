@@ -1,13 +1,12 @@
 """`inbol demo`: the whole method on the embedded world, from nothing to the report."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import fingerprint, write_json
+from inbol_jax.artifacts import fingerprint, parse_json, write_json
 from inbol_jax.commands import load, run
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.config import BuildConfig
@@ -58,7 +57,7 @@ class Stages:
         self._file = out / "demo.json"
         settings_fingerprint = fingerprint(settings)
         try:
-            state = json.loads(self._file.read_text()) if self._file.exists() else {}
+            state = parse_json(self._file.read_bytes()) if self._file.exists() else {}
             if not isinstance(state, dict) or (state and "seconds" not in state):
                 raise ValueError("not a demo's state")
         except ValueError as error:

@@ -150,6 +150,30 @@ def test_nothing_is_unpickled_and_no_foreign_code_is_run():
                 assert node.id not in ("eval", "exec", "__import__"), f"{file}:{node.lineno}"
 
 
+# Who may call what reads hostile bytes; all others call the safe function of the first one.
+READERS = {
+    "Image.open": {"data.images", "world.glyphs"},
+    "json.loads": {
+        "artifacts",
+        "data.rows",
+        "training.trainer",
+        "training.trackers",
+        "world.glyphs",
+    },
+    "json.load": set(),
+}
+
+
+def test_pictures_and_json_are_read_in_one_place_each():
+    for name, file in MODULES.items():
+        calls = {ast.unparse(n.func) for n in ast.walk(TREES[file]) if isinstance(n, ast.Call)}
+        readers = {reader for reader in READERS if name not in READERS[reader]}
+        assert not calls & readers, f"{name}: use data.images.load_image, artifacts.parse_json"
+        others = {"image_utils", "imread", "imageio", "cv2", "mpimg"}
+        assert not others & {part for t in imported(TREES[file]) for part in t.split(".")}, name
+        assert not {call for call in calls if call.endswith("imread")}, name
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
 def test_every_module_public_function_and_class_has_a_docstring(file):
     assert ast.get_docstring(TREES[file]), "the module has none"

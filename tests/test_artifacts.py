@@ -16,6 +16,7 @@ from inbol_jax.artifacts import (
     fingerprint,
     hash64,
     meta_path,
+    parse_json,
     read_jsonl,
     read_meta,
     write_atomically,
@@ -25,7 +26,11 @@ from inbol_jax.artifacts import (
 from inbol_jax.errors import InbolError
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -177,6 +182,42 @@ def test_a_bad_line_is_named(tmp_path, content, message):
     with pytest.raises(InbolError, match=message) as caught:
         list(read_jsonl(file))
     assert "\n" not in str(caught.value)
+
+
+HOSTILE = {
+    "nested too deeply": [
+        b"[" * 100_000,
+        b'{"a":' * 101 + b"1" + b"}" * 101,
+        b"[" * 101 + b"]" * 101,
+    ],
+    "surrogates": [b'"\\ud800"', b'{"\\uDFFF": 1}', b'"\\ude00\\ud83d"'],
+    "decode": [b'"\xff"', b'"\xed\xa0\x80"', b'\xff\xfe"\x00"\x00'],
+    "no finite number": [b"NaN", b"[-Infinity]", b'{"a": 1e999}'],
+    "digits": [b"9" * 400, b"[" + b"1" * 5000 + b"]"],
+    "more than 16 MiB": [b'"' + b"x" * (1 << 24) + b'"'],
+    "line 1": [b"", b"\0", b"1 2", b'{"a": 1,}', b'"a\0b"'],
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(data, message) for message in HOSTILE for data in HOSTILE[message]]
+)
+def test_json_that_not_every_program_can_read_is_refused_everywhere(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(data)
+    for name in ("rows.jsonl", "rows.jsonl.meta.json"):
+        (tmp_path / name).write_bytes(data + b"\n")
+    with pytest.raises(InbolError, match=r"rows\.jsonl:1: not JSON"):
+        list(read_jsonl(tmp_path / "rows.jsonl"))
+    with pytest.raises(InbolError, match=r"rows\.jsonl\.meta\.json: cannot be read"):
+        read_meta(tmp_path / "rows.jsonl")
+
+
+def test_json_that_looks_hostile_and_is_not():
+    text = {"a": ["\U0001f600", "\\ud800", "[" * 500, "NaN"], "b": 10**300, "c": -1e308}
+    for ascii in (True, False):
+        assert parse_json(json.dumps(text, ensure_ascii=ascii).encode()) == text
+    assert parse_json(b"\xef\xbb\xbf" + b"[" * 100 + b"]" * 100)
 
 
 def test_rows_are_parsed_and_what_is_wrong_with_one_is_said_with_its_line(tmp_path):

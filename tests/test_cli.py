@@ -263,7 +263,7 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
         capsys, main, *confidence, "--max-rejected", 0.3
     )
     instructions = [row | {"response": "alpha", "boundary": "known", "type": 1} for row in rows]
-    for i, cause in ((3, "1 of its images are missing"), (0, "not an image")):
+    for i, cause in ((3, "1 of its images cannot be used"), (0, "not an image")):
         write_jsonl(tmp_path / "instructions.jsonl", [instructions[i]], {"images": "data"})
         error = fails(
             capsys,

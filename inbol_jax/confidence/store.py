@@ -5,14 +5,20 @@ import array
 import dataclasses
 import functools
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from inbol_jax.artifacts import AppendOnlyLines, fingerprint, meta_path, read_meta, write_json
+from inbol_jax.artifacts import (
+    AppendOnlyLines,
+    fingerprint,
+    meta_path,
+    parse_json,
+    read_meta,
+    write_json,
+)
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
@@ -70,7 +76,7 @@ def _read(file: Path, parse: Callable[[Row], Parsed]) -> Iterator[tuple[int, Par
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    parsed = parse(json.loads(line))
+                    parsed = parse(parse_json(line))
                 except (ValueError, KeyError, TypeError) as error:
                     raise InbolError(
                         f"{file}:{number}: not a line of a confidence store ({error!r})"

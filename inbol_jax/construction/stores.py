@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 from array import array
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inbol_jax.artifacts import file_fingerprint, hash64, read_meta
+from inbol_jax.artifacts import file_fingerprint, hash64, parse_json, read_meta
 from inbol_jax.confidence.store import (
     check_p_true,
     missing_shards,
@@ -156,7 +155,7 @@ class Negatives:
         for i in range(*(np.searchsorted(self._hashes, key, side) for side in ("left", "right"))):
             file = self._files[self._numbers[i]]
             file.seek(self._offsets[i])
-            question = question_of(json.loads(file.readline()))
+            question = question_of(parse_json(file.readline()))
             if question.example.id != record.id:
                 continue  # another id with the same hash
             if question.example.question != record.question:

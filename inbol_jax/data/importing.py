@@ -283,6 +283,6 @@ def _json_line(example: VQAExample) -> str:
         line.encode()
     except UnicodeEncodeError:
         raise Unusable("not UTF-8") from None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise Unusable("not JSON") from None
     return line

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS, VQAExample, parse_metric
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
 COLUMNS = ("id", "image", "question", "answers", "answerable", "source", "split", "metric")
@@ -46,19 +45,13 @@ def parse_line(line: bytes) -> RawRow:
       Unusable: if it holds none, or text that is not UTF-8.
     """
     try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError:
+        row = parse_json(line)
+    except UnicodeError:
         raise Unusable("not UTF-8", _id_of_other_text(line)) from None
-    except (ValueError, RecursionError):  # RecursionError: JSON that is nested too deeply
+    except ValueError:
         raise Unusable("not JSON") from None
     if not isinstance(row, dict):
         raise Unusable("not a JSON object")
-    # Half an escaped surrogate pair is not text, and no later stage could write it.
-    if b"\\ud" in line.lower():
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Unusable("not UTF-8", record_id(row.get("id"))) from None
     return row
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.json_stream import json_objects
-from inbol_jax.data.rows import BYTE_ORDER_MARK, RawRow, Unusable, parse_line
+from inbol_jax.data.rows import RawRow, Unusable, parse_line
 from inbol_jax.errors import InbolError
 
 Rows = Iterator[tuple[int, RawRow | Unusable]]
@@ -50,7 +50,7 @@ def _json_lines(path: Path) -> Rows:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    row = parse_line(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line)
+                    row = parse_line(line)
                 except Unusable as cause:
                     row = cause
                 yield number, row
@@ -62,7 +62,7 @@ def _is_json_lines(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         try:
-            parse_line(file.readline(1 << 20).removeprefix(BYTE_ORDER_MARK))
+            parse_line(file.readline(1 << 20))
         except Unusable:
             return False
         return any(line.strip() for line in file)

@@ -15,7 +15,6 @@ import numpy as np
 
 from inbol_jax.artifacts import atomically, meta_path, read_meta, write_jsonl
 from inbol_jax.data.rows import (
-    BYTE_ORDER_MARK,
     RawRow,
     Rejection,
     Unusable,
@@ -114,19 +113,7 @@ def load_dataset_folder(
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     path = Path(path)
     file = _existing_data_file(path)
-    if images is None:
-        images = read_meta(file).get("images", ".")
-        if not isinstance(images, str):
-            raise InbolError(
-                f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
-            )
-        images = file.parent / images
-    root = Path(images)
-    if not root.is_dir():
-        raise InbolError(
-            f"{root}: no such image folder; give the folder that the image column of {file} "
-            "is relative to"
-        )
+    root = image_folder(file, images)
     try:
         examples, rejected = _scan(file, root)
     except OSError as error:
@@ -134,6 +121,22 @@ def load_dataset_folder(
     stop_at_too_many(rejected, len(examples) + len(rejected), max_rejected, file)
     name = path.resolve().name if path.is_dir() else file.stem
     return VQADataset(name, root, examples, rejected, file)
+
+
+def image_folder(file: Path, images: Path | None) -> Path:
+    """The folder that the images of a JSON lines file are in; by default its header names it."""
+    named = read_meta(file).get("images", ".") if images is None else "."
+    if not isinstance(named, str):
+        raise InbolError(
+            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
+        )
+    folder = images or file.parent / named
+    if not folder.is_dir():
+        raise InbolError(
+            f"{folder}: no such image folder; give the folder that the image column of {file} "
+            "is relative to by --images"
+        )
+    return folder
 
 
 def _existing_data_file(path: Path) -> Path:
@@ -161,8 +164,6 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
             start, end = end, end + len(line)
             if not line.strip():
                 continue
-            if number == 1 and line.startswith(BYTE_ORDER_MARK):
-                start, line = start + len(BYTE_ORDER_MARK), line.removeprefix(BYTE_ORDER_MARK)
             row: RawRow = {}
             try:
                 row = parse_line(line)

@@ -71,16 +71,14 @@ def audit(config: AuditConfig) -> AuditResult:
 
     texts = Reservoirs(MAX_TEXTS, config.seed)  # by whether they were generated
     samples = Reservoirs(config.samples, config.seed)
-    for row in read_jsonl(file):
-        question = AuditedQuestion.from_json(row)
+    for question in read_jsonl(file, AuditedQuestion.from_json):
         texts.add(True, question)
         samples.add(("kept", question.generator), question)
     for example in dataset.examples:
         if example.answerable is not False:
-            texts.add(False, AuditedQuestion.from_json(example.to_json()))
+            texts.add(False, AuditedQuestion(example.id, example.question, *[example.image] * 2))
     if trail_file(file).is_file():
-        for row in read_jsonl(trail_file(file)):
-            question = AuditedQuestion.from_json(row)
+        for question in read_jsonl(trail_file(file), AuditedQuestion.from_json):
             samples.add(("rejected", question.filter), question)
 
     generated, answerable = texts.items.get(True, []), texts.items.get(False, [])

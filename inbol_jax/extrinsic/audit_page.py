@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.config import LEAST_QUESTIONS
 from inbol_jax.extrinsic.files import KEPT
 from inbol_jax.extrinsic.shortcut import Auc, Interval
@@ -34,10 +35,18 @@ class AuditedQuestion(NamedTuple):
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "AuditedQuestion":
-        """From a line of extrinsic.jsonl, of its trail or of a dataset."""
-        optional = {name: row.get(name, "") for name in ("generator", "filter", "reason")}
-        original = row.get("removed", row)["image"]
-        return cls(row["id"], row["question"], row["image"], original, **optional)
+        """From a line of extrinsic.jsonl or of its trail.
+
+        Raises:
+          InbolError: if a field is missing or no text.
+        """
+        removed = row.get("removed", row)
+        original = removed.get("image") if isinstance(removed, dict) else None
+        fields = [*map(row.get, ("id", "question", "image")), original]
+        fields += [row.get(name, "") for name in ("generator", "filter", "reason")]
+        if not all(isinstance(field, str) for field in fields):
+            raise InbolError(f"{', '.join(cls._fields)} are texts; run `inbol extrinsic` again")
+        return cls(*fields)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

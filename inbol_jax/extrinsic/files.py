@@ -8,6 +8,8 @@ from inbol_jax.artifacts import read_meta
 from inbol_jax.errors import InbolError
 
 KEPT = "kept"
+FIELDS = {"rows": int, "counts": dict, "set_aside": dict, "images": str, "data": str,
+          "generators": list, "filters": list}  # fmt: skip
 
 
 def questions_file(out: Path) -> Path:
@@ -23,8 +25,12 @@ def trail_file(file: Path) -> Path:
 def read_header(file: Path) -> dict[str, Any]:
     """The header of the questions in a file. Raises InbolError if they are not finished."""
     header = read_meta(file)
-    needed = {"rows", "counts", "set_aside", "images", "data", "generators", "filters"}
-    if not needed <= set(header):
+    plain = all(isinstance(header.get(name), kind) for name, kind in FIELDS.items()) and all(
+        isinstance(count, int)
+        for name in ("counts", "set_aside")
+        for count in header[name].values()
+    )
+    if not plain:
         raise InbolError(
             f"{file.parent} holds no finished {file.name} of this version; "
             f"run `inbol extrinsic --out {file.parent}` first"

@@ -5,11 +5,11 @@ config leaves out: checkpoints on the hub mostly write down what differs from th
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.layers import ACTIVATIONS
 
@@ -131,7 +131,7 @@ def load_config(path: Path) -> LlavaConfig:
 def read_json(file: Path) -> dict[str, Any]:
     """Reads a JSON object. Raises InbolError if the file holds none."""
     try:
-        value = json.loads(file.read_text())
+        value = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InbolError(f"{file}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):

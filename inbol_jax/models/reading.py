@@ -1,6 +1,5 @@
 """Reads a checkpoint's safetensors files into parameters, one tensor at a time."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
+from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.weights import WeightRow, canonical_key, table_row
 from inbol_jax.sharding import parameter_sharding
@@ -34,7 +34,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         raise InbolError(f"{whole} is missing: the folder holds no safetensors weights")
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
         files = [folder / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InbolError(f"{index}: not an index of safetensors files ({error})") from error

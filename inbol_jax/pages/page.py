@@ -3,13 +3,14 @@
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.data.images import ImageError, load_image
+from inbol_jax.data.rows import Unusable, image_check
 
 MAX_SIDE = 256  # pixels of an image
 MAX_TEXT = 300  # characters of a question or an answer on a card
@@ -70,12 +71,11 @@ def embed(folder: Path | None, image: str) -> EmbeddedImage:
     """
     if folder is None:
         return EmbeddedImage(note="no image folder for this dataset")
-    if not image or PurePath(image).is_absolute() or ".." in PurePath(image).parts:
-        return EmbeddedImage(note="image path leads out of its folder")
-    if not (folder / image).is_file():
-        return EmbeddedImage(note="image file missing")
     try:
+        image_check(folder)(image)
         pixels = load_image(folder / image)
+    except Unusable as cause:
+        return EmbeddedImage(note=str(cause))
     except ImageError as error:
         return EmbeddedImage(note=error.cause)
     pixels.thumbnail((MAX_SIDE, MAX_SIDE))

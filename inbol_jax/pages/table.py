@@ -1,9 +1,10 @@
 """Tables of pages."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
+
+from inbol_jax.artifacts import parse_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Table:
     @classmethod
     def read(cls, file: Path) -> "Table":
         """A table from a JSON file, as the benchmarks write it."""
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = parse_json(file.read_bytes())
         return cls(fields["caption"], fields["columns"], fields["rows"])
 
     @property

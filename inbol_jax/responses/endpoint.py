@@ -1,16 +1,20 @@
 """A client of any OpenAI-compatible chat-completions endpoint (OpenAI, vLLM, llama.cpp, ...).
 
 The API key comes from an environment variable alone. It appears in no option, fingerprint, `repr`
-or message. It is sent to the named host only: redirects are not followed.
+or message. It is sent to the named host only: redirects are not followed. A reply that quotes it
+loses it before anything else is done with the reply.
 """
 
+import asyncio
 import base64
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import os
 import random
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +25,7 @@ from typing import Any
 import httpx
 import tenacity
 
+from inbol_jax.artifacts import parse_json
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.config import EndpointConfig
@@ -28,6 +33,7 @@ from inbol_jax.responses.config import EndpointConfig
 MAX_REPLY = 4 << 20  # bytes; a chat completion has a few thousand
 MAX_SIDE = 1024  # pixels; a larger image is scaled down before it is sent
 MAX_WAIT = 60.0  # seconds between two attempts, even if the endpoint asks for more
+MIN_KEY = 8  # characters; shorter ones are placeholders such as EMPTY, which a model may say
 FAILURES_IN_A_ROW = 8  # from so many on, the endpoint is at fault and not the questions
 
 
@@ -72,17 +78,15 @@ class Endpoint:
         self.config = config
         self._url = config.endpoint.rstrip("/") + "/chat/completions"
         self._key = _read_key(config.endpoint_key)
+        self._secret = _spellings(self._key)
         self._options = {"temperature": temperature, "max_tokens": max_tokens}
         self._sleep = sleep
-        # A compressed reply could unpack to more than MAX_REPLY in one piece.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            # `ask_many` bounds the requests in flight; httpx must not.
-            self._client = httpx.Client(
-                headers=headers, timeout=config.endpoint_timeout, limits=httpx.Limits()
-            )
+            # `ask_many` bounds the requests in flight, `_send` their time; httpx must not.
+            self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits())
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise InbolError(
                 "the proxy that the environment names (HTTPS_PROXY, ALL_PROXY) cannot be used; "
@@ -168,28 +172,47 @@ class Endpoint:
         body = {"model": self.config.endpoint_model, "messages": messages, **self._options}
         return json.dumps(body).encode()
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, body: bytes) -> str:
+        """Returns the text of a good reply. Every text of a reply loses the key here."""
         try:
-            with self._client.stream("POST", self._url, content=body) as reply:
-                if not reply.is_success:
-                    raise self._error(reply)
-                content = _read(reply)
+            sent = asyncio.run_coroutine_threadsafe(self._send(body), _event_loop())
+            status, headers, content = sent.result()
+        except TimeoutError as error:
+            raise _TransientError("timed out") from error
         except httpx.RequestError as error:
-            raise _TransientError(str(error) or type(error).__name__) from error
+            raise _TransientError(self._redact(_first_cause(error))) from error
         except httpx.InvalidURL as error:
             raise InbolError(f"--endpoint {self.config.endpoint!r}: {error}") from error
-        if len(content) > MAX_REPLY:
+        text = self._redact(content.decode(errors="replace"))
+        if not 200 <= status < 300:
+            raise self._error(status, headers, text)
+        if not text:
             raise InbolError(
-                f"{self._url}: the answer is longer than {MAX_REPLY >> 20} MiB; "
+                f"{self._url}: the answer is empty or longer than {MAX_REPLY >> 20} MiB; "
                 "is this a chat-completions endpoint?"
             )
-        return content
+        return text
 
-    def _error(self, reply: httpx.Response) -> Exception:
-        status = reply.status_code
-        cause = f"status {status}{self._redacted(_message(reply))}"
+    async def _send(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
+        """Status, headers and body of the reply; a body of more than `MAX_REPLY` is left out.
+
+        The timeout is for all of it: httpx has timeouts for each read, which may be of one byte.
+        """
+        async with (
+            asyncio.timeout(self.config.endpoint_timeout),
+            self._client.stream("POST", self._url, content=body) as reply,
+        ):
+            content = bytearray()
+            async for chunk in reply.aiter_raw():  # a compressed body could unpack to gigabytes
+                content += chunk
+                if len(content) > MAX_REPLY:
+                    return reply.status_code, reply.headers, b""
+            return reply.status_code, reply.headers, bytes(content)
+
+    def _error(self, status: int, headers: httpx.Headers, text: str) -> Exception:
+        cause = f"status {status}{_message(text)}"
         if status in (408, 429) or status >= 500:
-            return _TransientError(cause, _retry_after(reply))
+            return _TransientError(cause, _retry_after(headers))
         hint = ""
         if status in (401, 403):
             hint = f"; the key is read from the environment variable {self.config.endpoint_key}"
@@ -199,27 +222,55 @@ class Endpoint:
             hint = "; check --endpoint (most end in /v1) and --endpoint-model"
         return InbolError(f"{self._url}: {cause}{hint}")
 
-    def _text(self, reply: bytes) -> str:
+    def _text(self, reply: str) -> str:
         try:
-            choice = json.loads(reply)["choices"][0]
+            choice = parse_json(reply)["choices"][0]
             text = choice["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
-            quoted = self._redacted(reply.decode(errors="replace"))
             raise InbolError(
-                f"{self._url}: not the answer of a chat-completions endpoint ({quoted})"
+                f"{self._url}: not the answer of a chat-completions endpoint ({_short(reply)})"
             ) from error
         if not isinstance(text, str) or not text.strip():
-            raise InbolError(
-                f"{self._url}: the model said nothing "
-                f"(finish_reason {choice.get('finish_reason')!r})"
-            )
+            reason = _short(repr(choice.get("finish_reason")))
+            raise InbolError(f"{self._url}: the model said nothing (finish_reason {reason})")
         return text.strip()
 
-    def _redacted(self, text: str) -> str:
-        """Returns 300 characters on one line, without the key, which some endpoints quote."""
-        text = " ".join(text.split())
-        # It is cut after the key has gone, so that no part of the key is left at its end.
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+    def _redact(self, text: str) -> str:
+        return self._secret.sub("***", text) if self._secret else text
+
+
+@functools.cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """What sends the requests of all threads, in a thread of its own that ends with the process."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
+def _spellings(key: str) -> re.Pattern[str] | None:
+    """Finds a key in a text: plain, in base64, also as a part of what was encoded ("Bearer KEY",
+    "user:KEY"), or in hexadecimal; with the escapes of JSON, URLs and HTML. None if it is short."""
+    if len(key) < MIN_KEY:
+        return None
+    spellings = [key]
+    for before in range(3):  # bytes of the group of three in which the key begins
+        code = base64.b64encode(b"\0" * before + key.encode()).decode()
+        code = code[-(-before * 8 // 6) : (before + len(key)) * 8 // 6]
+        spellings += [code, code.replace("+", "-").replace("/", "_")]
+    patterns = ["".join(map(_escapes, spelling)) for spelling in dict.fromkeys(spellings)]
+    return re.compile("|".join([*patterns, f"(?i:{key.encode().hex()})"]))
+
+
+def _escapes(character: str) -> str:
+    """A pattern for the ways to write a character. Repetitions are bounded, as time must be."""
+    code = f"{ord(character):02x}"
+    escapes = rf"%(?:25){{0,3}}{code}|\\{{1,8}}(?:u00|x){code}|&#(?:x{code}|{ord(character)});"
+    return rf"(?:\\{{0,8}}{re.escape(character)}|(?i:{escapes}))"
+
+
+def _short(text: str) -> str:
+    """300 characters on one line."""
+    return " ".join(text.split())[:300]
 
 
 def _data_uri(image: Path) -> str:
@@ -237,6 +288,16 @@ class _TransientError(Exception):
     def __init__(self, cause: str, seconds: float | None = None):
         super().__init__(cause)
         self.seconds = seconds
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong below the layers that say no more than that a connection failed."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+        error, *_ = getattr(error, "exceptions", [error])
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
 
 
 def _seconds_to_wait(state: tenacity.RetryCallState) -> float:
@@ -258,34 +319,20 @@ def _read_key(variable: str) -> str:
     return key
 
 
-def _read(reply: httpx.Response) -> bytes:
-    """Reads a body, and stops soon after `MAX_REPLY` bytes."""
-    content = bytearray()
-    for chunk in reply.iter_bytes():
-        content += chunk
-        if len(content) > MAX_REPLY:
-            break
-    return bytes(content)
-
-
-def _message(reply: httpx.Response) -> str:
+def _message(text: str) -> str:
     """Returns ": " and the error's message, in the layout of OpenAI's errors or as plain text."""
     try:
-        text = _read(reply).decode(errors="replace")
-    except httpx.RequestError:
-        return ""
-    try:
-        error = json.loads(text)
+        error = parse_json(text)
         error = error.get("error", error.get("message", error))
         text = str(error["message"] if isinstance(error, dict) and "message" in error else error)
     except (ValueError, AttributeError):
         pass
-    return f": {text}" if text.strip() else ""
+    return f": {_short(text)}" if text.strip() else ""
 
 
-def _retry_after(reply: httpx.Response) -> float | None:
+def _retry_after(headers: httpx.Headers) -> float | None:
     """Returns the seconds of a Retry-After header; None without one, or if it is a date."""
     try:
-        return max(0.0, float(reply.headers["Retry-After"]))
+        return max(0.0, float(headers["Retry-After"]))
     except (KeyError, ValueError):
         return None

@@ -18,7 +18,9 @@ import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.data.rows import Unusable, image_check
+from inbol_jax.data.vqa import image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
@@ -189,8 +191,8 @@ def read_data(
     Args:
       unit: what messages call a line.
     Raises:
-      InbolError: if a file holds no line or one that `parse` refuses, or images are missing: they
-        are looked for before training, not in its midst.
+      InbolError: if a file holds no line or one that `parse` refuses, or images are missing or
+        outside their folder: they are looked for before training, not in its midst.
     """
     files = []
     for file in filter(None, (config.data, config.evaluation.eval_data)):
@@ -201,16 +203,19 @@ def read_data(
     return files
 
 
-def _image_paths(data: Path, images: Path | None, lines: Iterable[Line]) -> list[Path]:
+def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list[Path]:
     """The image of each line, in the folder that the file's header names by default."""
-    folder = images or data.parent / read_meta(data).get("images", ".")
-    if not folder.is_dir():
-        raise InbolError(f"{folder} is not a folder: name the images of {data} by --images")
-    paths = [folder / line.image for line in lines]
-    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
-    if missing:
+    folder = image_folder(data, images)
+    check_image, faults = image_check(folder), {}
+    for line in lines:
+        try:
+            check_image(line.image)
+        except Unusable as cause:
+            faults.setdefault(line.image, cause)
+    if faults:
+        first, cause = next(iter(faults.items()))
         raise InbolError(
-            f"{data}: {len(missing)} of its images are missing, the first is {missing[0]}; name "
-            "their folder by --images"
+            f"{data}: {len(faults)} of its images cannot be used, the first is {folder / first} "
+            f"({cause}); name their folder by --images"
         )
-    return paths
+    return [folder / line.image for line in lines]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from inbol_jax.data.images import MAX_PIXELS, load_image
+from inbol_jax.data.images import MAX_PIXELS, ImageError, image_suffix, load_image
 from inbol_jax.errors import InbolError
 
 # 4 wide, 3 high, every pixel of another colour, so that each orientation differs.
@@ -43,6 +43,14 @@ def test_formats(tmp_path, name):
     path = save(tmp_path / name, PIXELS, **quality.get(name, {}))
     tolerance = 4 if name == "a.jpg" else 0
     np.testing.assert_allclose(pixels(path).astype(int), PIXELS, atol=tolerance)
+
+
+def test_postscript_is_never_run_whatever_its_name(tmp_path, postscript):
+    path = postscript(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png: not an image in one of the formats JPEG"):
+        load_image(path)
+    with pytest.raises(ImageError):
+        image_suffix(path.read_bytes())
 
 
 def test_the_suffix_does_not_matter(tmp_path):

@@ -8,6 +8,11 @@ from inbol_jax.data.vqa import load_dataset_folder
 BAD = [
     (b"{", "not JSON"),
     (b"[" * 100_000, "not JSON"),
+    (b'{"id": "bad", "extra": ' + b"[" * 500 + b"]" * 500 + b"}", "not JSON"),
+    (row(id="bad", extra=float("nan")), "not JSON"),
+    (row(id="bad", extra=float("inf")), "not JSON"),
+    (row(id="bad", extra=10**400), "not JSON"),
+    (row(id="bad", extra="x" * (1 << 24)), "not JSON"),
     (b'{"id": "bad", "question": "\xff"}', "not UTF-8"),
     (b'{"id": "bad", "image": "images/a.png", "question": "\\ud800?"}', "not UTF-8"),
     (b"[1]", "not a JSON object"),

@@ -125,7 +125,7 @@ def test_html_is_accessible(page):
     text = " ".join(page.texts)
     for shown in ("✓ correct", "✗ wrong", "○ refused", "✓ refused", "✗ answered"):
         assert shown in text
-    assert "image file missing" in text
+    assert "image missing" in text
 
 
 def test_markdown_tables_parse_and_hold_no_html(report):
@@ -175,6 +175,16 @@ def test_type_3_alone_and_a_lone_surrogate(tmp_path):
     curves = {"IDK-IT": [{"step": 0, "loss": float("nan")}]}
     write(tmp_path, made, tmp_path, train_confidence=[], curves=curves)
     assert (tmp_path / "report.html").read_text()
+
+
+def test_postscript_in_a_dataset_is_shown_as_a_note(tmp_path, postscript):
+    made = good_and_bad(16)
+    for p in made:
+        postscript(tmp_path / p.image)
+    write(tmp_path, made, tmp_path, curves={}, train_confidence=[])
+    text = (tmp_path / "report.html").read_text()
+    assert "not an image" in text
+    assert 'alt="Image that the question is about"' not in text
 
 
 def test_no_predictions_are_an_error(tmp_path):

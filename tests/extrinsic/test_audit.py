@@ -99,6 +99,15 @@ def test_the_same_page_again(run):
     assert (run / "audit.html").read_bytes() != before
 
 
+def test_postscript_in_a_dataset_is_shown_as_a_note(run, postscript):
+    for i in range(30):
+        postscript(run.parent / f"data/{i}.png")
+    audit(AuditConfig(run, samples=60))
+    text = (run / "audit.html").read_text()
+    assert "not an image" in text
+    assert "data:image" not in text
+
+
 def test_hostile_text_stays_text(run):
     file = run / "extrinsic.jsonl"
     for spoiled in (trail_file(file), file):
@@ -122,8 +131,8 @@ def test_hostile_text_stays_text(run):
     assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
     assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', text)
     assert HOSTILE in " ".join(page.texts)
-    assert "image path leads out of its folder" in text
-    assert "image file missing" in text
+    assert "image outside the folder" in text
+    assert "image missing" in text
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
 

@@ -20,6 +20,7 @@ def test_embedded_images_are_small_pngs_of_pixels_alone(tmp_path):
     "name",
     [
         "../secret.png",
+        "link.png",
         "/etc/passwd",
         "",
         "nul\0.png",
@@ -33,6 +34,7 @@ def test_images_that_cannot_be_shown_say_why(name, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")  # can be read, and must not be
     folder = tmp_path / "images"
     (folder / "folder").mkdir(parents=True)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
     # a header that claims 20,000 x 20,000 pixels: refused without being decoded
     Image.new("1", (8, 8)).save(folder / "huge.png")

@@ -1,6 +1,11 @@
 import base64
+import contextlib
 import io
+import json
+import socket
+import threading
 import time
+import urllib.parse
 
 import pytest
 from endpoint_server import KEY, said
@@ -139,6 +144,109 @@ def test_what_does_not_pass_is_said_once_and_never_with_the_key(serve, reply, me
     assert len(server.asked) == 1
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(asked) + repr(asked.config) + canonical_json(asked.settings())
+
+
+HEADER = f"Bearer {KEY}"
+ECHOES = [
+    KEY,
+    f"Authorization: {HEADER}",
+    "".join(f"\\u{ord(c):04X}" for c in KEY),
+    "".join(f"\\\\u{ord(c):04x}" for c in KEY),
+    "".join(f"%{ord(c):02X}" for c in KEY),
+    "".join(f"%25{ord(c):02x}" for c in KEY),
+    "".join(f"&#{ord(c)};" for c in KEY),
+    KEY.replace("-", "%2d"),
+    KEY.encode().hex().upper(),
+    *(base64.b64encode(f"{user}{KEY}{end}".encode()).decode()
+      for user in ("", "u:", "us:", "user:", "Bearer ") for end in ("", ":", "more")),
+    base64.urlsafe_b64encode(HEADER.encode()).decode().replace("=", "%3D"),
+]  # fmt: skip
+
+
+def leaks(text):
+    """Whether a text holds the key, or a long part of one of its spellings."""
+    parts = {echo[i : i + 12] for echo in ECHOES for i in range(6, len(echo) - 12)}
+    return any(part in text for part in parts if part not in "Authorization: Bearer ")
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("layout", ["answer", "error", "half", "page", "reason", "status"])
+def test_a_reply_that_quotes_the_key_loses_it(serve, echo, layout):
+    raw = b'{"choices": [{"message": {"content": "I got %s."}, "finish_reason": "stop"}]}'
+    reply = {
+        "answer": (200, raw % echo.encode(), {}),
+        "error": (400, b'{"error": {"message": "no: %s"}}' % echo.encode(), {}),
+        "half": (503, b" " * (module.MAX_REPLY - 8) + echo.encode(), {}),
+        "page": (200, f"<html>{echo}".encode(), {}),
+        "reason": said(None, finish_reason=echo),
+        "status": (500, {}, {"X\r\n" + echo: "no header"}),
+    }[layout]
+    server = serve(lambda body, n: reply)
+    try:
+        text = client(server, endpoint_retries=0).ask(ChatQuestion("?"))
+    except InbolError as error:
+        text = str(error)
+    assert not leaks(text), text
+    if layout in ("answer", "error", "page", "reason"):
+        assert "***" in text
+
+
+def test_a_key_with_characters_that_are_escaped(serve, monkeypatch):
+    key = 'k/+"e&=y\\_12'
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    for form in (json.dumps, urllib.parse.quote_plus, lambda t: t.replace("/", "\\/")):
+        server = serve(lambda body, n, form=form: said(f"<{form(form(key))}> /+_"))
+        assert client(server).ask(ChatQuestion("?")).strip('<">\\ /+_') == "***"
+
+
+def test_a_placeholder_is_no_secret(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+    server = serve(lambda body, n: said("The glass is EMPTY."))
+    assert client(server).ask(ChatQuestion("?")) == "The glass is EMPTY."
+
+
+def test_looking_for_the_key_takes_no_time(serve):
+    server = serve(lambda body, n: (200, b"\\" * (1 << 18), {}))
+    start = time.monotonic()
+    with pytest.raises(InbolError, match="not the answer"):
+        client(server).ask(ChatQuestion("?"))
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("drips", [b"HTTP/1.1 200 OK\r\nX-", b"HTTP/1.1 200 OK\r\n\r\n", b""])
+def test_an_endpoint_that_drips_ends_at_the_timeout(drips, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        with contextlib.suppress(OSError), listener, listener.accept()[0] as connection:
+            for byte in drips + b"x" * 1000:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    url, start = f"http://127.0.0.1:{listener.getsockname()[1]}/v1", time.monotonic()
+    config = EndpointConfig(url, "judge-1", endpoint_timeout=1, endpoint_retries=0)
+    with pytest.raises(InbolError, match=r"timed out \(1 attempts\)"):
+        Endpoint(config).ask(ChatQuestion("?"))
+    assert time.monotonic() - start < 10
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'"\\ud800"', b'"\\udfff and more"', b"NaN", b"9" * 5000, b'"\0"', b'"\xff'],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_hostile_json_in_a_reply_is_an_error_of_one_question(serve, content, status):
+    name = b"error" if status == 400 else b"content"
+    body = b'{"choices": [{"message": {"%s": %s}}]}' % (name, content)
+    server = serve(lambda asked, n: (status, body, {}) if n == 0 else said("yes"))
+    first, second = client(server, endpoint_concurrency=1).ask_many([ChatQuestion("?")] * 2)
+    assert second == "yes"
+    assert len(str(first)) < 500
+    str(first).encode()
 
 
 def test_without_a_key_none_is_sent(serve, monkeypatch):

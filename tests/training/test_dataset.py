@@ -6,15 +6,20 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from training_data import run_sft
 
+from inbol_jax.artifacts import meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
+from inbol_jax.records import Instruction
 from inbol_jax.training import dataset
+from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import (
     WINDOW,
     PackedDataset,
     bucket_shapes,
+    read_data,
     stream_batches,
     training_order,
 )
@@ -149,7 +154,29 @@ def test_a_stalled_input_names_its_file(monkeypatch, capsys):
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "link.png", "{}/secret.png", "a\0b", "a" * 5000])
+def test_images_outside_their_folder_are_refused(tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")  # can be read, and must not be
+    folder, data = tmp_path / "images", tmp_path / "instructions.jsonl"
+    folder.mkdir()
+
+    def read(*images):
+        row = {"question": "What is this?", "response": "Red."}
+        write_jsonl(data, [row | {"image": image} for image in images], {"images": "images"})
+        return read_data(SftConfig(data, tmp_path), Instruction.from_json, "instruction")
+
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    ((_, paths),) = read("a.png", "./a.png")
+    assert [path.name for path in paths] == ["a.png", "a.png"]
+    with pytest.raises(InbolError, match=r"instructions\.jsonl: 1 of its images cannot be used"):
+        read("a.png", name.format(tmp_path), "a.png")
+    write_json(meta_path(data), {"images": 7})
+    with pytest.raises(InbolError, match='"images" must be a path'):
+        read_data(SftConfig(data, tmp_path), Instruction.from_json, "instruction")
+
+
 def test_missing_images_are_found_before_training(data, micro, tmp_path):
-    message = r"instructions.jsonl: 16 of its images are missing, the first is .*; name their "
+    message = r"instructions.jsonl: 16 of its images cannot be used, the first is .*; name their "
     with pytest.raises(InbolError, match=message + "folder by --images"):
         run_sft(data, micro.path, tmp_path, images=tmp_path)

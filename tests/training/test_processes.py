@@ -226,7 +226,7 @@ def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path
         _, error = running[failing].communicate(timeout=100)
         assert running[failing].returncode == 2
         assert error.splitlines()[-1].startswith("error: ")
-        assert "16 of its images are missing" in error
+        assert "16 of its images cannot be used" in error
         if failing == 0:
             assert running[1].wait(timeout=100) not in (0, 2)
     finally:
