@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from filelock import lock_descriptor
 
-from inbol_jax.errors import InbolError
+from inbol_jax.errors import InbolError, printable
 
 Row = TypeVar("Row")
 
@@ -53,6 +53,17 @@ def file_fingerprint(*paths: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuses a name that cannot become that of a file; `what` says whose name it is."""
+    size = len(name.encode(errors="replace"))
+    separators = {"/", "\\"} & {*name}
+    if not 0 < size <= 100 or name in (".", "..") or separators or printable(name) != name:
+        raise InbolError(
+            f"{what} {name[:100]!r}: files are called by it, so it needs 1 to 100 bytes without "
+            "'/', '\\' and control characters; choose another name"
+        )
 
 
 @contextlib.contextmanager

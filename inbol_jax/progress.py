@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from inbol_jax.errors import printable
+
 console = Console(stderr=True, highlight=False)
 _SECONDS_PER_LINE = 30
 
@@ -84,9 +86,9 @@ class _Lines:
             seconds = (self._total - self._count) / rate if rate else 0
             of, left = f"/{self._total}", f", {seconds:,.0f} s left"
         line = f"{self._label}: {self._count}{of}, {rate:,.1f} {self._unit}/s{left} {note or ''}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print(printable(line.rstrip()), file=sys.stderr, flush=True)
 
 
 def say(line: str) -> None:
-    """Prints one line for one result on standard output."""
-    print(line, flush=True)
+    """Prints one line for one result on standard output, as `printable` writes it."""
+    print(printable(line), flush=True)

@@ -4,8 +4,10 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from inbol_jax.artifacts import (
+    check_name,
     file_fingerprint,
     fingerprint,
     read_jsonl,
@@ -17,16 +19,17 @@ from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.confidence.store import read_store
-from inbol_jax.data.vqa import data_file, load_dataset_folder
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.prediction import DOMAINS, Prediction
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.yes_no import yes_no_table
-from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.loading import Checkpoint, checkpoint_config, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.records import BoundaryRecord
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
@@ -45,18 +48,54 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     return report(config, predicted, config.out, seconds)
 
 
-def predictions(config: EvaluateConfig) -> list[Prediction]:
-    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`."""
+class Inputs(NamedTuple):
+    """What an evaluation reads, besides models.
+
+    Attributes:
+      datasets: with the domain of each.
+      curves: {name: rows of the log}.
+      train_confidence: of the answerable training questions.
+    """
+
+    datasets: list[tuple[VQADataset, str]]
+    curves: dict[str, list[dict[str, Any]]]
+    train_confidence: list[float]
+
+
+def read_inputs(config: EvaluateConfig) -> Inputs:
+    """Reads them.
+
+    Raises:
+      InbolError: if one cannot be read, or two datasets have one name.
+    """
+    datasets: dict[str, tuple[VQADataset, str]] = {}
+    for domain in DOMAINS:
+        for folder in getattr(config, domain):
+            dataset = load_dataset_folder(folder)
+            check_name(dataset.name, "dataset")
+            if dataset.name in datasets:
+                raise InbolError(f"{folder}: two datasets are called {dataset.name}; rename one")
+            datasets[dataset.name] = dataset, domain
     for _, run in config.curves:
         if not (run / "metrics.jsonl").is_file():
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
-    datasets = [(data, "in_domain") for data in config.in_domain]
-    datasets += [(data, "out_of_domain") for data in config.out_of_domain]
-    asked: dict[tuple[Path, str], dict[str, int | float | None]] = {}
-    for data, _ in datasets:
+    curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
+    file = config.train and config.train / "records.jsonl"
+    records = read_jsonl(file, BoundaryRecord.from_json) if file else ()
+    return Inputs([*datasets.values()], curves, [r.confidence for r in records if r.type != 3])
+
+
+def predictions(config: EvaluateConfig) -> list[Prediction]:
+    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`."""
+    datasets = read_inputs(config).datasets
+    for _, folder in config.models:
+        checkpoint_config(folder)
+    asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
+    folders = (*config.in_domain, *config.out_of_domain)
+    for (dataset, _), folder in zip(datasets, folders, strict=True):
         store = estimate(
             ConfidenceConfig(
-                data=data,
+                data=folder,
                 out=config.out,
                 model=config.models[0][1],
                 sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
@@ -70,18 +109,18 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
             boundary = classify(q.n_correct, q.n_samples, config.thresholds)
             type = question_type(boundary, answerable=q.example.answerable)
             confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
-            asked[data, q.example.id] = {"type": type, "confidence": confidence}
+            asked[dataset.name, q.example.id] = {"type": type, "confidence": confidence}
     predicted: list[Prediction] = []
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
-        for data, domain in datasets:
-            file = _ask(config, model, checkpoint, data)
-            about = {"dataset": file.stem, "domain": domain, "model": model}
+        for dataset, domain in datasets:
+            file = _ask(config, model, checkpoint, dataset)
+            about = {"dataset": dataset.name, "domain": domain, "model": model}
             predicted += [
                 Prediction.from_json(row | about | sampled)
                 for row in read_jsonl(file)
                 # The others were set aside, and reported, while the base was sampled.
-                if (sampled := asked.get((data, row["id"])))
+                if (sampled := asked.get((dataset.name, row["id"])))
             ]
     settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
     header = {"command": "evaluate", "settings": settings}
@@ -89,15 +128,14 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     return predicted
 
 
-def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, data: Path) -> Path:
+def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, dataset: VQADataset) -> Path:
     """The file with one model's greedy answers to one dataset; asks only if it is not there yet."""
-    dataset = load_dataset_folder(data)
     file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
     settings = {
         "command": "evaluate",
         "model": checkpoint.fingerprint,
         "dtype": checkpoint.model.dtype.name,
-        "dataset": file_fingerprint(data_file(data)),
+        "dataset": file_fingerprint(dataset.file),
         "max_new_tokens": config.max_new_tokens,
     }
     settings["config"] = fingerprint(settings)
@@ -140,16 +178,15 @@ def report(
     summary = summarise(predicted, seed=config.seed)
     metrics = Metrics(summary, differences(predicted, seed=config.seed), dict(seconds))
     write_json(out / "metrics.json", dataclasses.asdict(metrics))
-    datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
-    records = read_jsonl(config.train / "records.jsonl") if config.train else ()
+    inputs = read_inputs(config)
     write_report(
         out,
         config,
         predicted,
         metrics,
-        curves={name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves},
-        train_confidence=[r["confidence"] for r in records if r["type"] != 3],
-        image_folders={dataset.name: dataset.root for dataset in datasets},
+        curves=inputs.curves,
+        train_confidence=inputs.train_confidence,
+        image_folders={dataset.name: dataset.root for dataset, _ in inputs.datasets},
         other_tables=other_tables,
     )
     for line in headline(metrics):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inbol_jax.errors import InbolError
+from inbol_jax.defaults import TINY
+from inbol_jax.errors import InbolError, printable
 from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions
 from inbol_jax.evaluation.prediction import read_predictions
+from inbol_jax.models.loading import checkpoint_config
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 
 # id -> gold answers (Type 3 has none) and what the base said in two samples
@@ -47,6 +50,7 @@ def config(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "estimate", lambda options: None)
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
+    monkeypatch.setattr(module, "checkpoint_config", load_pretrained)
     monkeypatch.setattr(module, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
@@ -90,6 +94,43 @@ def test_curves_without_a_log_are_named(config, tmp_path):
         predictions(config)
     (tmp_path / "metrics.jsonl").touch()
     assert predictions(config)
+
+
+def test_two_datasets_of_one_name_are_refused(config, tmp_path):
+    same = shutil.copytree(tmp_path / "colours", tmp_path / "other" / "colours")
+    with pytest.raises(InbolError, match="two datasets are called colours"):
+        predictions(dataclasses.replace(config, out_of_domain=(same,)))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"models": (("base", TINY), ("b", Path("gone")))}, "gone is not a checkpoint folder"),
+        ({"out_of_domain": (Path("gone"),)}, "gone: no such file or folder"),
+        ({"train": Path("gone")}, r"cannot read gone/records.jsonl"),
+    ],
+)
+def test_what_is_missing_is_found_before_anything_is_sampled(config, monkeypatch, option, message):
+    monkeypatch.setattr(module, "checkpoint_config", checkpoint_config)
+    monkeypatch.setattr(module, "estimate", lambda _: pytest.fail("sampled first"))
+    with pytest.raises(InbolError, match=message):
+        predictions(dataclasses.replace(config, **option))
+
+
+def test_training_records_that_are_none_are_found_before_anything_is_sampled(config, monkeypatch):
+    (config.in_domain[0] / "records.jsonl").write_text('{"id": "a"}\n')
+    monkeypatch.setattr(module, "estimate", lambda _: pytest.fail("sampled first"))
+    with pytest.raises(InbolError, match=r"records\.jsonl:1: "):
+        predictions(dataclasses.replace(config, train=config.in_domain[0]))
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../../model", "a\\b", "a\x1b[2J", "é" * 51]
+)
+def test_a_model_is_not_called_what_a_file_cannot_be(name):
+    with pytest.raises(InbolError, match="--models .* files are called by it") as error:
+        EvaluateConfig((Path("a"),), Path("b"), models=((name, TINY),))
+    assert printable(str(error.value)) == str(error.value)
 
 
 @pytest.mark.parametrize(
