@@ -26,12 +26,10 @@ from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
 from inbol_jax.training.config import DpoConfig
 from inbol_jax.training.lowering import abstract_pairs, abstract_variables, lower_step
-from inbol_jax.training.objective import Objective, target_logprobs
-from inbol_jax.training.reference import pair_logprobs
-from inbol_jax.training.step import make_program
+from inbol_jax.training.step import Objective, make_program, target_logprobs
 
 SHAPES = Path(__file__).parents[1] / "inbol_jax/training/shapes/llava-1.5-7b/config.json"
 PROMPT, ANSWER = 640, 32

@@ -1,8 +1,7 @@
 """Files that commands leave for each other: JSON lines, each file with a header `.meta.json`.
 
-The header is a file of its own, so that `datasets`, pandas and `jq` read the lines as they are. It
-holds the command, its options, the seed, the fingerprints of model and inputs, and a hash over all
-of these. A command whose output already carries the hash of its options has nothing left to do.
+The header holds the command, its options, the seed, the fingerprints of model and inputs, and a
+hash over these. A command whose output already carries the hash of its options is done.
 """
 
 import contextlib
@@ -50,8 +49,7 @@ def file_fingerprint(*paths: Path) -> str:
     for path in paths:
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16]
 
 
@@ -68,14 +66,11 @@ def check_name(name: str, what: str) -> None:
 
 @contextlib.contextmanager
 def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Writes a whole file or nothing.
-
-    Yields a temporary path in the same folder, which is renamed over `path` when the block ends.
+    """Yields a temporary path, which is renamed over `path` when the block ends without an error.
 
     Args:
       sync: whether to wait until the data is on the disk. False is for many small files that count
         only once a synced list of them has been written.
-
     Raises:
       InbolError: if the folder cannot be made or written.
     """
@@ -157,8 +152,8 @@ def read_jsonl(
     """Rows of a JSON lines file, parsed: `read_jsonl(file, Instruction.from_json)`.
 
     Raises:
-      InbolError: if the file is missing, or naming file and line, if a line is not a JSON object or
-        `parse` raises an InbolError.
+      InbolError: if the file is missing; naming file and line, if a line is not a JSON object or
+        `parse` refuses it.
     """
     try:
         file = path.open("rb")
@@ -211,11 +206,7 @@ class AppendOnlyLines:
         self._file.close()
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number from 1, row) of every whole line.
-
-        Raises:
-          InbolError: naming file and line, if a line is not JSON.
-        """
+        """(number from 1, row) of every whole line. An InbolError names one that is not JSON."""
         position = self._file.seek(0)
         for number, line in enumerate(self._file, 1):
             position += len(line)

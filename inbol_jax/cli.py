@@ -7,8 +7,7 @@
 | 2 | The user can put something right; one line says what. |
 | 130 | The command was interrupted. The same command resumes it. |
 
-A command's options are a dataclass in a module that imports neither JAX nor transformers, so that
-help is fast. The code that does the work is imported when the command runs.
+The code that does a command's work is imported when it runs, so that help is fast.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ import tempfile
 import traceback
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +59,9 @@ def plan(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
     command: Command | None = None
     try:
+        words = list(sys.argv[1:] if arguments is None else arguments)
         name, options = _split_command(program, commands, words)
         command = commands[name]
         config = parse_options(load(command.config), f"{program} {name}".strip(), options)
@@ -72,12 +71,10 @@ def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str
     except KeyboardInterrupt:
         code, message = 130, "interrupted; the same command goes on from here"
     except Exception:
-        if command and command.collective:
-            _leave(1, traceback.format_exc().rstrip())
+        _leave(command, 1, traceback.format_exc().rstrip())
         raise
     if message:
-        if command and command.collective:
-            _leave(code, message)
+        _leave(command, code, message)
         print(message, file=sys.stderr)
     return code
 
@@ -103,7 +100,7 @@ def _split_command(
     prefix = f"{program} {group}".strip()
     members = {name: command for name, command in commands.items() if name.startswith(group)}
     rest = words[1:] if group else words
-    if rest[:1] and rest[0] in ("-h", "--help"):
+    if rest[:1] in (["-h"], ["--help"]):
         print(_list_commands(prefix, members))
         raise SystemExit(0)
     if not rest:
@@ -164,7 +161,7 @@ def _dataclasses_in(kind: Any) -> Iterator[type]:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """The types of options: paths, in which `~` is the home folder also after `--option=`."""
+    """How paths are read: `~` is the home folder also after `--option=`."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -189,8 +186,7 @@ def _cause(event: Any, config: type) -> str:
         suggestion = _suggest(unknown.split("=")[0], list(option_names(config)))
         return f"unrecognized options: {' '.join(event.tokens)}{suggestion}"
     if hasattr(event, "missing_arguments"):
-        names = [missing.arg.display_name() for missing in event.missing_arguments]
-        return f"missing: {', '.join(names)}"
+        return "missing: " + ", ".join(m.arg.display_name() for m in event.missing_arguments)
     option = event.argument.display_name() if getattr(event, "argument", None) else ""
     if hasattr(event, "choices"):
         return f"{option} {event.value}: choose one of {', '.join(event.choices)}"
@@ -219,31 +215,20 @@ def _run(command: Command, config: Any) -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if not 0 <= getattr(config, "seed", 0) < 2**32:
-        limit = f"a whole number from 0 to {2**32 - 1} is needed"
-        raise InbolError(f"--seed {config.seed}: {limit}")
-    run: Callable[[Any], Any] = load(command.run)
-    if _is_distributed(config):
+        raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
+    run = load(command.run)
+    if getattr(config, "distributed", False):
         from inbol_jax.processes import join
 
         join()
     if hasattr(config, "out"):
-        check_writable(config.out)
+        _check_writable(config.out)
     result = run(config)
     return result if isinstance(result, int) else 0
 
 
-def _is_distributed(config: Any) -> bool:
-    """Whether the options say that this is one of several processes."""
-    runtime = getattr(config, "runtime", config)
-    return getattr(runtime, "distributed", False)
-
-
-def check_writable(out: Path) -> None:
-    """Makes the folder.
-
-    Raises:
-      InbolError: if nothing can be written there.
-    """
+def _check_writable(out: Path) -> None:
+    """Makes the folder. Raises InbolError if nothing can be written there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -254,9 +239,10 @@ def check_writable(out: Path) -> None:
         ) from error
 
 
-def _leave(code: int, message: str) -> None:
-    """Ends this process at once if it is one of several, so that the others do not wait for it."""
-    if "jax" in sys.modules:  # nothing can have been joined before JAX is there
+def _leave(command: Command | None, code: int, message: str) -> None:
+    """Ends this process at once if it is one of several that would wait for it."""
+    # Nothing can have been joined before JAX is there.
+    if command and command.collective and "jax" in sys.modules:
         from inbol_jax.processes import leave
 
         leave(code, message)

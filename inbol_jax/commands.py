@@ -1,6 +1,6 @@
 """The table of commands: where the options of each are declared, and which function takes them.
 
-The table holds names, so that neither help nor the demo imports what a command needs before it runs.
+It holds names, so that neither help nor the demo imports what a command needs before it runs.
 """
 
 import importlib
@@ -8,17 +8,12 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """One command.
+    """One command."""
 
-    Attributes:
-      config: "module:class" of its options.
-      run: "module:function" that takes them.
-      collective: whether no process of several can go on after one has failed, as in training. In
-        sampling, each process finishes its own share.
-    """
-
-    config: str
-    run: str
+    config: str  # "module:class" of its options
+    run: str  # "module:function" that takes them
+    # Whether no process of several can go on after one has failed, as in training. In sampling,
+    # each process finishes its own share.
     collective: bool = False
 
 

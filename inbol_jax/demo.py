@@ -22,10 +22,8 @@ from inbol_jax.world.config import ExportConfig
 from inbol_jax.world.splits import Split
 
 # What benchmarks/demo_seeds.py and benchmarks/ablation.py measured: one seed alone says little.
-MEASURED = (
-    Path(__file__).parent / "world/assets/measured/seeds.json",
-    Path(__file__).parent / "world/assets/measured/ablation.json",
-)
+_FOLDER = Path(__file__).parent / "world/assets/measured"
+MEASURED = (_FOLDER / "seeds.json", _FOLDER / "ablation.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +64,9 @@ class Stages:
         except ValueError as error:
             raise InbolError(f"{self._file}: not readable ({error}); delete it") from error
         if state and state.get("config") != settings_fingerprint:
-            cause = "holds a demo with other settings"
-            raise InbolError(f"{out} {cause}; choose another --out or delete it")
+            raise InbolError(
+                f"{out} holds a demo with other settings; choose another --out or delete it"
+            )
         self._state = state or {"config": settings_fingerprint, "seconds": {}}
         write_json(self._file, self._state)
 
@@ -143,25 +142,21 @@ def demo(config: DemoConfig) -> Any:
         for split, n in sizes.items():
             run("world export", ExportConfig(data / split, split, n, seed=seed))
 
-    def generate_extrinsic() -> None:
-        run("extrinsic", ExtrinsicConfig(data / Split.TRAIN, out, seed=seed))
-
     def estimate_confidence() -> None:
         for source in (data / Split.TRAIN, out / "extrinsic.jsonl"):
             run("confidence", ConfidenceConfig(source, out, seed=seed))
 
     stages.run("world", data / Split.OOD_STYLE / "data.jsonl", export_splits)
-    stages.run("extrinsic", out / "extrinsic.jsonl", generate_extrinsic)
+    questions = ExtrinsicConfig(data / Split.TRAIN, out, seed=seed)
+    stages.run("extrinsic", out / "extrinsic.jsonl", lambda: run("extrinsic", questions))
     stages.run("confidence", out / "confidence" / "extrinsic.jsonl", estimate_confidence)
-    stages.run(
-        "build", out / "preferences.jsonl", lambda: run("build", BuildConfig(out, seed=seed))
-    )
+    construction = BuildConfig(out, seed=seed)
+    stages.run("build", out / "preferences.jsonl", lambda: run("build", construction))
     stages.run("IDK-IT", idk_it / "model", lambda: train_idk_it(out, seed))
     stages.run("CA-DPO", ca_dpo / "model", lambda: train_ca_dpo(out, seed))
     predictions = evaluation.out / "predictions.jsonl"
-    stages.run(
-        "evaluation", predictions, lambda: load("evaluation.evaluate:predictions")(evaluation)
-    )
+    predict = load("evaluation.evaluate:predictions")
+    stages.run("evaluation", predictions, lambda: predict(evaluation))
     return load("evaluation.evaluate:report")(
         evaluation,
         load("evaluation.prediction:read_predictions")(predictions),

@@ -25,19 +25,17 @@ def join() -> None:
       InbolError: if some of the variables are missing, or if JAX cannot find or reach the others.
     """
     names = ", ".join(_VARIABLES)
-    missing = [name for name in _VARIABLES if not os.environ.get(name)]
-    if missing and len(missing) < len(_VARIABLES):
-        raise InbolError(f"--distributed: of {names} set all or none; missing: {missing[0]}")
-    arguments = {}
+    address, count, index = found = [os.environ.get(name) for name in _VARIABLES]
+    if any(found) and not all(found):
+        missing = next(name for name in _VARIABLES if not os.environ.get(name))
+        raise InbolError(f"--distributed: of {names} set all or none; missing: {missing}")
     try:
-        if not missing:
-            address, count, index = (os.environ[name] for name in _VARIABLES)
-            arguments = {
-                "coordinator_address": address,
-                "num_processes": int(count),
-                "process_id": int(index),
-            }
-        jax.distributed.initialize(**arguments, shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT)
+        jax.distributed.initialize(
+            address or None,
+            int(count) if count else None,
+            int(index) if index else None,
+            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+        )
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InbolError(

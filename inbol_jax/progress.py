@@ -44,7 +44,17 @@ def progress(
     if not shown:
         yield lambda n=1, note=None: None
     elif console.is_terminal:
-        with Progress(*_columns(), console=console, transient=True) as bar:
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(""),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, unit=unit, note="")
 
             def advance(n: int = 1, note: str | None = None) -> None:
@@ -52,43 +62,32 @@ def progress(
 
             yield advance
     else:
-        yield _Lines(label, total, unit, done).advance
+        yield _print_lines(label, total, unit, done)
 
 
-def _columns() -> Iterator[TextColumn | BarColumn]:
-    yield TextColumn("{task.description:<22}")
-    yield BarColumn(bar_width=24)
-    yield MofNCompleteColumn()
-    yield _Rate("")
-    yield TimeElapsedColumn()
-    yield TextColumn("left")
-    yield TimeRemainingColumn()
-    yield TextColumn("{task.fields[note]}")
+def _print_lines(label: str, total: int | None, unit: str, done: int) -> Callable[..., None]:
+    """Progress without a terminal: the function that counts."""
+    count, start = done, time.monotonic()
+    last = start
 
-
-class _Lines:
-    """Progress without a terminal."""
-
-    def __init__(self, label: str, total: int | None, unit: str, done: int):
-        self._label, self._total, self._unit = label, total, unit
-        self._first = self._count = done
-        self._start = self._last = time.monotonic()
-
-    def advance(self, n: int = 1, note: str | None = None) -> None:
-        self._count += n
+    def advance(n: int = 1, note: str | None = None) -> None:
+        nonlocal count, last
+        count += n
         now = time.monotonic()
-        if now - self._last <= _SECONDS_PER_LINE:
+        if now - last <= _SECONDS_PER_LINE:
             return
-        self._last = now
-        rate = (self._count - self._first) / (now - self._start)
+        last = now
+        rate = (count - done) / (now - start)
         of = left = ""
-        if self._total is not None:
-            seconds = (self._total - self._count) / rate if rate else 0
-            of, left = f"/{self._total}", f", {seconds:,.0f} s left"
-        line = f"{self._label}: {self._count}{of}, {rate:,.1f} {self._unit}/s{left} {note or ''}"
+        if total is not None:
+            seconds = (total - count) / rate if rate else 0
+            of, left = f"/{total}", f", {seconds:,.0f} s left"
+        line = f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}"
         print(printable(line.rstrip()), file=sys.stderr, flush=True)
+
+    return advance
 
 
 def say(line: str) -> None:
-    """Prints one line for one result on standard output, as `printable` writes it."""
-    print(printable(line), flush=True)
+    """Prints the line of a result on standard output."""
+    print(line, flush=True)

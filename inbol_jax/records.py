@@ -1,9 +1,6 @@
-"""The records that travel between the commands: dataclasses, one JSON object per line on disk.
+"""The records that travel between the commands: dataclasses, one JSON object per line on disk."""
 
-This module knows neither JAX nor models nor files: `artifacts` reads and writes, the commands
-compute.
-"""
-
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -32,16 +29,13 @@ def parse_metric(metric: str) -> tuple[str, float | None]:
         raise InbolError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
     if not colon:
         return name, None
-    try:
-        tolerance = float(option)
-    except ValueError:
-        tolerance = -1.0
-    if name != "numeric" or not 0 <= tolerance < 1:
-        raise InbolError(
-            f"metric {metric!r}: only numeric takes an option, a relative tolerance "
-            'from 0 to below 1 ("numeric:0.05")'
-        )
-    return name, tolerance
+    with contextlib.suppress(ValueError):
+        if name == "numeric" and 0 <= (tolerance := float(option)) < 1:
+            return name, tolerance
+    raise InbolError(
+        f"metric {metric!r}: only numeric takes an option, a relative tolerance "
+        'from 0 to below 1 ("numeric:0.05")'
+    )
 
 
 class Boundary(enum.StrEnum):
@@ -91,19 +85,14 @@ class VQAExample:
         """A row of `data.jsonl`, without source, split and metric if they have their defaults."""
         row = {name: getattr(self, name) for name in ("id", "image", "question")}
         row |= {"answers": list(self.answers), "answerable": self.answerable}
-        if self.source:
-            row["source"] = self.source
-        if self.split:
-            row["split"] = self.split
-        if self.metric not in ("", METRICS[0]):
-            row["metric"] = self.metric
+        for name, default in (("source", ""), ("split", ""), ("metric", METRICS[0])):
+            if (value := getattr(self, name)) not in ("", default):
+                row[name] = value
         return row | dict(self.extra)
 
 
 class Sample(NamedTuple):
-    """One sampled response to a question.
-
-    It is a NamedTuple because reading a store of a million questions makes ten million of them.
+    """One sampled response to a question; a NamedTuple, as a large store holds ten million of them.
 
     Attributes:
       text: the response, without special tokens.
@@ -135,12 +124,10 @@ class SampledQuestion:
 
     @property
     def n_correct(self) -> int:
-        """How many of the samples match the gold answers."""
         return [sample.outcome for sample in self.samples].count("correct")
 
     @property
     def n_samples(self) -> int:
-        """How many samples were drawn."""
         return len(self.samples)
 
     @property
@@ -219,10 +206,8 @@ class BoundaryRecord:
     version: int = RECORD_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        row = _fields(self)
-        for outcome in _OUTCOMES:
-            row[outcome] = [_fields(response) for response in row[outcome]]
-        return row
+        responses = {name: [_fields(r) for r in getattr(self, name)] for name in _OUTCOMES}
+        return _fields(self) | responses
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "BoundaryRecord":
@@ -279,25 +264,23 @@ class BoundaryRecord:
         # The slack is for a confidence at an end of its interval that has been rounded on its own.
         low, high = self.confidence - 1e-9, self.confidence + 1e-9
         if not (0 <= self.wilson_low <= high and low <= self.wilson_high <= 1):
-            interval = f"{self.wilson_low} to {self.wilson_high}"
             raise ValueError(
-                f"confidence {self.confidence} is not within its interval {interval} within 0 to 1"
+                f"confidence {self.confidence} is not within its interval {self.wilson_low} to "
+                f"{self.wilson_high} within 0 to 1"
             )
 
     def _check_responses(self) -> None:
         responses = self._responses()
-        counted = sum(r.count for r in responses)
-        correct = sum(r.count for r in self.correct)
-        if (counted, correct) != (self.n_samples, self.n_correct) or any(
-            r.count < 0 for r in responses
-        ):
+        counted, correct = (sum(r.count for r in some) for some in (responses, self.correct))
+        expected = (self.n_samples, self.n_correct)
+        if (counted, correct) != expected or any(r.count < 0 for r in responses):
             raise ValueError(
                 f"{counted} responses, {correct} of them correct, were counted, "
                 f"not {self.n_samples} and {self.n_correct}"
             )
         for response in responses:
-            sampled, has_logprob = response.count > 0, response.logprob is not None
-            if sampled != has_logprob or not math.isfinite(response.logprob or 0):
+            has_logprob = response.logprob is not None
+            if (response.count > 0) != has_logprob or not math.isfinite(response.logprob or 0):
                 raise ValueError(
                     "logprob is a finite number if a response was sampled, and null if it was not"
                 )

@@ -33,7 +33,7 @@ RULES: dict[str, str | None] = {
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Returns a mesh of all devices, or of those given.
+    """A mesh of all devices, or of those given.
 
     One of the sizes may be -1: it takes the devices that the others leave. The axes are of type
     Auto, because Linen's Embed refuses JAX's default, Explicit.
@@ -53,18 +53,15 @@ def make_mesh(
 
 
 def mesh_of(tree: Any) -> Mesh | None:
-    """Returns the mesh of a tree of parameters; None if they are on one device or on the host."""
+    """The mesh of a tree of parameters; None if they are on one device or on the host."""
     sharding = getattr(jax.tree.leaves(tree)[0], "sharding", None)
     return sharding.mesh if isinstance(sharding, NamedSharding) else None
 
 
 def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
-    """Returns the sharding of a parameter by its logical axes.
+    """The sharding of a parameter by its logical axes, each of which must have a rule (KeyError).
 
     An axis of the parameter that its mesh axis does not divide stays whole.
-
-    Raises:
-      KeyError: if a logical axis has no rule.
     """
     spec = []
     for axis, size in zip(axes, shape, strict=True):
@@ -75,12 +72,12 @@ def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) ->
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Returns the tree with a copy of every leaf on every device."""
+    """The tree with a copy of every leaf on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def local_rows(mesh: Mesh, size: int) -> np.ndarray:
-    """Returns i64[k], sorted: which rows of a batch of `size` this process's devices hold."""
+    """i64[k], sorted: which rows of a batch of `size` this process's devices hold."""
     indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,))
     return np.unique(np.concatenate([np.arange(size)[index] for index in indices.values()]))
 

@@ -14,14 +14,7 @@ from command_lines import fails
 
 from inbol_jax import __version__
 from inbol_jax.artifacts import write_jsonl
-from inbol_jax.cli import (
-    evaluate,
-    main,
-    option_names,
-    parse_options,
-    plan,
-    train,
-)
+from inbol_jax.cli import evaluate, main, option_names, parse_options, plan, train
 from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.config import CheckConfig, ImportConfig
 from inbol_jax.defaults import TINY

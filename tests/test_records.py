@@ -5,14 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
-from inbol_jax.records import (
-    Boundary,
-    BoundaryRecord,
-    Instruction,
-    PairKind,
-    Preference,
-    Response,
-)
+from inbol_jax.records import Boundary, BoundaryRecord, Instruction, PairKind, Preference, Response
 
 UNIT = st.floats(0, 1)
 
@@ -127,6 +120,11 @@ def test_a_row_that_is_no_preference_pair(changes, message):
     pair = Preference("q1", "a.png", "What?", "red", "I don't know.", kind, 0.5, 1)
     with pytest.raises(InbolError, match=message):
         Preference.from_json(through_json(pair.to_json()) | changes)
+
+
+@given(PREFERENCES)
+def test_a_pair_may_have_more_columns(preference):
+    assert Preference.from_json(through_json(preference.to_json()) | {"extra": 1}) == preference
 
 
 def test_the_integers_of_pair_kinds_are_stable():

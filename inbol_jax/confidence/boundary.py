@@ -8,8 +8,7 @@ from inbol_jax.records import Boundary
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Where the classes part (Figure 3). The values are our decision: the paper's captions name the
-    symbols alone."""
+    """Where the classes part (Figure 3). The values are ours: the paper's captions have symbols."""
 
     delta_k: float = 0.7
     """A question is Known from this confidence on."""
@@ -25,12 +24,8 @@ class Thresholds:
 
 
 def classify(n_correct: float, n_samples: int, thresholds: Thresholds) -> Boundary:
-    """The class of an answerable question. A confidence that is not a count is given as that of one
-    sample.
-
-    Rounding is allowed for: 7 of 10 is Known at 0.7, whatever 0.7 is in binary.
-    """
-    slack = 1e-9 * n_samples
+    """The class of an answerable question. A confidence that is no count is that of one sample."""
+    slack = 1e-9 * n_samples  # 7 of 10 is Known at 0.7, whatever 0.7 is in binary
     if n_correct >= thresholds.delta_k * n_samples - slack:
         return Boundary.KNOWN
     if n_correct <= thresholds.delta_uk * n_samples + slack:
@@ -46,8 +41,6 @@ def question_type(boundary: Boundary, *, answerable: bool | None) -> int | None:
 
 
 def within_noise(low: float, high: float, thresholds: Thresholds) -> bool:
-    """Whether a threshold is inside the interval from `low` to `high` of a confidence.
-
-    If so, the class could as well be the neighbouring one: the samples are too few to tell.
-    """
+    """Whether the interval of a confidence has a threshold inside: the samples are too few to tell
+    the class from the next."""
     return low < thresholds.delta_k < high or low < thresholds.delta_uk < high

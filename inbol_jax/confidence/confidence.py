@@ -38,24 +38,22 @@ def confidence(config: ConfidenceConfig) -> None:
         for shard in files:
             check_p_true(shard, finished=False)
     if config.status:
-        say_status(config.estimator, dataset, files)
+        say_status(config, estimator, dataset, files)
     if config.plot:
         plot(config, estimator, files, file.with_suffix(".png"))
 
 
-def say_status(estimator: str, dataset: VQADataset, files: list[Path]) -> None:
-    """Says one line on a store, which may be growing.
-
-    The rate is that of the latest run, from its start to its last line.
-    """
+def say_status(
+    config: ConfidenceConfig, estimator: Estimator, dataset: VQADataset, files: list[Path]
+) -> None:
+    """Says one line on a store, which may be growing, with the rate of its latest run."""
     answered: set[str] = set()
     values, evaluated = array.array("d"), 0
-    estimate = get_estimator(estimator)
     for file in files:
         for question in read_store(file):
             answered.add(question.example.id)
             evaluated += question.p_true is not None
-            values.extend(e.value for e in estimates([question], estimate))
+            values.extend(e.value for e in estimates([question], estimator))
     headers = [read_meta(file) for file in files]
     not_asked = sum(header.get("set_aside", 0) for header in headers)
     pending = sum(e.id not in answered for e in dataset.examples) - not_asked
@@ -70,12 +68,12 @@ def say_status(estimator: str, dataset: VQADataset, files: list[Path]) -> None:
     new = len(answered) - sum(header.get("started_with", 0) for header in headers)
     if new and seconds > 0:
         line += f", {new / seconds:,.1f} questions/s in the latest run"
-    say(line + describe_mean(estimator, values))
+    say(line + describe_mean(config.estimator, values))
 
 
 def plot(config: ConfidenceConfig, estimator: Estimator, files: list[Path], out: Path) -> None:
-    """Draws a histogram of the confidences of answerable questions, and says the share of labels
-    that a threshold's noise could change."""
+    """Draws a histogram of the confidences of answerable questions, and says how many labels lie
+    within noise of a threshold."""
     from inbol_jax.confidence.plot import confidence_histograms
     from inbol_jax.pages.figures import save
 

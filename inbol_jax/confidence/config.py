@@ -23,31 +23,32 @@ class ConfidenceConfig:
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     """How answers are sampled."""
     batch_size: int = 128
-    """Questions per batch, each with n answers in flight; a CPU takes as many as suit it."""
+    """Questions per batch, each with n answers in flight. A CPU takes as many as suit it."""
     p_true: bool = False
-    """Ask the model afterwards whether the answer that it gave most often is true. This adds to a
-    store that is there, and samples nothing again."""
+    """Ask the model afterwards whether the answer that it gave most often is true. The results are
+    added to a store that is there, and nothing is sampled again."""
     estimator: str = "accuracy"
-    """The confidence that is shown: "accuracy" against the gold answers, "consistency" or
+    """Which confidence is shown: "accuracy" against the gold answers, "consistency" or
     "likelihood" of the samples, or "p-true"."""
     dtype: Dtype = "auto"
-    """Of the model; auto is float32 for a float32 checkpoint and bfloat16 for any other."""
+    """Number format of the model. "auto" is float32 for a float32 checkpoint, and bfloat16 for any
+    other."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of this process's devices along data, fsdp and tensor; -1 takes what the others
+    """Number of this process's devices along data, fsdp and tensor. -1 takes what the others
     leave."""
     distributed: bool = False
-    """This is one of several processes, each with devices of its own and a share of the questions.
-    JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI; elsewhere
+    """Run as one of several processes, each with devices of its own and a share of the questions.
+    JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI. Elsewhere
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them."""
     max_rejected: float = 0.1
-    """Share of unusable records or images above which the run stops."""
+    """The run stops if a larger share of the records or images is unusable."""
     seed: int = 0
     """Seed of the samples."""
     status: bool = False
-    """Say how many questions are answered, pending and set aside, and how fast; nothing is
+    """Say how many questions are answered, pending and set aside, and how fast. Nothing is
     sampled."""
     plot: bool = False
-    """Draw the stored confidences into OUT/confidence/NAME.png; nothing is sampled."""
+    """Draw the stored confidences into OUT/confidence/NAME.png. Nothing is sampled."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     """Where Known, Mixed and Unknown part in the plot."""
 

@@ -13,7 +13,6 @@ from inbol_jax.confidence.estimators import describe_mean, estimates, get_estima
 from inbol_jax.confidence.p_true import PROMPT, self_evaluate
 from inbol_jax.confidence.store import (
     ConfidenceStore,
-    SelfEvaluation,
     check_p_true,
     p_true_file,
     read_store,
@@ -62,9 +61,13 @@ def estimate(config: ConfidenceConfig) -> Path:
         examples = dataset.examples[process["index"] :: process["count"]]
         _add_samples(config, checkpoint, dataset, examples, store)
         if config.p_true:
-            about = _p_true_settings(store)
+            about = {
+                "command": "confidence --p-true",
+                "samples": store.fingerprint,
+                "prompt": PROMPT,
+            }
             with ConfidenceStore(p_true_file(file), about, **process) as evaluations:
-                _add_p_true(config, checkpoint, dataset, examples, (store, evaluations))
+                _add_p_true(config, checkpoint, dataset, examples, store, evaluations)
         values = [e.value for e in estimates(read_store(store.file), estimator)]
     mean = describe_mean(config.estimator, values)
     say(f"{len(store.done)} questions x {config.sampling.n} samples{mean} -> {store.file}")
@@ -75,26 +78,17 @@ def _settings(
     config: ConfidenceConfig, checkpoint: Checkpoint, dataset: VQADataset, file: Path
 ) -> dict[str, Any]:
     """What samples depend on, as the store's header spells it."""
-    sampling = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config.sampling).items()
-    }
-    # The image folder as seen from the store: the output can be moved together with the data.
-    images = os.path.relpath(dataset.root.resolve(), file.parent.resolve())
+    sampling = dataclasses.asdict(config.sampling).items()
     return {
         "command": "confidence",
         "model": checkpoint.fingerprint,
         "dtype": checkpoint.model.dtype.name,
-        **sampling,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in sampling},
         "seed": config.seed,
         "dataset": dataset.name,
-        "images": images,
+        # As seen from the store: the output can be moved together with the data.
+        "images": os.path.relpath(dataset.root.resolve(), file.parent.resolve()),
     }
-
-
-def _p_true_settings(samples: ConfidenceStore) -> dict[str, Any]:
-    """What self-evaluations depend on: the very samples, and the question about them."""
-    return {"command": "confidence --p-true", "samples": samples.fingerprint, "prompt": PROMPT}
 
 
 def _add_samples(
@@ -106,7 +100,7 @@ def _add_samples(
 ) -> None:
     """Samples answers to every question that is not in the store yet."""
     pending = store.pending(examples)
-    rejected: list[tuple[str, str]] = []
+    rejected: list[tuple[VQAExample, str]] = []
     for batch in generate(
         checkpoint,
         pending,
@@ -115,11 +109,10 @@ def _add_samples(
         seed=config.seed,
         batch_size=config.batch_size,
         label=f"sampling {dataset.name}",
-        set_aside=lambda example, reason: rejected.append((example.id, reason)),
+        set_aside=lambda *rejection: rejected.append(rejection),
     ):
-        store.append(sampled_question(example, generations) for example, generations in batch)
-    _report(rejected, len(pending), len(examples), config.max_rejected)
-    store.finish(len(rejected))
+        store.append(sampled_question(*generated).to_json() for generated in batch)
+    _finish(store, rejected, len(pending), len(examples), config.max_rejected)
 
 
 def _add_p_true(
@@ -127,23 +120,16 @@ def _add_p_true(
     checkpoint: Checkpoint,
     dataset: VQADataset,
     examples: Sequence[VQAExample],
-    stores: tuple[ConfidenceStore, ConfidenceStore],
+    samples: ConfidenceStore,
+    evaluations: ConfidenceStore,
 ) -> None:
-    """Asks about every question of the samples that was not asked about before.
-
-    Args:
-      stores: of the samples, and of the self-evaluations.
-    """
-    samples, evaluations = stores
+    """Asks about every question of the samples that was not asked about before."""
     proposed = {q.example.id: proposed_answer(q) for q in read_store(samples.file)}
     pending = evaluations.pending(examples)
     waiting = len(proposed) - len(evaluations.done)
-    rejected: list[tuple[str, str]] = []
-    evaluations.append(
-        SelfEvaluation(example, None, None)
-        for example in pending
-        if example.id in proposed and proposed[example.id] is None
-    )
+    rejected: list[tuple[VQAExample, str]] = []
+    refused = (e for e in pending if e.id in proposed and proposed[e.id] is None)
+    evaluations.append(_self_evaluation(example, None, None) for example in refused)
     for batch in self_evaluate(
         checkpoint,
         ((e, answer) for e in pending if (answer := proposed.get(e.id)) is not None),
@@ -151,31 +137,38 @@ def _add_p_true(
         total=len(proposed) - len(evaluations.done),
         batch_size=config.batch_size,
         label=f"P(True) {dataset.name}",
-        set_aside=lambda example, reason: rejected.append((example.id, reason)),
+        set_aside=lambda *rejection: rejected.append(rejection),
     ):
         evaluations.append(
-            SelfEvaluation(example, proposed[example.id], round(value, 6))
+            _self_evaluation(example, proposed[example.id], round(value, 6))
             for example, value in batch
         )
-    _report(rejected, waiting, len(proposed), config.max_rejected)
-    evaluations.finish(len(rejected))
+    _finish(evaluations, rejected, waiting, len(proposed), config.max_rejected)
     say(f"{len(evaluations.done)} questions with P(True) -> {evaluations.file}")
 
 
-def _report(
-    rejected: Sequence[tuple[str, str]], asked: int, total: int, max_rejected: float
-) -> None:
-    """Says what was set aside.
+def _self_evaluation(
+    example: VQAExample, proposed: str | None, p_true: float | None
+) -> dict[str, Any]:
+    """A line of a store's P(True) file."""
+    about = {"id": example.id, "image": example.image, "question": example.question}
+    return about | {"proposed": proposed, "p_true": p_true}
 
-    Raises:
-      InbolError: if it is too much.
-    """
-    if not rejected:
-        return
-    id, reason = rejected[0]
-    say(f"{len(rejected)} of {asked} questions set aside (first: {id}: {reason})")
-    if len(rejected) > max_rejected * total:
-        raise InbolError(
-            f"{len(rejected)} of {total} questions could not be asked, "
-            f"more than --max-rejected {max_rejected}"
-        )
+
+def _finish(
+    store: ConfidenceStore,
+    rejected: Sequence[tuple[VQAExample, str]],
+    asked: int,
+    total: int,
+    max_rejected: float,
+) -> None:
+    """Says what was set aside, and notes it in the store's header unless it is too much."""
+    if rejected:
+        example, reason = rejected[0]
+        say(f"{len(rejected)} of {asked} questions set aside (first: {example.id}: {reason})")
+        if len(rejected) > max_rejected * total:
+            raise InbolError(
+                f"{len(rejected)} of {total} questions could not be asked, "
+                f"more than --max-rejected {max_rejected}"
+            )
+    store.finish(len(rejected))

@@ -1,5 +1,4 @@
-"""Confidence from what is in the store: pure functions of a question, so another estimator never
-samples again."""
+"""Confidence from what is in the store. Every estimator is a function of a stored question."""
 
 import math
 from collections import Counter, defaultdict
@@ -13,12 +12,9 @@ from inbol_jax.responses.matching import answer_key
 
 
 class Estimate(NamedTuple):
-    """A confidence, and the interval within which it cannot be told from another one.
+    """A confidence in [0, 1] with its 95% Wilson interval.
 
-    Attributes:
-      value: the confidence, in [0, 1].
-      low, high: 95% Wilson interval of a share of samples; `value` twice if the estimate is not a
-        share.
+    `low` and `high` are `value` if the confidence is no share of samples.
     """
 
     value: float
@@ -31,32 +27,26 @@ def _share(successes: int, samples: int) -> Estimate:
 
 
 def sampled_accuracy(question: SampledQuestion) -> Estimate:
-    """c(x) = correct samples / samples: how often the model matches the gold answers.
-
-    This is the default, and the method's own estimator.
-    """
+    """The method's own estimator, c(x) = correct samples / samples."""
     return _share(question.n_correct, question.n_samples)
 
 
 def self_consistency(question: SampledQuestion) -> Estimate:
     """The share of the samples that give the most frequent answer, normalised as VQA does.
 
-    It needs no gold answer. A refusal is no answer: a model that always refuses is consistent, but
-    has no confidence. For a question that is answered at all the share is at least 1 / n, so the
-    thresholds of `sampled_accuracy` do not fit it. Source: Wang et al. 2022 (arXiv 2203.11171),
-    whose vote it is.
+    It needs no gold answer. A refusal is no answer. If there is an answer the share is at least
+    1 / n, so the thresholds of `sampled_accuracy` do not fit it. Source: the vote of Wang et al.
+    2022 (arXiv 2203.11171).
     """
     votes = Counter(answer_key(sample.text) for sample in question.answering_samples)
     return _share(max(votes.values(), default=0), question.n_samples)
 
 
 def sequence_likelihood(question: SampledQuestion) -> Estimate:
-    """The likelihood of the likeliest answer, exp(log-probability / tokens): the geometric mean
-    over its tokens.
+    """The likelihood of the likeliest answer per token, exp(log-probability / tokens).
 
-    The mean over tokens, the end token included, keeps long answers comparable with short ones. A
-    refusal is no answer; if there are only refusals, the confidence is 0. Source: the
-    length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
+    The end token counts. A refusal is no answer; if there are only refusals, the confidence is 0.
+    Source: the length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
     """
     per_token = [min(sample.logprob, 0.0) / sample.tokens for sample in question.answering_samples]
     value = math.exp(max(per_token)) if per_token else 0.0
@@ -64,8 +54,7 @@ def sequence_likelihood(question: SampledQuestion) -> Estimate:
 
 
 def proposed_answer(question: SampledQuestion) -> str | None:
-    """The most frequent normalised answer, in the likeliest of its spellings; None if every sample
-    is a refusal.
+    """The most frequent normalised answer in its likeliest spelling; None if every sample refuses.
 
     If two answers are equally frequent, the likelier one is taken.
     """
@@ -77,8 +66,7 @@ def proposed_answer(question: SampledQuestion) -> str | None:
 
 
 def p_true(question: SampledQuestion) -> Estimate | None:
-    """How probable the model holds it, asked afterwards, that its proposed answer is true; None if
-    it was not asked.
+    """How probable the model holds it that its proposed answer is true; None if it was not asked.
 
     If all samples refuse, the confidence is 0. Source: P(True) of Kadavath et al. 2022 (arXiv
     2207.05221), asked by `inbol_jax.confidence.p_true`.
@@ -98,11 +86,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def get_estimator(name: str) -> Estimator:
-    """The estimator of a name.
-
-    Raises:
-      InbolError: if it is not one of `ESTIMATORS`.
-    """
+    """The estimator of a name; raises InbolError if it is not one of `ESTIMATORS`."""
     if name not in ESTIMATORS:
         raise InbolError(f"--estimator {name!r}: choose one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[name]

@@ -1,8 +1,7 @@
 """P(True): after it has answered, the model is asked whether its answer is true.
 
 Source: Kadavath et al. 2022 (arXiv 2207.05221), "Language Models (Mostly) Know What They Know".
-Theirs is a text model and a prompt with choices (A) and (B); the words, and the image before them,
-are ours.
+Their prompt has no image, and choices (A) and (B); the words are ours.
 """
 
 import functools
@@ -28,12 +27,7 @@ WORDS = ("True", "False")
 
 
 class VerdictTokens(NamedTuple):
-    """How a checkpoint writes True and False behind a prompt.
-
-    Attributes:
-      shared: the tokens that both words begin with, mostly none.
-      true, false: the first token in which they differ.
-    """
+    """The tokens that both words begin with, mostly none, and the first that differs in each."""
 
     shared: Prompt
     true: int
@@ -41,8 +35,7 @@ class VerdictTokens(NamedTuple):
 
 
 def verdict_tokens(encoder: TextEncoder) -> VerdictTokens:
-    """The tokens of the two words. The chat template ends every prompt alike, so they are the same
-    for all questions."""
+    """The tokens of the two words: the same for all questions, as all prompts end alike."""
     true, false = (encoder.response("True or False?", word) for word in WORDS)
     first = next(i for i, (a, b) in enumerate(zip(true, false, strict=False)) if a != b)
     return VerdictTokens(true[:first], true[first], false[first])
@@ -55,8 +48,7 @@ def probability_of_true(
     batch: Mapping[str, jax.Array],
     words: Int[Array, " 2"],
 ) -> Float[Array, " b"]:
-    """The softmax of the first word against the second as the next token: one prefill, and two
-    columns of the head.
+    """The softmax of the first word against the second as the next token.
 
     Args:
       batch: input_ids and attention_mask, i32[b, s] padded on the right; pixel_values.
@@ -92,9 +84,8 @@ def self_evaluate(
     encoder = make_text_encoder(checkpoint)
     tokens = verdict_tokens(encoder)
     words = jnp.array([tokens.true, tokens.false])
-    runner = BatchRunner(
-        checkpoint, images, batch_size, 1, set_aside, label, work="1 proposed answer"
-    )
+    work = "1 proposed answer"
+    runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label, work=work)
     questions = (
         (example, PROMPT.format(question=example.question, answer=answer))
         for example, answer in proposals

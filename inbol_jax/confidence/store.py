@@ -8,36 +8,20 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from inbol_jax.artifacts import AppendOnlyLines, fingerprint, meta_path, read_meta, write_json
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
 
+Row = dict[str, Any]
+Parsed = TypeVar("Parsed")
 # Takes a third of the time of `Sample(*columns)`: a million questions have ten million samples.
 _make_sample = functools.partial(tuple.__new__, Sample)
 _SHARD = re.compile(r"\.(\d{4})-of-(\d{4})$")
-
-
-class SelfEvaluation(NamedTuple):
-    """A line of a store's P(True) file.
-
-    Attributes:
-      example: the question.
-      proposed: the answer that the model was asked about; None if every sample is a refusal.
-      p_true: how probable the model holds it that this answer is true; None if there is none.
-    """
-
-    example: VQAExample
-    proposed: str | None
-    p_true: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        about = {name: getattr(self.example, name) for name in ("id", "image", "question")}
-        return about | {"proposed": self.proposed, "p_true": self.p_true}
 
 
 def store_file(out: Path, name: str) -> Path:
@@ -46,15 +30,14 @@ def store_file(out: Path, name: str) -> Path:
 
 
 def shard_path(file: Path, index: int, count: int) -> Path:
-    """The file of process `index` of `count`: NAME.jsonl if it is the only one, else
-    NAME.0001-of-0004.jsonl and so on."""
+    """The file of process `index` of `count`: NAME.jsonl or, say, NAME.0001-of-0004.jsonl."""
     return file if count == 1 else file.with_name(f"{file.stem}.{index + 1:04}-of-{count:04}.jsonl")
 
 
 def shards(file: Path) -> list[Path]:
     """The existing files of the store NAME.jsonl: itself, or what several processes wrote."""
-    files = [file, *file.parent.glob("*.jsonl")] if file.parent.is_dir() else []
-    return sorted({f for f in files if f.is_file() and _SHARD.sub("", f.stem) == file.stem})
+    files = {file, *file.parent.glob("*.jsonl")}
+    return sorted(f for f in files if f.is_file() and _SHARD.sub("", f.stem) == file.stem)
 
 
 def missing_shards(file: Path) -> int:
@@ -62,17 +45,21 @@ def missing_shards(file: Path) -> int:
     shard = _SHARD.search(file.stem)
     if not shard:
         return 0
-    return int(shard[2]) - len(shards(file.with_name(f"{_SHARD.sub('', file.stem)}.jsonl")))
+    return int(shard[2]) - len(shards(file.with_name(f"{file.stem[: shard.start()]}.jsonl")))
 
 
 def p_true_file(file: Path) -> Path:
-    """Where the P(True) lines of a store, or of a shard of it, are: they can come later than its
-    own lines."""
+    """Where the P(True) lines of a store, or of a shard of it, are.
+
+    A line has the question's id, image and question, the answer that the model was asked about
+    ("proposed", null if every sample is a refusal) and how probable the model holds it that this
+    answer is true ("p_true", likewise null).
+    """
     return file.parent / "p_true" / file.name
 
 
-def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(offset behind the line, its object) of every whole line.
+def _read(file: Path, parse: Callable[[Row], Parsed]) -> Iterator[tuple[int, Parsed]]:
+    """(offset behind the line, what `parse` makes of its object) of every whole line.
 
     A last line without its end is one that is being written, or that a killed run left.
     """
@@ -83,49 +70,46 @@ def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    row = json.loads(line)
-                    row["id"], row["question"], row["image"], row["fingerprint"]
+                    parsed = parse(json.loads(line))
                 except (ValueError, KeyError, TypeError) as error:
-                    raise _not_a_line(file, number, error) from error
+                    raise InbolError(
+                        f"{file}:{number}: not a line of a confidence store ({error!r})"
+                    ) from error
                 end += len(line)
-                yield end, row
+                yield end, parsed
     except OSError as error:
         raise InbolError(f"cannot read {file}: {error.strerror}") from error
 
 
-def _not_a_line(file: Path, number: int, error: Exception) -> InbolError:
-    return InbolError(f"{file}:{number}: not a line of a confidence store ({error!r})")
+def _checked(row: Row) -> Row:
+    row["id"], row["question"], row["image"], row["fingerprint"]
+    return row
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, SampledQuestion]]:
     """(offset behind the line, question) of every whole line, without P(True).
 
     Raises:
-      InbolError: if the file cannot be read, or a whole line is not a line of a store; it names the
-        line.
+      InbolError: if the file cannot be read, or naming the line, if a whole line is not a line of a
+        store.
     """
-    for number, (end, row) in enumerate(_read(file), 1):
-        try:
-            question = question_of(row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _not_a_line(file, number, error) from error
-        yield end, question
+    return _read(file, lambda row: question_of(_checked(row)))
 
 
-def question_of(row: dict[str, Any]) -> SampledQuestion:
+def question_of(row: Row) -> SampledQuestion:
     """The question of a line's object, which is used up.
 
     Raises:
       KeyError, TypeError, ValueError: if it is not a line of a store.
     """
     row.pop("fingerprint", None)
-    texts, logprobs = row.pop("samples"), row.pop("logprobs")
-    counts, outcomes = row.pop("token_counts"), row.pop("outcomes")
+    columns = [row.pop(name) for name in ("samples", "logprobs", "token_counts", "outcomes")]
     n_correct, n_samples = row.pop("n_correct"), row.pop("n_samples")
-    if not 0 < n_samples == len(texts) == len(logprobs) == len(counts) == len(outcomes):
+    if not n_samples or {len(column) for column in columns} != {n_samples}:
         raise ValueError("samples, logprobs, token_counts, outcomes and n_samples do not agree")
-    if n_correct != outcomes.count("correct"):
-        raise ValueError(f"{outcomes.count('correct')} correct outcomes, but n_correct {n_correct}")
+    if n_correct != (correct := columns[-1].count("correct")):
+        raise ValueError(f"{correct} correct outcomes, but n_correct {n_correct}")
+    samples = tuple(map(_make_sample, zip(*columns, strict=True)))
     example = VQAExample(
         id=row.pop("id"),
         image=row.pop("image"),
@@ -137,8 +121,7 @@ def question_of(row: dict[str, Any]) -> SampledQuestion:
         metric=row.pop("metric", None) or METRICS[0],
         extra=row,
     )
-    samples = map(_make_sample, zip(texts, logprobs, counts, outcomes, strict=True))
-    return SampledQuestion(example, tuple(samples))
+    return SampledQuestion(example, samples)
 
 
 def read_store(file: Path) -> Iterator[SampledQuestion]:
@@ -155,7 +138,7 @@ def read_store(file: Path) -> Iterator[SampledQuestion]:
                 f"{extra} is of other samples than those of {file}; delete it and give "
                 "`inbol confidence --p-true` again"
             )
-        p_true = {row["id"]: row["p_true"] or 0.0 for _, row in _read(extra)}
+        p_true = {row["id"]: row["p_true"] or 0.0 for _, row in _read(extra, _checked)}
     for _, question in read_rows(file):
         value = p_true.get(question.example.id)
         yield question if value is None else dataclasses.replace(question, p_true=value)
@@ -176,7 +159,7 @@ def check_p_true(file: Path, *, finished: bool = True) -> None:
         raise InbolError(f"--estimator p-true: {file} has no p_true; {hint}")
     if not finished:
         return
-    header, asked = read_meta(extra), sum(1 for _ in _read(extra))
+    header, asked = read_meta(extra), sum(1 for _ in _read(extra, _checked))
     total = read_meta(file).get("rows")
     if asked != header.get("rows") or asked + header["set_aside"] != total:
         raise InbolError(
@@ -189,11 +172,8 @@ def _content(question: str, image: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{question}\0{image}".encode(), digest_size=8).digest())
 
 
-class ConfidenceStore:
-    """A writer of `OUT/confidence/NAME.jsonl` and its header; `with` closes it.
-
-    It is locked against any other writer until it is closed. The lock is on the file itself and
-    belongs to the process: it ends with it, however that ends, and leaves no lock file behind.
+class ConfidenceStore(AppendOnlyLines):
+    """A writer of `OUT/confidence/NAME.jsonl` and its header; `with` closes and unlocks it.
 
     Args:
       settings: everything that the samples depend on. Their fingerprint is in the header and in
@@ -213,7 +193,7 @@ class ConfidenceStore:
                 f"{others[0]} was sampled by another number of processes; go on with as many, "
                 "or choose another --out"
             )
-        self._lines = AppendOnlyLines(self.file)
+        super().__init__(self.file)
         try:
             self._resume(settings)
         except BaseException:
@@ -229,26 +209,20 @@ class ConfidenceStore:
                 f"{self.file} was sampled with other settings ({changed or 'no header'}); "
                 "choose another --out or delete it"
             )
-        for number, (_, row) in enumerate(_read(self.file), 1):
+        for number, (_, row) in enumerate(_read(self.file, _checked), 1):
             if row["fingerprint"] != self.fingerprint or row["id"] in self.done:
                 raise InbolError(
                     f"{self.file}:{number}: a line of another run, or one that is there twice; "
                     "delete it"
                 )
             self.done[row["id"]] = _content(row["question"], row["image"])
-        self._lines.append(())
+        self.append(())
         if not header:
             header = dict(settings) | {"config": self.fingerprint}
         # The store is not finished until `finish` says so: the dataset may have grown since.
         header.pop("rows", None)
         started = {"started": time.time(), "started_with": len(self.done)}
         write_json(meta_path(self.file), header | started)
-
-    def __enter__(self) -> "ConfidenceStore":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.__exit__()
 
     def pending(self, examples: Sequence[VQAExample]) -> Sequence[VQAExample]:
         """The examples that are not in the store yet; those of a dataset stay on the disk.
@@ -272,22 +246,18 @@ class ConfidenceStore:
             return examples.take(indices)
         return [examples[i] for i in indices]
 
-    def append(self, lines: Iterable[SampledQuestion | SelfEvaluation]) -> None:
-        """Adds lines, with the fingerprint of the settings, and waits until they are on the
-        disk."""
-        self._lines.append(self._row(line) for line in lines)
+    def append(self, rows: Iterable[Row]) -> None:
+        """Adds lines, with the fingerprint of the settings; waits until they are on the disk."""
+        super().append(map(self._fingerprinted, rows))
 
-    def _row(self, line: SampledQuestion | SelfEvaluation) -> dict[str, Any]:
-        example = line.example
-        self.done[example.id] = _content(example.question, example.image)
-        return line.to_json() | {"fingerprint": self.fingerprint}
+    def _fingerprinted(self, row: Row) -> Row:
+        self.done[row["id"]] = _content(row["question"], row["image"])
+        return row | {"fingerprint": self.fingerprint}
 
     def finish(self, set_aside: int = 0) -> None:
-        """Notes in the header how many questions a finished store holds; one with another number of
-        lines is still being filled.
+        """Notes in the header how many questions the store holds, and how many were set aside.
 
-        Args:
-          set_aside: number of questions that could not be asked.
+        A store with another number of lines is still being filled.
         """
         counts = {"rows": len(self.done), "set_aside": set_aside}
         write_json(meta_path(self.file), read_meta(self.file) | counts)

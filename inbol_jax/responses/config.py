@@ -9,10 +9,7 @@ from inbol_jax.errors import InbolError
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig:
-    """Which model behind an OpenAI-compatible endpoint is asked, and how patiently.
-
-    The command line shows these fields flat among a command's options, so each name has its prefix.
-    """
+    """Which model behind an OpenAI-compatible endpoint is asked, and how patiently."""
 
     endpoint: str = ""
     """Base URL of an OpenAI-compatible API, such as http://localhost:8000/v1; empty for none."""

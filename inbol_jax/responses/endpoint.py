@@ -5,16 +5,16 @@ or message. It is sent to the named host only: redirects are not followed.
 """
 
 import base64
-import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,16 @@ from inbol_jax.errors import InbolError
 from inbol_jax.responses.config import EndpointConfig
 
 MAX_REPLY = 4 << 20  # bytes; a chat completion has a few thousand
+MAX_SIDE = 1024  # pixels; a larger image is scaled down before it is sent
 MAX_WAIT = 60.0  # seconds between two attempts, even if the endpoint asks for more
 FAILURES_IN_A_ROW = 8  # from so many on, the endpoint is at fault and not the questions
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChatQuestion:
-    """What an endpoint's model is asked.
+    """What an endpoint's model is asked: the user's turn, with an image's file and a system prompt.
 
-    Attributes:
-      text: the user's turn.
-      image: file of an image that is sent with the text.
-      system: the system prompt; no system turn is sent if it is empty.
+    No system turn is sent if `system` is empty.
     """
 
     text: str
@@ -50,11 +48,8 @@ class Endpoint:
 
     Args:
       config: which model to ask, and how patiently.
-      temperature, max_tokens: sampling options of the answers. None leaves the field out of the
-        request, on which some models insist.
-      max_side: pixels; a larger image is scaled down before it is sent.
-      sleep: waits the given number of seconds between two attempts; tests pass one that returns at
-        once.
+      temperature, max_tokens: sampling options of the answers.
+      sleep: waits a number of seconds between two attempts; by default it ends if the caller stops.
 
     Raises:
       InbolError: for what is wrong with the options, before anything is sent.
@@ -64,9 +59,8 @@ class Endpoint:
         self,
         config: EndpointConfig,
         *,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 256,
-        max_side: int = 1024,
+        temperature: float = 0.0,
+        max_tokens: int = 256,
         sleep: Callable[[float], object] | None = None,
     ):
         if not config.endpoint:
@@ -78,15 +72,10 @@ class Endpoint:
         self.config = config
         self._url = config.endpoint.rstrip("/") + "/chat/completions"
         self._key = _read_key(config.endpoint_key)
-        options = {"temperature": temperature, "max_tokens": max_tokens}
-        self._options = {name: value for name, value in options.items() if value is not None}
-        self._max_side = max_side
+        self._options = {"temperature": temperature, "max_tokens": max_tokens}
         self._sleep = sleep
-        headers = {
-            "Content-Type": "application/json",
-            # A compressed reply could unpack to more than MAX_REPLY in one piece.
-            "Accept-Encoding": "identity",
-        }
+        # A compressed reply could unpack to more than MAX_REPLY in one piece.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
@@ -105,63 +94,20 @@ class Endpoint:
         return {
             "endpoint": self.config.endpoint,
             "model": self.config.endpoint_model,
-            "max_side": self._max_side,
+            "max_side": MAX_SIDE,
             **self._options,
         }
 
-    def ask(self, question: ChatQuestion) -> str:
+    def ask(self, question: ChatQuestion, stop: threading.Event | None = None) -> str:
         """Returns the model's answer without surrounding white space.
+
+        Once `stop` is set there is no further attempt and no waiting for one.
 
         Raises:
           InbolError: if the image cannot be read, the endpoint rejects the request, or it still
             fails after the retries.
         """
-        return self._ask(question, threading.Event())
-
-    def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Yields one result per question, in their order.
-
-        Up to `endpoint_concurrency` requests are in flight, and questions are taken only as they
-        are needed. A question that failed yields its error, for the caller to count and set aside.
-
-        Raises:
-          InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
-        """
-        failures = 0
-        with contextlib.closing(self._replies(questions)) as replies:
-            for reply in replies:
-                failures = failures + 1 if isinstance(reply, InbolError) else 0
-                if failures == FAILURES_IN_A_ROW:
-                    raise InbolError(
-                        f"{failures} questions in a row failed, the last one with: {reply}"
-                    )
-                yield reply
-
-    def _replies(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Does the work of `ask_many`, however many fail."""
-        stop = threading.Event()
-
-        def ask(question: ChatQuestion) -> str | InbolError:
-            try:
-                return self._ask(question, stop)
-            except InbolError as error:
-                return error
-
-        pending: deque[Future[str | InbolError]] = deque()
-        pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
-        try:
-            for question in questions:
-                pending.append(pool.submit(ask, question))
-                if len(pending) > 2 * self.config.endpoint_concurrency:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-
-    def _ask(self, question: ChatQuestion, stop: threading.Event) -> str:
-        """Like `ask`; once `stop` is set there is no further attempt and no waiting for one."""
+        stop = stop or threading.Event()
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
             stop=tenacity.stop_after_attempt(self.config.endpoint_retries + 1)
@@ -178,14 +124,45 @@ class Endpoint:
                 "is the endpoint up, and not overloaded?"
             ) from last.exception()
 
+    def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
+        """Yields one result per question, in their order.
+
+        Up to `endpoint_concurrency` requests are in flight, and questions are taken only as they
+        are needed. A question that failed yields its error, for the caller to count and set aside.
+
+        Raises:
+          InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
+        """
+        stop, failures = threading.Event(), 0
+
+        def ask(question: ChatQuestion) -> str | InbolError:
+            try:
+                return self.ask(question, stop)
+            except InbolError as error:
+                return error
+
+        pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
+        futures = (pool.submit(ask, question) for question in questions)
+        try:
+            pending = deque(itertools.islice(futures, 2 * self.config.endpoint_concurrency + 1))
+            while pending:
+                reply = pending.popleft().result()
+                failures = failures + 1 if isinstance(reply, InbolError) else 0
+                if failures == FAILURES_IN_A_ROW:
+                    raise InbolError(
+                        f"{failures} questions in a row failed, the last one with: {reply}"
+                    )
+                yield reply
+                pending.extend(itertools.islice(futures, 1))
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
     def _body(self, question: ChatQuestion) -> bytes:
         content: Any = question.text
         if question.image is not None:
-            url = {"url": data_uri(question.image, self._max_side)}
-            content = [
-                {"type": "text", "text": question.text},
-                {"type": "image_url", "image_url": url},
-            ]
+            url = {"url": _data_uri(question.image)}
+            content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": url}]
         messages = [{"role": "system", "content": question.system}] if question.system else []
         messages.append({"role": "user", "content": content})
         body = {"model": self.config.endpoint_model, "messages": messages, **self._options}
@@ -209,7 +186,6 @@ class Endpoint:
         return content
 
     def _error(self, reply: httpx.Response) -> Exception:
-        """Returns the error that a reply with a bad status means, which may be a passing one."""
         status = reply.status_code
         cause = f"status {status}{self._redacted(_message(reply))}"
         if status in (408, 429) or status >= 500:
@@ -217,7 +193,8 @@ class Endpoint:
         hint = ""
         if status in (401, 403):
             hint = f"; the key is read from the environment variable {self.config.endpoint_key}"
-            hint += "" if self._key else ", which is not set"
+            if not self._key:
+                hint += ", which is not set"
         elif status == 404:
             hint = "; check --endpoint (most end in /v1) and --endpoint-model"
         return InbolError(f"{self._url}: {cause}{hint}")
@@ -239,24 +216,16 @@ class Endpoint:
         return text.strip()
 
     def _redacted(self, text: str) -> str:
-        """Returns the text on one line without the key, which some endpoints quote in their errors.
-
-        It is cut short after the key has gone, so that no part of the key is left at its end.
-        """
+        """Returns 300 characters on one line, without the key, which some endpoints quote."""
         text = " ".join(text.split())
+        # It is cut after the key has gone, so that no part of the key is left at its end.
         return (text.replace(self._key, "***") if self._key else text)[:300]
 
 
-def data_uri(image: Path, max_side: int) -> str:
-    """An image file as a JPEG data URI, at most `max_side` pixels wide and high.
-
-    The image is turned upright and loses its metadata.
-
-    Raises:
-      InbolError: as `load_image` does.
-    """
+def _data_uri(image: Path) -> str:
+    """An image file as a JPEG data URI: upright, without metadata, at most `MAX_SIDE` a side."""
     picture = load_image(image)
-    picture.thumbnail((max_side, max_side))
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=95, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -315,7 +284,7 @@ def _message(reply: httpx.Response) -> str:
 
 
 def _retry_after(reply: httpx.Response) -> float | None:
-    """Returns the seconds of a Retry-After header; None if there is no header, or it is a date."""
+    """Returns the seconds of a Retry-After header; None without one, or if it is a date."""
     try:
         return max(0.0, float(reply.headers["Retry-After"]))
     except (KeyError, ValueError):

@@ -6,14 +6,15 @@ file of their own, and replace nothing.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from inbol_jax.artifacts import (
+    AppendOnlyLines,
     file_fingerprint,
     fingerprint,
-    json_line,
     meta_path,
     read_jsonl,
     read_meta,
@@ -37,14 +38,12 @@ SYSTEM = (
 
 
 class ClassifiedResponse(NamedTuple):
-    """A response to a question, and whether it is a refusal.
+    """A response to a question, and whether it is a refusal by the rules and by the file's label.
 
     Attributes:
       id: the line's own id, or its number in the file.
-      question: what was asked; empty if the file does not say.
-      text: what was said.
-      rules: whether it is a refusal by the rules.
-      label: whether it is a refusal according to the file; None if the file does not say.
+      question: empty if the file does not say it.
+      label: None if the file has none.
     """
 
     id: str
@@ -59,13 +58,13 @@ class ClassifiedResponse(NamedTuple):
         return self.question, self.text
 
 
-def read_responses(file: Path) -> Iterator[ClassifiedResponse]:
-    """Yields the responses of a file; equal responses to one question come once.
+def read_responses(file: Path) -> list[ClassifiedResponse]:
+    """The responses of a file; equal responses to one question come once.
 
     Raises:
       InbolError: naming file and line, if a line holds no response.
     """
-    seen: set[tuple[str, str]] = set()
+    responses: dict[tuple[str, str], ClassifiedResponse] = {}
     for number, row in enumerate(read_jsonl(file), 1):
         texts = row.get("samples", [row.get("prediction", row.get("text"))])
         label, question = row.get("refusal"), row.get("question", "")
@@ -78,17 +77,13 @@ def read_responses(file: Path) -> Iterator[ClassifiedResponse]:
             raise InbolError(
                 f'{file}:{number}: the label "refusal" is {label!r}; true or false is needed'
             )
+        label = None if label is None else bool(label)
         for text in texts:
-            response = ClassifiedResponse(
-                id=str(row.get("id", number)),
-                question=question,
-                text=text,
-                rules=is_refusal(text),
-                label=None if label is None else bool(label),
-            )
-            if response.key not in seen:
-                seen.add(response.key)
-                yield response
+            if (question, text) not in responses:
+                responses[question, text] = ClassifiedResponse(
+                    str(row.get("id", number)), question, text, is_refusal(text), label
+                )
+    return list(responses.values())
 
 
 def judge(config: JudgeConfig) -> None:
@@ -99,7 +94,7 @@ def judge(config: JudgeConfig) -> None:
         verdict.
     """
     endpoint = Endpoint(config.endpoint, max_tokens=16) if config.endpoint.endpoint else None
-    responses = list(read_responses(config.data))
+    responses = read_responses(config.data)
     if not responses:
         raise InbolError(f"{config.data}: holds no responses")
     if config.n:
@@ -127,34 +122,28 @@ def _ask_for_verdicts(
 ) -> None:
     """Asks for the verdicts that no earlier run has got; prints how all agree with the rules."""
     file = config.out / "judged.jsonl"
-    verdicts = _resume(file, {**header, "config": fingerprint(header)})
-    pending = [response for response in responses if response.key not in verdicts]
     total, failures = len(responses), []
-    with (
-        file.open("ab") as lines,
-        progress("judging", total, "responses", total - len(pending)) as advance,
-    ):
+    with AppendOnlyLines(file) as lines:
+        _check_header(file, {**header, "config": fingerprint(header)})
+        verdicts = {(row["question"], row["text"]): row["judge"] for _, row in lines.rows()}
+        pending = [response for response in responses if response.key not in verdicts]
         replies = endpoint.ask_many(map(_question, pending))
-        for response, reply in zip(pending, replies, strict=True):
-            if isinstance(reply, InbolError):
-                failures.append(str(reply))
-            elif (verdict := _verdict(reply)) is None:
-                failures.append(f"said {reply[:60]!r}")
-            else:
-                verdicts[response.key] = verdict
-                lines.write(json_line(response._asdict() | {"judge": verdict}).encode())
-                lines.flush()
-            advance()
+        with progress("judging", total, "responses", total - len(pending)) as advance:
+            for response, reply in zip(pending, replies, strict=True):
+                if isinstance(reply, InbolError):
+                    failures.append(str(reply))
+                elif (verdict := _verdict(reply)) is None:
+                    failures.append(f"said {reply[:60]!r}")
+                else:
+                    verdicts[response.key] = verdict
+                    lines.append([response._asdict() | {"judge": verdict}])
+                advance()
     missing = f"{len(failures)} of {total} responses got no verdict"
     if failures:
         say(f"{missing} (first: {failures[0]}); give the command again to ask for them")
     if len(failures) > config.max_rejected * total:
         raise InbolError(f"{missing}, more than --max-rejected {config.max_rejected}")
-    opinions = [
-        (response.rules, verdicts[response.key])
-        for response in responses
-        if response.key in verdicts
-    ]
+    opinions = [(r.rules, verdicts[r.key]) for r in responses if r.key in verdicts]
     say(f"{config.endpoint.endpoint_model}: {agreement(opinions)} -> {file}")
 
 
@@ -177,17 +166,15 @@ def agreement(opinions: Sequence[tuple[bool, bool]]) -> str:
     """
     if not opinions:
         return "no verdicts to compare with the rules"
-    n = len(opinions)
-    same = sum(rules == judged for rules, judged in opinions)
-    to_rules = sum(rules for rules, _ in opinions)
-    to_judge = sum(judged for _, judged in opinions)
+    n, counts = len(opinions), Counter(opinions)
+    same = counts[True, True] + counts[False, False]
+    rules_alone, judge_alone = counts[True, False], counts[False, True]
+    to_rules, to_judge = counts[True, True] + rules_alone, counts[True, True] + judge_alone
     # The agreement expected of independent opinions with these shares.
     chance = (to_rules * to_judge + (n - to_rules) * (n - to_judge)) / n**2
     kappa = "kappa undefined, as all are of one class"
     if chance < 1:
         kappa = f"kappa {(same / n - chance) / (1 - chance):.3f}"
-    rules_alone = sum(rules and not judged for rules, judged in opinions)
-    judge_alone = sum(judged and not rules for rules, judged in opinions)
     return (
         f"agrees with the rules on {same} of {n} ({same / n:.3f}, {kappa}); "
         f"refusals to the rules alone {rules_alone}, to the judge alone {judge_alone}"
@@ -208,21 +195,13 @@ def _verdict(reply: str) -> bool | None:
     return {"REFUSAL": True, "ANSWER": False}.get(words[0]) if words else None
 
 
-def _resume(file: Path, header: Mapping[str, Any]) -> dict[tuple[str, str], bool]:
-    """Returns the verdicts of an earlier run with this header; writes the header if there is none.
-
-    The last line is cut off if that run was killed while it wrote it.
-    """
-    verdicts = {}
-    if file.exists():
+def _check_header(file: Path, header: Mapping[str, Any]) -> None:
+    """Refuses a file with another header; writes the header of an empty file."""
+    if meta_path(file).exists() or file.stat().st_size:
         if read_meta(file).get("config") != header["config"]:
             raise InbolError(
                 f"{file} is of other responses or of another judge; "
                 "choose another --out or delete it"
             )
-        with file.open("r+b") as lines:
-            lines.truncate(lines.read().rfind(b"\n") + 1)
-        verdicts = {(row["question"], row["text"]): row["judge"] for row in read_jsonl(file)}
-    if not meta_path(file).exists():
+    else:
         write_json(meta_path(file), header)
-    return verdicts

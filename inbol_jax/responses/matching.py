@@ -53,11 +53,8 @@ def normalize_answer(text: str) -> str:
 
     A punctuation mark is removed everywhere if it touches a space anywhere in the text, and every
     mark is removed if the text holds a number with a comma. Any other mark becomes a space. A full
-    stop is removed unless a digit follows. The words "zero" to "ten" and "none" become digits, and
-    articles are removed.
-
-    Applying it twice changes nothing, unless the text holds more than 32 full stops that would be
-    removed: later ones survive.
+    stop is removed unless a digit follows or 32 were removed before it. The words "zero" to "ten"
+    and "none" become digits, and articles are removed.
     """
     text = _clean(text)
     joins = _COMMA_IN_NUMBER.search(text) is not None
@@ -71,36 +68,25 @@ def normalize_answer(text: str) -> str:
 
 
 def answer_key(text: str) -> str:
-    """What two answers must share to be equal.
-
-    That is the normal form, or the text itself if its normal form is empty, as that of choice "A".
-    """
+    """What equal answers share: the normal form, or the text if that is empty, as of choice "A"."""
     return normalize_answer(text) or _clean(text).lower()
 
 
 def exact_score(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction equals a gold answer when both are normalised, else 0."""
-    key = answer_key(prediction)
-    return float(any(answer_key(answer) == key for answer in answers))
+    return float(answer_key(prediction) in map(answer_key, answers))
 
 
 def vqa_soft_score(prediction: str, answers: Sequence[str]) -> float:
     """VQA soft accuracy: the mean of min(1, matches / 3) over the leave-one-out answer subsets.
 
-    As in the official evaluation, texts are normalised only if the gold answers differ. If the
-    annotators agree on one string, the prediction must be that string, but for surrounding white
-    space: "Red." or "two" scores 0 against ten "red" or "2".
-
-    The rule assumes ten annotators and reaches 1 with four or more. With fewer, which no official
-    set has, a match with any of them scores 1, and both sides are always normalised: a single gold
-    answer would otherwise count as agreed upon and never be normalised.
+    As in the official evaluation, texts are normalised only if the gold answers differ: "Red." or
+    "two" scores 0 against ten "red" or "2". With fewer than four gold answers, which no official
+    set has, the score is `exact_score`.
 
     Args:
       prediction: the response.
-      answers: gold answers with multiplicity, in any order; without any, the score is 0.
-
-    Returns:
-      A number in [0, 1].
+      answers: gold answers with multiplicity, in any order.
     """
     n = len(answers)
     if n < MIN_ANNOTATORS:
@@ -111,16 +97,15 @@ def vqa_soft_score(prediction: str, answers: Sequence[str]) -> float:
         gold = [normalize_answer(answer) for answer in gold]
         response = normalize_answer(response)
     matches = gold.count(response)
-    # Of n subsets, `matches` leave out a matching answer, so that matches - 1 are left. The others
-    # keep all. The sum is of integers, so that 0.5 is exactly 0.5.
+    # Of n subsets, `matches` leave out a matching answer, and matches - 1 are left; the others keep
+    # all. The sum is of integers, so that 0.5 is exactly 0.5.
     return (matches * min(3, matches - 1) + (n - matches) * min(3, matches)) / (3 * n)
 
 
 def read_yes_no(text: str) -> str | None:
     """Reads "yes" or "no" in a response ("There is no dog."); None if it says neither.
 
-    The first word decides, or else the only one of the two that the response holds, or else a
-    negation ("isn't", "not") or "there is".
+    The first word decides, or else the only one of the two in it, or else "not" or "there is".
     """
     words = normalize_answer(text).split()
     mentioned = [word for word in ("yes", "no") if word in words]
@@ -136,9 +121,7 @@ def read_yes_no(text: str) -> str | None:
 def yes_no_score(prediction: str, answers: Sequence[str]) -> float:
     """1 if the response and a gold answer both say yes, or both say no; else 0."""
     reading = read_yes_no(prediction)
-    if reading is None:
-        return 0.0
-    return float(any(read_yes_no(answer) == reading for answer in answers))
+    return float(reading is not None and reading in map(read_yes_no, answers))
 
 
 # A letter stands for an option if nothing else is there, in brackets, before a mark, or behind "the
@@ -160,10 +143,7 @@ def _read_option(text: str) -> tuple[str, str]:
 
 
 def choice_score(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the response chooses a gold answer's option, else 0.
-
-    It may do so by the letter ("B", "(b)", "B. dog", "the answer is B") or by the option's text.
-    """
+    """1 if the response chooses a gold option by letter ("(b)", "B. dog") or text, else 0."""
     letter, text = _read_option(prediction)
     for answer in answers:
         gold_letter, gold_text = _read_option(answer)
@@ -175,16 +155,13 @@ def choice_score(prediction: str, answers: Sequence[str]) -> float:
     return 0.0
 
 
-# The relative tolerance of ChartQA's relaxed accuracy (Masry et al. 2022, arXiv 2203.10244).
-TOLERANCE = 0.05
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))")
 
 
 def read_number(text: str) -> float | None:
     """Reads the number that a text names; None if it names none, or several.
 
-    "about 1,200.5 cm", "$3" and "two" name one, "twelve" does not. A percent sign is not read: 12%
-    is 12.
+    "about 1,200.5 cm", "$3", "12%" and "two" name one, "twelve" does not.
     """
     words = text.lower().rstrip(". \n\t").split()
     digits = " ".join(_DIGITS.get(word, word) for word in words)
@@ -192,7 +169,7 @@ def read_number(text: str) -> float | None:
     return numbers.pop() if len(numbers) == 1 else None
 
 
-def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = TOLERANCE) -> float:
+def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = 0.05) -> float:
     """1 if the response's number is within the tolerance of a gold number, else 0.
 
     A gold answer that is no number must be matched exactly.
@@ -200,7 +177,8 @@ def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = TO
     Args:
       prediction: the response.
       answers: gold answers.
-      tolerance: relative to the gold number, so that only zero matches zero.
+      tolerance: relative to the gold number, so that only zero matches zero. The default is that
+        of ChartQA's relaxed accuracy (Masry et al. 2022, arXiv 2203.10244).
     """
     number = read_number(prediction)
     texts = []
@@ -213,7 +191,7 @@ def numeric_score(prediction: str, answers: Sequence[str], tolerance: float = TO
     return exact_score(prediction, texts)
 
 
-SCORERS: dict[str, Callable[..., float]] = {
+SCORERS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "vqa": vqa_soft_score,
     "exact": exact_score,
     "yes_no": yes_no_score,
@@ -223,13 +201,12 @@ SCORERS: dict[str, Callable[..., float]] = {
 
 
 def score(prediction: str, answers: Sequence[str], metric: str = "vqa") -> float:
-    """The score of a response under a named metric, such as "vqa" or "numeric:0.01".
-
-    A response is correct from a score of `CORRECT_AT` on.
+    """The score in [0, 1] of a response under a named metric, such as "vqa" or "numeric:0.01".
 
     Raises:
-      InbolError: if `metric` is not one of `SCORERS`, or has an option that it does not take.
+      InbolError: as `parse_metric` does.
     """
-    name, option = parse_metric(metric)
-    options = () if option is None else (option,)
-    return SCORERS[name](prediction, answers, *options)
+    name, tolerance = parse_metric(metric)
+    if tolerance is not None:
+        return numeric_score(prediction, answers, tolerance)
+    return SCORERS[name](prediction, answers)

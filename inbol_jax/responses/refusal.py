@@ -11,12 +11,10 @@ precision holds and recall is clearly lower, so that a refusal rate errs on the 
 pattern is bounded, so that time is linear in the length of the text.
 """
 
-import functools
 import re
 from collections.abc import Iterable, Iterator
 
-from inbol_jax.responses.refusal_exceptions import FILLERS, REASONS, REPORTS, VENTURES
-from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, Rule
+from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, IMAGE, Rule
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {
@@ -47,19 +45,42 @@ def _any_of(rules: Iterable[Rule]) -> str:
     return "|".join(rule.pattern for rule in rules)
 
 
-def _any_of_named(rules: Iterable[Rule]) -> str:
-    """Like `_any_of`, but a match's `lastgroup` is the name of its rule. That is twice as slow."""
-    return "|".join(f"(?P<{rule.name}>{rule.pattern})" for rule in rules)
-
-
-# They decide. The same two with names, `_named_patterns`, tell which rule it was.
 _ANYWHERE = re.compile(rf"\b(?:{_any_of(ANYWHERE)})\b")
 _AT_START = re.compile(_any_of(AT_START))
 
-_FILLER = re.compile(rf"(?:{_any_of(FILLERS)})(?: that(?! is))?(?: |$)")
-_VENTURES = re.compile(rf"(?:and |so |then |yes |no )?(?:{_any_of(VENTURES)})")
-_REASON = re.compile(rf"\b(?:{_any_of(REASONS)})\b")
-_REPORTS = re.compile(rf"\b(?:{_any_of(REPORTS)})\b")
+# Fillers say nothing by themselves. They open a clause, or are one.
+_FILLER = re.compile(
+    r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
+    r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really"
+    r"|i (?:must|have to) (?:say|admit)|i feel|h+m+|u+h*m+|oh|well"
+    r"|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
+    r"|(?:for|about) (?:this|that)|at all|answer"
+    r"|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
+)
+# A clause that begins so ventures an answer, if only as a guess.
+_VENTURE = re.compile(
+    r"(?:and |so |then |yes |no )?(?:"
+    r"i (?:would |will |do |can )?(?:\w+ly )?"
+    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|go (?:for|with))\b"
+    r"(?! (?:so|it is not|not))|my (?:best )?guess"
+    r"|maybe|perhaps|probably|possibly|likely|most likely|presumably|apparently"
+    r"|looks? like|seems? (?:to|like)"
+    r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?"
+    r"(?:looks?|seems?|appears?|resembles?|might|may|could|must"
+    r"|is (?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b"
+    r"|yes$|no$)"
+)
+# A clause with one of these words gives a reason not to answer: it is no answer itself.
+_REASON = re.compile(
+    rf"\b(?:{IMAGE}|camera"
+    r"|blurr\w+|hidden|obscured|unclear|dark|covered|visible|shown|cropped|low|small|turned|away"
+    r"|clear\w*|cut|angle|above|beyond|out|not|no|without|while|too|enough"
+    r"|wish|sorry|see|know|knowledge|provide|based|given|ask\w*)\b"
+)
+# Behind a verb of reporting somebody else refuses.
+_REPORT = re.compile(
+    r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
+)
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
 _FOLLOWS = re.compile(r"(?:and )?(?:so|thus|hence|therefore)\b")
 
@@ -85,44 +106,30 @@ def _clauses(text: str) -> Iterator[tuple[str, bool]]:
             yield clause[start:], bool(_FOLLOWS.match(clause))
 
 
-@functools.cache
-def _named_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    return re.compile(rf"\b(?:{_any_of_named(ANYWHERE)})\b"), re.compile(_any_of_named(AT_START))
+def _refusal_in(clause: str) -> re.Match[str] | None:
+    refusal = _ANYWHERE.search(clause)
+    if refusal and not _REPORT.search(clause, 0, refusal.start()):
+        return refusal
+    return _AT_START.match(clause)
 
 
-def _match(
-    clause: str, anywhere: re.Pattern[str], at_start: re.Pattern[str]
-) -> re.Match[str] | None:
-    """Returns where a clause refuses, if it does.
-
-    Behind a verb of reporting it does not: somebody else refuses there.
-    """
-    refusal = anywhere.search(clause)
-    if refusal:
-        report = _REPORTS.search(clause)
-        if not (report and report.start() < refusal.start()):
-            return refusal
-    return at_start.match(clause)
-
-
-def _refusing_clause(text: str) -> str | None:
-    """Returns the first clause of a refusal that refuses; None if the text is an answer."""
-    refusing = None
+def _first_refusal(text: str) -> re.Match[str] | None:
+    """Returns the match in the first clause that refuses; None if the text is an answer."""
+    first = None
     answered = False
     for clause, follows in _clauses(text):
-        if _match(clause, _ANYWHERE, _AT_START):
-            refusing = refusing or clause
+        if refusal := _refusal_in(clause):
+            first = first or refusal
             # "The screen is blank, so I cannot tell": what stood before was the reason.
             answered = answered and not follows
-            continue
-        if _VENTURES.match(clause):
+        elif _VENTURE.match(clause):
             return None
-        # Before a refusal, every clause that gives no reason is an answer. After one, only a clause
-        # that also states something or is very short.
-        states = not refusing or _STATES.match(clause) or len(clause.split()) <= _SHORT_CLAUSE
-        if states and not _REASON.search(clause):
-            answered = True
-    return None if answered else refusing
+        elif not _REASON.search(clause):
+            # Before a refusal every such clause is an answer. After one, only a clause that also
+            # states something or is very short.
+            short = len(clause.split()) <= _SHORT_CLAUSE
+            answered = answered or not first or short or bool(_STATES.match(clause))
+    return None if answered else first
 
 
 def matching_rule(text: str) -> str | None:
@@ -130,9 +137,15 @@ def matching_rule(text: str) -> str | None:
 
     If several clauses refuse, the rule of the first one is returned.
     """
-    clause = _refusing_clause(text)
-    match = clause and _match(clause, *_named_patterns())
-    return match.lastgroup if match else None
+    refusal = _first_refusal(text)
+    if refusal is None:
+        return None
+    rules, end = (AT_START, "") if refusal.re is _AT_START else (ANYWHERE, r"\b")
+    return next(
+        rule.name
+        for rule in rules
+        if re.compile(f"(?:{rule.pattern}){end}").match(refusal.string, refusal.start())
+    )
 
 
 def is_refusal(text: str) -> bool:
@@ -142,4 +155,4 @@ def is_refusal(text: str) -> bool:
       text: a whole response. Case, white space, kinds of apostrophe and missing punctuation do not
         matter. Empty text is no refusal.
     """
-    return _refusing_clause(text) is not None
+    return _first_refusal(text) is not None

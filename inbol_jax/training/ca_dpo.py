@@ -1,5 +1,6 @@
 """`inbol dpo`: CA-DPO, preference optimisation weighted by the base model's confidence."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.artifacts import read_jsonl
+from inbol_jax.artifacts import atomically, file_fingerprint, meta_path, read_meta, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import (
     PAIR_LOSSES,
@@ -21,23 +23,16 @@ from inbol_jax.losses import (
 )
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
-from inbol_jax.models.packing import Branch
-from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.processes import is_main
-from inbol_jax.progress import say
+from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
+from inbol_jax.sharding import make_mesh, shard_batch
 from inbol_jax.training.config import DpoConfig, PairLossConfig
-from inbol_jax.training.dataset import PackedDataset, bucket_shapes, check_lines, image_paths
+from inbol_jax.training.dataset import PackedDataset, in_order, read_data, tokenize
 from inbol_jax.training.finetune import finetune, load_model
-from inbol_jax.training.objective import (
-    Batch,
-    Metrics,
-    Objective,
-    Variables,
-    target_logprobs,
-    token_counts,
-)
-from inbol_jax.training.reference import CHOSEN, cached_reference, pair_logprobs
+from inbol_jax.training.step import Batch, Metrics, Objective, target_logprobs, token_counts
+
+CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and prompt
 
 
 def ca_dpo(config: DpoConfig) -> Path:
@@ -47,60 +42,27 @@ def ca_dpo(config: DpoConfig) -> Path:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
     pair_loss_function(config.pair_loss)
-    files = [config.data, *filter(None, [config.evaluation.eval_data])]
-    pairs = [read_pairs(file) for file in files]
-    images = [
-        image_paths(file, config.images, (pair.image for pair in some))
-        for file, some in zip(files, pairs, strict=True)
-    ]
+    files = read_data(config, Preference.from_json, "pair")
     checkpoint = load_model(config)
-    dataset, *eval_dataset = (
-        pair_dataset(checkpoint, some, paths, config.buckets)
-        for some, paths in zip(pairs, images, strict=True)
-    )
-    online = config.reference == "online"
-    if not online and not config.reference_free:
-        dataset = cached_reference(dataset, config, config.data, "reference.npy")
-        eval_dataset = [
-            cached_reference(some, config, files[1], "eval_reference.npy") for some in eval_dataset
+    datasets = [pair_dataset(checkpoint, *file, config.buckets) for file in files]
+    if config.reference == "cached" and not config.reference_free:
+        kept = (
+            (config.data, "reference.npy"),
+            (config.evaluation.eval_data, "eval_reference.npy"),
+        )
+        datasets = [
+            cached_reference(dataset, config, *names)
+            for dataset, names in zip(datasets, kept, strict=False)
         ]
-    folder = finetune(
+    return finetune(
         checkpoint,
         config,
         ca_dpo_objective(checkpoint.model, config.pair_loss),
-        dataset,
-        "CA-DPO",
-        eval_dataset=eval_dataset[0] if eval_dataset else None,
-        online_reference=online,
+        datasets,
+        label="CA-DPO",
+        unit="pairs",
+        online_reference=config.reference == "online",
     )
-    if is_main():
-        say(f"CA-DPO on {len(dataset)} pairs, {config.epochs} epochs -> {folder}")
-    return folder
-
-
-def read_pairs(file: Path) -> list[Preference]:
-    """The pairs of a file.
-
-    Raises:
-      InbolError: if there are none, or a line is not one.
-    """
-    rows = list(read_jsonl(file))
-    check_lines(file, rows, ("image", "question", "chosen", "rejected", "kind"), ("confidence",))
-    try:
-        pairs = [Preference.from_json(row) for row in rows]
-    except (KeyError, TypeError) as error:
-        raise InbolError(
-            f"{file}: not a file of preference pairs ({error}); run `inbol build`"
-        ) from error
-    for number, pair in enumerate(pairs, 1):
-        if not 0 <= pair.confidence <= 1:
-            raise InbolError(
-                f"{file}:{number}: confidence {pair.confidence} is not between 0 and 1; run "
-                "`inbol build`"
-            )
-    if not pairs:
-        raise InbolError(f"{file} holds no pair")
-    return pairs
 
 
 def pair_dataset(
@@ -110,19 +72,99 @@ def pair_dataset(
 
     The reference's log-probabilities are 0.
     """
-    text = make_text_encoder(checkpoint)
-    rows = []
-    for pair in pairs:
-        responses = (pair.chosen, pair.rejected)
-        branches = [Branch(text.response(pair.question, response)) for response in responses]
-        rows.append((text.prompt(pair.question), branches))
     columns = {
         "ref_chosen": np.zeros(len(pairs), np.float32),
         "ref_rejected": np.zeros(len(pairs), np.float32),
         "confidence": np.array([pair.confidence for pair in pairs], np.float32),
         "kind": np.array([pair.kind for pair in pairs], np.int32),
     }
-    return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns)
+    texts = [(pair.question, [pair.chosen, pair.rejected]) for pair in pairs]
+    return tokenize(checkpoint, texts, images, buckets, columns)
+
+
+def cached_reference(
+    dataset: PackedDataset, config: DpoConfig, data: Path, name: str
+) -> PackedDataset:
+    """The pairs of file `data` with the frozen reference's log-probabilities, kept in OUT/`name`.
+
+    Raises:
+      InbolError: if OUT/`name` holds the reference of another model, of other pairs, or with
+        another way of averaging.
+    """
+    file, checkpoint = config.out / name, dataset.checkpoint
+    average = config.pair_loss.length_normalized
+    header = {
+        "command": "reference",
+        "model": checkpoint.fingerprint,
+        "data": file_fingerprint(data),
+        "average": average,
+        "dtype": checkpoint.model.dtype.name,
+    }
+    logprobs = _read_reference(file, header, len(dataset))
+    if logprobs is None:
+        # Without gradients four times as many rows fit as in a micro-batch.
+        size = 4 * -(-config.batch_size // config.gradient_accumulation_steps)
+        mesh = make_mesh(*config.runtime.mesh)
+        logprobs = reference_logprobs(dataset, batch_size=size, mesh=mesh, average=average)
+        # All processes have looked for the file by now: each of them took part in the computation.
+        if is_main():
+            meta_path(file).unlink(missing_ok=True)
+            with atomically(file) as temporary, temporary.open("wb") as handle:
+                np.save(handle, logprobs)
+            write_json(meta_path(file), header)
+    columns = {"ref_chosen": logprobs[:, 0], "ref_rejected": logprobs[:, 1]}
+    return dataclasses.replace(dataset, columns={**dataset.columns, **columns})
+
+
+def _read_reference(file: Path, header: dict[str, object], pairs: int) -> np.ndarray | None:
+    """The file's log-probabilities f32[n, 2]; None if it is not there, or not finished."""
+    if not file.exists() or not (found_header := read_meta(file)):
+        return None
+    if found_header != header:
+        raise InbolError(
+            f"{file} holds the reference of another model or other pairs; choose another --out or "
+            "delete it"
+        )
+    try:
+        logprobs = np.load(file)  # numpy's default refuses pickles
+    except (OSError, ValueError) as error:
+        raise InbolError(f"{file}: cannot be read ({error}); delete it") from error
+    if logprobs.shape != (pairs, 2):
+        raise InbolError(
+            f"{file}: its shape is {logprobs.shape}, {(pairs, 2)} is needed; delete it"
+        )
+    return logprobs
+
+
+def reference_logprobs(
+    dataset: PackedDataset, *, batch_size: int, mesh: Mesh, average: bool = False
+) -> np.ndarray:
+    """Log-probabilities of chosen and rejected under the frozen reference, f32[n, 2]."""
+    checkpoint = dataset.checkpoint
+
+    def score(variables, batch: Batch) -> PairLogprobs:
+        logprobs = target_logprobs(checkpoint.model, variables, batch)
+        return pair_logprobs(logprobs, batch, average=average)
+
+    run = jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    parts, count = [], 0
+    with progress("reference", len(dataset), "pairs", shown=is_main()) as advance:
+        for batch in in_order(dataset, mesh, batch_size):
+            pair = jax.device_get(run(checkpoint.variables, shard_batch(batch, mesh)))
+            part = np.stack(pair, axis=1)[: len(dataset) - count]  # the last batch is filled up
+            parts.append(part)
+            count += len(part)
+            advance(len(part))
+    return np.concatenate(parts)
+
+
+def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> PairLogprobs:
+    """Summed or averaged log-probabilities of both responses, from those of targets f32[b, a]."""
+    chosen, rejected = (
+        sequence_logprob(logprobs, batch["target_segment"] == branch, average=average)
+        for branch in (CHOSEN, REJECTED)
+    )
+    return PairLogprobs(chosen, rejected)
 
 
 def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
@@ -143,12 +185,8 @@ def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
         pair_loss = functools.partial(pair_loss, label_smoothing=options.label_smoothing)
     elif options.label_smoothing:
         raise InbolError(f"--label-smoothing {options.label_smoothing}: the loss {loss!r} has none")
-    return functools.partial(
-        ca_dpo_loss,
-        beta=options.beta,
-        weighting=PAIR_WEIGHTINGS[weighting],
-        pair_loss=pair_loss,
-    )
+    weights = PAIR_WEIGHTINGS[weighting]
+    return functools.partial(ca_dpo_loss, beta=options.beta, weighting=weights, pair_loss=pair_loss)
 
 
 def ca_dpo_objective(model: Llava, options: PairLossConfig) -> Objective:
@@ -162,12 +200,7 @@ def ca_dpo_objective(model: Llava, options: PairLossConfig) -> Objective:
     loss = pair_loss_function(options)
     average = options.length_normalized
 
-    def objective(
-        variables: Variables,
-        reference: Variables | None,
-        batch: Batch,
-        key: jax.Array | None = None,
-    ) -> Metrics:
+    def objective(variables, reference, batch, key=None) -> Metrics:
         if reference is None:
             reference_pair = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
         else:

@@ -1,6 +1,5 @@
 """Training checkpoints by orbax: the whole state, written in the background. The newest few are
-kept.
-"""
+kept."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -9,26 +8,25 @@ import jax
 import orbax.checkpoint as ocp
 
 from inbol_jax.errors import InbolError
-from inbol_jax.training.state import TrainState
+from inbol_jax.training.step import TrainState
 
 
 class Checkpoints:
-    """`<folder>/checkpoints/<step>`. A checkpoint is renamed into place only when it is whole.
+    """`<folder>/checkpoints/<step>`, the newest two. Each is renamed into place when it is whole.
 
     A context manager, which waits at its end for what is being written.
 
     Args:
       fingerprint: fingerprint of everything that decides the run. A folder with the checkpoints of
         another run is refused.
-      keep: number of checkpoints that are kept.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, *, keep: int = 2):
+    def __init__(self, folder: Path, fingerprint: str):
         self._folder = folder / "checkpoints"
         self._fingerprint = fingerprint
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+            options = ocp.CheckpointManagerOptions(max_to_keep=2)
             self._manager = ocp.CheckpointManager(self._folder.resolve(), options=options)
         except OSError as error:
             raise InbolError(

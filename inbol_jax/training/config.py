@@ -54,18 +54,15 @@ class OptimizerConfig:
     """Peak learning rate, reached after a warm-up of a tenth of the steps."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up: it falls by a cosine or linearly to 0, or
-    stays constant.
-    """
+    stays constant."""
     lr_overrides: tuple[tuple[str, float], ...] = ()
     """Pairs of a regular expression and a peak learning rate, such as projector 2e-5. The rate
-    holds for the variables whose path matches; if several match, the first one counts.
-    """
+    holds for the variables whose path matches; if several match, the first one counts."""
     weight_decay: float = 0.0
     """Weight decay of matrices. Biases and norms have none."""
     max_nonfinite_updates: int = 10
     """How many updates in a row may be left out because the loss or gradient is not finite. One
-    more stops the training.
-    """
+    more stops the training."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "learning_rate")
@@ -82,16 +79,14 @@ class LoraOptions:
 
     lora_rank: int = 0
     """Rank of new adapters. With 0 no adapters are added; those that the model comes with are
-    trained.
-    """
+    trained."""
     lora_alpha: float | None = None
     """Scale of the adapters, times their rank. By default it is twice the rank."""
     lora_dropout: float = 0.0
     """Share of the adapters' inputs that training sets to zero."""
     lora_targets: tuple[str, ...] = (r"language_model\..*_proj",)
     """Modules that get an adapter, by name or regular expression. By default every dense layer of
-    the decoder gets one.
-    """
+    the decoder gets one."""
     lora_rslora: bool = False
     """Scale the adapters by alpha / sqrt(rank) instead of alpha / rank."""
     lora_trainable: tuple[str, ...] = ()
@@ -114,19 +109,16 @@ class LoraOptions:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
     """How a run is computed. Nothing here but dtype and fp32_master_weights changes its result
-    beyond rounding.
-    """
+    beyond rounding."""
 
     dtype: Dtype = "auto"
     """Data type of the computation and of frozen weights. With auto it is float32 for a float32
-    checkpoint, else bfloat16.
-    """
+    checkpoint, else bfloat16."""
     fp32_master_weights: bool = True
     """Keep the trained weights in float32, whatever the data type of the computation is."""
     remat: Literal["none", "dots", "full"] = "none"
     """Activations that the backward pass computes again to save memory: none, all but products with
-    weights (dots), or all of each layer (full).
-    """
+    weights (dots), or all of each layer (full)."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
     """Number of devices along data, fsdp and tensor. -1 takes what the others leave."""
     parallel: Literal["jit", "pmap"] = "jit"
@@ -134,8 +126,7 @@ class RuntimeConfig:
     distributed: bool = False
     """Set this if the run has several processes, each with devices of its own. JAX finds the others
     on Cloud TPU, Slurm, Kubernetes and Open MPI; elsewhere set JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID. All must see the same files.
-    """
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. All must see the same files."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,12 +153,10 @@ class CheckpointConfig:
     wise_ft_alpha: float = 1.0
     """Share of the fine-tuned weights in the saved model, greater than 0 and at most 1; the rest is
     the base's: alpha * fine-tuned + (1 - alpha) * base. Below 1 answers come back that training has
-    drifted away from (WiSE-FT, arXiv 2109.01903).
-    """
+    drifted away from (WiSE-FT, arXiv 2109.01903)."""
     wise_ft_base: Path | None = None
     """Checkpoint folder of the base of --wise-ft-alpha. By default it is the model that training
-    starts from.
-    """
+    starts from."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "save_steps")
@@ -203,8 +192,7 @@ class TrainConfig:
     """File that `inbol build` writes: instructions.jsonl for sft, preferences.jsonl for dpo."""
     out: Path
     """Folder of the run. It gets checkpoints/, metrics.jsonl, and the trained model in Hugging Face
-    layout in OUT/model.
-    """
+    layout in OUT/model."""
     model: Path = TINY
     """Checkpoint folder to start from. By default it is the tiny LLaVA of the package."""
     images: Path | None = None
@@ -221,8 +209,7 @@ class TrainConfig:
     """
     frozen: tuple[str, ...] = FROZEN
     """Regular expressions. Parameters whose path matches one are not trained. Adapters freeze
-    everything else by themselves.
-    """
+    everything else by themselves."""
     seed: int = 0
     """Seed of the order of the data, of new adapters and of dropout."""
     optimization: OptimizerConfig = OptimizerConfig()
@@ -243,13 +230,12 @@ class TrainConfig:
     @classmethod
     def from_options(cls, **options: Any) -> Self:
         """The config of flat options, named as on the command line:
-        `SftConfig.from_options(data=..., out=..., lora_rank=8)`.
-        """
+        `SftConfig.from_options(data=..., out=..., lora_rank=8)`."""
         for field in dataclasses.fields(cls):
             if not dataclasses.is_dataclass(field.default):
                 continue
-            names = {part.name for part in dataclasses.fields(field.default)} & options.keys()
-            if names:
+            parts = {part.name for part in dataclasses.fields(field.default)}
+            if names := parts & options.keys():
                 own = {name: options.pop(name) for name in names}
                 options[field.name] = dataclasses.replace(field.default, **own)
         return cls(**options)
@@ -257,12 +243,8 @@ class TrainConfig:
     def flat(self) -> dict[str, Any]:
         """All options by name, as on the command line."""
         options: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if dataclasses.is_dataclass(value):
-                options |= dataclasses.asdict(value)
-            else:
-                options[field.name] = value
+        for name, value in dataclasses.asdict(self).items():
+            options |= value if isinstance(value, dict) else {name: value}
         return options
 
     @property
@@ -282,8 +264,7 @@ class PairLossConfig:
 
     loss: str = "sigmoid"
     """Loss of a pair before its weight: sigmoid (DPO), ipo, hinge (SLiC), robust, or one of your
-    own (docs/architecture.md).
-    """
+    own (docs/architecture.md)."""
     beta: float = 0.1
     """Inverse temperature of the implicit reward."""
     label_smoothing: float = 0.0
@@ -321,8 +302,7 @@ class DpoConfig(TrainConfig):
     reference: Literal["cached", "online"] = "cached"
     """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached),
     or in every step (online). Online, new adapters are left out of the reference; of everything
-    else that is trained it has a frozen copy.
-    """
+    else that is trained it has a frozen copy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -340,8 +320,7 @@ class PlanConfig:
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
     """Folder with a config.json in Hugging Face layout, or llava-1.5-7b or llava-1.5-13b, whose
-    shapes ship with the package.
-    """
+    shapes ship with the package."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
@@ -350,8 +329,7 @@ class PlanConfig:
     """Tokens per response."""
     batch_size: int = 16
     """Rows (sft) or pairs (dpo) per optimizer step on all chips together. Sampling keeps to the
-    chips of one host: questions per host, and mesh divides that host's chips.
-    """
+    chips of one host: questions per host, and mesh divides that host's chips."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
     n: int = 10

@@ -9,22 +9,26 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.artifacts import read_meta
+from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import load_pixels
+from inbol_jax.models.processor import load_pixels, make_text_encoder
+from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
+from inbol_jax.training.config import TrainConfig
 from inbol_jax.training.trainer import HostBatch
 
 # Token ids of a prompt, and the branches that may follow it.
 PackedRow = tuple[Sequence[int], Sequence[Branch]]
+
+Line = TypeVar("Line", Instruction, Preference)
 
 WINDOW = 16  # batches among which rows of similar length are grouped
 
@@ -71,6 +75,26 @@ class PackedDataset:
         # A process without rows packs one to take the shapes from; it does not count.
         rows = [self.pack(i, shape) for i in own or indices[:1]]
         return collate(rows, len(mine), valid=len(own))
+
+
+def tokenize(
+    checkpoint: Checkpoint,
+    texts: Sequence[tuple[str, Sequence[str]]],
+    images: Sequence[Path],
+    buckets: int,
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> PackedDataset:
+    """Image and prompt once per row, then each response as a branch, whose tokens are targets.
+
+    Args:
+      texts: question and responses of each row.
+    """
+    encoder = make_text_encoder(checkpoint)
+    rows = [
+        (encoder.prompt(question), [Branch(encoder.response(question, r)) for r in responses])
+        for question, responses in texts
+    ]
+    return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns or {})
 
 
 def bucket_shapes(rows: Sequence[PackedRow], count: int) -> list[RowShape]:
@@ -137,19 +161,32 @@ def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatc
     )
 
 
-def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[Path]:
-    """The image of each line of a file.
+def read_data(
+    config: TrainConfig, parse: Callable[[dict[str, Any]], Line], unit: str
+) -> list[tuple[list[Line], list[Path]]]:
+    """The lines of --data, and of --eval-data if it is given, each with the paths of their images.
 
     Args:
-      images: folder that the names are relative to. By default the file's header names it.
+      unit: what messages call a line.
     Raises:
-      InbolError: if there is no such folder, or images are missing there, with how many. They are
-        looked for before training, not in its midst.
+      InbolError: if a file holds no line or one that `parse` refuses, or images are missing: they
+        are looked for before training, not in its midst.
     """
+    files = []
+    for file in filter(None, (config.data, config.evaluation.eval_data)):
+        lines = list(read_jsonl(file, parse))
+        if not lines:
+            raise InbolError(f"{file} holds no {unit}")
+        files.append((lines, _image_paths(file, config.images, lines)))
+    return files
+
+
+def _image_paths(data: Path, images: Path | None, lines: Iterable[Line]) -> list[Path]:
+    """The image of each line, in the folder that the file's header names by default."""
     folder = images or data.parent / read_meta(data).get("images", ".")
     if not folder.is_dir():
         raise InbolError(f"{folder} is not a folder: name the images of {data} by --images")
-    paths = [folder / name for name in names]
+    paths = [folder / line.image for line in lines]
     missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
     if missing:
         raise InbolError(
@@ -157,16 +194,3 @@ def image_paths(data: Path, images: Path | None, names: Iterable[str]) -> list[P
             "their folder by --images"
         )
     return paths
-
-
-def check_lines(
-    data: Path, rows: Iterable[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str] = ()
-) -> None:
-    """Raises InbolError with the line's number if a text or number is missing or ill-typed."""
-    wanted: dict[str, Any] = dict.fromkeys(texts, str) | dict.fromkeys(numbers, (int, float))
-    for number, row in enumerate(rows, 1):
-        for name, kind in wanted.items():
-            if not isinstance(row.get(name), kind):
-                raise InbolError(
-                    f"{data}:{number}: {name!r} is missing or of the wrong type; run `inbol build`"
-                )

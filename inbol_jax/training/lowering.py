@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -23,14 +22,13 @@ from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
 from inbol_jax.training.config import TrainConfig
 from inbol_jax.training.parallel import jit_step
-from inbol_jax.training.state import (
-    Flat,
+from inbol_jax.training.step import (
+    TrainProgram,
     TrainState,
-    in_reference,
     optimizer_shardings,
+    reference_part,
     split_variables,
 )
-from inbol_jax.training.step import TrainProgram
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -43,18 +41,19 @@ def abstract_variables(
     Parameters have `dtype`, adapters are float32.
     """
     shapes = param_shapes(config)
-    placed = jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype, sharding=place),
-        shapes,
-        param_shardings(shapes, mesh),
-    )
-    variables: dict[str, Any] = {"params": placed}
+    variables: dict[str, Any] = {
+        "params": jax.tree.map(
+            lambda x, place: x.update(dtype=dtype, sharding=place),
+            shapes,
+            param_shardings(shapes, mesh),
+        )
+    }
     if lora is not None:
         adapters = jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0)))
-        flat = {}
-        for path, x in flatten_dict(adapters, sep="/").items():
+        flat = flatten_dict(adapters, sep="/")
+        for path, x in flat.items():
             place = adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape)
-            flat[path] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+            flat[path] = x.update(sharding=place)
         variables["lora"] = unflatten_dict(flat, sep="/")
     return variables
 
@@ -75,18 +74,15 @@ def abstract_pairs(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch as both stages take it: packed rows with an image each, and the columns of pairs."""
     size = config.vision.image_size
-    per_token, per_target, per_row = (rows, tokens), (rows, targets), (rows,)
+    per_token, per_target = ((rows, tokens), jnp.int32), ((rows, targets), jnp.int32)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
-        "kind": (per_row, jnp.int32),
-        "valid": (per_row, jnp.bool),
+        "kind": ((rows,), jnp.int32),
+        "valid": ((rows,), jnp.bool),
     }
-    for name in ("input_ids", "positions", "segments"):
-        shapes[name] = (per_token, jnp.int32)
-    for name in ("targets", "target_index", "target_segment"):
-        shapes[name] = (per_target, jnp.int32)
-    for name in ("ref_chosen", "ref_rejected", "confidence"):
-        shapes[name] = (per_row, jnp.float32)
+    shapes |= dict.fromkeys(("input_ids", "positions", "segments"), per_token)
+    shapes |= dict.fromkeys(("targets", "target_index", "target_segment"), per_target)
+    shapes |= dict.fromkeys(("ref_chosen", "ref_rejected", "confidence"), ((rows,), jnp.float32))
     return abstract_batch(mesh, shapes)
 
 
@@ -107,30 +103,18 @@ def lower_step(
       lora: options of the adapters, which are new, if any.
     """
     trainable, frozen = split_variables(variables, config.frozen, lora)
-    reference = None
-    if online_reference:
-        reference = {p: x for p, x in trainable.items() if in_reference(p, new_adapters=True)}
+    reference = reference_part(trainable, new_adapters=True) if online_reference else None
     if config.runtime.fp32_master_weights:
-        trainable = {
-            path: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
-            for path, x in trainable.items()
-        }
-    state = abstract_state(trainable, program.optimizer, mesh)
-    places = jax.tree.map(lambda x: x.sharding, state)
-    return jit_step(program.train_step, places, mesh).lower(state, frozen, reference, batch)
-
-
-def abstract_state(
-    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """`init_state` as shapes with places."""
+        trainable = {path: x.update(dtype=jnp.float32) for path, x in trainable.items()}
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     opt_state = jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        jax.eval_shape(optimizer.init, trainable),
-        optimizer_shardings(trainable, optimizer, mesh),
+        lambda x, place: x.update(sharding=place),
+        jax.eval_shape(program.optimizer.init, trainable),
+        optimizer_shardings(trainable, program.optimizer, mesh),
     )
-    return TrainState(scalar, trainable, opt_state, scalar)
+    state = TrainState(scalar, trainable, opt_state, scalar)
+    places = jax.tree.map(lambda x: x.sharding, state)
+    return jit_step(program.train_step, places, mesh).lower(state, frozen, reference, batch)
 
 
 class Collective(NamedTuple):
@@ -154,8 +138,8 @@ _LINE = re.compile(
 )
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
-_ONE, _TWO, _EIGHT = ("pred", "s8", "u8"), ("bf16", "f16", "s16", "u16"), ("f64", "s64", "u64")
-_BYTES = dict.fromkeys(_ONE, 1) | dict.fromkeys(_TWO, 2) | dict.fromkeys(_EIGHT, 8)
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
+_BYTES |= {"f64": 8, "s64": 8, "u64": 8}  # all others have 4
 
 
 def collectives(program: str) -> Iterator[Collective]:
@@ -164,8 +148,8 @@ def collectives(program: str) -> Iterator[Collective]:
     On a TPU a collective that runs beside other work stands in several fusions with the same
     channel; it comes once as well.
 
-    Source of the format: XLA's HLO text, which is no stable interface.
-    tests/training/test_lowering.py notices if it changes.
+    The format is XLA's HLO text, no stable interface: tests/training/test_lowering.py notices if it
+    changes.
     """
     channels = set()
     for line in program.splitlines():

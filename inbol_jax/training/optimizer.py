@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,19 +11,6 @@ import optax
 from inbol_jax.errors import InbolError
 from inbol_jax.training.config import OptimizerConfig
 
-
-def _warm_up(peak: float, rise: int, then: optax.Schedule) -> optax.Schedule:
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, rise), then], [rise])
-
-
-# (peak learning rate, steps of the warm-up, all steps) -> schedule
-SCHEDULES: dict[str, Callable[[float, int, int], optax.Schedule]] = {
-    "cosine": lambda peak, rise, steps: optax.warmup_cosine_decay_schedule(0.0, peak, rise, steps),
-    "linear": lambda peak, rise, steps: _warm_up(
-        peak, rise, optax.linear_schedule(peak, 0.0, steps - rise)
-    ),
-    "constant": lambda peak, rise, steps: _warm_up(peak, rise, optax.constant_schedule(peak)),
-}
 # Runs are short, so AdamW's second moment has to follow faster than with optax's 0.999.
 _DEFAULTS = {"adamw": {"b2": 0.98}}
 
@@ -54,11 +40,8 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
             f"--weight-decay {config.weight_decay}: optax's {name} has none that goes with the "
             "learning rate"
         )
-    # A run of one step starts at the peak: with a learning rate of 0 it would do nothing.
-    rise = min(max(1, round(0.1 * total_steps)), total_steps - 1)
-    schedule = SCHEDULES[config.schedule](config.learning_rate, rise, max(total_steps, rise + 1))
     try:
-        optimizer = make(schedule, **options)
+        optimizer = make(_schedule(config, total_steps), **options)
         trial = {"w": jnp.ones((2, 2))}
         optimizer.update(trial, optimizer.init(trial), trial)
     except (TypeError, ValueError, IndexError) as error:
@@ -67,18 +50,27 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         ) from error
     parts = [optax.clip_by_global_norm(1.0), optimizer]
     if config.lr_overrides:
-        parts.append(_override_rates(config.lr_overrides, config.learning_rate))
+        parts.append(_override_rates(config))
     return optax.chain(*parts)
 
 
-def _override_rates(
-    overrides: Sequence[tuple[str, float]], learning_rate: float
-) -> optax.GradientTransformation:
+def _schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    # A run of one step starts at the peak: with a learning rate of 0 it would do nothing.
+    rise = min(max(1, round(0.1 * total_steps)), total_steps - 1)
+    peak, rest = config.learning_rate, max(total_steps - rise, 1)
+    after = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "constant": optax.constant_schedule(peak),
+    }
+    warm_up = optax.linear_schedule(0.0, peak, rise)
+    return optax.join_schedules([warm_up, after[config.schedule]], [rise])
+
+
+def _override_rates(config: OptimizerConfig) -> optax.GradientTransformation:
     def factor(path: str) -> float:
-        for pattern, rate in overrides:
-            if re.search(pattern, path):
-                return rate / learning_rate
-        return 1.0
+        rates = (rate for pattern, rate in config.lr_overrides if re.search(pattern, path))
+        return next(rates, config.learning_rate) / config.learning_rate
 
     return optax.stateless(
         lambda updates, params: {path: factor(path) * update for path, update in updates.items()}

@@ -6,7 +6,7 @@ hold (`sharding.local_rows`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,36 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import to_host
 from inbol_jax.sharding import round_batch, shard_batch
-from inbol_jax.training.objective import Batch, Metrics
-from inbol_jax.training.state import Flat, TrainState
-from inbol_jax.training.step import AXIS, EvalStep, TrainStep
-
-
-class Parallel(Protocol):
-    """Where state and batches lie, and how a step runs."""
-
-    def place(self, tree: Any) -> Any:
-        """A tree of arrays on the devices."""
-
-    def fetch(self, tree: Any) -> Any:
-        """One copy of what `place` placed."""
-
-    def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """The batch on the devices, from this process's rows of it."""
-
-    def run(
-        self, state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
-    ) -> tuple[TrainState, Metrics]:
-        """One training step. It reuses the memory of `state`."""
-
-    def score(
-        self, state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
-    ) -> Metrics:
-        """The metrics of a batch, without an update."""
-
-
-def _no_eval_step(*_: Any) -> Metrics:
-    raise NotImplementedError("made without an evaluation step")
+from inbol_jax.training.step import AXIS, Batch, EvalStep, Metrics, TrainState, TrainStep
 
 
 class Jit:
@@ -54,13 +25,16 @@ class Jit:
     over data and fsdp.
     """
 
-    def __init__(self, step: TrainStep, mesh: Mesh, eval_step: EvalStep = _no_eval_step):
+    def __init__(self, step: TrainStep, mesh: Mesh, eval_step: EvalStep | None = None):
         self._step, self._mesh = step, mesh
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._compiled: Callable | None = None
-        self.score = jax.jit(eval_step, out_shardings=self._everywhere)
+        if eval_step:
+            self.score = jax.jit(eval_step, out_shardings=self._everywhere)
 
     def place(self, tree: Any) -> Any:
+        """A tree of arrays on the devices."""
+
         def put(x: Any) -> jax.Array:
             sharding = getattr(x, "sharding", None)
             if isinstance(sharding, NamedSharding) and sharding.mesh == self._mesh:
@@ -70,18 +44,19 @@ class Jit:
         return jax.tree.map(put, tree)
 
     def fetch(self, tree: Any) -> Any:
+        """One copy of what `place` placed."""
         return tree
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """The batch on the devices, from this process's rows of it."""
         return shard_batch(batch, self._mesh)
 
-    def run(
-        self, state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
-    ) -> tuple[TrainState, Metrics]:
+    def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
+        """One training step, with the arguments of `TrainStep`. It reuses the memory of `state`."""
         if self._compiled is None:
             places = jax.tree.map(lambda x: x.sharding, state)
             self._compiled = jit_step(self._step, places, self._mesh)
-        return self._compiled(state, frozen, reference, batch)
+        return self._compiled(state, *inputs)
 
 
 def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
@@ -91,12 +66,12 @@ def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
 
 
 class Pmap:
-    """The step under `pmap`, for models that fit on one device.
+    """The step under `pmap`, for models that fit on one device. Its methods are those of `Jit`.
 
     Each device has a copy of everything, and the step sums over `AXIS`.
     """
 
-    def __init__(self, step: TrainStep, mesh: Mesh, eval_step: EvalStep = _no_eval_step):
+    def __init__(self, step: TrainStep, mesh: Mesh, eval_step: EvalStep):
         if mesh.shape["data"] != mesh.size:
             raise InbolError(
                 "--parallel pmap copies the model to every device: leave --mesh as it is, not "
@@ -124,16 +99,12 @@ class Pmap:
 
         return {name: put(x) for name, x in batch.items()}
 
-    def run(
-        self, state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
-    ) -> tuple[TrainState, Metrics]:
-        state, metrics = self._compiled(state, frozen, reference, batch)
+    def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
+        state, metrics = self._compiled(state, *inputs)
         return state, _first_copy(metrics)
 
-    def score(
-        self, state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
-    ) -> Metrics:
-        return _first_copy(self._score(state, frozen, reference, batch))
+    def score(self, state: TrainState, *inputs: Any) -> Metrics:
+        return _first_copy(self._score(state, *inputs))
 
 
 def _first_copy(tree: Any) -> Any:
@@ -141,7 +112,8 @@ def _first_copy(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
 
 
-PARALLEL: dict[str, Callable[[TrainStep, Mesh, EvalStep], Parallel]] = {"jit": Jit, "pmap": Pmap}
+Parallel = Jit | Pmap
+PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}
 
 
 def round_batch_size(size: int, mesh: Mesh, gradient_accumulation_steps: int) -> int:

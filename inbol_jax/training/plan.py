@@ -47,6 +47,9 @@ from inbol_jax.training.parallel import round_batch_size
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import make_program
 
+# Options of the stage's own command
+_SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
+_SHARED += ("fp32_master_weights",)
 SHAPES = Path(__file__).parent / "shapes"
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
@@ -88,10 +91,8 @@ def plan(config: PlanConfig) -> int:
     peak = held + scratch + memory.output_size_in_bytes - memory.alias_size_in_bytes
     room = HBM.get(devices[0].device_kind)
     of_room = f", of {room} GiB" if room else ""
-    say(
-        f"memory per chip: {_gib(held)} held, {_gib(scratch)} besides, {_gib(peak)} together"
-        f"{of_room}"
-    )
+    amounts = f"{_gib(held)} held, {_gib(scratch)} besides, {_gib(peak)} together"
+    say(f"memory per chip: {amounts}{of_room}")
     for line in traffic(collectives(compiled.as_text())):
         say(line)
     say(f"compiled in {time.monotonic() - start:.0f} s: fits")
@@ -112,15 +113,10 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
       folder: folder with the model's config.json.
     """
     llava = load_config(folder)
-    options = {
-        name: getattr(config, name)
-        for name in (
-            *("batch_size", "gradient_accumulation_steps", "optimizer"),
-            *("lora_rank", "remat", "fp32_master_weights"),
-        )
-    }
     stage = SftConfig if config.stage == "sft" else DpoConfig
-    run = stage.from_options(data=Path(), out=Path(), **options)
+    run = stage.from_options(
+        data=Path(), out=Path(), **{name: getattr(config, name) for name in _SHARED}
+    )
     lora = lora_config(run.lora)
     model = Llava(llava, jnp.bfloat16, lora, config.remat)
     variables = abstract_variables(llava, mesh, dtype=jnp.bfloat16, lora=lora)
@@ -166,9 +162,7 @@ def _gib(size: float) -> str:
 
 
 def traffic(exchanges: Iterable[Collective]) -> list[str]:
-    """A line per kind of exchange: how many are in the program, and the size of their results per
-    chip.
-    """
+    """A line per kind of exchange: how many there are, and the size of their results per chip."""
     sizes: dict[str, list[int]] = defaultdict(list)
     for exchange in exchanges:
         sizes[exchange.operation].append(exchange.nbytes)

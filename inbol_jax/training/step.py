@@ -1,26 +1,166 @@
-"""One training step as a pure function, and the factory that makes it from the options of a run."""
+"""One training step: what it changes, what it minimises, and the update as a pure function."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.training.config import TrainConfig
-from inbol_jax.training.objective import Batch, Metrics, Objective
+from inbol_jax.errors import InbolError
+from inbol_jax.losses import token_logprobs
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.lora import LoraConfig, trainable_params
+from inbol_jax.training.config import TrainConfig, check_pattern
 from inbol_jax.training.optimizer import make_optimizer
-from inbol_jax.training.state import Flat, TrainState, merge_variables
 
+Batch = Mapping[str, jax.Array]
+Variables = Mapping[str, Any]
+# name -> (sum, weight). The sums are divided once, when those of all devices and steps are in.
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+# (variables, variables of an online reference or None, batch, dropout key or None) -> metrics.
+# The metric "loss" is what is minimised.
+Objective = Callable[[Variables, Variables | None, Batch, jax.Array | None], Metrics]
+# Target positions per row whose logits exist at a time: 16 MiB per row for 32 thousand words. VQA
+# answers are shorter, so they are not chunked.
+CHUNK = 128
 AXIS = "data"  # the axis that a pmap maps over
+
+# Variables by path: "params/language_model/norm/scale" or "lora/...".
+Flat = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that a checkpoint holds."""
+
+    step: jax.Array  # i32[], steps done
+    params: Flat  # the trained variables
+    opt_state: Any
+    skipped: jax.Array  # i32[], updates in a row that were left out as not finite
+
 
 # (state, frozen variables, variables of an online reference or None, batch) -> (state, metrics)
 TrainStep = Callable[[TrainState, Flat, Flat | None, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[TrainState, Flat, Flat | None, Batch], Metrics]
 
 
+def target_logprobs(
+    model: Llava,
+    variables: Variables,
+    batch: Batch,
+    key: jax.Array | None = None,
+    *,
+    chunk: int | None = CHUNK,
+) -> jax.Array:
+    """Log-probabilities of a packed batch's targets, f32[b, a]. Logits exist only at the targets.
+
+    Args:
+      key: key of the adapters' dropout; None for no dropout.
+      chunk: positions per row whose logits exist at a time.
+    """
+    rngs = {} if key is None else {"dropout": key}
+    hidden = model.apply(variables, batch, method=Llava.hidden, rngs=rngs)  # [b, t, d]
+    hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)  # [b, a, d]
+    head = model.apply(variables, method=Llava.head)
+    return token_logprobs(hidden, head, batch["targets"], chunk=chunk)
+
+
+def token_counts(batch: Batch) -> Metrics:
+    """Tokens per row, and the share of the batch that is padding.
+
+    Rows that only fill up the batch count as padding.
+    """
+    rows = batch["valid"].astype(jnp.float32)
+    tokens = jnp.sum((batch["segments"] >= 0).sum(1) * rows)
+    size = jnp.float32(batch["segments"].size)
+    return {"tokens": (tokens, rows.sum()), "padding": (size - tokens, size)}
+
+
+def split_variables(
+    variables: Mapping[str, Any], frozen: Sequence[str], lora: LoraConfig | None = None
+) -> tuple[Flat, Flat]:
+    """Flat trainable and frozen variables.
+
+    Args:
+      frozen: regular expressions. Without adapters, parameters whose path matches one are frozen.
+      lora: options of the adapters, if any. Then they and the parameters of `lora.trainable` are
+        trained, and everything else is frozen.
+    Raises:
+      InbolError: if a pattern matches no parameter, or nothing is left to train.
+    """
+    flat = flatten_dict(dict(variables), sep="/")
+    if lora is not None:
+        whole = {f"params/{path}" for path in trainable_params(variables["params"], lora)}
+        trained = {path for path in flat if path.startswith("lora/") or path in whole}
+    else:
+        trained = _unfrozen(flat, frozen)
+    trainable = {path: x for path, x in flat.items() if path in trained}
+    return trainable, {path: x for path, x in flat.items() if path not in trained}
+
+
+def _unfrozen(flat: Flat, frozen: Sequence[str]) -> set[str]:
+    """Paths of the variables that no pattern matches."""
+    names = [path.removeprefix("params/") for path in flat]
+    left = set(names)
+    for pattern in frozen:
+        check_pattern("--frozen", pattern)
+        matched = {name for name in names if re.search(pattern, name)}
+        if not matched:
+            raise InbolError(
+                f"--frozen {pattern!r} matches no parameter; paths look like {names[0]!r}"
+            )
+        left -= matched
+    if not left:
+        raise InbolError("--frozen leaves no parameter to train")
+    return {f"params/{name}" for name in left}
+
+
+def merge_variables(first: Flat, second: Flat) -> dict[str, Any]:
+    """The model's nested variables from two flat parts."""
+    return unflatten_dict({**second, **first}, sep="/")
+
+
+def reference_part(trainable: Flat, *, new_adapters: bool) -> Flat:
+    """The trained variables that an online reference needs a copy of: all but new adapters.
+
+    New adapters change nothing at the start, so the reference is the model without them.
+    """
+    return {p: x for p, x in trainable.items() if not (new_adapters and p.startswith("lora/"))}
+
+
+def init_state(
+    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
+) -> TrainState:
+    """The state before the first step.
+
+    On a mesh, the optimizer's state of a variable lies where the variable does.
+    """
+    init = optimizer.init
+    if mesh is not None:
+        init = jax.jit(init, out_shardings=optimizer_shardings(trainable, optimizer, mesh))
+    return TrainState(jnp.int32(0), trainable, init(trainable), jnp.int32(0))
+
+
+def optimizer_shardings(
+    trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Any:
+    """Where the optimizer's state lies: a part with the shape of its variable lies where the
+    variable does, the rest on all devices."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return optax.tree_map_params(
+        optimizer,
+        lambda kept, p: p.sharding if kept.shape == p.shape else everywhere,
+        jax.eval_shape(optimizer.init, trainable),
+        trainable,
+        transform_non_params=lambda kept: everywhere,
+    )
+
+
 class TrainProgram(NamedTuple):
-    """What a run computes: `training` runs it, and `inbol plan` lowers it."""
+    """What a run computes: training runs it, and `inbol plan` lowers it."""
 
     optimizer: optax.GradientTransformation
     train_step: TrainStep
@@ -35,12 +175,9 @@ def make_program(objective: Objective, config: TrainConfig, total_steps: int) ->
     """
     optimizer = make_optimizer(config.optimization, total_steps)
     axis = AXIS if config.runtime.parallel == "pmap" else None
+    accumulate = config.gradient_accumulation_steps
     train_step = make_train_step(
-        objective,
-        optimizer,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        axis=axis,
-        seed=config.seed,
+        objective, optimizer, gradient_accumulation_steps=accumulate, axis=axis, seed=config.seed
     )
     return TrainProgram(optimizer, train_step, make_eval_step(objective, axis=axis))
 
@@ -66,9 +203,7 @@ def make_train_step(
       seed: seed of dropout. Each step, micro-batch and device has a key of its own.
     """
 
-    def step(
-        state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch
-    ) -> tuple[TrainState, Metrics]:
+    def step(state, frozen, reference, batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
@@ -106,7 +241,7 @@ def _accumulate(
 
     micros = jax.tree.map(split, dict(batch))
     shapes = jax.eval_shape(gradient_sums, jax.tree.map(lambda x: x[0], micros), 0)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
     return jax.lax.scan(add, zeros, (micros, jnp.arange(count)))[0]
 
 
@@ -124,23 +259,17 @@ def _update(
         lambda new, old: jnp.where(finite, new, old), changed, (state.params, state.opt_state)
     )
     one = jnp.ones(())
-    metrics = jax.tree.map(
-        lambda x: jnp.where(finite, x, jnp.zeros_like(x)),
-        metrics | {"gradient_norm": (norm, one)},
-    )
+    metrics |= {"gradient_norm": (norm, one)}
+    metrics = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), metrics)
     metrics["skipped"] = (1.0 - finite, one)
     skipped = jnp.where(finite, 0, state.skipped + 1)
     return TrainState(state.step + 1, params, opt_state, skipped), metrics
 
 
 def make_eval_step(objective: Objective, *, axis: str | None = None) -> EvalStep:
-    """A pure function (state, frozen, reference, batch) -> metrics, without gradients or dropout.
+    """A pure function (state, frozen, reference, batch) -> metrics, with no gradient or dropout."""
 
-    Args:
-      axis: name of the axis that a pmap maps over.
-    """
-
-    def evaluate(state: TrainState, frozen: Flat, reference: Flat | None, batch: Batch) -> Metrics:
+    def evaluate(state, frozen, reference, batch) -> Metrics:
         reference_variables = None if reference is None else merge_variables(reference, frozen)
         variables = merge_variables(state.params, frozen)
         metrics = objective(variables, reference_variables, batch, None)

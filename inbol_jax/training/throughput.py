@@ -33,9 +33,7 @@ _PARTS = ("vision_tower", "multi_modal_projector", "language_model")
 
 @dataclasses.dataclass(frozen=True)
 class TrainingFlops:
-    """FLOPs of training as the model needs them. What is computed again to save memory does not
-    count.
-    """
+    """FLOPs of training, without what is computed again to save memory."""
 
     per_token: float
     """FLOPs per token of a row."""
@@ -106,7 +104,6 @@ class Meter:
     """Tokens per second and MFU between one reading and the next.
 
     Args:
-      flops: FLOPs of training.
       peak: combined peak FLOP/s of all devices. If it is not known (None), there is no MFU.
     """
 
@@ -119,14 +116,12 @@ class Meter:
         self._since = time.monotonic()
 
     def read(self, metrics: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
-        """tokens_per_second, without padding, and mfu in [0, 1], of the steps since the last
-        reading.
+        """tokens_per_second, without padding, and mfu in [0, 1], since the last reading.
 
-        Returns {} if there were no tokens.
+        There are none if there were no tokens.
         """
         seconds = time.monotonic() - self._since
-        tokens = sum(float(m["tokens"][0]) for m in metrics)
-        rows = sum(float(m["tokens"][1]) for m in metrics)
+        tokens, rows = (sum(float(m["tokens"][i]) for m in metrics) for i in (0, 1))
         self.start()
         if not tokens:
             return {}

@@ -1,28 +1,28 @@
 """Metrics to TensorBoard, Weights & Biases or Trackio, if installed. OUT/metrics.jsonl is written
-in any case.
-"""
+in any case."""
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import canonical_json, fingerprint
 from inbol_jax.errors import InbolError
+from inbol_jax.training.trainer import Hook, LogRow, StepInfo
 
 Log = Callable[[int, Mapping[str, float]], None]  # (step, metrics by name)
 PROJECT = "inbol_jax"
 
 
-@contextlib.contextmanager
-def _tensorboard(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
+def _tensorboard(stack: ExitStack, out: Path, run: str, settings: Mapping[str, Any]) -> Log:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     writer, logged = EventFileWriter(str(out / "tensorboard")), []
+    stack.callback(writer.close)
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
         if not logged:
@@ -35,50 +35,49 @@ def _tensorboard(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[L
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         writer.flush()
 
-    try:
-        yield log
-    finally:
-        writer.close()
+    return log
 
 
-@contextlib.contextmanager
-def _wandb(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
+def _wandb(stack: ExitStack, out: Path, run: str, settings: Mapping[str, Any]) -> Log:
     import wandb
 
     # W&B itself leaves out a second row of a step.
     wandb_run = wandb.init(
         project=PROJECT, name=out.name, id=run, resume="allow", dir=out, config=dict(settings)
     )
-    try:
-        yield lambda step, metrics: wandb_run.log(dict(metrics), step=step)
-    finally:
-        wandb_run.finish()
+    stack.callback(wandb_run.finish)
+    return lambda step, metrics: wandb_run.log(dict(metrics), step=step)
 
 
-@contextlib.contextmanager
-def _trackio(out: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
+def _trackio(stack: ExitStack, out: Path, run: str, settings: Mapping[str, Any]) -> Log:
     import trackio
 
     trackio.init(project=PROJECT, name=f"{out.name}-{run}", resume="allow", config=dict(settings))
-    try:
-        yield lambda step, metrics: trackio.log(dict(metrics), step=step)
-    finally:
-        trackio.finish()
+    stack.callback(trackio.finish)
+    return lambda step, metrics: trackio.log(dict(metrics), step=step)
 
 
-# By the names of `config.TRACKERS`: (folder of the run, its id, its settings) -> context manager
-_OPEN: dict[str, Callable[..., contextlib.AbstractContextManager[Log]]] = {
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-    "trackio": _trackio,
-}
+class Tracking(Hook):
+    """Sends every row of the log to trackers."""
+
+    def __init__(self, logs: Sequence[Log]):
+        self._logs = logs
+
+    def on_row(self, info: StepInfo, row: LogRow) -> None:
+        metrics = {name: value for name, value in row.items() if name != "step"}
+        for log in self._logs:
+            log(info.step, metrics)
 
 
-@contextlib.contextmanager
+# By the names of `config.TRACKERS`: (what closes them, folder of the run, its id, settings) -> Log
+_OPEN = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+
+
+@contextmanager
 def open_trackers(
     names: Sequence[str], out: Path, run_fingerprint: str, settings: Mapping[str, Any]
-) -> Iterator[Log]:
-    """Yields a function that sends metrics to all trackers that are named.
+) -> Iterator[Tracking]:
+    """Yields the hook that sends metrics to all trackers that are named.
 
     Args:
       out: folder of the run. TensorBoard's files go to OUT/tensorboard; where the others keep
@@ -90,11 +89,11 @@ def open_trackers(
     """
     run = fingerprint([run_fingerprint, out.resolve()])
     shown = json.loads(canonical_json(settings))  # paths as text
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         logs = []
         for name in names:
             try:
-                logs.append(stack.enter_context(_OPEN[name](out, run, shown)))
+                logs.append(_OPEN[name](stack, out, run, shown))
             except ImportError as error:
                 raise InbolError(
                     f"--report-to {name}: it is not installed; `pip install {name}`"
@@ -106,9 +105,4 @@ def open_trackers(
                     f"--report-to {name}: it does not start ({reason}); mend that, or drop the "
                     "option"
                 ) from error
-
-        def log(step: int, metrics: Mapping[str, float]) -> None:
-            for send in logs:
-                send(step, metrics)
-
-        yield log
+        yield Tracking(logs)

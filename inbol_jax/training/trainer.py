@@ -1,21 +1,47 @@
-"""The trainer runs the step on the devices and yields every step; hooks measure, log, save."""
+"""The trainer: a run in its folder, which resumes where it stopped and ends where an unbroken run
+would. It logs, saves, and calls hooks for what else is measured or reported."""
 
+import dataclasses
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
-from inbol_jax.training.objective import Metrics
+from inbol_jax.processes import is_main
+from inbol_jax.progress import progress
+from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.parallel import Parallel
-from inbol_jax.training.state import Flat, TrainState
+from inbol_jax.training.step import Flat, Metrics, TrainState
 from inbol_jax.training.throughput import Meter
 
 HostBatch = dict[str, np.ndarray]
 # From a step on, the batches of a run. Batch i is the same whenever it is asked for.
 Batches = Callable[[int], Iterable[HostBatch]]
 LogRow = dict[str, float]  # metrics by name, and "step"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where a run lies, and how often it logs and saves."""
+
+    out: Path
+    """Folder that gets `checkpoints/` and `metrics.jsonl`."""
+    fingerprint: str
+    """Fingerprint of everything that decides the result, see `Checkpoints`."""
+    examples_per_step: int = 1
+    """Examples per step, for the progress bar."""
+    save_steps: int = 100
+    """Steps between two checkpoints."""
+    logging_steps: int = 10
+    """Steps between two rows of the log. Evaluations and checkpoints have a row as well."""
+    max_nonfinite_updates: int = 10
+    """How many updates in a row may be left out because they were not finite."""
 
 
 class StepInfo(NamedTuple):
@@ -44,9 +70,6 @@ class Hook:
 
     def on_row(self, info: StepInfo, row: LogRow) -> None:
         """Called with each row of the log, once all hooks have measured."""
-
-    def on_step(self, info: StepInfo) -> None:
-        """Called after each step."""
 
 
 class Trainer:
@@ -77,15 +100,24 @@ class Trainer:
         return int(self.parallel.fetch(state.step))
 
     def steps(self, state: TrainState, batches: Iterable[HostBatch]) -> Iterator[StepInfo]:
-        """Trains from a state on the devices to the last step, or to the end of the batches."""
-        remaining = range(self.steps_done(state) + 1, self.total_steps + 1)
-        for step, batch in zip(remaining, batches, strict=False):
+        """Trains from a state on the devices to the last step.
+
+        Raises:
+          InbolError: if the batches end before.
+        """
+        done = self.steps_done(state)
+        for step, batch in zip(range(done + 1, self.total_steps + 1), batches, strict=False):
             state, metrics = self.parallel.run(
                 state, self._frozen, self._reference, self.parallel.shard(batch)
             )
+            done = step
             yield StepInfo(step, step == self.total_steps, state, metrics)
+        if done != self.total_steps:
+            raise InbolError(
+                f"{self.label}: the data ended after {done} of {self.total_steps} steps"
+            )
 
-    def evaluate(self, state: TrainState, batches: Iterable[HostBatch]) -> dict[str, float]:
+    def evaluate(self, state: TrainState, batches: Iterable[HostBatch]) -> LogRow:
         """Mean metrics over batches, without updates."""
         metrics = [
             self.parallel.score(state, self._frozen, self._reference, self.parallel.shard(batch))
@@ -94,7 +126,7 @@ class Trainer:
         return mean_metrics(jax.device_get(metrics))
 
 
-def mean_metrics(metrics: Sequence[Metrics]) -> dict[str, float]:
+def mean_metrics(metrics: Sequence[Metrics]) -> LogRow:
     """Sums over the steps, divided once. A metric whose weights are all 0 is left out."""
     means = {}
     for name in metrics[0]:
@@ -104,73 +136,124 @@ def mean_metrics(metrics: Sequence[Metrics]) -> dict[str, float]:
     return means
 
 
-class _MetricsWindow:
-    """Metrics of the steps since the last row of the log."""
-
-    def __init__(self, meter: Meter | None):
-        self._meter = meter
-        self._pending: list[Metrics] = []
-        self._untimed: int | None = None  # steps of this window that the meter has not timed
-
-    def add(self, metrics: Metrics) -> None:
-        self._pending.append(metrics)
-        if self._meter and self._untimed is None:
-            # The first step was compiled: only from here on it is training that takes the time.
-            jax.block_until_ready(metrics)
-            self._meter.start()
-            self._untimed = 1
-
-    def close(self) -> LogRow:
-        """The window's means and rates; the next window begins."""
-        pending = jax.device_get(self._pending)
-        self._pending = []
-        rates = {}
-        if self._meter:
-            rates = self._meter.read(pending[self._untimed :])
-            self._untimed = 0
-        return mean_metrics(pending) | rates
-
-    def restart_clock(self) -> None:
-        """Hooks are not training: the clock starts again after them."""
-        if self._meter:
-            self._meter.start()
-
-
-def train(
-    trainer: Trainer,
-    state: TrainState,
-    batches: Iterable[HostBatch],
-    hooks: Sequence[Hook],
-    *,
-    logging_steps: int,
-    meter: Meter | None = None,
-) -> TrainState:
-    """Trains to the last step. Returns the final state, on the devices.
+class Evaluation(Hook):
+    """Adds the metrics of evaluation data to the log, as "eval/NAME".
 
     Args:
-      state: where to go on, on the devices.
-      hooks: called in this order.
-      logging_steps: steps between rows of the log. Hooks that are due get a row as well.
-      meter: meter of tokens per second and MFU, which are then in the rows.
-    Raises:
-      InbolError: if the batches end before the last step, or a hook raises it.
+      batches: makes the host batches, the same ones each time.
+      every: steps between two evaluations. There is one at the end as well.
     """
-    window = _MetricsWindow(meter)
-    for info in trainer.steps(state, batches):
-        state = info.state
-        window.add(info.metrics)
-        if info.step % logging_steps == 0 or any(hook.is_due(info) for hook in hooks):
-            row: LogRow = {"step": info.step} | window.close()
-            for hook in hooks:
-                row |= hook.measure(info)
-            for hook in hooks:
-                hook.on_row(info, row)
-            window.restart_clock()
-        for hook in hooks:
-            hook.on_step(info)
-    done = trainer.steps_done(state)
-    if done != trainer.total_steps:
+
+    def __init__(self, trainer: Trainer, batches: Callable[[], Iterable[HostBatch]], every: int):
+        self._trainer, self._batches, self._every = trainer, batches, every
+
+    def is_due(self, info: StepInfo) -> bool:
+        return info.is_due(self._every)
+
+    def measure(self, info: StepInfo) -> LogRow:
+        if not self.is_due(info):
+            return {}
+        means = self._trainer.evaluate(info.state, self._batches())
+        return {f"eval/{name}": value for name, value in means.items()}
+
+
+def run_training(
+    trainer: Trainer,
+    state: TrainState,
+    batches: Batches,
+    options: RunOptions,
+    *,
+    meter: Meter | None = None,
+    hooks: Sequence[Hook] = (),
+) -> TrainState:
+    """Trains from the newest checkpoint in the folder, or from `state` if there is none.
+
+    Args:
+      meter: meter of tokens per second and MFU.
+    Returns: the final state on the host, whether it was reached now or before.
+    Raises:
+      InbolError: if the folder holds another run, the batches end too early, or too many updates in
+        a row were not finite.
+    """
+    parallel, label, size = trainer.parallel, trainer.label, options.examples_per_step
+    with Checkpoints(options.out, options.fingerprint) as checkpoints:
+        state = parallel.place(state)
+        restored = checkpoints.restore(parallel.fetch(state))
+        if restored is not None:
+            state = parallel.place(restored)
+        start, total = trainer.steps_done(state), trainer.total_steps
+        log_file = options.out / "metrics.jsonl"
+        log = [row for row in _read_log(log_file) if row["step"] <= start]  # later ones come again
+        window: list[Metrics] = []  # metrics since the last row
+        untimed = 1  # steps of the window that the meter leaves out: the first one is compiled
+        with progress(label, total * size, "rows", start * size, shown=is_main()) as advance:
+            for info in trainer.steps(state, batches(start)):
+                state = info.state
+                window.append(info.metrics)
+                if meter and info.step == start + 1:
+                    jax.block_until_ready(info.metrics)
+                    meter.start()
+                saves = info.is_due(options.save_steps)
+                logs = saves or info.step % options.logging_steps == 0
+                if logs or any(hook.is_due(info) for hook in hooks):
+                    metrics = jax.device_get(window)
+                    row: LogRow = {"step": info.step} | mean_metrics(metrics)
+                    if meter:
+                        row |= meter.read(metrics[untimed:])
+                    window, untimed = [], 0
+                    for hook in hooks:
+                        row |= hook.measure(info)
+                    log.append(row)
+                    skipped = int(parallel.fetch(state.skipped))
+                    if fault := _fault(row, skipped, options.max_nonfinite_updates):
+                        _write_log(log_file, log)  # it shows what led there
+                        raise InbolError(f"{label}: {fault}")
+                    for hook in hooks:
+                        hook.on_row(info, row)
+                    notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
+                    advance(0, ", ".join(notes))
+                    if saves:
+                        _write_log(log_file, log)
+                        checkpoints.save(parallel.fetch(state))
+                    if meter:
+                        meter.start()  # what came after the step was no training
+                advance(size)
+        return parallel.fetch(state)
+
+
+# What stands beside the progress bar
+_NOTES = {
+    "loss": "loss {:.3f}",
+    "eval/loss": "eval {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "mfu": "MFU {:.0%}",
+}
+
+
+def _read_log(file: Path) -> list[LogRow]:
+    if not file.exists():
+        return []
+    try:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            int(row["step"])
+        return rows
+    except (ValueError, KeyError, TypeError) as error:
         raise InbolError(
-            f"{trainer.label}: the data ended after {done} of {trainer.total_steps} steps"
-        )
-    return state
+            f"{file}: not a log of training ({error}); delete it, and the run resumes without its "
+            "first lines"
+        ) from error
+
+
+def _write_log(file: Path, rows: Iterable[LogRow]) -> None:
+    if is_main():
+        write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _fault(row: LogRow, skipped: int, max_skipped: int) -> str:
+    """Why training cannot go on, if so: the loss is not finite, or too many updates were not."""
+    loss = row.get("loss", math.nan)
+    if skipped <= max_skipped and (skipped or math.isfinite(loss)):
+        return ""
+    what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
+    return f"{what} at step {row['step']}; lower --learning-rate or look at the data"

@@ -1,11 +1,10 @@
 """WiSE-FT: the saved model is a mix of fine-tuned and base weights. Source: Wortsman et al. 2021
-(arXiv 2109.01903).
-"""
+(arXiv 2109.01903)."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,13 +16,6 @@ from inbol_jax.models.loading import Checkpoint, find_checkpoint, load_pretraine
 from inbol_jax.models.peft import is_adapter
 from inbol_jax.processes import to_host
 from inbol_jax.training.config import TrainConfig
-
-
-class BaseWeights(NamedTuple):
-    """The base's parameters, on the host."""
-
-    params: Mapping[str, Any]
-    fingerprint: str
 
 
 def check_wise_ft(config: TrainConfig) -> None:
@@ -44,16 +36,13 @@ def check_wise_ft(config: TrainConfig) -> None:
 
 
 def _architecture(model: Path) -> LlavaConfig:
-    """What two checkpoints must share for their weights to be mixed.
-
-    The dtype on the disk, and which tokens end a response, may differ.
-    """
+    """What two checkpoints must share: all but the dtype on the disk and the ends of responses."""
     config = load_config(find_checkpoint(model))
     return dataclasses.replace(config, stored_dtype="", pad_token_id=0, eos_token_ids=())
 
 
-def load_base(start: Checkpoint, config: TrainConfig, mesh: Mesh) -> BaseWeights | None:
-    """The base's weights, or None if the saved model is the fine-tuned one alone.
+def load_base(start: Checkpoint, config: TrainConfig, mesh: Mesh) -> Checkpoint | None:
+    """The base, with its weights on the host; None if the saved model is the fine-tuned one alone.
 
     Args:
       start: the model that training starts from, which is the base unless another is named.
@@ -65,15 +54,18 @@ def load_base(start: Checkpoint, config: TrainConfig, mesh: Mesh) -> BaseWeights
         base = load_pretrained(config.checkpoint.wise_ft_base, dtype=start.model.dtype, mesh=mesh)
     # A copy on the host: training needs the devices' memory, and reuses that of its start.
     params = jax.tree.map(lambda x: np.array(to_host(x)), dict(base.variables["params"]))
-    return BaseWeights(params, base.fingerprint)
+    return dataclasses.replace(base, variables={"params": params})
 
 
 def interpolate(params: Mapping[str, Any], base: Mapping[str, Any], alpha: float) -> Any:
-    """alpha * fine-tuned + (1 - alpha) * base, on the host."""
-    return jax.tree.map(lambda new, old: _mix(to_host(new), old, alpha), params, base)
+    """alpha * fine-tuned + (1 - alpha) * base, on the host, computed in float32.
 
+    The dtype is that of the fine-tuned weights. A weight that both share is kept exactly.
+    """
 
-def _mix(new: np.ndarray, old: np.ndarray, alpha: float) -> np.ndarray:
-    """Mixes in float32, in the dtype of `new`. Where both are equal, the result is exactly that."""
-    mixed = alpha * new.astype(np.float32) + (1 - alpha) * old.astype(np.float32)
-    return np.where(new == old, new, mixed.astype(new.dtype))
+    def mix(tuned: jax.Array, old: np.ndarray) -> np.ndarray:
+        new = to_host(tuned)
+        mixed = alpha * new.astype(np.float32) + (1 - alpha) * old.astype(np.float32)
+        return np.where(new == old, new, mixed.astype(new.dtype))
+
+    return jax.tree.map(mix, params, base)

@@ -43,9 +43,8 @@ def without_starts(folder):
     found = {p: p.read_text() for p in folder.rglob("*.json*")}
     for path, text in found.items():
         if path.name.endswith("meta.json"):
-            found[path] = {
-                k: v for k, v in json.loads(text).items() if k not in ("started", "started_with")
-            }
+            header = json.loads(text).items()
+            found[path] = {k: v for k, v in header if k not in ("started", "started_with")}
     return found
 
 
@@ -61,12 +60,8 @@ def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
     store = sampled / "confidence/test.jsonl"
     before = without_starts(sampled)
     capsys.readouterr()
-    assert (
-        confidence(
-            small_world / "test", sampled, "--status", "--model", tmp_path / "no model is needed"
-        )
-        == 0
-    )
+    options = ("--status", "--model", tmp_path / "no model is needed")
+    assert confidence(small_world / "test", sampled, *options) == 0
     rows = [r for r in read_jsonl(store) if r["answerable"]]
     mean = sum(r["n_correct"] for r in rows) / sum(r["n_samples"] for r in rows)
     line = capsys.readouterr().out
@@ -90,7 +85,8 @@ def test_status_of_a_store_that_is_being_filled(sampled, small_world, tmp_path, 
     assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "consistency") == 0
     line = capsys.readouterr().out
     assert line.startswith(
-        "test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, mean confidence (consistency) "
+        "test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, "
+        "mean confidence (consistency) "
     )
 
 
@@ -98,12 +94,8 @@ def test_plot(sampled, small_world, capsys):
     for estimator in ("accuracy", "likelihood"):
         (sampled / "confidence/test.png").unlink(missing_ok=True)
         capsys.readouterr()
-        assert (
-            confidence(
-                small_world / "test", sampled, "--plot", "--estimator", estimator, "--delta-k", 0.9
-            )
-            == 0
-        )
+        options = ("--plot", "--estimator", estimator, "--delta-k", 0.9)
+        assert confidence(small_world / "test", sampled, *options) == 0
         # Two samples: every Wilson interval holds a threshold. A likelihood is no share of samples,
         # and has none.
         expected = {"accuracy": "100%", "likelihood": "0%"}[estimator]
@@ -160,10 +152,8 @@ def test_another_estimator_builds_other_records_from_the_same_samples(sampled, c
     before = (sampled / "confidence/test.jsonl").read_bytes()
     found = {}
     for estimator in ("accuracy", "consistency", "likelihood"):
-        assert (
-            main(["build", "--out", str(sampled), "--estimator", estimator, "--delta-k", "0.6"])
-            == 0
-        )
+        options = ("--estimator", estimator, "--delta-k", "0.6")
+        assert main(["build", "--out", str(sampled), *options]) == 0
         found[estimator] = {r["id"]: r["confidence"] for r in read_jsonl(sampled / "records.jsonl")}
     assert (sampled / "confidence/test.jsonl").read_bytes() == before
     assert len({tuple(values.values()) for values in found.values()}) == 3
@@ -213,26 +203,16 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, t
         port = free.getsockname()[1]
     shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
     options = (*QUICK, "--p-true", "--distributed")
-    both = [
-        start(
-            small_world / "test",
-            tmp_path,
-            tmp_path / "cache",
-            *options,
-            **shared,
-            JAX_PROCESS_ID=str(i),
-        )
-        for i in range(2)
-    ]
+    where = (small_world / "test", tmp_path, tmp_path / "cache")
+    both = [start(*where, *options, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in both:
         finish(process)
     files = shards(tmp_path / "confidence/test.jsonl")
     assert [f.name for f in files] == ["test.0001-of-0002.jsonl", "test.0002-of-0002.jsonl"]
     assert [read_meta(f)["rows"] for f in files] == [30, 30]
     assert rows(*files) == rows(sampled / "confidence/test.jsonl")
-    assert (
-        confidence(small_world / "test", tmp_path, *QUICK) == 2
-    )  # one process does not go on with the shards of two
+    # One process does not go on with the shards of two.
+    assert confidence(small_world / "test", tmp_path, *QUICK) == 2
     one = shutil.copytree(sampled, tmp_path_factory.mktemp("one"), dirs_exist_ok=True)
     assert confidence(small_world / "test", one, *QUICK, "--p-true") == 0
     assert rows(*map(p_true_file, files)) == rows(one / "confidence/p_true/test.jsonl")
@@ -255,9 +235,8 @@ def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
     for attempt in range(10):
         process = start(data, tmp_path / "killed", cache)
         before, end = (store.stat().st_size if store.exists() else 0), time.monotonic() + 300
-        while attempt % 3 and (
-            not store.exists() or store.stat().st_size <= before
-        ):  # every third one dies while it starts
+        # Every third one dies while it starts.
+        while attempt % 3 and (not store.exists() or store.stat().st_size <= before):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < end
             time.sleep(0.001)
@@ -291,27 +270,14 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
     made.cast_column("image", datasets.Image()).to_parquet(
         tmp_path / "POPE/test-00000-of-00001.parquet"
     )
-    options = [
-        "--data.format",
-        "pope",
-        "--data.id",
-        tmp_path / "POPE",
-        "--data.split",
-        "test",
-        "--data.limit",
-        12,
-    ]
-    options += ["--out", tmp_path / "out"]
+    options = ["--data.format", "pope", "--data.id", tmp_path / "POPE", "--data.split", "test"]
+    options += ["--data.limit", 12, "--out", tmp_path / "out"]
     assert main(["confidence", *map(str, options), *QUICK]) == 0
     found = {row["id"]: row for row in read_jsonl(tmp_path / "out/confidence/POPE-test.jsonl")}
     assert found.keys() == {f"random-{i}" for i in range(12)}
     for row in found.values():
-        assert (row["metric"], row["source"], row["split"], row["kind"]) == (
-            "yes_no",
-            "pope",
-            "test",
-            "random",
-        )
+        about = [row[name] for name in ("metric", "source", "split", "kind")]
+        assert about == ["yes_no", "pope", "test", "random"]
         assert row["outcomes"] == [
             "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong"
             for t in row["samples"]
@@ -323,23 +289,17 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
     # What was imported is a dataset folder, which any other command reads.
     again = ("--data", tmp_path / "out/data/POPE-test", "--out", tmp_path / "again")
     assert main(["confidence", *map(str, again), *QUICK]) == 0
-    assert {
-        r["id"]: r["samples"] for r in read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl")
-    } == {i: r["samples"] for i, r in found.items()}
+    read = list(read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl"))
+    assert {r["id"]: r["samples"] for r in read} == {i: r["samples"] for i, r in found.items()}
 
 
 def test_yes_no_questions_are_evaluated_as_such(small_world, tmp_path, capsys):
     rows = list(read_jsonl(small_world / "test/data.jsonl"))[:8]
     rows = [row | {"answers": ["yes"], "answerable": True, "metric": "yes_no"} for row in rows]
-    write_jsonl(
-        tmp_path / "pope/data.jsonl",
-        rows,
-        {"images": os.path.relpath(small_world / "test", tmp_path / "pope")},
-    )
-    assert (
-        evaluate(["--in-domain", str(tmp_path / "pope"), "--out", str(tmp_path / "out"), *QUICK])
-        == 0
-    )
+    images = os.path.relpath(small_world / "test", tmp_path / "pope")
+    write_jsonl(tmp_path / "pope/data.jsonl", rows, {"images": images})
+    options = ["--in-domain", str(tmp_path / "pope"), "--out", str(tmp_path / "out"), *QUICK]
+    assert evaluate(options) == 0
     found = list(read_jsonl(tmp_path / "out/predictions.jsonl"))
     shares = [
         f"{name.capitalize()} {sum(r['outcome'] == name for r in found) / 8:.1%}"

@@ -27,6 +27,10 @@ def confidence(data, out, *options):
     return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
 
 
+def build(out, *options):
+    return main(["build", "--out", str(out), *map(str, options)])
+
+
 def copy(out, to):
     """A store knows where its images are, seen from itself: another folder must lie as deep."""
     return shutil.copytree(out, to, dirs_exist_ok=True)
@@ -67,15 +71,10 @@ def test_the_words_part_at_their_first_different_token(tiny):
 def test_words_that_begin_alike(tiny):
     """A tokenizer may write a space, say, as a token of its own in front of both: the prompt goes
     on with it."""
-
-    class Alike(type(make_text_encoder(tiny))):
-        def response(self, question, response, images=1):
-            return (7, *super().response(question, response, images))
-
-    alike = make_text_encoder(tiny)
-    alike.__class__ = Alike
-    tokens = verdict_tokens(make_text_encoder(tiny))
-    assert verdict_tokens(alike) == tokens._replace(shared=(7, *tokens.shared))
+    encoder = make_text_encoder(tiny)
+    tokens, response = verdict_tokens(encoder), encoder.response
+    encoder.response = lambda question, word: (7, *response(question, word))
+    assert verdict_tokens(encoder) == tokens._replace(shared=(7, *tokens.shared))
 
 
 def test_probabilities_are_those_of_transformers(micro, small_world):
@@ -101,10 +100,8 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
         for example, value in batch
     }
     assert found.keys() == {e.id for e in examples}
-    model, processor = (
-        LlavaForConditionalGeneration.from_pretrained(micro.path).eval(),
-        AutoProcessor.from_pretrained(TINY, backend="pil"),
-    )
+    model = LlavaForConditionalGeneration.from_pretrained(micro.path).eval()
+    processor = AutoProcessor.from_pretrained(TINY, backend="pil")
     questions = [PROMPT.format(question=e.question, answer=a) for e, a in proposed]
     messages = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}]
@@ -144,14 +141,11 @@ def test_it_is_added_without_sampling(sampled, asked, small_world, tmp_path, cap
         assert row["p_true"] is None or 0 < row["p_true"] < 1
     for question in read_store(file):
         assert question.p_true == (found[question.example.id]["p_true"] or 0.0)
-    assert (
-        read_meta(extra)["rows"],
-        read_meta(extra)["set_aside"],
-        read_meta(extra)["samples"],
-    ) == (60, 0, read_meta(file)["config"])
-    assert (
-        confidence(small_world / "test", tmp_path, *QUICK, "--p-true", "--estimator", "p-true") == 0
-    )
+    header = read_meta(extra)
+    assert (header["rows"], header["set_aside"]) == (60, 0)
+    assert header["samples"] == read_meta(file)["config"]
+    options = (*QUICK, "--p-true", "--estimator", "p-true")
+    assert confidence(small_world / "test", tmp_path, *options) == 0
     assert "60 questions x 2 samples, mean confidence (p-true) 0." in capsys.readouterr().out
     assert sorted((tmp_path / "confidence/p_true/test.jsonl").read_text().splitlines()) == sorted(
         extra.read_text().splitlines()
@@ -168,11 +162,9 @@ def test_a_killed_run_goes_on(asked, small_world, tmp_path):
     extra = out / "confidence/p_true/test.jsonl"
     lines = extra.read_bytes().splitlines(keepends=True)
     extra.write_bytes(b"".join(lines[:23]) + lines[23][:30])
-    header = json.loads(meta_path(extra).read_text())
-    write_json(
-        meta_path(extra), {k: v for k, v in header.items() if k not in ("rows", "set_aside")}
-    )
-    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    header = {k: v for k, v in read_meta(extra).items() if k not in ("rows", "set_aside")}
+    write_json(meta_path(extra), header)
+    assert build(out, "--estimator", "p-true") == 2
     assert confidence(small_world / "test", out, *QUICK, "--p-true") == 0
     assert extra.read_bytes().startswith(b"".join(lines[:23]))
     assert sorted(extra.read_bytes().splitlines(keepends=True)) == sorted(lines)
@@ -181,19 +173,10 @@ def test_a_killed_run_goes_on(asked, small_world, tmp_path):
 @pytest.mark.parametrize("command", ["confidence", "--status", "--plot", "build"])
 def test_a_store_without_it_is_refused(sampled, small_world, command, capsys):
     if command == "build":
-        assert main(["build", "--out", str(sampled), "--estimator", "p-true"]) == 2
+        assert build(sampled, "--estimator", "p-true") == 2
     else:
-        assert (
-            confidence(
-                small_world / "test",
-                sampled,
-                *QUICK,
-                "--estimator",
-                "p-true",
-                *[command][command == "confidence" :],
-            )
-            == 2
-        )
+        options = ("--estimator", "p-true", *[command][command == "confidence" :])
+        assert confidence(small_world / "test", sampled, *QUICK, *options) == 2
     error = capsys.readouterr().err
     assert (
         "test.jsonl has no p_true; `inbol confidence --p-true` adds it and samples nothing again"
@@ -209,7 +192,7 @@ def test_a_store_with_some_of_it_is_not_built_from(asked, small_world, tmp_path,
     with file.open("a") as lines:
         lines.write(json.dumps(next(read_jsonl(file)) | {"id": "new"}) + "\n")
     write_json(meta_path(file), read_meta(file) | {"rows": 61})
-    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    assert build(out, "--estimator", "p-true") == 2
     assert "test.jsonl has p_true for 60 questions so far" in capsys.readouterr().err
     assert confidence(small_world / "test", out, "--status", "--estimator", "p-true") == 0
     assert "test: 61 answered, 0 pending, 0 set aside, 60 with P(True), " in capsys.readouterr().out
@@ -223,7 +206,7 @@ def test_it_belongs_to_the_samples(asked, small_world, tmp_path, capsys):
         file.unlink()
     assert confidence(small_world / "test", out, *QUICK, "--seed", 1, "--p-true") == 2
     assert "p_true/test.jsonl was sampled with other settings (samples)" in capsys.readouterr().err
-    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    assert build(out, "--estimator", "p-true") == 2
     assert "p_true/test.jsonl is of other samples than those of" in capsys.readouterr().err
 
 
@@ -231,22 +214,7 @@ def test_records_by_p_true(asked, capsys):
     """Confidence, class and no interval; Type 3 stays without any."""
     values = sorted(row["p_true"] or 0 for row in evaluations(asked).values())
     low, high = values[len(values) // 3], values[2 * len(values) // 3]
-    assert (
-        main(
-            [
-                "build",
-                "--out",
-                str(asked),
-                "--estimator",
-                "p-true",
-                "--delta-uk",
-                str(low),
-                "--delta-k",
-                str(high),
-            ]
-        )
-        == 0
-    )
+    assert build(asked, "--estimator", "p-true", "--delta-uk", low, "--delta-k", high) == 0
     records = {r["id"]: r for r in read_jsonl(asked / "records.jsonl")}
     for id, row in evaluations(asked).items():
         value = 0.0 if records[id]["type"] == 3 else row["p_true"] or 0.0
@@ -256,10 +224,8 @@ def test_records_by_p_true(asked, capsys):
                 "known" if value >= high else "unknown" if value <= low else "mixed"
             )
     inputs = read_meta(asked / "records.jsonl")["inputs"]
-    assert main(["build", "--out", str(asked)]) == 0
-    assert read_meta(asked / "records.jsonl")["inputs"] != inputs, (
-        "what was read is another set of files"
-    )
+    assert build(asked) == 0
+    assert read_meta(asked / "records.jsonl")["inputs"] != inputs, "other files were read"
 
 
 def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
@@ -270,11 +236,8 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
     examples = load_dataset_folder(data).examples
     gone = next(e for e in examples if e.answerable and proposed_answer_of(out, e.id) is not None)
     (data / gone.image).write_bytes(b"no image any more")
-    shared = {
-        e.id
-        for e in examples
-        if e.image == gone.image and proposed_answer_of(out, e.id) is not None
-    }
+    beside = (e.id for e in examples if e.image == gone.image)
+    shared = {id for id in beside if proposed_answer_of(out, id) is not None}
     meta = read_meta(out / "confidence/test.jsonl")
     assert confidence(data, out, *QUICK, "--p-true", "--max-rejected", 0) == 2
     assert "could not be asked, more than --max-rejected 0" in capsys.readouterr().err
@@ -287,29 +250,13 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
     assert read_meta(out / "confidence/p_true/test.jsonl")["set_aside"] == len(shared)
     assert read_meta(out / "confidence/test.jsonl")["config"] == meta["config"]
     left_out = {e.id for e in examples if e.id in shared and e.answerable}
-    assert (
-        main(
-            [
-                "build",
-                "--out",
-                str(out),
-                "--estimator",
-                "p-true",
-                "--delta-uk",
-                "0.5",
-                "--delta-k",
-                "0.51",
-            ]
-        )
-        == 0
-    )
+    assert build(out, "--estimator", "p-true", "--delta-uk", 0.5, "--delta-k", 0.51) == 0
     assert (
         f"{len(left_out)} questions could not be asked for P(True), and are left out"
         in capsys.readouterr().out
     )
-    assert {r["id"] for r in read_jsonl(out / "records.jsonl")} == {
-        e.id for e in examples
-    } - left_out
+    kept = {r["id"] for r in read_jsonl(out / "records.jsonl")}
+    assert kept == {e.id for e in examples} - left_out
 
 
 def proposed_answer_of(out, id):
@@ -323,24 +270,10 @@ def proposed_answer_of(out, id):
 def test_on_several_devices(asked, sampled, small_world, tmp_path, devices, mesh):
     """To the last bit where each has the whole model, to rounding where it is split."""
     out = copy(sampled, tmp_path)
-    words = [
-        "confidence",
-        "--data",
-        small_world / "test",
-        "--out",
-        out,
-        *QUICK,
-        "--p-true",
-        "--mesh",
-        *mesh,
-    ]
+    program = "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    options = ("--data", small_world / "test", "--out", out, *QUICK, "--p-true", "--mesh", *mesh)
     subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))",
-            *map(str, words),
-        ],
+        [sys.executable, "-c", program, "confidence", *map(str, options)],
         env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         check=True,
     )

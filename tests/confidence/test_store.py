@@ -43,6 +43,10 @@ def line(i):
     )
 
 
+def row(i):
+    return line(i).to_json()
+
+
 @pytest.fixture
 def file(tmp_path):
     return tmp_path / "confidence/train.jsonl"
@@ -79,18 +83,18 @@ def test_outcomes():
 
 def fill(file, *numbers, settings=SETTINGS):
     with ConfidenceStore(file, settings) as store:
-        store.append([line(i) for i in numbers])
+        store.append(row(i) for i in numbers)
 
 
 def test_what_is_there_is_not_asked_again(file):
     examples = [example(i) for i in range(4)]
     with ConfidenceStore(file, SETTINGS) as store:
         assert store.pending(examples) == examples
-        store.append([line(0), line(2)])
+        store.append([row(0), row(2)])
         assert [e.id for e in store.pending(examples)] == ["q1", "q3"]
     with ConfidenceStore(file, SETTINGS) as again:
         assert [e.id for e in again.pending(examples)] == ["q1", "q3"]
-        again.append([line(1), line(3)])
+        again.append([row(1), row(3)])
         assert list(read_store(file)) == [line(0), line(2), line(1), line(3)]
         fingerprints = {row["fingerprint"] for row in read_jsonl(file)}
         assert fingerprints == {again.fingerprint} == {fingerprint(SETTINGS)}
@@ -105,7 +109,7 @@ def test_a_torn_last_line_is_cut_off(file, cut):
     assert [question for _, question in read_rows(file)] == [line(0), line(1)]
     with ConfidenceStore(file, SETTINGS) as store:
         assert [e.id for e in store.pending([example(i) for i in range(3)])] == ["q2"]
-        store.append([line(2)])
+        store.append([row(2)])
     assert file.read_bytes() == whole
 
 
@@ -130,9 +134,8 @@ def test_other_settings_are_refused(file):
         ConfidenceStore(file, SETTINGS)
     assert file.read_bytes() == before
     fill(file.with_name("other.jsonl"), settings=SETTINGS | {"seed": 1})
-    with pytest.raises(
-        InbolError, match=r"other settings \(seed\)"
-    ):  # it holds nothing yet, and belongs to another run all the same
+    # It holds nothing yet, and belongs to another run all the same.
+    with pytest.raises(InbolError, match=r"other settings \(seed\)"):
         ConfidenceStore(file.with_name("other.jsonl"), SETTINGS)
 
 
@@ -191,7 +194,7 @@ def test_offsets_are_those_behind_the_lines(file):
 )
 def test_a_question_that_was_changed_is_refused(file, changed):
     with ConfidenceStore(file, SETTINGS) as store:
-        store.append([line(0)])
+        store.append([row(0)])
         with pytest.raises(InbolError, match="q0 was another question when it was sampled"):
             store.pending([changed])
 
@@ -199,7 +202,7 @@ def test_a_question_that_was_changed_is_refused(file, changed):
 def test_a_finished_store_says_how_many_questions_it_holds(file):
     with ConfidenceStore(file, SETTINGS) as store:
         assert "rows" not in read_meta(file)
-        store.append([line(0), line(1)])
+        store.append([row(0), row(1)])
         store.finish(set_aside=3)
     assert (read_meta(file)["rows"], read_meta(file)["set_aside"]) == (2, 3)
     with ConfidenceStore(file, SETTINGS) as again:
@@ -210,7 +213,7 @@ def test_a_finished_store_says_how_many_questions_it_holds(file):
 def test_a_store_that_is_opened_again_is_not_finished_until_it_is(file):
     """Its dataset may have grown, and the run be killed before its first new line."""
     with ConfidenceStore(file, SETTINGS) as store:
-        store.append([line(1)])
+        store.append([row(1)])
         store.finish()
     ConfidenceStore(file, SETTINGS).__exit__()
     assert unfinished(file)
@@ -221,15 +224,16 @@ def test_a_store_that_is_opened_again_is_not_finished_until_it_is(file):
 
 def test_one_writer_at_a_time(file):
     with ConfidenceStore(file, SETTINGS) as store:
-        store.append([line(0)])
+        store.append([row(0)])
         before = file.read_bytes()
         with pytest.raises(
             InbolError,
-            match=r"train\.jsonl is being written by another run; wait for its end, or choose another --out",
+            match=r"train\.jsonl is being written by another run; wait for its end, "
+            "or choose another --out",
         ):
             ConfidenceStore(file, SETTINGS)
         assert file.read_bytes() == before
-        store.append([line(1)])
+        store.append([row(1)])
     with ConfidenceStore(file, SETTINGS) as store:
         assert store.done.keys() == {"q0", "q1"}
 
@@ -242,7 +246,7 @@ def test_a_lock_leaves_no_file_behind(file):
 def test_every_process_writes_a_shard_of_its_own(file):
     for index in (1, 0):
         with ConfidenceStore(file, SETTINGS, index=index, count=2) as store:
-            store.append([line(index)])
+            store.append([row(index)])
             assert store.file.name == f"train.000{index + 1}-of-0002.jsonl"
         assert missing_shards(store.file) == index
     assert shards(file) == [shard_path(file, 0, 2), shard_path(file, 1, 2)]
@@ -252,7 +256,8 @@ def test_every_process_writes_a_shard_of_its_own(file):
     for count in (1, 3):
         with pytest.raises(
             InbolError,
-            match="was sampled by another number of processes; go on with as many, or choose another --out",
+            match="was sampled by another number of processes; go on with as many, "
+            "or choose another --out",
         ):
             ConfidenceStore(file, SETTINGS, index=0, count=count)
     assert len(shards(file)) == 2
@@ -270,7 +275,7 @@ examples = [VQAExample(f"q{i}", "a.png", "What is this? " * (i % 7)) for i in ra
 with ConfidenceStore(Path(sys.argv[1]), {"seed": 0}) as store:
     pending = store.pending(examples)
     for i in range(0, len(pending), 3):
-        store.append(SampledQuestion(e, SAMPLES) for e in pending[i : i + 3])
+        store.append(SampledQuestion(e, SAMPLES).to_json() for e in pending[i : i + 3])
         time.sleep(0.005)  # time for ten kills, on a busy machine as well
     store.finish()
 """
@@ -296,9 +301,8 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
         found.append(files[1].stat().st_size)
     assert "rows" not in read_meta(files[1]), "the kills came too late to tear anything"
     assert len(set(found)) == 10
-    if (
-        files[1].read_bytes().endswith(b"\n")
-    ):  # a kill seldom falls within a write: tear a line as a power cut would
+    # A kill seldom falls within a write: tear a line as a power cut would.
+    if files[1].read_bytes().endswith(b"\n"):
         os.truncate(files[1], found[-1] - 7)
     subprocess.run([sys.executable, "-c", FILL, files[1]], check=True)
     whole, killed = (sorted(file.read_text().splitlines()) for file in files)

@@ -23,10 +23,9 @@ from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import load_pixels, make_text_encoder
 from inbol_jax.models.reading import load_params
-from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
 from inbol_jax.training.config import PairLossConfig
-from inbol_jax.training.objective import target_logprobs
-from inbol_jax.training.reference import pair_logprobs
+from inbol_jax.training.step import target_logprobs
 
 # transformers has renamed an option that TRL sets, and what it asks of a model before each forward
 # of the reference.

@@ -3,7 +3,7 @@ import json
 import pytest
 from endpoint_server import said
 
-from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
 from inbol_jax.cli import main
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.config import EndpointConfig, JudgeConfig
@@ -33,57 +33,42 @@ def verdict(body, n):
     return said("ANSWER" if " " not in response else "**Refusal**.")
 
 
-def config(server, data, out, **options):
+def config(server, data, out, n=0, **options):
     return JudgeConfig(
-        data, out, EndpointConfig(server.url, "judge-1", endpoint_retries=0), **options
+        data, out, EndpointConfig(server.url, "judge-1", endpoint_retries=0, **options), n
     )
 
 
 def test_the_rules_alone_against_labels(data, tmp_path, capsys):
-    file = data(
-        [
-            {"text": "I don't know", "refusal": True},
-            {"text": "Sorry no", "refusal": True},
-            {"text": "no", "refusal": False},
-            {"text": "N"},
-        ]
-    )
+    labels = {"I don't know": True, "Sorry no": True, "no": False}
+    labelled = [{"text": text, "refusal": label} for text, label in labels.items()]
+    file = data([*labelled, {"text": "N"}])
     assert main(["judge", "--data", str(file), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "4 responses: 1 refusals by the rules",
         "against 3 labels, 2 of refusals: precision 1.000, recall 0.500",
     ]
     rows = list(read_jsonl(tmp_path / "out/detected.jsonl"))
-    assert [(r["rules"], r["label"]) for r in rows] == [
-        (True, True),
-        (False, True),
-        (False, False),
-        (False, None),
-    ]
+    assert [r["rules"] for r in rows] == [True, False, False, False]
+    assert [r["label"] for r in rows] == [True, True, False, None]
     assert not (tmp_path / "out/judged.jsonl").exists()
 
 
 def test_a_second_opinion_is_stored_beside_the_first(serve, data, tmp_path, capsys):
     server = serve(verdict)
     judge(config(server, data(), tmp_path))
-    rows = {
-        row["id"]: (row["rules"], row["judge"]) for row in read_jsonl(tmp_path / "judged.jsonl")
-    }
+    file = tmp_path / "judged.jsonl"
+    rows = {row["id"]: (row["rules"], row["judge"]) for row in read_jsonl(file)}
     assert rows == {"a": (True, True), "b": (False, False), "c": (False, True), "d": (False, False)}
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith(
         "judge-1: agrees with the rules on 3 of 4 (0.750, kappa 0.500); "
         "refusals to the rules alone 0, to the judge alone 1 -> "
     )
-    assert {"endpoint", "model", "prompt", "config"} <= set(read_meta(tmp_path / "judged.jsonl"))
-    assert "Question: Who?\nResponse: Anna" in [
-        body["messages"][1]["content"] for _, _, body in server.asked
-    ]
-    assert (
-        "secret"
-        not in (tmp_path / "judged.jsonl.meta.json").read_text()
-        + (tmp_path / "judged.jsonl").read_text()
-    )
+    assert {"endpoint", "model", "prompt", "config"} <= set(read_meta(file))
+    asked = [body["messages"][1]["content"] for _, _, body in server.asked]
+    assert "Question: Who?\nResponse: Anna" in asked
+    assert "secret" not in meta_path(file).read_text() + file.read_text()
 
 
 def test_what_is_judged_is_not_asked_again_and_a_torn_line_is_cut(serve, data, tmp_path, capsys):
@@ -98,28 +83,17 @@ def test_what_is_judged_is_not_asked_again_and_a_torn_line_is_cut(serve, data, t
     judge(config(server, data(), tmp_path))
     assert len(server.asked) == 4
     assert capsys.readouterr().out.count("on 3 of 4") == 2
-    with pytest.raises(
-        InbolError, match=r"judged\.jsonl is of other responses or of another judge"
-    ):
+    message = r"judged\.jsonl is of other responses or of another judge"
+    with pytest.raises(InbolError, match=message):
         judge(config(server, data(RESPONSES[:3]), tmp_path))
 
 
 def test_responses_without_a_verdict_are_counted_and_asked_again(serve, data, tmp_path, capsys):
-    server = serve(
-        lambda body, n: (
-            (500, {}, {}) if n == 0 else said("It depends") if n == 1 else verdict(body, n)
-        )
-    )
-    with pytest.raises(
-        InbolError, match=r"2 of 4 responses got no verdict, more than --max-rejected 0\.1"
-    ):
-        judge(
-            JudgeConfig(
-                data(),
-                tmp_path,
-                EndpointConfig(server.url, "judge-1", endpoint_retries=0, endpoint_concurrency=1),
-            )
-        )
+    bad = [(500, {}, {}), said("It depends")]
+    server = serve(lambda body, n: bad[n] if n < 2 else verdict(body, n))
+    message = r"2 of 4 responses got no verdict, more than --max-rejected 0\.1"
+    with pytest.raises(InbolError, match=message):
+        judge(config(server, data(), tmp_path, endpoint_concurrency=1))
     assert "2 of 4 responses got no verdict (first: " in capsys.readouterr().out
     judge(config(server, data(), tmp_path))
     assert len(server.asked) == 6

@@ -91,6 +91,56 @@ def test_close_calls(text, refusal):
     assert is_refusal(text) is refusal
 
 
+# Of each kind: a text, whether it is a refusal with one of the first examples in it, those, and
+# similar ones with which it is the opposite.
+SURROUNDINGS = (
+    (
+        "{}, I don't know.",
+        True,
+        "i am so very sorry; i am afraid; my apologies; i apologise; sadly; to be honest; i "
+        "must admit; frankly; hmm; uhm; well; and; therefore; about this; answer; as an ai; "
+        "as an ai language model; thank you; please",
+        "an afraid dog; an honest man; a well; about ten; an ai robot; a thank you card",
+    ),
+    (
+        "I don't know, {}.",
+        False,
+        "i think it is red; i would probably go with red; my best guess is red; maybe red; "
+        "most likely red; looks like red to all of us here; it might be red; the old car "
+        "looks red; they are probably red; yes; no",
+        "i think it is not visible here; i guess so and that is not much; too unlikely to be "
+        "seen; the old car is too dark; no light at all",
+    ),
+    (
+        "{}. I don't know.",
+        True,
+        "this is a photo of a street; he faces the camera; it is blurred; her face is hidden; "
+        "he is turned away; it is too far; there is no label; all that i see are two people; "
+        "i wish to help",
+        "this is a street; it is bright; there is a label; i help",
+    ),
+    (
+        "{}",
+        False,
+        "the sign says that we can not tell; a book titled i can not say",
+        "i can not tell what the sign says",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        pytest.param(text.format(example), expected, id=example)
+        for text, refusal, examples, opposites in SURROUNDINGS
+        for texts, expected in ((examples, refusal), (opposites, not refusal))
+        for example in texts.split("; ")
+    ],
+)
+def test_what_stands_around_a_refusal_decides(text, refusal):
+    assert is_refusal(text) is refusal
+
+
 @pytest.mark.parametrize("row", RESPONSES + UNSEEN, ids=lambda row: row["text"][:40])
 def test_case_and_surrounding_white_space_do_not_matter(row):
     expected = is_refusal(row["text"])
@@ -130,12 +180,11 @@ def test_any_text_is_read(text):
             "not very ",
             "i can not really ",
             "i am so ",
-            "the image does not ",
             "tell a ",
-            "brand of ",
             "too ",
         ),
-        *("'", " 'a", "'a", '"', "a", "a.", ", ", " - ", "-", " ", "hm"),
+        *("the image does not ", "brand of ", "'", " 'a", "'a", '"', "a", "a.", ", ", " - ", "-"),
+        *(" ", "hm"),
     ],
 )
 def test_time_is_linear_in_the_length(unit):

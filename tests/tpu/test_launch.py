@@ -16,7 +16,10 @@ GCLOUD = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$HOSTS/calls"
 case $4 in
   scp) for host in 0 1; do cp "$5" "$HOSTS/$host/${6#*:}"; done ;;
-  ssh) for host in 0 1; do (cd "$HOSTS/$host" && HOST=$host bash -c "${@: -1}") & pids+=($!); done; status=0
+  ssh) for host in 0 1; do
+         (cd "$HOSTS/$host" && HOST=$host bash -c "${@: -1}") & pids+=($!)
+       done
+       status=0
        for pid in "${pids[@]}"; do wait "$pid" || status=$?; done; exit $status ;;
 esac
 """
@@ -69,7 +72,9 @@ def test_setup_copies_the_checkout_and_installs_it(launch, tmp_path):
     """
     stand_in = tmp_path / "python3"
     stand_in.write_text(
-        '#!/bin/sh\nmkdir -p .venv/bin\nprintf "#!/bin/sh\\necho pip \\$*" > .venv/bin/pip\nchmod +x .venv/bin/pip\n'
+        "#!/bin/sh\nmkdir -p .venv/bin\n"
+        'printf "#!/bin/sh\\necho pip \\$*" > .venv/bin/pip\n'
+        "chmod +x .venv/bin/pip\n"
     )
     stand_in.chmod(0o755)
     done = launch("setup", "pod", "zone-a")

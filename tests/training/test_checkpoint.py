@@ -1,7 +1,6 @@
 """Checkpoints that are kept, and those that cannot be used."""
 
 import shutil
-from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -9,9 +8,7 @@ from toy_run import toy_optimizer, toy_run
 
 from inbol_jax.errors import InbolError
 from inbol_jax.training.checkpoint import Checkpoints
-from inbol_jax.training.state import init_state
-
-ROOT = Path(__file__).parents[2]
+from inbol_jax.training.step import init_state
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
@@ -61,7 +58,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_corrupt_checkpoint(finished, damage):
-    """One error that names the folder; once that is deleted, the run goes on from the one before."""
+    """One error names the folder; once that is deleted, the run goes on from the one before."""
     newest = finished / "checkpoints" / "4"
     DAMAGES[damage](newest)
     with pytest.raises(InbolError) as caught:

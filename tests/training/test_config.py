@@ -4,19 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from training_data import (
-    STAGES,
-    dpo,
-    run_sft,
-    stage_config,
-)
+from training_data import STAGES, dpo, run_sft, stage_config
 
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.training.config import DpoConfig, LoraOptions
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

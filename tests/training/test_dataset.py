@@ -1,13 +1,9 @@
 """The order of the data, the shapes of batches, and images that are missing."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-from training_data import (
-    run_sft,
-)
+from training_data import run_sft
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
@@ -18,8 +14,6 @@ from inbol_jax.training.dataset import (
     stream_batches,
     training_order,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 class Counted:
@@ -135,8 +129,6 @@ def test_shapes_that_rows_are_padded_to(micro):
 
 
 def test_missing_images_are_found_before_training(data, micro, tmp_path):
-    with pytest.raises(
-        InbolError,
-        match=r"instructions.jsonl: 16 of its images are missing, the first is .*; name their folder by --images",
-    ):
+    message = r"instructions.jsonl: 16 of its images are missing, the first is .*; name their "
+    with pytest.raises(InbolError, match=message + "folder by --images"):
         run_sft(data, micro.path, tmp_path, images=tmp_path)

@@ -35,8 +35,6 @@ from inbol_jax.training.config import SftConfig
 from inbol_jax.training.finetune import run_fingerprint
 from inbol_jax.training.sft import sft
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_adapters_through_both_stages(data, micro, tmp_path):
     """IDK-IT makes them, CA-DPO goes on with them; the base stays as it is, and the reference is
@@ -212,12 +210,11 @@ def broken_line(stage, world, **change):
         ("IDK-IT", {"question": "What is <image>?"}, "placeholder"),
         ("IDK-IT", {"response": None}, "response"),
         ("CA-DPO", {"chosen": ...}, "chosen"),
-        ("CA-DPO", {"kind": "correct_over_all"}, "CORRECT_OVER_ALL"),
+        ("CA-DPO", {"kind": "correct_over_all"}, "correct_over_all"),
         ("CA-DPO", {"kind": ...}, "kind"),
         ("CA-DPO", {"image": "images/nowhere.png"}, "nowhere.png"),
         ("CA-DPO", {"confidence": "high"}, "confidence"),
         ("CA-DPO", {"confidence": 1.5}, "confidence"),
-        ("CA-DPO", {"extra": 1}, "extra"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )

@@ -33,7 +33,7 @@ TEXT = """
   %all-gather.1 = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
   %all-reduce.3 = (f32[], bf16[8,4]{1,0}) all-reduce(%a, %b), to_apply=%add
   ROOT %x = f32[8]{0} add(%all-gather.1, %all-reduce.3)
-  %s = (bf16[4,4]{1,0:T(8,128)(2,1)}, bf16[8,4]{1,0:T(8,128)(2,1)}) all-gather-start(%p), dimensions={0}
+  %s = (bf16[4,4]{1,0:T(8,128)}, bf16[8,4]{1,0:T(8,128)(2,1)}) all-gather-start(%p), dimensions={0}
   %d = bf16[8,4]{1,0} all-gather-done(%s)
   %again = f32[32,48]{1,0} all-gather(%p), channel_id=1, dimensions={0}
 """

@@ -4,18 +4,12 @@ batches.
 
 import functools
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
-from training_data import (
-    mean_loss,
-    objectives,
-    own_logprobs,
-    random_batch,
-)
+from training_data import mean_loss, objectives, own_logprobs, random_batch
 
 from inbol_jax.losses import (
     PAIR_LOSSES,
@@ -29,9 +23,7 @@ from inbol_jax.models.packing import collate
 from inbol_jax.records import PairKind
 from inbol_jax.training.ca_dpo import ca_dpo_objective
 from inbol_jax.training.config import PairLossConfig
-from inbol_jax.training.objective import CHUNK, target_logprobs
-
-ROOT = Path(__file__).parents[2]
+from inbol_jax.training.step import CHUNK, target_logprobs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -126,7 +118,7 @@ VARIANTS = [(name, {}) for name in PAIR_LOSSES if name != "robust"] + [
 @pytest.mark.parametrize("length_normalized", [False, True])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_the_objective_of_every_loss(micro, name, options, length_normalized):
-    """The weighted loss of sums, or of averages, and the NLL term, which is an average either way."""
+    """The weighted loss of sums or averages, and the NLL term, which is an average either way."""
     batch = collate(random_batch(micro.config, 3), 3)
     config = PairLossConfig(
         loss=name, beta=0.3, nll_coef=0.5, length_normalized=length_normalized, **options

@@ -1,7 +1,5 @@
 """Optimizers by name, schedules, weight decay and clipping."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,6 @@ import pytest
 
 from inbol_jax.training.config import OptimizerConfig
 from inbol_jax.training.optimizer import make_optimizer
-
-ROOT = Path(__file__).parents[2]
 
 
 def optimizer_of(total_steps, **options):

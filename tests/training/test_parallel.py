@@ -8,16 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_data import (
-    LORA,
-    STAGES,
-    dpo,
-    flat,
-    metrics_of,
-    run_sft,
-    stage_config,
-    weights_of,
-)
+from training_data import LORA, STAGES, dpo, flat, metrics_of, run_sft, stage_config, weights_of
 
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.sharding import make_mesh, round_batch
@@ -29,12 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_batches_that_every_device_gets_a_share_of():
     assert [
         round_batch_size(n, make_mesh(), k) for n, k in ((32, 1), (30, 4), (1, 8), (17, 8))
-    ] == [
-        32,
-        32,
-        8,
-        24,
-    ]
+    ] == [32, 32, 8, 24]
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9])
@@ -55,12 +41,15 @@ assert jax.device_count() == 8
 out, data, model, adapter = map(Path, sys.argv[1:5])
 options = dict(epochs=5, batch_size=8, learning_rate=1e-3)
 names = sys.argv[5:]
-runs = {"pmap": {"parallel": "pmap"}, "gradient_accumulation_steps": {"gradient_accumulation_steps": 8, "mesh": (1, 1, 8)}}
+accumulation = {"gradient_accumulation_steps": 8, "mesh": (1, 1, 8)}
+runs = {"pmap": {"parallel": "pmap"}, "gradient_accumulation_steps": accumulation}
 runs = {name: runs.get(name, {}) for name in names}
+instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
 for name, special in runs.items():
     mesh = {"mesh": tuple(map(int, name.split()))} if name[0] in "128" else {}
-    sft(SftConfig.from_options(data=data / "instructions.jsonl", out=out / name / "sft", model=model, **options | mesh | special))
-    ca_dpo(DpoConfig.from_options(data=data / "preferences.jsonl", out=out / name / "dpo", model=adapter, **options | mesh | special))
+    own, folder = options | mesh | special, out / name
+    sft(SftConfig.from_options(data=instructions, out=folder / "sft", model=model, **own))
+    ca_dpo(DpoConfig.from_options(data=pairs, out=folder / "dpo", model=adapter, **own))
 """
 
 
@@ -126,7 +115,8 @@ from inbol_jax.training.sft import sft
 from inbol_jax.training.ca_dpo import ca_dpo
 from inbol_jax.sharding import make_mesh, replicate, shard_batch
 rows = shard_batch({{"x": np.arange(16)}}, make_mesh())["x"]
-assert [s.data.tolist() for s in rows.addressable_shards] == [[i, i + 1] for i in range(0, 16, 2)], "each device has rows of its own"
+found = [s.data.tolist() for s in rows.addressable_shards]
+assert found == [[i, i + 1] for i in range(0, 16, 2)], "each device has rows of its own"
 assert replicate(np.arange(3), make_mesh()).sharding.is_fully_replicated
 out, data, model = map(Path, sys.argv[1:])
 options = dict(model=model, epochs=3, batch_size=12, learning_rate=1e-3)

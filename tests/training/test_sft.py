@@ -1,19 +1,12 @@
 """IDK-IT learns, and leaves frozen parameters alone."""
 
-from pathlib import Path
-
 import jax.numpy as jnp
 import pytest
-from training_data import (
-    metrics_of,
-    weights_of,
-)
+from training_data import metrics_of, weights_of
 
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.sft import sft
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,17 @@
-"""One training step: accumulation, updates that are not finite, dropout, rematerialisation."""
+"""One training step: accumulation, updates that are not finite, dropout, rematerialisation; which
+variables are trained."""
 
 import dataclasses
-from pathlib import Path
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_data import (
-    mean_loss,
-    objectives,
-    random_batch,
-)
+from flax.traverse_util import flatten_dict
+from training_data import mean_loss, objectives, random_batch
 
+from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
@@ -20,10 +19,7 @@ from inbol_jax.models.packing import collate
 from inbol_jax.training.config import FROZEN, OptimizerConfig
 from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.state import init_state, split_variables
-from inbol_jax.training.step import make_train_step
-
-ROOT = Path(__file__).parents[2]
+from inbol_jax.training.step import init_state, make_train_step, merge_variables, split_variables
 
 
 def one_step(micro, batch, *, objective=None, lr_overrides=(), **options):
@@ -35,10 +31,7 @@ def one_step(micro, batch, *, objective=None, lr_overrides=(), **options):
     return step(init_state(trainable, optimizer), frozen, None, batch)
 
 
-@pytest.mark.parametrize(
-    "objective",
-    ["IDK-IT", "CA-DPO"],
-)
+@pytest.mark.parametrize("objective", ["IDK-IT", "CA-DPO"])
 def test_accumulation_changes_nothing(micro, objective):
     """Eight micro-batches of one row and one of eight; the rows' numbers of tokens differ, and two
     rows are padding.
@@ -166,3 +159,36 @@ def test_remat_changes_nothing_but_memory(micro, remat):
     )
     assert "remat" in str(jax.make_jaxpr(again)(params))
     assert "remat" not in str(jax.make_jaxpr(plain)(params))
+
+
+def test_split_and_merge(tiny):
+    trainable, frozen = split_variables(tiny.variables, FROZEN)
+    assert not trainable.keys() & frozen.keys()
+    assert all(path.startswith("params/vision_tower/") or "embed_tokens" in path for path in frozen)
+    assert not any(
+        path.startswith("params/vision_tower/") or "embed_tokens" in path for path in trainable
+    )
+    merged, expected = (
+        flatten_dict(merge_variables(trainable, frozen)),
+        flatten_dict(dict(tiny.variables)),
+    )
+    assert merged.keys() == expected.keys()
+    assert all(merged[path] is expected[path] for path in expected)
+    everything, nothing = split_variables(tiny.variables, ())
+    assert (len(everything), nothing) == (len(expected), {})
+
+
+@pytest.mark.parametrize("frozen", [("^decoder/",), (*FROZEN, "lora")])
+def test_a_pattern_that_freezes_nothing_is_named(tiny, frozen):
+    with pytest.raises(InbolError, match=re.escape(repr(frozen[-1])) + " matches no parameter"):
+        split_variables(tiny.variables, frozen)
+
+
+def test_nothing_left_to_train(tiny):
+    with pytest.raises(InbolError, match="leaves no parameter"):
+        split_variables(tiny.variables, ("vision_tower", "projector", "language_model"))
+
+
+def test_a_pattern_that_is_no_expression(tiny):
+    with pytest.raises(InbolError, match=re.escape("'*norm'")):
+        split_variables(tiny.variables, ("*norm",))

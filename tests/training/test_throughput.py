@@ -9,11 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_data import (
-    metrics_of,
-    random_batch,
-    run_sft,
-)
+from training_data import metrics_of, random_batch, run_sft
 
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.config import load_config
@@ -24,11 +20,8 @@ from inbol_jax.models.packing import collate
 from inbol_jax.training.ca_dpo import ca_dpo_objective
 from inbol_jax.training.config import FROZEN, OptimizerConfig, PairLossConfig
 from inbol_jax.training.optimizer import make_optimizer
-from inbol_jax.training.state import init_state, split_variables
-from inbol_jax.training.step import make_train_step
+from inbol_jax.training.step import init_state, make_train_step, split_variables
 from inbol_jax.training.throughput import PEAK_FLOPS, Meter, TrainingFlops, training_flops
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_rates_are_in_the_log(data, micro, tmp_path, monkeypatch):

@@ -2,19 +2,13 @@
 
 import sys
 import types
-from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_data import (
-    metrics_of,
-    run_sft,
-)
+from training_data import metrics_of, run_sft
 
 from inbol_jax.errors import InbolError
 from inbol_jax.training import trainer as trainer_module
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_tensorboard(data, micro, tmp_path):
@@ -64,8 +58,10 @@ def test_trackers_that_are_not_installed_here(data, micro, tmp_path, monkeypatch
     also when training fails.
     """
     calls = []
-    log = lambda metrics, step: calls.append((step, metrics))
-    run = types.SimpleNamespace(log=log, finish=lambda: calls.append("finished"))
+    run = types.SimpleNamespace(
+        log=lambda metrics, step: calls.append((step, metrics)),
+        finish=lambda: calls.append("finished"),
+    )
     stand_in = types.ModuleType(name)
     stand_in.init = lambda **options: calls.append(options) or run
     stand_in.log, stand_in.finish = run.log, run.finish

@@ -1,22 +1,15 @@
 """The saved model mixes fine-tuned and base weights."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_data import (
-    run_sft,
-    stage_config,
-    weights_of,
-)
+from training_data import run_sft, stage_config, weights_of
 
 from inbol_jax.models.loading import load_pretrained, save_pretrained
 from inbol_jax.training.sft import sft
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("named", [False, True])

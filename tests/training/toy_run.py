@@ -1,7 +1,5 @@
 """A run of a model of two numbers."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +7,12 @@ import optax
 
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import RunOptions, run_training
-from inbol_jax.training.state import init_state
-from inbol_jax.training.trainer import Trainer
-
-ROOT = Path(__file__).parents[2]
+from inbol_jax.training.step import init_state
+from inbol_jax.training.trainer import RunOptions, Trainer, run_training
 
 
 def toy_step(state, frozen, reference, batch):
-    """Gradient descent on a straight line; the learning rate and its moments make the state matter."""
+    """Gradient descent on a straight line; learning rate and moments make the state matter."""
     optimizer = toy_optimizer()
 
     def loss(params):

@@ -5,7 +5,6 @@ leave behind.
 import functools
 import json
 import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,6 @@ from inbol_jax.records import PairKind
 from inbol_jax.training.ca_dpo import ca_dpo, ca_dpo_objective
 from inbol_jax.training.config import DpoConfig, PairLossConfig, SftConfig
 from inbol_jax.training.sft import sft, sft_objective
-
-ROOT = Path(__file__).parents[2]
 
 
 def questions(world):

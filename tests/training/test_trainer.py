@@ -1,18 +1,14 @@
-"""The log, evaluation, and the stop if updates are not finite."""
+"""A run that is interrupted ends where an unbroken one does; the log, evaluation, and the stop if
+updates are not finite."""
 
 import itertools
-from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_run import toy_batches, toy_run
-from training_data import (
-    metrics_of,
-    random_batch,
-    run_sft,
-    weights_of,
-)
+from training_data import metrics_of, random_batch, run_sft, weights_of
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import collate
@@ -20,13 +16,57 @@ from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import FROZEN, OptimizerConfig
 from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.state import init_state, split_variables
-from inbol_jax.training.step import make_train_step
-from inbol_jax.training.trainer import Trainer
+from inbol_jax.training.step import init_state, make_train_step, split_variables
+from inbol_jax.training.trainer import RunOptions, Trainer, run_training
 
-ROOT = Path(__file__).parents[2]
+
+def same_state(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+@pytest.mark.parametrize(
+    ("save_steps", "logging_steps", "stop_at"),
+    [(3, 3, 3), (3, 3, 5), (5, 10, 7), (3, 2, 4), (4, 5, 17), (50, 3, 9)],
+)
+def test_an_interrupted_run_ends_where_an_unbroken_one_does(
+    tmp_path, save_steps, logging_steps, stop_at
+):
+    steps, options = 20, {"save_steps": save_steps, "logging_steps": logging_steps}
+    whole = toy_run(tmp_path / "whole", steps, **options)
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path / "broken", steps, lambda start: toy_batches(start, stop_at), **options)
+    asked = []
+
+    def batches(start):
+        asked.append(start)
+        return toy_batches(start)
+
+    resumed = toy_run(tmp_path / "broken", steps, batches, **options)
+    assert asked == [stop_at // save_steps * save_steps]
+    same_state(resumed, whole)
+    assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (
+        tmp_path / "whole" / "metrics.jsonl"
+    ).read_text()
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    first = toy_run(tmp_path, 6)
+    log = (tmp_path / "metrics.jsonl").read_bytes()
+    same_state(
+        toy_run(
+            tmp_path,
+            6,
+            lambda start: pytest.fail("a batch was asked for") if start < 6 else iter(()),
+        ),
+        first,
+    )
+    assert (tmp_path / "metrics.jsonl").read_bytes() == log
+
+
+def test_data_that_end_too_early(tmp_path):
+    with pytest.raises(InbolError, match="the data ended after 4 of 6 steps"):
+        toy_run(tmp_path, 6, lambda start: toy_batches(start, steps=4))
 
 
 def test_metrics_are_sums_divided_once(tmp_path):
@@ -62,7 +102,10 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     def run(out, wrong):
         trained = {path: jnp.array(x) for path, x in trainable.items()}  # the state is given away
         parallel = Jit(make_train_step(sft_objective(micro.model), optimizer), make_mesh())
-        batches = lambda start: ((bad if i in wrong else good) for i in range(start, 12))
+
+        def batches(start):
+            return ((bad if i in wrong else good) for i in range(start, 12))
+
         options = RunOptions(out=out, fingerprint="x", logging_steps=4, max_nonfinite_updates=4)
         trainer = Trainer(parallel, 12, frozen=frozen, label="toy")
         return run_training(trainer, init_state(trained, optimizer), batches, options)
