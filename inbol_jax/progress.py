@@ -89,5 +89,5 @@ def _print_lines(label: str, total: int | None, unit: str, done: int) -> Callabl
 
 
 def say(line: str) -> None:
-    """Prints the line of a result on standard output."""
-    print(line, flush=True)
+    """Prints the line of a result on standard output, as `printable` writes it."""
+    print(printable(line), flush=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from inbol_jax.artifacts import file_fingerprint, hash64, read_meta
 from inbol_jax.confidence.store import (
+    check_data,
     check_p_true,
     missing_shards,
     p_true_file,
@@ -54,6 +55,7 @@ def find_stores(config: BuildConfig) -> Stores:
         )
     negatives = [] if config.negatives is None else _negative_stores(config.negatives)
     for file in (*files, *negatives):
+        check_data(file)
         if why := unfinished(file):
             if not config.partial:
                 raise InbolError(

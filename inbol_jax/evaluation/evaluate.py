@@ -8,17 +8,15 @@ from typing import Any, NamedTuple
 
 from inbol_jax.artifacts import (
     check_name,
-    file_fingerprint,
-    fingerprint,
     read_jsonl,
-    read_meta,
     write_json,
     write_jsonl,
 )
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
-from inbol_jax.confidence.store import read_store
+from inbol_jax.confidence.store import ConfidenceStore, read_store
+from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
@@ -29,7 +27,7 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import Checkpoint, checkpoint_config, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.records import BoundaryRecord
+from inbol_jax.records import BoundaryRecord, VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
@@ -114,13 +112,13 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
         for dataset, domain in datasets:
-            file = _ask(config, model, checkpoint, dataset)
+            rows = _ask(config, model, checkpoint, dataset)
             about = {"dataset": dataset.name, "domain": domain, "model": model}
             predicted += [
-                Prediction.from_json(row | about | sampled)
-                for row in read_jsonl(file)
+                Prediction.from_json(rows[example.id] | about | asked[dataset.name, example.id])
+                for example in dataset.examples
                 # The others were set aside, and reported, while the base was sampled.
-                if (sampled := asked.get((dataset.name, row["id"])))
+                if example.id in rows and (dataset.name, example.id) in asked
             ]
     settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
     header = {"command": "evaluate", "settings": settings}
@@ -128,38 +126,39 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     return predicted
 
 
-def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, dataset: VQADataset) -> Path:
-    """The file with one model's greedy answers to one dataset; asks only if it is not there yet."""
-    file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
+def _ask(
+    config: EvaluateConfig, model: str, checkpoint: Checkpoint, dataset: VQADataset
+) -> dict[str, dict[str, Any]]:
+    """One model's greedy answers to one dataset, by id; asks only for those that are not stored."""
     settings = {
         "command": "evaluate",
         "model": checkpoint.fingerprint,
         "dtype": checkpoint.model.dtype.name,
-        "dataset": file_fingerprint(dataset.file),
         "max_new_tokens": config.max_new_tokens,
     }
-    settings["config"] = fingerprint(settings)
-    if read_meta(file).get("config") == settings["config"]:
-        return file
-    texts: dict[str, str] = {}
-    for batch in generate(
-        checkpoint,
-        dataset.examples,
-        dataset.root,
-        options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
-        seed=0,
-        batch_size=4 * config.batch_size,
-        label=f"{model} on {dataset.name}",
-        set_aside=lambda *_: None,  # such a question gets no text
-    ):
-        texts |= {example.id: generations[0].text for example, generations in batch}
-    rows = [
-        example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
-        for example in dataset.examples
-        if (text := texts.get(example.id)) is not None
-    ]
-    write_jsonl(file, rows, settings | {"set_aside": len(dataset.examples) - len(rows)})
-    return file
+
+    def scored(example: VQAExample, row: dict[str, Any]) -> dict[str, Any]:
+        text = row["prediction"]
+        return example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
+
+    file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
+    images = ImageHashes(dataset.root)
+    with ConfidenceStore(file, settings, images, replace=True) as store:
+        store.update(dataset.examples, dataset.file, scored, ask_again=True)
+        if pending := store.pending(dataset.examples):
+            for batch in generate(
+                checkpoint,
+                pending,
+                dataset.root,
+                options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
+                seed=0,
+                batch_size=4 * config.batch_size,
+                label=f"{model} on {dataset.name}",
+                set_aside=lambda *_: None,  # such a question gets no text
+            ):
+                store.append(scored(e, {"prediction": said.text}) for e, (said,) in batch)
+        store.finish(len(dataset.examples) - len(store.done))
+    return {row["id"]: row for row in read_jsonl(file)}
 
 
 def report(

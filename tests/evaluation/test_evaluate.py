@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inbol_jax.artifacts import read_meta
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.evaluation import evaluate as module
@@ -82,6 +83,68 @@ def test_what_was_answered_is_not_asked_again(config, monkeypatch):
     assert predictions(config) == before
 
 
+def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):
+    """Answers: scored again. Question or image: asked again. Gone: dropped. Others: as they are."""
+    predictions(config)
+    asked, generate = [], module.generate
+
+    def counting(checkpoint, examples, *rest, **options):
+        asked.append([example.id for example in examples])
+        return generate(checkpoint, examples, *rest, **options)
+
+    monkeypatch.setattr(module, "generate", counting)
+    data = config.in_domain[0] / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+
+    def changed():
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        asked.clear()
+        return predictions(config)
+
+    rows[1]["answers"], rows[2]["kind"] = ["red"], "shade"
+    second = [p for p in changed() if p.model == "tuned"]
+    assert [(p.id, p.outcome, p.kind) for p in second] == [
+        ("a", "correct", "colour"),
+        ("b", "correct", "colour"),
+        ("c", "wrong", "shade"),
+    ]
+    assert asked == []
+    assert "2 scored again, as answers or other columns" in capsys.readouterr().out
+    rows[1]["question"] = "Which colour?"
+    assert {p.question for p in changed() if p.id == "b"} == {"Which colour?"}
+    assert asked == [["b"]] * 2
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(data.parent / "black.png")
+    changed()
+    assert asked == [["a", "b", "c"]] * 2
+    del rows[0]
+    assert [p.id for p in changed()] == ["b", "c"] * 2
+    assert asked == []
+
+
+def test_a_killed_evaluation_goes_on(config, monkeypatch):
+    """The order of the predictions is that of the dataset, whatever was asked first."""
+    before = predictions(config)
+    file = config.out / "predictions" / "tuned" / "colours.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[2] + lines[0] + lines[1][:20])
+    generate = module.generate
+
+    def only_b(checkpoint, examples, *rest, **options):
+        assert [example.id for example in examples] == ["b"]
+        return generate(checkpoint, examples, *rest, **options)
+
+    monkeypatch.setattr(module, "generate", only_b)
+    assert predictions(config) == before
+
+
+def test_answers_of_another_checkpoint_are_replaced(config, tmp_path):
+    predictions(config)
+    models = (*config.models[:1], ("tuned", tmp_path / "further"))
+    predictions(dataclasses.replace(config, models=models))
+    header = read_meta(config.out / "predictions" / "tuned" / "colours.jsonl")
+    assert (header["model"], header["rows"]) == (str(tmp_path / "further"), 3)
+
+
 def test_a_question_that_was_set_aside_while_sampling_is_left_out(config, monkeypatch):
     store = module.read_store(None)[1:]
     monkeypatch.setattr(module, "read_store", lambda file: store)
@@ -128,7 +191,7 @@ def test_training_records_that_are_none_are_found_before_anything_is_sampled(con
     "name", ["", ".", "..", "a/b", "../../model", "a\\b", "a\x1b[2J", "é" * 51]
 )
 def test_a_model_is_not_called_what_a_file_cannot_be(name):
-    with pytest.raises(InbolError, match="--models .* files are called by it") as error:
+    with pytest.raises(InbolError, match=r"--models .* files are called by it") as error:
         EvaluateConfig((Path("a"),), Path("b"), models=((name, TINY),))
     assert printable(str(error.value)) == str(error.value)
 
