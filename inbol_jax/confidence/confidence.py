@@ -25,7 +25,8 @@ def confidence(config: ConfidenceConfig) -> None:
     """Samples, or reads what was sampled; reading loads neither JAX nor the model.
 
     Raises:
-      InbolError: for what is wrong with the options, or if there is no store to read, or an outdated one.
+      InbolError: for what is wrong with the options, or if there is no store to read, or its
+        dataset was changed since.
     """
     if not (config.status or config.plot):
         from inbol_jax.confidence.estimate import estimate

@@ -109,10 +109,11 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
             confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
             asked[dataset.name, q.example.id] = {"type": type, "confidence": confidence}
     predicted: list[Prediction] = []
+    images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
         for dataset, domain in datasets:
-            rows = _ask(config, model, checkpoint, dataset)
+            rows = _ask(config, model, checkpoint, dataset, images[dataset.name])
             about = {"dataset": dataset.name, "domain": domain, "model": model}
             predicted += [
                 Prediction.from_json(rows[example.id] | about | asked[dataset.name, example.id])
@@ -127,7 +128,11 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
 
 
 def _ask(
-    config: EvaluateConfig, model: str, checkpoint: Checkpoint, dataset: VQADataset
+    config: EvaluateConfig,
+    model: str,
+    checkpoint: Checkpoint,
+    dataset: VQADataset,
+    images: ImageHashes,
 ) -> dict[str, dict[str, Any]]:
     """One model's greedy answers to one dataset, by id; asks only for those that are not stored."""
     settings = {
@@ -142,7 +147,6 @@ def _ask(
         return example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
 
     file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
-    images = ImageHashes(dataset.root)
     with ConfidenceStore(file, settings, images, replace=True) as store:
         store.update(dataset.examples, dataset.file, scored, ask_again=True)
         if pending := store.pending(dataset.examples):
