@@ -186,7 +186,9 @@ def _cause(event: Any, config: type) -> str:
         suggestion = _suggest(unknown.split("=")[0], list(option_names(config)))
         return f"unrecognized options: {' '.join(event.tokens)}{suggestion}"
     if hasattr(event, "missing_arguments"):
-        return "missing: " + ", ".join(m.arg.display_name() for m in event.missing_arguments)
+        arguments = [missing.arg for missing in event.missing_arguments]
+        names = [a.lowered.metavar if a.is_positional() else a.display_name() for a in arguments]
+        return f"missing: {', '.join(names)}"
     option = event.argument.display_name() if getattr(event, "argument", None) else ""
     if hasattr(event, "choices"):
         return f"{option} {event.value}: choose one of {', '.join(event.choices)}"

@@ -37,8 +37,8 @@ class DemoConfig:
     n_train: int = 6000
     """Answerable training questions. A quarter as many Type 3 questions are generated for them."""
     n_test: int = 2000
-    """Answerable test questions. There are half as many Type 3 questions, and half of all that out
-    of domain."""
+    """Answerable test questions. Half as many Type 3 questions are added, and an out-of-domain set
+    of half the size of both together."""
 
     def __post_init__(self) -> None:
         for name, least in (("n_train", 1), ("n_test", 4)):

@@ -8,7 +8,7 @@ from inbol_jax.records import Boundary
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Where the classes part (Figure 3). The values are ours: the paper's captions have symbols."""
+    """Thresholds of the classes (Figure 3). The values are ours; the paper gives only symbols."""
 
     delta_k: float = 0.7
     """A question is Known from this confidence on."""

@@ -17,28 +17,27 @@ class ConfidenceConfig:
     data: Data
     """The questions, their images and their answers."""
     out: Path
-    """Results go to OUT/confidence/NAME.jsonl. A run that was stopped continues where it was."""
+    """Results go to OUT/confidence/NAME.jsonl. A stopped run continues where it stopped."""
     model: Path = TINY
-    """Checkpoint folder; by default the tiny LLaVA that ships with the package."""
+    """Folder or hub id of the checkpoint; the default is the tiny LLaVA of the package."""
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     """How answers are sampled."""
     batch_size: int = 128
-    """Questions per batch, each with n answers in flight. A CPU takes as many as suit it."""
+    """Questions per batch, each with n answers in flight; on a CPU the batch may be smaller."""
     p_true: bool = False
-    """Ask the model afterwards whether the answer that it gave most often is true. The results are
-    added to a store that is there, and nothing is sampled again."""
+    """Ask the model afterwards whether the answer that it gave most often is true. The results can
+    be added to an existing store without sampling again."""
     estimator: str = "accuracy"
     """Which confidence is shown: "accuracy" against the gold answers, "consistency" or
     "likelihood" of the samples, or "p-true"."""
     dtype: Dtype = "auto"
-    """Number format of the model. "auto" is float32 for a float32 checkpoint, and bfloat16 for any
+    """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
     other."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of this process's devices along data, fsdp and tensor. -1 takes what the others
-    leave."""
+    """Number of this process's devices along data, fsdp and tensor; -1 stands for all others."""
     distributed: bool = False
-    """Run as one of several processes, each with devices of its own and a share of the questions.
-    JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI. Elsewhere
+    """Set this if the run has several processes, each with devices of its own and a share of the
+    questions. JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI. Elsewhere
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them."""
     max_rejected: float = 0.1
     """The run stops if a larger share of the records or images is unusable."""
@@ -50,7 +49,7 @@ class ConfidenceConfig:
     plot: bool = False
     """Draw the stored confidences into OUT/confidence/NAME.png. Nothing is sampled."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    """Where Known, Mixed and Unknown part in the plot."""
+    """Confidence thresholds that separate Known, Mixed and Unknown in the plot."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

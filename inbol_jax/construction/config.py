@@ -22,7 +22,7 @@ class BuildConfig:
     """Reads OUT/confidence/*.jsonl; writes records.jsonl, instructions.jsonl and preferences.jsonl
     to OUT."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    """Where Known, Mixed and Unknown part."""
+    """Confidence thresholds that separate Known, Mixed and Unknown."""
     templates: str = "one"
     """Refusals to teach: "one" (I don't know.), the four "short" ones, the "long" ones, those that
     give the "reason" which fits the type of the question, or "all"."""
@@ -36,7 +36,7 @@ class BuildConfig:
     responses become the rejected ones instead of the records' own. Give a store that was sampled
     from the IDK-IT model, from which CA-DPO starts."""
     pairs_per_kind: int = 1
-    """Pairs of each kind per question, each with other responses; fewer if there are not enough."""
+    """Maximum number of pairs of each kind per question. No two of them are alike."""
     type_shares: tuple[tuple[int, float], ...] = ()
     """Shares of the question types in instructions and pairs (3 0.2: a fifth is Type 3). Surplus
     questions are left out. Mixed questions have no type and stay."""
@@ -44,7 +44,7 @@ class BuildConfig:
     """Shares of the kinds of pairs: correct_over_refusal, correct_over_incorrect,
     refusal_over_incorrect, refusal_over_answer."""
     partial: bool = False
-    """Take what is there of stores that are still being filled."""
+    """Use unfinished stores as they are."""
     seed: int = 0
     """Seed of the choice of refusals, of incorrect responses, and of what is left out for the
     shares."""

@@ -169,7 +169,8 @@ class CheckConfig:
     out: Path
     """Output folder: data.jsonl (sound records), rejected.jsonl, shared.jsonl and check.json."""
     against: tuple[Path, ...] = ()
-    """Dataset folders whose pictures must not be among these, such as evaluation sets."""
+    """Dataset folders to compare with, such as evaluation sets. Pictures that they share with this
+    set are listed in shared.jsonl."""
     max_rejected: float = 0.1
     """Share of records that may be unusable."""
 

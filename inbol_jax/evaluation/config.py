@@ -32,11 +32,12 @@ class EvaluateConfig:
     max_new_tokens: int = 12
     """Maximum number of tokens per answer."""
     batch_size: int = 128
-    """Questions per batch. A CPU takes as many at a time as suit it."""
+    """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
-    """Number type of the models. "auto" is float32 for a float32 checkpoint, else bfloat16."""
+    """Number format of the models: auto is float32 for a float32 checkpoint, and bfloat16 for any
+    other."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of devices along data, fsdp and tensor; -1 takes what the others leave."""
+    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     seed: int = 0
     """Seed of the confidence's samples, of the bootstrap and of the report's gallery."""
 

@@ -40,7 +40,7 @@ class ExtrinsicConfig:
     each image's objects, and the first six otherwise; --against adds leaked, and --model adds the
     last two."""
     no_filters: tuple[str, ...] = ()
-    """Filters to leave out of these."""
+    """Filters to turn off, of the default ones or of those in --filters."""
     against: tuple[Path, ...] = ()
     """Evaluation sets. A question that one of them asks about the same picture is rejected."""
     language: str = "auto"
@@ -50,20 +50,20 @@ class ExtrinsicConfig:
     """Similarity, in (0, 1], from which a question is rejected as too close to another one about
     its image."""
     model: Path | None = None
-    """Checkpoint folder of a vision-language model that filters questions, writes questions and
-    finds evidence. By default there is none."""
+    """Folder or hub id of a vision-language model that filters questions, writes questions and
+    finds evidence. Without it no model is used."""
     model_samples: int = 5
     """Answers that the model gives per question for the filters."""
     agreement: float = 0.8
     """Share of these answers, above one half, that must be the same for a question to count as
     answered."""
     batch_size: int = 128
-    """Questions that the model answers at a time; on a CPU the program may take fewer."""
+    """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
-    """Number format of the model; auto is float32 for a float32 checkpoint and bfloat16 for any
+    """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
     other."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of devices along data, fsdp and tensor; -1 is what the others leave."""
+    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Endpoint whose model writes questions in place of --model."""
     max_rejected: float = 0.1
@@ -111,8 +111,8 @@ class AuditConfig:
     images: Path | None = None
     """Image folder of that dataset, if it is not the dataset's own."""
     model: Path | None = None
-    """Checkpoint folder of a vision-language model that is asked with the image and with a grey one
-    in its place. By default there is none."""
+    """Folder or hub id of a vision-language model that is asked with the image and with a grey one
+    in its place. Without it no model is used."""
     model_questions: int = 400
     """Questions of each class, generated and answerable, that the model is asked."""
     samples: int = 6
@@ -120,12 +120,12 @@ class AuditConfig:
     max_new_tokens: int = 12
     """Longest answer of the model, in tokens."""
     batch_size: int = 128
-    """Questions that the model answers at a time; on a CPU the program may take fewer."""
+    """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
-    """Number format of the model; auto is float32 for a float32 checkpoint and bfloat16 for any
+    """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
     other."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of devices along data, fsdp and tensor; -1 is what the others leave."""
+    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     seed: int = 0
     """Seed of the random choices and of the folds."""
 

@@ -56,7 +56,8 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     """
     if config.generators:
         get_generators(config.generators)
-    check_filters((*config.filters, *config.no_filters))
+    check_filters(config.filters)
+    check_filters(config.no_filters, "--no-filters")
     endpoint = Endpoint(config.endpoint, temperature=1.0) if config.endpoint.endpoint else None
     checkpoint = None
     if config.model is not None:

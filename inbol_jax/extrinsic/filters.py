@@ -310,10 +310,10 @@ def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
     return [make(context) for name, make in FILTERS.items() if name in names]
 
 
-def check_filters(names: Iterable[str]) -> None:
-    """Raises InbolError if there is no filter of a name."""
+def check_filters(names: Iterable[str], option: str = "--filters") -> None:
+    """Raises InbolError, naming the option, if there is no filter of a name."""
     for name in names:
         if name not in FILTERS:
             raise InbolError(
-                f"--filters {name}: there is no such filter; choose among {', '.join(FILTERS)}"
+                f"{option} {name}: there is no such filter; choose among {', '.join(FILTERS)}"
             )

@@ -1,6 +1,4 @@
-"""Pure losses on log-probabilities: arrays in, per-example arrays out. Nothing here knows of a
-model or imports from this project.
-"""
+"""Pure losses on log-probabilities, which know of no model: arrays in, per-example arrays out."""
 
 from inbol_jax.losses.ca_dpo import ca_dpo_loss
 from inbol_jax.losses.dpo import (

@@ -87,8 +87,7 @@ def ipo_loss(policy: PairLogprobs, reference: PairLogprobs, *, beta: float) -> F
 
 @register_pair_loss("hinge")
 def hinge_loss(policy: PairLogprobs, reference: PairLogprobs, *, beta: float) -> Float[Array, " b"]:
-    """Hinge loss of each pair, without unit. It is 0 if the difference of the rewards is at least
-    1.
+    """Hinge loss of each pair, without unit: 0 if the rewards differ by at least 1.
 
     Arguments as for `dpo_loss`.
     Source: SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425); over a reference as in RSO, Liu et al.

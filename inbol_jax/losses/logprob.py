@@ -22,10 +22,6 @@ def token_logprobs(
     The backward pass computes a chunk's logits again. It sums the head's gradient in float32, and
     does not compute it if the head is frozen.
 
-    Libraries do something else: optax starts from whole logits. tokamax's fused
-    `linear_softmax_cross_entropy_loss` returns only the sum or mean over all tokens, but
-    preferences need one sum per response; and it makes whole logits on devices without its kernel.
-
     Args:
       hidden: f[..., t, d], final hidden states; position i predicts targets[i]. The matrix products
         have its dtype.

@@ -1,5 +1,4 @@
-"""Losses of preference pairs and pair weightings by name: the choices of `--loss` and
-`--pair-weighting`.
+"""Pair losses and pair weightings by name: the choices of `--loss` and `--pair-weighting`.
 
 A loss or a weighting of one's own is a Python file that registers it and then calls the command
 line, see docs/architecture.md. Nothing is imported by a string.
@@ -23,16 +22,12 @@ PAIR_WEIGHTINGS: dict[str, PairWeighting] = {}
 
 
 def register_pair_loss(name: str) -> Callable[[F], F]:
-    """Decorator that registers a loss of pairs under a name. Raises ValueError if the name is
-    taken.
-    """
+    """Decorator that registers a loss of pairs. Raises ValueError if the name is taken."""
     return _register(PAIR_LOSSES, name)
 
 
 def register_pair_weighting(name: str) -> Callable[[F], F]:
-    """Decorator that registers a pair weighting under a name. Raises ValueError if the name is
-    taken.
-    """
+    """Decorator that registers a pair weighting. Raises ValueError if the name is taken."""
     return _register(PAIR_WEIGHTINGS, name)
 
 

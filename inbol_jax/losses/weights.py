@@ -1,6 +1,4 @@
-"""Pair weightings: the weight of a preference pair, from the confidence on its question and from
-what it teaches.
-"""
+"""Pair weightings: a pair's weight, from the confidence on its question and what it teaches."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -37,8 +35,7 @@ def uniform_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> F
 
 @register_pair_weighting("value")
 def value_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Float[Array, " b"]:
-    """How much more the chosen response is worth to the user, times how often the model faces that
-    choice.
+    """How much more the chosen response is worth, times how often the model faces that choice.
 
     A correct answer is worth 1, a refusal 0, a wrong answer -1; on Type 3 a refusal is worth 1 and
     an answer -1. So the weights are (our reading): correct > refusal c; correct > incorrect 2 c (1

@@ -4,17 +4,18 @@ Names are imported when they are first used: a module that only reads options do
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from inbol_jax.models.loading import Checkpoint, load_pretrained, save_pretrained
-    from inbol_jax.models.lora import LoraConfig
-
-__all__ = ["Checkpoint", "LoraConfig", "load_pretrained", "save_pretrained"]
+_MODULES = {
+    "Checkpoint": "loading",
+    "LoraConfig": "lora",
+    "load_pretrained": "loading",
+    "save_pretrained": "loading",
+}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "lora" if name == "LoraConfig" else "loading"
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,7 +6,7 @@ config leaves out: checkpoints on the hub mostly write down what differs from th
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,12 @@ from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
 DECODERS = ("llama", "qwen2", "mistral")
+# Fields of our configs -> transformers' names for them, if these differ.
+HF_NAMES = {
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "max_positions": "max_position_embeddings",
+}
 # Type of rotary positions -> the numbers that it needs.
 ROPE_TYPES = {
     "default": (),
@@ -108,13 +114,12 @@ def load_config(path: Path) -> LlavaConfig:
     Raises:
       InbolError: if the folder or a key is missing, or if the port does not support an option.
     """
-    file = path / "config.json"
-    if not path.is_dir() or not file.is_file():
+    file, generation = path / "config.json", path / "generation_config.json"
+    if not file.is_file():
         raise InbolError(f"{path} is not a checkpoint folder: config.json is missing")
-    raw, generation_file = read_json(file), path / "generation_config.json"
-    generation = read_json(generation_file) if generation_file.is_file() else {}
+    arguments = read_json(file), read_json(generation) if generation.is_file() else {}
     try:
-        config = _from_hf(raw, generation)
+        config = _from_hf(*arguments)
         _check(config)
         return config
     except KeyError as error:
@@ -124,11 +129,7 @@ def load_config(path: Path) -> LlavaConfig:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-      InbolError: if the file holds none.
-    """
+    """Reads a JSON object. Raises InbolError if the file holds none."""
     try:
         value = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -142,61 +143,54 @@ def _check(config: LlavaConfig) -> None:
     vision, text = config.vision, config.text
     for part in (vision, text):
         for field in dataclasses.fields(part):
-            value = getattr(part, field.name)
-            if field.type in (int, "int") and (type(value) is not int or value < 1):
-                raise InbolError(
-                    f"{field.name} = {value!r}: a whole number of at least 1 is needed"
-                )
+            value, name = getattr(part, field.name), field.name
+            if field.type is int and (type(value) is not int or value < 1):
+                raise InbolError(f"{name} = {value!r}: a whole number of at least 1 is needed")
     for name in ("image_token_id", "pad_token_id"):
         if type(getattr(config, name)) is not int:
             raise InbolError(f"{name.replace('_id', '_index')} or {name} is missing")
     if not config.eos_token_ids or any(type(token) is not int for token in config.eos_token_ids):
         raise InbolError("eos_token_id is missing")
-    states = vision.num_layers + 1
     for layer in config.vision_feature_layers:
-        if not -states <= layer < states:
+        if layer not in range(-vision.num_layers - 1, vision.num_layers + 1):
             raise InbolError(
                 f"vision_feature_layer = {layer}: the tower has {vision.num_layers} layers"
             )
-    if vision.hidden_size % vision.num_heads:
-        raise InbolError(
-            f"vision_config: {vision.num_heads} heads do not divide "
-            f"a hidden size of {vision.hidden_size}"
-        )
+    size, heads = vision.hidden_size, vision.num_heads
+    if size % heads:
+        raise InbolError(f"vision_config: {heads} heads do not divide a hidden size of {size}")
     if text.num_heads % text.num_kv_heads:
         raise InbolError(
             f"text_config: {text.num_kv_heads} key-value heads do not divide {text.num_heads} heads"
         )
 
 
-def _require(value: Any, allowed: tuple[Any, ...], name: str) -> Any:
+def _require(value: Any, allowed: Collection[Any], name: str) -> None:
     if value not in allowed:
         supported = ", ".join(map(repr, allowed))
         raise InbolError(f"{name} = {value!r} is not supported (supported: {supported})")
-    return value
 
 
 def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
     hf = _fill_in_defaults(raw)
     text = hf.text_config
     eos, layer = generation.get("eos_token_id", text.eos_token_id), hf.vision_feature_layer
-    strategy = _require(
-        hf.vision_feature_select_strategy, ("default", "full"), "vision_feature_select_strategy"
-    )
+    strategy = hf.vision_feature_select_strategy
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
+    _require(strategy, ("default", "full"), "vision_feature_select_strategy")
+    _require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
+    _require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
     return LlavaConfig(
         vision=_vision(hf.vision_config),
         text=_text(text, tied=bool(hf.tie_word_embeddings or text.tie_word_embeddings)),
         vision_feature_layers=tuple(layer) if isinstance(layer, list | tuple) else (layer,),
         keep_first_token=strategy == "full",
-        projector_hidden_act=_require(
-            hf.projector_hidden_act, tuple(ACTIVATIONS), "projector_hidden_act"
-        ),
+        projector_hidden_act=hf.projector_hidden_act,
         projector_bias=bool(hf.multimodal_projector_bias),
         image_token_id=hf.image_token_index,
         pad_token_id=generation.get("pad_token_id", text.pad_token_id) or 0,
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        stored_dtype=_require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype"),
+        stored_dtype=stored_dtype,
     )
 
 
@@ -208,9 +202,8 @@ def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:
 
     _require(raw["model_type"], ("llava",), "model_type")
     for part, supported in (("vision_config", VISION_TOWERS), ("text_config", DECODERS)):
-        given = raw[part]
-        model_type = given["model_type"] if isinstance(given, Mapping) else given
-        _require(model_type, supported, f"{part}.model_type")
+        given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
+        _require(given["model_type"], supported, f"{part}.model_type")
     if "quantization_config" in raw:
         raise InbolError(
             "quantization_config is not supported: use the checkpoint's unquantised weights"
@@ -222,55 +215,43 @@ def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:
         raise InbolError(f"a value is of the wrong type ({reason})") from error
 
 
+def _read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
+    """Returns a VisionConfig or TextConfig; what is not given is read from transformers' config."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    return kind(**given, **{name: getattr(hf, HF_NAMES.get(name, name)) for name in names})
+
+
 def _vision(v: Any) -> VisionConfig:
     _require(v.num_channels, (3,), "vision_config.num_channels")
-    return VisionConfig(
-        model_type=v.model_type,
-        hidden_size=v.hidden_size,
-        intermediate_size=v.intermediate_size,
-        num_layers=v.num_hidden_layers,
-        num_heads=v.num_attention_heads,
-        image_size=v.image_size,
-        patch_size=v.patch_size,
-        hidden_act=_require(v.hidden_act, tuple(ACTIVATIONS), "vision_config.hidden_act"),
-        layer_norm_eps=v.layer_norm_eps,
-        pooling_head=v.model_type == "siglip_vision_model" and v.vision_use_head,
-    )
+    _require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
+    has_head = v.model_type == "siglip_vision_model" and v.vision_use_head
+    return _read(VisionConfig, v, pooling_head=has_head)
 
 
 def _text(t: Any, *, tied: bool) -> TextConfig:
+    _require(t.hidden_act, ACTIVATIONS, "text_config.hidden_act")
     rope = t.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
-    _require(rope_type, tuple(ROPE_TYPES), "text_config.rope_type")
+    _require(rope_type, ROPE_TYPES, "text_config.rope_type")
     _require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
     for name in ROPE_TYPES[rope_type]:
         if not isinstance(rope.get(name), int | float):
             raise InbolError(f"text_config: rope_type {rope_type!r} needs a number {name!r}")
     window = getattr(t, "sliding_window", None)
     # Qwen2 lists which layers have the window; Mistral gives it to all.
-    layer_types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
-    windows = tuple(
-        window if layer_type == "sliding_attention" else None for layer_type in layer_types
-    )
+    types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
     bias = bool(getattr(t, "attention_bias", False))
-    return TextConfig(
-        model_type=t.model_type,
-        vocab_size=t.vocab_size,
-        hidden_size=t.hidden_size,
-        intermediate_size=t.intermediate_size,
-        num_layers=t.num_hidden_layers,
-        num_heads=t.num_attention_heads,
+    return _read(
+        TextConfig,
+        t,
         num_kv_heads=t.num_key_value_heads or t.num_attention_heads,
         head_dim=getattr(t, "head_dim", None) or t.hidden_size // t.num_attention_heads,
-        hidden_act=_require(t.hidden_act, tuple(ACTIVATIONS), "text_config.hidden_act"),
-        rms_norm_eps=t.rms_norm_eps,
         rope_theta=float(rope.get("rope_theta", 10000.0)),
         rope_type=rope_type,
         rope_scaling=tuple((name, float(rope[name])) for name in ROPE_TYPES[rope_type]),
         qkv_bias=bias or t.model_type == "qwen2",
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
-        windows=windows,
-        max_positions=t.max_position_embeddings,
+        windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
     )

@@ -2,15 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from inbol_jax.defaults import Dtype
 from inbol_jax.errors import InbolError
-
-if TYPE_CHECKING:
-    from inbol_jax.models.loading import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +31,7 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig) -> None:
-    """Runs the conversion.
-
-    Raises:
-      InbolError: if the source or the output is unusable, or if --verify finds a difference.
-    """
+    """Runs the conversion. Raises InbolError if it is impossible or --verify finds a difference."""
     import jax
 
     from inbol_jax.models.loading import load_pretrained, save_pretrained
@@ -68,9 +61,9 @@ def verify(config: ConvertConfig) -> None:
     """Compares the logits of source and result, computed in float32, on noise and random text.
 
     The error is the root mean square of the difference, divided by the standard deviation of the
-    logits. The bound in float32 is 1e-4, the project's bound for parity. In bfloat16 each weight is
-    rounded by up to 2^-9 of itself; such errors are independent and add up to a few times 2^-9 over
-    the layers. The bound of 32 times 2^-9 is far below what a wrong or missing tensor causes.
+    logits. Its bound is 1e-4 in float32. Rounding weights to bfloat16 errs by up to 2^-9 of each,
+    which adds up to a few times 2^-9: the bound of 32 times 2^-9 is far below what a wrong or
+    missing tensor causes.
 
     Raises:
       InbolError: if the error exceeds the bound.
@@ -97,7 +90,7 @@ def verify(config: ConvertConfig) -> None:
         )
 
 
-def _logits(checkpoint: "Checkpoint", seed: int) -> Any:
+def _logits(checkpoint: Any, seed: int) -> Any:
     """Returns f32[1, t, V] for one random image within 24 random tokens."""
     import jax
     import numpy as np
@@ -108,9 +101,6 @@ def _logits(checkpoint: "Checkpoint", seed: int) -> Any:
     image = np.full(c.num_image_tokens, c.image_token_id)
     ids = np.concatenate([words[:8], image, words[8:]])[None].astype(np.int32)
     pixels = random.normal(size=(1, 3, c.vision.image_size, c.vision.image_size))
-    batch = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "pixel_values": pixels.astype(np.float32),
-    }
+    pixels = pixels.astype(np.float32)
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "pixel_values": pixels}
     return np.asarray(jax.jit(checkpoint.model.apply)(checkpoint.variables, batch))

@@ -5,6 +5,8 @@ Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10
 Qwen2ForCausalLM and MistralForCausalLM.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -13,6 +15,7 @@ from inbol_jax.models.config import TextConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
     REMAT_POLICIES,
+    SMALL_INIT,
     ComputeOptions,
     Dense,
     RMSNorm,
@@ -27,16 +30,6 @@ from inbol_jax.models.layers import (
 KVCache = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
 SuffixCache = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
 
-_SMALL = nn.initializers.variance_scaling(0.1, "fan_in", "normal")  # residual branches start small
-
-
-def extend_cache(
-    cache: SuffixCache, k: Float[Array, "b n k d"], v: Float[Array, "b n k d"], step: Int[Array, ""]
-) -> SuffixCache:
-    """Returns the cache with one more token per continuation, written at index `step`."""
-    keys, values = cache
-    return keys.at[:, :, step].set(k), values.at[:, :, step].set(v)
-
 
 class Attention(nn.Module):
     """Causal self-attention with rotary positions and grouped keys."""
@@ -44,42 +37,42 @@ class Attention(nn.Module):
     config: TextConfig
     compute: ComputeOptions
 
-    def setup(self) -> None:
-        c = self.config
-        self.q_proj = Dense(c.num_heads * c.head_dim, self.compute, use_bias=c.qkv_bias)
-        self.k_proj = Dense(c.num_kv_heads * c.head_dim, self.compute, use_bias=c.qkv_bias)
-        self.v_proj = Dense(c.num_kv_heads * c.head_dim, self.compute, use_bias=c.qkv_bias)
-        self.o_proj = Dense(c.hidden_size, self.compute, use_bias=c.o_bias, kernel_init=_SMALL)
-
-    def _qkv(self, x: Float[Array, "b t d"], positions: Int[Array, "b t"]):
-        c = self.config
-        b, t, _ = x.shape
-        frequency = rope_frequencies(c.head_dim, c.rope_theta, c.rope_type, dict(c.rope_scaling))
-        q = self.q_proj(x).reshape(b, t, c.num_heads, c.head_dim)
-        k = self.k_proj(x).reshape(b, t, c.num_kv_heads, c.head_dim)
-        v = self.v_proj(x).reshape(b, t, c.num_kv_heads, c.head_dim)
-        return rope(q, positions, frequency), rope(k, positions, frequency), v
-
+    @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
-    ) -> tuple[Float[Array, "b t d"], KVCache]:
-        q, k, v = self._qkv(x, positions)
-        return self.o_proj(dot_product_attention(q, k, v, mask, causal=True)), (k, v)
-
-    def decode_step(
         self,
-        x: Float[Array, "b n d"],
-        positions: Int[Array, "b n"],
-        prefix: KVCache,
-        prefix_mask: Bool[Array, "b n s"],
-        suffix: SuffixCache,
-        suffix_mask: Bool[Array, " t"],
-        step: Int[Array, ""],
-    ) -> tuple[Float[Array, "b n d"], SuffixCache]:
-        # The n continuations of a row stand where `_qkv` has the t tokens of a sequence.
-        q, k, v = self._qkv(x, positions)
-        suffix = extend_cache(suffix, k, v, step)
-        return self.o_proj(decode_attention(q, prefix, prefix_mask, suffix, suffix_mask)), suffix
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "b t"],
+        mask: Bool[Array, "b t s"],
+        prefix: KVCache | None = None,
+        suffix: SuffixCache | None = None,
+        suffix_mask: Bool[Array, " t"] | None = None,
+        step: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "b t d"], KVCache | SuffixCache]:
+        """Returns the layer's output and its keys and values.
+
+        In a step of decoding, which has a prefix and a suffix, the n continuations of a row stand
+        where a whole sequence has its t tokens, and the mask is that of the prefix.
+        """
+        c, (b, t, _) = self.config, x.shape
+
+        def project(heads: int, name: str) -> Float[Array, "b t h k"]:
+            dense = Dense(heads * c.head_dim, self.compute, use_bias=c.qkv_bias, name=name)
+            return dense(x).reshape(b, t, heads, c.head_dim)
+
+        frequency = rope_frequencies(c.head_dim, c.rope_theta, c.rope_type, dict(c.rope_scaling))
+        q, k = project(c.num_heads, "q_proj"), project(c.num_kv_heads, "k_proj")
+        q, k = rope(q, positions, frequency), rope(k, positions, frequency)
+        v = project(c.num_kv_heads, "v_proj")
+        if suffix is None:
+            cache, y = (k, v), dot_product_attention(q, k, v, mask, causal=True)
+        else:
+            keys, values = suffix
+            cache = keys.at[:, :, step].set(k), values.at[:, :, step].set(v)
+            y = decode_attention(q, prefix, mask, cache, suffix_mask)
+        o_proj = Dense(
+            c.hidden_size, self.compute, use_bias=c.o_bias, kernel_init=SMALL_INIT, name="o_proj"
+        )
+        return o_proj(y), cache
 
 
 class MLP(nn.Module):
@@ -88,15 +81,14 @@ class MLP(nn.Module):
     config: TextConfig
     compute: ComputeOptions
 
-    def setup(self) -> None:
-        c = self.config
-        self.gate_proj = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias)
-        self.up_proj = Dense(c.intermediate_size, self.compute, use_bias=c.mlp_bias)
-        self.down_proj = Dense(c.hidden_size, self.compute, use_bias=c.mlp_bias, kernel_init=_SMALL)
-
+    @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        gate, up = self.gate_proj(x), self.up_proj(x)
-        return self.down_proj(ACTIVATIONS[self.config.hidden_act](gate) * up)
+        c = self.config
+        dense = functools.partial(Dense, compute=self.compute, use_bias=c.mlp_bias)
+        gate = dense(c.intermediate_size, name="gate_proj")(x)
+        up = dense(c.intermediate_size, name="up_proj")(x)
+        down_proj = dense(c.hidden_size, kernel_init=SMALL_INIT, name="down_proj")
+        return down_proj(ACTIVATIONS[c.hidden_act](gate) * up)
 
 
 class DecoderLayer(nn.Module):
@@ -105,26 +97,15 @@ class DecoderLayer(nn.Module):
     config: TextConfig
     compute: ComputeOptions
 
-    def setup(self) -> None:
-        c = self.config
-        self.input_layernorm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
-        self.self_attn = Attention(c, self.compute)
-        self.post_attention_layernorm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
-        self.mlp = MLP(c, self.compute)
-
-    def __call__(
-        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
-    ) -> tuple[Float[Array, "b t d"], KVCache]:
-        y, cache = self.self_attn(self.input_layernorm(x), positions, mask)
-        return self._feed_forward(x + y), cache
-
-    def decode_step(self, x: Float[Array, "b n d"], *context):
-        """Takes and returns what `Attention.decode_step` does."""
-        y, suffix = self.self_attn.decode_step(self.input_layernorm(x), *context)
-        return self._feed_forward(x + y), suffix
-
-    def _feed_forward(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        return x + self.mlp(self.post_attention_layernorm(x))
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"], *context):
+        """Takes and returns what `Attention` does."""
+        c, dtype = self.config, self.compute.dtype
+        y = RMSNorm(c.rms_norm_eps, dtype, name="input_layernorm")(x)
+        y, cache = Attention(c, self.compute, name="self_attn")(y, *context)
+        x = x + y
+        y = RMSNorm(c.rms_norm_eps, dtype, name="post_attention_layernorm")(x)
+        return x + MLP(c, self.compute, name="mlp")(y), cache
 
 
 def _in_window(
@@ -152,7 +133,7 @@ class Decoder(nn.Module):
         )
         layer, policy = DecoderLayer, REMAT_POLICIES[self.compute.remat]
         if policy:
-            layer = nn.remat(DecoderLayer, policy=policy, methods=["__call__"])
+            layer = nn.remat(DecoderLayer, policy=policy)
         self.layers = [layer(c, self.compute) for _ in range(c.num_layers)]
         self.norm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
         if not c.tie_word_embeddings:
@@ -162,10 +143,9 @@ class Decoder(nn.Module):
         self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
     ) -> tuple[Float[Array, "b t d"], list[KVCache]]:
         """Returns the final hidden states, and the keys and values of every layer."""
-        windows = self.config.windows
-        masks = {w: mask & _in_window(w, positions, positions) for w in set(windows)}
+        masks = {w: mask & _in_window(w, positions, positions) for w in set(self.config.windows)}
         caches = []
-        for layer, window in zip(self.layers, windows, strict=True):
+        for layer, window in zip(self.layers, self.config.windows, strict=True):
             x, cache = layer(x, positions, masks[window])
             caches.append(cache)
         return self.norm(x), caches
@@ -199,9 +179,7 @@ class Decoder(nn.Module):
         extended = []
         for i, layer in enumerate(self.layers):
             prefix_seen, suffix_seen = masks[self.config.windows[i]]
-            x, cache = layer.decode_step(
-                x, positions, prefix[i], prefix_seen, suffix[i], suffix_seen, step
-            )
+            x, cache = layer(x, positions, prefix_seen, prefix[i], suffix[i], suffix_seen, step)
             extended.append(cache)
         return self.norm(x), extended
 

@@ -1,6 +1,7 @@
 """Layers that the vision towers and the decoders share."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -12,15 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.lora import LoraConfig
 
-
-def _gelu_tanh(x: jax.Array) -> jax.Array:
-    return nn.gelu(x, approximate=True)
-
-
-def _gelu(x: jax.Array) -> jax.Array:
-    return nn.gelu(x, approximate=False)
-
-
+_gelu = functools.partial(nn.gelu, approximate=False)
+_gelu_tanh = functools.partial(nn.gelu, approximate=True)
 # Names as in transformers' configs; every activation that has no parameters of its own.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": _gelu,
@@ -34,8 +28,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "hardswish": nn.hard_swish,
     "laplace": lambda x: 0.5 * (1.0 + jax.lax.erf((x - 0.707107) / (0.282095 * math.sqrt(2.0)))),
     "leaky_relu": nn.leaky_relu,
-    "linear": lambda x: x,
-    "mish": lambda x: x * jnp.tanh(nn.softplus(x)),
+    "linear": jax.nn.identity,
+    "mish": jax.nn.mish,
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "relu": nn.relu,
     "relu2": lambda x: jnp.square(nn.relu(x)),
@@ -53,6 +47,9 @@ REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+SMALL_INIT = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
+"""Initialises the last product of a residual branch, so that activations do not grow with depth."""
 
 QUERY_CHUNK_SIZE = 256
 # Score of a masked key. It is finite, so that a query without any key averages uniformly instead of
@@ -88,8 +85,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b {self.features}"]:
         dtype = self.compute.dtype
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        # One row axis: with more, XLA copies x transposed for the kernel's gradient, which takes
-        # longer than the product itself on a CPU.
+        # One row axis: with more, XLA's CPU backend copies x transposed for the kernel's gradient.
         rows = x.reshape(-1, x.shape[-1]).astype(dtype)  # [rows, d]
         y = rows @ kernel.astype(dtype)  # [rows, features]
         if self.use_bias:
@@ -133,9 +129,6 @@ def rope_frequencies(
 ) -> np.ndarray:
     """Returns f32[head_dim / 2], in radians per position.
 
-    Args:
-      rope_type, scaling: as `rope_parameters` of a checkpoint's config has them.
-
     Sources: Su et al. 2021 (arXiv 2104.09864); for "linear" Chen et al. 2023 (arXiv 2306.15595);
     "llama3" follows transformers, as no paper describes it.
     """
@@ -175,12 +168,10 @@ def dot_product_attention(
     """Masked attention with grouped keys and values: h is a multiple of k. Softmax in float32.
 
     At most `QUERY_CHUNK_SIZE` queries are taken at a time, and the backward pass computes their
-    weights again, so that the weights of all queries are never in memory together.
-    Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
+    weights again. Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
 
     Args:
-      causal: promises that the mask hides every key behind a query's own place, so that a chunk
-        skips the keys behind it.
+      causal: promises that the mask hides every key behind a query's own place.
     """
     t = q.shape[1]
     if t <= QUERY_CHUNK_SIZE:
@@ -197,11 +188,8 @@ def dot_product_attention(
 
 
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """`dot_product_attention` of one chunk.
-
-    Heads lie in front of positions, and the softmax divides once, at the end: on a CPU this takes
-    half the time of the plain form.
-    """
+    # Heads lie in front of positions, and the softmax divides once, at the end: on a CPU this takes
+    # half the time of the plain form.
     b, t, heads, dim = q.shape
     s, groups = k.shape[1:3]  # g = groups, r = heads / groups
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * dim**-0.5, k, v))  # [b, heads, positions, d]
@@ -226,10 +214,9 @@ def decode_attention(
     suffix: tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]],
     suffix_mask: Bool[Array, " t"],
 ) -> Float[Array, "b n h*d"]:
-    """Attention of one new token per continuation, n of which share the prefix of a row.
+    """Attention of one new token per continuation to the prefix and to its own suffix.
 
-    Each token sees the keys of the shared prefix and those of its own suffix. The prefix is stored
-    once: the continuations take the place of a sequence's queries, and no key is copied n times.
+    The n continuations of a row share its prefix, of which no key is copied.
     """
     b, n, heads, dim = q.shape
     groups = prefix[0].shape[2]

@@ -89,7 +89,7 @@ class Llava(nn.Module):
         return self.language_model(embeddings, positions, packed_mask(segments))
 
     def decode_step(self, *arguments) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
-        """Decodes one token of each of n continuations per row, as `Decoder.decode_step` does."""
+        """Decodes one token per continuation, as `Decoder.decode_step` does."""
         return self.language_model.decode_step(*arguments)
 
     def encode_images(self, pixel_values: Float[Array, "*n 3 H W"]) -> Float[Array, "*n p d"]:
@@ -110,14 +110,12 @@ class Llava(nn.Module):
         text = self.language_model.embed_tokens(jnp.where(is_image, 0, input_ids))
         if features is None or not features.size:
             return text
-        if features.ndim == 4:  # [b, m, p, d]: the i-th image token of a row takes its i-th feature
-            rows = features.reshape(features.shape[0], -1, features.shape[-1])
-            index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, rows.shape[1] - 1)
-            image = jnp.take_along_axis(rows, index[..., None], axis=1)
-        else:  # [n, p, d]: the i-th image token of the batch takes the i-th feature
-            rows = features.reshape(-1, features.shape[-1])
-            index = jnp.cumsum(is_image.reshape(-1)).reshape(is_image.shape) - 1
-            image = rows[jnp.clip(index, 0, rows.shape[0] - 1)]
+        # The i-th image token takes the i-th feature: of its row for [b, m, p, d], of the batch for
+        # [n, p, d].
+        tokens = is_image if features.ndim == 4 else is_image.reshape(1, -1)
+        rows = features.reshape(tokens.shape[0], -1, features.shape[-1])
+        index = jnp.clip(jnp.cumsum(tokens, axis=1) - 1, 0, rows.shape[1] - 1)
+        image = jnp.take_along_axis(rows, index[..., None], axis=1).reshape(text.shape)
         return jnp.where(is_image[..., None], image, text)
 
     def head(self) -> Float[Array, "d V"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 import shutil
 from collections.abc import Mapping
@@ -50,20 +51,17 @@ class Checkpoint:
           InbolError: if the batch holds more or fewer images than its image tokens need.
         """
         batch = {name: value for name, value in batch.items() if value is not None}
-        self._check_images(batch["input_ids"], batch.get("pixel_values"))
-        return self.model.apply(variables, batch)
-
-    def _check_images(self, ids: Any, pixels: Any) -> None:
+        ids, pixels = batch["input_ids"], batch.get("pixel_values", np.empty((0, 3, 0, 0)))
         # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images.
-        if isinstance(ids, jax.core.Tracer) or (pixels is not None and pixels.ndim != 4):
-            return
-        images = 0 if pixels is None else len(pixels)
-        tokens = int((np.asarray(ids) == self.config.image_token_id).sum())
-        per_image = self.config.num_image_tokens
-        if tokens != images * per_image:
-            raise InbolError(
-                f"{tokens} image tokens in the batch, but its {images} images have {per_image} each"
-            )
+        if not isinstance(ids, jax.core.Tracer) and pixels.ndim == 4:
+            tokens = int((np.asarray(ids) == self.config.image_token_id).sum())
+            images, per_image = len(pixels), self.config.num_image_tokens
+            if tokens != images * per_image:
+                raise InbolError(
+                    f"{tokens} image tokens in the batch, "
+                    f"but its {images} images have {per_image} each"
+                )
+        return self.model.apply(variables, batch)
 
     def is_from(self, folder: Path) -> bool:
         """Whether the model or its adapters were loaded from that folder."""
@@ -99,14 +97,9 @@ class Checkpoint:
 
 def init_params(config: LlavaConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
-    c = config.vision
-    ids = np.full((1, config.num_image_tokens + 1), config.image_token_id, np.int32)
-    ids[:, -1] = 0
-    batch = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "pixel_values": np.zeros((1, 3, c.image_size, c.image_size), np.float32),
-    }
+    ids, side = np.zeros((1, 1), np.int32), config.vision.image_size
+    pixels = np.zeros((1, 3, side, side), np.float32)
+    batch = {"input_ids": ids, "attention_mask": ids, "pixel_values": pixels}
     return Llava(config).init(key, batch)["params"]
 
 
@@ -118,18 +111,16 @@ def param_shapes(config: LlavaConfig) -> Mapping[str, Any]:
 def find_checkpoint(path_or_id: str | Path) -> Path:
     """Returns the local folder of a checkpoint. A hub id is downloaded, but no file that is code.
 
-    Raises:
-      InbolError: if it is neither a folder nor an id that can be downloaded.
+    Raises InbolError if that fails; a folder that is missing is returned as it is.
     """
     path, name = Path(path_or_id), str(path_or_id)
     if path.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return path
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=[*_FILES, "*.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (OSError, ValueError) as error:  # the base classes of the hub's errors
         reason = str(error).strip().splitlines()[0]
         raise InbolError(
             f"{name} is no folder here, and as a model id of the Hugging Face hub "
@@ -157,12 +148,10 @@ def load_pretrained(
     """Loads a LLaVA checkpoint.
 
     Args:
-      path_or_id: a folder in Hugging Face layout, or a hub id. A folder that holds an adapter alone
-        is loaded with the base that it names.
+      path_or_id: a folder in Hugging Face layout, or a hub id. An adapter is loaded with its base.
       dtype: dtype of the parameters and of the computation. "auto" is float32 for a float32
         checkpoint and bfloat16 for any other.
-      mesh: devices that the parameters are split over (`sharding.make_mesh`); by default the first
-        device alone.
+      mesh: devices that the parameters are split over; by default the first device alone.
       adapters: folder or hub id of a LoRA in PEFT's format. Its leaves are f32 for any `dtype`.
     Raises:
       InbolError: if it is not a checkpoint that the port can run; names the file and the cause.
@@ -182,15 +171,11 @@ def load_pretrained(
     if adapters is None:
         return base
     folder = find_checkpoint(adapters)
-    adapter = peft.load_adapter(
+    lora, variables = peft.load_adapter(
         folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
-    return dataclasses.replace(
-        base,
-        model=Llava(config, dtype, adapter.config),
-        variables={"params": adapter.params, "lora": adapter.lora},
-        adapters=folder,
-    )
+    model = Llava(config, dtype, lora)
+    return dataclasses.replace(base, model=model, variables=variables, adapters=folder)
 
 
 def save_pretrained(
@@ -210,20 +195,21 @@ def save_pretrained(
     Raises:
       InbolError: if the folder cannot be written.
     """
-    path, lora = Path(path), checkpoint.variables.get("lora")
-    as_adapter = bool(lora) and not merge_adapters
+    path, variables = Path(path), checkpoint.variables
+    as_adapter = bool(variables.get("lora")) and not merge_adapters
     refuse_folder(checkpoint, path, adapters=as_adapter)
-    base = checkpoint.hub_id or str(checkpoint.path.resolve())
     try:
         if is_main():
-            _copy_files(checkpoint.path, path, with_config=not as_adapter)
+            path.mkdir(parents=True, exist_ok=True)
+            for file in itertools.chain(*map(checkpoint.path.glob, _FILES)):
+                is_config = file.name == "config.json"
+                if not file.name.endswith(".index.json") and not (is_config and as_adapter):
+                    shutil.copyfile(file, path / file.name)
         if as_adapter:
+            base = checkpoint.hub_id or str(checkpoint.path.resolve())
+            digest = checkpoint.base_fingerprint
             peft.save_adapter(
-                path,
-                checkpoint.variables,
-                checkpoint.model.lora,
-                base=base,
-                base_fingerprint=checkpoint.base_fingerprint,
+                path, variables, checkpoint.model.lora, base=base, base_fingerprint=digest
             )
         else:
             _save_model(checkpoint, path, max_shard_size)
@@ -232,15 +218,6 @@ def save_pretrained(
             f"cannot write the checkpoint {path}: {error.strerror or error}"
         ) from error
     wait_for_all(f"saved {path}")
-
-
-def _copy_files(source: Path, path: Path, *, with_config: bool) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    for pattern in _FILES:
-        for file in source.glob(pattern):
-            is_index = file.name.endswith(".index.json")
-            if not is_index and (with_config or file.name != "config.json"):
-                shutil.copyfile(file, path / file.name)
 
 
 def _save_model(checkpoint: Checkpoint, path: Path, max_shard_size: str) -> None:
@@ -253,8 +230,8 @@ def _save_model(checkpoint: Checkpoint, path: Path, max_shard_size: str) -> None
         dtype = str(jax.tree.leaves(params)[0].dtype)
         write_json(path / "config.json", _with_dtype(config, dtype))
         # transformers would apply an adapter that was saved here before
-        (path / peft.CONFIG).unlink(missing_ok=True)
-        (path / peft.WEIGHTS).unlink(missing_ok=True)
+        for name in (peft.CONFIG, peft.WEIGHTS):
+            (path / name).unlink(missing_ok=True)
 
 
 def refuse_folder(checkpoint: Checkpoint, path: Path, *, adapters: bool) -> None:

@@ -68,35 +68,27 @@ def _matches(name: str, patterns: Sequence[str], below: str = "") -> bool:
 def target_modules(params: Mapping[str, Any], config: LoraConfig) -> list[str]:
     """Returns the sorted paths of the modules that get an adapter.
 
-    Raises:
-      InbolError: if a target matches no dense layer.
+    Raises InbolError if a target matches no dense layer.
     """
-    names = {
-        path.removesuffix("/kernel"): module_name(path)
-        for path in flatten_dict(dict(params), sep="/")
-        if path.endswith("/kernel")
-    }
+    kernels = [path for path in flatten_dict(params, sep="/") if path.endswith("/kernel")]
+    names = {path: module_name(path) for path in kernels}
     for pattern in config.targets:
         if not any(_matches(name, [pattern]) for name in names.values()):
             raise InbolError(
                 f"LoRA target {pattern!r} fits no dense layer of the model, "
                 f"for instance {list(names.values())[-1]}"
             )
-    whole = set(trainable_params(params, config))
-    return sorted(
-        path
-        for path, name in names.items()
-        if _matches(name, config.targets) and f"{path}/kernel" not in whole
-    )
+    targets = {path for path, name in names.items() if _matches(name, config.targets)}
+    whole = trainable_params(params, config)
+    return sorted(path.removesuffix("/kernel") for path in targets.difference(whole))
 
 
 def trainable_params(params: Mapping[str, Any], config: LoraConfig) -> list[str]:
     """Returns the sorted paths of the parameters that `config.trainable` names.
 
-    Raises:
-      InbolError: if the model does not have such a module.
+    Raises InbolError if the model does not have such a module.
     """
-    names = {path: module_name(path) for path in flatten_dict(dict(params), sep="/")}
+    names = {path: module_name(path) for path in flatten_dict(params, sep="/")}
     below = r"(\..*)?"
     for pattern in config.trainable:
         if not any(_matches(name, [pattern], below) for name in names.values()):
@@ -113,51 +105,43 @@ def init_lora(
       params: arrays or shapes.
       mesh: devices that the adapters are split over.
     """
-    flat = flatten_dict(dict(params), sep="/")
+    flat = flatten_dict(params, sep="/")
     lora = {}
     for path in target_modules(params, config):
         size, out = flat[f"{path}/kernel"].shape
         # Keyed by the path: one target more or less does not change how the others start.
-        module_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
-        bound = size**-0.5
-        lora[f"{path}/a"] = jax.random.uniform(
-            module_key, (size, config.rank), jnp.float32, -bound, bound
-        )
-        lora[f"{path}/b"] = jnp.zeros((config.rank, out), jnp.float32)
+        module_key, bound = jax.random.fold_in(key, zlib.crc32(path.encode())), size**-0.5
+        a = jax.random.uniform(module_key, (size, config.rank), jnp.float32, -bound, bound)
+        lora |= {f"{path}/a": a, f"{path}/b": jnp.zeros((config.rank, out), jnp.float32)}
     if mesh:
         for path, x in lora.items():
-            module, _, side = path.rpartition("/")
-            sharding = adapter_sharding(mesh, f"{module}/kernel", side, x.shape)
-            lora[path] = jax.device_put(x, sharding)
+            lora[path] = jax.device_put(x, adapter_sharding(mesh, path, x.shape))
     return unflatten_dict(lora, sep="/")
 
 
 def adapter_row(path: str) -> WeightRow:
     """Returns the row of the weight table for `a` or `b`, made from the row of their kernel."""
     module, _, side = path.rpartition("/")
-    kernel = table_row(f"{module}/kernel")
-    into, out = kernel.axes
-    key = f"{kernel.key.removesuffix('.weight')}.lora_{side.upper()}.weight"
-    # torch has a as [rank, in] and b as [out, rank]
-    return WeightRow(key, path, (into, "rank") if side == "a" else ("rank", out), order=(1, 0))
+    key, _, (into, out), order = table_row(f"{module}/kernel")
+    key = f"{key.removesuffix('.weight')}.lora_{side.upper()}.weight"
+    return WeightRow(key, path, (into, "rank") if side == "a" else ("rank", out), order)
 
 
-def adapter_sharding(mesh: Mesh, kernel: str, side: str, shape: Sequence[int]) -> NamedSharding:
+def adapter_sharding(mesh: Mesh, path: str, shape: Sequence[int]) -> NamedSharding:
     """Returns the sharding of `a` or `b`; the axis shared with the kernel is split alike."""
-    row = adapter_row(f"{kernel.removesuffix('kernel')}{side}")
-    return parameter_sharding(mesh, row.axes, shape)
+    return parameter_sharding(mesh, adapter_row(path).axes, shape)
 
 
 def merge_lora(
     params: Mapping[str, Any], lora: Mapping[str, Any], config: LoraConfig
 ) -> dict[str, Any]:
     """Returns the parameters with the adapters added to the kernels."""
-    merged = flatten_dict(dict(params), sep="/")
-    adapters = flatten_dict(dict(lora), sep="/")
-    for module in {path.rpartition("/")[0] for path in adapters}:
-        a, b = adapters[f"{module}/a"], adapters[f"{module}/b"]
-        kernel = merged[f"{module}/kernel"]
-        merged[f"{module}/kernel"] = _merged(kernel, a, b, config.scale(a.shape[1]))
+    merged, adapters = flatten_dict(params, sep="/"), flatten_dict(lora, sep="/")
+    for path, a in adapters.items():
+        if path.endswith("/a"):
+            module, scale = path.removesuffix("a"), config.scale(a.shape[1])
+            kernel, b = merged[f"{module}kernel"], adapters[f"{module}b"]
+            merged[f"{module}kernel"] = _merged(kernel, a, b, scale)
     return unflatten_dict(merged, sep="/")
 
 

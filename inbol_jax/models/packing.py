@@ -24,22 +24,18 @@ class RowShape:
     @classmethod
     def of(cls, prefix: Sequence[int], branches: Sequence[Branch]) -> "RowShape":
         """Returns the size of one row, without padding."""
-        return cls(
-            len(prefix) + sum(len(branch.ids) for branch in branches),
-            sum(len(branch.ids) - branch.start for branch in branches),
-        )
+        tokens = sum(len(branch.ids) for branch in branches)
+        return cls(len(prefix) + tokens, tokens - sum(branch.start for branch in branches))
 
     @classmethod
-    def fitting(
-        cls, rows: Sequence[tuple[Sequence[int], Sequence[Branch]]], multiple: int = 8
-    ) -> "RowShape":
-        """Returns the smallest shape that holds every row.
+    def fitting(cls, rows: Sequence[tuple[Sequence[int], Sequence[Branch]]]) -> "RowShape":
+        """Returns the shape that holds every row.
 
-        Tokens are rounded up to a multiple of `multiple`, targets to a multiple of 4.
+        Tokens are rounded up to a multiple of 8, targets to a multiple of 4.
         """
         sizes = [cls.of(*row) for row in rows]
         tokens, targets = max(s.tokens for s in sizes), max(s.targets for s in sizes)
-        return cls(-(-tokens // multiple) * multiple, -(-targets // 4) * 4)
+        return cls(-(-tokens // 8) * 8, -(-targets // 4) * 4)
 
     def holds(self, size: "RowShape") -> bool:
         """Whether a row of that size fits."""
@@ -67,52 +63,45 @@ def pack_row(
         raise ValueError(
             f"a row of {size.tokens} tokens and {size.targets} targets does not fit {shape}"
         )
-    row = {
-        "input_ids": np.zeros(shape.tokens, np.int32),
-        "positions": np.zeros(shape.tokens, np.int32),
-        "segments": np.full(shape.tokens, -1, np.int32),
-        "target_index": np.zeros(shape.targets, np.int32),
-        "targets": np.zeros(shape.targets, np.int32),
-        "target_segment": np.zeros(shape.targets, np.int32),
-    }
     n = len(prefix)
-    row["input_ids"][:n] = prefix
-    row["positions"][:n] = np.arange(n)
-    row["segments"][:n] = 0
-    token, target = n, 0  # where the next branch begins
+    ids, positions, segments = [*prefix], [*range(n)], [0] * n
+    target_index: list[int] = []
+    targets: list[int] = []
+    target_segment: list[int] = []
     for segment, branch in enumerate(branches, 1):
-        length = len(branch.ids)
-        place = slice(token, token + length)
-        row["input_ids"][place] = branch.ids
-        row["positions"][place] = n + np.arange(length)
-        row["segments"][place] = segment
-        predicting = token + np.arange(branch.start, length) - 1  # each token predicts the next
-        if branch.start == 0:
-            predicting[0] = n - 1  # the end of the prefix predicts a branch's first token
-        place = slice(target, target + len(predicting))
-        row["target_index"][place] = predicting
-        row["targets"][place] = branch.ids[branch.start :]
-        row["target_segment"][place] = segment
-        token, target = token + length, target + len(predicting)
-    return row
+        start, length = len(ids), len(branch.ids)
+        # Each token predicts the next; the end of the prefix predicts a branch's first token.
+        target_index += [start + i - 1 if i else n - 1 for i in range(branch.start, length)]
+        targets.extend(branch.ids[branch.start :])
+        target_segment += [segment] * (length - branch.start)
+        ids.extend(branch.ids)
+        positions.extend(range(n, n + length))
+        segments += [segment] * length
+
+    def padded(values: list[int], size: int, fill: int = 0) -> np.ndarray:
+        return np.array(values + [fill] * (size - len(values)), np.int32)
+
+    return {
+        "input_ids": padded(ids, shape.tokens),
+        "positions": padded(positions, shape.tokens),
+        "segments": padded(segments, shape.tokens, -1),
+        "target_index": padded(target_index, shape.targets),
+        "targets": padded(targets, shape.targets),
+        "target_segment": padded(target_segment, shape.targets),
+    }
 
 
 def collate(
     rows: Sequence[Mapping[str, np.ndarray]], size: int, *, valid: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Rows as one batch of exactly `size` rows: what is missing is padded with rows without targets, so that shapes stay static.
+    """Returns the rows as a batch of exactly `size` rows, filled up with rows without targets.
 
     Args:
-      valid: how many of the rows count, by default all; at least one row is needed to pad with.
+      valid: how many of the rows count, by default all; at least one row is needed to fill up with.
     """
     valid = len(rows) if valid is None else valid
+    rows = [*rows, *[rows[0]] * (size - len(rows))]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    if missing := size - len(rows):
-        batch = {
-            name: np.concatenate([value, np.repeat(value[:1], missing, axis=0)])
-            for name, value in batch.items()
-        }
     if "target_segment" in batch:
         batch["target_segment"][valid:] = 0
-    batch["valid"] = np.arange(size) < valid
-    return batch
+    return batch | {"valid": np.arange(size) < valid}

@@ -1,9 +1,9 @@
 """Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors."""
 
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,28 +39,15 @@ _ALLOWED = {
 }
 
 
-class Adapter(NamedTuple):
-    """An adapter in memory, beside the base that it was loaded for."""
-
-    config: LoraConfig
-    lora: dict[str, Any]
-    """The collection `lora`: f32 leaves."""
-    params: dict[str, Any]
-    """The base's parameters, with those replaced that the adapter holds whole."""
-
-
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and no model."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def base_of(folder: Path) -> str:
-    """Returns the path or hub id of the base that an adapter names.
+    """Returns the path or hub id of the base that an adapter names, or raises InbolError.
 
     A relative path may start from the adapter's own folder.
-
-    Raises:
-      InbolError: if the adapter names no base.
     """
     name = read_json(folder / CONFIG).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
@@ -78,13 +65,15 @@ def load_adapter(
     *,
     base_fingerprint: Callable[[], str],
     mesh: Mesh | None = None,
-) -> Adapter:
+) -> tuple[LoraConfig, dict[str, Any]]:
     """Reads an adapter for a base model.
 
     Args:
       params: parameters of the base.
       base_fingerprint: called only if the file says which base it was trained on.
       mesh: devices that the arrays are split over.
+    Returns: the adapter's options, and {"params", "lora"}: the base's parameters, with those
+      replaced that the adapter holds whole, and the adapter's, f32.
     Raises:
       InbolError: if the adapter belongs to another base, is of a type that is not supported, or is
         damaged.
@@ -94,15 +83,22 @@ def load_adapter(
     file = folder / WEIGHTS
     if not file.is_file():
         raise InbolError(f"{file} is missing: the folder holds no safetensors adapter")
-    base = flatten_dict(dict(params), sep="/")
-    rows = _rows_by_key(base)
+    base = flatten_dict(params, sep="/")
+    modules = [path.removesuffix("kernel") for path in base if path.endswith("/kernel")]
+    adapters = [adapter_row(module + side) for module in modules for side in "ab"]
+    rows = {row.key: row for row in [*map(table_row, base), *adapters]}
     lora: dict[str, Any] = {}
     whole: dict[str, Any] = {}  # parameters that the adapter replaces
     with open_tensors(file) as tensors:
-        _check_base(file, tensors.metadata() or {}, base_fingerprint)
-        keys = tensors.keys()
-        for key in keys:
-            row = rows.get(_table_key(key))
+        trained_on = (tensors.metadata() or {}).get(_BASE)
+        if trained_on is not None and trained_on != base_fingerprint():
+            raise InbolError(
+                f"{file}: trained on another base model "
+                f"(fingerprint {trained_on}, this one has {base_fingerprint()})"
+            )
+        for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
+            name = key.removeprefix(_ROOT).replace(".modules_to_save.", ".")
+            row = rows.get(canonical_key(name.replace(".base_layer.", ".")))
             if row is None:
                 raise InbolError(
                     f"{file}: {key} belongs to no parameter of this base model: "
@@ -113,37 +109,11 @@ def load_adapter(
             leaves = whole if row.path in base else lora
             leaves[row.path] = jax.device_put(array, sharding)
     try:
-        _check_pairs(lora)
-        _check_complete(options, config, params, lora.keys(), whole.keys())
+        _check_complete(options, config, params, lora, whole)
     except InbolError as error:
         raise InbolError(f"{file}: {error}") from None
-    return Adapter(config, unflatten_dict(lora, sep="/"), unflatten_dict(base | whole, sep="/"))
-
-
-def _check_base(
-    file: Path, metadata: Mapping[str, str], base_fingerprint: Callable[[], str]
-) -> None:
-    trained_on = metadata.get(_BASE)
-    if trained_on is not None and trained_on != base_fingerprint():
-        raise InbolError(
-            f"{file}: trained on another base model "
-            f"(fingerprint {trained_on}, this one has {base_fingerprint()})"
-        )
-
-
-def _rows_by_key(base: Mapping[str, Any]) -> dict[str, WeightRow]:
-    """Returns the rows of every parameter, and of `a` and `b` of every dense layer."""
-    rows = list(map(table_row, base))
-    for path in base:
-        if path.endswith("/kernel"):
-            module = path.removesuffix("/kernel")
-            rows += [adapter_row(f"{module}/a"), adapter_row(f"{module}/b")]
-    return {row.key: row for row in rows}
-
-
-def _table_key(key: str) -> str:
-    key = key.removeprefix(_ROOT).replace(".modules_to_save.", ".").replace(".base_layer.", ".")
-    return canonical_key(key)
+    variables = {"params": base | whole, "lora": lora}
+    return config, {name: unflatten_dict(flat, sep="/") for name, flat in variables.items()}
 
 
 def _import_array(
@@ -167,31 +137,29 @@ def _import_array(
     return np.ascontiguousarray(x, dtype)
 
 
-def _check_pairs(lora: Mapping[str, jax.Array]) -> None:
+def _check_complete(
+    options: Mapping[str, Any],
+    config: LoraConfig,
+    params: Mapping[str, Any],
+    lora: Mapping[str, jax.Array],
+    whole: Mapping[str, jax.Array],
+) -> None:
+    """Raises InbolError if an adapter does not hold exactly what its configuration names."""
     if not lora:
         raise InbolError("holds no lora_A or lora_B")
     for module in sorted({path.rpartition("/")[0] for path in lora}):
         a, b = lora.get(f"{module}/a"), lora.get(f"{module}/b")
         if a is None or b is None or a.shape[1] != b.shape[0]:
             raise InbolError(f"lora_A and lora_B of {module} do not fit together")
-
-
-def _check_complete(
-    options: Mapping[str, Any],
-    config: LoraConfig,
-    params: Mapping[str, Any],
-    lora_paths: Set[str],
-    whole_paths: Set[str],
-) -> None:
-    """Raises InbolError if an adapter does not hold exactly what its configuration names."""
-    partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora_paths]
+    partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora]
     if partial and not (options.get("layers_to_transform") or options.get("exclude_modules")):
         name = module_name(f"{partial[0]}/kernel")
         raise InbolError(f"the adapter of {name} is missing: {CONFIG} names it as a target")
-    trainable = set(trainable_params(params, config))
-    if absent := sorted(trainable - whole_paths):
-        raise InbolError(f"{absent[0]} is missing: {CONFIG} says that it was trained whole")
-    if unnamed := sorted(whole_paths - trainable):
+    trainable = trainable_params(params, config)
+    for path in trainable:
+        if path not in whole:
+            raise InbolError(f"{path} is missing: {CONFIG} says that it was trained whole")
+    if unnamed := sorted(whole.keys() - trainable):
         raise InbolError(
             f"holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}"
         )
@@ -247,7 +215,7 @@ def save_adapter(
       variables: {"params", "lora"}.
       base: path or hub id of the base model.
     """
-    params, lora = (flatten_dict(dict(variables[name]), sep="/") for name in ("params", "lora"))
+    params, lora = (flatten_dict(variables[name], sep="/") for name in ("params", "lora"))
     whole = trainable_params(params, config)
     leaves = [(adapter_row(path), x) for path, x in lora.items()]
     leaves += [(table_row(path), params[path]) for path in whole]
@@ -256,10 +224,8 @@ def save_adapter(
         tensors[_ROOT + module_key(row.key)] = np.ascontiguousarray(row.to_hf(to_host(x)))
     if not is_main():
         return
-    ranks = {}
-    for path, x in lora.items():
-        if path.endswith("/a"):
-            ranks[module_name(f"{path[:-1]}kernel")] = x.shape[1]
+    kernels = {f"{path[:-1]}kernel": x for path, x in lora.items() if path.endswith("/a")}
+    ranks = {module_name(path): a.shape[1] for path, a in kernels.items()}
     options = {
         "peft_type": "LORA",
         "task_type": None,
@@ -270,10 +236,8 @@ def save_adapter(
         "lora_dropout": config.dropout,
         "use_rslora": config.rslora,
         "target_modules": sorted(ranks),
-        "modules_to_save": sorted({module_name(path) for path in whole}) or None,
-        "rank_pattern": {
-            re.escape(name): rank for name, rank in ranks.items() if rank != config.rank
-        },
+        "modules_to_save": sorted(set(map(module_name, whole))) or None,
+        "rank_pattern": {re.escape(k): rank for k, rank in ranks.items() if rank != config.rank},
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,

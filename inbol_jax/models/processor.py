@@ -1,7 +1,6 @@
 """Questions and responses as token ids, by the checkpoint's own chat template and tokenizer."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,7 @@ class TextEncoder:
     """
 
     def __init__(self, processor: Any, config: LlavaConfig):
-        self._processor = processor
-        self._tokenizer = processor.tokenizer
-        self._image_token_id = config.image_token_id
-        self._num_image_tokens = config.num_image_tokens
-        self._eos_tokens = {
-            i: self._tokenizer.convert_ids_to_tokens(i) for i in config.eos_token_ids
-        }
-        self._max_tokens = config.text.max_positions
+        self._processor, self._tokenizer, self._config = processor, processor.tokenizer, config
         # Caches of this instance: a cache of the class would keep every encoder alive.
         self.prompt = functools.lru_cache(_CACHE_SIZE)(self.prompt)
         self.response = functools.lru_cache(_CACHE_SIZE)(self.response)
@@ -46,7 +38,7 @@ class TextEncoder:
         """
         about = f"question {question[:60]!r}"
         ids = self._encode(self._render(question, images, None), about)
-        if ids.count(self._image_token_id) != images * self._num_image_tokens:
+        if ids.count(self._config.image_token_id) != images * self._config.num_image_tokens:
             raise InbolError(f"{about}: contains the model's image placeholder")
         return ids
 
@@ -65,8 +57,8 @@ class TextEncoder:
         prompt_text = self._render(question, images, None)
         whole_text = self._render(question, images, response)
         # What the template writes between prompt and response, such as a space, belongs to the
-        # response. Some templates render a turn with a response differently from an open one;
-        # generation starts from the open one, so the response then follows that directly.
+        # response. If it renders a turn with a response differently from an open one, from which
+        # generation starts, the response follows the open one directly.
         between, is_verbatim = "", True
         if whole_text.startswith(prompt_text):
             between, separator, _ = whole_text[len(prompt_text) :].partition(response)
@@ -79,45 +71,38 @@ class TextEncoder:
             )
         return (*ids[len(prompt) :], self._eos_token_id(whole_text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of generated ids, without special tokens."""
-        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True).strip()
-
     def _render(self, question: str, images: int, response: str | None) -> str:
         content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
         if response is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
+        is_open = response is None
         try:
-            return self._processor.apply_chat_template(
-                messages, add_generation_prompt=response is None
-            )
+            return self._processor.apply_chat_template(messages, add_generation_prompt=is_open)
         except ValueError as error:
             reason = str(error).splitlines()[0]
-            raise InbolError(
-                f"the checkpoint's processor has no chat template ({reason})"
-            ) from error
+            message = f"the checkpoint's processor has no chat template ({reason})"
+            raise InbolError(message) from error
 
     def _encode(self, text: str, about: str) -> tuple[int, ...]:
         # As in transformers, the tokenizer adds the begin token unless the template has it.
-        bos = self._tokenizer.bos_token
+        bos, image = self._tokenizer.bos_token, self._config.image_token_id
+        limit = self._config.text.max_positions
         add_special_tokens = not (bos and text.startswith(bos))
         ids: list[int] = []
         for token in self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]:
-            ids += [token] * (self._num_image_tokens if token == self._image_token_id else 1)
-        if len(ids) > self._max_tokens:  # never cut: images need all their tokens
+            ids += [token] * (self._config.num_image_tokens if token == image else 1)
+        if len(ids) > limit:  # never cut: images need all their tokens
             raise InbolError(
-                f"{about}: {len(ids)} tokens, of which {ids.count(self._image_token_id)} are its "
-                f"images', and the model was made for {self._max_tokens}"
+                f"{about}: {len(ids)} tokens, of which {ids.count(image)} are its "
+                f"images', and the model was made for {limit}"
             )
         return tuple(ids)
 
     def _eos_token_id(self, text: str) -> int:
-        text = text.rstrip()
-        for token_id, token in self._eos_tokens.items():
-            if text.endswith(token):
-                return token_id
-        return next(iter(self._eos_tokens))
+        ends = self._config.eos_token_ids
+        tokens = zip(ends, self._tokenizer.convert_ids_to_tokens(ends), strict=True)
+        return next((i for i, token in tokens if text.rstrip().endswith(token)), ends[0])
 
 
 def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,11 +48,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def open_tensors(file: Path) -> Iterator[Any]:
-    """Opens a safetensors file.
-
-    Raises:
-      InbolError: if the file cannot be read.
-    """
+    """Opens a safetensors file. Raises InbolError if it cannot be read."""
     try:
         with safe_open(file, framework="np") as tensors:
             yield tensors
@@ -60,11 +56,6 @@ def open_tensors(file: Path) -> Iterator[Any]:
         raise InbolError(
             f"{file}: not a readable safetensors file ({error}); copy or download it again"
         ) from error
-
-
-class _StoredTensor(NamedTuple):
-    file: Path
-    key: str
 
 
 def load_params(
@@ -87,9 +78,8 @@ def load_params(
       InbolError: if a file is missing, truncated or of another format, if a key is missing or
         unknown, or if a shape or dtype disagrees with the config.
     """
-    leaves = flatten_dict(dict(shapes), sep="/")
+    leaves, files = flatten_dict(shapes, sep="/"), weight_files(folder)
     rows = {row.key: row for row in map(table_row, leaves)}
-    files = weight_files(folder)
     stored = _find_tensors(files, tied=tied)
     missing, unknown = sorted(rows.keys() - stored.keys()), sorted(stored.keys() - rows.keys())
     if missing or unknown:
@@ -101,42 +91,37 @@ def load_params(
     params = {}
     for file in files:
         with open_tensors(file) as tensors:
-            for name, tensor in stored.items():
-                if tensor.file == file:
-                    row = rows[name]
-                    part = tensors.get_slice(tensor.key)
+            for name, (holder, key) in stored.items():
+                if holder == file:
+                    row, tensor = rows[name], tensors.get_slice(key)
                     shape = leaves[row.path].shape
-                    _check_tensor(tensor, part, tuple(shape[i] for i in row.hf_order))
-                    params[row.path] = _place(part, row, shape, dtype, mesh)
+                    _check_tensor(f"{file}: {key}", tensor, tuple(shape[i] for i in row.hf_order))
+                    params[row.path] = _place(tensor, row, shape, dtype, mesh)
     return unflatten_dict(params, sep="/")
 
 
-def _find_tensors(files: list[Path], *, tied: bool) -> dict[str, _StoredTensor]:
-    """Maps each key, in the table's spelling, to where it is stored."""
-    stored: dict[str, _StoredTensor] = {}
+def _find_tensors(files: list[Path], *, tied: bool) -> dict[str, tuple[Path, str]]:
+    """Maps each key, in the table's spelling, to its file and to its spelling there."""
+    stored: dict[str, tuple[Path, str]] = {}
     for file in files:
         with open_tensors(file) as tensors:
-            keys = tensors.keys()
-            for key in keys:
+            for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
                 name = canonical_key(key)
                 if name in stored:
-                    raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")
-                if _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight"):
-                    continue
-                stored[name] = _StoredTensor(file, key)
+                    raise InbolError(f"{file}: {key} and {stored[name][1]} are the same parameter")
+                if not (
+                    _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight")
+                ):
+                    stored[name] = file, key
     return stored
 
 
-def _check_tensor(tensor: _StoredTensor, part: Any, expected: tuple[int, ...]) -> None:
-    shape, dtype = tuple(part.get_shape()), part.get_dtype()
+def _check_tensor(name: str, tensor: Any, expected: tuple[int, ...]) -> None:
+    shape, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
     if shape != expected:
-        raise InbolError(
-            f"{tensor.file}: {tensor.key} has shape {shape}, config.json says {expected}"
-        )
+        raise InbolError(f"{name} has shape {shape}, config.json says {expected}")
     if dtype not in _DTYPES:
-        raise InbolError(
-            f"{tensor.file}: {tensor.key} is of type {dtype}, which is none of {', '.join(_DTYPES)}"
-        )
+        raise InbolError(f"{name} is of type {dtype}, which is none of {', '.join(_DTYPES)}")
 
 
 def _place(

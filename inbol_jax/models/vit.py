@@ -10,14 +10,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inbol_jax.models.config import VisionConfig
-from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions, Dense, dot_product_attention
-
-# Residual branches start small, so that activations do not grow with the depth of the tower.
-_SMALL = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
+from inbol_jax.models.layers import (
+    ACTIVATIONS,
+    SMALL_INIT,
+    ComputeOptions,
+    Dense,
+    dot_product_attention,
+)
 
 
 class VisionEmbeddings(nn.Module):
-    """Patch embeddings, with CLIP's class token in front of them, plus learnt positions."""
+    """Patch embeddings, behind CLIP's class token, plus learnt positions."""
 
     config: VisionConfig
     compute: ComputeOptions
@@ -60,11 +63,11 @@ class VisionLayer(nn.Module):
             Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        out_proj = Dense(d, compute, kernel_init=_SMALL, name="out_proj")
+        out_proj = Dense(d, compute, kernel_init=SMALL_INIT, name="out_proj")
         x = x + out_proj(dot_product_attention(q, k, v, jnp.ones((n, s, s), bool)))
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
-        return x + Dense(d, compute, kernel_init=_SMALL, name="fc2")(y)
+        return x + Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
 
 
 class PoolingHead(nn.Module):

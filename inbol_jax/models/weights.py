@@ -40,7 +40,7 @@ class WeightRow(NamedTuple):
     @property
     def hf_order(self) -> tuple[int, ...]:
         """The inverse of `order`: the checkpoint's axis j is our axis hf_order[j]."""
-        return tuple(int(i) for i in np.argsort(self.order))
+        return tuple(np.argsort(self.order).tolist())
 
 
 def _array(key: str, path: str, axes: str, order: tuple[int, ...] | None = None) -> WeightRow:
@@ -159,13 +159,8 @@ def path_pattern(path: str) -> re.Pattern[str]:
 
 
 def table_row(path: str) -> WeightRow:
-    """Returns the row of a parameter, with the placeholders filled in.
-
-    Raises:
-      InbolError: if no row or more than one row matches.
-    """
-    matches = [(row, path_pattern(row.path).fullmatch(path)) for row in TABLE]
-    matches = [(row, match) for row, match in matches if match]
+    """Returns the row of a parameter, filled in. Raises InbolError unless exactly one matches."""
+    matches = [(row, m) for row in TABLE if (m := path_pattern(row.path).fullmatch(path))]
     if len(matches) != 1:
         raise InbolError(f"parameter {path} matches {len(matches)} rows of the weight table")
     row, match = matches[0]
@@ -189,6 +184,6 @@ def param_shardings(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Returns the sharding of every leaf, which may be an array or a `jax.ShapeDtypeStruct`."""
     shardings = {
         path: parameter_sharding(mesh, table_row(path).axes, leaf.shape)
-        for path, leaf in flatten_dict(dict(shapes), sep="/").items()
+        for path, leaf in flatten_dict(shapes, sep="/").items()
     }
     return unflatten_dict(shardings, sep="/")

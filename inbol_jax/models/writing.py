@@ -20,11 +20,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 
 
 def parse_size(text: str) -> int:
-    """Returns the bytes of a size such as "5GB", "200MiB" or "1000".
-
-    Raises:
-      InbolError: if the text is not a size.
-    """
+    """Returns the bytes of a size such as "5GB", "200MiB" or "1000", or raises InbolError."""
     match = re.fullmatch(r"(\d+) ?([KMG]I?B|)", text.upper())
     if not match:
         raise InbolError(f"{text!r} is not a size, such as 5GB or 200MiB")
@@ -45,13 +41,13 @@ def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str 
     """Writes model.safetensors, or several shards with an index, one file in memory at a time.
 
     Each file is written whole or not at all, and the index last. Files of an earlier checkpoint
-    that was split differently are removed. If there are several processes, all must call this:
-    arrays that are spread over them are gathered one by one, and the main process writes.
+    that was split differently are removed. If there are several processes, all must call this: the
+    main process writes what is gathered from them.
     """
-    leaves = flatten_dict(dict(params), sep="/")
-    rows = {row.key: row for row in map(table_row, leaves)}
+    leaves = flatten_dict(params, sep="/")
+    rows = {row.key: row for row in sorted(map(table_row, leaves))}
     split = split_state_dict_into_shards_factory(
-        {key: leaves[rows[key].path] for key in sorted(rows)},
+        {key: leaves[row.path] for key, row in rows.items()},
         get_storage_size=lambda x: x.nbytes,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=parse_size(max_shard_size),
@@ -62,10 +58,10 @@ def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str 
         index.unlink(missing_ok=True)
     for name, keys in split.filename_to_tensors.items():
         tensors = {}
-        for key in keys:
-            x = to_host(leaves[rows[key].path])
+        for row in (rows[key] for key in keys):
+            x = to_host(leaves[row.path])
             if is_main():
-                tensors[key] = np.ascontiguousarray(rows[key].to_hf(x))
+                tensors[row.key] = np.ascontiguousarray(row.to_hf(x))
         if is_main():
             with atomically(folder / name) as file:
                 write_tensors(tensors, file, {"format": "pt"})

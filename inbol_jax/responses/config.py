@@ -59,7 +59,7 @@ class EndpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig:
-    """Tell which responses are refusals by the rules, and compare with labels and with a model.
+    """Mark refusals by the rules, and compare with labels and with a model.
 
     The verdicts are compared with labels if the file has some, and with those of a model if
     --endpoint names one.
@@ -70,7 +70,7 @@ class JudgeConfig:
     out: Path
     """Folder for the verdicts; the same command continues a run that was stopped."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
-    """Whom to ask."""
+    """Endpoint of the model that gives a second opinion."""
     n: int = 0
     """Number of responses to take, drawn with the seed; 0 takes all."""
     max_rejected: float = 0.1

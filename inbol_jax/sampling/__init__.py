@@ -4,14 +4,10 @@ Names are imported when they are first used: a module that only reads options do
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from inbol_jax.sampling.config import SamplingOptions
-    from inbol_jax.sampling.sampler import Samples, sample
+from typing import Any
 
 _MODULES = {"SamplingOptions": "config", "Samples": "sampler", "sample": "sampler"}
-__all__ = ["Samples", "SamplingOptions", "sample"]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,7 @@ from inbol_jax.errors import InbolError
 class SamplingOptions:
     """How responses are drawn.
 
-    The truncations follow one another as in transformers: top-k, then top-p of what is left, then
-      min-p.
+    The truncations are made in transformers' order: top-k, then top-p of what is left, then min-p.
     """
 
     n: int = dataclasses.field(default=10, kw_only=True)
@@ -19,7 +18,8 @@ class SamplingOptions:
     temperature: float = 1.0
     """Divides the logits before a token is drawn; 0 is greedy decoding."""
     top_p: float = 1.0
-    """Tokens are drawn from the smallest set with at least this probability; 1 keeps all tokens."""
+    """Tokens are drawn from the smallest set whose total probability is at least this; 1 keeps all
+    tokens."""
     max_new_tokens: int = 12
     """A response that has not ended by itself is cut after this number of tokens."""
     top_k: int = 0
@@ -28,19 +28,16 @@ class SamplingOptions:
     """Tokens less probable than this share of the most probable token's probability are not
     drawn."""
     stop_tokens: tuple[int, ...] = ()
-    """Ids of tokens that end a response, beside the model's own end token. They count as tokens of
-    the response, but are not part of its text. They end it on the device; a stop string does
-    not."""
+    """Ids of tokens that end a response at once, beside the model's own end token. They count as
+    tokens of the response, but are not part of its text."""
     stop: tuple[str, ...] = ()
-    """A response is cut before the first of these strings. They are looked for in the decoded
-    text."""
+    """Strings at the first of which the finished text of a response is cut."""
 
     def __post_init__(self) -> None:
-        finite = math.isfinite(self.temperature)
         rules = {
             "n": (self.n >= 1, "at least one sample is needed"),
             "temperature": (
-                finite and self.temperature >= 0,
+                0 <= self.temperature < math.inf,
                 "a finite number of at least 0 is needed",
             ),
             "top_p": (0 < self.top_p <= 1, "must be greater than 0 and at most 1"),

@@ -51,28 +51,20 @@ class PromptedExample(NamedTuple):
     prompt: Prompt
 
 
-class PlannedBatch(NamedTuple):
-    """Questions that are computed together: `length` is what all their prompts are padded to."""
-
-    length: int
-    members: list[PromptedExample]
+# Questions that are computed together, and the length that all their prompts are padded to.
+PlannedBatch = tuple[int, list[PromptedExample]]
 
 
 class LoadedBatch(NamedTuple):
-    """A planned batch with its images read.
-
-    Attributes:
-      length: what all prompts are padded to.
-      examples: the questions that are asked, in the order of the rows.
-      arrays: the model's inputs, padded with rows that are not valid; None if there are no
-        examples.
-      rejected: the examples whose image cannot be read, with the causes.
-    """
+    """A planned batch with its images read."""
 
     length: int
     examples: list[VQAExample]
+    """The questions that are asked, in the order of the rows."""
     arrays: Mapping[str, np.ndarray] | None
+    """The model's inputs, filled up with rows that are not valid; None without examples."""
     rejected: list[tuple[VQAExample, str]]
+    """The examples whose image cannot be read, with the causes."""
 
 
 SetAside = Callable[[VQAExample, str], None]
@@ -80,41 +72,24 @@ SetAside = Callable[[VQAExample, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class BatchRunner:
-    """Runs a step of a model over batches of questions; the fields are what is constant over the
-    run.
+    """Runs a step of a model over batches of questions.
 
-    Each process works on questions of its own with devices of its own: nothing waits for another
-      process.
-
-    Attributes:
-      checkpoint: the model.
-      images: the folder that the examples' images are relative to.
-      batch_size: questions per batch, on all devices together; on a CPU see `questions_per_device`.
-      responses: rows that a question becomes in the step.
-      set_aside: is called with each example whose image cannot be read, and the cause.
-      label: of the progress, and of the line that counts programs; None shows neither.
-      work: what is done to each question, for the line that counts programs.
+    Each process works on questions of its own with devices of its own, and waits for no other.
     """
 
     checkpoint: Checkpoint
     images: Path
+    """The folder that the examples' images are relative to."""
     batch_size: int
+    """Questions per batch, on all devices together; on a CPU see `questions_per_device`."""
     responses: int
+    """Rows that a question becomes in the step."""
     set_aside: SetAside
+    """Is called with each example whose image cannot be read, and the cause."""
     label: str | None
+    """Of the progress, and of the line that counts programs; None shows neither."""
     work: str
-
-    @functools.cached_property
-    def mesh(self) -> Mesh:
-        """The mesh that the checkpoint is on, or all devices of this process along the data
-        axis."""
-        return mesh_of(self.checkpoint.variables) or make_mesh(devices=jax.local_devices())
-
-    @functools.cached_property
-    def size(self) -> int:
-        """Questions per batch."""
-        parts = round_batch(1, self.mesh)
-        return parts * questions_per_device(self.responses, self.batch_size, parts)
+    """What is done to each question, for the line that counts programs."""
 
     def run(
         self,
@@ -122,8 +97,7 @@ class BatchRunner:
         step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
         total: int,
     ) -> Iterator[tuple[list[VQAExample], Any]]:
-        """Yields (examples, the step's arrays on the host) per batch; rows behind the examples are
-        padding.
+        """Yields (examples, the step's arrays on the host) per batch; further rows are padding.
 
         Args:
           questions: are taken `WINDOW` at a time.
@@ -131,18 +105,20 @@ class BatchRunner:
           total: the number of questions, for the progress.
         """
         variables = self.checkpoint.variables
-        if not mesh_of(variables):
-            variables = replicate(variables, self.mesh)
+        mesh = mesh_of(variables)
+        if mesh is None:
+            mesh = make_mesh(devices=jax.local_devices())
+            variables = replicate(variables, mesh)
+        parts = round_batch(1, mesh)
+        size = parts * questions_per_device(self.responses, self.batch_size, parts)
 
         def compute(batch: LoadedBatch) -> Any:
-            if batch.arrays is None:
-                return None
-            return step(variables, shard_batch(batch.arrays, self.mesh))
+            return batch.arrays and step(variables, shard_batch(batch.arrays, mesh))
 
         lengths: set[int] = set()
         shown = self.label is not None
         with progress(self.label or "", total, "questions", shown=shown) as advance:
-            for batch, result in in_flight(compute, self.batches(questions), self.mesh):
+            for batch, result in in_flight(compute, self._batches(questions, size), mesh):
                 for example, reason in batch.rejected:
                     self.set_aside(example, reason)
                 advance(len(batch.rejected))
@@ -152,38 +128,36 @@ class BatchRunner:
                     advance(len(batch.examples))
         if lengths and shown:
             say(
-                f"{self.label}: {len(lengths)} programs compiled, for {self.size} questions x "
+                f"{self.label}: {len(lengths)} programs compiled, for {size} questions x "
                 f"{self.work} and prompts of {', '.join(map(str, sorted(lengths)))} tokens"
             )
 
-    def batches(self, questions: Iterable[PromptedExample]) -> Iterator[LoadedBatch]:
-        """Plans the batches of one window after the other, and reads each one's images ahead of its
-        turn."""
+    def _batches(self, questions: Iterable[PromptedExample], size: int) -> Iterator[LoadedBatch]:
+        """Plans a window after the other, and reads each batch's images ahead of its turn."""
         reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-        remaining = iter(questions)
+        load, remaining = functools.partial(self._load, size), iter(questions)
         while window := list(itertools.islice(remaining, WINDOW)):
-            plan = grain.MapDataset.source(plan_batches(window, self.size))
-            yield from plan.map(self.load).to_iter_dataset(reading)
+            plan = grain.MapDataset.source(plan_batches(window, size))
+            yield from plan.map(load).to_iter_dataset(reading)
 
-    def load(self, batch: PlannedBatch) -> LoadedBatch:
-        """Reads the images of a planned batch."""
-        examples, inputs, rejected = [], [], []
-        for member in batch.members:
+    def _load(self, size: int, batch: PlannedBatch) -> LoadedBatch:
+        (length, members), examples, inputs, rejected = batch, [], [], []
+        for member in members:
             try:
-                inputs.append(model_inputs(self.checkpoint, member, batch.length, self.images))
+                inputs.append(model_inputs(self.checkpoint, member, length, self.images))
                 examples.append(member.example)
             except InbolError as error:
                 rejected.append((member.example, str(error)))
-        arrays = collate(inputs, self.size) if inputs else None
-        return LoadedBatch(batch.length, examples, arrays, rejected)
+        arrays = collate(inputs, size) if inputs else None
+        return LoadedBatch(length, examples, arrays, rejected)
 
 
 def padded_length(length: int) -> int:
     """The static length that a prompt is padded to.
 
-    It is a multiple of 8, and from 64 tokens on at most an eighth longer than the prompt. It
-    depends on the prompt alone, so that a question has the same shape in every run. There are at
-    most eight such lengths, and so eight programs, per octave.
+    It is a multiple of 8, and from 64 tokens on at most an eighth longer than the prompt. There are
+    at most eight such lengths, and so eight programs, per octave. A question has the same shape in
+    every run.
     """
     step = max(8, 1 << (length - 1).bit_length() >> 4)
     return -(-length // step) * step
@@ -193,9 +167,7 @@ def plan_batches(questions: Sequence[PromptedExample], size: int) -> list[Planne
     """Batches of at most `size` questions whose prompts have one padded length.
 
     Within a length the questions are sorted by the length of their gold answers, then by their
-      words: a
-    batch decodes until its longest response has ended, and such questions have answers of similar
-    length.
+    words: a batch decodes until its longest response has ended.
     """
     buckets: dict[int, list[PromptedExample]] = {}
     for question in questions:
@@ -205,15 +177,14 @@ def plan_batches(questions: Sequence[PromptedExample], size: int) -> list[Planne
         members.sort(
             key=lambda m: (max(map(len, m.example.answers), default=0), m.example.question)
         )
-        plan += [PlannedBatch(length, members[i : i + size]) for i in range(0, len(members), size)]
+        plan += [(length, members[i : i + size]) for i in range(0, len(members), size)]
     return plan
 
 
 def questions_per_device(n: int, batch_size: int, parts: int) -> int:
-    """How many questions, of n rows each, a device computes at a time, if a batch is split into
-    `parts`.
+    """How many questions of n rows each of the `parts` of a batch holds.
 
-    On a CPU they are always as many as make TILE responses, whatever the batch: its kernels round
+    On a CPU they are as many as make TILE responses, whatever the batch: its kernels round
     differently for another number of rows, so one program for every batch gives every question the
     same samples to the last bit. Such a tile also fits the caches, and ends soon.
     """
@@ -226,12 +197,9 @@ def encode_prompts(
     set_aside: SetAside,
     suffix: Prompt = (),
 ) -> Iterator[PromptedExample]:
-    """Yields the examples with the prompts of their questions.
+    """Yields the examples with the prompts of what the model is asked, and `suffix` behind each.
 
-    Args:
-      questions: examples, each with the text that the model is asked.
-      set_aside: is called with each example that cannot be asked, and the cause.
-      suffix: tokens behind every prompt.
+    `set_aside` is called with each example that cannot be asked, and the cause.
     """
     for example, question in questions:
         try:
@@ -243,17 +211,13 @@ def encode_prompts(
 def model_inputs(
     checkpoint: Checkpoint, question: PromptedExample, length: int, images: Path
 ) -> dict[str, np.ndarray]:
-    """One row of a batch as `sample` takes it.
-
-    Raises:
-      InbolError: if the image cannot be read.
-    """
-    prompt = question.prompt
+    """One row of a batch as `sample` takes it. Raises InbolError if its image cannot be read."""
+    tokens = len(question.prompt)
     ids = np.full(length, checkpoint.config.pad_token_id, np.int32)
-    ids[: len(prompt)] = prompt
+    ids[:tokens] = question.prompt
     return {
         "input_ids": ids,
-        "attention_mask": (np.arange(length) < len(prompt)).astype(np.int32),
+        "attention_mask": (np.arange(length) < tokens).astype(np.int32),
         "pixel_values": load_pixels(checkpoint, images / question.example.image)[None],
         "question": np.uint32(zlib.crc32(question.example.id.encode())),
     }
@@ -273,8 +237,7 @@ def generate(
     """Yields finished batches: examples with their `options.n` responses each.
 
     The samples of a question depend on the seed and on its id, neither on the batch that it is in
-    nor on the order. Questions of one padded length share a program. They are read, and their
-    batches planned, `WINDOW` at a time.
+    nor on the order. Questions of one padded length share a program.
 
     Args:
       images, batch_size, label: as in `BatchRunner`.
@@ -287,38 +250,31 @@ def generate(
             raise InbolError(
                 f"--stop-tokens {token}: the model's vocabulary has {vocabulary} tokens"
             )
-    key = jax.random.key(seed)
     work = f"{options.n} samples"
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
     asked = ((example, example.question) for example in examples)
-    batches = runner.run(
-        encode_prompts(make_text_encoder(checkpoint), asked, set_aside),
-        lambda variables, batch: compiled_sample(
-            checkpoint.model, variables, batch, key=key, options=options
-        ),
-        total=len(examples),
+    questions = encode_prompts(make_text_encoder(checkpoint), asked, set_aside)
+    step = functools.partial(
+        compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options
     )
-    for members, samples in batches:
-        finished = []
-        for example, *responses in zip(members, *samples, strict=False):
-            generations = [
-                to_text(checkpoint, options, *response) for response in zip(*responses, strict=True)
-            ]
-            finished.append((example, generations))
-        yield finished
+    text = functools.partial(to_text, checkpoint, options)
+    for members, samples in runner.run(questions, step, len(examples)):
+        # Rows behind the members only fill up the batch.
+        yield [
+            (example, list(map(text, *responses)))
+            for example, *responses in zip(members, *samples, strict=False)
+        ]
 
 
 def in_flight(
     step: Callable[[Any], Any], batches: Iterable[Any], mesh: Mesh, workers: int | None = None
 ) -> Iterator[tuple[Any, Any]]:
-    """Yields (batch, step(batch) on the host) in the order of the batches, while the next ones are
-    under way.
+    """Yields (batch, step(batch) on the host) in order, while the next batches are under way.
 
     On one CPU device several batches run at a time, each in a thread: a small program keeps one
-      core busy,
-    and a device runs what one thread gave it one after the other. The results are the same to the
-    last bit. Elsewhere the device has the next batch waiting while the last one is fetched;
-    programs over several devices must reach all of them in one order, and so come from one thread.
+    core busy, and a device runs what one thread gave it one after the other. Elsewhere the device
+    has the next batch waiting while the last one is fetched; programs over several devices must
+    reach all of them in one order, and so come from one thread.
 
     Args:
       workers: number of threads, by default one per core, and at most `WORKERS`.
@@ -349,13 +305,12 @@ def to_text(
 ) -> Generation:
     """One response as text, cut before the first stop string.
 
-    A stop string need not consist of the same tokens each time, nor begin or end with one, so it is
-    looked for in the decoded text: the response ends with the token that completes it, and its
-    number of tokens and its log-probability are those up to there.
+    A stop string need not begin or end with a token, so it is looked for in the decoded text: the
+    response ends with the token that completes it, and its number of tokens and its log-probability
+    are those up to there.
 
     Args:
-      tokens: i32[t].
-      logprobs: f32[t].
+      tokens, logprobs: i32[t] and f32[t].
       length: number of tokens of the response, its end included.
     """
     decode = functools.partial(checkpoint.processor.tokenizer.decode, skip_special_tokens=True)
@@ -365,10 +320,8 @@ def to_text(
     if any(stop in text for stop in options.stop):
         for length in range(1, len(spoken) + 1):
             text = decode(spoken[:length])
-            places = [text.find(stop) for stop in options.stop if stop in text]
-            if places:
+            if places := [text.find(stop) for stop in options.stop if stop in text]:
                 text = text[: min(places)]
                 break
-    # One after the other in float32, whatever numpy's sum would do: the same number on every
-    # machine.
+    # Added one after the other, unlike in numpy's sum: the same number on every machine.
     return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length))

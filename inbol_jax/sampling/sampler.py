@@ -12,18 +12,14 @@ from inbol_jax.sampling.config import SamplingOptions
 
 
 class Samples(NamedTuple):
-    """The n responses to each of b questions.
-
-    Attributes:
-      tokens: i32[b, n, t], padded behind `lengths` with the end-of-sequence token.
-      logprobs: f32[b, n, t], the log-probability of each token under the model at temperature 1 and
-        without truncation, in nats; 0 behind `lengths`.
-      lengths: i32[b, n], the number of tokens of each response, its end included.
-    """
+    """The n responses to each of b questions."""
 
     tokens: Int[Array, "b n t"]
+    """Padded behind `lengths` with the end-of-sequence token."""
     logprobs: Float[Array, "b n t"]
+    """In nats, under the model at temperature 1 and without truncation; 0 behind `lengths`."""
     lengths: Int[Array, "b n"]
+    """The number of tokens of each response, its end included."""
 
 
 class _State(NamedTuple):
@@ -54,8 +50,8 @@ def sample(
         that only fill up the batch.
       options: static under jit, as is the model.
     """
-    eos = model.config.eos_token_ids[0]
     ends = jnp.array((*model.config.eos_token_ids, *options.stop_tokens))
+    eos = model.config.eos_token_ids[0]  # stands behind the end of a response
     prompt_mask = batch["attention_mask"] != 0  # b s
     prompt_length = prompt_mask.sum(1)  # b
     b, n, t = prompt_length.shape[0], options.n, options.max_new_tokens
@@ -66,26 +62,32 @@ def sample(
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
     def draw(state: _State, hidden: jax.Array) -> _State:
+        # One more token of each response. Before the first one all n are alike: hidden is b 1 d.
         logits = jnp.einsum(
             "bnd,dv->bnv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
         )
-        return _append_token(state, logits, keys, ends, eos, options)
+        # One number per response, from a key per question and step.
+        uniform = jax.vmap(
+            lambda key: jax.random.uniform(jax.random.fold_in(key, state.step), (n,))
+        )(keys)  # b n
+        token = jnp.where(state.done, eos, sample_token(logits, uniform, options))  # b n
+        chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]  # b n
+        logprob = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, -1))
+        return state._replace(
+            step=state.step + 1,
+            tokens=state.tokens.at[:, :, state.step].set(token),
+            logprobs=state.logprobs.at[:, :, state.step].set(logprob),
+            lengths=state.lengths + ~state.done,
+            done=state.done | (token[..., None] == ends).any(-1),
+        )
 
     def decode(state: _State) -> _State:
         # Only a token that another one follows goes through the model: t tokens take t - 1 passes.
         index = state.step - 1
         positions = jnp.broadcast_to((prompt_length + index)[:, None], (b, n))
         token = state.tokens[:, :, index]  # b n
-        hidden, suffix = model.apply(
-            variables,
-            token,
-            positions,
-            prefix,
-            prompt_mask,
-            state.suffix,
-            index,
-            method=Llava.decode_step,
-        )
+        context = positions, prefix, prompt_mask, state.suffix, index
+        hidden, suffix = model.apply(variables, token, *context, method=Llava.decode_step)
         return draw(state._replace(suffix=suffix), hidden)
 
     # Rows that fill up the batch have nothing to wait for.
@@ -111,44 +113,10 @@ def sample(
 compiled_sample = jax.jit(sample, static_argnames=("model", "options"))
 
 
-def _append_token(
-    state: _State,
-    logits: jax.Array,
-    keys: jax.Array,
-    ends: jax.Array,
-    eos: int,
-    options: SamplingOptions,
-) -> _State:
-    """Draws one more token of each response.
-
-    Args:
-      logits: f32[b, n, V], or f32[b, 1, V] for the first token, before which all n responses are
-        alike.
-      keys: [b], the random key of each question.
-      ends: i32[e], the tokens that end a response.
-      eos: the token that stands behind the end of a response.
-    """
-    # One number per response, from a key per question and step.
-    uniform = jax.vmap(
-        lambda key: jax.random.uniform(jax.random.fold_in(key, state.step), (options.n,))
-    )(keys)  # b n
-    token = jnp.where(state.done, eos, sample_token(logits, uniform, options))  # b n
-    chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]  # b n
-    logprob = chosen - jax.nn.logsumexp(logits, -1)
-    return state._replace(
-        step=state.step + 1,
-        tokens=state.tokens.at[:, :, state.step].set(token),
-        logprobs=state.logprobs.at[:, :, state.step].set(jnp.where(state.done, 0.0, logprob)),
-        lengths=state.lengths + ~state.done,
-        done=state.done | (token[..., None] == ends).any(-1),
-    )
-
-
 def sample_token(
     logits: Float[Array, "b m V"], uniform: Float[Array, "b n"], options: SamplingOptions
 ) -> Int[Array, "b n"]:
-    """Draws tokens by inverting the cumulative distribution: one random number per token instead of
-    V.
+    """Draws tokens by inverting the cumulative distribution: one random number each, and not V.
 
     Args:
       logits: m is n, or 1 for n draws from the same distribution.

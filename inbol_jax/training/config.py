@@ -81,7 +81,7 @@ class LoraOptions:
     """Rank of new adapters. With 0 no adapters are added; those that the model comes with are
     trained."""
     lora_alpha: float | None = None
-    """Scale of the adapters, times their rank. By default it is twice the rank."""
+    """LoRA's alpha: adapters are scaled by alpha / rank. The default is twice the rank."""
     lora_dropout: float = 0.0
     """Share of the adapters' inputs that training sets to zero."""
     lora_targets: tuple[str, ...] = (r"language_model\..*_proj",)
@@ -112,15 +112,15 @@ class RuntimeConfig:
     beyond rounding."""
 
     dtype: Dtype = "auto"
-    """Data type of the computation and of frozen weights. With auto it is float32 for a float32
-    checkpoint, else bfloat16."""
+    """Number format of the computation and of frozen weights: auto is float32 for a float32
+    checkpoint, and bfloat16 for any other."""
     fp32_master_weights: bool = True
-    """Keep the trained weights in float32, whatever the data type of the computation is."""
+    """Keep the trained weights in float32, whatever the number format of the computation is."""
     remat: Literal["none", "dots", "full"] = "none"
     """Activations that the backward pass computes again to save memory: none, all but products with
     weights (dots), or all of each layer (full)."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of devices along data, fsdp and tensor. -1 takes what the others leave."""
+    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     parallel: Literal["jit", "pmap"] = "jit"
     """Run one program over the mesh (jit), or a copy of the model on each device (pmap)."""
     distributed: bool = False
@@ -131,10 +131,10 @@ class RuntimeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """Evaluation while training."""
+    """Evaluation during training."""
 
     eval_data: Path | None = None
-    """File of the same kind as --data. Its metrics are computed while training."""
+    """File of the same kind as --data. Its metrics are computed during training."""
     eval_steps: int = 100
     """Steps between two evaluations. There is one at the end as well."""
 
@@ -194,7 +194,8 @@ class TrainConfig:
     """Folder of the run. It gets checkpoints/, metrics.jsonl, and the trained model in Hugging Face
     layout in OUT/model."""
     model: Path = TINY
-    """Checkpoint folder to start from. By default it is the tiny LLaVA of the package."""
+    """Folder or hub id of the checkpoint to start from; the default is the tiny LLaVA of the
+    package."""
     images: Path | None = None
     """Image folder. By default it is the one that the header of --data names."""
     epochs: int = 1
@@ -204,12 +205,12 @@ class TrainConfig:
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step. The examples of a step are divided among them."""
     buckets: int = 1
-    """Number of lengths that rows are padded to; each needs a program of its own. With more than
-    one, rows of similar length are batched together, so that short rows do not pay for long ones.
+    """Number of lengths that rows are padded to; each is compiled separately. With more than one,
+    rows of similar length are batched together, so that short rows do not pay for long ones.
     """
     frozen: tuple[str, ...] = FROZEN
-    """Regular expressions. Parameters whose path matches one are not trained. Adapters freeze
-    everything else by themselves."""
+    """Regular expressions. Parameters whose path matches one are not trained. With adapters,
+    everything else is frozen anyway."""
     seed: int = 0
     """Seed of the order of the data, of new adapters and of dropout."""
     optimization: OptimizerConfig = OptimizerConfig()
@@ -268,16 +269,16 @@ class PairLossConfig:
     beta: float = 0.1
     """Inverse temperature of the implicit reward."""
     label_smoothing: float = 0.0
-    """Share of the pairs in which chosen and rejected may be swapped, at least 0 and less than 0.5.
-    With sigmoid it gives conservative DPO."""
+    """Assumed share of pairs in which chosen and rejected are swapped, at least 0 and less than
+    0.5. With sigmoid it gives conservative DPO."""
     length_normalized: bool = False
     """Take log-probabilities per token instead of summed ones."""
     pair_weighting: str = "value"
     """Pair weights from confidence: value (what the user gains by the chosen response), linear,
-    margin, or uniform (plain DPO)."""
+    margin, uniform (plain DPO), or one of your own (docs/architecture.md)."""
     nll_coef: float = 3.0
-    """Coefficient of the negative log-likelihood per token of the chosen response. The pair weight
-    stands before it as well."""
+    """Coefficient of the negative log-likelihood per token of the chosen response. It is multiplied
+    by the pair weight too."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "beta")
@@ -298,11 +299,11 @@ class DpoConfig(TrainConfig):
     optimization: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
     pair_loss: PairLossConfig = PairLossConfig()
     reference_free: bool = False
-    """Put 0 in place of the reference's log-probabilities. They are not computed then."""
+    """Put 0 in place of the reference's log-probabilities, which are then not computed."""
     reference: Literal["cached", "online"] = "cached"
     """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached),
-    or in every step (online). Online, new adapters are left out of the reference; of everything
-    else that is trained it has a frozen copy."""
+    or in every step (online). With online, the reference leaves out new adapters and keeps a frozen
+    copy of every other weight that is trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -328,8 +329,8 @@ class PlanConfig:
     answer: int = 32
     """Tokens per response."""
     batch_size: int = 16
-    """Rows (sft) or pairs (dpo) per optimizer step on all chips together. Sampling keeps to the
-    chips of one host: questions per host, and mesh divides that host's chips."""
+    """Rows (sft) or pairs (dpo) per optimizer step on all chips together. For sample: questions per
+    batch of one host; --mesh then divides one host's chips."""
     gradient_accumulation_steps: int = 1
     """Micro-batches per optimizer step."""
     n: int = 10
@@ -343,7 +344,7 @@ class PlanConfig:
     optimizer: str = "adamw"
     """Optimizer of optax, by its name there."""
     fp32_master_weights: bool = True
-    """Keep the trained weights in float32."""
+    """Keep the trained weights in float32, whatever the number format of the computation is."""
 
     def __post_init__(self) -> None:
         unused = {

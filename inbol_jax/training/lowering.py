@@ -52,8 +52,7 @@ def abstract_variables(
         adapters = jax.eval_shape(lambda: init_lora(shapes, lora, jax.random.key(0)))
         flat = flatten_dict(adapters, sep="/")
         for path, x in flat.items():
-            place = adapter_sharding(mesh, f"{path[:-1]}kernel", path[-1], x.shape)
-            flat[path] = x.update(sharding=place)
+            flat[path] = x.update(sharding=adapter_sharding(mesh, path, x.shape))
         variables["lora"] = unflatten_dict(flat, sep="/")
     return variables
 

@@ -20,8 +20,8 @@ class ExportConfig:
     n: int = 1000
     """Answerable questions. `ood_kinds` has none; there it is the number of Type 3 questions."""
     type3: float | None = None
-    """Type 3 questions per answerable question. The default is 0.5, but 0 in `train`, for which
-    `inbol extrinsic` makes them."""
+    """Type 3 questions per answerable question. The default is 0.5, and 0 for the split train,
+    whose Type 3 questions come from `inbol extrinsic`."""
     seed: int = 0
     """Another seed gives other scenes; the splits stay apart."""
 

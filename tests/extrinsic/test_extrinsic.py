@@ -183,7 +183,7 @@ def test_a_set_that_names_no_subject(tmp_path):
     [
         ({"generators": ("taste",)}, "--generators taste: there is no such generator"),
         ({"filters": ("taste",)}, "--filters taste: there is no such filter"),
-        ({"no_filters": ("taste",)}, "--filters taste: there is no such filter"),
+        ({"no_filters": ("taste",)}, "--no-filters taste: there is no such filter"),
         (
             {"generators": ("model_written",)},
             "--generators model_written: needs --model, or --endpoint",

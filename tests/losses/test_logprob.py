@@ -387,13 +387,21 @@ weights = random.normal(size=(rows, length)).astype(np.float32)
 
 def collectives(text):
     '''(operation, most numbers that it moves) of the program.'''
-    found = re.findall(r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\\(", text)
-    size = lambda shapes: max(int(np.prod([int(n) for n in s.split(",") if n])) for s in re.findall(r"\\w+\\[([\\d,]*)\\]", shapes))
+    names = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    found = re.findall(rf"= (.*?) ({names})(?:-start)?\\(", text)
+
+    def size(shapes):
+        numbers = [s.split(",") for s in re.findall(r"\\w+\\[([\\d,]*)\\]", shapes)]
+        return max(int(np.prod([int(n) for n in shape if n])) for shape in numbers)
+
     return [(operation, size(shapes)) for shapes, operation in found]
 
-for (data, tensor), wanted in [((8, 1), (0,)), ((8, 1), (0, 1)), ((4, 2), (0,)), ((4, 2), (0, 1)), ((1, 8), (0, 1))]:
+head_too = (0, 1)
+cases = [((8, 1), (0,)), ((8, 1), head_too), ((4, 2), (0,)), ((4, 2), head_too), ((1, 8), head_too)]
+for (data, tensor), wanted in cases:
     mesh = jax.make_mesh((data, tensor), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
-    by_row, by_word = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in (("data",), (None, "tensor")))
+    by_row = NamedSharding(mesh, PartitionSpec("data"))
+    by_word = NamedSharding(mesh, PartitionSpec(None, "tensor"))
     h, y, w = (jax.device_put(x, by_row) for x in (hidden, targets, weights))
     v = jax.device_put(head, by_word)
 
@@ -401,13 +409,17 @@ for (data, tensor), wanted in [((8, 1), (0,)), ((8, 1), (0, 1)), ((4, 2), (0,)),
         logprobs = token_logprobs(h, v, y, chunk=chunk)
         return (w * logprobs).sum(), logprobs
 
-    run = lambda chunk: jax.jit(jax.value_and_grad(lambda *a: loss(*a, chunk), argnums=wanted, has_aux=True))
+    def run(chunk):
+        function = lambda *a: loss(*a, chunk)
+        return jax.jit(jax.value_and_grad(function, argnums=wanted, has_aux=True))
+
     program = run(chunk).lower(h, v, y, w).compile()
     moved = collectives(program.as_text())
     assert {operation for operation, _ in moved} == {"all-reduce"}, moved
     # Sums over the vocabulary of one chunk's normalizers or states, over rows of the head's
     # gradient; of no more than these.
-    limit = max((rows // data) * chunk * (width if tensor > 1 else 1), width * (vocabulary // tensor) if 1 in wanted else 0)
+    of_head = width * (vocabulary // tensor) if 1 in wanted else 0
+    limit = max((rows // data) * chunk * (width if tensor > 1 else 1), of_head)
     assert max(size for _, size in moved) <= limit, (moved, limit)
     (_, logprobs), gradients = program(h, v, y, w)
     for x in (logprobs, gradients[0]):

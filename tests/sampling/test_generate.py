@@ -66,7 +66,8 @@ def test_the_number_of_programs_is_bounded_and_said(tiny, questions, images, cap
     said = capsys.readouterr().out.splitlines()
     found = [
         re.fullmatch(
-            r"test: (\d) programs compiled, for 20 questions x 4 samples and prompts of ([\d, ]+) tokens",
+            r"test: (\d) programs compiled, for 20 questions x 4 samples "
+            r"and prompts of ([\d, ]+) tokens",
             line,
         )
         for line in said
