@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from filelock import lock_descriptor
 
-from inbol_jax.errors import InbolError
+from inbol_jax.errors import InbolError, printable
 
 Row = TypeVar("Row")
 
@@ -106,6 +106,17 @@ def file_fingerprint(*paths: Path) -> str:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16]
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuses a name that cannot become that of a file; `what` says whose name it is."""
+    size = len(name.encode(errors="replace"))
+    separators = {"/", "\\"} & {*name}
+    if not 0 < size <= 100 or name in (".", "..") or separators or printable(name) != name:
+        raise InbolError(
+            f"{what} {name[:100]!r}: files are called by it, so it needs 1 to 100 bytes without "
+            "'/', '\\' and control characters; choose another name"
+        )
 
 
 @contextlib.contextmanager
@@ -232,11 +243,14 @@ class AppendOnlyLines:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
+            locked = lock_descriptor(self._file.fileno(), blocking=False)
+            # Another run may have put a new file in its place, or removed it, before the lock.
+            mine = os.path.samestat(os.fstat(self._file.fileno()), path.stat())
         except OSError as error:
             raise InbolError(
                 f"cannot write {path}: {error.strerror}; choose another --out"
             ) from error
-        if not lock_descriptor(self._file.fileno(), blocking=False):
+        if not (locked and mine):
             self._file.close()
             raise InbolError(
                 f"{path} is being written by another run; wait for its end, or choose another --out"
@@ -269,6 +283,22 @@ class AppendOnlyLines:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._end = self._file.seek(0, os.SEEK_END)
+
+    def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces all lines at once, by rows that may be made of the old ones as they come.
+
+        The new file is locked before it has the name.
+        """
+        with contextlib.ExitStack() as stack:
+            with atomically(self._path) as temporary:
+                file = stack.enter_context(temporary.open("a+b"))
+                lock_descriptor(file.fileno(), blocking=False)
+                for row in rows:
+                    file.write(json_line(row).encode())
+                file.flush()
+            self._file.close()
+            self._file, self._end = file, file.tell()
+            stack.pop_all()
 
 
 def _end_of_last_line(file: BinaryIO) -> int:

@@ -28,7 +28,7 @@ import tyro
 
 from inbol_jax import __version__
 from inbol_jax.commands import COMMANDS, Command, load
-from inbol_jax.errors import InbolError
+from inbol_jax.errors import InbolError, printable
 
 DESCRIPTION = 'InBoL in JAX: teach a vision-language model to say "I don\'t know".'
 _MARKERS = (
@@ -67,7 +67,7 @@ def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str
         config = parse_options(load(command.config), f"{program} {name}".strip(), options)
         code, message = _run(command, config), ""
     except InbolError as error:
-        code, message = 2, f"error: {error}"
+        code, message = 2, f"error: {printable(str(error))}"
     except KeyboardInterrupt:
         code, message = 130, "interrupted; the same command goes on from here"
     except Exception:

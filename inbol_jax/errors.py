@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see."""
+"""The one exception that a user is meant to see, and how text reaches a terminal."""
 
 
 class InbolError(Exception):
@@ -7,3 +7,16 @@ class InbolError(Exception):
     The command lines print its message on one line and exit with status 2, so the message must name
     the file, record or option and say what to do.
     """
+
+
+def printable(text: str) -> str:
+    """The text with control characters, and others that a terminal does not show, as escapes.
+
+    Ids, names and answers come from files; a terminal would obey what they hold.
+    """
+    shown = (c if c.isprintable() or c == "\N{NO-BREAK SPACE}" else _escape(c) for c in text)
+    return "".join(shown)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()

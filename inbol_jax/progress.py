@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from inbol_jax.errors import printable
+
 console = Console(stderr=True, highlight=False)
 _SECONDS_PER_LINE = 30
 
@@ -81,11 +83,11 @@ def _print_lines(label: str, total: int | None, unit: str, done: int) -> Callabl
             seconds = (total - count) / rate if rate else 0
             of, left = f"/{total}", f", {seconds:,.0f} s left"
         line = f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print(printable(line.rstrip()), file=sys.stderr, flush=True)
 
     return advance
 
 
 def say(line: str) -> None:
-    """Prints the line of a result on standard output."""
-    print(line, flush=True)
+    """Prints the line of a result on standard output, as `printable` writes it."""
+    print(printable(line), flush=True)

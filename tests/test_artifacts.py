@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from inbol_jax.artifacts import (
     AppendOnlyLines,
     canonical_json,
+    check_name,
     file_fingerprint,
     fingerprint,
     hash64,
@@ -267,6 +268,42 @@ def test_appended_lines_stay_and_a_torn_one_is_cut(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InbolError, match=r"cannot write .*; choose another --out"):
         AppendOnlyLines(tmp_path / "file/answers.jsonl")
+
+
+def test_lines_are_rewritten_at_once_and_stay_locked(tmp_path, monkeypatch):
+    file = tmp_path / "answers.jsonl"
+    with AppendOnlyLines(file) as lines:
+        lines.append([{"id": 1}, {"id": 2}])
+        whole = file.read_bytes()
+        with pytest.raises(ZeroDivisionError):
+            lines.rewrite({"id": 1 // (2 - row["id"])} for _, row in lines.rows())
+        assert file.read_bytes() == whole
+        lines.rewrite({"id": -row["id"]} for _, row in lines.rows())
+        with pytest.raises(InbolError, match="is being written by another run"):
+            AppendOnlyLines(file)
+        lines.append([{"id": 3}])
+        assert [row for _, row in lines.rows()] == [{"id": -1}, {"id": -2}, {"id": 3}]
+    assert [row["id"] for row in read_jsonl(file)] == [-1, -2, 3]
+    assert list(tmp_path.iterdir()) == [file]
+
+    def lock_too_late(*args, **kwargs):
+        write_jsonl(file, [], {})  # another run has put a new file in the place of the opened one
+        return True
+
+    monkeypatch.setattr("inbol_jax.artifacts.lock_descriptor", lock_too_late)
+    with pytest.raises(InbolError, match="is being written by another run"):
+        AppendOnlyLines(file)
+
+
+NOT_NAMES = ("", ".", "..", "a/b", "a\\b", "a\n", "\x1b[2J", "\udc80", "é" * 51)
+
+
+@pytest.mark.parametrize("name", NOT_NAMES)
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(InbolError, match=r"--name .*: files are called by it, so it needs 1 to"):
+        check_name(name, "--name")
+    for good in ("test", "VQAv2 test-dev", "問い", "é" * 50):
+        check_name(good, "--name")
 
 
 def test_headers(tmp_path):

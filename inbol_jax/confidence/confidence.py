@@ -7,7 +7,14 @@ from inbol_jax.artifacts import read_meta
 from inbol_jax.confidence.boundary import within_noise
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimators import Estimator, describe_mean, estimates, get_estimator
-from inbol_jax.confidence.store import check_p_true, p_true_file, read_store, shards, store_file
+from inbol_jax.confidence.store import (
+    check_data,
+    check_p_true,
+    p_true_file,
+    read_store,
+    shards,
+    store_file,
+)
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
@@ -18,7 +25,8 @@ def confidence(config: ConfidenceConfig) -> None:
     """Samples, or reads what was sampled; reading loads neither JAX nor the model.
 
     Raises:
-      InbolError: for what is wrong with the options, or if there is no store to read.
+      InbolError: for what is wrong with the options, or if there is no store to read, or its
+        dataset was changed since.
     """
     if not (config.status or config.plot):
         from inbol_jax.confidence.estimate import estimate
@@ -34,8 +42,9 @@ def confidence(config: ConfidenceConfig) -> None:
             f"{file}: nothing was sampled yet; "
             "run `inbol confidence` without --status and --plot first"
         )
-    if config.estimator == "p-true":
-        for shard in files:
+    for shard in files:
+        check_data(shard)
+        if config.estimator == "p-true":
             check_p_true(shard, finished=False)
     if config.status:
         say_status(config, estimator, dataset, files)

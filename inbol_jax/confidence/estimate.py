@@ -8,17 +8,21 @@ from typing import Any
 
 import jax
 
+from inbol_jax.artifacts import canonical_json
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimators import describe_mean, estimates, get_estimator, proposed_answer
 from inbol_jax.confidence.p_true import PROMPT, self_evaluate
 from inbol_jax.confidence.store import (
     ConfidenceStore,
+    Row,
     check_p_true,
     p_true_file,
+    question_of,
     read_store,
     shard_path,
     store_file,
 )
+from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
@@ -57,7 +61,8 @@ def estimate(config: ConfidenceConfig) -> Path:
     mesh = make_mesh(*config.mesh, devices=jax.local_devices())
     checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
     settings = _settings(config, checkpoint, dataset, file)
-    with ConfidenceStore(file, settings, **process) as store:
+    images = ImageHashes(dataset.root)
+    with ConfidenceStore(file, settings, images, **process) as store:
         examples = dataset.examples[process["index"] :: process["count"]]
         _add_samples(config, checkpoint, dataset, examples, store)
         if config.p_true:
@@ -66,7 +71,7 @@ def estimate(config: ConfidenceConfig) -> Path:
                 "samples": store.fingerprint,
                 "prompt": PROMPT,
             }
-            with ConfidenceStore(p_true_file(file), about, **process) as evaluations:
+            with ConfidenceStore(p_true_file(file), about, images, **process) as evaluations:
                 _add_p_true(config, checkpoint, dataset, examples, store, evaluations)
         values = [e.value for e in estimates(read_store(store.file), estimator)]
     mean = describe_mean(config.estimator, values)
@@ -91,6 +96,15 @@ def _settings(
     }
 
 
+def scored(example: VQAExample, row: Row) -> Row:
+    """The line of an example, given its old line: its samples are scored again if it changed."""
+    question = question_of(dict(row))
+    if canonical_json(question.example.to_json()) == canonical_json(example.to_json()):
+        return row
+    samples = [s._replace(outcome=outcome(example, s.text)) for s in question.samples]
+    return SampledQuestion(example, tuple(samples)).to_json()
+
+
 def _add_samples(
     config: ConfidenceConfig,
     checkpoint: Checkpoint,
@@ -99,6 +113,7 @@ def _add_samples(
     store: ConfidenceStore,
 ) -> None:
     """Samples answers to every question that is not in the store yet."""
+    store.update(examples, dataset.file, scored)
     pending = store.pending(examples)
     rejected: list[tuple[VQAExample, str]] = []
     for batch in generate(
@@ -125,6 +140,11 @@ def _add_p_true(
 ) -> None:
     """Asks about every question of the samples that was not asked about before."""
     proposed = {q.example.id: proposed_answer(q) for q in read_store(samples.file)}
+
+    def same_proposal(example: VQAExample, row: Row) -> Row | None:
+        return row if row["proposed"] == proposed.get(example.id) else None
+
+    evaluations.update(examples, dataset.file, same_proposal, ask_again=True)
     pending = evaluations.pending(examples)
     waiting = len(proposed) - len(evaluations.done)
     rejected: list[tuple[VQAExample, str]] = []

@@ -4,7 +4,7 @@ sampled again."""
 import array
 import dataclasses
 import functools
-import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,25 +13,40 @@ from typing import Any, TypeVar
 
 from inbol_jax.artifacts import (
     AppendOnlyLines,
+    check_name,
+    file_fingerprint,
     fingerprint,
     meta_path,
     parse_json,
     read_meta,
     write_json,
 )
+from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
+from inbol_jax.progress import say
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
 
 Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
 # Takes a third of the time of `Sample(*columns)`: a million questions have ten million samples.
 _make_sample = functools.partial(tuple.__new__, Sample)
+# What may have become of the questions of a store since they were asked.
+_CHANGES = {
+    "scored": "scored again, as answers or other columns of theirs changed",
+    "gone": "dropped, as they are no longer in the dataset",
+    "changed": "dropped, to be asked again, as what they ask changed",
+}
 _SHARD = re.compile(r"\.(\d{4})-of-(\d{4})$")
 
 
 def store_file(out: Path, name: str) -> Path:
-    """The store of the dataset NAME: the name that the shards of several processes begin with."""
+    """The store of the dataset NAME: the name that the shards of several processes begin with.
+
+    Raises:
+      InbolError: if the name cannot be that of a file.
+    """
+    check_name(name, "dataset")
     return out / "confidence" / f"{name}.jsonl"
 
 
@@ -92,6 +107,12 @@ def _checked(row: Row) -> Row:
     return row
 
 
+def _without_hashes(row: Row) -> Row:
+    for name in ("fingerprint", "image_hash"):
+        row.pop(name, None)
+    return row
+
+
 def read_rows(file: Path) -> Iterator[tuple[int, SampledQuestion]]:
     """(offset behind the line, question) of every whole line, without P(True).
 
@@ -108,7 +129,7 @@ def question_of(row: Row) -> SampledQuestion:
     Raises:
       KeyError, TypeError, ValueError: if it is not a line of a store.
     """
-    row.pop("fingerprint", None)
+    _without_hashes(row)
     columns = [row.pop(name) for name in ("samples", "logprobs", "token_counts", "outcomes")]
     n_correct, n_samples = row.pop("n_correct"), row.pop("n_samples")
     if not n_samples or {len(column) for column in columns} != {n_samples}:
@@ -166,16 +187,32 @@ def check_p_true(file: Path, *, finished: bool = True) -> None:
     if not finished:
         return
     header, asked = read_meta(extra), sum(1 for _ in _read(extra, _checked))
-    total = read_meta(file).get("rows")
-    if asked != header.get("rows") or asked + header["set_aside"] != total:
+    samples = read_meta(file)
+    if (
+        asked != header.get("rows")
+        or asked + header["set_aside"] != samples.get("rows")
+        or header.get("data_fingerprint") != samples.get("data_fingerprint")
+    ):
         raise InbolError(
             f"--estimator p-true: {file} has p_true for {asked} questions so far; {hint}"
         )
 
 
-def _content(question: str, image: str) -> int:
-    """64 bits that stand for a question and its image: a million of them are held."""
-    return int.from_bytes(hashlib.blake2b(f"{question}\0{image}".encode(), digest_size=8).digest())
+def check_data(file: Path) -> None:
+    """Refuses a store, or a shard of it, if its dataset was changed since.
+
+    The store is complete without the dataset: one that is no longer there is not asked for.
+
+    Raises:
+      InbolError: if it was.
+    """
+    header = read_meta(file)
+    data = file.parent / header.get("data", "")
+    if data.is_file() and file_fingerprint(data) != header["data_fingerprint"]:
+        raise InbolError(
+            f"{data} was changed since {file} was made of it; give `inbol confidence` again: only "
+            "what changed is scored or sampled"
+        )
 
 
 class ConfidenceStore(AppendOnlyLines):
@@ -184,15 +221,26 @@ class ConfidenceStore(AppendOnlyLines):
     Args:
       settings: everything that the samples depend on. Their fingerprint is in the header and in
         every line; a file that was made with others is refused, never mixed.
+      images: the hashes of the dataset's images, of which each line has its own.
       index, count: of the process among those that share the dataset; each writes a file of its
         own.
+      replace: whether lines that were made with other settings are deleted instead.
     """
 
-    def __init__(self, file: Path, settings: Mapping[str, Any], *, index: int = 0, count: int = 1):
+    def __init__(
+        self,
+        file: Path,
+        settings: Mapping[str, Any],
+        images: ImageHashes,
+        *,
+        index: int = 0,
+        count: int = 1,
+        replace: bool = False,
+    ):
         self.file = shard_path(file, index, count)
         self.fingerprint = fingerprint(settings)
-        # id of each stored question -> `_content` of it
-        self.done: dict[str, int] = {}
+        self.done: set[str] = set()  # the ids of the stored questions
+        self._images, self._alone = images, count == 1
         expected = {shard_path(file, i, count) for i in range(count)}
         if others := [f for f in shards(file) if f not in expected]:
             raise InbolError(
@@ -201,15 +249,25 @@ class ConfidenceStore(AppendOnlyLines):
             )
         super().__init__(self.file)
         try:
-            self._resume(settings)
+            self._resume(settings, replace)
         except BaseException:
             self.__exit__()
             raise
 
-    def _resume(self, settings: Mapping[str, Any]) -> None:
+    def __exit__(self, *error: object) -> None:
+        if any(error) and not self.done:  # nothing was sampled with options that were refused
+            meta_path(self.file).unlink(missing_ok=True)
+            self.file.unlink(missing_ok=True)
+        super().__exit__()
+
+    def _resume(self, settings: Mapping[str, Any], replace: bool) -> None:
         """Reads what is there, cuts a line that a killed run left half written, writes a header."""
         header = read_meta(self.file)
-        if header.get("config") != self.fingerprint and (header or self.file.stat().st_size):
+        other = header.get("config") != self.fingerprint
+        if other and replace:
+            self.rewrite(())
+            header = {}
+        elif other and (header or self.file.stat().st_size):
             changed = ", ".join(sorted(k for k in settings if header.get(k) != settings[k]))
             raise InbolError(
                 f"{self.file} was sampled with other settings ({changed or 'no header'}); "
@@ -221,7 +279,7 @@ class ConfidenceStore(AppendOnlyLines):
                     f"{self.file}:{number}: a line of another run, or one that is there twice; "
                     "delete it"
                 )
-            self.done[row["id"]] = _content(row["question"], row["image"])
+            self.done.add(row["id"])
         self.append(())
         if not header:
             header = dict(settings) | {"config": self.fingerprint}
@@ -230,35 +288,88 @@ class ConfidenceStore(AppendOnlyLines):
         started = {"started": time.time(), "started_with": len(self.done)}
         write_json(meta_path(self.file), header | started)
 
-    def pending(self, examples: Sequence[VQAExample]) -> Sequence[VQAExample]:
-        """The examples that are not in the store yet; those of a dataset stay on the disk.
+    def update(
+        self,
+        examples: Sequence[VQAExample],
+        data: Path,
+        refresh: Callable[[VQAExample, Row], Row | None],
+        *,
+        ask_again: bool = False,
+    ) -> None:
+        """Brings the lines up to date with the dataset, and says how many had to be changed.
+
+        Args:
+          data: the dataset's file, whose fingerprint the header gets.
+          refresh: makes a line of an example and its old line, None if it must be asked again.
+          ask_again: whether lines with another question or image are dropped, and so asked again,
+            instead of refused.
 
         Raises:
-          InbolError: if the store holds an id with another question or image: the dataset was
-            changed.
+          InbolError: if there are such lines.
         """
-        if not self.done:
-            return examples
-        indices = array.array("Q")
+        where: dict[str, int] = {}
+        names: set[str] = set()
         for i, example in enumerate(examples):
-            if example.id not in self.done:
-                indices.append(i)
-            elif self.done[example.id] != _content(example.question, example.image):
-                raise InbolError(
-                    f"{self.file}: {example.id} was another question when it was sampled; "
-                    "choose another --out or delete it"
-                )
+            if example.id in self.done:
+                where[example.id] = i
+                names.add(example.image)
+        images = self._images.of(names)
+
+        def renewed(row: Row) -> tuple[str, Row | None]:
+            """What becomes of a line, and the line that replaces it."""
+            if row["id"] not in where:
+                return "gone", None
+            example = examples[where[row["id"]]]
+            asked = row["question"], row.get("image_hash")
+            new = refresh(example, _without_hashes(dict(row)))
+            if asked != (example.question, images[example.image]) or new is None:
+                return "changed", None
+            return ("scored" if self._hashed(new) != row else ""), self._hashed(new)
+
+        found: dict[str, list[str]] = {name: [] for name in _CHANGES}
+        for _, row in _read(self.file, _checked):
+            if name := renewed(row)[0]:
+                found[name].append(row["id"])
+        if found["changed"] and not ask_again:
+            raise InbolError(
+                f"{self.file}: {found['changed'][0]} was another question, or had another image, "
+                f"when it was sampled (and {len(found['changed']) - 1} more); put back what was, "
+                "choose another --out or delete it"
+            )
+        if found["gone"] and not self._alone:
+            raise InbolError(
+                f"{self.file}: {found['gone'][0]} is no longer in the share of this process (and "
+                f"{len(found['gone']) - 1} more), as the dataset lost records; put them back, or "
+                "choose another --out"
+            )
+        if counts := [f"{len(ids)} {_CHANGES[name]}" for name, ids in found.items() if ids]:
+            lines = (renewed(row)[1] for _, row in _read(self.file, _checked))
+            self.rewrite(line for line in lines if line)
+            self.done -= {*found["gone"], *found["changed"]}
+            say(f"{self.file}: {'; '.join(counts)}")
+        about = {
+            "data": os.path.relpath(data.resolve(), self.file.parent.resolve()),
+            "data_fingerprint": file_fingerprint(data),
+        }
+        write_json(meta_path(self.file), read_meta(self.file) | about)
+
+    def pending(self, examples: Sequence[VQAExample]) -> Sequence[VQAExample]:
+        """The examples that are not in the store yet; those of a dataset stay on the disk."""
+        indices = array.array("Q", (i for i, e in enumerate(examples) if e.id not in self.done))
         if isinstance(examples, Examples):
             return examples.take(indices)
         return [examples[i] for i in indices]
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Adds lines, with the fingerprint of the settings; waits until they are on the disk."""
-        super().append(map(self._fingerprinted, rows))
+        """Adds lines, with their hashes; waits until they are on the disk."""
+        rows = list(rows)
+        self._images.of(row["image"] for row in rows)
+        super().append(map(self._hashed, rows))
+        self.done.update(row["id"] for row in rows)
 
-    def _fingerprinted(self, row: Row) -> Row:
-        self.done[row["id"]] = _content(row["question"], row["image"])
-        return row | {"fingerprint": self.fingerprint}
+    def _hashed(self, row: Row) -> Row:
+        image = self._images.of([row["image"]])[row["image"]]
+        return row | {"fingerprint": self.fingerprint, "image_hash": image}
 
     def finish(self, set_aside: int = 0) -> None:
         """Notes in the header how many questions the store holds, and how many were set aside.

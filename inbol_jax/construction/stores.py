@@ -12,6 +12,7 @@ import numpy as np
 
 from inbol_jax.artifacts import file_fingerprint, hash64, parse_json, read_meta
 from inbol_jax.confidence.store import (
+    check_data,
     check_p_true,
     missing_shards,
     p_true_file,
@@ -53,6 +54,7 @@ def find_stores(config: BuildConfig) -> Stores:
         )
     negatives = [] if config.negatives is None else _negative_stores(config.negatives)
     for file in (*files, *negatives):
+        check_data(file)
         if why := unfinished(file):
             if not config.partial:
                 raise InbolError(

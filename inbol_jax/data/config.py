@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from inbol_jax.artifacts import check_name
 from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric
 
@@ -123,6 +124,7 @@ class DataConfig:
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
         if not safe:
             raise InbolError(f"--data.name {name!r}: letters, digits, '.', '-' and '_' are needed")
+        check_name(safe, "--data.name")
         return safe
 
 

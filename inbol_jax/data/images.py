@@ -8,6 +8,8 @@ import hashlib
 import io
 import threading
 import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,8 +17,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inbol_jax.errors import InbolError
+from inbol_jax.progress import progress
 
 MAX_PIXELS = 40_000_000  # 120 MB of RGB; more is a mistake or a decompression bomb
+
+_HASHED = 4096  # files that are waiting to be hashed at a time
 
 # Raster formats that Pillow decodes by itself. EPS would run Ghostscript, and the header of a
 # container such as ICO hides the sizes of its images.
@@ -129,6 +134,35 @@ def image_suffix(data: bytes) -> str:
     if pixels > MAX_PIXELS:
         raise ImageError(f"an image of more than {MAX_PIXELS:,} pixels", "image too large")
     return ".jpg" if suffix == "jpeg" else f".{suffix}"
+
+
+class ImageHashes:
+    """Hashes of the files of a folder: sixteen hex digits of the SHA-256 of their bytes.
+
+    Each file is read once, a block at a time, in threads.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._known: dict[str, str] = {}
+        self._pool = ThreadPoolExecutor()
+
+    def of(self, names: Iterable[str]) -> Mapping[str, str]:
+        """{name: hash} of at least these files; the hash is empty if a file cannot be read."""
+        new = list(dict.fromkeys(name for name in names if name not in self._known))
+        with progress("comparing images", len(new), "images", shown=len(new) > _HASHED) as advance:
+            for start in range(0, len(new), _HASHED):
+                some = new[start : start + _HASHED]
+                self._known.update(zip(some, self._pool.map(self._hash, some), strict=True))
+                advance(len(some))
+        return self._known
+
+    def _hash(self, name: str) -> str:
+        try:
+            with (self._folder / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError:
+            return ""
 
 
 def pixel_hash(image: Image.Image) -> bytes:

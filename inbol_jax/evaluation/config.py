@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.defaults import TINY, Dtype
 from inbol_jax.errors import InbolError
@@ -45,5 +46,7 @@ class EvaluateConfig:
             raise InbolError("--in-domain needs at least one dataset folder")
         if not self.models:
             raise InbolError("--models needs at least one name and checkpoint folder")
+        for name, _ in self.models:
+            check_name(name, "--models")
         if len({name for name, _ in self.models}) < len(self.models):
             raise InbolError("--models: two models have the same name; rename one of them")

@@ -4,29 +4,30 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from inbol_jax.artifacts import (
-    file_fingerprint,
-    fingerprint,
+    check_name,
     read_jsonl,
-    read_meta,
     write_json,
     write_jsonl,
 )
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
-from inbol_jax.confidence.store import read_store
-from inbol_jax.data.vqa import data_file, load_dataset_folder
+from inbol_jax.confidence.store import ConfidenceStore, read_store
+from inbol_jax.data.images import ImageHashes
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.prediction import DOMAINS, Prediction
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.yes_no import yes_no_table
-from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.loading import Checkpoint, checkpoint_config, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.records import BoundaryRecord, VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
@@ -45,18 +46,54 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     return report(config, predicted, config.out, seconds)
 
 
-def predictions(config: EvaluateConfig) -> list[Prediction]:
-    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`."""
+class Inputs(NamedTuple):
+    """What an evaluation reads, besides models.
+
+    Attributes:
+      datasets: with the domain of each.
+      curves: {name: rows of the log}.
+      train_confidence: of the answerable training questions.
+    """
+
+    datasets: list[tuple[VQADataset, str]]
+    curves: dict[str, list[dict[str, Any]]]
+    train_confidence: list[float]
+
+
+def read_inputs(config: EvaluateConfig) -> Inputs:
+    """Reads them.
+
+    Raises:
+      InbolError: if one cannot be read, or two datasets have one name.
+    """
+    datasets: dict[str, tuple[VQADataset, str]] = {}
+    for domain in DOMAINS:
+        for folder in getattr(config, domain):
+            dataset = load_dataset_folder(folder)
+            check_name(dataset.name, "dataset")
+            if dataset.name in datasets:
+                raise InbolError(f"{folder}: two datasets are called {dataset.name}; rename one")
+            datasets[dataset.name] = dataset, domain
     for _, run in config.curves:
         if not (run / "metrics.jsonl").is_file():
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
-    datasets = [(data, "in_domain") for data in config.in_domain]
-    datasets += [(data, "out_of_domain") for data in config.out_of_domain]
-    asked: dict[tuple[Path, str], dict[str, int | float | None]] = {}
-    for data, _ in datasets:
+    curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
+    file = config.train and config.train / "records.jsonl"
+    records = read_jsonl(file, BoundaryRecord.from_json) if file else ()
+    return Inputs([*datasets.values()], curves, [r.confidence for r in records if r.type != 3])
+
+
+def predictions(config: EvaluateConfig) -> list[Prediction]:
+    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`."""
+    datasets = read_inputs(config).datasets
+    for _, folder in config.models:
+        checkpoint_config(folder)
+    asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
+    folders = (*config.in_domain, *config.out_of_domain)
+    for (dataset, _), folder in zip(datasets, folders, strict=True):
         store = estimate(
             ConfidenceConfig(
-                data=data,
+                data=folder,
                 out=config.out,
                 model=config.models[0][1],
                 sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
@@ -70,18 +107,19 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
             boundary = classify(q.n_correct, q.n_samples, config.thresholds)
             type = question_type(boundary, answerable=q.example.answerable)
             confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
-            asked[data, q.example.id] = {"type": type, "confidence": confidence}
+            asked[dataset.name, q.example.id] = {"type": type, "confidence": confidence}
     predicted: list[Prediction] = []
+    images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
-        for data, domain in datasets:
-            file = _ask(config, model, checkpoint, data)
-            about = {"dataset": file.stem, "domain": domain, "model": model}
+        for dataset, domain in datasets:
+            rows = _ask(config, model, checkpoint, dataset, images[dataset.name])
+            about = {"dataset": dataset.name, "domain": domain, "model": model}
             predicted += [
-                Prediction.from_json(row | about | sampled)
-                for row in read_jsonl(file)
+                Prediction.from_json(rows[example.id] | about | asked[dataset.name, example.id])
+                for example in dataset.examples
                 # The others were set aside, and reported, while the base was sampled.
-                if (sampled := asked.get((data, row["id"])))
+                if example.id in rows and (dataset.name, example.id) in asked
             ]
     settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
     header = {"command": "evaluate", "settings": settings}
@@ -89,39 +127,42 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     return predicted
 
 
-def _ask(config: EvaluateConfig, model: str, checkpoint: Checkpoint, data: Path) -> Path:
-    """The file with one model's greedy answers to one dataset; asks only if it is not there yet."""
-    dataset = load_dataset_folder(data)
-    file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
+def _ask(
+    config: EvaluateConfig,
+    model: str,
+    checkpoint: Checkpoint,
+    dataset: VQADataset,
+    images: ImageHashes,
+) -> dict[str, dict[str, Any]]:
+    """One model's greedy answers to one dataset, by id; asks only for those that are not stored."""
     settings = {
         "command": "evaluate",
         "model": checkpoint.fingerprint,
         "dtype": checkpoint.model.dtype.name,
-        "dataset": file_fingerprint(data_file(data)),
         "max_new_tokens": config.max_new_tokens,
     }
-    settings["config"] = fingerprint(settings)
-    if read_meta(file).get("config") == settings["config"]:
-        return file
-    texts: dict[str, str] = {}
-    for batch in generate(
-        checkpoint,
-        dataset.examples,
-        dataset.root,
-        options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
-        seed=0,
-        batch_size=4 * config.batch_size,
-        label=f"{model} on {dataset.name}",
-        set_aside=lambda *_: None,  # such a question gets no text
-    ):
-        texts |= {example.id: generations[0].text for example, generations in batch}
-    rows = [
-        example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
-        for example in dataset.examples
-        if (text := texts.get(example.id)) is not None
-    ]
-    write_jsonl(file, rows, settings | {"set_aside": len(dataset.examples) - len(rows)})
-    return file
+
+    def scored(example: VQAExample, row: dict[str, Any]) -> dict[str, Any]:
+        text = row["prediction"]
+        return example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
+
+    file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
+    with ConfidenceStore(file, settings, images, replace=True) as store:
+        store.update(dataset.examples, dataset.file, scored, ask_again=True)
+        if pending := store.pending(dataset.examples):
+            for batch in generate(
+                checkpoint,
+                pending,
+                dataset.root,
+                options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
+                seed=0,
+                batch_size=4 * config.batch_size,
+                label=f"{model} on {dataset.name}",
+                set_aside=lambda *_: None,  # such a question gets no text
+            ):
+                store.append(scored(e, {"prediction": said.text}) for e, (said,) in batch)
+        store.finish(len(dataset.examples) - len(store.done))
+    return {row["id"]: row for row in read_jsonl(file)}
 
 
 def report(
@@ -140,16 +181,15 @@ def report(
     summary = summarise(predicted, seed=config.seed)
     metrics = Metrics(summary, differences(predicted, seed=config.seed), dict(seconds))
     write_json(out / "metrics.json", dataclasses.asdict(metrics))
-    datasets = [load_dataset_folder(data) for data in (*config.in_domain, *config.out_of_domain)]
-    records = read_jsonl(config.train / "records.jsonl") if config.train else ()
+    inputs = read_inputs(config)
     write_report(
         out,
         config,
         predicted,
         metrics,
-        curves={name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves},
-        train_confidence=[r["confidence"] for r in records if r["type"] != 3],
-        image_folders={dataset.name: dataset.root for dataset in datasets},
+        curves=inputs.curves,
+        train_confidence=inputs.train_confidence,
+        image_folders={dataset.name: dataset.root for dataset, _ in inputs.datasets},
         other_tables=other_tables,
     )
     for line in headline(metrics):

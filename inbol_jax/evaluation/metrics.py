@@ -29,6 +29,8 @@ GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "all": TYPES,
 }
 CONFIDENCE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+# Of fewer questions, a bootstrap interval is too narrow to tell two models apart.
+MIN_QUESTIONS = 20
 
 
 class Estimate(NamedTuple):
@@ -62,15 +64,28 @@ Summary = dict[str, dict[str, dict[str, Scores]]]  # model -> domain -> group ->
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Difference:
-    """diff = T(b) - T(a) on a group of questions, with its 95% interval; None if it is empty."""
+    """diff = T(b) - T(a) on n questions of a group, with its 95% interval; None if n is 0."""
 
     a: str
     b: str
     domain: str
     group: str
+    n: int
     diff: float | None
     low: float | None
     high: float | None
+
+    @property
+    def says_something(self) -> bool:
+        """Whether the interval is of enough questions, and not of changes that are all alike."""
+        return self.n >= MIN_QUESTIONS and self.low != self.high
+
+    @property
+    def verdict(self) -> int:
+        """1 if the interval says that T(b) is above T(a), -1 if below, 0 if it says neither."""
+        if not self.says_something:
+            return 0
+        return (self.low > 0) - (self.high < 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,7 +169,7 @@ def differences(
         for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
             counts = Counter(change for type, change in changes[domain] if type in types)
             interval = bootstrap_mean(counts, resamples, seed)
-            result.append(Difference(a, b, domain, group, *interval))
+            result.append(Difference(a, b, domain, group, counts.total(), *interval))
     return result
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.metrics import Difference, Metrics
+from inbol_jax.evaluation.metrics import MIN_QUESTIONS, Difference, Metrics
 from inbol_jax.evaluation.plots import Curves, draw_all
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.tables import (
@@ -166,9 +166,12 @@ def headline(metrics: Metrics) -> list[str]:
 
 def _verdict(d: Difference) -> str:
     """The difference, and what its interval allows to say."""
-    said = f"the interval holds 0, so this evaluation does not tell {d.b} from {d.a}"
-    if d.low > 0:
-        said = f"the interval lies above 0, so {d.b} beats {d.a}"
-    elif d.high < 0:
-        said = f"the interval lies below 0, so {d.b} is worse than {d.a}"
+    said = {
+        1: f"the interval lies above 0, so {d.b} beats {d.a}",
+        0: f"the interval holds 0, so this evaluation does not tell {d.b} from {d.a}",
+        -1: f"the interval lies below 0, so {d.b} is worse than {d.a}",
+    }[d.verdict]
+    if not (d.says_something or d.low <= 0 <= d.high):
+        few = f"{d.n} questions are too few" if d.n < MIN_QUESTIONS else "all changes are alike"
+        said = f"{few}, so the interval does not tell {d.b} from {d.a}"
     return f"{with_interval(d.diff, d.low, d.high)}: {said}"

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-from inbol_jax.evaluation.metrics import GROUPS, Difference, Summary, by_question_kind
+from inbol_jax.evaluation.metrics import (
+    GROUPS,
+    MIN_QUESTIONS,
+    Difference,
+    Summary,
+    by_question_kind,
+)
 from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.pages.figures import MINUS
 from inbol_jax.pages.table import Table
@@ -73,7 +79,8 @@ def difference_table(differences: Sequence[Difference]) -> Table:
         rows.setdefault((d.domain, d.a, d.b), [change]).append(_marked(d))
     caption = (
         "Paired differences of T, with 95% intervals. "
-        "▲: the interval lies above 0, so T is better; ▼: it lies below 0, so T is worse"
+        "▲: the interval lies above 0, so T is better; ▼: it lies below 0, so T is worse. "
+        f"Fewer than {MIN_QUESTIONS} questions, or changes that are all alike, have no mark"
     )
     return Table(caption, ("Change", *map(short_label, GROUPS)), list(rows.values()))
 
@@ -81,7 +88,7 @@ def difference_table(differences: Sequence[Difference]) -> Table:
 def _marked(d: Difference) -> str:
     if d.diff is None:
         return NONE
-    mark = f"{SPACE}▲" if d.low > 0 else f"{SPACE}▼" if d.high < 0 else ""
+    mark = {1: f"{SPACE}▲", 0: "", -1: f"{SPACE}▼"}[d.verdict]
     number, interval = with_interval(d.diff, d.low, d.high).split(" ", 1)
     return f"{number}{mark} {interval}"
 

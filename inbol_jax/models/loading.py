@@ -128,6 +128,16 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         ) from error
 
 
+def checkpoint_config(path_or_id: str | Path) -> LlavaConfig:
+    """Returns the config of what `load_pretrained` would load; reads no weight.
+
+    Raises:
+      InbolError: if it is no checkpoint that the port can run.
+    """
+    path = find_checkpoint(path_or_id)
+    return load_config(find_checkpoint(peft.base_of(path)) if peft.is_adapter(path) else path)
+
+
 def load_pretrained(
     path_or_id: str | Path,
     *,

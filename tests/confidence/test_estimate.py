@@ -56,6 +56,45 @@ def test_a_run_that_is_there_samples_nothing(sampled, small_world, capsys):
     assert without_starts(sampled) == before
 
 
+def test_a_dataset_that_changed(sampled, small_world, tmp_path, capsys):
+    """Sampled with P(True), then edited: `inbol build`, --plot and --estimator p-true refuse what
+    is outdated; the same command scores again, drops, and samples what is new alone."""
+    out, data = (tmp_path / name for name in ("out", "test"))
+    shutil.copytree(small_world / "test", data)
+    assert confidence(data, out, *QUICK, "--p-true") == 0
+    rows = list(read_jsonl(data / "data.jsonl"))
+    texts = {row["id"]: row["samples"] for row in read_jsonl(out / "confidence/test.jsonl")}
+    change = next(r for r in rows[1:] if r["answerable"] and any(texts[r["id"]]))
+    change["answers"] = [next(filter(None, texts[change["id"]]))]
+    new = rows[2] | {"id": "new"}
+    images = {"images": read_meta(data / "data.jsonl").get("images", ".")}
+    write_jsonl(data / "data.jsonl", [*rows[1:], new], images)
+    capsys.readouterr()
+    for words in (["build", "--out", out], ["confidence", "--data", data, "--out", out, "--plot"]):
+        assert main(list(map(str, words))) == 2
+        assert "data.jsonl was changed since" in capsys.readouterr().err
+    assert confidence(data, out, *QUICK) == 0
+    assert (
+        "test.jsonl: 1 scored again, as answers or other columns of theirs changed; 1 dropped, "
+        "as they are no longer in the dataset\n" in capsys.readouterr().out
+    )
+    found = {row["id"]: row for row in read_jsonl(out / "confidence/test.jsonl")}
+    assert found.keys() == texts.keys() - {rows[0]["id"]} | {"new"}
+    assert {id: row["samples"] for id, row in found.items() if id != "new"} == {
+        id: samples for id, samples in texts.items() if id != rows[0]["id"]
+    }
+    assert found[change["id"]]["n_correct"] > 0
+    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
+    assert "has p_true for 60 questions so far" in capsys.readouterr().err
+    assert confidence(data, out, *QUICK, "--p-true") == 0
+    assert "p_true/test.jsonl: 1 dropped, as they are no longer" in capsys.readouterr().out
+    assert main(["build", "--out", str(out)]) == 0
+    assert {row["id"] for row in read_jsonl(p_true_file(out / "confidence/test.jsonl"))} == {*found}
+    (data / rows[1]["image"]).write_bytes((data / rows[-1]["image"]).read_bytes())
+    assert confidence(data, out, *QUICK) == 2
+    assert "or had another image, when it was sampled" in capsys.readouterr().err
+
+
 def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
     store = sampled / "confidence/test.jsonl"
     before = without_starts(sampled)
@@ -130,6 +169,7 @@ def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, c
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert list(tmp_path.rglob("*.jsonl*")) == []
 
 
 def test_options_of_sampling_are_part_of_what_a_store_is(sampled, small_world, capsys):

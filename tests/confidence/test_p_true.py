@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.cli import main
 from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.confidence.p_true import PROMPT, self_evaluate, verdict_tokens
@@ -229,15 +229,18 @@ def test_records_by_p_true(asked, capsys):
 
 
 def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
-    """Its image has gone since it was sampled: reported, counted, left out by `inbol build`; beyond
-    --max-rejected it ends the run."""
+    """With its answer it is longer than the context: reported, counted, left out by `inbol build`;
+    beyond --max-rejected it ends the run."""
     out, data = tmp_path / "out", shutil.copytree(small_world / "test", tmp_path / "test")
+    rows = list(read_jsonl(data / "data.jsonl"))
+    long = [i for i, row in enumerate(rows) if row["answerable"]][:3]
+    for i in long:
+        rows[i]["question"] += " red" * 190
+    write_jsonl(data / "data.jsonl", rows, {})
     assert confidence(data, out, *QUICK) == 0
     examples = load_dataset_folder(data).examples
-    gone = next(e for e in examples if e.answerable and proposed_answer_of(out, e.id) is not None)
-    (data / gone.image).write_bytes(b"no image any more")
-    beside = (e.id for e in examples if e.image == gone.image)
-    shared = {id for id in beside if proposed_answer_of(out, id) is not None}
+    shared = {rows[i]["id"] for i in long if proposed_answer_of(out, rows[i]["id"]) is not None}
+    gone = next(e for e in examples if e.id in shared)
     meta = read_meta(out / "confidence/test.jsonl")
     assert confidence(data, out, *QUICK, "--p-true", "--max-rejected", 0) == 2
     assert "could not be asked, more than --max-rejected 0" in capsys.readouterr().err

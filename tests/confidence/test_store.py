@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import os
@@ -6,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_jsonl, read_meta
-from inbol_jax.confidence.estimate import sampled_question
+from inbol_jax.confidence.estimate import sampled_question, scored
 from inbol_jax.confidence.store import (
     ConfidenceStore,
+    check_data,
     missing_shards,
     read_rows,
     read_store,
@@ -20,12 +23,14 @@ from inbol_jax.confidence.store import (
     shards,
 )
 from inbol_jax.construction.stores import unfinished
+from inbol_jax.data.images import ImageHashes
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.generate import Generation
 
 SETTINGS = {"command": "confidence", "model": "m1", "n": 10, "seed": 0}
+IMAGES = ImageHashes(Path("no images"))
 
 
 def example(i, question="What color is the dog?", image="a.png"):
@@ -81,18 +86,28 @@ def test_outcomes():
     ] == ["correct", "wrong", "refused"]
 
 
+def write_data(file, *images):
+    """A dataset's file beside that of the store, and its images, of which no two are alike."""
+    folder = file.parent.parent / "data"
+    folder.mkdir()
+    for name in images:
+        (folder / name).write_text(name)
+    (folder / "data.jsonl").write_text("{}")
+    return folder / "data.jsonl"
+
+
 def fill(file, *numbers, settings=SETTINGS):
-    with ConfidenceStore(file, settings) as store:
+    with ConfidenceStore(file, settings, IMAGES) as store:
         store.append(row(i) for i in numbers)
 
 
 def test_what_is_there_is_not_asked_again(file):
     examples = [example(i) for i in range(4)]
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         assert store.pending(examples) == examples
         store.append([row(0), row(2)])
         assert [e.id for e in store.pending(examples)] == ["q1", "q3"]
-    with ConfidenceStore(file, SETTINGS) as again:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as again:
         assert [e.id for e in again.pending(examples)] == ["q1", "q3"]
         again.append([row(1), row(3)])
         assert list(read_store(file)) == [line(0), line(2), line(1), line(3)]
@@ -107,7 +122,7 @@ def test_a_torn_last_line_is_cut_off(file, cut):
     whole = file.read_bytes()
     file.write_bytes(whole[:-cut])
     assert [question for _, question in read_rows(file)] == [line(0), line(1)]
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         assert [e.id for e in store.pending([example(i) for i in range(3)])] == ["q2"]
         store.append([row(2)])
     assert file.read_bytes() == whole
@@ -116,7 +131,7 @@ def test_a_torn_last_line_is_cut_off(file, cut):
 def test_a_first_line_that_was_torn_leaves_an_empty_store(file):
     fill(file, 0)
     file.write_bytes(file.read_bytes()[:20])
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         assert not store.done
     assert file.read_bytes() == b""
 
@@ -128,15 +143,15 @@ def test_other_settings_are_refused(file):
         InbolError,
         match=r"sampled with other settings \(model, seed\); choose another --out or delete it",
     ):
-        ConfidenceStore(file, SETTINGS | {"model": "m2", "seed": 1})
+        ConfidenceStore(file, SETTINGS | {"model": "m2", "seed": 1}, IMAGES)
     meta_path(file).unlink()
     with pytest.raises(InbolError, match=r"other settings \(command, model, n, seed\)"):
-        ConfidenceStore(file, SETTINGS)
+        ConfidenceStore(file, SETTINGS, IMAGES)
     assert file.read_bytes() == before
     fill(file.with_name("other.jsonl"), settings=SETTINGS | {"seed": 1})
     # It holds nothing yet, and belongs to another run all the same.
     with pytest.raises(InbolError, match=r"other settings \(seed\)"):
-        ConfidenceStore(file.with_name("other.jsonl"), SETTINGS)
+        ConfidenceStore(file.with_name("other.jsonl"), SETTINGS, IMAGES)
 
 
 @pytest.mark.parametrize("foreign", [fingerprint(SETTINGS | {"seed": 1}), fingerprint(SETTINGS)])
@@ -150,7 +165,7 @@ def test_lines_of_another_run_and_lines_twice_are_refused(file, foreign):
     with pytest.raises(
         InbolError, match=r"train\.jsonl:3: a line of another run, or one that is there twice"
     ):
-        ConfidenceStore(file, SETTINGS)
+        ConfidenceStore(file, SETTINGS, IMAGES)
     assert file.read_bytes() == before
 
 
@@ -159,7 +174,7 @@ def test_a_damaged_line_is_named(file, damaged):
     fill(file, 0)
     file.write_text(file.read_text() + damaged + "\n" + file.read_text())
     with pytest.raises(InbolError, match=r"train\.jsonl:2: not a line of a confidence store"):
-        ConfidenceStore(file, SETTINGS)
+        ConfidenceStore(file, SETTINGS, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -193,37 +208,142 @@ def test_offsets_are_those_behind_the_lines(file):
     "changed", [example(0, question="What color is the cat?"), example(0, image="b.png")]
 )
 def test_a_question_that_was_changed_is_refused(file, changed):
-    with ConfidenceStore(file, SETTINGS) as store:
+    data = write_data(file, "a.png", "b.png")
+    with ConfidenceStore(file, SETTINGS, ImageHashes(data.parent)) as store:
+        store.append([row(0), row(1)])
+        before = file.read_bytes()
+        with pytest.raises(
+            InbolError,
+            match="q0 was another question, or had another image, when it was sampled "
+            r"\(and 0 more\); put back what was, choose another --out or delete it",
+        ):
+            store.update([changed, example(1)], data, scored)
+        assert file.read_bytes() == before
+        store.update([changed, example(1)], data, scored, ask_again=True)
+        assert store.done == {"q1"}
+        assert [r["id"] for r in read_jsonl(file)] == ["q1"]
+
+
+def test_an_image_that_was_replaced_is_refused(file):
+    data = write_data(file, "a.png")
+    with ConfidenceStore(file, SETTINGS, ImageHashes(data.parent)) as store:
+        store.append([row(0), row(1)])
+        assert {len(r["image_hash"]) for r in read_jsonl(file)} == {16}
+    (data.parent / "a.png").write_text("another image")
+    with (
+        ConfidenceStore(file, SETTINGS, ImageHashes(data.parent)) as store,
+        pytest.raises(InbolError, match=r"had another image, when it was sampled \(and 1 more"),
+    ):
+        store.update([example(0), example(1)], data, scored)
+    (data.parent / "b.png").write_text("a.png")  # the first image under another name
+    moved = [example(i, image="b.png") for i in range(2)]
+    with ConfidenceStore(file, SETTINGS, ImageHashes(data.parent)) as store:
+        store.update(moved, data, scored)
+    assert [question.example for question in read_store(file)] == moved
+
+
+def test_answers_that_changed_are_scored_again_and_what_is_gone_is_dropped(file, capsys):
+    """Nothing is sampled, the lock stays, and once more there is nothing to change."""
+    data = write_data(file, "a.png")
+    images = ImageHashes(data.parent)
+    new = dataclasses.replace(example(1), answers=("blue",))
+    type3 = dataclasses.replace(example(2), answers=(), answerable=False)
+    other = dataclasses.replace(example(3), extra={"kind": "shade"})
+    nan = dataclasses.replace(example(4), extra={"kind": float("nan")})
+    with ConfidenceStore(file, SETTINGS, images) as store:
+        store.append([*map(row, range(4)), {**row(4), "kind": float("nan")}, row(5)])
+        store.update([new, type3, other, nan, example(5), example(9)], data, scored)
+        assert store.done == {"q1", "q2", "q3", "q4", "q5"}
+        with pytest.raises(InbolError, match="is being written by another run"):
+            ConfidenceStore(file, SETTINGS, images)
+        store.append([row(9)])
+        store.finish()
+    assert "3 scored again, as answers or other columns of theirs changed; 1 dropped, as they" in (
+        capsys.readouterr().out
+    )
+    found = {q.example.id: q for q in read_store(file)}
+    assert list(found) == ["q1", "q2", "q3", "q4", "q5", "q9"]
+    assert [found["q1"].example, found["q2"].example, found["q3"].example] == [new, type3, other]
+    outcomes = {id: [sample.outcome for sample in q.samples] for id, q in found.items()}
+    assert outcomes["q1"] == ["wrong", "correct", "refused"]
+    assert outcomes["q2"] == ["wrong", "wrong", "refused"]
+    assert outcomes["q3"] == outcomes["q5"] == ["correct", "wrong", "refused"]
+    assert found["q5"] == line(5)
+    before = file.stat()
+    with ConfidenceStore(file, SETTINGS, images) as store:
+        again = [new, type3, other, dataclasses.replace(nan, extra={"kind": float("nan")})]
+        store.update([*again, example(5), example(9)], data, scored)
+    assert os.path.samestat(file.stat(), before)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_share_that_lost_records_is_refused(file):
+    """The questions of several processes are shared by their places."""
+    data = write_data(file, "a.png")
+    with ConfidenceStore(file, SETTINGS, IMAGES, index=0, count=2) as store:
+        store.append([row(0), row(2)])
+        with pytest.raises(InbolError, match="q0 is no longer in the share of this process"):
+            store.update([example(2)], data, scored)
+
+
+def test_a_store_whose_dataset_changed_is_not_read(file, tmp_path):
+    data = write_data(file, "a.png")
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
+        store.update([], data, scored)
         store.append([row(0)])
-        with pytest.raises(InbolError, match="q0 was another question when it was sampled"):
-            store.pending([changed])
+        store.finish()
+    check_data(file)
+    data.write_text("another")
+    with pytest.raises(InbolError, match=r"data\.jsonl was changed since .*train\.jsonl was made"):
+        check_data(file)
+    data.unlink()
+    check_data(file)
+
+
+def test_a_refusal_leaves_no_empty_store(file):
+    with pytest.raises(InbolError), ConfidenceStore(file, SETTINGS, IMAGES):
+        raise InbolError("an option that is refused late")
+    assert list(file.parent.iterdir()) == []
+    fill(file, 0)
+    with pytest.raises(InbolError), ConfidenceStore(file, SETTINGS, IMAGES):
+        raise InbolError("refused")
+    assert len(list(file.parent.iterdir())) == 2
+
+
+def test_lines_of_other_settings_are_replaced_if_asked_for(file):
+    fill(file, 0, 1)
+    with ConfidenceStore(file, SETTINGS | {"seed": 1}, IMAGES, replace=True) as store:
+        assert not store.done
+        assert file.read_bytes() == b""
+        store.append([row(1)])
+    assert read_meta(file)["seed"] == 1
 
 
 def test_a_finished_store_says_how_many_questions_it_holds(file):
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         assert "rows" not in read_meta(file)
         store.append([row(0), row(1)])
         store.finish(set_aside=3)
     assert (read_meta(file)["rows"], read_meta(file)["set_aside"]) == (2, 3)
-    with ConfidenceStore(file, SETTINGS) as again:
-        assert again.done.keys() == {"q0", "q1"}, "the number is not one of the settings"
+    with ConfidenceStore(file, SETTINGS, IMAGES) as again:
+        assert again.done == {"q0", "q1"}, "the number is not one of the settings"
     assert read_meta(file)["started_with"] == 2
 
 
 def test_a_store_that_is_opened_again_is_not_finished_until_it_is(file):
     """Its dataset may have grown, and the run be killed before its first new line."""
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         store.append([row(1)])
         store.finish()
-    ConfidenceStore(file, SETTINGS).__exit__()
+    ConfidenceStore(file, SETTINGS, IMAGES).__exit__()
     assert unfinished(file)
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         store.finish()
     assert unfinished(file) is None
 
 
 def test_one_writer_at_a_time(file):
-    with ConfidenceStore(file, SETTINGS) as store:
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
         store.append([row(0)])
         before = file.read_bytes()
         with pytest.raises(
@@ -231,11 +351,11 @@ def test_one_writer_at_a_time(file):
             match=r"train\.jsonl is being written by another run; wait for its end, "
             "or choose another --out",
         ):
-            ConfidenceStore(file, SETTINGS)
+            ConfidenceStore(file, SETTINGS, IMAGES)
         assert file.read_bytes() == before
         store.append([row(1)])
-    with ConfidenceStore(file, SETTINGS) as store:
-        assert store.done.keys() == {"q0", "q1"}
+    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
+        assert store.done == {"q0", "q1"}
 
 
 def test_a_lock_leaves_no_file_behind(file):
@@ -245,7 +365,7 @@ def test_a_lock_leaves_no_file_behind(file):
 
 def test_every_process_writes_a_shard_of_its_own(file):
     for index in (1, 0):
-        with ConfidenceStore(file, SETTINGS, index=index, count=2) as store:
+        with ConfidenceStore(file, SETTINGS, IMAGES, index=index, count=2) as store:
             store.append([row(index)])
             assert store.file.name == f"train.000{index + 1}-of-0002.jsonl"
         assert missing_shards(store.file) == index
@@ -259,7 +379,7 @@ def test_every_process_writes_a_shard_of_its_own(file):
             match="was sampled by another number of processes; go on with as many, "
             "or choose another --out",
         ):
-            ConfidenceStore(file, SETTINGS, index=0, count=count)
+            ConfidenceStore(file, SETTINGS, IMAGES, index=0, count=count)
     assert len(shards(file)) == 2
 
 
@@ -268,11 +388,12 @@ import sys
 import time
 from pathlib import Path
 from inbol_jax.confidence.store import ConfidenceStore
+from inbol_jax.data.images import ImageHashes
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 
 SAMPLES = (Sample("red", -1.0, 2, "correct"),)
 examples = [VQAExample(f"q{i}", "a.png", "What is this? " * (i % 7)) for i in range(1500)]
-with ConfidenceStore(Path(sys.argv[1]), {"seed": 0}) as store:
+with ConfidenceStore(Path(sys.argv[1]), {"seed": 0}, ImageHashes(Path())) as store:
     pending = store.pending(examples)
     for i in range(0, len(pending), 3):
         store.append(SampledQuestion(e, SAMPLES).to_json() for e in pending[i : i + 3])
@@ -313,4 +434,4 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "confidence").write_text("a file")
     with pytest.raises(InbolError, match=r"cannot write .*train\.jsonl: .*; choose another --out"):
-        ConfidenceStore(tmp_path / "confidence/train.jsonl", SETTINGS)
+        ConfidenceStore(tmp_path / "confidence/train.jsonl", SETTINGS, IMAGES)

@@ -4,7 +4,7 @@ import json
 import pytest
 from store_lines import LINES, build_fails, built, four_groups, line, negatives, store
 
-from inbol_jax.artifacts import read_meta
+from inbol_jax.artifacts import file_fingerprint, read_meta
 from inbol_jax.construction.build import FILES
 from inbol_jax.construction.stores import count_lines, unfinished
 
@@ -34,6 +34,24 @@ def test_a_store_that_is_still_being_filled(tmp_path, header):
     meta.write_text(json.dumps({"model": "m1", "images": "../../data"} | header))
     message = r"train\.jsonl is not finished: 7 questions so far; give `inbol confidence` again"
     build_fails(tmp_path / "run", message)
+
+
+def test_a_store_whose_dataset_was_changed_since(tmp_path):
+    """A dataset that has moved away is not missed: the store holds all that is needed."""
+    out = tmp_path / "run"
+    about = {"data": "../../data/data.jsonl", "data_fingerprint": "of an earlier one"}
+    store(out, "train", four_groups(), **about)
+    assert len(built(out)[0]) == 240
+    data = tmp_path / "data/data.jsonl"
+    data.touch()
+    build_fails(
+        out, r"data\.jsonl was changed since .*train\.jsonl was made of it; give `inbol conf"
+    )
+    store(out, "train", four_groups(), **about | {"data_fingerprint": file_fingerprint(data)})
+    assert len(built(out)[0]) == 240
+    other = tmp_path / "idk_it"
+    store(other, "dpo_start", four_groups(), **about)
+    build_fails(out, r"dpo_start\.jsonl was made of it", negatives=other / "confidence")
 
 
 def test_a_half_filled_store_is_noticed_and_taken_with_partial(out, capsys):

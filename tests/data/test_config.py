@@ -42,6 +42,7 @@ from inbol_jax.errors import InbolError
         ({"id": "x", "split": "val", "limit": 0}, "--data.limit 0"),
         ({"id": "x", "split": "val", "metric": "bleu"}, "'bleu' is not known"),
         ({"id": "x", "split": "val", "name": "../"}, "--data.name '../'"),
+        ({"id": "x", "split": "val", "name": "a" * 101}, "--data.name 'a*': files are called by"),
         ({"id": "x", "split": "val", "images": "nowhere"}, "--data.images nowhere: no such folder"),
     ],
 )

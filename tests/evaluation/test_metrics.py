@@ -161,6 +161,21 @@ def test_a_model_does_not_differ_from_itself():
     assert len(result) == 2 * len(GROUPS)
 
 
+@pytest.mark.parametrize(
+    ("n", "alike", "verdict"),
+    [(1, 1, 0), (19, 10, 0), (20, 20, 0), (20, 10, 1), (200, 200, 0), (200, 199, 1)],
+)
+def test_few_questions_and_changes_that_are_all_alike_are_no_verdict(n, alike, verdict):
+    """Here `alike` of n questions were wrong and are correct; the others stay as they were."""
+    before = [prediction(i, "wrong", model="a") for i in range(n)]
+    outcomes = ["correct"] * alike + ["wrong"] * (n - alike)
+    after = [prediction(i, outcome, model="b") for i, outcome in enumerate(outcomes)]
+    (better,) = (d for d in differences(before + after) if d.group == "all")
+    (worse,) = (d for d in differences(after + before) if d.group == "all")
+    assert better.low > 0 > worse.high
+    assert (better.n, better.verdict, worse.verdict) == (n, verdict, -verdict)
+
+
 def test_pairing_is_narrower_than_two_intervals_if_the_models_mostly_agree():
     predictions = random_predictions(200, models=("a",))
     changed = renamed(predictions, "b")
@@ -286,7 +301,9 @@ def test_the_layout_of_metrics_json():
     assert list(result["models"]["a"]["in_domain"]) == list(GROUPS)
     names = ["n", "acc", "refr", "t", "t_low", "t_high"]
     assert list(result["models"]["a"]["in_domain"]["type1"]) == names
-    assert list(result["differences"][0]) == ["a", "b", "domain", "group", "diff", "low", "high"]
+    assert list(result["differences"][0]) == [
+        *("a", "b", "domain", "group", "n", "diff", "low", "high")
+    ]
 
 
 def test_ten_thousand_questions_take_no_time():

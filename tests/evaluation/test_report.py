@@ -12,6 +12,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import summarise
 from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
+from inbol_jax.evaluation.tables import difference_table
 from inbol_jax.pages import figures
 from inbol_jax.pages.table import Table
 
@@ -19,7 +20,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 LINKS = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}
 
 
-CONFIG = EvaluateConfig((Path("worlds"),), Path("out"), models=((HOSTILE, Path(HOSTILE)),))
+CONFIG = EvaluateConfig((Path("worlds"),), Path("out"), models=(("base", Path(HOSTILE)),))
 
 
 def write(out, predictions, folder, **changes):
@@ -217,6 +218,17 @@ def test_headline_says_only_what_the_intervals_allow():
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
     assert "T of c minus that of b is +0.000" in same[2]
     assert "no other model" in headline(metrics_of(base))[0]
+
+
+@pytest.mark.parametrize(
+    ("n", "cause"), [(1, "1 questions are too few"), (50, "all changes are alike")]
+)
+def test_a_degenerate_interval_says_nothing(n, cause):
+    made = [prediction(i, "wrong", model="base") for i in range(n)]
+    made += [prediction(i, "correct", model="tuned") for i in range(n)]
+    (sentence,) = headline(metrics_of(made))
+    assert f"{cause}, so the interval does not tell tuned from base" in sentence
+    assert not {"▲", "▼"} & set(str(difference_table(metrics_of(made).differences).rows))
 
 
 def test_the_choice_is_even_and_only_the_seed_decides():
