@@ -145,11 +145,10 @@ class BatchRunner:
             for batch, result in in_flight(compute, self.batches(questions), self.mesh):
                 for example, reason in batch.rejected:
                     self.set_aside(example, reason)
-                advance(len(batch.rejected))
                 if batch.examples:
                     lengths.add(batch.length)
                     yield batch.examples, result
-                    advance(len(batch.examples))
+                advance(len(batch.rejected) + len(batch.examples))
         if lengths and shown:
             say(
                 f"{self.label}: {len(lengths)} programs compiled, for {self.size} questions x "
