@@ -43,7 +43,6 @@ def handling_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.received, _State.reached, _State.notify, _State.loops = None, False, None, 0
     read, write = os.pipe()
     os.set_blocking(write, False)
     pipe_before = signal.set_wakeup_fd(write)
@@ -60,6 +59,7 @@ def handling_signals() -> Iterator[None]:
         os.close(write)
         watcher.join()
         os.close(read)
+        _State.received, _State.reached, _State.notify = None, False, None
 
 
 def _listen(handlers: dict[signal.Signals, object]) -> None:

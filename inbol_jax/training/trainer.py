@@ -225,6 +225,7 @@ def run_training(
                         meter.start()  # what came after the step was no training
                 if ends:
                     if not saves:
+                        _write_log(log_file, log)
                         _write_window(options.out, info.step, window)
                         checkpoints.save(parallel.fetch(state))
                     stop()
