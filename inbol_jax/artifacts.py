@@ -12,7 +12,6 @@ import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -129,25 +128,82 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
     Raises:
       InbolError: if the folder cannot be made or written.
     """
-    temporary = None
+    # A run that is killed leaves the file, and the next one that writes `path` takes it over.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with _locked_file(temporary):
+            try:
+                yield temporary
+                if sync:
+                    with temporary.open("rb") as file:
+                        os.fsync(file.fileno())
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InbolError(
+            f"cannot write {path}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked_file(path: Path) -> Iterator[None]:
+    """An empty file that no other process or thread writes until the block ends."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            _lock(file, path)
+            # The one that held it may have renamed or removed it meanwhile.
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                os.ftruncate(file, 0)
+                yield
+                return
+        finally:
+            os.close(file)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Locks what is open there until it is closed. Raises InbolError if another one holds it."""
+    if not lock_descriptor(descriptor, blocking=False):
+        raise InbolError(
+            f"{path} is being written by another run; wait for its end, or choose another --out"
+        )
+
+
+_held: list[os.stat_result] = []  # folders that this process holds
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing into a folder until the block ends.
+
+    The lock is on the folder itself and ends with the process, however that ends. A process may
+    enter again what it holds.
+
+    Raises:
+      InbolError: if another process holds the folder, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InbolError(
+            f"cannot write {folder}: {error.strerror}; choose another --out"
+        ) from error
+    try:
+        place = os.fstat(handle)
+        if not any(os.path.samestat(place, held) for held in _held):
+            _lock(handle, folder)
+        _held.append(place)
+        try:
+            yield
+        finally:
+            _held.remove(place)
+    finally:
         os.close(handle)
-        yield Path(temporary)
-        if sync:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary:
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise InbolError(
-                f"cannot write {path}: {error.strerror or error}; choose another --out"
-            ) from error
-        raise
 
 
 def write_atomically(path: Path, data: str | bytes, *, sync: bool = True) -> None:
@@ -243,18 +299,18 @@ class AppendOnlyLines:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
-            locked = lock_descriptor(self._file.fileno(), blocking=False)
-            # Another run may have put a new file in its place, or removed it, before the lock.
-            mine = os.path.samestat(os.fstat(self._file.fileno()), path.stat())
         except OSError as error:
             raise InbolError(
                 f"cannot write {path}: {error.strerror}; choose another --out"
             ) from error
-        if not (locked and mine):
+        try:
+            _lock(self._file.fileno(), path)
+            # Another run may have put a new file in its place, or removed it, before the lock.
+            if not (path.exists() and os.path.samestat(os.fstat(self._file.fileno()), path.stat())):
+                raise InbolError(f"{path} was just replaced by another run; try again")
+        except InbolError:
             self._file.close()
-            raise InbolError(
-                f"{path} is being written by another run; wait for its end, or choose another --out"
-            )
+            raise
         self._path, self._end = path, _end_of_last_line(self._file)
 
     def __enter__(self) -> "AppendOnlyLines":
@@ -287,15 +343,16 @@ class AppendOnlyLines:
     def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replaces all lines at once, by rows that may be made of the old ones as they come.
 
-        The new file is locked before it has the name.
+        Raises:
+          InbolError: if another process takes the new file at the moment when it gets its name.
         """
         with contextlib.ExitStack() as stack:
             with atomically(self._path) as temporary:
                 file = stack.enter_context(temporary.open("a+b"))
-                lock_descriptor(file.fileno(), blocking=False)
                 for row in rows:
                     file.write(json_line(row).encode())
                 file.flush()
+            _lock(file.fileno(), self._path)
             self._file.close()
             self._file, self._end = file, file.tell()
             stack.pop_all()

@@ -5,7 +5,11 @@
 | 0 | The command is done. |
 | 1 | The program has a defect; its traceback is shown. |
 | 2 | The user can put something right; one line says what. |
-| 130 | The command was interrupted. The same command resumes it. |
+| 130, 143 | SIGINT (Ctrl-C) or SIGTERM ended the command. The same command resumes it. |
+
+A step, batch or record that is under way is finished first, and its result kept; training saves a
+checkpoint. A second signal ends at once, and so does the first if that takes more than 30 seconds
+or if nothing of the kind is under way (`interruption`).
 
 The code that does a command's work is imported when it runs, so that help is fast.
 """
@@ -27,8 +31,9 @@ import docstring_parser
 import tyro
 
 from inbol_jax import __version__
-from inbol_jax.commands import COMMANDS, Command, load
+from inbol_jax.commands import COMMANDS, Command, execute, load
 from inbol_jax.errors import InbolError, printable
+from inbol_jax.interruption import Interrupted, handling_signals, take_back
 
 DESCRIPTION = 'InBoL in JAX: teach a vision-language model to say "I don\'t know".'
 _MARKERS = (
@@ -61,21 +66,24 @@ def plan(arguments: Sequence[str] | None = None) -> int:
 def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None) -> int:
     command: Command | None = None
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
-        name, options = _split_command(program, commands, words)
-        command = commands[name]
-        config = parse_options(load(command.config), f"{program} {name}".strip(), options)
-        code, message = _run(command, config), ""
+        with handling_signals():
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            name, options = _split_command(program, commands, words)
+            command = commands[name]
+            config = parse_options(load(command.config), f"{program} {name}".strip(), options)
+            return _run(command, config)
     except InbolError as error:
-        code, message = 2, f"error: {printable(str(error))}"
-    except KeyboardInterrupt:
+        code, message, agreed = 2, f"error: {printable(str(error))}", False
+    except KeyboardInterrupt as error:
         code, message = 130, "interrupted; the same command goes on from here"
+        if agreed := isinstance(error, Interrupted):
+            code, agreed = error.exit_code, command.collective
     except Exception:
         _leave(command, 1, traceback.format_exc().rstrip())
         raise
-    if message:
+    if not agreed:
         _leave(command, code, message)
-        print(message, file=sys.stderr)
+    print(message, file=sys.stderr)
     return code
 
 
@@ -218,14 +226,15 @@ def _run(command: Command, config: Any) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if not 0 <= getattr(config, "seed", 0) < 2**32:
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
-    run = load(command.run)
+    load(command.run)
     if getattr(config, "distributed", False):
         from inbol_jax.processes import join
 
         join()
+        take_back(collective=command.collective)
     if hasattr(config, "out"):
         _check_writable(config.out)
-    result = run(config)
+    result = execute(command, config)
     return result if isinstance(result, int) else 0
 
 
@@ -242,9 +251,9 @@ def _check_writable(out: Path) -> None:
 
 
 def _leave(command: Command | None, code: int, message: str) -> None:
-    """Ends this process at once if it is one of several that would wait for it."""
+    """Ends this process at once if it is one of several that would wait for it, or it for them."""
     # Nothing can have been joined before JAX is there.
-    if command and command.collective and "jax" in sys.modules:
+    if command and (command.collective or code > 128) and "jax" in sys.modules:
         from inbol_jax.processes import leave
 
         leave(code, message)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from inbol_jax import interruption
 from inbol_jax.errors import InbolError
 
 # Seconds that a process which is done waits for the others. In sampling, some have more to do.
@@ -53,6 +54,14 @@ def leave(code: int, message: str) -> None:
         print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(code)
+
+
+def ends_after(step: int) -> bool:
+    """Whether all processes end after this step, because one got a signal or a notice of
+    preemption. Each must ask after every step."""
+    if jax.process_count() == 1:
+        return interruption.has_come()
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
 def is_main() -> bool:

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from inbol_jax.errors import printable
+from inbol_jax.interruption import boundaries, look
 
 console = Console(stderr=True, highlight=False)
 _SECONDS_PER_LINE = 30
@@ -35,14 +36,29 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Yields `advance(n=1, note=None)`, which counts n more units.
 
-    On a terminal it moves a bar on standard error; elsewhere it prints a line every half minute.
+    What a command has done must be kept by then: it may be interrupted at the end of a unit. On a
+    terminal it moves a bar on standard error; elsewhere it prints a line every half minute.
 
     Args:
       total: None if it is not known, as of a dataset that is streamed.
       done: units that are done before the first `advance`; the rate leaves them out.
     """
+    with boundaries(), _counter(label, total, unit, done, shown) as count:
+
+        def advance(n: int = 1, note: str | None = None) -> None:
+            count(n, note)
+            if n:
+                look()
+
+        yield advance
+
+
+@contextmanager
+def _counter(
+    label: str, total: int | None, unit: str, done: int, shown: bool
+) -> Iterator[Callable[[int, str | None], None]]:
     if not shown:
-        yield lambda n=1, note=None: None
+        yield lambda n, note: None
     elif console.is_terminal:
         columns = (
             TextColumn("{task.description:<22}"),
@@ -57,20 +73,22 @@ def progress(
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, unit=unit, note="")
 
-            def advance(n: int = 1, note: str | None = None) -> None:
+            def count(n: int, note: str | None) -> None:
                 bar.update(task, advance=n, **({} if note is None else {"note": note}))
 
-            yield advance
+            yield count
     else:
         yield _print_lines(label, total, unit, done)
 
 
-def _print_lines(label: str, total: int | None, unit: str, done: int) -> Callable[..., None]:
+def _print_lines(
+    label: str, total: int | None, unit: str, done: int
+) -> Callable[[int, str | None], None]:
     """Progress without a terminal: the function that counts."""
     count, start = done, time.monotonic()
     last = start
 
-    def advance(n: int = 1, note: str | None = None) -> None:
+    def advance(n: int, note: str | None) -> None:
         nonlocal count, last
         count += n
         now = time.monotonic()

@@ -14,7 +14,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # A module imports from its own row and from the rows above it. There are no exceptions.
 LAYERS = (
-    ("errors", "defaults", "intervals"),
+    ("errors", "defaults", "intervals", "interruption"),
     ("records", "artifacts", "progress"),
     ("data",),
     ("pages",),

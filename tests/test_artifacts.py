@@ -3,6 +3,8 @@ import enum
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from inbol_jax.artifacts import (
     AppendOnlyLines,
+    atomically,
     canonical_json,
     check_name,
     file_fingerprint,
@@ -20,6 +23,7 @@ from inbol_jax.artifacts import (
     parse_json,
     read_jsonl,
     read_meta,
+    sole_writer,
     write_atomically,
     write_json,
     write_jsonl,
@@ -319,3 +323,43 @@ def test_headers(tmp_path):
             match=r"x\.jsonl\.meta\.json: cannot be read .*; delete it and run its command again",
         ):
             read_meta(file)
+
+
+def in_another_process(code, *arguments):
+    """What a process says on standard error, which is nothing if it succeeds."""
+    code = f"from pathlib import Path; import sys; from inbol_jax.artifacts import *; {code}"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.stderr.strip()
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    enter = "sole_writer(Path(sys.argv[1])).__enter__()"
+    with sole_writer(tmp_path / "run"):
+        with sole_writer(tmp_path / "run"):
+            pass  # as a stage of the demo
+        error = in_another_process(enter, tmp_path / "run")
+        assert error.endswith(
+            f"{tmp_path / 'run'} is being written by another run; wait for its end, or choose "
+            "another --out"
+        )
+        assert not in_another_process(enter, tmp_path / "other")
+    assert not in_another_process(enter, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_what_a_killed_writer_leaves_is_taken_over(tmp_path):
+    kill = "os.kill(os.getpid(), 9)"
+    code = f"import os; c = atomically(Path(sys.argv[1])); c.__enter__().write_text('long'); {kill}"
+    in_another_process(code, tmp_path / "x")
+    assert [p.name for p in tmp_path.iterdir()] == [".x.tmp"]
+    write_atomically(tmp_path / "x", "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "new")]
+
+
+def test_a_file_has_one_writer(tmp_path):
+    with atomically(tmp_path / "x") as temporary:
+        temporary.write_text("mine")
+        error = in_another_process("write_atomically(Path(sys.argv[1]), 'theirs')", tmp_path / "x")
+        assert "is being written by another run" in error
+    assert (tmp_path / "x").read_text() == "mine"

@@ -345,6 +345,22 @@ def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
 
 
+def test_two_runs_into_one_folder(tmp_path, capsys):
+    """The second one is refused before it writes anything."""
+    script = "import sys, time; from pathlib import Path; from inbol_jax.artifacts import *\n"
+    script += "with sole_writer(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        for name in ("sft", "judge", "build", "world export"):
+            words = [*name.split(), "--out", str(tmp_path / "out")]
+            words += ["--data", str(tmp_path)] if name in ("sft", "judge") else []
+            assert main(words) == 2
+            assert "out is being written by another run; wait" in capsys.readouterr().err
+        other.kill()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_defect_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("inbol_jax.construction.build.build", lambda config: {}["key"])
     with pytest.raises(KeyError):

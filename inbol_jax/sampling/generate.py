@@ -121,11 +121,10 @@ class BatchRunner:
             for batch, result in in_flight(compute, self._batches(questions, size), mesh):
                 for example, reason in batch.rejected:
                     self.set_aside(example, reason)
-                advance(len(batch.rejected))
                 if batch.examples:
                     lengths.add(batch.length)
                     yield batch.examples, result
-                    advance(len(batch.examples))
+                advance(len(batch.rejected) + len(batch.examples))
         if lengths and shown:
             say(
                 f"{self.label}: {len(lengths)} programs compiled, for {size} questions x "

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from inbol_jax.artifacts import write_atomically
+from inbol_jax.artifacts import write_atomically, write_json
 from inbol_jax.errors import InbolError
-from inbol_jax.processes import is_main
+from inbol_jax.interruption import boundaries, stop
+from inbol_jax.processes import ends_after, is_main
 from inbol_jax.progress import progress
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.parallel import Parallel
@@ -25,6 +26,7 @@ HostBatch = dict[str, np.ndarray]
 # From a step on, the batches of a run. Batch i is the same whenever it is asked for.
 Batches = Callable[[int], Iterable[HostBatch]]
 LogRow = dict[str, float]  # metrics by name, and "step"
+_WINDOW = "metrics.interrupted.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,16 +195,20 @@ def run_training(
         start, total = trainer.steps_done(state), trainer.total_steps
         log_file = options.out / "metrics.jsonl"
         log = [row for row in _read_log(log_file) if row["step"] <= start]  # later ones come again
-        window: list[Metrics] = []  # metrics since the last row
-        untimed = 1  # steps of the window that the meter leaves out: the first one is compiled
-        with progress(label, total * size, "rows", start * size, shown=is_main()) as advance:
+        window = _read_window(options.out, start)  # metrics since the last row
+        # Steps of the window that the meter leaves out: the first one is compiled.
+        untimed = len(window) + 1
+        with (
+            boundaries(agreed=True),
+            progress(label, total * size, "rows", start * size, shown=is_main()) as advance,
+        ):
             for info in trainer.steps(state, batches(start)):
                 state = info.state
                 window.append(info.metrics)
                 if meter and info.step == start + 1:
                     jax.block_until_ready(info.metrics)
                     meter.start()
-                saves = info.is_due(options.save_steps)
+                saves, ends = info.is_due(options.save_steps), ends_after(info.step)
                 logs = saves or info.step % options.logging_steps == 0
                 if logs or any(hook.is_due(info) for hook in hooks):
                     metrics = jax.device_get(window)
@@ -233,6 +239,12 @@ def run_training(
                         advance(0, ", ".join(notes))
                     if meter:
                         meter.start()  # what came after the step was no training
+                if ends:
+                    if not saves:
+                        _write_log(log_file, log)
+                        _write_window(options.out, info.step, window)
+                        checkpoints.save(parallel.fetch(state))
+                    stop()
                 advance(size)
         skipped = int(parallel.fetch(state.all_skipped))
         if skipped > MAX_SKIPPED_SHARE * total:
@@ -296,6 +308,23 @@ def _read_log(file: Path) -> list[LogRow]:
 def _write_log(file: Path, rows: Iterable[LogRow]) -> None:
     if is_main():
         write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _write_window(folder: Path, step: int, window: Sequence[Metrics]) -> None:
+    """Keeps the metrics that have no row yet, for a run that goes on from this step."""
+    if is_main():
+        sums = jax.tree.map(float, jax.device_get(window))
+        write_json(folder / _WINDOW, {"step": step, "metrics": sums})
+
+
+def _read_window(folder: Path, step: int) -> list[Metrics]:
+    """The metrics that had no row when a run was interrupted after this step."""
+    if not (folder / _WINDOW).exists():
+        return []
+    kept = json.loads((folder / _WINDOW).read_text())
+    if kept["step"] != step:
+        return []
+    return [{k: tuple(map(np.float32, v)) for k, v in row.items()} for row in kept["metrics"]]
 
 
 def _fault(row: LogRow, skipped: int, max_skipped: int) -> str:

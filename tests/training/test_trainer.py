@@ -2,6 +2,9 @@
 updates are not finite."""
 
 import itertools
+import os
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ from toy_run import toy_batches, toy_run
 from training_data import metrics_of, random_batch, run_sft, weights_of
 
 from inbol_jax.errors import InbolError
+from inbol_jax.interruption import Interrupted, handling_signals, has_come
 from inbol_jax.models.packing import collate
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import FROZEN, OptimizerConfig
@@ -48,6 +52,37 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(
     assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (
         tmp_path / "whole" / "metrics.jsonl"
     ).read_text()
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 19])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop_at, number, code):
+    """The signal comes while step `stop_at` + 1 waits for its batch."""
+    steps, options = 20, {"save_steps": 8, "logging_steps": 4}
+    whole = toy_run(tmp_path / "whole", steps, **options)
+
+    def batches(start):
+        for i, batch in enumerate(toy_batches(start), start):
+            if i == stop_at:
+                os.kill(os.getpid(), number)
+                while not has_come():
+                    time.sleep(0.001)
+            yield batch
+
+    with handling_signals(), pytest.raises(Interrupted) as caught:
+        toy_run(tmp_path / "broken", steps, batches, **options)
+    assert caught.value.exit_code == code
+    asked = []
+    resumed = toy_run(
+        tmp_path / "broken",
+        steps,
+        lambda start: asked.append(start) or toy_batches(start),
+        **options,
+    )
+    assert asked == [stop_at + 1]
+    same_state(resumed, whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
+    assert logs[0] == logs[1]
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):

@@ -1,0 +1,275 @@
+"""Every stage killed at random moments and started again until it is done: are its products those
+of an undisturbed run, bit for bit?
+
+    python benchmarks/chaos.py --kills 200 --seed 0 --out runs/chaos
+
+SIGKILL, SIGTERM and SIGINT come in turn, at moments drawn from the seed. A stage that is done while
+it has kills left begins anew. The exit code is 1 if a product differs, a run ends with a traceback
+or an exit code that is not documented, or a temporary file is left.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tyro
+
+from inbol_jax.artifacts import hash64
+from inbol_jax.defaults import TINY
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+# What the log holds beside the metrics that a run decides.
+CLOCK = ("tokens_per_second", "mfu", "save_seconds", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A command to kill.
+
+    Attributes:
+      command: its words; {out} is its own folder, {whole} that of the undisturbed stages.
+      products: patterns below {out}, of the files to compare.
+      starts_with: the stages whose folders are copied into {out} before it starts.
+      processes: how many processes run it together.
+    """
+
+    command: str
+    products: tuple[str, ...]
+    starts_with: tuple[str, ...] = ()
+    processes: int = 1
+
+
+# Each reads what those above it have made; a later stage of the project is added here.
+_TRAINING = "--save-steps 3 --batch-size 8 --epochs 2 --images {whole}/export --out {out}"
+_TRAINED = ("model/*", "metrics.jsonl")
+STAGES = {
+    "export": Stage(
+        "world export --split train --n 40 --out {out}", ("data.jsonl*", "images/*.png")
+    ),
+    "check": Stage("data check --data {whole}/export --out {out}", ("data.jsonl", "check.json")),
+    "pretrain": Stage("world pretrain --steps 12 --batch-size 4 --workers 0 --out {out}", _TRAINED),
+    "extrinsic": Stage(
+        "extrinsic --data {whole}/export --share 0.5 --out {out}", ("extrinsic*.jsonl",)
+    ),
+    "confidence": Stage(
+        "confidence --data {whole}/export --n 4 --p-true --model {model} --out {out}",
+        ("confidence/**/*.jsonl",),
+        starts_with=("extrinsic",),
+    ),
+    "build": Stage(
+        "build --delta-uk 0.3 --delta-k 0.6 --out {out}",
+        ("records.jsonl", "instructions.jsonl", "preferences.jsonl"),
+        starts_with=("confidence",),
+    ),
+    "sft": Stage(
+        f"sft --model {{model}} --data {{whole}}/build/instructions.jsonl {_TRAINING}", _TRAINED
+    ),
+    "dpo": Stage(
+        f"dpo --model {{model}} --data {{whole}}/build/preferences.jsonl {_TRAINING}",
+        (*_TRAINED, "reference.npy"),
+    ),
+    "judge": Stage("judge --data {whole}/confidence/confidence/export.jsonl --out {out}", ("*",)),
+    "convert": Stage("convert {model} {out}", ("*",)),
+    "evaluate": Stage(
+        "evaluate --in-domain {whole}/export --n 2 --models base {model} "
+        "trained {whole}/sft/model --out {out}",
+        ("predictions.jsonl", "predictions/*/*.jsonl", "confidence/*.jsonl"),
+    ),
+    "confidence-2": Stage(
+        "confidence --distributed --data {whole}/export --n 4 --model {model} --out {out}",
+        ("confidence/*.jsonl",),
+        processes=2,
+    ),
+    "sft-2": Stage(
+        f"sft --distributed --model {{model}} --data {{whole}}/build/instructions.jsonl "
+        f"{_TRAINING}",
+        _TRAINED,
+        processes=2,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Kill stages at random moments, and compare what they make."""
+
+    kills: int = 200
+    """Signals over all stages."""
+    seed: int = 0
+    """Seed of the moments, and of which process of several gets the signal."""
+    stages: tuple[str, ...] = tuple(STAGES)
+    """Stages to kill. Those that they read are run undisturbed."""
+    model: Path = TINY
+    """The checkpoint that is sampled and trained."""
+    out: Path = Path("runs/chaos")
+    """Folder of the runs. Undisturbed ones that are done are not run again."""
+
+
+class Chaos:
+    """The runs of one call of the script."""
+
+    def __init__(self, config: Config):
+        self.config, self.whole = config, config.out / "whole"
+        self.faults: list[str] = []
+
+    def undisturbed(self, name: str) -> float:
+        """Runs a stage unless it is done. Returns the seconds of a run with a warm cache."""
+        done = self.config.out / f"{name}.seconds"
+        if not done.exists():
+            for _ in range(2):  # the first one compiles
+                self.prepare(STAGES[name], self.whole / name)
+                start = time.monotonic()
+                codes, text = self.start(name, self.whole / name).wait(600)
+                if any(codes):
+                    sys.exit(f"{name} fails undisturbed: {codes}\n{text}")
+                done.write_text(str(time.monotonic() - start))
+        return float(done.read_text())
+
+    def prepare(self, stage: Stage, out: Path) -> None:
+        """An empty folder, but for what the stage starts with."""
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        for earlier in stage.starts_with:
+            shutil.copytree(self.whole / earlier, out, dirs_exist_ok=True)
+
+    def start(self, name: str, out: Path) -> "Run":
+        """Starts the processes of a stage."""
+        words = STAGES[name].command.format(out=out, whole=self.whole, model=self.config.model)
+        return Run(words.split(), STAGES[name].processes, self.config.out / "cache")
+
+    def kill(self, name: str, kills: int) -> str:
+        """Kills a stage that often. Returns the line of the table."""
+        stage, whole, out = STAGES[name], self.whole / name, self.config.out / "killed" / name
+        seconds, draw = self.undisturbed(name), random.Random(hash64(f"{self.config.seed}:{name}"))
+        signals = itertools.cycle(draw.sample(SIGNALS, len(SIGNALS)))
+        counts, lives, restarts, differing = dict.fromkeys(SIGNALS, 0), 0, 0, 0
+        while not lives or sum(counts.values()) < kills:
+            self.prepare(stage, out)
+            lives += 1
+            while True:
+                run, number = self.start(name, out), next(signals)
+                expected: tuple[int, ...] = (0,)
+                if sum(counts.values()) < kills and run.lasts(draw.uniform(0, 1.1) * seconds):
+                    run.send(draw.randrange(stage.processes), number)
+                    counts[number] += 1
+                    expected = (0, CODES[number], -number)
+                codes, text = run.wait(60 if len(expected) > 1 else 600)
+                if "Traceback" in text or codes[run.target] not in expected:
+                    self.faults.append(f"{name}, {number.name}: {codes}\n{text[-2000:]}")
+                if not any(codes) or len(self.faults) > 20:
+                    break
+                restarts += 1
+            for pattern in stage.products:
+                pairs = {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}
+                for path in sorted(p for p in pairs if not (whole / p).is_dir()):
+                    if content(whole / path) != content(out / path):
+                        differing += 1
+                        self.faults.append(f"{name}: {out / path} is not {whole / path}")
+            for path in out.rglob(".*.tmp"):
+                self.faults.append(f"{name}: {path} is left")
+        sent = ", ".join(f"{number.name} {n}" for number, n in counts.items())
+        return (
+            f"{name:14} {sum(counts.values()):4} kills ({sent}), {restarts} restarts, {lives} "
+            f"products, {differing} differences"
+        )
+
+
+class Run:
+    """The processes of one command."""
+
+    def __init__(self, words: list[str], processes: int, cache: Path):
+        self.target = 0
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": str(cache.resolve()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PLATFORMS": "cpu",
+        }
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
+            environment["JAX_NUM_PROCESSES"] = str(processes)
+        self._log = open(cache.parent / "log", "w+")  # noqa: SIM115
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "inbol_jax", *words],
+                env=environment | {"JAX_PROCESS_ID": str(i)} if processes > 1 else environment,
+                stdout=self._log,
+                stderr=self._log,
+            )
+            for i in range(processes)
+        ]
+
+    def lasts(self, seconds: float) -> bool:
+        """Waits so long, or until the first process is done. Returns whether all still run."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._ended():
+            time.sleep(0.005)
+        return not self._ended()
+
+    def _ended(self) -> bool:
+        return any(process.poll() is not None for process in self._processes)
+
+    def send(self, index: int, number: signal.Signals) -> None:
+        """Sends a signal to one process."""
+        self.target = index
+        self._processes[index].send_signal(number)
+
+    def wait(self, seconds: float) -> tuple[list[int], str]:
+        """Exit codes and output. As a launcher does, it ends those that outlast the first one that
+        failed by ten seconds."""
+        end = time.monotonic() + seconds
+        while any(process.poll() is None for process in self._processes):
+            if any(process.returncode for process in self._processes):
+                end = min(end, time.monotonic() + 10)
+            if time.monotonic() > end:
+                for process in self._processes:
+                    process.kill()
+            time.sleep(0.01)
+        self._log.seek(0)
+        text = self._log.read()
+        self._log.close()
+        return [process.returncode for process in self._processes], text
+
+
+def content(path: Path) -> object:
+    """What of a file must be the same: a store's lines come in any order, a log holds times."""
+    if not path.exists():
+        return None
+    if path.name == "metrics.jsonl":
+        rows = map(json.loads, path.read_text().splitlines())
+        return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+    if path.suffix == ".jsonl":
+        return sorted(path.read_bytes().splitlines())
+    return path.read_bytes()
+
+
+def main(config: Config) -> int:
+    """Prints a line per stage, then the faults. Returns the exit code."""
+    chaos = Chaos(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    last = max(list(STAGES).index(name) for name in config.stages)
+    for name in list(STAGES)[: last + 1]:
+        if STAGES[name].processes == 1 or name in config.stages:
+            chaos.undisturbed(name)
+    for i, name in enumerate(config.stages):
+        share = (config.kills * (i + 1)) // len(config.stages) - config.kills * i // len(
+            config.stages
+        )
+        print(chaos.kill(name, share), flush=True)
+    print(*chaos.faults, f"{len(chaos.faults)} faults", sep="\n")
+    return bool(chaos.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config)))

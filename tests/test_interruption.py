@@ -1,0 +1,84 @@
+"""Signals in real processes: what a loop has done is kept, and nothing outlasts its bound."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FRAME = """
+import hashlib, sys, time
+from inbol_jax import interruption
+from inbol_jax.progress import progress
+interruption.GRACE = 1
+def compiled():  # lets other threads run, but no handler of Python
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+def work():
+    {work}
+with interruption.handling_signals():
+    print("ready", flush=True)
+    try:
+        work()
+    except interruption.Interrupted as error:
+        print("kept", flush=True)
+        sys.exit(error.exit_code)
+"""
+LOOP = """
+    with progress("steps", None, "steps") as advance:
+        while True:
+            print("begun", flush=True)
+            {unit}
+            print("done", flush=True)
+            advance()
+"""
+
+
+def interrupted(work, *signals, pause=0.3):
+    """(exit code, output, errors, seconds from the last signal) of a process that gets signals."""
+    command = [sys.executable, "-c", FRAME.format(work=work)]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        for number in signals:
+            time.sleep(pause)
+            process.send_signal(number)
+        start = time.monotonic()
+        code, seconds = process.wait(timeout=30), time.monotonic() - start
+        return code, process.stdout.read(), process.stderr.read(), seconds
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_unit_is_finished_and_kept(number, code):
+    found, output, errors, _ = interrupted(LOOP.format(unit="time.sleep(0.7)"), number)
+    assert (found, errors.count("\n")) == (code, 1)
+    assert output == "begun\ndone\nkept\n"
+    assert errors.startswith(f"{number.name}: this step or batch is finished first")
+
+
+@pytest.mark.parametrize("work", ["time.sleep(60)", "compiled()"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_without_a_loop_the_end_is_at_once(work, number, code):
+    found, output, errors, seconds = interrupted(work, number)
+    assert (found, output) == (code, "")
+    assert errors == f"{number.name}: ended at once; the same command goes on from here\n"
+    assert seconds < 5
+
+
+def test_a_second_signal_ends_at_once():
+    work = LOOP.format(unit="compiled()")
+    code, output, errors, _ = interrupted(work, signal.SIGINT, signal.SIGTERM)
+    assert (code, output) == (143, "begun\n")
+    assert errors.splitlines()[-1].startswith("SIGTERM: ended at once")
+
+
+def test_a_unit_that_does_not_end_is_not_waited_for():
+    code, output, errors, seconds = interrupted(LOOP.format(unit="compiled()"), signal.SIGTERM)
+    assert (code, output) == (143, "begun\n")
+    assert "no end of a step or batch within 1 s; ended at once" in errors
+    assert seconds < 10
