@@ -100,7 +100,8 @@ def pack_row(
 def collate(
     rows: Sequence[Mapping[str, np.ndarray]], size: int, *, valid: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Rows as one batch of exactly `size` rows: what is missing is padded with rows without targets, so that shapes stay static.
+    """Rows as one batch of exactly `size` rows: what is missing is padded with rows without
+    targets, so that shapes stay static.
 
     Args:
       valid: how many of the rows count, by default all; at least one row is needed to pad with.
