@@ -10,7 +10,7 @@ from inbol_jax.artifacts import fingerprint, parse_json, write_json
 from inbol_jax.commands import load, run
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.config import BuildConfig
-from inbol_jax.defaults import TINY
+from inbol_jax.defaults import TINY, NumRows
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.extrinsic.config import ExtrinsicConfig
@@ -33,9 +33,9 @@ class DemoConfig:
     """Folder of everything that is made. The same command resumes an interrupted run."""
     seed: int = 0
     """Seed of the world, the samples and the training."""
-    n_train: int = 6000
+    n_train: NumRows = 6000
     """Answerable training questions. A quarter as many Type 3 questions are generated for them."""
-    n_test: int = 2000
+    n_test: NumRows = 2000
     """Answerable test questions. Half as many Type 3 questions are added, and an out-of-domain set
     of half the size of both together."""
 

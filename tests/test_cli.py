@@ -365,3 +365,36 @@ def test_a_defect_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("inbol_jax.construction.build.build", lambda config: {}["key"])
     with pytest.raises(KeyError):
         main(["build", "--out", str(tmp_path)])
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["confidence", "--data", "d", "--out", "o", "--n"], "--n"),
+        (["confidence", "--data", "d", "--out", "o", "--max-new-tokens"], "--max-new-tokens"),
+        (["confidence", "--data", "d", "--out", "o", "--batch-size"], "--batch-size"),
+        (["evaluate", "--in-domain", "d", "--out", "o", "--n"], "--n"),
+        (["sft", "--data", "d", "--out", "o", "--epochs"], "--epochs"),
+        (["dpo", "--data", "d", "--out", "o", "--batch-size"], "--batch-size"),
+        (["world", "export", "--out", "o", "--n"], "--n"),
+        (["demo", "--out", "o", "--n-train"], "--n-train"),
+    ],
+)
+def test_values_that_would_take_days_or_all_memory(words, option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, str(HUGE)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {option} {HUGE}: at most ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["m", "m/run", "run"])
+def test_training_does_not_write_into_the_model_that_it_starts_from(out, tmp_path, capsys):
+    model = tmp_path / ("run/model" if out == "run" else "m")
+    model.mkdir(parents=True)
+    words = ["sft", "--data", "d", "--model", str(model), "--out", str(tmp_path / out)]
+    assert main(words) == 2
+    assert "is where the model was loaded from" in capsys.readouterr().err
+    assert not list(model.iterdir())

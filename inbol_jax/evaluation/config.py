@@ -5,7 +5,7 @@ from pathlib import Path
 
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.defaults import TINY, Dtype
+from inbol_jax.defaults import TINY, BatchSize, Dtype, NumNewTokens, NumSamples
 from inbol_jax.errors import InbolError
 
 
@@ -27,11 +27,11 @@ class EvaluateConfig:
     train: Path | None = None
     """Folder of `inbol build`, for the histogram of the training confidences."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    n: int = 10
+    n: NumSamples = 10
     """Samples per question for the confidence."""
-    max_new_tokens: int = 12
+    max_new_tokens: NumNewTokens = 12
     """Maximum number of tokens per answer."""
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
     """Number format of the models: auto is float32 for a float32 checkpoint, and bfloat16 for any

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from inbol_jax.data.config import Data
-from inbol_jax.defaults import Dtype
+from inbol_jax.defaults import BatchSize, Dtype, NumNewTokens, NumRows, NumSamples
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.config import EndpointConfig
 
@@ -52,12 +52,12 @@ class ExtrinsicConfig:
     model: Path | None = None
     """Folder or hub id of a vision-language model that filters questions, writes questions and
     finds evidence. Without it no model is used."""
-    model_samples: int = 5
+    model_samples: NumSamples = 5
     """Answers that the model gives per question for the filters."""
     agreement: float = 0.8
     """Share of these answers, above one half, that must be the same for a question to count as
     answered."""
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
     """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
@@ -113,13 +113,13 @@ class AuditConfig:
     model: Path | None = None
     """Folder or hub id of a vision-language model that is asked with the image and with a grey one
     in its place. Without it no model is used."""
-    model_questions: int = 400
+    model_questions: NumRows = 400
     """Questions of each class, generated and answerable, that the model is asked."""
-    samples: int = 6
+    samples: NumSamples = 6
     """Questions shown per generator and per filter."""
-    max_new_tokens: int = 12
+    max_new_tokens: NumNewTokens = 12
     """Longest answer of the model, in tokens."""
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
     """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any

@@ -5,6 +5,7 @@ config leaves out: checkpoints on the hub mostly write down what differs from th
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,21 @@ ROPE_TYPES = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
+# Bounds that are larger than in any model that there is. A config beyond them would take all memory
+# before its weights are compared with it.
+MAX_SIZES = {
+    "num_hidden_layers": 512,
+    "max_window_layers": 512,
+    "image_size": 4096,
+    "max_position_embeddings": 1 << 24,
+} | dict.fromkeys(
+    (
+        *("vocab_size", "hidden_size", "intermediate_size", "head_dim", "patch_size"),
+        *("num_attention_heads", "num_key_value_heads"),
+    ),
+    1 << 20,
+)
+MAX_IMAGE_TOKENS = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,20 +128,28 @@ def load_config(path: Path) -> LlavaConfig:
     """Reads config.json of a checkpoint folder, and generation_config.json for the token ids.
 
     Raises:
-      InbolError: if the folder or a key is missing, or if the port does not support an option.
+      InbolError: if the folder or a key is missing, if the port does not support an option, or if
+        a value is absurd.
     """
     file, generation = path / "config.json", path / "generation_config.json"
     if not file.is_file():
         raise InbolError(f"{path} is not a checkpoint folder: config.json is missing")
-    arguments = read_json(file), read_json(generation) if generation.is_file() else {}
+    raw, generated = read_json(file), read_json(generation) if generation.is_file() else {}
+    # Seconds to import, and the Flax modules do not need it.
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
-        config = _from_hf(*arguments)
+        _check_sizes(raw)
+        config = _from_hf(raw, generated)
         _check(config)
         return config
     except KeyError as error:
         raise InbolError(f"{file}: key {error} is missing") from error
     except InbolError as error:
         raise InbolError(f"{file}: {error}") from error
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise InbolError(f"{file}: a value is of the wrong type or size ({reason})") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -139,18 +163,48 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
+def _check_sizes(options: Mapping[str, Any]) -> None:
+    """Raises InbolError for a number beyond `MAX_SIZES`, before anything of that size is made."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value)
+        elif name in MAX_SIZES and isinstance(value, int | float) and value > MAX_SIZES[name]:
+            raise InbolError(f"{name} = {str(value)[:20]}: at most {MAX_SIZES[name]:,} is read")
+
+
 def _check(config: LlavaConfig) -> None:
     vision, text = config.vision, config.text
     for part in (vision, text):
         for field in dataclasses.fields(part):
-            value, name = getattr(part, field.name), field.name
-            if field.type is int and (type(value) is not int or value < 1):
-                raise InbolError(f"{name} = {value!r}: a whole number of at least 1 is needed")
-    for name in ("image_token_id", "pad_token_id"):
-        if type(getattr(config, name)) is not int:
-            raise InbolError(f"{name.replace('_id', '_index')} or {name} is missing")
-    if not config.eos_token_ids or any(type(token) is not int for token in config.eos_token_ids):
-        raise InbolError("eos_token_id is missing")
+            value = getattr(part, field.name)
+            if field.type in (int, "int") and (type(value) is not int or value < 1):
+                raise InbolError(
+                    f"{field.name} = {value!r}: a whole number of at least 1 is needed"
+                )
+            if field.type in (float, "float") and not 0 < value < math.inf:
+                raise InbolError(f"{field.name} = {value!r}: a number greater than 0 is needed")
+    for name, value in text.rope_scaling:
+        if not 0 < value < math.inf:
+            raise InbolError(f"text_config: {name} = {value!r}: a number above 0 is needed")
+    if len(text.windows) != text.num_layers or any(w is not None and w < 1 for w in text.windows):
+        raise InbolError("text_config: sliding_window and layer_types do not fit its layers")
+    if not 0 < config.num_image_tokens <= MAX_IMAGE_TOKENS:
+        raise InbolError(
+            f"image_size {vision.image_size} and patch_size {vision.patch_size}: "
+            f"{config.num_image_tokens} tokens per image, from 1 to {MAX_IMAGE_TOKENS:,} are needed"
+        )
+    ends = [("eos_token_id", token) for token in config.eos_token_ids] or [("eos_token_id", None)]
+    for name, token in (
+        ("image_token_index or image_token_id", config.image_token_id),
+        ("pad_token_id", config.pad_token_id),
+        *ends,
+    ):
+        if type(token) is not int:
+            raise InbolError(f"{name} is missing")
+        if not 0 <= token < text.vocab_size:
+            raise InbolError(
+                f"{name} = {token}: the vocabulary has {text.vocab_size} tokens, from 0"
+            )
     for layer in config.vision_feature_layers:
         if layer not in range(-vision.num_layers - 1, vision.num_layers + 1):
             raise InbolError(
@@ -196,8 +250,6 @@ def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConf
 
 def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:
     """Returns transformers' config object, which has every option."""
-    # Seconds to import, and the Flax modules do not need it.
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import LlavaConfig as HfConfig
 
     _require(raw["model_type"], ("llava",), "model_type")
@@ -208,11 +260,7 @@ def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:
         raise InbolError(
             "quantization_config is not supported: use the checkpoint's unquantised weights"
         )
-    try:
-        return HfConfig.from_dict(dict(raw))
-    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InbolError(f"a value is of the wrong type ({reason})") from error
+    return HfConfig.from_dict(dict(raw))
 
 
 def _read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from inbol_jax.defaults import Dtype
+from inbol_jax.defaults import Dtype, check_out
 from inbol_jax.errors import InbolError
 
 
@@ -29,6 +29,9 @@ class ConvertConfig:
     seed: int = 0
     """Seed of the image and text that --verify compares on."""
 
+    def __post_init__(self) -> None:
+        check_out(self.out, self.source)
+
 
 def convert(config: ConvertConfig) -> None:
     """Runs the conversion. Raises InbolError if it is impossible or --verify finds a difference."""
@@ -38,8 +41,6 @@ def convert(config: ConvertConfig) -> None:
     from inbol_jax.progress import say
 
     checkpoint = load_pretrained(config.source, dtype=config.dtype)
-    if checkpoint.is_from(config.out):
-        raise InbolError(f"{config.out} is the source itself: choose another folder")
     if config.merge_lora and "lora" not in checkpoint.variables:
         raise InbolError(f"--merge-lora: {config.source} holds no adapters")
     save_pretrained(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from PIL import Image
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
 from inbol_jax.errors import InbolError
@@ -20,12 +20,14 @@ from inbol_jax.models import peft
 from inbol_jax.models.config import LlavaConfig, load_config, read_json
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import merge_lora
-from inbol_jax.models.reading import load_params
+from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
 
-# config, tokenizer, processor and chat template of a checkpoint
-_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+_PICTURES = "preprocessor_config.json"
+_SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
+_MAX_ENLARGED = 8
+"""What a processor may scale pictures to before it crops them, times the size of the model's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,27 +66,63 @@ class Checkpoint:
         return self.model.apply(variables, batch)
 
     def is_from(self, folder: Path) -> bool:
-        """Whether the model or its adapters were loaded from that folder."""
-        return folder.resolve() in [p.resolve() for p in (self.path, self.adapters) if p]
+        """Whether the model or its adapters were loaded from that folder, or from one around it."""
+        inner = folder.resolve()
+        sources = [p.resolve() for p in (self.path, self.adapters) if p]
+        return any(source in (inner, *inner.parents) for source in sources)
 
     @functools.cached_property
     def processor(self) -> Any:
-        """The checkpoint's own processor, loaded by transformers; it does not need torch."""
+        """The checkpoint's own processor, loaded by transformers; it does not need torch.
+
+        Raises:
+          InbolError: if it cannot be loaded, or does not make the model's pixels of a picture.
+        """
         from transformers import AutoProcessor  # seconds to import, and not every caller needs it
 
+        for file in own_files(self.path):
+            options = read_json(file) if file.suffix == ".json" else {}
+            if file.name in (_PICTURES, "processor_config.json"):
+                _check_sides(file, options, _MAX_ENLARGED * self.config.vision.image_size)
         try:
-            return AutoProcessor.from_pretrained(
+            processor = AutoProcessor.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InbolError(f"{self.path}: the processor cannot be loaded ({reason})") from error
+        # Files can be wrong in any way, and tokenizers raises bare exceptions.
+        except Exception as error:
+            raise InbolError(
+                f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
+            ) from error
+        self.pixels(Image.new("RGB", (8, 8)), processor)
+        return processor
+
+    def pixels(self, picture: Image.Image, processor: Any = None) -> np.ndarray:
+        """Returns f32[3, H, W] of a picture, by the checkpoint's own image processor.
+
+        Raises:
+          InbolError: if the processor fails, or gives what is not finite or of another size.
+        """
+        prepare, size = (processor or self.processor).image_processor, self.config.vision.image_size
+        try:
+            batch = prepare(picture, return_tensors="np")
+            pixels = np.asarray(batch["pixel_values"][0], np.float32)
+        except Exception as error:
+            raise InbolError(
+                f"{self.path}: the image processor fails ({_first_line(error)})"
+            ) from error
+        if pixels.shape != (3, size, size):
+            raise InbolError(
+                f"{self.path}: its image processor gives {pixels.shape}, "
+                f"config.json says (3, {size}, {size})"
+            )
+        if not np.isfinite(pixels).all():
+            raise InbolError(f"{self.path}: its image processor gives pixels that are not finite")
+        return pixels
 
     @functools.cached_property
     def base_fingerprint(self) -> str:
         """Fingerprint of weights, config, tokenizer and chat template, without adapters."""
-        suffixes = {".safetensors", ".json", ".jinja"}
-        return file_fingerprint(*sorted(p for p in self.path.iterdir() if p.suffix in suffixes))
+        return file_fingerprint(*checkpoint_files(self.path))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -93,6 +131,19 @@ class Checkpoint:
             return self.base_fingerprint
         adapters = file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)
         return fingerprint([self.base_fingerprint, adapters])
+
+
+def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
+    """Raises InbolError if pictures would be scaled to a side beyond the limit, or to none."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            _check_sides(file, value, limit)
+        elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
+            raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def init_params(config: LlavaConfig, key: jax.Array) -> Mapping[str, Any]:
@@ -119,7 +170,8 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[*_FILES, "*.safetensors"]))
+        patterns = ["*.json", *OTHER_FILES, "*.safetensors"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # the base classes of the hub's errors
         reason = str(error).strip().splitlines()[0]
         raise InbolError(
@@ -161,6 +213,7 @@ def load_pretrained(
         name, adapters = peft.base_of(path), path
         path = find_checkpoint(name)
     config = load_config(path)
+    checkpoint_files(path)  # before any weight is read
     if isinstance(dtype, str) and dtype == "auto":
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     dtype = jnp.dtype(dtype)
@@ -201,9 +254,8 @@ def save_pretrained(
     try:
         if is_main():
             path.mkdir(parents=True, exist_ok=True)
-            for file in itertools.chain(*map(checkpoint.path.glob, _FILES)):
-                is_config = file.name == "config.json"
-                if not file.name.endswith(".index.json") and not (is_config and as_adapter):
+            for file in own_files(checkpoint.path):
+                if not (file.name == "config.json" and as_adapter):
                     shutil.copyfile(file, path / file.name)
         if as_adapter:
             base = checkpoint.hub_id or str(checkpoint.path.resolve())

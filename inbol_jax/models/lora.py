@@ -104,11 +104,18 @@ def init_lora(
     Args:
       params: arrays or shapes.
       mesh: devices that the adapters are split over.
+    Raises:
+      InbolError: if the rank is greater than the smaller side of a matrix, or as `target_modules`.
     """
     flat = flatten_dict(params, sep="/")
     lora = {}
     for path in target_modules(params, config):
         size, out = flat[f"{path}/kernel"].shape
+        if config.rank > min(size, out):
+            raise InbolError(
+                f"a rank of {config.rank} is more than {module_name(f'{path}/kernel')} can have, "
+                f"which is a matrix of {size} x {out}; choose at most {min(size, out)}"
+            )
         # Keyed by the path: one target more or less does not change how the others start.
         module_key, bound = jax.random.fold_in(key, zlib.crc32(path.encode())), size**-0.5
         a = jax.random.uniform(module_key, (size, config.rank), jnp.float32, -bound, bound)

@@ -14,7 +14,7 @@ from inbol_jax.artifacts import atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import read_json
 from inbol_jax.models.lora import LoraConfig, adapter_row, target_modules, trainable_params
-from inbol_jax.models.reading import open_tensors
+from inbol_jax.models.reading import open_tensors, own_files
 from inbol_jax.models.weights import WeightRow, canonical_key, module_key, module_name, table_row
 from inbol_jax.models.writing import write_tensors
 from inbol_jax.processes import is_main, to_host
@@ -83,6 +83,7 @@ def load_adapter(
     file = folder / WEIGHTS
     if not file.is_file():
         raise InbolError(f"{file} is missing: the folder holds no safetensors adapter")
+    own_files(folder, (CONFIG, WEIGHTS))
     base = flatten_dict(params, sep="/")
     modules = [path.removesuffix("kernel") for path in base if path.endswith("/kernel")]
     adapters = [adapter_row(module + side) for module in modules for side in "ab"]

@@ -1,6 +1,7 @@
 """Questions and responses as token ids, by the checkpoint's own chat template and tokenizer."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import LlavaConfig
 from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.rendering import QUESTION, Template, render
 
 _CACHE_SIZE = 1 << 16
 
@@ -18,10 +20,13 @@ class TextEncoder:
     """Turns questions into prompt ids, with the image tokens in place, and responses into ids.
 
     Any of the config's `eos_token_ids` ends a response. Responses get the one that the template
-    writes, or else the first.
+    writes, or else the first. The template is rendered once, around marks (`models.rendering`).
 
     Args:
       processor: the checkpoint's processor (tokenizer and chat template).
+    Raises:
+      InbolError: if the tokenizer has tokens that the model does not have, or if the template
+        fails or drops what it is to write.
     """
 
     def __init__(self, processor: Any, config: LlavaConfig):
@@ -29,6 +34,9 @@ class TextEncoder:
         # Caches of this instance: a cache of the class would keep every encoder alive.
         self.prompt = functools.lru_cache(_CACHE_SIZE)(self.prompt)
         self.response = functools.lru_cache(_CACHE_SIZE)(self.response)
+        self._template = functools.cache(self._template)
+        self._check_tokens(config)
+        self._template(1)
 
     def prompt(self, question: str, images: int = 1) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.
@@ -37,7 +45,7 @@ class TextEncoder:
           InbolError: if the question holds the image placeholder, or is too long for the model.
         """
         about = f"question {question[:60]!r}"
-        ids = self._encode(self._render(question, images, None), about)
+        ids = self._encode(self._template(images).prompt(question), about)
         if ids.count(self._config.image_token_id) != images * self._config.num_image_tokens:
             raise InbolError(f"{about}: contains the model's image placeholder")
         return ids
@@ -53,44 +61,52 @@ class TextEncoder:
         if not response.strip():
             raise InbolError(f"{about}: its response is empty")
         about += f" with response {response[:60]!r}"
-        prompt = self.prompt(question, images)
-        prompt_text = self._render(question, images, None)
-        whole_text = self._render(question, images, response)
+        prompt, template = self.prompt(question, images), self._template(images)
         # What the template writes between prompt and response, such as a space, belongs to the
-        # response. If it renders a turn with a response differently from an open one, from which
-        # generation starts, the response follows the open one directly.
-        between, is_verbatim = "", True
-        if whole_text.startswith(prompt_text):
-            between, separator, _ = whole_text[len(prompt_text) :].partition(response)
-            is_verbatim = bool(separator)
-        ids = self._encode(prompt_text + between + response, about)
-        if ids[: len(prompt)] != prompt or len(ids) == len(prompt) or not is_verbatim:
-            raise InbolError(
-                f"{about}: the chat template or tokenizer changes what was there before the "
-                "response"
-            )
-        return (*ids[len(prompt) :], self._eos_token_id(whole_text))
+        # response.
+        ids = self._encode(template.prompt(question) + template.between + response, about)
+        if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
+            raise InbolError(f"{about}: the tokenizer changes what was there before the response")
+        return (*ids[len(prompt) :], self._eos_token_id(template.whole))
 
-    def _render(self, question: str, images: int, response: str | None) -> str:
-        content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
-        if response is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": response}]})
-        is_open = response is None
+    def _check_tokens(self, config: LlavaConfig) -> None:
+        size = config.text.vocab_size
+        for token, i in self._tokenizer.get_vocab().items():
+            if i >= size:
+                raise InbolError(
+                    f"its tokenizer has a token {token!r} with id {i}, and the model's vocabulary "
+                    f"has {size} tokens"
+                )
+        for i in config.eos_token_ids:
+            if self._tokenizer.convert_ids_to_tokens(i) is None:
+                raise InbolError(f"eos_token_id = {i} is no token of its tokenizer")
+
+    def _template(self, images: int) -> Template:
+        template = self._processor.chat_template
+        if isinstance(template, dict):  # several by name
+            template = template.get("default")
+        if not isinstance(template, str):
+            raise InbolError("its processor has no chat template that is a text")
+        tokens = json.dumps(self._tokenizer.special_tokens_map, default=str)
         try:
-            return self._processor.apply_chat_template(messages, add_generation_prompt=is_open)
+            rendered = render(template, tokens, images)
         except ValueError as error:
-            reason = str(error).splitlines()[0]
-            message = f"the checkpoint's processor has no chat template ({reason})"
-            raise InbolError(message) from error
+            raise InbolError(f"its chat template {error}") from error
+        found = self._tokenize(rendered.prompt(QUESTION)).count(self._config.image_token_id)
+        if found != images:
+            raise InbolError(f"its chat template writes {found} image tokens for {images} images")
+        return rendered
+
+    def _tokenize(self, text: str) -> list[int]:
+        # As in transformers, the tokenizer adds the begin token unless the template has it.
+        bos = self._tokenizer.bos_token
+        add_special_tokens = not (bos and text.startswith(bos))
+        return self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
 
     def _encode(self, text: str, about: str) -> tuple[int, ...]:
-        # As in transformers, the tokenizer adds the begin token unless the template has it.
-        bos, image = self._tokenizer.bos_token, self._config.image_token_id
-        limit = self._config.text.max_positions
-        add_special_tokens = not (bos and text.startswith(bos))
         ids: list[int] = []
-        for token in self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]:
+        image, limit = self._config.image_token_id, self._config.text.max_positions
+        for token in self._tokenize(text):
             ids += [token] * (self._config.num_image_tokens if token == image else 1)
         if len(ids) > limit:  # never cut: images need all their tokens
             raise InbolError(
@@ -106,8 +122,12 @@ class TextEncoder:
 
 
 def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
-    """Returns the text encoder of a checkpoint."""
-    return TextEncoder(checkpoint.processor, checkpoint.config)
+    """Returns the text encoder of a checkpoint; an InbolError that names it if it has none."""
+    processor = checkpoint.processor
+    try:
+        return TextEncoder(processor, checkpoint.config)
+    except InbolError as error:
+        raise InbolError(f"{checkpoint.path}: {error}") from error
 
 
 def load_pixels(checkpoint: Checkpoint, path: Path) -> np.ndarray:
@@ -116,12 +136,4 @@ def load_pixels(checkpoint: Checkpoint, path: Path) -> np.ndarray:
     Raises:
       InbolError: if the image cannot be read, or if the processor's size is not the model's.
     """
-    processor, size = checkpoint.processor.image_processor, checkpoint.config.vision.image_size
-    batch = processor(load_image(path), return_tensors="np")
-    pixels = np.asarray(batch["pixel_values"][0], np.float32)
-    if pixels.shape != (3, size, size):
-        raise InbolError(
-            f"{checkpoint.path}: its image processor gives {pixels.shape}, "
-            f"config.json says (3, {size}, {size})"
-        )
-    return pixels
+    return checkpoint.pixels(load_image(path))

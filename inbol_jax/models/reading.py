@@ -1,10 +1,10 @@
 """Reads a checkpoint's safetensors files into parameters, one tensor at a time."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,42 @@ from inbol_jax.sharding import parameter_sharding
 # Buffers that old versions of transformers saved beside the weights.
 _IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
 _DTYPES = ("F32", "F16", "BF16")
+_INDEX = "model.safetensors.index.json"
+# Config, tokenizer, processor and chat template of a checkpoint, as transformers names them.
+OTHER_FILES = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("chat_template.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json"),
+    "merges.txt",
+)
+
+
+def own_files(folder: Path, names: Iterable[str] = OTHER_FILES) -> list[Path]:
+    """Returns which of these files are in a checkpoint's folder.
+
+    Raises:
+      InbolError: if one is a link to a place outside. A hub cache links to its own `blobs`.
+    """
+    root = folder.resolve()
+    places = {root, root.parents[1] / "blobs"} if root.parent.name == "snapshots" else {root}
+    files = [folder / name for name in names if (folder / name).is_file()]
+    for file in files:
+        if not places & {*file.resolve().parents}:
+            raise InbolError(
+                f"{file} is a link out of the checkpoint's folder; copy the file there"
+            )
+    return files
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Returns the sorted files that a checkpoint consists of, whatever else lies in its folder.
+
+    Raises:
+      InbolError: as `weight_files` and `own_files`.
+    """
+    weights = [file.name for file in weight_files(folder)]
+    index = [] if weights == ["model.safetensors"] else [_INDEX]
+    return own_files(folder, sorted([*OTHER_FILES, *index, *weights]))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -28,7 +64,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
       InbolError: if a file is missing, or if the index is broken or leaves the folder.
     """
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    whole, index = folder / "model.safetensors", folder / _INDEX
     if whole.is_file():
         return [whole]
     if not index.is_file():
@@ -36,12 +72,13 @@ def weight_files(folder: Path) -> list[Path]:
     try:
         names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
         files = [folder / name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        present = [file.is_file() for file in files]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InbolError(f"{index}: not an index of safetensors files ({error})") from error
-    for name, file in zip(names, files, strict=True):
+    for name, file, there in zip(names, files, present, strict=True):
         if Path(name).name != name:
             raise InbolError(f"{index}: {name!r} is not a file name")
-        if not file.is_file():
+        if not there:
             raise InbolError(f"{file} is missing: {index.name} names it; copy or download it again")
     return files
 
@@ -56,6 +93,13 @@ def open_tensors(file: Path) -> Iterator[Any]:
         raise InbolError(
             f"{file}: not a readable safetensors file ({error}); copy or download it again"
         ) from error
+
+
+class _StoredTensor(NamedTuple):
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def load_params(
@@ -88,15 +132,16 @@ def load_params(
             f"{where}: {len(missing)} keys missing {missing[:3]}, "
             f"{len(unknown)} unknown {unknown[:3]}"
         )
+    for name, tensor in stored.items():
+        shape = leaves[rows[name].path].shape
+        _check_tensor(tensor, tuple(shape[i] for i in rows[name].hf_order))
     params = {}
     for file in files:
         with open_tensors(file) as tensors:
-            for name, (holder, key) in stored.items():
-                if holder == file:
-                    row, tensor = rows[name], tensors.get_slice(key)
-                    shape = leaves[row.path].shape
-                    _check_tensor(f"{file}: {key}", tensor, tuple(shape[i] for i in row.hf_order))
-                    params[row.path] = _place(tensor, row, shape, dtype, mesh)
+            for name, tensor in stored.items():
+                if tensor.file == file:
+                    row, part = rows[name], tensors.get_slice(tensor.key)
+                    params[row.path] = _place(part, row, leaves[row.path].shape, dtype, mesh)
     return unflatten_dict(params, sep="/")
 
 
@@ -108,20 +153,20 @@ def _find_tensors(files: list[Path], *, tied: bool) -> dict[str, tuple[Path, str
             for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
                 name = canonical_key(key)
                 if name in stored:
-                    raise InbolError(f"{file}: {key} and {stored[name][1]} are the same parameter")
-                if not (
-                    _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight")
-                ):
-                    stored[name] = file, key
+                    raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")
+                if _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight"):
+                    continue
+                part = tensors.get_slice(key)
+                stored[name] = _StoredTensor(file, key, tuple(part.get_shape()), part.get_dtype())
     return stored
 
 
-def _check_tensor(name: str, tensor: Any, expected: tuple[int, ...]) -> None:
-    shape, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
+def _check_tensor(tensor: _StoredTensor, expected: tuple[int, ...]) -> None:
+    file, key, shape, dtype = tensor
     if shape != expected:
-        raise InbolError(f"{name} has shape {shape}, config.json says {expected}")
+        raise InbolError(f"{file}: {key} has shape {shape}, config.json says {expected}")
     if dtype not in _DTYPES:
-        raise InbolError(f"{name} is of type {dtype}, which is none of {', '.join(_DTYPES)}")
+        raise InbolError(f"{file}: {key} is of type {dtype}, which is none of {', '.join(_DTYPES)}")
 
 
 def _place(

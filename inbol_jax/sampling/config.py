@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from inbol_jax.defaults import NumNewTokens, NumSamples
 from inbol_jax.errors import InbolError
 
 
@@ -13,14 +14,14 @@ class SamplingOptions:
     The truncations are made in transformers' order: top-k, then top-p of what is left, then min-p.
     """
 
-    n: int = dataclasses.field(default=10, kw_only=True)
+    n: NumSamples = dataclasses.field(default=10, kw_only=True)
     """Responses per question."""
     temperature: float = 1.0
     """Divides the logits before a token is drawn; 0 is greedy decoding."""
     top_p: float = 1.0
     """Tokens are drawn from the smallest set whose total probability is at least this; 1 keeps all
     tokens."""
-    max_new_tokens: int = 12
+    max_new_tokens: NumNewTokens = 12
     """A response that has not ended by itself is cut after this number of tokens."""
     top_k: int = 0
     """Tokens are drawn from this number of the most probable ones; 0 keeps all tokens."""

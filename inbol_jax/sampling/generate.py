@@ -103,6 +103,9 @@ class BatchRunner:
           questions: are taken `WINDOW` at a time.
           step: (variables, batch) -> arrays, jitted; the batch is as `sample` takes it.
           total: the number of questions, for the progress.
+
+        Raises:
+          InbolError: if a number that the step returns is not finite.
         """
         variables = self.checkpoint.variables
         mesh = mesh_of(variables)
@@ -123,6 +126,7 @@ class BatchRunner:
                     self.set_aside(example, reason)
                 if batch.examples:
                     lengths.add(batch.length)
+                    check_finite(self.checkpoint, batch.examples, result)
                     yield batch.examples, result
                 advance(len(batch.rejected) + len(batch.examples))
         if lengths and shown:
@@ -149,6 +153,21 @@ class BatchRunner:
                 rejected.append((member.example, str(error)))
         arrays = collate(inputs, size) if inputs else None
         return LoadedBatch(length, examples, arrays, rejected)
+
+
+def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result: Any) -> None:
+    """Raises InbolError, which names the model, if a number of the rows of examples is not finite.
+
+    Weights that are not finite would otherwise answer, always with the same token.
+    """
+    for values in jax.tree.leaves(result):
+        for example, row in zip(examples, values, strict=False):
+            if not np.isfinite(row).all():
+                raise InbolError(
+                    f"{checkpoint.adapters or checkpoint.path}: what the model computes for "
+                    f"question {example.id!r} is not finite; its weights are broken, or too large "
+                    f"for {checkpoint.model.dtype.name}"
+                )
 
 
 def padded_length(length: int) -> int:
@@ -243,7 +262,12 @@ def generate(
       set_aside: is called with each example that cannot be asked (its image is unreadable, or its
         question holds the image placeholder), and the cause.
     """
-    vocabulary = checkpoint.config.text.vocab_size
+    longest, vocabulary = checkpoint.config.text.max_positions, checkpoint.config.text.vocab_size
+    if options.max_new_tokens >= longest:
+        raise InbolError(
+            f"--max-new-tokens {options.max_new_tokens}: the model was made for {longest} tokens, "
+            "those of the question included"
+        )
     for token in options.stop_tokens:
         if token >= vocabulary:
             raise InbolError(

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import tyro
 
-from inbol_jax.defaults import TINY, Dtype
+from inbol_jax.defaults import TINY, BatchSize, Dtype, NumEpochs, NumSamples, check_out
 from inbol_jax.errors import InbolError
 
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
@@ -209,11 +209,11 @@ class TrainConfig:
     package."""
     images: Path | None = None
     """Image folder. By default it is the one that the header of --data names."""
-    epochs: int = 1
+    epochs: NumEpochs = 1
     """Passes over the data."""
-    batch_size: int = 32
+    batch_size: BatchSize = 32
     """Examples per optimizer step."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step. The examples of a step are divided among them."""
     buckets: int = 1
     """Number of lengths that rows are padded to; each is compiled separately. With more than one,
@@ -233,6 +233,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps", "buckets")
+        check_out(self.out, self.model, "model")
         best, save_steps = self.checkpoint.metric_for_best_model, self.checkpoint.save_steps
         if best and best.startswith("eval/"):
             if not self.evaluation.eval_data:
@@ -348,12 +349,12 @@ class PlanConfig:
     """Tokens per prompt, the 576 of its image included."""
     answer: int = 32
     """Tokens per response."""
-    batch_size: int = 16
+    batch_size: BatchSize = 16
     """Rows (sft) or pairs (dpo) per optimizer step on all chips together. For sample: questions per
     batch of one host; --mesh then divides one host's chips."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step."""
-    n: int = 10
+    n: NumSamples = 10
     """Responses sampled per question."""
     lora_rank: int = 0
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""

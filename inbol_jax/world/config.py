@@ -5,6 +5,7 @@ import math
 import os
 from pathlib import Path
 
+from inbol_jax.defaults import BatchSize, NumRows, NumSteps
 from inbol_jax.errors import InbolError
 from inbol_jax.world.splits import Split
 
@@ -17,7 +18,7 @@ class ExportConfig:
     """Folder to write."""
     split: Split = Split.TRAIN
     """Part of the world. No two of them share a scene or a glyph."""
-    n: int = 1000
+    n: NumRows = 1000
     """Answerable questions. `ood_kinds` has none; there it is the number of Type 3 questions."""
     type3: float | None = None
     """Type 3 questions per answerable question. The default is 0.5, and 0 for the split train,
@@ -49,9 +50,9 @@ class PretrainConfig:
 
     out: Path = Path("runs/pretrain")
     """Folder of the run. The checkpoint, in Hugging Face layout, goes to OUT/model."""
-    steps: int = 9_000
+    steps: NumSteps = 9_000
     """Optimizer steps. The shipped checkpoint was made with the default."""
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     """Images per optimizer step, each with four questions."""
     learning_rate: float = 1.5e-3
     """Peak learning rate of Muon and AdamW, between a short warm-up and a cosine decay."""

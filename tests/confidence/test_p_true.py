@@ -1,12 +1,14 @@
 """P(True): the question about the answer, its probability against transformers', and the store that
 it is added to."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from inbol_jax.confidence.store import read_rows, read_store
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
+from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 
 QUICK = ("--n", "2", "--max-new-tokens", "3")
@@ -304,3 +307,21 @@ def test_a_prompt_that_is_too_long_is_set_aside(tiny, small_world):
     assert list(found) == []
     assert aside[0][0] == example.id
     assert "the model was made for 256" in aside[0][1]
+
+
+def test_probabilities_that_are_not_finite_stop(micro, small_world):
+    params = jax.tree.map(lambda x: x * np.nan, dict(micro.variables["params"]))
+    broken = dataclasses.replace(micro, variables={"params": params})
+    example = load_dataset_folder(small_world / "test").examples[0]
+    with pytest.raises(InbolError, match=rf"^{micro.path}: .* {example.id!r} is not finite"):
+        list(
+            self_evaluate(
+                broken,
+                [(example, "red")],
+                small_world / "test",
+                total=1,
+                batch_size=1,
+                label="test",
+                set_aside=lambda e, why: pytest.fail(why),
+            )
+        )

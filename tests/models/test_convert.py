@@ -62,7 +62,8 @@ def test_verify_notices(sound, tmp_path, capsys, monkeypatch, dtype):
     ("arguments", "words"),
     [
         (["{sound}", "{out}", "--merge-lora"], "holds no adapters"),
-        (["{sound}", "{sound}"], "is the source itself"),
+        (["{sound}", "{sound}"], "is where the model was loaded from"),
+        (["{sound}", "{sound}/inside"], "is where the model was loaded from"),
         (["{sound}", "{out}", "--max-shard-size", "many"], "is not a size"),
         (["{out}", "{out}2"], "config.json is missing"),
         (["{sound}"], "DST"),

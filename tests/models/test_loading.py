@@ -142,3 +142,19 @@ def test_two_adapters_have_two_fingerprints(base, saved, tmp_path):
         load_pretrained(tmp_path / "b").fingerprint,
     }
     assert len(prints) == 3
+
+
+def test_other_files_in_the_folder_are_none_of_the_checkpoint(sound, tmp_path):
+    """Such as those of a run whose --out lies in it; every file that transformers reads counts."""
+    folder = shutil.copytree(sound, tmp_path / "model")
+    before = load(folder).fingerprint
+    for name in ("predictions.json", "other.safetensors", "page.jinja", "notes.txt"):
+        (folder / name).write_text("{}")
+    (folder / "out").mkdir()
+    assert load(folder).fingerprint == before
+    save_pretrained(load(folder), tmp_path / "copy")
+    assert not (tmp_path / "copy/predictions.json").exists()
+    for name in ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+        assert load(folder).fingerprint != before
+        (folder / name).unlink()

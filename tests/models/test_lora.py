@@ -48,6 +48,15 @@ def test_options_that_cannot_be_meant(options):
         LoraConfig(**options)
 
 
+def test_a_rank_that_no_matrix_has(base):
+    params = load(base).variables["params"]
+    init_lora(params, LoraConfig(rank=24, targets=("up_proj",)), jax.random.key(0))
+    with pytest.raises(InbolError, match=r"rank of 25 is more than .*up_proj .* 24 x 40; choose"):
+        init_lora(params, LoraConfig(rank=25, targets=("up_proj",)), jax.random.key(0))
+    with pytest.raises(InbolError, match="rank of 1000000000"):
+        init_lora(params, LoraConfig(rank=10**9), jax.random.key(0))
+
+
 def test_new_adapters_change_nothing_and_learn(base, batch):
     config = LoraConfig(rank=2, alpha=4.0, targets=("o_proj", r"layers\.0\.mlp\.fc2"))
     checkpoint = with_adapters(base, config, scale=0.0)

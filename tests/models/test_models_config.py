@@ -127,3 +127,50 @@ def test_a_config_without_image_token_or_end(broken):
     assert "eos_token_id" in refusal(broken)
     edit_config(broken, {"text_config": {"eos_token_id": 2}, "image_token_index": None})
     assert "image_token" in refusal(broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        (
+            {"text_config": {"num_hidden_layers": 10**9}},
+            "num_hidden_layers = 1000000000: at most 512",
+        ),
+        ({"text_config": {"model_type": "qwen2", "num_hidden_layers": 10**9}}, "num_hidden_layers"),
+        ({"text_config": {"vocab_size": 10**12}}, "vocab_size = 1000000000000: at most 1,048,576"),
+        ({"text_config": {"hidden_size": 10**400}}, "hidden_size = 1000"),
+        ({"text_config": {"hidden_size": -24}}, "hidden_size = -24"),
+        ({"text_config": {"num_attention_heads": 0}}, "config.json"),
+        ({"vision_config": {"image_size": 10**6}}, "image_size = 1000000: at most 4,096"),
+        ({"vision_config": {"patch_size": 0}}, "patch_size = 0"),
+        ({"vision_config": {"patch_size": 99}}, "0 tokens per image"),
+        ({"vision_config": {"image_size": 4096, "patch_size": 1}}, "16777216 tokens per image"),
+        ({"vision_config": {"layer_norm_eps": float("nan")}}, "layer_norm_eps = nan"),
+        ({"text_config": {"rope_parameters": {"rope_theta": 0}}}, "rope_theta = 0"),
+        ({"text_config": {"rope_parameters": {"rope_theta": float("nan")}}}, "rope_theta = nan"),
+        ({"text_config": {"rope_parameters": {"rope_theta": "wide"}}}, "wide"),
+        (
+            {"image_token_index": 50},
+            "image_token_index or image_token_id = 50: the vocabulary has 50 tokens",
+        ),
+        ({"image_token_index": -200}, "image_token_id = -200"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_absurd_values_are_named_before_memory_is_taken(broken, change, culprit):
+    edit_config(broken, change)
+    message = refusal(broken)
+    assert culprit in message
+    assert str(broken / "config.json") in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("ids", [{"eos_token_id": [2, 50]}, {"pad_token_id": 99}])
+def test_tokens_beyond_the_vocabulary(broken, ids):
+    edit_config(broken, ids, "generation_config.json")
+    assert f"{next(iter(ids))} = " in refusal(broken)
+
+
+def test_deep_json(broken):
+    (broken / "config.json").write_text("[" * 100_000)
+    assert "not readable as JSON" in refusal(broken)

@@ -3,8 +3,10 @@
 Tokenizers and templates are like those of the checkpoints that people use.
 """
 
+import dataclasses
 import gc
 import re
+import shutil
 import weakref
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.processor import TextEncoder
+from inbol_jax.models.processor import TextEncoder, make_text_encoder
 
 CORPUS = [
     "USER: What is in the picture? ASSISTANT: A cat and a dog. user assistant "
@@ -117,7 +119,7 @@ def encoder_of(processor, max_tokens=200):
         image_token_id=vocabulary["<image>"],
         num_image_tokens=4,
         eos_token_ids=ends or [tokenizer.eos_token_id],
-        text=SimpleNamespace(max_positions=max_tokens),
+        text=SimpleNamespace(max_positions=max_tokens, vocab_size=len(tokenizer)),
     )
     return TextEncoder(processor, config)
 
@@ -201,4 +203,107 @@ def test_placeholders_in_a_question(encoder):
 def test_a_processor_without_a_template(processor):
     processor.chat_template = None
     with pytest.raises(InbolError, match="no chat template"):
-        encoder_of(processor).prompt("What?")
+        encoder_of(processor)
+
+
+@pytest.mark.parametrize(
+    "question", [" What is it? ", "What\n is\tit?\n", "{{ 1 }} {question}", "\\1"]
+)
+def test_questions_are_put_in_as_the_template_does(processor, question):
+    for template in (
+        processor.chat_template,
+        processor.chat_template.replace("']}}", "'] | trim}}"),
+    ):
+        processor.chat_template = template
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        assert encoder_of(processor)._template(1).prompt(question) == text
+
+
+PLAIN = (
+    "{% for m in messages %}{% for c in m.content %}"
+    "{{ '<image>' if c.type == 'image' else c.text }}{% endfor %} {% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def copied(tiny, tmp_path_factory):
+    return shutil.copytree(tiny.path, tmp_path_factory.mktemp("copied") / "model")
+
+
+def refused(tiny, folder, template):
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    with pytest.raises(InbolError) as caught:
+        make_text_encoder(dataclasses.replace(tiny, path=folder))
+    assert str(caught.value).startswith(f"{folder}: its chat template ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "cause"),
+    [
+        (PLAIN.replace("c.text", "'What?'"), "writes the question 0 times"),
+        (PLAIN.replace("c.text", "c.text * 2"), "writes the question 2 times"),
+        (PLAIN.replace("c.text", "c.text | lower"), "writes the question 0 times"),
+        (PLAIN.replace("<image>", ""), "writes 0 image tokens for 1 images"),
+        (PLAIN.replace("<image>", "<image><image>"), "writes 2 image tokens"),
+        (PLAIN.replace("in messages", "in messages[:1]"), "writes the response 0 times"),
+        ("{{ raise_exception('no\x1b[31m\nway') }}", "fails with TemplateError: no\\x1b[31m"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "fails with SecurityError"),
+        ("{{ nothing.at.all }}", "fails with UndefinedError"),
+        ("{% for", "fails with TemplateSyntaxError"),
+        ("{% for i in range(10**9) %}{% endfor %}", "fails with OverflowError"),
+        ("{{ 'long' * 10**6 }}", "writes more than 100,000 characters"),
+        ("{{ 'long' * 10**11 }}", "fails with MemoryError"),
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "takes more than 2 s",
+        ),
+    ],
+)
+def test_templates_that_lose_something_or_are_hostile(tiny, copied, monkeypatch, template, cause):
+    assert cause in refused(tiny, copied, template)
+
+
+def test_tokens_that_the_model_does_not_have(tiny):
+    text = dataclasses.replace(tiny.config.text, vocab_size=1000)
+    few = dataclasses.replace(tiny, config=dataclasses.replace(tiny.config, text=text))
+    with pytest.raises(InbolError, match=r"tiny-llava: its tokenizer has a token .* 1000 tokens"):
+        make_text_encoder(few)
+    ends = dataclasses.replace(tiny.config, eos_token_ids=(2, 5000))
+    with pytest.raises(InbolError, match="eos_token_id = 5000 is no token of its tokenizer"):
+        make_text_encoder(dataclasses.replace(tiny, config=ends))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tokenizer.json", lambda text: text[:500]),
+        ("tokenizer.json", lambda text: "\0\1garbage"),
+        ("tokenizer.json", lambda text: "[]"),
+        ("tokenizer.json", lambda text: text.replace('"model"', '"mdl"')),
+        ("tokenizer_config.json", lambda text: "[" * 100_000),
+        ("tokenizer_config.json", lambda text: text.replace('"</s>"', "7")),
+        ("processor_config.json", lambda text: '{"processor_class": 5}'),
+        ("preprocessor_config.json", lambda text: "{}"),
+        ("preprocessor_config.json", lambda text: text.replace("48", "1000000")),
+        ("preprocessor_config.json", lambda text: text.replace("48", "-1")),
+        ("preprocessor_config.json", lambda text: text.replace("0.5", "NaN")),
+        ("preprocessor_config.json", lambda text: text.replace("0.5", '"half"')),
+        ("chat_template.json", lambda text: '{"chat_template": 5}'),
+    ],
+)
+def test_broken_processor_files(tiny, tmp_path, name, change):
+    folder = shutil.copytree(tiny.path, tmp_path / "broken")
+    (folder / "chat_template.jinja").unlink()
+    (folder / name).write_text(change((folder / name).read_text()))
+    with pytest.raises(InbolError) as caught:
+        make_text_encoder(dataclasses.replace(tiny, path=folder))
+    message = str(caught.value)
+    assert str(folder / name) in message or message.startswith(f"{folder}: ")
+    assert "\n" not in message
+    assert len(message) < 600

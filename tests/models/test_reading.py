@@ -178,3 +178,34 @@ def test_weights_of_a_type_that_holds_no_floats(split):
     file = shards(split)[0]
     save_file({key: x.astype(np.int8) for key, x in load_file(file).items()}, file)
     assert "is of type I8" in refusal(split)
+
+
+@pytest.mark.parametrize("value", [5, None, "x" * 5000, {"a": "b"}])
+def test_an_index_with_names_that_are_none(split, value):
+    (split / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": value}}))
+    assert "model.safetensors.index.json: not an index" in refusal(split)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_links_out_of_the_folder(broken, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.write_bytes((broken / name).read_bytes() if (broken / name).is_file() else b"{}")
+    (broken / name).unlink(missing_ok=True)
+    (broken / name).symlink_to(outside)
+    assert f"{broken / name} is a link out of the checkpoint's folder" in refusal(broken)
+
+
+def test_links_of_a_hub_cache(broken, tmp_path):
+    snapshot, blobs = tmp_path / "models--a--b/snapshots/0123", tmp_path / "models--a--b/blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(broken, blobs)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    (tmp_path / "linked").symlink_to(snapshot)
+    assert load(tmp_path / "linked").fingerprint == load(broken).fingerprint
+
+
+def test_shapes_are_compared_before_a_weight_is_read(broken, monkeypatch):
+    monkeypatch.setattr("inbol_jax.models.reading._place", None)
+    edit_config(broken, {"text_config": {"vocab_size": 1 << 20, "intermediate_size": 1 << 20}})
+    assert "config.json says" in refusal(broken)

@@ -9,6 +9,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -378,3 +379,29 @@ def test_what_cannot_be_asked_is_set_aside(micro, questions, images, tmp_path):
 
 def test_no_question_no_answer(tiny, images):
     assert answers(tiny, [], images) == {}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("path", [("language_model", "norm", "scale"), ("vision_tower",)])
+def test_logits_that_are_not_finite_stop_and_name_the_model(
+    micro, questions, images, temperature, path
+):
+    options = SamplingOptions(temperature=temperature, max_new_tokens=2)
+    with pytest.raises(InbolError, match=rf"^{micro.path}: .* is not finite; its weights"):
+        answers(with_nan(micro, *path), questions[:2], images, options=options)
+
+
+def test_more_new_tokens_than_the_model_was_made_for(micro, questions, images):
+    with pytest.raises(InbolError, match="--max-new-tokens 256: the model was made for 256"):
+        answers(micro, questions[:2], images, options=SamplingOptions(max_new_tokens=256))
+
+
+def with_nan(checkpoint, *path):
+    """The checkpoint with one array, or all below a module, not a number."""
+
+    def spoil(place, x):
+        names = tuple(key.key for key in place)
+        return x * np.nan if names[: len(path)] == path else x
+
+    params = jax.tree_util.tree_map_with_path(spoil, dict(checkpoint.variables["params"]))
+    return dataclasses.replace(checkpoint, variables={"params": params})
