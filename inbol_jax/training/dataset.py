@@ -64,7 +64,8 @@ class PackedDataset:
     def pack(self, index: int, shape: RowShape) -> HostBatch:
         """One row of a batch."""
         row = pack_row(*self.rows[index], shape)
-        row["pixel_values"] = load_pixels(self.checkpoint, self.images[index])[None]
+        with names_stalls(self.images[index]):
+            row["pixel_values"] = load_pixels(self.checkpoint, self.images[index])[None]
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
@@ -78,11 +79,8 @@ class PackedDataset:
         sizes = [self.sizes[i] for i in indices]
         shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
         own = [int(indices[i]) for i in mine if i < len(indices)]
-        rows = []
         # A process without rows packs one to take the shapes from; it does not count.
-        for i in own or indices[:1]:
-            with names_stalls(self.images[i]):
-                rows.append(self.pack(i, shape))
+        rows = [self.pack(i, shape) for i in own or indices[:1]]
         return collate(rows, len(mine), valid=len(own))
 
 
