@@ -125,7 +125,10 @@ def _ask_for_verdicts(
     total, failures = len(responses), []
     with AppendOnlyLines(file) as lines:
         _check_header(file, {**header, "config": fingerprint(header)})
-        verdicts = {(row["question"], row["text"]): row["judge"] for _, row in lines.rows()}
+        try:
+            verdicts = {(row["question"], row["text"]): row["judge"] for _, row in lines.rows()}
+        except (KeyError, TypeError) as error:
+            raise InbolError(f"{file}: not lines of verdicts ({error!r}); delete it") from error
         pending = [response for response in responses if response.key not in verdicts]
         replies = endpoint.ask_many(map(_question, pending))
         with progress("judging", total, "responses", total - len(pending)) as advance:

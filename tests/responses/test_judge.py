@@ -100,6 +100,16 @@ def test_responses_without_a_verdict_are_counted_and_asked_again(serve, data, tm
     assert "on 3 of 4" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line", ["{}", "[]", '{"question": [], "text": "a", "judge": true}', "{"])
+def test_damaged_verdicts_are_refused(serve, data, tmp_path, line):
+    server = serve(lambda body, n: said("ANSWER"))
+    judge(config(server, data(), tmp_path))
+    file = tmp_path / "judged.jsonl"
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(InbolError, match=r"judged\.jsonl"):
+        judge(config(server, data(), tmp_path))
+
+
 def test_samples_of_a_store_come_once_each(data, tmp_path, capsys):
     row = {"id": "q", "question": "Who?", "samples": ["Anna", "Anna", "I don't know", "Anna"]}
     judge(JudgeConfig(data([row, row | {"id": "r", "question": "Where?"}]), tmp_path))
