@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -203,6 +205,34 @@ def test_two_processes_go_on_with_a_run_of_one(data, micro, tmp_path):
     assert "8 is damaged (its arrays are not what was saved)" in printed[0]
     assert "going on from step 4" in printed[0]
     same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path, number, code):
+    """Both save that step, and the same command ends where an undisturbed run does."""
+    words = ["sft", "--data", data / "instructions.jsonl", "--model", micro.path]
+    words += ["--epochs", 400, "--batch-size", 8, "--save-steps", 100, "--out"]
+    running = start(*[[*words, tmp_path / "broken"]] * 2)
+    try:
+        log, end = tmp_path / "broken/checkpoints/100", time.monotonic() + 200
+        while not log.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        running[1].send_signal(number)
+        errors = [process.communicate(timeout=100)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [143, code], errors
+    saved = max(int(f.name) for f in (tmp_path / "broken/checkpoints").iterdir())
+    assert 100 < saved < 800
+    assert saved % 100
+    together(*words, tmp_path / "broken")
+    together(*words, tmp_path / "whole")
+    assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "whole")
+    theirs = flat(tmp_path / "broken/model")
+    for path, x in flat(tmp_path / "whole/model").items():
+        np.testing.assert_array_equal(theirs[path], x, err_msg=path)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
