@@ -180,12 +180,26 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="PATH",
-            instance_from_str=lambda words: Path(words[0]).expanduser(),
+            instance_from_str=lambda words: _path(words[0]),
             is_instance=lambda instance: isinstance(instance, Path),
             str_from_instance=lambda instance: [str(instance)],
         )
 
     return registry
+
+
+def _path(text: str) -> Path:
+    """A path whose file could exist: where there could be none, the system fails in many ways."""
+    try:
+        path = Path(text).expanduser()
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RuntimeError) as error:
+        if not isinstance(error, PermissionError | NotADirectoryError):
+            about = getattr(error, "strerror", None) or error
+            raise InbolError(f"{text[:60]!r} can be no path ({about})") from error
+    return path
 
 
 def _cause(event: Any, config: type) -> str:

@@ -398,3 +398,9 @@ def test_training_does_not_write_into_the_model_that_it_starts_from(out, tmp_pat
     assert main(words) == 2
     assert "is where the model was loaded from" in capsys.readouterr().err
     assert not list(model.iterdir())
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "é" * 200, "~nobody-of-that-name/x", "a\0b"])
+def test_paths_that_cannot_be_are_refused_by_every_command(capsys, path):
+    for command in (("build", "--out"), ("audit", "--out"), ("convert", "x")):
+        assert "can be no path (" in fails(capsys, main, *command, path)[:200]

@@ -148,6 +148,9 @@ def question_of(row: Row) -> SampledQuestion:
         metric=row.pop("metric", None) or METRICS[0],
         extra=row,
     )
+    texts = (example.id, example.image, example.question, *example.answers, *columns[0])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("id, image, question, answers and samples are texts")
     return SampledQuestion(example, samples)
 
 

@@ -186,6 +186,8 @@ def test_a_damaged_line_is_named(file, damaged):
         {"n_samples": 4},
         {"n_correct": 2},
         {"answers": None},
+        {"answers": [7]},
+        {"question": {}},
         {"samples": [], "logprobs": [], "token_counts": [], "outcomes": [], "n_samples": 0},
     ],
     ids=str,
@@ -249,10 +251,10 @@ def test_answers_that_changed_are_scored_again_and_what_is_gone_is_dropped(file,
     new = dataclasses.replace(example(1), answers=("blue",))
     type3 = dataclasses.replace(example(2), answers=(), answerable=False)
     other = dataclasses.replace(example(3), extra={"kind": "shade"})
-    nan = dataclasses.replace(example(4), extra={"kind": float("nan")})
+    null = dataclasses.replace(example(4), extra={"kind": None})
     with ConfidenceStore(file, SETTINGS, images) as store:
-        store.append([*map(row, range(4)), {**row(4), "kind": float("nan")}, row(5)])
-        store.update([new, type3, other, nan, example(5), example(9)], data, scored)
+        store.append([*map(row, range(4)), {**row(4), "kind": None}, row(5)])
+        store.update([new, type3, other, null, example(5), example(9)], data, scored)
         assert store.done == {"q1", "q2", "q3", "q4", "q5"}
         with pytest.raises(InbolError, match="is being written by another run"):
             ConfidenceStore(file, SETTINGS, images)
@@ -271,7 +273,7 @@ def test_answers_that_changed_are_scored_again_and_what_is_gone_is_dropped(file,
     assert found["q5"] == line(5)
     before = file.stat()
     with ConfidenceStore(file, SETTINGS, images) as store:
-        again = [new, type3, other, dataclasses.replace(nan, extra={"kind": float("nan")})]
+        again = [new, type3, other, dataclasses.replace(null, extra={"kind": None})]
         store.update([*again, example(5), example(9)], data, scored)
     assert os.path.samestat(file.stat(), before)
     assert capsys.readouterr().out == ""

@@ -163,7 +163,7 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
     def read(*images):
         row = {"question": "What is this?", "response": "Red."}
         write_jsonl(data, [row | {"image": image} for image in images], {"images": "images"})
-        return read_data(SftConfig(data, tmp_path), Instruction.from_json, "instruction")
+        return read_data(SftConfig(data=data, out=tmp_path), Instruction.from_json, "instruction")
 
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     Image.new("RGB", (8, 8)).save(folder / "a.png")
@@ -173,7 +173,7 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
         read("a.png", name.format(tmp_path), "a.png")
     write_json(meta_path(data), {"images": 7})
     with pytest.raises(InbolError, match='"images" must be a path'):
-        read_data(SftConfig(data, tmp_path), Instruction.from_json, "instruction")
+        read_data(SftConfig(data=data, out=tmp_path), Instruction.from_json, "instruction")
 
 
 def test_missing_images_are_found_before_training(data, micro, tmp_path):
