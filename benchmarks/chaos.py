@@ -9,7 +9,6 @@ or an exit code that is not documented, or a temporary file is left.
 """
 
 import dataclasses
-import itertools
 import json
 import os
 import random
@@ -151,13 +150,13 @@ class Chaos:
         """Kills a stage that often. Returns the line of the table."""
         stage, whole, out = STAGES[name], self.whole / name, self.config.out / "killed" / name
         seconds, draw = self.undisturbed(name), random.Random(hash64(f"{self.config.seed}:{name}"))
-        signals = itertools.cycle(draw.sample(SIGNALS, len(SIGNALS)))
+        order = draw.sample(SIGNALS, len(SIGNALS))
         counts, lives, restarts, differing = dict.fromkeys(SIGNALS, 0), 0, 0, 0
         while not lives or sum(counts.values()) < kills:
             self.prepare(stage, out)
             lives += 1
             while True:
-                run, number = self.start(name, out), next(signals)
+                run, number = self.start(name, out), order[sum(counts.values()) % len(order)]
                 expected: tuple[int, ...] = (0,)
                 if sum(counts.values()) < kills and run.lasts(draw.uniform(0, 1.1) * seconds):
                     run.send(draw.randrange(stage.processes), number)
