@@ -155,7 +155,7 @@ def test_nothing_is_unpickled_and_no_foreign_code_is_run():
 READERS = {
     "Image.open": {"data.images", "world.glyphs"},
     "json.loads": {"artifacts", "data.rows", "models.rendering", "training.checkpoint"}
-    | {"training.trackers", "training.trainer", "world.glyphs"},
+    | {"training.run", "training.trackers", "world.glyphs"},
     "json.load": {"models.rendering"},
 }
 

@@ -280,10 +280,10 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
 
 def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
     data, out = ("--data", small_world / "test"), ("--out", tmp_path / "out")
-    assert "--scheme 'cubic': choose one of linear, margin, uniform" in fails(
-        capsys, train, "dpo", *data, *out, "--scheme", "cubic"
+    assert "--pair-weighting 'cubic': choose one of linear, margin, uniform" in fails(
+        capsys, train, "dpo", *data, *out, "--pair-weighting", "cubic"
     )
-    assert "--beta 0.0 must be greater than 0" in fails(
+    assert "--beta 0.0: must be greater than 0" in fails(
         capsys, train, "dpo", *data, *out, "--beta", 0
     )
     assert "--epochs 0: must be greater than 0" in fails(

@@ -201,7 +201,8 @@ def _check(config: LlavaConfig) -> None:
     ):
         if type(token) is not int:
             raise InbolError(f"{name} is missing")
-        if not 0 <= token < text.vocab_size:
+        # An image token has no embedding of its own, so some checkpoints give it the next free id.
+        if not 0 <= token < text.vocab_size + (token == config.image_token_id):
             raise InbolError(
                 f"{name} = {token}: the vocabulary has {text.vocab_size} tokens, from 0"
             )

@@ -72,7 +72,7 @@ class TextEncoder:
     def _check_tokens(self, config: LlavaConfig) -> None:
         size = config.text.vocab_size
         for token, i in self._tokenizer.get_vocab().items():
-            if i >= size:
+            if i >= size and i != config.image_token_id:
                 raise InbolError(
                     f"its tokenizer has a token {token!r} with id {i}, and the model's vocabulary "
                     f"has {size} tokens"

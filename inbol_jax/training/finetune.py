@@ -24,6 +24,7 @@ from inbol_jax.sharding import local_rows, make_mesh
 from inbol_jax.training.config import FROZEN, LoraOptions, TrainConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, stream_batches, training_order
 from inbol_jax.training.parallel import PARALLEL, round_batch_size
+from inbol_jax.training.run import Evaluation, RunOptions, run_training
 from inbol_jax.training.step import (
     Flat,
     Objective,
@@ -36,7 +37,7 @@ from inbol_jax.training.step import (
 )
 from inbol_jax.training.throughput import Meter, peak_flops, training_flops
 from inbol_jax.training.trackers import open_trackers
-from inbol_jax.training.trainer import Evaluation, Hook, RunOptions, Trainer, run_training
+from inbol_jax.training.trainer import Hook, Trainer
 from inbol_jax.training.wise_ft import check_wise_ft, interpolate, load_base
 
 

@@ -21,6 +21,7 @@ from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.parallel import Jit
+from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import (
     Flat,
@@ -30,7 +31,7 @@ from inbol_jax.training.step import (
     merge_variables,
     split_variables,
 )
-from inbol_jax.training.trainer import RunOptions, Trainer, run_training
+from inbol_jax.training.trainer import Trainer
 from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask

@@ -13,7 +13,7 @@ from training_data import metrics_of
 
 from inbol_jax.errors import InbolError
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training import trainer
+from inbol_jax.training import run
 from inbol_jax.training.checkpoint import Checkpoints, checksums
 from inbol_jax.training.config import CheckpointConfig, SftConfig
 from inbol_jax.training.parallel import Jit
@@ -247,5 +247,5 @@ def test_a_run_that_learnt_too_little_fails(tmp_path, monkeypatch, wrong, fails)
                 toy_run(tmp_path, 8, save_steps=2)
         else:
             toy_run(tmp_path, 8, save_steps=2)
-    assert trainer.MAX_SKIPPED_SHARE == 0.5
+    assert run.MAX_SKIPPED_SHARE == 0.5
     assert steps_kept(tmp_path / "checkpoints") == [6, 8]

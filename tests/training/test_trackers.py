@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_data import metrics_of, run_sft
 
 from inbol_jax.errors import InbolError
-from inbol_jax.training import trainer as trainer_module
+from inbol_jax.training import run as run_module
 
 
 def test_tensorboard(data, micro, tmp_path):
@@ -35,7 +35,7 @@ def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkey
     options = {"report_to": ("tensorboard",), "batch_size": 4, "epochs": 12, "save_steps": 16}
     with monkeypatch.context() as patch:
         calls = []
-        means = trainer_module.mean_metrics
+        means = run_module.mean_metrics
 
         def stop(metrics):
             calls.append(metrics)
@@ -43,7 +43,7 @@ def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkey
                 raise KeyboardInterrupt
             return means(metrics)
 
-        patch.setattr(trainer_module, "mean_metrics", stop)
+        patch.setattr(run_module, "mean_metrics", stop)
         with pytest.raises(KeyboardInterrupt):
             run_sft(data, micro.path, tmp_path, **options)
     run_sft(data, micro.path, tmp_path, **options)

@@ -20,9 +20,10 @@ from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import FROZEN, OptimizerConfig
 from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.parallel import Jit
+from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import init_state, make_train_step, split_variables
-from inbol_jax.training.trainer import RunOptions, Trainer, run_training
+from inbol_jax.training.trainer import Trainer
 
 
 def same_state(a, b):

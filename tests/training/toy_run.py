@@ -7,8 +7,9 @@ import optax
 
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.parallel import Jit
+from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.step import init_state
-from inbol_jax.training.trainer import RunOptions, Trainer, run_training
+from inbol_jax.training.trainer import Trainer
 
 
 def toy_step(state, frozen, reference, batch):

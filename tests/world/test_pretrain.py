@@ -8,7 +8,7 @@ from world_oracle import oracle
 import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.errors import InbolError
-from inbol_jax.training.trainer import RunOptions
+from inbol_jax.training.run import RunOptions
 from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.pretrain import PretrainBatches, pretrain
 from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
