@@ -147,7 +147,10 @@ def test_a_config_without_image_token_or_end(broken):
         ({"vision_config": {"image_size": 4096, "patch_size": 1}}, "16777216 tokens per image"),
         ({"vision_config": {"layer_norm_eps": float("nan")}}, "NaN is no finite number"),
         ({"text_config": {"rope_parameters": {"rope_theta": 0}}}, "rope_theta = 0"),
-        ({"text_config": {"rope_parameters": {"rope_theta": float("nan")}}}, "NaN is no finite number"),
+        (
+            {"text_config": {"rope_parameters": {"rope_theta": float("nan")}}},
+            "NaN is no finite number",
+        ),
         ({"text_config": {"rope_parameters": {"rope_theta": "wide"}}}, "wide"),
         (
             {"image_token_index": 51},
