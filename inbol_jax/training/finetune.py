@@ -4,7 +4,7 @@ a saved model."""
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +111,7 @@ def finetune(
     base = load_base(checkpoint, config, mesh)
     size = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
     total_steps = -(-len(dataset) * config.epochs // size)
-    options = RunOptions(
-        out=config.out,
-        settings=run_settings(checkpoint, config, label, size, base and base.fingerprint),
-        resume_anyway=config.checkpoint.resume_anyway,
-        checkpoint_dir=config.checkpoint.checkpoint_dir,
-        save_total_limit=config.checkpoint.save_total_limit,
-        metric_for_best_model=config.checkpoint.metric_for_best_model,
-        examples_per_step=size,
-        save_steps=config.checkpoint.save_steps,
-        max_nonfinite_updates=config.optimization.max_nonfinite_updates,
-    )
+    settings = run_settings(checkpoint, config, label, size, base and base.fingerprint)
 
     trainable, frozen = split_variables(checkpoint.variables, config.frozen, checkpoint.model.lora)
     _check_overrides(config, trainable)
@@ -154,13 +144,12 @@ def finetune(
         in_batches = functools.partial(in_order, some, mesh, micro_batch)
         hooks.append(Evaluation(trainer, in_batches, config.evaluation.eval_steps))
     report_to = config.logging.report_to if is_main() else ()
-    run = fingerprint(options.settings)
-    with open_trackers(report_to, config.out, run, config.flat()) as tracking:
+    with open_trackers(report_to, config.out, fingerprint(settings), config.flat()) as tracking:
         state = run_training(
             trainer,
             init_state(trainable, program.optimizer, mesh),
             batches,
-            options,
+            _run_options(config, settings, size),
             meter=Meter(flops, peak_flops(mesh.size)),
             hooks=[*hooks, tracking],
         )
@@ -177,6 +166,20 @@ def finetune(
     if is_main():
         say(f"{label} on {len(dataset)} {unit}, {config.epochs} epochs -> {folder}")
     return folder
+
+
+def _run_options(config: TrainConfig, settings: Mapping[str, Any], size: int) -> RunOptions:
+    return RunOptions(
+        out=config.out,
+        settings=settings,
+        resume_anyway=config.checkpoint.resume_anyway,
+        checkpoint_dir=config.checkpoint.checkpoint_dir,
+        save_total_limit=config.checkpoint.save_total_limit,
+        metric_for_best_model=config.checkpoint.metric_for_best_model,
+        examples_per_step=size,
+        save_steps=config.checkpoint.save_steps,
+        max_nonfinite_updates=config.optimization.max_nonfinite_updates,
+    )
 
 
 def _check_overrides(config: TrainConfig, trainable: Flat) -> None:
