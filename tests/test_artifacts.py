@@ -291,11 +291,12 @@ def test_lines_are_rewritten_at_once_and_stay_locked(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [file]
 
     def lock_too_late(*args, **kwargs):
-        write_jsonl(file, [], {})  # another run has put a new file in the place of the opened one
+        (tmp_path / "new").touch()  # another run has put a new file in the place of the opened one
+        (tmp_path / "new").rename(file)
         return True
 
     monkeypatch.setattr("inbol_jax.artifacts.lock_descriptor", lock_too_late)
-    with pytest.raises(InbolError, match="is being written by another run"):
+    with pytest.raises(InbolError, match="was just replaced by another run"):
         AppendOnlyLines(file)
 
 

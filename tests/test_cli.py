@@ -136,7 +136,11 @@ def test_a_seed_out_of_range(command, words, config, seed, tmp_path, capsys):
     options = [
         word for field in dataclasses.fields(config) for word in required.get(field.name, ())
     ]
-    out = (tmp_path, tmp_path / "out") if config is ConvertConfig else ("--out", tmp_path / "out")
+    out = (
+        (tmp_path / "model", tmp_path / "out")
+        if config is ConvertConfig
+        else ("--out", tmp_path / "out")
+    )
     error = fails(capsys, command, *words, *options, *out, "--seed", seed)
     assert f"--seed {seed}: a whole number from 0 to 4294967295 is needed" in error
     assert not (tmp_path / "out").exists()

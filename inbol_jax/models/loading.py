@@ -66,10 +66,8 @@ class Checkpoint:
         return self.model.apply(variables, batch)
 
     def is_from(self, folder: Path) -> bool:
-        """Whether the model or its adapters were loaded from that folder, or from one around it."""
-        inner = folder.resolve()
-        sources = [p.resolve() for p in (self.path, self.adapters) if p]
-        return any(source in (inner, *inner.parents) for source in sources)
+        """Whether the model or its adapters were loaded from that folder."""
+        return folder.resolve() in [p.resolve() for p in (self.path, self.adapters) if p]
 
     @functools.cached_property
     def processor(self) -> Any:
