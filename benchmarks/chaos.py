@@ -205,6 +205,8 @@ class Run:
                 env=environment | {"JAX_PROCESS_ID": str(i)} if processes > 1 else environment,
                 stdout=self._log,
                 stderr=self._log,
+                # A process in the background of a shell inherits that SIGINT is ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             for i in range(processes)
         ]

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FRAME = """
-import hashlib, sys, time
+import hashlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background inherits none
 from inbol_jax import interruption
 from inbol_jax.progress import progress
 interruption.GRACE = 1
