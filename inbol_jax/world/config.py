@@ -1,7 +1,6 @@
 """Options of `inbol world export` and `inbol world pretrain`."""
 
 import dataclasses
-import math
 import os
 from pathlib import Path
 
@@ -33,8 +32,8 @@ class ExportConfig:
             raise InbolError(
                 "--split pretrain is an endless stream; `inbol world pretrain` reads it"
             )
-        if not (math.isfinite(self.type3_per_answerable) and self.type3_per_answerable >= 0):
-            raise InbolError(f"--type3 {self.type3}: a number of at least 0 is needed")
+        if not 0 <= self.type3_per_answerable <= 100:
+            raise InbolError(f"--type3 {self.type3}: a number from 0 to 100 is needed")
 
     @property
     def type3_per_answerable(self) -> float:

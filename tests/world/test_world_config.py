@@ -15,6 +15,7 @@ from inbol_jax.world.splits import Split
         ({"split": Split.PRETRAIN}, "--split pretrain is an endless stream"),
         ({"type3": -0.5}, "--type3 -0.5"),
         ({"type3": float("nan")}, "--type3 nan"),
+        ({"type3": 1e9}, "--type3 1000000000.0"),
         ({"type3": float("inf")}, "--type3 inf"),
     ],
 )
