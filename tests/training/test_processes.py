@@ -42,6 +42,7 @@ def start(*commands):
             | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             text=True,
         )
         for i, arguments in enumerate(commands)

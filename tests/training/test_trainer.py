@@ -55,6 +55,15 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(
     ).read_text()
 
 
+@pytest.fixture
+def signals_count():
+    """A process in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("signals_count")
 @pytest.mark.parametrize("stop_at", [3, 5, 19])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop_at, number, code):
