@@ -199,14 +199,14 @@ class Run:
                 environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
             environment["JAX_NUM_PROCESSES"] = str(processes)
         self._log = open(cache.parent / "log", "w+")  # noqa: SIM115
+        # A shell lets its background ignore SIGINT, which processes inherit unless it is handled here.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "inbol_jax", *words],
                 env=environment | {"JAX_PROCESS_ID": str(i)} if processes > 1 else environment,
                 stdout=self._log,
                 stderr=self._log,
-                # A process in the background of a shell inherits that SIGINT is ignored.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             for i in range(processes)
         ]

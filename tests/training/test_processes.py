@@ -34,6 +34,8 @@ def start(*commands):
         "JAX_PLATFORMS": "cpu",
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
     }
+    # A shell lets its background ignore SIGINT, which processes inherit unless it is handled here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return [
         subprocess.Popen(
             [sys.executable, ROOT / "train.py", *map(str, arguments), "--distributed"],
@@ -42,7 +44,6 @@ def start(*commands):
             | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             text=True,
         )
         for i, arguments in enumerate(commands)
