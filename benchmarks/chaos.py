@@ -199,7 +199,7 @@ class Run:
                 environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
             environment["JAX_NUM_PROCESSES"] = str(processes)
         self._log = open(cache.parent / "log", "w+")  # noqa: SIM115
-        # A shell lets its background ignore SIGINT; children inherit that unless it is handled here.
+        # A background shell ignores SIGINT; children inherit that unless it is handled here.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._processes = [
             subprocess.Popen(

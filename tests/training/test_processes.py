@@ -34,7 +34,7 @@ def start(*commands):
         "JAX_PLATFORMS": "cpu",
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
     }
-    # A shell lets its background ignore SIGINT; children inherit that unless it is handled here.
+    # A background shell ignores SIGINT; children inherit that unless it is handled here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return [
         subprocess.Popen(
