@@ -157,7 +157,7 @@ def _locked_file(path: Path) -> Iterator[None]:
         try:
             _lock(file, path)
             # The one that held it may have renamed or removed it meanwhile.
-            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            if _is_at(file, path):
                 os.ftruncate(file, 0)
                 yield
                 return
@@ -171,6 +171,11 @@ def _lock(descriptor: int, path: Path) -> None:
         raise InbolError(
             f"{path} is being written by another run; wait for its end, or choose another --out"
         )
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether what is open there is still what the path names."""
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 _held: list[os.stat_result] = []  # folders that this process holds
@@ -306,7 +311,7 @@ class AppendOnlyLines:
         try:
             _lock(self._file.fileno(), path)
             # Another run may have put a new file in its place, or removed it, before the lock.
-            if not (path.exists() and os.path.samestat(os.fstat(self._file.fileno()), path.stat())):
+            if not _is_at(self._file.fileno(), path):
                 raise InbolError(f"{path} was just replaced by another run; try again")
         except InbolError:
             self._file.close()

@@ -136,8 +136,7 @@ def endpoint_answers(endpoint: Endpoint, store: AnswerStore) -> StoredAnswers:
         chat = (ChatQuestion(example.question, Path(example.image)) for example in examples)
         for example, reply in zip(examples, endpoint.ask_many(chat), strict=True):
             if isinstance(reply, str):
-                # Half a surrogate pair cannot be written.
-                yield {example.id: [Reply(reply.encode("utf-8", "replace").decode())]}
+                yield {example.id: [Reply(reply)]}
             else:
                 tell(reply)
 
