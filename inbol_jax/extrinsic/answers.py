@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import AppendOnlyLines, fingerprint
+from inbol_jax.data.images import ImageHashes
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.models.loading import Checkpoint
@@ -67,6 +68,7 @@ class StoredAnswers:
 
     def __init__(self, store: AnswerStore, settings: Callable[[Sampling], list[Any]], ask: Ask):
         self._store, self._settings, self._ask, self._told = store, settings, ask, False
+        self._hashes = ImageHashes(Path("/"))
 
     def __call__(
         self, questions: Sequence[ImageQuestion], *, label: str, **sampling: Any
@@ -80,7 +82,12 @@ class StoredAnswers:
             self._told = True
 
         settings, known = self._settings(sampling), self._store.answers
-        keys = [fingerprint([*settings, q.question, q.name]) for q in questions]
+        files = [q.image if isinstance(q.image, Path) else q.drawn_from for q in questions]
+        hashes = self._hashes.of(str(file.resolve()) for file in files if file)
+        keys = [
+            fingerprint([*settings, q.question, q.name, file and hashes[str(file.resolve())]])
+            for q, file in zip(questions, files, strict=True)
+        ]
         new = {k: q for k, q in zip(keys, questions, strict=True) if k not in known}
         with tempfile.TemporaryDirectory() as folder:
             examples = []

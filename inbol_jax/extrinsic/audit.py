@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from inbol_jax.artifacts import read_jsonl, write_json
+from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.extrinsic.answers import AnswerStore, model_answers
 from inbol_jax.extrinsic.audit_page import (
@@ -129,10 +130,16 @@ def model_shortcut(
     rng = np.random.default_rng(config.seed)
     files: list[tuple[str, Path]] = []  # question and image, the generated ones first
     sizes = []
+    unusable = 0
     for questions, root in ((generated, images), (answerable, dataset.root)):
-        chosen = rng.permutation(len(questions))[: config.model_questions]
-        files += [(questions[i].question, root / questions[i].image) for i in chosen]
-        sizes.append(len(chosen))
+        before, check = len(files), image_check(root)
+        for i in rng.permutation(len(questions))[: config.model_questions]:
+            try:
+                check(questions[i].image)
+                files.append((questions[i].question, root / questions[i].image))
+            except Unusable:  # missing, or outside the folder
+                unusable += 1
+        sizes.append(len(files) - before)
     if min(sizes) < LEAST_QUESTIONS:
         return None
     mesh = make_mesh(*config.mesh)
@@ -160,7 +167,7 @@ def model_shortcut(
     seen = [replies[0] for replies, both in zip(with_image, asked, strict=True) if both]
     blank = [replies[0] for replies, both in zip(with_blank, asked, strict=True) if both]
     return ModelShortcut(
-        len(files) - len(labels),
+        unusable + len(files) - len(labels),
         _summarise(seen, labels),
         _summarise(blank, labels),
         auc_difference(_doubts(seen), _doubts(blank), labels),

@@ -232,7 +232,7 @@ def _cover(example: VQAExample, root: Path, cells: Sequence[Box]) -> ImageQuesti
         return remove(image, _in_pixels(cells, image), how)[0]
 
     name = f"{example.image} without {fingerprint([cells, how])}"
-    return ImageQuestion(example.question, draw, name)
+    return ImageQuestion(example.question, draw, name, root / example.image)
 
 
 def _grow(cells: Sequence[Box]) -> list[Box]:

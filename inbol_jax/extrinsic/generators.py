@@ -66,12 +66,15 @@ class ImageQuestion(NamedTuple):
       question: the whole prompt.
       image: file of the image, or a function that draws it, which is called only if the answer is
         not known yet.
-      name: name of the image, the same in every run. The question and it identify an answer.
+      name: name of the image, the same in every run. The question, it and the bytes of the file
+        identify an answer.
+      drawn_from: the file that the function draws from, if it does.
     """
 
     question: str
     image: Path | Callable[[], Image.Image]
     name: str
+    drawn_from: Path | None = None
 
 
 # A vision-language model, or an endpoint that has one. It is called with image questions and the

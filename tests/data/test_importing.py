@@ -9,7 +9,6 @@ from sample_sets import AS_OBJECTS, picture, stored, write_hub, write_images, wr
 
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.config import DataConfig
-from inbol_jax.data.importing import import_dataset
 from inbol_jax.errors import InbolError
 
 
@@ -103,15 +102,11 @@ def test_a_limit_reads_no_further(read, unkvqa):
         read(**unkvqa, limit=2, name="further")
 
 
-def _import(config, folder, queue):
-    queue.put(import_dataset(config, folder).name)
-
-
 def test_processes_that_want_one_set_wait_for_each_other(tmp_path, unkvqa):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     arguments = (DataConfig(**unkvqa), tmp_path / "set", queue)
-    workers = [context.Process(target=_import, args=arguments) for _ in range(2)]
+    workers = [context.Process(target=import_into, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     assert [queue.get(timeout=120) for _ in workers] == ["set", "set"]

@@ -1,8 +1,9 @@
 import pytest
+from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.answers import AnswerStore
-from inbol_jax.extrinsic.generators import Reply
+from inbol_jax.extrinsic.answers import AnswerStore, StoredAnswers
+from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 
 
 def test_a_torn_line_of_answers_is_asked_again(tmp_path):
@@ -22,3 +23,28 @@ def test_a_torn_line_of_answers_is_asked_again(tmp_path):
     file.write_bytes(b"[]\n" + whole)
     with pytest.raises(InbolError, match=r"answers\.jsonl:1: not a line of answers"):
         AnswerStore(file)
+
+
+def test_an_image_that_changed_is_asked_about_again(tmp_path):
+    file, asked = tmp_path / "a.png", []
+
+    def ask(examples, label, sampling, tell):
+        asked.extend(e.question for e in examples)
+        yield {e.id: [Reply(str(len(asked)))] for e in examples}
+
+    def draw():
+        return Image.open(file)
+
+    questions = [
+        ImageQuestion("of the file", file, "a.png"),
+        ImageQuestion("of a part", draw, "a.png without", file),
+        ImageQuestion("of no file", lambda: Image.new("RGB", (4, 4)), "blank"),
+    ]
+    with AnswerStore(tmp_path / "answers.jsonl") as store:
+        for pixels, again in (((0, 0, 0), 3), ((0, 0, 0), 0), ((9, 0, 0), 2)):
+            Image.new("RGB", (4, 4), pixels).save(file)
+            asked.clear()
+            answerer = StoredAnswers(store, lambda sampling: [], ask)
+            assert all(answerer(questions, label="", n=1))
+            assert len(asked) == again
+    assert "of no file" not in asked

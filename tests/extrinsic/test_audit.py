@@ -164,6 +164,18 @@ def test_a_model_is_asked_with_and_without_the_image(run, micro):
     assert [file.read_bytes() for file in files] == before
 
 
+def test_a_model_sees_no_image_outside_the_folder(run, micro):
+    Image.new("RGB", (24, 24)).save(run.parent / "secret.png")
+    lines = [*read_jsonl(run / "extrinsic.jsonl")]
+    for line in lines[:3]:
+        line["image"] = "../secret.png"
+    write(run / "extrinsic.jsonl", lines)
+    model = audit(AuditConfig(run, model=micro.path, model_questions=len(lines), samples=1)).model
+    assert model.not_asked == 3
+    generated = len(lines) - 3
+    assert generated in model.image.auc.n
+
+
 def test_too_few_questions_say_so(run):
     write(run / "extrinsic.jsonl", [*read_jsonl(run / "extrinsic.jsonl")][:5])
     result = audit(AuditConfig(run))

@@ -54,7 +54,11 @@ def test_first_tokens_have_the_softmax_distribution(tiny, undecided, options):
     )  # at temperature 1 whatever was drawn at
 
 
-@pytest.mark.parametrize("truncation", [{}, {"top_p": 0.8}, {"top_k": 6}, {"min_p": 0.01}], ids=str)
+@pytest.mark.parametrize(
+    "truncation",
+    [{}, pytest.param({"top_p": 0.8}, marks=pytest.mark.slow), {"top_k": 6}, {"min_p": 0.01}],
+    ids=str,
+)
 def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, truncation):
     checkpoint, n = micro, 6000
     batch, options = (

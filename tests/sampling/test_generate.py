@@ -303,7 +303,7 @@ def test_samples_are_the_same_on_a_mesh(tiny, questions, images):
     assert all(close)
 
 
-@pytest.mark.parametrize(("devices", "size"), [(8, 7), (1, 32)])
+@pytest.mark.parametrize(("devices", "size"), [(8, 7), pytest.param(1, 32, marks=pytest.mark.slow)])
 def test_samples_are_the_same_to_the_last_bit_on_any_number_of_devices(
     tiny, questions, images, devices, size
 ):

@@ -64,8 +64,8 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     "options",
     [
         {"loss": "robust", "label_smoothing": 0.1},
-        {"loss": "ipo", "length_normalized": True},
-        {"loss": "hinge", "reference_free": True},
+        pytest.param({"loss": "ipo", "length_normalized": True}, marks=pytest.mark.slow),
+        pytest.param({"loss": "hinge", "reference_free": True}, marks=pytest.mark.slow),
     ],
     ids=lambda options: " ".join(f"{k} {v}" for k, v in options.items()),
 )

@@ -57,9 +57,8 @@ for name, special in runs.items():
 SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumulation_steps")
 
 
-@pytest.mark.parametrize(
-    "names", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["some", "others"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [SOME, OTHERS], ids=["some", "others"])
 def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
     """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA
     moves no whole parameter by force.

@@ -82,6 +82,7 @@ OPTIONS = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
 WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(data, micro, tmp_path):
     """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters
     on it, twice: nothing is left to do.

@@ -1,0 +1,102 @@
+"""Every stage on a disk that fills up, and then again with more space.
+
+    python benchmarks/disk_full.py --out runs/disk_full
+
+Each stage writes to a tmpfs that is smaller than what it makes. It must end with exit code 2 and
+one line that names the cause; run again with enough space, it must make what it makes undisturbed.
+Needs Linux, and root or namespaces that a user may make (`unshare`).
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tyro
+from chaos import STAGES, Chaos, content
+from chaos import Config as ChaosConfig
+
+from inbol_jax.defaults import TINY
+
+ONE_PROCESS = tuple(name for name, stage in STAGES.items() if stage.processes == 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Fill the disk of every stage."""
+
+    stages: tuple[str, ...] = ONE_PROCESS
+    """Stages to run. Those that they read are run undisturbed."""
+    shares: tuple[float, ...] = (0.1, 0.5, 0.9)
+    """Sizes of the disk, as shares of what the stage leaves."""
+    model: Path = TINY
+    """The checkpoint that is sampled and trained."""
+    out: Path = Path("runs/disk_full")
+    """Folder of the runs. Undisturbed ones that are done are not run again."""
+
+
+def mount(folder: Path, size: int, *options: str) -> None:
+    """Mounts a tmpfs of so many bytes, or changes the size of a mounted one."""
+    words = ["mount", "-t", "tmpfs", "-o", ",".join((*options, f"size={size}")), "tmpfs", folder]
+    subprocess.run(words, check=True)
+
+
+def fill(chaos: Chaos, name: str, share: float) -> str:
+    """Runs a stage on a small disk, then on a large one. Returns the line of the table."""
+    stage, whole = STAGES[name], chaos.whole / name
+    disk = chaos.config.out / "disk"
+    disk.mkdir(exist_ok=True)
+    made = sum(p.stat().st_blocks * 512 for p in whole.rglob("*"))
+    size = max(4096, int(made * share))
+    mount(disk, 1 << 30)
+    try:
+        out = disk / "out"
+        chaos.prepare(stage, out)
+        at_start = sum(p.stat().st_blocks * 512 for p in disk.rglob("*"))
+        mount(disk, max(size, at_start + 4096), "remount")
+        codes, text = chaos.start(name, out).wait(600)
+        last = text.strip().splitlines()[-1] if text.strip() else ""
+        if codes == [0]:
+            verdict = "fits"
+        elif codes == [2] and "Traceback" not in text and "space" in last:
+            verdict = last[:100]
+        else:
+            verdict = f"exit code {codes[0]}"
+            chaos.faults.append(f"{name} at {share}: {codes}\n{text[-2000:]}")
+        mount(disk, 1 << 30, "remount")
+        codes, text = chaos.start(name, out).wait(600)
+        if codes != [0]:
+            chaos.faults.append(f"{name} at {share}, again: {codes}\n{text[-2000:]}")
+        for pattern in stage.products:
+            for path in {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}:
+                same = content(whole / path) == content(out / path)
+                if not (whole / path).is_dir() and not same:
+                    chaos.faults.append(f"{name} at {share}: {path} differs")
+        for path in out.rglob(".*.tmp"):
+            chaos.faults.append(f"{name} at {share}: {path} is left")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    return f"{name:12} {size / 2**20:7.2f} MiB of {made / 2**20:7.2f}: {verdict}"
+
+
+def main(config: Config) -> int:
+    """Prints a line per stage and size, then the faults. Returns the exit code."""
+    if os.geteuid() and "INBOL_UNSHARED" not in os.environ:
+        os.environ["INBOL_UNSHARED"] = "1"
+        unshare = ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv]
+        os.execvp(unshare[0], unshare)
+    chaos = Chaos(ChaosConfig(model=config.model, out=config.out))
+    config.out.mkdir(parents=True, exist_ok=True)
+    last = max(ONE_PROCESS.index(name) for name in config.stages)
+    for name in ONE_PROCESS[: last + 1]:
+        chaos.undisturbed(name)
+    for name in config.stages:
+        for share in config.shares:
+            print(fill(chaos, name, share), flush=True)
+    print(*chaos.faults, f"{len(chaos.faults)} faults", sep="\n")
+    return bool(chaos.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config)))
