@@ -5,7 +5,15 @@ import multiprocessing
 
 import datasets
 import pytest
-from sample_sets import AS_OBJECTS, picture, stored, write_hub, write_images, write_json
+from sample_sets import (
+    AS_OBJECTS,
+    import_into,
+    picture,
+    stored,
+    write_hub,
+    write_images,
+    write_json,
+)
 
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.config import DataConfig
