@@ -270,9 +270,8 @@ def proposed_answer_of(out, id):
     return next(proposed_answer(question) for question in questions if question.example.id == id)
 
 
-@pytest.mark.parametrize(
-    ("devices", "mesh"), [(8, (-1, 1, 1)), pytest.param(4, (1, 2, 2), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "mesh"), [(8, (-1, 1, 1)), (4, (1, 2, 2))])
 def test_on_several_devices(asked, sampled, small_world, tmp_path, devices, mesh):
     """To the last bit where each has the whole model, to rounding where it is split."""
     out = copy(sampled, tmp_path)

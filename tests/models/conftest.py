@@ -1,14 +1,14 @@
 import shutil
 
 import pytest
-from torch_reference import RANDOM, load, make_batch, random_torch, with_adapters
+from torch_reference import CASES, RANDOM, load, make_batch, random_torch, with_adapters
 
 from inbol_jax.models import LoraConfig, save_pretrained
 
 FAMILIES = (
     "clip llama biases, linear rope, full, relu",
     "siglip qwen2 window above, full, ragged patches",
-    "clip mistral window",
+    pytest.param("clip mistral window", marks=pytest.mark.slow),
 )
 
 
@@ -42,7 +42,7 @@ def split(sound, tmp_path):
     return tmp_path / "split"
 
 
-@pytest.fixture(params=["shipped", *RANDOM])
+@pytest.fixture(params=["shipped", *CASES])
 def model_of_ours(request, tiny, tmp_path):
     if request.param == "shipped":
         return tiny

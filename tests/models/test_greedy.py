@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch_reference import (
-    RANDOM,
+    CASES,
     load,
     make_batch,
     random_torch,
@@ -22,12 +22,6 @@ from inbol_jax.models import LoraConfig, save_pretrained
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import sample
 
-EVERYDAY = (
-    "clip llama grouped",
-    "clip qwen2 tied, list of features",
-    "clip mistral window",
-    "siglip qwen2 window above, full, ragged patches",
-)
 TOKENS = 10  # beyond the windows of the cases that have one
 
 
@@ -77,10 +71,7 @@ def assert_same_tokens(checkpoint, model):
             assert ours.tokens[row, i, : ours.lengths[row, i]].tolist() == tokens
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case if case in EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM],
-)
+@pytest.mark.parametrize("case", CASES)
 def test_every_family(case, tmp_path):
     model = random_torch(case)
     model.save_pretrained(tmp_path)

@@ -24,7 +24,7 @@ def arrays(t, heads=4, groups=2, dim=8, batch=2):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("t", [8, 16, 17, 23])
+@pytest.mark.parametrize("t", [8, 17])
 def test_attention_in_chunks_is_that_in_one_piece(t, causal, monkeypatch):
     """Values and gradients, for lengths that chunks do not divide, under a packed mask."""
     q, k, v, mask = arrays(t)

@@ -121,6 +121,16 @@ RANDOM = {
         {**MISTRAL, "sliding_window": None},
     ),
 }
+# The same, of which some are slow: for tests of what the logits do not show.
+_EVERYDAY = (
+    "clip llama grouped",
+    "clip qwen2 tied, list of features",
+    "clip mistral window",
+    "siglip qwen2 window above, full, ragged patches",
+)
+CASES = [
+    case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
+]
 # A key as transformers 5 writes it -> as the checkpoints on the hub have it, and as the modules of
 # transformers 4.52 to 5 call it.
 SPELLINGS = {

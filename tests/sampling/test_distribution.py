@@ -56,7 +56,12 @@ def test_first_tokens_have_the_softmax_distribution(tiny, undecided, options):
 
 @pytest.mark.parametrize(
     "truncation",
-    [{}, pytest.param({"top_p": 0.8}, marks=pytest.mark.slow), {"top_k": 6}, {"min_p": 0.01}],
+    [
+        {},
+        pytest.param({"top_p": 0.8}, marks=pytest.mark.slow),
+        pytest.param({"top_k": 6}, marks=pytest.mark.slow),
+        {"min_p": 0.01},
+    ],
     ids=str,
 )
 def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, truncation):

@@ -286,6 +286,7 @@ def elsewhere(folder, devices, *arguments):
     return {id: [tuple(g) for g in generations] for id, generations in found.items()}
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_on_a_mesh(tiny, questions, images):
     """The model split over fsdp and tensor: its products are summed in other places, so
     log-probabilities agree to rounding alone."""

@@ -60,12 +60,13 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     assert rows[-1]["logprob_chosen"] > start["logprob_chosen"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         {"loss": "robust", "label_smoothing": 0.1},
-        pytest.param({"loss": "ipo", "length_normalized": True}, marks=pytest.mark.slow),
-        pytest.param({"loss": "hinge", "reference_free": True}, marks=pytest.mark.slow),
+        {"loss": "ipo", "length_normalized": True},
+        {"loss": "hinge", "reference_free": True},
     ],
     ids=lambda options: " ".join(f"{k} {v}" for k, v in options.items()),
 )
@@ -265,7 +266,9 @@ def test_evaluation_of_pairs_has_a_reference_of_its_own(data, micro, tmp_path):
     ].keys()
 
 
-@pytest.mark.parametrize("start", ["whole", "new adapters", "its own adapters"])
+@pytest.mark.parametrize(
+    "start", ["whole", pytest.param("new adapters", marks=pytest.mark.slow), "its own adapters"]
+)
 def test_both_references_train_alike(data, micro, tmp_path, start):
     """A frozen copy of the start; adapters off; the adapters as they were. Dropout, where there is
     any, is not the reference's.

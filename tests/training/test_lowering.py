@@ -126,6 +126,7 @@ def programs(micro):
     return dict(zip(MESHES, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_no_parameter_is_gathered_that_should_stay_split(micro, programs, mesh):
     """fsdp gathers a matrix for each use, forward and backward; along tensor, or where nothing is

@@ -160,6 +160,7 @@ ca_dpo(DpoConfig.from_options(data=data / "preferences.jsonl", out=out / "dpo", 
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(data, micro, tmp_path):
     """Twelve rows an update on one device, rounded to sixteen on eight: so one device is given
     sixteen.
