@@ -10,6 +10,12 @@ from inbol_jax.losses.dpo import (
     robust_dpo_loss,
 )
 from inbol_jax.losses.logprob import sequence_logprob, token_logprobs
+from inbol_jax.losses.pair_weighting import (
+    linear_weights,
+    margin_weights,
+    uniform_weights,
+    value_weights,
+)
 from inbol_jax.losses.registry import (
     PAIR_LOSSES,
     PAIR_WEIGHTINGS,
@@ -18,12 +24,6 @@ from inbol_jax.losses.registry import (
     register_pair_weighting,
 )
 from inbol_jax.losses.sft import sft_loss
-from inbol_jax.losses.weights import (
-    linear_weights,
-    margin_weights,
-    uniform_weights,
-    value_weights,
-)
 
 __all__ = [
     "PAIR_LOSSES",

@@ -3,8 +3,8 @@
 from jaxtyping import Array, Float, Int
 
 from inbol_jax.losses.dpo import PairLogprobs, dpo_loss
+from inbol_jax.losses.pair_weighting import value_weights
 from inbol_jax.losses.registry import PairLoss, PairWeighting
-from inbol_jax.losses.weights import value_weights
 
 
 def ca_dpo_loss(
