@@ -7,15 +7,15 @@ from loss_cases import KINDS
 
 from inbol_jax.losses import (
     PAIR_WEIGHTINGS,
-    weights,
+    pair_weighting,
 )
 from inbol_jax.records import PairKind
 
 
 def test_kinds_are_those_of_the_records():
     names = [kind.name for kind in PairKind]
-    assert [getattr(weights, name) for name in names] == [int(kind) for kind in PairKind]
-    assert sorted(name for name in vars(weights) if "_OVER_" in name) == sorted(names)
+    assert [getattr(pair_weighting, name) for name in names] == [int(kind) for kind in PairKind]
+    assert sorted(name for name in vars(pair_weighting) if "_OVER_" in name) == sorted(names)
 
 
 @pytest.mark.parametrize(
