@@ -27,6 +27,9 @@ BatchSize = Annotated[int, AtMost(16_384)]
 NumEpochs = Annotated[int, AtMost(1_000)]
 NumSteps = Annotated[int, AtMost(10_000_000)]
 NumRows = Annotated[int, AtMost(1_000_000)]
+NumBuckets = Annotated[int, AtMost(100)]
+NumProcesses = Annotated[int, AtMost(1_000)]
+NumRequests = Annotated[int, AtMost(1_000)]
 
 
 def check_limits(config: Any) -> None:

@@ -385,6 +385,9 @@ HUGE = 10**9
         (["dpo", "--data", "d", "--out", "o", "--batch-size"], "--batch-size"),
         (["world", "export", "--out", "o", "--n"], "--n"),
         (["demo", "--out", "o", "--n-train"], "--n-train"),
+        (["sft", "--data", "d", "--out", "o", "--buckets"], "--buckets"),
+        (["world", "pretrain", "--out", "o", "--workers"], "--workers"),
+        (["judge", "--data", "d", "--out", "o", "--endpoint-retries"], "--endpoint-retries"),
     ],
 )
 def test_values_that_would_take_days_or_all_memory(words, option, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from inbol_jax.defaults import NumRequests
 from inbol_jax.errors import InbolError
 
 
@@ -19,9 +20,9 @@ class EndpointConfig:
     """Name of the environment variable that holds the API key. If it is not set, no key is sent."""
     endpoint_timeout: float = 60.0
     """Seconds to wait for an answer."""
-    endpoint_retries: int = 5
+    endpoint_retries: NumRequests = 5
     """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
-    endpoint_concurrency: int = 4
+    endpoint_concurrency: NumRequests = 4
     """Requests in flight at a time."""
 
     def __post_init__(self) -> None:

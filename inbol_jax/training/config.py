@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import tyro
 
-from inbol_jax.defaults import TINY, BatchSize, Dtype, NumEpochs, NumSamples, check_out
+from inbol_jax.defaults import TINY, BatchSize, Dtype, NumBuckets, NumEpochs, NumSamples, check_out
 from inbol_jax.errors import InbolError
 
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
@@ -215,7 +215,7 @@ class TrainConfig:
     """Examples per optimizer step."""
     gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step. The examples of a step are divided among them."""
-    buckets: int = 1
+    buckets: NumBuckets = 1
     """Number of lengths that rows are padded to; each is compiled separately. With more than one,
     rows of similar length are batched together, so that short rows do not pay for long ones.
     """

@@ -4,9 +4,11 @@ import dataclasses
 import os
 from pathlib import Path
 
-from inbol_jax.defaults import BatchSize, NumRows, NumSteps
+from inbol_jax.defaults import BatchSize, NumProcesses, NumRows, NumSteps
 from inbol_jax.errors import InbolError
 from inbol_jax.world.splits import Split
+
+_WORKERS = max(1, (os.cpu_count() or 2) - 1)  # one core is left to the training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class PretrainConfig:
     """Images per optimizer step, each with four questions."""
     learning_rate: float = 1.5e-3
     """Peak learning rate of Muon and AdamW, between a short warm-up and a cosine decay."""
-    workers: int = max(1, (os.cpu_count() or 2) - 1)
+    workers: NumProcesses = _WORKERS
     """Processes that draw images; 0 draws them in the main process."""
     seed: int = 0
     """Seed of the weights and of the data."""
