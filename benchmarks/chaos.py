@@ -121,6 +121,11 @@ class Chaos:
         self.config, self.whole = config, config.out / "whole"
         self.faults: list[str] = []
 
+    def fault(self, text: str) -> None:
+        """Prints and counts what must not be."""
+        self.faults.append(text)
+        print(text, flush=True)
+
     def undisturbed(self, name: str) -> float:
         """Runs a stage unless it is done. Returns the seconds of a run with a warm cache."""
         done = self.config.out / f"{name}.seconds"
@@ -164,18 +169,20 @@ class Chaos:
                     expected = (0, CODES[number], -number)
                 codes, text = run.wait(60 if len(expected) > 1 else 600)
                 if "Traceback" in text or codes[run.target] not in expected:
-                    self.faults.append(f"{name}, {number.name}: {codes}\n{text[-2000:]}")
-                if not any(codes) or len(self.faults) > 20:
+                    self.fault(f"{name}, {number.name}: {codes}\n{text[-2000:]}")
+                if not any(codes):
                     break
+                if len(self.faults) > 20:
+                    sys.exit("too many faults")
                 restarts += 1
             for pattern in stage.products:
                 pairs = {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}
                 for path in sorted(p for p in pairs if not (whole / p).is_dir()):
                     if content(whole / path) != content(out / path):
                         differing += 1
-                        self.faults.append(f"{name}: {out / path} is not {whole / path}")
+                        self.fault(f"{name}: {out / path} is not {whole / path}")
             for path in out.rglob(".*.tmp"):
-                self.faults.append(f"{name}: {path} is left")
+                self.fault(f"{name}: {path} is left")
         sent = ", ".join(f"{number.name} {n}" for number, n in counts.items())
         return (
             f"{name:14} {sum(counts.values()):4} kills ({sent}), {restarts} restarts, {lives} "
@@ -256,7 +263,7 @@ def content(path: Path) -> object:
 
 
 def main(config: Config) -> int:
-    """Prints a line per stage, then the faults. Returns the exit code."""
+    """Prints the faults, a line per stage, and the number of faults. Returns the exit code."""
     chaos = Chaos(config)
     config.out.mkdir(parents=True, exist_ok=True)
     last = max(list(STAGES).index(name) for name in config.stages)
@@ -268,7 +275,7 @@ def main(config: Config) -> int:
             config.stages
         )
         print(chaos.kill(name, share), flush=True)
-    print(*chaos.faults, f"{len(chaos.faults)} faults", sep="\n")
+    print(f"{len(chaos.faults)} faults")
     return bool(chaos.faults)
 
 

@@ -63,25 +63,25 @@ def fill(chaos: Chaos, name: str, share: float) -> str:
             verdict = last[:100]
         else:
             verdict = f"exit code {codes[0]}"
-            chaos.faults.append(f"{name} at {share}: {codes}\n{text[-2000:]}")
+            chaos.fault(f"{name} at {share}: {codes}\n{text[-2000:]}")
         mount(disk, 1 << 30, "remount")
         codes, text = chaos.start(name, out).wait(600)
         if codes != [0]:
-            chaos.faults.append(f"{name} at {share}, again: {codes}\n{text[-2000:]}")
+            chaos.fault(f"{name} at {share}, again: {codes}\n{text[-2000:]}")
         for pattern in stage.products:
             for path in {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}:
                 same = content(whole / path) == content(out / path)
                 if not (whole / path).is_dir() and not same:
-                    chaos.faults.append(f"{name} at {share}: {path} differs")
+                    chaos.fault(f"{name} at {share}: {path} differs")
         for path in out.rglob(".*.tmp"):
-            chaos.faults.append(f"{name} at {share}: {path} is left")
+            chaos.fault(f"{name} at {share}: {path} is left")
     finally:
         subprocess.run(["umount", disk], check=True)
     return f"{name:12} {size / 2**20:7.2f} MiB of {made / 2**20:7.2f}: {verdict}"
 
 
 def main(config: Config) -> int:
-    """Prints a line per stage and size, then the faults. Returns the exit code."""
+    """Prints the faults, a line per stage and size, and their number. Returns the exit code."""
     if os.geteuid() and "INBOL_UNSHARED" not in os.environ:
         os.environ["INBOL_UNSHARED"] = "1"
         unshare = ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv]
@@ -94,7 +94,7 @@ def main(config: Config) -> int:
     for name in config.stages:
         for share in config.shares:
             print(fill(chaos, name, share), flush=True)
-    print(*chaos.faults, f"{len(chaos.faults)} faults", sep="\n")
+    print(f"{len(chaos.faults)} faults")
     return bool(chaos.faults)
 
 
