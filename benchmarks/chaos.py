@@ -153,7 +153,8 @@ class Chaos:
 
     def kill(self, name: str, kills: int) -> str:
         """Kills a stage that often. Returns the line of the table."""
-        stage, whole, out = STAGES[name], self.whole / name, self.config.out / "killed" / name
+        stage, whole = STAGES[name], self.whole / name
+        out = self.whole / f"killed-{name}"  # beside it: headers hold paths to what was read
         seconds, draw = self.undisturbed(name), random.Random(hash64(f"{self.config.seed}:{name}"))
         order = draw.sample(SIGNALS, len(SIGNALS))
         counts, lives, restarts, differing = dict.fromkeys(SIGNALS, 0), 0, 0, 0
