@@ -20,7 +20,7 @@ from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
-from inbol_jax.training.config import TrainConfig
+from inbol_jax.training.config import RunConfig
 from inbol_jax.training.parallel import jit_step
 from inbol_jax.training.step import (
     TrainProgram,
@@ -87,7 +87,7 @@ def abstract_pairs(
 
 def lower_step(
     program: TrainProgram,
-    config: TrainConfig,
+    config: RunConfig,
     variables: Mapping[str, Any],
     batch: Shapes,
     mesh: Mesh,
