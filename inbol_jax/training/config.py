@@ -350,8 +350,8 @@ class DpoConfig(TrainConfig):
 class PlanConfig:
     """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
 
-    stage: tyro.conf.Positional[Literal["sft", "dpo", "sample"]]
-    """Stage to plan: sft (IDK-IT), dpo (CA-DPO), or sample (`inbol confidence`)."""
+    stage: tyro.conf.Positional[Literal["sft", "dpo", "rl", "sample"]]
+    """Stage to plan: sft, dpo, rl (its update, without sampling) or sample (`inbol confidence`)."""
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
@@ -364,8 +364,8 @@ class PlanConfig:
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16
-    """Rows (sft) or pairs (dpo) per optimizer step on all chips together. For sample: questions per
-    batch of one host; --mesh then divides one host's chips."""
+    """Rows (sft), pairs (dpo) or questions (rl) per optimizer step on all chips together. For
+    sample: questions per batch of one host; --mesh then divides one host's chips."""
     gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step."""
     n: NumSamples = 10
@@ -385,12 +385,10 @@ class PlanConfig:
         unused = {
             "sft": ("n", "reference"),
             "dpo": ("n",),
+            "rl": ("reference",),
             "sample": (
-                "gradient_accumulation_steps",
-                "remat",
-                "reference",
-                "optimizer",
-                "fp32_master_weights",
+                *("gradient_accumulation_steps", "remat", "reference"),
+                *("optimizer", "fp32_master_weights"),
             ),
         }
         for option in unused[self.stage]:

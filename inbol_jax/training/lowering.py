@@ -71,7 +71,7 @@ def abstract_batch(
 def abstract_pairs(
     config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch as both stages take it: packed rows with an image each, and the columns of pairs."""
+    """A batch as the stages take it: packed rows with an image each, and the columns of pairs."""
     size = config.vision.image_size
     per_token, per_target = ((rows, tokens), jnp.int32), ((rows, targets), jnp.int32)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -83,6 +83,12 @@ def abstract_pairs(
     shapes |= dict.fromkeys(("targets", "target_index", "target_segment"), per_target)
     shapes |= dict.fromkeys(("ref_chosen", "ref_rejected", "confidence"), ((rows,), jnp.float32))
     return abstract_batch(mesh, shapes)
+
+
+def abstract_groups(mesh: Mesh, *, rows: int, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The columns of groups of n responses, beside packed rows."""
+    shapes = dict.fromkeys(("advantages", "shares"), ((rows, n), jnp.float32))
+    return abstract_batch(mesh, shapes | {"groups": ((rows,), jnp.float32)})
 
 
 def lower_step(

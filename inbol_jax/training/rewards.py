@@ -1,7 +1,7 @@
 """What a sampled response is worth: the user value by its outcome, or a function of one's own.
 
 A reward of one's own is a Python file that registers it and then calls the command line, see
-docs/architecture.md. Nothing is imported by a string.
+docs/on-policy.md. Nothing is imported by a string.
 """
 
 import functools

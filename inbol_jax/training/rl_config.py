@@ -40,7 +40,7 @@ class RewardConfig:
 
     reward: str = "value"
     """Function that scores a response: value (by its outcome, with the numbers below), or one of
-    your own (docs/architecture.md)."""
+    your own (docs/on-policy.md)."""
     reward_correct: float = 1.0
     """Value of a correct answer."""
     reward_refusal: float = 0.0
@@ -114,6 +114,8 @@ class RlConfig(RunConfig):
     answered from the image (Type 3)."""
     batch_size: BatchSize = 32
     """Questions per optimizer step, each with n responses."""
+    seed: int = 0
+    """Seed of the order of the data, of the responses and of new adapters."""
     optimization: OptimizerConfig = _OPTIMIZER
     group: GroupConfig = GroupConfig()
     rewards: RewardConfig = RewardConfig()
