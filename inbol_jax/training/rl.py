@@ -111,7 +111,9 @@ class OnPolicyTrainer(Trainer):
         self._parts = config.gradient_accumulation_steps
         model = run.checkpoint.model
         self._sample = parallel.by_rows(sampling_function(model, config))
-        self._score = parallel.by_rows(scoring_function(model, config.policy_gradient))
+        options = config.policy_gradient
+        scoring = options.num_iterations > 1 or options.kl_coef
+        self._score = parallel.by_rows(scoring_function(model, options)) if scoring else None
 
     def steps(self, state: TrainState, batches: Iterable[HostBatch]) -> Iterator[StepInfo]:
         """Trains from a state on the devices to the last step.
@@ -141,7 +143,9 @@ class OnPolicyTrainer(Trainer):
     ) -> tuple[HostBatch, HostMetrics]:
         """What the policy responds to a batch of questions, as a batch to train on."""
         batch, metrics = self._packer.batch(questions, self.draw(state, questions, number))
-        return batch | self._in_parts(self._score, state, batch), metrics
+        if self._score:
+            batch |= self._in_parts(self._score, state, batch)
+        return batch, metrics
 
     def draw(self, state: TrainState, questions: HostBatch, number: int) -> Samples:
         """What the policy responds in the rollout of that number, on the host.

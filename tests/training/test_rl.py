@@ -324,6 +324,15 @@ def test_pmap_trains_as_jit_does(questions, micro, short, tmp_path):
     assert other[-1] == pytest.approx(one[-1], rel=1e-4, abs=1e-4)
 
 
+def test_in_bfloat16_the_ratio_is_1_as_well(questions, micro, short, tmp_path):
+    """The log-probabilities that it is taken to are of the same forward pass, not the sampler's."""
+    options = {"dtype": "bfloat16", "num_iterations": 2, "batch_size": 12, "learning_rate": 1e-9}
+    rl(config_of(questions, micro.path, tmp_path, reward=short, clip_epsilon=0.01, **options))
+    (row,) = metrics_of(tmp_path)
+    assert row["clip_fraction"] < 0.05
+    assert np.isfinite(row["gradient_norm"])
+
+
 @pytest.mark.slow
 def test_a_trained_model_learns_what_it_cannot_know(small_world, tmp_path):
     """The shipped model on questions of all three types: the user value rises, and what it refuses
