@@ -282,7 +282,7 @@ def test_a_signal_within_a_rollout_stops_the_run_behind_it(
 def test_it_learns_a_reward(questions, micro, short, tmp_path):
     """A random model learns to say little."""
     config = config_of(
-        questions, micro.path, tmp_path, reward=short, epochs=20, n=8, learning_rate=1e-2
+        questions, micro.path, tmp_path, reward=short, epochs=8, n=8, learning_rate=1e-2
     )
     rl(config)
     rewards = [row["reward"] for row in metrics_of(tmp_path)]
