@@ -1,5 +1,7 @@
-"""Entry point of training, the same as `inbol sft` and `inbol dpo`: `python train.py sft ...` is
-IDK-IT, `python train.py dpo ...` is CA-DPO.
+"""Entry point of training, the same as `inbol sft`, `inbol dpo` and `inbol rl`.
+
+`python train.py sft ...` is IDK-IT, `python train.py dpo ...` is CA-DPO, and `python train.py rl
+...` is on-policy refusal.
 """
 
 import sys

@@ -77,6 +77,12 @@ STAGES = {
         f"dpo --model {{model}} --data {{whole}}/build/preferences.jsonl {_TRAINING}",
         (*_TRAINED, "reference.npy"),
     ),
+    "rl": Stage(
+        "rl --model {model} --data {whole}/export {whole}/extrinsic/extrinsic.jsonl --n 4 "
+        "--num-iterations 2 --kl-coef 0.1 --learning-rate 1e-3 --batch-size 8 --save-steps 4 "
+        "--out {out}",
+        _TRAINED,
+    ),
     "judge": Stage("judge --data {whole}/confidence/confidence/export.jsonl --out {out}", ("*",)),
     "convert": Stage("convert {model} {out}", ("*",)),
     "evaluate": Stage(

@@ -50,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
-    """`train.py`: the commands `sft` (IDK-IT) and `dpo` (CA-DPO). Returns the exit code."""
-    return _main("train.py", {name: COMMANDS[name] for name in ("sft", "dpo")}, arguments)
+    """`train.py`: the commands `sft` (IDK-IT), `dpo` (CA-DPO) and `rl` (on-policy refusal).
+
+    Returns the exit code.
+    """
+    return _main("train.py", {name: COMMANDS[name] for name in ("sft", "dpo", "rl")}, arguments)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:

@@ -80,3 +80,8 @@ def to_host(x: Any) -> np.ndarray:
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         return multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)
+
+
+def from_all(x: np.ndarray) -> np.ndarray:
+    """[...] of each process -> [processes, ...] on all of them. All must call this."""
+    return x[None] if jax.process_count() == 1 else multihost_utils.process_allgather(x)

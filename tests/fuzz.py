@@ -181,6 +181,7 @@ class Inputs:
             "confidence": ("--data", self.clean / "data", "--model", empty),
             "sft": ("--data", self.clean / "out/instructions.jsonl", "--model", empty),
             "dpo": ("--data", self.clean / "out/preferences.jsonl", "--model", empty),
+            "rl": ("--data", self.clean / "data", "--model", empty),
             "convert": (empty, place / "converted"),
         }  # fmt: skip
         out = place / "out"

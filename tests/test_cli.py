@@ -25,6 +25,7 @@ PROGRAMS = [(main, tuple(name.split()), load(command.config)) for name, command 
 PROGRAMS += [
     (train, ("sft",), load(COMMANDS["sft"].config)),
     (train, ("dpo",), load(COMMANDS["dpo"].config)),
+    (train, ("rl",), load(COMMANDS["rl"].config)),
     (evaluate, (), load(COMMANDS["evaluate"].config)),
     (plan, (), load(COMMANDS["plan"].config)),
 ]
@@ -83,7 +84,7 @@ def test_help_lists_the_commands_with_a_summary(program, capsys):
         program(["--help"])
     assert left.value.code == 0
     output = capsys.readouterr().out
-    for name in COMMANDS if program is main else ("sft", "dpo"):
+    for name in COMMANDS if program is main else ("sft", "dpo", "rl"):
         assert re.search(rf"(?m)^  {name}  +\w.*\.$", output), name
 
 
@@ -383,6 +384,7 @@ HUGE = 10**9
         (["evaluate", "--in-domain", "d", "--out", "o", "--n"], "--n"),
         (["sft", "--data", "d", "--out", "o", "--epochs"], "--epochs"),
         (["dpo", "--data", "d", "--out", "o", "--batch-size"], "--batch-size"),
+        (["rl", "--data", "d", "--out", "o", "--n"], "--n"),
         (["world", "export", "--out", "o", "--n"], "--n"),
         (["demo", "--out", "o", "--n-train"], "--n-train"),
         (["sft", "--data", "d", "--out", "o", "--buckets"], "--buckets"),

@@ -16,6 +16,12 @@ from inbol_jax.losses.pair_weighting import (
     uniform_weights,
     value_weights,
 )
+from inbol_jax.losses.policy_gradient import (
+    abstention_bonus,
+    group_advantages,
+    kl_estimate,
+    policy_gradient_loss,
+)
 from inbol_jax.losses.registry import (
     PAIR_LOSSES,
     PAIR_WEIGHTINGS,
@@ -29,13 +35,17 @@ __all__ = [
     "PAIR_LOSSES",
     "PAIR_WEIGHTINGS",
     "PairLogprobs",
+    "abstention_bonus",
     "ca_dpo_loss",
     "dpo_loss",
+    "group_advantages",
     "has_label_smoothing",
     "hinge_loss",
     "ipo_loss",
+    "kl_estimate",
     "linear_weights",
     "margin_weights",
+    "policy_gradient_loss",
     "preference_margin",
     "register_pair_loss",
     "register_pair_weighting",

@@ -23,12 +23,12 @@ PAIR_WEIGHTINGS: dict[str, PairWeighting] = {}
 
 def register_pair_loss(name: str) -> Callable[[F], F]:
     """Decorator that registers a loss of pairs. Raises ValueError if the name is taken."""
-    return _register(PAIR_LOSSES, name)
+    return register_in(PAIR_LOSSES, name)
 
 
 def register_pair_weighting(name: str) -> Callable[[F], F]:
     """Decorator that registers a pair weighting. Raises ValueError if the name is taken."""
-    return _register(PAIR_WEIGHTINGS, name)
+    return register_in(PAIR_WEIGHTINGS, name)
 
 
 def has_label_smoothing(loss: str) -> bool:
@@ -36,7 +36,9 @@ def has_label_smoothing(loss: str) -> bool:
     return "label_smoothing" in inspect.signature(PAIR_LOSSES[loss]).parameters
 
 
-def _register(table: dict[str, Callable], name: str) -> Callable[[F], F]:
+def register_in(table: dict[str, Callable], name: str) -> Callable[[F], F]:
+    """Decorator that adds a function to a table. Raises ValueError if the name is taken."""
+
     def add(function: F) -> F:
         if name in table:
             raise ValueError(f"{name!r} is registered already: {table[name]}")

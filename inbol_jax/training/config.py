@@ -1,5 +1,5 @@
-"""Options of IDK-IT (`inbol sft`), CA-DPO (`inbol dpo`) and the planner (`inbol plan`). Imports are
-light: help must be fast.
+"""Options of IDK-IT (`inbol sft`), CA-DPO (`inbol dpo`) and the planner (`inbol plan`); those of
+`inbol rl` stand in `rl_config.py`. Imports are light: help must be fast.
 
 A training config is composed of parts, each of which refuses values that cannot be meant. On the
 command line all options are flat; `from_options` takes them flat in Python as well.
@@ -22,14 +22,16 @@ FROZEN = ("^vision_tower/", "embed_tokens")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
-def _require_positive(config: Any, *names: str) -> None:
+def require_positive(config: Any, *names: str) -> None:
+    """Raises InbolError, which names the option, if one of these is not a number above 0."""
     for name in names:
         value = getattr(config, name)
         if not 0 < value < math.inf:
             raise InbolError(f"--{name.replace('_', '-')} {value}: must be greater than 0")
 
 
-def _require_at_least_zero(config: Any, *names: str) -> None:
+def require_at_least_zero(config: Any, *names: str) -> None:
+    """Raises InbolError, which names the option, if one of these is negative or not finite."""
     for name in names:
         value = getattr(config, name)
         if not 0 <= value < math.inf:
@@ -65,8 +67,8 @@ class OptimizerConfig:
     more stops the training."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "learning_rate")
-        _require_at_least_zero(self, "weight_decay", "max_nonfinite_updates")
+        require_positive(self, "learning_rate")
+        require_at_least_zero(self, "weight_decay", "max_nonfinite_updates")
         for pattern, rate in self.lr_overrides:
             check_pattern("--lr-overrides", pattern)
             if not 0 < rate < math.inf:
@@ -93,9 +95,9 @@ class LoraOptions:
     """Modules that are trained whole beside the adapters, such as multi_modal_projector."""
 
     def __post_init__(self) -> None:
-        _require_at_least_zero(self, "lora_rank")
+        require_at_least_zero(self, "lora_rank")
         if self.lora_alpha is not None:
-            _require_positive(self, "lora_alpha")
+            require_positive(self, "lora_alpha")
         if self.lora_rank:
             return
         for field in dataclasses.fields(self):
@@ -139,7 +141,7 @@ class EvaluationOptions:
     """Steps between two evaluations. There is one at the end as well."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "eval_steps")
+        require_positive(self, "eval_steps")
         if self.eval_data is None and self.eval_steps != EvaluationOptions.eval_steps:
             raise InbolError(f"--eval-steps {self.eval_steps} does nothing without --eval-data")
 
@@ -170,7 +172,7 @@ class CheckpointConfig:
     starts from."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "save_steps", "save_total_limit")
+        require_positive(self, "save_steps", "save_total_limit")
         if not 0 < self.wise_ft_alpha <= 1:
             raise InbolError(
                 f"--wise-ft-alpha {self.wise_ft_alpha}: a share greater than 0 and at most 1 is "
@@ -196,29 +198,23 @@ class LoggingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What both training commands take."""
+class RunConfig:
+    """What all training commands take."""
 
-    data: Path
-    """File that `inbol build` writes: instructions.jsonl for sft, preferences.jsonl for dpo."""
+    data: Path | tuple[Path, ...]
+    """What is trained on."""
     out: Path
     """Folder of the run. It gets checkpoints/, metrics.jsonl, and the trained model in Hugging Face
     layout in OUT/model."""
     model: Path = TINY
     """Folder or hub id of the checkpoint to start from; the default is the tiny LLaVA of the
     package."""
-    images: Path | None = None
-    """Image folder. By default it is the one that the header of --data names."""
     epochs: NumEpochs = 1
     """Passes over the data."""
     batch_size: BatchSize = 32
     """Examples per optimizer step."""
     gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step. The examples of a step are divided among them."""
-    buckets: NumBuckets = 1
-    """Number of lengths that rows are padded to; each is compiled separately. With more than one,
-    rows of similar length are batched together, so that short rows do not pay for long ones.
-    """
     frozen: tuple[str, ...] = FROZEN
     """Regular expressions. Parameters whose path matches one are not trained. With adapters,
     everything else is frozen anyway."""
@@ -227,22 +223,12 @@ class TrainConfig:
     optimization: OptimizerConfig = OptimizerConfig()
     lora: LoraOptions = LoraOptions()
     runtime: RuntimeConfig = RuntimeConfig()
-    evaluation: EvaluationOptions = EvaluationOptions()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def __post_init__(self) -> None:
-        _require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps", "buckets")
+        require_positive(self, "epochs", "batch_size", "gradient_accumulation_steps")
         check_out(self.out, self.model, "model")
-        best, save_steps = self.checkpoint.metric_for_best_model, self.checkpoint.save_steps
-        if best and best.startswith("eval/"):
-            if not self.evaluation.eval_data:
-                raise InbolError(f"--metric-for-best-model {best} needs --eval-data")
-            if save_steps % self.evaluation.eval_steps:
-                raise InbolError(
-                    f"--save-steps {save_steps}: a multiple of --eval-steps "
-                    f"{self.evaluation.eval_steps} is needed for --metric-for-best-model {best}"
-                )
         if self.checkpoint.wise_ft_alpha < 1 and self.lora.lora_rank:
             raise InbolError(
                 f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: "
@@ -276,6 +262,34 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """What IDK-IT and CA-DPO take, which train on a file of given responses."""
+
+    data: Path
+    """File that `inbol build` writes: instructions.jsonl for sft, preferences.jsonl for dpo."""
+    images: Path | None = None
+    """Image folder. By default it is the one that the header of --data names."""
+    buckets: NumBuckets = 1
+    """Number of lengths that rows are padded to; each is compiled separately. With more than one,
+    rows of similar length are batched together, so that short rows do not pay for long ones.
+    """
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "buckets")
+        best, save_steps = self.checkpoint.metric_for_best_model, self.checkpoint.save_steps
+        if best and best.startswith("eval/"):
+            if not self.evaluation.eval_data:
+                raise InbolError(f"--metric-for-best-model {best} needs --eval-data")
+            if save_steps % self.evaluation.eval_steps:
+                raise InbolError(
+                    f"--save-steps {save_steps}: a multiple of --eval-steps "
+                    f"{self.evaluation.eval_steps} is needed for --metric-for-best-model {best}"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig(TrainConfig):
     """IDK-IT: fine-tune on IDK instructions."""
 
@@ -302,8 +316,8 @@ class PairLossConfig:
     by the pair weight too."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "beta")
-        _require_at_least_zero(self, "nll_coef")
+        require_positive(self, "beta")
+        require_at_least_zero(self, "nll_coef")
         if not 0 <= self.label_smoothing < 0.5:
             raise InbolError(
                 f"--label-smoothing {self.label_smoothing}: at least 0 and less than 0.5 is needed"
@@ -336,8 +350,8 @@ class DpoConfig(TrainConfig):
 class PlanConfig:
     """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
 
-    stage: tyro.conf.Positional[Literal["sft", "dpo", "sample"]]
-    """Stage to plan: sft (IDK-IT), dpo (CA-DPO), or sample (`inbol confidence`)."""
+    stage: tyro.conf.Positional[Literal["sft", "dpo", "rl", "sample"]]
+    """Stage to plan: sft, dpo, rl (its update, without sampling) or sample (`inbol confidence`)."""
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
@@ -350,8 +364,8 @@ class PlanConfig:
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16
-    """Rows (sft) or pairs (dpo) per optimizer step on all chips together. For sample: questions per
-    batch of one host; --mesh then divides one host's chips."""
+    """Rows (sft), pairs (dpo) or questions (rl) per optimizer step on all chips together. For
+    sample: questions per batch of one host; --mesh then divides one host's chips."""
     gradient_accumulation_steps: BatchSize = 1
     """Micro-batches per optimizer step."""
     n: NumSamples = 10
@@ -371,12 +385,10 @@ class PlanConfig:
         unused = {
             "sft": ("n", "reference"),
             "dpo": ("n",),
+            "rl": ("reference",),
             "sample": (
-                "gradient_accumulation_steps",
-                "remat",
-                "reference",
-                "optimizer",
-                "fp32_master_weights",
+                *("gradient_accumulation_steps", "remat", "reference"),
+                *("optimizer", "fp32_master_weights"),
             ),
         }
         for option in unused[self.stage]:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grain
 import numpy as np
@@ -155,8 +155,16 @@ def training_order(
     return batch
 
 
+class Batched(Protocol):
+    """Rows that are made into batches when they are asked for, as `PackedDataset.batch` does."""
+
+    def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
+        """This process's rows of a batch."""
+        ...
+
+
 def stream_batches(
-    dataset: PackedDataset,
+    dataset: Batched,
     order: Callable[[int], np.ndarray],
     mine: np.ndarray,
     start: int,

@@ -1,5 +1,5 @@
-"""What IDK-IT and CA-DPO share: the model with its adapters, and a run over a dataset that ends in
-a saved model."""
+"""What the stages share: the model with its adapters, and a run that ends in a saved model; and
+what IDK-IT and CA-DPO share: a run over a dataset of given responses."""
 
 import dataclasses
 import functools
@@ -11,9 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 from inbol_jax.artifacts import file_fingerprint, fingerprint
+from inbol_jax.data.vqa import data_file
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint, load_pretrained, refuse_folder, save_pretrained
@@ -21,7 +24,7 @@ from inbol_jax.models.lora import LoraConfig, init_lora
 from inbol_jax.processes import is_main
 from inbol_jax.progress import say
 from inbol_jax.sharding import local_rows, make_mesh
-from inbol_jax.training.config import FROZEN, LoraOptions, TrainConfig
+from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, stream_batches, training_order
 from inbol_jax.training.parallel import PARALLEL, round_batch_size
 from inbol_jax.training.run import Evaluation, RunOptions, run_training
@@ -37,7 +40,7 @@ from inbol_jax.training.step import (
 )
 from inbol_jax.training.throughput import Meter, peak_flops, training_flops
 from inbol_jax.training.trackers import open_trackers
-from inbol_jax.training.trainer import Hook, Trainer
+from inbol_jax.training.trainer import Batches, Hook, Trainer
 from inbol_jax.training.wise_ft import check_wise_ft, interpolate, load_base
 
 
@@ -56,7 +59,7 @@ def lora_config(options: LoraOptions) -> LoraConfig | None:
     )
 
 
-def load_model(config: TrainConfig) -> Checkpoint:
+def load_model(config: RunConfig) -> Checkpoint:
     """The model to train, on the mesh: with new adapters, with those that it comes with, or whole.
 
     Raises:
@@ -86,6 +89,96 @@ def load_model(config: TrainConfig) -> Checkpoint:
     return dataclasses.replace(checkpoint, model=model, variables=variables)
 
 
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """A model that is about to be trained, in parts, on the mesh."""
+
+    checkpoint: Checkpoint
+    config: RunConfig
+    label: str
+    """Name of the stage, for messages and for the run fingerprint."""
+    mesh: Mesh
+    batch_size: int
+    """Rows per step, rounded so that every device gets as many in every micro-batch."""
+    base: Checkpoint | None
+    """What the trained weights are mixed with in the end, if they are."""
+    trainable: Flat
+    frozen: Flat
+    reference: Flat | None
+    """Copies of the trained variables that an online reference needs."""
+    dtypes: Mapping[str, Any]
+    """The dtypes that the trained variables are saved in."""
+
+
+def start(
+    checkpoint: Checkpoint, config: RunConfig, *, label: str, reference: bool = False
+) -> FineTuning:
+    """Takes a model apart for training; its memory is reused.
+
+    Args:
+      label: as in `FineTuning`.
+      reference: keep the variables as they are now, for the frozen reference.
+    Raises:
+      InbolError: if an option does not fit the model.
+    """
+    mesh = make_mesh(*config.runtime.mesh)
+    base = load_base(checkpoint, config, mesh)
+    size = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
+    trainable, frozen = split_variables(checkpoint.variables, config.frozen, checkpoint.model.lora)
+    _check_overrides(config, trainable)
+    dtypes = {path: x.dtype for path, x in trainable.items()}
+    kept = None
+    if reference:
+        started = reference_part(trainable, new_adapters=config.lora.lora_rank > 0)
+        kept = jax.tree.map(jnp.copy, started)
+    if config.runtime.fp32_master_weights:
+        trainable = {path: _to_float32(x) for path, x in trainable.items()}
+    return FineTuning(checkpoint, config, label, mesh, size, base, trainable, frozen, kept, dtypes)
+
+
+def train(
+    run: FineTuning,
+    trainer: Trainer,
+    optimizer: optax.GradientTransformation,
+    batches: Batches,
+    *,
+    hooks: Sequence[Hook] = (),
+    meter: Meter | None = None,
+    steps_per_rollout: int = 1,
+) -> Path:
+    """Trains, or goes on, and saves the model. Returns its folder.
+
+    Args:
+      steps_per_rollout: as in `RunOptions`.
+    Raises:
+      InbolError: if training cannot go on, or has blown up.
+    """
+    checkpoint, config, base = run.checkpoint, run.config, run.base
+    settings = run_settings(
+        checkpoint, config, run.label, run.batch_size, base and base.fingerprint
+    )
+    report_to = config.logging.report_to if is_main() else ()
+    with open_trackers(report_to, config.out, fingerprint(settings), config.flat()) as tracking:
+        state = run_training(
+            trainer,
+            init_state(run.trainable, optimizer, run.mesh),
+            batches,
+            _run_options(config, settings, run.batch_size, steps_per_rollout),
+            meter=meter,
+            hooks=[*hooks, tracking],
+        )
+    trained = {path: x.astype(run.dtypes[path]) for path, x in state.params.items()}
+    check_weights(trained, f"{run.label}: no model is saved, lower --learning-rate")
+    variables = merge_variables(trained, run.frozen)
+    if base is not None:
+        alpha = config.checkpoint.wise_ft_alpha
+        mixed = interpolate(variables["params"], base.variables["params"], alpha)
+        variables = {"params": mixed}
+    folder = config.out / "model"
+    save_pretrained(dataclasses.replace(checkpoint, variables=variables), folder)
+    return folder
+
+
 def finetune(
     checkpoint: Checkpoint,
     config: TrainConfig,
@@ -107,32 +200,21 @@ def finetune(
       InbolError: if an option does not fit the model, or training cannot go on.
     """
     dataset, *eval_datasets = datasets
-    mesh = make_mesh(*config.runtime.mesh)
-    base = load_base(checkpoint, config, mesh)
-    size = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
+    run = start(checkpoint, config, label=label, reference=online_reference)
+    mesh, size = run.mesh, run.batch_size
     total_steps = -(-len(dataset) * config.epochs // size)
-    settings = run_settings(checkpoint, config, label, size, base and base.fingerprint)
-
-    trainable, frozen = split_variables(checkpoint.variables, config.frozen, checkpoint.model.lora)
-    _check_overrides(config, trainable)
-    dtypes = {path: x.dtype for path, x in trainable.items()}  # as they are saved
-    reference = None
-    if online_reference:
-        started = reference_part(trainable, new_adapters=config.lora.lora_rank > 0)
-        reference = jax.tree.map(jnp.copy, started)
     flops = training_flops(
         checkpoint.config,
-        trainable,
-        frozen,
+        run.trainable,
+        run.frozen,
         targets=float(np.mean([s.targets for s in dataset.sizes])),
         forwards=1 if online_reference else 0,
     )
-    if config.runtime.fp32_master_weights:
-        trainable = {path: _to_float32(x) for path, x in trainable.items()}
-
     program = make_program(objective, config, total_steps)
     parallel = PARALLEL[config.runtime.parallel](program.train_step, mesh, program.eval_step)
-    trainer = Trainer(parallel, total_steps, frozen=frozen, reference=reference, label=label)
+    trainer = Trainer(
+        parallel, total_steps, frozen=run.frozen, reference=run.reference, label=label
+    )
     lengths = [s.tokens for s in dataset.sizes]
     order = training_order(lengths, size, config.epochs, config.seed, grouped=config.buckets > 1)
     batches = functools.partial(
@@ -143,32 +225,17 @@ def finetune(
         micro_batch = size // config.gradient_accumulation_steps
         in_batches = functools.partial(in_order, some, mesh, micro_batch)
         hooks.append(Evaluation(trainer, in_batches, config.evaluation.eval_steps))
-    report_to = config.logging.report_to if is_main() else ()
-    with open_trackers(report_to, config.out, fingerprint(settings), config.flat()) as tracking:
-        state = run_training(
-            trainer,
-            init_state(trainable, program.optimizer, mesh),
-            batches,
-            _run_options(config, settings, size),
-            meter=Meter(flops, peak_flops(mesh.size)),
-            hooks=[*hooks, tracking],
-        )
-
-    trained = {path: x.astype(dtypes[path]) for path, x in state.params.items()}
-    check_weights(trained, f"{label}: no model is saved, lower --learning-rate")
-    variables = merge_variables(trained, frozen)
-    if base is not None:
-        alpha = config.checkpoint.wise_ft_alpha
-        mixed = interpolate(variables["params"], base.variables["params"], alpha)
-        variables = {"params": mixed}
-    folder = config.out / "model"
-    save_pretrained(dataclasses.replace(checkpoint, variables=variables), folder)
+    meter = Meter(flops, peak_flops(mesh.size))
+    folder = train(run, trainer, program.optimizer, batches, hooks=hooks, meter=meter)
     if is_main():
         say(f"{label} on {len(dataset)} {unit}, {config.epochs} epochs -> {folder}")
     return folder
 
 
-def _run_options(config: TrainConfig, settings: Mapping[str, Any], size: int) -> RunOptions:
+def _run_options(
+    config: RunConfig, settings: Mapping[str, Any], size: int, steps_per_rollout: int
+) -> RunOptions:
+    rollouts = -(-config.checkpoint.save_steps // steps_per_rollout)
     return RunOptions(
         out=config.out,
         settings=settings,
@@ -177,12 +244,13 @@ def _run_options(config: TrainConfig, settings: Mapping[str, Any], size: int) ->
         save_total_limit=config.checkpoint.save_total_limit,
         metric_for_best_model=config.checkpoint.metric_for_best_model,
         examples_per_step=size,
-        save_steps=config.checkpoint.save_steps,
+        save_steps=rollouts * steps_per_rollout,
+        steps_per_rollout=steps_per_rollout,
         max_nonfinite_updates=config.optimization.max_nonfinite_updates,
     )
 
 
-def _check_overrides(config: TrainConfig, trainable: Flat) -> None:
+def _check_overrides(config: RunConfig, trainable: Flat) -> None:
     """Raises InbolError if a learning rate is for nothing that is trained."""
     for pattern, _ in config.optimization.lr_overrides:
         if not any(re.search(pattern, path) for path in trainable):
@@ -213,7 +281,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 def run_settings(
-    checkpoint: Checkpoint, config: TrainConfig, label: str, batch_size: int, base: str | None
+    checkpoint: Checkpoint, config: RunConfig, label: str, batch_size: int, base: str | None
 ) -> dict[str, Any]:
     """Everything that decides the result of a run, by the names of the options; model and data by
     their fingerprints.
@@ -223,10 +291,11 @@ def run_settings(
       base: fingerprint of the base of `wise_ft_alpha`.
     """
     settings = {k: v for k, v in config.flat().items() if k not in _WITHOUT_EFFECT}
+    data = config.data if isinstance(config.data, tuple) else (config.data,)
     settings |= {
         "stage": label,
         "model": f"sha256:{checkpoint.fingerprint}",
-        "data": f"sha256:{file_fingerprint(config.data)}",
+        "data": f"sha256:{file_fingerprint(*map(data_file, data))}",
         "wise_ft_base": base,
         "batch_size": batch_size,
     }

@@ -20,7 +20,7 @@ from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
-from inbol_jax.training.config import TrainConfig
+from inbol_jax.training.config import RunConfig
 from inbol_jax.training.parallel import jit_step
 from inbol_jax.training.step import (
     TrainProgram,
@@ -71,7 +71,7 @@ def abstract_batch(
 def abstract_pairs(
     config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch as both stages take it: packed rows with an image each, and the columns of pairs."""
+    """A batch as the stages take it: packed rows with an image each, and the columns of pairs."""
     size = config.vision.image_size
     per_token, per_target = ((rows, tokens), jnp.int32), ((rows, targets), jnp.int32)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -85,9 +85,15 @@ def abstract_pairs(
     return abstract_batch(mesh, shapes)
 
 
+def abstract_groups(mesh: Mesh, *, rows: int, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The columns of groups of n responses, beside packed rows."""
+    shapes = dict.fromkeys(("advantages", "shares"), ((rows, n), jnp.float32))
+    return abstract_batch(mesh, shapes | {"groups": ((rows,), jnp.float32)})
+
+
 def lower_step(
     program: TrainProgram,
-    config: TrainConfig,
+    config: RunConfig,
     variables: Mapping[str, Any],
     batch: Shapes,
     mesh: Mesh,

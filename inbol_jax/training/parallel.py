@@ -14,8 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import to_host
-from inbol_jax.sharding import round_batch, shard_batch
-from inbol_jax.training.step import AXIS, Batch, EvalStep, Metrics, TrainState, TrainStep
+from inbol_jax.sharding import BATCH, round_batch, shard_batch
+from inbol_jax.training.step import AXIS, Batch, EvalStep, Flat, Metrics, TrainState, TrainStep
+
+# (state, frozen variables, variables of a reference or None, batch) -> arrays with a row per row
+RowFunction = Callable[[TrainState, Flat, Flat | None, Batch], Any]
 
 
 class Jit:
@@ -50,6 +53,17 @@ class Jit:
     def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """The batch on the devices, from this process's rows of it."""
         return shard_batch(batch, self._mesh)
+
+    def by_rows(self, function: RowFunction) -> Callable[..., Any]:
+        """The function as a program. It returns, on the host, this process's rows of its result."""
+        program = jax.jit(function, out_shardings=NamedSharding(self._mesh, BATCH))
+
+        def own_rows(x: jax.Array) -> np.ndarray:
+            # Along tensor devices hold copies of rows.
+            parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+            return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+        return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
     def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
         """One training step, with the arguments of `TrainStep`. It reuses the memory of `state`."""
@@ -98,6 +112,14 @@ class Pmap:
             return jax.device_put(x.reshape(self._count, -1, *x.shape[1:]), self._each)
 
         return {name: put(x) for name, x in batch.items()}
+
+    def by_rows(self, function: RowFunction) -> Callable[..., Any]:
+        program = jax.pmap(function, axis_name=AXIS)
+
+        def own_rows(x: jax.Array) -> np.ndarray:  # [devices, b / devices, ...] -> [b, ...]
+            return np.concatenate([np.asarray(shard.data)[0] for shard in x.addressable_shards])
+
+        return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
     def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
         state, metrics = self._compiled(state, *inputs)

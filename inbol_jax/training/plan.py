@@ -38,12 +38,15 @@ from inbol_jax.training.finetune import lora_config
 from inbol_jax.training.lowering import (
     Collective,
     abstract_batch,
+    abstract_groups,
     abstract_pairs,
     abstract_variables,
     collectives,
     lower_step,
 )
 from inbol_jax.training.parallel import round_batch_size
+from inbol_jax.training.rl import policy_gradient_objective
+from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import make_program
 
@@ -113,9 +116,10 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
       folder: folder with the model's config.json.
     """
     llava = load_config(folder)
-    stage = SftConfig if config.stage == "sft" else DpoConfig
+    stage = {"sft": SftConfig, "rl": RlConfig}.get(config.stage, DpoConfig)
+    data = (Path(),) if stage is RlConfig else Path()
     run = stage.from_options(
-        data=Path(), out=Path(), **{name: getattr(config, name) for name in _SHARED}
+        data=data, out=Path(), **{name: getattr(config, name) for name in _SHARED}
     )
     lora = lora_config(run.lora)
     model = Llava(llava, jnp.bfloat16, lora, config.remat)
@@ -125,9 +129,15 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
     if isinstance(run, DpoConfig):
         objective, answers = ca_dpo_objective(model, run.pair_loss), 2 * config.answer
+    elif isinstance(run, RlConfig):
+        # At worst no two responses of a group are equal.
+        objective = policy_gradient_objective(model, run.policy_gradient)
+        answers = config.n * config.answer
     else:
         objective, answers = sft_objective(model), config.answer
     batch = abstract_pairs(llava, mesh, rows=rows, tokens=config.prompt + answers, targets=answers)
+    if isinstance(run, RlConfig):
+        batch |= abstract_groups(mesh, rows=rows, n=config.n)
     program = make_program(objective, run, total_steps=100)
     online = config.reference == "online"
     return lower_step(program, run, variables, batch, mesh, lora=lora, online_reference=online)

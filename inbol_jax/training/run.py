@@ -40,6 +40,8 @@ _NOTES = {
     "eval/loss": "eval {:.3f}",
     "tokens_per_second": "{:,.0f} tokens/s",
     "mfu": "MFU {:.0%}",
+    "reward": "reward {:.3f}",
+    "refusal_rate": "refused {:.0%}",
 }
 
 
@@ -60,7 +62,10 @@ class RunOptions:
     metric_for_best_model: str | None = None
     """Metric of the log; the checkpoint at which it is best is kept as well."""
     examples_per_step: int = 1
-    """Examples per step, for the progress bar."""
+    """Examples per step or rollout, for the progress bar."""
+    steps_per_rollout: int = 1
+    """Steps on the same responses. They belong together: a run is saved and interrupted only after
+    a multiple of so many, and `save_steps` must be one."""
     save_steps: int = 100
     """Steps between two checkpoints."""
     logging_steps: int = 10
@@ -96,15 +101,18 @@ def run_training(
         if restored is not None:
             state = parallel.place(restored)
         start, total = trainer.steps_done(state), trainer.total_steps
+        rollout, ends = options.steps_per_rollout, False
         log.resume(start)
         saving = SaveCheckpoints(trainer, log, checkpoints, options)
         hooks = [StopIfNotFinite(trainer, log, options.max_nonfinite_updates), *hooks, saving]
         with (
             boundaries(agreed=True),
-            progress(label, total * size, "rows", start * size, shown=is_main()) as advance,
+            progress(
+                label, total // rollout * size, "rows", start // rollout * size, shown=is_main()
+            ) as advance,
         ):
             for info in trainer.steps(state, batches(start)):
-                state, ends = info.state, ends_after(info.step)
+                state, ends = info.state, ends_after(info.step) or ends
                 log.add(info)
                 if info.step % options.logging_steps == 0 or any(h.is_due(info) for h in hooks):
                     row = log.means(info.step)
@@ -116,6 +124,8 @@ def run_training(
                     notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
                     advance(0, ", ".join([*notes, *(hook.note for hook in hooks if hook.note)]))
                     log.restart_clock()
+                if info.step % rollout:
+                    continue
                 if ends:
                     saving.save_now(info)
                     stop()

@@ -15,7 +15,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.losses import token_logprobs
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig, trainable_params
-from inbol_jax.training.config import TrainConfig, check_pattern
+from inbol_jax.training.config import RunConfig, check_pattern
 from inbol_jax.training.optimizer import make_optimizer
 
 Batch = Mapping[str, jax.Array]
@@ -185,7 +185,7 @@ class TrainProgram(NamedTuple):
     eval_step: EvalStep
 
 
-def make_program(objective: Objective, config: TrainConfig, total_steps: int) -> TrainProgram:
+def make_program(objective: Objective, config: RunConfig, total_steps: int) -> TrainProgram:
     """The program of a run of `total_steps` steps.
 
     Raises:

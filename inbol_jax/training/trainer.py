@@ -67,7 +67,7 @@ class Trainer:
         label: str = "training",
     ):
         self.parallel, self.total_steps, self.label = parallel, total_steps, label
-        self._frozen, self._reference = parallel.place(frozen), parallel.place(reference)
+        self.frozen, self.reference = parallel.place(frozen), parallel.place(reference)
 
     def steps_done(self, state: TrainState) -> int:
         """The number of steps that led to a state."""
@@ -82,7 +82,7 @@ class Trainer:
         done = self.steps_done(state)
         for step, batch in zip(range(done + 1, self.total_steps + 1), batches, strict=False):
             state, metrics = self.parallel.run(
-                state, self._frozen, self._reference, self.parallel.shard(batch)
+                state, self.frozen, self.reference, self.parallel.shard(batch)
             )
             done = step
             yield StepInfo(step, step == self.total_steps, state, metrics)
@@ -94,7 +94,7 @@ class Trainer:
     def evaluate(self, state: TrainState, batches: Iterable[HostBatch]) -> LogRow:
         """Mean metrics over batches, without updates."""
         metrics = [
-            self.parallel.score(state, self._frozen, self._reference, self.parallel.shard(batch))
+            self.parallel.score(state, self.frozen, self.reference, self.parallel.shard(batch))
             for batch in batches
         ]
         return mean_metrics(jax.device_get(metrics))

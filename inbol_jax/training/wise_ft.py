@@ -15,10 +15,10 @@ from inbol_jax.models.config import LlavaConfig, load_config
 from inbol_jax.models.loading import Checkpoint, find_checkpoint, load_pretrained
 from inbol_jax.models.peft import is_adapter
 from inbol_jax.processes import to_host
-from inbol_jax.training.config import TrainConfig
+from inbol_jax.training.config import RunConfig
 
 
-def check_wise_ft(config: TrainConfig) -> None:
+def check_wise_ft(config: RunConfig) -> None:
     """Raises InbolError if weights cannot be mixed, before anything is loaded."""
     alpha, base = config.checkpoint.wise_ft_alpha, config.checkpoint.wise_ft_base
     if alpha == 1:
@@ -41,7 +41,7 @@ def _architecture(model: Path) -> LlavaConfig:
     return dataclasses.replace(config, stored_dtype="", pad_token_id=0, eos_token_ids=())
 
 
-def load_base(start: Checkpoint, config: TrainConfig, mesh: Mesh) -> Checkpoint | None:
+def load_base(start: Checkpoint, config: RunConfig, mesh: Mesh) -> Checkpoint | None:
     """The base, with its weights on the host; None if the saved model is the fine-tuned one alone.
 
     Args:

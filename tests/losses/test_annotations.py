@@ -15,10 +15,15 @@ from inbol_jax.losses import (
     PAIR_LOSSES,
     PAIR_WEIGHTINGS,
     PairLogprobs,
+    abstention_bonus,
     ca_dpo,
     ca_dpo_loss,
     dpo,
+    group_advantages,
+    kl_estimate,
     logprob,
+    policy_gradient,
+    policy_gradient_loss,
     preference_margin,
     sequence_logprob,
     sft_loss,
@@ -39,6 +44,14 @@ CALLS += [
     (preference_margin, BOTH, {}),
     (sequence_logprob, TOKENS, {"average": True}),
     (sft_loss, TOKENS, {}),
+    (group_advantages, [f32(3, 5)], {"scale": False}),
+    (abstention_bonus, [jnp.zeros((3, 5), bool), jnp.ones((3, 5), bool)], {}),
+    (kl_estimate, [f32(3, 5), f32(3, 5)], {}),
+    (
+        policy_gradient_loss,
+        [f32(3, 5), f32(3, 5), f32(3, 5), f32(3), jnp.ones((3, 5), bool)],
+        {"kl_coef": 0.1},
+    ),
     (token_logprobs, [f32(3, 5, 4), f32(4, 7), jnp.zeros((3, 5), jnp.int32)], {"chunk": 2}),
 ]
 
@@ -47,13 +60,13 @@ CALLS += [
     ("function", "arguments", "options"), CALLS, ids=[call[0].__name__ for call in CALLS]
 )
 def test_shapes_and_dtypes_are_what_the_annotations_say(function, arguments, options):
-    """Of arguments and results; and an array with one row or number more than the others is
-    refused.
+    """Of arguments and results; and an array with one row or number more than the others, if there
+    are others, is refused.
     """
     typed = jaxtyped(typechecker=beartype)(function)
     typed(*arguments, **options)
     arrays, structure = jax.tree.flatten(list(arguments))
-    for i, x in enumerate(arrays):
+    for i, x in enumerate(arrays if len(arrays) > 1 else []):
         longer = jnp.zeros((x.shape[0] + 1, *x.shape[1:]), x.dtype)
         wrong = jax.tree.unflatten(structure, [*arrays[:i], longer, *arrays[i + 1 :]])
         # Arrays of a pair are met by each other, which is JAX's error; the others by their
@@ -64,7 +77,7 @@ def test_shapes_and_dtypes_are_what_the_annotations_say(function, arguments, opt
             typed(*wrong, **options)
 
 
-@pytest.mark.parametrize("module", [ca_dpo, dpo, logprob])
+@pytest.mark.parametrize("module", [ca_dpo, dpo, logprob, policy_gradient])
 def test_examples_in_the_documentation(module):
     result = doctest.testmod(module, extraglobs={"jnp": jnp, "PairLogprobs": PairLogprobs})
     assert result.attempted >= 1

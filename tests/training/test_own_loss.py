@@ -1,5 +1,5 @@
-"""The loss of one's own that docs/architecture.md shows, as it stands there, run as its reader
-would.
+"""The loss and the reward of one's own that the documentation shows, as they stand there, run as
+their reader would.
 """
 
 import json
@@ -85,6 +85,25 @@ def test_the_example_of_the_documentation(pairs, micro):
     margin = 2 * (row["logprob_chosen"] - row["logprob_rejected"])
     assert 0 <= row["dpo"] - np.logaddexp(0, 0.5 - margin) < 0.5
     assert (pairs / "run/simpo/model/model.safetensors").exists()
+
+
+def test_the_reward_of_the_documentation(questions, micro, tmp_path):
+    text = (ROOT / "docs/on-policy.md").read_text()
+    program, command = re.search(
+        r"```python\n(.*?)```\n\n```bash\npython my_reward.py ([^\n]+)\n```", text, re.DOTALL
+    ).groups()
+    (tmp_path / "my_reward.py").write_text(program)
+    words = command.replace("data/train run/extrinsic.jsonl", str(questions)).split()
+    options = ("--model", micro.path, "--batch-size", 12, "--n", 4, "--max-new-tokens", 4)
+    done = run(tmp_path, "my_reward.py", *words, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = [
+        json.loads(s) for s in (tmp_path / "run/brief/metrics.jsonl").read_text().split("\n")[:-1]
+    ]
+    # The random model's answers are all wrong, and of at least one word.
+    assert row["accuracy"] == row["refusal_rate"] == 0
+    assert -1 - 0.02 * 4 <= row["reward"] < -1
+    assert (tmp_path / "run/brief/model/model.safetensors").exists()
 
 
 def test_a_loss_is_known_only_where_it_is_registered(pairs):

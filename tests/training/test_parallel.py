@@ -103,6 +103,53 @@ def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
                 )
 
 
+ON_POLICY = """
+import sys
+from pathlib import Path
+import jax
+from inbol_jax.training.rewards import register_reward
+from inbol_jax.training.rl import rl
+from inbol_jax.training.rl_config import RlConfig
+assert jax.device_count() == int(sys.argv[1])
+out, data, model = map(Path, sys.argv[2:5])
+register_reward("short")(lambda example, text: -len(text) / 10)
+options = dict(data=(data,), model=model, epochs=3, batch_size=8, n=4, max_new_tokens=6,
+               learning_rate=1e-3, reward="short", num_iterations=2, kl_coef=0.1)
+special = {"one": {}, "pmap": {"parallel": "pmap"}, "adapters": {"lora_rank": 2}}
+special["micro-batches"] = {"gradient_accumulation_steps": 2, "mesh": (1, 2, 4)}
+for name in sys.argv[5:]:
+    mesh = {"mesh": tuple(map(int, name.split()))} if name[0] in "128" else {}
+    rl(RlConfig.from_options(out=out / name, **options | mesh | special.get(name, {})))
+"""
+
+
+def on_policy(devices, *arguments):
+    """Runs `ON_POLICY` on so many virtual devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ON_POLICY, *map(str, (devices, *arguments))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Involuntary full rematerialization" not in done.stderr
+
+
+@pytest.mark.slow
+def test_on_policy_refusal_is_the_same_on_every_mesh(questions, micro, tmp_path):
+    """It draws the same responses, and trains to the same weights to float tolerance."""
+    names = ("8 1 1", "2 2 2", "pmap", "micro-batches")
+    on_policy(8, tmp_path, questions, micro.path, *names)
+    on_policy(1, tmp_path, questions, micro.path, "one")
+    one, ours = metrics_of(tmp_path / "one"), weights_of(tmp_path / "one/model")
+    assert one[-1]["step"] == 10
+    for name in names:
+        for row, other in zip(one, metrics_of(tmp_path / name), strict=True):
+            # Batches are padded to sizes that the devices share.
+            found, expected = ({k: v for k, v in r.items() if k != "padding"} for r in (other, row))
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+        for key, x in weights_of(tmp_path / name / "model").items():
+            np.testing.assert_allclose(x, ours[key], atol=3e-5, err_msg=f"{name} {key}")
+
+
 RESUME = """
 import sys
 from pathlib import Path

@@ -28,7 +28,7 @@ def plan(monkeypatch):
     return plan
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo", "sample"])
+@pytest.mark.parametrize("stage", ["sft", "dpo", "rl", "sample"])
 def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stage):
     """Training rounds a batch up to whole micro-batches."""
     options = {} if stage == "sample" else {"gradient_accumulation_steps": 4}
@@ -39,10 +39,12 @@ def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stag
         answer=4,
         batch_size=6,
         lora_rank=2,
-        **({"n": 3} if stage == "sample" else {}),
+        **({"n": 3} if stage in ("rl", "sample") else {}),
         **options,
     )
     text = plan.lower(config, micro.path, make_mesh()).as_text()
+    if stage == "rl":
+        assert "tensor<8x52xi32>" in text, "a prompt of 40 tokens, and three responses of 4"
     side = micro.config.vision.image_size
     assert f"tensor<{6 if stage == 'sample' else 8}x1x3x{side}x{side}xf32>" in text
 
@@ -57,6 +59,7 @@ def test_sampling_keeps_to_the_devices_of_a_host(plan):
     ("stage", "options"),
     [
         ("sft", {"reference": "online"}),
+        ("rl", {"reference": "online"}),
         ("dpo", {"n": 3}),
         ("sample", {"gradient_accumulation_steps": 2}),
     ],

@@ -18,18 +18,21 @@ from training_data import metrics_of
 from inbol_jax.models import load_pretrained
 from inbol_jax.training.ca_dpo import ca_dpo
 from inbol_jax.training.config import DpoConfig, SftConfig
+from inbol_jax.training.rl import rl
+from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.sft import sft
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(*commands):
+def start(*commands, program=ROOT / "train.py"):
     """`train.py --distributed` with the arguments of each process."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     shared = {
+        "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
@@ -38,7 +41,7 @@ def start(*commands):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return [
         subprocess.Popen(
-            [sys.executable, ROOT / "train.py", *map(str, arguments), "--distributed"],
+            [sys.executable, program, *map(str, arguments), "--distributed"],
             env=os.environ
             | shared
             | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
@@ -50,9 +53,9 @@ def start(*commands):
     ]
 
 
-def together(*arguments):
+def together(*arguments, **options):
     """Runs the same in two processes; returns what each printed."""
-    running = start(arguments, arguments)
+    running = start(arguments, arguments, **options)
     found = [process.communicate(timeout=300) for process in running]
     for process, (_, error) in zip(running, found, strict=True):
         assert process.returncode == 0, error[-3000:]
@@ -75,6 +78,35 @@ def same(one, two):
         )
     theirs = flat(two / "model")
     for path, x in flat(one / "model").items():
+        np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=path)
+
+
+REWARD = """
+import sys
+from inbol_jax.cli import train
+from inbol_jax.training.rewards import register_reward
+register_reward("short")(lambda example, text: -len(text) / 10)
+sys.exit(train())
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_draw_and_train_as_one(questions, micro, short, tmp_path):
+    """On-policy refusal of a model that is split over both."""
+    own = {"n": 4, "max_new_tokens": 6, "batch_size": 8, "num_iterations": 2, "kl_coef": 0.1}
+    own |= {"epochs": 2, "learning_rate": 1e-3, "reward": short}
+    words = [w for name, value in own.items() for w in (f"--{name.replace('_', '-')}", value)]
+    (tmp_path / "short.py").write_text(REWARD)
+    words += ["--data", questions, "--model", micro.path, "--out", tmp_path / "two"]
+    together("rl", *words, "--mesh", 2, 2, 2, program=tmp_path / "short.py")
+    rl(RlConfig.from_options(data=(questions,), out=tmp_path / "one", model=micro.path, **own))
+    one, two = (metrics_of(tmp_path / name) for name in ("one", "two"))
+    for row in one + two:
+        row.pop("padding")  # batches are padded to sizes that the devices share
+    for row, other in zip(one, two, strict=True):
+        assert other == pytest.approx(row, rel=1e-4, abs=1e-4)
+    theirs = flat(tmp_path / "two/model")
+    for path, x in flat(tmp_path / "one/model").items():
         np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=path)
 
 
