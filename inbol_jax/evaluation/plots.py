@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation.metrics import ConfidenceBin, Metrics, Scores, Summary, by_confidence
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.prediction import BASELINES, Prediction, calibrated
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, percent, signed
 from inbol_jax.pages import figures
 from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
@@ -28,6 +28,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
+LOGODDS = "base_threshold_logodds"  # is drawn as the base's own line
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
@@ -117,6 +118,22 @@ def _by_confidence(predictions: Sequence[Prediction], models: list[str], domain:
     return Drawing(f"confidence_{domain}", confidence_curves(bins), alt, caption)
 
 
+def draw_tradeoff(metrics: Metrics) -> Drawing:
+    """T against the share of refusals, for metrics that have curves."""
+    base, numbers = metrics.asked[0], []
+    for name, domains in metrics.curves.items():
+        best = [f"{DOMAIN_LABELS[d].lower()} {signed(c.best_t)}" for d, c in domains.items()]
+        numbers.append(f"{name}: {', '.join(best)}")
+    alt = f"T against the share of refusals. Highest T of each curve: {'; '.join(numbers)}"
+    caption = (
+        "T against the share of questions that are refused, as a bias on the refusal tokens moves "
+        f"each model. Filled marks: the model as it is; hollow ones: with the bias chosen on "
+        f"validation. Dashed: {base} with a threshold on another score. Where a line of a trained "
+        f"model lies above all of {base}'s, training has taught more than where to refuse."
+    )
+    return Drawing("tradeoff", tradeoff(metrics), alt, caption)
+
+
 def _histogram(panels: dict[str, Sequence[float | int]], thresholds: Thresholds) -> Drawing:
     delta_uk, delta_k = thresholds.delta_uk, thresholds.delta_k
     deltas = f"delta_uk = {delta_uk:g} and delta_k = {delta_k:g}"
@@ -155,6 +172,37 @@ def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
         axes.grid(False, axis="x")
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     figure.legend(handles=left.lines, loc="outside upper center", ncols=min(len(bins), 5))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def tradeoff(metrics: Metrics) -> Figure:
+    """T by the share of refusals: a line per model, and per score of the base; a panel a domain."""
+    domains = metrics.domains
+    figure = Figure(figsize=(4.6 * max(len(domains), 2), 4.4), layout="constrained")
+    for axes, domain in zip(
+        figure.subplots(1, len(domains), squeeze=False)[0], domains, strict=True
+    ):
+        for index, model in enumerate(metrics.asked):
+            colour, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
+            curve = metrics.curves[model][domain]
+            axes.plot(curve.refused, curve.t, color=colour, linewidth=1.8, label=_short(model))
+            for name, fill in ((model, colour), (calibrated(model), "white")):
+                point = metrics.models[name][domain]["all"]
+                style = {"color": colour, "markerfacecolor": fill, "markersize": 7, "zorder": 3}
+                axes.plot([point.refr], [point.t], marker, **style, clip_on=False)
+        others = [name for name in BASELINES if name in metrics.curves and name != LOGODDS]
+        for name, dashes in zip(others, ((1, 1.5), (4, 1.5), (7, 2, 1, 2)), strict=True):
+            curve = metrics.curves[name][domain]
+            style = {"color": MODEL_COLOURS[0], "linewidth": 1.1, "dashes": dashes}
+            axes.plot(curve.refused, curve.t, **style, label=name.removeprefix("base_threshold_"))
+        point = metrics.models["oracle"][domain]["all"]
+        axes.plot([point.refr], [point.t], "*", color="#1d2127", markersize=11, label="oracle")
+        axes.set_title(f"{DOMAIN_LABELS[domain]} (n = {point.n})")
+        axes.set(xlim=(0, 1), xlabel="share of questions that are refused", ylabel="T")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
     return figure
 
 

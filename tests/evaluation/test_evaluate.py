@@ -13,6 +13,7 @@ from PIL import Image
 from inbol_jax.artifacts import read_meta
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError, printable
+from inbol_jax.evaluation import asking
 from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions
@@ -52,7 +53,7 @@ def config(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     monkeypatch.setattr(module, "checkpoint_config", load_pretrained)
-    monkeypatch.setattr(module, "generate", generate)
+    monkeypatch.setattr(asking, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
         out=tmp_path / "out",
@@ -70,7 +71,7 @@ def test_every_model_answers_every_question(config):
     assert {(p.kind, p.prediction) for p in predicted} == {("colour", "red")}
     base = [(p.type, p.confidence, p.outcome) for p in predicted[:3]]
     assert base == [(1, 1.0, "correct"), (None, 0.5, "wrong"), (3, 0.0, "wrong")]
-    assert json.loads((config.out / "metrics.json").read_text()) == dataclasses.asdict(metrics)
+    assert json.loads((config.out / "metrics.json").read_text()) == metrics.to_json()
     assert {d.diff for d in metrics.differences} == {0.0, None}
     assert list(metrics.seconds) == ["evaluation"]
     for name in ("report.html", "report.md", "figures/summary.png"):
@@ -79,20 +80,20 @@ def test_every_model_answers_every_question(config):
 
 def test_what_was_answered_is_not_asked_again(config, monkeypatch):
     before = predictions(config)
-    monkeypatch.setattr(module, "generate", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(asking, "generate", lambda *_, **__: pytest.fail("asked again"))
     assert predictions(config) == before
 
 
 def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):
     """Answers: scored again. Question or image: asked again. Gone: dropped. Others: as they are."""
     predictions(config)
-    asked, generate = [], module.generate
+    asked, generate = [], asking.generate
 
     def counting(checkpoint, examples, *rest, **options):
         asked.append([example.id for example in examples])
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(module, "generate", counting)
+    monkeypatch.setattr(asking, "generate", counting)
     data = config.in_domain[0] / "data.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
 
@@ -127,13 +128,13 @@ def test_a_killed_evaluation_goes_on(config, monkeypatch):
     file = config.out / "predictions" / "tuned" / "colours.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[2] + lines[0] + lines[1][:20])
-    generate = module.generate
+    generate = asking.generate
 
     def only_b(checkpoint, examples, *rest, **options):
         assert [example.id for example in examples] == ["b"]
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(module, "generate", only_b)
+    monkeypatch.setattr(asking, "generate", only_b)
     assert predictions(config) == before
 
 

@@ -153,7 +153,7 @@ def test_a_bias_of_generation_goes_with_the_adapters_that_have_it(base, saved, t
     assert biased.config.token_bias == biased.model.config.token_bias == ((4, 1.5),)
     assert before.config.token_bias == load(base).config.token_bias == ()
     assert biased.fingerprint != before.fingerprint
-    for name, merge in (("merged", True), ("adapter", False)):
+    for name, merge in (("merged", True), ("copy", False)):
         save_pretrained(biased, tmp_path / name, merge_adapters=merge)
         assert load(tmp_path / name).config.token_bias == ((4, 1.5),)
 
