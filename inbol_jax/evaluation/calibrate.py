@@ -48,11 +48,12 @@ def calibrate(config: CalibrateConfig) -> float:
         stakes = scored(answers, margin).stakes
         bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
         refusals = refusals_of(config.templates)
+        tokenizer = checkpoint.processor.tokenizer
         tokens = refusal_tokens(make_text_encoder(checkpoint), refusals).tokens
         about = _changes(stakes, bias) | {
             "data": [dataset.name for dataset in datasets],
             "refusals": refusals,
-            "tokens": checkpoint.processor.tokenizer.convert_ids_to_tokens(list(tokens)),
+            "tokens": [tokenizer.decode([token]).strip() for token in tokens],
         }
         if config.out:
             _copy(checkpoint, out)

@@ -163,6 +163,10 @@ def report(
       other_tables: as in `write_report`.
     """
     tested = [p for p in predicted if p.domain != VALIDATION]
+    if config.validation and len(tested) == len(predicted):
+        raise InbolError(
+            "--validation: the predictions were made without it; give `inbol evaluate` again"
+        )
     metrics = measure(predicted, tested, config.seed, seconds)
     write_json(out / "metrics.json", metrics.to_json())
     inputs = read_inputs(config)

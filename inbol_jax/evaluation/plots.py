@@ -11,7 +11,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
@@ -29,6 +31,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
 LOGODDS = "base_threshold_logodds"  # is drawn as the base's own line
+DASHES = ((1, 1.5), (4, 1.5), (7, 2, 1, 2))  # of the base's other scores
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
@@ -177,33 +180,43 @@ def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def tradeoff(metrics: Metrics) -> Figure:
-    """T by the share of refusals: a line per model, and per score of the base; a panel a domain."""
+    """T by the share of refusals: a panel per domain, a line per model and score of the base."""
     domains = metrics.domains
     figure = Figure(figsize=(4.6 * max(len(domains), 2), 4.4), layout="constrained")
     for axes, domain in zip(
         figure.subplots(1, len(domains), squeeze=False)[0], domains, strict=True
     ):
+        handles = []
         for index, model in enumerate(metrics.asked):
-            colour, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
-            curve = metrics.curves[model][domain]
-            axes.plot(curve.refused, curve.t, color=colour, linewidth=1.8, label=_short(model))
-            for name, fill in ((model, colour), (calibrated(model), "white")):
-                point = metrics.models[name][domain]["all"]
-                style = {"color": colour, "markerfacecolor": fill, "markersize": 7, "zorder": 3}
-                axes.plot([point.refr], [point.t], marker, **style, clip_on=False)
+            style = MODEL_STYLES[index % len(MODEL_STYLES)]
+            handles.append(_model_line(axes, metrics, model, domain, style))
         others = [name for name in BASELINES if name in metrics.curves and name != LOGODDS]
-        for name, dashes in zip(others, ((1, 1.5), (4, 1.5), (7, 2, 1, 2)), strict=True):
+        for name, dashes in zip(others, DASHES, strict=True):
             curve = metrics.curves[name][domain]
-            style = {"color": MODEL_COLOURS[0], "linewidth": 1.1, "dashes": dashes}
-            axes.plot(curve.refused, curve.t, **style, label=name.removeprefix("base_threshold_"))
+            style = {"color": MODEL_COLOURS[0], "linewidth": 1.2, "dashes": dashes}
+            handles += axes.plot(curve.refused, curve.t, **style, label=name)
         point = metrics.models["oracle"][domain]["all"]
-        axes.plot([point.refr], [point.t], "*", color="#1d2127", markersize=11, label="oracle")
+        star = {"color": "#1d2127", "linestyle": "none", "marker": "*", "markersize": 11}
+        handles += axes.plot([point.refr], [point.t], **star, label="oracle")
         axes.set_title(f"{DOMAIN_LABELS[domain]} (n = {point.n})")
         axes.set(xlim=(0, 1), xlabel="share of questions that are refused", ylabel="T")
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure
+
+
+def _model_line(
+    axes: Axes, metrics: Metrics, model: str, domain: str, style: tuple[str, str]
+) -> Line2D:
+    """A model's curve, a filled mark where the model is, a hollow one where its bias puts it."""
+    colour, marker = style
+    curve = metrics.curves[model][domain]
+    (line,) = axes.plot(curve.refused, curve.t, color=colour, linewidth=1.8, label=_short(model))
+    for name, fill in ((model, colour), (calibrated(model), "white")):
+        point = metrics.models[name][domain]["all"]
+        mark = {"marker": marker, "markersize": 7, "markerfacecolor": fill, "zorder": 3}
+        axes.plot([point.refr], [point.t], color=colour, linestyle="none", clip_on=False, **mark)
+    return line
 
 
 @matplotlib.rc_context(STYLE)

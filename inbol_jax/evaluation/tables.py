@@ -115,10 +115,7 @@ def _policy_table(models: Summary, domain: str) -> Table:
         row += [NONE if scores[g].t is None else signed(scores[g].t) for g in groups]
         rows.append(row)
     n = next(iter(models.values()))[domain]["all"].n
-    caption = (
-        f"{DOMAIN_LABELS[domain]}, {n} questions: each model as it is and with a refusal bias, and "
-        "what needs no training. Biases and thresholds were chosen on the validation questions"
-    )
+    caption = f"{DOMAIN_LABELS[domain]}: models and baselines on {n} questions"
     columns = ("", "RefR", "Acc, answerable", "T (95% interval)")
     return Table(caption, (*columns, *(f"T, {short_label(g)}" for g in groups)), rows)
 
@@ -134,16 +131,9 @@ def _curve_table(metrics: Metrics, domain: str) -> Table:
         row += [percent(coverage) for coverage in c.coverage_at_risk.values()]
         row += [signed(phi, 2) for phi in c.phi.values()]
         rows.append([*row, signed(c.best_t)])
-    caption = (
-        f"{DOMAIN_LABELS[domain]}: how well a score tells what to refuse, whatever the threshold. "
-        "Models by the log-odds of their refusal tokens. AUROC: of Type 3 against Type 1, and of "
-        "wrong against correct answers. AURC: area under the risk-coverage curve (lower is "
-        "better), and its paired difference from the base's best score, with 95% intervals. "
-        "Coverage at a risk, and Φ for a cost of wrong answers. Best T: of any threshold, chosen "
-        "on these very questions"
-    )
+    caption = f"{DOMAIN_LABELS[domain]}: what each score is worth, whatever the threshold"
     columns = ("", "AUROC Type 3", "AUROC wrong", "AURC", f"AURC {MINUS} base's")
-    columns += tuple(f"Coverage at {float(risk):.0%}" for risk in some.coverage_at_risk)
+    columns += tuple(f"Coverage at risk {float(risk):.0%}" for risk in some.coverage_at_risk)
     columns += tuple(f"Φ {cost}" for cost in some.phi)
     return Table(caption, (*columns, "Best T"), rows)
 

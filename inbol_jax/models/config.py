@@ -43,6 +43,7 @@ MAX_SIZES = {
     1 << 20,
 )
 MAX_IMAGE_TOKENS = 1 << 14
+MAX_BIAS = 1e30  # of a logit, far within float32
 GENERATION = "generation_config.json"
 
 
@@ -275,7 +276,8 @@ def read_token_bias(
     bias = {}
     try:
         for (token,), value in entries:
-            if type(token) is not int or not 0 <= token < vocab_size or type(value) is not float:
+            is_token = type(token) is int and 0 <= token < vocab_size
+            if not is_token or type(value) is not float or abs(value) > MAX_BIAS:
                 raise ValueError(f"[[{token!r}], {value!r}]")
             bias[token] = value
         if not bias:
