@@ -27,4 +27,4 @@ def test_a_stage_that_is_killed_makes_what_an_undisturbed_one_does(tmp_path):
 
 @pytest.mark.slow
 def test_every_stage_that_is_killed_makes_what_an_undisturbed_one_does(tmp_path):
-    assert chaos(tmp_path / "runs", "--kills", 39).endswith("\n0 faults\n")
+    assert chaos(tmp_path / "runs", "--kills", 42).endswith("\n0 faults\n")
