@@ -90,6 +90,10 @@ STAGES = {
         "trained {whole}/sft/model --out {out}",
         ("predictions.jsonl", "predictions/*/*.jsonl", "confidence/*.jsonl"),
     ),
+    "calibrate": Stage(
+        "calibrate --data {whole}/export --model {model} --out {out}",
+        ("generation_config.json", "calibration.json", "calibration/*.jsonl"),
+    ),
     "confidence-2": Stage(
         "confidence --distributed --data {whole}/export --n 4 --model {model} --out {out}",
         ("confidence/*.jsonl",),

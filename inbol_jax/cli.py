@@ -251,7 +251,7 @@ def _run(command: Command, config: Any) -> int:
 
         join()
         take_back(collective=command.collective)
-    if hasattr(config, "out"):
+    if getattr(config, "out", None) is not None:
         _check_writable(config.out)
     result = execute(command, config)
     return result if isinstance(result, int) else 0

@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "rl": Command("training.rl_config:RlConfig", "training.rl:rl", collective=True),
     "plan": Command("training.config:PlanConfig", "training.plan:plan"),
     "evaluate": Command("evaluation.config:EvaluateConfig", "evaluation.evaluate:evaluate"),
+    "calibrate": Command("evaluation.config:CalibrateConfig", "evaluation.calibrate:calibrate"),
     "judge": Command("responses.config:JudgeConfig", "responses.judge:judge"),
     "convert": Command("models.convert:ConvertConfig", "models.convert:convert"),
 }
@@ -65,7 +66,7 @@ def execute(command: Command, config: Any) -> Any:
     """
     function = load(command.run)
     with contextlib.ExitStack() as stack:
-        if hasattr(config, "out") and not command.shares_out and _is_main(config):
+        if getattr(config, "out", None) is not None and not command.shares_out and _is_main(config):
             stack.enter_context(sole_writer(config.out))
         return function(config)
 

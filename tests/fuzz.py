@@ -178,6 +178,7 @@ class Inputs:
             "extrinsic": ("--data", self.clean / "data"),
             "judge": ("--data", self.clean / "said.jsonl"),
             "evaluate": ("--in-domain", self.clean / "data", "--models", "m", empty),
+            "calibrate": ("--data", self.clean / "data", "--model", empty),
             "confidence": ("--data", self.clean / "data", "--model", empty),
             "sft": ("--data", self.clean / "out/instructions.jsonl", "--model", empty),
             "dpo": ("--data", self.clean / "out/preferences.jsonl", "--model", empty),

@@ -18,6 +18,7 @@ from inbol_jax.cli import evaluate, main, option_names, parse_options, plan, tra
 from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.config import CheckConfig, ImportConfig
 from inbol_jax.defaults import TINY
+from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.models.convert import ConvertConfig
 from inbol_jax.training.config import PlanConfig
 
@@ -30,7 +31,7 @@ PROGRAMS += [
     (plan, (), load(COMMANDS["plan"].config)),
 ]
 # These commands draw no random number, so they have no --seed.
-UNDRAWN = (ImportConfig, CheckConfig, PlanConfig)
+UNDRAWN = (ImportConfig, CheckConfig, PlanConfig, CalibrateConfig)
 IDS = [f"{command.__name__} {' '.join(words)}".strip() for command, words, _ in PROGRAMS]
 
 

@@ -49,6 +49,14 @@ TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def refusals_of(name: str) -> tuple[str, ...]:
+    """All refusals of a set, each once. Raises InbolError if none is called so."""
+    if name not in TEMPLATES:
+        raise InbolError(f"--templates {name!r}: choose one of {', '.join(TEMPLATES)}")
+    unknown, not_in_the_image = TEMPLATES[name]
+    return tuple(dict.fromkeys(unknown + not_in_the_image))
+
+
 @dataclasses.dataclass(frozen=True)
 class RefusalMix:
     """Which sets of refusals are taught.

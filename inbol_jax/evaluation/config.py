@@ -1,12 +1,17 @@
-"""The options of `inbol evaluate`. Nothing here imports JAX: help must be fast."""
+"""The options of `inbol evaluate` and `inbol calibrate`.
+
+Nothing here imports JAX: help must be fast.
+"""
 
 import dataclasses
 from pathlib import Path
 
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.defaults import TINY, BatchSize, Dtype, NumNewTokens, NumSamples
+from inbol_jax.construction.templates import refusals_of
+from inbol_jax.defaults import TINY, BatchSize, Dtype, NumNewTokens, NumSamples, check_out
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.prediction import BASELINES, calibrated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +24,12 @@ class EvaluateConfig:
     """Folder that gets confidence/, predictions.jsonl, metrics.json, report.html and report.md."""
     out_of_domain: tuple[Path, ...] = ()
     """Dataset folders whose questions are unlike those of training."""
+    validation: tuple[Path, ...] = ()
+    """Dataset folders on which thresholds are chosen. They add simple baselines, each model with a
+    calibrated refusal bias, and curves of T against the share of refusals."""
+    templates: str = "short"
+    """Refusals whose first tokens decide between refusing and answering (with --validation): the
+    sets of `inbol build`, "one", "short", "long", "reason" or "all"."""
     models: tuple[tuple[str, Path], ...] = (("base", TINY),)
     """Name and checkpoint folder of each model. The first model is the base: its confidence decides
     which type a question has."""
@@ -50,3 +61,58 @@ class EvaluateConfig:
             check_name(name, "--models")
         if len({name for name, _ in self.models}) < len(self.models):
             raise InbolError("--models: two models have the same name; rename one of them")
+        if self.validation:
+            names = {name for name, _ in self.models}
+            taken = names & {*BASELINES, *map(calibrated, names)}
+            if taken:
+                raise InbolError(
+                    f"--models {min(taken)}: a baseline has this name; choose another one"
+                )
+        elif self.templates != EvaluateConfig.templates:
+            raise InbolError("--templates says where thresholds lie: give --validation as well")
+        _ = self.refusals  # raises if there are none of that name
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """The refusals of --templates; none without --validation."""
+        refusals = refusals_of(self.templates)
+        return refusals if self.validation else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrateConfig:
+    """Choose the bias on a model's refusal tokens that makes T highest, and keep it with the model.
+
+    It becomes `sequence_bias` of generation_config.json, which `inbol` and transformers apply.
+    """
+
+    model: Path
+    """Folder of the checkpoint or adapter; with --out also a hub id."""
+    data: tuple[Path, ...]
+    """Dataset folders of validation: no question of them should be in training or test."""
+    out: Path | None = None
+    """Folder of a copy that gets the bias. By default --model itself gets it; its fingerprint
+    changes, so stores sampled from it and adapters trained on it no longer fit."""
+    templates: str = "short"
+    """Refusals whose first tokens get the bias, those that the model was taught: a set of `inbol
+    build`, "one", "short", "long", "reason" or "all"."""
+    max_new_tokens: NumNewTokens = 12
+    """Maximum number of tokens per answer."""
+    batch_size: BatchSize = 128
+    """Questions per batch; on a CPU the batch may be smaller."""
+    dtype: Dtype = "auto"
+    """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
+    other."""
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise InbolError("--data needs at least one dataset folder")
+        refusals_of(self.templates)  # raises if there are none of that name
+        if self.out is not None:
+            check_out(self.out, self.model)
+        elif not self.model.is_dir():
+            raise InbolError(f"--model {self.model} is no folder here: give --out for a copy of it")
+        elif self.model.resolve() == TINY.resolve():
+            raise InbolError("--model: the package's own model stays as it is: give --out")

@@ -6,31 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inbol_jax.artifacts import (
-    check_name,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from inbol_jax.artifacts import check_name, read_jsonl, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
-from inbol_jax.confidence.store import ConfidenceStore, read_store
+from inbol_jax.confidence.estimators import self_consistency
+from inbol_jax.confidence.store import read_store
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.asking import ask
+from inbol_jax.evaluation.baselines import against_baselines, compare
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
-from inbol_jax.evaluation.prediction import DOMAINS, Prediction
+from inbol_jax.evaluation.prediction import DOMAINS, VALIDATION, Prediction
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.yes_no import yes_no_table
-from inbol_jax.models.loading import Checkpoint, checkpoint_config, load_pretrained
+from inbol_jax.models.loading import checkpoint_config, load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.records import BoundaryRecord, VQAExample
-from inbol_jax.responses.outcome import outcome
+from inbol_jax.records import BoundaryRecord
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import generate
 from inbol_jax.sharding import make_mesh
 
 
@@ -67,7 +63,7 @@ def read_inputs(config: EvaluateConfig) -> Inputs:
       InbolError: if one cannot be read, or two datasets have one name.
     """
     datasets: dict[str, tuple[VQADataset, str]] = {}
-    for domain in DOMAINS:
+    for domain in (*DOMAINS, VALIDATION):
         for folder in getattr(config, domain):
             dataset = load_dataset_folder(folder)
             check_name(dataset.name, "dataset")
@@ -88,35 +84,29 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     datasets = read_inputs(config).datasets
     for _, folder in config.models:
         checkpoint_config(folder)
-    asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
-    folders = (*config.in_domain, *config.out_of_domain)
-    for (dataset, _), folder in zip(datasets, folders, strict=True):
-        store = estimate(
-            ConfidenceConfig(
-                data=folder,
-                out=config.out,
-                model=config.models[0][1],
-                sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
-                batch_size=config.batch_size,
-                dtype=config.dtype,
-                mesh=config.mesh,
-                seed=config.seed,
-            )
-        )
-        for q in read_store(store):
-            boundary = classify(q.n_correct, q.n_samples, config.thresholds)
-            type = question_type(boundary, answerable=q.example.answerable)
-            confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
-            asked[dataset.name, q.example.id] = {"type": type, "confidence": confidence}
+    asked = about_questions(config, datasets)
     predicted: list[Prediction] = []
+    # Columns of these names are the dataset's own.
+    unknown = {} if config.validation else dict.fromkeys(("forced", "consistency", "p_true"))
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, folder in config.models:
         checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
         for dataset, domain in datasets:
-            rows = _ask(config, model, checkpoint, dataset, images[dataset.name])
+            rows = ask(
+                checkpoint,
+                dataset,
+                images[dataset.name],
+                config.out / "predictions" / model / f"{dataset.name}.jsonl",
+                refusals=config.refusals,
+                max_new_tokens=config.max_new_tokens,
+                batch_size=4 * config.batch_size,
+                label=f"{model} on {dataset.name}",
+            )
             about = {"dataset": dataset.name, "domain": domain, "model": model}
             predicted += [
-                Prediction.from_json(rows[example.id] | about | asked[dataset.name, example.id])
+                Prediction.from_json(
+                    rows[example.id] | unknown | about | asked[dataset.name, example.id]
+                )
                 for example in dataset.examples
                 # The others were set aside, and reported, while the base was sampled.
                 if example.id in rows and (dataset.name, example.id) in asked
@@ -127,42 +117,36 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     return predicted
 
 
-def _ask(
-    config: EvaluateConfig,
-    model: str,
-    checkpoint: Checkpoint,
-    dataset: VQADataset,
-    images: ImageHashes,
-) -> dict[str, dict[str, Any]]:
-    """One model's greedy answers to one dataset, by id; asks only for those that are not stored."""
-    settings = {
-        "command": "evaluate",
-        "model": checkpoint.fingerprint,
-        "dtype": checkpoint.model.dtype.name,
-        "max_new_tokens": config.max_new_tokens,
-    }
-
-    def scored(example: VQAExample, row: dict[str, Any]) -> dict[str, Any]:
-        text = row["prediction"]
-        return example.to_json() | {"prediction": text, "outcome": outcome(example, text)}
-
-    file = config.out / "predictions" / model / f"{dataset.name}.jsonl"
-    with ConfidenceStore(file, settings, images, replace=True) as store:
-        store.update(dataset.examples, dataset.file, scored, ask_again=True)
-        if pending := store.pending(dataset.examples):
-            for batch in generate(
-                checkpoint,
-                pending,
-                dataset.root,
-                options=SamplingOptions(n=1, temperature=0.0, max_new_tokens=config.max_new_tokens),
-                seed=0,
-                batch_size=4 * config.batch_size,
-                label=f"{model} on {dataset.name}",
-                set_aside=lambda *_: None,  # such a question gets no text
-            ):
-                store.append(scored(e, {"prediction": said.text}) for e, (said,) in batch)
-        store.finish(len(dataset.examples) - len(store.done))
-    return {row["id"]: row for row in read_jsonl(file)}
+def about_questions(
+    config: EvaluateConfig, datasets: Sequence[tuple[VQADataset, str]]
+) -> dict[tuple[str, str], dict[str, int | float | None]]:
+    """{(dataset, id): columns that all models' predictions share}, from samples of the base."""
+    asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
+    folders = (*config.in_domain, *config.out_of_domain, *config.validation)
+    for (dataset, _), folder in zip(datasets, folders, strict=True):
+        store = estimate(
+            ConfidenceConfig(
+                data=folder,
+                out=config.out,
+                model=config.models[0][1],
+                sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
+                batch_size=config.batch_size,
+                p_true=bool(config.validation),
+                dtype=config.dtype,
+                mesh=config.mesh,
+                seed=config.seed,
+            )
+        )
+        for q in read_store(store):
+            boundary = classify(q.n_correct, q.n_samples, config.thresholds)
+            type = question_type(boundary, answerable=q.example.answerable)
+            confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
+            about = {"type": type, "confidence": confidence}
+            if config.validation:
+                # What could not be asked for P(True) is what the base is least sure of.
+                about |= {"consistency": self_consistency(q).value, "p_true": q.p_true or 0.0}
+            asked[dataset.name, q.example.id] = about
+    return asked
 
 
 def report(
@@ -178,14 +162,18 @@ def report(
       seconds: {stage: how long it took}.
       other_tables: as in `write_report`.
     """
-    summary = summarise(predicted, seed=config.seed)
-    metrics = Metrics(summary, differences(predicted, seed=config.seed), dict(seconds))
-    write_json(out / "metrics.json", dataclasses.asdict(metrics))
+    tested = [p for p in predicted if p.domain != VALIDATION]
+    if config.validation and len(tested) == len(predicted):
+        raise InbolError(
+            "--validation: the predictions were made without it; give `inbol evaluate` again"
+        )
+    metrics = measure(predicted, tested, config.seed, seconds)
+    write_json(out / "metrics.json", metrics.to_json())
     inputs = read_inputs(config)
     write_report(
         out,
         config,
-        predicted,
+        tested,
         metrics,
         curves=inputs.curves,
         train_confidence=inputs.train_confidence,
@@ -194,9 +182,29 @@ def report(
     )
     for line in headline(metrics):
         say(line)
-    if table := yes_no_table(predicted):
+    if table := yes_no_table(tested):
         for name, *cells in table.rows:
             named = map(" ".join, zip(table.columns[1:], cells, strict=True))
             say(f"{'; '.join(named)} ({name})")
     say(f"report -> {out / 'report.html'}")
     return metrics
+
+
+def measure(
+    predicted: Sequence[Prediction],
+    tested: Sequence[Prediction],
+    seed: int,
+    seconds: Mapping[str, float],
+) -> Metrics:
+    """The metrics of the tested predictions, with baselines if others are of validation."""
+    changes = differences(tested, seed=seed)
+    if len(tested) == len(predicted):
+        return Metrics(summarise(tested, seed=seed), changes, dict(seconds))
+    compared = compare(predicted, seed)
+    everything = [*tested, *compared.predictions]
+    summary = summarise(everything, seed=seed)
+    models = list(dict.fromkeys(p.model for p in tested))
+    known = {(d.a, d.b, d.domain) for d in changes}
+    for d in against_baselines(summary, everything, models, seed):
+        changes += [] if (d.a, d.b, d.domain) in known else [d]
+    return Metrics(summary, changes, dict(seconds), compared.curves, compared.thresholds)

@@ -11,13 +11,13 @@ import bisect
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import TYPES, Prediction
+from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, calibrated
 from inbol_jax.intervals import wilson_interval
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
@@ -89,17 +89,68 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Curve:
+    """How well one score of one model tells in one domain what to refuse.
+
+    Attributes:
+      threshold: chosen on validation.
+      auroc_type3: AUROC of the score for Type 3 against Type 1.
+      auroc_wrong: AUROC of the score for wrong against correct answers to answerable questions.
+      aurc: area under the risk-coverage curve, with a 95% bootstrap interval; an answer to a Type 3
+        question is wrong.
+      aurc_change: the AURC minus that of the base's best score, paired; null for the base itself.
+      coverage_at_risk: {risk: coverage}.
+      phi: {cost: Phi_c}, each with a threshold chosen for that cost on validation.
+      best_t: the highest T of the curve. No threshold that was chosen elsewhere need reach it.
+      refused, t: the curve itself, from refusing all to answering all.
+    """
+
+    threshold: float
+    auroc_type3: float | None
+    auroc_wrong: float | None
+    aurc: Estimate
+    aurc_change: Estimate | None
+    coverage_at_risk: dict[str, float]
+    phi: dict[str, float]
+    best_t: float
+    refused: list[float]
+    t: list[float]
+
+
+Curves = dict[str, dict[str, Curve]]  # policy or model -> domain -> curve
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Metrics:
-    """What `metrics.json` holds; `seconds` says how long each stage took."""
+    """What `metrics.json` holds.
+
+    Attributes:
+      models: also of baselines and calibrated models, if there are validation questions.
+      seconds: how long each stage took.
+      curves, thresholds: as in `baselines.Comparison`; empty without validation questions.
+    """
 
     models: Summary
     differences: list[Difference]
     seconds: dict[str, float]
+    curves: Curves = dataclasses.field(default_factory=dict)
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is written; curves and thresholds only if there are any."""
+        columns = dataclasses.asdict(self)
+        return {name: x for name, x in columns.items() if x or name not in ("curves", "thresholds")}
 
     @property
     def domains(self) -> list[str]:
         """The domains of the questions, sorted."""
         return sorted({domain for domains in self.models.values() for domain in domains})
+
+    @property
+    def asked(self) -> list[str]:
+        """The models that were asked, the base first: all but baselines and calibrated ones."""
+        derived = {*BASELINES, *map(calibrated, self.models)} if self.curves else ()
+        return [name for name in self.models if name not in derived]
 
 
 class ConfidenceBin(NamedTuple):
@@ -131,9 +182,14 @@ def summarise(
 
 
 def differences(
-    predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
+    predictions: Iterable[Prediction],
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[Difference]:
-    """T(b) - T(a) of every two consecutive models, and of the last model against the first.
+    """T(b) - T(a) of pairs (a, b): by default of every two consecutive models, and of the last
+    model against the first.
 
     The intervals are 95% paired percentile bootstraps: questions are resampled, and both models
     keep their answers to them.
@@ -145,10 +201,11 @@ def differences(
         model: {(p.dataset, p.id): p for p in members}
         for model, members in _grouped(predictions, lambda p: p.model).items()
     }
-    models = list(answers)
-    pairs = list(itertools.pairwise(models))
-    if len(models) > 2:
-        pairs.append((models[0], models[-1]))
+    if pairs is None:
+        models = list(answers)
+        pairs = list(itertools.pairwise(models))
+        if len(models) > 2:
+            pairs.append((models[0], models[-1]))
     result: list[Difference] = []
     for a, b in pairs:
         if unpaired := answers[a].keys() ^ answers[b].keys():

@@ -11,14 +11,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation.metrics import ConfidenceBin, Metrics, Scores, Summary, by_confidence
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.prediction import BASELINES, Prediction, calibrated
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, percent, signed
 from inbol_jax.pages import figures
 from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
@@ -28,6 +30,8 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
+LOGODDS = "base_threshold_logodds"  # is drawn as the base's own line
+DASHES = ((1, 1.5), (4, 1.5), (7, 2, 1, 2))  # of the base's other scores
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
@@ -117,6 +121,22 @@ def _by_confidence(predictions: Sequence[Prediction], models: list[str], domain:
     return Drawing(f"confidence_{domain}", confidence_curves(bins), alt, caption)
 
 
+def draw_tradeoff(metrics: Metrics) -> Drawing:
+    """T against the share of refusals, for metrics that have curves."""
+    base, numbers = metrics.asked[0], []
+    for name, domains in metrics.curves.items():
+        best = [f"{DOMAIN_LABELS[d].lower()} {signed(c.best_t)}" for d, c in domains.items()]
+        numbers.append(f"{name}: {', '.join(best)}")
+    alt = f"T against the share of refusals. Highest T of each curve: {'; '.join(numbers)}"
+    caption = (
+        "T against the share of questions that are refused, as a bias on the refusal tokens moves "
+        f"each model. Filled marks: the model as it is; hollow ones: with the bias chosen on "
+        f"validation. Dashed: {base} with a threshold on another score. Where a line of a trained "
+        f"model lies above all of {base}'s, training has taught more than where to refuse."
+    )
+    return Drawing("tradeoff", tradeoff(metrics), alt, caption)
+
+
 def _histogram(panels: dict[str, Sequence[float | int]], thresholds: Thresholds) -> Drawing:
     delta_uk, delta_k = thresholds.delta_uk, thresholds.delta_k
     deltas = f"delta_uk = {delta_uk:g} and delta_k = {delta_k:g}"
@@ -156,6 +176,47 @@ def confidence_curves(bins: Mapping[str, Sequence[ConfidenceBin]]) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     figure.legend(handles=left.lines, loc="outside upper center", ncols=min(len(bins), 5))
     return figure
+
+
+@matplotlib.rc_context(STYLE)
+def tradeoff(metrics: Metrics) -> Figure:
+    """T by the share of refusals: a panel per domain, a line per model and score of the base."""
+    domains = metrics.domains
+    figure = Figure(figsize=(4.6 * max(len(domains), 2), 4.4), layout="constrained")
+    for axes, domain in zip(
+        figure.subplots(1, len(domains), squeeze=False)[0], domains, strict=True
+    ):
+        handles = []
+        for index, model in enumerate(metrics.asked):
+            style = MODEL_STYLES[index % len(MODEL_STYLES)]
+            handles.append(_model_line(axes, metrics, model, domain, style))
+        others = [name for name in BASELINES if name in metrics.curves and name != LOGODDS]
+        for name, dashes in zip(others, DASHES, strict=True):
+            curve = metrics.curves[name][domain]
+            style = {"color": MODEL_COLOURS[0], "linewidth": 1.2, "dashes": dashes}
+            handles += axes.plot(curve.refused, curve.t, **style, label=name)
+        point = metrics.models["oracle"][domain]["all"]
+        star = {"color": "#1d2127", "linestyle": "none", "marker": "*", "markersize": 11}
+        handles += axes.plot([point.refr], [point.t], **star, label="oracle")
+        axes.set_title(f"{DOMAIN_LABELS[domain]} (n = {point.n})")
+        axes.set(xlim=(0, 1), xlabel="share of questions that are refused", ylabel="T")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _model_line(
+    axes: Axes, metrics: Metrics, model: str, domain: str, style: tuple[str, str]
+) -> Line2D:
+    """A model's curve, a filled mark where the model is, a hollow one where its bias puts it."""
+    colour, marker = style
+    curve = metrics.curves[model][domain]
+    (line,) = axes.plot(curve.refused, curve.t, color=colour, linewidth=1.8, label=_short(model))
+    for name, fill in ((model, colour), (calibrated(model), "white")):
+        point = metrics.models[name][domain]["all"]
+        mark = {"marker": marker, "markersize": 7, "markerfacecolor": fill, "zorder": 3}
+        axes.plot([point.refr], [point.t], color=colour, linestyle="none", clip_on=False, **mark)
+    return line
 
 
 @matplotlib.rc_context(STYLE)

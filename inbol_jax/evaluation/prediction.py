@@ -10,8 +10,53 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS
 
 DOMAINS = ("in_domain", "out_of_domain")
+VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
 TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
 OUTCOMES = ("correct", "refused", "wrong")
+# What is compared with the models if there are validation questions (`evaluation.baselines`).
+BASELINES = (
+    "always_refuse",
+    "base_threshold_logodds",
+    "base_threshold_likelihood",
+    "base_threshold_consistency",
+    "base_threshold_p_true",
+    "oracle",
+)
+
+
+def calibrated(model: str) -> str:
+    """What a model is called with the refusal bias that was chosen on validation."""
+    return f"{model}_calibrated"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forced:
+    """What a model answers if no refusal token may come first (`sampling.forced`).
+
+    Attributes:
+      prediction: the greedy answer.
+      outcome: one of `OUTCOMES`; "refused" if it refuses in words of its own.
+      logprob: the answer's summed token log-probability, its end included, in nats.
+      logodds: log P(refusal tokens) - log P(best other token) as first token.
+      margin: the same of the best refusal token alone: greedy decoding refuses above 0, and with a
+        bias b on the refusal tokens above -b.
+
+    Raises:
+      ValueError: if a field holds what it cannot.
+    """
+
+    prediction: str
+    outcome: str
+    logprob: float
+    logodds: float
+    margin: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.logprob, self.logodds, self.margin)
+        if self.outcome not in OUTCOMES or not isinstance(self.prediction, str):
+            raise ValueError(f"forced: {self.prediction!r} with outcome {self.outcome!r}")
+        if not all(isinstance(x, float | int) for x in numbers):
+            raise ValueError(f"forced: {numbers} are no numbers")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,6 +73,9 @@ class Prediction:
       confidence: the base's confidence, in [0, 1]; 0 for Type 3 by construction.
       prediction: what the model says.
       outcome: one of `OUTCOMES`.
+      forced: what the model answers if it may not refuse; None without validation questions.
+      consistency, p_true: the base's self-consistency and P(True), in [0, 1], as in
+        `confidence.estimators`; None without validation questions.
 
     Raises:
       InbolError: naming the prediction and the field, if a field holds what it cannot.
@@ -46,17 +94,22 @@ class Prediction:
     prediction: str
     outcome: str
     metric: str = METRICS[0]
+    forced: Forced | None = None
+    consistency: float | None = None
+    p_true: float | None = None
 
     def __post_init__(self) -> None:
-        cause = ""
-        for name, allowed in (("domain", DOMAINS), ("type", TYPES), ("outcome", OUTCOMES)):
+        cause, domains = "", (*DOMAINS, VALIDATION)
+        for name, allowed in (("domain", domains), ("type", TYPES), ("outcome", OUTCOMES)):
             if getattr(self, name) not in allowed:
                 cause = f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}"
         texts = (self.id, self.dataset, self.model, self.image, self.question, self.kind)
         if not all(isinstance(text, str) for text in (*texts, self.prediction, *self.answers)):
             cause = "a text was expected where something else stands"
-        if not isinstance(self.confidence, float | int):
-            cause = f"confidence {self.confidence!r} is no number"
+        for name in ("confidence", "consistency", "p_true"):
+            value = getattr(self, name)
+            if not isinstance(value, float | int) and (name == "confidence" or value is not None):
+                cause = f"{name} {value!r} is no number"
         if cause:
             raise InbolError(
                 f"prediction {self.id!r} of {self.model}: {cause}; run `inbol evaluate` again"
@@ -74,10 +127,11 @@ class Prediction:
         return {"correct": 1, "refused": 0, "wrong": -1}[self.outcome]
 
     def to_json(self) -> dict[str, Any]:
-        """The line of `predictions.jsonl`; it holds the metric only if that is not the default."""
+        """The line of `predictions.jsonl`, without what has its default."""
         row = dataclasses.asdict(self) | {"answers": list(self.answers)}
-        if self.metric == METRICS[0]:
-            del row["metric"]
+        for field in dataclasses.fields(self):
+            if field.default is not dataclasses.MISSING and row[field.name] == field.default:
+                del row[field.name]
         return row
 
     @classmethod
@@ -89,8 +143,10 @@ class Prediction:
         values = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
         try:
             values |= {"answers": tuple(row["answers"]), "kind": str(row.get("kind", ""))}
+            if row.get("forced") is not None:
+                values["forced"] = Forced(**row["forced"])
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InbolError(
                 f"prediction {row.get('id', '(no id)')!r}: not a line of predictions.jsonl "
                 f"({error}); run `inbol evaluate` again"

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import MIN_QUESTIONS, Difference, Metrics
-from inbol_jax.evaluation.plots import Curves, draw_all
+from inbol_jax.evaluation.plots import Curves, draw_all, draw_tradeoff
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
+    baseline_tables,
     difference_table,
     duration,
     kind_tables,
@@ -61,22 +63,25 @@ def write_report(
     """
     if not predictions:
         raise InbolError("no predictions to report on; run `inbol evaluate` first")
-    models = list(metrics.models)
+    models, everything = metrics.asked, metrics
+    metrics = dataclasses.replace(metrics, models={name: metrics.models[name] for name in models})
     yes_no = yes_no_table(predictions)
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
     drawings = draw_all(predictions, metrics, curves, train_confidence, config.thresholds)
+    drawings += [draw_tradeoff(everything)] if everything.curves else []
     gallery = []
     for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
         folder = image_folders.get(answers[0].dataset)
         gallery.append((embed(folder, answers[0].image), answers))
     context = {
-        "headline": headline(metrics),
+        "headline": headline(everything),
         "models": models,
         "n_questions": len({(p.dataset, p.id) for p in predictions}),
         "datasets": sorted({p.dataset for p in predictions}),
         "score_tables": [score_table(metrics.models, domain) for domain in metrics.domains],
         "difference_table": difference_table(metrics.differences),
+        "baseline_tables": baseline_tables(everything),
         "kind_tables": kind_tables(predictions, models) + ([yes_no] if yes_no else []),
         "other_tables": other_tables,
         "drawings": drawings,
@@ -131,7 +136,7 @@ def mark(answer: Prediction) -> tuple[str, str, str]:
 
 def headline(metrics: Metrics) -> list[str]:
     """What the numbers say, per domain: the last model against the base and the one before it."""
-    models = list(metrics.models)
+    models = metrics.asked
     base, last = models[0], models[-1]
     changes = {(d.a, d.b, d.domain): d for d in metrics.differences if d.group == "all"}
     sentences = []
@@ -161,6 +166,10 @@ def headline(metrics: Metrics) -> list[str]:
         if len(models) > 2:
             step = _verdict(changes[models[-2], last, domain])
             sentences.append(f"{name}: T of {last} minus that of {models[-2]} is {step}.")
+        if metrics.curves:
+            best = best_baseline(metrics.models, base, domain)
+            step = _verdict(changes[best, last, domain])
+            sentences.append(f"{name}: T of {last} minus that of the best baseline is {step}.")
     return sentences
 
 

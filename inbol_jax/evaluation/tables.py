@@ -6,6 +6,7 @@ from inbol_jax.evaluation.metrics import (
     GROUPS,
     MIN_QUESTIONS,
     Difference,
+    Metrics,
     Summary,
     by_question_kind,
 )
@@ -91,6 +92,50 @@ def _marked(d: Difference) -> str:
     mark = {1: f"{SPACE}▲", 0: "", -1: f"{SPACE}▼"}[d.verdict]
     number, interval = with_interval(d.diff, d.low, d.high).split(" ", 1)
     return f"{number}{mark} {interval}"
+
+
+def baseline_tables(metrics: Metrics) -> list[Table]:
+    """Per domain, everything that is compared, and what the curves say; none without curves."""
+    if not metrics.curves:
+        return []
+    tables = []
+    for domain in metrics.domains:
+        tables.append(_policy_table(metrics.models, domain))
+        tables.append(_curve_table(metrics, domain))
+    return tables
+
+
+def _policy_table(models: Summary, domain: str) -> Table:
+    groups, rows = ("type1", "type2", "type12", "type3"), []
+    for name, domains in models.items():
+        scores = domains[domain]
+        whole, acc = scores["all"], scores["type12"].acc
+        row = [name, percent(whole.refr), NONE if acc is None else percent(acc)]
+        row.append(with_interval(whole.t, whole.t_low, whole.t_high))
+        row += [NONE if scores[g].t is None else signed(scores[g].t) for g in groups]
+        rows.append(row)
+    n = next(iter(models.values()))[domain]["all"].n
+    caption = f"{DOMAIN_LABELS[domain]}: models and baselines on {n} questions"
+    columns = ("", "RefR", "Acc, answerable", "T (95% interval)")
+    return Table(caption, (*columns, *(f"T, {short_label(g)}" for g in groups)), rows)
+
+
+def _curve_table(metrics: Metrics, domain: str) -> Table:
+    rows, some = [], next(iter(metrics.curves.values()))[domain]
+    for name, domains in metrics.curves.items():
+        c = domains[domain]
+        row = [name, *(NONE if x is None else f"{x:.3f}" for x in (c.auroc_type3, c.auroc_wrong))]
+        row.append(NONE if c.aurc.value is None else "{:.3f} ({:.3f} to {:.3f})".format(*c.aurc))
+        change = c.aurc_change
+        row.append(NONE if change is None or change.value is None else with_interval(*change))
+        row += [percent(coverage) for coverage in c.coverage_at_risk.values()]
+        row += [signed(phi, 2) for phi in c.phi.values()]
+        rows.append([*row, signed(c.best_t)])
+    caption = f"{DOMAIN_LABELS[domain]}: what each score is worth, whatever the threshold"
+    columns = ("", "AUROC Type 3", "AUROC wrong", "AURC", f"AURC {MINUS} base's")
+    columns += tuple(f"Coverage at risk {float(risk):.0%}" for risk in some.coverage_at_risk)
+    columns += tuple(f"Φ {cost}" for cost in some.phi)
+    return Table(caption, (*columns, "Best T"), rows)
 
 
 def kind_tables(predictions: Iterable[Prediction], models: Sequence[str]) -> list[Table]:

@@ -43,6 +43,8 @@ MAX_SIZES = {
     1 << 20,
 )
 MAX_IMAGE_TOKENS = 1 << 14
+MAX_BIAS = 1e30  # of a logit, far within float32
+GENERATION = "generation_config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,9 @@ class LlavaConfig:
     """Any of these ends a response."""
     stored_dtype: str
     """Dtype of the weights as config.json has it: float32, float16 or bfloat16."""
+    token_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what generation adds to its logit), from `sequence_bias` in generation_config.json;
+    training and P(True) do not use it."""
 
     @property
     def num_image_tokens(self) -> int:
@@ -125,16 +130,16 @@ class LlavaConfig:
 
 
 def load_config(path: Path) -> LlavaConfig:
-    """Reads config.json of a checkpoint folder, and generation_config.json for the token ids.
+    """Reads config.json of a checkpoint folder, and generation_config.json for token ids and bias.
 
     Raises:
       InbolError: if the folder or a key is missing, if the port does not support an option, or if
         a value is absurd.
     """
-    file, generation = path / "config.json", path / "generation_config.json"
+    file = path / "config.json"
     if not file.is_file():
         raise InbolError(f"{path} is not a checkpoint folder: config.json is missing")
-    raw, generated = read_json(file), read_json(generation) if generation.is_file() else {}
+    raw, generated = read_json(file), read_generation(path)
     # Seconds to import, and the Flax modules do not need it.
     from huggingface_hub.errors import StrictDataclassError
 
@@ -150,6 +155,12 @@ def load_config(path: Path) -> LlavaConfig:
     except (StrictDataclassError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise InbolError(f"{file}: a value is of the wrong type or size ({reason})") from error
+
+
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Reads generation_config.json; empty if there is none. Raises InbolError if it is no JSON."""
+    file = folder / GENERATION
+    return read_json(file) if file.is_file() else {}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -246,7 +257,37 @@ def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConf
         pad_token_id=generation.get("pad_token_id", text.pad_token_id) or 0,
         eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
         stored_dtype=stored_dtype,
+        token_bias=read_token_bias(generation, text.vocab_size),
     )
+
+
+def read_token_bias(
+    generation: Mapping[str, Any], vocab_size: int
+) -> tuple[tuple[int, float], ...]:
+    """Reads `sequence_bias` of a generation_config.json, as transformers writes and checks it.
+
+    Raises:
+      InbolError: if it is not a list of [[token id], number with a decimal point]. transformers
+        also knows biases of several tokens in a row.
+    """
+    entries = generation.get("sequence_bias")
+    if entries is None:
+        return ()
+    bias = {}
+    try:
+        for (token,), value in entries:
+            is_token = type(token) is int and 0 <= token < vocab_size
+            if not is_token or type(value) is not float or abs(value) > MAX_BIAS:
+                raise ValueError(f"[[{token!r}], {value!r}]")
+            bias[token] = value
+        if not bias:
+            raise ValueError("an empty list")
+    except (TypeError, ValueError) as error:
+        raise InbolError(
+            f"{GENERATION}: sequence_bias ({error}): a list of [[token id], bias] is "
+            f"needed, of single tokens of the model's {vocab_size}, each bias with a decimal point"
+        ) from error
+    return tuple(bias.items())
 
 
 def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:

@@ -17,7 +17,14 @@ from PIL import Image
 from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
-from inbol_jax.models.config import LlavaConfig, load_config, read_json
+from inbol_jax.models.config import (
+    GENERATION,
+    LlavaConfig,
+    load_config,
+    read_generation,
+    read_json,
+    read_token_bias,
+)
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
@@ -128,7 +135,8 @@ class Checkpoint:
         if self.adapters is None:
             return self.base_fingerprint
         adapters = file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)
-        return fingerprint([self.base_fingerprint, adapters])
+        own_bias = [self.config.token_bias] if self.config.token_bias else []
+        return fingerprint([self.base_fingerprint, adapters, *own_bias])
 
 
 def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
@@ -225,8 +233,13 @@ def load_pretrained(
     lora, variables = peft.load_adapter(
         folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
+    if generation := read_generation(folder):  # what the base is biased by is not the adapters'
+        bias = read_token_bias(generation, config.text.vocab_size)
+        config = dataclasses.replace(config, token_bias=bias)
     model = Llava(config, dtype, lora)
-    return dataclasses.replace(base, model=model, variables=variables, adapters=folder)
+    return dataclasses.replace(
+        base, model=model, variables=variables, config=config, adapters=folder
+    )
 
 
 def save_pretrained(
@@ -252,7 +265,9 @@ def save_pretrained(
     try:
         if is_main():
             path.mkdir(parents=True, exist_ok=True)
-            for file in own_files(checkpoint.path):
+            # A bias of generation belongs to the adapters that it was calibrated with.
+            own = own_files(checkpoint.adapters, [GENERATION]) if checkpoint.adapters else []
+            for file in (*own_files(checkpoint.path), *own):
                 if not (file.name == "config.json" and as_adapter):
                     shutil.copyfile(file, path / file.name)
         if as_adapter:

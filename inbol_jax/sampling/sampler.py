@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from inbol_jax.models.config import LlavaConfig
 from inbol_jax.models.llava import Llava
 from inbol_jax.sampling.config import SamplingOptions
 
@@ -17,9 +18,20 @@ class Samples(NamedTuple):
     tokens: Int[Array, "b n t"]
     """Padded behind `lengths` with the end-of-sequence token."""
     logprobs: Float[Array, "b n t"]
-    """In nats, under the model at temperature 1 and without truncation; 0 behind `lengths`."""
+    """In nats, under the model at temperature 1 without truncation or bias; 0 behind `lengths`."""
     lengths: Int[Array, "b n"]
     """The number of tokens of each response, its end included."""
+
+
+class Prompted(NamedTuple):
+    """What one pass over the prompts leaves for all their responses."""
+
+    logits: Float[Array, "b 1 V"]
+    """Of the first token, without any bias."""
+    cache: list[tuple[jax.Array, jax.Array]]
+    """Keys and values of the prompt, per layer."""
+    mask: Bool[Array, "b s"]
+    """Which tokens of the prompt are no padding."""
 
 
 class _State(NamedTuple):
@@ -41,7 +53,10 @@ def sample(
     key: jax.Array,
     options: SamplingOptions,
 ) -> Samples:
-    """Draws n responses to each row's prompt.
+    """Draws n responses to each row's prompt. One prefill per question serves all of them.
+
+    The bias that the checkpoint's generation_config.json gives single tokens is added to the logits
+    before anything else, at every step, as transformers' `SequenceBiasLogitsProcessor` does.
 
     Args:
       batch: input_ids and attention_mask, i32[b, s] padded on the right; pixel_values; `question`
@@ -50,27 +65,54 @@ def sample(
         that only fill up the batch.
       options: static under jit, as is the model.
     """
+    return decode(
+        model, variables, batch, prefill(model, variables, batch), key=key, options=options
+    )
+
+
+def prefill(model: Llava, variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> Prompted:
+    """Runs each prompt once; the batch is that of `sample`."""
+    mask = batch["attention_mask"] != 0  # b s
+    hidden, cache = model.apply(variables, batch, method=Llava.prefill)  # b s d
+    last = jnp.take_along_axis(hidden, (mask.sum(1) - 1)[:, None, None], axis=1)  # b 1 d
+    return Prompted(_logits(last, model.apply(variables, method=Llava.head)), cache, mask)
+
+
+def decode(
+    model: Llava,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    prompted: Prompted,
+    *,
+    key: jax.Array,
+    options: SamplingOptions,
+    first_bias: Float[Array, "n V"] | None = None,
+) -> Samples:
+    """Draws n responses behind each prompt that has been run.
+
+    Args:
+      batch, key, options: as in `sample`.
+      first_bias: is added to the logits from which the first token of each response is chosen; -inf
+        forbids tokens.
+    """
     ends = jnp.array((*model.config.eos_token_ids, *options.stop_tokens))
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
-    prompt_mask = batch["attention_mask"] != 0  # b s
-    prompt_length = prompt_mask.sum(1)  # b
+    prompt_length = prompted.mask.sum(1)  # b
     b, n, t = prompt_length.shape[0], options.n, options.max_new_tokens
-    # One prefill per question: its keys and values are shared by the n responses.
-    hidden, prefix = model.apply(variables, batch, method=Llava.prefill)  # b s d
     head = model.apply(variables, method=Llava.head)  # d V
-    last = jnp.take_along_axis(hidden, (prompt_length - 1)[:, None, None], axis=1)  # b 1 d
+    bias = token_bias(model.config)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
-    def draw(state: _State, hidden: jax.Array) -> _State:
-        # One more token of each response. Before the first one all n are alike: hidden is b 1 d.
-        logits = jnp.einsum(
-            "bnd,dv->bnv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
-        )
+    def draw(state: _State, logits: jax.Array, first_bias: jax.Array | None = None) -> _State:
+        # One more token of each response. Before the first one all n are alike: logits is b 1 V.
         # One number per response, from a key per question and step.
         uniform = jax.vmap(
             lambda key: jax.random.uniform(jax.random.fold_in(key, state.step), (n,))
         )(keys)  # b n
-        token = jnp.where(state.done, eos, sample_token(logits, uniform, options))  # b n
+        biased = logits
+        for some in (bias, first_bias):
+            biased = biased if some is None else biased + some  # b n V
+        token = jnp.where(state.done, eos, sample_token(biased, uniform, options))  # b n
         chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]  # b n
         logprob = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, -1))
         return state._replace(
@@ -81,14 +123,14 @@ def sample(
             done=state.done | (token[..., None] == ends).any(-1),
         )
 
-    def decode(state: _State) -> _State:
+    def advance(state: _State) -> _State:
         # Only a token that another one follows goes through the model: t tokens take t - 1 passes.
         index = state.step - 1
         positions = jnp.broadcast_to((prompt_length + index)[:, None], (b, n))
         token = state.tokens[:, :, index]  # b n
-        context = positions, prefix, prompt_mask, state.suffix, index
+        context = positions, prompted.cache, prompted.mask, state.suffix, index
         hidden, suffix = model.apply(variables, token, *context, method=Llava.decode_step)
-        return draw(state._replace(suffix=suffix), hidden)
+        return draw(state._replace(suffix=suffix), _logits(hidden, head))
 
     # Rows that fill up the batch have nothing to wait for.
     done = ~batch["valid"] if "valid" in batch else jnp.zeros(b, bool)
@@ -96,7 +138,8 @@ def sample(
         step=jnp.zeros((), jnp.int32),
         # b n t heads width: room for the keys and values of all tokens to come
         suffix=[
-            tuple(jnp.zeros((b, n, t, *x.shape[2:]), x.dtype) for x in layer) for layer in prefix
+            tuple(jnp.zeros((b, n, t, *x.shape[2:]), x.dtype) for x in layer)
+            for layer in prompted.cache
         ],
         tokens=jnp.full((b, n, t), eos, jnp.int32),
         logprobs=jnp.zeros((b, n, t)),
@@ -104,9 +147,25 @@ def sample(
         done=jnp.broadcast_to(done[:, None], (b, n)),
     )
     end = jax.lax.while_loop(
-        lambda state: (state.step < t) & ~state.done.all(), decode, draw(start, last)
+        lambda state: (state.step < t) & ~state.done.all(),
+        advance,
+        draw(start, prompted.logits, first_bias),
     )
     return Samples(end.tokens, end.logprobs, end.lengths)
+
+
+def _logits(hidden: Float[Array, "b n d"], head: Float[Array, "d V"]) -> Float[Array, "b n V"]:
+    return jnp.einsum(
+        "bnd,dv->bnv", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )
+
+
+def token_bias(config: LlavaConfig) -> Float[Array, " V"] | None:
+    """What the checkpoint's generation_config.json adds to the logits; None if it adds nothing."""
+    if not config.token_bias:
+        return None
+    tokens, values = map(list, zip(*config.token_bias, strict=True))
+    return jnp.zeros(config.text.vocab_size).at[jnp.array(tokens)].set(jnp.array(values))
 
 
 # Compiled once per model configuration and options, whichever checkpoint the weights are of.

@@ -1,9 +1,11 @@
 """Predictions that the tests of this folder make up."""
 
+import dataclasses
+
 import numpy as np
 
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.prediction import VALIDATION, Forced, Prediction
 
 HOSTILE = (
     "<script>alert('q')</script> \"quoted\" | a\npipe & "
@@ -62,6 +64,27 @@ def good_and_bad(n=48, models=MODELS):
             outcome = right if good else "wrong"
             predictions.append(prediction(i, outcome, type, model=model, **fields))
     return predictions
+
+
+def with_validation(predictions, seed=0):
+    """The same with forced answers, and as many predictions of validation questions.
+
+    What a model is asked to refuse has mostly the higher scores. Some forced answers refuse.
+    """
+    random, made = np.random.default_rng(seed), []
+    for p in predictions:
+        for domain in (p.domain, VALIDATION):
+            hard = p.type in (2, 3)
+            outcome = "refused" if random.random() < 0.05 else "wrong" if hard else "correct"
+            margin, noise = 2.0 * hard - 1 + random.normal(size=2)
+            forced = Forced("red", outcome, -abs(margin + noise), margin + 0.3, margin)
+            tenths = random.integers(1, 11, size=2) / 10 - 0.05 * hard
+            scores = dict(zip(("consistency", "p_true"), map(float, tenths), strict=True))
+            # The same questions are in both domains, as questions of two datasets.
+            dataset = p.dataset if domain == p.domain else f"{p.domain} {domain}"
+            about = {"domain": domain, "dataset": dataset, "forced": forced}
+            made.append(dataclasses.replace(p, **about, **scores))
+    return made
 
 
 def metrics_of(predictions):

@@ -11,14 +11,19 @@ import pytest
 from PIL import Image
 
 from inbol_jax.artifacts import read_meta
+from inbol_jax.confidence.estimators import self_consistency
+from inbol_jax.confidence.store import read_store
+from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError, printable
+from inbol_jax.evaluation import asking
 from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.evaluate import evaluate, predictions
-from inbol_jax.evaluation.prediction import read_predictions
+from inbol_jax.evaluation.evaluate import evaluate, predictions, report
+from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
 from inbol_jax.models.loading import checkpoint_config
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
+from inbol_jax.sampling.forced import ForcedAnswer
 
 # id -> gold answers (Type 3 has none) and what the base said in two samples
 QUESTIONS = {
@@ -52,7 +57,7 @@ def config(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     monkeypatch.setattr(module, "checkpoint_config", load_pretrained)
-    monkeypatch.setattr(module, "generate", generate)
+    monkeypatch.setattr(asking, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
         out=tmp_path / "out",
@@ -70,7 +75,7 @@ def test_every_model_answers_every_question(config):
     assert {(p.kind, p.prediction) for p in predicted} == {("colour", "red")}
     base = [(p.type, p.confidence, p.outcome) for p in predicted[:3]]
     assert base == [(1, 1.0, "correct"), (None, 0.5, "wrong"), (3, 0.0, "wrong")]
-    assert json.loads((config.out / "metrics.json").read_text()) == dataclasses.asdict(metrics)
+    assert json.loads((config.out / "metrics.json").read_text()) == metrics.to_json()
     assert {d.diff for d in metrics.differences} == {0.0, None}
     assert list(metrics.seconds) == ["evaluation"]
     for name in ("report.html", "report.md", "figures/summary.png"):
@@ -79,20 +84,20 @@ def test_every_model_answers_every_question(config):
 
 def test_what_was_answered_is_not_asked_again(config, monkeypatch):
     before = predictions(config)
-    monkeypatch.setattr(module, "generate", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(asking, "generate", lambda *_, **__: pytest.fail("asked again"))
     assert predictions(config) == before
 
 
 def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):
     """Answers: scored again. Question or image: asked again. Gone: dropped. Others: as they are."""
     predictions(config)
-    asked, generate = [], module.generate
+    asked, generate = [], asking.generate
 
     def counting(checkpoint, examples, *rest, **options):
         asked.append([example.id for example in examples])
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(module, "generate", counting)
+    monkeypatch.setattr(asking, "generate", counting)
     data = config.in_domain[0] / "data.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
 
@@ -127,13 +132,13 @@ def test_a_killed_evaluation_goes_on(config, monkeypatch):
     file = config.out / "predictions" / "tuned" / "colours.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[2] + lines[0] + lines[1][:20])
-    generate = module.generate
+    generate = asking.generate
 
     def only_b(checkpoint, examples, *rest, **options):
         assert [example.id for example in examples] == ["b"]
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(module, "generate", only_b)
+    monkeypatch.setattr(asking, "generate", only_b)
     assert predictions(config) == before
 
 
@@ -202,8 +207,117 @@ def test_a_model_is_not_called_what_a_file_cannot_be(name):
         ({"in_domain": ()}, "--in-domain needs at least one"),
         ({"models": ()}, "--models needs at least one"),
         ({"models": (("a", Path("x")), ("a", Path("y")))}, "--models: two models have the same"),
+        ({"templates": "long"}, "--templates says where thresholds lie: give --validation"),
+        ({"templates": "no", "validation": (Path("v"),)}, "--templates 'no': choose one of one"),
+        (
+            {"models": (("oracle", Path("x")),), "validation": (Path("v"),)},
+            "--models oracle: a baseline has this name",
+        ),
+        (
+            {
+                "models": (("a", Path("x")), ("a_calibrated", Path("y"))),
+                "validation": (Path("v"),),
+            },
+            "--models a_calibrated: a baseline has this name",
+        ),
     ],
 )
 def test_options_that_cannot_be(options, message):
     with pytest.raises(InbolError, match=message):
         EvaluateConfig(**({"in_domain": (Path("a"),), "out": Path("b")} | options))
+
+
+@pytest.fixture
+def validated(config, monkeypatch, tmp_path):
+    """The same, with the three questions once more as validation. The models answer "blue" if they
+    may not refuse, and both say "I don't know." to question c."""
+    folder = shutil.copytree(config.in_domain[0], tmp_path / "validation")
+
+    def answer_and_force(checkpoint, examples, images, *, refusals, **options):
+        assert refusals == SHORT_REFUSALS
+        for example in examples:
+            refuses = example.id == "c"
+            said = SimpleNamespace(text="I don't know." if refuses else "blue")
+            forced = SimpleNamespace(text="blue", logprob=-0.123456)
+            margin = 1.0 if refuses else -2.0
+            yield [(example, ForcedAnswer(said, forced, margin + 0.5, margin))]
+
+    monkeypatch.setattr(asking, "answer_and_force", answer_and_force)
+    return dataclasses.replace(config, validation=(folder,))
+
+
+def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch):
+    sampled = []
+    monkeypatch.setattr(module, "estimate", sampled.append)
+    metrics = evaluate(validated)
+    assert [(s.data.name, s.p_true) for s in sampled] == [("colours", True), ("validation", True)]
+    predicted = read_predictions(validated.out / "predictions.jsonl")
+    assert [p.domain for p in predicted] == (["in_domain"] * 3 + ["validation"] * 3) * 2
+    first, second = predicted[:2]
+    assert (first.prediction, first.outcome) == ("blue", "wrong")
+    assert second.forced == Forced("blue", "correct", -0.12346, -1.5, -2.0)
+    assert (second.consistency, second.p_true) == (1.0, 0.0)  # "red" twice, P(True) not asked
+    assert set(metrics.models) >= {"base", "tuned", "tuned_calibrated", *BASELINES}
+    assert metrics.models["tuned_calibrated"]["in_domain"]["all"].t == pytest.approx(1 / 3)
+    assert (validated.out / "figures" / "tradeoff.png").is_file()
+
+
+def test_both_answers_resume_and_follow_the_dataset(validated, monkeypatch):
+    before = predictions(validated)
+    monkeypatch.setattr(asking, "answer_and_force", lambda *_, **__: pytest.fail("asked again"))
+    assert predictions(validated) == before
+    data = validated.in_domain[0] / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[0]["answers"] = ["blue"]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    after = predictions(validated)
+    assert (before[0].outcome, before[0].forced.outcome) == ("wrong", "wrong")
+    assert (after[0].outcome, after[0].forced.outcome) == ("correct", "correct")
+
+
+def test_answers_without_the_other_ones_are_asked_for_again(config, validated):
+    assert {p.forced for p in predictions(config)} == {None}
+    header = read_meta(config.out / "predictions" / "base" / "colours.jsonl")
+    assert "refusals" not in header
+    assert all(p.forced for p in predictions(validated))
+    old = [p for p in predictions(config) if p.domain == "in_domain"]
+    with pytest.raises(InbolError, match="made without it; give `inbol evaluate` again"):
+        report(validated, old, validated.out, {})
+
+
+def test_columns_of_the_dataset_are_not_taken_for_answers(config):
+    data = config.in_domain[0] / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    own = {"forced": "yes", "consistency": "x", "p_true": None}
+    data.write_text("".join(json.dumps(row | own) + "\n" for row in rows))
+    assert {(p.forced, p.consistency, p.p_true) for p in predictions(config)} == {(None,) * 3}
+    assert predictions(config)
+
+
+@pytest.mark.slow
+def test_a_real_model_is_compared_with_what_its_own_samples_say(small_world, micro, tmp_path):
+    """The base's self-consistency and P(True) are those of its store; nothing is asked twice."""
+    config = EvaluateConfig(
+        in_domain=(small_world / "test",),
+        validation=(small_world / "train",),
+        out=tmp_path,
+        models=(("base", micro.path), ("same", micro.path)),
+        n=4,
+        max_new_tokens=4,
+    )
+    metrics = evaluate(config)
+    predicted = read_predictions(tmp_path / "predictions.jsonl")
+    assert len(predicted) == 2 * (60 + 60)
+    stored = {q.example.id: q for q in read_store(tmp_path / "confidence" / "test.jsonl")}
+    for p in (p for p in predicted if p.dataset == "test"):
+        assert p.consistency == self_consistency(stored[p.id]).value
+        assert p.p_true == stored[p.id].p_true
+    base, same = ([p for p in predicted if p.model == name] for name in ("base", "same"))
+    assert [dataclasses.replace(p, model="base") for p in same] == base
+    assert metrics.curves["base"] == {
+        domain: dataclasses.replace(curve, aurc_change=None)
+        for domain, curve in metrics.curves["same"].items()
+    }
+    before = {file: file.read_bytes() for file in (tmp_path / "predictions").rglob("*.jsonl")}
+    assert evaluate(config).models == metrics.models
+    assert {file: file.read_bytes() for file in before} == before

@@ -296,7 +296,7 @@ def test_metrics_are_json_and_the_seed_decides():
 
 def test_the_layout_of_metrics_json():
     made = [prediction(1, "correct", model=model) for model in "ab"]
-    result = dataclasses.asdict(Metrics(summarise(made), differences(made), {}))
+    result = Metrics(summarise(made), differences(made), {}).to_json()
     assert list(result) == ["models", "differences", "seconds"]
     assert list(result["models"]["a"]["in_domain"]) == list(GROUPS)
     names = ["n", "acc", "refr", "t", "t_low", "t_high"]

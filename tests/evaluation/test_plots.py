@@ -1,8 +1,10 @@
-from made_predictions import CURVES, MODELS, good_and_bad
+from made_predictions import CURVES, MODELS, good_and_bad, with_validation
 
 from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation import plots
+from inbol_jax.evaluation.evaluate import measure
 from inbol_jax.evaluation.metrics import by_confidence, summarise
+from inbol_jax.evaluation.prediction import VALIDATION, calibrated
 from inbol_jax.pages import figures
 
 
@@ -20,6 +22,25 @@ def test_figure_4_names_every_model():
     figure = plots.confidence_curves({model: by_confidence(made, model) for model in models})
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}"]
+
+
+def test_the_tradeoff_names_every_line_and_marks_where_models_are():
+    models = ("base", "_hidden", "e" * 80)
+    made = with_validation(good_and_bad(40, models))
+    tested = [p for p in made if p.domain != VALIDATION]
+    metrics = measure(made, tested, 0, {})
+    figure = plots.tradeoff(metrics)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    others = [f"base_threshold_{name}" for name in ("likelihood", "consistency", "p_true")]
+    assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}", *others, "oracle"]
+    for axes, domain in zip(figure.axes, metrics.domains, strict=True):
+        points = {tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
+        for name in (*models, *map(calibrated, models), "oracle"):
+            scores = metrics.models[name][domain]["all"]
+            assert (scores.refr, scores.t) in points
+    drawing = plots.draw_tradeoff(metrics)
+    assert drawing.name == "tradeoff"
+    assert "<svg" in drawing.svg
 
 
 def test_curves_draw_what_is_there():

@@ -24,7 +24,11 @@ LINE = {
 }
 
 
-@pytest.mark.parametrize("line", [LINE, LINE | {"metric": "yes_no"}])
+FORCED = {"prediction": "red", "outcome": "wrong", "logprob": -1.5, "logodds": 0.5, "margin": 0.25}
+WITH_VALIDATION = {"forced": FORCED, "consistency": 0.5, "p_true": 0.0}
+
+
+@pytest.mark.parametrize("line", [LINE, LINE | {"metric": "yes_no"}, LINE | WITH_VALIDATION])
 def test_a_line_keeps_its_columns_and_their_order(line):
     read = Prediction.from_json(line)
     assert json.dumps(read.to_json()) == json.dumps(line)
@@ -49,6 +53,11 @@ def test_predictions_are_the_same_when_read_from_disk(tmp_path):
         ({"answers": ["red", None]}, "a text was expected"),
         ({"answers": None}, "not a line of predictions.jsonl"),
         ({"confidence": "high"}, "'high' is no number"),
+        ({"p_true": "high"}, "p_true 'high' is no number"),
+        ({"forced": 3}, "not a line of predictions.jsonl"),
+        ({"forced": {"prediction": "red"}}, "not a line of predictions.jsonl"),
+        ({"forced": FORCED | {"outcome": "dunno"}}, "with outcome 'dunno'"),
+        ({"forced": FORCED | {"margin": None}}, "are no numbers"),
     ],
 )
 def test_impossible_lines_are_named(change, message):

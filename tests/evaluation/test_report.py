@@ -5,15 +5,26 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_predictions import CURVES, HOSTILE, MODELS, good_and_bad, metrics_of, prediction
+from made_predictions import (
+    CURVES,
+    HOSTILE,
+    MODELS,
+    good_and_bad,
+    metrics_of,
+    prediction,
+    with_validation,
+)
 from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
+from inbol_jax.evaluation.evaluate import measure
 from inbol_jax.evaluation.metrics import summarise
+from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, calibrated
 from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
-from inbol_jax.evaluation.tables import difference_table
+from inbol_jax.evaluation.tables import difference_table, percent
 from inbol_jax.pages import figures
+from inbol_jax.pages.page import cell
 from inbol_jax.pages.table import Table
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -95,6 +106,36 @@ def test_tables_measured_elsewhere(report, images, tmp_path):
     page = Page(html)
     assert page.open == page.unbalanced == []
     assert HOSTILE in page.texts
+
+
+def test_baselines_and_curves_stand_in_both_formats(images, tmp_path):
+    made = with_validation(good_and_bad(160))
+    tested = [p for p in made if p.domain != VALIDATION]
+    metrics = measure(made, tested, 0, {})
+    content = {"curves": CURVES, "train_confidence": [0.5], "image_folders": {"worlds": images}}
+    write_report(tmp_path, CONFIG, tested, metrics, **content)
+    html, markdown = texts(tmp_path)
+    page = Page(html)
+    assert page.open == page.unbalanced == []
+    assert "<h2>Against simple baselines</h2>" in html
+    assert "## Against simple baselines" in markdown
+    assert "![T against the share of refusals" in markdown
+    assert html.count("<svg") == 6
+    assert (tmp_path / "figures" / "tradeoff.png").is_file()
+    for name in (*MODELS, *map(calibrated, MODELS), *BASELINES):
+        scores = metrics.models[name]["in_domain"]["all"]
+        label = cell(name)
+        row = f"| {label} | {percent(scores.refr)} |"
+        assert row in markdown, row
+        assert name in page.texts
+    assert all("minus that of the best baseline" in text for text in (html, markdown))
+    # Tables and gallery of the models themselves are as they are without baselines.
+    columns = [line for line in markdown.splitlines() if line.startswith("| Questions | n |")]
+    assert all("oracle" not in line for line in columns)
+
+
+def test_without_validation_there_are_no_baselines(report):
+    assert not any("Against simple baselines" in text for text in texts(report))
 
 
 def test_html_is_well_formed_and_loads_nothing(report, page):

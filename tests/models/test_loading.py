@@ -144,6 +144,20 @@ def test_two_adapters_have_two_fingerprints(base, saved, tmp_path):
     assert len(prints) == 3
 
 
+def test_a_bias_of_generation_goes_with_the_adapters_that_have_it(base, saved, tmp_path):
+    before = load(saved)
+    file = saved / "generation_config.json"
+    generation = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(generation | {"sequence_bias": [[[4], 1.5]]}))
+    biased = load(saved)
+    assert biased.config.token_bias == biased.model.config.token_bias == ((4, 1.5),)
+    assert before.config.token_bias == load(base).config.token_bias == ()
+    assert biased.fingerprint != before.fingerprint
+    for name, merge in (("merged", True), ("copy", False)):
+        save_pretrained(biased, tmp_path / name, merge_adapters=merge)
+        assert load(tmp_path / name).config.token_bias == ((4, 1.5),)
+
+
 def test_other_files_in_the_folder_are_none_of_the_checkpoint(sound, tmp_path):
     """Such as those of a run whose --out lies in it; every file that transformers reads counts."""
     folder = shutil.copytree(sound, tmp_path / "model")

@@ -177,3 +177,34 @@ def test_tokens_beyond_the_vocabulary(broken, ids):
 def test_deep_json(broken):
     (broken / "config.json").write_text("[" * 100_000)
     assert "not readable as JSON" in refusal(broken)
+
+
+@pytest.mark.parametrize(
+    ("bias", "culprit"),
+    [
+        ([], "an empty list"),
+        ([[[4, 5], 1.0]], "too many values"),
+        ([[[4], 1]], "[[4], 1]"),
+        ([[[4], -1e31]], "[[4], -1e+31]"),
+        ([[[-1], 1.0]], "[[-1], 1.0]"),
+        ([[[10**6], 1.0]], "[[1000000], 1.0]"),
+        ([[["4"], 1.0]], "[['4'], 1.0]"),
+        ({"4": 1.0}, "sequence_bias"),
+        (3.0, "sequence_bias"),
+    ],
+    ids=str,
+)
+def test_a_bias_of_generation_that_is_not_one_of_single_tokens_is_named(broken, bias, culprit):
+    (broken / "generation_config.json").write_text(json.dumps({"sequence_bias": bias}))
+    message = refusal(broken)
+    assert culprit in message
+    assert "generation_config.json: sequence_bias" in message
+
+
+def test_a_bias_of_generation_is_read(broken):
+    file = broken / "generation_config.json"
+    bias = [[[4], 1.5], [[5], -2.0], [[4], 2.5]]  # of equal tokens the last counts, as in a dict
+    file.write_text(json.dumps({"sequence_bias": bias}))
+    assert load_config(broken).token_bias == ((4, 2.5), (5, -2.0))
+    file.write_text(json.dumps({"sequence_bias": None}))
+    assert load_config(broken).token_bias == ()

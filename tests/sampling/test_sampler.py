@@ -2,26 +2,52 @@
 
 import dataclasses
 import itertools
+import json
+import shutil
 
 import numpy as np
 import pytest
 from draws import DRAWN, GREEDY, draw_from, make_batch, teacher_forced
 
+from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.data.images import load_image
 from inbol_jax.defaults import TINY
 from inbol_jax.models.llava import Llava
+from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.packing import collate
+from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.forced import refusal_tokens
 
 
 @pytest.mark.parametrize("name", ["tiny", "micro"])
 def test_greedy_is_that_of_transformers(request, questions, images, name):
     """Token for token, with transformers' own processor, padding and loop: trained weights, and
     random ones with fewer keys than heads."""
+    assert_greedy_as_transformers(request.getfixturevalue(name), questions[::4], images)
+
+
+def test_greedy_with_a_bias_is_that_of_transformers(tiny, questions, images, tmp_path):
+    """Both read it from generation_config.json: it turns some answers into refusals, not all."""
+    plain = assert_greedy_as_transformers(tiny, questions[::4], images)
+    folder = shutil.copytree(TINY, tmp_path / "biased")
+    file = folder / "generation_config.json"
+    refusals = refusal_tokens(make_text_encoder(tiny), SHORT_REFUSALS).tokens
+    bias = [[[token], 7.25] for token in refusals] + [[[tiny.config.eos_token_ids[0]], -1.5]]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sequence_bias": bias}))
+    biased = load_pretrained(folder, dtype="float32")
+    assert dict(biased.config.token_bias) == {token: value for (token,), value in bias}
+    assert biased.fingerprint != tiny.fingerprint
+    moved = assert_greedy_as_transformers(biased, questions[::4], images)
+    refused = [sum(row[0] in refusals for row in rows) for rows in (plain, moved)]
+    assert refused[0] < refused[1] < len(moved)
+
+
+def assert_greedy_as_transformers(checkpoint, chosen, images):
+    """Returns transformers' responses, which are ours."""
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    checkpoint, chosen = request.getfixturevalue(name), questions[::4]
     model, processor = (
         LlavaForConditionalGeneration.from_pretrained(checkpoint.path).eval(),
         AutoProcessor.from_pretrained(TINY, backend="pil"),
@@ -45,10 +71,10 @@ def test_greedy_is_that_of_transformers(request, questions, images, name):
     assert len(set(lengths.tolist())) > 2, "prompts of several lengths are wanted"
     ours = draw_from(checkpoint, batch, options=GREEDY)
     eos = checkpoint.config.eos_token_ids[0]
+    theirs = [row[: row.index(eos) + 1] if eos in row else row for row in theirs.tolist()]
     for tokens, length, expected in zip(ours.tokens[:, 0], ours.lengths[:, 0], theirs, strict=True):
-        expected = expected.tolist()
-        end = expected.index(eos) + 1 if eos in expected else len(expected)
-        assert tokens[:length].tolist() == expected[:end]
+        assert tokens[:length].tolist() == expected
+    return theirs
 
 
 def test_greedy_forks_are_one_answer(tiny, questions, images):

@@ -1,0 +1,95 @@
+"""One model's greedy answers to one dataset, kept in a file that a stopped run goes on with."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.confidence.store import ConfidenceStore
+from inbol_jax.data.images import ImageHashes
+from inbol_jax.data.vqa import VQADataset
+from inbol_jax.models.loading import Checkpoint
+from inbol_jax.records import VQAExample
+from inbol_jax.responses.outcome import outcome
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.forced import ForcedAnswer, answer_and_force
+from inbol_jax.sampling.generate import generate
+
+Row = dict[str, Any]
+
+
+def ask(
+    checkpoint: Checkpoint,
+    dataset: VQADataset,
+    images: ImageHashes,
+    file: Path,
+    *,
+    refusals: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    label: str,
+) -> dict[str, Row]:
+    """The answers by id; asks only for those that are not in the file.
+
+    Answers of another checkpoint, or that were asked for with other options, are replaced.
+
+    Args:
+      refusals: if there are any, the answers without them are asked for in the same pass
+        (`sampling.forced`).
+      batch_size, label: as in `generate`.
+    """
+    settings = {
+        "command": "evaluate",
+        "model": checkpoint.fingerprint,
+        "dtype": checkpoint.model.dtype.name,
+        "max_new_tokens": max_new_tokens,
+    }
+    if refusals:
+        settings["refusals"] = list(refusals)
+    scored = functools.partial(_scored, forced=bool(refusals))
+    # A question that cannot be asked gets no answer.
+    options = {"batch_size": batch_size, "label": label, "set_aside": lambda *_: None}
+
+    def answers(pending: Sequence[VQAExample]) -> Iterator[list[Row]]:
+        about = checkpoint, pending, dataset.root
+        if not refusals:
+            greedy = SamplingOptions(n=1, temperature=0.0, max_new_tokens=max_new_tokens)
+            for batch in generate(*about, options=greedy, seed=0, **options):
+                yield [scored(e, {"prediction": said.text}) for e, (said,) in batch]
+            return
+        forcing = {"refusals": refusals, "max_new_tokens": max_new_tokens}
+        for batch in answer_and_force(*about, **forcing, **options):
+            yield [scored(e, _row(answer)) for e, answer in batch]
+
+    with ConfidenceStore(file, settings, images, replace=True) as store:
+        store.update(dataset.examples, dataset.file, scored, ask_again=True)
+        if pending := store.pending(dataset.examples):
+            for rows in answers(pending):
+                store.append(rows)
+        store.finish(len(dataset.examples) - len(store.done))
+    return {row["id"]: row for row in read_jsonl(file)}
+
+
+def _row(answer: ForcedAnswer) -> Row:
+    forced = {
+        "prediction": answer.forced.text,
+        "logprob": round(answer.forced.logprob, 5),
+        "logodds": round(answer.logodds, 5),
+        "margin": round(answer.margin, 5),
+    }
+    return {"prediction": answer.said.text, "forced": forced}
+
+
+def _scored(example: VQAExample, row: Row, *, forced: bool) -> Row:
+    """The line of an example, given its answers: their outcomes follow the example's answers."""
+    scored = example.to_json() | _with_outcome(example, row, ("prediction",))
+    if forced:  # otherwise a column of that name is the dataset's own
+        columns = ("prediction", "logprob", "logodds", "margin")
+        scored["forced"] = _with_outcome(example, row["forced"], columns)
+    return scored
+
+
+def _with_outcome(example: VQAExample, row: Row, columns: Sequence[str]) -> Row:
+    kept = {name: row[name] for name in columns}
+    return kept | {"outcome": outcome(example, kept["prediction"])}

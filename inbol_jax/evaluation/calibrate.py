@@ -1,0 +1,140 @@
+"""`inbol calibrate`: the refusal bias that makes T highest on validation, kept with the model."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from inbol_jax.artifacts import sole_writer, write_json
+from inbol_jax.construction.templates import refusals_of
+from inbol_jax.data.images import ImageHashes
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder
+from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.asking import ask
+from inbol_jax.evaluation.baselines import margin, scored
+from inbol_jax.evaluation.config import CalibrateConfig
+from inbol_jax.evaluation.prediction import VALIDATION, Prediction
+from inbol_jax.evaluation.selective import Stakes, best_threshold
+from inbol_jax.models import peft
+from inbol_jax.models.config import GENERATION, read_generation, read_json
+from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.models.reading import checkpoint_files, own_files
+from inbol_jax.progress import say
+from inbol_jax.sampling.forced import refusal_tokens
+from inbol_jax.sharding import make_mesh
+
+DIGITS = 4  # of the bias
+
+
+def calibrate(config: CalibrateConfig) -> float:
+    """Writes the bias into the checkpoint's generation_config.json, or that of a copy. Returns it.
+
+    Beside it go calibration.json, which says what the bias changes, and calibration/, the answers
+    that a stopped run goes on with.
+
+    Raises:
+      InbolError: if something is wrong with data, model or output folder.
+    """
+    datasets = [load_dataset_folder(folder) for folder in config.data]
+    if len({dataset.name for dataset in datasets}) < len(datasets):
+        raise InbolError("--data: two datasets have the same name; rename one of them")
+    checkpoint = _without_bias(
+        load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
+    )
+    out = config.out or config.model
+    with sole_writer(out):
+        answers = [p for dataset in datasets for p in _answers(config, checkpoint, dataset, out)]
+        stakes = scored(answers, margin).stakes
+        bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
+        refusals = refusals_of(config.templates)
+        tokenizer = checkpoint.processor.tokenizer
+        tokens = refusal_tokens(make_text_encoder(checkpoint), refusals).tokens
+        about = _changes(stakes, bias) | {
+            "data": [dataset.name for dataset in datasets],
+            "refusals": refusals,
+            "tokens": [tokenizer.decode([token]).strip() for token in tokens],
+        }
+        if config.out:
+            _copy(checkpoint, out)
+        write_json(out / "calibration.json", about)
+        generation = _generation(checkpoint) | {
+            "sequence_bias": [[[token], bias] for token in tokens]
+        }
+        write_json(out / GENERATION, generation)
+    before, after = (about[name] for name in ("without", "with"))
+    say(
+        f"bias {bias:+g} on {', '.join(about['tokens'])}: T of {len(answers)} questions from "
+        f"{before['t']:+.3f} ({before['refused']:.1%} refused) to {after['t']:+.3f} "
+        f"({after['refused']:.1%} refused) -> {out / GENERATION}"
+    )
+    return bias
+
+
+def _without_bias(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as it generates without any bias: a new one replaces what is there."""
+    if checkpoint.config.token_bias:
+        say(f"{checkpoint.adapters or checkpoint.path}: its bias of generation is replaced")
+    config = dataclasses.replace(checkpoint.config, token_bias=())
+    return dataclasses.replace(
+        checkpoint, config=config, model=checkpoint.model.clone(config=config)
+    )
+
+
+def _answers(
+    config: CalibrateConfig, checkpoint: Checkpoint, dataset: VQADataset, out: Path
+) -> list[Prediction]:
+    rows = ask(
+        checkpoint,
+        dataset,
+        ImageHashes(dataset.root),
+        out / "calibration" / f"{dataset.name}.jsonl",
+        refusals=refusals_of(config.templates),
+        max_new_tokens=config.max_new_tokens,
+        batch_size=4 * config.batch_size,
+        label=f"calibrating on {dataset.name}",
+    )
+    about = {"dataset": dataset.name, "domain": VALIDATION, "model": "", "confidence": 0.0}
+    unknown = dict.fromkeys(("consistency", "p_true"))
+    return [
+        # T needs no more of the type than whether the image holds the answer.
+        Prediction.from_json(
+            rows[e.id] | unknown | about | {"type": 3 if e.answerable is False else None}
+        )
+        for e in dataset.examples
+        if e.id in rows
+    ]
+
+
+def _changes(stakes: Stakes, bias: float) -> dict[str, Any]:
+    """What calibration.json says of T and refusals without and with the bias."""
+    about: dict[str, Any] = {"bias": bias, "n": len(stakes.score)}
+    for name, threshold in (("without", 0.0), ("with", -bias)):
+        refused = float((stakes.score > threshold).mean())
+        about[name] = {"t": stakes.value(threshold), "refused": refused}
+    return about
+
+
+def _generation(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint's generation_config.json; its ends stand there, as no other file is asked."""
+    own = read_generation(checkpoint.adapters) if checkpoint.adapters else {}
+    ends = list(checkpoint.config.eos_token_ids)
+    tokens = {"eos_token_id": ends, "pad_token_id": checkpoint.config.pad_token_id}
+    return tokens | (own or read_generation(checkpoint.path))
+
+
+def _copy(checkpoint: Checkpoint, out: Path) -> None:
+    """Copies a checkpoint's files as they are. An adapter's base may be beside it: it is named by
+    its whole path."""
+    source = checkpoint.adapters or checkpoint.path
+    files = [*own_files(source), source / peft.WEIGHTS]
+    if not checkpoint.adapters:
+        files = checkpoint_files(source)
+    try:
+        for file in files:
+            shutil.copyfile(file, out / file.name)
+    except OSError as error:
+        raise InbolError(f"cannot write {out}: {error.strerror or error}") from error
+    if checkpoint.adapters:
+        base = {"base_model_name_or_path": checkpoint.hub_id or str(checkpoint.path.resolve())}
+        write_json(out / peft.CONFIG, read_json(source / peft.CONFIG) | base)

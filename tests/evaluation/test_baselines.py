@@ -1,0 +1,191 @@
+"""Policies and curves against brute force, on predictions that are made up."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from made_predictions import MODELS, good_and_bad, prediction, with_validation
+
+from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.baselines import (
+    SCORES,
+    against_baselines,
+    best_baseline,
+    compare,
+    decided,
+    margin,
+    scored,
+)
+from inbol_jax.evaluation.evaluate import measure
+from inbol_jax.evaluation.metrics import summarise
+from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, calibrated
+from inbol_jax.evaluation.selective import Stakes, aurc, auroc, value_curve
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return with_validation(good_and_bad(160))
+
+
+@pytest.fixture(scope="module")
+def compared(predictions):
+    return compare(predictions, seed=0)
+
+
+@pytest.fixture(scope="module")
+def metrics(predictions):
+    tested = [p for p in predictions if p.domain != VALIDATION]
+    return measure(predictions, tested, 0, {})
+
+
+def of(predictions, model, *domains):
+    return [p for p in predictions if p.model == model and p.domain in domains]
+
+
+def t(predictions):
+    return np.mean([p.user_value for p in predictions])
+
+
+def test_every_policy_decides_about_every_question_but_those_of_validation(predictions, compared):
+    names = [*BASELINES[:5], *map(calibrated, MODELS), "oracle"]
+    assert list(dict.fromkeys(p.model for p in compared.predictions)) == names
+    asked = {(p.dataset, p.id) for p in predictions if p.domain != VALIDATION}
+    for name in names:
+        questions = [(p.dataset, p.id) for p in compared.predictions if p.model == name]
+        assert len(questions) == len(asked)
+        assert {*questions} == asked
+    assert compared.thresholds.keys() == {*names} - {"always_refuse", "oracle"}
+
+
+def test_thresholds_are_the_best_on_validation_and_decide_elsewhere(predictions, compared):
+    scores = {f"base_threshold_{name}": ("base", score) for name, score in SCORES.items()}
+    scores |= {calibrated(model): (model, margin) for model in MODELS}
+    for name, (model, score) in scores.items():
+        threshold, validation = compared.thresholds[name], of(predictions, model, VALIDATION)
+
+        def decisions(some, threshold, name=name, score=score):
+            return [decided(p, name, refuse=score(p) > threshold) for p in some]
+
+        values = [score(p) for p in validation]
+        tried = [t(decisions(validation, x)) for x in (*values, min(values) - 1)]
+        assert t(decisions(validation, threshold)) == pytest.approx(max(tried))
+        tested = of(predictions, model, "in_domain", "out_of_domain")
+        found = of(compared.predictions, name, "in_domain", "out_of_domain")
+        assert found == decisions(tested, threshold)
+
+
+def test_always_refusing_and_the_oracle(predictions, compared):
+    refused = [p for p in compared.predictions if p.model == "always_refuse"]
+    assert {p.outcome for p in refused} == {"refused"}
+    assert t(refused) == pytest.approx(np.mean([p.type == 3 for p in refused]))
+    base = {(p.dataset, p.id): p for p in of(predictions, "base", "in_domain", "out_of_domain")}
+    for p in (p for p in compared.predictions if p.model == "oracle"):
+        forced = base[p.dataset, p.id].forced
+        refuses = p.type == 3 or p.confidence < 0.5
+        assert p.outcome == ("refused" if refuses else forced.outcome)
+
+
+def test_a_decision_keeps_everything_else_of_the_question():
+    p = prediction(1, "wrong", 3, forced=Forced("blue", "wrong", -1.0, 0.1, 0.0))
+    answer, refusal = (decided(p, "x", refuse=refuse) for refuse in (False, True))
+    assert (answer.prediction, answer.user_value) == ("blue", -1)
+    assert (refusal.prediction, refusal.user_value) == ("I don't know.", 1)
+    for other in (answer, refusal):
+        back = {"model": p.model, "prediction": p.prediction, "outcome": p.outcome}
+        assert dataclasses.replace(other, **back) == p
+
+
+def test_curves_are_those_of_the_pure_functions(predictions, compared):
+    assert list(compared.curves) == [*BASELINES[1:5], *MODELS]
+    for name, domains in compared.curves.items():
+        score = SCORES.get(name.removeprefix("base_threshold_"), margin)
+        model = name if name in MODELS else "base"
+        for domain, curve in domains.items():
+            some = of(predictions, model, domain)
+            x = np.array([np.inf if p.forced.outcome == "refused" else score(p) for p in some])
+            right = np.array([p.forced.outcome == "correct" and p.type != 3 for p in some])
+            type = np.array([p.type or 0 for p in some])
+            assert curve.aurc.value == aurc(x, right)
+            assert curve.aurc.low <= curve.aurc.value <= curve.aurc.high
+            ends = np.isin(type, (1, 3))
+            assert curve.auroc_type3 == auroc(x[ends], type[ends] == 3)
+            assert curve.auroc_wrong == auroc(x[type != 3], ~right[type != 3])
+            assert (curve.aurc_change is None) == (model == "base")
+            refused, refused_t = curve.refused[0], curve.t[0]
+            assert (refused, refused_t) == (1.0, pytest.approx((type == 3).mean()))
+            assert len(curve.t) == len(curve.refused) <= 101
+            assert curve.best_t == value_curve(scored(some, score).stakes).value.max()
+
+
+def test_phi_takes_a_threshold_of_its_own_cost_from_validation():
+    """The surest answer is wrong: at cost 100 nothing is worth answering, at cost 1 much."""
+    rows = []
+    for i in range(20):
+        outcome = "wrong" if i in (0, 19) else "correct"
+        for domain in ("in_domain", VALIDATION):
+            forced = Forced("red", outcome, -1.0, 0.0, float(i))
+            fields = {"forced": forced, "domain": domain, "consistency": 0.5, "p_true": 0.5}
+            rows.append(prediction(i, outcome, 1, **fields))
+    curve = compare(rows, seed=0).curves["base"]["in_domain"]
+    assert curve.phi == {"1": (18 - 1) / 20, "10": (18 - 10) / 20, "100": 0.0}
+    assert curve.coverage_at_risk == {"0.01": 0, "0.05": 0, "0.1": 1.0, "0.2": 1.0}
+
+
+def test_scores_of_a_model_that_refuses_by_itself_are_never_answered(predictions):
+    x = scored(of(predictions, "base", "in_domain"), margin)
+    refuses = [p.forced.outcome == "refused" for p in of(predictions, "base", "in_domain")]
+    assert any(refuses)
+    np.testing.assert_array_equal(x.stakes.score == np.inf, refuses)
+    assert isinstance(x.stakes, Stakes)
+    assert not x.correct[refuses].any()
+
+
+def test_metrics_hold_models_baselines_and_the_differences_from_the_best(predictions, metrics):
+    assert metrics.asked == list(MODELS)
+    assert set(metrics.models) == {*MODELS, *BASELINES, *map(calibrated, MODELS)}
+    assert metrics.domains == ["in_domain", "out_of_domain"]
+    for domain in metrics.domains:
+        best = best_baseline(metrics.models, "base", domain)
+        candidates = {"base", "base_calibrated", *BASELINES} - {"oracle"}
+        values = {name: metrics.models[name][domain]["all"].t for name in candidates}
+        assert values[best] == max(values.values())
+        for name in (*MODELS[1:], *map(calibrated, MODELS[1:])):
+            (d,) = (
+                d
+                for d in metrics.differences
+                if (d.a, d.b, d.domain, d.group) == (best, name, domain, "all")
+            )
+            change = metrics.models[name][domain]["all"].t - values[best]
+            assert d.diff == pytest.approx(change)
+            assert d.low <= d.diff <= d.high
+    keys = [(d.a, d.b, d.domain, d.group) for d in metrics.differences]
+    assert len(keys) == len(set(keys))
+    written = json.loads(json.dumps(metrics.to_json(), allow_nan=False))
+    assert {"models", "differences", "seconds", "curves", "thresholds"} == written.keys()
+
+
+def test_without_validation_nothing_is_added(predictions):
+    tested = [p for p in predictions if p.domain != VALIDATION]
+    plain = measure(tested, tested, 0, {})
+    assert list(plain.models) == plain.asked == list(MODELS)
+    assert plain.models == summarise(tested)
+    assert plain.to_json().keys() == {"models", "differences", "seconds"}
+
+
+def test_predictions_without_forced_answers_are_refused(predictions):
+    for name in ("forced", "consistency", "p_true"):
+        old = [dataclasses.replace(predictions[0], **{name: None}), *predictions[1:]]
+        with pytest.raises(InbolError, match="made without --validation; give `inbol evaluate`"):
+            compare(old, seed=0)
+    with pytest.raises(InbolError, match="a threshold is chosen on questions, and there is none"):
+        compare([p for p in predictions if p.domain != VALIDATION], seed=0)
+
+
+def test_a_base_alone_has_baselines_and_no_differences(predictions):
+    base = [p for p in predictions if p.model == "base"]
+    tested = [p for p in base if p.domain != VALIDATION]
+    metrics = measure(base, tested, 0, {})
+    assert metrics.asked == ["base"]
+    assert metrics.differences == []
+    assert against_baselines(metrics.models, tested, ["base"], 0) == []

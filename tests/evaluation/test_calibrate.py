@@ -1,0 +1,158 @@
+"""The bias that is chosen, where it is kept, and what it then does, with the shipped model."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from transformers import GenerationConfig
+
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.cli import main
+from inbol_jax.construction.templates import SHORT_REFUSALS
+from inbol_jax.data.images import ImageHashes
+from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.defaults import TINY
+from inbol_jax.errors import InbolError
+from inbol_jax.evaluation import asking
+from inbol_jax.evaluation.asking import ask
+from inbol_jax.evaluation.calibrate import calibrate
+from inbol_jax.evaluation.config import CalibrateConfig
+from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.lora import init_lora
+from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.sampling.forced import refusal_tokens
+
+
+@pytest.fixture(scope="module")
+def copy(small_world, tmp_path_factory):
+    """The shipped model with the bias that the world's 60 test questions ask for."""
+    out = tmp_path_factory.mktemp("calibrated") / "model"
+    words = ["--model", TINY, "--data", small_world / "test", "--out", out]
+    assert main(["calibrate", *map(str, words)]) == 0
+    return out
+
+
+def bias_of(folder):
+    return json.loads((folder / "generation_config.json").read_text())["sequence_bias"]
+
+
+def test_the_bias_is_on_the_refusal_tokens_and_transformers_reads_it(tiny, copy):
+    tokens = refusal_tokens(make_text_encoder(tiny), SHORT_REFUSALS).tokens
+    about = json.loads((copy / "calibration.json").read_text())
+    assert bias_of(copy) == [[[token], about["bias"]] for token in tokens]
+    assert about["tokens"] == ["I", "Sorry", "The"]
+    read = GenerationConfig.from_pretrained(copy)
+    assert read.sequence_bias == bias_of(copy)
+    assert (read.eos_token_id, read.max_new_tokens) == (2, 12)
+
+
+def test_no_bias_is_better_on_these_questions(small_world, copy):
+    about = json.loads((copy / "calibration.json").read_text())
+    rows = list(read_jsonl(copy / "calibration" / "test.jsonl"))
+    assert about["n"] == len(rows) == 60
+
+    def value(row, bias):
+        type3, answer = row["answerable"] is False, row["forced"]
+        if answer["margin"] + bias > 0 or answer["outcome"] == "refused":
+            return 1 if type3 else 0
+        return 1 if answer["outcome"] == "correct" else -1
+
+    tried = {b: np.mean([value(row, b) for row in rows]) for b in np.linspace(-25, 25, 2001)}
+    assert np.mean([value(row, about["bias"]) for row in rows]) == pytest.approx(
+        max(tried.values())
+    )
+    assert about["with"]["t"] == pytest.approx(max(tried.values()))
+    assert about["with"]["t"] > about["without"]["t"]
+    assert about["without"]["t"] == pytest.approx(tried[0.0])
+    assert 0 == about["without"]["refused"] < about["with"]["refused"] < 1
+
+
+def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
+    dataset = load_dataset_folder(small_world / "test")
+    options = {"refusals": (), "max_new_tokens": 12, "batch_size": 64, "label": "test"}
+    images = ImageHashes(dataset.root)
+    foretold = {row["id"]: row for row in read_jsonl(copy / "calibration" / "test.jsonl")}
+    biased = ask(load_pretrained(copy), dataset, images, tmp_path / "a.jsonl", **options)
+    (bias,) = {value for _, value in bias_of(copy)}
+    for name, row in foretold.items():
+        refuses = row["forced"]["margin"] + bias > 0
+        assert (biased[name]["outcome"] == "refused") == refuses
+        if not refuses:
+            assert biased[name]["prediction"] == row["forced"]["prediction"]
+    assert load_pretrained(TINY).config.token_bias == ()  # the original is as it was
+
+
+def test_in_place_a_new_bias_replaces_the_old_one(small_world, copy, tmp_path, capsys):
+    folder = shutil.copytree(copy, tmp_path / "model")
+    before = bias_of(folder)
+    file = folder / "generation_config.json"
+    other = json.loads(file.read_text()) | {"sequence_bias": [[[5], -3.5]]}
+    file.write_text(json.dumps(other))
+    words = ["calibrate", "--model", folder, "--data", small_world / "test"]
+    assert main(list(map(str, words))) == 0
+    assert "its bias of generation is replaced" in capsys.readouterr().out
+    assert bias_of(folder) == before
+    assert load_pretrained(folder).config.token_bias == tuple((t, b) for (t,), b in before)
+
+
+def test_what_was_answered_is_not_asked_again(small_world, copy, tmp_path, monkeypatch):
+    out = tmp_path / "model"
+    shutil.copytree(copy / "calibration", out / "calibration")
+    monkeypatch.setattr(asking, "answer_and_force", lambda *_, **__: pytest.fail("asked again"))
+    calibrate(CalibrateConfig(TINY, (small_world / "test",), out))
+    for file in copy.glob("*.*"):
+        assert file.read_bytes() == (out / file.name).read_bytes(), file.name
+
+
+def test_an_adapter_keeps_its_bias_beside_it(small_world, micro, tmp_path):
+    """A copy of it finds its base; both are biased and the base is not."""
+    lora_config = LoraConfig(rank=2)
+    lora = init_lora(micro.variables["params"], lora_config, jax.random.key(0))
+    adapter = dataclasses.replace(
+        micro,
+        model=Llava(micro.config, jnp.float32, lora_config),
+        variables=dict(micro.variables) | {"lora": lora},
+    )
+    save_pretrained(adapter, tmp_path / "adapter")
+    before = load_pretrained(tmp_path / "adapter").fingerprint
+    data = (small_world / "test",)
+    calibrate(CalibrateConfig(tmp_path / "adapter", data, tmp_path / "copy"))
+    assert load_pretrained(tmp_path / "adapter").fingerprint == before
+    calibrate(CalibrateConfig(tmp_path / "adapter", data))
+    copied, own = (load_pretrained(tmp_path / name) for name in ("copy", "adapter"))
+    assert copied.path == own.path == micro.path.resolve()
+    assert copied.config.token_bias == own.config.token_bias != ()
+    assert copied.model.config == own.model.config
+    assert load_pretrained(micro.path).config.token_bias == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": TINY}, "the package's own model stays as it is: give --out"),
+        ({"model": Path("hub/name")}, "is no folder here: give --out for a copy"),
+        ({"out": TINY / "x"}, "neither in it nor around it"),
+        ({"data": ()}, "--data needs at least one"),
+        ({"templates": "none"}, "--templates 'none': choose one of one, short"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    given = {"model": TINY, "data": (Path("d"),)}
+    if "model" not in options:
+        given["out"] = Path("o")
+    with pytest.raises(InbolError, match=message):
+        CalibrateConfig(**given | options)
+
+
+def test_two_datasets_of_one_name_and_none_are_refused(small_world, tmp_path):
+    data = (small_world / "test", small_world / "test")
+    with pytest.raises(InbolError, match="two datasets have the same name"):
+        calibrate(CalibrateConfig(TINY, data, tmp_path / "out"))
+    with pytest.raises(InbolError, match="no such file or folder"):
+        calibrate(CalibrateConfig(TINY, (tmp_path / "none",), tmp_path / "out"))

@@ -1,0 +1,180 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from inbol_jax.errors import InbolError
+from inbol_jax.evaluation.selective import (
+    COSTS,
+    RISKS,
+    Stakes,
+    aurc,
+    auroc,
+    best_threshold,
+    bootstrap,
+    coverage_at_risk,
+    effective_reliability,
+    risk_coverage,
+    value_curve,
+)
+
+INF = float("inf")
+# Few levels, so that there are ties; +inf is a question that the model refuses by itself.
+LEVELS = st.sampled_from([-2.0, -0.5, 0.0, 1.0, 3.0, INF])
+QUESTIONS = st.lists(st.tuples(LEVELS, st.booleans(), st.booleans()), min_size=1, max_size=12)
+
+
+def columns(questions):
+    score, correct, type3 = map(np.array, zip(*questions, strict=True))
+    return score.astype(float), correct & ~type3, type3
+
+
+def stakes_of(questions):
+    score, correct, type3 = columns(questions)
+    return Stakes(score, np.where(correct, 1.0, -1.0), np.where(type3, 1.0, 0.0))
+
+
+def invariant(function, score, *rest):
+    """The function's value, which neither the order nor the scale of the scores changes."""
+    value = function(score, *rest)
+    order = np.random.default_rng(0).permutation(len(score))
+    shuffled = function(score[order], *(column[order] for column in rest))
+    stretched = function(np.where(score == INF, INF, np.exp(score / 3)), *rest)
+    assert value == shuffled == stretched or value == pytest.approx(shuffled) == stretched
+    return value
+
+
+@settings(deadline=None)
+@given(QUESTIONS)
+def test_auroc_is_the_share_of_ordered_pairs_and_that_of_scikit_learn(questions):
+    score, positive, _ = columns(questions)
+    found = invariant(auroc, score, positive)
+    if positive.all() or not positive.any():
+        assert found is None
+        return
+    pairs = list(itertools.product(score[positive], score[~positive]))
+    share = np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs])
+    assert found == pytest.approx(share)
+    assert found == pytest.approx(roc_auc_score(positive, np.minimum(score, 9)))
+    assert auroc(score, ~positive) == pytest.approx(1 - found)
+
+
+@settings(deadline=None)
+@given(QUESTIONS)
+def test_the_value_curve_has_every_threshold_and_no_better_one_is_missed(questions):
+    stakes = stakes_of(questions)
+    curve = value_curve(stakes)
+    for threshold, refused, value in zip(*curve, strict=True):
+        assert value == pytest.approx(stakes.value(threshold))
+        assert refused == pytest.approx((stakes.score > threshold).mean())
+    best = best_threshold(stakes)
+    tried = [stakes.value(x) for x in np.linspace(-4, 5, 181)]
+    assert stakes.value(best) == pytest.approx(max(tried)) == curve.value.max()
+    equally_good = curve.threshold[curve.value > curve.value.max() - 1e-9]
+    assert best == equally_good.max()
+
+
+def test_the_best_threshold_lies_between_questions_and_moves_to_another_set():
+    right = Stakes(np.array([0.0, 1.0, 2.0, 5.0]), np.array([1.0, 1, -1, -1]), np.zeros(4))
+    threshold = best_threshold(right)
+    assert threshold == 1.5
+    other = Stakes(np.array([1.4, 1.6]), np.array([1.0, 1.0]), np.zeros(2))
+    assert other.value(threshold) == 0.5
+    hopeless = right._replace(answered=-np.ones(4))
+    assert best_threshold(hopeless) == -1.0  # 1 below the lowest: all are refused
+    assert best_threshold(right._replace(answered=np.ones(4))) == 6.0  # none is
+    assert best_threshold(right._replace(answered=np.zeros(4))) == 6.0  # nothing to lose: answer
+    with pytest.raises(InbolError, match="there is none"):
+        best_threshold(Stakes(*np.zeros((3, 0))))
+
+
+def test_a_model_that_refuses_everything_by_itself_has_one_point():
+    stakes = Stakes(np.full(3, INF), np.array([1.0, -1, -1]), np.array([0.0, 0, 1]))
+    assert [list(column) for column in value_curve(stakes)] == [[0], [1], [pytest.approx(1 / 3)]]
+    assert stakes.value(best_threshold(stakes)) == pytest.approx(1 / 3)
+    assert aurc(stakes.score, np.zeros(3, bool)) is None
+    assert coverage_at_risk(stakes.score, np.zeros(3, bool), 0.2) == 0
+
+
+@settings(deadline=None)
+@given(QUESTIONS)
+def test_risk_and_coverage_are_those_of_answering_up_to_each_score(questions):
+    score, correct, _ = columns(questions)
+    levels = sorted(set(score[score < INF]))
+    curve = risk_coverage(score, correct)
+    assert len(curve.coverage) == len(levels)
+    for level, coverage, risk in zip(levels, *curve, strict=True):
+        answered = score <= level
+        assert coverage == pytest.approx(answered.mean())
+        assert risk == pytest.approx((answered & ~correct).sum() / answered.sum())
+    for most in (*RISKS, 0.5):
+        good = [c for c, r in zip(*curve, strict=True) if r <= most + 1e-12]
+        assert coverage_at_risk(score, correct, most) == max(good, default=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(LEVELS, st.booleans()), min_size=1, max_size=6))
+def test_aurc_is_the_mean_over_all_orders_of_equal_scores(questions):
+    score, correct = (np.array(column) for column in zip(*questions, strict=True))
+    found = invariant(aurc, score, correct)
+    areas = []
+    for order in itertools.permutations(range(len(score))):
+        if all(score[a] <= score[b] for a, b in itertools.pairwise(order)):
+            wrong = np.cumsum([not correct[i] for i in order if score[i] < INF])
+            areas.append(np.mean(wrong / np.arange(1, len(wrong) + 1)) if len(wrong) else None)
+    assert found == (None if areas[0] is None else pytest.approx(np.mean(areas)))
+
+
+def test_aurc_in_closed_form():
+    """A perfect order, its reverse, and no order at all."""
+    n, wrong = 100, 20
+    correct = np.arange(n) >= wrong
+    perfect = sum((k - (n - wrong)) / k for k in range(n - wrong + 1, n + 1)) / n
+    assert aurc(-np.arange(n, dtype=float), correct) == pytest.approx(perfect)
+    reverse = sum(min(k, wrong) / k for k in range(1, n + 1)) / n
+    assert aurc(np.arange(n, dtype=float), correct) == pytest.approx(reverse)
+    assert aurc(np.zeros(n), correct) == pytest.approx(0.2)
+    assert coverage_at_risk(-np.arange(n, dtype=float), correct, 0.2) == 1
+    assert coverage_at_risk(-np.arange(n, dtype=float), correct, 0.0) == 0.8
+    assert coverage_at_risk(np.arange(n, dtype=float), correct, 0.1) == 0
+
+
+def test_effective_reliability_pays_for_each_wrong_answer():
+    correct, answered = np.array([1, 1, 0, 0, 0], bool), np.array([1, 0, 1, 1, 0], bool)
+    assert [effective_reliability(correct, answered, c) for c in COSTS] == pytest.approx(
+        [(1 - 2) / 5, (1 - 20) / 5, (1 - 200) / 5]
+    )
+
+
+def test_phi_1_is_t_of_answerable_questions_and_the_truthfulness_of_crag():
+    random = np.random.default_rng(0)
+    correct, answered = random.random((2, 50)) < 0.6
+    acc, refr = (correct & answered).mean(), (~answered).mean()
+    assert effective_reliability(correct, answered, 1) == pytest.approx(2 * acc + refr - 1)
+
+
+def test_the_interval_covers_a_known_mean_as_often_as_it_says():
+    random, hits = np.random.default_rng(0), 0
+    for seed in range(200):
+        x = random.random(60) < 0.5
+        estimate = bootstrap(lambda i, x=x: x[i].mean(), 60, resamples=200, seed=seed)
+        assert estimate.low <= estimate.value <= estimate.high
+        hits += estimate.low <= 0.5 <= estimate.high
+    assert 0.9 <= hits / 200 <= 0.99
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    random = np.random.default_rng(1)
+    difficulty = random.normal(size=300)
+    correct = random.normal(size=300) > difficulty
+    a, b = difficulty + 0.1 * random.normal(size=(2, 300))
+    paired = bootstrap(lambda i: aurc(a[i], correct[i]) - aurc(b[i], correct[i]), 300)
+    alone = bootstrap(lambda i: aurc(a[i], correct[i]), 300)
+    assert paired.high - paired.low < (alone.high - alone.low) / 2
+    assert paired.value == pytest.approx(aurc(a, correct) - aurc(b, correct))
+    assert bootstrap(lambda i: aurc(a[i], correct[i]), 300) == alone  # the same seed
+    assert bootstrap(lambda i: None, 300) == (None, None, None)
+    assert bootstrap(lambda i: 1.0, 0) == (None, None, None)
