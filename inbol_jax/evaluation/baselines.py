@@ -125,25 +125,28 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
                 "evaluate` again with it"
             )
         answers.setdefault((p.model, p.domain), []).append(p)
-    models = list(dict.fromkeys(model for model, _ in answers))
-    base = models[0]
-    policies = [
-        Policy(f"base_threshold_{name}", base, score, _chosen(answers, base, score))
-        for name, score in SCORES.items()
-    ]
-    policies += [
-        Policy(calibrated(model), model, margin, _chosen(answers, model, margin))
-        for model in models
-    ]
+    chosen = _policies(answers)
+    base = chosen[0].model
     ends = [Policy("always_refuse", base, lambda p: 1.0, 0.5), Policy("oracle", base, _knows, 0.5)]
     decisions = [
         policy.decide(p)
-        for policy in (ends[0], *policies, ends[1])
+        for policy in (ends[0], *chosen, ends[1])
         for domain in DOMAINS
         for p in answers.get((policy.model, domain), ())
     ]
-    thresholds = {policy.name: policy.threshold for policy in policies}
-    return Comparison(decisions, thresholds, _curves(answers, policies, seed))
+    thresholds = {policy.name: policy.threshold for policy in chosen}
+    return Comparison(decisions, thresholds, _curves(answers, chosen, seed))
+
+
+def _policies(answers: Answers) -> list[Policy]:
+    """The base's scores and every model's margin, with thresholds chosen on validation."""
+    models = list(dict.fromkeys(model for model, _ in answers))
+    scores = {f"base_threshold_{name}": (models[0], score) for name, score in SCORES.items()}
+    scores |= {calibrated(model): (model, margin) for model in models}
+    return [
+        Policy(name, model, score, _chosen(answers, model, score))
+        for name, (model, score) in scores.items()
+    ]
 
 
 def _chosen(answers: Answers, model: str, score: Score) -> float:

@@ -13,7 +13,7 @@ from inbol_jax.training.config import (
     require_positive,
 )
 
-_OPTIMIZER = OptimizerConfig(learning_rate=1e-4)
+_OPTIMIZER = OptimizerConfig(learning_rate=3e-4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,9 @@ class PolicyGradientConfig:
     model is not computed."""
     scale_rewards: bool = True
     """Divide the advantages of a group by the standard deviation of its rewards (GRPO)."""
-    length_normalized: bool = True
-    """Take the mean over the tokens of a response (GRPO) instead of the sum."""
+    length_normalized: bool = False
+    """Take the mean over the tokens of a response (GRPO) instead of the sum, whose gradient is the
+    unbiased one. With the mean a refusal, which is longer than most answers, is learnt slower."""
 
     def __post_init__(self) -> None:
         require_positive(self, "num_iterations")
