@@ -4,7 +4,10 @@
 
 import sys
 
-from inbol_jax.cli import evaluate
+from inbol_jax.interruption import end_at_once
 
 if __name__ == "__main__":
+    end_at_once()
+    from inbol_jax.cli import evaluate
+
     sys.exit(evaluate())

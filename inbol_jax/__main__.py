@@ -1,7 +1,17 @@
-"""`python -m inbol_jax` is `inbol`."""
+"""`inbol`, and `python -m inbol_jax`, which is the same."""
 
 import sys
 
-from inbol_jax.cli import main
+from inbol_jax.interruption import end_at_once
 
-sys.exit(main())
+
+def main() -> int:
+    """Runs the command line. Returns the exit code."""
+    end_at_once()
+    from inbol_jax.cli import main as inbol
+
+    return inbol()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -54,6 +54,33 @@ def interrupted(work, *signals, pause=0.3):
         process.communicate()
 
 
+IMPORTING = """
+import os, runpy, signal, sys
+from importlib.abc import MetaPathFinder
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class SignalsOnImport(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "tyro":
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, SignalsOnImport())
+sys.argv = ["{script}", "--help"]
+runpy.run_{kind}("{script}", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "script"), [("module", "inbol_jax"), ("path", "train.py"), ("path", "evaluate.py")]
+)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_imports_is_one_line(kind, script, number, code):
+    program = IMPORTING.format(number=int(number), kind=kind, script=script)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(f"{number.name}: ended at once")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_unit_is_finished_and_kept(number, code):
     found, output, errors, _ = interrupted(LOOP.format(unit="time.sleep(0.7)"), number)
