@@ -64,12 +64,18 @@ def load_model(config: RunConfig) -> Checkpoint:
 
     Raises:
       InbolError: if the checkpoint or the mesh cannot be used, the options of adapters do not go
-        with the model, or OUT/model cannot take the result.
+        with the model, generation is biased, or OUT/model cannot take the result.
     """
     check_wise_ft(config)
     mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
+    if checkpoint.config.token_bias:
+        raise InbolError(
+            f"--model {config.model}: its generation_config.json holds a sequence_bias, which fits "
+            "these weights and not those that come of training; train the model as it was before "
+            "`inbol calibrate`, and calibrate the result"
+        )
     variables, lora, new = checkpoint.variables, checkpoint.model.lora, lora_config(config.lora)
     if new and lora:
         raise InbolError(

@@ -102,6 +102,15 @@ def test_a_folder_that_cannot_take_the_model_is_refused_before_training(data, mi
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_calibrated_model_is_not_trained_further(data, micro, tmp_path):
+    shutil.copytree(micro.path, tmp_path / "start")
+    file = tmp_path / "start/generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sequence_bias": [[[7], 1.5]]}))
+    with pytest.raises(InbolError, match="holds a sequence_bias"):
+        run_sft(data, tmp_path / "start", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("part", ["vision_tower", "language_model"])
 def test_weights_that_are_not_finite_are_refused_by_name(data, micro, tmp_path, part):
     """Whether they are trained or not, and before anything is written."""
