@@ -322,7 +322,8 @@ class AppendOnlyLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of what `append` could not write, and has said so
+            self._file.close()
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(number from 1, row) of every whole line. An InbolError names one that is not JSON."""
@@ -337,13 +338,23 @@ class AppendOnlyLines:
                 raise InbolError(f"{self._path}:{number}: not JSON ({error})") from error
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds rows, and waits until they are on the disk."""
-        self._file.truncate(self._end)
-        for row in rows:
-            self._file.write(json_line(row).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._end = self._file.seek(0, os.SEEK_END)
+        """Adds rows, and waits until they are on the disk.
+
+        Raises:
+          InbolError: if they cannot be written; the rows that were there stay.
+        """
+        lines = b"".join(json_line(row).encode() for row in rows)
+        try:
+            self._file.truncate(self._end)
+            self._file.write(lines)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._end = self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise InbolError(
+                f"cannot write {self._path}: {error.strerror}; free space and run the same command "
+                "again"
+            ) from error
 
     def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replaces all lines at once, by rows that may be made of the old ones as they come.

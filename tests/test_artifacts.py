@@ -3,6 +3,7 @@ import enum
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -364,3 +365,19 @@ def test_a_file_has_one_writer(tmp_path):
         error = in_another_process("write_atomically(Path(sys.argv[1]), 'theirs')", tmp_path / "x")
         assert "is being written by another run" in error
     assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_error_and_keeps_the_lines_before(tmp_path):
+    file, (limit, most) = tmp_path / "lines.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    lines = AppendOnlyLines(file)
+    lines.append([{"a": 1}])
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12, most))  # the next line ends at 18
+        with lines, pytest.raises(InbolError, match=r"lines\.jsonl: File too large; free space"):
+            lines.append([{"a": 2}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    with AppendOnlyLines(file) as lines:
+        assert [row for _, row in lines.rows()] == [{"a": 1}]
+        lines.append([{"a": 3}])
+    assert file.read_text() == '{"a": 1}\n{"a": 3}\n'
