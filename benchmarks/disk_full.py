@@ -9,6 +9,7 @@ Needs Linux, and root or namespaces that a user may make (`unshare`).
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,16 +46,16 @@ def mount(folder: Path, size: int, *options: str) -> None:
 def fill(chaos: Chaos, name: str, share: float) -> str:
     """Runs a stage on a small disk, then on a large one. Returns the line of the table."""
     stage, whole = STAGES[name], chaos.whole / name
-    disk = chaos.config.out / "disk"
-    disk.mkdir(exist_ok=True)
+    out = chaos.whole / "disk"  # beside the undisturbed stages: headers hold relative paths
+    out.mkdir(exist_ok=True)
     made = sum(p.stat().st_blocks * 512 for p in whole.rglob("*"))
     size = max(4096, int(made * share))
-    mount(disk, 1 << 30)
+    mount(out, 1 << 30)
     try:
-        out = disk / "out"
-        chaos.prepare(stage, out)
-        at_start = sum(p.stat().st_blocks * 512 for p in disk.rglob("*"))
-        mount(disk, max(size, at_start + 4096), "remount")
+        for earlier in stage.starts_with:
+            shutil.copytree(chaos.whole / earlier, out, dirs_exist_ok=True)
+        at_start = sum(p.stat().st_blocks * 512 for p in out.rglob("*"))
+        mount(out, max(size, at_start + 4096), "remount")
         codes, text = chaos.start(name, out).wait(600)
         last = text.strip().splitlines()[-1] if text.strip() else ""
         if codes == [0]:
@@ -64,7 +65,7 @@ def fill(chaos: Chaos, name: str, share: float) -> str:
         else:
             verdict = f"exit code {codes[0]}"
             chaos.fault(f"{name} at {share}: {codes}\n{text[-2000:]}")
-        mount(disk, 1 << 30, "remount")
+        mount(out, 1 << 30, "remount")
         codes, text = chaos.start(name, out).wait(600)
         if codes != [0]:
             chaos.fault(f"{name} at {share}, again: {codes}\n{text[-2000:]}")
@@ -76,7 +77,7 @@ def fill(chaos: Chaos, name: str, share: float) -> str:
         for path in out.rglob(".*.tmp"):
             chaos.fault(f"{name} at {share}: {path} is left")
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", out], check=True)
     return f"{name:12} {size / 2**20:7.2f} MiB of {made / 2**20:7.2f}: {verdict}"
 
 
