@@ -68,7 +68,7 @@ class Checkpoints:
         keep: int = 2,
         score: Callable[[int], float] | None = None,
     ):
-        self._name = folder
+        self._name, self._background = folder, contextlib.ExitStack()
         self._settings = json.loads(canonical_json(settings))  # as they are read again
         self._may_differ = {name.lstrip("-").replace("-", "_") for name in resume_anyway}
         if unknown := self._may_differ - self._settings.keys():
@@ -88,11 +88,16 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Self:
+        # A save that fails in the background is raised by the next call.
+        self._background.enter_context(
+            _quiet(lambda unraisable: str(unraisable.exc_value) == "Event loop is closed")
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait()
-        self._manager.close()
+        with self._background:
+            self.wait()
+            self._manager.close()
 
     def wait(self) -> None:
         """Waits until what is being saved has been written."""
@@ -192,12 +197,18 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Of a damaged file orbax raises, but also logs, and abandons reads that print a traceback."""
+def _quiet(abandoned: Callable[[Any], bool] = lambda unraisable: True) -> Iterator[None]:
+    """Of a damaged file or a full disk orbax raises, but also logs, and abandons reads and writes
+    that print a traceback each."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
+
+    def show(unraisable: Any) -> None:
+        if not abandoned(unraisable):
+            hook(unraisable)
+
+    sys.unraisablehook = show
     try:
         yield
     finally:
