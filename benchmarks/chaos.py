@@ -156,6 +156,22 @@ class Chaos:
         for earlier in stage.starts_with:
             shutil.copytree(self.whole / earlier, out, dirs_exist_ok=True)
 
+    def compare(self, name: str, out: Path) -> int:
+        """Looks for products that are not those of the undisturbed stage, and for temporary files.
+
+        Returns the number of such products.
+        """
+        whole, differing = self.whole / name, 0
+        for pattern in STAGES[name].products:
+            pairs = {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}
+            for path in sorted(p for p in pairs if not (whole / p).is_dir()):
+                if content(whole / path) != content(out / path):
+                    differing += 1
+                    self.fault(f"{name}: {out / path} is not {whole / path}")
+        for path in out.rglob(".*.tmp"):
+            self.fault(f"{name}: {path} is left")
+        return differing
+
     def start(self, name: str, out: Path) -> "Run":
         """Starts the processes of a stage."""
         words = STAGES[name].command.format(out=out, whole=self.whole, model=self.config.model)
@@ -163,7 +179,7 @@ class Chaos:
 
     def kill(self, name: str, kills: int) -> str:
         """Kills a stage that often. Returns the line of the table."""
-        stage, whole = STAGES[name], self.whole / name
+        stage = STAGES[name]
         out = self.whole / f"killed-{name}"  # beside it: headers hold paths to what was read
         seconds, draw = self.undisturbed(name), random.Random(hash64(f"{self.config.seed}:{name}"))
         order = draw.sample(SIGNALS, len(SIGNALS))
@@ -186,14 +202,7 @@ class Chaos:
                 if len(self.faults) > 20:
                     sys.exit("too many faults")
                 restarts += 1
-            for pattern in stage.products:
-                pairs = {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}
-                for path in sorted(p for p in pairs if not (whole / p).is_dir()):
-                    if content(whole / path) != content(out / path):
-                        differing += 1
-                        self.fault(f"{name}: {out / path} is not {whole / path}")
-            for path in out.rglob(".*.tmp"):
-                self.fault(f"{name}: {path} is left")
+            differing += self.compare(name, out)
         sent = ", ".join(f"{number.name} {n}" for number, n in counts.items())
         return (
             f"{name:14} {sum(counts.values()):4} kills ({sent}), {restarts} restarts, {lives} "

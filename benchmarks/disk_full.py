@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import tyro
-from chaos import STAGES, Chaos, content
+from chaos import STAGES, Chaos
 from chaos import Config as ChaosConfig
 
 from inbol_jax.defaults import TINY
@@ -69,13 +69,7 @@ def fill(chaos: Chaos, name: str, share: float) -> str:
         codes, text = chaos.start(name, out).wait(600)
         if codes != [0]:
             chaos.fault(f"{name} at {share}, again: {codes}\n{text[-2000:]}")
-        for pattern in stage.products:
-            for path in {p.relative_to(f) for f in (whole, out) for p in f.glob(pattern)}:
-                same = content(whole / path) == content(out / path)
-                if not (whole / path).is_dir() and not same:
-                    chaos.fault(f"{name} at {share}: {path} differs")
-        for path in out.rglob(".*.tmp"):
-            chaos.fault(f"{name} at {share}: {path} is left")
+        chaos.compare(name, out)
     finally:
         subprocess.run(["umount", out], check=True)
     return f"{name:12} {size / 2**20:7.2f} MiB of {made / 2**20:7.2f}: {verdict}"

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30  # seconds from a signal to the next boundary
@@ -40,9 +41,7 @@ class _State:
 def end_at_once() -> None:
     """Lets a signal end the process by one line: for the seconds of imports, before
     `handling_signals`."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda received, _: _end(signal.Signals(received)))
+    _listen(_handlers(), lambda number, _: _end(signal.Signals(number)))
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def handling_signals() -> Iterator[None]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     pipe_before = signal.set_wakeup_fd(write)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = _handlers()
     _listen(handlers)
     watcher = threading.Thread(target=_watch, args=(read,), daemon=True)
     watcher.start()
@@ -70,10 +69,17 @@ def handling_signals() -> Iterator[None]:
         _State.received, _State.reached, _State.notify = None, False, None
 
 
-def _listen(handlers: dict[signal.Signals, object]) -> None:
+def _handlers() -> dict[signal.Signals, Any]:
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
+def _listen(
+    handlers: dict[signal.Signals, Any],
+    action: Callable[[int, object], None] = lambda number, frame: None,
+) -> None:
     for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, action)
 
 
 def take_back(*, collective: bool) -> None:

@@ -161,6 +161,7 @@ def _knows(p: Prediction) -> float:
 def _curves(answers: Answers, policies: Sequence[Policy], seed: int) -> Curves:
     """The curve of every policy in every domain but validation."""
     base = policies[0].model
+    validation = {p.name: scored(answers[p.model, VALIDATION], p.score) for p in policies}
     curves: Curves = {}
     for domain in (domain for domain in DOMAINS if (base, domain) in answers):
         here = {p.name: scored(answers[p.model, domain], p.score) for p in policies}
@@ -168,10 +169,10 @@ def _curves(answers: Answers, policies: Sequence[Policy], seed: int) -> Curves:
         areas = {name: area for name, x in of_base.items() if (area := _area(x)) is not None}
         best = here[min(areas, key=areas.__getitem__)] if areas else None
         for policy in policies:
-            validation = scored(answers[policy.model, VALIDATION], policy.score)
             rival = None if policy.model == base else best
             name = policy.model if policy.score is margin else policy.name
-            curve = _curve(here[policy.name], validation, policy.threshold, rival, seed)
+            on_test, on_validation = here[policy.name], validation[policy.name]
+            curve = _curve(on_test, on_validation, policy.threshold, rival, seed)
             curves.setdefault(name, {})[domain] = curve
     return curves
 

@@ -83,10 +83,11 @@ class StoredAnswers:
 
         settings, known = self._settings(sampling), self._store.answers
         files = [q.image if isinstance(q.image, Path) else q.drawn_from for q in questions]
-        hashes = self._hashes.of(str(file.resolve()) for file in files if file)
+        names = [file and str(file.resolve()) for file in files]
+        hashes = self._hashes.of(filter(None, names))
         keys = [
-            fingerprint([*settings, q.question, q.name, file and hashes[str(file.resolve())]])
-            for q, file in zip(questions, files, strict=True)
+            fingerprint([*settings, q.question, q.name, name and hashes[name]])
+            for q, name in zip(questions, names, strict=True)
         ]
         new = {k: q for k, q in zip(keys, questions, strict=True) if k not in known}
         with tempfile.TemporaryDirectory() as folder:
