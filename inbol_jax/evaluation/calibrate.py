@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import sole_writer, write_json
+from inbol_jax.artifacts import check_name, sole_writer, write_json
 from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
@@ -37,6 +37,8 @@ def calibrate(config: CalibrateConfig) -> float:
       InbolError: if something is wrong with data, model or output folder.
     """
     datasets = [load_dataset_folder(folder) for folder in config.data]
+    for dataset in datasets:
+        check_name(dataset.name, "dataset")
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise InbolError("--data: two datasets have the same name; rename one of them")
     checkpoint = _without_bias(

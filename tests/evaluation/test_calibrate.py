@@ -156,3 +156,10 @@ def test_two_datasets_of_one_name_and_none_are_refused(small_world, tmp_path):
         calibrate(CalibrateConfig(TINY, data, tmp_path / "out"))
     with pytest.raises(InbolError, match="no such file or folder"):
         calibrate(CalibrateConfig(TINY, (tmp_path / "none",), tmp_path / "out"))
+
+
+def test_a_dataset_whose_name_is_none_of_a_file_is_refused(small_world, tmp_path):
+    shutil.copytree(small_world / "test", tmp_path / "red\x1b[31m")
+    with pytest.raises(InbolError, match="files are called by it"):
+        calibrate(CalibrateConfig(TINY, (tmp_path / "red\x1b[31m",), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
