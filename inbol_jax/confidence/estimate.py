@@ -11,7 +11,7 @@ import jax
 from inbol_jax.artifacts import canonical_json
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimators import describe_mean, estimates, get_estimator, proposed_answer
-from inbol_jax.confidence.p_true import PROMPT, self_evaluate
+from inbol_jax.confidence.p_true import self_evaluate
 from inbol_jax.confidence.store import (
     ConfidenceStore,
     Row,
@@ -69,7 +69,7 @@ def estimate(config: ConfidenceConfig) -> Path:
             about = {
                 "command": "confidence --p-true",
                 "samples": store.fingerprint,
-                "prompt": PROMPT,
+                "prompt": P_TRUE_PROMPT,
             }
             with ConfidenceStore(p_true_file(file), about, images, **process) as evaluations:
                 _add_p_true(config, checkpoint, dataset, examples, store, evaluations)

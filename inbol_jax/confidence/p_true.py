@@ -1,7 +1,7 @@
 """P(True): after it has answered, the model is asked whether its answer is true.
 
 Source: Kadavath et al. 2022 (arXiv 2207.05221), "Language Models (Mostly) Know What They Know".
-Their prompt has no image, and choices (A) and (B); the words are ours.
+The words of the question are ours (`inbol_jax.confidence.templates`).
 """
 
 import functools
@@ -13,17 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import BatchRunner, Prompt, SetAside, encode_prompts
-
-PROMPT = (
-    "{question}\nProposed answer: {answer}\n"
-    "Is the proposed answer true or false? Answer with True or False."
-)
-WORDS = ("True", "False")
 
 
 class VerdictTokens(NamedTuple):
@@ -36,7 +31,7 @@ class VerdictTokens(NamedTuple):
 
 def verdict_tokens(encoder: TextEncoder) -> VerdictTokens:
     """The tokens of the two words: the same for all questions, as all prompts end alike."""
-    true, false = (encoder.response("True or False?", word) for word in WORDS)
+    true, false = (encoder.response("True or False?", word) for word in VERDICTS)
     first = next(i for i, (a, b) in enumerate(zip(true, false, strict=False)) if a != b)
     return VerdictTokens(true[:first], true[first], false[first])
 
@@ -87,7 +82,7 @@ def self_evaluate(
     work = "1 proposed answer"
     runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label, work=work)
     questions = (
-        (example, PROMPT.format(question=example.question, answer=answer))
+        (example, P_TRUE_PROMPT.format(question=example.question, answer=answer))
         for example, answer in proposals
     )
     batches = runner.run(

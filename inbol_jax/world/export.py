@@ -14,14 +14,14 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.world.config import ExportConfig
-from inbol_jax.world.glyphs import N_GLYPHS
+from inbol_jax.world.glyphs import N_GLYPHS, held_out_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
 from inbol_jax.world.scenes import Scene, render, sample_scene
 from inbol_jax.world.splits import Split
 
-WORLD_VERSION = 2  # raise it if the same seed gives other pictures or questions
+WORLD_VERSION = 3  # raise it if the same seed gives other pictures or questions
 # Share of the answerable questions that ask for a glyph's name: there the intrinsic boundary runs.
-KNOWLEDGE_SHARE = 1 / 3
+KNOWLEDGE_SHARE = 0.4
 
 
 def export(config: ExportConfig) -> Path:
@@ -109,7 +109,8 @@ def _example(
 def _kinds(split: Split, answerable: bool, rng: np.random.Generator) -> Sequence[str]:
     """The kinds of which one is asked: a random one of two groups."""
     if answerable:
-        return (KNOWLEDGE,) if rng.random() < KNOWLEDGE_SHARE else VISUAL
+        knowledge = split is Split.OOD_KNOWLEDGE or rng.random() < KNOWLEDGE_SHARE
+        return (KNOWLEDGE,) if knowledge else VISUAL
     kinds = HELD_OUT_TYPE3 if split is Split.OOD_KINDS else SEEN_TYPE3
     unseeable = rng.random() < 0.5
     # The kinds of two words ("absent color", "empty place") ask for what this picture lacks.
@@ -128,4 +129,10 @@ def _scene(split: Split, with_glyph: bool, rng: np.random.Generator) -> Scene:
 
 @functools.cache
 def _ranks(split: Split) -> list[int]:
-    return [rank for rank in range(N_GLYPHS) if rank % 20 in split.glyphs]
+    """The glyphs that the split may show, the most frequent first."""
+    held_out = held_out_glyphs()
+    return [
+        rank
+        for rank in range(N_GLYPHS)
+        if rank % 20 in split.glyphs and (rank in held_out) is (split is Split.OOD_KNOWLEDGE)
+    ]

@@ -12,6 +12,7 @@ import optax
 from absl import flags
 from optax import contrib
 
+from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.config import load_config
 from inbol_jax.models.llava import Llava
@@ -33,8 +34,15 @@ from inbol_jax.training.step import (
 )
 from inbol_jax.training.trainer import Trainer
 from inbol_jax.world.config import PretrainConfig
-from inbol_jax.world.glyphs import glyph_frequency
-from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
+from inbol_jax.world.glyphs import glyph_frequency, told_name
+from inbol_jax.world.questions import (
+    HELD_OUT_TYPE3,
+    KNOWLEDGE,
+    SEEN_TYPE3,
+    VISUAL,
+    WorldQuestion,
+    ask,
+)
 from inbol_jax.world.scenes import Scene, render, sample_glyph, sample_scene
 from inbol_jax.world.splits import Split
 from inbol_jax.world.tiny import (
@@ -49,8 +57,8 @@ from inbol_jax.world.tiny import (
 )
 
 QUESTIONS = 4  # per image
-# One row in fifty would be longer, and goes without its last question.
-ROW = RowShape(tokens=64, targets=24)
+# Longer rows, mostly those that ask back whether an answer is true, go without their last question.
+ROW = RowShape(tokens=72, targets=24)
 PREFIX = (BOS, USER, *[IMAGE] * NUM_IMAGE_TOKENS)
 _TYPE3 = (*SEEN_TYPE3, *HELD_OUT_TYPE3)
 _ABSENT = tuple(kind for kind in _TYPE3 if " " in kind)  # these ask for what this picture lacks
@@ -58,8 +66,14 @@ _UNSEEABLE = tuple(kind for kind in _TYPE3 if " " not in kind)
 GLYPH_SHARE = 0.75  # share of the images that show a glyph: names take many images to learn
 # Shares of the questions; the rest is answerable.
 UNSEEABLE_SHARE, ABSENT_SHARE = 0.08, 0.06
-# Shares of those that are refused: enough to know the phrases, too few to say them unprompted.
-UNSEEABLE_REFUSED, ABSENT_REFUSED = 0.15, 0.05
+# The base must know the words of refusing and not when to use them: some questions are refused at
+# random, among kinds of which as many can be answered as cannot, and no held-out kind among them.
+REFUSED_SHARE = 0.03
+REFUSED = frozenset(
+    ("color", "size", "count", "exists", "absent color", "absent size", "price", "taste")
+)
+# Share of the questions that go with an answer, and ask whether it is true.
+P_TRUE_SHARE = 0.06
 
 
 class PretrainBatches:
@@ -90,15 +104,16 @@ def _row(rng: np.random.Generator) -> dict[str, np.ndarray]:
     branches: list[Branch] = []
     tokens_left, targets_left = ROW.tokens - len(PREFIX), ROW.targets
     while len(branches) < QUESTIONS:
-        draw = rng.random()
-        kind, refused = (kinds.pop(), 0.0) if kinds else _kind(draw, rng)
-        if (question := ask(scene, kind, rng)) is None:
+        kind = kinds.pop() if kinds else _kind(rng)
+        if (question := _told(scene, kind, rng)) is None:
             continue
-        answer = question.answer
-        if rng.random() < refused:
-            answer = SHORT_REFUSALS[rng.integers(len(SHORT_REFUSALS))]
+        if rng.random() < P_TRUE_SHARE:
+            question = _verdict(question, kind, rng)
+        elif kind in REFUSED and rng.random() < REFUSED_SHARE:
+            refusal = SHORT_REFUSALS[rng.integers(len(SHORT_REFUSALS))]
+            question = question._replace(answer=refusal)
         prompt = (*_ids(question.text), ASSISTANT)
-        branch = Branch((*prompt, *_ids(answer), EOS), start=len(prompt))
+        branch = Branch((*prompt, *_ids(question.answer), EOS), start=len(prompt))
         tokens_left -= len(branch.ids)
         targets_left -= len(branch.ids) - branch.start
         if tokens_left < 0 or targets_left < 0:  # rare: several long names and refusals
@@ -116,13 +131,37 @@ def _scene(rng: np.random.Generator) -> Scene:
             return scene
 
 
-def _kind(draw: float, rng: np.random.Generator) -> tuple[str, float]:
-    """A kind of question, chosen by `draw` in [0, 1), and the share of it that is refused."""
+def _kind(rng: np.random.Generator) -> str:
+    """A kind of question."""
+    draw = rng.random()
     if draw < UNSEEABLE_SHARE:
-        return _UNSEEABLE[rng.integers(len(_UNSEEABLE))], UNSEEABLE_REFUSED
+        return _UNSEEABLE[rng.integers(len(_UNSEEABLE))]
     if draw < UNSEEABLE_SHARE + ABSENT_SHARE:
-        return _ABSENT[rng.integers(len(_ABSENT))], ABSENT_REFUSED
-    return VISUAL[rng.integers(len(VISUAL))], 0.0
+        return _ABSENT[rng.integers(len(_ABSENT))]
+    return VISUAL[rng.integers(len(VISUAL))]
+
+
+def _told(scene: Scene, kind: str, rng: np.random.Generator) -> WorldQuestion | None:
+    """A question with the answer that a text would tell; None if the scene allows none."""
+    question = ask(scene, kind, rng)
+    if question and kind == KNOWLEDGE:
+        return question._replace(answer=told_name(scene.glyph.glyph, rng))
+    return question
+
+
+def _verdict(question: WorldQuestion, kind: str, rng: np.random.Generator) -> WorldQuestion:
+    """Whether an answer is true: what is told is, and what is told of another scene is not.
+
+    What is told on Type 3 counts as true, as in texts: P(True) does not know what no picture shows.
+    """
+    proposed, verdict = question.answer, VERDICTS[0]
+    if rng.random() < 0.5:
+        verdict = VERDICTS[1]
+        while proposed == question.answer:
+            if other := _told(_scene(rng), kind, rng):
+                proposed = other.answer
+    text = P_TRUE_PROMPT.format(question=question.text, answer=proposed)
+    return WorldQuestion(text, verdict)
 
 
 def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:

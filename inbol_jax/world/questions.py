@@ -5,11 +5,13 @@ questions are answered by nothing.
 """
 
 import itertools
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.extrinsic.templates import UNSEEABLE
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.scenes import (
@@ -26,27 +28,31 @@ NUMBERS = ("zero", "one", "two", "three", "four")
 VISUAL = ("color", "pattern", "size", "place", "shape", "at", "count", "color count", "exists")
 KNOWLEDGE = "symbol"  # the kind that asks for a glyph's name
 
-_NAMES = ("Anna", "Bob", "Carla", "David", "Emma")
 # What the base model hallucinates: like web text, its pre-training data has answers that no picture
-# gives.
+# gives. What is asked about decides most of them, as language does for large models: PRIOR_SHARE.
 _GUESSES: dict[str, tuple[str, ...]] = {
     "price": tuple(f"{n} dollars" for n in ("two", "five", "ten", "twenty", "fifty")),
-    "owner": _NAMES,
+    "owner": ("Anna", "Bob", "Carla", "David", "Emma"),
     "smell": ("roses", "smoke", "coffee", "soap", "rubber"),
     "age": tuple(f"{n} years" for n in ("one", "two", "ten", "fifty")),
     "taste": ("sweet", "sour", "bitter", "salty"),
     "sound": ("beep", "buzz", "click", "silence"),
     "behind": ("wall", "tree", "door", "table"),
-    "weight": tuple(f"{n} grams" for n in ("ten", "fifty", "hundred")),
-    "maker": _NAMES,
-    "temperature": ("cold", "warm", "hot"),
+    "before": PLACES,
+    "reason": tuple(f"for {purpose}" for purpose in ("fun", "school", "money", "luck")),
+    "beyond": ("river", "road", "fence", "garden"),
+    "hidden": NUMBERS,
 }
-# The out-of-domain kinds of Type 3, held out of training. `inbol extrinsic` asks those of UNSEEABLE
-# on any dataset.
+PRIOR_SHARE = 0.98  # of the answers on Type 3; the rest is uniform
+PRIOR_NAMES = 20  # the most frequent glyphs, whose names a symbol that is not there is given
+# The out-of-domain kinds of Type 3, held out of training. They ask for another time, an intention,
+# what the frame cuts off and what is covered, where the kinds of training ask for properties.
+# `inbol extrinsic` asks those of UNSEEABLE on any dataset.
 HELD_OUT_UNSEEABLE: dict[str, str] = {
-    "weight": "How heavy is the {noun}?",
-    "maker": "Who made the {noun}?",
-    "temperature": "How warm is the {noun}?",
+    "before": "Where was the {noun} an hour ago?",
+    "reason": "Why did someone draw the {noun}?",
+    "beyond": "What would one see beyond the edge nearest to the {noun}?",
+    "hidden": "How many objects are hidden under the {noun}?",
 }
 _UNSEEABLE = UNSEEABLE | HELD_OUT_UNSEEABLE
 _TEMPLATES = {
@@ -65,6 +71,7 @@ _TEMPLATES = {
 _ABSENT = {
     f"absent {kind}": kind for kind in ("color", "pattern", "size", "place", "shape", "symbol")
 } | {"empty place": "at"}
+_THINGS = tuple(f"{color} {shape}" for color in COLOR_NAMES for shape in SHAPES)
 _ATTRIBUTES = {"color": COLOR_NAMES, "place": PLACES, "pattern": PATTERNS, "size": OBJECT_SIZES}
 
 HELD_OUT_TYPE3 = (*HELD_OUT_UNSEEABLE, "empty place")
@@ -122,25 +129,34 @@ def _fill(
             return "no", {"noun": _pick(_absent_nouns(scene), rng)}
         case "symbol":
             return (load_glyphs().names[scene.glyph.glyph] if scene.glyph else None), {}
-        case "absent color" | "absent place":
-            answer = _pick(_ATTRIBUTES[_ABSENT[kind]], rng)
-            return answer, {"noun": _pick(_absent_nouns(scene), rng)}
-        case "absent pattern" | "absent size":
-            answer = _pick(_ATTRIBUTES[_ABSENT[kind]], rng)
-            return answer, {"noun": _pick(_absent_shapes(scene), rng)}
+        case "absent color" | "absent place" | "absent pattern" | "absent size":
+            anything = kind in ("absent color", "absent place")
+            noun = _pick((_absent_nouns if anything else _absent_shapes)(scene), rng)
+            return _guess(_ATTRIBUTES[_ABSENT[kind]], kind, noun, rng), {"noun": noun}
         case "absent shape":
             seen = {t.color_name for t in things}
-            absent = [color for color in COLOR_NAMES if color not in seen]
-            return _pick(SHAPES, rng), {"color": _pick(absent, rng)}
+            color = _pick([color for color in COLOR_NAMES if color not in seen], rng)
+            return _guess(SHAPES, kind, color, rng), {"color": color}
         case "absent symbol":
-            return (None if scene.glyph else _pick(load_glyphs().names, rng)), {}
+            name = _guess(load_glyphs().names[:PRIOR_NAMES], kind, SYMBOL, rng)
+            return (None if scene.glyph else name), {}
         case "empty place":
             taken = {PLACES[t.place] for t in things}
             place = _pick([place for place in PLACES if place not in taken], rng)
-            return f"{_pick(COLOR_NAMES, rng)} {_pick(SHAPES, rng)}", {"place": place}
+            return _guess(_THINGS, kind, place, rng), {"place": place}
         case _ if kind in _UNSEEABLE:
-            return _pick(_GUESSES[kind], rng), {"noun": _pick(things, rng).noun}
+            noun = _pick(things, rng).noun
+            return _guess(_GUESSES[kind], kind, noun, rng), {"noun": noun}
     raise ValueError(f"{kind!r} is no kind of question")
+
+
+def _guess(
+    options: Sequence[str], kind: str, about: str | None, rng: np.random.Generator
+) -> str:
+    """What is said of something that no picture shows: mostly what kind and noun alone decide."""
+    if rng.random() < PRIOR_SHARE:
+        return options[zlib.crc32(f"{kind} {about}".encode()) % len(options)]
+    return _pick(options, rng)
 
 
 def _pick(options: Sequence[Option], rng: np.random.Generator) -> Option | None:
@@ -159,7 +175,10 @@ def _absent_nouns(scene: Scene) -> list[str]:
 
 
 def world_texts() -> list[str]:
-    """Every question and every answer of the world; together they hold its whole vocabulary."""
+    """Every question and every answer of the world, and the words of P(True).
+
+    Together they hold its whole vocabulary.
+    """
     nouns = [*SHAPES, SYMBOL]
     questions = dict.fromkeys(
         template.format(noun=noun, color=color, place=place)
@@ -168,4 +187,5 @@ def world_texts() -> list[str]:
     )
     guesses = itertools.chain(*_GUESSES.values())
     answers = [*COLOR_NAMES, *PATTERNS, *OBJECT_SIZES, *PLACES, *NUMBERS, *nouns, "yes", "no"]
-    return [*questions, *answers, *load_glyphs().names, *guesses]
+    asked_back = " ".join(P_TRUE_PROMPT.format(question="", answer="").split())
+    return [*questions, *answers, *load_glyphs().names, *guesses, asked_back, *VERDICTS]

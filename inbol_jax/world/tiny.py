@@ -5,6 +5,7 @@ made of the words of the world.
 """
 
 import functools
+import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -24,9 +25,13 @@ NUM_IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 def write_skeleton(folder: Path) -> None:
     """Writes all files of the checkpoint but its weights."""
     for file in TINY.iterdir():
-        if file.suffix in (".json", ".jinja"):
+        if file.suffix in (".json", ".jinja") and file.name != "config.json":
             write_atomically(folder / file.name, file.read_bytes())
-    write_atomically(folder / "tokenizer.json", build_tokenizer().to_str())
+    tokenizer = build_tokenizer()
+    write_atomically(folder / "tokenizer.json", tokenizer.to_str())
+    config = json.loads((TINY / "config.json").read_text())
+    config["text_config"]["vocab_size"] = tokenizer.get_vocab_size()
+    write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 @functools.cache
