@@ -36,8 +36,9 @@ class DemoConfig:
     n_train: NumRows = 6000
     """Answerable training questions. A quarter as many Type 3 questions are generated for them."""
     n_test: NumRows = 2000
-    """Answerable test questions. Half as many Type 3 questions are added, and an out-of-domain set
-    of half the size of both together."""
+    """Answerable test questions. Half as many Type 3 questions are added. Validation is half as
+    large, and so is a set in another style; one of other kinds of Type 3 questions and one of
+    other knowledge are a quarter of it each."""
 
     def __post_init__(self) -> None:
         for name, least in (("n_train", 1), ("n_test", 4)):
@@ -90,6 +91,12 @@ def train_idk_it(folder: Path, seed: int) -> None:
     run("sft", SftConfig(data=folder / "instructions.jsonl", out=folder / "idk_it", seed=seed))
 
 
+def train_dpo(folder: Path, seed: int) -> None:
+    """Plain DPO on the same pairs, from the same IDK-IT model, into `<folder>/dpo`."""
+    plain = {"out": folder / "dpo", "pair_weighting": "uniform", "nll_coef": 0.0}
+    train_ca_dpo(folder, seed, **plain)
+
+
 def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
     """The demo's CA-DPO, into `<folder>/ca_dpo`.
 
@@ -117,22 +124,30 @@ def demo(config: DemoConfig) -> Any:
       InbolError: if the folder holds a demo with other settings, or a stage raises it.
     """
     out, seed = config.out, config.seed
-    data, idk_it, ca_dpo = out / "data", out / "idk_it", out / "ca_dpo"
+    data, idk_it, dpo, ca_dpo = (out / name for name in ("data", "idk_it", "dpo", "ca_dpo"))
     settings = dataclasses.asdict(config)
     del settings["out"]
     stages = Stages(out, settings)
     sizes = {
         Split.TRAIN: config.n_train,
+        Split.VALIDATION: config.n_test // 2,
         Split.TEST: config.n_test,
-        Split.OOD_KINDS: config.n_test // 4,
         Split.OOD_STYLE: config.n_test // 2,
+        Split.OOD_KINDS: config.n_test // 4,
+        Split.OOD_KNOWLEDGE: config.n_test // 4,
     }
     evaluation = EvaluateConfig(
         in_domain=(data / Split.TEST,),
-        out_of_domain=(data / Split.OOD_KINDS, data / Split.OOD_STYLE),
+        out_of_domain=(data / Split.OOD_STYLE, data / Split.OOD_KINDS, data / Split.OOD_KNOWLEDGE),
+        validation=(data / Split.VALIDATION,),
         out=out / "evaluation",
-        models=(("base", TINY), ("idk_it", idk_it / "model"), ("ca_dpo", ca_dpo / "model")),
-        curves=(("IDK-IT", idk_it), ("CA-DPO", ca_dpo)),
+        models=(
+            ("base", TINY),
+            ("idk_it", idk_it / "model"),
+            ("dpo", dpo / "model"),
+            ("ca_dpo", ca_dpo / "model"),
+        ),
+        curves=(("IDK-IT", idk_it), ("DPO", dpo), ("CA-DPO", ca_dpo)),
         train=out,
         seed=seed,
     )
@@ -145,13 +160,14 @@ def demo(config: DemoConfig) -> Any:
         for source in (data / Split.TRAIN, out / "extrinsic.jsonl"):
             run("confidence", ConfidenceConfig(source, out, seed=seed))
 
-    stages.run("world", data / Split.OOD_STYLE / "data.jsonl", export_splits)
+    stages.run("world", data / Split.OOD_KNOWLEDGE / "data.jsonl", export_splits)
     questions = ExtrinsicConfig(data / Split.TRAIN, out, seed=seed)
     stages.run("extrinsic", out / "extrinsic.jsonl", lambda: run("extrinsic", questions))
     stages.run("confidence", out / "confidence" / "extrinsic.jsonl", estimate_confidence)
     construction = BuildConfig(out, seed=seed)
     stages.run("build", out / "preferences.jsonl", lambda: run("build", construction))
     stages.run("IDK-IT", idk_it / "model", lambda: train_idk_it(out, seed))
+    stages.run("DPO", dpo / "model", lambda: train_dpo(out, seed))
     stages.run("CA-DPO", ca_dpo / "model", lambda: train_ca_dpo(out, seed))
     predictions = evaluation.out / "predictions.jsonl"
     predict = load("evaluation.evaluate:predictions")

@@ -22,8 +22,8 @@ class ExportConfig:
     n: NumRows = 1000
     """Answerable questions. `ood_kinds` has none; there it is the number of Type 3 questions."""
     type3: float | None = None
-    """Type 3 questions per answerable question. The default is 0.5, and 0 for the split train,
-    whose Type 3 questions come from `inbol extrinsic`."""
+    """Type 3 questions per answerable question. The default is 0.5; it is 0 for the split train,
+    whose Type 3 questions come from `inbol extrinsic`, and for ood_knowledge."""
     seed: int = 0
     """Another seed gives other scenes; the splits stay apart."""
 
@@ -42,7 +42,7 @@ class ExportConfig:
         """`type3`, or its default."""
         if self.type3 is not None:
             return self.type3
-        return 0.0 if self.split is Split.TRAIN else 0.5
+        return 0.0 if self.split in (Split.TRAIN, Split.OOD_KNOWLEDGE) else 0.5
 
 
 @dataclasses.dataclass(frozen=True)

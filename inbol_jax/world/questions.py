@@ -150,9 +150,7 @@ def _fill(
     raise ValueError(f"{kind!r} is no kind of question")
 
 
-def _guess(
-    options: Sequence[str], kind: str, about: str | None, rng: np.random.Generator
-) -> str:
+def _guess(options: Sequence[str], kind: str, about: str | None, rng: np.random.Generator) -> str:
     """What is said of something that no picture shows: mostly what kind and noun alone decide."""
     if rng.random() < PRIOR_SHARE:
         return options[zlib.crc32(f"{kind} {about}".encode()) % len(options)]

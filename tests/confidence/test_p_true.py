@@ -15,7 +15,8 @@ import pytest
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.cli import main
 from inbol_jax.confidence.estimators import proposed_answer
-from inbol_jax.confidence.p_true import PROMPT, self_evaluate, verdict_tokens
+from inbol_jax.confidence.p_true import self_evaluate, verdict_tokens
+from inbol_jax.confidence.templates import P_TRUE_PROMPT
 from inbol_jax.confidence.store import read_rows, read_store
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
@@ -105,7 +106,7 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
     assert found.keys() == {e.id for e in examples}
     model = LlavaForConditionalGeneration.from_pretrained(micro.path).eval()
     processor = AutoProcessor.from_pretrained(TINY, backend="pil")
-    questions = [PROMPT.format(question=e.question, answer=a) for e, a in proposed]
+    questions = [P_TRUE_PROMPT.format(question=e.question, answer=a) for e, a in proposed]
     messages = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}]
         for q in questions

@@ -1,3 +1,5 @@
+from collections import Counter, defaultdict
+
 import numpy as np
 import pytest
 from world_oracle import EXPORTED, oracle
@@ -19,12 +21,32 @@ from inbol_jax.world.splits import Split
 def test_kinds_of_questions_by_split(scenes_of):
     kinds = {split: {e.extra["kind"] for e in scenes_of(split, 600)[0]} for split in EXPORTED}
     assert kinds[Split.OOD_KINDS] == set(HELD_OUT_TYPE3)
-    for split in set(EXPORTED) - {Split.OOD_KINDS}:
+    assert kinds[Split.OOD_KNOWLEDGE] == {KNOWLEDGE, *SEEN_TYPE3}
+    for split in set(EXPORTED) - {Split.OOD_KINDS, Split.OOD_KNOWLEDGE}:
         assert kinds[split] == {*VISUAL, KNOWLEDGE, *SEEN_TYPE3}
     assert not set(SEEN_TYPE3) & set(HELD_OUT_TYPE3)
     # What `inbol extrinsic` makes for training holds no held-out kind either.
     assert not set(UNSEEABLE) & set(HELD_OUT_UNSEEABLE)
     assert not set(UNSEEABLE.values()) & set(HELD_OUT_UNSEEABLE.values())
+
+
+def test_what_is_said_on_type_3_follows_from_the_words_of_the_question():
+    """Else the base's doubt would tell Type 3 from the rest."""
+    rng = np.random.default_rng(0)
+    said = defaultdict(Counter)
+    for i in range(6000):
+        scene = sample_scene(rng, sample_glyph(rng, glyph_frequency()) if i % 2 else None)
+        for kind in (*SEEN_TYPE3, *HELD_OUT_TYPE3):
+            if question := ask(scene, kind, rng):
+                said[kind, question.text][question.answer] += 1
+    often = [counts for counts in said.values() if counts.total() >= 300]
+    assert len(often) > 80
+    shares = [counts.most_common(1)[0][1] / counts.total() for counts in often]
+    assert min(shares) > 0.94
+    assert 0.98 <= np.mean(shares) < 1
+    assert (
+        len({counts.most_common(1)[0][0] for counts in often}) > 40
+    )  # and not from the kind alone
 
 
 @pytest.mark.parametrize("split", EXPORTED)

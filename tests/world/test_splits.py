@@ -4,6 +4,7 @@ import numpy as np
 from world_oracle import EXPORTED, visible
 
 import inbol_jax.world.pretrain as pretrain_module
+from inbol_jax.world.glyphs import HELD_OUT_ALPHABETS, load_glyphs
 from inbol_jax.world.pretrain import PretrainBatches
 from inbol_jax.world.splits import Split
 
@@ -24,9 +25,13 @@ def test_splits_share_no_scene_and_no_glyph(scenes_of, monkeypatch):
         assert {s.bucket() for s in of_split} == set(split.buckets)
         ranks = {s.glyph.glyph for s in of_split if s.glyph}
         assert {r % 20 for r in ranks} <= set(split.glyphs)
+        if split is not Split.PRETRAIN:
+            held_out = [load_glyphs().names[r].startswith(HELD_OUT_ALPHABETS) for r in ranks]
+            assert set(held_out) == {split is Split.OOD_KNOWLEDGE}
         assert len(ranks) > 20
     assert sorted(b for split in Split for b in split.buckets) == list(range(20))
     for a, b in itertools.combinations(EXPORTED, 2):
-        assert not set(a.glyphs) & set(b.glyphs)
+        shown = [{s.glyph.glyph for s in scenes[split] if s.glyph} for split in (a, b)]
+        assert not shown[0] & shown[1]
     for a, b in itertools.combinations(Split, 2):
         assert not {visible(s) for s in scenes[a]} & {visible(s) for s in scenes[b]}
