@@ -1,14 +1,15 @@
-"""CA-DPO in other settings against the IDK-IT model that it starts from: on the validation split of
-the world, over several seeds.
+"""CA-DPO in other settings, and on-policy refusal, against the IDK-IT model that they start from: on
+the validation split of the world, over several seeds.
 
     python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table
     inbol_jax/world/assets/measured/ablation.json
 
-The test split is not touched: settings are chosen here. A run that was stopped goes on where it
-was.
+The test split is not touched: settings are chosen here. Thresholds are chosen on other questions
+of the validation split. A run that was stopped goes on where it was.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,20 @@ from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
-from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it
-from inbol_jax.evaluation.evaluate import EvaluateConfig, predictions
-from inbol_jax.evaluation.metrics import differences, summarise
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it, train_rl
+from inbol_jax.evaluation.evaluate import EvaluateConfig, measure, predictions
+from inbol_jax.evaluation.metrics import Metrics, differences
+from inbol_jax.evaluation.prediction import VALIDATION, Prediction, calibrated
+from inbol_jax.evaluation.tables import signed, with_interval
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.records import PairKind
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Train CA-DPO in every setting of VARIANTS and write a table."""
+    """Train in every setting of VARIANTS and write a table."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of data, samples and training."""
@@ -49,36 +50,47 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A setting: how it differs from the demo's CA-DPO."""
+    """A setting: how it differs from the demo's."""
 
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of `inbol dpo`."""
-    on_policy: bool = False
+    """Options of the stage."""
+    train: Callable[..., None] = train_ca_dpo
+    negatives: bool = False
     """Take incorrect responses of the IDK-IT model, if it gives any, instead of the base's."""
     share: float = 1.0
     """Share of the pairs that is trained on."""
 
 
 VARIANTS = (
-    Variant("the demo's setting (pair weighting value, beta 0.1, WiSE-FT alpha 0.9)"),
-    Variant("WiSE-FT alpha 1: nothing of the base", {"wise_ft_alpha": 1.0, "wise_ft_base": None}),
+    Variant("the demo's setting"),
+    Variant("WiSE-FT alpha 0.9: a tenth of the base", {"wise_ft_alpha": 0.9, "wise_ft_base": TINY}),
     Variant("pair weighting linear", {"pair_weighting": "linear"}),
-    Variant("pair weighting uniform (plain DPO)", {"pair_weighting": "uniform"}),
+    Variant("pair weighting uniform", {"pair_weighting": "uniform"}),
+    Variant("without the anchor (NLL coefficient 0)", {"nll_coef": 0.0}),
+    Variant("plain DPO", {"pair_weighting": "uniform", "nll_coef": 0.0}),
     Variant("beta 0.5", {"beta": 0.5}),
-    Variant("incorrect responses of the IDK-IT model", on_policy=True),
+    Variant("incorrect responses of the IDK-IT model", negatives=True),
     Variant("half of the pairs", share=0.5),
+    Variant("two epochs", {"epochs": 2}),
     Variant("starts from the base", {"model": TINY}),
+    Variant("on-policy, from IDK-IT", train=train_rl),
+    Variant("on-policy, from the base", {"model": TINY}, train=train_rl),
 )
 
 
 def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
     """Data, confidences, pairs and the IDK-IT model of one seed."""
-    train, validation = folder / "data/train", folder / "data/validation"
+    train, validation, thresholds = (
+        folder / "data" / name for name in ("train", "validation", "thresholds")
+    )
 
     def data() -> None:
         export(ExportConfig(train, Split.TRAIN, config.n_train, seed=seed))
-        export(ExportConfig(validation, Split.VALIDATION, config.n_validation, seed=seed))
+        n = config.n_validation
+        export(ExportConfig(validation, Split.VALIDATION, n, seed=seed))
+        # Another seed gives other questions of the same split.
+        export(ExportConfig(thresholds, Split.VALIDATION, n // 2, seed=1000 + seed))
         extrinsic(ExtrinsicConfig(train, folder, seed=seed))
 
     def pairs() -> None:
@@ -93,65 +105,40 @@ def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
 
 def pairs_of(variant: Variant, folder: Path, seed: int) -> Path:
     """The file of the variant's pairs."""
-    if variant.on_policy:
-        return on_policy(folder, seed)
+    if variant.negatives:
+        return with_negatives(folder, seed)
     if variant.share == 1:
         return folder / "preferences.jsonl"
     rows = list(read_jsonl(folder / "preferences.jsonl"))
     random = np.random.default_rng(seed)
     chosen = sorted(random.choice(len(rows), round(variant.share * len(rows)), replace=False))
-    return with_header(
-        folder, folder / f"share_{variant.share}/preferences.jsonl", [rows[i] for i in chosen]
-    )
-
-
-def with_header(folder: Path, file: Path, rows: list[dict[str, Any]]) -> Path:
-    images = read_meta(folder / "preferences.jsonl")["images"]
-    write_jsonl(file, rows, {"command": "ablation", "images": str(Path("..") / images)})
+    file = folder / f"share_{variant.share}/preferences.jsonl"
+    images = str(Path("..") / read_meta(folder / "preferences.jsonl")["images"])
+    write_jsonl(file, [rows[i] for i in chosen], {"command": "ablation", "images": images})
     return file
 
 
-def on_policy(folder: Path, seed: int) -> Path:
-    """preferences.jsonl with incorrect responses of the IDK-IT model instead of the base's, where
-    it gave any in ten samples.
-    """
-    out = folder / "on_policy"
-    given: dict[str, list[str]] = {}
+def with_negatives(folder: Path, seed: int) -> Path:
+    """Pairs whose incorrect responses are those of the IDK-IT model, where it gives any."""
+    negatives, out = folder / "of_idk_it", folder / "negatives"
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):
-        for row in read_jsonl(
-            estimate(ConfidenceConfig(source, out, folder / "idk_it/model", seed=seed))
-        ):
-            given[row["id"]] = [
-                s
-                for s, o in zip(row["samples"], row["outcomes"], strict=True)
-                if o == "wrong" and s
-            ]
-    random = np.random.default_rng(seed)
-    rows = list(read_jsonl(folder / "preferences.jsonl"))
-    for row in rows:
-        if wrong := [
-            text for text in given[row["id"]] if text not in (row["chosen"], row["rejected"])
-        ]:
-            # A rejected refusal stays: only what the model says instead of an answer is drawn anew.
-            row["rejected"] = (
-                row["rejected"]
-                if row["kind"] == PairKind.CORRECT_OVER_REFUSAL.name.lower()
-                else str(random.choice(wrong))
-            )
-    return with_header(folder, out / "preferences.jsonl", rows)
+        estimate(ConfidenceConfig(source, negatives, folder / "idk_it/model", seed=seed))
+    out.mkdir(exist_ok=True)
+    if not (out / "confidence").exists():
+        (out / "confidence").symlink_to(folder / "confidence")
+    build(BuildConfig(out, negatives=negatives / "confidence", seed=seed))
+    return out / "preferences.jsonl"
 
 
 def run(config: Config, seed: int) -> list[Prediction]:
     """Predictions of base, IDK-IT and every variant on the validation split."""
     folder = config.out / str(seed)
-    stages = Stages(
-        folder,
-        {
-            "model": file_fingerprint(TINY / "model.safetensors"),
-            "train": config.n_train,
-            "val": config.n_validation,
-        },
-    )
+    settings = {
+        "model": file_fingerprint(TINY / "model.safetensors"),
+        "train": config.n_train,
+        "val": config.n_validation,
+    }
+    stages = Stages(folder, settings)
     prepare(config, seed, folder, stages)
     models = [("base", TINY), ("idk_it", folder / "idk_it/model")]
     for variant in VARIANTS:
@@ -159,17 +146,17 @@ def run(config: Config, seed: int) -> list[Prediction]:
         out = folder / "variants" / name
 
         def train(variant: Variant = variant, out: Path = out) -> None:
-            train_ca_dpo(
-                folder,
-                seed,
-                **({"data": pairs_of(variant, folder, seed), "out": out} | variant.options),
-            )
+            data = {}
+            if variant.train is train_ca_dpo:
+                data = {"data": pairs_of(variant, folder, seed)}
+            variant.train(folder, seed, **(data | {"out": out} | variant.options))
 
         stages.run(variant.name, out / "model", train)
         models.append((name, out / "model"))
     return predictions(
         EvaluateConfig(
             in_domain=(folder / "data/validation",),
+            validation=(folder / "data/thresholds",),
             out=folder / "evaluation",
             models=tuple(models),
             seed=seed,
@@ -177,58 +164,51 @@ def run(config: Config, seed: int) -> list[Prediction]:
     )
 
 
+def line(
+    label: str, name: str, rows: Sequence[Prediction], metrics: Metrics, against: str | None
+) -> list[str]:
+    """A row of the table."""
+    cell = metrics.models[name]["in_domain"]
+    curve = metrics.curves[name]["in_domain"]
+    calibrated_t = metrics.models[calibrated(name)]["in_domain"]["all"].t
+    numbers = (cell["type1"].acc, cell["type2"].refr, cell["type3"].refr)
+    numbers += (curve.auroc_type3, curve.auroc_wrong, curve.aurc.value)
+    change = ""
+    if against:
+        pair = [p for p in rows if p.model in (against, name) and p.domain == "in_domain"]
+        d = next(d for d in differences(pair, pairs=[(against, name)]) if d.group == "all")
+        change = with_interval(d.diff, d.low, d.high)
+    t = (cell["all"].t, calibrated_t, cell["type12"].t)
+    return [label, *map(signed, t), *(f"{x:.3f}" for x in numbers), change]
+
+
 def main(config: Config) -> None:
     # Ids hold the seed, so questions of several seeds can stand together.
     rows = [row for seed in config.seeds for row in run(config, seed)]
-    metrics = summarise(rows)
-    names = [
-        "base",
-        "idk_it",
-        *dict.fromkeys(r.model for r in rows if r.model not in ("base", "idk_it")),
+    tested = [p for p in rows if p.domain != VALIDATION]
+    metrics = measure(rows, tested, 0, {})
+    base, idk_it, *others = metrics.asked
+    table = [line("base", base, rows, metrics, None), line("IDK-IT", idk_it, rows, metrics, None)]
+    table += [
+        line(variant.name, name, rows, metrics, idk_it)
+        for variant, name in zip(VARIANTS, others, strict=True)
     ]
-    labels = ["base", "IDK-IT", *(f"CA-DPO: {v.name}" for v in VARIANTS)]
-    table = []
-    for name, label in zip(names, labels, strict=True):
-        cell = metrics[name]["in_domain"]
-        line = [label, *(f"{cell[group].t:+.3f}" for group in ("all", "type12"))]
-        line += [
-            f"{cell['type1'].acc:.3f}",
-            f"{cell['type2'].refr:.3f}",
-            f"{cell['type3'].refr:.3f}",
-        ]
-        if name in ("base", "idk_it"):
-            line.append("")
-        else:
-            pair = [row for model in ("idk_it", name) for row in rows if row.model == model]
-            d = next(d for d in differences(pair) if d.group == "all")
-            line.append(f"{d.diff:+.3f} ({d.low:+.3f} to {d.high:+.3f})")
-        table.append(line)
-    n = metrics["base"]["in_domain"]["all"].n
+    n = metrics.models["base"]["in_domain"]["all"].n
     seeds = " ".join(map(str, config.seeds))
     command = f"python benchmarks/ablation.py --seeds {seeds} --table {config.table}"
     caption = (
-        f"What was tried for CA-DPO: validation split, {len(config.seeds)} seeds together, {n} "
+        f"What was tried: validation split, {len(config.seeds)} seeds together, {n} "
         f"questions. Made by {command}"
     )
-    columns = [
-        "",
-        "T, all",
-        "T, Types 1+2",
-        "Type 1 accuracy",
-        "Type 2 refused",
-        "Type 3 refused",
-        "T, all: against IDK-IT (95% interval)",
-    ]
+    columns = ["", "T", "T, calibrated", "T, Types 1+2", "Type 1 accuracy", "Type 2 refused"]
+    columns += ["Type 3 refused", "AUROC Type 3", "AUROC wrong", "AURC"]
+    columns += ["T against IDK-IT (95% interval)"]
     checkpoint = file_fingerprint(TINY / "model.safetensors")
-    write_json(
-        config.table,
-        {"caption": caption, "checkpoint": checkpoint, "columns": columns, "rows": table},
-    )
-    print(
-        caption,
-        *("| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *table)),
-        sep="\n",
-    )
+    result = {"caption": caption, "checkpoint": checkpoint, "columns": columns, "rows": table}
+    write_json(config.table, result)
+    print(caption)
+    for cells in (columns, ["---"] * len(columns), *table):
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.training.config import FROZEN, DpoConfig, SftConfig
+from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.world.config import ExportConfig
 from inbol_jax.world.splits import Split
 
@@ -39,6 +40,8 @@ class DemoConfig:
     """Answerable test questions. Half as many Type 3 questions are added. Validation is half as
     large, and so is a set in another style; one of other kinds of Type 3 questions and one of
     other knowledge are a quarter of it each."""
+    rl: bool = False
+    """Also train by on-policy refusal, from the IDK-IT model; it takes longer than all the rest."""
 
     def __post_init__(self) -> None:
         for name, least in (("n_train", 1), ("n_test", 4)):
@@ -117,6 +120,21 @@ def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
     run("dpo", DpoConfig.from_options(**(own | options)))
 
 
+def train_rl(folder: Path, seed: int, **options: Any) -> None:
+    """On-policy refusal from the IDK-IT model, on the same questions, into `<folder>/rl`.
+
+    Args:
+      options: as in `train_ca_dpo`.
+    """
+    own = {
+        "data": (folder / "data/train", folder / "extrinsic.jsonl"),
+        "out": folder / "rl",
+        "model": folder / "idk_it/model",
+        "seed": seed,
+    }
+    run("rl", RlConfig.from_options(**(own | options)))
+
+
 def demo(config: DemoConfig) -> Any:
     """Runs or resumes the demo. Returns the metrics (`evaluation.metrics.Metrics`).
 
@@ -136,6 +154,7 @@ def demo(config: DemoConfig) -> Any:
         Split.OOD_KINDS: config.n_test // 4,
         Split.OOD_KNOWLEDGE: config.n_test // 4,
     }
+    rl = (("rl", out / "rl"),) if config.rl else ()
     evaluation = EvaluateConfig(
         in_domain=(data / Split.TEST,),
         out_of_domain=(data / Split.OOD_STYLE, data / Split.OOD_KINDS, data / Split.OOD_KNOWLEDGE),
@@ -146,8 +165,9 @@ def demo(config: DemoConfig) -> Any:
             ("idk_it", idk_it / "model"),
             ("dpo", dpo / "model"),
             ("ca_dpo", ca_dpo / "model"),
+            *((name, folder / "model") for name, folder in rl),
         ),
-        curves=(("IDK-IT", idk_it), ("DPO", dpo), ("CA-DPO", ca_dpo)),
+        curves=(("IDK-IT", idk_it), ("DPO", dpo), ("CA-DPO", ca_dpo), *rl),
         train=out,
         seed=seed,
     )
@@ -169,6 +189,8 @@ def demo(config: DemoConfig) -> Any:
     stages.run("IDK-IT", idk_it / "model", lambda: train_idk_it(out, seed))
     stages.run("DPO", dpo / "model", lambda: train_dpo(out, seed))
     stages.run("CA-DPO", ca_dpo / "model", lambda: train_ca_dpo(out, seed))
+    if config.rl:
+        stages.run("on-policy", out / "rl/model", lambda: train_rl(out, seed))
     predictions = evaluation.out / "predictions.jsonl"
     predict = load("evaluation.evaluate:predictions")
     stages.run("evaluation", predictions, lambda: predict(evaluation))

@@ -14,6 +14,7 @@ from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.adapters import ADAPTERS
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import MEASURED
+from inbol_jax.pages.figures import MINUS
 from inbol_jax.records import METRICS
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,23 @@ def test_tables_were_measured_with_the_shipped_checkpoint():
     assert {json.loads(file.read_text())["checkpoint"] for file in MEASURED} == {
         file_fingerprint(TINY / "model.safetensors")
     }
+
+
+def test_the_numbers_and_the_picture_of_the_readme_are_of_the_measured_run():
+    measured = json.loads(MEASURED[0].read_text())
+    means = {row[0]: row[-2] for row in measured["rows"]}
+    section = (ROOT / "README.md").read_text().split("## What comes out")[1].split("## ")[0]
+    lines = [line.strip("| ") for line in section.splitlines() if line.startswith("|")]
+    (_, *columns), _, *rows = ([cell.strip() for cell in line.split("|")] for line in lines)
+    compared = 0
+    for label, *cells in rows:
+        for column, cell in zip(columns[-len(cells) :], cells, strict=True):
+            if cell != "–":  # noqa: RUF001
+                mean = float(means[f"{label}, {column}"].replace(MINUS, "-"))
+                assert cell == f"{mean:.2f}".replace("-", MINUS), (label, column)
+                compared += 1
+    assert compared >= 12
+    assert measured["picture"] == file_fingerprint(ROOT / "docs/summary.png")
 
 
 def test_files_that_the_readme_names_are_there():

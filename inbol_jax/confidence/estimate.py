@@ -22,6 +22,7 @@ from inbol_jax.confidence.store import (
     shard_path,
     store_file,
 )
+from inbol_jax.confidence.templates import P_TRUE_PROMPT
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections

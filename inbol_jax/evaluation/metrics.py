@@ -189,7 +189,7 @@ def differences(
     seed: int = 0,
 ) -> list[Difference]:
     """T(b) - T(a) of pairs (a, b): by default of every two consecutive models, and of the last
-    model against the first.
+    model against all others.
 
     The intervals are 95% paired percentile bootstraps: questions are resampled, and both models
     keep their answers to them.
@@ -204,8 +204,7 @@ def differences(
     if pairs is None:
         models = list(answers)
         pairs = list(itertools.pairwise(models))
-        if len(models) > 2:
-            pairs.append((models[0], models[-1]))
+        pairs += [(model, models[-1]) for model in models[:-2]]
     result: list[Difference] = []
     for a, b in pairs:
         if unpaired := answers[a].keys() ^ answers[b].keys():
