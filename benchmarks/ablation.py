@@ -1,5 +1,5 @@
-"""CA-DPO in other settings, and on-policy refusal, against the IDK-IT model that they start from: on
-the validation split of the world, over several seeds.
+"""CA-DPO in other settings, and on-policy refusal, against the IDK-IT model that they start from:
+on the validation split of the world, over several seeds.
 
     python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table
     inbol_jax/world/assets/measured/ablation.json

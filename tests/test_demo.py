@@ -16,6 +16,7 @@ from command_lines import fails
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
 from inbol_jax.defaults import TINY
+from inbol_jax.evaluation.prediction import BASELINES
 
 SIZES = (
     "--n-train",
@@ -26,8 +27,10 @@ SIZES = (
 FILES = (
     "data/train/data.jsonl",
     "data/test/data.jsonl",
-    "data/ood_kinds/data.jsonl",
+    "data/validation/data.jsonl",
     "data/ood_style/data.jsonl",
+    "data/ood_kinds/data.jsonl",
+    "data/ood_knowledge/data.jsonl",
     "extrinsic.jsonl",
     "confidence/train.jsonl",
     "confidence/extrinsic.jsonl",
@@ -36,7 +39,7 @@ FILES = (
     "preferences.jsonl",
     "evaluation/predictions.jsonl",
 )
-MODELS = ("base", "idk_it", "ca_dpo")
+MODELS = ("base", "idk_it", "dpo", "ca_dpo")
 DOMAINS = ("in_domain", "out_of_domain")
 GROUPS = ("type1", "mixed", "type2", "type12", "type3", "all")
 FIELDS = ("n", "acc", "refr", "t", "t_low", "t_high")
@@ -86,7 +89,7 @@ def test_demo_leaves_its_files(run):
     for name in FILES:
         assert list(read_jsonl(out / name)), name
         assert (out / f"{name}.meta.json").is_file(), name
-    for stage in ("idk_it", "ca_dpo"):
+    for stage in ("idk_it", "dpo", "ca_dpo"):
         assert [p for p in (out / stage / "checkpoints").iterdir() if p.name.isdigit()]
         assert list(read_jsonl(out / stage / "metrics.jsonl"))
         assert {p.name for p in (out / stage / "model").iterdir()} == {
@@ -109,7 +112,15 @@ def test_demo_report_opens_offline(run):
 def test_demo_metrics_have_the_agreed_layout(run):
     metrics = metrics_of(run[0])
     assert {"models", "seconds"} <= set(metrics)
-    assert list(metrics["models"]) == list(MODELS)
+    calibrated = {f"{name}_calibrated" for name in MODELS}
+    assert list(metrics["models"])[: len(MODELS)] == list(MODELS)
+    assert set(metrics["models"]) == {*MODELS, *BASELINES, *calibrated}
+    assert set(metrics["thresholds"]) == set(metrics["models"]) - {
+        *MODELS,
+        "always_refuse",
+        "oracle",
+    }
+    assert set(metrics["curves"]) == {*MODELS, *(b for b in BASELINES if "threshold" in b)}
     for domains in metrics["models"].values():
         assert set(domains) == set(DOMAINS)
         for groups in domains.values():
@@ -131,10 +142,10 @@ def test_demo_metrics_have_the_agreed_layout(run):
         for m, ds in metrics["models"].items()
         for d, groups in ds.items()
     }
-    for domain, total in (("in_domain", 60), ("out_of_domain", 10 + 30)):
-        assert sizes["base", domain] == sizes["idk_it", domain] == sizes["ca_dpo", domain]
+    for domain, total in (("in_domain", 60), ("out_of_domain", 30 + 10 + 10)):
+        assert len({tuple(sizes[name, domain]) for name in metrics["models"]}) == 1
         assert sizes["base", domain][-1] == total
-    stages = {"world", "extrinsic", "confidence", "build", "IDK-IT", "CA-DPO", "evaluation"}
+    stages = {"world", "extrinsic", "confidence", "build", "IDK-IT", "DPO", "CA-DPO", "evaluation"}
     assert set(metrics["seconds"]) >= stages
     assert all(isinstance(s, float) and s >= 0 for s in metrics["seconds"].values())
 
@@ -144,7 +155,7 @@ def test_demo_trains_both_stages(run):
         p.parent: p.read_bytes()
         for p in (TINY / "model.safetensors", *run[0].glob("*/model/model.safetensors"))
     }
-    assert len(weights) == len(set(weights.values())) == 3
+    assert len(weights) == len(set(weights.values())) == 4
 
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):
@@ -164,7 +175,7 @@ def test_demo_again_does_nothing(run, tmp_path, capsys):
     assert main(["demo", "--out", str(out), *SIZES]) == 0
     assert {p: p.stat().st_mtime_ns for p in kept} == before
     assert metrics_of(out) == metrics
-    assert capsys.readouterr().out.count("done before") == 7
+    assert capsys.readouterr().out.count("done before") == 8
 
 
 def test_demo_with_other_settings_is_refused(run, capsys):
@@ -209,7 +220,7 @@ def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
     assert not (out / "idk_it/model/model.safetensors").exists()
     kill_when(start(out, cache), lambda: (out / "evaluation/predictions/base").is_dir())
     output, _ = finish(start(out, cache))
-    assert output.count("done before") == 6
+    assert output.count("done before") == 7
     found, expected = metrics_of(out), metrics_of(whole)
     assert found["models"] == expected["models"]
     assert found["differences"] == expected["differences"]
