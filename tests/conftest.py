@@ -1,4 +1,5 @@
 import atexit
+import itertools
 import json
 import os
 import shutil
@@ -82,6 +83,34 @@ def postscript(monkeypatch):
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", fail)
     return save
+
+
+class Killed(BaseException):
+    """What a process ends by that is killed."""
+
+
+@pytest.fixture
+def kills(monkeypatch):
+    """`kills(run)` calls `run` again and again, killed before its 1st, 2nd, ... renaming, and at
+    last not at all. Returns how often it was killed."""
+    rename = os.replace
+
+    def killed(run, left):
+        def replace(*paths):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            rename(*paths)
+
+        monkeypatch.setattr(os, "replace", replace)
+        try:
+            run()
+        except Killed:
+            return True
+        return False
+
+    return lambda run: next(n for n in itertools.count() if not killed(run, n))
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
     for other in others:
         for _, sound, _ in _decoded_batches(other, thumbnails=True):
             gallery.add(other.name, sound)
+    if file.exists() and not file.samefile(dataset.file):
+        file.unlink()  # it never stands beside the header of another set
     counts, rejected = _check_pictures(config, dataset, gallery, names)
     write_json(config.out / "check.json", counts)
     _report(config, counts, rejected)
@@ -118,8 +120,8 @@ def _check_pictures(
                     shared[example.image].append(example.id)
                 lines.write(json_line(example.to_json()))
                 rows += 1
-    images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-    write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
+        images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
+        write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
     write_rejections(config.out, rejected, HEADER)
     overlaps = {name: dict.fromkeys(_OVERLAP, 0) for name in others}
     shared_rows = []

@@ -218,8 +218,11 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
 
 @contextlib.contextmanager
 def writing_dataset(folder: Path) -> Iterator[TextIO]:
-    """Yields the file that becomes `data.jsonl`, whole or not at all; the header comes last."""
-    meta_path(folder / DATA_FILE).unlink(missing_ok=True)
+    """Yields the file that becomes `data.jsonl`, whole or not at all.
+
+    Its header is to be written before the block ends: of a run that is killed, a header may stay
+    without records, but no records without a header, which nobody could tell from a user's.
+    """
     with (
         atomically(folder / DATA_FILE) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as lines,
