@@ -13,7 +13,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -40,9 +40,13 @@ class BestStep(checkpoint_managers.PreservationPolicy):
     score: Callable[[int], float]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        scores = {self.score(c.step): c.step for c in checkpoints}  # of equal ones the newest
-        best = scores[max(scores)] if max(scores, default=-math.inf) > -math.inf else None
+        best = self.among([c.step for c in checkpoints])
         return [c.step == best for c in checkpoints]
+
+    def among(self, steps: Iterable[int]) -> int | None:
+        """The best of these steps; of equally good ones the newest."""
+        scores = {self.score(step): step for step in sorted(steps)}
+        return scores[max(scores)] if max(scores, default=-math.inf) > -math.inf else None
 
 
 class Checkpoints:
@@ -69,6 +73,7 @@ class Checkpoints:
         score: Callable[[int], float] | None = None,
     ):
         self._name, self._background = folder, contextlib.ExitStack()
+        self._best = BestStep(score) if score else None
         self._settings = json.loads(canonical_json(settings))  # as they are read again
         self._may_differ = {name.lstrip("-").replace("-", "_") for name in resume_anyway}
         if unknown := self._may_differ - self._settings.keys():
@@ -76,7 +81,7 @@ class Checkpoints:
                 f"--resume-anyway {' '.join(sorted(unknown))}: choose among "
                 f"{', '.join(sorted(self._settings))}"
             )
-        kept = [checkpoint_managers.LatestN(keep), *([BestStep(score)] if score else [])]
+        kept = [checkpoint_managers.LatestN(keep), *([self._best] if self._best else [])]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
@@ -103,6 +108,10 @@ class Checkpoints:
         """Waits until what is being saved has been written."""
         with self._one_line("free space and run the same command again"):
             self._manager.wait_until_finished()
+
+    def best_step(self) -> int | None:
+        """The step with the highest score, whose checkpoint is kept; None without one."""
+        return self._best and self._best.among(self._manager.all_steps())
 
     @contextlib.contextmanager
     def _one_line(self, advice: str) -> Iterator[None]:

@@ -93,6 +93,7 @@ def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop
     same_state(resumed, whole)
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
     assert logs[0] == logs[1]
+    assert not (tmp_path / "broken" / "metrics.interrupted.json").exists()
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
