@@ -23,6 +23,7 @@ from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
 
 from inbol_jax.defaults import TINY
+from inbol_jax.models import loading
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import init_params, load_pretrained, save_pretrained
 from inbol_jax.models.writing import save_params
@@ -83,6 +84,21 @@ def postscript(monkeypatch):
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", fail)
     return save
+
+
+@pytest.fixture
+def unreadable_weights(monkeypatch):
+    """Who reads a checkpoint's weights fails: what is refused must be refused before."""
+    monkeypatch.setattr(loading, "load_params", lambda *_, **__: pytest.fail("weights were read"))
+
+
+@pytest.fixture
+def untold(micro, tmp_path):
+    """A checkpoint whose chat template drops the question."""
+    folder = shutil.copytree(micro.path, tmp_path / "untold")
+    (folder / "chat_template.jinja").write_text("hello")
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    return folder
 
 
 class Killed(BaseException):

@@ -19,6 +19,7 @@ from inbol_jax.data.vqa import (
     VQADataset,
     causes_of_rejection,
     load_dataset_folder,
+    refuse_same_names,
     write_rejections,
     writing_dataset,
 )
@@ -40,9 +41,7 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
       InbolError: if the set cannot be read at all, or too many of its records cannot be used.
     """
     others = [load_dataset_folder(path) for path in config.against]
-    names = [other.name for other in others]
-    if len(set(names)) < len(names):
-        raise InbolError("--against: two sets have one name; rename a folder")
+    refuse_same_names(others)
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
     file = config.out / DATA_FILE
     if file.exists() and read_meta(file).get("command") != HEADER["command"]:
@@ -56,6 +55,7 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
             gallery.add(other.name, sound)
     if file.exists() and not file.samefile(dataset.file):
         file.unlink()  # it never stands beside the header of another set
+    names = [other.name for other in others]
     counts, rejected = _check_pictures(config, dataset, gallery, names)
     write_json(config.out / "check.json", counts)
     _report(config, counts, rejected)

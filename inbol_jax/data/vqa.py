@@ -7,7 +7,7 @@ import array
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -178,6 +178,17 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
                 ids.add(example.id)
                 offsets.append(start)
     return Examples(file, np.array(offsets, np.uint64)), rejected
+
+
+def refuse_same_names(datasets: Iterable[VQADataset]) -> None:
+    """Raises InbolError if two datasets have one name."""
+    files: dict[str, Path] = {}
+    for dataset in datasets:
+        if other := files.get(dataset.name):
+            raise InbolError(
+                f"two datasets are called {dataset.name} ({other}, {dataset.file}); rename one"
+            )
+        files[dataset.name] = dataset.file
 
 
 def stop_at_too_many(

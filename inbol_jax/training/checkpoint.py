@@ -13,7 +13,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Self
 
 import jax
@@ -49,6 +49,16 @@ class BestStep(checkpoint_managers.PreservationPolicy):
         return scores[max(scores)] if max(scores, default=-math.inf) > -math.inf else None
 
 
+def check_resume_anyway(names: Sequence[str], known: Set[str]) -> set[str]:
+    """The settings that may differ, as Python spells them. Raises InbolError at an unknown one."""
+    settings = {name.lstrip("-").replace("-", "_") for name in names}
+    if unknown := settings - known:
+        raise InbolError(
+            f"--resume-anyway {' '.join(sorted(unknown))}: choose among {', '.join(sorted(known))}"
+        )
+    return settings
+
+
 class Checkpoints:
     """`<folder>/<step>`. Each is renamed into place when it is whole.
 
@@ -75,12 +85,7 @@ class Checkpoints:
         self._name, self._background = folder, contextlib.ExitStack()
         self._best = BestStep(score) if score else None
         self._settings = json.loads(canonical_json(settings))  # as they are read again
-        self._may_differ = {name.lstrip("-").replace("-", "_") for name in resume_anyway}
-        if unknown := self._may_differ - self._settings.keys():
-            raise InbolError(
-                f"--resume-anyway {' '.join(sorted(unknown))}: choose among "
-                f"{', '.join(sorted(self._settings))}"
-            )
+        self._may_differ = check_resume_anyway(resume_anyway, self._settings.keys())
         kept = [checkpoint_managers.LatestN(keep), *([self._best] if self._best else [])]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),

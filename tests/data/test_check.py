@@ -293,6 +293,6 @@ def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     out = tmp_path / "out"
     assert check(tmp_path, out) == check(out, out)
     assert check(tmp_path, out, "--against", tmp_path, tmp_path) == 2
-    assert "--against: two sets have one name" in capsys.readouterr().err
+    assert "two datasets are called" in capsys.readouterr().err
     assert check(tmp_path, out, "--max-rejected", 2) == 2
     assert "--max-rejected 2.0: a share between 0 and 1" in capsys.readouterr().err

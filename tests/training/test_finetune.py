@@ -35,7 +35,7 @@ from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import ca_dpo
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.finetune import run_settings
+from inbol_jax.training.finetune import names_of_settings, run_settings
 from inbol_jax.training.sft import sft
 
 
@@ -102,6 +102,19 @@ def test_a_folder_that_cannot_take_the_model_is_refused_before_training(data, mi
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.usefixtures("unreadable_weights")
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_needs_no_weights_is_refused_before_they_are_read(
+    stage, data, micro, untold, tmp_path
+):
+    run, out = STAGES[stage][0], tmp_path / "out"
+    names = ("--sead", "--learning-rate", "lora_rank", "mesh")
+    with pytest.raises(InbolError, match=r"--resume-anyway sead: choose among .*weight_decay, "):
+        run(stage_config(stage, data, micro, out, resume_anyway=names))
+    with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
+        run(stage_config(stage, data, micro, out, model=untold))
+
+
 def test_a_calibrated_model_is_not_trained_further(data, micro, tmp_path):
     shutil.copytree(micro.path, tmp_path / "start")
     file = tmp_path / "start/generation_config.json"
@@ -143,7 +156,9 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
     fingerprints = set()
     for count in (1, 8):
         monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        fingerprints.add(fingerprint(run_settings(checkpoint, config, "IDK-IT", 8, None)))
+        settings = run_settings(checkpoint, config, "IDK-IT", 8, None)
+        assert settings.keys() <= names_of_settings(config)
+        fingerprints.add(fingerprint(settings))
     assert len(fingerprints) == (2 if dropout else 1)
 
 
