@@ -27,7 +27,7 @@ from training_data import (
     write_jsonl,
 )
 
-from inbol_jax.artifacts import fingerprint
+from inbol_jax.artifacts import fingerprint, meta_path, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.llava import Llava
@@ -279,6 +279,20 @@ def test_lines_that_are_not_what_a_stage_reads(
         STAGES[stage][0](stage_config(stage, file.parent, micro, tmp_path))
     assert culprit in str(caught.value).replace(str(tmp_path), "")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("unreadable_weights")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_file_that_is_older_than_its_confidences(stage, data, micro, tmp_path):
+    """As --data, and as --eval-data."""
+    run, _, name = STAGES[stage]
+    file = Path(shutil.copy(data / name, tmp_path))
+    write_json(meta_path(file), {"command": "build", "inputs": "of before"})
+    (tmp_path / "confidence").mkdir()
+    (tmp_path / "confidence/train.jsonl").touch()
+    for option in ("data", "eval_data"):
+        with pytest.raises(InbolError, match="give `inbol build` again"):
+            run(stage_config(stage, data, micro, tmp_path / "out", **{option: file}))
 
 
 @pytest.mark.parametrize("stage", STAGES)
