@@ -31,7 +31,7 @@ import docstring_parser
 import tyro
 
 from inbol_jax import __version__
-from inbol_jax.commands import COMMANDS, Command, execute, load
+from inbol_jax.commands import COMMANDS, Command, load
 from inbol_jax.defaults import check_limits
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.interruption import Interrupted, handling_signals, take_back
@@ -245,7 +245,7 @@ def _run(command: Command, config: Any) -> int:
     if not 0 <= getattr(config, "seed", 0) < 2**32:
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
     check_limits(config)
-    load(command.run)
+    function = load(command.run)
     if getattr(config, "distributed", False):
         from inbol_jax.processes import join
 
@@ -253,7 +253,7 @@ def _run(command: Command, config: Any) -> int:
         take_back(collective=command.collective)
     if getattr(config, "out", None) is not None:
         _check_writable(config.out)
-    result = execute(command, config)
+    result = function(config)
     return result if isinstance(result, int) else 0
 
 

@@ -1,14 +1,18 @@
 """Runs of several processes: how they join, which one writes, and arrays spread over them."""
 
+import contextlib
+import functools
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from inbol_jax import interruption
+from inbol_jax import artifacts, interruption
 from inbol_jax.errors import InbolError
 
 # Seconds that a process which is done waits for the others. In sampling, some have more to do.
@@ -67,6 +71,22 @@ def ends_after(step: int) -> bool:
 def is_main() -> bool:
     """Whether this process is the one that writes files and prints results."""
     return jax.process_index() == 0
+
+
+def sole_writer(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`artifacts.sole_writer`, by the process that writes."""
+    return artifacts.sole_writer(folder) if is_main() else contextlib.nullcontext()
+
+
+def one_writer(stage: Callable[[Any], Path]) -> Callable[[Any], Path]:
+    """`artifacts.one_writer`, for a stage that several processes run together."""
+
+    @functools.wraps(stage)
+    def alone(config: Any) -> Path:
+        with sole_writer(config.out):
+            return stage(config)
+
+    return alone
 
 
 def wait_for_all(what: str) -> None:

@@ -3,6 +3,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -99,6 +101,18 @@ def untold(micro, tmp_path):
     (folder / "chat_template.jinja").write_text("hello")
     (folder / "chat_template.json").unlink(missing_ok=True)
     return folder
+
+
+@pytest.fixture
+def held(tmp_path):
+    """An empty folder into which another process writes."""
+    script = "import sys, time; from pathlib import Path; from inbol_jax.artifacts import *\n"
+    script += "with sole_writer(Path(sys.argv[1])): print(flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", script, str(tmp_path / "held")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        yield tmp_path / "held"
+        other.kill()
 
 
 class Killed(BaseException):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from inbol_jax.artifacts import json_line, meta_path, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import json_line, meta_path, one_writer, read_meta, write_json, write_jsonl
 from inbol_jax.data.config import CheckConfig
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.data.importing import open_dataset
@@ -32,6 +32,7 @@ CHUNK = 512  # records whose pictures are decoded at once
 _OVERLAP = ("images", "questions", "images_alike", "questions_alike")
 
 
+@one_writer
 def check_dataset(config: CheckConfig) -> dict[str, Any]:
     """Checks a set and writes what is sound and what is not.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inbol_jax.artifacts import check_name, read_jsonl, write_json, write_jsonl
+from inbol_jax.artifacts import check_name, one_writer, read_jsonl, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
@@ -30,6 +30,7 @@ from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sharding import make_mesh
 
 
+@one_writer
 def evaluate(config: EvaluateConfig) -> Metrics:
     """Writes predictions, metrics and report. Returns the metrics.
 
@@ -80,6 +81,7 @@ def read_inputs(config: EvaluateConfig) -> Inputs:
     return Inputs(datasets, curves, [r.confidence for r in records if r.type != 3])
 
 
+@one_writer
 def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Prediction]:
     """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`.
 

@@ -15,7 +15,7 @@ import numpy as np
 from inbol_jax.artifacts import parse_json, write_atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.interruption import boundaries, stop
-from inbol_jax.processes import ends_after, is_main
+from inbol_jax.processes import ends_after, is_main, sole_writer
 from inbol_jax.progress import progress, say
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.step import Metrics, TrainState
@@ -95,7 +95,7 @@ def run_training(
     """
     parallel, label, size = trainer.parallel, trainer.label, options.examples_per_step
     log = MetricsLog(options.out, meter)
-    with _open_checkpoints(options, log) as checkpoints:
+    with sole_writer(options.out), _open_checkpoints(options, log) as checkpoints:
         state = parallel.place(state)
         restored = checkpoints.restore(parallel.fetch(state))
         if restored is not None:

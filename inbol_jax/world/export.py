@@ -13,6 +13,7 @@ from inbol_jax.artifacts import (
     fingerprint,
     json_line,
     meta_path,
+    one_writer,
     read_meta,
     write_atomically,
     write_json,
@@ -31,6 +32,7 @@ WORLD_VERSION = 2  # raise it if the same seed gives other pictures or questions
 KNOWLEDGE_SHARE = 1 / 3
 
 
+@one_writer
 def export(config: ExportConfig) -> Path:
     """Writes the dataset, unless it is already complete. Returns its folder.
 

@@ -121,7 +121,7 @@ def test_a_calibrated_model_is_not_trained_further(data, micro, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sequence_bias": [[[7], 1.5]]}))
     with pytest.raises(InbolError, match="holds a sequence_bias"):
         run_sft(data, tmp_path / "start", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("part", ["vision_tower", "language_model"])
@@ -134,7 +134,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(data, micro, tmp_path, 
     save_file(weights, tmp_path / "start" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InbolError, match=rf"--model .*{part}/.*q_proj/kernel are not finite"):
         run_sft(data, tmp_path / "start", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_weights_that_have_blown_up_are_not_saved(data, micro, tmp_path):

@@ -110,6 +110,12 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
+def test_a_run_has_one_writer(held):
+    with pytest.raises(InbolError, match="held is being written by another run"):
+        toy_run(held, 6)
+    assert list(held.iterdir()) == []
+
+
 def test_data_that_end_too_early(tmp_path):
     with pytest.raises(InbolError, match="the data ended after 4 of 6 steps"):
         toy_run(tmp_path, 6, lambda start: toy_batches(start, steps=4))
