@@ -12,12 +12,14 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import tyro
@@ -270,6 +272,15 @@ class Run:
         return [process.returncode for process in self._processes], text
 
 
+def with_what_they_read(names: Iterable[str]) -> set[str]:
+    """The stages, those whose products they read, and so on."""
+    found = set(names)
+    for name in names:
+        named = re.findall(r"{whole}/([\w-]+)", STAGES[name].command)
+        found |= with_what_they_read({*named, *STAGES[name].starts_with})
+    return found
+
+
 def content(path: Path) -> object:
     """What of a file must be the same: a store's lines come in any order, a log holds times."""
     if not path.exists():
@@ -286,10 +297,8 @@ def main(config: Config) -> int:
     """Prints the faults, a line per stage, and the number of faults. Returns the exit code."""
     chaos = Chaos(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    last = max(list(STAGES).index(name) for name in config.stages)
-    for name in list(STAGES)[: last + 1]:
-        if STAGES[name].processes == 1 or name in config.stages:
-            chaos.undisturbed(name)
+    for name in sorted(with_what_they_read(config.stages), key=list(STAGES).index):
+        chaos.undisturbed(name)
     for i, name in enumerate(config.stages):
         share = (config.kills * (i + 1)) // len(config.stages) - config.kills * i // len(
             config.stages

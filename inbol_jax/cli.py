@@ -82,9 +82,11 @@ def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str
         code, message = 130, "interrupted; the same command goes on from here"
         if agreed := isinstance(error, Interrupted):
             code, agreed = error.exit_code, command.collective
-    except Exception:
-        _leave(command, 1, traceback.format_exc().rstrip())
-        raise
+    except Exception as error:
+        if (lost := _lost_peer(command, error)) is None:
+            _leave(command, 1, traceback.format_exc().rstrip())
+            raise
+        code, message, agreed = 2, f"error: {printable(lost)}", False
     if not agreed:
         _leave(command, code, message)
     print(message, file=sys.stderr)
@@ -267,6 +269,14 @@ def _check_writable(out: Path) -> None:
         raise InbolError(
             f"--out {out}: cannot be written ({error.strerror}); choose another folder"
         ) from error
+
+
+def _lost_peer(command: Command | None, error: Exception) -> str | None:
+    if not (command and command.collective and "jax" in sys.modules):
+        return None
+    from inbol_jax.processes import lost_peer
+
+    return lost_peer(error)
 
 
 def _leave(command: Command | None, code: int, message: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from inbol_jax.errors import InbolError
 
 # Seconds that a process which is done waits for the others. In sampling, some have more to do.
 _SHUTDOWN_TIMEOUT = 7 * 24 * 3600
+_LOST = re.compile(r"Gloo \S+ failed|remote process exited|coordination service")
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -58,6 +60,19 @@ def leave(code: int, message: str) -> None:
         print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(code)
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What to say of an exchange that failed as another process is gone; None of other errors."""
+    text = next(iter(str(error).splitlines()), "")
+    if not (jax.distributed.is_initialized() and _LOST.search(text)):
+        return None
+    count, index = jax.process_count(), jax.process_index()
+    who = f"process {1 - index} of 2" if count == 2 else f"one of the {count - 1} other processes"
+    return (
+        f"{who} is gone, or cannot be reached ({text[:200]}); give the same command again in every "
+        "process, it goes on from the newest checkpoint"
+    )
 
 
 def ends_after(step: int) -> bool:

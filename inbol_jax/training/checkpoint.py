@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from inbol_jax.artifacts import canonical_json, fingerprint
 from inbol_jax.errors import InbolError
-from inbol_jax.processes import is_main, wait_for_all
+from inbol_jax.processes import is_main, lost_peer, wait_for_all
 from inbol_jax.progress import say
 from inbol_jax.training.step import TrainState
 
@@ -104,8 +104,10 @@ class Checkpoints:
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._background:
+            if error and lost_peer(error):  # what all were saving together never ends
+                return
             self.wait()
             self._manager.close()
 
@@ -124,7 +126,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise InbolError(f"cannot write {self._name}: {_reason(error)}; {advice}") from error
+            what = lost_peer(error) or f"cannot write {self._name}: {_reason(error)}; {advice}"
+            raise InbolError(what) from error
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest whole state, in the shapes, dtypes and places of `like`; None without one.
@@ -147,8 +150,9 @@ class Checkpoints:
                 # Of several processes others may have read it: all must go on from the same step.
                 if jax.process_count() > 1 and not isinstance(error, _ChangedError):
                     raise InbolError(
-                        f"checkpoint {self._folder / str(step)} cannot be read ({_reason(error)}); "
-                        "rename that folder to go on from an earlier one"
+                        lost_peer(error)
+                        or f"checkpoint {self._folder / str(step)} cannot be read "
+                        f"({_reason(error)}); rename that folder to go on from an earlier one"
                     ) from error
                 damaged[step] = _reason(error)
                 continue
