@@ -272,13 +272,13 @@ class Run:
         return [process.returncode for process in self._processes], text
 
 
-def with_what_they_read(names: Iterable[str]) -> set[str]:
-    """The stages, those whose products they read, and so on."""
+def with_what_they_read(names: Iterable[str]) -> list[str]:
+    """The stages and those that they read, in the order of `STAGES`."""
     found = set(names)
-    for name in names:
-        named = re.findall(r"{whole}/([\w-]+)", STAGES[name].command)
-        found |= with_what_they_read({*named, *STAGES[name].starts_with})
-    return found
+    for name, stage in reversed(STAGES.items()):
+        if name in found:
+            found |= {*re.findall(r"{whole}/([\w-]+)", stage.command), *stage.starts_with}
+    return [name for name in STAGES if name in found]
 
 
 def content(path: Path) -> object:
@@ -297,7 +297,7 @@ def main(config: Config) -> int:
     """Prints the faults, a line per stage, and the number of faults. Returns the exit code."""
     chaos = Chaos(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    for name in sorted(with_what_they_read(config.stages), key=list(STAGES).index):
+    for name in with_what_they_read(config.stages):
         chaos.undisturbed(name)
     for i, name in enumerate(config.stages):
         share = (config.kills * (i + 1)) // len(config.stages) - config.kills * i // len(
