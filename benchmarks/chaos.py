@@ -12,12 +12,14 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import tyro
@@ -55,7 +57,7 @@ STAGES = {
     "export": Stage(
         "world export --split train --n 40 --out {out}", ("data.jsonl*", "images/*.png")
     ),
-    "check": Stage("data check --data {whole}/export --out {out}", ("data.jsonl", "check.json")),
+    "check": Stage("data check --data {whole}/export --out {out}", ("data.jsonl*", "check.json")),
     "pretrain": Stage("world pretrain --steps 12 --batch-size 4 --workers 0 --out {out}", _TRAINED),
     "extrinsic": Stage(
         "extrinsic --data {whole}/export --share 0.5 --out {out}", ("extrinsic*.jsonl",)
@@ -270,6 +272,15 @@ class Run:
         return [process.returncode for process in self._processes], text
 
 
+def with_what_they_read(names: Iterable[str]) -> list[str]:
+    """The stages and those that they read, in the order of `STAGES`."""
+    found = set(names)
+    for name, stage in reversed(STAGES.items()):
+        if name in found:
+            found |= {*re.findall(r"{whole}/([\w-]+)", stage.command), *stage.starts_with}
+    return [name for name in STAGES if name in found]
+
+
 def content(path: Path) -> object:
     """What of a file must be the same: a store's lines come in any order, a log holds times."""
     if not path.exists():
@@ -286,10 +297,8 @@ def main(config: Config) -> int:
     """Prints the faults, a line per stage, and the number of faults. Returns the exit code."""
     chaos = Chaos(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    last = max(list(STAGES).index(name) for name in config.stages)
-    for name in list(STAGES)[: last + 1]:
-        if STAGES[name].processes == 1 or name in config.stages:
-            chaos.undisturbed(name)
+    for name in with_what_they_read(config.stages):
+        chaos.undisturbed(name)
     for i, name in enumerate(config.stages):
         share = (config.kills * (i + 1)) // len(config.stages) - config.kills * i // len(
             config.stages

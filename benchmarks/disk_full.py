@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import tyro
-from chaos import STAGES, Chaos
+from chaos import STAGES, Chaos, with_what_they_read
 from chaos import Config as ChaosConfig
 
 from inbol_jax.defaults import TINY
@@ -83,8 +83,7 @@ def main(config: Config) -> int:
         os.execvp(unshare[0], unshare)
     chaos = Chaos(ChaosConfig(model=config.model, out=config.out))
     config.out.mkdir(parents=True, exist_ok=True)
-    last = max(ONE_PROCESS.index(name) for name in config.stages)
-    for name in ONE_PROCESS[: last + 1]:
+    for name in with_what_they_read(config.stages):
         chaos.undisturbed(name)
     for name in config.stages:
         for share in config.shares:

@@ -6,6 +6,7 @@ hash over these. A command whose output already carries the hash of its options 
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -21,6 +22,7 @@ from filelock import lock_descriptor
 from inbol_jax.errors import InbolError, printable
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON = 1 << 24  # bytes of one value
@@ -209,6 +211,17 @@ def sole_writer(folder: Path) -> Iterator[None]:
             _held.remove(place)
     finally:
         os.close(handle)
+
+
+def one_writer(stage: Callable[..., Result]) -> Callable[..., Result]:
+    """Keeps other processes from writing into `config.out` while a stage of that config runs."""
+
+    @functools.wraps(stage)
+    def alone(config: Any, *args: Any, **kwargs: Any) -> Result:
+        with sole_writer(config.out):
+            return stage(config, *args, **kwargs)
+
+    return alone
 
 
 def write_atomically(path: Path, data: str | bytes, *, sync: bool = True) -> None:

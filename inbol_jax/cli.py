@@ -31,7 +31,7 @@ import docstring_parser
 import tyro
 
 from inbol_jax import __version__
-from inbol_jax.commands import COMMANDS, Command, execute, load
+from inbol_jax.commands import COMMANDS, Command, load
 from inbol_jax.defaults import check_limits
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.interruption import Interrupted, handling_signals, take_back
@@ -82,9 +82,11 @@ def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str
         code, message = 130, "interrupted; the same command goes on from here"
         if agreed := isinstance(error, Interrupted):
             code, agreed = error.exit_code, command.collective
-    except Exception:
-        _leave(command, 1, traceback.format_exc().rstrip())
-        raise
+    except Exception as error:
+        if (lost := _lost_peer(command, error)) is None:
+            _leave(command, 1, traceback.format_exc().rstrip())
+            raise
+        code, message, agreed = 2, f"error: {printable(lost)}", False
     if not agreed:
         _leave(command, code, message)
     print(message, file=sys.stderr)
@@ -245,7 +247,7 @@ def _run(command: Command, config: Any) -> int:
     if not 0 <= getattr(config, "seed", 0) < 2**32:
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
     check_limits(config)
-    load(command.run)
+    function = load(command.run)
     if getattr(config, "distributed", False):
         from inbol_jax.processes import join
 
@@ -253,7 +255,7 @@ def _run(command: Command, config: Any) -> int:
         take_back(collective=command.collective)
     if getattr(config, "out", None) is not None:
         _check_writable(config.out)
-    result = execute(command, config)
+    result = function(config)
     return result if isinstance(result, int) else 0
 
 
@@ -267,6 +269,14 @@ def _check_writable(out: Path) -> None:
         raise InbolError(
             f"--out {out}: cannot be written ({error.strerror}); choose another folder"
         ) from error
+
+
+def _lost_peer(command: Command | None, error: Exception) -> str | None:
+    if not (command and command.collective and "jax" in sys.modules):
+        return None
+    from inbol_jax.processes import lost_peer
+
+    return lost_peer(error)
 
 
 def _leave(command: Command | None, code: int, message: str) -> None:

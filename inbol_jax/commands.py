@@ -3,11 +3,8 @@
 It holds names, so that neither help nor the demo imports what a command needs before it runs.
 """
 
-import contextlib
 import importlib
 from typing import Any, NamedTuple
-
-from inbol_jax.artifacts import sole_writer
 
 
 class Command(NamedTuple):
@@ -18,23 +15,17 @@ class Command(NamedTuple):
     # Whether no process of several can go on after one has failed, as in training. In sampling,
     # each process finishes its own share.
     collective: bool = False
-    # Whether several runs may write into one --out: each locks the files that it writes.
-    shares_out: bool = False
 
 
 COMMANDS: dict[str, Command] = {
     "demo": Command("demo:DemoConfig", "demo:demo"),
-    "data import": Command(
-        "data.config:ImportConfig", "data.importing:import_data", shares_out=True
-    ),
+    "data import": Command("data.config:ImportConfig", "data.importing:import_data"),
     "data check": Command("data.config:CheckConfig", "data.check:check_dataset"),
     "world export": Command("world.config:ExportConfig", "world.export:export"),
     "world pretrain": Command("world.config:PretrainConfig", "world.pretrain:pretrain"),
     "extrinsic": Command("extrinsic.config:ExtrinsicConfig", "extrinsic.extrinsic:extrinsic"),
     "audit": Command("extrinsic.config:AuditConfig", "extrinsic.audit:audit"),
-    "confidence": Command(
-        "confidence.config:ConfidenceConfig", "confidence.confidence:confidence", shares_out=True
-    ),
+    "confidence": Command("confidence.config:ConfidenceConfig", "confidence.confidence:confidence"),
     "build": Command("construction.config:BuildConfig", "construction.build:build"),
     "sft": Command("training.config:SftConfig", "training.sft:sft", collective=True),
     "dpo": Command("training.config:DpoConfig", "training.ca_dpo:ca_dpo", collective=True),
@@ -55,25 +46,4 @@ def load(name: str) -> Any:
 
 def run(name: str, config: Any) -> Any:
     """Runs the command of that name on its options. Returns what its function returns."""
-    return execute(COMMANDS[name], config)
-
-
-def execute(command: Command, config: Any) -> Any:
-    """Runs a command on its options. Returns what its function returns.
-
-    Raises:
-      InbolError: if another run writes into its --out; else as the command.
-    """
-    function = load(command.run)
-    with contextlib.ExitStack() as stack:
-        if getattr(config, "out", None) is not None and not command.shares_out and _is_main(config):
-            stack.enter_context(sole_writer(config.out))
-        return function(config)
-
-
-def _is_main(config: Any) -> bool:
-    if not getattr(config, "distributed", False):
-        return True
-    from inbol_jax.processes import is_main
-
-    return is_main()
+    return load(COMMANDS[name].run)(config)

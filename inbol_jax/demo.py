@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import fingerprint, parse_json, write_json
+from inbol_jax.artifacts import fingerprint, one_writer, parse_json, write_json
 from inbol_jax.commands import load, run
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.config import BuildConfig
@@ -135,6 +135,7 @@ def train_rl(folder: Path, seed: int, **options: Any) -> None:
     run("rl", RlConfig.from_options(**(own | options)))
 
 
+@one_writer
 def demo(config: DemoConfig) -> Any:
     """Runs or resumes the demo. Returns the metrics (`evaluation.metrics.Metrics`).
 

@@ -1,18 +1,24 @@
 """Runs of several processes: how they join, which one writes, and arrays spread over them."""
 
+import contextlib
+import functools
 import os
+import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from inbol_jax import interruption
+from inbol_jax import artifacts, interruption
 from inbol_jax.errors import InbolError
 
 # Seconds that a process which is done waits for the others. In sampling, some have more to do.
 _SHUTDOWN_TIMEOUT = 7 * 24 * 3600
+_LOST = re.compile(r"Gloo \S+ failed|remote process exited|coordination service")
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -56,6 +62,19 @@ def leave(code: int, message: str) -> None:
         os._exit(code)
 
 
+def lost_peer(error: BaseException) -> str | None:
+    """What to say of an exchange that failed as another process is gone; None of other errors."""
+    text = next(iter(str(error).splitlines()), "")
+    if not (jax.distributed.is_initialized() and _LOST.search(text)):
+        return None
+    count, index = jax.process_count(), jax.process_index()
+    who = f"process {1 - index} of 2" if count == 2 else f"one of the {count - 1} other processes"
+    return (
+        f"{who} is gone, or cannot be reached ({text[:200]}); give the same command again in every "
+        "process, it goes on from the newest checkpoint"
+    )
+
+
 def ends_after(step: int) -> bool:
     """Whether all processes end after this step, because one got a signal or a notice of
     preemption. Each must ask after every step."""
@@ -67,6 +86,22 @@ def ends_after(step: int) -> bool:
 def is_main() -> bool:
     """Whether this process is the one that writes files and prints results."""
     return jax.process_index() == 0
+
+
+def sole_writer(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`artifacts.sole_writer`, by the process that writes."""
+    return artifacts.sole_writer(folder) if is_main() else contextlib.nullcontext()
+
+
+def one_writer(stage: Callable[[Any], Path]) -> Callable[[Any], Path]:
+    """`artifacts.one_writer`, for a stage that several processes run together."""
+
+    @functools.wraps(stage)
+    def alone(config: Any) -> Path:
+        with sole_writer(config.out):
+            return stage(config)
+
+    return alone
 
 
 def wait_for_all(what: str) -> None:

@@ -1,7 +1,10 @@
 import atexit
+import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -22,6 +25,7 @@ from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
 
 from inbol_jax.defaults import TINY
+from inbol_jax.models import loading
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import init_params, load_pretrained, save_pretrained
 from inbol_jax.models.writing import save_params
@@ -82,6 +86,61 @@ def postscript(monkeypatch):
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", fail)
     return save
+
+
+@pytest.fixture
+def unreadable_weights(monkeypatch):
+    """Who reads a checkpoint's weights fails: what is refused must be refused before."""
+    monkeypatch.setattr(loading, "load_params", lambda *_, **__: pytest.fail("weights were read"))
+
+
+@pytest.fixture
+def untold(micro, tmp_path):
+    """A checkpoint whose chat template drops the question."""
+    folder = shutil.copytree(micro.path, tmp_path / "untold")
+    (folder / "chat_template.jinja").write_text("hello")
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture
+def held(tmp_path):
+    """An empty folder into which another process writes."""
+    script = "import sys, time; from pathlib import Path; from inbol_jax.artifacts import *\n"
+    script += "with sole_writer(Path(sys.argv[1])): print(flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", script, str(tmp_path / "held")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        yield tmp_path / "held"
+        other.kill()
+
+
+class Killed(BaseException):
+    """What a process ends by that is killed."""
+
+
+@pytest.fixture
+def kills(monkeypatch):
+    """`kills(run)` calls `run` again and again, killed before its 1st, 2nd, ... renaming, and at
+    last not at all. Returns how often it was killed."""
+    rename = os.replace
+
+    def killed(run, left):
+        def replace(*paths):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            rename(*paths)
+
+        monkeypatch.setattr(os, "replace", replace)
+        try:
+            run()
+        except Killed:
+            return True
+        return False
+
+    return lambda run: next(n for n in itertools.count() if not killed(run, n))
 
 
 @pytest.fixture

@@ -69,7 +69,13 @@ runpy.run_{kind}("{script}", run_name="__main__")
 
 
 @pytest.mark.parametrize(
-    ("kind", "script"), [("module", "inbol_jax"), ("path", "train.py"), ("path", "evaluate.py")]
+    ("kind", "script"),
+    [
+        ("module", "inbol_jax"),
+        ("path", "train.py"),
+        ("path", "evaluate.py"),
+        ("path", "tpu/plan.py"),
+    ],
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_imports_is_one_line(kind, script, number, code):

@@ -2,6 +2,11 @@
 
 import sys
 
+from inbol_jax.interruption import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 from inbol_jax.cli import plan as main
 from inbol_jax.training.config import PlanConfig as Config
 from inbol_jax.training.plan import SHAPES, lower, make_mesh

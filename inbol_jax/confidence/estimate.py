@@ -27,7 +27,8 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.loading import Checkpoint, load_pretrained, load_without_weights
+from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.progress import say
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
@@ -44,21 +45,25 @@ def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> 
     return SampledQuestion(example, tuple(samples))
 
 
-def estimate(config: ConfidenceConfig) -> Path:
+def estimate(config: ConfidenceConfig, dataset: VQADataset | None = None) -> Path:
     """Fills the store of one dataset. Returns its file.
 
+    Args:
+      dataset: what `config.data` names, if it was read before.
     Raises:
       InbolError: for what is wrong with data, model, options or output folder, before anything is
         sampled.
     """
     estimator = get_estimator(config.estimator)
-    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
+    if dataset is None:
+        dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file = store_file(config.out, dataset.name)
     process = {"index": jax.process_index(), "count": jax.process_count()}
     if config.estimator == "p-true" and not config.p_true:
         check_p_true(shard_path(file, **process), finished=False)
+    make_text_encoder(load_without_weights(config.model))  # a model that can be asked
     mesh = make_mesh(*config.mesh, devices=jax.local_devices())
     checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
     settings = _settings(config, checkpoint, dataset, file)

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from inbol_jax.artifacts import atomically, fingerprint, hash64, json_line, meta_path, write_json
+from inbol_jax.artifacts import (
+    atomically,
+    fingerprint,
+    hash64,
+    json_line,
+    meta_path,
+    one_writer,
+    write_json,
+)
 from inbol_jax.confidence.boundary import Thresholds, within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator
 from inbol_jax.confidence.store import read_rows, read_store
@@ -29,6 +37,7 @@ from inbol_jax.records import Boundary, BoundaryRecord
 FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
 
 
+@one_writer
 def build(config: BuildConfig) -> None:
     """Writes the three files, each with its header, and prints what is in them.
 

@@ -46,8 +46,7 @@ class Stores(NamedTuple):
 
 def find_stores(config: BuildConfig) -> Stores:
     """The stores that the options name; an InbolError if they cannot be built from."""
-    files = sorted((config.out / "confidence").glob("*.jsonl"))
-    if not files:
+    if not (files := _stores_in(config.out)):
         raise InbolError(
             f"{config.out / 'confidence'} holds no .jsonl file; run `inbol confidence --out "
             f"{config.out}` first"
@@ -61,21 +60,47 @@ def find_stores(config: BuildConfig) -> Stores:
                     f"{file} is not finished: {why}, or take what is there with --partial"
                 )
             say(f"{file} is not finished: {why.partition(';')[0]}, taken as it is")
-    inputs = list(files)
     if config.estimator == "p-true":
         for file in files:
             check_p_true(file, finished=not config.partial)
-        inputs += map(p_true_file, files)
     return Stores(
         files=files,
         negatives=negatives,
         images=_images(files, config.out),
         n_questions=sum(map(count_lines, files)),
         fingerprints={
-            "inputs": file_fingerprint(*inputs),
+            "inputs": _inputs_fingerprint(files, config.estimator),
             "negatives": file_fingerprint(*negatives) if negatives else None,
         },
     )
+
+
+def check_built(file: Path) -> None:
+    """Refuses a file of `inbol build` if the confidence stores beside it are no longer those that
+    it was built from.
+
+    It is complete without them: stores that are no longer there are not asked for. Neither are
+    those of a build with --partial, which may still grow.
+
+    Raises:
+      InbolError: if there are other stores now, or other lines in them.
+    """
+    header, files = read_meta(file), _stores_in(file.parent)
+    if header.get("command") != "build" or header.get("partial") or not files:
+        return
+    if _inputs_fingerprint(files, header.get("estimator")) != header.get("inputs"):
+        raise InbolError(
+            f"{files[0].parent} was changed since {file} was built of it; give `inbol build` again"
+        )
+
+
+def _stores_in(out: Path) -> list[Path]:
+    return sorted((out / "confidence").glob("*.jsonl"))
+
+
+def _inputs_fingerprint(files: Sequence[Path], estimator: str | None) -> str:
+    others = map(p_true_file, files) if estimator == "p-true" else ()
+    return file_fingerprint(*files, *filter(Path.is_file, others))
 
 
 def unfinished(file: Path) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from inbol_jax.artifacts import json_line, meta_path, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import json_line, meta_path, one_writer, read_meta, write_json, write_jsonl
 from inbol_jax.data.config import CheckConfig
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.data.importing import open_dataset
@@ -19,6 +19,7 @@ from inbol_jax.data.vqa import (
     VQADataset,
     causes_of_rejection,
     load_dataset_folder,
+    refuse_same_names,
     write_rejections,
     writing_dataset,
 )
@@ -31,6 +32,7 @@ CHUNK = 512  # records whose pictures are decoded at once
 _OVERLAP = ("images", "questions", "images_alike", "questions_alike")
 
 
+@one_writer
 def check_dataset(config: CheckConfig) -> dict[str, Any]:
     """Checks a set and writes what is sound and what is not.
 
@@ -40,9 +42,7 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
       InbolError: if the set cannot be read at all, or too many of its records cannot be used.
     """
     others = [load_dataset_folder(path) for path in config.against]
-    names = [other.name for other in others]
-    if len(set(names)) < len(names):
-        raise InbolError("--against: two sets have one name; rename a folder")
+    refuse_same_names(others)
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
     file = config.out / DATA_FILE
     if file.exists() and read_meta(file).get("command") != HEADER["command"]:
@@ -54,6 +54,9 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
     for other in others:
         for _, sound, _ in _decoded_batches(other, thumbnails=True):
             gallery.add(other.name, sound)
+    if file.exists() and not file.samefile(dataset.file):
+        file.unlink()  # it never stands beside the header of another set
+    names = [other.name for other in others]
     counts, rejected = _check_pictures(config, dataset, gallery, names)
     write_json(config.out / "check.json", counts)
     _report(config, counts, rejected)
@@ -118,8 +121,8 @@ def _check_pictures(
                     shared[example.image].append(example.id)
                 lines.write(json_line(example.to_json()))
                 rows += 1
-    images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-    write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
+        images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
+        write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
     write_rejections(config.out, rejected, HEADER)
     overlaps = {name: dict.fromkeys(_OVERLAP, 0) for name in others}
     shared_rows = []

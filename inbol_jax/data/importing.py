@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,14 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # the first of several processes imports the set
+            if not file.exists():
+                _write(config, folder, settings, max_rejected)
             header = read_meta(file)
-            unfinished = file.exists() and not header
-            if unfinished or header.get("config", settings["config"]) != settings["config"]:
+            if header.get("config") != settings["config"]:
                 raise InbolError(
                     f"{folder} holds a dataset made with other settings; "
                     "choose another --out or --data.name, or delete it"
                 )
-            if not header:
-                header = settings | _write(config, folder, max_rejected)
-                write_json(meta_path(file), header)
     except OSError as error:
         raise InbolError(
             f"cannot write {folder}: {error.strerror or error}; choose another --out"
@@ -156,8 +155,10 @@ def _source_fingerprint(config: DataConfig) -> str:
     return fingerprint(stamps)
 
 
-def _write(config: DataConfig, folder: Path, max_rejected: float) -> dict[str, Any]:
-    """Writes `data.jsonl` and `rejected.jsonl`. Returns the counts for the header."""
+def _write(
+    config: DataConfig, folder: Path, settings: Mapping[str, Any], max_rejected: float
+) -> None:
+    """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
     records = _RecordMaker(config, folder)
     check_image = image_check(config.images) if config.images else None
     ids: set[str] = set()
@@ -194,7 +195,8 @@ def _write(config: DataConfig, folder: Path, max_rejected: float) -> dict[str, A
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
         stop_at_too_many(rejected, total, max_rejected, str(config.id or config.questions))
-    return {"set_aside": len(rejected), "kinds": dict(kinds.most_common(20)), "rows": len(ids)}
+        counts = {"set_aside": len(rejected), "kinds": dict(kinds.most_common(20))}
+        write_json(meta_path(folder / DATA_FILE), {**settings, **counts, "rows": len(ids)})
 
 
 def _rows(config: DataConfig) -> Rows:

@@ -7,7 +7,7 @@ import array
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -180,6 +180,17 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
     return Examples(file, np.array(offsets, np.uint64)), rejected
 
 
+def refuse_same_names(datasets: Iterable[VQADataset]) -> None:
+    """Raises InbolError if two datasets have one name."""
+    files: dict[str, Path] = {}
+    for dataset in datasets:
+        if other := files.get(dataset.name):
+            raise InbolError(
+                f"two datasets are called {dataset.name} ({other}, {dataset.file}); rename one"
+            )
+        files[dataset.name] = dataset.file
+
+
 def stop_at_too_many(
     rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str
 ) -> None:
@@ -218,8 +229,11 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
 
 @contextlib.contextmanager
 def writing_dataset(folder: Path) -> Iterator[TextIO]:
-    """Yields the file that becomes `data.jsonl`, whole or not at all; the header comes last."""
-    meta_path(folder / DATA_FILE).unlink(missing_ok=True)
+    """Yields the file that becomes `data.jsonl`, whole or not at all.
+
+    Its header is to be written before the block ends: of a run that is killed, a header may stay
+    without records, but no records without a header, which nobody could tell from a user's.
+    """
     with (
         atomically(folder / DATA_FILE) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as lines,

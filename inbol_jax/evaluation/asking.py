@@ -9,14 +9,26 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.confidence.store import ConfidenceStore
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset
-from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.loading import Checkpoint, load_without_weights
+from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.forced import ForcedAnswer, answer_and_force
+from inbol_jax.sampling.forced import ForcedAnswer, answer_and_force, refusal_tokens
 from inbol_jax.sampling.generate import generate
 
 Row = dict[str, Any]
+
+
+def check_model(model: Path, refusals: Sequence[str]) -> None:
+    """Raises InbolError if a checkpoint cannot be asked; reads no weight.
+
+    Args:
+      refusals: as in `ask`.
+    """
+    encoder = make_text_encoder(load_without_weights(model))
+    if refusals:
+        refusal_tokens(encoder, refusals)
 
 
 def ask(

@@ -8,9 +8,9 @@ from typing import Any
 from inbol_jax.artifacts import check_name, sole_writer, write_json
 from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.asking import ask
+from inbol_jax.evaluation.asking import ask, check_model
 from inbol_jax.evaluation.baselines import margin, scored
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
@@ -39,8 +39,9 @@ def calibrate(config: CalibrateConfig) -> float:
     datasets = [load_dataset_folder(folder) for folder in config.data]
     for dataset in datasets:
         check_name(dataset.name, "dataset")
-    if len({dataset.name for dataset in datasets}) < len(datasets):
-        raise InbolError("--data: two datasets have the same name; rename one of them")
+    refuse_same_names(datasets)
+    refusals = refusals_of(config.templates)
+    check_model(config.model, refusals)
     checkpoint = _without_bias(
         load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
     )
@@ -49,7 +50,6 @@ def calibrate(config: CalibrateConfig) -> float:
         answers = [p for dataset in datasets for p in _answers(config, checkpoint, dataset, out)]
         stakes = scored(answers, margin).stakes
         bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
-        refusals = refusals_of(config.templates)
         tokenizer = checkpoint.processor.tokenizer
         tokens = refusal_tokens(make_text_encoder(checkpoint), refusals).tokens
         about = _changes(stakes, bias) | {

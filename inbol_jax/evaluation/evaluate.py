@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inbol_jax.artifacts import check_name, read_jsonl, write_json, write_jsonl
+from inbol_jax.artifacts import check_name, one_writer, read_jsonl, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.confidence.store import read_store
 from inbol_jax.data.images import ImageHashes
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.asking import ask
+from inbol_jax.evaluation.asking import ask, check_model
 from inbol_jax.evaluation.baselines import against_baselines, compare
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
 from inbol_jax.evaluation.prediction import DOMAINS, VALIDATION, Prediction
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.evaluation.yes_no import yes_no_table
-from inbol_jax.models.loading import checkpoint_config, load_pretrained
+from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.records import BoundaryRecord
@@ -30,6 +30,7 @@ from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sharding import make_mesh
 
 
+@one_writer
 def evaluate(config: EvaluateConfig) -> Metrics:
     """Writes predictions, metrics and report. Returns the metrics.
 
@@ -37,9 +38,10 @@ def evaluate(config: EvaluateConfig) -> Metrics:
       InbolError: if something is wrong with data, models or output folder.
     """
     start = time.monotonic()
-    predicted = predictions(config)
+    inputs = read_inputs(config)
+    predicted = predictions(config, inputs)
     seconds = {"evaluation": round(time.monotonic() - start, 2)}
-    return report(config, predicted, config.out, seconds)
+    return report(config, predicted, config.out, seconds, inputs=inputs)
 
 
 class Inputs(NamedTuple):
@@ -62,28 +64,35 @@ def read_inputs(config: EvaluateConfig) -> Inputs:
     Raises:
       InbolError: if one cannot be read, or two datasets have one name.
     """
-    datasets: dict[str, tuple[VQADataset, str]] = {}
-    for domain in (*DOMAINS, VALIDATION):
-        for folder in getattr(config, domain):
-            dataset = load_dataset_folder(folder)
-            check_name(dataset.name, "dataset")
-            if dataset.name in datasets:
-                raise InbolError(f"{folder}: two datasets are called {dataset.name}; rename one")
-            datasets[dataset.name] = dataset, domain
+    datasets = [
+        (load_dataset_folder(folder), domain)
+        for domain in (*DOMAINS, VALIDATION)
+        for folder in getattr(config, domain)
+    ]
+    for dataset, _ in datasets:
+        check_name(dataset.name, "dataset")
+    refuse_same_names(dataset for dataset, _ in datasets)
     for _, run in config.curves:
         if not (run / "metrics.jsonl").is_file():
             raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
     curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
     file = config.train and config.train / "records.jsonl"
     records = read_jsonl(file, BoundaryRecord.from_json) if file else ()
-    return Inputs([*datasets.values()], curves, [r.confidence for r in records if r.type != 3])
+    return Inputs(datasets, curves, [r.confidence for r in records if r.type != 3])
 
 
-def predictions(config: EvaluateConfig) -> list[Prediction]:
-    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`."""
-    datasets = read_inputs(config).datasets
+@one_writer
+def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Prediction]:
+    """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`.
+
+    Args:
+      inputs: what `read_inputs` gives; it is called if they are not given.
+    Raises:
+      InbolError: if something is wrong with data or models, before anything is sampled.
+    """
+    datasets = (inputs or read_inputs(config)).datasets
     for _, folder in config.models:
-        checkpoint_config(folder)
+        check_model(folder, config.refusals)
     asked = about_questions(config, datasets)
     predicted: list[Prediction] = []
     # Columns of these names are the dataset's own.
@@ -135,7 +144,8 @@ def about_questions(
                 dtype=config.dtype,
                 mesh=config.mesh,
                 seed=config.seed,
-            )
+            ),
+            dataset,
         )
         for q in read_store(store):
             boundary = classify(q.n_correct, q.n_samples, config.thresholds)
@@ -155,12 +165,14 @@ def report(
     out: Path,
     seconds: Mapping[str, float],
     other_tables: Sequence[Table] = (),
+    inputs: Inputs | None = None,
 ) -> Metrics:
     """Writes metrics and report of predictions into `out`. Returns the metrics.
 
     Args:
       seconds: {stage: how long it took}.
       other_tables: as in `write_report`.
+      inputs: as in `predictions`.
     """
     tested = [p for p in predicted if p.domain != VALIDATION]
     if config.validation and len(tested) == len(predicted):
@@ -169,7 +181,7 @@ def report(
         )
     metrics = measure(predicted, tested, config.seed, seconds)
     write_json(out / "metrics.json", metrics.to_json())
-    inputs = read_inputs(config)
+    inputs = inputs or read_inputs(config)
     write_report(
         out,
         config,

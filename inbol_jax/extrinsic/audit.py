@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inbol_jax.artifacts import read_jsonl, write_json
+from inbol_jax.artifacts import one_writer, read_jsonl, write_json
 from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.extrinsic.answers import AnswerStore, model_answers
@@ -54,6 +54,7 @@ class Reservoirs:
             kept[place] = item
 
 
+@one_writer
 def audit(config: AuditConfig) -> AuditResult:
     """Writes audit.html and audit.json. Returns what the latter holds.
 

@@ -13,6 +13,7 @@ from inbol_jax.artifacts import (
     fingerprint,
     json_line,
     meta_path,
+    one_writer,
     read_meta,
     write_json,
 )
@@ -47,6 +48,7 @@ FILTERS_WITHOUT = (
 )
 
 
+@one_writer
 def extrinsic(config: ExtrinsicConfig) -> Path:
     """Writes the questions, unless they are there already. Returns their file.
 

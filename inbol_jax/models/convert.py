@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from inbol_jax.artifacts import one_writer
 from inbol_jax.defaults import Dtype, check_out
 from inbol_jax.errors import InbolError
 
@@ -33,6 +34,7 @@ class ConvertConfig:
         check_out(self.out, self.source)
 
 
+@one_writer
 def convert(config: ConvertConfig) -> None:
     """Runs the conversion. Raises InbolError if it is impossible or --verify finds a difference."""
     import jax

@@ -186,14 +186,19 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         ) from error
 
 
-def checkpoint_config(path_or_id: str | Path) -> LlavaConfig:
-    """Returns the config of what `load_pretrained` would load; reads no weight.
+def load_without_weights(path_or_id: str | Path) -> Checkpoint:
+    """Returns what `load_pretrained` would load, without weights and adapters: with it, prompts can
+    be made, and a model that cannot be asked is refused before its weights are read.
 
     Raises:
       InbolError: if it is no checkpoint that the port can run.
     """
     path = find_checkpoint(path_or_id)
-    return load_config(find_checkpoint(peft.base_of(path)) if peft.is_adapter(path) else path)
+    if peft.is_adapter(path):
+        path = find_checkpoint(peft.base_of(path))
+    config = load_config(path)
+    checkpoint_files(path)
+    return Checkpoint(Llava(config), {}, config, path)
 
 
 def load_pretrained(

@@ -16,6 +16,7 @@ from inbol_jax.artifacts import (
     file_fingerprint,
     fingerprint,
     meta_path,
+    one_writer,
     read_jsonl,
     read_meta,
     write_json,
@@ -86,6 +87,7 @@ def read_responses(file: Path) -> list[ClassifiedResponse]:
     return list(responses.values())
 
 
+@one_writer
 def judge(config: JudgeConfig) -> None:
     """Prints the figures and writes the verdicts.
 

@@ -23,7 +23,7 @@ from inbol_jax.losses import (
 )
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
-from inbol_jax.processes import is_main
+from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.sharding import make_mesh, shard_batch
@@ -35,6 +35,7 @@ from inbol_jax.training.step import Batch, Metrics, Objective, target_logprobs, 
 CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and prompt
 
 
+@one_writer
 def ca_dpo(config: DpoConfig) -> Path:
     """Runs or resumes CA-DPO. Returns the folder of the trained checkpoint.
 

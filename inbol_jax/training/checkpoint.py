@@ -13,7 +13,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Self
 
 import jax
@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from inbol_jax.artifacts import canonical_json, fingerprint
 from inbol_jax.errors import InbolError
-from inbol_jax.processes import is_main, wait_for_all
+from inbol_jax.processes import is_main, lost_peer, wait_for_all
 from inbol_jax.progress import say
 from inbol_jax.training.step import TrainState
 
@@ -40,9 +40,23 @@ class BestStep(checkpoint_managers.PreservationPolicy):
     score: Callable[[int], float]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        scores = {self.score(c.step): c.step for c in checkpoints}  # of equal ones the newest
-        best = scores[max(scores)] if max(scores, default=-math.inf) > -math.inf else None
+        best = self.among([c.step for c in checkpoints])
         return [c.step == best for c in checkpoints]
+
+    def among(self, steps: Iterable[int]) -> int | None:
+        """The best of these steps; of equally good ones the newest."""
+        scores = {self.score(step): step for step in sorted(steps)}
+        return scores[max(scores)] if max(scores, default=-math.inf) > -math.inf else None
+
+
+def check_resume_anyway(names: Sequence[str], known: Set[str]) -> set[str]:
+    """The settings that may differ, as Python spells them. Raises InbolError at an unknown one."""
+    settings = {name.lstrip("-").replace("-", "_") for name in names}
+    if unknown := settings - known:
+        raise InbolError(
+            f"--resume-anyway {' '.join(sorted(unknown))}: choose among {', '.join(sorted(known))}"
+        )
+    return settings
 
 
 class Checkpoints:
@@ -69,14 +83,10 @@ class Checkpoints:
         score: Callable[[int], float] | None = None,
     ):
         self._name, self._background = folder, contextlib.ExitStack()
+        self._best = BestStep(score) if score else None
         self._settings = json.loads(canonical_json(settings))  # as they are read again
-        self._may_differ = {name.lstrip("-").replace("-", "_") for name in resume_anyway}
-        if unknown := self._may_differ - self._settings.keys():
-            raise InbolError(
-                f"--resume-anyway {' '.join(sorted(unknown))}: choose among "
-                f"{', '.join(sorted(self._settings))}"
-            )
-        kept = [checkpoint_managers.LatestN(keep), *([BestStep(score)] if score else [])]
+        self._may_differ = check_resume_anyway(resume_anyway, self._settings.keys())
+        kept = [checkpoint_managers.LatestN(keep), *([self._best] if self._best else [])]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
@@ -94,8 +104,10 @@ class Checkpoints:
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._background:
+            if error and lost_peer(error):  # what all were saving together never ends
+                return
             self.wait()
             self._manager.close()
 
@@ -104,13 +116,18 @@ class Checkpoints:
         with self._one_line("free space and run the same command again"):
             self._manager.wait_until_finished()
 
+    def best_step(self) -> int | None:
+        """The step with the highest score, whose checkpoint is kept; None without one."""
+        return self._best and self._best.among(self._manager.all_steps())
+
     @contextlib.contextmanager
     def _one_line(self, advice: str) -> Iterator[None]:
         # Orbax raises what its storage does, and that may be anything.
         try:
             yield
         except Exception as error:
-            raise InbolError(f"cannot write {self._name}: {_reason(error)}; {advice}") from error
+            what = lost_peer(error) or f"cannot write {self._name}: {_reason(error)}; {advice}"
+            raise InbolError(what) from error
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest whole state, in the shapes, dtypes and places of `like`; None without one.
@@ -133,8 +150,9 @@ class Checkpoints:
                 # Of several processes others may have read it: all must go on from the same step.
                 if jax.process_count() > 1 and not isinstance(error, _ChangedError):
                     raise InbolError(
-                        f"checkpoint {self._folder / str(step)} cannot be read ({_reason(error)}); "
-                        "rename that folder to go on from an earlier one"
+                        lost_peer(error)
+                        or f"checkpoint {self._folder / str(step)} cannot be read "
+                        f"({_reason(error)}); rename that folder to go on from an earlier one"
                     ) from error
                 damaged[step] = _reason(error)
                 continue

@@ -156,7 +156,7 @@ class CheckpointConfig:
     """How many of the newest checkpoints are kept."""
     metric_for_best_model: str | None = None
     """Metric of OUT/metrics.jsonl, such as eval/loss. The checkpoint at which it is best is kept as
-    well."""
+    well; OUT/model is that of the last step all the same."""
     checkpoint_dir: str | None = None
     """Folder of the checkpoints, or an address on an object store, such as gs://bucket/run, which
     needs gcsfs or s3fs. By default it is OUT/checkpoints."""

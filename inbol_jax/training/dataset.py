@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.artifacts import read_jsonl
+from inbol_jax.construction.stores import check_built
 from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.data.vqa import image_folder
 from inbol_jax.errors import InbolError
@@ -197,11 +198,13 @@ def read_data(
     Args:
       unit: what messages call a line.
     Raises:
-      InbolError: if a file holds no line or one that `parse` refuses, or images are missing or
-        outside their folder: they are looked for before training, not in its midst.
+      InbolError: if a file holds no line or one that `parse` refuses, or is older than the
+        confidences that it was built of, or images are missing or outside their folder: they are
+        looked for before training, not in its midst.
     """
     files = []
     for file in filter(None, (config.data, config.evaluation.eval_data)):
+        check_built(file)
         lines = list(read_jsonl(file, parse))
         if not lines:
             raise InbolError(f"{file} holds no {unit}")

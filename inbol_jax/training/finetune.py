@@ -4,7 +4,7 @@ what IDK-IT and CA-DPO share: a run over a dataset of given responses."""
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,19 @@ from inbol_jax.artifacts import file_fingerprint, fingerprint
 from inbol_jax.data.vqa import data_file
 from inbol_jax.errors import InbolError
 from inbol_jax.models.llava import Llava
-from inbol_jax.models.loading import Checkpoint, load_pretrained, refuse_folder, save_pretrained
+from inbol_jax.models.loading import (
+    Checkpoint,
+    load_pretrained,
+    load_without_weights,
+    refuse_folder,
+    save_pretrained,
+)
 from inbol_jax.models.lora import LoraConfig, init_lora
+from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.processes import is_main
 from inbol_jax.progress import say
 from inbol_jax.sharding import local_rows, make_mesh
+from inbol_jax.training.checkpoint import check_resume_anyway
 from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, stream_batches, training_order
 from inbol_jax.training.parallel import PARALLEL, round_batch_size
@@ -67,6 +75,8 @@ def load_model(config: RunConfig) -> Checkpoint:
         with the model, generation is biased, or OUT/model cannot take the result.
     """
     check_wise_ft(config)
+    check_resume_anyway(config.checkpoint.resume_anyway, names_of_settings(config))
+    make_text_encoder(load_without_weights(config.model))
     mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
@@ -284,6 +294,12 @@ _WITHOUT_EFFECT = frozenset(
         *("checkpoint_dir", "save_total_limit", "metric_for_best_model"),
     }
 )
+
+
+def names_of_settings(config: RunConfig) -> Set[str]:
+    """The names that `run_settings` may give, before there is a checkpoint."""
+    computed = {"stage", "mesh", "parallel", "devices"}
+    return config.flat().keys() - _WITHOUT_EFFECT | computed
 
 
 def run_settings(

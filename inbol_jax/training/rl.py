@@ -18,7 +18,7 @@ import optax
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import kl_estimate, policy_gradient_loss
 from inbol_jax.models.llava import Llava
-from inbol_jax.processes import is_main
+from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import say
 from inbol_jax.sampling.sampler import Samples, sample
 from inbol_jax.sharding import local_rows
@@ -50,6 +50,7 @@ from inbol_jax.training.trainer import Batches, HostBatch, StepInfo, Trainer
 LABEL = "on-policy refusal"
 
 
+@one_writer
 def rl(config: RlConfig) -> Path:
     """Runs or resumes on-policy refusal. Returns the folder of the trained checkpoint.
 

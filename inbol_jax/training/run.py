@@ -15,8 +15,8 @@ import numpy as np
 from inbol_jax.artifacts import parse_json, write_atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.interruption import boundaries, stop
-from inbol_jax.processes import ends_after, is_main
-from inbol_jax.progress import progress
+from inbol_jax.processes import ends_after, is_main, sole_writer
+from inbol_jax.progress import progress, say
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.step import Metrics, TrainState
 from inbol_jax.training.throughput import Meter
@@ -95,7 +95,7 @@ def run_training(
     """
     parallel, label, size = trainer.parallel, trainer.label, options.examples_per_step
     log = MetricsLog(options.out, meter)
-    with _open_checkpoints(options, log) as checkpoints:
+    with sole_writer(options.out), _open_checkpoints(options, log) as checkpoints:
         state = parallel.place(state)
         restored = checkpoints.restore(parallel.fetch(state))
         if restored is not None:
@@ -136,7 +136,15 @@ def run_training(
                 f"{label}: {skipped} of {total} updates were left out, as they were not finite; "
                 "lower --learning-rate or look at the data"
             )
-        return parallel.fetch(state)
+        state = parallel.fetch(state)
+        checkpoints.wait()
+        log.remove_window()
+        if is_main() and (best := checkpoints.best_step()) is not None:
+            say(
+                f"{label}: the model is that of the last step, {total}; of the checkpoints, that "
+                f"of step {best} has the best {options.metric_for_best_model} and is kept as well"
+            )
+        return state
 
 
 class MetricsLog:
@@ -194,6 +202,11 @@ class MetricsLog:
             sums = jax.tree.map(float, jax.device_get(self._window))
             write_json(self._window_file, {"step": step, "metrics": sums})
 
+    def remove_window(self) -> None:
+        """Removes what an interruption left, once the run has gone on to its end."""
+        if is_main():
+            self._window_file.unlink(missing_ok=True)
+
     def _read(self) -> list[LogRow]:
         if not self._file.exists():
             return []
@@ -211,13 +224,13 @@ class MetricsLog:
 
     def _read_window(self) -> list[Metrics]:
         """The metrics that had no row when a run was interrupted after the step of the start."""
-        if not self._window_file.exists():
-            return []
         try:
             kept = parse_json(self._window_file.read_bytes())
             if kept["step"] != self._start:
                 return []
             return [{k: tuple(map(np.float32, v)) for k, v in m.items()} for m in kept["metrics"]]
+        except FileNotFoundError:
+            return []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InbolError(
                 f"{self._window_file}: damaged ({error}); delete it, and the next row of the log "

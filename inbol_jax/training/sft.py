@@ -5,6 +5,7 @@ from pathlib import Path
 
 from inbol_jax.losses import sft_loss
 from inbol_jax.models.llava import Llava
+from inbol_jax.processes import one_writer
 from inbol_jax.records import Instruction
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import read_data, tokenize
@@ -12,6 +13,7 @@ from inbol_jax.training.finetune import finetune, load_model
 from inbol_jax.training.step import Metrics, Objective, target_logprobs, token_counts
 
 
+@one_writer
 def sft(config: SftConfig) -> Path:
     """Runs or resumes IDK-IT. Returns the folder of the trained checkpoint.
 

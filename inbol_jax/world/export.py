@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inbol_jax.artifacts import fingerprint, read_meta, write_atomically, write_jsonl
+from inbol_jax.artifacts import (
+    fingerprint,
+    json_line,
+    meta_path,
+    one_writer,
+    read_meta,
+    write_atomically,
+    write_json,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
@@ -24,11 +32,12 @@ WORLD_VERSION = 3  # raise it if the same seed gives other pictures or questions
 KNOWLEDGE_SHARE = 0.4
 
 
+@one_writer
 def export(config: ExportConfig) -> Path:
     """Writes the dataset, unless it is already complete. Returns its folder.
 
     Raises:
-      InbolError: if the folder holds another dataset, or an unfinished one of somebody else.
+      InbolError: if the folder holds another dataset.
     """
     type3 = config.type3_per_answerable
     settings = {
@@ -43,11 +52,11 @@ def export(config: ExportConfig) -> Path:
     file = config.out / "data.jsonl"
     if file.exists():
         header = read_meta(file)
-        cause = None if header else f"{file} is not finished or was not made by this command"
-        if header.get("config") not in (settings["config"], None):
-            cause = f"{config.out} holds a dataset made with other settings"
-        if cause:
-            raise InbolError(f"{cause}; choose another --out or delete it")
+        if header.get("config") != settings["config"]:
+            cause = "made with other settings" if header else "that was not made by this command"
+            raise InbolError(
+                f"{config.out} holds a dataset {cause}; choose another --out or delete it"
+            )
     else:
         rows = []
         total = n_questions(config.split, config.n, type3)
@@ -58,7 +67,9 @@ def export(config: ExportConfig) -> Path:
                 write_atomically(config.out / example.image, png.getvalue(), sync=False)
                 rows.append(example.to_json())
                 advance()
-        write_jsonl(file, rows, settings)
+        # The header first: rows without one are not ours.
+        write_json(meta_path(file), settings | {"rows": len(rows)})
+        write_atomically(file, "".join(map(json_line, rows)))
     say(f"{read_meta(file)['rows']} questions of the world's {config.split} split -> {config.out}")
     return config.out
 

@@ -12,6 +12,7 @@ import optax
 from absl import flags
 from optax import contrib
 
+from inbol_jax.artifacts import one_writer
 from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.config import load_config
@@ -197,6 +198,7 @@ def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation
     return optax.chain(optax.clip_by_global_norm(1.0), muon)
 
 
+@one_writer
 def pretrain(config: PretrainConfig) -> Path:
     """Runs or resumes the pre-training. Returns the folder of the finished checkpoint."""
     mesh = make_mesh()

@@ -172,6 +172,14 @@ def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, c
     assert list(tmp_path.rglob("*.jsonl*")) == []
 
 
+@pytest.mark.usefixtures("unreadable_weights")
+def test_a_model_that_cannot_be_asked_is_refused_before_its_weights_are_read(
+    small_world, untold, tmp_path, capsys
+):
+    assert confidence(small_world / "test", tmp_path / "out", "--model", untold) == 2
+    assert "its chat template writes the question 0 times" in capsys.readouterr().err
+
+
 def test_options_of_sampling_are_part_of_what_a_store_is(sampled, small_world, capsys):
     for option, value in (
         ("--top-k", 5),

@@ -1,12 +1,14 @@
 import fcntl
 import json
+import shutil
 
 import pytest
 from store_lines import LINES, build_fails, built, four_groups, line, negatives, store
 
-from inbol_jax.artifacts import file_fingerprint, read_meta
+from inbol_jax.artifacts import file_fingerprint, read_meta, write_jsonl
 from inbol_jax.construction.build import FILES
-from inbol_jax.construction.stores import count_lines, unfinished
+from inbol_jax.construction.stores import check_built, count_lines, unfinished
+from inbol_jax.errors import InbolError
 
 
 @pytest.fixture
@@ -52,6 +54,47 @@ def test_a_store_whose_dataset_was_changed_since(tmp_path):
     other = tmp_path / "idk_it"
     store(other, "dpo_start", four_groups(), **about)
     build_fails(out, r"dpo_start\.jsonl was made of it", negatives=other / "confidence")
+
+
+def test_what_was_built_of_other_confidences_is_refused(out):
+    """Scored again, asked for P(True) again, or with a store that is new; not without stores."""
+    file, p_true = out / "confidence/train.jsonl", out / "confidence/p_true/train.jsonl"
+    rows = []
+    for row in four_groups():
+        about = {name: row[name] for name in ("id", "image", "question", "fingerprint")}
+        p = 0.9 if row["id"].startswith("known") else 0.1
+        rows.append(about | {"proposed": "red", "p_true": p})
+    write_jsonl(p_true, rows, {"set_aside": 0})
+    pairs, message = out / "preferences.jsonl", r"was changed .*; give `inbol build` again"
+
+    def changed(path, old, new):
+        text = path.read_text()
+        path.write_text(text.replace(old, new, 1))
+        return lambda: path.write_text(text)
+
+    built(out)
+    check_built(pairs)
+    put_back = changed(file, "red", "rot")
+    with pytest.raises(InbolError, match=message):
+        check_built(pairs)
+    built(out, partial=True)
+    put_back()
+    check_built(pairs)
+    for estimator in ("accuracy", "p-true"):
+        built(out, estimator=estimator)
+        put_back = changed(p_true, "0.9", "0.8")
+        if estimator == "p-true":
+            with pytest.raises(InbolError, match=message):
+                check_built(pairs)
+        else:
+            check_built(pairs)
+        put_back()
+        check_built(pairs)
+    store(out, "new", [line("new", "cccccccccc")])
+    with pytest.raises(InbolError, match=message):
+        check_built(pairs)
+    shutil.rmtree(out / "confidence")
+    check_built(pairs)
 
 
 def test_a_half_filled_store_is_noticed_and_taken_with_partial(out, capsys):

@@ -262,6 +262,26 @@ def test_the_image_folder_of_a_file_has_two_spellings(tmp_path, option):
     assert load_dataset_folder(out).root.samefile(tmp_path / "pictures")
 
 
+def test_a_check_that_is_killed_is_made_by_the_same_command(tmp_path, kills):
+    """Also when what stood there was of another set: that is never taken for the new one's."""
+    for name, number in (("one", 1), ("two", 2)):
+        save(tmp_path / name / "a.png", number)
+        rows_about(tmp_path / name, "a.png")
+    out = tmp_path / "out"
+    for name in ("one", "two"):
+
+        def run(name=name):
+            if (out / "data.jsonl").exists():
+                (example,) = load_dataset_folder(out).examples
+                root = load_dataset_folder(out).root
+                assert root.samefile(tmp_path / example.id.partition("-")[0])
+            assert check(tmp_path / name, out) == 0
+
+        assert kills(run) == 5
+        assert [e.id for e in load_dataset_folder(out).examples] == [f"{name}-0"]
+    assert kills(lambda: check(out, out)) == 5, "a set that is checked in place is never lost"
+
+
 def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     save(tmp_path / "a.png", 1)
     rows_about(tmp_path, "a.png")
@@ -273,6 +293,6 @@ def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     out = tmp_path / "out"
     assert check(tmp_path, out) == check(out, out)
     assert check(tmp_path, out, "--against", tmp_path, tmp_path) == 2
-    assert "--against: two sets have one name" in capsys.readouterr().err
+    assert "two datasets are called" in capsys.readouterr().err
     assert check(tmp_path, out, "--max-rejected", 2) == 2
     assert "--max-rejected 2.0: a share between 0 and 1" in capsys.readouterr().err

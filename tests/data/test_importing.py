@@ -15,7 +15,7 @@ from sample_sets import (
     write_json,
 )
 
-from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
 from inbol_jax.data.config import DataConfig
 from inbol_jax.errors import InbolError
 
@@ -100,6 +100,19 @@ def test_an_import_gives_no_header_before_its_rows_are_whole(tmp_path, read, unk
     folder = tmp_path / "out/data/val"
     assert [path.name for path in folder.glob("data.jsonl*")] == []
     assert [row["reason"] for row in read_jsonl(folder / "rejected.jsonl")] == ["question missing"]
+
+
+def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, unkvqa, kills):
+    assert kills(lambda: read(**unkvqa)) == 4
+    assert read_meta(tmp_path / "out/data/val/data.jsonl")["rows"] == 1
+    (tmp_path / "out/data/foreign").mkdir()
+    foreign = tmp_path / "out/data/foreign/data.jsonl"
+    for header in ({}, {"command": "data check", "images": "."}):
+        foreign.write_text("mine")
+        write_json(meta_path(foreign), header)
+        with pytest.raises(InbolError, match="foreign holds a dataset made with other settings"):
+            read(**unkvqa, name="foreign")
+        assert foreign.read_text() == "mine"
 
 
 def test_a_limit_reads_no_further(read, unkvqa):

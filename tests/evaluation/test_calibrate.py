@@ -150,9 +150,17 @@ def test_options_that_cannot_be(options, message):
         CalibrateConfig(**given | options)
 
 
+@pytest.mark.usefixtures("unreadable_weights")
+def test_refusals_that_decide_nothing_are_refused_before_weights_are_read(small_world, tmp_path):
+    """The shipped model does not know the words that the long ones begin with."""
+    config = CalibrateConfig(TINY, (small_world / "test",), tmp_path / "out", templates="long")
+    with pytest.raises(InbolError, match="begins a refusal and an answer with the same token"):
+        calibrate(config)
+
+
 def test_two_datasets_of_one_name_and_none_are_refused(small_world, tmp_path):
     data = (small_world / "test", small_world / "test")
-    with pytest.raises(InbolError, match="two datasets have the same name"):
+    with pytest.raises(InbolError, match="two datasets are called test"):
         calibrate(CalibrateConfig(TINY, data, tmp_path / "out"))
     with pytest.raises(InbolError, match="no such file or folder"):
         calibrate(CalibrateConfig(TINY, (tmp_path / "none",), tmp_path / "out"))

@@ -14,6 +14,7 @@ from inbol_jax.artifacts import read_meta
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.confidence.store import read_store
 from inbol_jax.construction.templates import SHORT_REFUSALS
+from inbol_jax.data import vqa
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.evaluation import asking
@@ -21,7 +22,6 @@ from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
 from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
-from inbol_jax.models.loading import checkpoint_config
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.sampling.forced import ForcedAnswer
 
@@ -53,10 +53,10 @@ def config(monkeypatch, tmp_path):
     def load_pretrained(folder, **options):
         return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
 
-    monkeypatch.setattr(module, "estimate", lambda options: None)
+    monkeypatch.setattr(module, "estimate", lambda options, dataset: None)
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
-    monkeypatch.setattr(module, "checkpoint_config", load_pretrained)
+    monkeypatch.setattr(module, "check_model", lambda model, refusals: None)
     monkeypatch.setattr(asking, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
@@ -179,15 +179,38 @@ def test_two_datasets_of_one_name_are_refused(config, tmp_path):
     ],
 )
 def test_what_is_missing_is_found_before_anything_is_sampled(config, monkeypatch, option, message):
-    monkeypatch.setattr(module, "checkpoint_config", checkpoint_config)
-    monkeypatch.setattr(module, "estimate", lambda _: pytest.fail("sampled first"))
+    monkeypatch.setattr(module, "check_model", asking.check_model)
+    monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
     with pytest.raises(InbolError, match=message):
         predictions(dataclasses.replace(config, **option))
 
 
+@pytest.mark.usefixtures("unreadable_weights")
+def test_models_that_cannot_be_asked_are_found_before_anything_is_sampled(
+    config, untold, monkeypatch
+):
+    """One without a chat template to go by, and refusals whose words the model does not know."""
+    monkeypatch.setattr(module, "check_model", asking.check_model)
+    monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
+    models = (("base", TINY), ("b", untold))
+    with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
+        predictions(dataclasses.replace(config, models=models))
+    folder = shutil.copytree(config.in_domain[0], untold.parent / "validation")
+    options = {"models": models[:1], "validation": (folder,), "templates": "long"}
+    with pytest.raises(InbolError, match="begins a refusal and an answer with the same token"):
+        predictions(dataclasses.replace(config, **options))
+
+
+def test_inputs_are_read_once(config, monkeypatch):
+    scan, read = vqa._scan, []
+    monkeypatch.setattr(vqa, "_scan", lambda *about: read.append(about[0]) or scan(*about))
+    evaluate(config)
+    assert read == [config.in_domain[0] / "data.jsonl"]
+
+
 def test_training_records_that_are_none_are_found_before_anything_is_sampled(config, monkeypatch):
     (config.in_domain[0] / "records.jsonl").write_text('{"id": "a"}\n')
-    monkeypatch.setattr(module, "estimate", lambda _: pytest.fail("sampled first"))
+    monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
     with pytest.raises(InbolError, match=r"records\.jsonl:1: "):
         predictions(dataclasses.replace(config, train=config.in_domain[0]))
 
@@ -248,7 +271,7 @@ def validated(config, monkeypatch, tmp_path):
 
 def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch):
     sampled = []
-    monkeypatch.setattr(module, "estimate", sampled.append)
+    monkeypatch.setattr(module, "estimate", lambda options, dataset: sampled.append(options))
     metrics = evaluate(validated)
     assert [(s.data.name, s.p_true) for s in sampled] == [("colours", True), ("validation", True)]
     predicted = read_predictions(validated.out / "predictions.jsonl")

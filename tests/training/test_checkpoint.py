@@ -29,7 +29,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert steps_kept(tmp_path / "checkpoints") == [8, 9]
 
 
-def test_the_best_checkpoint_is_kept_as_well(tmp_path):
+def test_the_best_checkpoint_is_kept_as_well(tmp_path, capsys):
     """Also after the run was resumed; of equally good ones the newest."""
 
     def batches(start):
@@ -39,8 +39,13 @@ def test_the_best_checkpoint_is_kept_as_well(tmp_path):
     options = {"save_steps": 1, "save_total_limit": 1, "metric_for_best_model": "weighted"}
     toy_run(tmp_path, 7, lambda start: itertools.islice(batches(start), 7 - start), **options)
     assert steps_kept(tmp_path / "checkpoints") == [5, 7]
+    capsys.readouterr()
     toy_run(tmp_path, 9, batches, **options)
     assert steps_kept(tmp_path / "checkpoints") == [5, 9]
+    assert capsys.readouterr().out == (
+        "toy: the model is that of the last step, 9; of the checkpoints, that of step 5 has the "
+        "best weighted and is kept as well\n"
+    )
     best = min(metrics_of(tmp_path), key=lambda row: row["loss"])["step"]
     toy_run(tmp_path / "loss", 9, batches, **options | {"metric_for_best_model": "loss"})
     assert steps_kept(tmp_path / "loss" / "checkpoints") == sorted({best, 9})

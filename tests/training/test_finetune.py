@@ -27,7 +27,7 @@ from training_data import (
     write_jsonl,
 )
 
-from inbol_jax.artifacts import fingerprint
+from inbol_jax.artifacts import fingerprint, meta_path, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.llava import Llava
@@ -35,7 +35,7 @@ from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training import parallel
 from inbol_jax.training.ca_dpo import ca_dpo
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.finetune import run_settings
+from inbol_jax.training.finetune import names_of_settings, run_settings
 from inbol_jax.training.sft import sft
 
 
@@ -102,13 +102,26 @@ def test_a_folder_that_cannot_take_the_model_is_refused_before_training(data, mi
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.usefixtures("unreadable_weights")
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_needs_no_weights_is_refused_before_they_are_read(
+    stage, data, micro, untold, tmp_path
+):
+    run, out = STAGES[stage][0], tmp_path / "out"
+    names = ("--sead", "--learning-rate", "lora_rank", "mesh")
+    with pytest.raises(InbolError, match=r"--resume-anyway sead: choose among .*weight_decay, "):
+        run(stage_config(stage, data, micro, out, resume_anyway=names))
+    with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
+        run(stage_config(stage, data, micro, out, model=untold))
+
+
 def test_a_calibrated_model_is_not_trained_further(data, micro, tmp_path):
     shutil.copytree(micro.path, tmp_path / "start")
     file = tmp_path / "start/generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sequence_bias": [[[7], 1.5]]}))
     with pytest.raises(InbolError, match="holds a sequence_bias"):
         run_sft(data, tmp_path / "start", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("part", ["vision_tower", "language_model"])
@@ -121,7 +134,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(data, micro, tmp_path, 
     save_file(weights, tmp_path / "start" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InbolError, match=rf"--model .*{part}/.*q_proj/kernel are not finite"):
         run_sft(data, tmp_path / "start", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_weights_that_have_blown_up_are_not_saved(data, micro, tmp_path):
@@ -143,7 +156,9 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
     fingerprints = set()
     for count in (1, 8):
         monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        fingerprints.add(fingerprint(run_settings(checkpoint, config, "IDK-IT", 8, None)))
+        settings = run_settings(checkpoint, config, "IDK-IT", 8, None)
+        assert settings.keys() <= names_of_settings(config)
+        fingerprints.add(fingerprint(settings))
     assert len(fingerprints) == (2 if dropout else 1)
 
 
@@ -264,6 +279,20 @@ def test_lines_that_are_not_what_a_stage_reads(
         STAGES[stage][0](stage_config(stage, file.parent, micro, tmp_path))
     assert culprit in str(caught.value).replace(str(tmp_path), "")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("unreadable_weights")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_file_that_is_older_than_its_confidences(stage, data, micro, tmp_path):
+    """As --data, and as --eval-data."""
+    run, _, name = STAGES[stage]
+    file = Path(shutil.copy(data / name, tmp_path))
+    write_json(meta_path(file), {"command": "build", "inputs": "of before"})
+    (tmp_path / "confidence").mkdir()
+    (tmp_path / "confidence/train.jsonl").touch()
+    for option in ("data", "eval_data"):
+        with pytest.raises(InbolError, match="give `inbol build` again"):
+            run(stage_config(stage, data, micro, tmp_path / "out", **{option: file}))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -93,6 +93,7 @@ def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop
     same_state(resumed, whole)
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
     assert logs[0] == logs[1]
+    assert not (tmp_path / "broken" / "metrics.interrupted.json").exists()
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -107,6 +108,12 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
         first,
     )
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
+
+
+def test_a_run_has_one_writer(held):
+    with pytest.raises(InbolError, match="held is being written by another run"):
+        toy_run(held, 6)
+    assert list(held.iterdir()) == []
 
 
 def test_data_that_end_too_early(tmp_path):

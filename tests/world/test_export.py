@@ -67,6 +67,12 @@ def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
     assert all((a == b).all() for a, b in zip(drawn, stored, strict=True))
 
 
+def test_an_export_that_is_killed_is_made_by_the_same_command(tmp_path, kills):
+    export(ExportConfig(tmp_path / "whole", Split.TRAIN, 3))
+    assert kills(lambda: export(ExportConfig(tmp_path / "out", Split.TRAIN, 3))) == 5
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
     config = ExportConfig(tmp_path / "set", Split.TRAIN, 5)
     export(config)
