@@ -1,5 +1,5 @@
-"""CA-DPO in other settings, and on-policy refusal, against the IDK-IT model that they start from:
-on the validation split of the world, over several seeds.
+"""CA-DPO in other settings against the IDK-IT model that it starts from: on the validation split of
+the world, over several seeds.
 
     python benchmarks/ablation.py --seeds 0 1 2 --out runs/ablation --table
     inbol_jax/world/assets/measured/ablation.json
@@ -9,25 +9,25 @@ of the validation split. A run that was stopped goes on where it was.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
-from inbol_jax.artifacts import file_fingerprint, read_jsonl, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import file_fingerprint, write_json
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
-from inbol_jax.demo import Stages, train_ca_dpo, train_idk_it, train_rl
+from inbol_jax.demo import PLAIN_DPO, Stages, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.evaluate import EvaluateConfig, measure, predictions
 from inbol_jax.evaluation.metrics import Metrics, differences
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction, calibrated
 from inbol_jax.evaluation.tables import signed, with_interval
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
+from inbol_jax.training.config import FROZEN
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -55,27 +55,22 @@ class Variant:
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options of the stage."""
-    train: Callable[..., None] = train_ca_dpo
     negatives: bool = False
     """Take incorrect responses of the IDK-IT model, if it gives any, instead of the base's."""
-    share: float = 1.0
-    """Share of the pairs that is trained on."""
 
 
 VARIANTS = (
     Variant("the demo's setting"),
-    Variant("WiSE-FT alpha 0.9: a tenth of the base", {"wise_ft_alpha": 0.9, "wise_ft_base": TINY}),
     Variant("pair weighting linear", {"pair_weighting": "linear"}),
     Variant("pair weighting uniform", {"pair_weighting": "uniform"}),
     Variant("without the anchor (NLL coefficient 0)", {"nll_coef": 0.0}),
-    Variant("plain DPO", {"pair_weighting": "uniform", "nll_coef": 0.0}),
+    Variant("plain DPO at learning rate 2e-5", PLAIN_DPO),
     Variant("beta 0.5", {"beta": 0.5}),
+    Variant("attention alone is trained", {"frozen": (*FROZEN, "/mlp/")}),
+    Variant("WiSE-FT alpha 0.9: a tenth of the base", {"wise_ft_alpha": 0.9, "wise_ft_base": TINY}),
+    Variant("three epochs", {"epochs": 3}),
     Variant("incorrect responses of the IDK-IT model", negatives=True),
-    Variant("half of the pairs", share=0.5),
-    Variant("two epochs", {"epochs": 2}),
     Variant("starts from the base", {"model": TINY}),
-    Variant("on-policy, from IDK-IT", train=train_rl),
-    Variant("on-policy, from the base", {"model": TINY}, train=train_rl),
 )
 
 
@@ -107,15 +102,7 @@ def pairs_of(variant: Variant, folder: Path, seed: int) -> Path:
     """The file of the variant's pairs."""
     if variant.negatives:
         return with_negatives(folder, seed)
-    if variant.share == 1:
-        return folder / "preferences.jsonl"
-    rows = list(read_jsonl(folder / "preferences.jsonl"))
-    random = np.random.default_rng(seed)
-    chosen = sorted(random.choice(len(rows), round(variant.share * len(rows)), replace=False))
-    file = folder / f"share_{variant.share}/preferences.jsonl"
-    images = str(Path("..") / read_meta(folder / "preferences.jsonl")["images"])
-    write_jsonl(file, [rows[i] for i in chosen], {"command": "ablation", "images": images})
-    return file
+    return folder / "preferences.jsonl"
 
 
 def with_negatives(folder: Path, seed: int) -> Path:
@@ -146,10 +133,8 @@ def run(config: Config, seed: int) -> list[Prediction]:
         out = folder / "variants" / name
 
         def train(variant: Variant = variant, out: Path = out) -> None:
-            data = {}
-            if variant.train is train_ca_dpo:
-                data = {"data": pairs_of(variant, folder, seed)}
-            variant.train(folder, seed, **(data | {"out": out} | variant.options))
+            own = {"data": pairs_of(variant, folder, seed), "out": out}
+            train_ca_dpo(folder, seed, **(own | variant.options))
 
         stages.run(variant.name, out / "model", train)
         models.append((name, out / "model"))
