@@ -18,7 +18,7 @@ from inbol_jax.errors import InbolError
 
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
 # what is seen.
-FROZEN = ("^vision_tower/", "embed_tokens")
+FROZEN = ("^vision_(tower|model)/", "embed_tokens")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
@@ -86,7 +86,7 @@ class LoraOptions:
     """LoRA's alpha: adapters are scaled by alpha / rank. The default is twice the rank."""
     lora_dropout: float = 0.0
     """Share of the adapters' inputs that training sets to zero."""
-    lora_targets: tuple[str, ...] = (r"language_model\..*_proj",)
+    lora_targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
     """Modules that get an adapter, by name or regular expression. By default every dense layer of
     the decoder gets one."""
     lora_rslora: bool = False
@@ -361,6 +361,8 @@ class PlanConfig:
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
     """Tokens per prompt, the 576 of its image included."""
+    tiles: int = 1
+    """Tiles per image, of models that cut images into tiles; --prompt includes their tokens."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16
