@@ -119,6 +119,13 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
       folder: folder with the model's config.json.
     """
     architecture = load_config(folder)
+    images = config.tiles * architecture.num_image_tokens
+    if config.tiles > 1 and not architecture.tiled:
+        raise InbolError(f"--tiles {config.tiles}: {folder.name} does not cut images; drop it")
+    if not 0 < images < config.prompt:
+        raise InbolError(
+            f"--prompt {config.prompt}: the {config.tiles} tiles of an image have {images} tokens"
+        )
     stage = {"sft": SftConfig, "rl": RlConfig}.get(config.stage, DpoConfig)
     data = (Path(),) if stage is RlConfig else Path()
     run = stage.from_options(

@@ -240,14 +240,13 @@ def images_of(batch):
     return {name: x for name, x in batch.items() if name.startswith("pixel_")}
 
 
-def by_row(batch, per_tile):
+def by_row(batch, per_tile, image_token_id=IMAGE):
     """The images [n, ...] of a batch as [b, m, ...], with zeros in unused places, as transformers'
     processors of tiles write them.
     """
-    counts = batch["input_ids"] == IMAGE
-    counts = (counts & (batch["attention_mask"] == 1)).sum(1) // per_tile
-    starts = np.cumsum(counts) - counts
-    result = {}
+    places = (batch["input_ids"] == image_token_id) & (batch["attention_mask"] == 1)
+    counts = places.sum(1) // per_tile
+    starts, result = np.cumsum(counts) - counts, {}
     for name, x in images_of(batch).items():
         result[name] = np.zeros((len(counts), counts.max(), *x.shape[1:]), x.dtype)
         for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
