@@ -111,11 +111,11 @@ class Checkpoint:
             raise InbolError(
                 f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
             ) from error
-        per_tile = getattr(processor, "image_seq_len", None) if self.config.tiled else None
-        if per_tile not in (None, self.config.num_image_tokens):
+        per_tile = self.config.num_image_tokens
+        if self.config.tiled and processor.image_seq_len != per_tile:
             raise InbolError(
-                f"{self.path}: its processor writes {per_tile} image tokens per tile "
-                f"(image_seq_len), config.json says {self.config.num_image_tokens}"
+                f"{self.path}: its processor writes {processor.image_seq_len} image tokens per "
+                f"tile (image_seq_len), config.json says {per_tile}"
             )
         self.image_inputs(Image.new("RGB", (8, 8)), processor)
         return processor

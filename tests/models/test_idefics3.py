@@ -37,6 +37,10 @@ from inbol_jax.models.idefics3 import position_buckets
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles, tile_grid
 
+# PEFT asks transformers for it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 CASE = "smolvlm llama untied, ragged patches, head_dim"
 
 
@@ -144,7 +148,7 @@ def test_sizes_are_read_from_headers(tmp_path):
 
 def test_static_numbers_of_tiles_are_few():
     padded = {n: padded_tiles(n) for n in range(1, 258)}
-    assert all(n <= size <= 1.2 * n + 1 for n, size in padded.items())
+    assert all(n - 1 <= size - 1 <= 1.25 * (n - 1) for n, size in padded.items())
     assert all(padded[n] == n for n in (1, 2, 3, 4, 5, 7, 9, 13, 17))  # grids up to 4 x 4
     assert len({*padded.values()}) <= 9 + 4 * 5
 

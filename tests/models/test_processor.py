@@ -221,7 +221,7 @@ def test_questions_are_put_in_as_the_template_does(processor, question):
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        assert encoder_of(processor)._template(1).prompt(question) == text
+        assert encoder_of(processor)._template((UNTILED,)).prompt(question) == text
 
 
 PLAIN = (

@@ -61,6 +61,17 @@ def test_images_in_tiles(plan, smolvlm, stage):
         plan.lower(PlanConfig(stage, prompt=20, **options), smolvlm.path, make_mesh())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smolvlm-256m", "smolvlm2-500m", "smolvlm2-2.2b"])
+def test_published_shapes_are_lowered(plan, name):
+    """An image of 4 x 4 tiles and the whole."""
+    shapes = {"model": name, "prompt": 1536, "tiles": 17, "batch_size": 8}
+    config = PlanConfig("dpo", lora_rank=8, remat="full", **shapes)
+    lowered = plan.lower(config, plan.SHAPES / name, make_mesh())
+    side = load_config(plan.SHAPES / name).vision.image_size
+    assert f"tensor<8x17x3x{side}x{side}xf32>" in lowered.as_text()
+
+
 def test_tiles_of_a_model_that_has_none(plan, micro):
     config = PlanConfig("sft", model=str(micro.path), tiles=2)
     with pytest.raises(InbolError, match="--tiles 2: checkpoint does not cut images"):
