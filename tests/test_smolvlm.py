@@ -5,10 +5,10 @@ import math
 import shutil
 
 import pytest
-from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
+from inbol_jax.data.images import load_image
 from inbol_jax.models.config import load_config
 
 
@@ -19,7 +19,7 @@ def world(small_world, tmp_path_factory):
     for split in ("train", "test"):
         images = sorted({row["image"] for row in read_jsonl(folder / split / "data.jsonl")})
         for name in images[::3]:
-            picture = Image.open(folder / split / name)
+            picture = load_image(folder / split / name)
             picture.crop((0, 0, 48, 24)).save(folder / split / name)
     return folder
 
@@ -100,6 +100,6 @@ def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
     said = inbol(capsys, "confidence", *own, *options).out
     stored = {row["id"] for row in read_jsonl(tmp_path / "run/confidence/train.jsonl")}
     rows = [row for row in read_jsonl(world / "train/data.jsonl") if row["answerable"]]
-    cut = {row["id"] for row in rows if Image.open(world / "train" / row["image"]).height == 24}
+    cut = {row["id"] for row in rows if load_image(world / "train" / row["image"]).height == 24}
     assert cut <= stored < {row["id"] for row in rows}
     assert "and the model was made for 58" in said
