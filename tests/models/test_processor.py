@@ -174,7 +174,7 @@ def test_images_are_never_cut(processor):
         r"question 'What is in the picture\?': \d+ tokens, of which 8 are its images', and .* 12"
     )
     with pytest.raises(InbolError, match=words):
-        encoder_of(processor, max_tokens=12).prompt("What is in the picture?", 2)
+        encoder_of(processor, max_tokens=12).prompt("What is in the picture?", (UNTILED,) * 2)
     length = len(encoder_of(processor).prompt("What is in the picture?"))
     encoder = encoder_of(processor, max_tokens=length + 3)
     encoder.prompt("What is in the picture?")
