@@ -23,8 +23,10 @@ from jax.experimental import topologies
 
 from inbol_jax.losses import PairLogprobs, dpo_loss, sequence_logprob, token_logprobs
 from inbol_jax.models.config import load_config
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import LoraConfig
+from inbol_jax.models.packing import RowShape
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
 from inbol_jax.training.config import DpoConfig
@@ -52,7 +54,7 @@ class Config:
     """Words of the variants to compile. By default all are compiled."""
 
 
-def ours(model: Llava) -> Objective:
+def ours(model: VisionLanguageModel) -> Objective:
     return ca_dpo_objective(model, RUN.pair_loss)
 
 
@@ -61,10 +63,10 @@ def every_position(chunk: int | None):
     them.
     """
 
-    def objective(model: Llava) -> Objective:
+    def objective(model: VisionLanguageModel) -> Objective:
         def run(variables, reference, batch, key=None):
-            hidden = model.apply(variables, batch, method=Llava.hidden)
-            head = model.apply(variables, method=Llava.head)
+            hidden = model.apply(variables, batch, method="hidden")
+            head = model.apply(variables, method="head")
             logprobs = token_logprobs(hidden, head, batch["input_ids"], chunk=chunk)
             of_targets = {"target_segment": batch["segments"]}
             return _dpo(pair_logprobs(logprobs, of_targets, average=False), batch)
@@ -74,7 +76,7 @@ def every_position(chunk: int | None):
     return objective
 
 
-def two_rows(model: Llava) -> Objective:
+def two_rows(model: VisionLanguageModel) -> Objective:
     """Chosen and rejected in rows of their own, each with image and prompt. The first half is
     chosen.
     """
@@ -136,8 +138,8 @@ def main(config: Config) -> None:
         if config.only and not any(word in name for word in config.only):
             continue
         rows, answers = (config.pairs, 2 * ANSWER) if shared else (2 * config.pairs, ANSWER)
-        batch = abstract_pairs(llava, mesh, rows=rows, tokens=PROMPT + answers, targets=answers)
-        model = Llava(llava, jnp.bfloat16, lora, remat)
+        batch = abstract_pairs(llava, mesh, rows=rows, shape=RowShape(PROMPT + answers, answers))
+        model = make_model(llava, jnp.bfloat16, lora, remat)
         start = time.monotonic()
         program = make_program(objective(model), RUN, total_steps=100)
         lowered = lower_step(

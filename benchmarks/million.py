@@ -129,9 +129,9 @@ def confidence(config: Config) -> None:
         )
 
     def no_pixels(
-        checkpoint: Any, question: Any, length: int, images: Path
+        checkpoint: Any, question: Any, shape: generate.BatchShape, images: Path
     ) -> dict[str, np.ndarray]:
-        return {"question": np.uint32(0), "input_ids": np.zeros(length, np.int32)}
+        return {"question": np.uint32(0), "input_ids": np.zeros(shape.length, np.int32)}
 
     generate.compiled_sample, generate.model_inputs = stand_in, no_pixels
     generate.TILE = 1024  # as large as an accelerator's batches; each is synced to the disk

@@ -37,11 +37,13 @@ import tyro
 
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
-from inbol_jax.models.config import LlavaConfig, load_config
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.config import load_config
+from inbol_jax.models.families import make_model
 from inbol_jax.models.loading import init_params, load_pretrained
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import (
@@ -89,7 +91,7 @@ Row = dict[str, np.ndarray]
 Batches = list[tuple[int, list[Row]]]  # padded length of the prompts, rows
 
 
-def shipped(config: Config) -> tuple[Llava, Any, Batches]:
+def shipped(config: Config) -> tuple[VisionLanguageModel, Any, Batches]:
     """The tiny LLaVA on the world's test split: model, variables, batches of one padded length."""
     checkpoint = load_pretrained(TINY, dtype=config.dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,13 +102,16 @@ def shipped(config: Config) -> tuple[Llava, Any, Batches]:
             questions_per_device(config.n, config.batch_size, 1),
         )
         batches = [
-            (length, [model_inputs(checkpoint, member, length, Path(folder)) for member in members])
-            for length, members in plan
+            (
+                shape.length,
+                [model_inputs(checkpoint, member, shape, Path(folder)) for member in members],
+            )
+            for shape, members in plan
         ]
     return checkpoint.model, checkpoint.variables, batches
 
 
-def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batches]:
+def random_shapes(config: Config, llava: ModelConfig) -> tuple[VisionLanguageModel, Any, Batches]:
     """Random weights and prompts in the shapes of a config.json."""
     draw, side = np.random.default_rng(0), llava.vision.image_size
     text_tokens = config.prompt_tokens - llava.num_image_tokens
@@ -126,15 +131,22 @@ def random_shapes(config: Config, llava: LlavaConfig) -> tuple[Llava, Any, Batch
 
     asked = [PromptedExample(VQAExample(str(i), "", ""), prompt()) for i in range(config.questions)]
     plan = plan_batches(asked, questions_per_device(config.n, config.batch_size, 1))
-    batches = [(length, [row(int(e.id), ids, length) for e, ids in rows]) for length, rows in plan]
+    batches = [
+        (shape.length, [row(int(e.id), ids, shape.length) for e, ids, _ in rows])
+        for shape, rows in plan
+    ]
     make = jax.jit(
         lambda key: jax.tree.map(lambda x: x.astype(config.dtype), init_params(llava, key))
     )
-    return Llava(llava, jnp.dtype(config.dtype)), {"params": make(jax.random.key(0))}, batches
+    return make_model(llava, jnp.dtype(config.dtype)), {"params": make(jax.random.key(0))}, batches
 
 
 def ours(
-    model: Llava, variables: Any, batches: Batches, config: Config, workers: int | None = None
+    model: VisionLanguageModel,
+    variables: Any,
+    batches: Batches,
+    config: Config,
+    workers: int | None = None,
 ) -> Callable[[], list[np.ndarray]]:
     """Runs all batches and returns the responses' lengths, i32[b, n] per batch.
 
@@ -268,7 +280,11 @@ def peaks(dtype: str) -> tuple[float, float]:
 
 
 def floor_seconds(
-    model: Llava, variables: Any, batches: Batches, lengths: Sequence[np.ndarray], dtype: str
+    model: VisionLanguageModel,
+    variables: Any,
+    batches: Batches,
+    lengths: Sequence[np.ndarray],
+    dtype: str,
 ) -> float:
     """What the roofline leaves (see the module's docstring) for the responses that were drawn."""
     text, vision, params = model.config.text, model.config.vision, variables["params"]

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
+from tiny_smolvlm import write_smolvlm
 
 from inbol_jax.defaults import TINY
 from inbol_jax.models import loading
@@ -62,6 +63,12 @@ def micro(tiny, tmp_path_factory):
     init = jax.jit(init_params, static_argnums=0)
     save_params(folder, init(load_config(folder), jax.random.key(0)))
     return load_pretrained(folder, dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def smolvlm(tmp_path_factory):
+    """A random checkpoint in the shape of SmolVLM2, of one small layer each."""
+    return load_pretrained(write_smolvlm(tmp_path_factory.mktemp("smolvlm")), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
-from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import BatchRunner, Prompt, SetAside, encode_prompts
 
@@ -38,7 +38,7 @@ def verdict_tokens(encoder: TextEncoder) -> VerdictTokens:
 
 @functools.partial(jax.jit, static_argnums=0)
 def probability_of_true(
-    model: Llava,
+    model: VisionLanguageModel,
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
     words: Int[Array, " 2"],
@@ -46,13 +46,13 @@ def probability_of_true(
     """The softmax of the first word against the second as the next token.
 
     Args:
-      batch: input_ids and attention_mask, i32[b, s] padded on the right; pixel_values.
+      batch: input_ids and attention_mask, i32[b, s] padded on the right; the images.
       words: the two words' tokens.
     """
-    hidden = model.apply(variables, batch, method=Llava.hidden)  # b s d
+    hidden = model.apply(variables, batch, method="hidden")  # b s d
     end = batch["attention_mask"].sum(1) - 1  # b
     last = jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0]  # b d
-    head = model.apply(variables, method=Llava.head)[:, words]  # d 2
+    head = model.apply(variables, method="head")[:, words]  # d 2
     logits = jnp.einsum(
         "bd,dw->bw", last, head.astype(last.dtype), preferred_element_type=jnp.float32
     )
@@ -86,7 +86,7 @@ def self_evaluate(
         for example, answer in proposals
     )
     batches = runner.run(
-        encode_prompts(encoder, questions, set_aside, suffix=tokens.shared),
+        encode_prompts(encoder, questions, images, set_aside, suffix=tokens.shared),
         lambda variables, batch: probability_of_true(checkpoint.model, variables, batch, words),
         total,
     )

@@ -21,6 +21,7 @@ from inbol_jax.progress import progress
 
 MAX_PIXELS = 40_000_000  # 120 MB of RGB; more is a mistake or a decompression bomb
 
+_ORIENTATION = 0x0112  # the tag in EXIF; from 5 on the sides are swapped
 _HASHED = 4096  # files that are waiting to be hashed at a time
 
 # Raster formats that Pillow decodes by itself. EPS would run Ghostscript, and the header of a
@@ -66,6 +67,22 @@ def load_image(path: Path) -> Image.Image:
         raise ImageError(f"{path}: {fault}", cause) from error
     rgb.info.clear()  # nobody is to apply the orientation a second time
     return rgb
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns width and height of what `load_image` gives; reads the header alone.
+
+    Raises ImageError as `load_image`, but not for what only decoding shows.
+    """
+    try:
+        with _open(path) as image:
+            _check_header(image)
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # as in `load_image`
+        fault, cause = _fault(error)
+        raise ImageError(f"{path}: {fault}", cause) from error
+    return (height, width) if turned else (width, height)
 
 
 def _open(path: Path | BinaryIO) -> Image.Image:

@@ -12,6 +12,13 @@ from typing import Any
 
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
+from inbol_jax.models.architecture import (
+    Idefics3Config,
+    LlavaConfig,
+    ModelConfig,
+    TextConfig,
+    VisionConfig,
+)
 from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -47,89 +54,7 @@ MAX_BIAS = 1e30  # of a logit, far within float32
 GENERATION = "generation_config.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class VisionConfig:
-    """CLIP or SigLIP vision tower. `image_size` and `patch_size` are in pixels."""
-
-    model_type: str
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    image_size: int
-    patch_size: int
-    hidden_act: str
-    layer_norm_eps: float
-    pooling_head: bool
-    """Whether there are weights of SigLIP's pooling head, which LLaVA keeps but does not use."""
-
-    @property
-    def is_clip(self) -> bool:
-        """CLIP has a class token and a norm before its layers, SigLIP a bias of its patches."""
-        return self.model_type == "clip_vision_model"
-
-    @property
-    def num_patches(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """Llama, Qwen2 or Mistral decoder."""
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    hidden_act: str
-    rms_norm_eps: float
-    rope_theta: float
-    rope_type: str
-    rope_scaling: tuple[tuple[str, float], ...]
-    """(name, value) of each number that `rope_type` needs, see `ROPE_TYPES`."""
-    qkv_bias: bool
-    o_bias: bool
-    mlp_bias: bool
-    windows: tuple[int | None, ...]
-    """Per layer, how many positions a token sees, its own included; None for all before it."""
-    max_positions: int
-    """Longest sequence that the checkpoint was made for."""
-    tie_word_embeddings: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class LlavaConfig:
-    """A LLaVA: vision tower, two-layer projector, decoder."""
-
-    vision: VisionConfig
-    text: TextConfig
-    vision_feature_layers: tuple[int, ...]
-    """Which hidden states of [embeddings, layer 1, ..., layer n] are concatenated and projected."""
-    keep_first_token: bool
-    """Whether the first feature is used, which is CLIP's class token (select strategy "full")."""
-    projector_hidden_act: str
-    projector_bias: bool
-    image_token_id: int
-    """Placeholder that image features replace, `num_image_tokens` per image."""
-    pad_token_id: int
-    eos_token_ids: tuple[int, ...]
-    """Any of these ends a response."""
-    stored_dtype: str
-    """Dtype of the weights as config.json has it: float32, float16 or bfloat16."""
-    token_bias: tuple[tuple[int, float], ...] = ()
-    """(token, what generation adds to its logit), from `sequence_bias` in generation_config.json;
-    training and P(True) do not use it."""
-
-    @property
-    def num_image_tokens(self) -> int:
-        return self.vision.num_patches + self.vision.is_clip - (not self.keep_first_token)
-
-
-def load_config(path: Path) -> LlavaConfig:
+def load_config(path: Path) -> ModelConfig:
     """Reads config.json of a checkpoint folder, and generation_config.json for token ids and bias.
 
     Raises:
@@ -183,7 +108,7 @@ def _check_sizes(options: Mapping[str, Any]) -> None:
             raise InbolError(f"{name} = {str(value)[:20]}: at most {MAX_SIZES[name]:,} is read")
 
 
-def _check(config: LlavaConfig) -> None:
+def _check(config: ModelConfig) -> None:
     vision, text = config.vision, config.text
     for part in (vision, text):
         for field in dataclasses.fields(part):
@@ -217,11 +142,6 @@ def _check(config: LlavaConfig) -> None:
             raise InbolError(
                 f"{name} = {token}: the vocabulary has {text.vocab_size} tokens, from 0"
             )
-    for layer in config.vision_feature_layers:
-        if layer not in range(-vision.num_layers - 1, vision.num_layers + 1):
-            raise InbolError(
-                f"vision_feature_layer = {layer}: the tower has {vision.num_layers} layers"
-            )
     size, heads = vision.hidden_size, vision.num_heads
     if size % heads:
         raise InbolError(f"vision_config: {heads} heads do not divide a hidden size of {size}")
@@ -237,28 +157,72 @@ def _require(value: Any, allowed: Collection[Any], name: str) -> None:
         raise InbolError(f"{name} = {value!r} is not supported (supported: {supported})")
 
 
-def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
-    hf = _fill_in_defaults(raw)
+def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConfig:
+    _require(raw["model_type"], _FAMILIES, "model_type")
+    return _FAMILIES[raw["model_type"]](raw, generation)
+
+
+def _shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) -> dict[str, Any]:
+    """Returns the fields that all families read alike, but for `vision` and `text`."""
     text = hf.text_config
-    eos, layer = generation.get("eos_token_id", text.eos_token_id), hf.vision_feature_layer
-    strategy = hf.vision_feature_select_strategy
+    eos = generation.get("eos_token_id", text.eos_token_id)
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
+    _require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
+    return {
+        "pad_token_id": generation.get("pad_token_id", text.pad_token_id) or 0,
+        "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
+        "stored_dtype": stored_dtype,
+        "token_bias": read_token_bias(generation, text.vocab_size),
+    }
+
+
+def _llava(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
+    hf = _fill_in_defaults(raw, "LlavaConfig", VISION_TOWERS)
+    text, layer = hf.text_config, hf.vision_feature_layer
+    strategy = hf.vision_feature_select_strategy
     _require(strategy, ("default", "full"), "vision_feature_select_strategy")
     _require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
-    _require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
+    layers = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
+    depth = hf.vision_config.num_hidden_layers
+    for layer in layers:
+        if layer not in range(-depth - 1, depth + 1):
+            raise InbolError(f"vision_feature_layer = {layer}: the tower has {depth} layers")
     return LlavaConfig(
         vision=_vision(hf.vision_config),
         text=_text(text, tied=bool(hf.tie_word_embeddings or text.tie_word_embeddings)),
-        vision_feature_layers=tuple(layer) if isinstance(layer, list | tuple) else (layer,),
+        vision_feature_layers=layers,
         keep_first_token=strategy == "full",
         projector_hidden_act=hf.projector_hidden_act,
         projector_bias=bool(hf.multimodal_projector_bias),
         image_token_id=hf.image_token_index,
-        pad_token_id=generation.get("pad_token_id", text.pad_token_id) or 0,
-        eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        stored_dtype=stored_dtype,
-        token_bias=read_token_bias(generation, text.vocab_size),
+        **_shared(raw, generation, hf),
     )
+
+
+def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3Config:
+    family = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}[raw["model_type"]]
+    # transformers takes any of these, and none, as the same tower
+    towers = ("idefics3_vision", "smolvlm_vision", "idefics3", "smolvlm")
+    defaults = {"vision_config": towers[0], "text_config": "llama"}
+    filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
+    hf = _fill_in_defaults({**raw, **filled}, family, towers)
+    config = Idefics3Config(
+        vision=_vision(hf.vision_config),
+        text=_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
+        scale_factor=hf.scale_factor,
+        image_token_id=hf.image_token_id,
+        **_shared(raw, generation, hf),
+    )
+    side = config.vision.image_size // config.vision.patch_size
+    if (
+        type(config.scale_factor) is not int
+        or config.scale_factor < 1
+        or side % config.scale_factor
+    ):
+        raise InbolError(
+            f"scale_factor = {config.scale_factor!r} does not divide the {side} patches of a side"
+        )
+    return config
 
 
 def read_token_bias(
@@ -290,19 +254,18 @@ def read_token_bias(
     return tuple(bias.items())
 
 
-def _fill_in_defaults(raw: Mapping[str, Any]) -> Any:
-    """Returns transformers' config object, which has every option."""
-    from transformers import LlavaConfig as HfConfig
+def _fill_in_defaults(raw: Mapping[str, Any], family: str, towers: Collection[str]) -> Any:
+    """Returns transformers' config object of that class, which has every option."""
+    import transformers
 
-    _require(raw["model_type"], ("llava",), "model_type")
-    for part, supported in (("vision_config", VISION_TOWERS), ("text_config", DECODERS)):
+    for part, supported in (("vision_config", towers), ("text_config", DECODERS)):
         given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
         _require(given["model_type"], supported, f"{part}.model_type")
     if "quantization_config" in raw:
         raise InbolError(
             "quantization_config is not supported: use the checkpoint's unquantised weights"
         )
-    return HfConfig.from_dict(dict(raw))
+    return getattr(transformers, family).from_dict(dict(raw))
 
 
 def _read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
@@ -345,3 +308,7 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
     )
+
+
+# model_type -> what reads the rest of config.json
+_FAMILIES = {"llava": _llava, "idefics3": _idefics3, "smolvlm": _idefics3}

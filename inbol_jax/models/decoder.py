@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.config import TextConfig
+from inbol_jax.models.architecture import TextConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
     REMAT_POLICIES,

@@ -17,17 +17,18 @@ from PIL import Image
 from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
+from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.config import (
     GENERATION,
-    LlavaConfig,
     load_config,
     read_generation,
     read_json,
     read_token_bias,
 )
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
 
@@ -41,11 +42,11 @@ _MAX_ENLARGED = 8
 class Checkpoint:
     """A checkpoint in memory."""
 
-    model: Llava
+    model: VisionLanguageModel
     """The Linen module; sampling and training call `model.apply` with its methods."""
     variables: Mapping[str, Any]
     """{"params": nested dict of arrays}, and {"lora": ...} if there are adapters."""
-    config: LlavaConfig
+    config: ModelConfig
     path: Path
     """The folder that the model was loaded from."""
     adapters: Path | None = None
@@ -54,23 +55,34 @@ class Checkpoint:
     """The model's hub id (without its adapters), if it was loaded by that."""
 
     def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        """Returns the logits f32[b, t, V] of a processor's batch (see `models.llava`).
+        """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`).
 
         Raises:
           InbolError: if the batch holds more or fewer images than its image tokens need.
         """
         batch = {name: value for name, value in batch.items() if value is not None}
         ids, pixels = batch["input_ids"], batch.get("pixel_values", np.empty((0, 3, 0, 0)))
-        # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images.
-        if not isinstance(ids, jax.core.Tracer) and pixels.ndim == 4:
-            tokens = int((np.asarray(ids) == self.config.image_token_id).sum())
-            images, per_image = len(pixels), self.config.num_image_tokens
-            if tokens != images * per_image:
-                raise InbolError(
-                    f"{tokens} image tokens in the batch, "
-                    f"but its {images} images have {per_image} each"
-                )
+        # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images, which
+        # are told apart only where transformers writes them as zeros.
+        if not isinstance(ids, jax.core.Tracer) and (pixels.ndim == 4 or self.config.tiled):
+            places = np.asarray(ids) == self.config.image_token_id  # [b, t]
+            if pixels.ndim == 4:
+                tokens, images = places.sum(keepdims=True)[0], np.array([len(pixels)])
+            else:
+                tokens, images = places.sum(1), (np.asarray(pixels) != 0).any((2, 3, 4)).sum(1)
+            self._check_counts(tokens, images)
         return self.model.apply(variables, batch)
+
+    def _check_counts(self, tokens: np.ndarray, images: np.ndarray) -> None:
+        """Raises InbolError if i64[k] image tokens are not those of i64[k] images."""
+        per_image = self.config.num_image_tokens
+        wrong = np.flatnonzero(tokens != images * per_image)
+        if wrong.size:
+            where = "the batch" if len(tokens) == 1 else f"row {wrong[0]} of the batch"
+            raise InbolError(
+                f"{tokens[wrong[0]]} image tokens in {where}, "
+                f"but its {images[wrong[0]]} images have {per_image} each"
+            )
 
     def is_from(self, folder: Path) -> bool:
         """Whether the model or its adapters were loaded from that folder."""
@@ -83,14 +95,15 @@ class Checkpoint:
         Raises:
           InbolError: if it cannot be loaded, or does not make the model's pixels of a picture.
         """
-        from transformers import AutoProcessor  # seconds to import, and not every caller needs it
+        import transformers  # seconds to import, and not every caller needs it
 
         for file in own_files(self.path):
             options = read_json(file) if file.suffix == ".json" else {}
             if file.name in (_PICTURES, "processor_config.json"):
                 _check_sides(file, options, _MAX_ENLARGED * self.config.vision.image_size)
         try:
-            processor = AutoProcessor.from_pretrained(
+            # The backend of numpy and Pillow; the other one needs torchvision.
+            processor = getattr(transformers, self.config.processor_class).from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         # Files can be wrong in any way, and tokenizers raises bare exceptions.
@@ -98,31 +111,45 @@ class Checkpoint:
             raise InbolError(
                 f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
             ) from error
-        self.pixels(Image.new("RGB", (8, 8)), processor)
+        per_tile = self.config.num_image_tokens
+        if self.config.tiled and processor.image_seq_len != per_tile:
+            raise InbolError(
+                f"{self.path}: its processor writes {processor.image_seq_len} image tokens per "
+                f"tile (image_seq_len), config.json says {per_tile}"
+            )
+        self.image_inputs(Image.new("RGB", (8, 8)), processor)
         return processor
 
-    def pixels(self, picture: Image.Image, processor: Any = None) -> np.ndarray:
-        """Returns f32[3, H, W] of a picture, by the checkpoint's own image processor.
+    def image_inputs(self, picture: Image.Image, processor: Any = None) -> dict[str, np.ndarray]:
+        """Returns the arrays [tiles, ...] of a picture, by the checkpoint's own image processor.
+
+        Their names are transformers', their shapes those of `ModelConfig.image_shapes`.
 
         Raises:
           InbolError: if the processor fails, or gives what is not finite or of another size.
         """
-        prepare, size = (processor or self.processor).image_processor, self.config.vision.image_size
+        prepare = (processor or self.processor).image_processor
+        names = self.config.image_shapes(1)
         try:
             batch = prepare(picture, return_tensors="np")
-            pixels = np.asarray(batch["pixel_values"][0], np.float32)
+            # Processors of tiles put all tiles of a row behind each other: [1, tiles, ...].
+            arrays = {n: np.asarray(batch[n][0] if self.config.tiled else batch[n]) for n in names}
+            tiles = len(arrays["pixel_values"])
+            shapes = self.config.image_shapes(tiles)
+            arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
         except Exception as error:
             raise InbolError(
                 f"{self.path}: the image processor fails ({_first_line(error)})"
             ) from error
-        if pixels.shape != (3, size, size):
-            raise InbolError(
-                f"{self.path}: its image processor gives {pixels.shape}, "
-                f"config.json says (3, {size}, {size})"
-            )
-        if not np.isfinite(pixels).all():
+        for name, x in arrays.items():
+            if x.shape != shapes[name][0]:
+                raise InbolError(
+                    f"{self.path}: its image processor gives {name} of {x.shape[1:]}, "
+                    f"config.json says {shapes[name][0][1:]}"
+                )
+        if not np.isfinite(arrays["pixel_values"]).all():
             raise InbolError(f"{self.path}: its image processor gives pixels that are not finite")
-        return pixels
+        return arrays
 
     @functools.cached_property
     def base_fingerprint(self) -> str:
@@ -152,15 +179,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def init_params(config: LlavaConfig, key: jax.Array) -> Mapping[str, Any]:
+def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
-    ids, side = np.zeros((1, 1), np.int32), config.vision.image_size
-    pixels = np.zeros((1, 3, side, side), np.float32)
-    batch = {"input_ids": ids, "attention_mask": ids, "pixel_values": pixels}
-    return Llava(config).init(key, batch)["params"]
+    ids = np.zeros((1, 1), np.int32)
+    images = {name: np.zeros(*shape) for name, shape in config.image_shapes(1).items()}
+    batch = {"input_ids": ids, "attention_mask": ids, **images}
+    return make_model(config).init(key, batch)["params"]
 
 
-def param_shapes(config: LlavaConfig) -> Mapping[str, Any]:
+def param_shapes(config: ModelConfig) -> Mapping[str, Any]:
     """Returns the tree of `init_params` as shapes, without computing any parameter."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
@@ -198,7 +225,7 @@ def load_without_weights(path_or_id: str | Path) -> Checkpoint:
         path = find_checkpoint(peft.base_of(path))
     config = load_config(path)
     checkpoint_files(path)
-    return Checkpoint(Llava(config), {}, config, path)
+    return Checkpoint(make_model(config), {}, config, path)
 
 
 def load_pretrained(
@@ -208,7 +235,7 @@ def load_pretrained(
     mesh: Mesh | None = None,
     adapters: str | Path | None = None,
 ) -> Checkpoint:
-    """Loads a LLaVA checkpoint.
+    """Loads a checkpoint of any family.
 
     Args:
       path_or_id: a folder in Hugging Face layout, or a hub id. An adapter is loaded with its base.
@@ -231,7 +258,7 @@ def load_pretrained(
     tied = config.text.tie_word_embeddings
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
-    base = Checkpoint(Llava(config, dtype), {"params": params}, config, path, hub_id=hub_id)
+    base = Checkpoint(make_model(config, dtype), {"params": params}, config, path, hub_id=hub_id)
     if adapters is None:
         return base
     folder = find_checkpoint(adapters)
@@ -241,7 +268,7 @@ def load_pretrained(
     if generation := read_generation(folder):  # what the base is biased by is not the adapters'
         bias = read_token_bias(generation, config.text.vocab_size)
         config = dataclasses.replace(config, token_bias=bias)
-    model = Llava(config, dtype, lora)
+    model = make_model(config, dtype, lora)
     return dataclasses.replace(
         base, model=model, variables=variables, config=config, adapters=folder
     )

@@ -35,7 +35,7 @@ class LoraConfig:
     """Scale of the update times the rank (with rslora: times the square root of the rank)."""
     dropout: float = 0.0
     """Share of the adapters' inputs that training sets to zero."""
-    targets: tuple[str, ...] = (r"language_model\..*_proj",)
+    targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
     """Modules that get an adapter; by default every dense layer of the decoder."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), as in Kalajdzievski 2023 (arXiv 2312.03732)."""

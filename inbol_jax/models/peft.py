@@ -99,7 +99,7 @@ def load_adapter(
             )
         for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
             name = key.removeprefix(_ROOT).replace(".modules_to_save.", ".")
-            row = rows.get(canonical_key(name.replace(".base_layer.", ".")))
+            row = rows.get(canonical_key(name.replace(".base_layer.", "."), rows))
             if row is None:
                 raise InbolError(
                     f"{file}: {key} belongs to no parameter of this base model: "

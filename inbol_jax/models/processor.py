@@ -2,16 +2,18 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inbol_jax.data.images import load_image
+from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import LlavaConfig
+from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.rendering import QUESTION, Template, render
+from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
 
 _CACHE_SIZE = 1 << 16
 
@@ -29,28 +31,39 @@ class TextEncoder:
         fails or drops what it is to write.
     """
 
-    def __init__(self, processor: Any, config: LlavaConfig):
+    def __init__(self, processor: Any, config: ModelConfig):
         self._processor, self._tokenizer, self._config = processor, processor.tokenizer, config
         # Caches of this instance: a cache of the class would keep every encoder alive.
         self.prompt = functools.lru_cache(_CACHE_SIZE)(self.prompt)
         self.response = functools.lru_cache(_CACHE_SIZE)(self.response)
         self._template = functools.cache(self._template)
         self._check_tokens(config)
-        self._template(1)
+        self._template((UNTILED,))
 
-    def prompt(self, question: str, images: int = 1) -> tuple[int, ...]:
+    def grid(self, image: Path) -> Grid:
+        """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
+        if not self._config.tiled:
+            return UNTILED
+        return tile_grid(self._processor.image_processor, *image_size(image))
+
+    def prompt(self, question: str, images: tuple[Grid, ...] = (UNTILED,)) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.
 
+        Args:
+          images: how each image in front of the question is cut into tiles.
         Raises:
           InbolError: if the question holds the image placeholder, or is too long for the model.
         """
         about = f"question {question[:60]!r}"
         ids = self._encode(self._template(images).prompt(question), about)
-        if ids.count(self._config.image_token_id) != images * self._config.num_image_tokens:
+        tiles = sum(grid.tiles for grid in images)
+        if ids.count(self._config.image_token_id) != tiles * self._config.num_image_tokens:
             raise InbolError(f"{about}: contains the model's image placeholder")
         return ids
 
-    def response(self, question: str, response: str, images: int = 1) -> tuple[int, ...]:
+    def response(
+        self, question: str, response: str, images: tuple[Grid, ...] = (UNTILED,)
+    ) -> tuple[int, ...]:
         """Returns the ids of the response and the end token, as they follow `prompt(question)`.
 
         Raises:
@@ -69,7 +82,7 @@ class TextEncoder:
             raise InbolError(f"{about}: the tokenizer changes what was there before the response")
         return (*ids[len(prompt) :], self._eos_token_id(template.whole))
 
-    def _check_tokens(self, config: LlavaConfig) -> None:
+    def _check_tokens(self, config: ModelConfig) -> None:
         size = config.text.vocab_size
         for token, i in self._tokenizer.get_vocab().items():
             if i >= size and i != config.image_token_id:
@@ -81,7 +94,8 @@ class TextEncoder:
             if self._tokenizer.convert_ids_to_tokens(i) is None:
                 raise InbolError(f"eos_token_id = {i} is no token of its tokenizer")
 
-    def _template(self, images: int) -> Template:
+    def _template(self, images: tuple[Grid, ...]) -> Template:
+        """The template with the text of each image in place of its placeholder."""
         template = self._processor.chat_template
         if isinstance(template, dict):  # several by name
             template = template.get("default")
@@ -89,13 +103,23 @@ class TextEncoder:
             raise InbolError("its processor has no chat template that is a text")
         tokens = json.dumps(self._tokenizer.special_tokens_map, default=str)
         try:
-            rendered = render(template, tokens, images)
+            rendered = render(template, tokens, len(images))
         except ValueError as error:
             raise InbolError(f"its chat template {error}") from error
         found = self._tokenize(rendered.prompt(QUESTION)).count(self._config.image_token_id)
-        if found != images:
-            raise InbolError(f"its chat template writes {found} image tokens for {images} images")
-        return rendered
+        if found != len(images):
+            raise InbolError(
+                f"its chat template writes {found} image tokens for {len(images)} images"
+            )
+        if not self._config.tiled:
+            return rendered
+        texts = iter([image_text(self._processor, grid) for grid in images])
+        placeholder = re.escape(self._processor.image_token)
+        before, after = (
+            re.sub(placeholder, lambda _: next(texts), text)
+            for text in (rendered.before, rendered.after)
+        )
+        return rendered._replace(before=before, after=after)
 
     def _tokenize(self, text: str) -> list[int]:
         # As in transformers, the tokenizer adds the begin token unless the template has it.
@@ -130,10 +154,24 @@ def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
         raise InbolError(f"{checkpoint.path}: {error}") from error
 
 
-def load_pixels(checkpoint: Checkpoint, path: Path) -> np.ndarray:
-    """Returns f32[3, H, W] of an image file, by the checkpoint's own image processor.
+def load_image_inputs(
+    checkpoint: Checkpoint, path: Path, tiles: int = 1, pad_to: int | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of an image file, by the checkpoint's own image processor.
 
+    Args:
+      tiles: how many tiles its prompt was written for.
+      pad_to: static number of tiles, those that are unused included; by default `tiles`.
+    Returns: arrays [pad_to, ...] by transformers' names.
     Raises:
-      InbolError: if the image cannot be read, or if the processor's size is not the model's.
+      InbolError: if the image cannot be read, or if the processor's sizes are not the model's or
+        the prompt's.
     """
-    return checkpoint.pixels(load_image(path))
+    arrays = checkpoint.image_inputs(load_image(path))
+    found = len(arrays["pixel_values"])
+    if found != tiles:
+        raise InbolError(
+            f"{path}: its image processor makes {found} tiles, its prompt was written for {tiles}; "
+            "if the file was changed meanwhile, start again"
+        )
+    return pad_tiles(arrays, pad_to or tiles)

@@ -26,7 +26,7 @@ OTHER_FILES = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
     *("chat_template.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json"),
-    "merges.txt",
+    *("merges.txt", "video_preprocessor_config.json"),
 )
 
 
@@ -124,7 +124,7 @@ def load_params(
     """
     leaves, files = flatten_dict(shapes, sep="/"), weight_files(folder)
     rows = {row.key: row for row in map(table_row, leaves)}
-    stored = _find_tensors(files, tied=tied)
+    stored = _find_tensors(files, rows, tied=tied)
     missing, unknown = sorted(rows.keys() - stored.keys()), sorted(stored.keys() - rows.keys())
     if missing or unknown:
         where = files[0] if len(files) == 1 else folder
@@ -145,13 +145,15 @@ def load_params(
     return unflatten_dict(params, sep="/")
 
 
-def _find_tensors(files: list[Path], *, tied: bool) -> dict[str, tuple[Path, str]]:
+def _find_tensors(
+    files: list[Path], rows: Mapping[str, WeightRow], *, tied: bool
+) -> dict[str, _StoredTensor]:
     """Maps each key, in the table's spelling, to its file and to its spelling there."""
-    stored: dict[str, tuple[Path, str]] = {}
+    stored: dict[str, _StoredTensor] = {}
     for file in files:
         with open_tensors(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
-                name = canonical_key(key)
+                name = canonical_key(key, rows)
                 if name in stored:
                     raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")
                 if _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight"):

@@ -7,9 +7,9 @@ Layout and names are those of transformers' CLIPVisionModel and SiglipVisionMode
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.config import VisionConfig
+from inbol_jax.models.architecture import VisionConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
     SMALL_INIT,
@@ -26,45 +26,57 @@ class VisionEmbeddings(nn.Module):
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s d"]:
+    def __call__(
+        self, pixel_values: Float[Array, "n 3 H W"], positions: Int[Array, "n y x"] | None = None
+    ) -> Float[Array, "n s d"]:
+        """Returns one embedding per patch of the config's image size.
+
+        With `positions`, which says whose position each patch has, the images may be smaller.
+        """
         c, dtype, normal = self.config, self.compute.dtype, nn.initializers.normal(0.02)
         n, d, p = pixel_values.shape[0], c.hidden_size, c.patch_size
-        side = c.image_size // p  # patches per side
+        side = c.image_size // p
+        rows, columns = (side, side) if positions is None else positions.shape[1:]
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d))
         # Pixels that fill no whole patch are dropped, as a convolution without padding does
         # (SigLIP: 384 = 27 * 14 + 6).
-        pixels = pixel_values[:, :, : side * p, : side * p].astype(dtype)
-        patches = pixels.reshape(n, 3, side, p, side, p)  # [n, channel, row, y, column, x]
+        pixels = pixel_values[:, :, : rows * p, : columns * p].astype(dtype)
+        patches = pixels.reshape(n, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
         # A convolution whose stride is its size is one product per patch.
         x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel.astype(dtype))
-        x = x.reshape(n, side * side, d)
+        x = x.reshape(n, rows * columns, d)
         if c.is_clip:
             class_token = self.param("class_embedding", normal, (d,)).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(class_token, (n, 1, d)), x], axis=1)
         else:
             x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
-        position = self.param("position_embedding", normal, (x.shape[1], d))  # [s, d]
-        return x + position.astype(dtype)
+        count = side * side + c.is_clip
+        position = self.param("position_embedding", normal, (count, d)).astype(dtype)
+        return x + (position if positions is None else position[positions.reshape(n, -1)])
 
 
 class VisionLayer(nn.Module):
-    """A pre-norm transformer layer; every patch sees every other."""
+    """A pre-norm transformer layer; every patch sees every other, or those that `seen` names."""
 
     config: VisionConfig
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
+    def __call__(
+        self, x: Float[Array, "n s d"], seen: Bool[Array, "n s"] | None = None
+    ) -> Float[Array, "n s d"]:
         c, compute = self.config, self.compute
         n, s, d = x.shape
+        mask = jnp.ones((n, s, s), bool)
+        mask = mask if seen is None else mask & seen[:, None]
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
         q, k, v = (
             Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
             for name in ("q_proj", "k_proj", "v_proj")
         )
         out_proj = Dense(d, compute, kernel_init=SMALL_INIT, name="out_proj")
-        x = x + out_proj(dot_product_attention(q, k, v, jnp.ones((n, s, s), bool)))
+        x = x + out_proj(dot_product_attention(q, k, v, mask))
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
         return x + Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)

@@ -6,7 +6,7 @@ must match exactly one row, and every key of a checkpoint exactly one parameter.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,30 +69,54 @@ def _below(key: str, path: str, *rows: WeightRow) -> tuple[WeightRow, ...]:
     return tuple(row._replace(key=key + row.key, path=path + row.path) for row in rows)
 
 
-TABLE: tuple[WeightRow, ...] = (
-    *_below(
-        "vision_tower.vision_model.embeddings.",
-        "vision_tower/embeddings/",
-        # torch has a convolution's kernel as [out, in, height, width]
-        _array("patch_embedding.weight", "patch_embedding", "patch patch patch norm", (2, 3, 1, 0)),
-        _array("patch_embedding.bias", "patch_bias", "norm"),
-        _array("class_embedding", "class_embedding", "norm"),
-        _array("position_embedding.weight", "position_embedding", "position norm"),
-    ),
-    *_below(
-        "vision_tower.vision_model.",
-        "vision_tower/",
-        *_layer_norm("pre_layrnorm", "pre_layernorm"),  # the checkpoints' spelling
-        *_layer_norm("post_layernorm", "post_layernorm"),
-    ),
-    *_below(
-        "vision_tower.vision_model.encoder.layers.{i}.",
-        "vision_tower/layers_{i}/",
+def _tower(key: str, path: str) -> tuple[WeightRow, ...]:
+    """What all towers have: patches, positions, layers, and the norm behind them."""
+    layers = (
         *_layer_norm("layer_norm{n}", "layer_norm{n}"),
         *_dense("self_attn.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
         *_dense("self_attn.out_proj", "out_proj", "heads embed"),
         *_dense("mlp.fc1", "fc1", "embed mlp"),
         *_dense("mlp.fc2", "fc2", "mlp embed"),
+    )
+    embeddings = (
+        # torch has a convolution's kernel as [out, in, height, width]
+        _array("patch_embedding.weight", "patch_embedding", "patch patch patch norm", (2, 3, 1, 0)),
+        _array("patch_embedding.bias", "patch_bias", "norm"),
+        _array("position_embedding.weight", "position_embedding", "position norm"),
+    )
+    return (
+        *_below(f"{key}embeddings.", f"{path}embeddings/", *embeddings),
+        *_below(f"{key}encoder.layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
+        *_layer_norm(f"{key}post_layernorm", f"{path}post_layernorm"),
+    )
+
+
+def _decoder(key: str, path: str, head: str) -> tuple[WeightRow, ...]:
+    """A decoder whose keys begin with `key`, and its head with the key `head`."""
+    layers = (
+        _array("{m}_layernorm.weight", "{m}_layernorm/scale", "norm"),
+        *_dense("self_attn.{m}_proj", "self_attn/{m:[qkv]}_proj", "embed heads"),
+        *_dense("self_attn.o_proj", "self_attn/o_proj", "heads embed"),
+        *_dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
+        *_dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
+    )
+    return (
+        *_below(f"{key}layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
+        _array(f"{key}embed_tokens.weight", f"{path}embed_tokens/embedding", "vocab embed"),
+        _array(f"{key}norm.weight", f"{path}norm/scale", "norm"),
+        _matrix(head, f"{path}lm_head", "embed vocab"),
+    )
+
+
+# Families give their parts different paths, so that one table serves all.
+TABLE: tuple[WeightRow, ...] = (
+    # LLaVA
+    *_tower("vision_tower.vision_model.", "vision_tower/"),
+    *_below(
+        "vision_tower.vision_model.",
+        "vision_tower/",
+        _array("embeddings.class_embedding", "embeddings/class_embedding", "norm"),
+        *_layer_norm("pre_layrnorm", "pre_layernorm"),  # the checkpoints' spelling
     ),
     *_below(
         "vision_tower.vision_model.head.",
@@ -113,25 +137,16 @@ TABLE: tuple[WeightRow, ...] = (
         *_dense("linear_1", "linear_1", "embed mlp"),
         *_dense("linear_2", "linear_2", "mlp embed"),
     ),
-    *_below(
-        "language_model.model.layers.{i}.",
-        "language_model/layers_{i}/",
-        _array("{m}_layernorm.weight", "{m}_layernorm/scale", "norm"),
-        *_dense("self_attn.{m}_proj", "self_attn/{m:[qkv]}_proj", "embed heads"),
-        *_dense("self_attn.o_proj", "self_attn/o_proj", "heads embed"),
-        *_dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
-        *_dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
+    *_decoder("language_model.model.", "language_model/", "language_model.lm_head.weight"),
+    # Idefics3, SmolVLM, SmolVLM2
+    *_tower("model.vision_model.", "vision_model/"),
+    _matrix(
+        "model.connector.modality_projection.proj.weight", "connector/proj/kernel", "mlp embed"
     ),
-    *_below(
-        "language_model.",
-        "language_model/",
-        _array("model.embed_tokens.weight", "embed_tokens/embedding", "vocab embed"),
-        _array("model.norm.weight", "norm/scale", "norm"),
-        _matrix("lm_head.weight", "lm_head", "embed vocab"),
-    ),
+    *_decoder("model.text_model.", "text_model/", "lm_head.weight"),
 )
 
-# Other spellings of the same keys: those of transformers' modules, and those of its version 5.
+# Other spellings of LLaVA's keys: those of transformers' modules, and those of its version 5.
 _ALIASES = (
     (re.compile(r"^model\.(?=vision_tower|multi_modal_projector|language_model)"), ""),
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
@@ -140,8 +155,10 @@ _ALIASES = (
 )
 
 
-def canonical_key(key: str) -> str:
-    """Returns a checkpoint's key in the spelling of the table."""
+def canonical_key(key: str, rows: Container[str]) -> str:
+    """Returns a checkpoint's key in the spelling of the table; a model's own `rows` keep theirs."""
+    if key in rows:
+        return key
     for pattern, replacement in _ALIASES:
         key = pattern.sub(replacement, key)
     return key
@@ -169,6 +186,8 @@ def table_row(path: str) -> WeightRow:
 
 def module_key(key: str) -> str:
     """Returns a key of the table in the spelling of transformers 5's modules, and so of PEFT."""
+    if key.startswith(("model.", "lm_head.")):
+        return key
     if key.startswith("language_model.lm_head."):
         return key.removeprefix("language_model.")
     key = key.replace("vision_tower.vision_model", "vision_tower")

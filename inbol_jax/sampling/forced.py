@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import (
@@ -93,7 +93,7 @@ def _forbid(tokens: Prompt, size: int) -> Float[Array, " V"]:
 
 @functools.partial(jax.jit, static_argnames=("model", "tokens", "options"))
 def answer_both_ways(
-    model: Llava,
+    model: VisionLanguageModel,
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
     *,
@@ -145,7 +145,7 @@ def answer_and_force(
     asked = ((example, example.question) for example in examples)
     step = functools.partial(answer_both_ways, checkpoint.model, tokens=tokens, options=options)
     text = functools.partial(to_text, checkpoint, options)
-    questions = encode_prompts(encoder, asked, set_aside, suffix=shared)
+    questions = encode_prompts(encoder, asked, images, set_aside, suffix=shared)
     for members, (samples, first) in runner.run(questions, step, len(examples)):
         yield [
             (example, ForcedAnswer(*map(text, *responses), float(logodds), float(margin)))

@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
-from inbol_jax.models.processor import TextEncoder, load_pixels, make_text_encoder
+from inbol_jax.models.processor import TextEncoder, load_image_inputs, make_text_encoder
+from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
@@ -49,16 +50,25 @@ class PromptedExample(NamedTuple):
 
     example: VQAExample
     prompt: Prompt
+    tiles: int = 1
+    """Of its image, whose tokens are in the prompt."""
 
 
-# Questions that are computed together, and the length that all their prompts are padded to.
-PlannedBatch = tuple[int, list[PromptedExample]]
+class BatchShape(NamedTuple):
+    """What the prompts, and the tiles of the images, of a batch are padded to."""
+
+    length: int
+    tiles: int = 1
+
+
+# Questions that are computed together, and the shape that they are padded to.
+PlannedBatch = tuple[BatchShape, list[PromptedExample]]
 
 
 class LoadedBatch(NamedTuple):
     """A planned batch with its images read."""
 
-    length: int
+    shape: BatchShape
     examples: list[VQAExample]
     """The questions that are asked, in the order of the rows."""
     arrays: Mapping[str, np.ndarray] | None
@@ -118,21 +128,23 @@ class BatchRunner:
         def compute(batch: LoadedBatch) -> Any:
             return batch.arrays and step(variables, shard_batch(batch.arrays, mesh))
 
-        lengths: set[int] = set()
+        shapes: set[BatchShape] = set()
         shown = self.label is not None
         with progress(self.label or "", total, "questions", shown=shown) as advance:
             for batch, result in in_flight(compute, self._batches(questions, size), mesh):
                 for example, reason in batch.rejected:
                     self.set_aside(example, reason)
                 if batch.examples:
-                    lengths.add(batch.length)
+                    shapes.add(batch.shape)
                     check_finite(self.checkpoint, batch.examples, result)
                     yield batch.examples, result
                 advance(len(batch.rejected) + len(batch.examples))
-        if lengths and shown:
+        if shapes and shown:
+            lengths, tiles = (", ".join(map(str, sorted({*x}))) for x in zip(*shapes, strict=True))
+            images = "" if tiles == "1" else f" and images of {tiles} tiles"
             say(
-                f"{self.label}: {len(lengths)} programs compiled, for {size} questions x "
-                f"{self.work} and prompts of {', '.join(map(str, sorted(lengths)))} tokens"
+                f"{self.label}: {len(shapes)} programs compiled, for {size} questions x "
+                f"{self.work} and prompts of {lengths} tokens{images}"
             )
 
     def _batches(self, questions: Iterable[PromptedExample], size: int) -> Iterator[LoadedBatch]:
@@ -144,15 +156,15 @@ class BatchRunner:
             yield from plan.map(load).to_iter_dataset(reading)
 
     def _load(self, size: int, batch: PlannedBatch) -> LoadedBatch:
-        (length, members), examples, inputs, rejected = batch, [], [], []
+        (shape, members), examples, inputs, rejected = batch, [], [], []
         for member in members:
             try:
-                inputs.append(model_inputs(self.checkpoint, member, length, self.images))
+                inputs.append(model_inputs(self.checkpoint, member, shape, self.images))
                 examples.append(member.example)
             except InbolError as error:
                 rejected.append((member.example, str(error)))
         arrays = collate(inputs, size) if inputs else None
-        return LoadedBatch(length, examples, arrays, rejected)
+        return LoadedBatch(shape, examples, arrays, rejected)
 
 
 def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result: Any) -> None:
@@ -182,20 +194,21 @@ def padded_length(length: int) -> int:
 
 
 def plan_batches(questions: Sequence[PromptedExample], size: int) -> list[PlannedBatch]:
-    """Batches of at most `size` questions whose prompts have one padded length.
+    """Batches of at most `size` questions of one padded shape.
 
-    Within a length the questions are sorted by the length of their gold answers, then by their
+    Within a shape the questions are sorted by the length of their gold answers, then by their
     words: a batch decodes until its longest response has ended.
     """
-    buckets: dict[int, list[PromptedExample]] = {}
+    buckets: dict[BatchShape, list[PromptedExample]] = {}
     for question in questions:
-        buckets.setdefault(padded_length(len(question.prompt)), []).append(question)
+        shape = BatchShape(padded_length(len(question.prompt)), padded_tiles(question.tiles))
+        buckets.setdefault(shape, []).append(question)
     plan = []
-    for length, members in sorted(buckets.items()):
+    for shape, members in sorted(buckets.items()):
         members.sort(
             key=lambda m: (max(map(len, m.example.answers), default=0), m.example.question)
         )
-        plan += [(length, members[i : i + size]) for i in range(0, len(members), size)]
+        plan += [(shape, members[i : i + size]) for i in range(0, len(members), size)]
     return plan
 
 
@@ -212,32 +225,35 @@ def questions_per_device(n: int, batch_size: int, parts: int) -> int:
 def encode_prompts(
     encoder: TextEncoder,
     questions: Iterable[tuple[VQAExample, str]],
+    images: Path,
     set_aside: SetAside,
     suffix: Prompt = (),
 ) -> Iterator[PromptedExample]:
     """Yields the examples with the prompts of what the model is asked, and `suffix` behind each.
 
+    The images, relative to the folder `images`, decide how many tokens they are.
     `set_aside` is called with each example that cannot be asked, and the cause.
     """
     for example, question in questions:
         try:
-            yield PromptedExample(example, encoder.prompt(question) + suffix)
+            grid = encoder.grid(images / example.image)
+            yield PromptedExample(example, encoder.prompt(question, (grid,)) + suffix, grid.tiles)
         except InbolError as error:
             set_aside(example, str(error))
 
 
 def model_inputs(
-    checkpoint: Checkpoint, question: PromptedExample, length: int, images: Path
+    checkpoint: Checkpoint, question: PromptedExample, shape: BatchShape, images: Path
 ) -> dict[str, np.ndarray]:
     """One row of a batch as `sample` takes it. Raises InbolError if its image cannot be read."""
-    tokens = len(question.prompt)
-    ids = np.full(length, checkpoint.config.pad_token_id, np.int32)
+    tokens, path = len(question.prompt), images / question.example.image
+    ids = np.full(shape.length, checkpoint.config.pad_token_id, np.int32)
     ids[:tokens] = question.prompt
     return {
         "input_ids": ids,
-        "attention_mask": (np.arange(length) < tokens).astype(np.int32),
-        "pixel_values": load_pixels(checkpoint, images / question.example.image)[None],
+        "attention_mask": (np.arange(shape.length) < tokens).astype(np.int32),
         "question": np.uint32(zlib.crc32(question.example.id.encode())),
+        **load_image_inputs(checkpoint, path, question.tiles, shape.tiles),
     }
 
 
@@ -276,7 +292,7 @@ def generate(
     work = f"{options.n} samples"
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
     asked = ((example, example.question) for example in examples)
-    questions = encode_prompts(make_text_encoder(checkpoint), asked, set_aside)
+    questions = encode_prompts(make_text_encoder(checkpoint), asked, images, set_aside)
     step = functools.partial(
         compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options
     )

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.config import LlavaConfig
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.sampling.config import SamplingOptions
 
 
@@ -46,7 +46,7 @@ class _State(NamedTuple):
 
 
 def sample(
-    model: Llava,
+    model: VisionLanguageModel,
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
     *,
@@ -59,7 +59,7 @@ def sample(
     before anything else, at every step, as transformers' `SequenceBiasLogitsProcessor` does.
 
     Args:
-      batch: input_ids and attention_mask, i32[b, s] padded on the right; pixel_values; `question`
+      batch: input_ids and attention_mask, i32[b, s] padded on the right; the images; `question`
         u32[b], a number of each question that its random keys are folded from, so that its samples
         depend neither on the batch nor on the order; optionally `valid` bool[b], False for rows
         that only fill up the batch.
@@ -70,16 +70,18 @@ def sample(
     )
 
 
-def prefill(model: Llava, variables: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> Prompted:
+def prefill(
+    model: VisionLanguageModel, variables: Mapping[str, Any], batch: Mapping[str, jax.Array]
+) -> Prompted:
     """Runs each prompt once; the batch is that of `sample`."""
     mask = batch["attention_mask"] != 0  # b s
-    hidden, cache = model.apply(variables, batch, method=Llava.prefill)  # b s d
+    hidden, cache = model.apply(variables, batch, method="prefill")  # b s d
     last = jnp.take_along_axis(hidden, (mask.sum(1) - 1)[:, None, None], axis=1)  # b 1 d
-    return Prompted(_logits(last, model.apply(variables, method=Llava.head)), cache, mask)
+    return Prompted(_logits(last, model.apply(variables, method="head")), cache, mask)
 
 
 def decode(
-    model: Llava,
+    model: VisionLanguageModel,
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
     prompted: Prompted,
@@ -99,7 +101,7 @@ def decode(
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
     prompt_length = prompted.mask.sum(1)  # b
     b, n, t = prompt_length.shape[0], options.n, options.max_new_tokens
-    head = model.apply(variables, method=Llava.head)  # d V
+    head = model.apply(variables, method="head")  # d V
     bias = token_bias(model.config)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
@@ -129,7 +131,7 @@ def decode(
         positions = jnp.broadcast_to((prompt_length + index)[:, None], (b, n))
         token = state.tokens[:, :, index]  # b n
         context = positions, prompted.cache, prompted.mask, state.suffix, index
-        hidden, suffix = model.apply(variables, token, *context, method=Llava.decode_step)
+        hidden, suffix = model.apply(variables, token, *context, method="decode_step")
         return draw(state._replace(suffix=suffix), _logits(hidden, head))
 
     # Rows that fill up the batch have nothing to wait for.
@@ -160,7 +162,7 @@ def _logits(hidden: Float[Array, "b n d"], head: Float[Array, "d V"]) -> Float[A
     )
 
 
-def token_bias(config: LlavaConfig) -> Float[Array, " V"] | None:
+def token_bias(config: ModelConfig) -> Float[Array, " V"] | None:
     """What the checkpoint's generation_config.json adds to the logits; None if it adds nothing."""
     if not config.token_bias:
         return None

@@ -21,8 +21,8 @@ from inbol_jax.losses import (
     preference_margin,
     sequence_logprob,
 )
-from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
@@ -190,7 +190,7 @@ def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
     return functools.partial(ca_dpo_loss, beta=options.beta, weighting=weights, pair_loss=pair_loss)
 
 
-def ca_dpo_objective(model: Llava, options: PairLossConfig) -> Objective:
+def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Objective:
     """The mean CA-DPO loss (`losses.ca_dpo_loss`) over the pairs that are not padding.
 
     The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind

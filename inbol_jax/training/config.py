@@ -18,7 +18,7 @@ from inbol_jax.errors import InbolError
 
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
 # what is seen.
-FROZEN = ("^vision_tower/", "embed_tokens")
+FROZEN = ("^vision_(tower|model)/", "embed_tokens")
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
@@ -86,7 +86,7 @@ class LoraOptions:
     """LoRA's alpha: adapters are scaled by alpha / rank. The default is twice the rank."""
     lora_dropout: float = 0.0
     """Share of the adapters' inputs that training sets to zero."""
-    lora_targets: tuple[str, ...] = (r"language_model\..*_proj",)
+    lora_targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
     """Modules that get an adapter, by name or regular expression. By default every dense layer of
     the decoder gets one."""
     lora_rslora: bool = False
@@ -355,12 +355,14 @@ class PlanConfig:
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
-    """Folder with a config.json in Hugging Face layout, or llava-1.5-7b or llava-1.5-13b, whose
-    shapes ship with the package."""
+    """Folder with a config.json in Hugging Face layout, or llava-1.5-7b, llava-1.5-13b,
+    smolvlm-256m, smolvlm2-500m or smolvlm2-2.2b, whose shapes ship with the package."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
-    """Tokens per prompt, the 576 of its image included."""
+    """Tokens per prompt, those of its image included."""
+    tiles: int = 1
+    """Tiles per image, of models that cut images into tiles; --prompt includes their tokens."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16

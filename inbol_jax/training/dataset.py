@@ -25,7 +25,8 @@ from inbol_jax.data.vqa import image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import load_pixels, make_text_encoder
+from inbol_jax.models.processor import load_image_inputs, make_text_encoder
+from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
 from inbol_jax.training.config import TrainConfig
@@ -62,16 +63,21 @@ class PackedDataset:
         """The size of each row, without padding."""
         return [RowShape.of(*row) for row in self.rows]
 
-    def pack(self, index: int, shape: RowShape) -> HostBatch:
-        """One row of a batch."""
-        row = pack_row(*self.rows[index], shape)
-        with names_stalls(self.images[index]):
-            row["pixel_values"] = load_pixels(self.checkpoint, self.images[index])[None]
+    @functools.cached_property
+    def tiles(self) -> list[int]:
+        """The number of image tiles of each row, without padding."""
+        return [self.checkpoint.config.count_tiles(prompt) for prompt, _ in self.rows]
+
+    def pack(self, index: int, shape: RowShape, tiles: int) -> HostBatch:
+        """One row of a batch, its images padded to so many tiles."""
+        row, image = pack_row(*self.rows[index], shape), self.images[index]
+        with names_stalls(image):
+            row |= load_image_inputs(self.checkpoint, image, self.tiles[index], tiles)
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
-        """This process's rows of a batch, padded to the smallest shape that all rows of the batch
-        fit in.
+        """This process's rows of a batch, padded to the smallest shape, and to the smallest static
+        number of tiles, that all rows of the batch fit in.
 
         Args:
           indices: the rows of the whole batch. At the end of the data there may be too few.
@@ -79,9 +85,10 @@ class PackedDataset:
         """
         sizes = [self.sizes[i] for i in indices]
         shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
+        tiles = padded_tiles(max(self.tiles[i] for i in indices))
         own = [int(indices[i]) for i in mine if i < len(indices)]
         # A process without rows packs one to take the shapes from; it does not count.
-        rows = [self.pack(i, shape) for i in own or indices[:1]]
+        rows = [self.pack(i, shape, tiles) for i in own or indices[:1]]
         return collate(rows, len(mine), valid=len(own))
 
 
@@ -110,11 +117,11 @@ def tokenize(
     Args:
       texts: question and responses of each row.
     """
-    encoder = make_text_encoder(checkpoint)
-    rows = [
-        (encoder.prompt(question), [Branch(encoder.response(question, r)) for r in responses])
-        for question, responses in texts
-    ]
+    encoder, rows = make_text_encoder(checkpoint), []
+    for (question, responses), image in zip(texts, images, strict=True):
+        grids = (encoder.grid(image),)
+        branches = [Branch(encoder.response(question, text, grids)) for text in responses]
+        rows.append((encoder.prompt(question, grids), branches))
     return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns or {})
 
 

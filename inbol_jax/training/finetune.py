@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from inbol_jax.artifacts import file_fingerprint, fingerprint
 from inbol_jax.data.vqa import data_file
 from inbol_jax.errors import InbolError
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.families import make_model
 from inbol_jax.models.loading import (
     Checkpoint,
     load_pretrained,
@@ -101,7 +101,7 @@ def load_model(config: RunConfig) -> Checkpoint:
             "--lora-trainable; drop the option"
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
-    model = Llava(checkpoint.config, checkpoint.model.dtype, lora, config.runtime.remat)
+    model = make_model(checkpoint.config, checkpoint.model.dtype, lora, config.runtime.remat)
     return dataclasses.replace(checkpoint, model=model, variables=variables)
 
 
@@ -224,6 +224,7 @@ def finetune(
         run.trainable,
         run.frozen,
         targets=float(np.mean([s.targets for s in dataset.sizes])),
+        tiles=float(np.mean(dataset.tiles)),
         forwards=1 if online_reference else 0,
     )
     program = make_program(objective, config, total_steps)

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.models.config import LlavaConfig
+from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
+from inbol_jax.models.packing import RowShape
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
 from inbol_jax.training.config import RunConfig
@@ -34,7 +35,7 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
 def abstract_variables(
-    config: LlavaConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None
+    config: ModelConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None
 ) -> dict[str, Any]:
     """The model's variables as shapes with places, as `load_pretrained` would put them.
 
@@ -68,17 +69,21 @@ def abstract_batch(
     }
 
 
+def image_shapes(
+    config: ModelConfig, rows: int, tiles: int
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and dtypes of the images of rows with so many tiles each."""
+    shapes = config.image_shapes(tiles)
+    return {name: ((rows, *shape), jnp.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+
+
 def abstract_pairs(
-    config: LlavaConfig, mesh: Mesh, *, rows: int, tokens: int, targets: int
+    config: ModelConfig, mesh: Mesh, *, rows: int, shape: RowShape, tiles: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch as the stages take it: packed rows with an image each, and the columns of pairs."""
-    size = config.vision.image_size
-    per_token, per_target = ((rows, tokens), jnp.int32), ((rows, targets), jnp.int32)
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
-        "kind": ((rows,), jnp.int32),
-        "valid": ((rows,), jnp.bool),
-    }
+    """A batch as the stages take it: packed rows with their images, and the columns of pairs."""
+    per_token, per_target = ((rows, shape.tokens), jnp.int32), ((rows, shape.targets), jnp.int32)
+    shapes = image_shapes(config, rows, tiles)
+    shapes |= {"kind": ((rows,), jnp.int32), "valid": ((rows,), jnp.bool)}
     shapes |= dict.fromkeys(("input_ids", "positions", "segments"), per_token)
     shapes |= dict.fromkeys(("targets", "target_index", "target_segment"), per_target)
     shapes |= dict.fromkeys(("ref_chosen", "ref_rejected", "confidence"), ((rows,), jnp.float32))

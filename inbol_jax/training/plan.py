@@ -27,7 +27,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.families import make_model
+from inbol_jax.models.packing import RowShape
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import sample
@@ -42,6 +44,7 @@ from inbol_jax.training.lowering import (
     abstract_pairs,
     abstract_variables,
     collectives,
+    image_shapes,
     lower_step,
 )
 from inbol_jax.training.parallel import round_batch_size
@@ -115,15 +118,22 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     Args:
       folder: folder with the model's config.json.
     """
-    llava = load_config(folder)
+    architecture = load_config(folder)
+    images = config.tiles * architecture.num_image_tokens
+    if config.tiles > 1 and not architecture.tiled:
+        raise InbolError(f"--tiles {config.tiles}: {folder.name} does not cut images; drop it")
+    if not 0 < images < config.prompt:
+        raise InbolError(
+            f"--prompt {config.prompt}: the {config.tiles} tiles of an image have {images} tokens"
+        )
     stage = {"sft": SftConfig, "rl": RlConfig}.get(config.stage, DpoConfig)
     data = (Path(),) if stage is RlConfig else Path()
     run = stage.from_options(
         data=data, out=Path(), **{name: getattr(config, name) for name in _SHARED}
     )
     lora = lora_config(run.lora)
-    model = Llava(llava, jnp.bfloat16, lora, config.remat)
-    variables = abstract_variables(llava, mesh, dtype=jnp.bfloat16, lora=lora)
+    model = make_model(architecture, jnp.bfloat16, lora, config.remat)
+    variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
     if config.stage == "sample":
         return _lower_sample(config, model, variables, mesh)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
@@ -135,7 +145,8 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
         answers = config.n * config.answer
     else:
         objective, answers = sft_objective(model), config.answer
-    batch = abstract_pairs(llava, mesh, rows=rows, tokens=config.prompt + answers, targets=answers)
+    shape = RowShape(config.prompt + answers, answers)
+    batch = abstract_pairs(architecture, mesh, rows=rows, shape=shape, tiles=config.tiles)
     if isinstance(run, RlConfig):
         batch |= abstract_groups(mesh, rows=rows, n=config.n)
     program = make_program(objective, run, total_steps=100)
@@ -144,18 +155,18 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
 
 
 def _lower_sample(
-    config: PlanConfig, model: Llava, variables: dict, mesh: Mesh
+    config: PlanConfig, model: VisionLanguageModel, variables: dict, mesh: Mesh
 ) -> jax.stages.Lowered:
-    rows, size = round_batch(config.batch_size, mesh), model.config.vision.image_size
+    rows = round_batch(config.batch_size, mesh)
     batch = abstract_batch(
         mesh,
         {
             "input_ids": ((rows, config.prompt), jnp.int32),
             "attention_mask": ((rows, config.prompt), jnp.int32),
-            "pixel_values": ((rows, 1, 3, size, size), jnp.float32),
             "question": ((rows,), jnp.uint32),
             "valid": ((rows,), jnp.bool),
-        },
+        }
+        | image_shapes(model.config, rows, config.tiles),
     )
     options = SamplingOptions(n=config.n, max_new_tokens=config.answer)
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -17,7 +17,7 @@ import optax
 
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import kl_estimate, policy_gradient_loss
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import say
 from inbol_jax.sampling.sampler import Samples, sample
@@ -176,7 +176,7 @@ class OnPolicyTrainer(Trainer):
         return jax.tree.map(lambda *rows: np.concatenate(rows), *results)
 
 
-def sampling_function(model: Llava, config: RlConfig) -> RowFunction:
+def sampling_function(model: VisionLanguageModel, config: RlConfig) -> RowFunction:
     """Draws the n responses to each question of a batch from the policy: `Samples`."""
     options = sampling_options(config)
 
@@ -187,7 +187,7 @@ def sampling_function(model: Llava, config: RlConfig) -> RowFunction:
     return draw
 
 
-def scoring_function(model: Llava, options: PolicyGradientConfig) -> RowFunction:
+def scoring_function(model: VisionLanguageModel, options: PolicyGradientConfig) -> RowFunction:
     """The log-probabilities that the loss compares with, f32[b, a] of a packed batch's targets:
     ref_logprobs if there is a KL term, and old_logprobs if there is more than one update.
 
@@ -208,7 +208,9 @@ def scoring_function(model: Llava, options: PolicyGradientConfig) -> RowFunction
     return score
 
 
-def policy_gradient_objective(model: Llava, options: PolicyGradientConfig) -> Objective:
+def policy_gradient_objective(
+    model: VisionLanguageModel, options: PolicyGradientConfig
+) -> Objective:
     """The mean over groups of the mean loss (`losses.policy_gradient_loss`) of their responses.
 
     The batch is one of `RolloutPacker.batch`, with the columns of `scoring_function`. Dropout is

@@ -22,12 +22,19 @@ from inbol_jax.losses import abstention_bonus, group_advantages
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.processes import from_all, is_main
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import PromptedExample, model_inputs, padded_length, to_text
+from inbol_jax.sampling.generate import (
+    BatchShape,
+    PromptedExample,
+    model_inputs,
+    padded_length,
+    to_text,
+)
 from inbol_jax.sampling.sampler import Samples
 from inbol_jax.sharding import local_rows
 from inbol_jax.training.dataset import names_stalls
@@ -50,6 +57,8 @@ class QuestionSet:
     encoder: TextEncoder
     lengths: np.ndarray
     """i32[n], tokens of each question's prompt."""
+    tiles: np.ndarray
+    """i32[n], tiles of each question's image."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -65,19 +74,23 @@ class QuestionSet:
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
         """This process's rows of a batch of questions as `sample` takes them, and `row` i32[b].
 
-        Args: as of `PackedDataset.batch`. Prompts are padded to the longest of the whole batch.
+        Args: as of `PackedDataset.batch`. Prompts and tiles are padded to those of the
+        whole batch.
         """
-        length = padded_length(int(self.lengths[indices].max()))
+        length, tiles = (int(x[indices].max()) for x in (self.lengths, self.tiles))
+        shape = BatchShape(padded_length(length), padded_tiles(tiles))
         own = [int(indices[i]) for i in mine if i < len(indices)]
         # A process without rows reads one to take the shapes from; it does not count.
-        rows = [self._inputs(int(i), length) for i in own or indices[:1]]
+        rows = [self._inputs(int(i), shape) for i in own or indices[:1]]
         return collate(rows, len(mine), valid=len(own))
 
-    def _inputs(self, index: int, length: int) -> HostBatch:
+    def _inputs(self, index: int, shape: BatchShape) -> HostBatch:
         example, root = self.question(index)
-        prompted = PromptedExample(example, self.encoder.prompt(example.question))
+        grid = self.encoder.grid(root / example.image)
+        prompt = self.encoder.prompt(example.question, (grid,))
+        prompted = PromptedExample(example, prompt, grid.tiles)
         with names_stalls(root / example.image):
-            inputs = model_inputs(self.checkpoint, prompted, length, root)
+            inputs = model_inputs(self.checkpoint, prompted, shape, root)
         return inputs | {"row": np.int32(index)}
 
 
@@ -100,15 +113,19 @@ def make_prompts(
       InbolError: if a question cannot be asked, or leaves no room for a response.
     """
     encoder = make_text_encoder(checkpoint)
-    prompts = (encoder.prompt(e.question) for dataset in datasets for e in dataset.examples)
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    sizes = []
+    for dataset in datasets:
+        for example in dataset.examples:
+            grid = encoder.grid(dataset.root / example.image)
+            sizes.append((len(encoder.prompt(example.question, (grid,))), grid.tiles))
+    lengths, tiles = np.array(sizes, np.int32).T
     room, longest = checkpoint.config.text.max_positions, int(lengths.max())
     if longest + config.group.max_new_tokens > room:
         raise InbolError(
             f"--max-new-tokens {config.group.max_new_tokens}: the longest question has {longest} "
             f"tokens, and the model was made for {room}"
         )
-    return QuestionSet(checkpoint, datasets, encoder, lengths)
+    return QuestionSet(checkpoint, datasets, encoder, lengths, tiles)
 
 
 def sampling_options(config: RlConfig) -> SamplingOptions:
@@ -240,7 +257,8 @@ class RolloutPacker:
         n = self.config.group.n
         prompt = questions["input_ids"][place][questions["attention_mask"][place] != 0]
         row = pack_row(prompt.tolist(), branches, shape)
-        row["pixel_values"] = questions["pixel_values"][place]
+        for name in self.questions.checkpoint.config.image_shapes(1):
+            row[name] = questions[name][place]
         row["shares"] = np.bincount(index, minlength=n).astype(np.float32) / np.float32(n)
         row["advantages"] = np.zeros(n, np.float32)
         row["advantages"][index] = advantages  # equal responses have the same

@@ -4,7 +4,7 @@ what is not."""
 from pathlib import Path
 
 from inbol_jax.losses import sft_loss
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import one_writer
 from inbol_jax.records import Instruction
 from inbol_jax.training.config import SftConfig
@@ -30,7 +30,7 @@ def sft(config: SftConfig) -> Path:
     return finetune(checkpoint, config, objective, datasets, label="IDK-IT", unit="instructions")
 
 
-def sft_objective(model: Llava) -> Objective:
+def sft_objective(model: VisionLanguageModel) -> Objective:
     """Mean negative log-likelihood per response token. Pre-training uses it too."""
 
     def objective(variables, reference, batch, key=None) -> Metrics:

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import token_logprobs
-from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig, trainable_params
+from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.training.config import RunConfig, check_pattern
 from inbol_jax.training.optimizer import make_optimizer
 
@@ -52,7 +52,7 @@ EvalStep = Callable[[TrainState, Flat, Flat | None, Batch], Metrics]
 
 
 def target_logprobs(
-    model: Llava,
+    model: VisionLanguageModel,
     variables: Variables,
     batch: Batch,
     key: jax.Array | None = None,
@@ -66,9 +66,9 @@ def target_logprobs(
       chunk: positions per row whose logits exist at a time.
     """
     rngs = {} if key is None else {"dropout": key}
-    hidden = model.apply(variables, batch, method=Llava.hidden, rngs=rngs)  # [b, t, d]
+    hidden = model.apply(variables, batch, method="hidden", rngs=rngs)  # [b, t, d]
     hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)  # [b, a, d]
-    head = model.apply(variables, method=Llava.head)
+    head = model.apply(variables, method="head")
     return token_logprobs(hidden, head, batch["targets"], chunk=chunk)
 
 

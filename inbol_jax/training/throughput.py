@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from inbol_jax.models.config import LlavaConfig
+from inbol_jax.models.architecture import ModelConfig
 
 # Peak FLOP/s, dense bfloat16, by the name that JAX gives the chip. Sources: the makers' data
 # sheets.
@@ -26,9 +26,6 @@ PEAK_FLOPS: dict[str, float] = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
 }
-
-# The model's parts in the order of the forward pass.
-_PARTS = ("vision_tower", "multi_modal_projector", "language_model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +47,12 @@ class TrainingFlops:
 
 
 def training_flops(
-    config: LlavaConfig,
+    config: ModelConfig,
     trainable: Mapping[str, jax.Array],
     frozen: Mapping[str, jax.Array],
     *,
     targets: float,
+    tiles: float = 1.0,
     forwards: int = 0,
 ) -> TrainingFlops:
     """The FLOPs of a training step, from the shapes of the variables.
@@ -66,20 +64,22 @@ def training_flops(
     Args:
       trainable, frozen: variables by path. Only matrices count.
       targets: mean number of tokens per row whose logits are made.
+      tiles: mean number of image tiles per row.
       forwards: additional passes without gradients, such as that of an online reference.
     """
     vision, text = config.vision, config.text
-    patches = (vision.image_size // vision.patch_size) ** 2
-    inputs = {"vision_tower": patches, "multi_modal_projector": config.num_image_tokens}
+    patches, parts = vision.num_patches, config.parts  # in the order of the forward pass
+    tower, projector, decoder = parts
+    inputs = {tower: tiles * patches, projector: tiles * config.num_image_tokens}
     # Whether the gradient has to go back to the outputs of a part's first layer
     reaches = {
-        part: any(below in path for path in trainable for below in _PARTS[: i + 1])
-        for i, part in enumerate(_PARTS)
+        part: any(below in path for path in trainable for below in parts[: i + 1])
+        for i, part in enumerate(parts)
     }
     per_token = per_row = 0.0
     for variables, trained in ((trainable, True), (frozen, False)):
         for path, x in variables.items():
-            part = next((part for part in _PARTS if part in path), None)
+            part = next((part for part in parts if part in path), None)
             tied = text.tie_word_embeddings and "embed_tokens" in path
             is_head = "lm_head" in path or tied
             is_product = is_head or path.endswith(("/kernel", "/a", "/b"))
@@ -88,14 +88,14 @@ def training_flops(
             cost = 2.0 * np.prod(x.shape) * (1 + reaches[part] + trained + forwards)
             if is_head:
                 per_row += targets * cost
-            elif part == "language_model":
+            elif part == decoder:
                 per_token += cost
             else:
                 per_row += inputs[part] * cost
     # Attention: two products with each pair forward, and twice as many backward
-    passes = 1 + 2 * reaches["vision_tower"] + forwards
-    per_row += vision.num_layers * 4.0 * patches**2 * vision.hidden_size * passes
-    passes = 1 + 2 * reaches["language_model"] + forwards
+    passes = 1 + 2 * reaches[tower] + forwards
+    per_row += tiles * vision.num_layers * 4.0 * patches**2 * vision.hidden_size * passes
+    passes = 1 + 2 * reaches[decoder] + forwards
     per_pair = text.num_layers * 4.0 * text.num_heads * text.head_dim * passes
     return TrainingFlops(per_token, per_pair, per_row)
 

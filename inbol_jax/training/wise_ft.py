@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import LlavaConfig, load_config
+from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import Checkpoint, find_checkpoint, load_pretrained
 from inbol_jax.models.peft import is_adapter
 from inbol_jax.processes import to_host
@@ -35,7 +36,7 @@ def check_wise_ft(config: RunConfig) -> None:
         )
 
 
-def _architecture(model: Path) -> LlavaConfig:
+def _architecture(model: Path) -> ModelConfig:
     """What two checkpoints must share: all but the dtype on the disk and the ends of responses."""
     config = load_config(find_checkpoint(model))
     return dataclasses.replace(config, stored_dtype="", pad_token_id=0, eos_token_ids=())

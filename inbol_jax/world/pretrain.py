@@ -16,7 +16,7 @@ from inbol_jax.artifacts import one_writer
 from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.config import load_config
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.families import make_model
 from inbol_jax.models.loading import init_params
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.writing import save_params
@@ -205,11 +205,11 @@ def pretrain(config: PretrainConfig) -> Path:
     batch_size = round_batch(config.batch_size, mesh)
     folder = config.out / "model"
     write_skeleton(folder)
-    llava = load_config(folder)
-    variables = {"params": init_params(llava, jax.random.key(config.seed))}
+    architecture = load_config(folder)
+    variables = {"params": init_params(architecture, jax.random.key(config.seed))}
     trainable, _ = split_variables(variables, ())
     optimizer = _optimizer(config.learning_rate, config.steps)
-    sft = sft_objective(Llava(llava))
+    sft = sft_objective(make_model(architecture))
 
     def objective(variables: Mapping, reference: None, batch: Mapping, key: jax.Array):
         # [b, 48, 48, 3] in 0 to 255 -> [b, 1 image, 3, 48, 48] in -1 to 1, as the processor does it

@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from torch_reference import CASES, RANDOM, load, make_batch, random_torch, with_adapters
+from torch_reference import CASES, LLAVA, RANDOM, load, make_batch, random_torch, with_adapters
 
 from inbol_jax.models import LoraConfig, save_pretrained
 
@@ -16,6 +16,15 @@ FAMILIES = (
 def random_pair(request, tmp_path_factory):
     """A random model of transformers, and the folder that it saved itself in."""
     folder = tmp_path_factory.mktemp("random")
+    model = random_torch(request.param)
+    model.save_pretrained(folder)
+    return model, folder
+
+
+@pytest.fixture(scope="module", params=LLAVA)
+def llava_pair(request, tmp_path_factory):
+    """The same, of LLaVA, whose keys have several spellings."""
+    folder = tmp_path_factory.mktemp("llava")
     model = random_torch(request.param)
     model.save_pretrained(folder)
     return model, folder

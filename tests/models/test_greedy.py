@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch_reference import (
     CASES,
+    images_of,
     load,
     make_batch,
     random_torch,
@@ -44,7 +45,9 @@ def assert_same_tokens(checkpoint, model):
     for row, length in enumerate(lengths):
         ids[row, -length:], mask[row, -length:] = batch["input_ids"][row, :length], 1
     inputs = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.tensor(mask).long()}
-    inputs["pixel_values"] = torch.tensor(batch["pixel_values"])
+    by_row = {name: x[:, None] for name, x in images_of(batch).items()}
+    theirs_take = by_row if checkpoint.config.tiled else images_of(batch)
+    inputs |= {name: torch.tensor(x) for name, x in theirs_take.items()}
 
     def theirs(eos):
         options = GenerationConfig(
@@ -60,7 +63,7 @@ def assert_same_tokens(checkpoint, model):
     eos = min(early, key=lambda token: (not early[token], abs(early[token] - 3), token))
     expected = theirs(eos)
     assert len({len(row) for row in expected}) > 1
-    batch["pixel_values"] = batch["pixel_values"][:, None]
+    batch |= by_row
     batch["question"] = np.arange(len(lengths), dtype=np.uint32)
     config = dataclasses.replace(checkpoint.config, eos_token_ids=(eos,))
     ours = jax.device_get(

@@ -18,6 +18,7 @@ from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokeni
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.tiles import UNTILED
 
 CORPUS = [
     "USER: What is in the picture? ASSISTANT: A cat and a dog. user assistant "
@@ -118,6 +119,7 @@ def encoder_of(processor, max_tokens=200):
     config = SimpleNamespace(
         image_token_id=vocabulary["<image>"],
         num_image_tokens=4,
+        tiled=False,
         eos_token_ids=ends or [tokenizer.eos_token_id],
         text=SimpleNamespace(max_positions=max_tokens, vocab_size=len(tokenizer)),
     )
@@ -145,7 +147,7 @@ def theirs(processor, images, answer=None):
 
 @pytest.mark.parametrize("images", [0, 1, 3])
 def test_prompts_are_those_of_transformers(processor, encoder, images):
-    prompt = encoder.prompt("What is in the picture?", images)
+    prompt = encoder.prompt("What is in the picture?", (UNTILED,) * images)
     assert prompt == theirs(processor, images)
     assert prompt.count(processor.image_token_id) == 4 * images
 
@@ -172,7 +174,7 @@ def test_images_are_never_cut(processor):
         r"question 'What is in the picture\?': \d+ tokens, of which 8 are its images', and .* 12"
     )
     with pytest.raises(InbolError, match=words):
-        encoder_of(processor, max_tokens=12).prompt("What is in the picture?", 2)
+        encoder_of(processor, max_tokens=12).prompt("What is in the picture?", (UNTILED,) * 2)
     length = len(encoder_of(processor).prompt("What is in the picture?"))
     encoder = encoder_of(processor, max_tokens=length + 3)
     encoder.prompt("What is in the picture?")
@@ -219,7 +221,7 @@ def test_questions_are_put_in_as_the_template_does(processor, question):
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        assert encoder_of(processor)._template(1).prompt(question) == text
+        assert encoder_of(processor)._template((UNTILED,)).prompt(question) == text
 
 
 PLAIN = (

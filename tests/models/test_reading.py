@@ -26,8 +26,8 @@ def edit_weights(folder, edit):
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_the_keys(random_pair, spelling, tmp_path):
-    _, folder = random_pair
+def test_every_spelling_of_the_keys(llava_pair, spelling, tmp_path):
+    _, folder = llava_pair
     shutil.copy(folder / "config.json", tmp_path)
     tensors = load_file(folder / "model.safetensors")
     renamed = {SPELLINGS[spelling](key): value for key, value in tensors.items()}
@@ -39,8 +39,8 @@ def test_every_spelling_of_the_keys(random_pair, spelling, tmp_path):
     )
 
 
-def test_buffers_of_old_checkpoints_are_passed_over(random_pair, tmp_path):
-    _, folder = random_pair
+def test_buffers_of_old_checkpoints_are_passed_over(llava_pair, tmp_path):
+    _, folder = llava_pair
     shutil.copy(folder / "config.json", tmp_path)
     buffers = {
         "vision_tower.vision_model.embeddings.position_ids": np.arange(5)[None],

@@ -2,13 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from flax.traverse_util import flatten_dict
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 
+import inbol_jax.training
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.weights import module_key, param_shardings, table_row
@@ -106,6 +107,16 @@ REAL = {
         None,
     ),
 }
+# Those that `inbol plan` ships, with the numbers that the hub counts in the checkpoints.
+SHAPES = Path(inbol_jax.training.__file__).parent / "shapes"
+REAL |= {
+    name: (json.loads((SHAPES / name / "config.json").read_text()), count)
+    for name, count in (
+        ("smolvlm-256m", 256_484_928),
+        ("smolvlm2-500m", 507_482_304),
+        ("smolvlm2-2.2b", 2_246_784_880),
+    )
+}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -114,7 +125,7 @@ def test_shapes_and_counts(name, tmp_path):
     config = {"model_type": "llava", "torch_dtype": "float16"} | config
     (tmp_path / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
-        theirs = LlavaForConditionalGeneration(transformers.LlavaConfig.from_pretrained(tmp_path))
+        theirs = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(tmp_path))
     count = sum(p.numel() for p in theirs.parameters())
     assert published in (None, count)
     ours = flatten_dict(dict(param_shapes(load_config(tmp_path))), sep="/")
@@ -127,8 +138,9 @@ def test_shapes_and_counts(name, tmp_path):
     assert shapes == {key: tuple(p.shape) for key, p in theirs.named_parameters()}
 
 
-def test_every_leaf_has_a_place_on_a_mesh(tmp_path):
-    config = {"model_type": "llava"} | REAL["llava-1.5-7b"][0]
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm2-2.2b"])
+def test_every_leaf_has_a_place_on_a_mesh(name, tmp_path):
+    config = {"model_type": "llava"} | REAL[name][0]
     (tmp_path / "config.json").write_text(json.dumps(config))
     shapes = param_shapes(load_config(tmp_path))
     leaves = flatten_dict(dict(shapes), sep="/")

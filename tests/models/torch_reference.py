@@ -1,4 +1,4 @@
-"""Tiny random LLaVAs of transformers, batches for them, both sides' logits, and adapters."""
+"""Tiny random models of transformers, batches for them, both sides' logits, and adapters."""
 
 import dataclasses
 import functools
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import init_lora
 
 IMAGE = 3
@@ -50,6 +50,14 @@ SIGLIP = {
 }
 QWEN2 = {"model_type": "qwen2", "num_key_value_heads": 2}
 MISTRAL = {"model_type": "mistral", "num_key_value_heads": 3, "head_dim": 4}
+TILE = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
@@ -58,8 +66,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
 }
 # Every tower with every decoder, and every option of a config in at least one of them:
-# (options of LLaVA, of the tower, of the decoder).
-RANDOM = {
+# (options of the whole model, of the tower, of the decoder).
+LLAVA = {
     "clip llama grouped": ({}, {}, {"num_key_value_heads": 2}),
     "clip llama untied, head_dim, last feature": (
         {"vision_feature_layer": -1},
@@ -121,12 +129,39 @@ RANDOM = {
         {**MISTRAL, "sliding_window": None},
     ),
 }
+IDEFICS3 = {
+    "idefics3 llama grouped": ({}, {}, {"num_key_value_heads": 2}),
+    "idefics3 llama tied, biases, scale 3, gelu": (
+        {"scale_factor": 3, "tie_word_embeddings": True},
+        {"image_size": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-3},
+        {"attention_bias": True, "mlp_bias": True},
+    ),
+    "idefics3 llama scale 1, theta": (
+        {"scale_factor": 1},
+        {"image_size": 12},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    ),
+    "smolvlm llama untied, ragged patches, head_dim": (
+        {"model_type": "smolvlm"},
+        {"image_size": 27},
+        {"head_dim": 10, "num_attention_heads": 4, "num_key_value_heads": 1},
+    ),
+    "smolvlm llama tied, grouped, scale 4": (
+        {"model_type": "smolvlm", "scale_factor": 4, "tie_word_embeddings": True},
+        {"image_size": 32},
+        {"num_key_value_heads": 3, "rms_norm_eps": 1e-2},
+    ),
+    "smolvlm mistral window": ({"model_type": "smolvlm"}, {}, {**MISTRAL, "sliding_window": 5}),
+}
+RANDOM = LLAVA | IDEFICS3
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
     "clip qwen2 tied, list of features",
     "clip mistral window",
     "siglip qwen2 window above, full, ragged patches",
+    "idefics3 llama tied, biases, scale 3, gelu",
+    "smolvlm llama untied, ragged patches, head_dim",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
@@ -147,13 +182,21 @@ SPELLINGS = {
 
 
 def random_torch(case):
-    """A LLaVA of transformers in which every parameter matters: norms and biases are random too."""
+    """A model of transformers in which every parameter matters: norms and biases are random too."""
     top, vision, text = RANDOM[case]
-    vision = VISION | vision
-    top = {"vision_feature_layer": -2, "image_token_index": IMAGE} | top
-    config = transformers.LlavaConfig(vision_config=vision, text_config=TEXT | text, **top)
+    if case in LLAVA:
+        vision, top = (
+            VISION | vision,
+            {"vision_feature_layer": -2, "image_token_index": IMAGE} | top,
+        )
+        kind = transformers.LlavaConfig
+    else:
+        vision, top = TILE | vision, {"image_token_id": IMAGE} | top
+        names = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}
+        kind = getattr(transformers, names[top.pop("model_type", "idefics3")])
+    config = kind(vision_config=vision, text_config=TEXT | text, **top)
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config).eval()
+    model = AutoModelForImageTextToText.from_config(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.15)
@@ -163,7 +206,8 @@ def random_torch(case):
 def make_batch(config, lengths, *, side="right", images=1, seed=0):
     """Rows of the given lengths: random text around the image tokens of `images` images per row.
 
-    Padding is random tokens, too.
+    Padding is random tokens, too. Where there are masks of pixels, most images are smaller than
+    their arrays.
     """
     random = np.random.default_rng(seed)
     images = [images] * len(lengths) if isinstance(images, int) else images
@@ -183,7 +227,31 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
     if sum(images):
         pixels = random.normal(size=(sum(images), 3, size, size))
         batch["pixel_values"] = pixels.astype(np.float32)
+        if config.tiled:
+            sides = random.integers(1, size + 1, (sum(images), 2, 1, 1))
+            sides[0] = size
+            y, x = np.mgrid[:size, :size]
+            batch["pixel_attention_mask"] = (y < sides[:, 0]) & (x < sides[:, 1])
     return batch
+
+
+def images_of(batch):
+    """The arrays of a batch that are of its images."""
+    return {name: x for name, x in batch.items() if name.startswith("pixel_")}
+
+
+def by_row(batch, per_tile, image_token_id=IMAGE):
+    """The images [n, ...] of a batch as [b, m, ...], with zeros in unused places, as transformers'
+    processors of tiles write them.
+    """
+    places = (batch["input_ids"] == image_token_id) & (batch["attention_mask"] == 1)
+    counts = places.sum(1) // per_tile
+    starts, result = np.cumsum(counts) - counts, {}
+    for name, x in images_of(batch).items():
+        result[name] = np.zeros((len(counts), counts.max(), *x.shape[1:]), x.dtype)
+        for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
+            result[name][row, :count] = x[start : start + count]
+    return batch | result
 
 
 def pad(rows):
@@ -201,6 +269,10 @@ def load(folder):
 
 
 def torch_logits(model, batch):
+    if hasattr(model.config, "scale_factor"):
+        vision = model.config.vision_config
+        side = vision.image_size // vision.patch_size // model.config.scale_factor
+        batch = by_row(batch, side**2)
     with torch.inference_mode():
         inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
         inputs |= {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
@@ -263,7 +335,7 @@ def shards(folder):
 
 
 def torch_base(folder):
-    return LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    return AutoModelForImageTextToText.from_pretrained(folder).eval()
 
 
 def with_adapters(folder, config=None, scale=0.1):
@@ -275,7 +347,7 @@ def with_adapters(folder, config=None, scale=0.1):
     )
     return dataclasses.replace(
         checkpoint,
-        model=Llava(checkpoint.config, jnp.float32, config),
+        model=make_model(checkpoint.config, jnp.float32, config),
         variables=checkpoint.variables | {"lora": lora},
     )
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from inbol_jax.models.processor import load_pixels, make_text_encoder
+from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import compiled_sample
 
@@ -27,13 +27,12 @@ def make_batch(checkpoint, examples, images, width=40):
         prompt = text.prompt(example.question)
         ids = np.pad(np.array(prompt, np.int32), (0, width - len(prompt)), constant_values=9)
         mask = (np.arange(width) < len(prompt)).astype(np.int32)
-        pixels = load_pixels(checkpoint, images / example.image)
         rows.append(
             {
                 "input_ids": ids,
                 "attention_mask": mask,
-                "pixel_values": pixels,
                 "question": np.uint32(i),
+                **load_image_inputs(checkpoint, images / example.image),
             }
         )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -131,24 +131,24 @@ def test_shapes_that_rows_are_padded_to(micro):
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
     rows = PackedDataset(micro, packed, [], shapes)
-    object.__setattr__(rows, "pack", lambda i, shape: pack_row(*packed[i], shape))
+    object.__setattr__(rows, "pack", lambda i, shape, tiles: pack_row(*packed[i], shape))
     for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
         batch = rows.batch(np.array(indices), np.arange(2))
         assert batch["input_ids"].shape == (2, tokens)
 
 
-def test_a_stalled_input_names_its_file(monkeypatch, capsys):
+def test_a_stalled_input_names_its_file(micro, monkeypatch, capsys):
     """Once, and only the file that takes long."""
 
-    def slow(_, image):
+    def slow(_, image, tiles, pad_to):
         time.sleep(2 * (image.stem == "1"))
-        return np.zeros((3, 2, 2))
+        return {"pixel_values": np.zeros((1, 3, 2, 2))}
 
-    monkeypatch.setattr(dataset, "load_pixels", slow)
+    monkeypatch.setattr(dataset, "load_image_inputs", slow)
     monkeypatch.setattr(dataset, "STALL", 1)
     rows = [([1], [Branch([2])])] * 3
     images = [Path(f"{i}.png") for i in range(3)]
-    data = PackedDataset(None, rows, images, bucket_shapes(rows, 1))
+    data = PackedDataset(micro, rows, images, bucket_shapes(rows, 1))
     assert data.batch(np.arange(3), np.arange(3))["valid"].all()
     line = "training waits for its data: 1.png has been read for 1 s\n"
     assert capsys.readouterr().err == line

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
+from inbol_jax.models.packing import RowShape
 from inbol_jax.models.weights import table_row
 from inbol_jax.sharding import RULES, make_mesh
 from inbol_jax.training.ca_dpo import ca_dpo_objective
@@ -76,7 +77,7 @@ def lowered(config, mesh):
     run = DpoConfig(data=Path("pairs"), out=Path("out"))
     program = make_program(ca_dpo_objective(Llava(config), run.pair_loss), run, total_steps=10)
     variables = abstract_variables(config, mesh, dtype=jnp.float32)
-    batch = abstract_pairs(config, mesh, rows=8, tokens=40, targets=12)
+    batch = abstract_pairs(config, mesh, rows=8, shape=RowShape(40, 12))
     return lower_step(program, run, variables, batch, mesh)
 
 

@@ -58,26 +58,31 @@ SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumula
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [SOME, OTHERS], ids=["some", "others"])
-def test_ten_steps_are_the_same_on_every_mesh(data, micro, tmp_path, names):
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("micro", SOME), ("micro", OTHERS), ("smolvlm", SOME)],
+    ids=["some", "others", "tiles"],
+)
+def test_ten_steps_are_the_same_on_every_mesh(data, tmp_path, request, kind, names):
     """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA
     moves no whole parameter by force.
     """
-    adapter = run_sft(data, micro.path, tmp_path / "adapter", **LORA)
+    model = request.getfixturevalue(kind).path
+    adapter = run_sft(data, model, tmp_path / "adapter", **LORA)
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [
         sys.executable,
         "-c",
         ON_MESHES,
-        *map(str, (tmp_path, data, micro.path, adapter, *names)),
+        *map(str, (tmp_path, data, model, adapter, *names)),
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Involuntary full rematerialization" not in done.stderr
     options = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
     for stage, folder in (
-        ("sft", run_sft(data, micro.path, tmp_path / "one/sft", **options)),
+        ("sft", run_sft(data, model, tmp_path / "one/sft", **options)),
         ("dpo", dpo(data, adapter, tmp_path / "one/dpo", **options)),
     ):
         one, ours = (

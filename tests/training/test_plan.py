@@ -49,6 +49,35 @@ def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stag
     assert f"tensor<{6 if stage == 'sample' else 8}x1x3x{side}x{side}xf32>" in text
 
 
+@pytest.mark.parametrize("stage", ["sft", "sample"])
+def test_images_in_tiles(plan, smolvlm, stage):
+    options = {"model": str(smolvlm.path), "answer": 4, "batch_size": 8, "tiles": 5}
+    config = PlanConfig(stage, prompt=60, **options)
+    text = plan.lower(config, smolvlm.path, make_mesh()).as_text()
+    side = smolvlm.config.vision.image_size
+    assert f"tensor<8x5x3x{side}x{side}xf32>" in text
+    assert f"tensor<8x5x{side}x{side}xi1>" in text
+    with pytest.raises(InbolError, match="--prompt 20: the 5 tiles of an image have 20 tokens"):
+        plan.lower(PlanConfig(stage, prompt=20, **options), smolvlm.path, make_mesh())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smolvlm-256m", "smolvlm2-500m", "smolvlm2-2.2b"])
+def test_published_shapes_are_lowered(plan, name):
+    """An image of 4 x 4 tiles and the whole."""
+    shapes = {"model": name, "prompt": 1536, "tiles": 17, "batch_size": 8}
+    config = PlanConfig("dpo", lora_rank=8, remat="full", **shapes)
+    lowered = plan.lower(config, plan.SHAPES / name, make_mesh())
+    side = load_config(plan.SHAPES / name).vision.image_size
+    assert f"tensor<8x17x3x{side}x{side}xf32>" in lowered.as_text()
+
+
+def test_tiles_of_a_model_that_has_none(plan, micro):
+    config = PlanConfig("sft", model=str(micro.path), tiles=2)
+    with pytest.raises(InbolError, match="--tiles 2: checkpoint does not cut images"):
+        plan.lower(config, micro.path, make_mesh())
+
+
 def test_sampling_keeps_to_the_devices_of_a_host(plan):
     devices = [SimpleNamespace(process_index=i // 4) for i in range(16)]
     assert plan.program_devices("sample", devices) == devices[:4]

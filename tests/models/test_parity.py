@@ -1,4 +1,4 @@
-"""LLaVA against transformers: the shipped checkpoint, and tiny random ones of every family.
+"""Models against transformers: the shipped checkpoint, and tiny random ones of every family.
 
 Packed rows and decoding steps are compared with full forward passes.
 """
@@ -11,26 +11,26 @@ import torch
 from torch_reference import (
     CLOSE,
     assert_same_logits,
+    images_of,
     load,
     make_batch,
     our_logits,
     pad,
     random_torch,
 )
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 from transformers.activations import ACT2FN
 
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models import load_pretrained, save_pretrained
 from inbol_jax.models.layers import ACTIVATIONS
-from inbol_jax.models.llava import Llava
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 
 
 @pytest.fixture(scope="module")
 def shipped_torch():
-    model, report = LlavaForConditionalGeneration.from_pretrained(
+    model, report = AutoModelForImageTextToText.from_pretrained(
         TINY, output_loading_info=True, local_files_only=True
     )
     assert not any(report.values()), "missing, unexpected or mismatched keys"
@@ -54,11 +54,12 @@ def test_images_by_row_are_the_images_in_order(model_of_ours):
     checkpoint = model_of_ours
     length = 3 + 2 * checkpoint.config.num_image_tokens
     batch = make_batch(checkpoint.config, [length] * 3, images=(2, 0, 1))
-    one, two, three = batch["pixel_values"]
-    unused = np.full_like(one, 7.0)
-    by_row = np.stack([np.stack(row) for row in ((one, two), (unused, unused), (three, unused))])
+    rows = {}
+    for name, (one, two, three) in images_of(batch).items():
+        unused = np.full_like(one, 7.0)
+        rows[name] = np.stack([(one, two), (unused, unused), (three, unused)])
     np.testing.assert_allclose(
-        our_logits(checkpoint, batch | {"pixel_values": by_row}),
+        our_logits(checkpoint, batch | rows),
         our_logits(checkpoint, batch),
         **CLOSE,
     )
@@ -89,7 +90,7 @@ def test_export_reloads_in_transformers(random_pair, tmp_path):
     model, folder = random_pair
     checkpoint = load(folder)
     save_pretrained(checkpoint, tmp_path / "export")
-    again, report = LlavaForConditionalGeneration.from_pretrained(
+    again, report = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "export", output_loading_info=True
     )
     assert not any(report.values())
@@ -136,13 +137,13 @@ def test_packed_rows_are_separate_rows(model_of_ours):
     shape = RowShape.fitting(list(zip(prefixes, branches, strict=True)))
     rows = [pack_row(p, b, shape) for p, b in zip(prefixes, branches, strict=True)]
     packed = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    logits = our_logits(checkpoint, packed | {"pixel_values": prompts["pixel_values"]})
+    logits = our_logits(checkpoint, packed | images_of(prompts))
 
     separate = pad(
         [np.concatenate([prefixes[i], b.ids]) for i, row in enumerate(branches) for b in row]
     )
     counts = [len(row) for row in branches]
-    separate["pixel_values"] = np.repeat(prompts["pixel_values"], counts, 0)
+    separate |= {name: np.repeat(x, counts, 0) for name, x in images_of(prompts).items()}
     alone = iter(our_logits(checkpoint, separate))
     for i, (prefix, row) in enumerate(zip(prefixes, branches, strict=True)):
         for segment, branch in enumerate(row, 1):
@@ -170,22 +171,22 @@ def test_decoding_steps_are_full_forwards(model_of_ours):
 
     @jax.jit
     def decoded(variables):
-        _, prefix = apply(variables, batch, method=Llava.prefill)
-        head = apply(variables, method=Llava.head)
+        _, prefix = apply(variables, batch, method="prefill")
+        head = apply(variables, method="head")
         # What is not written yet must not be read.
         empty = jnp.full((b, n, steps, c.num_kv_heads, c.head_dim), 7.0)
         suffix, logits = [(empty, empty)] * c.num_layers, []
         for step in range(steps):
             positions = jnp.broadcast_to(lengths[:, None] + step, (b, n))
             arguments = tokens[:, :, step], positions, prefix, mask, suffix, jnp.int32(step)
-            hidden, suffix = apply(variables, *arguments, method=Llava.decode_step)
+            hidden, suffix = apply(variables, *arguments, method="decode_step")
             logits.append(hidden @ head)
         return jnp.stack(logits, axis=2)
 
     logits = np.asarray(decoded(checkpoint.variables))
     prompts = [batch["input_ids"][i, :length] for i, length in enumerate(lengths)]
     whole = pad([np.concatenate([prompts[i], t]) for i in range(b) for t in tokens[i]])
-    whole["pixel_values"] = np.repeat(batch["pixel_values"], n, 0)
+    whole |= {name: np.repeat(x, n, 0) for name, x in images_of(batch).items()}
     expected = our_logits(checkpoint, whole).reshape(b, n, -1, c.vocab_size)
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(logits[i], expected[i, :, length : length + steps], **CLOSE)

@@ -1,0 +1,142 @@
+"""The architecture of a model, as far as the Flax port knows it: plain frozen dataclasses.
+
+`models.config` reads them from a checkpoint's config.json.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """CLIP or SigLIP vision tower. `image_size` and `patch_size` are in pixels."""
+
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    image_size: int
+    patch_size: int
+    hidden_act: str
+    layer_norm_eps: float
+    pooling_head: bool
+    """Whether there are weights of SigLIP's pooling head, which LLaVA keeps but does not use."""
+
+    @property
+    def is_clip(self) -> bool:
+        """CLIP has a class token and a norm before its layers, SigLIP a bias of its patches."""
+        return self.model_type == "clip_vision_model"
+
+    @property
+    def num_patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Llama, Qwen2 or Mistral decoder."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    hidden_act: str
+    rms_norm_eps: float
+    rope_theta: float
+    rope_type: str
+    rope_scaling: tuple[tuple[str, float], ...]
+    """(name, value) of each number that `rope_type` needs, see `config.ROPE_TYPES`."""
+    qkv_bias: bool
+    o_bias: bool
+    mlp_bias: bool
+    windows: tuple[int | None, ...]
+    """Per layer, how many positions a token sees, its own included; None for all before it."""
+    max_positions: int
+    """Longest sequence that the checkpoint was made for."""
+    tie_word_embeddings: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every family has. A family's own class adds its options and says what its images are."""
+
+    processor_class: ClassVar[str] = "AutoProcessor"
+    """transformers' class that loads the checkpoint's processor without torch."""
+    tiled: ClassVar[bool] = False
+    """Whether an image may become several tiles, with text around them."""
+    parts: ClassVar[tuple[str, str, str]]
+    """Names of the vision tower, of what follows it, and of the decoder in parameter paths."""
+
+    vision: VisionConfig
+    text: TextConfig
+    image_token_id: int
+    """Placeholder that image features replace, `num_image_tokens` per tile."""
+    pad_token_id: int
+    eos_token_ids: tuple[int, ...]
+    """Any of these ends a response."""
+    stored_dtype: str
+    """Dtype of the weights as config.json has it: float32, float16 or bfloat16."""
+    token_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what generation adds to its logit), from `sequence_bias` in generation_config.json;
+    training and P(True) do not use it."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Image tokens per tile; an image that is not tiled is one tile."""
+        raise NotImplementedError
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array of so many tiles, by transformers' names."""
+        size = self.vision.image_size
+        return {"pixel_values": ((tiles, 3, size, size), "float32")}
+
+    def count_tiles(self, ids: Sequence[int]) -> int:
+        """The number of tiles whose image tokens are among the ids."""
+        return sum(token == self.image_token_id for token in ids) // self.num_image_tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlavaConfig(ModelConfig):
+    """A LLaVA: vision tower, two-layer projector, decoder."""
+
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+
+    vision_feature_layers: tuple[int, ...]
+    """Which hidden states of [embeddings, layer 1, ..., layer n] are concatenated and projected."""
+    keep_first_token: bool
+    """Whether the first feature is used, which is CLIP's class token (select strategy "full")."""
+    projector_hidden_act: str
+    projector_bias: bool
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches + self.vision.is_clip - (not self.keep_first_token)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Idefics3Config(ModelConfig):
+    """Idefics3, SmolVLM and SmolVLM2: SigLIP-like tower, pixel shuffle, one projection, decoder."""
+
+    # SmolVLM's own class also needs torchvision and num2words, for videos; images and texts are
+    # the same.
+    processor_class = "Idefics3Processor"
+    tiled = True
+    parts = ("vision_model", "connector", "text_model")
+
+    scale_factor: int
+    """Pixel shuffle makes a square of this many patches per side one feature."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.scale_factor**2
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        size = self.vision.image_size
+        mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
+        return super().image_shapes(tiles) | mask

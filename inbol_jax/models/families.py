@@ -1,0 +1,28 @@
+"""The module of each family, by the class of its config. What else a family is, see
+docs/adding-an-architecture.md.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from inbol_jax.models.architecture import Idefics3Config, LlavaConfig, ModelConfig
+from inbol_jax.models.idefics3 import Idefics3
+from inbol_jax.models.llava import Llava
+from inbol_jax.models.lora import LoraConfig
+from inbol_jax.models.vlm import VisionLanguageModel
+
+_MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
+    LlavaConfig: Llava,
+    Idefics3Config: Idefics3,
+}
+
+
+def make_model(
+    config: ModelConfig,
+    dtype: Any = jnp.float32,
+    lora: LoraConfig | None = None,
+    remat: str = "none",
+) -> VisionLanguageModel:
+    """Returns the family's module. The arguments are the fields of `VisionLanguageModel`."""
+    return _MODULES[type(config)](config, dtype, lora, remat)

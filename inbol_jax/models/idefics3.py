@@ -1,0 +1,105 @@
+"""Idefics3, SmolVLM and SmolVLM2: patches of image tiles, shuffled into fewer features, projected.
+
+Sources: Laurencon et al. 2024 (arXiv 2408.12637); Marafioti et al. 2025 (arXiv 2504.05299); the
+positions are those of Dehghani et al. 2023 (arXiv 2307.06304). Layout and names are those of
+transformers' Idefics3ForConditionalGeneration and SmolVLMForConditionalGeneration, which are alike.
+Beside the arrays of `models.vlm`, a batch may hold
+  pixel_attention_mask  [*n, H, W]  0 for pixels that only fill up an image, by default none
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.architecture import Idefics3Config, VisionConfig
+from inbol_jax.models.decoder import Decoder
+from inbol_jax.models.layers import ComputeOptions, Dense
+from inbol_jax.models.vit import VisionEmbeddings, VisionLayer
+from inbol_jax.models.vlm import Batch, VisionLanguageModel
+
+
+def position_buckets(side: int) -> np.ndarray:
+    """Returns i32[side + 1, side]: at [n, i] the position of patch i of n along one axis.
+
+    The i-th of n patches has the position that lies as far along the full `side`. These are
+    constants, in the order of roundings of transformers, so that no device decides by a rounding
+    error of its own in which bucket a patch falls.
+    """
+    step = 1 / side
+    boundaries = (step + step * np.arange(max(side - 1, 0))).astype(np.float32)
+    counts = np.maximum(np.arange(side + 1, dtype=np.float32), 1)  # no patch: any position
+    places = np.arange(side, dtype=np.float32) * (np.float32(1) / counts)[:, None]
+    places = np.minimum(places, np.float32(1 - 1e-6))
+    return np.searchsorted(boundaries, places, side="right").astype(np.int32)
+
+
+class Idefics3VisionTower(nn.Module):
+    """The last hidden states, behind a norm, of images that fill their arrays or less."""
+
+    config: VisionConfig
+    compute: ComputeOptions
+
+    @nn.compact
+    def __call__(
+        self, pixel_values: Float[Array, "n 3 H W"], seen: Bool[Array, "n y x"]
+    ) -> Float[Array, "n s d"]:
+        """Args: seen: patches that hold any pixel of their image."""
+        c, (n, rows, columns) = self.config, seen.shape
+        side = c.image_size // c.patch_size
+        buckets = jnp.asarray(position_buckets(side))
+        row = buckets[seen[:, :, 0].sum(1)][:, :rows]  # [n, y]
+        column = buckets[seen[:, 0, :].sum(1)][:, :columns]  # [n, x]
+        positions = jnp.where(seen, row[:, :, None] * side + column[:, None, :], 0)
+        x = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values, positions)
+        for i in range(c.num_layers):
+            x = VisionLayer(c, self.compute, name=f"layers_{i}")(x, seen.reshape(n, -1))
+        return nn.LayerNorm(c.layer_norm_eps, dtype=self.compute.dtype, name="post_layernorm")(x)
+
+
+class Connector(nn.Module):
+    """Pixel shuffle, and one projection without bias."""
+
+    config: Idefics3Config
+    compute: ComputeOptions
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n y x v"]) -> Float[Array, "n p d"]:
+        n, rows, columns, v = x.shape
+        s = self.config.scale_factor
+        x = x.reshape(n, rows // s, s, columns // s, s, v).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(n, -1, s * s * v)  # the s x s patches of a square lie behind each other
+        return Dense(self.config.text.hidden_size, self.compute, use_bias=False, name="proj")(x)
+
+
+class Idefics3(VisionLanguageModel):
+    """Vision tower, connector, decoder."""
+
+    def setup(self) -> None:
+        c, compute = self.config, ComputeOptions(self.dtype, self.lora, self.remat)
+        self.vision_model = Idefics3VisionTower(c.vision, compute)
+        self.connector = Connector(c, compute)
+        self.text_model = Decoder(c.text, compute)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.text_model
+
+    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
+        pixels = batch["pixel_values"]
+        *leading, channels, height, width = pixels.shape
+        c, p = self.config, self.config.vision.patch_size
+        rows, columns = height // p, width // p
+        if rows != columns or rows % c.scale_factor or height > c.vision.image_size:
+            raise InbolError(
+                f"images of {height} x {width} pixels: squares of at most {c.vision.image_size}, "
+                f"of a multiple of {p * c.scale_factor}, are needed"
+            )
+        pixels = pixels.reshape(-1, channels, height, width)
+        mask = batch.get("pixel_attention_mask", jnp.ones((len(pixels), height, width), bool))
+        mask = mask.reshape(-1, height, width)[:, : rows * p, : columns * p] != 0
+        seen = mask.reshape(-1, rows, p, columns, p).any((2, 4))  # [n, y, x]
+        features = self.vision_model(pixels, seen)  # [n, s, v]
+        features = self.connector(features.reshape(len(pixels), rows, columns, -1))  # [n, p, d]
+        return features.reshape(*leading, *features.shape[1:])

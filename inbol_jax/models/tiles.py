@@ -1,0 +1,91 @@
+"""Image tiles: how many an image becomes, what text stands around them, and their static numbers.
+
+transformers' image processors of this kind scale an image to whole tiles, cut these, and add the
+whole image as one more tile. Here is the same arithmetic without pixels, as prompts are made before
+images are read; `Checkpoint.image_inputs` compares what it says with what the processor does.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MAX_SIDE = 4096  # of an image, in transformers' processors of tiled images
+
+
+class Grid(NamedTuple):
+    """How an image is cut; (0, 0) if it is one tile, as in transformers."""
+
+    rows: int = 0
+    columns: int = 0
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles, the whole image included."""
+        return self.rows * self.columns + 1
+
+
+UNTILED = Grid()
+
+
+def tile_grid(image_processor: Any, width: int, height: int) -> Grid:
+    """Returns how an image processor of Idefics3's kind cuts an image of so many pixels.
+
+    Source: `resize`, `resize_for_vision_encoder` and `split_images` of transformers'
+    Idefics3ImageProcessor and SmolVLMImageProcessor.
+    """
+    if not image_processor.do_image_splitting:
+        return UNTILED
+    size, tile = image_processor.size, image_processor.max_image_size["longest_edge"]
+    if image_processor.do_resize and size.get("longest_edge"):
+        width, height = _with_longest_side(width, height, size["longest_edge"])
+    elif image_processor.do_resize:
+        width, height = size["width"], size["height"]
+    ratio = width / height
+    if width >= height:
+        columns = math.ceil(width / tile)
+        rows = math.ceil(int(columns * tile / ratio) / tile)
+    else:
+        rows = math.ceil(height / tile)
+        columns = math.ceil(int(rows * tile * ratio) / tile)
+    return Grid(rows, columns) if max(rows, columns) > 1 else UNTILED
+
+
+def _with_longest_side(width: int, height: int, longest: int) -> tuple[int, int]:
+    ratio = width / height
+    if width >= height:
+        width, height = longest, int(longest / ratio)
+        height += height % 2
+    else:
+        width, height = int(longest * ratio), longest
+        width += width % 2
+    width, height = max(width, 1), max(height, 1)
+    ratio = width / height
+    if width >= height and width > MAX_SIDE:
+        width, height = MAX_SIDE, int(MAX_SIDE / ratio)
+    elif height > width and height > MAX_SIDE:
+        width, height = int(MAX_SIDE * ratio), MAX_SIDE
+    return max(width, 1), max(height, 1)
+
+
+def image_text(processor: Any, grid: Grid) -> str:
+    """Returns what the processor writes for an image, with one image token per tile."""
+    rows_and_columns = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
+    text = processor.replace_image_token(rows_and_columns, 0)
+    return text.replace(processor.image_token * processor.image_seq_len, processor.image_token)
+
+
+def padded_tiles(count: int) -> int:
+    """The static number of tiles that rows are padded to: at most four per octave, and the one of
+    the whole image besides, so that grids with up to four tiles per side are not padded."""
+    step = max(1, 1 << (max(count - 2, 0)).bit_length() >> 3)
+    return 1 + -(-(count - 1) // step) * step
+
+
+def pad_tiles(arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Fills arrays [tiles, ...] up to `count` tiles with zeros, which are unused images."""
+    return {
+        name: np.pad(x, [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1))
+        for name, x in arrays.items()
+    }

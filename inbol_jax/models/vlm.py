@@ -1,0 +1,108 @@
+"""What every family is to the rest of the project: embeddings with image features, and a decoder.
+
+A batch is a dict of arrays, as the checkpoint's own processor makes it, plus what packing needs:
+  input_ids       i32[b, t]           `image_token_id` at each place of an image feature
+  pixel_values    f32[n, 3, H, W]     the images of all rows, in the order of their tokens; left out
+                                      if there are none; or
+                  f32[b, m, 3, H, W]  up to m images per row, which stay on the device of their row;
+                                      the values of unused images do not matter
+  attention_mask  i32[b, t]           0 for padding, on either side
+  segments        i32[b, t]           optional, for packed rows, replaces attention_mask: 0 is the
+                                      prefix that all branches see; 1, 2, ... are branches, which do
+                                      not see each other; -1 is padding
+  positions       i32[b, t]           needed with segments: each branch counts on from the prefix
+Tiles of an image are images of their own. A family's further arrays (`ModelConfig.image_shapes`)
+have the leading axes of pixel_values.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
+from inbol_jax.models.lora import LoraConfig
+
+Batch = Mapping[str, jax.Array]
+
+
+def packed_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
+    """Causal attention in which a token sees the prefix (segment 0) and its own branch."""
+    t = segments.shape[1]
+    causal = jnp.tril(jnp.ones((t, t), bool))
+    key, query = segments[:, None, :], segments[:, :, None]
+    return causal & ((key == 0) | (key == query)) & (key >= 0)
+
+
+class VisionLanguageModel(nn.Module):
+    """A model of any family; the rest of the project calls `apply` with its methods' names.
+
+    A family's module makes its submodules in `setup`, and has `decoder` and `encode_images`.
+    """
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+    lora: LoraConfig | None = None
+    """Options of the adapters. Variables without a collection `lora` make it the base model."""
+    remat: str = "none"
+    """Which activations of decoder layers training computes again, see `layers.REMAT_POLICIES`."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """The text decoder among the submodules."""
+        raise NotImplementedError
+
+    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
+        """Returns features in the decoder's embedding space, one vector per image token.
+
+        The leading axes are those of `pixel_values`.
+        """
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
+        """Returns logits in float32. Training uses `hidden` and `head`, which need less memory."""
+        hidden, head = self.hidden(batch), self.head().astype(self.dtype)
+        return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)
+
+    def hidden(self, batch: Batch) -> Float[Array, "b t d"]:
+        """Returns the final hidden states, after the last norm."""
+        return self.prefill(batch)[0]
+
+    def prefill(self, batch: Batch) -> tuple[Float[Array, "b t d"], list[KVCache]]:
+        """Returns the final hidden states and every layer's keys and values."""
+        segments, positions = batch.get("segments"), batch.get("positions")
+        if segments is None:
+            segments = batch["attention_mask"].astype(jnp.int32) - 1  # prefix or padding
+        if positions is None:  # padding on the left does not count
+            positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
+        features = self.encode_images(batch) if "pixel_values" in batch else None
+        embeddings = self.embed(batch["input_ids"], features)
+        return self.decoder(embeddings, positions, packed_mask(segments))
+
+    def decode_step(self, *arguments) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
+        """Decodes one token per continuation, as `Decoder.decode_step` does."""
+        return self.decoder.decode_step(*arguments)
+
+    def embed(
+        self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p d"] | None
+    ) -> Float[Array, "b t d"]:
+        """Returns token embeddings, with the image features, in order, at the image tokens."""
+        is_image = input_ids == self.config.image_token_id  # [b, t]
+        # The placeholder may lie outside the vocabulary.
+        text = self.decoder.embed_tokens(jnp.where(is_image, 0, input_ids))
+        if features is None or not features.size:
+            return text
+        # The i-th image token takes the i-th feature: of its row for [b, m, p, d], of the batch for
+        # [n, p, d].
+        tokens = is_image if features.ndim == 4 else is_image.reshape(1, -1)
+        rows = features.reshape(tokens.shape[0], -1, features.shape[-1])
+        index = jnp.clip(jnp.cumsum(tokens, axis=1) - 1, 0, rows.shape[1] - 1)
+        image = jnp.take_along_axis(rows, index[..., None], axis=1).reshape(text.shape)
+        return jnp.where(is_image[..., None], image, text)
+
+    def head(self) -> Float[Array, "d V"]:
+        """Returns the matrix from hidden states to logits."""
+        return self.decoder.head()

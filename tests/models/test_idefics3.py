@@ -1,0 +1,276 @@
+"""Idefics3 and SmolVLM: what the parity tests of all families do not show. Positions, tiles, the
+processor's own batches, adapters, and what is refused.
+"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from tiny_smolvlm import TILE, write_smolvlm
+from torch_reference import (
+    CLOSE,
+    assert_close,
+    by_row,
+    edit_config,
+    load,
+    make_batch,
+    our_logits,
+    random_torch,
+    refusal,
+    torch_base,
+    with_adapters,
+)
+from transformers import Idefics3ImageProcessorPil
+
+from inbol_jax.data.images import image_size, load_image
+from inbol_jax.errors import InbolError
+from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
+from inbol_jax.models.config import load_config
+from inbol_jax.models.idefics3 import position_buckets
+from inbol_jax.models.processor import load_image_inputs, make_text_encoder
+from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles, tile_grid
+
+# PEFT asks transformers for it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+CASE = "smolvlm llama untied, ragged patches, head_dim"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The folder of a random model."""
+    folder = tmp_path_factory.mktemp("base")
+    random_torch(CASE).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("side", [1, 2, 14, 24, 26, 27, 32])  # among them those of the published
+def test_positions_are_those_of_transformers(side):
+    boundaries = torch.arange(1 / side, 1.0, 1 / side)
+    for count in range(1, side + 1):
+        places = torch.arange(side, dtype=torch.float32) * (1.0 / torch.tensor(count))
+        buckets = torch.bucketize(torch.clamp(places, max=1 - 1e-6), boundaries, right=True)
+        np.testing.assert_array_equal(position_buckets(side)[count], buckets.numpy())
+    np.testing.assert_array_equal(position_buckets(side)[side], np.arange(side))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("splitting", [True, False], ids=["tiles", "no tiles"])
+def test_the_processors_own_batch(side, splitting, tmp_path):
+    """Two, no and one image per row, of different sizes; prompts as we make them."""
+    checkpoint = load(write_smolvlm(tmp_path, splitting=splitting))
+    processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
+    processor.tokenizer.padding_side = side
+    noise, questions = np.random.default_rng(0), ("What color is it?", "Why?", "How many?")
+    sizes = (((48, 48), (90, 30)), (), ((20, 48),))
+    pictures = [
+        [Image.fromarray(noise.integers(0, 255, (h, w, 3), np.uint8)) for w, h in row]
+        for row in sizes
+    ]
+    texts, prompts = [], []
+    for question, row in zip(questions, sizes, strict=True):
+        content = [*[{"type": "image"}] * len(row), {"type": "text", "text": question}]
+        turn = [{"role": "user", "content": content}]
+        texts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
+        grids = tuple(tile_grid(processor.image_processor, *size) for size in row)
+        prompts.append(encoder.prompt(question, grids))
+    batch = dict(processor(text=texts, images=pictures, padding=True, return_tensors="np"))
+    assert batch["pixel_values"].shape[:2] == ((3, 8) if splitting else (3, 2))
+    for ids, mask, prompt in zip(batch["input_ids"], batch["attention_mask"], prompts, strict=True):
+        assert tuple(ids[mask == 1]) == prompt
+    with torch.inference_mode():
+        inputs = {name: torch.tensor(x) for name, x in batch.items()}
+        expected = torch_base(tmp_path)(**inputs).logits.numpy()
+    ours = np.asarray(checkpoint.apply(checkpoint.variables, batch))
+    counts = batch["attention_mask"] == 1
+    np.testing.assert_allclose(ours[counts], expected[counts], **CLOSE)
+    del batch["pixel_attention_mask"]  # which is all ones where there are pixels
+    again = np.asarray(checkpoint.apply(checkpoint.variables, batch))
+    np.testing.assert_allclose(again[counts], expected[counts], **CLOSE)
+
+
+def test_batches_whose_tokens_are_not_their_images(smolvlm):
+    batch = by_row(make_batch(smolvlm.config, [16, 16], images=(2, 1)), 4)
+    smolvlm.apply(smolvlm.variables, batch)
+    batch["pixel_values"][1] = 0
+    with pytest.raises(InbolError, match=r"4 image tokens in row 1 .* its 0 images have 4 each"):
+        smolvlm.apply(smolvlm.variables, batch)
+    oblong = batch | {"pixel_values": batch["pixel_values"][..., :12]}
+    with pytest.raises(InbolError, match="24 x 12 pixels: squares of at most 24, of a multiple"):
+        smolvlm.model.apply(smolvlm.variables, oblong)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"size": {"longest_edge": 60}},  # no whole number of tiles
+        {"do_resize": False},
+        {"do_image_splitting": False},
+        {"size": {"height": 30, "width": 70}},
+    ],
+    ids=str,
+)
+def test_grids_are_the_processors(options):
+    options = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": TILE}} | options
+    processor, random = Idefics3ImageProcessorPil(**options), np.random.default_rng(0)
+    found = set()
+    for width, height in (*random.integers(1, 130, (40, 2)).tolist(), (24, 24), (1, 99), (96, 96)):
+        picture = Image.new("RGB", (width, height))
+        batch = processor(picture, return_row_col_info=True, return_tensors="np")
+        (((rows,),), ((columns,),)) = batch["rows"], batch["cols"]
+        grid = tile_grid(processor, width, height)
+        assert grid == (rows, columns)
+        assert grid.tiles == batch["pixel_values"].shape[1]
+        found.add(grid)
+    assert len(found) > 1 or "do_image_splitting" in options or "height" in options.get("size", {})
+
+
+def test_sizes_are_read_from_headers(tmp_path):
+    """Turned as the picture itself is."""
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+        assert image_size(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg").size
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(InbolError, match=r"b\.png"):
+        image_size(tmp_path / "b.png")
+
+
+def test_static_numbers_of_tiles_are_few():
+    padded = {n: padded_tiles(n) for n in range(1, 258)}
+    assert all(n - 1 <= size - 1 <= 1.25 * (n - 1) for n, size in padded.items())
+    assert all(padded[n] == n for n in (1, 2, 3, 4, 5, 7, 9, 13, 17))  # grids up to 4 x 4
+    assert len({*padded.values()}) <= 9 + 4 * 5
+
+
+def test_images_are_padded_and_compared_with_their_prompt(smolvlm, tmp_path):
+    Image.new("RGB", (48, 20), "red").save(tmp_path / "a.png")
+    encoder = make_text_encoder(smolvlm)
+    assert encoder.grid(tmp_path / "a.png") == Grid(1, 2)
+    whole = load_image_inputs(smolvlm, tmp_path / "a.png", 3)
+    padded = load_image_inputs(smolvlm, tmp_path / "a.png", 3, 5)
+    for name, (shape, dtype) in smolvlm.config.image_shapes(5).items():
+        assert (padded[name].shape, padded[name].dtype) == (shape, dtype)
+        np.testing.assert_array_equal(padded[name][:3], whole[name])
+        assert not padded[name][3:].any()
+    with pytest.raises(InbolError, match=r"a\.png: its image processor makes 3 tiles, .* for 5"):
+        load_image_inputs(smolvlm, tmp_path / "a.png", 5)
+    with pytest.raises(InbolError, match="image placeholder"):
+        encoder.prompt("Is <image> red?", (Grid(1, 2),))
+
+
+def test_prompts_that_are_too_long_are_refused(smolvlm):
+    config = smolvlm.config
+    text = dataclasses.replace(config.text, max_positions=50)
+    short = dataclasses.replace(smolvlm, config=dataclasses.replace(config, text=text))
+    encoder = make_text_encoder(short)
+    assert len(encoder.prompt("Why?", (UNTILED,))) <= 50
+    with pytest.raises(InbolError, match="of which 20 are its images', and the model was made for"):
+        encoder.prompt("Why?", (Grid(2, 2),))
+
+
+def test_files_as_the_hub_has_them(tmp_path):
+    """SmolVLM2's name its own processor, which needs torchvision; ours do without."""
+    write_smolvlm(tmp_path)
+    file = tmp_path / "processor_config.json"
+    options = json.loads(file.read_text())
+    images = options.pop("image_processor") | {"image_processor_type": "SmolVLMImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    file.write_text(json.dumps(options | {"processor_class": "SmolVLMProcessor"}))
+    (tmp_path / "video_preprocessor_config.json").write_text("{}")
+    checkpoint = load(tmp_path)
+    arrays = checkpoint.image_inputs(Image.new("RGB", (48, 48), "red"))
+    assert arrays["pixel_values"].shape == (5, 3, TILE, TILE)
+    save_pretrained(checkpoint, tmp_path / "saved")
+    assert (tmp_path / "saved/video_preprocessor_config.json").is_file()
+    file.write_text(json.dumps(options | {"image_seq_len": 9}))
+    with pytest.raises(InbolError, match=r"9 image tokens per tile \(image_seq_len\), config.* 4"):
+        _ = load(tmp_path).processor
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"scale_factor": 4}, "scale_factor = 4 does not divide the 6 patches of a side"),
+        ({"scale_factor": 0}, "scale_factor = 0"),
+        ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type = 'gemma2'"),
+        ({"vision_config": {"model_type": "siglip2"}}, "vision_config.model_type = 'siglip2'"),
+        ({"vision_config": {"num_channels": 1}}, "vision_config.num_channels = 1"),
+        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
+        ({"vision_config": {"image_size": [27, 27]}}, "config.json"),
+        ({"image_token_id": 51}, "51: the vocabulary has 50 tokens"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"model_type": "idefics2"}, "model_type = 'idefics2'"),
+    ],
+    ids=str,
+)
+def test_what_is_not_supported_is_named_before_a_weight_is_read(base, change, culprit, tmp_path):
+    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
+    edit_config(tmp_path, change)
+    message = refusal(tmp_path)  # which has no weights
+    assert culprit in message
+    assert str(tmp_path / "config.json") in message
+
+
+def test_towers_may_go_unnamed(base, tmp_path):
+    """SmolVLM's first checkpoints do not say of what type their towers are."""
+    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
+    edit_config(tmp_path, {"vision_config": {"model_type": ...}})
+    named, unnamed = (load_config(folder) for folder in (base, tmp_path))
+    assert dataclasses.replace(unnamed, vision=named.vision) == named
+    unnamed_tower = dataclasses.replace(unnamed.vision, model_type=named.vision.model_type)
+    assert unnamed_tower == named.vision
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "v_proj", "proj"]},
+        {"target_modules": ["gate_proj"], "modules_to_save": ["connector"]},
+    ],
+    ids=["names", "connector whole"],
+)
+def test_adapters_that_peft_trained(base, options, tmp_path):
+    model = peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.15)
+    model.eval().save_pretrained(tmp_path)
+    checkpoint = load_pretrained(base, dtype=jnp.float32, adapters=tmp_path)
+    batch = make_batch(checkpoint.config, [12, 16])
+    assert_close(checkpoint, model, batch)
+    plain = dataclasses.replace(checkpoint, variables={"params": load(base).variables["params"]})
+    effect = our_logits(plain, batch) - our_logits(checkpoint, batch)
+    assert np.abs(effect).max() > 1e-2, "the adapters do nothing"
+
+
+def test_adapters_of_ours_in_peft(base, tmp_path):
+    """The default targets: every dense layer of the decoder, and no other."""
+    checkpoint = with_adapters(base, LoraConfig(rank=3, alpha=5.0))
+    assert set(checkpoint.variables["lora"]) == {"text_model"}
+    save_pretrained(checkpoint, tmp_path)
+    model = peft.PeftModel.from_pretrained(torch_base(base), tmp_path).eval()
+    batch = make_batch(checkpoint.config, [12, 16])
+    assert_close(checkpoint, model, batch)
+    names = set(peft.get_peft_model_state_dict(model))
+    assert set(load_file(tmp_path / "adapter_model.safetensors")) == names
+    merged = tmp_path / "merged"
+    save_pretrained(checkpoint, merged, merge_adapters=True)
+    assert_close(load(merged), model, batch)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load(tmp_path).variables["lora"],
+        dict(checkpoint.variables["lora"]),
+    )

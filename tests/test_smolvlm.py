@@ -1,0 +1,105 @@
+"""A checkpoint in SmolVLM's shape through every stage, on pictures of several sizes."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from inbol_jax.artifacts import read_jsonl
+from inbol_jax.cli import main
+from inbol_jax.data.images import load_image
+from inbol_jax.models.config import load_config
+
+
+@pytest.fixture(scope="module")
+def world(small_world, tmp_path_factory):
+    """A copy in which every third picture is cut: it becomes three tiles and not five."""
+    folder = shutil.copytree(small_world, tmp_path_factory.mktemp("cut") / "world")
+    for split in ("train", "test"):
+        images = sorted({row["image"] for row in read_jsonl(folder / split / "data.jsonl")})
+        for name in images[::3]:
+            picture = load_image(folder / split / name)
+            picture.crop((0, 0, 48, 24)).save(folder / split / name)
+    return folder
+
+
+def inbol(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr()
+
+
+def last_loss(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    return rows[0]["loss"], rows[-1]["loss"]
+
+
+def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
+    """First it learns a little, so that something is known."""
+    run, train = tmp_path / "run", world / "train"
+    lines = [row for row in read_jsonl(train / "data.jsonl") if row["answerable"]]
+    lesson = tmp_path / "lesson.jsonl"
+    lesson.write_text(
+        "".join(
+            json.dumps(
+                {k: row[k] for k in ("id", "image", "question")}
+                | {"response": row["answers"][0], "boundary": "known", "type": 1}
+            )
+            + "\n"
+            for row in lines
+        )
+    )
+    steps = ("--batch-size", 20, "--learning-rate", 1e-2)
+    own = ("--data", lesson, "--images", train, "--model", smolvlm.path, "--frozen", "embed_tokens")
+    inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", 30, *steps, "--buckets", 2)
+    first, last = last_loss(run / "base")
+    assert last < first / 2
+    base = run / "base/model"
+
+    inbol(capsys, "extrinsic", "--data", train, "--out", run)
+    said = inbol(capsys, "confidence", "--data", train, "--out", run, "--model", base).out
+    assert "images of 3, 5 tiles" in said
+    extrinsic = run / "extrinsic.jsonl"
+    inbol(capsys, "confidence", "--data", extrinsic, "--out", run, "--model", base, "--p-true")
+    stored = list(read_jsonl(run / "confidence/train.jsonl"))
+    assert len(stored) == len(lines)
+    inbol(capsys, "build", "--out", run)
+    assert {row["boundary"] for row in read_jsonl(run / "records.jsonl")} > {"known"}
+
+    data, out = run / "instructions.jsonl", run / "idk_it"
+    inbol(capsys, "sft", "--data", data, "--model", base, "--out", out, "--lora-rank", 2, *steps)
+    last_loss(out)
+    data, model, out = run / "preferences.jsonl", out / "model", run / "ca_dpo"
+    inbol(capsys, "dpo", "--data", data, "--model", model, "--out", out, "--epochs", 1, *steps)
+    last_loss(out)
+    once = ("--epochs", 1, "--batch-size", 20, "--n", 4, "--kl-coef", 0.1)
+    inbol(capsys, "rl", "--data", world / "test", "--model", base, "--out", run / "rl", *once)
+    last_loss(run / "rl")
+
+    models = ("base", base, "idk_it", model, "ca_dpo", out / "model", "rl", run / "rl/model")
+    sets = ("--in-domain", world / "test", "--validation", train)
+    inbol(capsys, "evaluate", *sets, "--out", run / "eval", "--models", *models)
+    asked = list(read_jsonl(run / "eval/predictions.jsonl"))
+    assert {row["model"] for row in asked} == set(models[::2])
+    merged = run / "merged"
+    inbol(capsys, "convert", out / "model", merged, "--merge-lora", "--verify")
+    assert load_config(merged) == load_config(smolvlm.path)
+
+
+def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
+    world, smolvlm, tmp_path, capsys
+):
+    """The others are asked; nothing is cut."""
+    folder = shutil.copytree(smolvlm.path, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 58
+    (folder / "config.json").write_text(json.dumps(config))
+    options = ("--n", 2, "--max-new-tokens", 2, "--max-rejected", 1)
+    own = ("--data", world / "train", "--out", tmp_path / "run", "--model", folder)
+    said = inbol(capsys, "confidence", *own, *options).out
+    stored = {row["id"] for row in read_jsonl(tmp_path / "run/confidence/train.jsonl")}
+    rows = [row for row in read_jsonl(world / "train/data.jsonl") if row["answerable"]]
+    cut = {row["id"] for row in rows if load_image(world / "train" / row["image"]).height == 24}
+    assert cut <= stored < {row["id"] for row in rows}
+    assert "and the model was made for 58" in said
