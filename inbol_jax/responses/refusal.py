@@ -13,8 +13,9 @@ pattern is bounded, so that time is linear in the length of the text.
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, IMAGE, Rule
+from inbol_jax.responses.refusal_rules import ANYWHERE, ASKING, AT_START, IMAGE, Rule
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {
@@ -36,8 +37,11 @@ _QUOTES = str.maketrans(dict.fromkeys("‘’ʼ´`′", "'") | dict.fromkeys("�
 _DOUBLE_QUOTED = re.compile(r'"[^"]*"')
 _SINGLE_QUOTED = re.compile(r"(?<!\w)'(?:[^']|(?<=\w)'(?=\w))*'(?!\w)")
 _CLAUSE_END = re.compile(
-    r"[.!?;:,()\n]+|(?:^|\s)(?:but|however|although|though)(?=\s|$)|\s[-\u2013\u2014]+\s"
+    r"((?:[!?;:()\n]|[.,](?!\d))+|(?:^|\s)(?:but|however|although|though)(?=\s|$)"
+    r"|\s[-\u2013\u2014]+\s)"
 )
+_SENTENCE_END = frozenset(".!?;\n")
+_TAG = re.compile(r"</?\w{1,20}>")  # "</s>", which some models print
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -53,6 +57,7 @@ _FILLER = re.compile(
     r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
     r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really"
     r"|i (?:must|have to) (?:say|admit)|i feel|h+m+|u+h*m+|oh|well"
+    r"|additionally|furthermore|instead|moreover|overall"
     r"|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
     r"|(?:for|about) (?:this|that)|at all|answer"
     r"|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
@@ -61,14 +66,24 @@ _FILLER = re.compile(
 _VENTURE = re.compile(
     r"(?:and |so |then |yes |no )?(?:"
     r"i (?:would |will |do |can )?(?:\w+ly )?"
-    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|go (?:for|with))\b"
+    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for"
+    r"|with))\b"
     r"(?! (?:so|it is not|not))|my (?:best )?guess"
     r"|maybe|perhaps|probably|possibly|likely|most likely|presumably|apparently"
     r"|looks? like|seems? (?:to|like)"
     r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?"
-    r"(?:looks?|seems?|appears?|resembles?|might|may|could|must"
+    r"(?:looks?|seems?|appears?|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:many"
+    r"|any)|depend|mean|range|refer|vary))"
     r"|is (?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b"
-    r"|yes$|no$)"
+    r"|yes$)"
+)
+# A clause that begins so names the answer, in the same clause or in the next one.
+_ANSWER = re.compile(
+    r"(?:the |so |my |final |best |most likely |only |correct |possible ){0,4}"
+    r"(?:answer|option|choice)(?: letter| number)?(?: (?:to|for) (?:\w+ ){1,8}?)?"
+    r"(?: must| would| should)? ?(?:be|is)(?: boxed)?(?: text)?(?:$| (?!(?:un|in|im)\w+|not\b"
+    r"|none\b|n a\b"
+    r"|can not|that\b|a matter))"
 )
 # A clause with one of these words gives a reason not to answer: it is no answer itself.
 _REASON = re.compile(
@@ -77,33 +92,68 @@ _REASON = re.compile(
     r"|clear\w*|cut|angle|above|beyond|out|not|no|without|while|too|enough"
     r"|wish|sorry|see|know|knowledge|provide|based|given|ask\w*)\b"
 )
+# So does a whole sentence that begins so, and what refuses in it follows from that.
+_BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|without)\b")
+# What models say around an answer or a refusal, and what is neither.
+_ASIDE = re.compile(
+    r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
+    r"|let |here |okay|note |please|thank|according to|from the"
+    r"|i (?:am (?:just )?an? |appreciate|must|understand|want)|this (?:question|problem)|the"
+    r" (?:question|problem|solution)\b"
+    r"|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial|essential"
+    r"|generally"
+    r"|illegal|important|necessary|recommended|wrong))"
+)
 # Behind a verb of reporting somebody else refuses.
 _REPORT = re.compile(
     r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
 _FOLLOWS = re.compile(r"(?:and )?(?:so|thus|hence|therefore)\b")
+# What could not be told may go on behind a comma: "whether it is red, blue or green".
+_COMPLEMENT = re.compile(rf"\b(?:{ASKING}|about|between|of|the|any|its|his|her|their)\b")
+
+# A refusal to answer "the question" is one whatever stands before.
+_THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer)\b")
 
 # Words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?".
 _SHORT_CLAUSE = 3
 
 
-def _clauses(text: str) -> Iterator[tuple[str, bool]]:
-    """Yields each clause, and whether it follows from the one before ("so ...").
+class _Clause(NamedTuple):
+    """A clause in lower case, without the fillers that open it.
 
-    Clauses are in lower case and have lost the fillers that open them.
+    Attributes:
+      opens: whether it is the first one of its sentence.
+      follows: whether it follows from what stands before ("so ...").
+      closes: whether it is the last one of its sentence.
+      asks: whether a question mark ends it.
     """
+
+    text: str
+    opens: bool
+    follows: bool
+    closes: bool
+    asks: bool
+
+
+def _clauses(text: str) -> Iterator[_Clause]:
     text = text.translate(_QUOTES).lower().strip()
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
-    text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", text))
-    for part in _CLAUSE_END.split(text):
+    text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", _TAG.sub(" ", text)))
+    opens, follows = True, False
+    parts = _CLAUSE_END.split(text)
+    for part, end in zip(parts[::2], [*parts[1::2], "."], strict=True):
         clause = " ".join(_SHORT_FORMS.get(word, word) for word in _WORD.findall(part))
-        start = 0
+        start, closes = 0, not _SENTENCE_END.isdisjoint(end)
+        follows = follows or bool(_FOLLOWS.match(clause))
         while start < len(clause) and (filler := _FILLER.match(clause, start)):
             start = filler.end()
         if start < len(clause):
-            yield clause[start:], bool(_FOLLOWS.match(clause))
+            yield _Clause(clause[start:], opens, follows, closes, "?" in end)
+            opens = follows = False
+        opens = opens or closes
 
 
 def _refusal_in(clause: str) -> re.Match[str] | None:
@@ -113,46 +163,95 @@ def _refusal_in(clause: str) -> re.Match[str] | None:
     return _AT_START.match(clause)
 
 
-def _first_refusal(text: str) -> re.Match[str] | None:
-    """Returns the match in the first clause that refuses; None if the text is an answer."""
-    first = None
-    answered = False
-    for clause, follows in _clauses(text):
-        if refusal := _refusal_in(clause):
-            first = first or refusal
-            # "The screen is blank, so I cannot tell": what stood before was the reason.
-            answered = answered and not follows
-        elif _VENTURE.match(clause):
-            return None
-        elif not _REASON.search(clause):
-            # Before a refusal every such clause is an answer. After one, only a clause that also
-            # states something or is very short.
-            short = len(clause.split()) <= _SHORT_CLAUSE
-            answered = answered or not first or short or bool(_STATES.match(clause))
-    return None if answered else first
-
-
-def matching_rule(text: str) -> str | None:
-    """Returns the name of the rule by which a text is a refusal; None if it is an answer.
-
-    If several clauses refuse, the rule of the first one is returned.
-    """
-    refusal = _first_refusal(text)
-    if refusal is None:
-        return None
+def _rule(refusal: re.Match[str]) -> Rule:
+    """The first rule that matches where a refusal was found."""
     rules, end = (AT_START, "") if refusal.re is _AT_START else (ANYWHERE, r"\b")
     return next(
-        rule.name
+        rule
         for rule in rules
         if re.compile(f"(?:{rule.pattern}){end}").match(refusal.string, refusal.start())
     )
 
 
-def is_refusal(text: str) -> bool:
-    """Tells whether a response declines to answer, rather than answers, hedges or denies.
+def _first_refusal(text: str, yes_no: bool) -> Rule | None:
+    """The rule of the first clause that refuses; None if the text is an answer."""
+    first: Rule | None = None
+    answered = names_answer = because = goes_on = refused = False
+    for clause in _clauses(text):
+        if clause.opens:
+            if names_answer:
+                return None
+            because = goes_on = refused = False
+        if refusal := _refusal_in(clause.text):
+            rule = _rule(refusal)
+            if rule.denies and yes_no:
+                return None
+            if rule.declines and not answered:
+                return rule
+            first = first or rule
+            refused, names_answer = True, False
+            # "The screen is blank, so I cannot tell": what stood before was the reason.
+            because = because or bool(_BECAUSE.match(clause.text))
+            answered = (
+                not (clause.follows or because or _THE_QUESTION.search(clause.text)) and answered
+            )
+            goes_on = bool(_COMPLEMENT.search(clause.text, refusal.end()))
+        elif names_answer:
+            if clause.text == "none":
+                names_answer = False
+            elif len(clause.text) > 1:
+                return None
+        elif answer := _ANSWER.match(clause.text):
+            # A refusal may stand behind a bare letter: "the answer is (C) cannot be determined".
+            if len(clause.text) > answer.end() + 1:
+                return None
+            names_answer = True
+        elif clause.text == "no":
+            answered = True
+        elif _VENTURE.match(clause.text):
+            return None
+        elif _BECAUSE.match(clause.text):
+            because = True
+        elif not (_REASON.search(clause.text) or _ASIDE.match(clause.text)):
+            # Before a refusal every such clause is an answer. After one, only a clause that also
+            # states something, or that is very short and goes with it or stands alone.
+            alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)
+            short = alone and len(clause.text.split()) <= _SHORT_CLAUSE
+            answered = answered or not first or short or bool(_STATES.match(clause.text))
+    return None if answered or names_answer else first
+
+
+def matching_rule(text: str, yes_no: bool = False) -> str | None:
+    """Returns the name of the rule by which a text is a refusal; None if it is an answer.
+
+    If several clauses refuse, the rule of the first one is returned, or of the first one that
+    declines.
+
+    Args:
+      text, yes_no: as for `is_refusal`.
+    """
+    rule = _first_refusal(text, yes_no)
+    return rule.name if rule else None
+
+
+def refusal_kind(text: str, yes_no: bool = False) -> str | None:
+    """Returns "declines" if a response is not willing or not allowed to answer, "does_not_know" if
+    it does not know or the image does not show it, and None if it is an answer.
+
+    Args:
+      text, yes_no: as for `is_refusal`.
+    """
+    rule = _first_refusal(text, yes_no)
+    return rule and ("declines" if rule.declines else "does_not_know")
+
+
+def is_refusal(text: str, yes_no: bool = False) -> bool:
+    """Tells whether a response does not answer, rather than answers, hedges or denies.
 
     Args:
       text: a whole response. Case, white space, kinds of apostrophe and missing punctuation do not
         matter. Empty text is no refusal.
+      yes_no: whether the question is to be answered by yes or no. Then a text that only says what
+        is not there or not to be seen ("The image does not show that.") answers no.
     """
-    return _first_refusal(text) is not None
+    return _first_refusal(text, yes_no) is not None

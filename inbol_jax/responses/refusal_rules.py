@@ -20,32 +20,40 @@ class Rule:
       pattern: a regular expression over a clause, without capturing groups.
       examples: texts that the rule recognises, and no other rule before it.
       counterexamples: similar texts that no rule recognises.
+      declines: what it recognises is not willing or not allowed to answer, rather than not knowing.
+      denies: to a yes/no question, what it recognises says no: "The image does not show that."
     """
 
     name: str
     pattern: str
     examples: tuple[str, ...]
     counterexamples: tuple[str, ...] = ()
+    declines: bool = False
+    denies: bool = False
 
 
 # Words and phrases that the patterns share.
 WE = r"(?:i|we)"
 CAN = r"(?:can|could)"
 ADVERBS = (
-    r"(?:(?:accurately|clearly|completely|definitively|entirely|fully|honestly|just|quite|really"
-    r"|reliably|simply|too|totally|very) ){0,3}"
+    r"(?:(?:accurately|actually|clearly|completely|confidently|definitively|directly|easily"
+    r"|entirely|exactly|fully|honestly|just|precisely|quite|really|reliably|simply|too|totally"
+    r"|very) ){0,3}"
 )
 
 # Verbs of finding out, and their participles.
 KNOW = (
-    r"(?:answer|ascertain|assess|be (?:certain|sure)|confirm|deduce|determine|discern|distinguish"
-    r"|establish|estimate|figure out|guess|identify|infer|judge|know|make out|recogni[sz]e|say"
-    r"|specify|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
+    r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|compare|compute|conclude|confirm"
+    r"|count|decipher|deduce|determine|discern|distinguish|establish|estimate|evaluate|figure out"
+    r"|find the|gauge|guess"
+    r"|identify|infer|judge|justify|know|make out|measure|name|predict|recogni[sz]e|say|solve"
+    r"|specify|state|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
 )
 KNOWN = (
-    r"(?:answered|ascertained|calculated|confirmed|counted|deduced|determined|discerned"
-    r"|established|estimated|identified|inferred|judged|known|made out|measured|read|recogni[sz]ed"
-    r"|seen|told|verified)"
+    r"(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
+    r"|determined|discerned|established|estimated|evaluated|given|identified|inferred|judged"
+    r"|known|made out|measured|predicted|provided|read|recogni[sz]ed|solved|specified|stated|told"
+    r"|verified)"
 )
 # Verbs of answering, and of showing.
 HELP = r"(?:comment|decide|find|give|help|name|provide|respond)"
@@ -57,15 +65,21 @@ SHOW = (
 # What a question is about, and the words that open it.
 ATTRIBUTE = (
     r"(?:\w+'s \w+|age|answer|artist|author|brand|breed|city|colou?r|cost|country|date|destination"
-    r"|details?|flavou?r|gender|id|identity|information|job|label|location|make|manufacturer"
-    r"|meaning|model|name|nationality|number|object|occupation|origin|owner|part|place|plate|price"
-    r"|profession|purpose|question|reason|species|temperature|text|time|title|type|weight|writing"
-    r"|year)"
+    r"|details?|direction|distance|flavou?r|gender|height|id|identity|information|job|label|length"
+    r"|location|make|manufacturer|meaning|model|name|nationality|number|object|occupation|origin"
+    r"|owner|part|place|plate|price|profession|purpose|question|reason|score|size|species|speed"
+    r"|step"
+    r"|temperature|text|time|title|type|value|weight|word|writing|year)"
 )
 ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 
 # Where an answer would be found, and what it would then be.
 IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
+SOURCE = (
+    r"(?:images?|pictures?|photos?|photographs?|scene|questions?|context|captions?|charts?|data"
+    r"|descriptions?|diagrams?|document|figures?|graphs?|information|map|options|passage|plot"
+    r"|problem|prompt|screenshot|table|text|video)"
+)
 VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
     r"|given|identifiable|included|indicated|known|legible|listed|mentioned|named|obvious|provided"
@@ -75,19 +89,43 @@ VISIBLE = (
 # fmt: off
 # These refuse wherever they stand in a clause.
 ANYWHERE = (
+    # The speaker is not willing, or not allowed.
+    Rule("cannot_assist",
+         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to)"
+         r" (?:(?:\w+ly|in good conscience) )?(?:assist|comply|continue|discuss|encourage|endorse"
+         r"|engage|fulfil{1,2}|generate|help (?:you|with)|participate|support|write)\b",
+         ("I can't assist with that.", "I cannot fulfill your request.",
+          "I'm not able to help with this."),
+         ("He can't assist with that.",), declines=True),
+    Rule("cannot_provide",
+         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to)"
+         r" (?:create|give|offer|provide|share)(?: you)?(?: with)?"
+         rf" (?!{ADVERBS}(?:(?:a|an|any|the|that|this) )?(?:\w+ ){{0,2}}"
+         r"(?:answers?|count|date|description|details?|estimate|integer|name|number|response|result"
+         r"|solution|value)\b)",
+         ("I cannot provide instructions for making that.", "I will not share her address."),
+         declines=True),
+    Rule("does_not_condone",
+         r"\b(?:do|can|will) not (?:condone|promote|encourage|endorse)\b",
+         ("I do not condone violence.",), declines=True),
     # The speaker cannot find out, or say.
     Rule("cannot_tell",
          rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})"
-         rf"|(?:one|you) {CAN} not {ADVERBS}{KNOW}",
-         ("I can't tell who that is.", "We simply could not help.", "You cannot really know."),
+         rf"|(?:one|you) {CAN} not {ADVERBS}{KNOW}"
+         rf"|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to"
+         rf"|i {CAN} not {ADVERBS}(?:access|analy[sz]e|interpret|make|select|view)",
+         ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
+          "I can't view pictures."),
          ("I can tell.", "I can't tell the two dogs apart.")),
     Rule("nobody_can_tell",
          rf"(?:nobody|no one) {CAN} {KNOW}",
          ("Nobody could say.",), ("Nobody is there.",)),
     Rule("unable",
-         rf"{WE} (?:am|are|was|were) (?:unable|not {ADVERBS}able) to"
-         rf" (?:{KNOW}|{HELP}|read|see|view)",
-         ("I'm unable to read the sign.", "We were not quite able to see it."),
+         rf"(?<!if )(?:i|we|you) (?:am|are|was|were) (?:unable|not {ADVERBS}able) to {ADVERBS}"
+         rf"(?:{KNOW}|{HELP}|access|analy[sz]e|interact|interpret|physically|process|read|see|view)"
+         r"|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to",
+         ("I'm unable to read the sign.", "We were not quite able to see it.",
+          "I do not have the ability to measure."),
          ("The man is unable to walk.",)),
     Rule("not_equipped",
          rf"{WE} (?:am|are) not (?:\w+ )?(?:equipped|in a position|qualified|trained) to"
@@ -97,8 +135,8 @@ ANYWHERE = (
          rf"{WE} (?:can|do) not see enough",
          ("I don't see enough of the street.",), ("I do not see a dog.",)),
     Rule("truth_is_unknown",
-         rf"is that {WE} do not know",
-         ("The truth is that I don't know.",)),
+         rf"(?:is that|so|thus|hence|therefore) {WE} do not know",
+         ("The truth is that I don't know.", "The end is cropped so we do not know.")),
     Rule("doubts_that_one_can",
          rf"{WE} do not (?:think|believe|feel) (?:that )?"
          rf"(?:(?:i|we|you|one) {CAN} {ADVERBS}(?:{KNOW}|{HELP})"
@@ -106,6 +144,17 @@ ANYWHERE = (
          ("I don't think I can say.", "I do not believe that this can be determined."),
          ("I don't think it is red.",)),
     # It cannot be found out.
+    Rule("it_cannot_be_seen",
+         r"\b(?:the|his|her|its|their|\w+'s) (?:\w+ ){1,6}can not be (?:clearly )?seen\b"
+         r"|^it can not be (?:clearly )?seen",
+         ("The price of the car can't be seen.",), ("A shark cannot be seen.",), denies=True),
+    Rule("cannot_see_it",
+         r"(?:i|we|you) (?:can|could) not (?:\w+ly )?see"
+         r" (?:the|his|her|its|it|their|your|this|that|what|who|where|how|if|whether|inside"
+         r"|behind|enough|in the|\w+'s)\b|(?:i|we|you) can not see$"
+         r"|^can not (?:\w+ly )?see(?: (?:the|his|her|its|if|what|whether|who)\b|$)",
+         ("We can't see the price.", "Cannot see her face."),
+         ("We cannot see a hat.",), denies=True),
     Rule("cannot_be_known",
          rf"{CAN} not {ADVERBS}be {ADVERBS}{KNOWN}",
          ("The brand cannot be determined.", "The plate could not be clearly read."),
@@ -117,29 +166,42 @@ ANYWHERE = (
          r"unknown to (?:me|us)$",
          ("The man is unknown to me.",), ("The man is unknown to most people.",)),
     Rule("impossible",
-         rf"(?:impossible|(?:not|never) possible) (?:for me )?to (?:{KNOW}|read|see)",
+         rf"(?:impossible|(?:not|never) possible) (?:for me |for us )?to {ADVERBS}"
+         rf"(?:{KNOW}|give|make an?|provide|read|see)",
          ("From here it's impossible to see.", "That is never possible to know."),
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
-         rf"(?:hard|difficult|tough|tricky) (?:for me )?to (?:{KNOW}|make out)",
+         rf"(?:hard|difficult|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|make out)",
          ("That's tough to make out.",), ("The hill is hard to climb.",)),
     Rule("too_blurry",
-         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{KNOW}|read|make out)",
+         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be read)",
          ("The text is too small to read.",), ("The boy is too small to ride.",)),
     Rule("no_way_to_tell",
-         r"(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for us )?(?:to|of)"
-         rf" (?:{KNOW}|see|read|checking|determining|finding out|knowing|saying|seeing|telling)",
+         r"there is no telling\b|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for"
+         r" us )?(?:to|of)"
+         rf" (?:{KNOW}|see|read|checking|determining|finding out|identifying|knowing|saying|seeing"
+         r"|stating|telling)",
          ("There's no way to tell.", "There is not any sure way of knowing."),
          ("There is no way to cross.",)),
     Rule("unanswerable_question",
          rf"(?:question|{IMAGE}) (?:is|are) (?:unanswerable|not answerable)",
          ("This question is unanswerable.",)),
+    Rule("incomplete_question",
+         r"(?:question|problem|statement|prompt|information (?:provided|given)) (?:is|was|seems"
+         r" to be"
+         r"|appears to be|seems|appears)"
+         r" (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite )?(?:ambiguous|general"
+         r"|incomplete"
+         r"|insufficient|missing|subjective|unclear|vague))\b",
+         ("The question is incomplete.", "The information provided is insufficient.",
+          "The question seems to be missing a number."),
+         ("The question is about a dog.",)),
     # Knowledge or information is missing.
     Rule("has_no_information",
-         rf"{WE} have no (?:\w+ )?(?:access|data|information|knowledge)",
+         rf"{WE} have no (?:\w+ )?(?:access|data|details|information|knowledge|way to)",
          ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
-         rf"{WE} do not have (?:\w+ ){{0,3}}(?:information|context|details|knowledge|access)"
+         rf"{WE} do not have (?:\w+ ){{0,3}}(?:information|context|data|details|knowledge|access)"
          rf"|{WE} (?:do|would) not have (?:enough|sufficient|access|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
          rf"|{WE} do not possess",
@@ -149,10 +211,19 @@ ANYWHERE = (
     Rule("needs_information",
          r"(?:i|we|one|you) (?:would )?(?:lack|need)"
          r" (?:the |more |further |additional |any ){0,3}(?:information|context|details|knowledge)"
-         r"|more (?:context|details?|information)"
-         r" (?:would be|is|are) (?:necessary|needed|required)",
+         r"|(?:more|further|additional) (?:\w+ ){0,2}(?:context|data|details?|information)"
+         r" (?:\w+ ){0,12}?(?:would be|is|are) (?:necessary|needed|required)",
          ("I need more context.", "One would need further details.", "More detail is needed."),
          ("You need a ticket.",)),
+    Rule("asks_for_more",
+         r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
+         r"|specify"
+         r"|supply|upload)(?: me| us)?(?: with)? (?:a|an|additional|any|further|more|the|your)\b"
+         r"|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?: me| us)?"
+         r" (?:a|an|additional|any|further|more|the|your)\b",
+         ("Please provide the picture.", "I will help if you give me a photo.",
+          "Could you describe the figure?"),
+         ("Please give way.",)),
     Rule("not_enough_to_tell",
          rf"not enough (?:\w+ ){{0,2}}to"
          rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))",
@@ -160,8 +231,10 @@ ANYWHERE = (
          ("There is not enough room to sit.",)),
     Rule("no_information",
          r"(?:not (?:enough|sufficient)|insufficient|no)"
-         r" (?:(?:visible|further|clear|visual|specific) )?"
-         r"(?:information|context|details|clues?|evidence (?:in|on) (?:the|this))"
+         r" (?:(?:additional|clear|further|legible|more|readable|relevant|specific|visible"
+         r"|visual) )?"
+         r"(?:information|context|data|details|clues?|evidence (?:in|on) (?:the|this)"
+         r"|(?:(?<=legible )|(?<=readable ))(?:text|writing))"
          r"(?! (?:booth|desk|sign|center|centre|point|on the sign))",
          ("Insufficient information.", "There are no visible clues."),
          ("There is no information desk.",)),
@@ -186,14 +259,37 @@ ANYWHERE = (
     # The image does not show it.
     Rule("image_does_not_show",
          rf"(?<!in the )(?<!in this )(?:{IMAGE}|it|this|that) (?:does|do) not"
-         rf" (?:clearly |explicitly |actually )?{SHOW}(?: us| me)?(?: any of)?"
+         rf" (?:clearly |explicitly |actually )?(?!depict){SHOW}(?: us| me)?(?: any of)?"
          rf"(?: (?:the(?! (?:correct|right|same)\b)|that|this|{ASKING}|its|his|her|their)\b|$)"
          rf"|(?:{IMAGE}|it|this|that) (?:does|do) not (?:have|{SHOW})"
          r" (?:(?:any|enough|sufficient|the) )?(?:\w+ )?"
          r"(?:answer|clues?|context|details?|evidence|indication|information|mention|text|writing)",
          ("The image doesn't show his face.", "It does not clearly say.",
           "The photo does not have any readable text."),
-         ("It does not show any cars.", "The clock in the image does not show the right time.")),
+         ("It does not show any cars.", "The clock in the image does not show the right time.",
+          "The image does not depict that."), denies=True),
+    Rule("does_not_provide",
+         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:disclose|give|indicate"
+         rf"|mention"
+         r"|offer|provide|say|specify|state)\b(?! way)",
+         ("The chart does not specify any unit.", "The text does not provide two prices."),
+         ("The man does not give money.",)),
+    Rule("not_given",
+         r"(?:is|are) not (?:actually |clearly |explicitly |fully )?(?:determinable|given|known"
+         r"|mentioned|provided|specified|stated)\b(?! for)"
+         r"|information not (?:given|included|provided|specified)\b",
+         ("The song is not known.", "The sides are not provided.",
+          "It takes information not provided here."),
+         ("The ball is not thrown.", "It is not known for its food.")),
+    Rule("nothing_attached",
+         r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
+         r"|seems to"
+         r" be|appears to be) (?:missing$|not (?:attached|displayed|included|loaded|shown$))"
+         r"|(?:no|without (?:the|an?|any)) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
+         r"|diagram)"
+         r" (?:is|was|has been) (?:given|provided|included|attached|uploaded)",
+         ("The diagram is missing.", "No picture was attached."),
+         ("The image is of a missing cat.",)),
     Rule("image_lacks",
          rf"{IMAGE} lacks? (?:the |any )?(?:necessary |needed |required )?"
          r"(?:context|details?|information)"
@@ -212,15 +308,27 @@ ANYWHERE = (
           "Nothing about his job is stated."),
          ("There is nothing in the bowl.",)),
     Rule("attribute_not_visible",
-         rf"{ATTRIBUTE} (?:(?:of|on|in) (?:\w+ ){{1,6}})?(?:is|are|remains?)"
-         r" (?:unknown|unclear|illegible|unreadable|(?:not|in) ?visible"
-         rf"|not (?:\w+ )?(?:in the|{VISIBLE}))",
-         ("The brand of the car is not visible.", "His name remains unknown."),
-         ("The dog is not visible.",)),
+         rf"{ATTRIBUTE}s? (?:(?:of|on|in) (?:\w+ ){{1,6}})?(?:is|are|remains?)"
+         r" (?:unknown|unclear|illegible|undetermined|unreadable|(?:not|in) ?visible"
+         rf"|not (?:\w+ )?{VISIBLE})",
+         ("The brand is not visible.", "His name remains unknown."),
+         ("The dog is not visible.", "The man's hat is not in the box."), denies=True),
+    Rule("part_not_visible",
+         r"(?:(?:his|her|its|their|\w+'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}"
+         r"|(?:\w+ ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))"
+         r"(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view|visible)\b(?! because)",
+         ("Her right hand is not pictured.", "The back of the chair is not in view.",
+          "The steps are not visible."),
+         ("The dog is not visible.",), denies=True),
+    Rule("hidden_from_view",
+         r"hidden from (?:view|sight)|out of (?:view|frame|sight)$",
+         ("The plate is hidden from view.",), denies=True),
     Rule("not_in_image",
-         r"not (?:visible|shown|given|present|available|in|part of|mentioned|depicted)"
+         r"(?:(?:his|her|its|their|the|that|this|\w+'s) (?:\w+ ){1,6}(?:is|are)|^) ?not"
+         r" (?:visible|shown|given|present|available|in|part of|mentioned|depicted)"
          rf" (?:(?:in|by|from|on) )?(?:the|this|your) {IMAGE}",
-         ("His shoes are not shown in this photo.",), ("The dog is not in the car.",)),
+         ("The shoe is not shown in this photo.",),
+         ("The dog is not in the car.", "Ants are not present in this picture."), denies=True),
     # Any answer would be a guess.
     Rule("would_be_a_guess",
          r"(?:would|could) only be (?:a guess|guesswork|speculation)"
@@ -244,7 +352,7 @@ AT_START = (
     Rule("not_sure",
          rf"i am {ADVERBS}(?:not {ADVERBS}(?:sure|certain|confident|familiar)|unsure|uncertain)\b"
          rf"|not {ADVERBS}(?:sure|certain)(?:$| {ASKING}\b)|unsure$|uncertain$"
-         r"|i do not feel (?:certain|comfortable|confident|sure)",
+         r"|i do not feel (?:certain|confident|sure)",
          ("I'm not quite sure.", "Not sure what it is.", "Uncertain.", "Unsure.",
           "I don't feel confident."),
          ("I am sure.", "He is not sure.")),
@@ -252,9 +360,11 @@ AT_START = (
          r"i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|can|could) not (?:identify|know|name|say|tell)\b",
          ("I see a bottle and cannot name it.",), ("I see a bottle and a cup.",)),
     Rule("cannot_tell_short",
-         rf"{CAN} not (?:{KNOW}$|{KNOW} (?:from|what|who|if|whether|the|this|that)|see it)"
-         r"|i can not (?:see (?:what|who|where|how|the|that|it|enough)|read|give|make)\b",
-         ("Can't say.", "Cannot tell from here.", "I can't read that.", "I can not see the label."),
+         rf"{CAN} not (?:{KNOW}$|{KNOW} (?:as|based|because|by|due|from|how|if|it|since|that|the"
+         rf"|this"
+         r"|what|when|where|whether|which|who|why|without|with)\b|see it)"
+         r"|i can not read\b",
+         ("Can't say.", "Cannot tell from here.", "I can't read that."),
          ("I can not see a dog.",)),
     Rule("beyond_me",
          r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)",
@@ -287,16 +397,29 @@ AT_START = (
     Rule("unsuitable_image",
          rf"(?:unsuitable|unusable) {IMAGE}$",
          ("Unsuitable image.",), ("Unusable image stand.",)),
-    # The speaker declines.
+    Rule("not_applicable",
+         r"(?:the )?(?:correct )?(?:answer|option|option letter)? ?(?:is )?n a$",
+         ("N/A",)),
+    Rule("no_possible_answer",
+         r"no (?:possible |definite |definitive )?answer$|unknown at this time",
+         ("No possible answer.",)),
+    # The speaker is not willing, or not allowed.
+    Rule("not_appropriate",
+         r"(?:it is|this is|that is) (?:not|never) (?:appropriate|ethical)(?: (?:or|and) \w+)?"
+         r" (?:for me )?to\b|i (?:must|would like to) (?:emphasi[sz]e|stress) that",
+         ("It is not appropriate to discuss this.",), declines=True),
+    Rule("not_comfortable",
+         r"i (?:do not feel|am not|would not be) comfortable",
+         ("I don't feel comfortable.",), declines=True),
     Rule("rather_not",
          r"(?:i would |i )(?:rather not|prefer not to|only be guessing|just be guessing)",
-         ("I'd rather not say.", "I would only be guessing.")),
+         ("I'd rather not say.", "I would only be guessing."), declines=True),
     Rule("will_not_guess",
          r"i (?:will|would) not (?:guess|answer|say)"
          r"|i (?:do|would) not (?:care|like|want|wish) to (?:answer|guess|say|speculate)",
          ("I won't guess.", "I do not wish to speculate."), ("I do not want to eat.",)),
     Rule("declines",
          r"i (?:must |have to )?(?:decline|abstain|give up|pass$)",
-         ("I must decline.", "I pass."), ("I pass the ball.",)),
+         ("I must decline.", "I pass."), ("I pass the ball.",), declines=True),
 )
 # fmt: on
