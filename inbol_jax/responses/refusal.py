@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from inbol_jax.responses.refusal_rules import ANYWHERE, ASKING, AT_START, IMAGE, Rule
+from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, IMAGE, Rule
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {
@@ -57,7 +57,7 @@ _FILLER = re.compile(
     r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
     r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really"
     r"|i (?:must|have to) (?:say|admit)|i feel|h+m+|u+h*m+|oh|well"
-    r"|additionally|furthermore|instead|moreover|overall"
+    r"|as a result|additionally|furthermore|instead|moreover|overall"
     r"|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
     r"|(?:for|about) (?:this|that)|at all|answer"
     r"|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
@@ -68,12 +68,18 @@ _VENTURE = re.compile(
     r"i (?:would |will |do |can )?(?:\w+ly )?"
     r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for"
     r"|with))\b"
-    r"(?! (?:so|it is not|not))|my (?:best )?guess"
-    r"|maybe|perhaps|probably|possibly|likely|most likely|presumably|apparently"
+    r"(?! (?:so|it is not|not))|(?:my|an?) (?:best |educated )?guess"
+    r"|assuming\b|it can be (?:assumed|concluded|inferred)"
+    r"|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently"
     r"|looks? like|seems? (?:to|like)"
     r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?"
-    r"(?:looks?|seems?|appears?|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:many"
-    r"|any)|depend|mean|range|refer|vary))"
+    r"(?:(?:looks?|seems?|appears?)(?! (?:to (?:be|have|miss) |there (?:is|are) |that )?(?:an? "
+    r"|some )?"
+    r"(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding|mistake"
+    r"|necessary)\b)"
+    r"|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)"
+    r"|depend|mean|range|refer"
+    r"|vary))"
     r"|is (?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b"
     r"|yes$)"
 )
@@ -97,22 +103,27 @@ _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|wit
 # What models say around an answer or a refusal, and what is neither.
 _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|let |here |okay|note |please|thank|according to|from the"
-    r"|i (?:am (?:just )?an? |appreciate|must|understand|want)|this (?:question|problem)|the"
-    r" (?:question|problem|solution)\b"
-    r"|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial|essential"
-    r"|generally"
-    r"|illegal|important|necessary|recommended|wrong))"
+    r"|apologies|boxed |let |here |okay|note |please|thank|according to|from the|as an? "
+    r"|i (?:am (?:just )?an? |am here|am happy|appreciate|can (?:certainly )?(?:assist|help)|must"
+    r"|understand|want|will do my|would be)|this (?:question|problem)"
+    r"|the (?:question|problem|solution)\b"
+    r"|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial|difficult"
+    r"|essential|generally|hard|illegal|important|impossible|necessary|not possible|recommended"
+    r"|wrong))"
+)
+# What stands in a box at the end of a derivation is the answer.
+_BOXED = re.compile(r"\bboxed (?!(?:text )?(?:can not|error|insufficient|n a|no|none|not|un\w+)\b)")
+# What a refusal may be based on. Behind it, a short clause is an answer: "I can't tell, a wolf?".
+_BASIS = re.compile(
+    r" (?:from|based|by|exactly|for|in|it|on|sure|that|this|what (?:it|that"
+    r"|this))\b"
 )
 # Behind a verb of reporting somebody else refuses.
 _REPORT = re.compile(
     r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
-_FOLLOWS = re.compile(r"(?:and )?(?:so|thus|hence|therefore)\b")
-# What could not be told may go on behind a comma: "whether it is red, blue or green".
-_COMPLEMENT = re.compile(rf"\b(?:{ASKING}|about|between|of|the|any|its|his|her|their)\b")
-
+_FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
 # A refusal to answer "the question" is one whatever stands before.
 _THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer)\b")
 
@@ -150,6 +161,8 @@ def _clauses(text: str) -> Iterator[_Clause]:
         follows = follows or bool(_FOLLOWS.match(clause))
         while start < len(clause) and (filler := _FILLER.match(clause, start)):
             start = filler.end()
+        if clause.endswith("answer"):
+            start = min(start, len(clause) - len("answer"))
         if start < len(clause):
             yield _Clause(clause[start:], opens, follows, closes, "?" in end)
             opens = follows = False
@@ -186,26 +199,31 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             rule = _rule(refusal)
             if rule.denies and yes_no:
                 return None
-            if rule.declines and not answered:
-                return rule
-            first = first or rule
+            if first is None or (rule.declines and not first.declines and not answered):
+                first = rule
             refused, names_answer = True, False
             # "The screen is blank, so I cannot tell": what stood before was the reason.
             because = because or bool(_BECAUSE.match(clause.text))
-            answered = (
-                not (clause.follows or because or _THE_QUESTION.search(clause.text)) and answered
-            )
-            goes_on = bool(_COMPLEMENT.search(clause.text, refusal.end()))
+            if clause.follows or because or _THE_QUESTION.search(clause.text):
+                answered = False
+            rest = clause.text[refusal.end() :]
+            goes_on = bool(rest) and not _BASIS.match(rest)
         elif names_answer:
             if clause.text == "none":
                 names_answer = False
             elif len(clause.text) > 1:
                 return None
+        elif clause.text == "answer":
+            names_answer = True
         elif answer := _ANSWER.match(clause.text):
             # A refusal may stand behind a bare letter: "the answer is (C) cannot be determined".
             if len(clause.text) > answer.end() + 1:
                 return None
             names_answer = True
+        elif _BOXED.search(clause.text):
+            return None
+        elif first and first.declines:
+            continue
         elif clause.text == "no":
             answered = True
         elif _VENTURE.match(clause.text):

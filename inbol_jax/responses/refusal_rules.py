@@ -43,11 +43,11 @@ ADVERBS = (
 
 # Verbs of finding out, and their participles.
 KNOW = (
-    r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|compare|compute|conclude|confirm"
-    r"|count|decipher|deduce|determine|discern|distinguish|establish|estimate|evaluate|figure out"
-    r"|find the|gauge|guess"
-    r"|identify|infer|judge|justify|know|make out|measure|name|predict|recogni[sz]e|say|solve"
-    r"|specify|state|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
+    r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|choose|compare|compute|conclude"
+    r"|confirm|count|decipher|deduce|determine|diagnose|discern|distinguish|establish|estimate"
+    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|measure"
+    r"|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
+    r"|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
 )
 KNOWN = (
     r"(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
@@ -76,13 +76,14 @@ ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 # Where an answer would be found, and what it would then be.
 IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
 SOURCE = (
-    r"(?:images?|pictures?|photos?|photographs?|scene|questions?|context|captions?|charts?|data"
-    r"|descriptions?|diagrams?|document|figures?|graphs?|information|map|options|passage|plot"
-    r"|problem|prompt|screenshot|table|text|video)"
+    r"(?:images?|pictures?|photos?|photographs?|scene|questions?|context|articles?|captions?"
+    r"|charts?"
+    r"|code|data|descriptions?|diagrams?|document|figures?|graphs?|information|map|options|paper"
+    r"|passage|plan|plot|problem|prompt|screenshot|section|table|text|video)"
 )
 VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
-    r"|given|identifiable|included|indicated|known|legible|listed|mentioned|named|obvious|provided"
+    r"|given|identifiable|indicated|known|legible|listed|mentioned|named|obvious|provided"
     r"|readable|recorded|revealed|shown|specified|stated|visible)"
 )
 
@@ -91,9 +92,10 @@ VISIBLE = (
 ANYWHERE = (
     # The speaker is not willing, or not allowed.
     Rule("cannot_assist",
-         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to)"
-         r" (?:(?:\w+ly|in good conscience) )?(?:assist|comply|continue|discuss|encourage|endorse"
-         r"|engage|fulfil{1,2}|generate|help (?:you|with)|participate|support|write)\b",
+         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going|not trained) to)"
+         r" (?:(?:\w+ly|in good conscience) )?(?:assist|complete|comply|continue|discuss|display|do"
+         r" (?:that|this)|encourage|endorse|engage|execute|fulfil{1,2}|generate|help (?:you|with)"
+         r"|participate|support|write)\b",
          ("I can't assist with that.", "I cannot fulfill your request.",
           "I'm not able to help with this."),
          ("He can't assist with that.",), declines=True),
@@ -113,7 +115,8 @@ ANYWHERE = (
          rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})"
          rf"|(?:one|you) {CAN} not {ADVERBS}{KNOW}"
          rf"|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to"
-         rf"|i {CAN} not {ADVERBS}(?:access|analy[sz]e|interpret|make|select|view)",
+         rf"|i (?:can not|could not) {ADVERBS}(?!be\b|believe|discern any|find an?\b|find any"
+         r"|hear|help but|imagine|recommend|see(?! or)\b|spot|stress|tell|wait)\w+\b",
          ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
           "I can't view pictures."),
          ("I can tell.", "I can't tell the two dogs apart.")),
@@ -121,7 +124,8 @@ ANYWHERE = (
          rf"(?:nobody|no one) {CAN} {KNOW}",
          ("Nobody could say.",), ("Nobody is there.",)),
     Rule("unable",
-         rf"(?<!if )(?:i|we|you) (?:am|are|was|were) (?:unable|not {ADVERBS}able) to {ADVERBS}"
+         r"(?<!if )i (?:am|was) (?:\w+ ){0,4}(?:unable|not (?:\w+ )?able) to"
+         rf"|(?<!if )(?:we|you) (?:are|were) (?:unable|not {ADVERBS}able) to {ADVERBS}"
          rf"(?:{KNOW}|{HELP}|access|analy[sz]e|interact|interpret|physically|process|read|see|view)"
          r"|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to",
          ("I'm unable to read the sign.", "We were not quite able to see it.",
@@ -167,7 +171,8 @@ ANYWHERE = (
          ("The man is unknown to me.",), ("The man is unknown to most people.",)),
     Rule("impossible",
          rf"(?:impossible|(?:not|never) possible) (?:for me |for us )?to {ADVERBS}"
-         rf"(?:{KNOW}|give|make an?|provide|read|see)",
+         rf"(?:{KNOW}|complete|find the|give|make an?|offer|provide|read|see)"
+         r"|(?:answering|determining|solving) (?:\w+ ){1,5}is (?:impossible|not possible)",
          ("From here it's impossible to see.", "That is never possible to know."),
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
@@ -184,24 +189,33 @@ ANYWHERE = (
          ("There's no way to tell.", "There is not any sure way of knowing."),
          ("There is no way to cross.",)),
     Rule("unanswerable_question",
-         rf"(?:question|{IMAGE}) (?:is|are) (?:unanswerable|not answerable)",
+         rf"(?:question|problem|{IMAGE}) (?:is|are) (?:un(?:answer|solv)able|not (?:answer"
+         rf"|solv)able)",
          ("This question is unanswerable.",)),
     Rule("incomplete_question",
-         r"(?:question|problem|statement|prompt|information (?:provided|given)) (?:is|was|seems"
-         r" to be"
-         r"|appears to be|seems|appears)"
-         r" (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite )?(?:ambiguous|general"
-         r"|incomplete"
-         r"|insufficient|missing|subjective|unclear|vague))\b",
-         ("The question is incomplete.", "The information provided is insufficient.",
+         r"(?:question|problem|statement|prompt) (?:\w+ )?(?:(?:is|was|seems to be|appears to be"
+         r"|seems"
+         r"|appears) (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite )?(?:ambiguous"
+         r"|general"
+         r"|incomplete|insufficient|missing|subjective|unclear|vague))|(?:seems to |appears to"
+         r" )?(?:lack"
+         r"|miss)(?:s|es)?)\b",
+         ("The question is incomplete.", "The problem lacks a figure.",
           "The question seems to be missing a number."),
          ("The question is about a dog.",)),
-    # Knowledge or information is missing.
+    Rule("insufficient_information",
+         r"(?:data|details|information) (?:\w+ ){0,2}(?:is|are) (?:insufficient|not (?:enough"
+         r"|sufficient))\b|\b(?:i|we) are missing the\b",
+         ("The information provided is insufficient.", "We are missing the figure.")),
+    Rule("you_gave_none",
+         r"\byou (?:have not|did not) (?:actually )?(?:attach|includ|provid|shar|specif|upload)\w*",
+         ("You did not attach any picture.",)),
     Rule("has_no_information",
          rf"{WE} have no (?:\w+ )?(?:access|data|details|information|knowledge|way to)",
          ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
-         rf"{WE} do not have (?:\w+ ){{0,3}}(?:information|context|data|details|knowledge|access)"
+         rf"{WE} (?:currently )?do not (?:currently )?have (?:\w+ ){{0,4}}(?:information|context"
+         rf"|data|details|knowledge|access)"
          rf"|{WE} (?:do|would) not have (?:enough|sufficient|access|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
          rf"|{WE} do not possess",
@@ -209,8 +223,9 @@ ANYWHERE = (
           "We do not possess such facts."),
          ("I do not have a dog.",)),
     Rule("needs_information",
-         r"(?:i|we|one|you) (?:would )?(?:lack|need)"
-         r" (?:the |more |further |additional |any ){0,3}(?:information|context|details|knowledge)"
+         r"(?:i|we|one|you) (?:would |first )?(?:lack|need)"
+         r" (?:the |more |further |additional |any |some ){0,3}(?:information|context|details"
+         r"|knowledge)"
          r"|(?:more|further|additional) (?:\w+ ){0,2}(?:context|data|details?|information)"
          r" (?:\w+ ){0,12}?(?:would be|is|are) (?:necessary|needed|required)",
          ("I need more context.", "One would need further details.", "More detail is needed."),
@@ -247,7 +262,8 @@ ANYWHERE = (
          rf"{WE} (?:am|are) not (?:aware|told)\b|my knowledge does not",
          ("I'm not aware of her name.", "My knowledge does not reach so far.")),
     Rule("not_something_one_knows",
-         r"not something (?:that )?(?:i|we|one|you|(?:the|this) \w+)"
+         r"do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b"
+         r"|not something (?:that )?(?:i|we|one|you|(?:the|this) \w+)"
          r" (?:can|could|gives?|know|provides?|reveals?|shows?|tells?)",
          ("That is not something the picture shows.",)),
     Rule("would_have_to_ask",
@@ -271,12 +287,12 @@ ANYWHERE = (
     Rule("does_not_provide",
          rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:disclose|give|indicate"
          rf"|mention"
-         r"|offer|provide|say|specify|state)\b(?! way)",
+         r"|address|answer|cover|offer|provide|say|specify|state)\b(?! way)",
          ("The chart does not specify any unit.", "The text does not provide two prices."),
          ("The man does not give money.",)),
     Rule("not_given",
          r"(?:is|are) not (?:actually |clearly |explicitly |fully )?(?:determinable|given|known"
-         r"|mentioned|provided|specified|stated)\b(?! for)"
+         r"|mentioned|provided|specified|stated)\b(?! (?:as|for|to be)\b)"
          r"|information not (?:given|included|provided|specified)\b",
          ("The song is not known.", "The sides are not provided.",
           "It takes information not provided here."),
@@ -284,10 +300,12 @@ ANYWHERE = (
     Rule("nothing_attached",
          r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
          r"|seems to"
-         r" be|appears to be) (?:missing$|not (?:attached|displayed|included|loaded|shown$))"
-         r"|(?:no|without (?:the|an?|any)) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
-         r"|diagram)"
-         r" (?:is|was|has been) (?:given|provided|included|attached|uploaded)",
+         r" be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed|included"
+         r"|loaded"
+         r"|shown$))|no (?:\w+ ){1,3}(?:is|are|was|were|has been) (?:attached|given|provided"
+         r"|specified"
+         r"|uploaded)\b|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
+         r"|diagram) (?:given|provided|attached)",
          ("The diagram is missing.", "No picture was attached."),
          ("The image is of a missing cat.",)),
     Rule("image_lacks",
@@ -316,7 +334,8 @@ ANYWHERE = (
     Rule("part_not_visible",
          r"(?:(?:his|her|its|their|\w+'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}"
          r"|(?:\w+ ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))"
-         r"(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view|visible)\b(?! because)",
+         r"(?<!that )(?<!which )(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view"
+         r"|visible)\b(?! because)",
          ("Her right hand is not pictured.", "The back of the chair is not in view.",
           "The steps are not visible."),
          ("The dog is not visible.",), denies=True),
@@ -325,13 +344,14 @@ ANYWHERE = (
          ("The plate is hidden from view.",), denies=True),
     Rule("not_in_image",
          r"(?:(?:his|her|its|their|the|that|this|\w+'s) (?:\w+ ){1,6}(?:is|are)|^) ?not"
-         r" (?:visible|shown|given|present|available|in|part of|mentioned|depicted)"
-         rf" (?:(?:in|by|from|on) )?(?:the|this|your) {IMAGE}",
+         r" (?:visible|shown|given|included|present|available|in|part of|mentioned|depicted)"
+         rf" (?:(?:in|by|from|on) )?(?:the|this|your) (?:{IMAGE}|problem|text)",
          ("The shoe is not shown in this photo.",),
          ("The dog is not in the car.", "Ants are not present in this picture."), denies=True),
     # Any answer would be a guess.
     Rule("would_be_a_guess",
-         r"(?:would|could) only be (?:a guess|guesswork|speculation)"
+         r"(?:i|we) can only (?:guess|speculate)|(?:would|could) only be (?:a guess|guesswork"
+         r"|speculation)"
          r"|would be (?:a guess|guesswork|guessing|speculation|speculating)",
          ("It could only be guesswork.", "Anything else would be speculation."),
          ("It would be a gift.",)),
@@ -362,9 +382,8 @@ AT_START = (
     Rule("cannot_tell_short",
          rf"{CAN} not (?:{KNOW}$|{KNOW} (?:as|based|because|by|due|from|how|if|it|since|that|the"
          rf"|this"
-         r"|what|when|where|whether|which|who|why|without|with)\b|see it)"
-         r"|i can not read\b",
-         ("Can't say.", "Cannot tell from here.", "I can't read that."),
+         r"|what|when|where|whether|which|who|why|without|with)\b|see it)",
+         ("Can't say.", "Cannot tell from here."),
          ("I can not see a dog.",)),
     Rule("beyond_me",
          r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)",
