@@ -54,42 +54,32 @@ _AT_START = re.compile(_any_of(AT_START))
 
 # Fillers say nothing by themselves. They open a clause, or are one.
 _FILLER = re.compile(
-    r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
-    r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really"
-    r"|i (?:must|have to) (?:say|admit)|i feel|h+m+|u+h*m+|oh|well"
-    r"|as a result|additionally|furthermore|instead|moreover|overall"
-    r"|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
-    r"|(?:for|about) (?:this|that)|at all|answer"
-    r"|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
+    r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e|unfortunately"
+    r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:say"
+    r"|admit)|i feel|h+m+|u+h*m+|oh|well|as a result|additionally|furthermore|instead|moreover"
+    r"|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
+    r"|(?:for|about) (?:this|that)|at all|answer|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?:"
+    r" that(?! is))?(?: |$)"
 )
 # A clause that begins so ventures an answer, if only as a guess.
 _VENTURE = re.compile(
-    r"(?:and |so |then |yes |no )?(?:"
-    r"i (?:would |will |do |can )?(?:\w+ly )?"
-    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for"
-    r"|with))\b"
-    r"(?! (?:so|it is not|not))|(?:my|an?) (?:best |educated )?guess"
-    r"|assuming\b|it can be (?:assumed|concluded|inferred)"
-    r"|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently"
-    r"|looks? like|seems? (?:to|like)"
-    r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?"
-    r"(?:(?:looks?|seems?|appears?)(?! (?:to (?:be|have|miss) |there (?:is|are) |that )?(?:an? "
-    r"|some )?"
-    r"(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding|mistake"
-    r"|necessary)\b)"
-    r"|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)"
-    r"|depend|mean|range|refer"
-    r"|vary))"
-    r"|is (?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b"
-    r"|yes$)"
+    r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
+    r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so|it is"
+    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|it can be (?:assumed|concluded"
+    r"|inferred)|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently"
+    r"|looks? like|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+"
+    r" )?(?:(?:looks?|seems?|appears?)(?! (?:to (?:be|have|miss) |there (?:is|are) |that )?(?:an? "
+    r"|some )?(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding|mistake"
+    r"|necessary)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|best|helpful"
+    r"|many|necessary)|depend|mean|range|refer|vary))|is (?:probably|likely|possibly|perhaps|maybe)"
+    r"|are (?:probably|likely|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
-    r"(?:the |so |my |final |best |most likely |only |correct |possible ){0,4}"
-    r"(?:answer|option|choice)(?: letter| number)?(?: (?:to|for) (?:\w+ ){1,8}?)?"
-    r"(?: must| would| should)? ?(?:be|is)(?: boxed)?(?: text)?(?:$| (?!(?:un|in|im)\w+|not\b"
-    r"|none\b|n a\b"
-    r"|can not|that\b|a matter))"
+    r"(?:the |so |my |final |best |most likely |only |correct |possible ){0,4}(?:answer|option"
+    r"|choice)(?: letter| number)?(?: (?:to|for) (?:\w+ ){1,8}?)?(?: must| would| should)? ?(?:be"
+    r"|is)(?: boxed)?(?: text)?(?:$| (?!(?:un|in|im)\w+|not\b|none\b|n a\b|can not|that\b|a"
+    r" matter))"
 )
 # A clause with one of these words gives a reason not to answer: it is no answer itself.
 _REASON = re.compile(
@@ -103,13 +93,12 @@ _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|wit
 # What models say around an answer or a refusal, and what is neither.
 _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|apologies|boxed |let |here |okay|note |please|thank|according to|from the|as an? "
-    r"|i (?:am (?:just )?an? |am here|am happy|appreciate|can (?:certainly )?(?:assist|help)|must"
-    r"|understand|want|will do my|would be)|this (?:question|problem)"
-    r"|the (?:question|problem|solution)\b"
-    r"|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial|difficult"
-    r"|essential|generally|hard|illegal|important|impossible|necessary|not possible|recommended"
-    r"|wrong))"
+    r"|apologies|boxed |let |here |okay|note |please|thank|according to|from the|as an? |i (?:am"
+    r" (?:just )?an? |am here|am happy|appreciate|can (?:certainly )?(?:assist|help)|must"
+    r"|understand|want|will do my|would be)|this (?:question|problem)|the (?:question|problem"
+    r"|solution)\b|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial"
+    r"|difficult|essential|generally|hard|illegal|important|impossible|necessary|not possible"
+    r"|recommended|wrong))"
 )
 # What stands in a box at the end of a derivation is the answer.
 _BOXED = re.compile(r"\bboxed (?!(?:text )?(?:can not|error|insufficient|n a|no|none|not|un\w+)\b)")

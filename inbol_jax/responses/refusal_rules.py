@@ -68,8 +68,7 @@ ATTRIBUTE = (
     r"|details?|direction|distance|flavou?r|gender|height|id|identity|information|job|label|length"
     r"|location|make|manufacturer|meaning|model|name|nationality|number|object|occupation|origin"
     r"|owner|part|place|plate|price|profession|purpose|question|reason|score|size|species|speed"
-    r"|step"
-    r"|temperature|text|time|title|type|value|weight|word|writing|year)"
+    r"|step|temperature|text|time|title|type|value|weight|word|writing|year)"
 )
 ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 
@@ -77,9 +76,8 @@ ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
 SOURCE = (
     r"(?:images?|pictures?|photos?|photographs?|scene|questions?|context|articles?|captions?"
-    r"|charts?"
-    r"|code|data|descriptions?|diagrams?|document|figures?|graphs?|information|map|options|paper"
-    r"|passage|plan|plot|problem|prompt|screenshot|section|table|text|video)"
+    r"|charts?|code|data|descriptions?|diagrams?|document|figures?|graphs?|information|map|options"
+    r"|paper|passage|plan|plot|problem|prompt|screenshot|section|table|text|video)"
 )
 VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
@@ -112,10 +110,9 @@ ANYWHERE = (
          ("I do not condone violence.",), declines=True),
     # The speaker cannot find out, or say.
     Rule("cannot_tell",
-         rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})"
-         rf"|(?:one|you) {CAN} not {ADVERBS}{KNOW}"
-         rf"|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to"
-         rf"|i (?:can not|could not) {ADVERBS}(?!be\b|believe|discern any|find an?\b|find any"
+         rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})|(?:one|you) {CAN} not"
+         rf" {ADVERBS}{KNOW}|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to|i (?:can not"
+         rf"|could not) {ADVERBS}(?!be\b|believe|discern any|find an?\b|find any"
          r"|hear|help but|imagine|recommend|see(?! or)\b|spot|stress|tell|wait)\w+\b",
          ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
           "I can't view pictures."),
@@ -142,9 +139,8 @@ ANYWHERE = (
          rf"(?:is that|so|thus|hence|therefore) {WE} do not know",
          ("The truth is that I don't know.", "The end is cropped so we do not know.")),
     Rule("doubts_that_one_can",
-         rf"{WE} do not (?:think|believe|feel) (?:that )?"
-         rf"(?:(?:i|we|you|one) {CAN} {ADVERBS}(?:{KNOW}|{HELP})"
-         rf"|(?:it|this|that) {CAN} be {KNOWN})",
+         rf"{WE} do not (?:think|believe|feel) (?:that )?(?:(?:i|we|you|one) {CAN}"
+         rf" {ADVERBS}(?:{KNOW}|{HELP})|(?:it|this|that) {CAN} be {KNOWN})",
          ("I don't think I can say.", "I do not believe that this can be determined."),
          ("I don't think it is red.",)),
     # It cannot be found out.
@@ -153,10 +149,9 @@ ANYWHERE = (
          r"|^it can not be (?:clearly )?seen",
          ("The price of the car can't be seen.",), ("A shark cannot be seen.",), denies=True),
     Rule("cannot_see_it",
-         r"(?:i|we|you) (?:can|could) not (?:\w+ly )?see"
-         r" (?:the|his|her|its|it|their|your|this|that|what|who|where|how|if|whether|inside"
-         r"|behind|enough|in the|\w+'s)\b|(?:i|we|you) can not see$"
-         r"|^can not (?:\w+ly )?see(?: (?:the|his|her|its|if|what|whether|who)\b|$)",
+         r"(?:i|we|you) (?:can|could) not (?:\w+ly )?see (?:the|his|her|its|it|their|your|this|that"
+         r"|what|who|where|how|if|whether|inside|behind|enough|in the|\w+'s)\b|(?:i|we|you) can not"
+         r" see$|^can not (?:\w+ly )?see(?: (?:the|his|her|its|if|what|whether|who)\b|$)",
          ("We can't see the price.", "Cannot see her face."),
          ("We cannot see a hat.",), denies=True),
     Rule("cannot_be_known",
@@ -194,12 +189,9 @@ ANYWHERE = (
          ("This question is unanswerable.",)),
     Rule("incomplete_question",
          r"(?:question|problem|statement|prompt) (?:\w+ )?(?:(?:is|was|seems to be|appears to be"
-         r"|seems"
-         r"|appears) (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite )?(?:ambiguous"
-         r"|general"
-         r"|incomplete|insufficient|missing|subjective|unclear|vague))|(?:seems to |appears to"
-         r" )?(?:lack"
-         r"|miss)(?:s|es)?)\b",
+         r"|seems|appears) (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite"
+         r" )?(?:ambiguous|general|incomplete|insufficient|missing|subjective|unclear|vague))"
+         r"|(?:seems to |appears to )?(?:lack|miss)(?:s|es)?)\b",
          ("The question is incomplete.", "The problem lacks a figure.",
           "The question seems to be missing a number."),
          ("The question is about a dog.",)),
@@ -215,42 +207,38 @@ ANYWHERE = (
          ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
          rf"{WE} (?:currently )?do not (?:currently )?have (?:\w+ ){{0,4}}(?:information|context"
-         rf"|data|details|knowledge|access)"
-         rf"|{WE} (?:do|would) not have (?:enough|sufficient|access|the|any|that|this)"
+         rf"|data|details|knowledge|access)|{WE} (?:do|would) not have (?:enough|sufficient|access"
+         rf"|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
          rf"|{WE} do not possess",
          ("I don't have access to that.", "I would not have any detail.",
           "We do not possess such facts."),
          ("I do not have a dog.",)),
     Rule("needs_information",
-         r"(?:i|we|one|you) (?:would |first )?(?:lack|need)"
-         r" (?:the |more |further |additional |any |some ){0,3}(?:information|context|details"
-         r"|knowledge)"
-         r"|(?:more|further|additional) (?:\w+ ){0,2}(?:context|data|details?|information)"
-         r" (?:\w+ ){0,12}?(?:would be|is|are) (?:necessary|needed|required)",
+         r"(?:i|we|one|you) (?:would |first )?(?:lack|need) (?:the |more |further |additional |any "
+         r"|some ){0,3}(?:information|context|details|knowledge)|(?:more|further|additional) (?:\w+"
+         r" ){0,2}(?:context|data|details?|information) (?:\w+ ){0,12}?(?:would be|is|are)"
+         r" (?:necessary|needed|required)",
          ("I need more context.", "One would need further details.", "More detail is needed."),
          ("You need a ticket.",)),
     Rule("asks_for_more",
          r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
-         r"|specify"
-         r"|supply|upload)(?: me| us)?(?: with)? (?:a|an|additional|any|further|more|the|your)\b"
-         r"|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?: me| us)?"
-         r" (?:a|an|additional|any|further|more|the|your)\b",
+         r"|specify|supply|upload)(?: me| us)?(?: with)? (?:a|an|additional|any|further|more|the"
+         r"|your)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?: me|"
+         r" us)? (?:a|an|additional|any|further|more|the|your)\b",
          ("Please provide the picture.", "I will help if you give me a photo.",
           "Could you describe the figure?"),
          ("Please give way.",)),
     Rule("not_enough_to_tell",
-         rf"not enough (?:\w+ ){{0,2}}to"
-         rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))",
+         rf"not enough (?:\w+ ){{0,2}}to (?:{KNOW}|go on|make an? (?:determination|identification"
+         rf"|judge?ment))",
          ("There is not enough to go on.", "There's not enough light to say."),
          ("There is not enough room to sit.",)),
     Rule("no_information",
-         r"(?:not (?:enough|sufficient)|insufficient|no)"
-         r" (?:(?:additional|clear|further|legible|more|readable|relevant|specific|visible"
-         r"|visual) )?"
-         r"(?:information|context|data|details|clues?|evidence (?:in|on) (?:the|this)"
-         r"|(?:(?<=legible )|(?<=readable ))(?:text|writing))"
-         r"(?! (?:booth|desk|sign|center|centre|point|on the sign))",
+         r"(?:not (?:enough|sufficient)|insufficient|no) (?:(?:additional|clear|further|legible"
+         r"|more|readable|relevant|specific|visible|visual) )?(?:information|context|data|details"
+         r"|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )|(?<=readable ))(?:text"
+         r"|writing))(?! (?:booth|desk|sign|center|centre|point|on the sign))",
          ("Insufficient information.", "There are no visible clues."),
          ("There is no information desk.",)),
     Rule("no_indication",
@@ -262,9 +250,9 @@ ANYWHERE = (
          rf"{WE} (?:am|are) not (?:aware|told)\b|my knowledge does not",
          ("I'm not aware of her name.", "My knowledge does not reach so far.")),
     Rule("not_something_one_knows",
-         r"do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b"
-         r"|not something (?:that )?(?:i|we|one|you|(?:the|this) \w+)"
-         r" (?:can|could|gives?|know|provides?|reveals?|shows?|tells?)",
+         r"do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b|not something"
+         r" (?:that )?(?:i|we|one|you|(?:the|this) \w+) (?:can|could|gives?|know|provides?|reveals?"
+         r"|shows?|tells?)",
          ("That is not something the picture shows.",)),
     Rule("would_have_to_ask",
          rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)"
@@ -278,8 +266,8 @@ ANYWHERE = (
          rf" (?:clearly |explicitly |actually )?(?!depict){SHOW}(?: us| me)?(?: any of)?"
          rf"(?: (?:the(?! (?:correct|right|same)\b)|that|this|{ASKING}|its|his|her|their)\b|$)"
          rf"|(?:{IMAGE}|it|this|that) (?:does|do) not (?:have|{SHOW})"
-         r" (?:(?:any|enough|sufficient|the) )?(?:\w+ )?"
-         r"(?:answer|clues?|context|details?|evidence|indication|information|mention|text|writing)",
+         r" (?:(?:any|enough|sufficient|the) )?(?:\w+ )?(?:answer|clues?|context|details?|evidence"
+         r"|indication|information|mention|text|writing)",
          ("The image doesn't show his face.", "It does not clearly say.",
           "The photo does not have any readable text."),
          ("It does not show any cars.", "The clock in the image does not show the right time.",
@@ -292,20 +280,17 @@ ANYWHERE = (
          ("The man does not give money.",)),
     Rule("not_given",
          r"(?:is|are) not (?:actually |clearly |explicitly |fully )?(?:determinable|given|known"
-         r"|mentioned|provided|specified|stated)\b(?! (?:as|for|to be)\b)"
-         r"|information not (?:given|included|provided|specified)\b",
+         r"|mentioned|provided|specified|stated)\b(?! (?:as|for|to be)\b)|information not (?:given"
+         r"|included|provided|specified)\b",
          ("The song is not known.", "The sides are not provided.",
           "It takes information not provided here."),
          ("The ball is not thrown.", "It is not known for its food.")),
     Rule("nothing_attached",
          r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
-         r"|seems to"
-         r" be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed|included"
-         r"|loaded"
-         r"|shown$))|no (?:\w+ ){1,3}(?:is|are|was|were|has been) (?:attached|given|provided"
-         r"|specified"
-         r"|uploaded)\b|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
-         r"|diagram) (?:given|provided|attached)",
+         r"|seems to be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed"
+         r"|included|loaded|shown$))|no (?:\w+ ){1,3}(?:is|are|was|were|has been) (?:attached|given"
+         r"|provided|specified|uploaded)\b|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture"
+         r"|photo|graph|chart|diagram) (?:given|provided|attached)",
          ("The diagram is missing.", "No picture was attached."),
          ("The image is of a missing cat.",)),
     Rule("image_lacks",
@@ -351,8 +336,7 @@ ANYWHERE = (
     # Any answer would be a guess.
     Rule("would_be_a_guess",
          r"(?:i|we) can only (?:guess|speculate)|(?:would|could) only be (?:a guess|guesswork"
-         r"|speculation)"
-         r"|would be (?:a guess|guesswork|guessing|speculation|speculating)",
+         r"|speculation)|would be (?:a guess|guesswork|guessing|speculation|speculating)",
          ("It could only be guesswork.", "Anything else would be speculation."),
          ("It would be a gift.",)),
 )
@@ -364,9 +348,9 @@ AT_START = (
          rf"(?:{WE} )?{ADVERBS}do not {ADVERBS}(?:know|recogni[sz]e)\b",
          ("I don't know.", "Really do not recognise him."), ("He does not know.",)),
     Rule("no_idea",
-         r"(?:i have |i have got |we have )?(?:absolutely )?no (?:idea|clue)"
-         r"(?:$| (?:who|what|where|when|why|how|which|if|whether|about))"
-         r"|i (?:have|do) not (?:have )?(?:an? |any |the (?:faintest|slightest) )?(?:idea|clue)",
+         r"(?:i have |i have got |we have )?(?:absolutely )?no (?:idea|clue)(?:$| (?:who|what|where"
+         r"|when|why|how|which|if|whether|about))|i (?:have|do) not (?:have )?(?:an? |any |the"
+         r" (?:faintest|slightest) )?(?:idea|clue)",
          ("I've got no idea.", "No idea who that is.", "I haven't the faintest idea."),
          ("No idea is bad.",)),
     Rule("not_sure",
@@ -400,15 +384,15 @@ AT_START = (
          rf"(?:it|that) can not be {KNOWN}",
          ("It cannot be readily identified.",)),
     Rule("unclear",
-         r"(?:(?:it |that |this |the answer |answer )?(?:is|remains) )?"
-         r"(?:unanswerable|unclear|unknown|undetermined|indeterminate|unknowable"
+         r"(?:(?:it |that |this |the answer |answer )?(?:is|remains) )?(?:unanswerable|unclear"
+         r"|unknown|undetermined|indeterminate|unknowable"
          rf"|not (?:\w+ )?{VISIBLE})"
          r"(?:$| (?:from|in|on|by|to|what|who|how|which|where|when|why|whether|if)\b)",
          ("Unanswerable.", "It remains unclear who won.", "Not stated."),
          ("The unknown soldier.",)),
     Rule("what_it_is_is_unclear",
-         rf"{ASKING} (?:\w+ ){{1,9}}(?:is|are|remains?)"
-         rf" (?:not {VISIBLE}|uncertain|unclear|unknown)\b",
+         rf"{ASKING} (?:\w+ ){{1,9}}(?:is|are|remains?) (?:not {VISIBLE}|uncertain|unclear"
+         rf"|unknown)\b",
          ("Where she lives is unknown.",)),
     Rule("attribute_not_answerable",
          rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?not answerable",
@@ -434,8 +418,8 @@ AT_START = (
          r"(?:i would |i )(?:rather not|prefer not to|only be guessing|just be guessing)",
          ("I'd rather not say.", "I would only be guessing."), declines=True),
     Rule("will_not_guess",
-         r"i (?:will|would) not (?:guess|answer|say)"
-         r"|i (?:do|would) not (?:care|like|want|wish) to (?:answer|guess|say|speculate)",
+         r"i (?:will|would) not (?:guess|answer|say)|i (?:do|would) not (?:care|like|want|wish) to"
+         r" (?:answer|guess|say|speculate)",
          ("I won't guess.", "I do not wish to speculate."), ("I do not want to eat.",)),
     Rule("declines",
          r"i (?:must |have to )?(?:decline|abstain|give up|pass$)",
