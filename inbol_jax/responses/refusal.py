@@ -68,11 +68,12 @@ _VENTURE = re.compile(
     r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|it can be (?:assumed|concluded"
     r"|inferred)|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently"
     r"|looks? like|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+"
-    r" )?(?:(?:looks?|seems?|appears?)(?! (?:to (?:be|have|miss) |there (?:is|are) |that )?(?:an? "
-    r"|some )?(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding|mistake"
-    r"|necessary)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|best|helpful"
-    r"|many|necessary)|depend|mean|range|refer|vary))|is (?:probably|likely|possibly|perhaps|maybe)"
-    r"|are (?:probably|likely|possibly))\b|yes$)"
+    r" )?(?:(?:looks?|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there"
+    r" (?:is|are|has been|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error|incomplete|issue"
+    r"|mismatch|missing|misunderstanding|mistake|necessary)\b)|resembles?|(?:might|may|could"
+    r"|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)|depend|mean|range|refer|vary))"
+    r"|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely"
+    r"|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
@@ -93,18 +94,18 @@ _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|wit
 # What models say around an answer or a refusal, and what is neither.
 _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|apologies|boxed |let |here |okay|note |please|thank|according to|from the|as an? |i (?:am"
-    r" (?:just )?an? |am here|am happy|appreciate|can (?:certainly )?(?:assist|help)|must"
-    r"|understand|want|will do my|would be)|this (?:question|problem)|the (?:question|problem"
-    r"|solution)\b|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial"
-    r"|difficult|essential|generally|hard|illegal|important|impossible|necessary|not possible"
-    r"|recommended|wrong))"
+    r"|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note |please|thank"
+    r"|according to|from the|as an? |i (?:am (?:just )?an? |am here|am happy|appreciate|can"
+    r" (?:certainly )?(?:assist|help)|must|understand|want|will do my|would be)|this (?:question"
+    r"|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also |always |very "
+    r"|really )?(?:advisable|best|crucial|difficult|essential|generally|hard|illegal|important"
+    r"|impossible|necessary|not possible|recommended|wrong))"
 )
 # What stands in a box at the end of a derivation is the answer.
 _BOXED = re.compile(r"\bboxed (?!(?:text )?(?:can not|error|insufficient|n a|no|none|not|un\w+)\b)")
 # What a refusal may be based on. Behind it, a short clause is an answer: "I can't tell, a wolf?".
 _BASIS = re.compile(
-    r" (?:from|based|by|exactly|for|in|it|on|sure|that|this|what (?:it|that"
+    r" (?:from|based|by|exactly|for (?:certain|sure)|in|it|on|sure|that|this|what (?:it|that"
     r"|this))\b"
 )
 # Behind a verb of reporting somebody else refuses.
@@ -118,6 +119,7 @@ _THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:que
 
 # Words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?".
 _SHORT_CLAUSE = 3
+_SHORT_BASIS = 4
 
 
 class _Clause(NamedTuple):
@@ -178,25 +180,28 @@ def _rule(refusal: re.Match[str]) -> Rule:
 def _first_refusal(text: str, yes_no: bool) -> Rule | None:
     """The rule of the first clause that refuses; None if the text is an answer."""
     first: Rule | None = None
-    answered = names_answer = because = goes_on = refused = False
+    # An answer in this sentence or in an earlier one; whether the answer comes next, and so on.
+    here = earlier = names_answer = because = goes_on = refused = False
     for clause in _clauses(text):
         if clause.opens:
             if names_answer:
                 return None
-            because = goes_on = refused = False
+            earlier = earlier or here
+            here = because = goes_on = refused = False
         if refusal := _refusal_in(clause.text):
             rule = _rule(refusal)
             if rule.denies and yes_no:
                 return None
-            if first is None or (rule.declines and not first.declines and not answered):
+            if first is None or (rule.declines and not first.declines and not (here or earlier)):
                 first = rule
             refused, names_answer = True, False
             # "The screen is blank, so I cannot tell": what stood before was the reason.
             because = because or bool(_BECAUSE.match(clause.text))
-            if clause.follows or because or _THE_QUESTION.search(clause.text):
-                answered = False
+            here = here and not because
+            if clause.follows or _THE_QUESTION.search(clause.text):
+                here = earlier = False
             rest = clause.text[refusal.end() :]
-            goes_on = bool(rest) and not _BASIS.match(rest)
+            goes_on = bool(rest) and not (_BASIS.match(rest) and len(rest.split()) <= _SHORT_BASIS)
         elif names_answer:
             if clause.text == "none":
                 names_answer = False
@@ -214,7 +219,7 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
         elif first and first.declines:
             continue
         elif clause.text == "no":
-            answered = True
+            here = True
         elif _VENTURE.match(clause.text):
             return None
         elif _BECAUSE.match(clause.text):
@@ -224,8 +229,8 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             # states something, or that is very short and goes with it or stands alone.
             alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)
             short = alone and len(clause.text.split()) <= _SHORT_CLAUSE
-            answered = answered or not first or short or bool(_STATES.match(clause.text))
-    return None if answered or names_answer else first
+            here = here or not first or short or bool(_STATES.match(clause.text))
+    return None if here or earlier or names_answer else first
 
 
 def matching_rule(text: str, yes_no: bool = False) -> str | None:

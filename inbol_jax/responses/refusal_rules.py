@@ -171,7 +171,8 @@ ANYWHERE = (
          ("From here it's impossible to see.", "That is never possible to know."),
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
-         rf"(?:hard|difficult|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|make out)",
+         rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|pinpoint"
+         rf"|read)",
          ("That's tough to make out.",), ("The hill is hard to climb.",)),
     Rule("too_blurry",
          rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be read)",
@@ -207,8 +208,8 @@ ANYWHERE = (
          ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
          rf"{WE} (?:currently )?do not (?:currently )?have (?:\w+ ){{0,4}}(?:information|context"
-         rf"|data|details|knowledge|access)|{WE} (?:do|would) not have (?:enough|sufficient|access"
-         rf"|the|any|that|this)"
+         rf"|data|details|figures|knowledge|access|projections|statistics|values)|{WE} (?:do|would)"
+         rf" not have (?:enough|sufficient|access|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
          rf"|{WE} do not possess",
          ("I don't have access to that.", "I would not have any detail.",
@@ -223,9 +224,9 @@ ANYWHERE = (
          ("You need a ticket.",)),
     Rule("asks_for_more",
          r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
-         r"|specify|supply|upload)(?: me| us)?(?: with)? (?:a|an|additional|any|further|more|the"
-         r"|your)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?: me|"
-         r" us)? (?:a|an|additional|any|further|more|the|your)\b",
+         r"|specify|supply|(?:try )?upload(?:ing)?)(?: me| us)?(?: with)? (?:a|an|additional|any"
+         r"|further|more|the|your)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give"
+         r"|send|tell)(?: me| us)? (?:a|an|additional|any|further|more|the|your)\b",
          ("Please provide the picture.", "I will help if you give me a photo.",
           "Could you describe the figure?"),
          ("Please give way.",)),
@@ -289,8 +290,9 @@ ANYWHERE = (
          r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
          r"|seems to be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed"
          r"|included|loaded|shown$))|no (?:\w+ ){1,3}(?:is|are|was|were|has been) (?:attached|given"
-         r"|provided|specified|uploaded)\b|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture"
-         r"|photo|graph|chart|diagram) (?:given|provided|attached)",
+         r"|provided|specified|uploaded)\b|no (?:image|picture|figure|photo) is visible|without"
+         r" (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart|diagram) (?:given"
+         r"|provided|attached)",
          ("The diagram is missing.", "No picture was attached."),
          ("The image is of a missing cat.",)),
     Rule("image_lacks",
@@ -361,7 +363,8 @@ AT_START = (
           "I don't feel confident."),
          ("I am sure.", "He is not sure.")),
     Rule("names_it_but_cannot_tell",
-         r"i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|can|could) not (?:identify|know|name|say|tell)\b",
+         r"i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|can|could) not (?:analy[sz]e|assist|help|identify"
+         r"|interpret|know|name|provide|say|tell|view)\b",
          ("I see a bottle and cannot name it.",), ("I see a bottle and a cup.",)),
     Rule("cannot_tell_short",
          rf"{CAN} not (?:{KNOW}$|{KNOW} (?:as|based|because|by|due|from|how|if|it|since|that|the"
