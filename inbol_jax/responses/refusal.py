@@ -51,6 +51,10 @@ def _any_of(rules: Iterable[Rule]) -> str:
 
 _ANYWHERE = re.compile(rf"\b(?:{_any_of(ANYWHERE)})\b")
 _AT_START = re.compile(_any_of(AT_START))
+_RULES = {
+    _ANYWHERE: [(rule, re.compile(rf"(?:{rule.pattern})\b")) for rule in ANYWHERE],
+    _AT_START: [(rule, re.compile(rule.pattern)) for rule in AT_START],
+}
 
 # Fillers say nothing by themselves. They open a clause, or are one.
 _FILLER = re.compile(
@@ -58,22 +62,23 @@ _FILLER = re.compile(
     r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:say"
     r"|admit)|i feel|h+m+|u+h*m+|oh|well|as a result|additionally|furthermore|instead|moreover"
     r"|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
-    r"|(?:for|about) (?:this|that)|at all|answer|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?:"
-    r" that(?! is))?(?: |$)"
+    r"|(?:for|about) (?:this|that)|at all|answer|as an? (?:\w+ ){0,3}ai(?: \w+){0,6}$|as an? ai(?:"
+    r" \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
 )
 # A clause that begins so ventures an answer, if only as a guess.
 _VENTURE = re.compile(
     r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
     r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so|it is"
-    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|it can be (?:assumed|concluded"
-    r"|inferred)|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently"
-    r"|looks? like|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+"
+    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|(?:it|the \w+) (?:does"
+    r" )?(?:mention|note|state|suggest)s? (?:that|the)\b|it can be (?:assumed|concluded|inferred)"
+    r"|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently|looks? like"
+    r"|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+"
     r" )?(?:(?:looks?|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there"
     r" (?:is|are|has been|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error|incomplete|issue"
-    r"|mismatch|missing|misunderstanding|mistake|necessary)\b)|resembles?|(?:might|may|could"
-    r"|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)|depend|mean|range|refer|vary))"
-    r"|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely"
-    r"|possibly))\b|yes$)"
+    r"|mismatch|missing|misunderstanding|mistake|necessary|cut|ended)\b)|resembles?|(?:might|may"
+    r"|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)|depend|mean|range|refer"
+    r"|vary))|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably"
+    r"|likely|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
@@ -96,11 +101,13 @@ _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
     r"|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note |please|thank"
     r"|according to|from the|as an? |i (?:am (?:just )?an? |am here|am happy|appreciate|can"
-    r" (?:certainly )?(?:assist|help)|must|understand|want|will do my|would be)|this (?:question"
-    r"|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also |always |very "
-    r"|really )?(?:advisable|best|crucial|difficult|essential|generally|hard|illegal|important"
-    r"|impossible|necessary|not possible|recommended|wrong))"
+    r" (?:certainly )?(?:assist|help)|must|recommend|suggest|understand|want|will do my|would be)"
+    r"|this (?:question|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also "
+    r"|always |very |really )?(?:advisable|best|crucial|difficult|essential|generally|hard|illegal"
+    r"|important|impossible|necessary|not possible|recommended|wrong))"
 )
+# A clause that states a number is an answer also behind a refusal: "therefore the costs are 0".
+_NUMBER = re.compile(r"\b(?:is|are|was|were) (?:about |approximately |around )?\d")
 # What stands in a box at the end of a derivation is the answer.
 _BOXED = re.compile(r"\bboxed (?!(?:text )?(?:can not|error|insufficient|n a|no|none|not|un\w+)\b)")
 # What a refusal may be based on. Behind it, a short clause is an answer: "I can't tell, a wolf?".
@@ -120,6 +127,7 @@ _THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:que
 # Words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?".
 _SHORT_CLAUSE = 3
 _SHORT_BASIS = 4
+_SHORT_STATEMENT = 7
 
 
 class _Clause(NamedTuple):
@@ -169,12 +177,8 @@ def _refusal_in(clause: str) -> re.Match[str] | None:
 
 def _rule(refusal: re.Match[str]) -> Rule:
     """The first rule that matches where a refusal was found."""
-    rules, end = (AT_START, "") if refusal.re is _AT_START else (ANYWHERE, r"\b")
-    return next(
-        rule
-        for rule in rules
-        if re.compile(f"(?:{rule.pattern}){end}").match(refusal.string, refusal.start())
-    )
+    rules = _RULES[refusal.re]
+    return next(rule for rule, pattern in rules if pattern.match(refusal.string, refusal.start()))
 
 
 def _first_refusal(text: str, yes_no: bool) -> Rule | None:
@@ -218,7 +222,7 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             return None
         elif first and first.declines:
             continue
-        elif clause.text == "no":
+        elif clause.text == "no" or _NUMBER.search(clause.text):
             here = True
         elif _VENTURE.match(clause.text):
             return None
@@ -228,8 +232,9 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             # Before a refusal every such clause is an answer. After one, only a clause that also
             # states something, or that is very short and goes with it or stands alone.
             alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)
-            short = alone and len(clause.text.split()) <= _SHORT_CLAUSE
-            here = here or not first or short or bool(_STATES.match(clause.text))
+            words = len(clause.text.split())
+            short, few = alone and words <= _SHORT_CLAUSE, words <= _SHORT_STATEMENT
+            here = here or not first or short or (few and bool(_STATES.match(clause.text)))
     return None if here or earlier or names_answer else first
 
 

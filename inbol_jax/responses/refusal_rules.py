@@ -75,9 +75,10 @@ ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 # Where an answer would be found, and what it would then be.
 IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
 SOURCE = (
-    r"(?:images?|pictures?|photos?|photographs?|scene|questions?|context|articles?|captions?"
-    r"|charts?|code|data|descriptions?|diagrams?|document|figures?|graphs?|information|map|options"
-    r"|paper|passage|plan|plot|problem|prompt|screenshot|section|table|text|video)"
+    r"(?:articles?|captions?|charts?|code|context|data|descriptions?|diagrams?|documents?|evidence"
+    r"|excerpts?|figures?|filings?|graphs?|images?|information|map|options|paper|passages?"
+    r"|photographs?|photos?|pictures?|plan|plot|problem|prompt|questions?|reports?|scene|screenshot"
+    r"|section|tables?|text|video)"
 )
 VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
@@ -274,10 +275,13 @@ ANYWHERE = (
          ("It does not show any cars.", "The clock in the image does not show the right time.",
           "The image does not depict that."), denies=True),
     Rule("does_not_provide",
-         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:disclose|give|indicate"
-         rf"|mention"
-         r"|address|answer|cover|offer|provide|say|specify|state)\b(?! way)",
-         ("The chart does not specify any unit.", "The text does not provide two prices."),
+         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|disclose|give"
+         r"|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:(?:provided|given)"
+         r" (?:context|data|documents?|evidence|information|text)|(?:context|data|documents?"
+         r"|evidence|information|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do"
+         r"|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
+         ("The chart does not specify any unit.", "The text does not provide two prices.",
+          "The text provided does not include a price."),
          ("The man does not give money.",)),
     Rule("not_given",
          r"(?:is|are) not (?:actually |clearly |explicitly |fully )?(?:determinable|given|known"
