@@ -69,16 +69,16 @@ _FILLER = re.compile(
 _VENTURE = re.compile(
     r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
     r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so|it is"
-    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|(?:it|the \w+) (?:does"
-    r" )?(?:mention|note|state|suggest)s? (?:that|the)\b|it can be (?:assumed|concluded|inferred)"
-    r"|maybe|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently|looks? like"
-    r"|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+"
-    r" )?(?:(?:looks?|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there"
-    r" (?:is|are|has been|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error|incomplete|issue"
-    r"|mismatch|missing|misunderstanding|mistake|necessary|cut|ended)\b)|resembles?|(?:might|may"
-    r"|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)|depend|mean|range|refer"
-    r"|vary))|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably"
-    r"|likely|possibly))\b|yes$)"
+    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|here (?:is|are) (?:an?|my|some|the"
+    r"|two|three)\b|(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b|it can"
+    r" be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)|probably|possibly|likely|most likely"
+    r"|presumably|apparently|looks? like|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the"
+    r" \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:to"
+    r" (?:be|have|miss) |there (?:is|are|has been|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error"
+    r"|incomplete|issue|mismatch|missing|misunderstanding|mistake|necessary|cut|ended)\b)"
+    r"|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)"
+    r"|depend|mean|range|refer|vary))|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps"
+    r"|maybe)|are (?:probably|likely|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
@@ -120,6 +120,7 @@ _REPORT = re.compile(
     r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
+_CONTRASTS = re.compile(r"(?:but|however)\b")
 _FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
 # A refusal to answer "the question" is one whatever stands before.
 _THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer)\b")
@@ -136,6 +137,7 @@ class _Clause(NamedTuple):
     Attributes:
       opens: whether it is the first one of its sentence.
       follows: whether it follows from what stands before ("so ...").
+      contrasts: whether "but" or "however" opens it.
       closes: whether it is the last one of its sentence.
       asks: whether a question mark ends it.
     """
@@ -143,6 +145,7 @@ class _Clause(NamedTuple):
     text: str
     opens: bool
     follows: bool
+    contrasts: bool
     closes: bool
     asks: bool
 
@@ -152,20 +155,22 @@ def _clauses(text: str) -> Iterator[_Clause]:
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
     text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", _TAG.sub(" ", text)))
-    opens, follows = True, False
+    opens, follows, contrasts = True, False, False
     parts = _CLAUSE_END.split(text)
     for part, end in zip(parts[::2], [*parts[1::2], "."], strict=True):
         clause = " ".join(_SHORT_FORMS.get(word, word) for word in _WORD.findall(part))
         start, closes = 0, not _SENTENCE_END.isdisjoint(end)
         follows = follows or bool(_FOLLOWS.match(clause))
+        contrasts = contrasts or bool(_CONTRASTS.match(clause))
         while start < len(clause) and (filler := _FILLER.match(clause, start)):
             start = filler.end()
         if clause.endswith("answer"):
             start = min(start, len(clause) - len("answer"))
         if start < len(clause):
-            yield _Clause(clause[start:], opens, follows, closes, "?" in end)
-            opens = follows = False
+            yield _Clause(clause[start:], opens, follows, contrasts, closes, "?" in end)
+            opens = follows = contrasts = False
         opens = opens or closes
+        contrasts = contrasts or bool(_CONTRASTS.match(end.strip()))
 
 
 def _refusal_in(clause: str) -> re.Match[str] | None:
@@ -234,7 +239,8 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)
             words = len(clause.text.split())
             short, few = alone and words <= _SHORT_CLAUSE, words <= _SHORT_STATEMENT
-            here = here or not first or short or (few and bool(_STATES.match(clause.text)))
+            states = few and bool(_STATES.match(clause.text))
+            here = here or not first or short or states or clause.contrasts
     return None if here or earlier or names_answer else first
 
 
