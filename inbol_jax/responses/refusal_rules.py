@@ -101,9 +101,9 @@ ANYWHERE = (
     Rule("cannot_provide",
          r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to)"
          r" (?:create|give|offer|provide|share)(?: you)?(?: with)?"
+         r"(?! (?:\w+ ){0,12}(?:based|because|from|since|solely|unless|without)\b)"
          rf" (?!{ADVERBS}(?:(?:a|an|any|the|that|this) )?(?:\w+ ){{0,2}}"
-         r"(?:answers?|count|date|description|details?|estimate|integer|name|number|response|result"
-         r"|solution|value)\b)",
+         r"(?:answers?|count|date|description|details?|estimate|integer|name|number|response|requested|result|solution|value)\b)",
          ("I cannot provide instructions for making that.", "I will not share her address."),
          declines=True),
     Rule("does_not_condone",
