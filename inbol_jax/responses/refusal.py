@@ -70,15 +70,14 @@ _VENTURE = re.compile(
     r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
     r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so|it is"
     r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|here (?:is|are) (?:an?|my|some|the"
-    r"|two|three)\b|(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b|it can"
-    r" be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)|probably|possibly|likely|most likely"
-    r"|presumably|apparently|looks? like|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the"
-    r" \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:to"
-    r" (?:be|have|miss) |there (?:is|are|has been|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error"
-    r"|incomplete|issue|mismatch|missing|misunderstanding|mistake|necessary|cut|ended)\b)"
-    r"|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary)"
-    r"|depend|mean|range|refer|vary))|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps"
-    r"|maybe)|are (?:probably|likely|possibly))\b|yes$)"
+    r"|two|three)\b|it can be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)|probably"
+    r"|possibly|likely|most likely|presumably|apparently|looks? like|seems? (?:to|like)|(?:it|he"
+    r"|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?|appears?)(?!"
+    r" (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there (?:is|are|has been|was) |that"
+    r" )?(?:an? |some )?(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding"
+    r"|mistake|necessary|cut|ended)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be"
+    r" (?:any|best|helpful|many|necessary)|depend|mean|range|refer|vary))|is (?:\w+ly |very |most"
+    r" )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
@@ -120,6 +119,8 @@ _REPORT = re.compile(
     r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
+# "It does not name a year. However, it mentions that he was born in May."
+_MENTIONS = re.compile(r"(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b")
 _CONTRASTS = re.compile(r"(?:but|however)\b")
 _FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
 # A refusal to answer "the question" is one whatever stands before.
@@ -136,7 +137,7 @@ class _Clause(NamedTuple):
 
     Attributes:
       opens: whether it is the first one of its sentence.
-      follows: whether it follows from what stands before ("so ...").
+      follows: whether its sentence has "so" or "therefore" by then.
       contrasts: whether "but" or "however" opens it.
       closes: whether it is the last one of its sentence.
       asks: whether a question mark ends it.
@@ -168,8 +169,8 @@ def _clauses(text: str) -> Iterator[_Clause]:
             start = min(start, len(clause) - len("answer"))
         if start < len(clause):
             yield _Clause(clause[start:], opens, follows, contrasts, closes, "?" in end)
-            opens = follows = contrasts = False
-        opens = opens or closes
+            opens = contrasts = False
+        opens, follows = opens or closes, follows and not closes
         contrasts = contrasts or bool(_CONTRASTS.match(end.strip()))
 
 
@@ -229,7 +230,7 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             continue
         elif clause.text == "no" or _NUMBER.search(clause.text):
             here = True
-        elif _VENTURE.match(clause.text):
+        elif _VENTURE.match(clause.text) or (clause.contrasts and _MENTIONS.match(clause.text)):
             return None
         elif _BECAUSE.match(clause.text):
             because = True
