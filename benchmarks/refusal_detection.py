@@ -97,7 +97,7 @@ SOURCES = {
         "patronus-ai/financebench",
         "cc39aeb",
         r"results/.*\.jsonl",
-        "CC BY-NC 4.0",
+        "none stated",
         label="label",
     ),
     "grounded_refusal": Source(
@@ -111,7 +111,7 @@ SOURCES = {
         HELD_OUT, "X-PLUG/mPLUG-Owl", "0f3068f", r"OwlEval/answer/.*\.jsonl", "Apache-2.0"
     ),
     "refomb": Source(
-        HELD_OUT, "RLHF-V/RLAIF-V", "83d917b", r"gpt4v_RefoMB.*\.jsonl", "none stated"
+        HELD_OUT, "RLHF-V/RLAIF-V", "83d917b", r"gpt4v_RefoMB.*\.jsonl", "CC BY-NC 4.0"
     ),
     "visit_bench": Source(
         HELD_OUT, "mlfoundations/VisIT-Bench", "45b9bf8", r"multi_images\.csv", "CC BY 4.0"

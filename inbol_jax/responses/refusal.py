@@ -6,9 +6,9 @@ A text is cut into clauses. It is a refusal if a rule recognises one of them, un
 - another clause ventures an answer: "I think it is red, but I am not sure" is an answer, hedged,
 - the refusal is quoted or reported: "the sign says 'I don't know'", "he does not know".
 
-Precision and recall stand in docs/responses.md. In wording that the rules were not written with,
-precision holds and recall is clearly lower, so that a refusal rate errs on the low side. Every
-pattern is bounded, so that time is linear in the length of the text.
+Precision and recall stand in docs/responses.md, also on sources that the rules were not written
+with: there recall is lower, so that a refusal rate errs on the low side. Every pattern is bounded, so
+that time is linear in the length of the text.
 """
 
 import re
