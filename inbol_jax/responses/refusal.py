@@ -7,8 +7,8 @@ A text is cut into clauses. It is a refusal if a rule recognises one of them, un
 - the refusal is quoted or reported: "the sign says 'I don't know'", "he does not know".
 
 Precision and recall stand in docs/responses.md, also on sources that the rules were not written
-with: there recall is lower, so that a refusal rate errs on the low side. Every pattern is bounded, so
-that time is linear in the length of the text.
+with: there recall is lower, so that a refusal rate errs on the low side. Every pattern is bounded,
+so that time is linear in the length of the text.
 """
 
 import re
