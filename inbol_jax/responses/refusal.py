@@ -1,9 +1,12 @@
 """Tells a refusal from an answer by rules, in English, from the text alone.
 
-A text is cut into clauses. It is a refusal if a rule recognises one of them, unless
+A text is cut into sentences and clauses. It is a refusal if a rule recognises a clause, unless
 
-- what stands before that clause is an answer, and no apology, reason or description of the image,
-- another clause ventures an answer: "I think it is red, but I am not sure" is an answer, hedged,
+- what stands before that clause is an answer, and no apology, reason or description of the image;
+  or it is, but the refusal follows from it, or is of the question itself,
+- another clause ventures or names an answer: "I think it is red, but I am not sure" is an answer,
+  hedged, and "I cannot tell. The answer is (B)" is one as well,
+- what stands behind it states something, or stands in contrast ("However, there are two ..."),
 - the refusal is quoted or reported: "the sign says 'I don't know'", "he does not know".
 
 Precision and recall stand in docs/responses.md, also on sources that the rules were not written
@@ -201,7 +204,7 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
         if refusal := _refusal_in(clause.text):
             rule = _rule(refusal)
             if rule.denies and yes_no:
-                return None
+                continue  # it says no, or is the reason of a refusal that comes
             if first is None or (rule.declines and not first.declines and not (here or earlier)):
                 first = rule
             refused, names_answer = True, False

@@ -154,6 +154,7 @@ def test_to_a_yes_no_question_what_is_not_shown_is_an_answer(text):
     assert not is_refusal(text, yes_no=True)
     assert matching_rule(text, yes_no=True) is refusal_kind(text, yes_no=True) is None
     assert is_refusal("I cannot tell.", yes_no=True)
+    assert is_refusal(f"{text} So I cannot tell.", yes_no=True)
 
 
 # Of each kind: a text, whether it is a refusal with one of the first examples in it, those, and
