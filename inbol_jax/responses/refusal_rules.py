@@ -99,11 +99,12 @@ ANYWHERE = (
           "I'm not able to help with this."),
          ("He can't assist with that.",), declines=True),
     Rule("cannot_provide",
-         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to)"
-         r" (?:create|give|offer|provide|share)(?: you)?(?: with)?"
-         r"(?! (?:\w+ ){0,12}(?:based|because|from|since|solely|unless|without)\b)"
+         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to) (?:create|give"
+         r"|offer|provide|share)(?: you)?(?: with)?(?! (?:\w+ ){0,12}(?:based|because|from|since"
+         r"|solely|unless|without)\b)"
          rf" (?!{ADVERBS}(?:(?:a|an|any|the|that|this) )?(?:\w+ ){{0,2}}"
-         r"(?:answers?|count|date|description|details?|estimate|integer|name|number|response|requested|result|solution|value)\b)",
+         r"(?:answers?|count|date|description|details?|estimate|integer|name|number|response"
+         r"|requested|result|solution|value)\b)",
          ("I cannot provide instructions for making that.", "I will not share her address."),
          declines=True),
     Rule("does_not_condone",
@@ -173,7 +174,7 @@ ANYWHERE = (
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
          rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|pinpoint"
-         rf"|read)",
+         r"|read)",
          ("That's tough to make out.",), ("The hill is hard to climb.",)),
     Rule("too_blurry",
          rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be read)",
@@ -187,7 +188,7 @@ ANYWHERE = (
          ("There is no way to cross.",)),
     Rule("unanswerable_question",
          rf"(?:question|problem|{IMAGE}) (?:is|are) (?:un(?:answer|solv)able|not (?:answer"
-         rf"|solv)able)",
+         r"|solv)able)",
          ("This question is unanswerable.",)),
     Rule("incomplete_question",
          r"(?:question|problem|statement|prompt) (?:\w+ )?(?:(?:is|was|seems to be|appears to be"
