@@ -100,6 +100,13 @@ SOURCES = {
         "none stated",
         label="label",
     ),
+    "vlm_hallucination": Source(
+        DEVELOPMENT,
+        "Navyasri12355/vlm-hallucination-benchmark",
+        "bae89aa",
+        r"llava_raw_responses\.json",
+        "MIT",
+    ),
     "grounded_refusal": Source(
         HELD_OUT, "stxxllbu/grounded-refusal", "67e0308", r"outputs/inference.*\.jsonl", "MIT"
     ),

@@ -335,12 +335,14 @@ ANYWHERE = (
          r"hidden from (?:view|sight)|out of (?:view|frame|sight)$",
          ("The plate is hidden from view.",), denies=True),
     Rule("not_in_image",
-         r"(?:(?:his|her|its|their|the|that|this|\w+'s) (?:\w+ ){1,6}(?:is|are)|^) ?not"
-         r" (?:visible|shown|given|included|present|available|in|part of|mentioned|depicted)"
-         rf" (?:(?:in|by|from|on) )?(?:the|this|your) (?:{IMAGE}|problem|text)",
-         ("The shoe is not shown in this photo.",),
-         ("The dog is not in the car.", "Ants are not present in this picture."), denies=True),
-    # Any answer would be a guess.
+         rf"(?:(?:\b{ATTRIBUTE}s?|(?:his|her|its|their|\w+'s) (?:\w+ ){{1,3}}) ?(?:is|are) not"
+         r" (?:depicted|in|part of|present|shown|visible)|(?:(?:\b(?:it|that|this) )is |^)not"
+         r" (?:depicted|shown|visible)|something that is not (?:in|present)|(?:is |are |^)not"
+         r" (?:available|given|included|mentioned))"
+         rf" (?:(?:by|from|in|on) )?(?:the|this|your) (?:{IMAGE}|problem|text)",
+         ("The price is not in the picture.",),
+         ("The dog is not in the car.", "Ants are not present in this picture.",
+          "The boat is not in this picture."), denies=True),
     Rule("would_be_a_guess",
          r"(?:i|we) can only (?:guess|speculate)|(?:would|could) only be (?:a guess|guesswork"
          r"|speculation)|would be (?:a guess|guesswork|guessing|speculation|speculating)",

@@ -107,6 +107,8 @@ def test_every_template_is_a_refusal_with_or_without_punctuation(template):
         ("The man's hat is not in the box", False),
         ("There are no visible dogs.", False),
         ("We cannot see a hat.", False),
+        ("The boat is not present in this image. It shows a street.", False),
+        ("The tie is not in the image.", False),
         # An answer is named behind the refusal, or is stated there.
         ("I cannot tell how old they are. Therefore, the answer is (B).", False),
         ("I cannot tell. The answer is: cannot be determined", True),
@@ -146,7 +148,7 @@ def test_declining_is_a_kind_of_its_own(text, kind):
         "His dog can't be seen in the photo.",
         "We cannot see the flag.",
         "The dog's leash is not visible.",
-        "The sky is not visible in this picture.",
+        "His leash is not in this picture.",
     ],
 )
 def test_to_a_yes_no_question_what_is_not_shown_is_an_answer(text):
