@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
 
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.rows import RawRow, Unusable
@@ -184,8 +185,10 @@ def metric_of(answer: str) -> str:
 def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
     """HaloQuest: false premises, missing context (Wang et al. 2024, arXiv 2407.15680).
 
-    The set has no ids, so they are made of picture and question. Pictures are looked for under
-    `image_name`; the column `url` is not fetched. Reference answers are separated by ";".
+    The set has no ids, so they are made of picture and question: of the 13 questions that it has
+    twice the second is set aside. Pictures are looked for under `image_name`, or where that is
+    blank (18 rows) under the name that ends their `url`; nothing is fetched. Reference answers are
+    separated by ";".
     """
 
     def text(column: str) -> str:
@@ -193,7 +196,7 @@ def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
 
     if config.split and text("split") != config.split:
         return None
-    image = row.get("image_name")
+    image = text("image_name") or unquote_plus(text("url").rpartition("/")[2])
     checksum = zlib.crc32((row.get("question") or "").encode("utf-8", "surrogateescape"))
     kind = text("hallucination type").lower()
     unanswerable = "false premise" in kind or "insufficient context" in kind
@@ -201,7 +204,7 @@ def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
     return _columns(
         row,
         id=f"{image}-{checksum:08x}" if image else None,
-        image=image,
+        image=image or None,
         answers=[answer for answer in answers if answer],
         answerable=not unanswerable if kind else None,
         split=row.get("split"),
@@ -210,21 +213,40 @@ def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
     )
 
 
+# What UNK-VQA calls the ways in which its questions and pictures were altered.
+ALTERED = {
+    "T-1": "word replacement",
+    "T-2": "semantic negation",
+    "I-1": "image replacement",
+    "I-2": "image mask",
+    "I-3": "image copy and move",
+}
+
+
 def unkvqa(row: RawRow, config: DataConfig) -> Columns:
     """UNK-VQA: altered until it cannot be answered (Guo et al. 2023, arXiv 2310.10942).
 
-    Its file holds no answers; an answerable question can be scored only if its row has them anyway.
+    `answerability` is an object: `binary` says whether the question can be answered, and `other`
+    holds the answer, with other options, if it can. A plain flag is read as well; a row without
+    answers then has none to be scored by.
     """
+    answerability, kind = row.get("answerability"), row.get("alter_type")
     answer = row.get("answer", row.get("multiple_choice_answer"))
+    options = None
+    if isinstance(answerability, dict):
+        other = answerability.get("other")
+        other = other if isinstance(other, dict) else {}
+        answer, options = other.get("answer"), other.get("options")
+        answerability = answerability.get("binary")
     answers = row.get("answers") or _single(answer)
-    answerable = _flag(row.get("answerability"))
-    kind = row.get("alter_type")
+    answerable = _flag(answerability)
     return _columns(
         row,
         image=row.get("image_name"),
         answers=[] if answerable is False else answers,
         answerable=answerable if answers or answerable is False else None,
-        kind=None if kind is None else str(kind),
+        kind=None if kind is None else ALTERED.get(str(kind), str(kind)),
+        options=_plain(options),
     )
 
 

@@ -19,7 +19,8 @@ from inbol_jax.errors import InbolError
 
 Rows = Iterator[tuple[int, RawRow | Unusable]]
 
-LISTS = ("questions", "annotations", "data")  # the keys of official files for their records
+# The keys of official files for their records; UNK-VQA has the one without an "s".
+LISTS = ("questions", "annotations", "annotation", "data")
 BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv",
             ".arrow": "arrow"}  # fmt: skip
 

@@ -38,6 +38,10 @@ class TextEncoder:
         self.response = functools.lru_cache(_CACHE_SIZE)(self.response)
         self._template = functools.cache(self._template)
         self._check_tokens(config)
+        added = self._tokenizer.added_tokens_decoder.values()
+        special = {*self._tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
+        self._special_tokens = sorted(token for token in special if token.strip())
+        self._image_token = self._tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._template((UNTILED,))
 
     def grid(self, image: Path) -> Grid:
@@ -52,9 +56,11 @@ class TextEncoder:
         Args:
           images: how each image in front of the question is cut into tiles.
         Raises:
-          InbolError: if the question holds the image placeholder, or is too long for the model.
+          InbolError: if the question holds the image placeholder or another special token, or is
+            too long for the model.
         """
         about = f"question {question[:60]!r}"
+        self._check_is_data(question, about)
         ids = self._encode(self._template(images).prompt(question), about)
         tiles = sum(grid.tiles for grid in images)
         if ids.count(self._config.image_token_id) != tiles * self._config.num_image_tokens:
@@ -67,13 +73,14 @@ class TextEncoder:
         """Returns the ids of the response and the end token, as they follow `prompt(question)`.
 
         Raises:
-          InbolError: if the response is empty, if the tokenizer changes the prompt's ids, or if
-            both together are too long for the model.
+          InbolError: if the response is empty or holds a special token, if the tokenizer changes
+            the prompt's ids, or if both together are too long for the model.
         """
         about = f"question {question[:60]!r}"
         if not response.strip():
             raise InbolError(f"{about}: its response is empty")
         about += f" with response {response[:60]!r}"
+        self._check_is_data(response, about)
         prompt, template = self.prompt(question, images), self._template(images)
         # What the template writes between prompt and response, such as a space, belongs to the
         # response.
@@ -81,6 +88,17 @@ class TextEncoder:
         if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
             raise InbolError(f"{about}: the tokenizer changes what was there before the response")
         return (*ids[len(prompt) :], self._eos_token_id(template.whole))
+
+    def _check_is_data(self, text: str, about: str) -> None:
+        """A text that the tokenizer would read as control, such as the end of a turn, is refused.
+
+        Training on it would teach the model to end there, or put in an image that is not there.
+        """
+        token = next((token for token in self._special_tokens if token in text), None)
+        if token == self._image_token:
+            raise InbolError(f"{about}: contains the model's image placeholder {token!r}")
+        if token is not None:
+            raise InbolError(f"{about}: contains the model's special token {token!r}")
 
     def _check_tokens(self, config: ModelConfig) -> None:
         size = config.text.vocab_size

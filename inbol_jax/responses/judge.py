@@ -26,7 +26,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.responses.config import JudgeConfig
 from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
-from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.responses.refusal import is_refusal, refusal_kind
 
 SYSTEM = (
     "You classify what a vision-language model said when it was asked a question about an image. "
@@ -104,7 +104,8 @@ def judge(config: JudgeConfig) -> None:
         responses = responses[: config.n]
     header = {"command": "judge", "data": file_fingerprint(config.data)}
     refusals = sum(response.rules for response in responses)
-    say(f"{len(responses)} responses: {refusals} refusals by the rules")
+    declines = sum(refusal_kind(response.text) == "declines" for response in responses)
+    say(f"{len(responses)} responses: {refusals} refusals by the rules ({declines} decline)")
     if any(response.label is not None for response in responses):
         say(against_labels(responses))
     if endpoint is None:

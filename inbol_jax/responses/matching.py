@@ -18,8 +18,8 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _DIGITS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())} | {"none": "0"}
 _ARTICLES = frozenset(("a", "an", "the"))
-_COMMA_IN_NUMBER = re.compile(r"[0-9],[0-9]")
-_FULL_STOP = re.compile(r"\.(?![0-9])")
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")  # of any script, as in the official code
+_FULL_STOP = re.compile(r"\.(?!\d)")
 _MAX_FULL_STOPS = 32  # The official code passes a flag where a count belongs; its value is 32.
 
 # A form is restored if one of its apostrophes is missing: "dont", "couldn'tve", "couldnt've".

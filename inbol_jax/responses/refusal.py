@@ -1,18 +1,22 @@
 """Tells a refusal from an answer by rules, in English, from the text alone.
 
-A text is cut into clauses. It is a refusal if a rule recognises one of them, unless
+A text is cut into sentences and clauses. It is a refusal if a rule recognises a clause, unless
 
-- what stands before that clause is an answer, and no apology, reason or description of the image,
-- another clause ventures an answer: "I think it is red, but I am not sure" is an answer, hedged,
+- what stands before that clause is an answer, and no apology, reason or description of the image;
+  or it is, but the refusal follows from it, or is of the question itself,
+- another clause ventures or names an answer: "I think it is red, but I am not sure" is an answer,
+  hedged, and "I cannot tell. The answer is (B)" is one as well,
+- what stands behind it states something, or stands in contrast ("However, there are two ..."),
 - the refusal is quoted or reported: "the sign says 'I don't know'", "he does not know".
 
-Precision and recall stand in docs/responses.md. In wording that the rules were not written with,
-precision holds and recall is clearly lower, so that a refusal rate errs on the low side. Every
-pattern is bounded, so that time is linear in the length of the text.
+Precision and recall stand in docs/responses.md, also on sources that the rules were not written
+with: there recall is lower, so that a refusal rate errs on the low side. Every pattern is bounded,
+so that time is linear in the length of the text.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, IMAGE, Rule
 
@@ -36,8 +40,11 @@ _QUOTES = str.maketrans(dict.fromkeys("‘’ʼ´`′", "'") | dict.fromkeys("�
 _DOUBLE_QUOTED = re.compile(r'"[^"]*"')
 _SINGLE_QUOTED = re.compile(r"(?<!\w)'(?:[^']|(?<=\w)'(?=\w))*'(?!\w)")
 _CLAUSE_END = re.compile(
-    r"[.!?;:,()\n]+|(?:^|\s)(?:but|however|although|though)(?=\s|$)|\s[-\u2013\u2014]+\s"
+    r"((?:[!?;:()\n]|[.,](?!\d))+|(?:^|\s)(?:but|however|although|though)(?=\s|$)"
+    r"|\s[-\u2013\u2014]+\s)"
 )
+_SENTENCE_END = frozenset(".!?;\n")
+_TAG = re.compile(r"</?\w{1,20}>")  # "</s>", which some models print
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -47,28 +54,40 @@ def _any_of(rules: Iterable[Rule]) -> str:
 
 _ANYWHERE = re.compile(rf"\b(?:{_any_of(ANYWHERE)})\b")
 _AT_START = re.compile(_any_of(AT_START))
+_RULES = {
+    _ANYWHERE: [(rule, re.compile(rf"(?:{rule.pattern})\b")) for rule in ANYWHERE],
+    _AT_START: [(rule, re.compile(rule.pattern)) for rule in AT_START],
+}
 
 # Fillers say nothing by themselves. They open a clause, or are one.
 _FILLER = re.compile(
-    r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
-    r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really"
-    r"|i (?:must|have to) (?:say|admit)|i feel|h+m+|u+h*m+|oh|well"
-    r"|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
-    r"|(?:for|about) (?:this|that)|at all|answer"
-    r"|as an? ai(?: \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
+    r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e|unfortunately"
+    r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:say"
+    r"|admit)|i feel|h+m+|u+h*m+|oh|well|as a result|additionally|furthermore|instead|moreover"
+    r"|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
+    r"|(?:for|about) (?:this|that)|at all|answer|as an? (?:\w+ ){0,3}ai(?: \w+){0,6}$|as an? ai(?:"
+    r" \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
 )
 # A clause that begins so ventures an answer, if only as a guess.
 _VENTURE = re.compile(
-    r"(?:and |so |then |yes |no )?(?:"
-    r"i (?:would |will |do |can )?(?:\w+ly )?"
-    r"(?:think|believe|guess|suppose|assume|say|bet|suspect|imagine|go (?:for|with))\b"
-    r"(?! (?:so|it is not|not))|my (?:best )?guess"
-    r"|maybe|perhaps|probably|possibly|likely|most likely|presumably|apparently"
-    r"|looks? like|seems? (?:to|like)"
-    r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?"
-    r"(?:looks?|seems?|appears?|resembles?|might|may|could|must"
-    r"|is (?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b"
-    r"|yes$|no$)"
+    r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
+    r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so|it is"
+    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|here (?:is|are) (?:an?|my|some|the"
+    r"|two|three)\b|it can be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)|probably"
+    r"|possibly|likely|most likely|presumably|apparently|looks? like|seems? (?:to|like)|(?:it|he"
+    r"|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?|appears?)(?!"
+    r" (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there (?:is|are|has been|was) |that"
+    r" )?(?:an? |some )?(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding"
+    r"|mistake|necessary|cut|ended)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be"
+    r" (?:any|best|helpful|many|necessary)|depend|mean|range|refer|vary))|is (?:\w+ly |very |most"
+    r" )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b|yes$)"
+)
+# A clause that begins so names the answer, in the same clause or in the next one.
+_ANSWER = re.compile(
+    r"(?:the |so |my |final |best |most likely |only |correct |possible ){0,4}(?:answer|option"
+    r"|choice)(?: letter| number)?(?: (?:to|for) (?:\w+ ){1,8}?)?(?: must| would| should)? ?(?:be"
+    r"|is)(?: boxed)?(?: text)?(?:$| (?!(?:un|in|im)\w+|not\b|none\b|n a\b|can not|that\b|a"
+    r" matter))"
 )
 # A clause with one of these words gives a reason not to answer: it is no answer itself.
 _REASON = re.compile(
@@ -77,33 +96,85 @@ _REASON = re.compile(
     r"|clear\w*|cut|angle|above|beyond|out|not|no|without|while|too|enough"
     r"|wish|sorry|see|know|knowledge|provide|based|given|ask\w*)\b"
 )
+# So does a whole sentence that begins so, and what refuses in it follows from that.
+_BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|without)\b")
+# What models say around an answer or a refusal, and what is neither.
+_ASIDE = re.compile(
+    r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
+    r"|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note |please|thank"
+    r"|according to|from the|as an? |i (?:am (?:just )?an? |am here|am happy|appreciate|can"
+    r" (?:certainly )?(?:assist|help)|must|recommend|suggest|understand|want|will do my|would be)"
+    r"|this (?:question|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also "
+    r"|always |very |really )?(?:advisable|best|crucial|difficult|essential|generally|hard|illegal"
+    r"|important|impossible|necessary|not possible|recommended|wrong))"
+)
+# A clause that states a number is an answer also behind a refusal: "therefore the costs are 0".
+_NUMBER = re.compile(r"\b(?:is|are|was|were) (?:about |approximately |around )?\d")
+# What stands in a box at the end of a derivation is the answer.
+_BOXED = re.compile(r"\bboxed (?!(?:text )?(?:can not|error|insufficient|n a|no|none|not|un\w+)\b)")
+# What a refusal may be based on. Behind it, a short clause is an answer: "I can't tell, a wolf?".
+_BASIS = re.compile(
+    r" (?:from|based|by|exactly|for (?:certain|sure)|in|it|on|sure|that|this|what (?:it|that"
+    r"|this))\b"
+)
 # Behind a verb of reporting somebody else refuses.
 _REPORT = re.compile(
     r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
-_FOLLOWS = re.compile(r"(?:and )?(?:so|thus|hence|therefore)\b")
+# "It does not name a year. However, it mentions that he was born in May."
+_MENTIONS = re.compile(r"(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b")
+_CONTRASTS = re.compile(r"(?:but|however)\b")
+_FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
+# A refusal to answer "the question" is one whatever stands before.
+_THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer)\b")
 
 # Words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?".
 _SHORT_CLAUSE = 3
+_SHORT_BASIS = 4
+_SHORT_STATEMENT = 7
 
 
-def _clauses(text: str) -> Iterator[tuple[str, bool]]:
-    """Yields each clause, and whether it follows from the one before ("so ...").
+class _Clause(NamedTuple):
+    """A clause in lower case, without the fillers that open it.
 
-    Clauses are in lower case and have lost the fillers that open them.
+    Attributes:
+      opens: whether it is the first one of its sentence.
+      follows: whether its sentence has "so" or "therefore" by then.
+      contrasts: whether "but" or "however" opens it.
+      closes: whether it is the last one of its sentence.
+      asks: whether a question mark ends it.
     """
+
+    text: str
+    opens: bool
+    follows: bool
+    contrasts: bool
+    closes: bool
+    asks: bool
+
+
+def _clauses(text: str) -> Iterator[_Clause]:
     text = text.translate(_QUOTES).lower().strip()
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
-    text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", text))
-    for part in _CLAUSE_END.split(text):
+    text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", _TAG.sub(" ", text)))
+    opens, follows, contrasts = True, False, False
+    parts = _CLAUSE_END.split(text)
+    for part, end in zip(parts[::2], [*parts[1::2], "."], strict=True):
         clause = " ".join(_SHORT_FORMS.get(word, word) for word in _WORD.findall(part))
-        start = 0
+        start, closes = 0, not _SENTENCE_END.isdisjoint(end)
+        follows = follows or bool(_FOLLOWS.match(clause))
+        contrasts = contrasts or bool(_CONTRASTS.match(clause))
         while start < len(clause) and (filler := _FILLER.match(clause, start)):
             start = filler.end()
+        if clause.endswith("answer"):
+            start = min(start, len(clause) - len("answer"))
         if start < len(clause):
-            yield clause[start:], bool(_FOLLOWS.match(clause))
+            yield _Clause(clause[start:], opens, follows, contrasts, closes, "?" in end)
+            opens = contrasts = False
+        opens, follows = opens or closes, follows and not closes
+        contrasts = contrasts or bool(_CONTRASTS.match(end.strip()))
 
 
 def _refusal_in(clause: str) -> re.Match[str] | None:
@@ -113,46 +184,101 @@ def _refusal_in(clause: str) -> re.Match[str] | None:
     return _AT_START.match(clause)
 
 
-def _first_refusal(text: str) -> re.Match[str] | None:
-    """Returns the match in the first clause that refuses; None if the text is an answer."""
-    first = None
-    answered = False
-    for clause, follows in _clauses(text):
-        if refusal := _refusal_in(clause):
-            first = first or refusal
+def _rule(refusal: re.Match[str]) -> Rule:
+    """The first rule that matches where a refusal was found."""
+    rules = _RULES[refusal.re]
+    return next(rule for rule, pattern in rules if pattern.match(refusal.string, refusal.start()))
+
+
+def _first_refusal(text: str, yes_no: bool) -> Rule | None:
+    """The rule of the first clause that refuses; None if the text is an answer."""
+    first: Rule | None = None
+    # An answer in this sentence or in an earlier one; whether the answer comes next, and so on.
+    here = earlier = names_answer = because = goes_on = refused = False
+    for clause in _clauses(text):
+        if clause.opens:
+            if names_answer:
+                return None
+            earlier = earlier or here
+            here = because = goes_on = refused = False
+        if refusal := _refusal_in(clause.text):
+            rule = _rule(refusal)
+            if rule.denies and yes_no:
+                continue  # it says no, or is the reason of a refusal that comes
+            if first is None or (rule.declines and not first.declines and not (here or earlier)):
+                first = rule
+            refused, names_answer = True, False
             # "The screen is blank, so I cannot tell": what stood before was the reason.
-            answered = answered and not follows
-        elif _VENTURE.match(clause):
+            because = because or bool(_BECAUSE.match(clause.text))
+            here = here and not because
+            if clause.follows or _THE_QUESTION.search(clause.text):
+                here = earlier = False
+            rest = clause.text[refusal.end() :]
+            goes_on = bool(rest) and not (_BASIS.match(rest) and len(rest.split()) <= _SHORT_BASIS)
+        elif names_answer:
+            if clause.text == "none":
+                names_answer = False
+            elif len(clause.text) > 1:
+                return None
+        elif clause.text == "answer":
+            names_answer = True
+        elif answer := _ANSWER.match(clause.text):
+            # A refusal may stand behind a bare letter: "the answer is (C) cannot be determined".
+            if len(clause.text) > answer.end() + 1:
+                return None
+            names_answer = True
+        elif _BOXED.search(clause.text):
             return None
-        elif not _REASON.search(clause):
+        elif first and first.declines:
+            continue
+        elif clause.text == "no" or _NUMBER.search(clause.text):
+            here = True
+        elif _VENTURE.match(clause.text) or (clause.contrasts and _MENTIONS.match(clause.text)):
+            return None
+        elif _BECAUSE.match(clause.text):
+            because = True
+        elif not (_REASON.search(clause.text) or _ASIDE.match(clause.text)):
             # Before a refusal every such clause is an answer. After one, only a clause that also
-            # states something or is very short.
-            short = len(clause.split()) <= _SHORT_CLAUSE
-            answered = answered or not first or short or bool(_STATES.match(clause))
-    return None if answered else first
+            # states something, or that is very short and goes with it or stands alone.
+            alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)
+            words = len(clause.text.split())
+            short, few = alone and words <= _SHORT_CLAUSE, words <= _SHORT_STATEMENT
+            states = few and bool(_STATES.match(clause.text))
+            here = here or not first or short or states or clause.contrasts
+    return None if here or earlier or names_answer else first
 
 
-def matching_rule(text: str) -> str | None:
+def matching_rule(text: str, yes_no: bool = False) -> str | None:
     """Returns the name of the rule by which a text is a refusal; None if it is an answer.
 
-    If several clauses refuse, the rule of the first one is returned.
+    If several clauses refuse, the rule of the first one is returned, or of the first one that
+    declines.
+
+    Args:
+      text, yes_no: as for `is_refusal`.
     """
-    refusal = _first_refusal(text)
-    if refusal is None:
-        return None
-    rules, end = (AT_START, "") if refusal.re is _AT_START else (ANYWHERE, r"\b")
-    return next(
-        rule.name
-        for rule in rules
-        if re.compile(f"(?:{rule.pattern}){end}").match(refusal.string, refusal.start())
-    )
+    rule = _first_refusal(text, yes_no)
+    return rule.name if rule else None
 
 
-def is_refusal(text: str) -> bool:
-    """Tells whether a response declines to answer, rather than answers, hedges or denies.
+def refusal_kind(text: str, yes_no: bool = False) -> str | None:
+    """Returns "declines" if a response is not willing or not allowed to answer, "does_not_know" if
+    it does not know or the image does not show it, and None if it is an answer.
+
+    Args:
+      text, yes_no: as for `is_refusal`.
+    """
+    rule = _first_refusal(text, yes_no)
+    return rule and ("declines" if rule.declines else "does_not_know")
+
+
+def is_refusal(text: str, yes_no: bool = False) -> bool:
+    """Tells whether a response does not answer, rather than answers, hedges or denies.
 
     Args:
       text: a whole response. Case, white space, kinds of apostrophe and missing punctuation do not
         matter. Empty text is no refusal.
+      yes_no: whether the question is to be answered by yes or no. Then a text that only says what
+        is not there or not to be seen ("The image does not show that.") answers no.
     """
-    return _first_refusal(text) is not None
+    return _first_refusal(text, yes_no) is not None

@@ -20,32 +20,40 @@ class Rule:
       pattern: a regular expression over a clause, without capturing groups.
       examples: texts that the rule recognises, and no other rule before it.
       counterexamples: similar texts that no rule recognises.
+      declines: what it recognises is not willing or not allowed to answer, rather than not knowing.
+      denies: to a yes/no question, what it recognises says no: "The image does not show that."
     """
 
     name: str
     pattern: str
     examples: tuple[str, ...]
     counterexamples: tuple[str, ...] = ()
+    declines: bool = False
+    denies: bool = False
 
 
 # Words and phrases that the patterns share.
 WE = r"(?:i|we)"
 CAN = r"(?:can|could)"
 ADVERBS = (
-    r"(?:(?:accurately|clearly|completely|definitively|entirely|fully|honestly|just|quite|really"
-    r"|reliably|simply|too|totally|very) ){0,3}"
+    r"(?:(?:accurately|actually|clearly|completely|confidently|definitively|directly|easily"
+    r"|entirely|exactly|fully|honestly|just|precisely|quite|really|reliably|simply|too|totally"
+    r"|very) ){0,3}"
 )
 
 # Verbs of finding out, and their participles.
 KNOW = (
-    r"(?:answer|ascertain|assess|be (?:certain|sure)|confirm|deduce|determine|discern|distinguish"
-    r"|establish|estimate|figure out|guess|identify|infer|judge|know|make out|recogni[sz]e|say"
-    r"|specify|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
+    r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|choose|compare|compute|conclude"
+    r"|confirm|count|decipher|deduce|determine|diagnose|discern|distinguish|establish|estimate"
+    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|measure"
+    r"|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
+    r"|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
 )
 KNOWN = (
-    r"(?:answered|ascertained|calculated|confirmed|counted|deduced|determined|discerned"
-    r"|established|estimated|identified|inferred|judged|known|made out|measured|read|recogni[sz]ed"
-    r"|seen|told|verified)"
+    r"(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
+    r"|determined|discerned|established|estimated|evaluated|given|identified|inferred|judged"
+    r"|known|made out|measured|predicted|provided|read|recogni[sz]ed|solved|specified|stated|told"
+    r"|verified)"
 )
 # Verbs of answering, and of showing.
 HELP = r"(?:comment|decide|find|give|help|name|provide|respond)"
@@ -57,37 +65,70 @@ SHOW = (
 # What a question is about, and the words that open it.
 ATTRIBUTE = (
     r"(?:\w+'s \w+|age|answer|artist|author|brand|breed|city|colou?r|cost|country|date|destination"
-    r"|details?|flavou?r|gender|id|identity|information|job|label|location|make|manufacturer"
-    r"|meaning|model|name|nationality|number|object|occupation|origin|owner|part|place|plate|price"
-    r"|profession|purpose|question|reason|species|temperature|text|time|title|type|weight|writing"
-    r"|year)"
+    r"|details?|direction|distance|flavou?r|gender|height|id|identity|information|job|label|length"
+    r"|location|make|manufacturer|meaning|model|name|nationality|number|object|occupation|origin"
+    r"|owner|part|place|plate|price|profession|purpose|question|reason|score|size|species|speed"
+    r"|step|temperature|text|time|title|type|value|weight|word|writing|year)"
 )
 ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 
 # Where an answer would be found, and what it would then be.
 IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
+SOURCE = (
+    r"(?:articles?|captions?|charts?|code|context|data|descriptions?|diagrams?|documents?|evidence"
+    r"|excerpts?|figures?|filings?|graphs?|images?|information|map|options|paper|passages?"
+    r"|photographs?|photos?|pictures?|plan|plot|problem|prompt|questions?|reports?|scene|screenshot"
+    r"|section|tables?|text|video)"
+)
 VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
-    r"|given|identifiable|included|indicated|known|legible|listed|mentioned|named|obvious|provided"
+    r"|given|identifiable|indicated|known|legible|listed|mentioned|named|obvious|provided"
     r"|readable|recorded|revealed|shown|specified|stated|visible)"
 )
 
 # fmt: off
 # These refuse wherever they stand in a clause.
 ANYWHERE = (
+    # The speaker is not willing, or not allowed.
+    Rule("cannot_assist",
+         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going|not trained) to)"
+         r" (?:(?:\w+ly|in good conscience) )?(?:assist|complete|comply|continue|discuss|display|do"
+         r" (?:that|this)|encourage|endorse|engage|execute|fulfil{1,2}|generate|help (?:you|with)"
+         r"|participate|support|write)\b",
+         ("I can't assist with that.", "I cannot fulfill your request.",
+          "I'm not able to help with this."),
+         ("He can't assist with that.",), declines=True),
+    Rule("cannot_provide",
+         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to) (?:create|give"
+         r"|offer|provide|share)(?: you)?(?: with)?(?! (?:\w+ ){0,12}(?:based|because|from|since"
+         r"|solely|unless|without)\b)"
+         rf" (?!{ADVERBS}(?:(?:a|an|any|the|that|this) )?(?:\w+ ){{0,2}}"
+         r"(?:answers?|count|date|description|details?|estimate|integer|name|number|response"
+         r"|requested|result|solution|value)\b)",
+         ("I cannot provide instructions for making that.", "I will not share her address."),
+         declines=True),
+    Rule("does_not_condone",
+         r"\b(?:do|can|will) not (?:condone|promote|encourage|endorse)\b",
+         ("I do not condone violence.",), declines=True),
     # The speaker cannot find out, or say.
     Rule("cannot_tell",
-         rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})"
-         rf"|(?:one|you) {CAN} not {ADVERBS}{KNOW}",
-         ("I can't tell who that is.", "We simply could not help.", "You cannot really know."),
+         rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})|(?:one|you) {CAN} not"
+         rf" {ADVERBS}{KNOW}|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to|i (?:can not"
+         rf"|could not) {ADVERBS}(?!be\b|believe|discern any|find an?\b|find any"
+         r"|hear|help but|imagine|recommend|see(?! or)\b|spot|stress|tell|wait)\w+\b",
+         ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
+          "I can't view pictures."),
          ("I can tell.", "I can't tell the two dogs apart.")),
     Rule("nobody_can_tell",
          rf"(?:nobody|no one) {CAN} {KNOW}",
          ("Nobody could say.",), ("Nobody is there.",)),
     Rule("unable",
-         rf"{WE} (?:am|are|was|were) (?:unable|not {ADVERBS}able) to"
-         rf" (?:{KNOW}|{HELP}|read|see|view)",
-         ("I'm unable to read the sign.", "We were not quite able to see it."),
+         r"(?<!if )i (?:am|was) (?:\w+ ){0,4}(?:unable|not (?:\w+ )?able) to"
+         rf"|(?<!if )(?:we|you) (?:are|were) (?:unable|not {ADVERBS}able) to {ADVERBS}"
+         rf"(?:{KNOW}|{HELP}|access|analy[sz]e|interact|interpret|physically|process|read|see|view)"
+         r"|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to",
+         ("I'm unable to read the sign.", "We were not quite able to see it.",
+          "I do not have the ability to measure."),
          ("The man is unable to walk.",)),
     Rule("not_equipped",
          rf"{WE} (?:am|are) not (?:\w+ )?(?:equipped|in a position|qualified|trained) to"
@@ -97,15 +138,24 @@ ANYWHERE = (
          rf"{WE} (?:can|do) not see enough",
          ("I don't see enough of the street.",), ("I do not see a dog.",)),
     Rule("truth_is_unknown",
-         rf"is that {WE} do not know",
-         ("The truth is that I don't know.",)),
+         rf"(?:is that|so|thus|hence|therefore) {WE} do not know",
+         ("The truth is that I don't know.", "The end is cropped so we do not know.")),
     Rule("doubts_that_one_can",
-         rf"{WE} do not (?:think|believe|feel) (?:that )?"
-         rf"(?:(?:i|we|you|one) {CAN} {ADVERBS}(?:{KNOW}|{HELP})"
-         rf"|(?:it|this|that) {CAN} be {KNOWN})",
+         rf"{WE} do not (?:think|believe|feel) (?:that )?(?:(?:i|we|you|one) {CAN}"
+         rf" {ADVERBS}(?:{KNOW}|{HELP})|(?:it|this|that) {CAN} be {KNOWN})",
          ("I don't think I can say.", "I do not believe that this can be determined."),
          ("I don't think it is red.",)),
     # It cannot be found out.
+    Rule("it_cannot_be_seen",
+         r"\b(?:the|his|her|its|their|\w+'s) (?:\w+ ){1,6}can not be (?:clearly )?seen\b"
+         r"|^it can not be (?:clearly )?seen",
+         ("The price of the car can't be seen.",), ("A shark cannot be seen.",), denies=True),
+    Rule("cannot_see_it",
+         r"(?:i|we|you) (?:can|could) not (?:\w+ly )?see (?:the|his|her|its|it|their|your|this|that"
+         r"|what|who|where|how|if|whether|inside|behind|enough|in the|\w+'s)\b|(?:i|we|you) can not"
+         r" see$|^can not (?:\w+ly )?see(?: (?:the|his|her|its|if|what|whether|who)\b|$)",
+         ("We can't see the price.", "Cannot see her face."),
+         ("We cannot see a hat.",), denies=True),
     Rule("cannot_be_known",
          rf"{CAN} not {ADVERBS}be {ADVERBS}{KNOWN}",
          ("The brand cannot be determined.", "The plate could not be clearly read."),
@@ -117,52 +167,81 @@ ANYWHERE = (
          r"unknown to (?:me|us)$",
          ("The man is unknown to me.",), ("The man is unknown to most people.",)),
     Rule("impossible",
-         rf"(?:impossible|(?:not|never) possible) (?:for me )?to (?:{KNOW}|read|see)",
+         rf"(?:impossible|(?:not|never) possible) (?:for me |for us )?to {ADVERBS}"
+         rf"(?:{KNOW}|complete|find the|give|make an?|offer|provide|read|see)"
+         r"|(?:answering|determining|solving) (?:\w+ ){1,5}is (?:impossible|not possible)",
          ("From here it's impossible to see.", "That is never possible to know."),
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
-         rf"(?:hard|difficult|tough|tricky) (?:for me )?to (?:{KNOW}|make out)",
+         rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|pinpoint"
+         r"|read)",
          ("That's tough to make out.",), ("The hill is hard to climb.",)),
     Rule("too_blurry",
-         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{KNOW}|read|make out)",
+         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be read)",
          ("The text is too small to read.",), ("The boy is too small to ride.",)),
     Rule("no_way_to_tell",
-         r"(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for us )?(?:to|of)"
-         rf" (?:{KNOW}|see|read|checking|determining|finding out|knowing|saying|seeing|telling)",
+         r"there is no telling\b|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for"
+         r" us )?(?:to|of)"
+         rf" (?:{KNOW}|see|read|checking|determining|finding out|identifying|knowing|saying|seeing"
+         r"|stating|telling)",
          ("There's no way to tell.", "There is not any sure way of knowing."),
          ("There is no way to cross.",)),
     Rule("unanswerable_question",
-         rf"(?:question|{IMAGE}) (?:is|are) (?:unanswerable|not answerable)",
+         rf"(?:question|problem|{IMAGE}) (?:is|are) (?:un(?:answer|solv)able|not (?:answer"
+         r"|solv)able)",
          ("This question is unanswerable.",)),
-    # Knowledge or information is missing.
+    Rule("incomplete_question",
+         r"(?:question|problem|statement|prompt) (?:\w+ )?(?:(?:is|was|seems to be|appears to be"
+         r"|seems|appears) (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite"
+         r" )?(?:ambiguous|general|incomplete|insufficient|missing|subjective|unclear|vague))"
+         r"|(?:seems to |appears to )?(?:lack|miss)(?:s|es)?)\b",
+         ("The question is incomplete.", "The problem lacks a figure.",
+          "The question seems to be missing a number."),
+         ("The question is about a dog.",)),
+    Rule("insufficient_information",
+         r"(?:data|details|information) (?:\w+ ){0,2}(?:is|are) (?:insufficient|not (?:enough"
+         r"|sufficient))\b|\b(?:i|we) are missing the\b",
+         ("The information provided is insufficient.", "We are missing the figure.")),
+    Rule("you_gave_none",
+         r"\byou (?:have not|did not) (?:actually )?(?:attach|includ|provid|shar|specif|upload)\w*",
+         ("You did not attach any picture.",)),
     Rule("has_no_information",
-         rf"{WE} have no (?:\w+ )?(?:access|data|information|knowledge)",
+         rf"{WE} have no (?:\w+ )?(?:access|data|details|information|knowledge|way to)",
          ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
-         rf"{WE} do not have (?:\w+ ){{0,3}}(?:information|context|details|knowledge|access)"
-         rf"|{WE} (?:do|would) not have (?:enough|sufficient|access|the|any|that|this)"
+         rf"{WE} (?:currently )?do not (?:currently )?have (?:\w+ ){{0,4}}(?:information|context"
+         rf"|data|details|figures|knowledge|access|projections|statistics|values)|{WE} (?:do|would)"
+         rf" not have (?:enough|sufficient|access|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
          rf"|{WE} do not possess",
          ("I don't have access to that.", "I would not have any detail.",
           "We do not possess such facts."),
          ("I do not have a dog.",)),
     Rule("needs_information",
-         r"(?:i|we|one|you) (?:would )?(?:lack|need)"
-         r" (?:the |more |further |additional |any ){0,3}(?:information|context|details|knowledge)"
-         r"|more (?:context|details?|information)"
-         r" (?:would be|is|are) (?:necessary|needed|required)",
+         r"(?:i|we|one|you) (?:would |first )?(?:lack|need) (?:the |more |further |additional |any "
+         r"|some ){0,3}(?:information|context|details|knowledge)|(?:more|further|additional) (?:\w+"
+         r" ){0,2}(?:context|data|details?|information) (?:\w+ ){0,12}?(?:would be|is|are)"
+         r" (?:necessary|needed|required)",
          ("I need more context.", "One would need further details.", "More detail is needed."),
          ("You need a ticket.",)),
+    Rule("asks_for_more",
+         r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
+         r"|specify|supply|(?:try )?upload(?:ing)?)(?: me| us)?(?: with)? (?:a|an|additional|any"
+         r"|further|more|the|your)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give"
+         r"|send|tell)(?: me| us)? (?:a|an|additional|any|further|more|the|your)\b",
+         ("Please provide the picture.", "I will help if you give me a photo.",
+          "Could you describe the figure?"),
+         ("Please give way.",)),
     Rule("not_enough_to_tell",
-         rf"not enough (?:\w+ ){{0,2}}to"
-         rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))",
+         rf"not enough (?:\w+ ){{0,2}}to (?:{KNOW}|go on|make an? (?:determination|identification"
+         rf"|judge?ment))",
          ("There is not enough to go on.", "There's not enough light to say."),
          ("There is not enough room to sit.",)),
     Rule("no_information",
-         r"(?:not (?:enough|sufficient)|insufficient|no)"
-         r" (?:(?:visible|further|clear|visual|specific) )?"
-         r"(?:information|context|details|clues?|evidence (?:in|on) (?:the|this))"
-         r"(?! (?:booth|desk|sign|center|centre|point|on the sign))",
+         r"(?:not (?:enough|sufficient)|insufficient|no) (?:(?:additional|clear|further|legible"
+         r"|more|readable|relevant|specific|visible|visual) )?(?:information|context|data|details"
+         r"|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )|(?<=readable ))(?:text"
+         r"|writing))(?! (?:booth|desk|sign|center|centre|point|on the sign))",
          ("Insufficient information.", "There are no visible clues."),
          ("There is no information desk.",)),
     Rule("no_indication",
@@ -174,8 +253,9 @@ ANYWHERE = (
          rf"{WE} (?:am|are) not (?:aware|told)\b|my knowledge does not",
          ("I'm not aware of her name.", "My knowledge does not reach so far.")),
     Rule("not_something_one_knows",
-         r"not something (?:that )?(?:i|we|one|you|(?:the|this) \w+)"
-         r" (?:can|could|gives?|know|provides?|reveals?|shows?|tells?)",
+         r"do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b|not something"
+         r" (?:that )?(?:i|we|one|you|(?:the|this) \w+) (?:can|could|gives?|know|provides?|reveals?"
+         r"|shows?|tells?)",
          ("That is not something the picture shows.",)),
     Rule("would_have_to_ask",
          rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)"
@@ -186,14 +266,40 @@ ANYWHERE = (
     # The image does not show it.
     Rule("image_does_not_show",
          rf"(?<!in the )(?<!in this )(?:{IMAGE}|it|this|that) (?:does|do) not"
-         rf" (?:clearly |explicitly |actually )?{SHOW}(?: us| me)?(?: any of)?"
+         rf" (?:clearly |explicitly |actually )?(?!depict){SHOW}(?: us| me)?(?: any of)?"
          rf"(?: (?:the(?! (?:correct|right|same)\b)|that|this|{ASKING}|its|his|her|their)\b|$)"
          rf"|(?:{IMAGE}|it|this|that) (?:does|do) not (?:have|{SHOW})"
-         r" (?:(?:any|enough|sufficient|the) )?(?:\w+ )?"
-         r"(?:answer|clues?|context|details?|evidence|indication|information|mention|text|writing)",
+         r" (?:(?:any|enough|sufficient|the) )?(?:\w+ )?(?:answer|clues?|context|details?|evidence"
+         r"|indication|information|mention|text|writing)",
          ("The image doesn't show his face.", "It does not clearly say.",
           "The photo does not have any readable text."),
-         ("It does not show any cars.", "The clock in the image does not show the right time.")),
+         ("It does not show any cars.", "The clock in the image does not show the right time.",
+          "The image does not depict that."), denies=True),
+    Rule("does_not_provide",
+         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|disclose|give"
+         r"|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:(?:provided|given)"
+         r" (?:context|data|documents?|evidence|information|text)|(?:context|data|documents?"
+         r"|evidence|information|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do"
+         r"|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
+         ("The chart does not specify any unit.", "The text does not provide two prices.",
+          "The text provided does not include a price."),
+         ("The man does not give money.",)),
+    Rule("not_given",
+         r"(?:is|are) not (?:actually |clearly |explicitly |fully )?(?:determinable|given|known"
+         r"|mentioned|provided|specified|stated)\b(?! (?:as|for|to be)\b)|information not (?:given"
+         r"|included|provided|specified)\b",
+         ("The song is not known.", "The sides are not provided.",
+          "It takes information not provided here."),
+         ("The ball is not thrown.", "It is not known for its food.")),
+    Rule("nothing_attached",
+         r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
+         r"|seems to be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed"
+         r"|included|loaded|shown$))|no (?:\w+ ){1,3}(?:is|are|was|were|has been) (?:attached|given"
+         r"|provided|specified|uploaded)\b|no (?:image|picture|figure|photo) is visible|without"
+         r" (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart|diagram) (?:given"
+         r"|provided|attached)",
+         ("The diagram is missing.", "No picture was attached."),
+         ("The image is of a missing cat.",)),
     Rule("image_lacks",
          rf"{IMAGE} lacks? (?:the |any )?(?:necessary |needed |required )?"
          r"(?:context|details?|information)"
@@ -212,19 +318,34 @@ ANYWHERE = (
           "Nothing about his job is stated."),
          ("There is nothing in the bowl.",)),
     Rule("attribute_not_visible",
-         rf"{ATTRIBUTE} (?:(?:of|on|in) (?:\w+ ){{1,6}})?(?:is|are|remains?)"
-         r" (?:unknown|unclear|illegible|unreadable|(?:not|in) ?visible"
-         rf"|not (?:\w+ )?(?:in the|{VISIBLE}))",
-         ("The brand of the car is not visible.", "His name remains unknown."),
-         ("The dog is not visible.",)),
+         rf"{ATTRIBUTE}s? (?:(?:of|on|in) (?:\w+ ){{1,6}})?(?:is|are|remains?)"
+         r" (?:unknown|unclear|illegible|undetermined|unreadable|(?:not|in) ?visible"
+         rf"|not (?:\w+ )?{VISIBLE})",
+         ("The brand is not visible.", "His name remains unknown."),
+         ("The dog is not visible.", "The man's hat is not in the box."), denies=True),
+    Rule("part_not_visible",
+         r"(?:(?:his|her|its|their|\w+'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}"
+         r"|(?:\w+ ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))"
+         r"(?<!that )(?<!which )(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view"
+         r"|visible)\b(?! because)",
+         ("Her right hand is not pictured.", "The back of the chair is not in view.",
+          "The steps are not visible."),
+         ("The dog is not visible.",), denies=True),
+    Rule("hidden_from_view",
+         r"hidden from (?:view|sight)|out of (?:view|frame|sight)$",
+         ("The plate is hidden from view.",), denies=True),
     Rule("not_in_image",
-         r"not (?:visible|shown|given|present|available|in|part of|mentioned|depicted)"
-         rf" (?:(?:in|by|from|on) )?(?:the|this|your) {IMAGE}",
-         ("His shoes are not shown in this photo.",), ("The dog is not in the car.",)),
-    # Any answer would be a guess.
+         rf"(?:(?:\b{ATTRIBUTE}s?|(?:his|her|its|their|\w+'s) (?:\w+ ){{1,3}}) ?(?:is|are) not"
+         r" (?:depicted|in|part of|present|shown|visible)|(?:(?:\b(?:it|that|this) )is |^)not"
+         r" (?:depicted|shown|visible)|something that is not (?:in|present)|(?:is |are |^)not"
+         r" (?:available|given|included|mentioned))"
+         rf" (?:(?:by|from|in|on) )?(?:the|this|your) (?:{IMAGE}|problem|text)",
+         ("The price is not in the picture.",),
+         ("The dog is not in the car.", "Ants are not present in this picture.",
+          "The boat is not in this picture."), denies=True),
     Rule("would_be_a_guess",
-         r"(?:would|could) only be (?:a guess|guesswork|speculation)"
-         r"|would be (?:a guess|guesswork|guessing|speculation|speculating)",
+         r"(?:i|we) can only (?:guess|speculate)|(?:would|could) only be (?:a guess|guesswork"
+         r"|speculation)|would be (?:a guess|guesswork|guessing|speculation|speculating)",
          ("It could only be guesswork.", "Anything else would be speculation."),
          ("It would be a gift.",)),
 )
@@ -236,25 +357,27 @@ AT_START = (
          rf"(?:{WE} )?{ADVERBS}do not {ADVERBS}(?:know|recogni[sz]e)\b",
          ("I don't know.", "Really do not recognise him."), ("He does not know.",)),
     Rule("no_idea",
-         r"(?:i have |i have got |we have )?(?:absolutely )?no (?:idea|clue)"
-         r"(?:$| (?:who|what|where|when|why|how|which|if|whether|about))"
-         r"|i (?:have|do) not (?:have )?(?:an? |any |the (?:faintest|slightest) )?(?:idea|clue)",
+         r"(?:i have |i have got |we have )?(?:absolutely )?no (?:idea|clue)(?:$| (?:who|what|where"
+         r"|when|why|how|which|if|whether|about))|i (?:have|do) not (?:have )?(?:an? |any |the"
+         r" (?:faintest|slightest) )?(?:idea|clue)",
          ("I've got no idea.", "No idea who that is.", "I haven't the faintest idea."),
          ("No idea is bad.",)),
     Rule("not_sure",
          rf"i am {ADVERBS}(?:not {ADVERBS}(?:sure|certain|confident|familiar)|unsure|uncertain)\b"
          rf"|not {ADVERBS}(?:sure|certain)(?:$| {ASKING}\b)|unsure$|uncertain$"
-         r"|i do not feel (?:certain|comfortable|confident|sure)",
+         r"|i do not feel (?:certain|confident|sure)",
          ("I'm not quite sure.", "Not sure what it is.", "Uncertain.", "Unsure.",
           "I don't feel confident."),
          ("I am sure.", "He is not sure.")),
     Rule("names_it_but_cannot_tell",
-         r"i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|can|could) not (?:identify|know|name|say|tell)\b",
+         r"i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|can|could) not (?:analy[sz]e|assist|help|identify"
+         r"|interpret|know|name|provide|say|tell|view)\b",
          ("I see a bottle and cannot name it.",), ("I see a bottle and a cup.",)),
     Rule("cannot_tell_short",
-         rf"{CAN} not (?:{KNOW}$|{KNOW} (?:from|what|who|if|whether|the|this|that)|see it)"
-         r"|i can not (?:see (?:what|who|where|how|the|that|it|enough)|read|give|make)\b",
-         ("Can't say.", "Cannot tell from here.", "I can't read that.", "I can not see the label."),
+         rf"{CAN} not (?:{KNOW}$|{KNOW} (?:as|based|because|by|due|from|how|if|it|since|that|the"
+         rf"|this"
+         r"|what|when|where|whether|which|who|why|without|with)\b|see it)",
+         ("Can't say.", "Cannot tell from here."),
          ("I can not see a dog.",)),
     Rule("beyond_me",
          r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)",
@@ -271,15 +394,15 @@ AT_START = (
          rf"(?:it|that) can not be {KNOWN}",
          ("It cannot be readily identified.",)),
     Rule("unclear",
-         r"(?:(?:it |that |this |the answer |answer )?(?:is|remains) )?"
-         r"(?:unanswerable|unclear|unknown|undetermined|indeterminate|unknowable"
+         r"(?:(?:it |that |this |the answer |answer )?(?:is|remains) )?(?:unanswerable|unclear"
+         r"|unknown|undetermined|indeterminate|unknowable"
          rf"|not (?:\w+ )?{VISIBLE})"
          r"(?:$| (?:from|in|on|by|to|what|who|how|which|where|when|why|whether|if)\b)",
          ("Unanswerable.", "It remains unclear who won.", "Not stated."),
          ("The unknown soldier.",)),
     Rule("what_it_is_is_unclear",
-         rf"{ASKING} (?:\w+ ){{1,9}}(?:is|are|remains?)"
-         rf" (?:not {VISIBLE}|uncertain|unclear|unknown)\b",
+         rf"{ASKING} (?:\w+ ){{1,9}}(?:is|are|remains?) (?:not {VISIBLE}|uncertain|unclear"
+         rf"|unknown)\b",
          ("Where she lives is unknown.",)),
     Rule("attribute_not_answerable",
          rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?not answerable",
@@ -287,16 +410,29 @@ AT_START = (
     Rule("unsuitable_image",
          rf"(?:unsuitable|unusable) {IMAGE}$",
          ("Unsuitable image.",), ("Unusable image stand.",)),
-    # The speaker declines.
+    Rule("not_applicable",
+         r"(?:the )?(?:correct )?(?:answer|option|option letter)? ?(?:is )?n a$",
+         ("N/A",)),
+    Rule("no_possible_answer",
+         r"no (?:possible |definite |definitive )?answer$|unknown at this time",
+         ("No possible answer.",)),
+    # The speaker is not willing, or not allowed.
+    Rule("not_appropriate",
+         r"(?:it is|this is|that is) (?:not|never) (?:appropriate|ethical)(?: (?:or|and) \w+)?"
+         r" (?:for me )?to\b|i (?:must|would like to) (?:emphasi[sz]e|stress) that",
+         ("It is not appropriate to discuss this.",), declines=True),
+    Rule("not_comfortable",
+         r"i (?:do not feel|am not|would not be) comfortable",
+         ("I don't feel comfortable.",), declines=True),
     Rule("rather_not",
          r"(?:i would |i )(?:rather not|prefer not to|only be guessing|just be guessing)",
-         ("I'd rather not say.", "I would only be guessing.")),
+         ("I'd rather not say.", "I would only be guessing."), declines=True),
     Rule("will_not_guess",
-         r"i (?:will|would) not (?:guess|answer|say)"
-         r"|i (?:do|would) not (?:care|like|want|wish) to (?:answer|guess|say|speculate)",
+         r"i (?:will|would) not (?:guess|answer|say)|i (?:do|would) not (?:care|like|want|wish) to"
+         r" (?:answer|guess|say|speculate)",
          ("I won't guess.", "I do not wish to speculate."), ("I do not want to eat.",)),
     Rule("declines",
          r"i (?:must |have to )?(?:decline|abstain|give up|pass$)",
-         ("I must decline.", "I pass."), ("I pass the ball.",)),
+         ("I must decline.", "I pass."), ("I pass the ball.",), declines=True),
 )
 # fmt: on

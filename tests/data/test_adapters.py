@@ -256,13 +256,18 @@ def test_haloquest(tmp_path, read):
         ["b.png", "http://x/b.png", "real", "visually challenging", "How\nmany?", "Three; 3"],
         ["b.png", "http://x/b.png", "real", "visually challenging", "How many?", "Three"],
     ]
-    splits = ["train", "train", "train", "eval"]
+    # As in the official file: a blank name, and a question that comes twice.
+    rows.append(["", "http://x/b.png", "real", "visually challenging", "Whose\nis it?", "Hers"])
+    rows.append(["a.png", "http://x/a.png", "generated", "false premises", rows[0][4], "It sits"])
+    splits = ["train", "train", "train", "eval", "train", "train"]
     file = tmp_path / "haloquest-train.csv"
     with file.open("w", newline="") as lines:
         csv.writer(lines).writerow(header.split(","))
         csv.writer(lines).writerows([*row, split] for row, split in zip(rows, splits, strict=True))
     options = {"format": "haloquest", "questions": file, "images": images}
-    first, second, third = read(**options, split="train").examples
+    first, second, third, nameless = read(**options, split="train", max_rejected=0.2).examples
+    assert (nameless.image, nameless.answers) == ("b.png", ("Hers",))
+    assert nameless.id.startswith("b.png-")
     assert (first.answerable, second.answerable, third.answerable) == (False, False, True)
     assert first.answers == ("There is no dog.", "No dog is in the image")
     assert (third.answers, third.image, third.question) == (("Three", "3"), "b.png", "How\nmany?")
@@ -280,13 +285,33 @@ def test_unkvqa(tmp_path, read):
     """)
     same = {"question": "What is it?", "image_name": "COCO_val2014_000000000042.jpg"}
     file = write_json(tmp_path / "val.json", [same | row for row in rows])
-    examples = list(read(format="unkvqa", questions=file, images=images).examples)
+    examples = list(read(format="unkvqa", questions=file, images=images, name="flat").examples)
     assert [(e.id, e.answerable, e.answers) for e in examples] == [
         ("1", False, ()),
         ("2", None, ()),
         ("3", True, ("net", "net")),
     ]
     assert [e.extra.get("kind") for e in examples] == ["word replacement", None, "3"]
+
+
+def test_unkvqa_official(tmp_path, read):
+    images = write_images(tmp_path / "images-val", "COCO_val2014_000000000042.jpg")
+    same = {"question": "What is it?", "image_name": "COCO_val2014_000000000042.jpg"}
+    same["misc"] = {"question_id_origin": 42000, "answer_origin": "glasses"}
+    rows = json_rows("""
+        {"question_id": 1, "alter_type": "T-1", "answerability": {"binary": true, "other": {"answer": "nothing", "options": {"orig": "glasses", "baseline": "nothing", "random": "camera"}}}}
+        {"question_id": 2, "alter_type": "I-2", "answerability": {"binary": false, "other": {"answer": "1", "reason": "3"}}}
+        {"question_id": 3, "alter_type": "T-9", "answerability": {"binary": true, "other": null}}
+    """)  # noqa: E501
+    head = {"answer_map": {"1": "I don't know"}, "reason_map": {}, "alter_type_map": {"T-1": "x"}}
+    file = write_json(tmp_path / "annt_val.json", head | {"annotation": [same | r for r in rows]})
+    first, second, third = read(format="unkvqa", questions=file, images=images).examples
+    assert (first.id, first.answerable, first.answers) == ("1", True, ("nothing",))
+    assert first.extra["kind"] == "word replacement"
+    assert first.extra["options"] == {"orig": "glasses", "baseline": "nothing", "random": "camera"}
+    assert (second.answerable, second.answers) == (False, ())
+    assert second.extra["kind"] == "image mask"
+    assert (third.answerable, third.answers, third.extra["kind"]) == (None, (), "T-9")
 
 
 def test_any_set_by_its_columns(tmp_path, read):

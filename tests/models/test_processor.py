@@ -202,6 +202,21 @@ def test_placeholders_in_a_question(encoder):
         encoder.prompt("What is <image>?")
 
 
+def test_special_tokens_in_a_text_are_refused_and_never_control(processor, encoder):
+    tokens = processor.tokenizer.all_special_tokens
+    assert "<image>" in tokens
+    assert processor.tokenizer.eos_token in tokens
+    for token in tokens:
+        about = "image placeholder" if token == "<image>" else "special token"
+        message = re.escape(f"contains the model's {about} {token!r}")
+        with pytest.raises(InbolError, match=f"question 'What is .*': {message}"):
+            encoder.prompt(f"What is {token}?")
+        with pytest.raises(InbolError, match=f"with response 'It is .*': {message}"):
+            encoder.response("What is it?", f"It is {token}.")
+    # What only looks like one is text.
+    assert encoder.response("What is it?", "It is < s > or USER: a man.")
+
+
 def test_a_processor_without_a_template(processor):
     processor.chat_template = None
     with pytest.raises(InbolError, match="no chat template"):

@@ -45,7 +45,7 @@ def test_the_rules_alone_against_labels(data, tmp_path, capsys):
     file = data([*labelled, {"text": "N"}])
     assert main(["judge", "--data", str(file), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "4 responses: 1 refusals by the rules",
+        "4 responses: 1 refusals by the rules (0 decline)",
         "against 3 labels, 2 of refusals: precision 1.000, recall 0.500",
     ]
     rows = list(read_jsonl(tmp_path / "out/detected.jsonl"))

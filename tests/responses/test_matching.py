@@ -65,6 +65,14 @@ def test_normalising_twice_changes_nothing(text):
     assert normalize_answer(once) == once
 
 
+def test_digits_of_any_script_keep_their_marks():
+    # Full-width and Arabic-Indic digits; a superscript is no digit.
+    assert normalize_answer("\uff11,\uff10\uff10\uff10/x") == "\uff11\uff10\uff10\uff10x"
+    assert normalize_answer("\uff11.\uff15") == "\uff11.\uff15"
+    assert normalize_answer("\u0663.\u0664 m") == "\u0663.\u0664 m"
+    assert normalize_answer("x.\u00b2") == "x\u00b2"
+
+
 def test_normalising_twice_matters_after_32_full_stops():
     assert normalize_answer("." * 40) == "." * 8
     assert normalize_answer("." * 8) == ""
@@ -86,9 +94,8 @@ NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 def slow_normalize(text):
     """The same rules character by character, without translate() or substitution."""
     text = "".join(" " if c in "\n\t" else c for c in text).strip()
-    digits = "0123456789"
     number_comma = any(
-        a in digits and b == "," and c in digits
+        a.isdecimal() and b == "," and c.isdecimal()
         for a, b, c in zip(text, text[1:], text[2:], strict=False)
     )
     kept = ""
@@ -99,7 +106,7 @@ def slow_normalize(text):
             kept += " "
     out = ""
     for i, c in enumerate(kept):
-        if c != "." or kept[i + 1 : i + 2] in tuple(digits):
+        if c != "." or kept[i + 1 : i + 2].isdecimal():
             out += c
     words = []
     for word in out.lower().split():

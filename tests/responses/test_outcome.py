@@ -4,6 +4,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 
 TEN = ("red",) * 10
+NOT_SHOWN = "The image does not show that."
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,13 @@ TEN = ("red",) * 10
         (VQAExample("q", "a.png", "Which?", TEN, answerable=False), "unanswerable", "refused"),
         # A refusal is never correct, even if it is the gold answer.
         (VQAExample("q", "a.png", "Which?", ("unanswerable",) * 10), "unanswerable", "refused"),
+        # In a yes/no set, what is not shown is answered: no.
+        (VQAExample("q", "a.png", "A dog?", ("no",), metric="yes_no"), NOT_SHOWN, "correct"),
+        (VQAExample("q", "a.png", "A dog?", ("yes",), metric="yes_no"), NOT_SHOWN, "wrong"),
+        (VQAExample("q", "a.png", "A dog?", ("No",) * 9 + ("yes",)), NOT_SHOWN, "wrong"),
+        (VQAExample("q", "a.png", "A dog?", ("no",), metric="yes_no"), "I can't tell.", "refused"),
+        (VQAExample("q", "a.png", "Whose?", TEN), NOT_SHOWN, "refused"),
+        (VQAExample("q", "a.png", "A dog?", ("no",), answerable=False), NOT_SHOWN, "refused"),
     ],
 )
 def test_outcome(example, text, expected):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbol_jax.construction.templates import REFUSALS
-from inbol_jax.responses.refusal import is_refusal, matching_rule
+from inbol_jax.responses.refusal import is_refusal, matching_rule, refusal_kind
 
 
 def labelled(name):
@@ -85,10 +85,78 @@ def test_every_template_is_a_refusal_with_or_without_punctuation(template):
         ("The screen is blank, so I cannot tell.", True),
         ("The screen is blank. I cannot tell.", False),
         ("The car is red, but I can't tell the make.", False),
+        # What could not be told goes on behind commas and in brackets.
+        ("I can't tell whether it is red, blue or green.", True),
+        ("It is not possible to say what kind of hat, if any, he has on.", True),
+        ("Not sure, a wolf?", False),
+        # Reasons, with and without a subject.
+        ("Cannot tell based on this image", True),
+        ("Can't answer as only the lower part is visible", True),
+        ("As the photo is cropped we cannot tell.", True),
+        ("To find the sum we need both lengths. Without them, the sum cannot be computed.", True),
+        ("The steps are not visible", True),
+        ("The plate is hidden from view.", True),
+        ("There is no legible text visible.", True),
+        ("The text is too blurry to be read.", True),
+        ("The information provided is insufficient.", True),
+        ("Unknown at this time", True),
+        ("No possible answer", True),
+        # Plain negative answers.
+        ("The image does not depict that", False),
+        ("a shark cannot be seen", False),
+        ("The man's hat is not in the box", False),
+        ("There are no visible dogs.", False),
+        ("We cannot see a hat.", False),
+        ("The boat is not present in this image. It shows a street.", False),
+        ("The tie is not in the image.", False),
+        # An answer is named behind the refusal, or is stated there.
+        ("I cannot tell how old they are. Therefore, the answer is (B).", False),
+        ("I cannot tell. The answer is: cannot be determined", True),
+        ("I can't determine the cause from the image. Answer: J", False),
+        ("The report gives no such cost, so the costs are 0.", False),
+        ("The text does not name a year. However, it mentions that he was born in May.", False),
+        ("I'm not a chef. However, here is a recipe: boil it.", False),
     ],
 )
 def test_close_calls(text, refusal):
     assert is_refusal(text) is refusal
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("I can't assist with that.", "declines"),
+        ("I cannot fulfill your request. Violence is wrong.", "declines"),
+        ("Sorry, but I can't help with naming people.", "declines"),
+        ("I am an AI and do not condone violence. It is important to be kind.", "declines"),
+        ("I don't know. I cannot assist with that.", "declines"),
+        ("I cannot provide an exact number.", "does_not_know"),
+        ("I can't tell who that is.", "does_not_know"),
+        ("red", None),
+        ("The sign says 'I can't help you'.", None),
+    ],
+)
+def test_declining_is_a_kind_of_its_own(text, kind):
+    assert refusal_kind(text) == kind
+    assert is_refusal(text) is (kind is not None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The image does not show that.",
+        "His dog can't be seen in the photo.",
+        "We cannot see the flag.",
+        "The dog's leash is not visible.",
+        "His leash is not in this picture.",
+    ],
+)
+def test_to_a_yes_no_question_what_is_not_shown_is_an_answer(text):
+    assert is_refusal(text)
+    assert not is_refusal(text, yes_no=True)
+    assert matching_rule(text, yes_no=True) is refusal_kind(text, yes_no=True) is None
+    assert is_refusal("I cannot tell.", yes_no=True)
+    assert is_refusal(f"{text} So I cannot tell.", yes_no=True)
 
 
 # Of each kind: a text, whether it is a refusal with one of the first examples in it, those, and
@@ -184,7 +252,7 @@ def test_any_text_is_read(text):
             "too ",
         ),
         *("the image does not ", "brand of ", "'", " 'a", "'a", '"', "a", "a.", ", ", " - ", "-"),
-        *(" ", "hm"),
+        *(" ", "hm", "the answer is ", "as an ai ", "without a ", "however ", "the text of a "),
     ],
 )
 def test_time_is_linear_in_the_length(unit):

@@ -257,6 +257,8 @@ def broken_line(stage, world, **change):
         ("IDK-IT", {"image": ...}, "image"),
         ("IDK-IT", {"image": "images/nowhere.png"}, "nowhere.png"),
         ("IDK-IT", {"question": "What is <image>?"}, "placeholder"),
+        ("IDK-IT", {"response": "It is an <image>."}, "placeholder"),
+        ("CA-DPO", {"chosen": "red</s>"}, "special token"),
         ("IDK-IT", {"response": None}, "response"),
         ("CA-DPO", {"chosen": ...}, "chosen"),
         ("CA-DPO", {"kind": "correct_over_all"}, "correct_over_all"),
