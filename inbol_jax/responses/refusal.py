@@ -18,7 +18,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, IMAGE, Rule
+from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, Rule
+from inbol_jax.responses.refusal_words import IMAGE
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {

@@ -1,0 +1,54 @@
+"""Words and phrases that the patterns of the refusal rules share."""
+
+WE = r"(?:i|we)"
+CAN = r"(?:can|could)"
+ADVERBS = (
+    r"(?:(?:accurately|actually|clearly|completely|confidently|definitively|directly|easily"
+    r"|entirely|exactly|fully|honestly|just|precisely|quite|really|reliably|simply|too|totally"
+    r"|very) ){0,3}"
+)
+
+# Verbs of finding out, and their participles.
+KNOW = (
+    r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|choose|compare|compute|conclude"
+    r"|confirm|count|decipher|deduce|determine|diagnose|discern|distinguish|establish|estimate"
+    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|measure"
+    r"|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
+    r"|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
+)
+KNOWN = (
+    r"(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
+    r"|determined|discerned|established|estimated|evaluated|given|identified|inferred|judged"
+    r"|known|made out|measured|predicted|provided|read|recogni[sz]ed|solved|specified|stated|told"
+    r"|verified)"
+)
+# Verbs of answering, and of showing.
+HELP = r"(?:comment|decide|find|give|help|name|provide|respond)"
+SHOW = (
+    r"(?:contain|depict|disclose|display|explain|give|identify|include|indicate|mention|offer"
+    r"|provide|reveal|say|show|specify|state|tell)"
+)
+
+# What a question is about, and the words that open it.
+ATTRIBUTE = (
+    r"(?:\w+'s \w+|age|answer|artist|author|brand|breed|city|colou?r|cost|country|date|destination"
+    r"|details?|direction|distance|flavou?r|gender|height|id|identity|information|job|label|length"
+    r"|location|make|manufacturer|meaning|model|name|nationality|number|object|occupation|origin"
+    r"|owner|part|place|plate|price|profession|purpose|question|reason|score|size|species|speed"
+    r"|step|temperature|text|time|title|type|value|weight|word|writing|year)"
+)
+ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
+
+# Where an answer would be found, and what it would then be.
+IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
+SOURCE = (
+    r"(?:articles?|captions?|charts?|code|context|data|descriptions?|diagrams?|documents?|evidence"
+    r"|excerpts?|figures?|filings?|graphs?|images?|information|map|options|paper|passages?"
+    r"|photographs?|photos?|pictures?|plan|plot|problem|prompt|questions?|reports?|scene|screenshot"
+    r"|section|tables?|text|video)"
+)
+VISIBLE = (
+    r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
+    r"|given|identifiable|indicated|known|legible|listed|mentioned|named|obvious|provided"
+    r"|readable|recorded|revealed|shown|specified|stated|visible)"
+)
