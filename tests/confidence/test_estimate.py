@@ -161,7 +161,7 @@ def test_nothing_to_read(small_world, tmp_path, option, capsys):
         (("--top-k", -1), "--top-k -1: "),
         (("--min-p", 1.5), "--min-p 1.5: "),
         (("--stop", ""), "--stop ('',): "),
-        (("--stop-tokens", 5000), "--stop-tokens 5000: the model's vocabulary has 1080 tokens"),
+        (("--stop-tokens", 5000), "--stop-tokens 5000: the model's vocabulary has 1102 tokens"),
     ],
 )
 def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, capsys):

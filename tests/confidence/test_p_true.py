@@ -239,7 +239,7 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
     rows = list(read_jsonl(data / "data.jsonl"))
     long = [i for i, row in enumerate(rows) if row["answerable"]][:3]
     for i in long:
-        rows[i]["question"] += " red" * 190
+        rows[i]["question"] += " red" * 215
     write_jsonl(data / "data.jsonl", rows, {})
     assert confidence(data, out, *QUICK) == 0
     examples = load_dataset_folder(data).examples

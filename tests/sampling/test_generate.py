@@ -242,9 +242,9 @@ def test_a_stop_token_counts_and_is_not_said(tiny, questions, images):
         tiny, SamplingOptions(stop_tokens=(2,)), np.array(ids), logprobs, 2
     ).text == tiny.processor.tokenizer.decode(ids[:2])
     with pytest.raises(
-        InbolError, match="--stop-tokens 1080: the model's vocabulary has 1080 tokens"
+        InbolError, match="--stop-tokens 1102: the model's vocabulary has 1102 tokens"
     ):
-        answers(tiny, questions, images, options=SamplingOptions(stop_tokens=(3, 1080)))
+        answers(tiny, questions, images, options=SamplingOptions(stop_tokens=(3, 1102)))
 
 
 # --- the same samples everywhere
