@@ -180,6 +180,7 @@ def fill(rows: Rows) -> None:
             if name in ("base", *models):
                 rows.add(f"AURC {where}, {label}", (c["aurc"][0] for c in curves), "{:.3f}")
             target = "<= 0.70" if name.startswith("base_threshold") else ""
+            target = "0.35 to 0.65" if name == "base_threshold_logodds" else target
             values = (c["auroc_type3"] for c in curves)
             rows.add(f"AUROC {where} of Type 3, {label}", values, "{:.3f}", target)
     bins = [
