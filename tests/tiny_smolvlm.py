@@ -5,7 +5,7 @@ weights. Pictures of the world become four tiles and the whole.
 import json
 
 import jax
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 from transformers import Idefics3ImageProcessorPil, Idefics3Processor, PreTrainedTokenizerFast
 
 from inbol_jax.models.config import load_config
@@ -28,7 +28,7 @@ TILE = 24  # pixels per side; the world's pictures have 48
 
 def write_smolvlm(folder, *, model_type="smolvlm", splitting=True, **options):
     """Writes the checkpoint. `options` replace those of its config.json."""
-    words = build_tokenizer()
+    words = Tokenizer.from_str(build_tokenizer().to_str())  # the built one is shared
     words.add_special_tokens(
         [AddedToken(token, special=True) for token in (START, END, AROUND, "<global-img>", *GRID)]
     )

