@@ -36,7 +36,7 @@ class Rule:
       examples: texts that the rule recognises, and no other rule before it.
       counterexamples: similar texts that no rule recognises.
       declines: what it recognises is not willing or not allowed to answer, rather than not knowing.
-      denies: to a yes/no question, what it recognises says no: "The image does not show that."
+      denies: to a yes/no question, what it recognises says no: "The leash is not visible."
     """
 
     name: str

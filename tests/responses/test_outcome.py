@@ -4,7 +4,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 
 TEN = ("red",) * 10
-NOT_SHOWN = "The image does not show that."
+NOT_SHOWN = "The dog's leash is not visible."
 
 
 @pytest.mark.parametrize(

@@ -141,10 +141,15 @@ def test_declining_is_a_kind_of_its_own(text, kind):
     assert is_refusal(text) is (kind is not None)
 
 
+@pytest.mark.parametrize("text", REFUSALS)
+def test_predefined_refusals_refuse_any_question(text):
+    assert is_refusal(text)
+    assert is_refusal(text, yes_no=True)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "The image does not show that.",
         "His dog can't be seen in the photo.",
         "We cannot see the flag.",
         "The dog's leash is not visible.",
