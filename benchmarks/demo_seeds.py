@@ -112,12 +112,13 @@ class Rows:
         everything = signed(float(np.mean([d.diff for d in found])))
         if all(run.asked(name, domain) for run, name in pairs) and len({*a}) == 1:
             pooled = [p for run, name in pairs for m in (name, b) for p in run.asked(m, domain)]
-            everything = interval_of(next(d for d in of_all(pooled, a[0], b)))
+            everything = interval_of(of_all(pooled, a[0], b))
         self.rows.append([label, *map(interval_of, found), everything, target])
 
 
-def of_all(predictions: Sequence[Prediction], a: str, b: str) -> Iterable[Difference]:
-    return (d for d in differences(predictions, pairs=[(a, b)]) if d.group == "all")
+def of_all(predictions: Sequence[Prediction], a: str, b: str) -> Difference:
+    """T of b minus T of a on all questions, which are of one domain."""
+    return next(d for d in differences(predictions, pairs=[(a, b)]) if d.group == "all")
 
 
 def change(run: Run, a: str, b: str, domain: str) -> Difference:
@@ -125,7 +126,7 @@ def change(run: Run, a: str, b: str, domain: str) -> Difference:
     for d in run.metrics["differences"]:
         if (d["a"], d["b"], d["domain"], d["group"]) == (a, b, domain, "all"):
             return Difference(**d)
-    return next(iter(of_all([*run.asked(a, domain), *run.asked(b, domain)], a, b)))
+    return of_all([*run.asked(a, domain), *run.asked(b, domain)], a, b)
 
 
 def interval_of(d: Difference) -> str:

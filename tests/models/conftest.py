@@ -12,30 +12,28 @@ FAMILIES = (
 )
 
 
-@pytest.fixture(scope="module", params=RANDOM)
-def random_pair(request, tmp_path_factory):
+def saved_random(name, tmp_path_factory):
     """A random model of transformers, and the folder that it saved itself in."""
-    folder = tmp_path_factory.mktemp("random")
-    model = random_torch(request.param)
+    model, folder = random_torch(name), tmp_path_factory.mktemp("random")
     model.save_pretrained(folder)
     return model, folder
+
+
+@pytest.fixture(scope="module", params=RANDOM)
+def random_pair(request, tmp_path_factory):
+    return saved_random(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module", params=LLAVA)
 def llava_pair(request, tmp_path_factory):
     """The same, of LLaVA, whose keys have several spellings."""
-    folder = tmp_path_factory.mktemp("llava")
-    model = random_torch(request.param)
-    model.save_pretrained(folder)
-    return model, folder
+    return saved_random(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """The folder of a random model."""
-    folder = tmp_path_factory.mktemp("sound")
-    random_torch("clip llama grouped").save_pretrained(folder)
-    return folder
+    return saved_random("clip llama grouped", tmp_path_factory)[1]
 
 
 @pytest.fixture
@@ -62,9 +60,7 @@ def model_of_ours(request, tiny, tmp_path):
 @pytest.fixture(params=FAMILIES, scope="module")
 def base(request, tmp_path_factory):
     """The folder of a random model of each decoder."""
-    folder = tmp_path_factory.mktemp("base")
-    random_torch(request.param).save_pretrained(folder)
-    return folder
+    return saved_random(request.param, tmp_path_factory)[1]
 
 
 @pytest.fixture
