@@ -43,7 +43,7 @@ class DemoConfig:
     large, and so is a set in another style; one of other kinds of Type 3 questions and one of
     other knowledge are a quarter of it each."""
     rl: bool = False
-    """Also train by on-policy refusal, from the IDK-IT model; it takes longer than all the rest."""
+    """Also train by on-policy refusal, from the IDK-IT model; it takes one to two minutes more."""
 
     def __post_init__(self) -> None:
         for name, least in (("n_train", 1), ("n_test", 4)):
