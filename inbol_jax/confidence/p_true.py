@@ -49,9 +49,8 @@ def probability_of_true(
       batch: input_ids and attention_mask, i32[b, s] padded on the right; the images.
       words: the two words' tokens.
     """
-    hidden = model.apply(variables, batch, method="hidden")  # b s d
-    end = batch["attention_mask"].sum(1) - 1  # b
-    last = jnp.take_along_axis(hidden, end[:, None, None], axis=1)[:, 0]  # b d
+    end = batch["attention_mask"].sum(1, keepdims=True) - 1  # b 1
+    last = model.apply(variables, batch, end, method="hidden")[:, 0]  # b d
     head = model.apply(variables, method="head")[:, words]  # d 2
     logits = jnp.einsum(
         "bd,dw->bw", last, head.astype(last.dtype), preferred_element_type=jnp.float32

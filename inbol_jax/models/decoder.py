@@ -6,10 +6,13 @@ Qwen2ForCausalLM and MistralForCausalLM.
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from inbol_jax.models.architecture import TextConfig
 from inbol_jax.models.layers import (
@@ -26,9 +29,24 @@ from inbol_jax.models.layers import (
 )
 
 # Keys and values of one layer: for the s prompt tokens of a row, which its n continuations share,
-# and for the up to t tokens of each continuation.
+# and for the up to t tokens of each continuation. For cuDNN, which reads one array, the latter are
+# [b, s + t*n, k, d]: the prompt's, and behind them those of all first tokens, all second ones, ...
 KVCache = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
-SuffixCache = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
+SuffixCache = tuple[Float[Array, "b ..."], Float[Array, "b ..."]]
+
+
+class DecodeStep(NamedTuple):
+    """What a step of decoding gives a layer beside its tokens."""
+
+    prefix: KVCache
+    suffix: SuffixCache
+    suffix_mask: Bool[Array, " t"]
+    step: Int[Array, ""]
+
+
+def take(x: Shaped[Array, "b t ..."], places: Int[Array, "b a"]) -> Shaped[Array, "b a ..."]:
+    """What stands at the places of each row."""
+    return jnp.take_along_axis(x, places.reshape(places.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
 class Attention(nn.Module):
@@ -43,32 +61,44 @@ class Attention(nn.Module):
         x: Float[Array, "b t d"],
         positions: Int[Array, "b t"],
         mask: Bool[Array, "b t s"],
-        prefix: KVCache | None = None,
-        suffix: SuffixCache | None = None,
-        suffix_mask: Bool[Array, " t"] | None = None,
-        step: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "b t d"], KVCache | SuffixCache]:
-        """Returns the layer's output and its keys and values.
+        places: Int[Array, "b a"] | None = None,
+        decoding: DecodeStep | None = None,
+    ) -> tuple[Float[Array, "b a d"], KVCache | SuffixCache]:
+        """Returns the layer's output at the places, by default everywhere, and its keys and values.
 
-        In a step of decoding, which has a prefix and a suffix, the n continuations of a row stand
-        where a whole sequence has its t tokens, and the mask is that of the prefix.
+        In a step of decoding the n continuations of a row stand where a whole sequence has its t
+        tokens, and the mask is that of the prefix; for cuDNN, that of prefix and suffix.
         """
-        c, (b, t, _) = self.config, x.shape
+        c, b, implementation = self.config, len(x), self.compute.attention
 
-        def project(heads: int, name: str) -> Float[Array, "b t h k"]:
+        def project(x: jax.Array, heads: int, name: str) -> Float[Array, "b t h k"]:
             dense = Dense(heads * c.head_dim, self.compute, use_bias=c.qkv_bias, name=name)
-            return dense(x).reshape(b, t, heads, c.head_dim)
+            return dense(x).reshape(b, -1, heads, c.head_dim)
 
+        asking, q_positions = x, positions
+        if places is not None:
+            asking, q_positions, mask = (take(y, places) for y in (x, positions, mask))
         frequency = rope_frequencies(c.head_dim, c.rope_theta, c.rope_type, dict(c.rope_scaling))
-        q, k = project(c.num_heads, "q_proj"), project(c.num_kv_heads, "k_proj")
-        q, k = rope(q, positions, frequency), rope(k, positions, frequency)
-        v = project(c.num_kv_heads, "v_proj")
-        if suffix is None:
-            cache, y = (k, v), dot_product_attention(q, k, v, mask, causal=True)
+        q, k = project(asking, c.num_heads, "q_proj"), project(x, c.num_kv_heads, "k_proj")
+        q = checkpoint_name(rope(q, q_positions, frequency), "query")
+        k = checkpoint_name(rope(k, positions, frequency), "key")
+        v = checkpoint_name(project(x, c.num_kv_heads, "v_proj"), "value")
+        if decoding is None:
+            cache, causal = (k, v), places is None
+            y = dot_product_attention(q, k, v, mask, causal=causal, implementation=implementation)
+        elif implementation == "cudnn":
+            place = decoding.prefix[0].shape[1] + decoding.step * k.shape[1]
+            cache = tuple(
+                jax.lax.dynamic_update_slice_in_dim(kept, new, place, axis=1)
+                for kept, new in zip(decoding.suffix, (k, v), strict=True)
+            )
+            y = dot_product_attention(q, *cache, mask, implementation=implementation)
         else:
-            keys, values = suffix
-            cache = keys.at[:, :, step].set(k), values.at[:, :, step].set(v)
-            y = decode_attention(q, prefix, mask, cache, suffix_mask)
+            cache = tuple(
+                kept.at[:, :, decoding.step].set(new)
+                for kept, new in zip(decoding.suffix, (k, v), strict=True)
+            )
+            y = decode_attention(q, decoding.prefix, mask, cache, decoding.suffix_mask)
         o_proj = Dense(
             c.hidden_size, self.compute, use_bias=c.o_bias, kernel_init=SMALL_INIT, name="o_proj"
         )
@@ -85,8 +115,8 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         c = self.config
         dense = functools.partial(Dense, compute=self.compute, use_bias=c.mlp_bias)
-        gate = dense(c.intermediate_size, name="gate_proj")(x)
-        up = dense(c.intermediate_size, name="up_proj")(x)
+        gate = checkpoint_name(dense(c.intermediate_size, name="gate_proj")(x), "gate")
+        up = checkpoint_name(dense(c.intermediate_size, name="up_proj")(x), "up")
         down_proj = dense(c.hidden_size, kernel_init=SMALL_INIT, name="down_proj")
         return down_proj(ACTIVATIONS[c.hidden_act](gate) * up)
 
@@ -98,12 +128,20 @@ class DecoderLayer(nn.Module):
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t d"], *context):
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "b t"],
+        mask: Bool[Array, "b t s"],
+        places: Int[Array, "b a"] | None = None,
+        decoding: DecodeStep | None = None,
+    ) -> tuple[Float[Array, "b a d"], KVCache | SuffixCache]:
         """Takes and returns what `Attention` does."""
         c, dtype = self.config, self.compute.dtype
         y = RMSNorm(c.rms_norm_eps, dtype, name="input_layernorm")(x)
-        y, cache = Attention(c, self.compute, name="self_attn")(y, *context)
-        x = x + y
+        attention = Attention(c, self.compute, name="self_attn")
+        y, cache = attention(y, positions, mask, places, decoding)
+        x = checkpoint_name((x if places is None else take(x, places)) + y, "attended")
         y = RMSNorm(c.rms_norm_eps, dtype, name="post_attention_layernorm")(x)
         return x + MLP(c, self.compute, name="mlp")(y), cache
 
@@ -113,6 +151,16 @@ def _in_window(
 ) -> Bool[Array, "b q s"] | bool:
     """Whether a key is among the last `window` positions up to and including the query's own."""
     return True if window is None else query[:, :, None] - key[:, None, :] < window
+
+
+def _joined_mask(
+    prefix: Bool[Array, "b n s"], suffix: Bool[Array, " t"], size: int
+) -> Bool[Array, "b n {size}"]:
+    """Which keys each continuation sees where `SuffixCache` holds all: the prefix and its own."""
+    b, n = prefix.shape[:2]
+    own = (jnp.eye(n, dtype=bool)[:, None] & suffix[:, None]).reshape(n, -1)  # [n, t*n]
+    joined = jnp.concatenate([prefix, jnp.broadcast_to(own, (b, *own.shape))], axis=-1)
+    return jnp.pad(joined, ((0, 0), (0, 0), (0, size - joined.shape[-1])))
 
 
 class Decoder(nn.Module):
@@ -140,15 +188,36 @@ class Decoder(nn.Module):
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))
 
     def __call__(
-        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
-    ) -> tuple[Float[Array, "b t d"], list[KVCache]]:
-        """Returns the final hidden states, and the keys and values of every layer."""
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "b t"],
+        mask: Bool[Array, "b t t"],
+        places: Int[Array, "b a"] | None = None,
+    ) -> tuple[Float[Array, "b a d"], list[KVCache]]:
+        """Returns the final hidden states, and the keys and values of every layer.
+
+        Args:
+          places: of the hidden states that are returned, by default all. The last layer computes
+            nothing but keys and values elsewhere.
+        """
         masks = {w: mask & _in_window(w, positions, positions) for w in set(self.config.windows)}
         caches = []
         for layer, window in zip(self.layers, self.config.windows, strict=True):
-            x, cache = layer(x, positions, masks[window])
+            read = places if layer is self.layers[-1] else None
+            x, cache = layer(x, positions, masks[window], read)
             caches.append(cache)
         return self.norm(x), caches
+
+    def make_suffixes(self, prefix: list[KVCache], n: int, t: int) -> list[SuffixCache]:
+        """Returns room for the keys and values of t tokens of n continuations per row."""
+
+        def room(x: Float[Array, "b s k d"]) -> Float[Array, "b ..."]:
+            if self.compute.attention == "cudnn":
+                size = -(-(x.shape[1] + t * n) // 8) * 8  # lengths that suit its kernels
+                return jnp.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0)))
+            return jnp.zeros((len(x), n, t, *x.shape[2:]), x.dtype)
+
+        return [(room(keys), room(values)) for keys, values in prefix]
 
     def decode_step(
         self,
@@ -164,22 +233,27 @@ class Decoder(nn.Module):
         Args:
           prefix: keys and values of every layer, of the prompt that the continuations share.
           prefix_mask: False for padding, on either side.
-          suffix: keys and values of every layer, of the continuations themselves.
+          suffix: keys and values of every layer, of the continuations themselves, as
+            `make_suffixes` makes room for them.
           step: index of the new tokens in the suffix. Later places are not written yet: masked.
         Returns: the final hidden states and the extended suffixes.
         """
         x = self.embed_tokens(tokens)  # [b, n, d]
+        n, room, fused = tokens.shape[1], suffix[0][0].shape, self.compute.attention == "cudnn"
+        index = jnp.arange((room[1] - prefix_mask.shape[1]) // n if fused else room[2])  # [t]
         prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
-        index = jnp.arange(suffix[0][0].shape[2])  # [t]
         masks = {}
         for window in set(self.config.windows):
             suffix_seen = (index <= step) & (True if window is None else step - index < window)
             prefix_seen = prefix_mask[:, None] & _in_window(window, positions, prefix_positions)
+            if fused:
+                prefix_seen = _joined_mask(prefix_seen, suffix_seen, room[1])
             masks[window] = prefix_seen, suffix_seen  # [b, n, s] and [t]
         extended = []
         for i, layer in enumerate(self.layers):
             prefix_seen, suffix_seen = masks[self.config.windows[i]]
-            x, cache = layer(x, positions, prefix_seen, prefix[i], suffix[i], suffix_seen, step)
+            decoding = DecodeStep(prefix[i], suffix[i], suffix_seen, step)
+            x, cache = layer(x, positions, prefix_seen, None, decoding)
             extended.append(cache)
         return self.norm(x), extended
 

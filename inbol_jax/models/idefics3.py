@@ -77,7 +77,7 @@ class Idefics3(VisionLanguageModel):
     """Vision tower, connector, decoder."""
 
     def setup(self) -> None:
-        c, compute = self.config, ComputeOptions(self.dtype, self.lora, self.remat)
+        c, compute = self.config, self.compute
         self.vision_model = Idefics3VisionTower(c.vision, compute)
         self.connector = Connector(c, compute)
         self.text_model = Decoder(c.text, compute)

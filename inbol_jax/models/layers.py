@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.lora import LoraConfig
@@ -40,11 +42,24 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
 }
 
-# What a decoder layer keeps for the backward pass, which computes the rest again: everything, the
-# products with weights, or nothing but the layer's input.
+# Names (`checkpoint_name`) of what costs a product with weights to compute again.
+_KEPT = ("query", "key", "value", "attended", "gate", "up", "adapter")
+
+
+def _selective(primitive: jax.extend.core.Primitive, *args, **params) -> bool:
+    # Without its results, cuDNN's attention would run twice.
+    return primitive.name.startswith("dot_product_attention_fwd") or _named(
+        primitive, *args, **params
+    )
+
+
+_named = jax.checkpoint_policies.save_only_these_names(*_KEPT)
+# What a decoder layer keeps for the backward pass, which computes the rest again: everything, what
+# is expensive (the results of fused attention and of most products), or nothing but the layer's
+# input.
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "selective": _selective,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -67,6 +82,8 @@ class ComputeOptions:
     """Scale and dropout of the adapters, if the variables hold any."""
     remat: str = "none"
     """What the backward pass of a decoder layer computes again: a key of `REMAT_POLICIES`."""
+    attention: str = "xla"
+    """Implementation of attention: "xla" runs everywhere, "cudnn" is NVIDIA's fused kernel."""
 
 
 class Dense(nn.Module):
@@ -107,7 +124,8 @@ class Dense(nn.Module):
             keep = 1 - lora.dropout
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, rows.shape)
             rows = jnp.where(kept, rows / keep, 0)  # the expected input stays the same
-        return (rows @ a.astype(dtype)) @ (lora.scale(a.shape[1]) * b).astype(dtype)
+        hidden = checkpoint_name(rows @ a.astype(dtype), "adapter")  # [r, rank]
+        return hidden @ (lora.scale(a.shape[1]) * b).astype(dtype)
 
 
 class RMSNorm(nn.Module):
@@ -161,19 +179,24 @@ def dot_product_attention(
     q: Float[Array, "b q h d"],
     k: Float[Array, "b s k d"],
     v: Float[Array, "b s k d"],
-    mask: Bool[Array, "b q s"],
+    mask: Bool[Array, "b q s"] | None = None,
     *,
     causal: bool = False,
+    implementation: str = "xla",
 ) -> Float[Array, "b q h*d"]:
     """Masked attention with grouped keys and values: h is a multiple of k. Softmax in float32.
 
-    At most `QUERY_CHUNK_SIZE` queries are taken at a time, and the backward pass computes their
-    weights again. Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
+    Without a fused kernel at most `QUERY_CHUNK_SIZE` queries are taken at a time, and the backward
+    pass computes their weights again. Source of the idea: Rabe & Staats 2021 (arXiv 2112.05682).
 
     Args:
+      mask: None if every query sees every key.
       causal: promises that the mask hides every key behind a query's own place.
+      implementation: see `ComputeOptions.attention`.
     """
     t = q.shape[1]
+    if implementation == "cudnn":
+        return _fused_attention(q, k, v, mask, causal=causal)
     if t <= QUERY_CHUNK_SIZE:
         return _attention(q, k, v, mask)
     chunks = -(-t // QUERY_CHUNK_SIZE)  # as few as possible,
@@ -182,12 +205,34 @@ def dot_product_attention(
     for start in range(0, t, size):
         stop = min(start + size, t)
         seen = stop if causal else k.shape[1]
-        chunk = q[:, start:stop], k[:, :seen], v[:, :seen], mask[:, start:stop, :seen]
-        outputs.append(jax.checkpoint(_attention)(*chunk))
+        chunk = q[:, start:stop], k[:, :seen], v[:, :seen]
+        chunk_mask = None if mask is None else mask[:, start:stop, :seen]
+        outputs.append(jax.checkpoint(_attention)(*chunk, chunk_mask))
     return jnp.concatenate(outputs, axis=1)
 
 
-def _attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def _fused_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    *,
+    causal: bool,
+    implementation: str = "cudnn",
+) -> jax.Array:
+    """JAX's own attention; the arguments are those of `dot_product_attention`."""
+    b, t = q.shape[:2]
+    if mask is not None:
+        # Beside a mask cuDNN's backward pass takes even lengths alone.
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+        mask = jnp.pad(mask, ((0, 0), *((0, n % 2) for n in mask.shape[1:])))[:, None]
+    y = jax.nn.dot_product_attention(
+        q, k, v, mask=mask, is_causal=causal, implementation=implementation
+    )
+    return y[:, :t].reshape(b, t, -1)
+
+
+def _attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
     # Heads lie in front of positions, and the softmax divides once, at the end: on a CPU this takes
     # half the time of the plain form.
     b, t, heads, dim = q.shape
@@ -197,7 +242,8 @@ def _attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax
     k = k.transpose(0, 1, 3, 2)  # [b, g, d, s]
     scores = jnp.matmul(q, k, preferred_element_type=jnp.float32)  # [b, g, r*t, s]
     scores = scores.reshape(b, groups, -1, t, s)
-    scores = jnp.where(mask[:, None, None], scores, MASK_VALUE)
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, MASK_VALUE)
     # The largest score cancels in the softmax, so that it needs no gradient.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     weights = weights.reshape(b, groups, -1, s)  # [b, g, r*t, s], not yet normalised

@@ -32,7 +32,7 @@ class Llava(VisionLanguageModel):
     """Vision tower, two-layer projector, decoder."""
 
     def setup(self) -> None:
-        c, compute = self.config, ComputeOptions(self.dtype, self.lora, self.remat)
+        c, compute = self.config, self.compute
         self.vision_tower = VisionTower(c.vision, c.vision_feature_layers, compute)
         self.multi_modal_projector = Projector(c, compute)
         self.language_model = Decoder(c.text, compute)

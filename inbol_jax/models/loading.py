@@ -25,7 +25,7 @@ from inbol_jax.models.config import (
     read_json,
     read_token_bias,
 )
-from inbol_jax.models.families import make_model
+from inbol_jax.models.families import attention_for, make_model
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
 from inbol_jax.models.vlm import VisionLanguageModel
@@ -258,7 +258,9 @@ def load_pretrained(
     tied = config.text.tie_word_embeddings
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
-    base = Checkpoint(make_model(config, dtype), {"params": params}, config, path, hub_id=hub_id)
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    model = make_model(config, dtype, attention=attention_for(device, config, dtype))
+    base = Checkpoint(model, {"params": params}, config, path, hub_id=hub_id)
     if adapters is None:
         return base
     folder = find_checkpoint(adapters)
@@ -268,9 +270,12 @@ def load_pretrained(
     if generation := read_generation(folder):  # what the base is biased by is not the adapters'
         bias = read_token_bias(generation, config.text.vocab_size)
         config = dataclasses.replace(config, token_bias=bias)
-    model = make_model(config, dtype, lora)
     return dataclasses.replace(
-        base, model=model, variables=variables, config=config, adapters=folder
+        base,
+        model=model.clone(config=config, lora=lora),
+        variables=variables,
+        config=config,
+        adapters=folder,
     )
 
 

@@ -68,15 +68,15 @@ class VisionLayer(nn.Module):
     ) -> Float[Array, "n s d"]:
         c, compute = self.config, self.compute
         n, s, d = x.shape
-        mask = jnp.ones((n, s, s), bool)
-        mask = mask if seen is None else mask & seen[:, None]
+        mask = None if seen is None else jnp.broadcast_to(seen[:, None], (n, s, s))
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
         q, k, v = (
             Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
             for name in ("q_proj", "k_proj", "v_proj")
         )
         out_proj = Dense(d, compute, kernel_init=SMALL_INIT, name="out_proj")
-        x = x + out_proj(dot_product_attention(q, k, v, mask))
+        y = dot_product_attention(q, k, v, mask, implementation=compute.attention)
+        x = x + out_proj(y)
         y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
         return x + Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
+from inbol_jax.models.layers import ComputeOptions
 from inbol_jax.models.lora import LoraConfig
 
 Batch = Mapping[str, jax.Array]
@@ -49,6 +50,13 @@ class VisionLanguageModel(nn.Module):
     """Options of the adapters. Variables without a collection `lora` make it the base model."""
     remat: str = "none"
     """Which activations of decoder layers training computes again, see `layers.REMAT_POLICIES`."""
+    attention: str = "xla"
+    """Implementation of attention, see `layers.ComputeOptions`."""
+
+    @property
+    def compute(self) -> ComputeOptions:
+        """What the submodules take."""
+        return ComputeOptions(self.dtype, self.lora, self.remat, self.attention)
 
     @property
     def decoder(self) -> Decoder:
@@ -67,12 +75,16 @@ class VisionLanguageModel(nn.Module):
         hidden, head = self.hidden(batch), self.head().astype(self.dtype)
         return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)
 
-    def hidden(self, batch: Batch) -> Float[Array, "b t d"]:
-        """Returns the final hidden states, after the last norm."""
-        return self.prefill(batch)[0]
+    def hidden(
+        self, batch: Batch, places: Int[Array, "b a"] | None = None
+    ) -> Float[Array, "b a d"]:
+        """Returns the final hidden states, after the last norm, at the places, by default all."""
+        return self.prefill(batch, places)[0]
 
-    def prefill(self, batch: Batch) -> tuple[Float[Array, "b t d"], list[KVCache]]:
-        """Returns the final hidden states and every layer's keys and values."""
+    def prefill(
+        self, batch: Batch, places: Int[Array, "b a"] | None = None
+    ) -> tuple[Float[Array, "b a d"], list[KVCache]]:
+        """Returns what `hidden` returns, and every layer's keys and values."""
         segments, positions = batch.get("segments"), batch.get("positions")
         if segments is None:
             segments = batch["attention_mask"].astype(jnp.int32) - 1  # prefix or padding
@@ -80,7 +92,11 @@ class VisionLanguageModel(nn.Module):
             positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
         features = self.encode_images(batch) if "pixel_values" in batch else None
         embeddings = self.embed(batch["input_ids"], features)
-        return self.decoder(embeddings, positions, packed_mask(segments))
+        return self.decoder(embeddings, positions, packed_mask(segments), places)
+
+    def make_suffixes(self, *arguments) -> list[SuffixCache]:
+        """Returns room for continuations, as `Decoder.make_suffixes` does."""
+        return self.decoder.make_suffixes(*arguments)
 
     def decode_step(self, *arguments) -> tuple[Float[Array, "b n d"], list[SuffixCache]]:
         """Decodes one token per continuation, as `Decoder.decode_step` does."""

@@ -75,8 +75,8 @@ def prefill(
 ) -> Prompted:
     """Runs each prompt once; the batch is that of `sample`."""
     mask = batch["attention_mask"] != 0  # b s
-    hidden, cache = model.apply(variables, batch, method="prefill")  # b s d
-    last = jnp.take_along_axis(hidden, (mask.sum(1) - 1)[:, None, None], axis=1)  # b 1 d
+    end = mask.sum(1, keepdims=True) - 1  # b 1
+    last, cache = model.apply(variables, batch, end, method="prefill")  # b 1 d
     return Prompted(_logits(last, model.apply(variables, method="head")), cache, mask)
 
 
@@ -138,11 +138,7 @@ def decode(
     done = ~batch["valid"] if "valid" in batch else jnp.zeros(b, bool)
     start = _State(
         step=jnp.zeros((), jnp.int32),
-        # b n t heads width: room for the keys and values of all tokens to come
-        suffix=[
-            tuple(jnp.zeros((b, n, t, *x.shape[2:]), x.dtype) for x in layer)
-            for layer in prompted.cache
-        ],
+        suffix=model.apply(variables, prompted.cache, n, t, method="make_suffixes"),
         tokens=jnp.full((b, n, t), eos, jnp.int32),
         logprobs=jnp.zeros((b, n, t)),
         lengths=jnp.zeros((b, n), jnp.int32),

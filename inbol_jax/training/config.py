@@ -118,9 +118,9 @@ class RuntimeConfig:
     checkpoint, and bfloat16 for any other."""
     fp32_master_weights: bool = True
     """Keep the trained weights in float32, whatever the number format of the computation is."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """Activations that the backward pass computes again to save memory: none, all but products with
-    weights (dots), or all of each layer (full)."""
+    remat: Literal["none", "selective", "full"] = "none"
+    """Activations that the backward pass computes again to save memory: none, the cheap ones
+    (selective), or all of each layer (full)."""
     mesh: tuple[int, int, int] = (-1, 1, 1)
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     parallel: Literal["jit", "pmap"] = "jit"
@@ -374,8 +374,8 @@ class PlanConfig:
     """Responses sampled per question."""
     lora_rank: int = 0
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """Activations that the backward pass computes again: none, dots or full."""
+    remat: Literal["none", "selective", "full"] = "none"
+    """Activations that the backward pass computes again: none, selective or full."""
     reference: Literal["cached", "online"] = "cached"
     """Whether the reference is cached or computed in every step."""
     optimizer: str = "adamw"

@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from inbol_jax.artifacts import file_fingerprint, fingerprint
 from inbol_jax.data.vqa import data_file
 from inbol_jax.errors import InbolError
-from inbol_jax.models.families import make_model
 from inbol_jax.models.loading import (
     Checkpoint,
     load_pretrained,
@@ -101,7 +100,7 @@ def load_model(config: RunConfig) -> Checkpoint:
             "--lora-trainable; drop the option"
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
-    model = make_model(checkpoint.config, checkpoint.model.dtype, lora, config.runtime.remat)
+    model = checkpoint.model.clone(lora=lora, remat=config.runtime.remat)
     return dataclasses.replace(checkpoint, model=model, variables=variables)
 
 

@@ -66,8 +66,8 @@ def target_logprobs(
       chunk: positions per row whose logits exist at a time.
     """
     rngs = {} if key is None else {"dropout": key}
-    hidden = model.apply(variables, batch, method="hidden", rngs=rngs)  # [b, t, d]
-    hidden = jnp.take_along_axis(hidden, batch["target_index"][..., None], axis=1)  # [b, a, d]
+    places = batch["target_index"]  # [b, a]
+    hidden = model.apply(variables, batch, places, method="hidden", rngs=rngs)  # [b, a, d]
     head = model.apply(variables, method="head")
     return token_logprobs(hidden, head, batch["targets"], chunk=chunk)
 

@@ -142,7 +142,7 @@ def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
     assert one != two
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", ["selective", "full"])
 def test_remat_changes_nothing_but_memory(micro, remat):
     batch = collate(random_batch(micro.config, 2), 2)
 
