@@ -100,7 +100,7 @@ ONLINE = "reference online, remat full"
 # name: (rematerialisation, objective, whether the answers of a pair share image and prompt)
 VARIANTS = {
     "as built, remat full": ("full", ours, True),
-    "as built, remat dots": ("dots", ours, True),
+    "as built, remat selective": ("selective", ours, True),
     "as built, no remat": ("none", ours, True),
     ONLINE: ("full", ours, True),
     "image and prompt not shared, remat full": ("full", two_rows, False),

@@ -14,6 +14,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 
+# How XLA compiles our programs. The options are those of GPUs, and change nothing elsewhere: its
+# own kernels for products, which lose to cuBLAS's at our sizes, are off, and weights are not
+# concatenated to merge products, which every step of decoding would do again.
+COMPILER_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
+
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 

@@ -19,6 +19,7 @@ from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import BatchRunner, Prompt, SetAside, encode_prompts
+from inbol_jax.sharding import COMPILER_OPTIONS
 
 
 class VerdictTokens(NamedTuple):
@@ -36,7 +37,7 @@ def verdict_tokens(encoder: TextEncoder) -> VerdictTokens:
     return VerdictTokens(true[:first], true[first], false[first])
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=COMPILER_OPTIONS)
 def probability_of_true(
     model: VisionLanguageModel,
     variables: Mapping[str, Any],

@@ -29,6 +29,7 @@ from inbol_jax.sampling.generate import (
     to_text,
 )
 from inbol_jax.sampling.sampler import Samples, decode, prefill
+from inbol_jax.sharding import COMPILER_OPTIONS
 
 
 class RefusalTokens(NamedTuple):
@@ -91,7 +92,11 @@ def _forbid(tokens: Prompt, size: int) -> Float[Array, " V"]:
     return jnp.zeros(size).at[jnp.array(tokens)].set(-jnp.inf)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "tokens", "options"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "tokens", "options"),
+    compiler_options=COMPILER_OPTIONS,
+)
 def answer_both_ways(
     model: VisionLanguageModel,
     variables: Mapping[str, Any],

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sharding import COMPILER_OPTIONS
 
 
 class Samples(NamedTuple):
@@ -167,7 +168,9 @@ def token_bias(config: ModelConfig) -> Float[Array, " V"] | None:
 
 
 # Compiled once per model configuration and options, whichever checkpoint the weights are of.
-compiled_sample = jax.jit(sample, static_argnames=("model", "options"))
+compiled_sample = jax.jit(
+    sample, static_argnames=("model", "options"), compiler_options=COMPILER_OPTIONS
+)
 
 
 def sample_token(

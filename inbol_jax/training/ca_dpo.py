@@ -26,7 +26,7 @@ from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
-from inbol_jax.sharding import make_mesh, shard_batch
+from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, shard_batch
 from inbol_jax.training.config import DpoConfig, PairLossConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, read_data, tokenize
 from inbol_jax.training.finetune import finetune, load_model
@@ -147,7 +147,8 @@ def reference_logprobs(
         logprobs = target_logprobs(checkpoint.model, variables, batch)
         return pair_logprobs(logprobs, batch, average=average)
 
-    run = jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    run = jax.jit(score, out_shardings=everywhere, compiler_options=COMPILER_OPTIONS)
     parts, count = [], 0
     with progress("reference", len(dataset), "pairs", shown=is_main()) as advance:
         for batch in in_order(dataset, mesh, batch_size):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import to_host
-from inbol_jax.sharding import BATCH, round_batch, shard_batch
+from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
 from inbol_jax.training.step import AXIS, Batch, EvalStep, Flat, Metrics, TrainState, TrainStep
 
 # (state, frozen variables, variables of a reference or None, batch) -> arrays with a row per row
@@ -33,7 +33,9 @@ class Jit:
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._compiled: Callable | None = None
         if eval_step:
-            self.score = jax.jit(eval_step, out_shardings=self._everywhere)
+            self.score = jax.jit(
+                eval_step, out_shardings=self._everywhere, compiler_options=COMPILER_OPTIONS
+            )
 
     def place(self, tree: Any) -> Any:
         """A tree of arrays on the devices."""
@@ -56,7 +58,8 @@ class Jit:
 
     def by_rows(self, function: RowFunction) -> Callable[..., Any]:
         """The function as a program. It returns, on the host, this process's rows of its result."""
-        program = jax.jit(function, out_shardings=NamedSharding(self._mesh, BATCH))
+        rows = NamedSharding(self._mesh, BATCH)
+        program = jax.jit(function, out_shardings=rows, compiler_options=COMPILER_OPTIONS)
 
         def own_rows(x: jax.Array) -> np.ndarray:
             # Along tensor devices hold copies of rows.
@@ -76,7 +79,12 @@ class Jit:
 def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
     """The jitted step. The new state lies where the old one does, whatever XLA would prefer."""
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(state_shardings, everywhere),
+        compiler_options=COMPILER_OPTIONS,
+    )
 
 
 class Pmap:

@@ -33,7 +33,7 @@ from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import sample
-from inbol_jax.sharding import make_mesh, round_batch
+from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, round_batch
 from inbol_jax.training.ca_dpo import ca_dpo_objective
 from inbol_jax.training.config import DpoConfig, PlanConfig, SftConfig
 from inbol_jax.training.finetune import lora_config
@@ -176,7 +176,7 @@ def _lower_sample(
     def run(variables, batch, key):
         return sample(model, variables, batch, key=key, options=options)
 
-    return jax.jit(run).lower(variables, batch, key)
+    return jax.jit(run, compiler_options=COMPILER_OPTIONS).lower(variables, batch, key)
 
 
 def _gib(size: float) -> str:

@@ -1,5 +1,6 @@
 import shutil
 
+import jax
 import pytest
 from torch_reference import CASES, LLAVA, RANDOM, load, make_batch, random_torch, with_adapters
 
@@ -75,3 +76,24 @@ def saved(base, tmp_path):
     adapter = with_adapters(base, LoraConfig(rank=2, targets=("q_proj",)))
     save_pretrained(adapter, tmp_path / "adapter")
     return tmp_path / "adapter"
+
+
+@pytest.fixture
+def kernels_anywhere(monkeypatch):
+    """What is asked of cuDNN, JAX's plain implementation of the same call computes.
+
+    Returns the calls' arguments.
+    """
+    plain, calls = jax.nn.dot_product_attention, []
+
+    def stand_in(q, k, v, **options):
+        assert options.pop("implementation") == "cudnn"
+        mask = options.get("mask")
+        if mask is not None:  # cuDNN's backward pass takes nothing else
+            assert mask.shape[-2:] == (q.shape[1], k.shape[1])
+            assert q.shape[1] % 2 == k.shape[1] % 2 == 0
+        calls.append(options)
+        return plain(q, k, v, **options, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    return calls

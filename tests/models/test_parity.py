@@ -3,6 +3,8 @@
 Packed rows and decoding steps are compared with full forward passes.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from transformers.activations import ACT2FN
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models import load_pretrained, save_pretrained
+from inbol_jax.models.decoder import take
 from inbol_jax.models.layers import ACTIVATIONS
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 
@@ -158,7 +161,8 @@ def test_packed_rows_are_separate_rows(model_of_ours):
             np.testing.assert_allclose(predicting, expected[first:-1], **CLOSE)
 
 
-def test_decoding_steps_are_full_forwards(model_of_ours):
+@pytest.mark.parametrize("attention", ["xla", "cudnn"])
+def test_decoding_steps_are_full_forwards(model_of_ours, attention, kernels_anywhere):
     """Every step of every continuation, after prompts of different lengths."""
     checkpoint, (b, n, steps) = model_of_ours, (2, 3, 4)
     shortest = checkpoint.config.num_image_tokens + 2
@@ -167,15 +171,15 @@ def test_decoding_steps_are_full_forwards(model_of_ours):
     tokens = np.random.default_rng(1).integers(4, 50, (b, n, steps)).astype(np.int32)
     c = checkpoint.config.text
     mask = batch["attention_mask"] == 1
-    apply = checkpoint.model.apply
+    apply = checkpoint.model.clone(attention=attention).apply
 
     @jax.jit
     def decoded(variables):
         _, prefix = apply(variables, batch, method="prefill")
         head = apply(variables, method="head")
-        # What is not written yet must not be read.
-        empty = jnp.full((b, n, steps, c.num_kv_heads, c.head_dim), 7.0)
-        suffix, logits = [(empty, empty)] * c.num_layers, []
+        suffix, logits = apply(variables, prefix, n, steps, method="make_suffixes"), []
+        if attention == "xla":  # What is not written yet must not be read.
+            suffix = jax.tree.map(lambda x: jnp.full_like(x, 7.0), suffix)
         for step in range(steps):
             positions = jnp.broadcast_to(lengths[:, None] + step, (b, n))
             arguments = tokens[:, :, step], positions, prefix, mask, suffix, jnp.int32(step)
@@ -190,6 +194,26 @@ def test_decoding_steps_are_full_forwards(model_of_ours):
     expected = our_logits(checkpoint, whole).reshape(b, n, -1, c.vocab_size)
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(logits[i], expected[i, :, length : length + steps], **CLOSE)
+
+
+def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
+    """The last layer, which computes nothing else, and gradients of what it did compute."""
+    checkpoint, places = model_of_ours, jnp.array([[3, 0, 3], [1, 2, 5]])
+    shortest = checkpoint.config.num_image_tokens + 2
+    batch = make_batch(checkpoint.config, [shortest, shortest + 4])
+
+    def run(at, params):
+        hidden = checkpoint.model.apply({"params": params}, batch, at, method="hidden")
+        hidden = hidden if at is not None else take(hidden, places)
+        return jnp.sum(jnp.sin(hidden)), hidden
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(functools.partial(run, at), has_aux=True))(
+            checkpoint.variables["params"]
+        )
+        for at in (places, None)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found, expected)
 
 
 def test_padding_and_order_do_not_matter(tiny):

@@ -1,0 +1,199 @@
+"""What the stages cost on an H100 or a TPU, read from their compiled programs; neither is needed.
+
+    pip install "jax[cuda12]"          # for an H100; libcuda is not needed
+    python benchmarks/compiled.py --out compiled.json
+    pip install libtpu
+    python benchmarks/compiled.py --device v5p:2x2x1 --only sft dpo
+
+Each stage of LLaVA-1.5-7B with adapters of rank 128 is compiled as `inbol plan` compiles it. A line
+per program says how much memory it needs, and, for an H100, what a roofline
+(benchmarks/roofline.py) makes of its kernels. For TPUs memory, FLOPs and bytes are the compiler's
+own; it counts the body of a loop once, so that sampling has no estimate there. The tables are
+those of docs/performance.md.
+"""
+
+import os
+
+# Before JAX is imported: nothing runs, so neither a driver nor a TPU is looked for.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+
+import dataclasses
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import tyro
+from jax.experimental import topologies
+
+from inbol_jax.errors import InbolError
+from inbol_jax.sharding import make_mesh
+from inbol_jax.training.config import PlanConfig
+from inbol_jax.training.plan import SHAPES, lower
+
+sys.path.insert(0, str(Path(__file__).parent))
+from roofline import GAP, Kernel, kernels
+
+H100 = Path(__file__).parent / "h100.txtpb"
+# FLOPs of bfloat16 and bytes per second of a chip, by `device_kind`
+CHIPS = {"TPU v4": (275e12, 1.23e12), "TPU v5 lite": (197e12, 0.82e12)}
+CHIPS |= {"TPU v5": (459e12, 2.77e12), "TPU v6 lite": (918e12, 1.64e12)}
+
+_TRAINING = {"batch_size": 12, "lora_rank": 128}
+# Rows of 704 tokens; prompts of 640 tokens and ten responses of 16
+PROGRAMS = {
+    "sft": PlanConfig("sft", answer=64, **_TRAINING),
+    "sft, selective remat": PlanConfig("sft", answer=64, remat="selective", **_TRAINING),
+    "sft, full remat": PlanConfig("sft", answer=64, remat="full", **_TRAINING),
+    "dpo, reference cached": PlanConfig("dpo", **_TRAINING),
+    "dpo, reference online": PlanConfig("dpo", reference="online", **_TRAINING),
+    "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
+    "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
+}
+# What a kernel is part of: the first whose pattern is in the path of its operation.
+PARTS = {
+    "vision tower": r"vision_|projector|connector",
+    "adapters": r"_adapter/",
+    "attention": r"self_attn/(?!\w_proj)",
+    "products of attention": r"self_attn/",
+    "MLP": r"mlp/",
+    "norms and embeddings": r"layernorm|/norm/|embed_tokens",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compile the programs and print what they cost."""
+
+    device: str = "h100"
+    """h100, or a TPU topology such as v5p:2x2x1, of which one chip is compiled for."""
+    only: tuple[str, ...] = ()
+    """Words of the programs to compile. By default all are compiled."""
+    layers: int = 0
+    """Layers of decoder and tower. With 0 all are compiled; fewer compile faster."""
+    out: Path | None = None
+    """File that the figures are written to as JSON."""
+
+
+class Cost(NamedTuple):
+    """What one run of a program costs."""
+
+    program: str
+    rows: int
+    gib: float
+    """Memory, with what is given to the program."""
+    tflop: float
+    gigabytes: float
+    milliseconds: float | None
+    """Estimated; None if there is no estimate."""
+    kernels: dict[str, int]
+    """How often each kind runs."""
+    parts: dict[str, float]
+    """Milliseconds of each part of the model."""
+
+
+def target(device: str) -> jax.Device:
+    """The device of that name, or one chip of that topology."""
+    options = {"platform": "tpu", "topology_name": device}
+    if device == "h100":
+        options = {"platform": "cuda", "topology": "1x1x1", "target_config": H100.read_text()}
+    try:
+        return topologies.get_topology_desc(**options).devices[0]
+    except Exception as error:  # whatever a plugin raises
+        plugin = "jax[cuda12]" if device == "h100" else "libtpu"
+        reason = str(error).splitlines()[0]
+        raise InbolError(f"--device {device}: {reason} (is {plugin} installed?)") from error
+
+
+def compile_for(device: jax.Device, config: PlanConfig, layers: int = 0) -> jax.stages.Compiled:
+    """The program, with all layers of decoder and tower or so many."""
+    with tempfile.TemporaryDirectory() as folder:
+        architecture = json.loads((SHAPES / config.model / "config.json").read_text())
+        if layers:
+            for part in ("text_config", "vision_config"):
+                architecture[part]["num_hidden_layers"] = layers
+        (Path(folder) / "config.json").write_text(json.dumps(architecture))
+        mesh = make_mesh(1, 1, 1, devices=[device])
+        return lower(config, Path(folder), mesh).compile()
+
+
+def cost(name: str, config: PlanConfig, compiled: jax.stages.Compiled, kind: str) -> Cost:
+    """What a program costs on a kind of device."""
+    memory = compiled.memory_analysis()
+    size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    size += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    plain = name, config.batch_size, size / 2**30
+    if kind in CHIPS:
+        counted = compiled.cost_analysis()
+        flops, nbytes = counted["flops"], counted["bytes accessed"]
+        seconds = max(flops / CHIPS[kind][0], nbytes / CHIPS[kind][1])
+        estimate = None if config.stage == "sample" else 1e3 * seconds
+        return Cost(*plain, flops / 1e12, nbytes / 1e9, estimate, {}, {})
+    run = kernels(compiled.as_text(), trips=config.answer - 1)
+    kinds, parts = {}, {}
+    for kernel in run:
+        part, time = part_of(kernel), 1e3 * kernel.count * (kernel.seconds + GAP)
+        kinds[kernel.kind] = kinds.get(kernel.kind, 0) + kernel.count
+        parts[part] = parts.get(part, 0.0) + time
+    tflop = sum(kernel.count * kernel.flops for kernel in run) / 1e12
+    gigabytes = sum(kernel.count * kernel.nbytes for kernel in run) / 1e9
+    return Cost(*plain, tflop, gigabytes, sum(parts.values()), kinds, parts)
+
+
+def part_of(kernel: Kernel) -> str:
+    """Which part of the model a kernel computes, and whether in decoding."""
+    found = (part for part, pattern in PARTS.items() if re.search(pattern, kernel.source))
+    part = next(found, "logits, loss, optimizer, copies")
+    return f"decoding: {part}" if "/while/" in kernel.source else part
+
+
+def table(costs: Iterable[Cost]) -> Iterator[str]:
+    """Markdown, a row per program."""
+    yield "| program | GiB | TFLOP | GB | estimate | cuDNN attention |"
+    yield "|---|---|---|---|---|---|"
+    for row in costs:
+        fused = sum(n for kind, n in row.kernels.items() if "fmha" in kind)
+        speed = "" if row.milliseconds is None else f"{row.milliseconds:.0f} ms, "
+        speed += f"{1e3 * row.rows / row.milliseconds:.1f}/s" if row.milliseconds else ""
+        amounts = f"{row.gib:.1f} | {row.tflop:.0f} | {row.gigabytes:.0f}"
+        yield f"| {row.program} | {amounts} | {speed} | {fused} |"
+
+
+def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
+    """Markdown: what of each program's time, in milliseconds, each part of the model takes."""
+    costs = [row for row in costs if row.parts]
+    parts = sorted({part for row in costs for part in row.parts})
+    yield f"| | {' | '.join(row.program for row in costs)} |"
+    yield f"|---|{'---|' * len(costs)}"
+    for part in parts:
+        yield f"| {part} | {' | '.join(f'{row.parts.get(part, 0.0):.0f}' for row in costs)} |"
+
+
+def main(config: Config) -> None:
+    """Compiles the programs, one after the other, and prints the tables."""
+    device, costs = target(config.device), []
+    for name, program in PROGRAMS.items():
+        if config.only and not any(word in name for word in config.only):
+            continue
+        start = time.monotonic()
+        compiled = compile_for(device, program, config.layers)
+        costs.append(cost(name, program, compiled, device.device_kind))
+        print(f"{name}: compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        if config.out:  # after each: the next may take minutes
+            found: dict[str, Any] = {"device": device.device_kind, "jax": jax.__version__}
+            found["programs"] = [row._asdict() for row in costs]
+            config.out.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n".join((*table(costs), "", *parts_table(costs))))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config))
+    except InbolError as error:
+        sys.exit(f"error: {error}")
