@@ -5,7 +5,8 @@
     pip install libtpu
     python benchmarks/compiled.py --device v5p:2x2x1 --only sft dpo
 
-Each stage of LLaVA-1.5-7B with adapters of rank 128 is compiled as `inbol plan` compiles it. A line
+Each stage of LLaVA-1.5-7B with adapters of rank 128 is compiled as `inbol plan` compiles it. As its
+layers are alike, three programs of few layers tell what all cost; `--whole` compiles all. A line
 per program says how much memory it needs, and, for an H100, what a roofline
 (benchmarks/roofline.py) makes of its kernels. For TPUs memory, FLOPs and bytes are the compiler's
 own; it counts the body of a loop once, so that sampling has no estimate there. The tables are
@@ -24,6 +25,7 @@ import re
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,7 @@ import tyro
 from jax.experimental import topologies
 
 from inbol_jax.errors import InbolError
+from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import PlanConfig
 from inbol_jax.training.plan import SHAPES, lower
@@ -75,8 +78,8 @@ class Config:
     """h100, or a TPU topology such as v5p:2x2x1, of which one chip is compiled for."""
     only: tuple[str, ...] = ()
     """Words of the programs to compile. By default all are compiled."""
-    layers: int = 0
-    """Layers of decoder and tower. With 0 all are compiled; fewer compile faster."""
+    whole: bool = False
+    """Compile all layers of each program, which takes minutes."""
     out: Path | None = None
     """File that the figures are written to as JSON."""
 
@@ -86,16 +89,17 @@ class Cost(NamedTuple):
 
     program: str
     rows: int
-    gib: float
-    """Memory, with what is given to the program."""
-    tflop: float
-    gigabytes: float
-    milliseconds: float | None
-    """Estimated; None if there is no estimate."""
-    kernels: dict[str, int]
-    """How often each kind runs."""
+    totals: dict[str, float]
+    """GiB of memory, with what is given to the program; TFLOP; GB that are read and written."""
+    kernels: dict[str, float]
+    """How often each kind runs; nothing on a TPU."""
     parts: dict[str, float]
-    """Milliseconds of each part of the model."""
+    """Milliseconds of each part of the model, estimated; nothing if there is no estimate."""
+
+    @property
+    def milliseconds(self) -> float:
+        """Of one run, estimated."""
+        return sum(self.parts.values())
 
 
 def target(device: str) -> jax.Device:
@@ -111,16 +115,38 @@ def target(device: str) -> jax.Device:
         raise InbolError(f"--device {device}: {reason} (is {plugin} installed?)") from error
 
 
-def compile_for(device: jax.Device, config: PlanConfig, layers: int = 0) -> jax.stages.Compiled:
+def compile_for(
+    device: jax.Device, config: PlanConfig, layers: tuple[int, int] | None = None
+) -> jax.stages.Compiled:
     """The program, with all layers of decoder and tower or so many."""
     with tempfile.TemporaryDirectory() as folder:
         architecture = json.loads((SHAPES / config.model / "config.json").read_text())
-        if layers:
-            for part in ("text_config", "vision_config"):
-                architecture[part]["num_hidden_layers"] = layers
+        for part, count in zip(("text_config", "vision_config"), layers or (), strict=False):
+            architecture[part]["num_hidden_layers"] = count
         (Path(folder) / "config.json").write_text(json.dumps(architecture))
         mesh = make_mesh(1, 1, 1, devices=[device])
         return lower(config, Path(folder), mesh).compile()
+
+
+def whole_cost(device: jax.Device, name: str, config: PlanConfig) -> Cost:
+    """What all layers cost: as much more as two further layers cost more than two."""
+    sizes = load_config(SHAPES / config.model)
+    few, deeper, taller = (
+        cost(name, config, compile_for(device, config, layers), device.device_kind)
+        for layers in ((2, 2), (4, 2), (2, 4))
+    )
+
+    def extend(*values: dict[str, float]) -> dict[str, float]:
+        a, b, c = values
+        decoder, tower = (sizes.text.num_layers - 2) / 2, (sizes.vision.num_layers - 2) / 2
+        return {
+            key: a.get(key, 0)
+            + decoder * (b.get(key, 0) - a.get(key, 0))
+            + tower * (c.get(key, 0) - a.get(key, 0))
+            for key in {**a, **b, **c}
+        }
+
+    return Cost(*few[:2], *map(extend, few[2:], deeper[2:], taller[2:]))
 
 
 def cost(name: str, config: PlanConfig, compiled: jax.stages.Compiled, kind: str) -> Cost:
@@ -128,22 +154,22 @@ def cost(name: str, config: PlanConfig, compiled: jax.stages.Compiled, kind: str
     memory = compiled.memory_analysis()
     size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     size += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    plain = name, config.batch_size, size / 2**30
+    kinds: dict[str, float] = defaultdict(float)
+    parts: dict[str, float] = defaultdict(float)
     if kind in CHIPS:
         counted = compiled.cost_analysis()
         flops, nbytes = counted["flops"], counted["bytes accessed"]
-        seconds = max(flops / CHIPS[kind][0], nbytes / CHIPS[kind][1])
-        estimate = None if config.stage == "sample" else 1e3 * seconds
-        return Cost(*plain, flops / 1e12, nbytes / 1e9, estimate, {}, {})
-    run = kernels(compiled.as_text(), trips=config.answer - 1)
-    kinds, parts = {}, {}
-    for kernel in run:
-        part, time = part_of(kernel), 1e3 * kernel.count * (kernel.seconds + GAP)
-        kinds[kernel.kind] = kinds.get(kernel.kind, 0) + kernel.count
-        parts[part] = parts.get(part, 0.0) + time
-    tflop = sum(kernel.count * kernel.flops for kernel in run) / 1e12
-    gigabytes = sum(kernel.count * kernel.nbytes for kernel in run) / 1e9
-    return Cost(*plain, tflop, gigabytes, sum(parts.values()), kinds, parts)
+        if config.stage != "sample":
+            parts["all"] = 1e3 * max(flops / CHIPS[kind][0], nbytes / CHIPS[kind][1])
+    else:
+        run = kernels(compiled.as_text(), trips=config.answer - 1)
+        for kernel in run:
+            kinds[kernel.kind] += kernel.count
+            parts[part_of(kernel)] += 1e3 * kernel.count * (kernel.seconds + GAP)
+        flops = sum(kernel.count * kernel.flops for kernel in run)
+        nbytes = sum(kernel.count * kernel.nbytes for kernel in run)
+    totals = {"GiB": size / 2**30, "TFLOP": flops / 1e12, "GB": nbytes / 1e9}
+    return Cost(name, config.batch_size, totals, dict(kinds), dict(parts))
 
 
 def part_of(kernel: Kernel) -> str:
@@ -155,14 +181,14 @@ def part_of(kernel: Kernel) -> str:
 
 def table(costs: Iterable[Cost]) -> Iterator[str]:
     """Markdown, a row per program."""
-    yield "| program | GiB | TFLOP | GB | estimate | cuDNN attention |"
+    yield "| program | GiB | TFLOP | GB | cuDNN attention | estimate |"
     yield "|---|---|---|---|---|---|"
     for row in costs:
         fused = sum(n for kind, n in row.kernels.items() if "fmha" in kind)
-        speed = "" if row.milliseconds is None else f"{row.milliseconds:.0f} ms, "
-        speed += f"{1e3 * row.rows / row.milliseconds:.1f}/s" if row.milliseconds else ""
-        amounts = f"{row.gib:.1f} | {row.tflop:.0f} | {row.gigabytes:.0f}"
-        yield f"| {row.program} | {amounts} | {speed} | {fused} |"
+        amounts = f"{row.totals['GiB']:.1f} | {row.totals['TFLOP']:.0f} | {row.totals['GB']:.0f}"
+        time = row.milliseconds
+        speed = f"{time:.0f} ms, {1e3 * row.rows / time:.1f}/s" if time else "none"
+        yield f"| {row.program} | {amounts} | {fused:.0f} | {speed} |"
 
 
 def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
@@ -182,8 +208,10 @@ def main(config: Config) -> None:
         if config.only and not any(word in name for word in config.only):
             continue
         start = time.monotonic()
-        compiled = compile_for(device, program, config.layers)
-        costs.append(cost(name, program, compiled, device.device_kind))
+        if config.whole:
+            costs.append(cost(name, program, compile_for(device, program), device.device_kind))
+        else:
+            costs.append(whole_cost(device, name, program))
         print(f"{name}: compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         if config.out:  # after each: the next may take minutes
             found: dict[str, Any] = {"device": device.device_kind, "jax": jax.__version__}

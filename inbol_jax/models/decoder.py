@@ -154,12 +154,13 @@ def _in_window(
 
 
 def _joined_mask(
-    prefix: Bool[Array, "b n s"], suffix: Bool[Array, " t"], size: int
+    prefix: Bool[Array, "b #n s"], suffix: Bool[Array, " t"], n: int, size: int
 ) -> Bool[Array, "b n {size}"]:
     """Which keys each continuation sees where `SuffixCache` holds all: the prefix and its own."""
-    b, n = prefix.shape[:2]
     own = (jnp.eye(n, dtype=bool)[:, None] & suffix[:, None]).reshape(n, -1)  # [n, t*n]
-    joined = jnp.concatenate([prefix, jnp.broadcast_to(own, (b, *own.shape))], axis=-1)
+    places = len(prefix), n
+    parts = (jnp.broadcast_to(x, (*places, x.shape[-1])) for x in (prefix, own))
+    joined = jnp.concatenate([*parts], axis=-1)  # [b, n, s + t*n]
     return jnp.pad(joined, ((0, 0), (0, 0), (0, size - joined.shape[-1])))
 
 
@@ -247,7 +248,7 @@ class Decoder(nn.Module):
             suffix_seen = (index <= step) & (True if window is None else step - index < window)
             prefix_seen = prefix_mask[:, None] & _in_window(window, positions, prefix_positions)
             if fused:
-                prefix_seen = _joined_mask(prefix_seen, suffix_seen, room[1])
+                prefix_seen = _joined_mask(prefix_seen, suffix_seen, n, room[1])
             masks[window] = prefix_seen, suffix_seen  # [b, n, s] and [t]
         extended = []
         for i, layer in enumerate(self.layers):

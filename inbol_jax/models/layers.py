@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
@@ -46,14 +46,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 _KEPT = ("query", "key", "value", "attended", "gate", "up", "adapter")
 
 
-def _selective(primitive: jax.extend.core.Primitive, *args, **params) -> bool:
-    # Without its results, cuDNN's attention would run twice.
-    return primitive.name.startswith("dot_product_attention_fwd") or _named(
-        primitive, *args, **params
-    )
+_keep_named = jax.checkpoint_policies.save_only_these_names(*_KEPT)
 
 
-_named = jax.checkpoint_policies.save_only_these_names(*_KEPT)
+def _selective(primitive: Any, *inputs: Any, **params: Any) -> bool:
+    # Without its results cuDNN's forward kernel would run twice.
+    fused = primitive.name.startswith("dot_product_attention_fwd")
+    return fused or _keep_named(primitive, *inputs, **params)
+
+
 # What a decoder layer keeps for the backward pass, which computes the rest again: everything, what
 # is expensive (the results of fused attention and of most products), or nothing but the layer's
 # input.

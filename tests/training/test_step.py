@@ -158,6 +158,20 @@ def test_remat_changes_nothing_but_memory(micro, remat):
     assert "remat" not in str(jax.make_jaxpr(plain)(params))
 
 
+def test_selective_remat_computes_only_attention_again(micro):
+    """That is plain attention; fused attention is kept, see tests/benchmarks."""
+    batch = collate(random_batch(micro.config, 2), 2)
+
+    def products(remat):
+        objective = sft_objective(micro.model.clone(remat=remat))
+        gradient = jax.grad(lambda params: mean_loss(objective, {"params": params}, batch)[0])
+        return str(jax.make_jaxpr(gradient)(micro.variables["params"])).count("dot_general[")
+
+    layers = micro.config.text.num_layers
+    assert products("selective") == products("none") + 2 * layers
+    assert products("full") > products("selective")
+
+
 def test_split_and_merge(tiny):
     trainable, frozen = split_variables(tiny.variables, FROZEN)
     assert not trainable.keys() & frozen.keys()
