@@ -25,7 +25,7 @@ def attention_for(device: jax.Device, config: ModelConfig, dtype: Any) -> str:
     cuDNN's fused kernels take 16-bit floats and heads of some sizes, and need Ampere or later. What
     counts is the device that a program is compiled for, which need not be one of this machine.
     """
-    capability = getattr(device, "compute_capability", "")  # "9.0"; of AMD's devices "gfx942"
+    capability = str(getattr(device, "compute_capability", ""))  # "9.0"; AMD: "gfx942"
     ampere = capability.replace(".", "").isdigit() and float(capability) >= 8
     vision = config.vision
     sizes = config.text.head_dim, vision.hidden_size // vision.num_heads
