@@ -14,8 +14,9 @@ from PIL import Image
 from inbol_jax.artifacts import canonical_json
 from inbol_jax.errors import InbolError
 from inbol_jax.responses import endpoint as module
+from inbol_jax.responses.chat import ChatQuestion
 from inbol_jax.responses.config import EndpointConfig
-from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
+from inbol_jax.responses.endpoint import Endpoint
 
 
 def client(server, waits=None, **options):
