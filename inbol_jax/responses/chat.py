@@ -104,11 +104,8 @@ def _sum_logprobs(tokens: Sequence[Any]) -> tuple[float | None, int | None]:
     """Log-probability and number of the tokens behind the thoughts; None without such tokens."""
     texts = [token["token"] for token in tokens]
     thoughts, ended, _ = "".join(texts).rpartition(END_OF_THOUGHT)
-    start = len(thoughts + ended) or -1
-    ends = itertools.accumulate(map(len, texts))
-    values = [
-        float(token["logprob"]) for token, end in zip(tokens, ends, strict=True) if end > start
-    ]
+    start, places = len(thoughts + ended), itertools.accumulate(map(len, texts), initial=0)
+    values = [float(t["logprob"]) for t, at in zip(tokens, places, strict=False) if at >= start]
     if not values:
         return None, None
     if not math.isfinite(total := sum(values)):

@@ -23,6 +23,7 @@ from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
 from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
+from inbol_jax.sampling import engines
 from inbol_jax.sampling.forced import ForcedAnswer
 
 # id -> gold answers (Type 3 has none) and what the base said in two samples
@@ -57,7 +58,7 @@ def config(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     monkeypatch.setattr(module, "check_model", lambda model, refusals: None)
-    monkeypatch.setattr(asking, "generate", generate)
+    monkeypatch.setattr(engines, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
         out=tmp_path / "out",
@@ -84,20 +85,20 @@ def test_every_model_answers_every_question(config):
 
 def test_what_was_answered_is_not_asked_again(config, monkeypatch):
     before = predictions(config)
-    monkeypatch.setattr(asking, "generate", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("asked again"))
     assert predictions(config) == before
 
 
 def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):
     """Answers: scored again. Question or image: asked again. Gone: dropped. Others: as they are."""
     predictions(config)
-    asked, generate = [], asking.generate
+    asked, generate = [], engines.generate
 
     def counting(checkpoint, examples, *rest, **options):
         asked.append([example.id for example in examples])
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(asking, "generate", counting)
+    monkeypatch.setattr(engines, "generate", counting)
     data = config.in_domain[0] / "data.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
 
@@ -132,13 +133,13 @@ def test_a_killed_evaluation_goes_on(config, monkeypatch):
     file = config.out / "predictions" / "tuned" / "colours.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[2] + lines[0] + lines[1][:20])
-    generate = asking.generate
+    generate = engines.generate
 
     def only_b(checkpoint, examples, *rest, **options):
         assert [example.id for example in examples] == ["b"]
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(asking, "generate", only_b)
+    monkeypatch.setattr(engines, "generate", only_b)
     assert predictions(config) == before
 
 
