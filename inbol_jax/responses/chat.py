@@ -82,7 +82,7 @@ def read_choices(reply: Any) -> list[Choice]:
     try:
         choices = list(map(_read_choice, reply["choices"]))
         _ = choices[0]
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError("not a chat completion") from error
     return choices
 

@@ -59,7 +59,7 @@ def test_without_log_probabilities_there_are_none(logprobs):
 )
 def test_damaged_log_probabilities_are_no_reply(tokens):
     choice = {"message": {"content": "red"}, "logprobs": {"content": tokens}}
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not a chat completion"):
         read_choices({"choices": [choice]})
 
 
@@ -70,5 +70,5 @@ def test_damaged_log_probabilities_are_no_reply(tokens):
      {"choices": [{"message": {}}]}, {"choices": [said("a")[1]["choices"][0], None]}],
 )  # fmt: skip
 def test_what_is_no_chat_completion(reply):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not a chat completion"):
         read_choices(reply)
