@@ -69,7 +69,5 @@ class ConfidenceConfig:
                     f"--{name.replace('_', '-')} is of a checkpoint that is loaded here; leave it "
                     "out, or --endpoint"
                 )
-        if self.sampling.stop_tokens:
-            raise InbolError("--stop-tokens: an endpoint's tokens are not known; give --stop")
         if self.estimator == "p-true":
             raise InbolError("--estimator p-true: P(True) is asked of checkpoints only")

@@ -89,6 +89,7 @@ _OPTIONAL: dict[str, tuple[Any, str]] = {
 }
 _MAX_CHOICES = 128  # per request, as at OpenAI
 _BYTES_PER_TOKEN = 256  # of a reply, with the token's log-probability
+_WITHHELD = ("content_filter", "abort", "error")  # why an answer ends that is not the model's own
 _TRIAL = ChatQuestion("Is the sky blue?")
 
 
@@ -100,8 +101,9 @@ class EndpointEngine:
 
     def __init__(self, config: EndpointConfig, options: SamplingOptions, seed: int):
         """Raises InbolError for what is wrong with the options; nothing is sent."""
-        self.options, self._seed = options, seed
-        self._name = config.endpoint_model
+        if options.stop_tokens:
+            raise InbolError("--stop-tokens: an endpoint's tokens are not known; give --stop")
+        self.options, self._seed, self._name = options, seed, config.endpoint_model
         fields: dict[str, Any] = {
             "temperature": options.temperature,
             "top_p": options.top_p,
@@ -172,7 +174,10 @@ class EndpointEngine:
             own = {"n": n} if n > 1 else {}
             if "seed" in self._taken:
                 own["seed"] = seed + len(found)
-            found += self._endpoint.choices(messages, stop, **fields, **own)[:n]
+            choices = self._endpoint.choices(messages, stop, **fields, **own)
+            if withheld := {c.finish_reason for c in choices if c.finish_reason in _WITHHELD}:
+                raise InbolError(f"an answer was withheld (finish_reason {min(withheld)!r})")
+            found += choices[:n]
         return [Generation(choice.text, choice.logprob, choice.tokens) for choice in found]
 
     @functools.cached_property

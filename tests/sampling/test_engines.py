@@ -208,26 +208,27 @@ def test_questions_that_fail_are_set_aside_and_the_others_sampled(serve, questio
         (200, b"{", {}),
         (200, {"choices": []}, {}),
         said(5),
+        said("re", finish_reason="content_filter"),
         None,
     ]
 
     def reply(body, n):
         number = int("".join(filter(str.isdigit, asked(body)[0])) or 99)
-        if number == 7:
+        if number == 8:
             time.sleep(1)
-        return bad[number] if number < 7 else answers(body, n)
+        return bad[number] if number < 8 else answers(body, n)
 
     server = serve(reply)
-    examples = questions(12)
-    examples = [e for pair in zip(examples[:8], examples[8:] * 2, strict=False) for e in pair]
-    examples = list({e.id: e for e in examples}.values())
+    good = questions(18)[9:]
+    examples = [e for pair in zip(questions(9), good, strict=True) for e in pair]
     lost = [VQAExample(f"lost{i}", "none.png", "What?") for i in range(9)]
     given, rejected = sample(server, [*examples, *lost], endpoint_timeout=0.5)
-    assert given.keys() == {f"q{i}" for i in range(8, 12)}
+    assert given.keys() == {e.id for e in good}
     causes = dict(rejected)
-    assert causes.keys() == {f"q{i}" for i in range(8)} | {e.id for e in lost}
+    assert causes.keys() == {f"q{i}" for i in range(9)} | {e.id for e in lost}
     expected = [f"status {code}" for code in (500, 429, 400)]
-    expected += ["not the answer"] * 3 + ["disconnected", "timed out"]
+    expected += ["not the answer"] * 3 + ["withheld (finish_reason 'content_filter')"]
+    expected += ["disconnected", "timed out"]
     for i, cause in enumerate(expected):
         assert cause in causes[f"q{i}"], i
     assert all("none.png" in causes[e.id] for e in lost)
