@@ -262,12 +262,13 @@ class Inputs:
         good = said("ANSWER"), said("<think>a</think>red", "I don't know", scored=True)
         replies = [(status, body, {}), None, *good * rng.choice((1, 1, 20, 100))]
         self.server.reply = lambda *_: rng.choice(replies)
-        words = rng.choice(
+        (words,) = rng.choices(
             [
                 ["judge", "--data", self.clean / "said.jsonl", "--max-rejected", 1],
                 ["confidence", "--data", self.clean / "data", "--n", 3, "--max-rejected", 1],
                 ["evaluate", "--in-domain", self.clean / "data", "--n", 3],
-            ]
+            ],
+            (2, 2, 1),
         )
         if words[0] == "confidence" and rng.random() < 0.3:
             words += ["--estimator", "likelihood"]
