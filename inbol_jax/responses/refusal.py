@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, Rule
 from inbol_jax.responses.refusal_words import IMAGE
+from inbol_jax.taught_refusals import REFUSALS
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {
@@ -191,19 +192,13 @@ def _rule(refusal: re.Match[str]) -> Rule:
     return next(rule for rule, pattern in rules if pattern.match(refusal.string, refusal.start()))
 
 
-# What this package teaches models to say (`construction.templates`) refuses any question, though
-# others would deny something by such words.
-_PREDEFINED = re.compile(
-    r"\s*(?:the image does not show that"
-    r"|i'm sorry, but the image does not contain the information needed to answer this question"
-    r")\.?\s*",
-    re.IGNORECASE,
-)
+# They refuse any question, though others would deny something by such words.
+_TAUGHT = frozenset(refusal.rstrip(".").lower() for refusal in REFUSALS)
 
 
 def _first_refusal(text: str, yes_no: bool) -> Rule | None:
     """The rule of the first clause that refuses; None if the text is an answer."""
-    yes_no = yes_no and not _PREDEFINED.fullmatch(text)
+    yes_no = yes_no and text.strip().rstrip(".").lower() not in _TAUGHT
     first: Rule | None = None
     # An answer in this sentence or in an earlier one; whether the answer comes next, and so on.
     here = earlier = names_answer = because = goes_on = refused = False
