@@ -122,8 +122,16 @@ ANYWHERE = (
          ("The brand cannot be determined.", "The plate could not be clearly read."),
          ("It cannot be red.",)),
     Rule("no_answer_possible",
-         rf"no (?:\w+ )?answer {CAN} be\b",
-         ("No reliable answer can be given.",), ("There is no answer phone.",)),
+         rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:\w+ ){{1,3}}{CAN} be {KNOWN}",
+         ("No reliable answer can be given.", "No age can be determined."),
+         ("There is no answer phone.",)),
+    Rule("nothing_found",
+         r"no (?:\w+ )?(?:answers?|details|records?|results?) (?:was |were |is |are |could be )?"
+         r"(?:available|found)\b|\b(?:answer|details|information|records?) (?:\w+ ){0,8}(?:can|could)"
+         r" not be (?:found|located|verified)|i (?:could|can) not find (?:any|enough) (?:\w+ )?"
+         r"(?:details|information|records?)",
+         ("No record found.", "Details of that event could not be found.",
+          "No results are available."), ("The dog could not be found.",)),
     Rule("unknown_to_me",
          r"unknown to (?:me|us)$",
          ("The man is unknown to me.",), ("The man is unknown to most people.",)),
@@ -220,7 +228,7 @@ ANYWHERE = (
          ("That is not something the picture shows.",)),
     Rule("would_have_to_ask",
          rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)"
-         r"|you would (?:need|have) to ask|i would need\b|i would not (?:be able|know)",
+         r"|you would (?:need|have) to ask|i (?:would|will) need\b|i would not (?:be able|know)",
          ("I would have to see the back.", "You would need to ask him.", "I would need a map.",
           "I wouldn't know."),
          ("You would need to turn left.",)),
@@ -237,7 +245,7 @@ ANYWHERE = (
          ("It does not show any cars.", "The clock in the image does not show the right time.",
           "The image does not depict that."), denies=True),
     Rule("does_not_provide",
-         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|disclose|give"
+         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|confirm|disclose|give"
          r"|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:(?:provided|given)"
          r" (?:context|data|documents?|evidence|information|text)|(?:context|data|documents?"
          r"|evidence|information|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do"
@@ -365,6 +373,10 @@ AT_START = (
          rf"{ASKING} (?:\w+ ){{1,9}}(?:is|are|remains?) (?:not {VISIBLE}|uncertain|unclear"
          rf"|unknown)\b",
          ("Where she lives is unknown.",)),
+    Rule("it_is_unknown",
+         r"(?:the|his|her|its|their) (?:\w+ ){1,12}(?:is|are|remains?) (?:currently |still )?"
+         r"(?:unknown|not known)$",
+         ("The county where the school lies is unknown.",), ("It is not known for its food.",)),
     Rule("attribute_not_answerable",
          rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?not answerable",
          ("Price not answerable.",)),
