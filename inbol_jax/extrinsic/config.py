@@ -35,10 +35,10 @@ class ExtrinsicConfig:
     model_written. The default is the first two if the data lists each image's objects, and the
     first four otherwise."""
     filters: tuple[str, ...] = ()
-    """Filters to use: ill_formed, language, present, answer_present, duplicate, near_duplicate,
-    leaked, text_only, answered. The default is ill_formed, present and duplicate if the data lists
-    each image's objects, and the first six otherwise; --against adds leaked, and --model adds the
-    last two."""
+    """Filters to use: ill_formed, language, ungrammatical, present, answer_present, duplicate,
+    near_duplicate, leaked, text_only, answered. The default is ill_formed, present and duplicate if
+    the data lists each image's objects, and the first seven otherwise; --against adds leaked, and
+    --model adds the last two."""
     no_filters: tuple[str, ...] = ()
     """Filters to turn off, of the default ones or of those in --filters."""
     against: tuple[Path, ...] = ()

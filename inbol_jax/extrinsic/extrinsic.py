@@ -41,6 +41,7 @@ GENERATORS_WITHOUT = (*GENERATORS_WITH_OBJECTS, "false_premise", "beyond_frame")
 FILTERS_WITHOUT = (
     "ill_formed",
     "language",
+    "ungrammatical",
     "present",
     "answer_present",
     "duplicate",

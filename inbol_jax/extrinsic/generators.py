@@ -19,6 +19,7 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
+from inbol_jax.extrinsic.grammar import subject
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE, WRITER_PROMPT
 from inbol_jax.records import VQAExample
 
@@ -156,13 +157,7 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
     return [GENERATORS[name] for name in names]
 
 
-# "What color is the STAR?": the thing that a question presumes. Questions of number and of
-# existence presume nothing.
-_WORDS_BEHIND = (
-    "have|has|do|does|is|are|in|on|at|of|with|look|like|made|smell|taste|make|say|cost|sound|feel"
-    "|mean|show"
-)
-_SUBJECT = re.compile(rf"\bthe ([a-z][a-z' -]*?)(?= (?:{_WORDS_BEHIND})\b|[?.,]|$)", re.IGNORECASE)
+# Questions of number and of existence presume nothing.
 _ANSWERED_BY_ABSENCE = re.compile(
     r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b",
     re.IGNORECASE,
@@ -171,24 +166,14 @@ _ANSWERED_BY_ABSENCE = re.compile(
 _TRIES = 20
 _WRITTEN = 3  # questions that a model writes per prompt
 _BULLET = re.compile(r"^(?:[-*•\u2013]+|\(?\d{1,2}[.):])\s+")
-_PLURAL_NOUNS = ("people", "men", "women", "children", "feet", "teeth")
+_PLURAL = re.compile(r"(?:\b(?:people|men|women|children|feet|teeth)|(?<![sui])s)$")
 _PLURAL_VERBS = {"is": "are", "was": "were", "does": "do"}
-
-
-def subject(question: str) -> str | None:
-    """The noun phrase that a question presumes to be in the image, in lower case; None if it
-    presumes none. Of "the color of the car" it is the car."""
-    phrases = [match.group(1).lower() for match in _SUBJECT.finditer(question)]
-    for phrase in phrases:
-        if phrase.split()[-1] not in NOT_THINGS:
-            return phrase
-    return phrases[0] if phrases else None
 
 
 def fill(template: str, noun: str) -> str:
     """The template with the noun, whose verb agrees with it ("How old are the shoes?")."""
     question = template.format(noun=noun)
-    if noun not in _PLURAL_NOUNS and not re.search(r"(?<![sui])s$", noun):
+    if not _PLURAL.search(noun):
         return question
     verb = re.compile(rf"\b(is|was|does) the {re.escape(noun)}\b")
     return verb.sub(lambda match: f"{_PLURAL_VERBS[match[1]]} the {noun}", question)

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, Rule
-from inbol_jax.responses.refusal_words import IMAGE
+from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START
+from inbol_jax.responses.refusal_words import IMAGE, Rule
 from inbol_jax.taught_refusals import REFUSALS
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
@@ -104,8 +104,9 @@ _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|wit
 # What models say around an answer or a refusal, and what is neither.
 _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?(?:guide|offer|suggest)\b"
-    r"|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note |please|thank"
+    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?"
+    r"(?:guide|offer|suggest)\b|apologies|boxed |(?:it|there) (?:appears|seems)\b|let "
+    r"|here(?:'s)?\b|okay|note |please|thank"
     r"|according to|from the|as an? |i (?:am (?:just )?an? |am here|am happy|appreciate|can"
     r" (?:certainly )?(?:assist|help)|must|recommend|suggest|understand|want|will do my|would be)"
     r"|this (?:question|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also "

@@ -8,8 +8,6 @@ and that the tests then run, and add its line to the table in docs/responses.md.
 bounded ("{0,3}", never "*"), so that time stays linear in the length of the text.
 """
 
-import dataclasses
-
 from inbol_jax.responses.refusal_words import (
     ADVERBS,
     ASKING,
@@ -23,29 +21,8 @@ from inbol_jax.responses.refusal_words import (
     SOURCE,
     VISIBLE,
     WE,
+    Rule,
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
-    """A pattern with a name.
-
-    Attributes:
-      name: an identifier that says what the pattern means; no two rules share one.
-      pattern: a regular expression over a clause, without capturing groups.
-      examples: texts that the rule recognises, and no other rule before it.
-      counterexamples: similar texts that no rule recognises.
-      declines: what it recognises is not willing or not allowed to answer, rather than not knowing.
-      denies: to a yes/no question, what it recognises says no: "The leash is not visible."
-    """
-
-    name: str
-    pattern: str
-    examples: tuple[str, ...]
-    counterexamples: tuple[str, ...] = ()
-    declines: bool = False
-    denies: bool = False
-
 
 # fmt: off
 # These refuse wherever they stand in a clause.
@@ -127,9 +104,9 @@ ANYWHERE = (
          ("There is no answer phone.",)),
     Rule("nothing_found",
          r"no (?:\w+ )?(?:answers?|details|records?|results?) (?:was |were |is |are |could be )?"
-         r"(?:available|found)\b|\b(?:answer|details|information|records?) (?:\w+ ){0,8}(?:can|could)"
-         r" not be (?:found|located|verified)|i (?:could|can) not find (?:any|enough) (?:\w+ )?"
-         r"(?:details|information|records?)",
+         r"(?:available|found)\b|\b(?:answer|details|information|records?) (?:\w+ ){0,8}(?:can"
+         r"|could) not be (?:found|located|verified)|i (?:could|can) not find (?:any|enough)"
+         r" (?:\w+ )?(?:details|information|records?)",
          ("No record found.", "Details of that event could not be found.",
           "No results are available."), ("The dog could not be found.",)),
     Rule("unknown_to_me",
@@ -245,11 +222,11 @@ ANYWHERE = (
          ("It does not show any cars.", "The clock in the image does not show the right time.",
           "The image does not depict that."), denies=True),
     Rule("does_not_provide",
-         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|confirm|disclose|give"
-         r"|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:(?:provided|given)"
-         r" (?:context|data|documents?|evidence|information|text)|(?:context|data|documents?"
-         r"|evidence|information|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do"
-         r"|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
+         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|confirm"
+         r"|disclose|give|indicate|mention|offer|provide|say|specify|state)\b(?! way)"
+         r"|(?:(?:provided|given) (?:context|data|documents?|evidence|information|text)|(?:context"
+         r"|data|documents?|evidence|information|text)(?: (?:provided|given))?|filing|report"
+         r"|excerpt) (?:does|do|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
          ("The chart does not specify any unit.", "The text does not provide two prices.",
           "The text provided does not include a price."),
          ("The man does not give money.",)),
