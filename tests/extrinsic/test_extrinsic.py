@@ -96,7 +96,8 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
     assert chosen["filters"] == ["ill_formed", "duplicate"]
     without = ("answer_present", "language")
     left = read_meta(run(photos, tmp_path / "b", share=1.0, no_filters=without))
-    assert left["filters"] == ["ill_formed", "present", "duplicate", "near_duplicate"]
+    kept = ["ill_formed", "ungrammatical", "present", "duplicate", "near_duplicate"]
+    assert left["filters"] == kept
     assert left["config"] != chosen["config"]
 
 
