@@ -31,9 +31,9 @@ class ExtrinsicConfig:
     share: float = 0.25
     """Number of questions to make, as a share of the dataset's answerable questions."""
     generators: tuple[str, ...] = ()
-    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, evidence_removed,
-    model_written. The default is the first two if the data lists each image's objects, and the
-    first four otherwise."""
+    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, balanced,
+    evidence_removed, model_written. The default is the first two if the data lists each image's
+    objects, and the first four otherwise."""
     turns: tuple[int, ...] = ()
     """Turns of each generator in its order, such as 1 4 for four times as many questions of the
     second one. The default is one each. `inbol audit` tells which generator needs fewer."""

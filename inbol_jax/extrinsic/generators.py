@@ -10,6 +10,7 @@ name; one of your own is a decorated function:
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +95,7 @@ class GeneratorContext:
       root: image folder.
       model: the vision-language model of `--model`; None if there is none.
       writer: the endpoint that writes questions, or else the model; None if there is neither.
+      memory: what a generator remembers from one example to the next.
       prepared: what the generator's own `prepare` returned, by the example's id.
     """
 
@@ -102,6 +104,7 @@ class GeneratorContext:
     root: Path = Path()
     model: Answerer | None = None
     writer: Answerer | None = None
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -164,6 +167,8 @@ _ANSWERED_BY_ABSENCE = re.compile(
 )
 # Draws of another image's question. Several are needed because many subjects are in both images.
 _TRIES = 20
+_LEEWAY = 1.3  # how far above its share a thing may be, since some are in almost every image
+_COUNTED = 10_000  # questions that tell how often each thing is asked about
 _WRITTEN = 3  # questions that a model writes per prompt
 _BULLET = re.compile(r"^(?:[-*•\u2013]+|\(?\d{1,2}[.):])\s+")
 _PLURAL = re.compile(r"(?:\b(?:people|men|women|children|feet|teeth)|(?<![sui])s)$")
@@ -216,6 +221,40 @@ def mismatched(
     for other, presumed in _questions_of_others(example, context, rng):
         if not _ANSWERED_BY_ABSENCE.match(other.question):
             yield Proposal(other.question, "mismatched", presumed, True, usual_answer(other))
+
+
+@register_generator("balanced")
+def balanced(
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
+) -> Iterator[Proposal]:
+    """As `mismatched`, but each thing is asked about no more often than in the dataset's own
+    questions, of which the most frequent things are in most images. Many examples give none."""
+    if "balanced" not in context.memory:
+        context.memory["balanced"] = _things_asked_about(context.pool), Counter[str]()
+    wanted, kept = context.memory["balanced"]
+    for other, presumed in _questions_of_others(example, context, rng):
+        room = _LEEWAY * wanted[presumed] * (kept.total() + 1) + 1 - kept[presumed]
+        if room < 1 or _ANSWERED_BY_ABSENCE.match(other.question):
+            continue
+        kept[presumed] += 1
+        yield Proposal(other.question, "balanced", presumed, True, usual_answer(other))
+        kept[presumed] -= 1  # a filter has rejected it
+    raise CannotPropose("what it lacks was asked about often enough")
+
+
+def _things_asked_about(pool: Sequence[VQAExample]) -> Counter[str]:
+    """The share of each thing among those that questions presume."""
+    step = max(1, len(pool) // _COUNTED)
+    questions = (pool[i].question for i in range(0, len(pool), step))
+    things = Counter(
+        thing
+        for q in questions
+        if not _ANSWERED_BY_ABSENCE.match(q)
+        and (thing := subject(q))
+        and thing.split()[-1] not in NOT_THINGS
+    )
+    total = things.total()
+    return Counter({thing: n / total for thing, n in things.items()})
 
 
 @register_generator("false_premise")

@@ -128,7 +128,9 @@ _REPORT = re.compile(
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
 # "It does not name a year. However, it mentions that he was born in May."
-_MENTIONS = re.compile(r"(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b")
+_MENTIONS = re.compile(
+    r"according to\b|(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b"
+)
 _CONTRASTS = re.compile(r"(?:but|however)\b")
 _FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
 # A refusal to answer "the question" is one whatever stands before.

@@ -191,7 +191,8 @@ ANYWHERE = (
          ("Insufficient information.", "There are no visible clues."),
          ("There is no information desk.",)),
     Rule("no_indication",
-         rf"no (?:indication|mention|record) of (?:the |his |her |their |its )?{ATTRIBUTE}"
+         r"no (?:explicit|specific) (?:indication|mention|record)\b"
+         rf"|no (?:indication|mention|record) of (?:the |his |her |their |its )?{ATTRIBUTE}"
          rf"|no (?:clue|hint|indication) (?:about|as to|of|on|regarding) {ASKING}\b",
          ("There's no mention of her age.", "There is no hint as to where."),
          ("There is no indication of rain.",)),
@@ -355,8 +356,8 @@ AT_START = (
          r"(?:unknown|not known)$",
          ("The county where the school lies is unknown.",), ("It is not known for its food.",)),
     Rule("attribute_not_answerable",
-         rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?not answerable",
-         ("Price not answerable.",)),
+         rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?(?:not answerable|unknown)\b",
+         ("Price not answerable.", "Age unknown from 2004"), ("The unknown city.",)),
     Rule("unsuitable_image",
          rf"(?:unsuitable|unusable) {IMAGE}$",
          ("Unsuitable image.",), ("Unusable image stand.",)),

@@ -36,8 +36,8 @@ ADVERBS = (
 KNOW = (
     r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|choose|compare|compute|conclude"
     r"|confirm|count|decipher|deduce|determine|diagnose|discern|distinguish|establish|estimate"
-    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|measure"
-    r"|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
+    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|match"
+    r"|measure|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
     r"|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
 )
 KNOWN = (

@@ -101,6 +101,11 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
     assert left["config"] != chosen["config"]
 
 
+def test_turns_are_given_for_each_generator(photos, tmp_path):
+    with pytest.raises(InbolError, match="--turns: give a number for each generator: unseeable"):
+        run(photos, tmp_path / "a", turns=(1, 4))
+
+
 def test_questions_of_an_evaluation_split_are_rejected(photos, tmp_path):
     leaked = [*read_jsonl(run(photos, tmp_path / "first", share=1.0))][:12]
     evaluation = tmp_path / "evaluation"

@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,27 @@ def test_false_premises_are_about_what_is_missing():
         noun = re.fullmatch(re.escape(template).replace(r"\{noun\}", r"(\w+)"), row["question"])[1]
         assert noun in THINGS
         assert noun != THINGS[int(row["image"][:-4]) % 8]
+
+
+def test_a_balanced_generator_asks_of_things_as_often_as_the_dataset():
+    # Half of the questions are about dogs, which all images but every fourth one show.
+    examples = [
+        example(i, "What is the dog?" if i % 2 else None, objects=["dog"] * (i % 4 > 0) + ["sun"])
+        for i in range(400)
+    ]
+    shares = {}
+    for name in ("mismatched", "balanced"):
+        asked = [row["question"] for row in run_funnel(examples, name, n=60).rows]
+        assert len(asked) > 40
+        shares[name] = asked.count("What is the dog?") / len(asked)
+    assert shares["mismatched"] < 0.35 < shares["balanced"] < 0.65
+
+
+def test_a_generator_that_is_there_twice_has_two_turns():
+    examples = [example(i) for i in range(60)]
+    rows = run_funnel(examples, "beyond_frame", "unseeable", "unseeable").rows
+    counts = Counter(row["generator"] for row in rows)
+    assert counts == {"beyond_frame": 20, "unseeable": 40}
 
 
 def test_beyond_the_frame_names_only_what_is_shown():
