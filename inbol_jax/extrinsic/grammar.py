@@ -77,7 +77,7 @@ def _tagger() -> Any:
     return tagger
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@functools.lru_cache(maxsize=1 << 12)
 def tagged(question: str) -> tuple[Word, ...]:
     """The words and marks of a question. A possessive ("man's") is one word, and a noun."""
     words: list[Word] = []
