@@ -20,6 +20,7 @@ from inbol_jax.extrinsic.audit_page import (
     Share,
     TextShortcut,
     findings,
+    text_warning,
     write_audit_page,
 )
 from inbol_jax.extrinsic.config import LEAST_QUESTIONS, AuditConfig
@@ -93,6 +94,8 @@ def audit(config: AuditConfig) -> AuditResult:
     for sentence in findings(result):
         say(sentence)
     say(f"audit -> {page}")
+    if warning := text_warning(result.text):
+        say(warning)
     return result
 
 

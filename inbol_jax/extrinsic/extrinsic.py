@@ -41,6 +41,7 @@ GENERATORS_WITHOUT = (*GENERATORS_WITH_OBJECTS, "false_premise", "beyond_frame")
 FILTERS_WITHOUT = (
     "ill_formed",
     "language",
+    "ungrammatical",
     "present",
     "answer_present",
     "duplicate",
@@ -115,7 +116,7 @@ def _settings(
         "seed": config.seed,
     }
     for name in (
-        *("generators", "filters", "no_filters", "language"),
+        *("generators", "turns", "filters", "no_filters", "language"),
         *("near_duplicate", "model_samples", "agreement"),
     ):
         if (value := getattr(config, name)) != getattr(ExtrinsicConfig, name):
@@ -144,6 +145,10 @@ def _write(
     listed = context.contents.lists_objects
     default = GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT
     generators = get_generators(config.generators or default)
+    turns = config.turns or (1,) * len(generators)
+    if len(turns) != len(generators):
+        names = ", ".join(generator.name for generator in generators)
+        raise InbolError(f"--turns: give a number for each generator: {names}")
     for generator in generators:
         if generator.check:
             generator.check(context)
@@ -159,7 +164,7 @@ def _write(
         )
         funnel = Funnel(
             context,
-            generators,
+            [g for g, n in zip(generators, turns, strict=True) for _ in range(n)],
             filters,
             config.seed,
             keep=lambda row: questions.write(json_line(row)),

@@ -13,7 +13,6 @@ from transformers import GenerationConfig
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
@@ -28,6 +27,7 @@ from inbol_jax.models.lora import init_lora
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from PIL import Image
 from inbol_jax.artifacts import read_meta
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.confidence.store import read_store
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.data import vqa
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError, printable
@@ -27,6 +26,7 @@ from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling import engines
 from inbol_jax.sampling.forced import ForcedAnswer
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 # id -> gold answers (Type 3 has none) and what the base said in two samples
 QUESTIONS = {

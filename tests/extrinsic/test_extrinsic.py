@@ -96,8 +96,14 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
     assert chosen["filters"] == ["ill_formed", "duplicate"]
     without = ("answer_present", "language")
     left = read_meta(run(photos, tmp_path / "b", share=1.0, no_filters=without))
-    assert left["filters"] == ["ill_formed", "present", "duplicate", "near_duplicate"]
+    kept = ["ill_formed", "ungrammatical", "present", "duplicate", "near_duplicate"]
+    assert left["filters"] == kept
     assert left["config"] != chosen["config"]
+
+
+def test_turns_are_given_for_each_generator(photos, tmp_path):
+    with pytest.raises(InbolError, match="--turns: give a number for each generator: unseeable"):
+        run(photos, tmp_path / "a", turns=(1, 4))
 
 
 def test_questions_of_an_evaluation_split_are_rejected(photos, tmp_path):

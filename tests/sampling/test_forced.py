@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from draws import GREEDY, draw_from, make_batch, teacher_forced
 
-from inbol_jax.construction.templates import LONG_REFUSALS, SHORT_REFUSALS
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.sampling.config import SamplingOptions
@@ -20,6 +19,7 @@ from inbol_jax.sampling.forced import (
     refusal_tokens,
 )
 from inbol_jax.sampling.generate import generate
+from inbol_jax.taught_refusals import LONG_REFUSALS, SHORT_REFUSALS
 
 TWICE = dataclasses.replace(GREEDY, n=2)
 

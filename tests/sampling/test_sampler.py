@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from draws import DRAWN, GREEDY, draw_from, make_batch, teacher_forced
 
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.data.images import load_image
 from inbol_jax.defaults import TINY
 from inbol_jax.models.llava import Llava
@@ -18,6 +17,7 @@ from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.forced import refusal_tokens
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 
 @pytest.mark.parametrize("name", ["tiny", "micro"])
