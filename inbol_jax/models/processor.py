@@ -180,7 +180,7 @@ def load_image_inputs(
     Args:
       tiles: how many tiles its prompt was written for.
       pad_to: static number of tiles, those that are unused included; by default `tiles`.
-    Returns: arrays [pad_to, ...] by transformers' names.
+    Returns: arrays [pad_to, ...] as `ModelConfig.image_shapes` has them.
     Raises:
       InbolError: if the image cannot be read, or if the processor's sizes are not the model's or
         the prompt's.
