@@ -19,7 +19,7 @@ LAYERS = (
     ("data",),
     ("pages",),
     ("responses",),
-    ("sharding", "processes"),
+    ("sharding", "processes", "memory"),
     ("models",),
     ("sampling",),
     ("confidence",),

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from inbol_jax.models.rendering import QUESTION, Template, render
 from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
 
 _CACHE_SIZE = 1 << 16
+# Threads that read the rows of a batch, one per core: decoders let go of Python's lock.
+READERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="images")
 
 
 class TextEncoder:

@@ -71,7 +71,8 @@ class VisionLanguageModel(nn.Module):
         if pixels.dtype != jnp.uint8:
             return flat
         mean, scale = (
-            batch[name].reshape(-1, pixels.shape[-3], 1, 1) for name in ("pixel_mean", "pixel_scale")
+            batch[name].reshape(-1, pixels.shape[-3], 1, 1)
+            for name in ("pixel_mean", "pixel_scale")
         )
         return (flat.astype(jnp.float32) - mean) * scale
 

@@ -16,6 +16,8 @@ from inbol_jax.records import Instruction
 from inbol_jax.training import dataset
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import (
+    MAX_BUCKETS,
+    MAX_WASTE,
     WINDOW,
     PackedDataset,
     bucket_shapes,
@@ -121,6 +123,26 @@ def test_rows_of_like_length_come_together(n, size, epochs):
         )
 
 
+def test_as_few_shapes_as_waste_little():
+    """Beside what rounding makes. Rows of one rounded length have one shape, and their order."""
+    random = np.random.default_rng(0)
+    for longest, few in ((32, [1]), (660, [1, 2]), (1100, range(3, MAX_BUCKETS + 1))):
+        sizes = np.clip(random.lognormal(np.log(30), 1, 3000), 25, longest - 576 if few else 0)
+        sizes = (576 + sizes if longest > 600 else np.full(3000, 30)).astype(int)
+        rows = [([1] * n, [Branch([5, 6])]) for n in sizes]
+        shapes = bucket_shapes(rows)
+        assert len(shapes) in few
+        padded = [next(s.tokens for s in shapes if s.tokens >= n + 2) for n in sizes]
+        rounded = -(-(sizes + 2) // 8) * 8
+        assert rounded.sum() / sum(padded) > 1 - MAX_WASTE
+        for fewer in range(1, len(shapes)):
+            most = [
+                next(s.tokens for s in bucket_shapes(rows, fewer) if s.tokens >= n + 2)
+                for n in sizes
+            ]
+            assert rounded.sum() / sum(most) <= 1 - MAX_WASTE
+
+
 def test_shapes_that_rows_are_padded_to(micro):
     """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on
     it.
@@ -128,6 +150,7 @@ def test_shapes_that_rows_are_padded_to(micro):
     packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
     shapes = bucket_shapes(packed, 3)
     assert [s.tokens for s in shapes] == [16, 24, 32]
+    assert [s.tokens for s in bucket_shapes(packed, 2)] == [24, 32], "the least padding"
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
     rows = PackedDataset(micro, packed, [], shapes)
