@@ -6,8 +6,8 @@ and options.
     python benchmarks/sampling.py --config CONFIG.JSON --dtype bfloat16  # random weights, any LLaVA
 
 Arrays go in and token ids come out, on both sides; images and texts are prepared before. In float32
-the log-probabilities of the first token are compared before anything is timed. The peer is
-transformers, in two forms: `generate` as it is, which repeats prompt and image n times, and one prefill per
+the logits of the first token are compared before anything is timed. The peer is transformers, in
+two forms: `generate` as it is, which repeats prompt and image n times, and one prefill per
 question, with the cache copied n times.
 
 Roofline: the least time that the arithmetic and the memory traffic of the work can take, divided by

@@ -85,7 +85,11 @@ def make_peer() -> LlavaForConditionalGeneration:
         num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=512,
     )  # fmt: skip
     config = LlavaConfig(
-        vision, text, image_token_index=IMAGE, image_seq_length=64, dtype="float32"
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE,
+        image_seq_length=64,
+        dtype="float32",
     )
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa").train()
     model.model.vision_tower.requires_grad_(False)

@@ -49,7 +49,7 @@ def use_cache() -> None:
 
 
 def _default_folder() -> Path:
-    """One folder per kind of processor: homes are shared, and programs for a CPU are not portable."""
+    """One per kind of processor: homes are shared, and programs for a CPU are not portable."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kind = platform.machine()
     try:

@@ -41,9 +41,14 @@ def test_the_share_that_fits(monkeypatch):
     compiled, held, scratch = planned(16)
     for limit, share in ((held + scratch // 4, 0.25), (held // 2, 0.0)):
         monkeypatch.setattr(memory, "memory_limit", lambda limit=limit: limit)
-        found = []
+        found: list[float] = []
+
+        def advice(share, found=found):
+            found.append(share)
+            return ""
+
         with pytest.raises(InbolError, match=r"^a batch needs .* GiB on each device, which has"):
-            check_fits(compiled, "a batch", lambda s: found.append(s) or "")
+            check_fits(compiled, "a batch", advice)
         assert found == [pytest.approx(share, abs=0.01)]
     monkeypatch.setattr(memory, "memory_limit", lambda: held + scratch)
     check_fits(compiled, "a batch", lambda share: pytest.fail("it fits"))

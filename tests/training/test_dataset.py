@@ -126,21 +126,19 @@ def test_rows_of_like_length_come_together(n, size, epochs):
 def test_as_few_shapes_as_waste_little():
     """Beside what rounding makes. Rows of one rounded length have one shape, and their order."""
     random = np.random.default_rng(0)
-    for longest, few in ((32, [1]), (660, [1, 2]), (1100, range(3, MAX_BUCKETS + 1))):
-        sizes = np.clip(random.lognormal(np.log(30), 1, 3000), 25, longest - 576 if few else 0)
-        sizes = (576 + sizes if longest > 600 else np.full(3000, 30)).astype(int)
+    for spread, few in ((0, [1]), (0.3, [1, 2]), (1.0, range(3, MAX_BUCKETS + 1))):
+        sizes = 600 + np.clip(random.lognormal(np.log(30), spread, 500), 5, 300).astype(int)
         rows = [([1] * n, [Branch([5, 6])]) for n in sizes]
+        rounded = -(-(sizes + 2) // 8) * 8
+
+        def waste(shapes, sizes=sizes, rounded=rounded):
+            ends = np.array([s.tokens for s in shapes])
+            return 1 - rounded.sum() / ends[np.searchsorted(ends, sizes + 2)].sum()
+
         shapes = bucket_shapes(rows)
         assert len(shapes) in few
-        padded = [next(s.tokens for s in shapes if s.tokens >= n + 2) for n in sizes]
-        rounded = -(-(sizes + 2) // 8) * 8
-        assert rounded.sum() / sum(padded) > 1 - MAX_WASTE
-        for fewer in range(1, len(shapes)):
-            most = [
-                next(s.tokens for s in bucket_shapes(rows, fewer) if s.tokens >= n + 2)
-                for n in sizes
-            ]
-            assert rounded.sum() / sum(most) <= 1 - MAX_WASTE
+        assert waste(shapes) < MAX_WASTE
+        assert all(waste(bucket_shapes(rows, n)) >= MAX_WASTE for n in range(1, len(shapes)))
 
 
 def test_shapes_that_rows_are_padded_to(micro):
