@@ -1,6 +1,8 @@
 """Whether a program fits into its device's memory, before it runs for the first time."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -35,3 +37,22 @@ def check_fits(compiled: jax.stages.Compiled, what: str, advice: Callable[[float
         f"{what} needs {(held + scratch) / 2**30:.1f} GiB on each device, which has "
         f"{limit / 2**30:.1f} GiB; {advice(share)}"
     )
+
+
+def check_batch_fits(
+    step: functools.partial, variables: Mapping[str, Any], arrays: Mapping[str, jax.Array]
+) -> None:
+    """Raises InbolError, which names the batch size that fits, if a batch of questions does not.
+
+    Args:
+      step: (variables, arrays) -> arrays, all other arguments of a jitted function filled in.
+    """
+    size = len(arrays["input_ids"])
+
+    def advice(share: float) -> str:
+        fits = int(share * size)
+        return f"--batch-size {fits} fits" if fits else "spread the model by --mesh"
+
+    # The first call takes what is compiled here.
+    lowered = step.func.lower(*step.args, variables, arrays, **step.keywords)
+    check_fits(lowered.compile(), f"a batch of {size} questions", advice)

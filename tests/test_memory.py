@@ -10,8 +10,7 @@ import pytest
 
 from inbol_jax import memory
 from inbol_jax.errors import InbolError
-from inbol_jax.memory import check_fits
-from inbol_jax.sampling.generate import check_batch_fits
+from inbol_jax.memory import check_batch_fits, check_fits
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training import parallel
 from inbol_jax.training.parallel import Jit

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
-from inbol_jax.memory import check_fits, memory_limit
+from inbol_jax.memory import check_batch_fits, memory_limit
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import READERS, TextEncoder, load_image_inputs, make_text_encoder
@@ -183,25 +183,6 @@ class BatchRunner:
                 examples.append(member.example)
         arrays = collate(inputs, size) if inputs else None
         return LoadedBatch(shape, examples, arrays, rejected)
-
-
-def check_batch_fits(
-    step: functools.partial, variables: Mapping[str, Any], arrays: Mapping[str, jax.Array]
-) -> None:
-    """Raises InbolError, which names the batch size that fits, if a batch of questions does not.
-
-    Args:
-      step: as in `BatchRunner.run`.
-    """
-    size = len(arrays["input_ids"])
-
-    def advice(share: float) -> str:
-        fits = int(share * size)
-        return f"--batch-size {fits} fits" if fits else "spread the model by --mesh"
-
-    # The first call takes what is compiled here.
-    lowered = step.func.lower(*step.args, variables, arrays, **step.keywords)
-    check_fits(lowered.compile(), f"a batch of {size} questions", advice)
 
 
 def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result: Any) -> None:

@@ -148,7 +148,7 @@ def test_shapes_that_rows_are_padded_to(micro):
     packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
     shapes = bucket_shapes(packed, 3)
     assert [s.tokens for s in shapes] == [16, 24, 32]
-    assert [s.tokens for s in bucket_shapes(packed, 2)] == [24, 32], "the least padding"
+    assert [s.tokens for s in bucket_shapes(packed, 2)] == [16, 32], "the least padding"
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
     rows = PackedDataset(micro, packed, [], shapes)
