@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs/performance.md"
 COMMANDS = {
     "input": ["input.py"],
+    "lengths": ["lengths.py"],
     "startup": ["startup.py"],
     "training": ["training.py"],
     "sampling": ["sampling.py", "--questions", "128", "--repeats", "3"],
@@ -37,8 +38,8 @@ class Config:
     """Run the benchmarks and write their tables."""
 
     only: tuple[str, ...] = ()
-    """Names of those to run: input, startup, training, sampling, sampling-fixed. The default is
-    all."""
+    """Names of those to run: input, lengths, startup, training, sampling, sampling-fixed. The
+    default is all."""
     out: Path = Path("runs/benchmarks")
     """Folder of the JSON files."""
     docs: bool = False

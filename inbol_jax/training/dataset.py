@@ -135,7 +135,8 @@ def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
       count: with 0 there are as few shapes as leave less than `MAX_WASTE` of padding beside what
         rounding their lengths makes, and at most `MAX_BUCKETS`.
     """
-    rounded = np.array([RowShape.fitting([row]).tokens for row in rows])
+    fitted = [RowShape.fitting([row]) for row in rows]
+    rounded, targets = np.array([(shape.tokens, shape.targets) for shape in fitted]).T
     lengths, numbers = np.unique(rounded, return_counts=True)
     below = np.concatenate([[0], np.cumsum(numbers)])  # rows shorter than each length
     # cost[i, j]: tokens of the rows from length i to length j, all padded to length j
@@ -154,11 +155,8 @@ def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
         ends.append(last)
         last = start[last] - 1
     ends.append(last)
-    shapes = []
-    for end in reversed(ends):
-        within = [row for row, length in zip(rows, rounded, strict=True) if length <= lengths[end]]
-        shapes.append(RowShape.fitting(within))
-    return shapes
+    longest = [int(lengths[end]) for end in reversed(ends)]
+    return [RowShape(n, int(targets[rounded <= n].max())) for n in longest]
 
 
 def training_order(
