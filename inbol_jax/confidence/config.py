@@ -23,7 +23,7 @@ class ConfidenceConfig:
     """Folder or hub id of the checkpoint; the default is the tiny LLaVA of the package."""
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     """How answers are sampled."""
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 32
     """Questions per batch, each with n answers in flight; on a CPU the batch may be smaller."""
     p_true: bool = False
     """Ask the model afterwards whether the answer that it gave most often is true. The results can

@@ -87,7 +87,7 @@ def self_evaluate(
     )
     batches = runner.run(
         encode_prompts(encoder, questions, images, set_aside, suffix=tokens.shared),
-        lambda variables, batch: probability_of_true(checkpoint.model, variables, batch, words),
+        functools.partial(probability_of_true, checkpoint.model, words=words),
         total,
     )
     for members, values in batches:

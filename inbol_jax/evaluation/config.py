@@ -46,7 +46,7 @@ class EvaluateConfig:
     """Samples per question for the confidence."""
     max_new_tokens: NumNewTokens = 12
     """Maximum number of tokens per answer."""
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 32
     """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
     """Number format of the models: auto is float32 for a float32 checkpoint, and bfloat16 for any
@@ -137,7 +137,7 @@ class CalibrateConfig:
     build`, "one", "short", "long", "reason" or "all"."""
     max_new_tokens: NumNewTokens = 12
     """Maximum number of tokens per answer."""
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 32
     """Questions per batch; on a CPU the batch may be smaller."""
     dtype: Dtype = "auto"
     """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any

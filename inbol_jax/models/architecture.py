@@ -92,9 +92,10 @@ class ModelConfig:
         raise NotImplementedError
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of each array of so many tiles, by transformers' names."""
-        size = self.vision.image_size
-        return {"pixel_values": ((tiles, 3, size, size), "float32")}
+        """Shape and dtype of each array of so many tiles, as `models.vlm` names them."""
+        size, channels = self.vision.image_size, ((tiles, 3), "float32")
+        pixels = ((tiles, 3, size, size), "uint8")
+        return {"pixel_values": pixels, "pixel_mean": channels, "pixel_scale": channels}
 
     def count_tiles(self, ids: Sequence[int]) -> int:
         """The number of tiles whose image tokens are among the ids."""

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from inbol_jax.models.rendering import QUESTION, Template, render
 from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
 
 _CACHE_SIZE = 1 << 16
+# Threads that read the rows of a batch, one per core: decoders let go of Python's lock.
+READERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="images")
 
 
 class TextEncoder:
@@ -180,7 +184,7 @@ def load_image_inputs(
     Args:
       tiles: how many tiles its prompt was written for.
       pad_to: static number of tiles, those that are unused included; by default `tiles`.
-    Returns: arrays [pad_to, ...] by transformers' names.
+    Returns: arrays [pad_to, ...] as `ModelConfig.image_shapes` has them.
     Raises:
       InbolError: if the image cannot be read, or if the processor's sizes are not the model's or
         the prompt's.

@@ -5,7 +5,9 @@ A batch is a dict of arrays, as the checkpoint's own processor makes it, plus wh
   pixel_values    f32[n, 3, H, W]     the images of all rows, in the order of their tokens; left out
                                       if there are none; or
                   f32[b, m, 3, H, W]  up to m images per row, which stay on the device of their row;
-                                      the values of unused images do not matter
+                                      the values of unused images do not matter.
+                                      Integers u8 are normalised on the device:
+  pixel_mean, pixel_scale  f32[*n, 3] per channel, (u8 - mean) * scale is what the processor makes
   attention_mask  i32[b, t]           0 for padding, on either side
   segments        i32[b, t]           optional, for packed rows, replaces attention_mask: 0 is the
                                       prefix that all branches see; 1, 2, ... are branches, which do
@@ -61,6 +63,18 @@ class VisionLanguageModel(nn.Module):
         The leading axes are those of `pixel_values`.
         """
         raise NotImplementedError
+
+    def normalised_pixels(self, batch: Batch) -> Float[Array, "n 3 H W"]:
+        """Returns all images as the checkpoint's processor normalises them."""
+        pixels = batch["pixel_values"]
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        if pixels.dtype != jnp.uint8:
+            return flat
+        mean, scale = (
+            batch[name].reshape(-1, pixels.shape[-3], 1, 1)
+            for name in ("pixel_mean", "pixel_scale")
+        )
+        return (flat.astype(jnp.float32) - mean) * scale
 
     def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
         """Returns logits in float32. Training uses `hidden` and `head`, which need less memory."""

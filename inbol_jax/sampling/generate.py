@@ -17,9 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
+from inbol_jax.memory import check_batch_fits, memory_limit
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
-from inbol_jax.models.processor import TextEncoder, load_image_inputs, make_text_encoder
+from inbol_jax.models.processor import READERS, TextEncoder, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
@@ -107,18 +108,20 @@ class BatchRunner:
     def run(
         self,
         questions: Iterable[PromptedExample],
-        step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
+        step: functools.partial,
         total: int,
     ) -> Iterator[tuple[list[VQAExample], Any]]:
         """Yields (examples, the step's arrays on the host) per batch; further rows are padding.
 
         Args:
           questions: are taken `WINDOW` at a time.
-          step: (variables, batch) -> arrays, jitted; the batch is as `sample` takes it.
+          step: (variables, batch) -> arrays, all other arguments of a jitted function filled in;
+            the batch is as `sample` takes it.
           total: the number of questions, for the progress.
 
         Raises:
-          InbolError: if a number that the step returns is not finite.
+          InbolError: if a number that the step returns is not finite, or a batch does not fit into
+            the device's memory.
         """
         variables = self.checkpoint.variables
         mesh = mesh_of(variables)
@@ -128,10 +131,18 @@ class BatchRunner:
         parts = round_batch(1, mesh)
         size = parts * questions_per_device(self.responses, self.batch_size, parts)
 
-        def compute(batch: LoadedBatch) -> Any:
-            return batch.arrays and step(variables, shard_batch(batch.arrays, mesh))
-
         shapes: set[BatchShape] = set()
+        checked: set[BatchShape] = set()
+
+        def compute(batch: LoadedBatch) -> Any:
+            if not batch.arrays:
+                return None
+            arrays = shard_batch(batch.arrays, mesh)
+            if memory_limit() is not None and batch.shape not in checked:
+                check_batch_fits(step, variables, arrays)
+                checked.add(batch.shape)
+            return step(variables, arrays)
+
         shown = self.label is not None
         with progress(self.label or "", total, "questions", shown=shown) as advance:
             for batch, result in in_flight(compute, self._batches(questions, size), mesh):
@@ -160,12 +171,19 @@ class BatchRunner:
 
     def _load(self, size: int, batch: PlannedBatch) -> LoadedBatch:
         (shape, members), examples, inputs, rejected = batch, [], [], []
-        for member in members:
+
+        def read(member: PromptedExample) -> dict[str, np.ndarray] | InbolError:
             try:
-                inputs.append(model_inputs(self.checkpoint, member, shape, self.images))
-                examples.append(member.example)
+                return model_inputs(self.checkpoint, member, shape, self.images)
             except InbolError as error:
-                rejected.append((member.example, str(error)))
+                return error
+
+        for member, found in zip(members, READERS.map(read, members), strict=True):
+            if isinstance(found, InbolError):
+                rejected.append((member.example, str(found)))
+            else:
+                inputs.append(found)
+                examples.append(member.example)
         arrays = collate(inputs, size) if inputs else None
         return LoadedBatch(shape, examples, arrays, rejected)
 
@@ -188,11 +206,11 @@ def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result:
 def padded_length(length: int) -> int:
     """The static length that a prompt is padded to.
 
-    It is a multiple of 8, and from 64 tokens on at most an eighth longer than the prompt. There are
-    at most eight such lengths, and so eight programs, per octave. A question has the same shape in
-    every run.
+    It is a multiple of 8, and from 128 tokens on at most a sixteenth longer than the prompt. There
+    are at most sixteen such lengths, and so programs, per octave; those of one kind of question are
+    few. A question has the same shape in every run.
     """
-    step = max(8, 1 << (length - 1).bit_length() >> 4)
+    step = max(8, 1 << (length - 1).bit_length() >> 5)
     return -(-length // step) * step
 
 

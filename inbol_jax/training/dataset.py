@@ -25,7 +25,7 @@ from inbol_jax.data.vqa import image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import load_image_inputs, make_text_encoder
+from inbol_jax.models.processor import READERS, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
@@ -39,6 +39,8 @@ Line = TypeVar("Line", Instruction, Preference)
 
 STALL = 120  # seconds after which a file that is still being read is named
 WINDOW = 16  # batches among which rows of similar length are grouped
+MAX_WASTE = 0.04  # of the tokens; batches between two lengths add about one per cent
+MAX_BUCKETS = 8  # that are made by themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +90,8 @@ class PackedDataset:
         tiles = padded_tiles(max(self.tiles[i] for i in indices))
         own = [int(indices[i]) for i in mine if i < len(indices)]
         # A process without rows packs one to take the shapes from; it does not count.
-        rows = [self.pack(i, shape, tiles) for i in own or indices[:1]]
-        return collate(rows, len(mine), valid=len(own))
+        rows = READERS.map(lambda i: self.pack(i, shape, tiles), own or indices[:1])
+        return collate(list(rows), len(mine), valid=len(own))
 
 
 @contextlib.contextmanager
@@ -109,13 +111,14 @@ def tokenize(
     checkpoint: Checkpoint,
     texts: Sequence[tuple[str, Sequence[str]]],
     images: Sequence[Path],
-    buckets: int,
+    buckets: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
 ) -> PackedDataset:
     """Image and prompt once per row, then each response as a branch, whose tokens are targets.
 
     Args:
       texts: question and responses of each row.
+      buckets: as in `bucket_shapes`.
     """
     encoder, rows = make_text_encoder(checkpoint), []
     for (question, responses), image in zip(texts, images, strict=True):
@@ -125,14 +128,35 @@ def tokenize(
     return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns or {})
 
 
-def bucket_shapes(rows: Sequence[PackedRow], count: int) -> list[RowShape]:
-    """At most `count` shapes, the longest last. Each is for as many rows as the others."""
-    by_length = sorted(rows, key=lambda row: RowShape.of(*row).tokens)
-    shapes = []
-    for i in range(1, count + 1):
-        shortest = by_length[: -(-len(by_length) * i // count)]
-        shapes.append(RowShape.fitting(shortest))
-    return list(dict.fromkeys(shapes))
+def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
+    """At most `count` shapes, the longest last: those for which the rows need the least padding.
+
+    Args:
+      count: with 0 there are as few shapes as leave less than `MAX_WASTE` of padding beside what
+        rounding their lengths makes, and at most `MAX_BUCKETS`.
+    """
+    fitted = [RowShape.fitting([row]) for row in rows]
+    rounded, targets = np.array([(shape.tokens, shape.targets) for shape in fitted]).T
+    lengths, numbers = np.unique(rounded, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(numbers)])  # rows shorter than each length
+    # cost[i, j]: tokens of the rows from length i to length j, all padded to length j
+    cost = np.where(
+        np.tri(len(lengths), dtype=bool).T, (below[1:] - below[:-1, None]) * lengths, np.inf
+    )
+    best, starts = cost[0], []  # best[j]: tokens of the rows up to length j in so many shapes
+    for k in range(1, (count or MAX_BUCKETS)):
+        if k >= len(lengths) or (not count and 1 - rounded.sum() / best[-1] < MAX_WASTE):
+            break
+        split = np.concatenate([[np.inf], best[:-1]])[:, None] + cost  # [first of the last, j]
+        starts.append(split.argmin(axis=0))
+        best = split.min(axis=0)
+    last, ends = len(lengths) - 1, []
+    for start in reversed(starts):
+        ends.append(last)
+        last = start[last] - 1
+    ends.append(last)
+    longest = [int(lengths[end]) for end in reversed(ends)]
+    return [RowShape(n, int(targets[rounded <= n].max())) for n in longest]
 
 
 def training_order(

@@ -233,7 +233,8 @@ def finetune(
         parallel, total_steps, frozen=run.frozen, reference=run.reference, label=label
     )
     lengths = [s.tokens for s in dataset.sizes]
-    order = training_order(lengths, size, config.epochs, config.seed, grouped=config.buckets > 1)
+    grouped = len(dataset.shapes) > 1
+    order = training_order(lengths, size, config.epochs, config.seed, grouped=grouped)
     batches = functools.partial(
         stream_batches, dataset, order, local_rows(mesh, size), stop=total_steps
     )

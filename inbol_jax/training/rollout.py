@@ -21,7 +21,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.losses import abstention_bonus, group_advantages
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.processor import READERS, TextEncoder, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.processes import from_all, is_main
 from inbol_jax.progress import say
@@ -81,8 +81,8 @@ class QuestionSet:
         shape = BatchShape(padded_length(length), padded_tiles(tiles))
         own = [int(indices[i]) for i in mine if i < len(indices)]
         # A process without rows reads one to take the shapes from; it does not count.
-        rows = [self._inputs(int(i), shape) for i in own or indices[:1]]
-        return collate(rows, len(mine), valid=len(own))
+        rows = READERS.map(lambda i: self._inputs(int(i), shape), own or indices[:1])
+        return collate(list(rows), len(mine), valid=len(own))
 
     def _inputs(self, index: int, shape: BatchShape) -> HostBatch:
         example, root = self.question(index)

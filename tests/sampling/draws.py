@@ -60,8 +60,9 @@ def teacher_forced(checkpoint, batch, row, responses):
         np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - length - responses.shape[1]))
     )
     mask = np.broadcast_to(np.arange(56) < length + responses.shape[1], ids.shape).astype(np.int32)
-    pixels = np.repeat(batch["pixel_values"][row : row + 1], n, 0)
-    whole = {"input_ids": ids.astype(np.int32), "attention_mask": mask, "pixel_values": pixels}
+    pixels = [name for name in batch if name.startswith("pixel_")]
+    images = {name: np.repeat(batch[name][row, None], n, 0) for name in pixels}
+    whole = {"input_ids": ids.astype(np.int32), "attention_mask": mask, **images}
     logprobs = np.asarray(logprobs_of(checkpoint.model, checkpoint.variables, whole))
     return logprobs[:, length - 1 : length + responses.shape[1]]
 

@@ -16,6 +16,8 @@ from inbol_jax.records import Instruction
 from inbol_jax.training import dataset
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import (
+    MAX_BUCKETS,
+    MAX_WASTE,
     WINDOW,
     PackedDataset,
     bucket_shapes,
@@ -121,6 +123,24 @@ def test_rows_of_like_length_come_together(n, size, epochs):
         )
 
 
+def test_as_few_shapes_as_waste_little():
+    """Beside what rounding makes. Rows of one rounded length have one shape, and their order."""
+    random = np.random.default_rng(0)
+    for spread, few in ((0, [1]), (0.3, [1, 2]), (1.0, range(3, MAX_BUCKETS + 1))):
+        sizes = 600 + np.clip(random.lognormal(np.log(30), spread, 500), 5, 300).astype(int)
+        rows = [([1] * n, [Branch([5, 6])]) for n in sizes]
+        rounded = -(-(sizes + 2) // 8) * 8
+
+        def waste(shapes, sizes=sizes, rounded=rounded):
+            ends = np.array([s.tokens for s in shapes])
+            return 1 - rounded.sum() / ends[np.searchsorted(ends, sizes + 2)].sum()
+
+        shapes = bucket_shapes(rows)
+        assert len(shapes) in few
+        assert waste(shapes) < MAX_WASTE
+        assert all(waste(bucket_shapes(rows, n)) >= MAX_WASTE for n in range(1, len(shapes)))
+
+
 def test_shapes_that_rows_are_padded_to(micro):
     """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on
     it.
@@ -128,6 +148,7 @@ def test_shapes_that_rows_are_padded_to(micro):
     packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
     shapes = bucket_shapes(packed, 3)
     assert [s.tokens for s in shapes] == [16, 24, 32]
+    assert [s.tokens for s in bucket_shapes(packed, 2)] == [16, 32], "the least padding"
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
     rows = PackedDataset(micro, packed, [], shapes)

@@ -179,7 +179,7 @@ def own_logprobs(checkpoint, row):
         whole = {
             "input_ids": padded,
             "attention_mask": mask,
-            "pixel_values": row["pixel_values"][None],
+            **{name: x[None] for name, x in row.items() if name.startswith("pixel_")},
         }
         n, logprobs = (
             int(here.sum()),
