@@ -33,6 +33,7 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.pages import figures
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
+from inbol_jax.records import lettered
 
 GALLERY_SIZE = 24  # questions at most
 
@@ -73,7 +74,7 @@ def write_report(
     gallery = []
     for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
         folder = image_folders.get(answers[0].dataset)
-        gallery.append((embed(folder, answers[0].image), answers))
+        gallery.append(([embed(folder, image) for image in answers[0].images], answers))
     context = {
         "headline": headline(everything),
         "models": models,
@@ -87,6 +88,7 @@ def write_report(
         "drawings": drawings,
         "gallery": gallery,
         "gold": gold,
+        "lettered": lettered,
         "mark": mark,
         "short_label": short_label,
         "domain_labels": DOMAIN_LABELS,
