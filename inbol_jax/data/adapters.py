@@ -246,7 +246,7 @@ def columns(row: RawRow, config: DataConfig) -> Columns:
     choices = config.options_column or ("options" if "options" in row else "choices")
     options = option_list(row[choices]) if row.get(choices) else []
     answers = literal_list(row.get(config.answers_column))
-    if options and isinstance(answers, int) and str(answers) not in options:
+    if options and str(answers).isdecimal() and str(answers) not in options:  # CSV has texts
         answers = letter_of(answers, options)
     answers = answers if isinstance(answers, list) else single(answers)
     answers = [answer if isinstance(answer, str | dict) else str(answer) for answer in answers]

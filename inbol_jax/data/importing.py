@@ -29,7 +29,7 @@ from inbol_jax.data.columns import Columns
 from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
 from inbol_jax.data.pictures import picture_name, picture_names
 from inbol_jax.data.rows import RawRow, Rejection, Unusable, image_check, make_example, record_id
-from inbol_jax.data.sources import Rows, file_rows, id_rows, joined
+from inbol_jax.data.sources import Rows, file_rows, id_rows, joined, literal_list
 from inbol_jax.data.vqa import (
     DATA_FILE,
     REJECTED_FILE,
@@ -301,6 +301,8 @@ class _RecordMaker:
                 raise image
             return image
         value = row.get(column)
+        if self._config.source_format == "columns":
+            value = literal_list(value)  # a list in a cell of CSV
         if not (self._adapter.base64 and isinstance(value, str) and not self._config.images):
             return picture_names(
                 value, lambda value: picture_name(value, self._config, self._folder)

@@ -15,6 +15,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import MIN_QUESTIONS, Difference, Metrics
+from inbol_jax.evaluation.pairs import pair_table
 from inbol_jax.evaluation.plots import Curves, draw_all, draw_tradeoff
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.tables import (
@@ -66,7 +67,7 @@ def write_report(
         raise InbolError("no predictions to report on; run `inbol evaluate` first")
     models, everything = metrics.asked, metrics
     metrics = dataclasses.replace(metrics, models={name: metrics.models[name] for name in models})
-    yes_no = yes_no_table(predictions)
+    of_sets = [*filter(None, (yes_no_table(predictions), pair_table(predictions)))]
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
     drawings = draw_all(predictions, metrics, curves, train_confidence, config.thresholds)
@@ -83,7 +84,7 @@ def write_report(
         "score_tables": [score_table(metrics.models, domain) for domain in metrics.domains],
         "difference_table": difference_table(metrics.differences),
         "baseline_tables": baseline_tables(everything),
-        "kind_tables": kind_tables(predictions, models) + ([yes_no] if yes_no else []),
+        "kind_tables": kind_tables(predictions, models) + of_sets,
         "other_tables": other_tables,
         "drawings": drawings,
         "gallery": gallery,

@@ -75,7 +75,7 @@ def test_zips_that_cannot_be_used(tmp_path, read, monkeypatch):
     other = write_zip(tmp_path / "other.zip", {"README.md": "hello"})
     with pytest.raises(InbolError, match="holds none of TUBench's sets"):
         read(format="tubench", questions=other)
-    with pytest.raises(InbolError, match="needs --data.images"):
+    with pytest.raises(InbolError, match=r"needs --data\.images"):
         read(format="pope", questions=other)
     monkeypatch.setattr(archives, "MAX_MEMBER", 200)
     about = {"question": "Which?", "choices": ["a", "b"], "answer": "a"}

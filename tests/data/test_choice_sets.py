@@ -30,11 +30,12 @@ def test_mmupd(tmp_path, read):
     same |= {"E": "", "answer": "B", "masked_answer": "", "category": "object_localization"}
     same |= {"image": encoded(0), "source": "x", "l2-category": "coarse", "split": "test"}
     upd = {"type": "upd", "answer": "F", "masked_answer": "a bird"}
+    none = {"C": "None of the above", "answer": "C", "hint": "Look."}
     rows = [
         {"index": 7} | same | {"type": "standard"},
         {"index": 7} | same | upd,
         # The setting "option", with a hint and its options in another order.
-        {"index": 1_000_008} | same | upd | {"C": "None of the above", "answer": "C", "hint": "Look."},
+        {"index": 1_000_008} | same | upd | none,
         {"index": 8} | same | {"type": "standard", "image": "not base64!"},
     ]  # fmt: skip
     file = write_tsv(tmp_path / "mmaad_20240303_base.tsv", rows)

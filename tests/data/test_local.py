@@ -123,13 +123,13 @@ def test_pictures_by_their_ids(tmp_path, read):
     written = read(**options, name="written")  # beside the file itself
     assert (written.root / written.examples[1].image).read_bytes() == picture(1)
     file.write_text(json.dumps(rows_with(lambda i: f"a{i}")))
-    with pytest.raises(InbolError, match="--data.image-template images/.*: 'a0'"):
+    with pytest.raises(InbolError, match=r"--data\.image-template images/.*: 'a0'"):
         read(**options, name="texts")
 
 
 @pytest.mark.parametrize("template", ["images/x.jpg", "{}{}", "{0.real}", "{", "{id}"])
 def test_templates_that_are_none(read, template):
-    with pytest.raises(InbolError, match="--data.image-template .*: one {} is needed"):
+    with pytest.raises(InbolError, match=r"--data\.image-template .*: one \{\} is needed"):
         read(id="rows.json", image_template=template)
 
 
