@@ -1,5 +1,5 @@
-"""From raw files to a report, by the commands of docs/own-test-set.md, on sets that nobody here drew:
-questions with options, about two pictures, and about text alone go through every stage.
+"""From raw files to a report, by the commands of docs/own-test-set.md, on sets that nobody here
+drew: questions with options, about two pictures, and about text alone go through every stage.
 """
 
 import json
