@@ -148,12 +148,13 @@ _NAMED = re.compile(
     r"|\(([A-Z])\)"
 )
 _NEGATED = re.compile(
-    r"\b(?:not?|neither|nor|none|cannot|without|except)\b|n['\u2019]t\b", re.IGNORECASE
+    r"\b(?:not|no(?!\.? ?\d)|neither|nor|none|cannot|without|except)\b|n['\u2019]t\b", re.IGNORECASE
 )
 
 
 def read_choice(text: str, options: Sequence[str]) -> int | None:
-    """The option that a response chooses by its letter or whole text; None if it chooses none.
+    """The option that a response chooses by its letter, or by a text that is the whole response or
+    its first sentence; None if it chooses none.
 
     The last letter that is named counts: reasons come before the answer.
     """
@@ -163,8 +164,9 @@ def read_choice(text: str, options: Sequence[str]) -> int | None:
     if letter:
         return letters.find(letter) if letter in letters else None
     keys = [answer_key(option) for option in options]
-    if keys.count(rest) == 1:
-        return keys.index(rest)
+    for said in (rest, answer_key(re.split(r"[.;\n]\s", text, maxsplit=1)[0])):
+        if keys.count(said) == 1:
+            return keys.index(said)
     named = [next(filter(None, match.groups())).lower() for match in _NAMED.finditer(text)]
     return letters.find(named[-1]) if named and named[-1] in letters else None
 

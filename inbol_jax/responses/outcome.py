@@ -29,7 +29,7 @@ def outcome(example: VQAExample, text: str) -> str:
     Who chooses an option does not refuse, whatever its words ("D. It cannot be told"), unless the
     question is of Type 3. There, saying that no option is right is a refusal as well.
     """
-    yes_no = example.metric == "yes_no" or set(map(str.lower, example.answers)) in _YES_NO
+    yes_no = example.metric == "yes_no" or set(map(str.lower, example.answer_texts)) in _YES_NO
     type3, said = example.answerable is False, text
     chosen = read_choice(text, example.options) if example.options else None
     if chosen is not None:
