@@ -38,7 +38,7 @@ def train_a_model_that_knows_something(base, model):
 @pytest.mark.parametrize("draw", [write_charts, write_digits])
 def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
     monkeypatch.chdir(tmp_path)
-    draw(Path("raw"), {"train": 12, "test": 6})
+    draw(Path("raw"), {"train": 8, "test": 4})
     first, *others = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for words in commands(first):
         assert main(words[1:]) == 0, words
@@ -63,7 +63,7 @@ def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
     if draw is write_charts:
         assert {len(p.images) for p in asked.values()} == {0, 1, 2}
         assert {len(record.images) for record in records} == {0, 1, 2}
-        assert "23 questions about several images, or none, are left out" in said
+        assert "15 questions about several images, or none, are left out" in said
         report = Path("run/eval/report.html").read_text()
         assert "A. the first; B. the second" in report
     assert json.loads(Path("run/eval/metrics.json").read_text())["models"].keys() == {

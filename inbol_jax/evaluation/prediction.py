@@ -133,13 +133,14 @@ class Prediction(WithOptions):
 
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`, without what has its default."""
-        row = dataclasses.asdict(self)
+        values, row = dataclasses.asdict(self), {}
         for field in dataclasses.fields(self):
-            if field.default is not dataclasses.MISSING and row[field.name] == field.default:
-                del row[field.name]
-        del row["image"]
-        lists = {name: list(row[name]) for name in ("answers", "options") if name in row}
-        return row | lists | image_columns(self.image)
+            value = values[field.name]
+            if field.name == "image":
+                row |= image_columns(value)
+            elif field.default is dataclasses.MISSING or value != field.default:
+                row[field.name] = list(value) if isinstance(value, tuple) else value
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
@@ -150,7 +151,7 @@ class Prediction(WithOptions):
         values = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
         try:
             values["image"] = read_image_columns(row)
-            values |= {name: tuple(row.get(name, ())) for name in ("answers", "options")}
+            values |= {"answers": tuple(row["answers"]), "options": tuple(row.get("options", ()))}
             # Columns of a dataset, which may hold anything.
             values |= {name: str(row.get(name) or "") for name in ("kind", "pair")}
             if row.get("forced") is not None:
