@@ -30,7 +30,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint, load_pretrained, load_without_weights
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.progress import say
-from inbol_jax.records import Sample, SampledQuestion, VQAExample, image_columns
+from inbol_jax.questions import image_columns
+from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.generate import Generation, generate
 from inbol_jax.sharding import make_mesh

@@ -25,14 +25,8 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
-from inbol_jax.records import (
-    METRICS,
-    Sample,
-    SampledQuestion,
-    VQAExample,
-    read_image_columns,
-    with_options,
-)
+from inbol_jax.questions import image_paths, read_image_columns, with_options
+from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
 
 Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
@@ -112,11 +106,6 @@ def _read(file: Path, parse: Callable[[Row], Parsed]) -> Iterator[tuple[int, Par
 def _checked(row: Row) -> Row:
     row["id"], row["question"], read_image_columns(row), row["fingerprint"]
     return row
-
-
-def _images(row: Row) -> tuple[str, ...]:
-    image = read_image_columns(row)
-    return (image,) if isinstance(image, str) else image
 
 
 def _without_hashes(row: Row) -> Row:
@@ -386,12 +375,12 @@ class ConfidenceStore(AppendOnlyLines):
     def append(self, rows: Iterable[Row]) -> None:
         """Adds lines, with their hashes; waits until they are on the disk."""
         rows = list(rows)
-        self._images.of(name for row in rows for name in _images(row))
+        self._images.of(name for row in rows for name in image_paths(read_image_columns(row)))
         super().append(map(self._hashed, rows))
         self.done.update(row["id"] for row in rows)
 
     def _hashed(self, row: Row) -> Row:
-        names = _images(row)
+        names = image_paths(read_image_columns(row))
         image = _joined(self._images.of(names), names)
         return row | {"fingerprint": self.fingerprint, "image_hash": image}
 

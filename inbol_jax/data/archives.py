@@ -13,7 +13,7 @@ from typing import Any
 from inbol_jax.artifacts import parse_json
 from inbol_jax.data.rows import RawRow, Unusable
 from inbol_jax.errors import InbolError
-from inbol_jax.records import LETTERS
+from inbol_jax.questions import LETTERS
 
 MAX_MEMBER = 1 << 26  # bytes of a file in a zip
 UNANSWERABLE = "Unanswerable"  # the gold label of such a question

@@ -16,7 +16,7 @@ from inbol_jax.data.columns import (
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.rows import RawRow
 from inbol_jax.data.sources import literal_list
-from inbol_jax.records import LETTERS
+from inbol_jax.questions import LETTERS
 
 # MMBench and MM-UPD add this to the index of a question whose options are in another order.
 ROTATED = 1_000_000

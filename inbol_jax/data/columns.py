@@ -5,7 +5,7 @@ from typing import Any
 
 from inbol_jax.data.rows import RawRow, Unusable
 from inbol_jax.data.sources import literal_list
-from inbol_jax.records import LETTERS
+from inbol_jax.questions import LETTERS
 
 Columns = dict[str, Any]  # those of `data.jsonl`, not validated yet, and any others
 
@@ -35,6 +35,7 @@ def read_flag(value: Any) -> bool | None:
 
 
 def single(answer: Any) -> list[Any]:
+    """A list of the one answer, or of none."""
     return [] if answer is None or answer == "" else [answer]
 
 

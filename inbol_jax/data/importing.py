@@ -41,7 +41,8 @@ from inbol_jax.data.vqa import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
-from inbol_jax.records import ImagePaths, VQAExample
+from inbol_jax.questions import ImagePaths
+from inbol_jax.records import VQAExample
 
 
 def import_data(config: ImportConfig) -> Path:

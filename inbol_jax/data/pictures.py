@@ -10,7 +10,7 @@ from inbol_jax.data.config import DataConfig
 from inbol_jax.data.images import ImageError, image_suffix
 from inbol_jax.data.rows import Unusable
 from inbol_jax.errors import InbolError
-from inbol_jax.records import ImagePaths
+from inbol_jax.questions import ImagePaths
 
 
 def picture_names(value: Any, name_of: Callable[[Any], str | None]) -> ImagePaths | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
-from inbol_jax.records import LETTERS, METRICS, VQAExample, parse_metric, read_image_columns
+from inbol_jax.questions import LETTERS, read_image_columns
+from inbol_jax.records import METRICS, VQAExample, parse_metric
 
 RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
 COLUMNS = ("id", "image", "images", "question", "answers", "answerable", "options")

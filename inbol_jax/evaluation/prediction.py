@@ -7,7 +7,8 @@ from typing import Any
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
-from inbol_jax.records import METRICS, ImagePaths, WithOptions, image_columns, read_image_columns
+from inbol_jax.questions import ImagePaths, WithOptions, image_columns, read_image_columns
+from inbol_jax.records import METRICS
 
 DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen

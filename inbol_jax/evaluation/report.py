@@ -34,7 +34,7 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.pages import figures
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
-from inbol_jax.records import lettered
+from inbol_jax.questions import lettered
 
 GALLERY_SIZE = 24  # questions at most
 

@@ -9,7 +9,8 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
-from inbol_jax.records import LETTERS, parse_metric
+from inbol_jax.questions import LETTERS
+from inbol_jax.records import parse_metric
 
 CORRECT_AT = 0.5  # A response is correct from this score on.
 MIN_ANNOTATORS = 4  # With fewer gold answers, leave-one-out cannot reach 1.

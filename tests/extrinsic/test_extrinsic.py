@@ -305,7 +305,7 @@ def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
 def test_questions_about_several_images_or_none_are_left_out_and_counted(tmp_path, capsys):
     rows = records(16)
     data = write(tmp_path / "photos", rows)
-    for row, images in zip(rows, (["0.png", "1.png"], []), strict=False):
+    for row, images in zip(rows, (["images/0.png", "images/1.png"], []), strict=False):
         row["images"] = images
         del row["image"]
     (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
