@@ -35,9 +35,7 @@ def train_a_model_that_knows_something(base, model):
     Path("base/model").rename(model)
 
 
-@pytest.mark.parametrize(
-    "draw", [write_charts, pytest.param(write_digits, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("draw", [write_charts, pytest.param(write_digits, marks=pytest.mark.slow)])
 def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
     monkeypatch.chdir(tmp_path)
     draw(Path("raw"), {"train": 8, "test": 4})
