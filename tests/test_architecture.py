@@ -15,6 +15,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # A module imports from its own row and from the rows above it. There are no exceptions.
 LAYERS = (
     ("errors", "defaults", "intervals", "interruption"),
+    ("questions",),
     ("records", "artifacts", "progress", "taught_refusals", "compilation"),
     ("data",),
     ("pages",),

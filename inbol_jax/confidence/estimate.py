@@ -30,6 +30,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint, load_pretrained, load_without_weights
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.progress import say
+from inbol_jax.questions import image_columns
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
@@ -188,7 +189,8 @@ def _self_evaluation(
     example: VQAExample, proposed: str | None, p_true: float | None
 ) -> dict[str, Any]:
     """A line of a store's P(True) file."""
-    about = {"id": example.id, "image": example.image, "question": example.question}
+    # The whole text, so that other options are another question.
+    about = {"id": example.id, **image_columns(example.image), "question": example.prompt}
     return about | {"proposed": proposed, "p_true": p_true}
 
 

@@ -78,7 +78,7 @@ def audit(config: AuditConfig) -> AuditResult:
         texts.add(True, question)
         samples.add(("kept", question.generator), question)
     for example in dataset.examples:
-        if example.answerable is not False:
+        if example.answerable is not False and isinstance(example.image, str):
             texts.add(False, AuditedQuestion(example.id, example.question, *[example.image] * 2))
     if trail_file(file).is_file():
         for question in read_jsonl(trail_file(file), AuditedQuestion.from_json):

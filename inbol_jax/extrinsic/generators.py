@@ -186,7 +186,8 @@ def fill(template: str, noun: str) -> str:
 
 def usual_answer(example: VQAExample) -> str:
     """The most frequent gold answer; "" if there is none."""
-    return max(example.answers, key=example.answers.count, default="")
+    answers = example.answer_texts
+    return max(answers, key=answers.count, default="")
 
 
 def _shown(example: VQAExample, contents: ImageContents) -> list[str]:
@@ -220,7 +221,9 @@ def mismatched(
     """A question that was asked of another image, about a thing that this one does not contain."""
     for other, presumed in _questions_of_others(example, context, rng):
         if not _ANSWERED_BY_ABSENCE.match(other.question):
-            yield Proposal(other.question, "mismatched", presumed, True, usual_answer(other))
+            extra = {"options": list(other.options)} if other.options else {}
+            answer = usual_answer(other)
+            yield Proposal(other.question, "mismatched", presumed, True, answer, extra=extra)
 
 
 @register_generator("balanced")

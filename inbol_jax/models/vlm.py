@@ -92,7 +92,8 @@ class VisionLanguageModel(nn.Module):
             segments = batch["attention_mask"].astype(jnp.int32) - 1  # prefix or padding
         if positions is None:  # padding on the left does not count
             positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
-        features = self.encode_images(batch) if "pixel_values" in batch else None
+        pixels = batch.get("pixel_values")  # of no image in rows of text alone
+        features = self.encode_images(batch) if pixels is not None and pixels.size else None
         embeddings = self.embed(batch["input_ids"], features)
         return self.decoder(embeddings, positions, packed_mask(segments))
 

@@ -163,7 +163,7 @@ class EndpointEngine:
         Args:
           fields: of each request, beside n and seed.
         """
-        question = ChatQuestion(example.question, (images / example.image,))
+        question = ChatQuestion(example.prompt, tuple(images / name for name in example.images))
         messages = self._endpoint.messages(question)
         seed = hash64(f"{self._seed}:{example.id}") >> 34  # 30 bits: servers take signed 32
         at_a_time = MAX_REPLY // (_BYTES_PER_TOKEN * self.options.max_new_tokens)

@@ -55,7 +55,7 @@ class PromptedExample(NamedTuple):
     example: VQAExample
     prompt: Prompt
     tiles: int = 1
-    """Of its image, whose tokens are in the prompt."""
+    """Of its images, whose tokens are in the prompt."""
 
 
 class BatchShape(NamedTuple):
@@ -257,8 +257,9 @@ def encode_prompts(
     """
     for example, question in questions:
         try:
-            grid = encoder.grid(images / example.image)
-            yield PromptedExample(example, encoder.prompt(question, (grid,)) + suffix, grid.tiles)
+            grids = encoder.grids(images / name for name in example.images)
+            tiles = sum(grid.tiles for grid in grids)
+            yield PromptedExample(example, encoder.prompt(question, grids) + suffix, tiles)
         except InbolError as error:
             set_aside(example, str(error))
 
@@ -266,15 +267,15 @@ def encode_prompts(
 def model_inputs(
     checkpoint: Checkpoint, question: PromptedExample, shape: BatchShape, images: Path
 ) -> dict[str, np.ndarray]:
-    """One row of a batch as `sample` takes it. Raises InbolError if its image cannot be read."""
-    tokens, path = len(question.prompt), images / question.example.image
+    """One row of a batch as `sample` takes it. Raises InbolError if an image cannot be read."""
+    tokens, paths = len(question.prompt), [images / name for name in question.example.images]
     ids = np.full(shape.length, checkpoint.config.pad_token_id, np.int32)
     ids[:tokens] = question.prompt
     return {
         "input_ids": ids,
         "attention_mask": (np.arange(shape.length) < tokens).astype(np.int32),
         "question": np.uint32(zlib.crc32(question.example.id.encode())),
-        **load_image_inputs(checkpoint, path, question.tiles, shape.tiles),
+        **load_image_inputs(checkpoint, paths, question.tiles, shape.tiles),
     }
 
 
@@ -312,7 +313,7 @@ def generate(
             )
     work = f"{options.n} samples"
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
-    asked = ((example, example.question) for example in examples)
+    asked = ((example, example.prompt) for example in examples)
     questions = encode_prompts(make_text_encoder(checkpoint), asked, images, set_aside)
     step = functools.partial(
         compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options

@@ -45,13 +45,13 @@ MAX_BUCKETS = 8  # that are made by themselves
 
 @dataclasses.dataclass(frozen=True)
 class PackedDataset:
-    """Tokenized rows, each with an image, that are packed into batches when they are asked for."""
+    """Tokenized rows with their images, packed into batches when they are asked for."""
 
     checkpoint: Checkpoint
     """The model, whose processor prepares the images."""
     rows: Sequence[PackedRow]
-    images: Sequence[Path]
-    """The path of each row's image."""
+    images: Sequence[Sequence[Path]]
+    """The paths of each row's images."""
     shapes: Sequence[RowShape]
     """The shapes that rows are padded to, by rising length. Each is a program of its own."""
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -72,9 +72,9 @@ class PackedDataset:
 
     def pack(self, index: int, shape: RowShape, tiles: int) -> HostBatch:
         """One row of a batch, its images padded to so many tiles."""
-        row, image = pack_row(*self.rows[index], shape), self.images[index]
-        with names_stalls(image):
-            row |= load_image_inputs(self.checkpoint, image, self.tiles[index], tiles)
+        row, images = pack_row(*self.rows[index], shape), self.images[index]
+        with names_stalls(images):
+            row |= load_image_inputs(self.checkpoint, images, self.tiles[index], tiles)
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
@@ -95,9 +95,10 @@ class PackedDataset:
 
 
 @contextlib.contextmanager
-def names_stalls(file: Path) -> Iterator[None]:
-    """Says which file is being read if that takes longer than `STALL` seconds."""
-    line = f"training waits for its data: {file} has been read for {STALL} s"
+def names_stalls(files: Sequence[Path]) -> Iterator[None]:
+    """Says which files are being read if that takes longer than `STALL` seconds."""
+    names = ", ".join(map(str, files))
+    line = f"training waits for its data: {names} has been read for {STALL} s"
     timer = threading.Timer(STALL, print, (line,), {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
@@ -110,19 +111,19 @@ def names_stalls(file: Path) -> Iterator[None]:
 def tokenize(
     checkpoint: Checkpoint,
     texts: Sequence[tuple[str, Sequence[str]]],
-    images: Sequence[Path],
+    images: Sequence[Sequence[Path]],
     buckets: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
 ) -> PackedDataset:
-    """Image and prompt once per row, then each response as a branch, whose tokens are targets.
+    """Images and prompt once per row, then each response as a branch, whose tokens are targets.
 
     Args:
       texts: question and responses of each row.
       buckets: as in `bucket_shapes`.
     """
     encoder, rows = make_text_encoder(checkpoint), []
-    for (question, responses), image in zip(texts, images, strict=True):
-        grids = (encoder.grid(image),)
+    for (question, responses), paths in zip(texts, images, strict=True):
+        grids = encoder.grids(paths)
         branches = [Branch(encoder.response(question, text, grids)) for text in responses]
         rows.append((encoder.prompt(question, grids), branches))
     return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns or {})
@@ -223,7 +224,7 @@ def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatc
 
 def read_data(
     config: TrainConfig, parse: Callable[[dict[str, Any]], Line], unit: str
-) -> list[tuple[list[Line], list[Path]]]:
+) -> list[tuple[list[Line], list[list[Path]]]]:
     """The lines of --data, and of --eval-data if it is given, each with the paths of their images.
 
     Args:
@@ -243,19 +244,19 @@ def read_data(
     return files
 
 
-def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list[Path]:
-    """The image of each line, in the folder that the file's header names by default."""
+def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list[list[Path]]:
+    """The images of each line, in the folder that the file's header names by default."""
     folder = image_folder(data, images)
     check_image, faults = image_check(folder), {}
-    for line in lines:
+    for image in dict.fromkeys(image for line in lines for image in line.images):
         try:
-            check_image(line.image)
+            check_image(image)
         except Unusable as cause:
-            faults.setdefault(line.image, cause)
+            faults[image] = cause
     if faults:
         first, cause = next(iter(faults.items()))
         raise InbolError(
             f"{data}: {len(faults)} of its images cannot be used, the first is {folder / first} "
             f"({cause}); name their folder by --images"
         )
-    return [folder / line.image for line in lines]
+    return [[folder / image for image in line.images] for line in lines]

@@ -58,7 +58,7 @@ class QuestionSet:
     lengths: np.ndarray
     """i32[n], tokens of each question's prompt."""
     tiles: np.ndarray
-    """i32[n], tiles of each question's image."""
+    """i32[n], tiles of each question's images."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -86,10 +86,11 @@ class QuestionSet:
 
     def _inputs(self, index: int, shape: BatchShape) -> HostBatch:
         example, root = self.question(index)
-        grid = self.encoder.grid(root / example.image)
-        prompt = self.encoder.prompt(example.question, (grid,))
-        prompted = PromptedExample(example, prompt, grid.tiles)
-        with names_stalls(root / example.image):
+        paths = [root / name for name in example.images]
+        grids = self.encoder.grids(paths)
+        prompt = self.encoder.prompt(example.prompt, grids)
+        prompted = PromptedExample(example, prompt, sum(grid.tiles for grid in grids))
+        with names_stalls(paths):
             inputs = model_inputs(self.checkpoint, prompted, shape, root)
         return inputs | {"row": np.int32(index)}
 
@@ -116,8 +117,9 @@ def make_prompts(
     sizes = []
     for dataset in datasets:
         for example in dataset.examples:
-            grid = encoder.grid(dataset.root / example.image)
-            sizes.append((len(encoder.prompt(example.question, (grid,))), grid.tiles))
+            grids = encoder.grids(dataset.root / name for name in example.images)
+            prompt = encoder.prompt(example.prompt, grids)
+            sizes.append((len(prompt), sum(grid.tiles for grid in grids)))
     lengths, tiles = np.array(sizes, np.int32).T
     room, longest = checkpoint.config.text.max_positions, int(lengths.max())
     if longest + config.group.max_new_tokens > room:

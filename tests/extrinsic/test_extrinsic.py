@@ -162,7 +162,7 @@ def test_a_handful_of_questions_gives_one(tmp_path):
 
 def test_a_set_without_a_question_that_its_images_answer(tmp_path):
     rows = [row | {"answers": [], "answerable": False} for row in records(16)]
-    with pytest.raises(InbolError, match="holds no question that the images answer"):
+    with pytest.raises(InbolError, match="holds no question that one image answers"):
         run(write(tmp_path / "photos", rows), tmp_path / "out")
 
 
@@ -306,3 +306,25 @@ def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert len([*read_jsonl(tmp_path / "out/extrinsic.jsonl")]) == 24
     assert 24 <= len(server.asked) <= 24 + 3  # what was in flight when it was killed
+
+
+def test_questions_about_several_images_or_none_are_left_out_and_counted(tmp_path, capsys):
+    rows = records(16)
+    data = write(tmp_path / "photos", rows)
+    for row, images in zip(rows, (["images/0.png", "images/1.png"], []), strict=False):
+        row["images"] = images
+        del row["image"]
+    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert all(row["image"] for row in read_jsonl(run(data, tmp_path / "out", share=1.0)))
+    assert "2 questions about several images, or none, are left out" in capsys.readouterr().out
+
+
+def test_a_question_of_another_image_brings_its_options(tmp_path):
+    rows = [row | {"options": ["red", "blue"], "answers": ["A"]} for row in records(16)]
+    data = write(tmp_path / "photos", rows)
+    options = {"share": 1.0, "generators": ("mismatched",), "filters": ("ill_formed",)}
+    file = run(data, tmp_path / "out", **options)
+    examples = load_dataset_folder(file).examples
+    assert {(e.options, e.metric, e.answerable) for e in examples} == {
+        (("red", "blue"), "choice", False)
+    }

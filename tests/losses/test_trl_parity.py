@@ -140,7 +140,7 @@ def ours(tiny, trainer, rows, tmp_path_factory):
     ]
     shape = RowShape.fitting(packed)
     batch = [
-        pack_row(*row, shape) | load_image_inputs(tiny, r["image"])
+        pack_row(*row, shape) | load_image_inputs(tiny, [r["image"]], 1)
         for row, r in zip(packed, rows, strict=True)
     ]
     return (

@@ -32,7 +32,7 @@ def make_batch(checkpoint, examples, images, width=40):
                 "input_ids": ids,
                 "attention_mask": mask,
                 "question": np.uint32(i),
-                **load_image_inputs(checkpoint, images / example.image),
+                **load_image_inputs(checkpoint, [images / example.image], 1),
             }
         )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

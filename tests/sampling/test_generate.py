@@ -406,3 +406,31 @@ def with_nan(checkpoint, *path):
 
     params = jax.tree_util.tree_map_with_path(spoil, dict(checkpoint.variables["params"]))
     return dataclasses.replace(checkpoint, variables={"params": params})
+
+
+def test_questions_about_several_images_and_about_none(micro, questions, images):
+    """Each is answered from its own images, whatever stands in its batch; text alone has none."""
+    one = questions[0].image
+    other = next(example.image for example in questions if example.image != one)
+    text, options = "Which is larger?", SamplingOptions(temperature=1.0, max_new_tokens=4)
+    examples = [
+        VQAExample(f"{len(paths)}{i}", paths, text, options=("this", "that"))
+        for i, paths in enumerate([(), one, (one, other), (other, one), (one, one)])
+    ]
+    encoder = make_text_encoder(micro)
+    grids = [encoder.grids(images / name for name in e.images) for e in examples]
+    lengths = [len(encoder.prompt(e.prompt, g)) for e, g in zip(examples, grids, strict=True)]
+    per_image = micro.config.num_image_tokens
+    assert lengths == [lengths[0] + per_image * len(e.images) for e in examples]
+
+    def logprobs(asked):
+        found = answers(micro, asked, images, n=2, options=options, batch_size=8)
+        return {id: [(g.text, round(g.logprob, 4)) for g in given] for id, given in found.items()}
+
+    together = logprobs(examples)
+    assert together.keys() == {e.id for e in examples}
+    for example in examples:
+        assert logprobs([example])[example.id] == together[example.id]
+    same = [dataclasses.replace(e, id="same") for e in examples[2:4]]
+    first, second = (logprobs([e])["same"] for e in same)
+    assert first != second, "the order of the images decides"

@@ -161,14 +161,14 @@ def test_shapes_that_rows_are_padded_to(micro):
 def test_a_stalled_input_names_its_file(micro, monkeypatch, capsys):
     """Once, and only the file that takes long."""
 
-    def slow(_, image, tiles, pad_to):
-        time.sleep(2 * (image.stem == "1"))
+    def slow(_, images, tiles, pad_to):
+        time.sleep(2 * (images[0].stem == "1"))
         return {"pixel_values": np.zeros((1, 3, 2, 2))}
 
     monkeypatch.setattr(dataset, "load_image_inputs", slow)
     monkeypatch.setattr(dataset, "STALL", 1)
     rows = [([1], [Branch([2])])] * 3
-    images = [Path(f"{i}.png") for i in range(3)]
+    images = [[Path(f"{i}.png")] for i in range(3)]
     data = PackedDataset(micro, rows, images, bucket_shapes(rows, 1))
     assert data.batch(np.arange(3), np.arange(3))["valid"].all()
     line = "training waits for its data: 1.png has been read for 1 s\n"
@@ -189,7 +189,7 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     ((_, paths),) = read("a.png", "./a.png")
-    assert [path.name for path in paths] == ["a.png", "a.png"]
+    assert [path.name for (path,) in paths] == ["a.png", "a.png"]
     with pytest.raises(InbolError, match=r"instructions\.jsonl: 1 of its images cannot be used"):
         read("a.png", name.format(tmp_path), "a.png")
     write_json(meta_path(data), {"images": 7})
