@@ -21,9 +21,9 @@ from typing import Any
 import tyro
 
 from inbol_jax.artifacts import read_meta, write_jsonl
-from inbol_jax.construction.templates import REFUSALS
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
+from inbol_jax.taught_refusals import REFUSALS
 
 WORDS = ("red", "two", "a man", "skateboard", "left", "yes", "no", "on the table")
 WORDS += ("brown and white", "it is a bus", "wood", "nike", "winter")

@@ -107,6 +107,27 @@ SOURCES = {
         r"llava_raw_responses\.json",
         "MIT",
     ),
+    "blink": Source(
+        DEVELOPMENT,
+        "zeyofu/BLINK_Benchmark",
+        "2d6a779",
+        r"eval/saved_outputs/.*\.json",
+        "Apache-2.0",
+    ),
+    "disagreement": Source(
+        DEVELOPMENT,
+        "dhruvmadhwal/disagreement-based-abstention",
+        "11297f4",
+        r"results/generation/.*(?:open_ended.*\.json|regimes.*\.jsonl)",
+        "none stated",
+    ),
+    "mllm_bench": Source(
+        DEVELOPMENT,
+        "FreedomIntelligence/MLLM-Bench",
+        "403f82c9",
+        r"results/results/.*\.json",
+        "none stated",
+    ),
     "grounded_refusal": Source(
         HELD_OUT, "stxxllbu/grounded-refusal", "67e0308", r"outputs/inference.*\.jsonl", "MIT"
     ),

@@ -5,9 +5,10 @@ and options.
     python benchmarks/sampling.py --fixed-length --new-tokens 8  # no response ends by itself
     python benchmarks/sampling.py --config CONFIG.JSON --dtype bfloat16  # random weights, any LLaVA
 
-Arrays go in and token ids come out, on both sides; images and texts are prepared before. The peer
-is transformers, in two forms: `generate` as it is, which repeats prompt and image n times, and one
-prefill per question, with the cache copied n times.
+Arrays go in and token ids come out, on both sides; images and texts are prepared before. In float32
+the logits of the first token are compared before anything is timed. The peer is transformers, in
+two forms: `generate` as it is, which repeats prompt and image n times, and one prefill per
+question, with the cache copied n times.
 
 Roofline: the least time that the arithmetic and the memory traffic of the work can take, divided by
 the time that ours took. The peaks are measured here: a large matrix product, and a large copy.
@@ -53,7 +54,7 @@ from inbol_jax.sampling.generate import (
     plan_batches,
     questions_per_device,
 )
-from inbol_jax.sampling.sampler import compiled_sample
+from inbol_jax.sampling.sampler import compiled_sample, prefill
 from inbol_jax.sharding import make_mesh
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
@@ -175,8 +176,30 @@ def ours(
     return run
 
 
-def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
-    """The same by transformers; each gives the number of tokens that it drew."""
+def normalised(row: Row) -> np.ndarray:
+    """The pixels of a row as transformers takes them."""
+    pixels = row["pixel_values"]
+    if pixels.dtype != np.uint8:
+        return pixels
+    mean, scale = (row[name][..., None, None] for name in ("pixel_mean", "pixel_scale"))
+    return (pixels - mean) * scale
+
+
+def first_logits(model: VisionLanguageModel, variables: Any, batches: Batches) -> np.ndarray:
+    """Of the first token of each response of the first batch, f32[b, V]."""
+    rows = batches[0][1]
+    prompted = jax.jit(prefill, static_argnums=0)(model, variables, collate(rows, len(rows)))
+    return np.asarray(prompted.logits[:, 0])
+
+
+def peers(
+    rows: Sequence[Row], config: Config, expected: np.ndarray
+) -> dict[str, Callable[[], int]]:
+    """The same by transformers; each gives the number of tokens that it drew.
+
+    Args:
+      expected: `first_logits` of the first rows, which transformers' must be in float32.
+    """
     import torch
     from transformers import AutoConfig, LlavaForConditionalGeneration
 
@@ -207,7 +230,7 @@ def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
         for i, (row, length) in enumerate(zip(part, lengths, strict=True)):
             ids[i, -length:] = row["input_ids"][:length]
         mask = np.arange(max(lengths)) >= max(lengths) - np.array(lengths)[:, None]
-        pixels = np.concatenate([row["pixel_values"] for row in part])
+        pixels = np.concatenate([normalised(row) for row in part])
         batch = {
             "input_ids": torch.tensor(ids),
             "attention_mask": torch.tensor(mask.astype(np.int64)),
@@ -220,6 +243,12 @@ def peers(rows: Sequence[Row], config: Config) -> dict[str, Callable[[], int]]:
     batches = [
         left_padded(rows[i : i + config.peer_batch]) for i in range(0, len(rows), config.peer_batch)
     ]
+    if config.config is None and config.dtype == "float32":  # the same weights
+        with torch.inference_mode():
+            found = model(**left_padded(rows[: len(expected)]), logits_to_keep=1).logits[:, 0].cpu()
+        difference = np.abs(found.numpy() - expected).max()
+        if not difference <= 1e-3:
+            raise SystemExit(f"the first logits differ by {difference:.2g}")
 
     def count(tokens: torch.Tensor, prompt: int) -> int:
         new = tokens[:, prompt:].cpu()
@@ -337,7 +366,8 @@ def main(config: Config) -> None:
     if jax.default_backend() == "cpu":
         one_by_one = ours(model, variables, batches, config, workers=1)
         runs["ours, one batch at a time"] = lambda: int(sum(drawn.sum() for drawn in one_by_one()))
-    runs |= peers([row for _, rows in batches for row in rows], config)
+    rows = [row for _, batch in batches for row in batch]
+    runs |= peers(rows, config, first_logits(model, variables, batches))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     tokens: dict[str, int] = {}
     for repeat in range(config.repeats + 1):  # the first one compiles and warms up

@@ -32,6 +32,7 @@ import tyro
 
 from inbol_jax import __version__
 from inbol_jax.commands import COMMANDS, Command, load
+from inbol_jax.compilation import use_cache
 from inbol_jax.defaults import check_limits
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.interruption import Interrupted, handling_signals, take_back
@@ -247,6 +248,7 @@ def _run(command: Command, config: Any) -> int:
     if not 0 <= getattr(config, "seed", 0) < 2**32:
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
     check_limits(config)
+    use_cache()
     function = load(command.run)
     if getattr(config, "distributed", False):
         from inbol_jax.processes import join

@@ -1,41 +1,24 @@
 """The records that travel between the commands: dataclasses, one JSON object per line on disk."""
 
-import contextlib
 import dataclasses
 import enum
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
+from inbol_jax.questions import (
+    LETTERS,
+    METRICS,
+    ImagePaths,
+    WithImages,
+    WithOptions,
+    image_columns,
+    parse_metric,
+    read_image_columns,
+)
 
-RECORD_VERSION = 2
-
-# How responses are matched with gold answers (`responses.matching` computes them): the VQA soft
-# score, exact match after normalisation, yes or no, multiple choice, numbers with a tolerance.
-METRICS = ("vqa", "exact", "yes_no", "choice", "numeric")
-
-
-@functools.cache
-def parse_metric(metric: str) -> tuple[str, float | None]:
-    """Name and option of a metric: "numeric:0.01" is ("numeric", 0.01), "vqa" is ("vqa", None).
-
-    Raises:
-      InbolError: if it is none of `METRICS`, or has an option that it does not take.
-    """
-    name, colon, option = metric.partition(":")
-    if name not in METRICS:
-        raise InbolError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
-    if not colon:
-        return name, None
-    with contextlib.suppress(ValueError):
-        if name == "numeric" and 0 <= (tolerance := float(option)) < 1:
-            return name, tolerance
-    raise InbolError(
-        f"metric {metric!r}: only numeric takes an option, a relative tolerance "
-        'from 0 to below 1 ("numeric:0.05")'
-    )
+RECORD_VERSION = 3
 
 
 class Boundary(enum.StrEnum):
@@ -56,12 +39,13 @@ class PairKind(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class VQAExample:
-    """One question about one image.
+class VQAExample(WithOptions):
+    """One question about an image, about several, or about text alone.
 
     Attributes:
       id: unique within its dataset.
-      image: path of the image, relative to the dataset's image folder.
+      image: path of the image, relative to the dataset's image folder; a tuple of several, or of
+        none.
       question: the text that the user asks.
       answers: gold answers with multiplicity (VQAv2 has ten); empty if nothing can be answered.
       answerable: True, False (Type 3: beyond the extrinsic boundary), or None if it is not known.
@@ -69,10 +53,11 @@ class VQAExample:
       source: name of the dataset that the question came from; empty if it is not known.
       split: split of that dataset; empty if it is not known.
       metric: how responses are matched with the gold answers, as `parse_metric` reads it.
+      options: what a multiple-choice question offers; at most as many as there are letters.
     """
 
     id: str
-    image: str
+    image: ImagePaths
     question: str
     answers: tuple[str, ...] = ()
     answerable: bool | None = None
@@ -80,11 +65,20 @@ class VQAExample:
     source: str = ""
     split: str = ""
     metric: str = METRICS[0]
+    options: tuple[str, ...] = ()
+
+    @property
+    def answer_texts(self) -> tuple[str, ...]:
+        """The gold answers in words: of a letter its option."""
+        options = dict(zip(LETTERS, self.options, strict=False))
+        return tuple(options.get(a.strip(" ().").upper(), a) for a in self.answers)
 
     def to_json(self) -> dict[str, Any]:
         """A row of `data.jsonl`, without source, split and metric if they have their defaults."""
-        row = {name: getattr(self, name) for name in ("id", "image", "question")}
+        row = {"id": self.id, **image_columns(self.image), "question": self.question}
         row |= {"answers": list(self.answers), "answerable": self.answerable}
+        if self.options:  # their metric is `choice` unless another one is named
+            row |= {"options": list(self.options), "metric": self.metric}
         for name, default in (("source", ""), ("split", ""), ("metric", METRICS[0])):
             if (value := getattr(self, name)) not in ("", default):
                 row[name] = value
@@ -96,14 +90,15 @@ class Sample(NamedTuple):
 
     Attributes:
       text: the response, without special tokens.
-      logprob: its summed token log-probability under the model that sampled it, in nats.
-      tokens: its number of tokens, its end included.
+      logprob: its summed token log-probability under the model that sampled it, in nats; None if
+        an endpoint does not say it.
+      tokens: its number of tokens, its end included; None likewise.
       outcome: "correct", "wrong" or "refused".
     """
 
     text: str
-    logprob: float
-    tokens: int
+    logprob: float | None
+    tokens: int | None
     outcome: str
 
 
@@ -155,7 +150,7 @@ class Response:
       text: the response.
       count: how many of the samples said it; 0 if it was not sampled (a gold answer, a template).
       logprob: its summed token log-probability under the model that sampled it, in nats; None if
-        it was not sampled.
+        it was not sampled, or if an endpoint does not say it.
     """
 
     text: str
@@ -164,7 +159,7 @@ class Response:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class BoundaryRecord:
+class BoundaryRecord(WithOptions):
     """The standard structure of Figure 2: a question with its responses of each outcome.
 
     Attributes:
@@ -178,14 +173,14 @@ class BoundaryRecord:
       wilson_low, wilson_high: 95% Wilson interval of the confidence; both equal it if it is no
         share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
-      source, split, metric: as in `VQAExample`.
+      source, split, metric, options: as in `VQAExample`.
       generator: what made a Type 3 question; None for a question of the dataset itself.
       filters: names of the filters that a generated question has passed, in their order.
       version: version of this layout.
     """
 
     id: str
-    image: str
+    image: ImagePaths
     question: str
     answers: tuple[str, ...]
     type: int | None
@@ -201,6 +196,7 @@ class BoundaryRecord:
     source: str = ""
     split: str = ""
     metric: str = METRICS[0]
+    options: tuple[str, ...] = ()
     generator: str | None = None
     filters: tuple[str, ...] = ()
     version: int = RECORD_VERSION
@@ -221,15 +217,15 @@ class BoundaryRecord:
                 raise ValueError(
                     f"version {row.get('version')!r}, this program reads {RECORD_VERSION}"
                 )
-            if different := {f.name for f in dataclasses.fields(cls)} ^ set(row):
+            values = {name: row[name] for name in row if name not in ("image", "images")}
+            values["image"] = read_image_columns(row)
+            if different := {f.name for f in dataclasses.fields(cls)} ^ set(values):
                 raise ValueError(f"fields differ: {sorted(different)}")
-            if not (isinstance(row["answers"], list) and isinstance(row["filters"], list)):
-                raise ValueError("answers and filters are lists")
-            values = dict(row) | {
-                "boundary": Boundary(row["boundary"]),
-                "answers": tuple(row["answers"]),
-                "filters": tuple(row["filters"]),
-            }
+            values["boundary"] = Boundary(row["boundary"])
+            for name in ("answers", "options", "filters"):
+                if not isinstance(row[name], list):
+                    raise ValueError("answers, options and filters are lists")
+                values[name] = tuple(row[name])
             for outcome in _OUTCOMES:
                 values[outcome] = tuple(Response(**response) for response in row[outcome])
             record = cls(**values)
@@ -246,11 +242,12 @@ class BoundaryRecord:
         return [*self.correct, *self.incorrect, *self.refusal]
 
     def _check_texts(self) -> None:
-        texts = [self.id, self.image, self.question, self.source, self.split, self.generator or ""]
-        texts += [*self.answers, *self.filters, *(r.text for r in self._responses())]
+        texts = [self.id, self.question, self.source, self.split, self.generator or ""]
+        texts += [*self.answers, *self.options, *self.filters]
+        texts += [r.text for r in self._responses()]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                "id, image, question, answers, responses, source, split, generator and filters "
+                "id, question, answers, options, responses, source, split, generator and filters "
                 "are texts"
             )
 
@@ -279,10 +276,10 @@ class BoundaryRecord:
                 f"not {self.n_samples} and {self.n_correct}"
             )
         for response in responses:
-            has_logprob = response.logprob is not None
-            if (response.count > 0) != has_logprob or not math.isfinite(response.logprob or 0):
+            unsampled = not response.count and response.logprob is not None
+            if unsampled or not math.isfinite(response.logprob or 0):
                 raise ValueError(
-                    "logprob is a finite number if a response was sampled, and null if it was not"
+                    "logprob is a finite number or null, and null if a response was not sampled"
                 )
         if len({r.text for r in responses}) < len(responses):
             raise ValueError("a response is there twice")
@@ -293,15 +290,16 @@ _TYPES = {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(WithImages):
     """One IDK instruction: a question with the response that IDK-IT teaches.
 
     Attributes:
+      question: the whole text that the model is asked, options included.
       boundary, type: class and type of the question; None in a file that a user wrote.
     """
 
     id: str
-    image: str
+    image: ImagePaths
     question: str
     response: str
     boundary: Boundary | None = None
@@ -317,20 +315,24 @@ class Instruction:
         Raises:
           InbolError: naming the field that is missing or of the wrong type.
         """
-        texts = {name: _field(row, name, str) for name in ("image", "question", "response")}
+        texts = {name: _field(row, name, str) for name in ("question", "response")}
         try:
             boundary = None if row.get("boundary") is None else Boundary(row["boundary"])
         except ValueError as error:
             raise InbolError(f"{error}; run `inbol build`") from error
-        return cls(id=row.get("id", ""), boundary=boundary, type=row.get("type"), **texts)
+        id, image = row.get("id", ""), _image(row)
+        return cls(id=id, image=image, boundary=boundary, type=row.get("type"), **texts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Preference:
-    """One preference pair for CA-DPO; the question's `confidence` and the `kind` set its weight."""
+class Preference(WithImages):
+    """One preference pair for CA-DPO; the question's `confidence` and the `kind` set its weight.
+
+    `question` is the whole text that the model is asked, options included.
+    """
 
     id: str
-    image: str
+    image: ImagePaths
     question: str
     chosen: str
     rejected: str
@@ -348,7 +350,7 @@ class Preference:
         Raises:
           InbolError: naming the field that is missing, of the wrong type or out of its range.
         """
-        names = ("id", "image", "question", "chosen", "rejected", "kind")
+        names = ("id", "question", "chosen", "rejected", "kind")
         texts = {name: _field(row, name, str) for name in names}
         kind = texts.pop("kind").upper()
         if kind not in PairKind.__members__:
@@ -357,12 +359,25 @@ class Preference:
         confidence = _field(row, "confidence", (int, float))
         if not 0 <= confidence <= 1:
             raise InbolError(f"confidence {confidence} is not between 0 and 1; run `inbol build`")
-        return cls(kind=PairKind[kind], confidence=confidence, type=row.get("type"), **texts)
+        about = {"image": _image(row), "confidence": confidence, "type": row.get("type")}
+        return cls(kind=PairKind[kind], **about, **texts)
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name, not converted."""
-    return {name: getattr(record, name) for name in record.__slots__}
+    """The fields of a dataclass by name, not converted but for its images."""
+    fields = {}
+    for name in record.__slots__:
+        value = getattr(record, name)
+        fields |= image_columns(value) if name == "image" else {name: value}
+    return fields
+
+
+def _image(row: Mapping[str, Any]) -> ImagePaths:
+    try:
+        return read_image_columns(row)
+    except ValueError as error:
+        fault = "'image' is missing or of the wrong type; run `inbol build`"
+        raise InbolError(fault) from error
 
 
 def _field(row: Mapping[str, Any], name: str, types: type | tuple[type, ...]) -> Any:

@@ -15,11 +15,12 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # A module imports from its own row and from the rows above it. There are no exceptions.
 LAYERS = (
     ("errors", "defaults", "intervals", "interruption"),
-    ("records", "artifacts", "progress"),
+    ("questions",),
+    ("records", "artifacts", "progress", "taught_refusals", "compilation"),
     ("data",),
     ("pages",),
     ("responses",),
-    ("sharding", "processes"),
+    ("sharding", "processes", "memory"),
     ("models",),
     ("sampling",),
     ("confidence",),

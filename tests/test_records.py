@@ -8,6 +8,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Instruction, PairKind, Preference, Response
 
 UNIT = st.floats(0, 1)
+PATHS = st.text(min_size=1).filter(str.strip)
+IMAGES = PATHS | st.lists(PATHS, max_size=3).map(tuple).filter(lambda paths: len(paths) != 1)
 
 
 @st.composite
@@ -24,7 +26,7 @@ def records(draw):
     low, confidence, high = sorted(draw(st.tuples(UNIT, UNIT, UNIT)))
     return BoundaryRecord(
         id=draw(st.text(min_size=1)),
-        image=draw(st.text()),
+        image=draw(IMAGES),
         question=draw(st.text()),
         answers=draw(st.lists(st.text()).map(tuple)),
         type=type,
@@ -40,6 +42,7 @@ def records(draw):
         source=draw(st.text()),
         split=draw(st.text()),
         metric=draw(st.sampled_from(["vqa", "yes_no", "numeric:0.1"])),
+        options=draw(st.lists(st.text(), max_size=3).map(tuple)),
         generator=draw(st.none() | st.text()),
         filters=draw(st.lists(st.text(), max_size=3).map(tuple)),
     )
@@ -48,7 +51,7 @@ def records(draw):
 PREFERENCES = st.builds(
     Preference,
     id=st.text(),
-    image=st.text(),
+    image=IMAGES,
     question=st.text(),
     chosen=st.text(),
     rejected=st.text(),
@@ -61,7 +64,7 @@ PREFERENCES = st.builds(
 INSTRUCTIONS = st.builds(
     Instruction,
     id=st.text(),
-    image=st.text(),
+    image=IMAGES,
     question=st.text(),
     response=st.text(),
     boundary=st.sampled_from([*Boundary, None]),
@@ -153,14 +156,14 @@ def row(**changes):
     [
         (
             {"version": 0},
-            "record q1: version 0, this program reads 2; run `inbol build` again",
+            "record q1: version 0, this program reads 3; run `inbol build` again",
         ),
-        ({"version": 3}, "version 3"),
+        ({"version": 2}, "version 2"),
         ({"version": None}, "version None"),
         ({"shape": 1}, r"record q1: fields differ: \['shape'\]"),
         ({"boundary": "certain"}, "record q1: 'certain' is not a valid Boundary"),
-        ({"answers": 3}, "record q1: answers and filters are lists"),
-        ({"answers": "red"}, "record q1: answers and filters are lists"),
+        ({"answers": 3}, "record q1: answers, options and filters are lists"),
+        ({"answers": "red"}, "record q1: answers, options and filters are lists"),
         ({"answers": [3]}, "answers, .* are texts"),
         ({"question": None}, "question, .* are texts"),
         ({"generator": 3}, "generator .* are texts"),
@@ -183,16 +186,12 @@ def row(**changes):
         ({"confidence": "0.8"}, "record q1: "),
         ({"wilson_high": 1.1}, "interval 0.5 to 1.1 within 0 to 1"),
         (
-            {"incorrect": [{"text": "blue", "count": 2, "logprob": None}]},
-            "logprob is a finite number if",
-        ),
-        (
             {"incorrect": [{"text": "blue", "count": 2, "logprob": float("-inf")}]},
-            "logprob is a finite number if",
+            "logprob is a finite number or null",
         ),
         (
             {"refusal": [{"text": "I don't know.", "count": 0, "logprob": -1.0}]},
-            "and null if it was not",
+            "null if a response was not sampled",
         ),
         ({"refusal": [{"text": "red", "count": 0, "logprob": None}]}, "a response is there twice"),
     ],
@@ -200,6 +199,12 @@ def row(**changes):
 def test_a_row_that_is_no_record(changes, message):
     with pytest.raises(InbolError, match=message):
         BoundaryRecord.from_json(row(**changes))
+
+
+def test_a_sampled_response_may_lack_its_log_probability():
+    """As of an endpoint that gives none."""
+    changed = row(incorrect=[{"text": "blue", "count": 2, "logprob": None}])
+    assert BoundaryRecord.from_json(changed).incorrect[0].logprob is None
 
 
 def test_a_row_without_a_field():

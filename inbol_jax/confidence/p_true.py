@@ -82,12 +82,12 @@ def self_evaluate(
     work = "1 proposed answer"
     runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label, work=work)
     questions = (
-        (example, P_TRUE_PROMPT.format(question=example.question, answer=answer))
+        (example, P_TRUE_PROMPT.format(question=example.prompt, answer=answer))
         for example, answer in proposals
     )
     batches = runner.run(
         encode_prompts(encoder, questions, images, set_aside, suffix=tokens.shared),
-        lambda variables, batch: probability_of_true(checkpoint.model, variables, batch, words),
+        functools.partial(probability_of_true, checkpoint.model, words=words),
         total,
     )
     for members, values in batches:

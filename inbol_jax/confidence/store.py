@@ -25,6 +25,7 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
+from inbol_jax.questions import image_paths, read_image_columns, with_options
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
 
 Row = dict[str, Any]
@@ -103,7 +104,7 @@ def _read(file: Path, parse: Callable[[Row], Parsed]) -> Iterator[tuple[int, Par
 
 
 def _checked(row: Row) -> Row:
-    row["id"], row["question"], row["image"], row["fingerprint"]
+    row["id"], row["question"], read_image_columns(row), row["fingerprint"]
     return row
 
 
@@ -137,18 +138,21 @@ def question_of(row: Row) -> SampledQuestion:
     if n_correct != (correct := columns[-1].count("correct")):
         raise ValueError(f"{correct} correct outcomes, but n_correct {n_correct}")
     samples = tuple(map(_make_sample, zip(*columns, strict=True)))
+    image = read_image_columns(row)
+    row.pop("image" if isinstance(image, str) and "image" in row else "images")
     example = VQAExample(
         id=row.pop("id"),
-        image=row.pop("image"),
+        image=image,
         question=row.pop("question"),
         answers=tuple(row.pop("answers")),
         answerable=row.pop("answerable"),
         source=row.pop("source", None) or "",
         split=row.pop("split", None) or "",
         metric=row.pop("metric", None) or METRICS[0],
+        options=tuple(row.pop("options", ())),
         extra=row,
     )
-    texts = (example.id, example.image, example.question, *example.answers, *columns[0])
+    texts = (example.id, *example.images, example.prompt, *example.answers, *columns[0])
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("id, image, question, answers and samples are texts")
     return SampledQuestion(example, samples)
@@ -216,6 +220,11 @@ def check_data(file: Path) -> None:
             f"{data} was changed since {file} was made of it; give `inbol confidence` again: only "
             "what changed is scored or sampled"
         )
+
+
+def _joined(hashes: Mapping[str, str], names: Sequence[str]) -> str:
+    """One hash of a question's images, in their order."""
+    return "-".join(hashes[name] for name in names)
 
 
 class ConfidenceStore(AppendOnlyLines):
@@ -315,7 +324,7 @@ class ConfidenceStore(AppendOnlyLines):
         for i, example in enumerate(examples):
             if example.id in self.done:
                 where[example.id] = i
-                names.add(example.image)
+                names.update(example.images)
         images = self._images.of(names)
 
         def renewed(row: Row) -> tuple[str, Row | None]:
@@ -323,9 +332,9 @@ class ConfidenceStore(AppendOnlyLines):
             if row["id"] not in where:
                 return "gone", None
             example = examples[where[row["id"]]]
-            asked = row["question"], row.get("image_hash")
+            asked = with_options(row["question"], row.get("options", ())), row.get("image_hash")
             new = refresh(example, _without_hashes(dict(row)))
-            if asked != (example.question, images[example.image]) or new is None:
+            if asked != (example.prompt, _joined(images, example.images)) or new is None:
                 return "changed", None
             return ("scored" if self._hashed(new) != row else ""), self._hashed(new)
 
@@ -366,12 +375,13 @@ class ConfidenceStore(AppendOnlyLines):
     def append(self, rows: Iterable[Row]) -> None:
         """Adds lines, with their hashes; waits until they are on the disk."""
         rows = list(rows)
-        self._images.of(row["image"] for row in rows)
+        self._images.of(name for row in rows for name in image_paths(read_image_columns(row)))
         super().append(map(self._hashed, rows))
         self.done.update(row["id"] for row in rows)
 
     def _hashed(self, row: Row) -> Row:
-        image = self._images.of([row["image"]])[row["image"]]
+        names = image_paths(read_image_columns(row))
+        image = _joined(self._images.of(names), names)
         return row | {"fingerprint": self.fingerprint, "image_hash": image}
 
     def finish(self, set_aside: int = 0) -> None:

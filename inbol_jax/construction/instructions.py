@@ -17,5 +17,5 @@ def make_instruction(record: BoundaryRecord, refusals: RefusalMix, seed: int) ->
         case _:
             return None
     return Instruction(
-        record.id, record.image, record.question, response, record.boundary, record.type
+        record.id, record.image, record.prompt, response, record.boundary, record.type
     )

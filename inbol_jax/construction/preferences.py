@@ -54,9 +54,8 @@ def make_preferences(
     kinds = PAIRS_OF_CLASS[record.boundary]
     if record.type == 3:
         kinds = (PairKind.REFUSAL_OVER_ANSWER,)
-    question = {
-        name: getattr(record, name) for name in ("id", "image", "question", "confidence", "type")
-    }
+    question = {name: getattr(record, name) for name in ("id", "image", "confidence", "type")}
+    question["question"] = record.prompt
     return [
         Preference(**question, chosen=chosen, rejected=rejected, kind=kind)
         for kind in kinds

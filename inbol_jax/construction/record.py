@@ -48,6 +48,7 @@ def make_record(
         source=example.source,
         split=example.split,
         metric=example.metric,
+        options=example.options,
         generator=generator,
         filters=tuple(map(str, example.extra.get("filters") or ())) if generator else (),
     )
@@ -70,7 +71,7 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
         for answer in dict.fromkeys(example.answers):
             # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
             # ("unanswerable"): neither is a correct response.
-            agreed = score(answer, example.answers, example.metric) >= CORRECT_AT
+            agreed = score(answer, example.answers, example.metric, example.options) >= CORRECT_AT
             if agreed and not is_refusal(answer):
                 outcomes["correct"].setdefault(answer, Response(answer))
     return {

@@ -185,7 +185,7 @@ class Negatives:
             question = question_of(parse_json(file.readline()))
             if question.example.id != record.id:
                 continue  # another id with the same hash
-            if question.example.question != record.question:
+            if question.example.prompt != record.prompt:
                 raise InbolError(
                     f"{file.name}: {record.id} is another question than in the records; "
                     "--negatives needs the same dataset"

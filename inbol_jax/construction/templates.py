@@ -1,8 +1,4 @@
-"""The refusals that a model is taught: predefined templates in several phrasings.
-
-The caption of the paper's Figure 5 mentions a predefined refusal template without giving it; this
-list is our own.
-"""
+"""Which of the refusals in `taught_refusals` a model is taught for which question."""
 
 import bisect
 import dataclasses
@@ -10,41 +6,20 @@ import itertools
 
 from inbol_jax.artifacts import hash64
 from inbol_jax.errors import InbolError
-
-# These have at most six words each. Their words are in the vocabulary of the embedded model.
-SHORT_REFUSALS = (
-    "I don't know.",
-    "I am not sure about this.",
-    "Sorry, I cannot answer that.",
-    "The image does not show that.",
+from inbol_jax.taught_refusals import (
+    LONG_REFUSALS,
+    NOT_IN_THE_IMAGE,
+    REFUSALS,
+    SHORT_REFUSALS,
+    UNKNOWN_TO_THE_MODEL,
 )
-
-# These give the reason: the model does not know, or the image does not show.
-_UNKNOWN_TO_THE_MODEL = (
-    "I am not sure what the answer is, so I would rather not guess.",
-    "I do not know enough about this subject to give a reliable answer.",
-    "This is beyond what I know, so I cannot give an answer that you could rely on.",
-)
-_NOT_IN_THE_IMAGE = (
-    "I'm sorry, but the image does not contain the information needed to answer this question.",
-    "I cannot tell from this image, because the relevant part is not visible.",
-    "There is not enough information in the image to answer this question.",
-    "This question asks about something that is not in the image, so I cannot answer it.",
-)
-
-LONG_REFUSALS = (
-    "I don't know the answer to this question.",
-    *_UNKNOWN_TO_THE_MODEL,
-    *_NOT_IN_THE_IMAGE,
-)
-REFUSALS = (*SHORT_REFUSALS, *LONG_REFUSALS)
 
 # Name -> refusals for what the model does not know, and for Type 3. They differ in "reason" only.
 TEMPLATES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "one": (REFUSALS[:1], REFUSALS[:1]),
     "short": (SHORT_REFUSALS, SHORT_REFUSALS),
     "long": (LONG_REFUSALS, LONG_REFUSALS),
-    "reason": (_UNKNOWN_TO_THE_MODEL, _NOT_IN_THE_IMAGE),
+    "reason": (UNKNOWN_TO_THE_MODEL, NOT_IN_THE_IMAGE),
     "all": (REFUSALS, REFUSALS),
 }
 

@@ -6,20 +6,36 @@ held a picture, `image` is already the name of the file that it was written to. 
 one such function, name it in `ADAPTERS`, and add its name to `FORMATS` in config.py.
 """
 
-import math
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 
+from inbol_jax.data.archives import tubench_rows
+from inbol_jax.data.choice_sets import (
+    aokvqa,
+    aokvqa_direct,
+    mmbench,
+    mme,
+    mmmu,
+    mmupd,
+    scienceqa,
+)
+from inbol_jax.data.columns import (
+    Columns,
+    letter_of,
+    metric_of,
+    option_list,
+    plain,
+    read_flag,
+    single,
+    usual_columns,
+)
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.rows import RawRow, Unusable
+from inbol_jax.data.sources import Rows, literal_list
 from inbol_jax.records import METRICS
-
-Columns = dict[str, Any]  # those of `data.jsonl`, not validated yet, and any others
-
-FLAGS = dict.fromkeys((True, "1", "true", "yes", "answerable"), True)
-FLAGS |= dict.fromkeys((False, "0", "false", "no", "unanswerable"), False)
 
 
 class Join(NamedTuple):
@@ -40,31 +56,11 @@ class Adapter(NamedTuple):
     hub: bool = True  # whether there are copies for the `datasets` library
     by_id: str | None = None  # the column of a row's key, if the file is an object of objects
     join: Join | None = None  # if the pictures of the copy on the hub are in their own subset
-
-
-def _columns(row: RawRow, **columns: Any) -> Columns:
-    """The columns that are given; of the others those under their most frequent names.
-
-    Without answers, as in a test split that does not publish them, `answerable` is None.
-    """
-    usual = {name: row.get(name) for name in ("image", "question", "answers")}
-    usual["id"] = row.get("question_id")
-    usual["answerable"] = True if columns.get("answers", row.get("answers")) else None
-    return usual | columns
-
-
-def _flag(value: Any) -> bool | None:
-    """True or false, in any of the spellings that sets use."""
-    value = value.strip().lower() if isinstance(value, str) else value
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if not isinstance(value, str | int | float) or value not in FLAGS:
-        raise Unusable("answerable not true or false")
-    return FLAGS[value]
-
-
-def _single(answer: Any) -> list[Any]:
-    return [] if answer is None or answer == "" else [answer]
+    images: tuple[str, ...] = ("image",)  # the columns of pictures, in the order of the prompt
+    base64: bool = False  # whether the official file holds pictures as text in base64
+    text_only: bool = False  # whether rows without a picture ask about text alone
+    numbered: bool = False  # whether rows have no ids, and are numbered
+    archive: Callable[[Path], Rows] | None = None  # reads the official zip
 
 
 def _coco_split(config: DataConfig) -> str | None:
@@ -87,7 +83,7 @@ def vqa(row: RawRow, config: DataConfig) -> Columns:
         if not isinstance(number, int):
             raise Unusable("image_id not a number")
         image = f"COCO_{split}_{number:012d}.jpg"
-    return _columns(
+    return usual_columns(
         row,
         image=image,
         split=config.split or split,
@@ -99,11 +95,11 @@ def vqa(row: RawRow, config: DataConfig) -> Columns:
 def gqa(row: RawRow, config: DataConfig) -> Columns:
     """GQA: one answer, exact match (Hudson and Manning 2019, arXiv 1902.09506)."""
     types = row.get("types")
-    return _columns(
+    return usual_columns(
         row,
         id=row.get("id", row.get("question_id")),
         image=row.get("image") or f"{row.get('imageId')}.jpg",
-        answers=_single(row.get("answer")),
+        answers=single(row.get("answer")),
         kind=types.get("structural") if isinstance(types, dict) else None,
     )
 
@@ -116,10 +112,10 @@ def vizwiz(row: RawRow, config: DataConfig) -> Columns:
     """
     kind = row.get("category", row.get("answer_type"))
     if "answerable" in row:
-        answerable = _flag(row["answerable"])
+        answerable = read_flag(row["answerable"])
     else:
         answerable = None if kind is None else kind != "unanswerable"
-    return _columns(
+    return usual_columns(
         row,
         id=row.get("question_id", row.get("image")),
         answerable=answerable if row.get("answers") or answerable is False else None,
@@ -129,7 +125,7 @@ def vizwiz(row: RawRow, config: DataConfig) -> Columns:
 
 def textvqa(row: RawRow, config: DataConfig) -> Columns:
     """TextVQA: questions about text in pictures (Singh et al. 2019, arXiv 1904.08920)."""
-    return _columns(row, image=row.get("image") or f"{row.get('image_id')}.jpg")
+    return usual_columns(row, image=row.get("image") or f"{row.get('image_id')}.jpg")
 
 
 def pope(row: RawRow, config: DataConfig) -> Columns:
@@ -141,11 +137,11 @@ def pope(row: RawRow, config: DataConfig) -> Columns:
     parts = (part for part in ("adversarial", "popular", "random") if part in file)
     part = row.get("category") or next(parts, file)
     number = row.get("question_id")
-    return _columns(
+    return usual_columns(
         row,
         id=None if number is None else f"{part}-{number}",
         question=row.get("question", row.get("text")),
-        answers=_single(row.get("answer", row.get("label"))),
+        answers=single(row.get("answer", row.get("label"))),
         kind=part,
     )
 
@@ -153,33 +149,22 @@ def pope(row: RawRow, config: DataConfig) -> Columns:
 def tubench(row: RawRow, config: DataConfig) -> Columns:
     """TUBench: code, photographs, geometry and tables (He et al. 2024, arXiv 2410.04107).
 
-    Each row gets the metric of its own answer.
+    Each row gets the metric of its own answer. The copy on the hub has letters without options; the
+    official zips have the options too.
     """
-    unanswerable, answer = _flag(row.get("is_unanswerable")), row.get("answer")
+    unanswerable, answer = read_flag(row.get("is_unanswerable")), row.get("answer")
     answer = str(answer).strip() if isinstance(answer, str | int | float) else None
     parts = ("dataset", "item_id", "image_variant", "question_idx")
-    return _columns(
+    return usual_columns(
         row,
         id="-".join(str(row.get(part)) for part in parts),
-        answers=[] if unanswerable else _single(answer),
+        answers=[] if unanswerable else single(answer),
         answerable=None if unanswerable is None else not unanswerable,
-        metric=metric_of(answer or ""),
+        options=row.get("options"),
+        metric="choice" if row.get("options") else metric_of(answer or ""),
         kind=row.get("dataset"),
         strategy=row.get("strategy"),
     )
-
-
-def metric_of(answer: str) -> str:
-    """The metric for a gold answer that is a yes or no, an option's letter, a number, or words."""
-    plain = answer.strip(" .()").lower()
-    if plain in ("yes", "no"):
-        return "yes_no"
-    if len(plain) == 1 and plain.isalpha():
-        return "choice"
-    try:
-        return "numeric:0" if math.isfinite(float(plain.replace(",", ""))) else "exact"
-    except ValueError:
-        return "exact"
 
 
 def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
@@ -201,7 +186,7 @@ def haloquest(row: RawRow, config: DataConfig) -> Columns | None:
     kind = text("hallucination type").lower()
     unanswerable = "false premise" in kind or "insufficient context" in kind
     answers = [answer.strip() for answer in text("groundtruth responses").split(";")]
-    return _columns(
+    return usual_columns(
         row,
         id=f"{image}-{checksum:08x}" if image else None,
         image=image or None,
@@ -238,47 +223,43 @@ def unkvqa(row: RawRow, config: DataConfig) -> Columns:
         other = other if isinstance(other, dict) else {}
         answer, options = other.get("answer"), other.get("options")
         answerability = answerability.get("binary")
-    answers = row.get("answers") or _single(answer)
-    answerable = _flag(answerability)
-    return _columns(
+    answers = row.get("answers") or single(answer)
+    answerable = read_flag(answerability)
+    return usual_columns(
         row,
         image=row.get("image_name"),
         answers=[] if answerable is False else answers,
         answerable=answerable if answers or answerable is False else None,
         kind=None if kind is None else ALTERED.get(str(kind), str(kind)),
-        options=_plain(options),
+        other_options=plain(options),
     )
 
 
 def columns(row: RawRow, config: DataConfig) -> Columns:
     """Any set, by the names of its columns; all other columns are kept if JSON can hold them."""
-    for column in (config.image_column, config.question_column, config.id_column):
+    named = config.image_column, config.question_column, config.id_column, config.options_column
+    for column in named:
         if column is not None and column not in row:
             raise Unusable(f"no column {column!r}")
     id = config.id_column or ("id" if "id" in row else "question_id")
     flag = config.answerable_column or "answerable"
-    answers = row.get(config.answers_column)
-    answers = answers if isinstance(answers, list) else _single(answers)
+    choices = config.options_column or ("options" if "options" in row else "choices")
+    options = option_list(row[choices]) if row.get(choices) else []
+    answers = literal_list(row.get(config.answers_column))
+    if options and str(answers).isdecimal() and str(answers) not in options:  # CSV has texts
+        answers = letter_of(answers, options)
+    answers = answers if isinstance(answers, list) else single(answers)
     answers = [answer if isinstance(answer, str | dict) else str(answer) for answer in answers]
-    used = {config.image_column, config.question_column, config.answers_column, id, flag}
-    return {name: _plain(value) for name, value in row.items() if name not in used} | {
+    used = {config.image_column, config.question_column, config.answers_column, id, flag, choices}
+    return {name: plain(value) for name, value in row.items() if name not in used} | {
+        "options": options or None,
+        "metric": row.get("metric") or ("choice" if options else None),
         "id": row.get(id),
         "image": row[config.image_column],
         "question": row[config.question_column],
         "answers": answers,
-        "answerable": _flag(row[flag]) if flag in row else bool(answers) or None,
+        "answerable": read_flag(row[flag]) if flag in row else bool(answers) or None,
     }
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold, None for any other."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int) else None
 
 
 ADAPTERS = {
@@ -291,7 +272,16 @@ ADAPTERS = {
     "vizwiz": Adapter(vizwiz),
     "textvqa": Adapter(textvqa),
     "pope": Adapter(pope, "yes_no"),
-    "tubench": Adapter(tubench, "exact"),
+    "tubench": Adapter(tubench, "exact", archive=tubench_rows),
     "haloquest": Adapter(haloquest, "exact", hub=False),
     "unkvqa": Adapter(unkvqa, hub=False),
+    "mmupd": Adapter(mmupd, "choice", base64=True, numbered=True),
+    "mmbench": Adapter(mmbench, "choice", base64=True),
+    "scienceqa": Adapter(scienceqa, "choice", by_id="id", text_only=True, numbered=True),
+    "mmmu": Adapter(
+        mmmu, "choice", images=tuple(f"image_{i}" for i in range(1, 8)), text_only=True
+    ),
+    "aokvqa": Adapter(aokvqa, "choice"),
+    "aokvqa_direct": Adapter(aokvqa_direct),
+    "mme": Adapter(mme, "yes_no", base64=True),
 }

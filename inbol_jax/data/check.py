@@ -89,7 +89,8 @@ def _decoded_batches(
         progress(f"checking {dataset.name}", len(dataset.examples), "records") as advance,
     ):
         while chunk := list(itertools.islice(examples, CHUNK)):
-            new = list(dict.fromkeys(e.image for e in chunk if e.image not in seen))
+            images = dict.fromkeys(image for example in chunk for image in example.images)
+            new = [image for image in images if image not in seen]
             seen.update(new)
             looks = dict(zip(new, pool.map(decode, new), strict=True))
             faults = {image: look for image, look in looks.items() if isinstance(look, str)}
@@ -114,11 +115,12 @@ def _check_pictures(
             hashes |= {image: look.pixel_hash for image, look in sound.items()}
             matches |= gallery.find(sound)
             for example in examples:
-                if fault := faults.get(example.image):
+                if fault := next((faults[i] for i in example.images if i in faults), None):
                     rejected.append(Rejection(None, example.id, fault))
                     continue
-                if example.image in matches:
-                    shared[example.image].append(example.id)
+                for image in example.images:
+                    if image in matches:
+                        shared[image].append(example.id)
                 lines.write(json_line(example.to_json()))
                 rows += 1
         images = os.path.relpath(dataset.root.resolve(), config.out.resolve())

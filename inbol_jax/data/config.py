@@ -12,7 +12,12 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric
 
 FORMATS = ("folder", "columns", "vqav2", "okvqa", "gqa", "vizwiz", "textvqa", "pope", "tubench",
-           "haloquest", "unkvqa")  # fmt: skip
+           "haloquest", "unkvqa", "mmupd", "mmbench", "scienceqa", "mmmu", "aokvqa",
+           "aokvqa_direct", "mme")  # fmt: skip
+# Files that --data.id reads, by the end of their names; a file has no splits.
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".tar")
+# One {} for the id of an image: "images/{:06d}.jpg".
+_TEMPLATE = re.compile(r"[^{}]*\{(:[^{}]*)?\}[^{}]*")
 
 
 def _named(name: str, *aliases: str) -> Any:
@@ -32,20 +37,26 @@ class DataConfig:
     """Dataset folder (data.jsonl and images), or a .jsonl file."""
     images: Annotated[Path | None, _named("data.images", "--images")] = None
     """Image folder, if it is not the dataset's own."""
+    image_template: Annotated[str | None, _named("data.image-template")] = None
+    """Path of an image in that folder, made of what the image column holds, such as
+    "images/{:06d}.jpg" if it holds numbers."""
     format: Annotated[str | None, _named("data.format")] = None
     """Format of the questions: folder, columns (any set, by its column names), vqav2, okvqa, gqa,
-    vizwiz, textvqa, pope, tubench, haloquest or unkvqa. The default is folder with --data and
+    vizwiz, textvqa, pope, tubench, haloquest, unkvqa, mmupd, mmbench, scienceqa, mmmu, aokvqa
+    (choices), aokvqa_direct (answers in words) or mme. The default is folder with --data and
     columns with --data.id."""
     questions: Annotated[Path | None, _named("data.questions")] = None
-    """Official file of questions (JSON, JSON lines or CSV)."""
+    """Official file of questions (JSON, JSON lines, CSV, TSV; for tubench a zip)."""
     annotations: Annotated[Path | None, _named("data.annotations")] = None
     """Official file of the answers, if they are not in the file of questions."""
     id: Annotated[str | None, _named("data.id")] = None
-    """Set of the `datasets` library: a hub id, or a local folder or file."""
+    """A local file (.csv, .tsv, .json, .jsonl, .parquet, .arrow, or .tar for webdataset); a folder
+    of such files, of images with metadata.jsonl or metadata.csv, or from `save_to_disk`; or the
+    id of a set on the hub."""
     subset: Annotated[str | None, _named("data.subset")] = None
     """Subset of that set, if it has several (`datasets` calls it the config)."""
     split: Annotated[str | None, _named("data.split")] = None
-    """Split of the set."""
+    """Split of the set; a single file has none."""
     revision: Annotated[str | None, _named("data.revision")] = None
     """Revision of a hub set."""
     streaming: Annotated[bool, _named("data.streaming")] = True
@@ -58,12 +69,16 @@ class DataConfig:
     """Column of the ids, for format columns. The default is "id" or "question_id"; if there is
     neither, records are numbered."""
     image_column: Annotated[str, _named("data.image-column")] = "image"
-    """Column of the images, for format columns: pictures, or paths below the image folder."""
+    """Column of the images, for format columns: a picture, a path below the image folder, or a list
+    of these; an empty list is a question about text alone."""
     question_column: Annotated[str, _named("data.question-column")] = "question"
     """Column of the questions, for format columns."""
     answers_column: Annotated[str, _named("data.answers-column")] = "answers"
     """Column of the answers, for format columns: a string, a list of strings, or a list of objects
-    with an "answer"."""
+    with an "answer"; with options also the number of the right one, from 0 on."""
+    options_column: Annotated[str | None, _named("data.options-column")] = None
+    """Column of the options of multiple choice, for format columns: a list of strings. The default
+    is "options" or "choices", if there is such a column."""
     answerable_column: Annotated[str | None, _named("data.answerable-column")] = None
     """Column that says whether a question is answerable, for format columns. The default is
     "answerable", if there is such a column."""
@@ -96,16 +111,22 @@ class DataConfig:
                     )
         if self.annotations and not self.questions:
             raise InbolError("--data.annotations needs --data.questions")
-        if self.questions and not self.images:
-            raise InbolError(
-                "--data.questions needs --data.images, the folder with the set's images"
-            )
-        if self.id and not self.split:
+        if self.id and not (self.split or self.is_file):
             raise InbolError(f"--data.id {self.id}: --data.split is needed")
+        if self.image_template and not _TEMPLATE.fullmatch(self.image_template):
+            raise InbolError(
+                f"--data.image-template {self.image_template}: one {{}} is needed for the image's "
+                'id, such as "images/{:06d}.jpg"'
+            )
         if self.limit is not None and self.limit < 1:
             raise InbolError(f"--data.limit {self.limit}: at least one record is needed")
         if self.metric is not None:
             parse_metric(self.metric)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `id` is the name of a file that is read as one set."""
+        return self.id is not None and Path(self.id).suffix.lower() in FILES
 
     @property
     def source_format(self) -> str:

@@ -3,6 +3,8 @@
 Memory does not grow with the set, except for its ids and the causes of what was set aside.
 """
 
+import base64
+import binascii
 import dataclasses
 import itertools
 import json
@@ -22,11 +24,12 @@ from inbol_jax.artifacts import (
     read_meta,
     write_json,
 )
-from inbol_jax.data.adapters import ADAPTERS, Columns
+from inbol_jax.data.adapters import ADAPTERS
+from inbol_jax.data.columns import Columns
 from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
-from inbol_jax.data.pictures import picture_name
+from inbol_jax.data.pictures import picture_name, picture_names
 from inbol_jax.data.rows import RawRow, Rejection, Unusable, image_check, make_example, record_id
-from inbol_jax.data.sources import Rows, file_rows, hub_rows, joined
+from inbol_jax.data.sources import Rows, file_rows, id_rows, joined, literal_list
 from inbol_jax.data.vqa import (
     DATA_FILE,
     REJECTED_FILE,
@@ -38,6 +41,7 @@ from inbol_jax.data.vqa import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
+from inbol_jax.questions import ImagePaths
 from inbol_jax.records import VQAExample
 
 
@@ -127,6 +131,14 @@ def _check_options(config: DataConfig) -> None:
             raise InbolError(f"--data.{name} {path}: no such file")
     if config.images is not None and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
+    if config.questions and not config.images and not (adapter.base64 or _is_archive(config)):
+        raise InbolError("--data.questions needs --data.images, the folder with the set's images")
+
+
+def _is_archive(config: DataConfig) -> bool:
+    """Whether the official file is a zip with the set's pictures in it."""
+    adapter, file = ADAPTERS[config.source_format], config.questions
+    return bool(adapter.archive and file and file.suffix.lower() == ".zip")
 
 
 def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
@@ -180,7 +192,8 @@ def _write(
                 if example.id in ids:
                     raise Unusable("duplicated id")
                 if check_image is not None:  # a picture that was written has a sound header
-                    check_image(example.image)
+                    for image in example.images:
+                        check_image(image)
             except Unusable as cause:
                 id = cause.id if example is None else example.id
                 duplicated = isinstance(row, Unusable) and id in ids
@@ -204,7 +217,10 @@ def _rows(config: DataConfig) -> Rows:
     adapter = ADAPTERS[config.source_format]
     if config.questions is None:
         suffix = adapter.join.questions if adapter.join else ""
-        return hub_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
+        return id_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
+    if _is_archive(config):
+        assert adapter.archive is not None
+        return adapter.archive(config.questions)
     rows = file_rows(config.questions, by_id=adapter.by_id)
     return joined(rows, file_rows(config.annotations)) if config.annotations else rows
 
@@ -216,8 +232,9 @@ class _RecordMaker:
         self._config, self._adapter, self._folder = config, ADAPTERS[config.source_format], folder
         self._join = self._adapter.join if config.id else None
         self._joined_pictures: dict[str, str | Unusable | None] = {}
+        self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
         if self._join:
-            for _, row in hub_rows(config, f"{config.subset}{self._join.pictures}"):
+            for _, row in id_rows(config, f"{config.subset}{self._join.pictures}"):
                 if not isinstance(row, Unusable):
                     self._joined_pictures[str(row.get("id"))] = self._joined_picture(row)
 
@@ -233,7 +250,7 @@ class _RecordMaker:
         Raises:
           Unusable: if the row cannot be used; it has the record's id if that could be read.
         """
-        id = record_id(row.get("question_id", row.get("id")))
+        id = record_id(row.get("question_id", row.get("id", row.get("index"))))
         try:
             columns = self._columns(number, row)
             if columns is None:
@@ -247,15 +264,10 @@ class _RecordMaker:
         """The columns of a row, with the set's defaults; None if the row is of another split."""
         config = self._config
         by_name = config.source_format == "columns"
-        image_column = config.image_column if by_name else "image"
-        image = self._image(row, image_column)
-        if image is not None:
-            row = {**row, image_column: image}
-        elif config.id:
-            missing = image_column in row or self._join
-            raise Unusable("image missing" if missing else f"no column {image_column!r}")
-        if by_name and not (config.id_column or "id" in row or "question_id" in row):
-            row = {**row, "id": f"{config.split}-{number}"}
+        row = self._with_images(row, (config.image_column,) if by_name else self._adapter.images)
+        numbered = by_name or self._adapter.numbered
+        if numbered and not (config.id_column or "id" in row or "question_id" in row):
+            row = {**row, "id": f"{config.split}-{number}" if config.split else str(number)}
         columns = self._adapter.columns(row, config)
         if columns is None:
             return None
@@ -268,14 +280,48 @@ class _RecordMaker:
         columns["metric"] = config.metric or columns.get("metric") or self._adapter.metric
         return {name: value for name, value in columns.items() if value is not None}
 
-    def _image(self, row: RawRow, column: str) -> str | None:
-        """The name of the picture that a row holds or refers to."""
-        if not self._join:
-            return picture_name(row.get(column), self._config, self._folder)
-        image = self._joined_pictures.get(str(row.get(self._join.reference)))
-        if isinstance(image, Unusable):
-            raise image
-        return image
+    def _with_images(self, row: RawRow, names: tuple[str, ...]) -> RawRow:
+        """A row with the names of its pictures in place of these."""
+        column = names[0] if len(names) == 1 else "image"
+        images = [self._image(row, name) for name in names]
+        found = [image for image in images if image is not None]
+        if found:
+            return {**row, column: list(found) if len(names) > 1 else _as_column(found[0])}
+        if self._adapter.text_only:
+            return {**row, column: []}
+        if self._config.id or self._adapter.base64:
+            missing = column in row or self._join
+            raise Unusable("image missing" if missing else f"no column {column!r}")
+        return row
+
+    def _image(self, row: RawRow, column: str) -> ImagePaths | None:
+        """The name of the picture that a row holds or refers to, or those of its pictures."""
+        if self._join:
+            image = self._joined_pictures.get(str(row.get(self._join.reference)))
+            if isinstance(image, Unusable):
+                raise image
+            return image
+        value = row.get(column)
+        if self._config.source_format == "columns":
+            value = literal_list(value)  # a list in a cell of CSV
+        if not (self._adapter.base64 and isinstance(value, str) and not self._config.images):
+            return picture_names(
+                value, lambda value: picture_name(value, self._config, self._folder)
+            )
+        if value in self._by_index:  # rotated questions name the index of the first one
+            return self._by_index[value]
+        try:
+            data = base64.b64decode(value, validate=True)
+        except binascii.Error:
+            raise Unusable("image not base64") from None
+        name = picture_name(data, self._config, self._folder)
+        if name is not None and row.get("index") is not None:
+            self._by_index[str(row["index"])] = name
+        return name
+
+
+def _as_column(image: ImagePaths) -> str | list[str]:
+    return image if isinstance(image, str) else list(image)
 
 
 def _json_line(example: VQAExample) -> str:

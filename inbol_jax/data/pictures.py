@@ -1,6 +1,7 @@
 """Pictures that the rows of a set hold or refer to, written once each into the dataset folder."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,18 @@ from inbol_jax.artifacts import write_atomically
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.images import ImageError, image_suffix
 from inbol_jax.data.rows import Unusable
+from inbol_jax.errors import InbolError
+from inbol_jax.questions import ImagePaths
+
+
+def picture_names(value: Any, name_of: Callable[[Any], str | None]) -> ImagePaths | None:
+    """What `name_of` gives for the picture of a row, or for each of its list of pictures."""
+    if not isinstance(value, list):
+        return name_of(value)
+    if any(isinstance(item, list) for item in value):
+        raise Unusable("image a list of lists (one list of pictures or paths is read)")
+    names = map(name_of, value)
+    return tuple(name for name in names if name is not None)
 
 
 def picture_name(value: Any, config: DataConfig, folder: Path) -> str | None:
@@ -22,15 +35,19 @@ def picture_name(value: Any, config: DataConfig, folder: Path) -> str | None:
     """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if value is None:
+    if value is None or value == "":
         return None
+    if config.image_template and isinstance(value, str | int):
+        value = _path(config.image_template, value)
+    if isinstance(value, int | float):
+        raise Unusable("image a number (--data.image-template makes a path of it)")
+    if not isinstance(value, str | bytes):
+        raise Unusable("image not a picture or path")
     if config.images:
         if isinstance(value, str):
             return value
         raise Unusable("picture in the row itself (leave --data.images out)")
     data = _read(value, config) if isinstance(value, str) else value
-    if not isinstance(data, bytes):
-        raise Unusable("image not a picture or path")
     digest = hashlib.sha256(data).hexdigest()[:32]
     try:
         name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
@@ -41,9 +58,21 @@ def picture_name(value: Any, config: DataConfig, folder: Path) -> str | None:
     return name
 
 
+def _path(template: str, id: str | int) -> str:
+    """The path of an image by its id; numbers may be written as text, as CSV does."""
+    try:
+        return template.format(id)
+    except ValueError:
+        try:
+            return template.format(int(id))
+        except ValueError as error:
+            raise InbolError(f"--data.image-template {template}: {id!r} ({error})") from error
+
+
 def _read(name: str, config: DataConfig) -> bytes:
     """Reads a picture among the set's files, or those that `datasets` downloaded; no other."""
-    assert config.id is not None
+    if config.id is None:
+        raise Unusable("image a path (--data.images names its folder)")
     local = Path(config.id)
     if local.exists():
         roots = [local if local.is_dir() else local.parent]
@@ -58,4 +87,4 @@ def _read(name: str, config: DataConfig) -> bytes:
             raise Unusable("image outside the set's files")
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError):
-        raise Unusable("image missing") from None
+        raise Unusable("image missing (--data.images names the folder of paths)") from None

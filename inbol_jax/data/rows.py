@@ -9,10 +9,12 @@ from typing import Any
 
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
+from inbol_jax.questions import LETTERS, read_image_columns
 from inbol_jax.records import METRICS, VQAExample, parse_metric
 
 RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
-COLUMNS = ("id", "image", "question", "answers", "answerable", "source", "split", "metric")
+COLUMNS = ("id", "image", "images", "question", "answers", "answerable", "options")
+COLUMNS += ("source", "split", "metric")
 
 
 class Unusable(Exception):
@@ -81,7 +83,10 @@ def make_example(row: RawRow) -> VQAExample:
     if id is None:
         raise Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
     question = _text(row, "question")
-    image = _text(row, "image")
+    try:
+        image = read_image_columns(row)
+    except ValueError as cause:
+        raise Unusable(str(cause)) from None
     given = [] if row.get("answers") is None else row["answers"]
     if not isinstance(given, list):
         raise Unusable("answers not a list")
@@ -96,11 +101,16 @@ def make_example(row: RawRow) -> VQAExample:
     source, split = row.get("source") or "", row.get("split") or ""
     if not (isinstance(source, str) and isinstance(split, str)):
         raise Unusable("source or split not a string")
-    metric = row.get("metric") or METRICS[0]
+    options = _options(row)
+    metric = row.get("metric") or ("choice" if options else METRICS[0])
     try:
         parse_metric(metric)
     except (InbolError, AttributeError, TypeError):
         raise Unusable("metric not known") from None
+    if answerable and options and metric == "choice":
+        known = {*LETTERS[: len(options)].lower(), *map(_plain, options)}
+        if not known & set(map(_plain, answers)):
+            raise Unusable("answer none of the options")
     return VQAExample(
         id=id,
         image=image,
@@ -111,7 +121,21 @@ def make_example(row: RawRow) -> VQAExample:
         source=source,
         split=split,
         metric=metric,
+        options=options,
     )
+
+
+def _options(row: RawRow) -> tuple[str, ...]:
+    options = [] if row.get("options") is None else row["options"]
+    if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
+        raise Unusable("options not a list of strings")
+    if len(options) > len(LETTERS):
+        raise Unusable(f"more than {len(LETTERS)} options")
+    return tuple(options)
+
+
+def _plain(text: str) -> str:
+    return text.lower().strip(" ().")
 
 
 def _text(row: RawRow, column: str) -> str:

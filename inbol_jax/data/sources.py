@@ -5,6 +5,7 @@ unreadable is an error.
 The number is 0 for an annotation without a question, which has no place among the questions.
 """
 
+import ast
 import csv
 import itertools
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.data.config import DataConfig
+from inbol_jax.data.config import FILES, DataConfig
 from inbol_jax.data.json_stream import json_objects
 from inbol_jax.data.rows import RawRow, Unusable, parse_line
 from inbol_jax.errors import InbolError
@@ -21,12 +22,15 @@ Rows = Iterator[tuple[int, RawRow | Unusable]]
 
 # The keys of official files for their records; UNK-VQA has the one without an "s".
 LISTS = ("questions", "annotations", "annotation", "data")
-BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv",
-            ".arrow": "arrow"}  # fmt: skip
+# Files that the `datasets` library reads. The others are read here, row by row: a column may hold a
+# text in one row and a list in the next.
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "ppm")  # files of a webdataset
+_LITERAL = 1 << 16  # characters of a list that is written as a text
 
 
 def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
-    """Rows of a JSON file (an array, or an object with one), of JSON lines, or of CSV.
+    """Rows of a JSON file (an array, or an object with one), of JSON lines, CSV or TSV.
 
     JSON lines are known by their content, whatever the suffix. If the file is an object of objects,
     the column `by_id` gets a row's key.
@@ -35,13 +39,15 @@ def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
       InbolError: if the file cannot be read, or is damaged as a whole.
     """
     try:
-        if path.suffix.lower() == ".csv":
-            yield from enumerate(_csv_rows(path), 1)
+        if delimiter := {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
+            yield from enumerate(_csv_rows(path, delimiter), 1)
         elif _is_json_lines(path):
             yield from _json_lines(path)
         else:
             for number, row in enumerate(json_objects(path, keys=LISTS, by_id=by_id), 1):
-                yield number, row if isinstance(row, dict) else Unusable("not a JSON object")
+                cause = "a list, not an object whose keys name columns"
+                cause = cause if isinstance(row, list) else "not a JSON object"
+                yield number, row if isinstance(row, dict) else Unusable(cause)
     except OSError as error:
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
 
@@ -69,11 +75,23 @@ def _is_json_lines(path: Path) -> bool:
         return any(line.strip() for line in file)
 
 
-def _csv_rows(path: Path) -> Iterator[RawRow]:
-    csv.field_size_limit(1 << 24)
+def literal_list(value: Any) -> Any:
+    """A list that a table holds as a text, "['a', 'b']" in Python's or JSON's spelling, as a list;
+    any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and len(value) <= _LITERAL:
+        try:
+            found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return value
+        return found if isinstance(found, list) else value
+    return value
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
+    csv.field_size_limit(1 << 24)  # a picture in base64 is one field
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
-            for row in csv.DictReader(file):
+            for row in csv.DictReader(file, delimiter=delimiter):
                 row.pop(None, None)  # cells beyond the header's columns
                 yield row
         except csv.Error as error:
@@ -129,39 +147,75 @@ def _compact(annotation: RawRow) -> RawRow:
     return {**annotation, "answers": shared}
 
 
-def hub_rows(config: DataConfig, subset: str | None) -> Rows:
-    """Rows of a set of the `datasets` library, with pictures as they are stored, not decoded.
+def id_rows(config: DataConfig, subset: str | None) -> Rows:
+    """Rows of what `--data.id` names, with pictures as they are stored, not decoded.
 
     Raises:
       InbolError: if there is no such set, subset or split, or if its files cannot be read.
     """
+    assert config.id is not None
+    local = Path(config.id)
+    if local.is_file() and not config.is_file:
+        raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(FILES)}")
+    if config.is_file and not local.is_file():
+        raise InbolError(f"--data.id {local}: no such file")
+    if config.is_file and local.suffix.lower() not in BUILDERS:
+        yield from file_rows(local)
+        return
     import datasets  # takes a second, which a dataset folder does not need
 
-    assert config.id is not None
-    options = {"name": subset, "split": config.split, "streaming": config.streaming}
-    local = Path(config.id)
-    if local.is_dir():
-        options["path"] = str(local.resolve())
-    elif local.is_file():
-        if local.suffix.lower() not in BUILDERS:
-            fault = f"a file must end with one of {', '.join(BUILDERS)}"
-            raise InbolError(f"--data.id {local}: {fault}")
-        options["path"] = BUILDERS[local.suffix.lower()]
-        options["data_files"] = {config.split: str(local)}
-    else:
-        options |= {"path": config.id, "revision": config.revision}
     datasets.disable_progress_bars()
     number = 0
     try:
-        rows = datasets.load_dataset(**options)
+        rows = _load(config, subset)
         for column, feature in (rows.features or {}).items():
-            if isinstance(feature, datasets.Image):
-                rows = rows.cast_column(column, datasets.Image(decode=False))
+            if (undecoded := _undecoded(feature)) != feature:
+                rows = rows.cast_column(column, undecoded)
         for number, row in enumerate(rows, 1):
-            yield number, row
+            yield number, _unpacked(row) if "__key__" in row else row
     except Exception as error:  # any error of the reader or client that the library chose
         about = " ".join(str(error).split()) or type(error).__name__
         fault = f"record {number + 1}: cannot be read"
         if not number:
             fault = f"no set that `datasets` can load with subset {subset}, split {config.split}"
         raise InbolError(f"--data.id {config.id}: {fault} ({about[:300]})") from error
+
+
+def _load(config: DataConfig, subset: str | None) -> Any:
+    """The set as the `datasets` library has it."""
+    import datasets
+
+    assert config.id is not None
+    local, split = Path(config.id), config.split or "train"
+    if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        saved = datasets.load_from_disk(str(local))
+        return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+    options = {"name": subset, "split": split, "streaming": config.streaming}
+    if local.is_dir():
+        options["path"] = str(local.resolve())
+    elif config.is_file:
+        options["path"] = BUILDERS[local.suffix.lower()]
+        options["data_files"] = {split: str(local)}
+    else:
+        options |= {"path": config.id, "revision": config.revision}
+    return datasets.load_dataset(**options)
+
+
+def _undecoded(feature: Any) -> Any:
+    """The type of a column, with pictures that stay encoded, alone or in lists."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(feature, datasets.List):
+        return datasets.List(_undecoded(feature.feature), length=feature.length)
+    return feature
+
+
+def _unpacked(row: RawRow) -> RawRow:
+    """A sample of a webdataset: the columns of its JSON beside its files, the first picture among
+    them as `image`, and its key as `id`, unless the JSON has such columns."""
+    columns = row.get("json")
+    pictures = (row[name] for name in row if name.lower() in PICTURES and row[name] is not None)
+    usual = {"id": row["__key__"], "image": next(pictures, None)}
+    return usual | row | (columns if isinstance(columns, dict) else {})

@@ -78,7 +78,7 @@ class VQADataset:
     name: str
     """The name of the folder, or of the `.jsonl` file without its suffix."""
     root: Path
-    """The image folder: `root / example.image` is an example's image."""
+    """The image folder, which the paths of images are relative to."""
     examples: Sequence[VQAExample]
     rejected: list[Rejection]
     file: Path
@@ -95,10 +95,11 @@ def load_dataset_folder(
 ) -> VQADataset:
     """Reads a dataset in the project's own layout.
 
-    The columns are id (string or integer), image (path below the image folder), question, answers
-    (a list of strings, or of objects with an "answer", as in VQAv2 and VizWiz), answerable (true,
-    false or null; 1 and 0 are read as well) and, optionally, source, split and metric. All other
-    columns go to `VQAExample.extra`.
+    The columns are id (string or integer), image (path below the image folder) or images (a list
+    of such paths, empty for text alone), question, answers (a list of strings, or of objects with
+    an "answer", as in VQAv2 and VizWiz), answerable (true, false or null; 1 and 0 are read as well)
+    and, optionally, options (a list of strings), source, split and metric. All other columns go to
+    `VQAExample.extra`.
 
     Args:
       path: a folder that holds `data.jsonl`, or a `.jsonl` file.
@@ -170,7 +171,8 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
                 example = make_example(row)
                 if example.id in ids:
                     raise Unusable("duplicated id")
-                check_image(example.image)
+                for image in example.images:
+                    check_image(image)
             except Unusable as cause:
                 id = record_id(row.get("id")) if cause.id is None else cause.id
                 rejected.append(Rejection(number, id, str(cause)))

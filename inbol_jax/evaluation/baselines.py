@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inbol_jax.construction.templates import REFUSALS
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import Curve, Curves, Difference, Summary, differences
 from inbol_jax.evaluation.prediction import BASELINES, DOMAINS, VALIDATION, Prediction, calibrated
@@ -28,6 +27,7 @@ from inbol_jax.evaluation.selective import (
     effective_reliability,
     value_curve,
 )
+from inbol_jax.taught_refusals import REFUSALS
 
 # Of a prediction, how much speaks for a refusal. The last three do not look at refusal tokens.
 Score = Callable[[Prediction], float]

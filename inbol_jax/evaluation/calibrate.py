@@ -10,7 +10,7 @@ from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.asking import ask, check_model
+from inbol_jax.evaluation.asking import ask, check_model, greedy
 from inbol_jax.evaluation.baselines import margin, scored
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
@@ -21,6 +21,7 @@ from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.reading import checkpoint_files, own_files
 from inbol_jax.progress import say
+from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
 
@@ -51,7 +52,10 @@ def calibrate(config: CalibrateConfig) -> float:
         stakes = scored(answers, margin).stakes
         bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
         tokenizer = checkpoint.processor.tokenizer
-        tokens = refusal_tokens(make_text_encoder(checkpoint), refusals).tokens
+        encoder = make_text_encoder(checkpoint)
+        shared, tokens = refusal_tokens(encoder, refusals)
+        # All prompts end alike. Behind that token, a bias moves the first word and no other.
+        end = (*encoder.prompt("Is it red?"), *shared)[-1]
         about = _changes(stakes, bias) | {
             "data": [dataset.name for dataset in datasets],
             "refusals": refusals,
@@ -61,7 +65,7 @@ def calibrate(config: CalibrateConfig) -> float:
             _copy(checkpoint, out)
         write_json(out / "calibration.json", about)
         generation = _generation(checkpoint) | {
-            "sequence_bias": [[[token], bias] for token in tokens]
+            "sequence_bias": [[[end, token], bias] for token in tokens]
         }
         write_json(out / GENERATION, generation)
     before, after = (about[name] for name in ("without", "with"))
@@ -75,9 +79,9 @@ def calibrate(config: CalibrateConfig) -> float:
 
 def _without_bias(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint as it generates without any bias: a new one replaces what is there."""
-    if checkpoint.config.token_bias:
+    if checkpoint.config.sequence_bias:
         say(f"{checkpoint.adapters or checkpoint.path}: its bias of generation is replaced")
-    config = dataclasses.replace(checkpoint.config, token_bias=())
+    config = dataclasses.replace(checkpoint.config, sequence_bias=())
     return dataclasses.replace(
         checkpoint, config=config, model=checkpoint.model.clone(config=config)
     )
@@ -87,13 +91,11 @@ def _answers(
     config: CalibrateConfig, checkpoint: Checkpoint, dataset: VQADataset, out: Path
 ) -> list[Prediction]:
     rows = ask(
-        checkpoint,
+        CheckpointEngine(checkpoint, greedy(config.max_new_tokens), 0, 4 * config.batch_size),
         dataset,
         ImageHashes(dataset.root),
         out / "calibration" / f"{dataset.name}.jsonl",
         refusals=refusals_of(config.templates),
-        max_new_tokens=config.max_new_tokens,
-        batch_size=4 * config.batch_size,
         label=f"calibrating on {dataset.name}",
     )
     about = {"dataset": dataset.name, "domain": VALIDATION, "model": "", "confidence": 0.0}

@@ -7,6 +7,7 @@ from typing import Any
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
+from inbol_jax.questions import ImagePaths, WithOptions, image_columns, read_image_columns
 from inbol_jax.records import METRICS
 
 DOMAINS = ("in_domain", "out_of_domain")
@@ -60,16 +61,18 @@ class Forced:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(WithOptions):
     """What one model says to one question.
 
     Attributes:
-      id, image, question, answers, metric: of the question, as in `VQAExample`.
+      id, image, question, answers, metric, options: of the question, as in `VQAExample`.
       dataset: the name of the question's dataset, within which its id is unique.
       domain: one of `DOMAINS`.
       model: the name of the model, as in `--models`.
       type: 1, 2 or 3, by the base's confidence; None for Mixed.
       kind: the column `kind` of the dataset; empty if it has none.
+      pair: the column `pair`, which questions share that count only together; empty if there is
+        none.
       confidence: the base's confidence, in [0, 1]; 0 for Type 3 by construction.
       prediction: what the model says.
       outcome: one of `OUTCOMES`.
@@ -85,7 +88,7 @@ class Prediction:
     dataset: str
     domain: str
     model: str
-    image: str
+    image: ImagePaths
     question: str
     answers: tuple[str, ...]
     type: int | None
@@ -94,6 +97,8 @@ class Prediction:
     prediction: str
     outcome: str
     metric: str = METRICS[0]
+    options: tuple[str, ...] = ()
+    pair: str = ""
     forced: Forced | None = None
     consistency: float | None = None
     p_true: float | None = None
@@ -103,8 +108,9 @@ class Prediction:
         for name, allowed in (("domain", domains), ("type", TYPES), ("outcome", OUTCOMES)):
             if getattr(self, name) not in allowed:
                 cause = f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}"
-        texts = (self.id, self.dataset, self.model, self.image, self.question, self.kind)
-        if not all(isinstance(text, str) for text in (*texts, self.prediction, *self.answers)):
+        texts = (self.id, self.dataset, self.model, self.question, self.kind, self.pair)
+        texts += (self.prediction, *self.answers, *self.options)
+        if not all(isinstance(text, str) for text in texts):
             cause = "a text was expected where something else stands"
         for name in ("confidence", "consistency", "p_true"):
             value = getattr(self, name)
@@ -128,10 +134,13 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`, without what has its default."""
-        row = dataclasses.asdict(self) | {"answers": list(self.answers)}
+        values, row = dataclasses.asdict(self), {}
         for field in dataclasses.fields(self):
-            if field.default is not dataclasses.MISSING and row[field.name] == field.default:
-                del row[field.name]
+            value = values[field.name]
+            if field.name == "image":
+                row |= image_columns(value)
+            elif field.default is dataclasses.MISSING or value != field.default:
+                row[field.name] = list(value) if isinstance(value, tuple) else value
         return row
 
     @classmethod
@@ -142,7 +151,10 @@ class Prediction:
         """
         values = {f.name: row[f.name] for f in dataclasses.fields(cls) if f.name in row}
         try:
-            values |= {"answers": tuple(row["answers"]), "kind": str(row.get("kind", ""))}
+            values["image"] = read_image_columns(row)
+            values |= {"answers": tuple(row["answers"]), "options": tuple(row.get("options", ()))}
+            # Columns of a dataset, which may hold anything.
+            values |= {name: str(row.get(name) or "") for name in ("kind", "pair")}
             if row.get("forced") is not None:
                 values["forced"] = Forced(**row["forced"])
             return cls(**values)

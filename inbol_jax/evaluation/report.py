@@ -15,6 +15,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import MIN_QUESTIONS, Difference, Metrics
+from inbol_jax.evaluation.pairs import pair_table
 from inbol_jax.evaluation.plots import Curves, draw_all, draw_tradeoff
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.tables import (
@@ -33,6 +34,7 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.pages import figures
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
+from inbol_jax.questions import lettered
 
 GALLERY_SIZE = 24  # questions at most
 
@@ -65,7 +67,7 @@ def write_report(
         raise InbolError("no predictions to report on; run `inbol evaluate` first")
     models, everything = metrics.asked, metrics
     metrics = dataclasses.replace(metrics, models={name: metrics.models[name] for name in models})
-    yes_no = yes_no_table(predictions)
+    of_sets = [*filter(None, (yes_no_table(predictions), pair_table(predictions)))]
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
     drawings = draw_all(predictions, metrics, curves, train_confidence, config.thresholds)
@@ -73,7 +75,7 @@ def write_report(
     gallery = []
     for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
         folder = image_folders.get(answers[0].dataset)
-        gallery.append((embed(folder, answers[0].image), answers))
+        gallery.append(([embed(folder, image) for image in answers[0].images], answers))
     context = {
         "headline": headline(everything),
         "models": models,
@@ -82,11 +84,12 @@ def write_report(
         "score_tables": [score_table(metrics.models, domain) for domain in metrics.domains],
         "difference_table": difference_table(metrics.differences),
         "baseline_tables": baseline_tables(everything),
-        "kind_tables": kind_tables(predictions, models) + ([yes_no] if yes_no else []),
+        "kind_tables": kind_tables(predictions, models) + of_sets,
         "other_tables": other_tables,
         "drawings": drawings,
         "gallery": gallery,
         "gold": gold,
+        "lettered": lettered,
         "mark": mark,
         "short_label": short_label,
         "domain_labels": DOMAIN_LABELS,

@@ -70,13 +70,14 @@ class EvaluationQuestions:
         """
         image, digest = "", None
         for example in examples:
-            if example.image != image:
-                image, digest = example.image, _pixel_digest(root / example.image)
-                self.unreadable += digest is None
-            if digest is not None:
-                text = _normalise(example.question)
-                self._texts.add(hash_texts(text))
-                self._pairs.add(hash_texts(text, digest))
+            for name in example.images:
+                if name != image:
+                    image, digest = name, _pixel_digest(root / name)
+                    self.unreadable += digest is None
+                if digest is not None:
+                    text = _normalise(example.question)
+                    self._texts.add(hash_texts(text))
+                    self._pairs.add(hash_texts(text, digest))
             advance()
 
     def contains(self, question: str, image: Path) -> bool:

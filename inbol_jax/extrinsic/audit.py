@@ -20,6 +20,7 @@ from inbol_jax.extrinsic.audit_page import (
     Share,
     TextShortcut,
     findings,
+    text_warning,
     write_audit_page,
 )
 from inbol_jax.extrinsic.config import LEAST_QUESTIONS, AuditConfig
@@ -77,7 +78,7 @@ def audit(config: AuditConfig) -> AuditResult:
         texts.add(True, question)
         samples.add(("kept", question.generator), question)
     for example in dataset.examples:
-        if example.answerable is not False:
+        if example.answerable is not False and isinstance(example.image, str):
             texts.add(False, AuditedQuestion(example.id, example.question, *[example.image] * 2))
     if trail_file(file).is_file():
         for question in read_jsonl(trail_file(file), AuditedQuestion.from_json):
@@ -93,6 +94,8 @@ def audit(config: AuditConfig) -> AuditResult:
     for sentence in findings(result):
         say(sentence)
     say(f"audit -> {page}")
+    if warning := text_warning(result.text):
+        say(warning)
     return result
 
 

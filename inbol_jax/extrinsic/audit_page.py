@@ -13,6 +13,8 @@ from inbol_jax.extrinsic.shortcut import Auc, Interval
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
 
+# From this AUC of the text on the audit warns.
+TELLING_AUC = 0.85
 COUNTS = ("rows", "counts", "set_aside")  # of the header
 
 
@@ -116,8 +118,25 @@ class AuditResult:
         }
 
 
+def text_warning(text: TextShortcut | None) -> str | None:
+    """A warning, with the generators to blame, if the text alone tells the questions from real
+    ones."""
+    if text is None or text.auc["all"].value <= TELLING_AUC:
+        return None
+    told = {name: auc.value for name, auc in text.auc.items() if name != "all"}
+    worst = sorted((n for n in told if told[n] > TELLING_AUC), key=lambda n: -told[n])
+    named = ", ".join(f"{name} ({told[name]:.2f})" for name in worst) or "all generators together"
+    return (
+        f"Warning: the text alone tells generated from real questions (AUC "
+        f"{text.auc['all'].value:.2f}), and a model would learn to refuse by wording. It is the "
+        f"questions of {named}: give the other generators more --turns, or leave these out."
+    )
+
+
 def findings(result: AuditResult) -> Iterator[str]:
-    """Yields what the numbers say, in sentences."""
+    """Yields what the numbers say, in sentences; a warning comes first."""
+    if warning := text_warning(result.text):
+        yield warning
     kept, proposed = result.header["rows"], sum(result.header["counts"].values())
     share = kept / max(1, proposed)
     yield f"{kept} of {proposed} proposed questions passed the filters ({share:.0%})."

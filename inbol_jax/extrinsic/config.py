@@ -31,14 +31,17 @@ class ExtrinsicConfig:
     share: float = 0.25
     """Number of questions to make, as a share of the dataset's answerable questions."""
     generators: tuple[str, ...] = ()
-    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, evidence_removed,
-    model_written. The default is the first two if the data lists each image's objects, and the
-    first four otherwise."""
+    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, balanced,
+    evidence_removed, model_written. The default is the first two if the data lists each image's
+    objects, and the first four otherwise."""
+    turns: tuple[int, ...] = ()
+    """Turns of each generator in its order, such as 1 4 for four times as many questions of the
+    second one. The default is one each. `inbol audit` tells which generator needs fewer."""
     filters: tuple[str, ...] = ()
-    """Filters to use: ill_formed, language, present, answer_present, duplicate, near_duplicate,
-    leaked, text_only, answered. The default is ill_formed, present and duplicate if the data lists
-    each image's objects, and the first six otherwise; --against adds leaked, and --model adds the
-    last two."""
+    """Filters to use: ill_formed, language, ungrammatical, present, answer_present, duplicate,
+    near_duplicate, leaked, text_only, answered. The default is ill_formed, present and duplicate if
+    the data lists each image's objects, and the first seven otherwise; --against adds leaked, and
+    --model adds the last two."""
     no_filters: tuple[str, ...] = ()
     """Filters to turn off, of the default ones or of those in --filters."""
     against: tuple[Path, ...] = ()
@@ -87,6 +90,8 @@ class ExtrinsicConfig:
                 f"--agreement {self.agreement}: a share above 0.5 and up to 1 is needed"
             )
         _check_at_least(self, model_samples=1, batch_size=1)
+        if any(n < 1 for n in self.turns):
+            raise InbolError("--turns: at least 1 for each; --generators names those to use")
         if self.endpoint.endpoint and "model_written" not in self.generators:
             raise InbolError(
                 "--endpoint: only the generator model_written asks it; "

@@ -47,7 +47,7 @@ class ImageContents:
         self._known: dict[str, array] = {}  # image -> word ids, 4 bytes each
         for example in examples:
             known = self._known.setdefault(example.image, array("I"))
-            texts = (example.question, *example.answers)
+            texts = (example.question, *example.answer_texts)
             if self.lists_objects:
                 texts = map(str, example.extra["objects"])
             for word in words(" ".join(texts)):

@@ -61,7 +61,7 @@ def evidence_boxes(example: VQAExample) -> list[Box] | None:
     Raises:
       InbolError: if the column holds something else.
     """
-    said = words(" ".join((example.question, *example.answers)))
+    said = words(" ".join((example.question, *example.answer_texts)))
     for column in ("evidence", "boxes"):
         items = example.extra.get(column)
         if items is None:
@@ -171,11 +171,12 @@ def _find_evidence(
         context.model, n=1, temperature=0.0, max_new_tokens=12, label="finding evidence"
     )
     unsaid = [e for e in examples if not _says_where(e)]
-    whole = ask([ImageQuestion(e.question, context.root / e.image, e.image) for e in unsaid])
+    whole = ask([ImageQuestion(e.prompt, context.root / e.image, e.image) for e in unsaid])
     evidence: dict[str, list[Box] | CannotPropose] = {}
     known: list[tuple[VQAExample, Reply]] = []  # with the model's right answer
     for example, replies in zip(unsaid, whole, strict=True):
-        if replies and score(replies[0].text, example.answers, example.metric) >= CORRECT_AT:
+        about = example.answers, example.metric, example.options
+        if replies and score(replies[0].text, *about) >= CORRECT_AT:
             known.append((example, replies[0]))
         else:
             evidence[example.id] = CannotPropose("model does not know the answer")
@@ -232,7 +233,7 @@ def _cover(example: VQAExample, root: Path, cells: Sequence[Box]) -> ImageQuesti
         return remove(image, _in_pixels(cells, image), how)[0]
 
     name = f"{example.image} without {fingerprint([cells, how])}"
-    return ImageQuestion(example.question, draw, name, root / example.image)
+    return ImageQuestion(example.prompt, draw, name, root / example.image)
 
 
 def _grow(cells: Sequence[Box]) -> list[Box]:
@@ -299,6 +300,8 @@ def evidence_removed(
     with atomically(context.root / name, sync=False) as temporary:
         changed.save(temporary, **options)
     rounded = [[round(v, 2) for v in box] for box in boxes]
-    removed = {"image": example.image, "how": how, "by": by, "boxes": rounded}
+    extra = {"removed": {"image": example.image, "how": how, "by": by, "boxes": rounded}}
+    if example.options:
+        extra["options"] = list(example.options)
     answer = usual_answer(example)
-    yield Proposal(example.question, NAME, answer=answer, image=name, extra={"removed": removed})
+    yield Proposal(example.question, NAME, answer=answer, image=name, extra=extra)

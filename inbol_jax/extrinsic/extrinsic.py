@@ -18,7 +18,13 @@ from inbol_jax.artifacts import (
     write_json,
 )
 from inbol_jax.data.importing import open_dataset
-from inbol_jax.data.vqa import VQADataset, data_file, load_dataset_folder, summarise_rejections
+from inbol_jax.data.vqa import (
+    Examples,
+    VQADataset,
+    data_file,
+    load_dataset_folder,
+    summarise_rejections,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
 from inbol_jax.extrinsic.asked import EvaluationQuestions
@@ -41,6 +47,7 @@ GENERATORS_WITHOUT = (*GENERATORS_WITH_OBJECTS, "false_premise", "beyond_frame")
 FILTERS_WITHOUT = (
     "ill_formed",
     "language",
+    "ungrammatical",
     "present",
     "answer_present",
     "duplicate",
@@ -73,12 +80,7 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     file = questions_file(config.out)
     settings = _settings(config, dataset, checkpoint)
     if read_meta(file).get("config") != fingerprint(settings) or not file.exists():
-        answerable = [i for i, e in enumerate(dataset.examples) if e.answerable is not False]
-        if not answerable:
-            raise InbolError(
-                f"{dataset.file}: holds no question that the images answer; Type 3 questions are "
-                "made from those"
-            )
+        pool = _answerable_by_one_image(dataset)
         with contextlib.ExitStack() as stack:
             model = writer = None
             if checkpoint is not None or endpoint is not None:
@@ -89,7 +91,6 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
                 )
             if endpoint is not None:
                 writer = endpoint_answers(endpoint, store)
-            pool = dataset.examples.take(answerable)
             context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
             _write(config, context, settings, dataset.file)
     header = read_header(file)
@@ -97,6 +98,25 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
         say(f"not tried: {_list(header['set_aside'])}")
     say(f"{header['rows']} Type 3 questions ({_list(header['counts'])}) -> {file}")
     return file
+
+
+def _answerable_by_one_image(dataset: VQADataset) -> Examples:
+    """The questions that Type 3 questions are made from: all generators need an image, and one."""
+    answerable, others = [], 0
+    for i, example in enumerate(dataset.examples):
+        if example.answerable is not False:
+            one = isinstance(example.image, str)
+            others += not one
+            if one:
+                answerable.append(i)
+    if others:
+        say(f"{others} questions about several images, or none, are left out")
+    if not answerable:
+        raise InbolError(
+            f"{dataset.file}: holds no question that one image answers; Type 3 questions are made "
+            "from those"
+        )
+    return dataset.examples.take(answerable)
 
 
 def _list(counts: dict[str, int]) -> str:
@@ -115,7 +135,7 @@ def _settings(
         "seed": config.seed,
     }
     for name in (
-        *("generators", "filters", "no_filters", "language"),
+        *("generators", "turns", "filters", "no_filters", "language"),
         *("near_duplicate", "model_samples", "agreement"),
     ):
         if (value := getattr(config, name)) != getattr(ExtrinsicConfig, name):
@@ -144,6 +164,10 @@ def _write(
     listed = context.contents.lists_objects
     default = GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT
     generators = get_generators(config.generators or default)
+    turns = config.turns or (1,) * len(generators)
+    if len(turns) != len(generators):
+        names = ", ".join(generator.name for generator in generators)
+        raise InbolError(f"--turns: give a number for each generator: {names}")
     for generator in generators:
         if generator.check:
             generator.check(context)
@@ -159,7 +183,7 @@ def _write(
         )
         funnel = Funnel(
             context,
-            generators,
+            [g for g, n in zip(generators, turns, strict=True) for _ in range(n)],
             filters,
             config.seed,
             keep=lambda row: questions.write(json_line(row)),

@@ -18,6 +18,7 @@ from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
 from inbol_jax.extrinsic.config import LANGUAGES, ExtrinsicConfig
 from inbol_jax.extrinsic.contents import hash_texts
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
+from inbol_jax.extrinsic.grammar import fault
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
 from inbol_jax.responses.refusal import is_refusal
@@ -128,6 +129,24 @@ class WrongLanguage(Filter):
     def reject(self, candidate: Candidate) -> str | None:
         written_in = language(candidate.proposal.question) if self._wanted else None
         return None if written_in in (None, self._wanted) else f"{written_in}, not {self._wanted}"
+
+
+class Ungrammatical(Filter):
+    """Rejects a text that is not one well-formed question in English: of several sentences, without
+    a question word or a verb, with a word twice, or with an article that no noun can follow. A
+    dataset in another language is not judged."""
+
+    name = "ungrammatical"
+
+    def __init__(self, context: FilterContext):
+        super().__init__(context)
+        wanted = context.config.language
+        if wanted == "auto":
+            wanted = usual_language(e.question for e in context.source.pool) or "en"
+        self._judges = wanted == "en"
+
+    def reject(self, candidate: Candidate) -> str | None:
+        return fault(candidate.proposal.question) if self._judges else None
 
 
 class Present(Filter):
@@ -292,8 +311,8 @@ class TextOnly(Answered):
 FILTERS: dict[str, type[Filter]] = {
     filter.name: filter
     for filter in (
-        *(IllFormed, WrongLanguage, Present, AnswerPresent, Duplicate, NearDuplicate, Leaked),
-        *(TextOnly, Answered),
+        *(IllFormed, WrongLanguage, Ungrammatical, Present, AnswerPresent, Duplicate),
+        *(NearDuplicate, Leaked, TextOnly, Answered),
     )
 }
 

@@ -25,6 +25,7 @@ class Funnel:
     remember.
 
     Args:
+      generators: in the order of their turns; one that is there twice has two of them.
       seed: of the order and of the generators' choices.
       keep: called with the row of each question that passes all filters.
       reject: called with the row of each question that a filter rejects.
@@ -80,11 +81,18 @@ class Funnel:
 
     def _prepare(self, chunk: Sequence[VQAExample], start: int) -> Mapping[str, GeneratorContext]:
         """Each generator's context, with what it has prepared for its own turns of the chunk."""
-        contexts = {}
-        for i, generator in enumerate(self._generators):
+        contexts: dict[str, GeneratorContext] = {}
+        turns = len(self._generators)
+        for generator in self._generators:
+            if generator.name in contexts:
+                continue
             context = contexts[generator.name] = self._context
             if generator.prepare:
-                own = chunk[(i - start) % len(self._generators) :: len(self._generators)]
+                own = [
+                    example
+                    for turn, example in enumerate(chunk, start)
+                    if self._generators[turn % turns] is generator
+                ]
                 prepared = generator.prepare(own, context)
                 contexts[generator.name] = dataclasses.replace(context, prepared=prepared)
         return contexts

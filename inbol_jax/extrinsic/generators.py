@@ -10,6 +10,7 @@ name; one of your own is a decorated function:
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
+from inbol_jax.extrinsic.grammar import subject
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE, WRITER_PROMPT
 from inbol_jax.records import VQAExample
 
@@ -93,6 +95,7 @@ class GeneratorContext:
       root: image folder.
       model: the vision-language model of `--model`; None if there is none.
       writer: the endpoint that writes questions, or else the model; None if there is neither.
+      memory: what a generator remembers from one example to the next.
       prepared: what the generator's own `prepare` returned, by the example's id.
     """
 
@@ -101,6 +104,7 @@ class GeneratorContext:
     root: Path = Path()
     model: Answerer | None = None
     writer: Answerer | None = None
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -156,39 +160,25 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
     return [GENERATORS[name] for name in names]
 
 
-# "What color is the STAR?": the thing that a question presumes. Questions of number and of
-# existence presume nothing.
-_WORDS_BEHIND = (
-    "have|has|do|does|is|are|in|on|at|of|with|look|like|made|smell|taste|make|say|cost|sound|feel"
-    "|mean|show"
-)
-_SUBJECT = re.compile(rf"\bthe ([a-z][a-z' -]*?)(?= (?:{_WORDS_BEHIND})\b|[?.,]|$)", re.IGNORECASE)
+# Questions of number and of existence presume nothing.
 _ANSWERED_BY_ABSENCE = re.compile(
     r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b",
     re.IGNORECASE,
 )
 # Draws of another image's question. Several are needed because many subjects are in both images.
 _TRIES = 20
+_LEEWAY = 1.3  # how far above its share a thing may be, since some are in almost every image
+_COUNTED = 10_000  # questions that tell how often each thing is asked about
 _WRITTEN = 3  # questions that a model writes per prompt
 _BULLET = re.compile(r"^(?:[-*•\u2013]+|\(?\d{1,2}[.):])\s+")
-_PLURAL_NOUNS = ("people", "men", "women", "children", "feet", "teeth")
+_PLURAL = re.compile(r"(?:\b(?:people|men|women|children|feet|teeth)|(?<![sui])s)$")
 _PLURAL_VERBS = {"is": "are", "was": "were", "does": "do"}
-
-
-def subject(question: str) -> str | None:
-    """The noun phrase that a question presumes to be in the image, in lower case; None if it
-    presumes none. Of "the color of the car" it is the car."""
-    phrases = [match.group(1).lower() for match in _SUBJECT.finditer(question)]
-    for phrase in phrases:
-        if phrase.split()[-1] not in NOT_THINGS:
-            return phrase
-    return phrases[0] if phrases else None
 
 
 def fill(template: str, noun: str) -> str:
     """The template with the noun, whose verb agrees with it ("How old are the shoes?")."""
     question = template.format(noun=noun)
-    if noun not in _PLURAL_NOUNS and not re.search(r"(?<![sui])s$", noun):
+    if not _PLURAL.search(noun):
         return question
     verb = re.compile(rf"\b(is|was|does) the {re.escape(noun)}\b")
     return verb.sub(lambda match: f"{_PLURAL_VERBS[match[1]]} the {noun}", question)
@@ -196,7 +186,8 @@ def fill(template: str, noun: str) -> str:
 
 def usual_answer(example: VQAExample) -> str:
     """The most frequent gold answer; "" if there is none."""
-    return max(example.answers, key=example.answers.count, default="")
+    answers = example.answer_texts
+    return max(answers, key=answers.count, default="")
 
 
 def _shown(example: VQAExample, contents: ImageContents) -> list[str]:
@@ -230,7 +221,43 @@ def mismatched(
     """A question that was asked of another image, about a thing that this one does not contain."""
     for other, presumed in _questions_of_others(example, context, rng):
         if not _ANSWERED_BY_ABSENCE.match(other.question):
-            yield Proposal(other.question, "mismatched", presumed, True, usual_answer(other))
+            extra = {"options": list(other.options)} if other.options else {}
+            answer = usual_answer(other)
+            yield Proposal(other.question, "mismatched", presumed, True, answer, extra=extra)
+
+
+@register_generator("balanced")
+def balanced(
+    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
+) -> Iterator[Proposal]:
+    """As `mismatched`, but each thing is asked about no more often than in the dataset's own
+    questions, of which the most frequent things are in most images. Many examples give none."""
+    if "balanced" not in context.memory:
+        context.memory["balanced"] = _things_asked_about(context.pool), Counter[str]()
+    wanted, kept = context.memory["balanced"]
+    for other, presumed in _questions_of_others(example, context, rng):
+        room = _LEEWAY * wanted[presumed] * (kept.total() + 1) + 1 - kept[presumed]
+        if room < 1 or _ANSWERED_BY_ABSENCE.match(other.question):
+            continue
+        kept[presumed] += 1
+        yield Proposal(other.question, "balanced", presumed, True, usual_answer(other))
+        kept[presumed] -= 1  # a filter has rejected it
+    raise CannotPropose("what it lacks was asked about often enough")
+
+
+def _things_asked_about(pool: Sequence[VQAExample]) -> Counter[str]:
+    """The share of each thing among those that questions presume."""
+    step = max(1, len(pool) // _COUNTED)
+    questions = (pool[i].question for i in range(0, len(pool), step))
+    things = Counter(
+        thing
+        for q in questions
+        if not _ANSWERED_BY_ABSENCE.match(q)
+        and (thing := subject(q))
+        and thing.split()[-1] not in NOT_THINGS
+    )
+    total = things.total()
+    return Counter({thing: n / total for thing, n in things.items()})
 
 
 @register_generator("false_premise")

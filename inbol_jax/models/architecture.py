@@ -82,9 +82,9 @@ class ModelConfig:
     """Any of these ends a response."""
     stored_dtype: str
     """Dtype of the weights as config.json has it: float32, float16 or bfloat16."""
-    token_bias: tuple[tuple[int, float], ...] = ()
-    """(token, what generation adds to its logit), from `sequence_bias` in generation_config.json;
-    training and P(True) do not use it."""
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """(token or pair of tokens, what generation adds to the logit of the last one, if the other
+    one has come before), from generation_config.json; training and P(True) do not use it."""
 
     @property
     def num_image_tokens(self) -> int:
@@ -92,9 +92,10 @@ class ModelConfig:
         raise NotImplementedError
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of each array of so many tiles, by transformers' names."""
-        size = self.vision.image_size
-        return {"pixel_values": ((tiles, 3, size, size), "float32")}
+        """Shape and dtype of each array of so many tiles, as `models.vlm` names them."""
+        size, channels = self.vision.image_size, ((tiles, 3), "float32")
+        pixels = ((tiles, 3, size, size), "uint8")
+        return {"pixel_values": pixels, "pixel_mean": channels, "pixel_scale": channels}
 
     def count_tiles(self, ids: Sequence[int]) -> int:
         """The number of tiles whose image tokens are among the ids."""

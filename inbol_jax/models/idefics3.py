@@ -88,7 +88,7 @@ class Idefics3(VisionLanguageModel):
 
     def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
         pixels = batch["pixel_values"]
-        *leading, channels, height, width = pixels.shape
+        *leading, _, height, width = pixels.shape
         c, p = self.config, self.config.vision.patch_size
         rows, columns = height // p, width // p
         if rows != columns or rows % c.scale_factor or height > c.vision.image_size:
@@ -96,9 +96,12 @@ class Idefics3(VisionLanguageModel):
                 f"images of {height} x {width} pixels: squares of at most {c.vision.image_size}, "
                 f"of a multiple of {p * c.scale_factor}, are needed"
             )
-        pixels = pixels.reshape(-1, channels, height, width)
+        pixels = self.normalised_pixels(batch)
         mask = batch.get("pixel_attention_mask", jnp.ones((len(pixels), height, width), bool))
-        mask = mask.reshape(-1, height, width)[:, : rows * p, : columns * p] != 0
+        mask = mask.reshape(-1, height, width) != 0
+        if batch["pixel_values"].dtype == jnp.uint8:
+            pixels = jnp.where(mask[:, None], pixels, 0.0)  # as processors fill up normalised ones
+        mask = mask[:, : rows * p, : columns * p]
         seen = mask.reshape(-1, rows, p, columns, p).any((2, 4))  # [n, y, x]
         features = self.vision_model(pixels, seen)  # [n, s, v]
         features = self.connector(features.reshape(len(pixels), rows, columns, -1))  # [n, p, d]

@@ -42,9 +42,8 @@ class Llava(VisionLanguageModel):
         return self.language_model
 
     def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        pixel_values = batch["pixel_values"]
-        *leading, channels, height, width = pixel_values.shape
-        features = self.vision_tower(pixel_values.reshape(-1, channels, height, width))
+        leading = batch["pixel_values"].shape[:-3]
+        features = self.vision_tower(self.normalised_pixels(batch))
         if not self.config.keep_first_token:
             features = features[:, 1:]  # without CLIP's class token
         features = self.multi_modal_projector(features)  # [n, p, d]

@@ -23,7 +23,7 @@ from inbol_jax.models.config import (
     load_config,
     read_generation,
     read_json,
-    read_token_bias,
+    read_sequence_bias,
 )
 from inbol_jax.models.families import attention_for, make_model
 from inbol_jax.models.lora import merge_lora
@@ -62,6 +62,7 @@ class Checkpoint:
         """
         batch = {name: value for name, value in batch.items() if value is not None}
         ids, pixels = batch["input_ids"], batch.get("pixel_values", np.empty((0, 3, 0, 0)))
+        used = batch.get("pixel_scale", pixels)
         # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images, which
         # are told apart only where transformers writes them as zeros.
         if not isinstance(ids, jax.core.Tracer) and (pixels.ndim == 4 or self.config.tiled):
@@ -69,7 +70,8 @@ class Checkpoint:
             if pixels.ndim == 4:
                 tokens, images = places.sum(keepdims=True)[0], np.array([len(pixels)])
             else:
-                tokens, images = places.sum(1), (np.asarray(pixels) != 0).any((2, 3, 4)).sum(1)
+                used = (np.asarray(used) != 0).reshape(*pixels.shape[:2], -1)
+                tokens, images = places.sum(1), used.any(2).sum(1)
             self._check_counts(tokens, images)
         return self.model.apply(variables, batch)
 
@@ -117,26 +119,41 @@ class Checkpoint:
                 f"{self.path}: its processor writes {processor.image_seq_len} image tokens per "
                 f"tile (image_seq_len), config.json says {per_tile}"
             )
-        self.image_inputs(Image.new("RGB", (8, 8)), processor)
+        levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+        self.image_inputs(Image.fromarray(levels.repeat(3, 2)), processor, check=True)
         return processor
 
-    def image_inputs(self, picture: Image.Image, processor: Any = None) -> dict[str, np.ndarray]:
+    def image_inputs(
+        self, picture: Image.Image, processor: Any = None, *, check: bool = False
+    ) -> dict[str, np.ndarray]:
         """Returns the arrays [tiles, ...] of a picture, by the checkpoint's own image processor.
 
-        Their names are transformers', their shapes those of `ModelConfig.image_shapes`.
+        It scales and cuts the picture; what it would subtract and divide by goes with the pixels,
+        for the device. Names, shapes and dtypes are those of `ModelConfig.image_shapes`.
 
+        Args:
+          check: whether to compare with what the processor itself makes of the picture.
         Raises:
-          InbolError: if the processor fails, or gives what is not finite or of another size.
+          InbolError: if the processor fails, or gives what is not finite, of another size, or no
+            pixels of 8 bits, or normalises in a way of its own.
         """
         prepare = (processor or self.processor).image_processor
-        names = self.config.image_shapes(1)
-        try:
-            batch = prepare(picture, return_tensors="np")
+        names = [n for n in self.config.image_shapes(1) if n not in ("pixel_mean", "pixel_scale")]
+
+        def prepared(**options: Any) -> dict[str, np.ndarray]:
+            batch = prepare(picture, return_tensors="np", **options)
             # Processors of tiles put all tiles of a row behind each other: [1, tiles, ...].
-            arrays = {n: np.asarray(batch[n][0] if self.config.tiled else batch[n]) for n in names}
-            tiles = len(arrays["pixel_values"])
-            shapes = self.config.image_shapes(tiles)
+            return {n: np.asarray(batch[n][0] if self.config.tiled else batch[n]) for n in names}
+
+        try:
+            arrays = prepared(do_rescale=False, do_normalize=False)
+            pixels = arrays["pixel_values"]
+            shapes = self.config.image_shapes(len(pixels))
+            if pixels.dtype != np.uint8:
+                raise ValueError(f"it gives pixels of {pixels.dtype}, those of 8 bits are needed")
             arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
+            arrays |= _normalisation(prepare, len(pixels))
+            expected = prepared()["pixel_values"] if check else None
         except Exception as error:
             raise InbolError(
                 f"{self.path}: the image processor fails ({_first_line(error)})"
@@ -147,8 +164,17 @@ class Checkpoint:
                     f"{self.path}: its image processor gives {name} of {x.shape[1:]}, "
                     f"config.json says {shapes[name][0][1:]}"
                 )
-        if not np.isfinite(arrays["pixel_values"]).all():
+        mean, scale = (arrays[n][..., None, None] for n in ("pixel_mean", "pixel_scale"))
+        if not np.isfinite(mean + scale).all():
             raise InbolError(f"{self.path}: its image processor gives pixels that are not finite")
+        if expected is not None:
+            seen = arrays.get("pixel_attention_mask", np.ones(1, bool).reshape(1, 1, 1))[:, None]
+            ours = np.where(seen, (pixels - mean) * scale, 0)
+            if not np.allclose(ours, expected, rtol=1e-5, atol=1e-5):
+                raise InbolError(
+                    f"{self.path}: its image processor does not normalise pixels by a mean and a "
+                    "standard deviation per channel"
+                )
         return arrays
 
     @functools.cached_property
@@ -162,8 +188,18 @@ class Checkpoint:
         if self.adapters is None:
             return self.base_fingerprint
         adapters = file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)
-        own_bias = [self.config.token_bias] if self.config.token_bias else []
+        own_bias = [self.config.sequence_bias] if self.config.sequence_bias else []
         return fingerprint([self.base_fingerprint, adapters, *own_bias])
+
+
+def _normalisation(prepare: Any, tiles: int) -> dict[str, np.ndarray]:
+    """How an image processor normalises 8-bit pixels: (pixel - mean) * scale."""
+    factor = prepare.rescale_factor if prepare.do_rescale else 1.0
+    mean, std = (prepare.image_mean, prepare.image_std) if prepare.do_normalize else (0.0, 1.0)
+    # In this order no product is larger than the result: float32 keeps it within 1e-6.
+    with np.errstate(divide="ignore", invalid="ignore"):  # a std of 0 is refused by the caller
+        values = {"pixel_mean": np.asarray(mean) / factor, "pixel_scale": factor / np.asarray(std)}
+    return {n: np.broadcast_to(x, (tiles, 3)).astype(np.float32) for n, x in values.items()}
 
 
 def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
@@ -268,8 +304,8 @@ def load_pretrained(
         folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
     if generation := read_generation(folder):  # what the base is biased by is not the adapters'
-        bias = read_token_bias(generation, config.text.vocab_size)
-        config = dataclasses.replace(config, token_bias=bias)
+        bias = read_sequence_bias(generation, config.text.vocab_size)
+        config = dataclasses.replace(config, sequence_bias=bias)
     return dataclasses.replace(
         base,
         model=model.clone(config=config, lora=lora),

@@ -2,7 +2,10 @@
 
 import functools
 import json
+import os
 import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from inbol_jax.models.rendering import QUESTION, Template, render
 from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
 
 _CACHE_SIZE = 1 << 16
+# Threads that read the rows of a batch, one per core: decoders let go of Python's lock.
+READERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="images")
 
 
 class TextEncoder:
@@ -49,6 +54,10 @@ class TextEncoder:
         if not self._config.tiled:
             return UNTILED
         return tile_grid(self._processor.image_processor, *image_size(image))
+
+    def grids(self, images: Iterable[Path]) -> tuple[Grid, ...]:
+        """Returns how each of a question's images is cut, as `grid` does."""
+        return tuple(map(self.grid, images))
 
     def prompt(self, question: str, images: tuple[Grid, ...] = (UNTILED,)) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.
@@ -173,23 +182,28 @@ def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
 
 
 def load_image_inputs(
-    checkpoint: Checkpoint, path: Path, tiles: int = 1, pad_to: int | None = None
+    checkpoint: Checkpoint, paths: Sequence[Path], tiles: int, pad_to: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of an image file, by the checkpoint's own image processor.
+    """Returns the arrays of a question's image files, by the checkpoint's own image processor.
 
     Args:
-      tiles: how many tiles its prompt was written for.
+      paths: the images in the order of the prompt; none for a question about text alone.
+      tiles: how many tiles the prompt was written for, in all images together.
       pad_to: static number of tiles, those that are unused included; by default `tiles`.
-    Returns: arrays [pad_to, ...] by transformers' names.
+    Returns: arrays [pad_to, ...] as `ModelConfig.image_shapes` has them.
     Raises:
       InbolError: if the image cannot be read, or if the processor's sizes are not the model's or
         the prompt's.
     """
-    arrays = checkpoint.image_inputs(load_image(path))
-    found = len(arrays["pixel_values"])
+    pictures = [checkpoint.image_inputs(load_image(path)) for path in paths]
+    found = sum(len(arrays["pixel_values"]) for arrays in pictures)
     if found != tiles:
         raise InbolError(
-            f"{path}: its image processor makes {found} tiles, its prompt was written for {tiles}; "
-            "if the file was changed meanwhile, start again"
+            f"{', '.join(map(str, paths))}: its image processor makes {found} tiles, its prompt "
+            f"was written for {tiles}; if the file was changed meanwhile, start again"
         )
-    return pad_tiles(arrays, pad_to or tiles)
+    arrays = {
+        name: np.concatenate([np.zeros(*empty), *(picture[name] for picture in pictures)])
+        for name, empty in checkpoint.config.image_shapes(0).items()
+    }
+    return pad_tiles(arrays, tiles if pad_to is None else pad_to)

@@ -78,7 +78,8 @@ def image_text(processor: Any, grid: Grid) -> str:
 
 def padded_tiles(count: int) -> int:
     """The static number of tiles that rows are padded to: at most four per octave, and the one of
-    the whole image besides, so that grids with up to four tiles per side are not padded."""
+    the whole image besides, so that grids with up to four tiles per side are not padded. Rows
+    without an image have none."""
     step = max(1, 1 << (max(count - 2, 0)).bit_length() >> 3)
     return 1 + -(-(count - 1) // step) * step
 

@@ -5,7 +5,9 @@ A batch is a dict of arrays, as the checkpoint's own processor makes it, plus wh
   pixel_values    f32[n, 3, H, W]     the images of all rows, in the order of their tokens; left out
                                       if there are none; or
                   f32[b, m, 3, H, W]  up to m images per row, which stay on the device of their row;
-                                      the values of unused images do not matter
+                                      the values of unused images do not matter.
+                                      Integers u8 are normalised on the device:
+  pixel_mean, pixel_scale  f32[*n, 3] per channel, (u8 - mean) * scale is what the processor makes
   attention_mask  i32[b, t]           0 for padding, on either side
   segments        i32[b, t]           optional, for packed rows, replaces attention_mask: 0 is the
                                       prefix that all branches see; 1, 2, ... are branches, which do
@@ -70,6 +72,18 @@ class VisionLanguageModel(nn.Module):
         """
         raise NotImplementedError
 
+    def normalised_pixels(self, batch: Batch) -> Float[Array, "n 3 H W"]:
+        """Returns all images as the checkpoint's processor normalises them."""
+        pixels = batch["pixel_values"]
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        if pixels.dtype != jnp.uint8:
+            return flat
+        mean, scale = (
+            batch[name].reshape(-1, pixels.shape[-3], 1, 1)
+            for name in ("pixel_mean", "pixel_scale")
+        )
+        return (flat.astype(jnp.float32) - mean) * scale
+
     def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
         """Returns logits in float32. Training uses `hidden` and `head`, which need less memory."""
         hidden, head = self.hidden(batch), self.head().astype(self.dtype)
@@ -90,7 +104,8 @@ class VisionLanguageModel(nn.Module):
             segments = batch["attention_mask"].astype(jnp.int32) - 1  # prefix or padding
         if positions is None:  # padding on the left does not count
             positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
-        features = self.encode_images(batch) if "pixel_values" in batch else None
+        pixels = batch.get("pixel_values")  # of no image in rows of text alone
+        features = self.encode_images(batch) if pixels is not None and pixels.size else None
         embeddings = self.embed(batch["input_ids"], features)
         return self.decoder(embeddings, positions, packed_mask(segments), places)
 

@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
+from inbol_jax.questions import LETTERS
 from inbol_jax.records import parse_metric
 
 CORRECT_AT = 0.5  # A response is correct from this score on.
@@ -142,8 +143,69 @@ def _read_option(text: str) -> tuple[str, str]:
     return option[option.lastindex].lower(), answer_key(text[option.end() :])
 
 
-def choice_score(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the response chooses a gold option by letter ("(b)", "B. dog") or text, else 0."""
+# Letters that are named elsewhere than at the start: "Because it is round, the answer is (B)."
+_NAMED = re.compile(
+    r"\b(?:answer|option|choice)\s*(?:is|:)?\s*(?:option\s*)?(?:\(([a-zA-Z])\)|([A-Z])\b)"
+    r"|\(([A-Z])\)"
+)
+_NEGATED = re.compile(
+    r"\b(?:not|no(?!\.? ?\d)|neither|nor|none|cannot|without|except)\b|n['\u2019]t\b", re.IGNORECASE
+)
+
+
+def read_choice(text: str, options: Sequence[str]) -> int | None:
+    """The option that a response chooses by its letter, or by a text that is the whole response or
+    its first sentence; None if it chooses none.
+
+    The last letter that is named counts: reasons come before the answer.
+    """
+    text = text.replace("**", "")  # bold in Markdown
+    letters = LETTERS[: len(options)].lower()
+    letter, rest = _read_option(text)
+    if letter:
+        return letters.find(letter) if letter in letters else None
+    keys = [answer_key(option) for option in options]
+    for said in (rest, answer_key(re.split(r"[.;\n]\s", text, maxsplit=1)[0])):
+        if keys.count(said) == 1:
+            return keys.index(said)
+    named = [next(filter(None, match.groups())).lower() for match in _NAMED.finditer(text)]
+    return letters.find(named[-1]) if named and named[-1] in letters else None
+
+
+def mentioned_option(text: str, options: Sequence[str]) -> int | None:
+    """The only option whose words a response holds, unless it denies something; else None.
+
+    In "dark red" the option "red" is not mentioned if "dark red" is an option too.
+    """
+    keys = [answer_key(option) for option in options]
+    if set(keys) == {"yes", "no"}:
+        reading = read_yes_no(text)
+        return None if reading is None else keys.index(reading)
+    if _NEGATED.search(text):
+        return None
+    said, found = f" {answer_key(text)} ", []
+    for key in sorted(filter(None, keys), key=len, reverse=True):
+        if f" {key} " in said:
+            said = said.replace(f" {key} ", " | ")
+            found.append(key)
+    return keys.index(found[0]) if len(found) == 1 and keys.count(found[0]) == 1 else None
+
+
+def choice_score(prediction: str, answers: Sequence[str], options: Sequence[str] = ()) -> float:
+    """1 if the response chooses a gold option by letter ("(b)", "B. dog") or text, else 0.
+
+    A response in which no choice can be read scores 0; none is ever drawn for it.
+
+    Args:
+      answers: letters or texts of the right options.
+      options: of the question; without them letters and texts are compared as they are.
+    """
+    if options:
+        chosen = read_choice(prediction, options)
+        if chosen is None:
+            chosen = mentioned_option(prediction, options)
+        gold = {read_choice(answer, options) for answer in answers}
+        return float(chosen is not None and chosen in gold)
     letter, text = _read_option(prediction)
     for answer in answers:
         gold_letter, gold_text = _read_option(answer)
@@ -200,13 +262,19 @@ SCORERS: dict[str, Callable[[str, Sequence[str]], float]] = {
 }
 
 
-def score(prediction: str, answers: Sequence[str], metric: str = "vqa") -> float:
+def score(
+    prediction: str, answers: Sequence[str], metric: str = "vqa", options: Sequence[str] = ()
+) -> float:
     """The score in [0, 1] of a response under a named metric, such as "vqa" or "numeric:0.01".
 
+    Args:
+      options: what the question offers, for the metric `choice`.
     Raises:
       InbolError: as `parse_metric` does.
     """
     name, tolerance = parse_metric(metric)
+    if options and name == "choice":
+        return choice_score(prediction, answers, options)
     if tolerance is not None:
         return numeric_score(prediction, answers, tolerance)
     return SCORERS[name](prediction, answers)

@@ -1,10 +1,22 @@
 """The outcome of a response: correct, wrong or refused."""
 
+import re
+
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, score
+from inbol_jax.responses.matching import CORRECT_AT, read_choice, score
 from inbol_jax.responses.refusal import is_refusal
 
 _YES_NO = ({"yes"}, {"no"}, {"yes", "no"})  # what all gold answers of such a question are
+# That no option is right: the right response to a question without a right option.
+_NO_OPTION = re.compile(
+    r"\b(?:none of (?:the|these|those)(?: (?:above|options|choices|answers)|[.!]*$)"
+    r"|no(?:ne| (?:correct|right|valid) (?:option|answer|choice))\b(?! of)"
+    r"|(?:all|the|these)(?: of the)?(?: given| provided)? (?:options|choices|answers)"
+    r" (?:are|seem)(?: all)? (?:incorrect|wrong|irrelevant|incompatible)"
+    r"|image and (?:the )?question are (?:irrelevant|incompatible|unrelated)"
+    r"|(?:image|question) is (?:irrelevant|incompatible|unrelated))",
+    re.IGNORECASE,
+)
 
 
 def outcome(example: VQAExample, text: str) -> str:
@@ -13,10 +25,20 @@ def outcome(example: VQAExample, text: str) -> str:
     A refusal is never correct and never wrong. To a Type 3 question every other response is wrong,
     also if annotators ventured an answer (VizWiz has such questions). To a yes/no question a
     response that only says what the image does not show is an answer: no.
+
+    Who chooses an option does not refuse, whatever its words ("D. It cannot be told"), unless the
+    question is of Type 3. There, saying that no option is right is a refusal as well.
     """
-    yes_no = example.metric == "yes_no" or set(map(str.lower, example.answers)) in _YES_NO
-    if is_refusal(text, yes_no and example.answerable is not False):
+    yes_no = example.metric == "yes_no" or set(map(str.lower, example.answer_texts)) in _YES_NO
+    type3, said = example.answerable is False, text
+    chosen = read_choice(text, example.options) if example.options else None
+    if chosen is not None:
+        said = example.options[chosen] if type3 else ""
+    if is_refusal(said, yes_no and not type3):
         return "refused"
-    if example.answerable is False or not example.answers:
+    if type3 and example.options and _NO_OPTION.search(said):
+        return "refused"
+    if type3 or not example.answers:
         return "wrong"
-    return "correct" if score(text, example.answers, example.metric) >= CORRECT_AT else "wrong"
+    right = score(text, example.answers, example.metric, example.options) >= CORRECT_AT
+    return "correct" if right else "wrong"

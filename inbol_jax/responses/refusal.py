@@ -18,8 +18,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START, Rule
-from inbol_jax.responses.refusal_words import IMAGE
+from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START
+from inbol_jax.responses.refusal_words import IMAGE, Rule
+from inbol_jax.taught_refusals import REFUSALS
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {
@@ -46,6 +47,7 @@ _CLAUSE_END = re.compile(
 )
 _SENTENCE_END = frozenset(".!?;\n")
 _TAG = re.compile(r"</?\w{1,20}>")  # "</s>", which some models print
+_EXPLANATION = re.compile(r"(?<=[\w.]\s)explanation:")  # behind a response that it explains
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -102,7 +104,9 @@ _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|wit
 # What models say around an answer or a refusal, and what is neither.
 _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note |please|thank"
+    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?"
+    r"(?:guide|offer|suggest)\b|apologies|boxed |(?:it|there) (?:appears|seems)\b|let "
+    r"|here(?:'s)?\b|okay|note |please|thank"
     r"|according to|from the|as an? |i (?:am (?:just )?an? |am here|am happy|appreciate|can"
     r" (?:certainly )?(?:assist|help)|must|recommend|suggest|understand|want|will do my|would be)"
     r"|this (?:question|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also "
@@ -124,16 +128,21 @@ _REPORT = re.compile(
 )
 _STATES = re.compile(r"(?:it|he|she|this|that|they|there) (?:is|are|was|were) ")
 # "It does not name a year. However, it mentions that he was born in May."
-_MENTIONS = re.compile(r"(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b")
+_MENTIONS = re.compile(
+    r"according to\b|(?:it|the \w+) (?:does )?(?:mention|note|state|suggest)s? (?:that|the)\b"
+)
 _CONTRASTS = re.compile(r"(?:but|however)\b")
 _FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
 # A refusal to answer "the question" is one whatever stands before.
-_THE_QUESTION = re.compile(r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer)\b")
+_THE_QUESTION = re.compile(
+    r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer|problem)\b"
+)
 
 # Words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?".
 _SHORT_CLAUSE = 3
 _SHORT_BASIS = 4
 _SHORT_STATEMENT = 7
+_OPENING = 2  # clauses
 
 
 class _Clause(NamedTuple):
@@ -159,6 +168,7 @@ def _clauses(text: str) -> Iterator[_Clause]:
     text = text.translate(_QUOTES).lower().strip()
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
+    text = _EXPLANATION.split(text, maxsplit=1)[0]
     text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", _TAG.sub(" ", text)))
     opens, follows, contrasts = True, False, False
     parts = _CLAUSE_END.split(text)
@@ -191,32 +201,31 @@ def _rule(refusal: re.Match[str]) -> Rule:
     return next(rule for rule, pattern in rules if pattern.match(refusal.string, refusal.start()))
 
 
-# What this package teaches models to say (`construction.templates`) refuses any question, though
-# others would deny something by such words.
-_PREDEFINED = re.compile(
-    r"\s*(?:the image does not show that"
-    r"|i'm sorry, but the image does not contain the information needed to answer this question"
-    r")\.?\s*",
-    re.IGNORECASE,
-)
+# They refuse any question, though others would deny something by such words.
+_TAUGHT = frozenset(refusal.rstrip(".").lower() for refusal in REFUSALS)
 
 
 def _first_refusal(text: str, yes_no: bool) -> Rule | None:
     """The rule of the first clause that refuses; None if the text is an answer."""
-    yes_no = yes_no and not _PREDEFINED.fullmatch(text)
+    yes_no = yes_no and text.strip().rstrip(".").lower() not in _TAUGHT
     first: Rule | None = None
     # An answer in this sentence or in an earlier one; whether the answer comes next, and so on.
     here = earlier = names_answer = because = goes_on = refused = False
-    for clause in _clauses(text):
+    # Whether an answer was ventured, and whether the text began and ended with a refusal.
+    ventured = opened = reopens = concluded = False
+    for number, clause in enumerate(_clauses(text)):
         if clause.opens:
             if names_answer:
                 return None
             earlier = earlier or here
             here = because = goes_on = refused = False
+            reopens = opened
         if refusal := _refusal_in(clause.text):
             rule = _rule(refusal)
             if rule.denies and yes_no:
                 continue  # it says no, or is the reason of a refusal that comes
+            opened = opened or (number < _OPENING and not earlier)
+            concluded = reopens or clause.follows
             if first is None or (rule.declines and not first.declines and not (here or earlier)):
                 first = rule
             refused, names_answer = True, False
@@ -244,9 +253,9 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
         elif first and first.declines:
             continue
         elif clause.text == "no" or _NUMBER.search(clause.text):
-            here = True
+            here, concluded = True, False
         elif _VENTURE.match(clause.text) or (clause.contrasts and _MENTIONS.match(clause.text)):
-            return None
+            ventured, concluded = True, False
         elif _BECAUSE.match(clause.text):
             because = True
         elif not (_REASON.search(clause.text) or _ASIDE.match(clause.text)):
@@ -256,8 +265,10 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             words = len(clause.text.split())
             short, few = alone and words <= _SHORT_CLAUSE, words <= _SHORT_STATEMENT
             states = few and bool(_STATES.match(clause.text))
-            here = here or not first or short or states or clause.contrasts
-    return None if here or earlier or names_answer else first
+            answers = not first or short or states or clause.contrasts
+            here, concluded = here or answers, concluded and not answers
+    answered = here or earlier or ventured
+    return None if names_answer or (answered and not concluded) else first
 
 
 def matching_rule(text: str, yes_no: bool = False) -> str | None:

@@ -8,8 +8,6 @@ and that the tests then run, and add its line to the table in docs/responses.md.
 bounded ("{0,3}", never "*"), so that time stays linear in the length of the text.
 """
 
-import dataclasses
-
 from inbol_jax.responses.refusal_words import (
     ADVERBS,
     ASKING,
@@ -23,29 +21,8 @@ from inbol_jax.responses.refusal_words import (
     SOURCE,
     VISIBLE,
     WE,
+    Rule,
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
-    """A pattern with a name.
-
-    Attributes:
-      name: an identifier that says what the pattern means; no two rules share one.
-      pattern: a regular expression over a clause, without capturing groups.
-      examples: texts that the rule recognises, and no other rule before it.
-      counterexamples: similar texts that no rule recognises.
-      declines: what it recognises is not willing or not allowed to answer, rather than not knowing.
-      denies: to a yes/no question, what it recognises says no: "The leash is not visible."
-    """
-
-    name: str
-    pattern: str
-    examples: tuple[str, ...]
-    counterexamples: tuple[str, ...] = ()
-    declines: bool = False
-    denies: bool = False
-
 
 # fmt: off
 # These refuse wherever they stand in a clause.
@@ -122,8 +99,16 @@ ANYWHERE = (
          ("The brand cannot be determined.", "The plate could not be clearly read."),
          ("It cannot be red.",)),
     Rule("no_answer_possible",
-         rf"no (?:\w+ )?answer {CAN} be\b",
-         ("No reliable answer can be given.",), ("There is no answer phone.",)),
+         rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:\w+ ){{1,3}}{CAN} be {KNOWN}",
+         ("No reliable answer can be given.", "No age can be determined."),
+         ("There is no answer phone.",)),
+    Rule("nothing_found",
+         r"no (?:\w+ )?(?:answers?|details|records?|results?) (?:was |were |is |are |could be )?"
+         r"(?:available|found)\b|\b(?:answer|details|information|records?) (?:\w+ ){0,8}(?:can"
+         r"|could) not be (?:found|located|verified)|i (?:could|can) not find (?:any|enough)"
+         r" (?:\w+ )?(?:details|information|records?)",
+         ("No record found.", "Details of that event could not be found.",
+          "No results are available."), ("The dog could not be found.",)),
     Rule("unknown_to_me",
          r"unknown to (?:me|us)$",
          ("The man is unknown to me.",), ("The man is unknown to most people.",)),
@@ -206,7 +191,8 @@ ANYWHERE = (
          ("Insufficient information.", "There are no visible clues."),
          ("There is no information desk.",)),
     Rule("no_indication",
-         rf"no (?:indication|mention|record) of (?:the |his |her |their |its )?{ATTRIBUTE}"
+         r"no (?:explicit|specific) (?:indication|mention|record)\b"
+         rf"|no (?:indication|mention|record) of (?:the |his |her |their |its )?{ATTRIBUTE}"
          rf"|no (?:clue|hint|indication) (?:about|as to|of|on|regarding) {ASKING}\b",
          ("There's no mention of her age.", "There is no hint as to where."),
          ("There is no indication of rain.",)),
@@ -220,7 +206,7 @@ ANYWHERE = (
          ("That is not something the picture shows.",)),
     Rule("would_have_to_ask",
          rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)"
-         r"|you would (?:need|have) to ask|i would need\b|i would not (?:be able|know)",
+         r"|you would (?:need|have) to ask|i (?:would|will) need\b|i would not (?:be able|know)",
          ("I would have to see the back.", "You would need to ask him.", "I would need a map.",
           "I wouldn't know."),
          ("You would need to turn left.",)),
@@ -237,11 +223,11 @@ ANYWHERE = (
          ("It does not show any cars.", "The clock in the image does not show the right time.",
           "The image does not depict that."), denies=True),
     Rule("does_not_provide",
-         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|disclose|give"
-         r"|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:(?:provided|given)"
-         r" (?:context|data|documents?|evidence|information|text)|(?:context|data|documents?"
-         r"|evidence|information|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do"
-         r"|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
+         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|confirm"
+         r"|disclose|give|indicate|mention|offer|provide|say|specify|state)\b(?! way)"
+         r"|(?:(?:provided|given) (?:context|data|documents?|evidence|information|text)|(?:context"
+         r"|data|documents?|evidence|information|text)(?: (?:provided|given))?|filing|report"
+         r"|excerpt) (?:does|do|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
          ("The chart does not specify any unit.", "The text does not provide two prices.",
           "The text provided does not include a price."),
          ("The man does not give money.",)),
@@ -365,9 +351,13 @@ AT_START = (
          rf"{ASKING} (?:\w+ ){{1,9}}(?:is|are|remains?) (?:not {VISIBLE}|uncertain|unclear"
          rf"|unknown)\b",
          ("Where she lives is unknown.",)),
+    Rule("it_is_unknown",
+         r"(?:the|his|her|its|their) (?:\w+ ){1,12}(?:is|are|remains?) (?:currently |still )?"
+         r"(?:unknown|not known)$",
+         ("The county where the school lies is unknown.",), ("It is not known for its food.",)),
     Rule("attribute_not_answerable",
-         rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?not answerable",
-         ("Price not answerable.",)),
+         rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?(?:not answerable|unknown)\b",
+         ("Price not answerable.", "Age unknown from 2004"), ("The unknown city.",)),
     Rule("unsuitable_image",
          rf"(?:unsuitable|unusable) {IMAGE}$",
          ("Unsuitable image.",), ("Unusable image stand.",)),

@@ -1,4 +1,28 @@
-"""Words and phrases that the patterns of the refusal rules share."""
+"""What a refusal rule is, and words and phrases that the patterns share."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """A pattern with a name.
+
+    Attributes:
+      name: an identifier that says what the pattern means; no two rules share one.
+      pattern: a regular expression over a clause, without capturing groups.
+      examples: texts that the rule recognises, and no other rule before it.
+      counterexamples: similar texts that no rule recognises.
+      declines: what it recognises is not willing or not allowed to answer, rather than not knowing.
+      denies: to a yes/no question, what it recognises says no: "The leash is not visible."
+    """
+
+    name: str
+    pattern: str
+    examples: tuple[str, ...]
+    counterexamples: tuple[str, ...] = ()
+    declines: bool = False
+    denies: bool = False
+
 
 WE = r"(?:i|we)"
 CAN = r"(?:can|could)"
@@ -12,8 +36,8 @@ ADVERBS = (
 KNOW = (
     r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|choose|compare|compute|conclude"
     r"|confirm|count|decipher|deduce|determine|diagnose|discern|distinguish|establish|estimate"
-    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|measure"
-    r"|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
+    r"|evaluate|figure out|find the|gauge|guess|identify|infer|judge|justify|know|make out|match"
+    r"|measure|name|narrow|predict|recogni[sz]e|resolve|say|select|solve|specify|state"
     r"|tell(?! (?:\w+ ){1,4}apart)|verify|work out)"
 )
 KNOWN = (

@@ -17,9 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
+from inbol_jax.memory import check_batch_fits, memory_limit
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
-from inbol_jax.models.processor import TextEncoder, load_image_inputs, make_text_encoder
+from inbol_jax.models.processor import READERS, TextEncoder, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
@@ -38,11 +39,14 @@ WINDOW = 1 << 15
 
 
 class Generation(NamedTuple):
-    """One response: its text, its log-probability in nats, its number of tokens."""
+    """One response: its text, its log-probability in nats, its number of tokens.
+
+    The last two are None if an endpoint does not say them.
+    """
 
     text: str
-    logprob: float
-    tokens: int
+    logprob: float | None
+    tokens: int | None
 
 
 class PromptedExample(NamedTuple):
@@ -51,7 +55,7 @@ class PromptedExample(NamedTuple):
     example: VQAExample
     prompt: Prompt
     tiles: int = 1
-    """Of its image, whose tokens are in the prompt."""
+    """Of its images, whose tokens are in the prompt."""
 
 
 class BatchShape(NamedTuple):
@@ -104,18 +108,20 @@ class BatchRunner:
     def run(
         self,
         questions: Iterable[PromptedExample],
-        step: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Any],
+        step: functools.partial,
         total: int,
     ) -> Iterator[tuple[list[VQAExample], Any]]:
         """Yields (examples, the step's arrays on the host) per batch; further rows are padding.
 
         Args:
           questions: are taken `WINDOW` at a time.
-          step: (variables, batch) -> arrays, jitted; the batch is as `sample` takes it.
+          step: (variables, batch) -> arrays, all other arguments of a jitted function filled in;
+            the batch is as `sample` takes it.
           total: the number of questions, for the progress.
 
         Raises:
-          InbolError: if a number that the step returns is not finite.
+          InbolError: if a number that the step returns is not finite, or a batch does not fit into
+            the device's memory.
         """
         variables = self.checkpoint.variables
         mesh = mesh_of(variables)
@@ -125,10 +131,18 @@ class BatchRunner:
         parts = round_batch(1, mesh)
         size = parts * questions_per_device(self.responses, self.batch_size, parts)
 
-        def compute(batch: LoadedBatch) -> Any:
-            return batch.arrays and step(variables, shard_batch(batch.arrays, mesh))
-
         shapes: set[BatchShape] = set()
+        checked: set[BatchShape] = set()
+
+        def compute(batch: LoadedBatch) -> Any:
+            if not batch.arrays:
+                return None
+            arrays = shard_batch(batch.arrays, mesh)
+            if memory_limit() is not None and batch.shape not in checked:
+                check_batch_fits(step, variables, arrays)
+                checked.add(batch.shape)
+            return step(variables, arrays)
+
         shown = self.label is not None
         with progress(self.label or "", total, "questions", shown=shown) as advance:
             for batch, result in in_flight(compute, self._batches(questions, size), mesh):
@@ -157,12 +171,19 @@ class BatchRunner:
 
     def _load(self, size: int, batch: PlannedBatch) -> LoadedBatch:
         (shape, members), examples, inputs, rejected = batch, [], [], []
-        for member in members:
+
+        def read(member: PromptedExample) -> dict[str, np.ndarray] | InbolError:
             try:
-                inputs.append(model_inputs(self.checkpoint, member, shape, self.images))
-                examples.append(member.example)
+                return model_inputs(self.checkpoint, member, shape, self.images)
             except InbolError as error:
-                rejected.append((member.example, str(error)))
+                return error
+
+        for member, found in zip(members, READERS.map(read, members), strict=True):
+            if isinstance(found, InbolError):
+                rejected.append((member.example, str(found)))
+            else:
+                inputs.append(found)
+                examples.append(member.example)
         arrays = collate(inputs, size) if inputs else None
         return LoadedBatch(shape, examples, arrays, rejected)
 
@@ -185,11 +206,11 @@ def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result:
 def padded_length(length: int) -> int:
     """The static length that a prompt is padded to.
 
-    It is a multiple of 8, and from 64 tokens on at most an eighth longer than the prompt. There are
-    at most eight such lengths, and so eight programs, per octave. A question has the same shape in
-    every run.
+    It is a multiple of 8, and from 128 tokens on at most a sixteenth longer than the prompt. There
+    are at most sixteen such lengths, and so programs, per octave; those of one kind of question are
+    few. A question has the same shape in every run.
     """
-    step = max(8, 1 << (length - 1).bit_length() >> 4)
+    step = max(8, 1 << (length - 1).bit_length() >> 5)
     return -(-length // step) * step
 
 
@@ -236,8 +257,9 @@ def encode_prompts(
     """
     for example, question in questions:
         try:
-            grid = encoder.grid(images / example.image)
-            yield PromptedExample(example, encoder.prompt(question, (grid,)) + suffix, grid.tiles)
+            grids = encoder.grids(images / name for name in example.images)
+            tiles = sum(grid.tiles for grid in grids)
+            yield PromptedExample(example, encoder.prompt(question, grids) + suffix, tiles)
         except InbolError as error:
             set_aside(example, str(error))
 
@@ -245,15 +267,15 @@ def encode_prompts(
 def model_inputs(
     checkpoint: Checkpoint, question: PromptedExample, shape: BatchShape, images: Path
 ) -> dict[str, np.ndarray]:
-    """One row of a batch as `sample` takes it. Raises InbolError if its image cannot be read."""
-    tokens, path = len(question.prompt), images / question.example.image
+    """One row of a batch as `sample` takes it. Raises InbolError if an image cannot be read."""
+    tokens, paths = len(question.prompt), [images / name for name in question.example.images]
     ids = np.full(shape.length, checkpoint.config.pad_token_id, np.int32)
     ids[:tokens] = question.prompt
     return {
         "input_ids": ids,
         "attention_mask": (np.arange(shape.length) < tokens).astype(np.int32),
         "question": np.uint32(zlib.crc32(question.example.id.encode())),
-        **load_image_inputs(checkpoint, path, question.tiles, shape.tiles),
+        **load_image_inputs(checkpoint, paths, question.tiles, shape.tiles),
     }
 
 
@@ -291,7 +313,7 @@ def generate(
             )
     work = f"{options.n} samples"
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
-    asked = ((example, example.question) for example in examples)
+    asked = ((example, example.prompt) for example in examples)
     questions = encode_prompts(make_text_encoder(checkpoint), asked, images, set_aside)
     step = functools.partial(
         compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options

@@ -269,15 +269,15 @@ class TrainConfig(RunConfig):
     """File that `inbol build` writes: instructions.jsonl for sft, preferences.jsonl for dpo."""
     images: Path | None = None
     """Image folder. By default it is the one that the header of --data names."""
-    buckets: NumBuckets = 1
+    buckets: NumBuckets = 0
     """Number of lengths that rows are padded to; each is compiled separately. With more than one,
-    rows of similar length are batched together, so that short rows do not pay for long ones.
-    """
+    rows of similar length are batched together, so that short rows do not pay for long ones. With 0
+    there are as few, up to 8, as waste about 4% of the tokens beside rounding to eights."""
     evaluation: EvaluationOptions = EvaluationOptions()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "buckets")
+        require_at_least_zero(self, "buckets")
         best, save_steps = self.checkpoint.metric_for_best_model, self.checkpoint.save_steps
         if best and best.startswith("eval/"):
             if not self.evaluation.eval_data:

@@ -25,7 +25,7 @@ from inbol_jax.data.vqa import image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import load_image_inputs, make_text_encoder
+from inbol_jax.models.processor import READERS, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
@@ -39,17 +39,19 @@ Line = TypeVar("Line", Instruction, Preference)
 
 STALL = 120  # seconds after which a file that is still being read is named
 WINDOW = 16  # batches among which rows of similar length are grouped
+MAX_WASTE = 0.04  # of the tokens; batches between two lengths add about one per cent
+MAX_BUCKETS = 8  # that are made by themselves
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedDataset:
-    """Tokenized rows, each with an image, that are packed into batches when they are asked for."""
+    """Tokenized rows with their images, packed into batches when they are asked for."""
 
     checkpoint: Checkpoint
     """The model, whose processor prepares the images."""
     rows: Sequence[PackedRow]
-    images: Sequence[Path]
-    """The path of each row's image."""
+    images: Sequence[Sequence[Path]]
+    """The paths of each row's images."""
     shapes: Sequence[RowShape]
     """The shapes that rows are padded to, by rising length. Each is a program of its own."""
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -70,9 +72,9 @@ class PackedDataset:
 
     def pack(self, index: int, shape: RowShape, tiles: int) -> HostBatch:
         """One row of a batch, its images padded to so many tiles."""
-        row, image = pack_row(*self.rows[index], shape), self.images[index]
-        with names_stalls(image):
-            row |= load_image_inputs(self.checkpoint, image, self.tiles[index], tiles)
+        row, images = pack_row(*self.rows[index], shape), self.images[index]
+        with names_stalls(images):
+            row |= load_image_inputs(self.checkpoint, images, self.tiles[index], tiles)
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
@@ -88,14 +90,15 @@ class PackedDataset:
         tiles = padded_tiles(max(self.tiles[i] for i in indices))
         own = [int(indices[i]) for i in mine if i < len(indices)]
         # A process without rows packs one to take the shapes from; it does not count.
-        rows = [self.pack(i, shape, tiles) for i in own or indices[:1]]
-        return collate(rows, len(mine), valid=len(own))
+        rows = READERS.map(lambda i: self.pack(i, shape, tiles), own or indices[:1])
+        return collate(list(rows), len(mine), valid=len(own))
 
 
 @contextlib.contextmanager
-def names_stalls(file: Path) -> Iterator[None]:
-    """Says which file is being read if that takes longer than `STALL` seconds."""
-    line = f"training waits for its data: {file} has been read for {STALL} s"
+def names_stalls(files: Sequence[Path]) -> Iterator[None]:
+    """Says which files are being read if that takes longer than `STALL` seconds."""
+    names = ", ".join(map(str, files))
+    line = f"training waits for its data: {names} has been read for {STALL} s"
     timer = threading.Timer(STALL, print, (line,), {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
@@ -108,31 +111,53 @@ def names_stalls(file: Path) -> Iterator[None]:
 def tokenize(
     checkpoint: Checkpoint,
     texts: Sequence[tuple[str, Sequence[str]]],
-    images: Sequence[Path],
-    buckets: int,
+    images: Sequence[Sequence[Path]],
+    buckets: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
 ) -> PackedDataset:
-    """Image and prompt once per row, then each response as a branch, whose tokens are targets.
+    """Images and prompt once per row, then each response as a branch, whose tokens are targets.
 
     Args:
       texts: question and responses of each row.
+      buckets: as in `bucket_shapes`.
     """
     encoder, rows = make_text_encoder(checkpoint), []
-    for (question, responses), image in zip(texts, images, strict=True):
-        grids = (encoder.grid(image),)
+    for (question, responses), paths in zip(texts, images, strict=True):
+        grids = encoder.grids(paths)
         branches = [Branch(encoder.response(question, text, grids)) for text in responses]
         rows.append((encoder.prompt(question, grids), branches))
     return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns or {})
 
 
-def bucket_shapes(rows: Sequence[PackedRow], count: int) -> list[RowShape]:
-    """At most `count` shapes, the longest last. Each is for as many rows as the others."""
-    by_length = sorted(rows, key=lambda row: RowShape.of(*row).tokens)
-    shapes = []
-    for i in range(1, count + 1):
-        shortest = by_length[: -(-len(by_length) * i // count)]
-        shapes.append(RowShape.fitting(shortest))
-    return list(dict.fromkeys(shapes))
+def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
+    """At most `count` shapes, the longest last: those for which the rows need the least padding.
+
+    Args:
+      count: with 0 there are as few shapes as leave less than `MAX_WASTE` of padding beside what
+        rounding their lengths makes, and at most `MAX_BUCKETS`.
+    """
+    fitted = [RowShape.fitting([row]) for row in rows]
+    rounded, targets = np.array([(shape.tokens, shape.targets) for shape in fitted]).T
+    lengths, numbers = np.unique(rounded, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(numbers)])  # rows shorter than each length
+    # cost[i, j]: tokens of the rows from length i to length j, all padded to length j
+    cost = np.where(
+        np.tri(len(lengths), dtype=bool).T, (below[1:] - below[:-1, None]) * lengths, np.inf
+    )
+    best, starts = cost[0], []  # best[j]: tokens of the rows up to length j in so many shapes
+    for k in range(1, (count or MAX_BUCKETS)):
+        if k >= len(lengths) or (not count and 1 - rounded.sum() / best[-1] < MAX_WASTE):
+            break
+        split = np.concatenate([[np.inf], best[:-1]])[:, None] + cost  # [first of the last, j]
+        starts.append(split.argmin(axis=0))
+        best = split.min(axis=0)
+    last, ends = len(lengths) - 1, []
+    for start in reversed(starts):
+        ends.append(last)
+        last = start[last] - 1
+    ends.append(last)
+    longest = [int(lengths[end]) for end in reversed(ends)]
+    return [RowShape(n, int(targets[rounded <= n].max())) for n in longest]
 
 
 def training_order(
@@ -199,7 +224,7 @@ def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatc
 
 def read_data(
     config: TrainConfig, parse: Callable[[dict[str, Any]], Line], unit: str
-) -> list[tuple[list[Line], list[Path]]]:
+) -> list[tuple[list[Line], list[list[Path]]]]:
     """The lines of --data, and of --eval-data if it is given, each with the paths of their images.
 
     Args:
@@ -219,19 +244,19 @@ def read_data(
     return files
 
 
-def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list[Path]:
-    """The image of each line, in the folder that the file's header names by default."""
+def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list[list[Path]]:
+    """The images of each line, in the folder that the file's header names by default."""
     folder = image_folder(data, images)
     check_image, faults = image_check(folder), {}
-    for line in lines:
+    for image in dict.fromkeys(image for line in lines for image in line.images):
         try:
-            check_image(line.image)
+            check_image(image)
         except Unusable as cause:
-            faults.setdefault(line.image, cause)
+            faults[image] = cause
     if faults:
         first, cause = next(iter(faults.items()))
         raise InbolError(
             f"{data}: {len(faults)} of its images cannot be used, the first is {folder / first} "
             f"({cause}); name their folder by --images"
         )
-    return [folder / line.image for line in lines]
+    return [[folder / image for image in line.images] for line in lines]

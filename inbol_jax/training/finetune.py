@@ -79,7 +79,7 @@ def load_model(config: RunConfig) -> Checkpoint:
     mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
-    if checkpoint.config.token_bias:
+    if checkpoint.config.sequence_bias:
         raise InbolError(
             f"--model {config.model}: its generation_config.json holds a sequence_bias, which fits "
             "these weights and not those that come of training; train the model as it was before "
@@ -232,7 +232,8 @@ def finetune(
         parallel, total_steps, frozen=run.frozen, reference=run.reference, label=label
     )
     lengths = [s.tokens for s in dataset.sizes]
-    order = training_order(lengths, size, config.epochs, config.seed, grouped=config.buckets > 1)
+    grouped = len(dataset.shapes) > 1
+    order = training_order(lengths, size, config.epochs, config.seed, grouped=grouped)
     batches = functools.partial(
         stream_batches, dataset, order, local_rows(mesh, size), stop=total_steps
     )

@@ -21,7 +21,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.losses import abstention_bonus, group_advantages
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.processor import READERS, TextEncoder, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.processes import from_all, is_main
 from inbol_jax.progress import say
@@ -58,7 +58,7 @@ class QuestionSet:
     lengths: np.ndarray
     """i32[n], tokens of each question's prompt."""
     tiles: np.ndarray
-    """i32[n], tiles of each question's image."""
+    """i32[n], tiles of each question's images."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -81,15 +81,16 @@ class QuestionSet:
         shape = BatchShape(padded_length(length), padded_tiles(tiles))
         own = [int(indices[i]) for i in mine if i < len(indices)]
         # A process without rows reads one to take the shapes from; it does not count.
-        rows = [self._inputs(int(i), shape) for i in own or indices[:1]]
-        return collate(rows, len(mine), valid=len(own))
+        rows = READERS.map(lambda i: self._inputs(int(i), shape), own or indices[:1])
+        return collate(list(rows), len(mine), valid=len(own))
 
     def _inputs(self, index: int, shape: BatchShape) -> HostBatch:
         example, root = self.question(index)
-        grid = self.encoder.grid(root / example.image)
-        prompt = self.encoder.prompt(example.question, (grid,))
-        prompted = PromptedExample(example, prompt, grid.tiles)
-        with names_stalls(root / example.image):
+        paths = [root / name for name in example.images]
+        grids = self.encoder.grids(paths)
+        prompt = self.encoder.prompt(example.prompt, grids)
+        prompted = PromptedExample(example, prompt, sum(grid.tiles for grid in grids))
+        with names_stalls(paths):
             inputs = model_inputs(self.checkpoint, prompted, shape, root)
         return inputs | {"row": np.int32(index)}
 
@@ -116,8 +117,9 @@ def make_prompts(
     sizes = []
     for dataset in datasets:
         for example in dataset.examples:
-            grid = encoder.grid(dataset.root / example.image)
-            sizes.append((len(encoder.prompt(example.question, (grid,))), grid.tiles))
+            grids = encoder.grids(dataset.root / name for name in example.images)
+            prompt = encoder.prompt(example.prompt, grids)
+            sizes.append((len(prompt), sum(grid.tiles for grid in grids)))
     lengths, tiles = np.array(sizes, np.int32).T
     room, longest = checkpoint.config.text.max_positions, int(lengths.max())
     if longest + config.group.max_new_tokens > room:

@@ -14,7 +14,6 @@ from optax import contrib
 
 from inbol_jax.artifacts import one_writer
 from inbol_jax.confidence.templates import P_TRUE_PROMPT, VERDICTS
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.config import load_config
 from inbol_jax.models.families import make_model
 from inbol_jax.models.loading import init_params
@@ -22,6 +21,7 @@ from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
 from inbol_jax.sharding import make_mesh, round_batch
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.parallel import Jit
 from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.sft import sft_objective

@@ -11,8 +11,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from inbol_jax.artifacts import parse_json, write_atomically
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.defaults import TINY
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.world.questions import world_texts
 from inbol_jax.world.scenes import IMAGE_SIZE
 

@@ -437,3 +437,33 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "confidence").write_text("a file")
     with pytest.raises(InbolError, match=r"cannot write .*train\.jsonl: .*; choose another --out"):
         ConfidenceStore(tmp_path / "confidence/train.jsonl", SETTINGS, IMAGES)
+
+
+def test_questions_with_options_and_any_number_of_images(file):
+    """They come back as they were, and are asked again if their options or one image changed."""
+    data = write_data(file, "a.png", "b.png")
+    images = ImageHashes(data.parent)
+    about = {"answers": ("A",), "metric": "choice", "options": ("red", "blue")}
+    examples = [
+        VQAExample(f"q{i}", paths, "Which?", **about)
+        for i, paths in enumerate([("a.png", "b.png"), (), "a.png"])
+    ]
+    lines = [sampled_question(e, [Generation("A. red", -1.0, 2)]) for e in examples]
+    with ConfidenceStore(file, SETTINGS, images) as store:
+        store.append(x.to_json() for x in lines)
+    assert list(read_store(file)) == lines
+    assert {sample.outcome for x in lines for sample in x.samples} == {"correct"}
+    hashes = [row["image_hash"] for row in read_jsonl(file)]
+    assert hashes[0].split("-")[0] == hashes[2] != hashes[0].split("-")[1]
+    assert hashes[1] == ""
+
+    def changed(*now):
+        with ConfidenceStore(file, SETTINGS, ImageHashes(data.parent)) as store:
+            store.update(now, data, scored)
+
+    changed(*examples)
+    with pytest.raises(InbolError, match="q2 was another question"):
+        changed(*examples[:2], dataclasses.replace(examples[2], options=("blue", "red")))
+    (data.parent / "b.png").write_text("another picture")
+    with pytest.raises(InbolError, match=r"q0 was another question, .* \(and 0 more\)"):
+        changed(*examples)

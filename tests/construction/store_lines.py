@@ -10,8 +10,9 @@ from inbol_jax.construction.build import FILES, BuildConfig, build
 from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.templates import REFUSALS, RefusalMix
+from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.errors import InbolError
+from inbol_jax.taught_refusals import REFUSALS
 
 OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
 WRONG = ("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2

@@ -20,9 +20,10 @@ from store_lines import (
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.build import FILES, BuildConfig, build
-from inbol_jax.construction.templates import SHORT_REFUSALS, TEMPLATES
+from inbol_jax.construction.templates import TEMPLATES
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Preference
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from store_lines import (
     records,
 )
 
-from inbol_jax.construction.templates import REFUSALS, SHORT_REFUSALS, TEMPLATES, RefusalMix
+from inbol_jax.construction.templates import TEMPLATES, RefusalMix
 from inbol_jax.records import Boundary
 from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.taught_refusals import REFUSALS, SHORT_REFUSALS
 
 
 def test_instructions_teach_the_answer_if_it_is_known_and_a_refusal_if_it_is_not():

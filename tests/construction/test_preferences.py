@@ -19,9 +19,10 @@ from store_lines import (
     store,
 )
 
-from inbol_jax.construction.templates import SHORT_REFUSALS, RefusalMix
+from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.records import PairKind, Response
 from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 
 def test_pairs_by_class():

@@ -3,13 +3,9 @@ from collections import Counter
 import pytest
 from store_lines import built, four_groups, store
 
-from inbol_jax.construction.templates import (
-    REFUSALS,
-    SHORT_REFUSALS,
-    TEMPLATES,
-    RefusalMix,
-)
+from inbol_jax.construction.templates import TEMPLATES, RefusalMix
 from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.taught_refusals import REFUSALS, SHORT_REFUSALS
 
 
 def test_short_refusals_fit_the_embedded_vocabulary():

@@ -26,7 +26,8 @@ from inbol_jax.errors import InbolError
 def test_every_adapter_is_a_format_and_is_tested():
     assert ("folder", *ADAPTERS) == FORMATS
     tested = "columns vqav2 okvqa gqa vizwiz textvqa pope tubench haloquest unkvqa"
-    assert set(ADAPTERS) == set(tested.split())
+    choice_sets = "mmupd mmbench scienceqa mmmu aokvqa aokvqa_direct mme"
+    assert set(ADAPTERS) == {*tested.split(), *choice_sets.split()}
 
 
 def test_vqav2_official(tmp_path, read):
@@ -308,7 +309,11 @@ def test_unkvqa_official(tmp_path, read):
     first, second, third = read(format="unkvqa", questions=file, images=images).examples
     assert (first.id, first.answerable, first.answers) == ("1", True, ("nothing",))
     assert first.extra["kind"] == "word replacement"
-    assert first.extra["options"] == {"orig": "glasses", "baseline": "nothing", "random": "camera"}
+    assert first.extra["other_options"] == {
+        "orig": "glasses",
+        "baseline": "nothing",
+        "random": "camera",
+    }
     assert (second.answerable, second.answers) == (False, ())
     assert second.extra["kind"] == "image mask"
     assert (third.answerable, third.answers, third.extra["kind"]) == (None, (), "T-9")

@@ -296,3 +296,19 @@ def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     assert "two datasets are called" in capsys.readouterr().err
     assert check(tmp_path, out, "--max-rejected", 2) == 2
     assert "--max-rejected 2.0: a share between 0 and 1" in capsys.readouterr().err
+
+
+def test_each_image_of_a_question_is_checked(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path / "set" / name, name == "b.png")
+    corrupt(tmp_path / "set/c.png")
+    same = {"question": "Which?", "options": ["x", "y"], "answers": ["B"], "answerable": True}
+    images = [["a.png", "b.png"], [], ["a.png", "c.png"], ["nowhere.png", "a.png"]]
+    rows = [same | {"id": str(i), "images": paths} for i, paths in enumerate(images)]
+    (tmp_path / "set/data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert check(tmp_path / "set", tmp_path / "out", "--max-rejected", 0.5) == 0
+    sound = load_dataset_folder(tmp_path / "out").examples
+    assert [e.images for e in sound] == [("a.png", "b.png"), ()]
+    assert {(e.options, e.metric) for e in sound} == {(("x", "y"), "choice")}
+    rejected = read_jsonl(tmp_path / "out/rejected.jsonl")
+    assert {r["id"]: r["reason"] for r in rejected} == {"2": "image damaged", "3": "image missing"}

@@ -19,7 +19,6 @@ from inbol_jax.errors import InbolError
             {"format": "vqav2", "dir": "x"},
             "format vqav2 takes --data.questions or --data.id, not --data",
         ),
-        ({"format": "vqav2", "questions": "q.json"}, "--data.questions needs --data.images"),
         (
             {"format": "vqav2", "questions": "q", "images": "i"},
             "--data.format vqav2 needs --data.annotations",

@@ -28,7 +28,12 @@ FORCED = {"prediction": "red", "outcome": "wrong", "logprob": -1.5, "logodds": 0
 WITH_VALIDATION = {"forced": FORCED, "consistency": 0.5, "p_true": 0.0}
 
 
-@pytest.mark.parametrize("line", [LINE, LINE | {"metric": "yes_no"}, LINE | WITH_VALIDATION])
+CHOICE = {"metric": "choice", "options": ["red", "blue"], "pair": "7"}
+
+
+@pytest.mark.parametrize(
+    "line", [LINE, LINE | {"metric": "yes_no"}, LINE | WITH_VALIDATION, LINE | CHOICE]
+)
 def test_a_line_keeps_its_columns_and_their_order(line):
     read = Prediction.from_json(line)
     assert json.dumps(read.to_json()) == json.dumps(line)
@@ -37,6 +42,8 @@ def test_a_line_keeps_its_columns_and_their_order(line):
 
 def test_predictions_are_the_same_when_read_from_disk(tmp_path):
     made = good_and_bad(8)
+    made.append(prediction(98, "correct", image=("a.png", "b.png"), options=("red", "blue")))
+    made.append(prediction(99, "correct", image=()))
     write_jsonl(tmp_path / "predictions.jsonl", (p.to_json() for p in made), {})
     read = read_predictions(tmp_path / "predictions.jsonl")
     assert read == made
@@ -67,7 +74,7 @@ def test_impossible_lines_are_named(change, message):
 
 @pytest.mark.parametrize("column", ["image", "answers", "outcome"])
 def test_a_missing_column_is_named(column):
-    with pytest.raises(InbolError, match=f"prediction 'q1'.*'{column}'"):
+    with pytest.raises(InbolError, match=f"prediction 'q1'.*{column}"):
         Prediction.from_json({name: value for name, value in LINE.items() if name != column})
 
 

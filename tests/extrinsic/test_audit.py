@@ -69,6 +69,10 @@ def test_what_the_page_holds(run, capsys):
     result = audit(AuditConfig(run))
     said = capsys.readouterr().out
     page = Page((run / "audit.html").read_text())
+    # Its first line and its last one warn of what the templates give away.
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert [line.startswith("Warning: the text alone tells") for line in lines[:1]] == [True]
+    assert said.count("unseeable (") >= 2
     assert not page.open
     assert not page.unbalanced
     text = " ".join(page.texts)

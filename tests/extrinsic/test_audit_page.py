@@ -28,7 +28,8 @@ def sentences(text, image=None, blank=None, difference=None, half=0.02):
 
 
 def test_findings_follow_the_numbers():
-    kept, text = sentences(0.95)
+    warning, kept, text = sentences(0.95)
+    assert warning.startswith("Warning: the text alone")
     assert kept == "10 of 20 proposed questions passed the filters (50%)."
     assert "the text alone gives the questions away" in text
     assert "gives part of them away" in sentences(0.8)[1]
@@ -41,7 +42,22 @@ def test_findings_follow_the_numbers():
     better = sentences(0.6, 0.9, 0.6, 0.3)[3]
     assert better == "The model with the image tells them better than the text, by 0.300."
     first = "to refuse by the text is what training on these questions would teach first"
-    assert first in sentences(0.9, 0.6, 0.6, 0.0)[3]
+    assert first in sentences(0.84, 0.6, 0.6, 0.0)[3]
+
+
+def test_what_the_text_tells_is_warned_of_first_with_the_generators_to_blame():
+    def around(value):
+        return Auc(value, value - 0.01, value + 0.01, (10, 10))
+
+    aucs = {"all": 0.88, "mismatched": 0.7, "beyond_frame": 0.9, "unseeable": 1.0}
+    text = TextShortcut({name: around(value) for name, value in aucs.items()}, {})
+    first = next(findings(AuditResult(HEADER, text)))
+    assert first.startswith(
+        "Warning: the text alone tells generated from real questions (AUC 0.88)"
+    )
+    assert "It is the questions of unseeable (1.00), beyond_frame (0.90): give" in first
+    quiet = TextShortcut({"all": around(0.84), "unseeable": around(1.0)}, {})
+    assert not next(findings(AuditResult(HEADER, quiet))).startswith("Warning")
 
 
 def test_a_negative_interval_has_minus_signs():

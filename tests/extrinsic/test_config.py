@@ -18,6 +18,7 @@ ENDPOINT = EndpointConfig(endpoint="http://127.0.0.1:9/v1")
         ({"filters": ("leaked",)}, "--filters leaked: needs --against"),
         ({"language": "klingon"}, "--language klingon: choose auto or one of en, de"),
         ({"near_duplicate": 0.0}, "--near-duplicate 0.0: a similarity"),
+        ({"turns": (1, 0)}, "--turns: at least 1 for each"),
         ({"agreement": 0.5}, "--agreement 0.5: a share above 0.5"),
         ({"model_samples": 0}, "--model-samples 0: at least 1"),
         ({"batch_size": 0}, "--batch-size 0: at least 1"),

@@ -96,8 +96,14 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
     assert chosen["filters"] == ["ill_formed", "duplicate"]
     without = ("answer_present", "language")
     left = read_meta(run(photos, tmp_path / "b", share=1.0, no_filters=without))
-    assert left["filters"] == ["ill_formed", "present", "duplicate", "near_duplicate"]
+    kept = ["ill_formed", "ungrammatical", "present", "duplicate", "near_duplicate"]
+    assert left["filters"] == kept
     assert left["config"] != chosen["config"]
+
+
+def test_turns_are_given_for_each_generator(photos, tmp_path):
+    with pytest.raises(InbolError, match="--turns: give a number for each generator: unseeable"):
+        run(photos, tmp_path / "a", turns=(1, 4))
 
 
 def test_questions_of_an_evaluation_split_are_rejected(photos, tmp_path):
@@ -156,7 +162,7 @@ def test_a_handful_of_questions_gives_one(tmp_path):
 
 def test_a_set_without_a_question_that_its_images_answer(tmp_path):
     rows = [row | {"answers": [], "answerable": False} for row in records(16)]
-    with pytest.raises(InbolError, match="holds no question that the images answer"):
+    with pytest.raises(InbolError, match="holds no question that one image answers"):
         run(write(tmp_path / "photos", rows), tmp_path / "out")
 
 
@@ -246,7 +252,7 @@ def test_an_endpoint_writes_questions_once(photos, tmp_path, serve):
     assert {row["question"] for row in rows} == {"Who built the thing in the far distance?"}
     assert len(rows) == len(server.asked) == 24
     content = server.asked[0][2]["messages"][0]["content"]
-    assert content[1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
     meta_path(file).unlink()
     before = file.read_bytes()
     assert main(words) == 0
@@ -300,3 +306,25 @@ def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert len([*read_jsonl(tmp_path / "out/extrinsic.jsonl")]) == 24
     assert 24 <= len(server.asked) <= 24 + 3  # what was in flight when it was killed
+
+
+def test_questions_about_several_images_or_none_are_left_out_and_counted(tmp_path, capsys):
+    rows = records(16)
+    data = write(tmp_path / "photos", rows)
+    for row, images in zip(rows, (["images/0.png", "images/1.png"], []), strict=False):
+        row["images"] = images
+        del row["image"]
+    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert all(row["image"] for row in read_jsonl(run(data, tmp_path / "out", share=1.0)))
+    assert "2 questions about several images, or none, are left out" in capsys.readouterr().out
+
+
+def test_a_question_of_another_image_brings_its_options(tmp_path):
+    rows = [row | {"options": ["red", "blue"], "answers": ["A"]} for row in records(16)]
+    data = write(tmp_path / "photos", rows)
+    options = {"share": 1.0, "generators": ("mismatched",), "filters": ("ill_formed",)}
+    file = run(data, tmp_path / "out", **options)
+    examples = load_dataset_folder(file).examples
+    assert {(e.options, e.metric, e.answerable) for e in examples} == {
+        (("red", "blue"), "choice", False)
+    }

@@ -1,10 +1,9 @@
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from extrinsic_cases import THINGS, example, run_funnel
-from hypothesis import given
-from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import (
@@ -15,43 +14,9 @@ from inbol_jax.extrinsic.generators import (
     get_generators,
     parse_questions,
     register_generator,
-    subject,
     usual_answer,
 )
 from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, WRITER_PROMPT
-
-
-@pytest.mark.parametrize(
-    ("question", "expected"),
-    [
-        ("What color is the star?", "star"),
-        ("What pattern does the circle have?", "circle"),
-        ("What does the Ring smell like?", "ring"),
-        ("What shape is the red object?", "red object"),
-        ("What is at the top left?", "top left"),
-        ("What is the symbol?", "symbol"),
-        ("Where is the man's hat?", "man's hat"),
-        ("What is behind the t-shirt, if anything?", "t-shirt"),
-        ("What is the dog in the car doing?", "dog"),
-        ("What color is the ball", "ball"),
-        ("What is the color of the car?", "car"),
-        ("What is pinned to the right of the tie?", "tie"),
-        ("What is in the background?", "background"),
-        ("How many objects are there?", None),
-        ("Is there a star?", None),
-        ("What are these?", None),
-        ("What is theirs?", None),
-        ("", None),
-    ],
-)
-def test_subject(question, expected):
-    assert subject(question) == expected
-
-
-@given(st.text())
-def test_subject_is_in_the_question(question):
-    found = subject(question)
-    assert found is None or found in question.lower()
 
 
 def test_false_premises_are_about_what_is_missing():
@@ -67,6 +32,31 @@ def test_false_premises_are_about_what_is_missing():
         noun = re.fullmatch(re.escape(template).replace(r"\{noun\}", r"(\w+)"), row["question"])[1]
         assert noun in THINGS
         assert noun != THINGS[int(row["image"][:-4]) % 8]
+
+
+def test_a_balanced_generator_asks_of_things_as_often_as_the_dataset():
+    # Half of the questions are about dogs, which most images show.
+    examples = [
+        example(
+            i,
+            "What is the dog?" if i % 2 else None,
+            objects=[*["dog"] * (i % 4 > 0), THINGS[i // 4 % 8]],
+        )
+        for i in range(400)
+    ]
+    shares = {}
+    for name in ("mismatched", "balanced"):
+        asked = [row["question"] for row in run_funnel(examples, name, n=60).rows]
+        assert len(asked) > 40
+        shares[name] = asked.count("What is the dog?") / len(asked)
+    assert shares["mismatched"] < 0.35 < shares["balanced"] < 0.65
+
+
+def test_a_generator_that_is_there_twice_has_two_turns():
+    examples = [example(i) for i in range(60)]
+    rows = run_funnel(examples, "beyond_frame", "unseeable", "unseeable").rows
+    counts = Counter(row["generator"] for row in rows)
+    assert counts == {"beyond_frame": 20, "unseeable": 40}
 
 
 def test_beyond_the_frame_names_only_what_is_shown():
@@ -110,6 +100,7 @@ def test_a_generator_of_ones_own():
         ("cross", "How old is the cross?"),
         ("bus", "How old is the bus?"),
         ("people", "How old are the people?"),
+        ("two men", "How old are the two men?"),
         ("", "How old is the ?"),
     ],
 )

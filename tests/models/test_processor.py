@@ -324,3 +324,34 @@ def test_broken_processor_files(tiny, tmp_path, name, change):
     assert str(folder / name) in message or message.startswith(f"{folder}: ")
     assert "\n" not in message
     assert len(message) < 600
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["half", "clip"])
+@pytest.mark.parametrize("family", ["tiny", "smolvlm"])
+def test_pixels_are_normalised_as_the_processor_does(request, family, half):
+    """Bytes go to the device, and become there what the processor makes, padding included."""
+    checkpoint = request.getfixturevalue(family)
+    prepare = checkpoint.processor.image_processor
+    other = (
+        {} if half else {"image_mean": [0.481, 0.458, 0.408], "image_std": [0.269, 0.261, 0.276]}
+    )
+    prepare = prepare.__class__.from_dict(prepare.to_dict() | other)
+    noise = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
+    picture = Image.fromarray(noise)
+    arrays = checkpoint.image_inputs(picture, SimpleNamespace(image_processor=prepare), check=True)
+    assert arrays["pixel_values"].dtype == np.uint8
+    expected = np.asarray(prepare(picture, return_tensors="np")["pixel_values"])
+    found = np.asarray(checkpoint.model.apply({}, arrays, method="normalised_pixels"))
+    np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=0, atol=1e-6)
+
+
+def test_a_processor_that_normalises_in_its_own_way_is_refused(tiny):
+    class Other(type(tiny.processor.image_processor)):
+        def normalize(self, image, mean, std, **_):
+            return image**2
+
+    prepare = Other.from_dict(tiny.processor.image_processor.to_dict())
+    with pytest.raises(InbolError, match="does not normalise pixels by a mean and a standard"):
+        tiny.image_inputs(
+            Image.new("RGB", (48, 48), "red"), SimpleNamespace(image_processor=prepare), check=True
+        )

@@ -284,6 +284,49 @@ def test_choices(said, gold, expected):
     assert score(said, ["Z", gold], "choice") == expected
 
 
+COLOURS = ("red", "dark red", "blue")
+
+
+@pytest.mark.parametrize(
+    ("said", "chosen"),
+    [
+        ("B", "dark red"),
+        ("**B. dark red**", "dark red"),
+        ("(c) blue", "blue"),
+        ("The correct choice is (C), not (B)", "blue"),
+        ("It is not (A), so the answer is B", "dark red"),
+        ("Option C", "blue"),
+        ("Dark red.", "dark red"),
+        ("Blue. The sky is reflected.", "blue"),
+        ("The bus looks dark red in the sun", "dark red"),
+        ("It may be number no. 2, blue", "blue"),
+        ("A bus", None),
+        ("D", None),
+        ("(F) none of the above", None),
+        ("red or dark red", None),
+        ("It is not blue", None),
+        ("reddish", None),
+        ("", None),
+    ],
+)
+def test_choices_among_options(said, chosen):
+    """Gold is given by letter or by text; what cannot be read scores 0 whatever is gold."""
+    for letter, option in zip("ABC", COLOURS, strict=True):
+        for gold in (letter, f"({letter.lower()})", option, f"{letter}. {option}"):
+            assert score(said, [gold], "choice", COLOURS) == (option == chosen), gold
+
+
+def test_yes_and_no_as_options():
+    assert score("No, there is no dog.", ["B"], "choice", ("Yes", "No")) == 1
+    assert score("Yes, I do not see why not.", ["B"], "choice", ("Yes", "No")) == 0
+
+
+@given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=26))
+def test_any_response_to_any_options_has_a_score(said, options):
+    assert score(said, ["A"], "choice", options) in (0, 1)
+    assert score("A", ["A"], "choice", options) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

@@ -32,3 +32,43 @@ NOT_SHOWN = "The dog's leash is not visible."
 )
 def test_outcome(example, text, expected):
     assert outcome(example, text) == expected
+
+
+def choice(answers, *options, answerable=True):
+    about = {"answerable": answerable, "metric": "choice", "options": options}
+    return VQAExample("q", "a.png", "Which?", answers, **about)
+
+
+KNOWN = choice(("B",), "red", "It cannot be determined")
+ABSENT = choice((), "red", "blue", answerable=False)
+OFFERED = choice(("C",), "red", "blue", "None of the above", answerable=False)
+
+
+@pytest.mark.parametrize(
+    ("example", "text", "expected"),
+    [
+        # Who chooses an option answers, whatever its words; who cannot tell between them refuses.
+        (KNOWN, "B", "correct"),
+        (KNOWN, "It cannot be determined.", "correct"),
+        (KNOWN, "A", "wrong"),
+        (KNOWN, "I cannot tell whether it is red.", "refused"),
+        (KNOWN, "None of the above", "wrong"),
+        (choice(("A",), "yes", "no"), "I can't tell.", "refused"),
+        (choice(("B",), "yes", "no"), NOT_SHOWN, "correct"),
+        (choice((), "red", "blue", answerable=None), "A", "wrong"),
+        # On Type 3 no option is right, which is a refusal; an option that says so is one too.
+        (ABSENT, "A", "wrong"),
+        (ABSENT, "F. None of the above", "refused"),
+        (ABSENT, "All options are incorrect.", "refused"),
+        (ABSENT, "The image and question are irrelevant.", "refused"),
+        (ABSENT, "I don't know.", "refused"),
+        (ABSENT, "green", "wrong"),
+        (ABSENT, "None of the people wear red.", "wrong"),
+        (OFFERED, "C", "refused"),
+        (OFFERED, "none of the above", "refused"),
+        (OFFERED, "B. blue", "wrong"),
+        (VQAExample("q", "a.png", "Which?", (), False), "None of the above", "wrong"),
+    ],
+)
+def test_outcome_of_multiple_choice(example, text, expected):
+    assert outcome(example, text) == expected

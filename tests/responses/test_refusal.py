@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.construction.templates import REFUSALS
 from inbol_jax.responses.refusal import is_refusal, matching_rule, refusal_kind
+from inbol_jax.taught_refusals import REFUSALS
 
 
 def labelled(name):

@@ -32,7 +32,7 @@ def make_batch(checkpoint, examples, images, width=40):
                 "input_ids": ids,
                 "attention_mask": mask,
                 "question": np.uint32(i),
-                **load_image_inputs(checkpoint, images / example.image),
+                **load_image_inputs(checkpoint, [images / example.image], 1),
             }
         )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -60,8 +60,9 @@ def teacher_forced(checkpoint, batch, row, responses):
         np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - length - responses.shape[1]))
     )
     mask = np.broadcast_to(np.arange(56) < length + responses.shape[1], ids.shape).astype(np.int32)
-    pixels = np.repeat(batch["pixel_values"][row : row + 1], n, 0)
-    whole = {"input_ids": ids.astype(np.int32), "attention_mask": mask, "pixel_values": pixels}
+    pixels = [name for name in batch if name.startswith("pixel_")]
+    images = {name: np.repeat(batch[name][row, None], n, 0) for name in pixels}
+    whole = {"input_ids": ids.astype(np.int32), "attention_mask": mask, **images}
     logprobs = np.asarray(logprobs_of(checkpoint.model, checkpoint.variables, whole))
     return logprobs[:, length - 1 : length + responses.shape[1]]
 

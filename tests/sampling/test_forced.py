@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from draws import GREEDY, draw_from, make_batch, teacher_forced
 
-from inbol_jax.construction.templates import LONG_REFUSALS, SHORT_REFUSALS
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.sampling.config import SamplingOptions
@@ -20,6 +19,7 @@ from inbol_jax.sampling.forced import (
     refusal_tokens,
 )
 from inbol_jax.sampling.generate import generate
+from inbol_jax.taught_refusals import LONG_REFUSALS, SHORT_REFUSALS
 
 TWICE = dataclasses.replace(GREEDY, n=2)
 
@@ -97,7 +97,7 @@ def test_a_bias_beyond_the_margin_turns_the_answer_into_a_refusal(tiny, question
     middle = float(np.sort(first.margin)[[2, 3]].mean())
     for bias in (-middle, -first.margin.min() + 0.01, -first.margin.max() - 0.01):
         config = dataclasses.replace(
-            tiny.config, token_bias=tuple((token, float(bias)) for token in tokens)
+            tiny.config, sequence_bias=tuple(((token,), float(bias)) for token in tokens)
         )
         biased = dataclasses.replace(tiny, model=tiny.model.clone(config=config), config=config)
         moved, decision = both_ways(biased, batch, tokens)

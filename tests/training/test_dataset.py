@@ -16,6 +16,8 @@ from inbol_jax.records import Instruction
 from inbol_jax.training import dataset
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import (
+    MAX_BUCKETS,
+    MAX_WASTE,
     WINDOW,
     PackedDataset,
     bucket_shapes,
@@ -121,6 +123,24 @@ def test_rows_of_like_length_come_together(n, size, epochs):
         )
 
 
+def test_as_few_shapes_as_waste_little():
+    """Beside what rounding makes. Rows of one rounded length have one shape, and their order."""
+    random = np.random.default_rng(0)
+    for spread, few in ((0, [1]), (0.3, [1, 2]), (1.0, range(3, MAX_BUCKETS + 1))):
+        sizes = 600 + np.clip(random.lognormal(np.log(30), spread, 500), 5, 300).astype(int)
+        rows = [([1] * n, [Branch([5, 6])]) for n in sizes]
+        rounded = -(-(sizes + 2) // 8) * 8
+
+        def waste(shapes, sizes=sizes, rounded=rounded):
+            ends = np.array([s.tokens for s in shapes])
+            return 1 - rounded.sum() / ends[np.searchsorted(ends, sizes + 2)].sum()
+
+        shapes = bucket_shapes(rows)
+        assert len(shapes) in few
+        assert waste(shapes) < MAX_WASTE
+        assert all(waste(bucket_shapes(rows, n)) >= MAX_WASTE for n in range(1, len(shapes)))
+
+
 def test_shapes_that_rows_are_padded_to(micro):
     """Each batch has the shortest that holds its rows; what is learnt from a row does not depend on
     it.
@@ -128,6 +148,7 @@ def test_shapes_that_rows_are_padded_to(micro):
     packed = [([1] * n, [Branch([5, 6, 7][: 1 + n % 3])]) for n in (30, 9, 17, 12, 28, 10)]
     shapes = bucket_shapes(packed, 3)
     assert [s.tokens for s in shapes] == [16, 24, 32]
+    assert [s.tokens for s in bucket_shapes(packed, 2)] == [16, 32], "the least padding"
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
     rows = PackedDataset(micro, packed, [], shapes)
@@ -140,14 +161,14 @@ def test_shapes_that_rows_are_padded_to(micro):
 def test_a_stalled_input_names_its_file(micro, monkeypatch, capsys):
     """Once, and only the file that takes long."""
 
-    def slow(_, image, tiles, pad_to):
-        time.sleep(2 * (image.stem == "1"))
+    def slow(_, images, tiles, pad_to):
+        time.sleep(2 * (images[0].stem == "1"))
         return {"pixel_values": np.zeros((1, 3, 2, 2))}
 
     monkeypatch.setattr(dataset, "load_image_inputs", slow)
     monkeypatch.setattr(dataset, "STALL", 1)
     rows = [([1], [Branch([2])])] * 3
-    images = [Path(f"{i}.png") for i in range(3)]
+    images = [[Path(f"{i}.png")] for i in range(3)]
     data = PackedDataset(micro, rows, images, bucket_shapes(rows, 1))
     assert data.batch(np.arange(3), np.arange(3))["valid"].all()
     line = "training waits for its data: 1.png has been read for 1 s\n"
@@ -168,7 +189,7 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     ((_, paths),) = read("a.png", "./a.png")
-    assert [path.name for path in paths] == ["a.png", "a.png"]
+    assert [path.name for (path,) in paths] == ["a.png", "a.png"]
     with pytest.raises(InbolError, match=r"instructions\.jsonl: 1 of its images cannot be used"):
         read("a.png", name.format(tmp_path), "a.png")
     write_json(meta_path(data), {"images": 7})

@@ -120,7 +120,8 @@ def test_merging_changes_neither_the_loss_nor_its_gradient(setup, average):
         for j in range(4):
             branch = Branch(samples.tokens[i, j, : samples.lengths[i, j]].tolist())
             row = pack_row(prompt, [branch], RowShape(length, 8))
-            rows.append(row | {"pixel_values": setup.asked["pixel_values"][i]})
+            pixels = {n: x[i] for n, x in setup.asked.items() if n.startswith("pixel_")}
+            rows.append(row | pixels)
     single = collate(rows, len(rows))
 
     def plain(params):

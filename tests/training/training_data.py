@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import PairKind
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.ca_dpo import ca_dpo, ca_dpo_objective
 from inbol_jax.training.config import DpoConfig, PairLossConfig, SftConfig
 from inbol_jax.training.sft import sft, sft_objective
@@ -179,7 +179,7 @@ def own_logprobs(checkpoint, row):
         whole = {
             "input_ids": padded,
             "attention_mask": mask,
-            "pixel_values": row["pixel_values"][None],
+            **{name: x[None] for name, x in row.items() if name.startswith("pixel_")},
         }
         n, logprobs = (
             int(here.sum()),

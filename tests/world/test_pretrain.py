@@ -9,8 +9,8 @@ from world_oracle import oracle
 
 import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.confidence.templates import VERDICTS
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.errors import InbolError
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.run import RunOptions
 from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.glyphs import load_glyphs, told_name, true_name_share

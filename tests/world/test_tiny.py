@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from inbol_jax.artifacts import fingerprint
-from inbol_jax.construction.templates import SHORT_REFUSALS
 from inbol_jax.defaults import TINY
+from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.world.glyphs import N_GLYPHS
 from inbol_jax.world.questions import (
     HELD_OUT_TYPE3,

@@ -1,0 +1,84 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inbol_jax.extrinsic.grammar import fault, subject
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What color is the star?", "star"),
+        ("What pattern does the circle have?", "circle"),
+        ("What does the Ring smell like?", "ring"),
+        ("What shape is the red object?", "red object"),
+        ("What is at the top left?", "top left"),
+        ("What is the symbol?", "symbol"),
+        ("Where is the man's hat?", "man's hat"),
+        ("What is behind the t-shirt, if anything?", "t-shirt"),
+        ("What is the dog in the car doing?", "dog"),
+        ("What color is the ball", "ball"),
+        ("What is the color of the car?", "car"),
+        ("What is pinned to the right of the tie?", "tie"),
+        ("What is in the background?", "background"),
+        ("How many objects are there?", None),
+        ("Is there a star?", None),
+        ("What does the jar contain?", "jar"),
+        ("Does the image show a dragon?", "image"),
+        ("What color is the t-shirt that is long sleeved?", "t-shirt"),
+        ("What brand is the watch?", "watch"),
+        ("Who is the woman releasing the birds?", "woman"),
+        ("What is the source of the allusion?", None),
+        ("What are the little girl's shoes next to?", "little girl's shoes"),
+        ("What are these?", None),
+        ("What is theirs?", None),
+        ("", None),
+    ],
+)
+def test_subject(question, expected):
+    assert subject(question) == expected
+
+
+@given(st.text())
+def test_subject_is_in_the_question(question):
+    found = subject(question)
+    assert found is None or found in question.lower()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What color is the star?",
+        "In front of what is the man?",
+        "The lamp is standing on what?",
+        "What's the sink made of?",
+        "What color are the leaves?",
+        "Is there a closed window?",
+        "Are they the same?",
+    ],
+)
+def test_a_question_of_a_person_has_no_fault(question):
+    assert fault(question) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("What is this? Thank you.", "more than one sentence"),
+        ("Select the best answer.", "begins with 'select'"),
+        ("What does the that smell like?", "'that' behind 'the'"),
+        ("What does the is smell like?", "'is' behind 'the'"),
+        ("What is is on the table?", "'is' twice"),
+        ("What is behind the?", "ends with 'the'"),
+        ("What is the two words?", "'is the two'"),
+        ("What kind of suggestions?", "no verb"),
+        ("?", "no words"),
+    ],
+)
+def test_a_fault_is_named(question, reason):
+    assert fault(question) == reason
+
+
+@given(st.text())
+def test_any_text_is_judged(text):
+    assert fault(text) is None or fault(text)
