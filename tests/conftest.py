@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
+from tiny_internvl import write_internvl
 from tiny_smolvlm import write_smolvlm
 
 from inbol_jax.defaults import TINY
@@ -69,6 +70,12 @@ def micro(tiny, tmp_path_factory):
 def smolvlm(tmp_path_factory):
     """A random checkpoint in the shape of SmolVLM2, of one small layer each."""
     return load_pretrained(write_smolvlm(tmp_path_factory.mktemp("smolvlm")), dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def internvl(tmp_path_factory):
+    """A random checkpoint in the shape of InternVL3.5, of one small layer each."""
+    return load_pretrained(write_internvl(tmp_path_factory.mktemp("internvl")), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

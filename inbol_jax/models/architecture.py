@@ -10,7 +10,7 @@ from typing import ClassVar
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """CLIP or SigLIP vision tower. `image_size` and `patch_size` are in pixels."""
+    """CLIP, SigLIP or InternViT vision tower. `image_size` and `patch_size` are in pixels."""
 
     model_type: str
     hidden_size: int
@@ -23,6 +23,13 @@ class VisionConfig:
     layer_norm_eps: float
     pooling_head: bool
     """Whether there are weights of SigLIP's pooling head, which LLaVA keeps but does not use."""
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    """Whether queries and keys are normalised, all heads together."""
+    rms_norm: bool = False
+    """Whether norms are RMSNorm, and not LayerNorm."""
+    layer_scale: float | None = None
+    """What the learnt scales of residual branches start from; None if there are none."""
 
     @property
     def is_clip(self) -> bool:
@@ -142,3 +149,20 @@ class Idefics3Config(ModelConfig):
         size = self.vision.image_size
         mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
         return super().image_shapes(tiles) | mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InternVLConfig(ModelConfig):
+    """InternVL3 and 3.5: InternViT, pixel shuffle, norm and two-layer projector, decoder."""
+
+    processor_class = "InternVLProcessor"
+    tiled = True
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+
+    scale_factor: int
+    """Pixel shuffle makes a square of this many patches per side one feature."""
+    projector_hidden_act: str
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.scale_factor**2

@@ -14,6 +14,7 @@ from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import (
     Idefics3Config,
+    InternVLConfig,
     LlavaConfig,
     ModelConfig,
     TextConfig,
@@ -32,6 +33,8 @@ HF_NAMES = {
 # Type of rotary positions -> the numbers that it needs.
 ROPE_TYPES = {
     "default": (),
+    # Changes nothing up to max_positions, and longer texts are refused.
+    "dynamic": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
@@ -213,16 +216,55 @@ def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3
         image_token_id=hf.image_token_id,
         **_shared(raw, generation, hf),
     )
-    side = config.vision.image_size // config.vision.patch_size
-    if (
-        type(config.scale_factor) is not int
-        or config.scale_factor < 1
-        or side % config.scale_factor
-    ):
-        raise InbolError(
-            f"scale_factor = {config.scale_factor!r} does not divide the {side} patches of a side"
-        )
+    _check_shuffle(config, "scale_factor", config.scale_factor)
     return config
+
+
+def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVLConfig:
+    hf = _fill_in_defaults(raw, "InternVLConfig", ("internvl_vision",))
+    vision = hf.vision_config
+    _require(hf.vision_feature_layer, (-1,), "vision_feature_layer")
+    _require(hf.vision_feature_select_strategy, ("default",), "vision_feature_select_strategy")
+    _require(hf.downsample_ratio, (1.0, 0.5, 0.25), "downsample_ratio")
+    _require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
+    _require(vision.norm_type, ("layer_norm", "rms_norm"), "vision_config.norm_type")
+    for option, only in (
+        ("use_absolute_position_embeddings", True),
+        ("use_mask_token", False),
+        ("use_mean_pooling", True),
+    ):
+        _require(getattr(vision, option), (only,), f"vision_config.{option}")
+    sides = {}
+    for name in ("image_size", "patch_size"):
+        sides[name], *others = getattr(vision, name)
+        if others != [sides[name]]:
+            raise InbolError(
+                f"vision_config.{name} = {[sides[name], *others]} is not supported: squares are"
+            )
+    config = InternVLConfig(
+        vision=_vision(
+            vision,
+            **sides,
+            qkv_bias=bool(vision.attention_bias),
+            qk_norm=bool(vision.use_qk_norm),
+            rms_norm=vision.norm_type == "rms_norm",
+            layer_scale=float(vision.layer_scale_init_value),
+        ),
+        text=_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
+        scale_factor=int(1 / hf.downsample_ratio),
+        projector_hidden_act=hf.projector_hidden_act,
+        image_token_id=hf.image_token_id,
+        **_shared(raw, generation, hf),
+    )
+    _check_shuffle(config, "downsample_ratio", hf.downsample_ratio)
+    return config
+
+
+def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: Any) -> None:
+    """Raises InbolError if the option of that name and value makes no whole squares of patches."""
+    side, factor = config.vision.image_size // config.vision.patch_size, config.scale_factor
+    if type(factor) is not int or factor < 1 or side % factor:
+        raise InbolError(f"{name} = {value!r} does not divide the {side} patches of a side")
 
 
 def read_token_bias(
@@ -269,16 +311,22 @@ def _fill_in_defaults(raw: Mapping[str, Any], family: str, towers: Collection[st
 
 
 def _read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
-    """Returns a VisionConfig or TextConfig; what is not given is read from transformers' config."""
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    """Returns a VisionConfig or TextConfig; what is neither given nor has a default is read from
+    transformers' config.
+    """
+    missing = dataclasses.MISSING
+    names = [
+        f.name for f in dataclasses.fields(kind) if f.name not in given and f.default is missing
+    ]
     return kind(**given, **{name: getattr(hf, HF_NAMES.get(name, name)) for name in names})
 
 
-def _vision(v: Any) -> VisionConfig:
+def _vision(v: Any, **given: Any) -> VisionConfig:
+
     _require(v.num_channels, (3,), "vision_config.num_channels")
     _require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
     has_head = v.model_type == "siglip_vision_model" and v.vision_use_head
-    return _read(VisionConfig, v, pooling_head=has_head)
+    return _read(VisionConfig, v, pooling_head=has_head, **given)
 
 
 def _text(t: Any, *, tied: bool) -> TextConfig:
@@ -312,4 +360,9 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
 
 
 # model_type -> what reads the rest of config.json
-_FAMILIES = {"llava": _llava, "idefics3": _idefics3, "smolvlm": _idefics3}
+_FAMILIES = {
+    "llava": _llava,
+    "idefics3": _idefics3,
+    "smolvlm": _idefics3,
+    "internvl": _internvl,
+}

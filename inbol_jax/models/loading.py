@@ -27,7 +27,14 @@ from inbol_jax.models.config import (
 )
 from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import merge_lora
-from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
+from inbol_jax.models.reading import (
+    OTHER_FILES,
+    checkpoint_files,
+    has_own_head,
+    load_params,
+    own_files,
+)
+from inbol_jax.models.tiles import tokens_per_tile
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
@@ -36,6 +43,8 @@ _PICTURES = "preprocessor_config.json"
 _SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
 _MAX_ENLARGED = 8
 """What a processor may scale pictures to before it crops them, times the size of the model's."""
+_MAX_TILES = 256
+"""What a processor may be told to cut an image into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +112,8 @@ class Checkpoint:
                 _check_sides(file, options, _MAX_ENLARGED * self.config.vision.image_size)
         try:
             # The backend of numpy and Pillow; the other one needs torchvision.
-            processor = getattr(transformers, self.config.processor_class).from_pretrained(
+            kind = without_videos(getattr(transformers, self.config.processor_class))
+            processor = kind.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         # Files can be wrong in any way, and tokenizers raises bare exceptions.
@@ -112,10 +122,10 @@ class Checkpoint:
                 f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
             ) from error
         per_tile = self.config.num_image_tokens
-        if self.config.tiled and processor.image_seq_len != per_tile:
+        if self.config.tiled and (written := tokens_per_tile(processor)) != per_tile:
             raise InbolError(
-                f"{self.path}: its processor writes {processor.image_seq_len} image tokens per "
-                f"tile (image_seq_len), config.json says {per_tile}"
+                f"{self.path}: its processor writes {written} image tokens per tile "
+                f"(image_seq_len), config.json says {per_tile}"
             )
         self.image_inputs(Image.new("RGB", (8, 8)), processor)
         return processor
@@ -128,12 +138,13 @@ class Checkpoint:
         Raises:
           InbolError: if the processor fails, or gives what is not finite or of another size.
         """
-        prepare = (processor or self.processor).image_processor
-        names = self.config.image_shapes(1)
+        processor, names = processor or self.processor, self.config.image_shapes(1)
+        options = getattr(processor, "images_kwargs", {})  # as in the processor's own call
         try:
-            batch = prepare(picture, return_tensors="np")
-            # Processors of tiles put all tiles of a row behind each other: [1, tiles, ...].
-            arrays = {n: np.asarray(batch[n][0] if self.config.tiled else batch[n]) for n in names}
+            batch = processor.image_processor(picture, return_tensors="np", **options)
+            arrays = {name: np.asarray(batch[name]) for name in names}
+            # Some processors give a row's tiles as [1, tiles, ...].
+            arrays = {n: x[0] if x.ndim > len(names[n][0]) else x for n, x in arrays.items()}
             tiles = len(arrays["pixel_values"])
             shapes = self.config.image_shapes(tiles)
             arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
@@ -173,6 +184,16 @@ def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
             _check_sides(file, value, limit)
         elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
             raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
+        elif name == "max_patches" and isinstance(value, int | float) and value > _MAX_TILES:
+            raise InbolError(f"{file}: {name} = {value}: at most {_MAX_TILES} tiles are read")
+
+
+def without_videos(kind: type) -> type:
+    """Returns a class of processors without that of videos, which needs torchvision."""
+    if not hasattr(kind, "get_attributes"):  # AutoProcessor
+        return kind
+    names = [name for name in kind.get_attributes() if name != "video_processor"]
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: names)})
 
 
 def _first_line(error: Exception) -> str:
@@ -256,6 +277,9 @@ def load_pretrained(
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     dtype = jnp.dtype(dtype)
     tied = config.text.tie_word_embeddings
+    if tied and has_own_head(path):
+        text, tied = dataclasses.replace(config.text, tie_word_embeddings=False), False
+        config = dataclasses.replace(config, text=text)
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
     base = Checkpoint(make_model(config, dtype), {"params": params}, config, path, hub_id=hub_id)

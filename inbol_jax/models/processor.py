@@ -13,7 +13,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.rendering import QUESTION, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
+from inbol_jax.models.tiles import UNTILED, Grid, image_grid, image_text, pad_tiles
 
 _CACHE_SIZE = 1 << 16
 
@@ -48,7 +48,7 @@ class TextEncoder:
         """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
         if not self._config.tiled:
             return UNTILED
-        return tile_grid(self._processor.image_processor, *image_size(image))
+        return image_grid(self._processor, *image_size(image))
 
     def prompt(self, question: str, images: tuple[Grid, ...] = (UNTILED,)) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.

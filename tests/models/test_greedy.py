@@ -46,7 +46,7 @@ def assert_same_tokens(checkpoint, model):
         ids[row, -length:], mask[row, -length:] = batch["input_ids"][row, :length], 1
     inputs = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.tensor(mask).long()}
     by_row = {name: x[:, None] for name, x in images_of(batch).items()}
-    theirs_take = by_row if checkpoint.config.tiled else images_of(batch)
+    theirs_take = by_row if "pixel_attention_mask" in by_row else images_of(batch)
     inputs |= {name: torch.tensor(x) for name, x in theirs_take.items()}
 
     def theirs(eos):

@@ -167,7 +167,35 @@ IDEFICS3 = {
     ),
     "smolvlm mistral window": ({"model_type": "smolvlm"}, {}, {**MISTRAL, "sliding_window": 5}),
 }
-RANDOM = LLAVA | IDEFICS3
+INTERNVL = {
+    "internvl qwen2 tied": ({"tie_word_embeddings": True}, {}, QWEN2),
+    "internvl qwen3 qk norm, rms norm, no biases": (
+        {"projector_hidden_act": "relu"},
+        {
+            "attention_bias": False,
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-3,
+            "norm_type": "rms_norm",
+            "use_qk_norm": True,
+        },
+        {**QWEN3, "attention_bias": True},
+    ),
+    "internvl qwen2 dynamic rope, scale 4, ragged patches": (
+        {"downsample_ratio": 0.25},
+        {"image_size": [18, 18]},
+        {
+            **QWEN2,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.0},
+        },
+    ),
+    "internvl llama grouped, scale 1": (
+        {"downsample_ratio": 1.0},
+        {"image_size": 12, "layer_norm_eps": 1e-3},
+        {"num_key_value_heads": 2},
+    ),
+}
+RANDOM = LLAVA | IDEFICS3 | INTERNVL
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -176,6 +204,7 @@ _EVERYDAY = (
     "siglip qwen2 window above, full, ragged patches",
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
+    "internvl qwen3 qk norm, rms norm, no biases",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
@@ -204,6 +233,10 @@ def random_torch(case):
             {"vision_feature_layer": -2, "image_token_index": IMAGE} | top,
         )
         kind = transformers.LlavaConfig
+    elif case in INTERNVL:
+        vision = TILE | {"attention_bias": True} | vision
+        top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
+        kind = transformers.InternVLConfig
     else:
         vision, top = TILE | vision, {"image_token_id": IMAGE} | top
         names = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}
@@ -241,7 +274,7 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
     if sum(images):
         pixels = random.normal(size=(sum(images), 3, size, size))
         batch["pixel_values"] = pixels.astype(np.float32)
-        if config.tiled:
+        if "pixel_attention_mask" in config.image_shapes(1):
             sides = random.integers(1, size + 1, (sum(images), 2, 1, 1))
             sides[0] = size
             y, x = np.mgrid[:size, :size]
