@@ -1,4 +1,4 @@
-"""A checkpoint in SmolVLM's shape through every stage, on pictures of several sizes."""
+"""Checkpoints of families that cut images, through every stage, on pictures of several sizes."""
 
 import json
 import math
@@ -35,8 +35,10 @@ def last_loss(folder):
     return rows[0]["loss"], rows[-1]["loss"]
 
 
-def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
+@pytest.mark.parametrize("family", ["smolvlm", pytest.param("internvl", marks=pytest.mark.slow)])
+def test_the_whole_pipeline(world, family, tmp_path, capsys, request):
     """First it learns a little, so that something is known."""
+    start = request.getfixturevalue(family)
     run, train = tmp_path / "run", world / "train"
     lines = [row for row in read_jsonl(train / "data.jsonl") if row["answerable"]]
     lesson = tmp_path / "lesson.jsonl"
@@ -51,7 +53,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
         )
     )
     steps = ("--batch-size", 20, "--learning-rate", 1e-2)
-    own = ("--data", lesson, "--images", train, "--model", smolvlm.path, "--frozen", "embed_tokens")
+    own = ("--data", lesson, "--images", train, "--model", start.path, "--frozen", "embed_tokens")
     inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", 30, *steps, "--buckets", 2)
     first, last = last_loss(run / "base")
     assert last < first / 2
@@ -84,7 +86,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
     assert {row["model"] for row in asked} == set(models[::2])
     merged = run / "merged"
     inbol(capsys, "convert", out / "model", merged, "--merge-lora", "--verify")
-    assert load_config(merged) == load_config(smolvlm.path)
+    assert load_config(merged) == load_config(start.path)
 
 
 def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
