@@ -13,6 +13,7 @@ from typing import Any
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import (
+    Gemma3Config,
     Idefics3Config,
     InternVLConfig,
     LlavaConfig,
@@ -168,7 +169,7 @@ def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConf
 def _shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) -> dict[str, Any]:
     """Returns the fields that all families read alike, but for `vision` and `text`."""
     text = hf.text_config
-    eos = generation.get("eos_token_id", text.eos_token_id)
+    eos = generation.get("eos_token_id", raw.get("eos_token_id", text.eos_token_id))
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
     _require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
     return {
@@ -260,6 +261,45 @@ def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVL
     return config
 
 
+def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Config:
+    hf = _fill_in_defaults(raw, "Gemma3Config", ("siglip_vision_model",), ("gemma3_text",))
+    text, vision, tokens = hf.text_config, hf.vision_config, hf.mm_tokens_per_image
+    for option, only in (
+        ("use_bidirectional_attention", (False, None)),
+        ("final_logit_softcapping", (None,)),
+        ("attn_logit_softcapping", (None,)),
+    ):
+        _require(getattr(text, option), only, f"text_config.{option}")
+    side = vision.image_size // vision.patch_size
+    if type(tokens) is not int or tokens < 1 or side % (across := math.isqrt(tokens)):
+        raise InbolError(
+            f"mm_tokens_per_image = {tokens!r} does not divide {side} x {side} patches"
+        )
+    if across**2 != tokens:
+        raise InbolError(f"mm_tokens_per_image = {tokens!r} is no square")
+    local = text.rope_parameters["sliding_attention"]
+    _require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
+    return Gemma3Config(
+        vision=_vision(vision),
+        text=_text(
+            text,
+            tied=bool(hf.tie_word_embeddings),
+            rope=text.rope_parameters["full_attention"],
+            hidden_act=text.hidden_activation,
+            qk_norm=True,
+            embedding_scale=text.hidden_size**0.5,
+            query_scale=(text.head_dim / text.query_pre_attn_scalar) ** 0.5,
+            unit_offset=True,
+            sandwich_norms=True,
+            local_rope_theta=float(local["rope_theta"]),
+            bidirectional_images=True,
+        ),
+        pooling=side // across,
+        image_token_id=hf.image_token_index,
+        **_shared(raw, generation, hf),
+    )
+
+
 def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: Any) -> None:
     """Raises InbolError if the option of that name and value makes no whole squares of patches."""
     side, factor = config.vision.image_size // config.vision.patch_size, config.scale_factor
@@ -296,11 +336,16 @@ def read_token_bias(
     return tuple(bias.items())
 
 
-def _fill_in_defaults(raw: Mapping[str, Any], family: str, towers: Collection[str]) -> Any:
+def _fill_in_defaults(
+    raw: Mapping[str, Any],
+    family: str,
+    towers: Collection[str],
+    decoders: Collection[str] = DECODERS,
+) -> Any:
     """Returns transformers' config object of that class, which has every option."""
     import transformers
 
-    for part, supported in (("vision_config", towers), ("text_config", DECODERS)):
+    for part, supported in (("vision_config", towers), ("text_config", decoders)):
         given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
         _require(given["model_type"], supported, f"{part}.model_type")
     if "quantization_config" in raw:
@@ -329,9 +374,15 @@ def _vision(v: Any, **given: Any) -> VisionConfig:
     return _read(VisionConfig, v, pooling_head=has_head, **given)
 
 
-def _text(t: Any, *, tied: bool) -> TextConfig:
-    _require(t.hidden_act, ACTIVATIONS, "text_config.hidden_act")
-    rope = t.rope_parameters or {}
+def _text(t: Any, *, tied: bool, rope: Mapping[str, Any] | None = None, **given: Any) -> TextConfig:
+    """`rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
+    given besides is read as most decoders have it."""
+    given = {
+        "hidden_act": getattr(t, "hidden_act", None),
+        "qk_norm": t.model_type == "qwen3",
+    } | given
+    _require(given["hidden_act"], ACTIVATIONS, "text_config.hidden_act")
+    rope = rope or t.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
     _require(rope_type, ROPE_TYPES, "text_config.rope_type")
     _require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
@@ -353,9 +404,9 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         qkv_bias=bias or t.model_type == "qwen2",
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
-        qk_norm=t.model_type == "qwen3",
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
+        **given,
     )
 
 
@@ -365,4 +416,5 @@ _FAMILIES = {
     "idefics3": _idefics3,
     "smolvlm": _idefics3,
     "internvl": _internvl,
+    "gemma3": _gemma3,
 }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch_reference import (
     CASES,
+    IMAGE,
     images_of,
     load,
     make_batch,
@@ -48,6 +49,9 @@ def assert_same_tokens(checkpoint, model):
     by_row = {name: x[:, None] for name, x in images_of(batch).items()}
     theirs_take = by_row if "pixel_attention_mask" in by_row else images_of(batch)
     inputs |= {name: torch.tensor(x) for name, x in theirs_take.items()}
+
+    if model.config.model_type == "gemma3":
+        inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
 
     def theirs(eos):
         options = GenerationConfig(

@@ -195,7 +195,43 @@ INTERNVL = {
         {"num_key_value_heads": 2},
     ),
 }
-RANDOM = LLAVA | IDEFICS3 | INTERNVL
+GEMMA3_TEXT = {
+    "model_type": "gemma3_text",
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 6,  # more than an image, which it may still cut
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+GEMMA3 = {
+    "gemma3 tied, window, linear rope": (
+        {},
+        {},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
+    "gemma3 untied, biases, scale of queries, ragged patches": (
+        {"tie_word_embeddings": False, "mm_tokens_per_image": 1},
+        {"image_size": 19, "layer_norm_eps": 1e-3},
+        {
+            "attention_bias": True,
+            "hidden_activation": "gelu",
+            "query_pre_attn_scalar": 3,
+            "num_key_value_heads": 3,
+            "rms_norm_eps": 1e-2,
+        },
+    ),
+    "gemma3 no pooling, window within an image": (
+        {"mm_tokens_per_image": 16},
+        {"vision_use_head": True},
+        {"num_attention_heads": 4, "layer_types": ["full_attention", "sliding_attention"]},
+    ),
+}
+RANDOM = LLAVA | IDEFICS3 | INTERNVL | GEMMA3
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -205,6 +241,7 @@ _EVERYDAY = (
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
     "internvl qwen3 qk norm, rms norm, no biases",
+    "gemma3 tied, window, linear rope",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
@@ -237,6 +274,10 @@ def random_torch(case):
         vision = TILE | {"attention_bias": True} | vision
         top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
         kind = transformers.InternVLConfig
+    elif case in GEMMA3:
+        vision, text = TILE | SIGLIP | {"vision_use_head": False} | vision, GEMMA3_TEXT | text
+        top = {"image_token_index": IMAGE, "mm_tokens_per_image": 4} | top
+        kind = transformers.Gemma3Config
     else:
         vision, top = TILE | vision, {"image_token_id": IMAGE} | top
         names = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}
@@ -323,6 +364,8 @@ def torch_logits(model, batch):
     with torch.inference_mode():
         inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
         inputs |= {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+        if model.config.model_type == "gemma3":  # without these, images are seen like text
+            inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
         return model(**inputs).logits.numpy()
 
 
