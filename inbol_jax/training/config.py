@@ -357,7 +357,8 @@ class PlanConfig:
     model: str = "llava-1.5-7b"
     """Folder with a config.json in Hugging Face layout, or llava-1.5-7b, llava-1.5-13b,
     smolvlm-256m, smolvlm2-500m, smolvlm2-2.2b, internvl3-2b, internvl3-8b, internvl3.5-1b,
-    internvl3.5-4b or internvl3.5-8b, whose shapes ship with the package."""
+    internvl3.5-4b, internvl3.5-8b, gemma3-4b or gemma3-12b, whose shapes ship with the
+    package."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640

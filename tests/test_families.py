@@ -1,4 +1,4 @@
-"""Checkpoints of families that cut images, through every stage, on pictures of several sizes."""
+"""Checkpoints of the families beside LLaVA through every stage, on pictures of several sizes."""
 
 import json
 import math
@@ -35,8 +35,16 @@ def last_loss(folder):
     return rows[0]["loss"], rows[-1]["loss"]
 
 
-@pytest.mark.parametrize("family", ["smolvlm", pytest.param("internvl", marks=pytest.mark.slow)])
-def test_the_whole_pipeline(world, family, tmp_path, capsys, request):
+@pytest.mark.parametrize(
+    ("family", "counted"),
+    [
+        ("smolvlm", "images of 3, 5 tiles"),
+        pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
+        pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
+    ],
+    ids=["smolvlm", "internvl", "gemma3"],
+)
+def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     """First it learns a little, so that something is known."""
     start = request.getfixturevalue(family)
     run, train = tmp_path / "run", world / "train"
@@ -61,7 +69,7 @@ def test_the_whole_pipeline(world, family, tmp_path, capsys, request):
 
     inbol(capsys, "extrinsic", "--data", train, "--out", run)
     said = inbol(capsys, "confidence", "--data", train, "--out", run, "--model", base).out
-    assert "images of 3, 5 tiles" in said
+    assert counted in said
     extrinsic = run / "extrinsic.jsonl"
     inbol(capsys, "confidence", "--data", extrinsic, "--out", run, "--model", base, "--p-true")
     stored = list(read_jsonl(run / "confidence/train.jsonl"))
