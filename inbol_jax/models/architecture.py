@@ -10,7 +10,7 @@ from typing import ClassVar
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """CLIP or SigLIP vision tower. `image_size` and `patch_size` are in pixels."""
+    """CLIP, SigLIP or InternViT vision tower. `image_size` and `patch_size` are in pixels."""
 
     model_type: str
     hidden_size: int
@@ -23,6 +23,13 @@ class VisionConfig:
     layer_norm_eps: float
     pooling_head: bool
     """Whether there are weights of SigLIP's pooling head, which LLaVA keeps but does not use."""
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    """Whether queries and keys are normalised, all heads together."""
+    rms_norm: bool = False
+    """Whether norms are RMSNorm, and not LayerNorm."""
+    layer_scale: float | None = None
+    """What the learnt scales of residual branches start from; None if there are none."""
 
     @property
     def is_clip(self) -> bool:
@@ -36,7 +43,7 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Llama, Qwen2 or Mistral decoder."""
+    """Llama, Qwen2, Qwen3, Mistral or Gemma 3 decoder."""
 
     model_type: str
     vocab_size: int
@@ -55,11 +62,25 @@ class TextConfig:
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
+    qk_norm: bool
+    """Whether the queries and keys of each head are normalised, before their rotary positions."""
     windows: tuple[int | None, ...]
     """Per layer, how many positions a token sees, its own included; None for all before it."""
     max_positions: int
     """Longest sequence that the checkpoint was made for."""
     tie_word_embeddings: bool
+    embedding_scale: float = 1.0
+    """What token embeddings are multiplied by."""
+    query_scale: float = 1.0
+    """What queries are multiplied by, beside the root of `head_dim`."""
+    unit_offset: bool = False
+    """Whether norms multiply by one plus their weight, in float32."""
+    sandwich_norms: bool = False
+    """Whether the outputs of attention and feed-forward network are normalised, too."""
+    local_rope_theta: float | None = None
+    """Base of the unscaled rotary positions of layers with a window; None: as in other layers."""
+    bidirectional_images: bool = False
+    """Whether the tokens of an image see each other, those behind them included."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +90,7 @@ class ModelConfig:
     processor_class: ClassVar[str] = "AutoProcessor"
     """transformers' class that loads the checkpoint's processor without torch."""
     tiled: ClassVar[bool] = False
-    """Whether an image may become several tiles, with text around them."""
+    """Whether the processor writes text around images, which it may cut into several tiles."""
     parts: ClassVar[tuple[str, str, str]]
     """Names of the vision tower, of what follows it, and of the decoder in parameter paths."""
 
@@ -141,3 +162,36 @@ class Idefics3Config(ModelConfig):
         size = self.vision.image_size
         mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
         return super().image_shapes(tiles) | mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InternVLConfig(ModelConfig):
+    """InternVL3 and 3.5: InternViT, pixel shuffle, norm and two-layer projector, decoder."""
+
+    processor_class = "InternVLProcessor"
+    tiled = True
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+
+    scale_factor: int
+    """Pixel shuffle makes a square of this many patches per side one feature."""
+    projector_hidden_act: str
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.scale_factor**2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gemma3Config(ModelConfig):
+    """Gemma 3: SigLIP, average pooling, norm and one projection, decoder."""
+
+    processor_class = "Gemma3Processor"
+    tiled = True
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+
+    pooling: int
+    """The mean of a square of this many patches per side is one feature."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.pooling**2

@@ -13,16 +13,19 @@ from typing import Any
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import (
+    Gemma3Config,
     Idefics3Config,
+    InternVLConfig,
     LlavaConfig,
     ModelConfig,
     TextConfig,
     VisionConfig,
 )
+from inbol_jax.models.bounds import check, check_sizes
 from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
-DECODERS = ("llama", "qwen2", "mistral")
+DECODERS = ("llama", "qwen2", "qwen3", "mistral")
 # Fields of our configs -> transformers' names for them, if these differ.
 HF_NAMES = {
     "num_layers": "num_hidden_layers",
@@ -32,24 +35,11 @@ HF_NAMES = {
 # Type of rotary positions -> the numbers that it needs.
 ROPE_TYPES = {
     "default": (),
+    # Changes nothing up to max_positions, and longer texts are refused.
+    "dynamic": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
-# Bounds that are larger than in any model that there is. A config beyond them would take all memory
-# before its weights are compared with it.
-MAX_SIZES = {
-    "num_hidden_layers": 512,
-    "max_window_layers": 512,
-    "image_size": 4096,
-    "max_position_embeddings": 1 << 24,
-} | dict.fromkeys(
-    (
-        *("vocab_size", "hidden_size", "intermediate_size", "head_dim", "patch_size"),
-        *("num_attention_heads", "num_key_value_heads"),
-    ),
-    1 << 20,
-)
-MAX_IMAGE_TOKENS = 1 << 14
 MAX_BIAS = 1e30  # of a logit, far within float32
 GENERATION = "generation_config.json"
 
@@ -69,9 +59,9 @@ def load_config(path: Path) -> ModelConfig:
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        _check_sizes(raw)
+        check_sizes(raw)
         config = _from_hf(raw, generated)
-        _check(config)
+        check(config)
         return config
     except KeyError as error:
         raise InbolError(f"{file}: key {error} is missing") from error
@@ -99,58 +89,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _check_sizes(options: Mapping[str, Any]) -> None:
-    """Raises InbolError for a number beyond `MAX_SIZES`, before anything of that size is made."""
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            _check_sizes(value)
-        elif name in MAX_SIZES and isinstance(value, int | float) and value > MAX_SIZES[name]:
-            raise InbolError(f"{name} = {str(value)[:20]}: at most {MAX_SIZES[name]:,} is read")
-
-
-def _check(config: ModelConfig) -> None:
-    vision, text = config.vision, config.text
-    for part in (vision, text):
-        for field in dataclasses.fields(part):
-            value = getattr(part, field.name)
-            if field.type in (int, "int") and (type(value) is not int or value < 1):
-                raise InbolError(
-                    f"{field.name} = {value!r}: a whole number of at least 1 is needed"
-                )
-            if field.type in (float, "float") and not 0 < value < math.inf:
-                raise InbolError(f"{field.name} = {value!r}: a number greater than 0 is needed")
-    for name, value in text.rope_scaling:
-        if not 0 < value < math.inf:
-            raise InbolError(f"text_config: {name} = {value!r}: a number above 0 is needed")
-    if len(text.windows) != text.num_layers or any(w is not None and w < 1 for w in text.windows):
-        raise InbolError("text_config: sliding_window and layer_types do not fit its layers")
-    if not 0 < config.num_image_tokens <= MAX_IMAGE_TOKENS:
-        raise InbolError(
-            f"image_size {vision.image_size} and patch_size {vision.patch_size}: "
-            f"{config.num_image_tokens} tokens per image, from 1 to {MAX_IMAGE_TOKENS:,} are needed"
-        )
-    ends = [("eos_token_id", token) for token in config.eos_token_ids] or [("eos_token_id", None)]
-    for name, token in (
-        ("image_token_index or image_token_id", config.image_token_id),
-        ("pad_token_id", config.pad_token_id),
-        *ends,
-    ):
-        if type(token) is not int:
-            raise InbolError(f"{name} is missing")
-        # An image token has no embedding of its own, so some checkpoints give it the next free id.
-        if not 0 <= token < text.vocab_size + (token == config.image_token_id):
-            raise InbolError(
-                f"{name} = {token}: the vocabulary has {text.vocab_size} tokens, from 0"
-            )
-    size, heads = vision.hidden_size, vision.num_heads
-    if size % heads:
-        raise InbolError(f"vision_config: {heads} heads do not divide a hidden size of {size}")
-    if text.num_heads % text.num_kv_heads:
-        raise InbolError(
-            f"text_config: {text.num_kv_heads} key-value heads do not divide {text.num_heads} heads"
-        )
-
-
 def _require(value: Any, allowed: Collection[Any], name: str) -> None:
     if value not in allowed:
         supported = ", ".join(map(repr, allowed))
@@ -165,7 +103,7 @@ def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConf
 def _shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) -> dict[str, Any]:
     """Returns the fields that all families read alike, but for `vision` and `text`."""
     text = hf.text_config
-    eos = generation.get("eos_token_id", text.eos_token_id)
+    eos = generation.get("eos_token_id", raw.get("eos_token_id", text.eos_token_id))
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
     _require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
     return {
@@ -213,16 +151,94 @@ def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3
         image_token_id=hf.image_token_id,
         **_shared(raw, generation, hf),
     )
-    side = config.vision.image_size // config.vision.patch_size
-    if (
-        type(config.scale_factor) is not int
-        or config.scale_factor < 1
-        or side % config.scale_factor
-    ):
-        raise InbolError(
-            f"scale_factor = {config.scale_factor!r} does not divide the {side} patches of a side"
-        )
+    _check_shuffle(config, "scale_factor", config.scale_factor)
     return config
+
+
+def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVLConfig:
+    hf = _fill_in_defaults(raw, "InternVLConfig", ("internvl_vision",))
+    vision = hf.vision_config
+    _require(hf.vision_feature_layer, (-1,), "vision_feature_layer")
+    _require(hf.vision_feature_select_strategy, ("default",), "vision_feature_select_strategy")
+    _require(hf.downsample_ratio, (1.0, 0.5, 0.25), "downsample_ratio")
+    _require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
+    _require(vision.norm_type, ("layer_norm", "rms_norm"), "vision_config.norm_type")
+    for option, only in (
+        ("use_absolute_position_embeddings", True),
+        ("use_mask_token", False),
+        ("use_mean_pooling", True),
+    ):
+        _require(getattr(vision, option), (only,), f"vision_config.{option}")
+    sides = {}
+    for name in ("image_size", "patch_size"):
+        sides[name], *others = getattr(vision, name)
+        if others != [sides[name]]:
+            raise InbolError(
+                f"vision_config.{name} = {[sides[name], *others]} is not supported: squares are"
+            )
+    config = InternVLConfig(
+        vision=_vision(
+            vision,
+            **sides,
+            qkv_bias=bool(vision.attention_bias),
+            qk_norm=bool(vision.use_qk_norm),
+            rms_norm=vision.norm_type == "rms_norm",
+            layer_scale=float(vision.layer_scale_init_value),
+        ),
+        text=_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
+        scale_factor=int(1 / hf.downsample_ratio),
+        projector_hidden_act=hf.projector_hidden_act,
+        image_token_id=hf.image_token_id,
+        **_shared(raw, generation, hf),
+    )
+    _check_shuffle(config, "downsample_ratio", hf.downsample_ratio)
+    return config
+
+
+def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Config:
+    hf = _fill_in_defaults(raw, "Gemma3Config", ("siglip_vision_model",), ("gemma3_text",))
+    text, vision, tokens = hf.text_config, hf.vision_config, hf.mm_tokens_per_image
+    for option, only in (
+        ("use_bidirectional_attention", (False, None)),
+        ("final_logit_softcapping", (None,)),
+        ("attn_logit_softcapping", (None,)),
+    ):
+        _require(getattr(text, option), only, f"text_config.{option}")
+    side = vision.image_size // vision.patch_size
+    if type(tokens) is not int or tokens < 1 or side % (across := math.isqrt(tokens)):
+        raise InbolError(
+            f"mm_tokens_per_image = {tokens!r} does not divide {side} x {side} patches"
+        )
+    if across**2 != tokens:
+        raise InbolError(f"mm_tokens_per_image = {tokens!r} is no square")
+    local = text.rope_parameters["sliding_attention"]
+    _require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
+    return Gemma3Config(
+        vision=_vision(vision),
+        text=_text(
+            text,
+            tied=bool(hf.tie_word_embeddings),
+            rope=text.rope_parameters["full_attention"],
+            hidden_act=text.hidden_activation,
+            qk_norm=True,
+            embedding_scale=text.hidden_size**0.5,
+            query_scale=(text.head_dim / text.query_pre_attn_scalar) ** 0.5,
+            unit_offset=True,
+            sandwich_norms=True,
+            local_rope_theta=float(local["rope_theta"]),
+            bidirectional_images=True,
+        ),
+        pooling=side // across,
+        image_token_id=hf.image_token_index,
+        **_shared(raw, generation, hf),
+    )
+
+
+def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: Any) -> None:
+    """Raises InbolError if the option of that name and value makes no whole squares of patches."""
+    side, factor = config.vision.image_size // config.vision.patch_size, config.scale_factor
+    if type(factor) is not int or factor < 1 or side % factor:
+        raise InbolError(f"{name} = {value!r} does not divide the {side} patches of a side")
 
 
 def read_sequence_bias(
@@ -255,11 +271,16 @@ def read_sequence_bias(
     return tuple(bias.items())
 
 
-def _fill_in_defaults(raw: Mapping[str, Any], family: str, towers: Collection[str]) -> Any:
+def _fill_in_defaults(
+    raw: Mapping[str, Any],
+    family: str,
+    towers: Collection[str],
+    decoders: Collection[str] = DECODERS,
+) -> Any:
     """Returns transformers' config object of that class, which has every option."""
     import transformers
 
-    for part, supported in (("vision_config", towers), ("text_config", DECODERS)):
+    for part, supported in (("vision_config", towers), ("text_config", decoders)):
         given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
         _require(given["model_type"], supported, f"{part}.model_type")
     if "quantization_config" in raw:
@@ -270,21 +291,33 @@ def _fill_in_defaults(raw: Mapping[str, Any], family: str, towers: Collection[st
 
 
 def _read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
-    """Returns a VisionConfig or TextConfig; what is not given is read from transformers' config."""
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    """Returns a VisionConfig or TextConfig; what is neither given nor has a default is read from
+    transformers' config.
+    """
+    missing = dataclasses.MISSING
+    names = [
+        f.name for f in dataclasses.fields(kind) if f.name not in given and f.default is missing
+    ]
     return kind(**given, **{name: getattr(hf, HF_NAMES.get(name, name)) for name in names})
 
 
-def _vision(v: Any) -> VisionConfig:
+def _vision(v: Any, **given: Any) -> VisionConfig:
+
     _require(v.num_channels, (3,), "vision_config.num_channels")
     _require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
     has_head = v.model_type == "siglip_vision_model" and v.vision_use_head
-    return _read(VisionConfig, v, pooling_head=has_head)
+    return _read(VisionConfig, v, pooling_head=has_head, **given)
 
 
-def _text(t: Any, *, tied: bool) -> TextConfig:
-    _require(t.hidden_act, ACTIVATIONS, "text_config.hidden_act")
-    rope = t.rope_parameters or {}
+def _text(t: Any, *, tied: bool, rope: Mapping[str, Any] | None = None, **given: Any) -> TextConfig:
+    """`rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
+    given besides is read as most decoders have it."""
+    given = {
+        "hidden_act": getattr(t, "hidden_act", None),
+        "qk_norm": t.model_type == "qwen3",
+    } | given
+    _require(given["hidden_act"], ACTIVATIONS, "text_config.hidden_act")
+    rope = rope or t.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
     _require(rope_type, ROPE_TYPES, "text_config.rope_type")
     _require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
@@ -292,7 +325,7 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         if not isinstance(rope.get(name), int | float):
             raise InbolError(f"text_config: rope_type {rope_type!r} needs a number {name!r}")
     window = getattr(t, "sliding_window", None)
-    # Qwen2 lists which layers have the window; Mistral gives it to all.
+    # Qwen2 and Qwen3 list which layers have the window; Mistral gives it to all.
     types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
     bias = bool(getattr(t, "attention_bias", False))
     return _read(
@@ -308,8 +341,15 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
+        **given,
     )
 
 
 # model_type -> what reads the rest of config.json
-_FAMILIES = {"llava": _llava, "idefics3": _idefics3, "smolvlm": _idefics3}
+_FAMILIES = {
+    "llava": _llava,
+    "idefics3": _idefics3,
+    "smolvlm": _idefics3,
+    "internvl": _internvl,
+    "gemma3": _gemma3,
+}

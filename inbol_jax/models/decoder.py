@@ -1,8 +1,10 @@
-"""Text decoders: Llama, Qwen2 and Mistral, which differ in biases and in how far back a layer sees.
+"""Text decoders: Llama, Qwen2, Qwen3, Mistral and Gemma 3, which differ in biases, in norms, in
+rotary positions, and in how far a layer sees.
 
-Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Jiang et al.
-2023 (arXiv 2310.06825). Layout and names are those of transformers' LlamaForCausalLM,
-Qwen2ForCausalLM and MistralForCausalLM.
+Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Yang et al.
+2025 (arXiv 2505.09388); Jiang et al. 2023 (arXiv 2310.06825); Gemma Team 2025 (arXiv 2503.19786).
+Layout and names are those of transformers' LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM,
+MistralForCausalLM and Gemma3ForCausalLM.
 """
 
 import functools
@@ -49,11 +51,17 @@ def take(x: Shaped[Array, "b t ..."], places: Int[Array, "b a"]) -> Shaped[Array
     return jnp.take_along_axis(x, places.reshape(places.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
+def _norm(config: TextConfig, compute: ComputeOptions, name: str | None = None) -> RMSNorm:
+    return RMSNorm(config.rms_norm_eps, compute.dtype, config.unit_offset, name=name)
+
+
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and grouped keys."""
+    """Self-attention with rotary positions and grouped keys."""
 
     config: TextConfig
     compute: ComputeOptions
+    windowed: bool
+    """Whether the mask is that of a window."""
 
     @nn.compact
     def __call__(
@@ -78,13 +86,20 @@ class Attention(nn.Module):
         asking, q_positions = x, positions
         if places is not None:
             asking, q_positions, mask = (take(y, places) for y in (x, positions, mask))
-        frequency = rope_frequencies(c.head_dim, c.rope_theta, c.rope_type, dict(c.rope_scaling))
+        rotary = c.rope_theta, c.rope_type, dict(c.rope_scaling)
+        if self.windowed and c.local_rope_theta:
+            rotary = c.local_rope_theta, "default", {}
+        frequency = rope_frequencies(c.head_dim, *rotary)
         q, k = project(asking, c.num_heads, "q_proj"), project(x, c.num_kv_heads, "k_proj")
+        if c.qk_norm:
+            q, k = _norm(c, self.compute, "q_norm")(q), _norm(c, self.compute, "k_norm")(k)
+        if c.query_scale != 1:
+            q *= jnp.asarray(c.query_scale, q.dtype)
         q = checkpoint_name(rope(q, q_positions, frequency), "query")
         k = checkpoint_name(rope(k, positions, frequency), "key")
         v = checkpoint_name(project(x, c.num_kv_heads, "v_proj"), "value")
         if decoding is None:
-            cache, causal = (k, v), places is None
+            cache, causal = (k, v), places is None and not c.bidirectional_images
             y = dot_product_attention(q, k, v, mask, causal=causal, implementation=implementation)
         elif implementation == "cudnn":
             place = decoding.prefix[0].shape[1] + decoding.step * k.shape[1]
@@ -122,10 +137,11 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward network, each behind its norm."""
+    """Attention and feed-forward network, each behind its norm, or between two."""
 
     config: TextConfig
     compute: ComputeOptions
+    windowed: bool
 
     @nn.compact
     def __call__(
@@ -137,13 +153,17 @@ class DecoderLayer(nn.Module):
         decoding: DecodeStep | None = None,
     ) -> tuple[Float[Array, "b a d"], KVCache | SuffixCache]:
         """Takes and returns what `Attention` does."""
-        c, dtype = self.config, self.compute.dtype
-        y = RMSNorm(c.rms_norm_eps, dtype, name="input_layernorm")(x)
-        attention = Attention(c, self.compute, name="self_attn")
-        y, cache = attention(y, positions, mask, places, decoding)
-        x = checkpoint_name((x if places is None else take(x, places)) + y, "attended")
-        y = RMSNorm(c.rms_norm_eps, dtype, name="post_attention_layernorm")(x)
-        return x + MLP(c, self.compute, name="mlp")(y), cache
+        c, norm = self.config, functools.partial(_norm, self.config, self.compute)
+        attention = Attention(c, self.compute, self.windowed, name="self_attn")
+        y, cache = attention(norm("input_layernorm")(x), positions, mask, places, decoding)
+        x = x if places is None else take(x, places)
+        mlp = MLP(c, self.compute, name="mlp")
+        if not c.sandwich_norms:
+            x = checkpoint_name(x + y, "attended")
+            return x + mlp(norm("post_attention_layernorm")(x)), cache
+        x = checkpoint_name(x + norm("post_attention_layernorm")(y), "attended")
+        y = mlp(norm("pre_feedforward_layernorm")(x))
+        return x + norm("post_feedforward_layernorm")(y), cache
 
 
 def _in_window(
@@ -183,8 +203,8 @@ class Decoder(nn.Module):
         layer, policy = DecoderLayer, REMAT_POLICIES[self.compute.remat]
         if policy:
             layer = nn.remat(DecoderLayer, policy=policy)
-        self.layers = [layer(c, self.compute) for _ in range(c.num_layers)]
-        self.norm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
+        self.layers = [layer(c, self.compute, window is not None) for window in c.windows]
+        self.norm = _norm(c, self.compute)
         if not c.tie_word_embeddings:
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))
 
@@ -239,7 +259,7 @@ class Decoder(nn.Module):
           step: index of the new tokens in the suffix. Later places are not written yet: masked.
         Returns: the final hidden states and the extended suffixes.
         """
-        x = self.embed_tokens(tokens)  # [b, n, d]
+        x = self.embed(tokens)  # [b, n, d]
         n, room, fused = tokens.shape[1], suffix[0][0].shape, self.compute.attention == "cudnn"
         index = jnp.arange((room[1] - prefix_mask.shape[1]) // n if fused else room[2])  # [t]
         prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
@@ -257,6 +277,11 @@ class Decoder(nn.Module):
             x, cache = layer(x, positions, prefix_seen, None, decoding)
             extended.append(cache)
         return self.norm(x), extended
+
+    def embed(self, ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+        """Returns the embeddings of tokens."""
+        x, scale = self.embed_tokens(ids), self.config.embedding_scale
+        return x if scale == 1 else x * jnp.asarray(scale, x.dtype)
 
     def head(self) -> Float[Array, "d V"]:
         """Returns the matrix from hidden states to logits."""

@@ -7,8 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from inbol_jax.models.architecture import Idefics3Config, LlavaConfig, ModelConfig
+from inbol_jax.models.architecture import (
+    Gemma3Config,
+    Idefics3Config,
+    InternVLConfig,
+    LlavaConfig,
+    ModelConfig,
+)
+from inbol_jax.models.gemma3 import Gemma3
 from inbol_jax.models.idefics3 import Idefics3
+from inbol_jax.models.internvl import InternVL
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.vlm import VisionLanguageModel
@@ -16,6 +24,8 @@ from inbol_jax.models.vlm import VisionLanguageModel
 _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     LlavaConfig: Llava,
     Idefics3Config: Idefics3,
+    InternVLConfig: InternVL,
+    Gemma3Config: Gemma3,
 }
 
 

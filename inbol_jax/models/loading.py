@@ -27,7 +27,14 @@ from inbol_jax.models.config import (
 )
 from inbol_jax.models.families import attention_for, make_model
 from inbol_jax.models.lora import merge_lora
-from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
+from inbol_jax.models.reading import (
+    OTHER_FILES,
+    checkpoint_files,
+    has_own_head,
+    load_params,
+    own_files,
+)
+from inbol_jax.models.tiles import tokens_per_tile
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
@@ -36,6 +43,8 @@ _PICTURES = "preprocessor_config.json"
 _SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
 _MAX_ENLARGED = 8
 """What a processor may scale pictures to before it crops them, times the size of the model's."""
+_MAX_TILES = 256
+"""What a processor may be told to cut an image into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +114,8 @@ class Checkpoint:
                 _check_sides(file, options, _MAX_ENLARGED * self.config.vision.image_size)
         try:
             # The backend of numpy and Pillow; the other one needs torchvision.
-            processor = getattr(transformers, self.config.processor_class).from_pretrained(
+            kind = without_videos(getattr(transformers, self.config.processor_class))
+            processor = kind.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         # Files can be wrong in any way, and tokenizers raises bare exceptions.
@@ -114,10 +124,10 @@ class Checkpoint:
                 f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
             ) from error
         per_tile = self.config.num_image_tokens
-        if self.config.tiled and processor.image_seq_len != per_tile:
+        if self.config.tiled and (written := tokens_per_tile(processor)) != per_tile:
             raise InbolError(
-                f"{self.path}: its processor writes {processor.image_seq_len} image tokens per "
-                f"tile (image_seq_len), config.json says {per_tile}"
+                f"{self.path}: its processor writes {written} image tokens per tile "
+                f"(image_seq_len), config.json says {per_tile}"
             )
         levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
         self.image_inputs(Image.fromarray(levels.repeat(3, 2)), processor, check=True)
@@ -137,13 +147,16 @@ class Checkpoint:
           InbolError: if the processor fails, or gives what is not finite, of another size, or no
             pixels of 8 bits, or normalises in a way of its own.
         """
-        prepare = (processor or self.processor).image_processor
-        names = [n for n in self.config.image_shapes(1) if n not in ("pixel_mean", "pixel_scale")]
+        processor = processor or self.processor
+        of_image = self.config.image_shapes(1)
+        names = [name for name in of_image if name not in ("pixel_mean", "pixel_scale")]
+        own = getattr(processor, "images_kwargs", {})  # as in the processor's own call
 
         def prepared(**options: Any) -> dict[str, np.ndarray]:
-            batch = prepare(picture, return_tensors="np", **options)
-            # Processors of tiles put all tiles of a row behind each other: [1, tiles, ...].
-            return {n: np.asarray(batch[n][0] if self.config.tiled else batch[n]) for n in names}
+            batch = processor.image_processor(picture, return_tensors="np", **own, **options)
+            arrays = {name: np.asarray(batch[name]) for name in names}
+            # Some processors give a row's tiles as [1, tiles, ...].
+            return {n: x[0] if x.ndim > len(of_image[n][0]) else x for n, x in arrays.items()}
 
         try:
             arrays = prepared(do_rescale=False, do_normalize=False)
@@ -152,7 +165,7 @@ class Checkpoint:
             if pixels.dtype != np.uint8:
                 raise ValueError(f"it gives pixels of {pixels.dtype}, those of 8 bits are needed")
             arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
-            arrays |= _normalisation(prepare, len(pixels))
+            arrays |= _normalisation(processor.image_processor, len(pixels))
             expected = prepared()["pixel_values"] if check else None
         except Exception as error:
             raise InbolError(
@@ -209,6 +222,16 @@ def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
             _check_sides(file, value, limit)
         elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
             raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
+        elif name == "max_patches" and isinstance(value, int | float) and value > _MAX_TILES:
+            raise InbolError(f"{file}: {name} = {value}: at most {_MAX_TILES} tiles are read")
+
+
+def without_videos(kind: type) -> type:
+    """Returns a class of processors without that of videos, which needs torchvision."""
+    if not hasattr(kind, "get_attributes"):  # AutoProcessor
+        return kind
+    names = [name for name in kind.get_attributes() if name != "video_processor"]
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: names)})
 
 
 def _first_line(error: Exception) -> str:
@@ -292,6 +315,9 @@ def load_pretrained(
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     dtype = jnp.dtype(dtype)
     tied = config.text.tie_word_embeddings
+    if tied and has_own_head(path):
+        text, tied = dataclasses.replace(config.text, tie_word_embeddings=False), False
+        config = dataclasses.replace(config, text=text)
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]

@@ -16,7 +16,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.rendering import QUESTION, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
+from inbol_jax.models.tiles import UNTILED, Grid, image_grid, image_text, pad_tiles
 
 _CACHE_SIZE = 1 << 16
 # Threads that read the rows of a batch, one per core: decoders let go of Python's lock.
@@ -53,7 +53,7 @@ class TextEncoder:
         """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
         if not self._config.tiled:
             return UNTILED
-        return tile_grid(self._processor.image_processor, *image_size(image))
+        return image_grid(self._processor, *image_size(image))
 
     def grids(self, images: Iterable[Path]) -> tuple[Grid, ...]:
         """Returns how each of a question's images is cut, as `grid` does."""
@@ -133,17 +133,20 @@ class TextEncoder:
             rendered = render(template, tokens, len(images))
         except ValueError as error:
             raise InbolError(f"its chat template {error}") from error
-        found = self._tokenize(rendered.prompt(QUESTION)).count(self._config.image_token_id)
+        placeholder, token = self._image_token, self._image_token
+        if self._config.tiled:
+            placeholder = self._processor.image_token
+        (number,) = self._tokenizer.convert_tokens_to_ids([placeholder])
+        found = self._tokenize(rendered.prompt(QUESTION)).count(number)
         if found != len(images):
             raise InbolError(
                 f"its chat template writes {found} image tokens for {len(images)} images"
             )
         if not self._config.tiled:
             return rendered
-        texts = iter([image_text(self._processor, grid) for grid in images])
-        placeholder = re.escape(self._processor.image_token)
+        texts = iter([image_text(self._processor, grid, token) for grid in images])
         before, after = (
-            re.sub(placeholder, lambda _: next(texts), text)
+            re.sub(re.escape(placeholder), lambda _: next(texts), text)
             for text in (rendered.before, rendered.after)
         )
         return rendered._replace(before=before, after=after)

@@ -29,6 +29,24 @@ class Grid(NamedTuple):
 UNTILED = Grid()
 
 
+def image_grid(processor: Any, width: int, height: int) -> Grid:
+    """Returns how a checkpoint's processor cuts an image of so many pixels."""
+    images = processor.image_processor
+    if hasattr(images, "do_image_splitting"):
+        return tile_grid(images, width, height)
+    if not hasattr(images, "crop_to_patches"):
+        return UNTILED
+    # The text of these has no rows.
+    tiles = images.get_number_of_image_patches(height, width, processor.images_kwargs)
+    return Grid(1, tiles - 1) if tiles > 1 else UNTILED
+
+
+def tokens_per_tile(processor: Any) -> int:
+    """Returns how many image tokens a processor writes for a tile."""
+    names = ("image_seq_len", "image_seq_length")
+    return next(getattr(processor, name) for name in names if hasattr(processor, name))
+
+
 def tile_grid(image_processor: Any, width: int, height: int) -> Grid:
     """Returns how an image processor of Idefics3's kind cuts an image of so many pixels.
 
@@ -69,11 +87,12 @@ def _with_longest_side(width: int, height: int, longest: int) -> tuple[int, int]
     return max(width, 1), max(height, 1)
 
 
-def image_text(processor: Any, grid: Grid) -> str:
+def image_text(processor: Any, grid: Grid, token: str) -> str:
     """Returns what the processor writes for an image, with one image token per tile."""
-    rows_and_columns = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
-    text = processor.replace_image_token(rows_and_columns, 0)
-    return text.replace(processor.image_token * processor.image_seq_len, processor.image_token)
+    cut = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
+    cut |= {"num_patches": [grid.tiles], "num_crops": [grid.tiles - 1]}
+    text = processor.replace_image_token(cut, 0)
+    return text.replace(token * tokens_per_tile(processor), token)
 
 
 def padded_tiles(count: int) -> int:

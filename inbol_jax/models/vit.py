@@ -1,5 +1,5 @@
 """Vision transformers: CLIP, Radford et al. 2021 (arXiv 2103.00020); SigLIP, Zhai et al. 2023
-(arXiv 2303.15343).
+(arXiv 2303.15343). Further families build their towers of these layers.
 
 Layout and names are those of transformers' CLIPVisionModel and SiglipVisionModel.
 """
@@ -15,8 +15,34 @@ from inbol_jax.models.layers import (
     SMALL_INIT,
     ComputeOptions,
     Dense,
+    RMSNorm,
     dot_product_attention,
 )
+
+QK_NORM_EPS = 1e-6  # which no config of transformers changes
+
+
+def embed_patches(
+    pixels: Float[Array, "n 3 H W"], kernel: Float[Array, "p p 3 d"], grid: tuple[int, int]
+) -> Float[Array, "n s d"]:
+    """Returns the products of the kernel and each of grid[0] rows and grid[1] columns of patches.
+
+    Pixels that fill no whole patch are dropped, as a convolution without padding does
+    (SigLIP: 384 = 27 * 14 + 6).
+    """
+    (rows, columns), p = grid, len(kernel)
+    pixels = pixels[:, :, : rows * p, : columns * p].astype(kernel.dtype)
+    patches = pixels.reshape(-1, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
+    # A convolution whose stride is its size is one product per patch.
+    x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel)
+    return x.reshape(len(pixels), rows * columns, -1)
+
+
+def pixel_shuffle(x: Float[Array, "n y x v"], factor: int) -> Float[Array, "n p w"]:
+    """Returns one feature per square of factor x factor patches: these, behind each other."""
+    n, rows, columns, v = x.shape
+    x = x.reshape(n, rows // factor, factor, columns // factor, factor, v)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, factor * factor * v)
 
 
 class VisionEmbeddings(nn.Module):
@@ -39,13 +65,7 @@ class VisionEmbeddings(nn.Module):
         rows, columns = (side, side) if positions is None else positions.shape[1:]
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d))
-        # Pixels that fill no whole patch are dropped, as a convolution without padding does
-        # (SigLIP: 384 = 27 * 14 + 6).
-        pixels = pixel_values[:, :, : rows * p, : columns * p].astype(dtype)
-        patches = pixels.reshape(n, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
-        # A convolution whose stride is its size is one product per patch.
-        x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel.astype(dtype))
-        x = x.reshape(n, rows * columns, d)
+        x = embed_patches(pixel_values, kernel.astype(dtype), (rows, columns))
         if c.is_clip:
             class_token = self.param("class_embedding", normal, (d,)).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(class_token, (n, 1, d)), x], axis=1)
@@ -69,17 +89,29 @@ class VisionLayer(nn.Module):
         c, compute = self.config, self.compute
         n, s, d = x.shape
         mask = None if seen is None else jnp.broadcast_to(seen[:, None], (n, s, s))
-        y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
+        norm = RMSNorm if c.rms_norm else nn.LayerNorm
+        y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
         q, k, v = (
-            Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
-            for name in ("q_proj", "k_proj", "v_proj")
+            Dense(d, compute, c.qkv_bias, name=name)(y) for name in ("q_proj", "k_proj", "v_proj")
         )
+        if c.qk_norm:
+            q = RMSNorm(QK_NORM_EPS, compute.dtype, name="q_norm")(q)
+            k = RMSNorm(QK_NORM_EPS, compute.dtype, name="k_norm")(k)
+        q, k, v = (x.reshape(n, s, c.num_heads, d // c.num_heads) for x in (q, k, v))
         out_proj = Dense(d, compute, kernel_init=SMALL_INIT, name="out_proj")
         y = dot_product_attention(q, k, v, mask, implementation=compute.attention)
-        x = x + out_proj(y)
-        y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
+        x = x + self._scaled("lambda_1", out_proj(y))
+        y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
-        return x + Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
+        y = Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
+        return x + self._scaled("lambda_2", y)
+
+    def _scaled(self, name: str, y: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
+        """Returns a branch times its learnt scale. Source: Touvron et al. 2021 (2103.17239)."""
+        start = self.config.layer_scale
+        if start is None:
+            return y
+        return y * self.param(name, nn.initializers.constant(start), y.shape[-1:]).astype(y.dtype)
 
 
 class PoolingHead(nn.Module):
@@ -108,10 +140,11 @@ class PoolingHead(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """The hidden states after each of `feature_layers`, concatenated along the features."""
+    """The hidden states after each of `feature_layers`, concatenated along the features; or those
+    behind the last norm, for None."""
 
     config: VisionConfig
-    feature_layers: tuple[int, ...]
+    feature_layers: tuple[int, ...] | None
     compute: ComputeOptions
 
     @nn.compact
@@ -124,9 +157,10 @@ class VisionTower(nn.Module):
         states = [x]  # [n, s, d] each
         for i in range(c.num_layers):
             states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1]))
-        # LLaVA does not use the two modules below; they keep the weights of the checkpoint.
-        unused = jax.lax.stop_gradient(embeddings[:, 0])
-        nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")(unused)
-        if c.pooling_head:
+        if c.pooling_head:  # unused: it keeps the weights of the checkpoint
             PoolingHead(c, name="head")()
+        norm = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")
+        if self.feature_layers is None:
+            return norm(states[-1])
+        norm(jax.lax.stop_gradient(embeddings[:, 0]))  # unused, too
         return jnp.concatenate([states[layer] for layer in self.feature_layers], axis=-1)

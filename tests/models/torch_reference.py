@@ -49,6 +49,7 @@ SIGLIP = {
     "layer_norm_eps": 1e-6,
 }
 QWEN2 = {"model_type": "qwen2", "num_key_value_heads": 2}
+QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8}
 MISTRAL = {"model_type": "mistral", "num_key_value_heads": 3, "head_dim": 4}
 TILE = {
     "hidden_size": 32,
@@ -119,6 +120,19 @@ LLAVA = {
         {**SIGLIP, "vision_use_head": False, "image_size": 19},
         {**QWEN2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     ),
+    "clip qwen3 window above, biases, theta": (
+        {},
+        {},
+        {
+            **QWEN3,
+            "attention_bias": True,
+            "rms_norm_eps": 1e-2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "max_window_layers": 1,
+        },
+    ),
     "siglip mistral no window, list of features, full": (
         {
             "vision_feature_layer": [0, -1],
@@ -136,10 +150,10 @@ IDEFICS3 = {
         {"image_size": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-3},
         {"attention_bias": True, "mlp_bias": True},
     ),
-    "idefics3 llama scale 1, theta": (
+    "idefics3 qwen3 scale 1, theta": (
         {"scale_factor": 1},
         {"image_size": 12},
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        {**QWEN3, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
     ),
     "smolvlm llama untied, ragged patches, head_dim": (
         {"model_type": "smolvlm"},
@@ -153,7 +167,71 @@ IDEFICS3 = {
     ),
     "smolvlm mistral window": ({"model_type": "smolvlm"}, {}, {**MISTRAL, "sliding_window": 5}),
 }
-RANDOM = LLAVA | IDEFICS3
+INTERNVL = {
+    "internvl qwen2 tied": ({"tie_word_embeddings": True}, {}, QWEN2),
+    "internvl qwen3 qk norm, rms norm, no biases": (
+        {"projector_hidden_act": "relu"},
+        {
+            "attention_bias": False,
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-3,
+            "norm_type": "rms_norm",
+            "use_qk_norm": True,
+        },
+        {**QWEN3, "attention_bias": True},
+    ),
+    "internvl qwen2 dynamic rope, scale 4, ragged patches": (
+        {"downsample_ratio": 0.25},
+        {"image_size": [18, 18]},
+        {
+            **QWEN2,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.0},
+        },
+    ),
+    "internvl llama grouped, scale 1": (
+        {"downsample_ratio": 1.0},
+        {"image_size": 12, "layer_norm_eps": 1e-3},
+        {"num_key_value_heads": 2},
+    ),
+}
+GEMMA3_TEXT = {
+    "model_type": "gemma3_text",
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 6,  # more than an image, which it may still cut
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+GEMMA3 = {
+    "gemma3 tied, window, linear rope": (
+        {},
+        {},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
+    "gemma3 untied, biases, scale of queries, ragged patches": (
+        {"tie_word_embeddings": False, "mm_tokens_per_image": 1},
+        {"image_size": 19, "layer_norm_eps": 1e-3},
+        {
+            "attention_bias": True,
+            "hidden_activation": "gelu",
+            "query_pre_attn_scalar": 3,
+            "num_key_value_heads": 3,
+            "rms_norm_eps": 1e-2,
+        },
+    ),
+    "gemma3 no pooling, window within an image": (
+        {"mm_tokens_per_image": 16},
+        {"vision_use_head": True},
+        {"num_attention_heads": 4, "layer_types": ["full_attention", "sliding_attention"]},
+    ),
+}
+RANDOM = LLAVA | IDEFICS3 | INTERNVL | GEMMA3
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -162,6 +240,8 @@ _EVERYDAY = (
     "siglip qwen2 window above, full, ragged patches",
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
+    "internvl qwen3 qk norm, rms norm, no biases",
+    "gemma3 tied, window, linear rope",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
@@ -190,6 +270,14 @@ def random_torch(case):
             {"vision_feature_layer": -2, "image_token_index": IMAGE} | top,
         )
         kind = transformers.LlavaConfig
+    elif case in INTERNVL:
+        vision = TILE | {"attention_bias": True} | vision
+        top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
+        kind = transformers.InternVLConfig
+    elif case in GEMMA3:
+        vision, text = TILE | SIGLIP | {"vision_use_head": False} | vision, GEMMA3_TEXT | text
+        top = {"image_token_index": IMAGE, "mm_tokens_per_image": 4} | top
+        kind = transformers.Gemma3Config
     else:
         vision, top = TILE | vision, {"image_token_id": IMAGE} | top
         names = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}
@@ -227,7 +315,7 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
     if sum(images):
         pixels = random.normal(size=(sum(images), 3, size, size))
         batch["pixel_values"] = pixels.astype(np.float32)
-        if config.tiled:
+        if "pixel_attention_mask" in config.image_shapes(1):
             sides = random.integers(1, size + 1, (sum(images), 2, 1, 1))
             sides[0] = size
             y, x = np.mgrid[:size, :size]
@@ -276,6 +364,8 @@ def torch_logits(model, batch):
     with torch.inference_mode():
         inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
         inputs |= {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+        if model.config.model_type == "gemma3":  # without these, images are seen like text
+            inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
         return model(**inputs).logits.numpy()
 
 

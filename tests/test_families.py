@@ -1,4 +1,4 @@
-"""A checkpoint in SmolVLM's shape through every stage, on pictures of several sizes."""
+"""Checkpoints of the families beside LLaVA through every stage, on pictures of several sizes."""
 
 import json
 import math
@@ -35,8 +35,18 @@ def last_loss(folder):
     return rows[0]["loss"], rows[-1]["loss"]
 
 
-def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("family", "counted"),
+    [
+        ("smolvlm", "images of 3, 5 tiles"),
+        pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
+        pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
+    ],
+    ids=["smolvlm", "internvl", "gemma3"],
+)
+def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     """First it learns a little, so that something is known."""
+    start = request.getfixturevalue(family)
     run, train = tmp_path / "run", world / "train"
     lines = [row for row in read_jsonl(train / "data.jsonl") if row["answerable"]]
     lesson = tmp_path / "lesson.jsonl"
@@ -51,7 +61,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
         )
     )
     steps = ("--batch-size", 20, "--learning-rate", 1e-2)
-    own = ("--data", lesson, "--images", train, "--model", smolvlm.path, "--frozen", "embed_tokens")
+    own = ("--data", lesson, "--images", train, "--model", start.path, "--frozen", "embed_tokens")
     inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", 30, *steps, "--buckets", 2)
     first, last = last_loss(run / "base")
     assert last < first / 2
@@ -59,7 +69,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
 
     inbol(capsys, "extrinsic", "--data", train, "--out", run)
     said = inbol(capsys, "confidence", "--data", train, "--out", run, "--model", base).out
-    assert "images of 3, 5 tiles" in said
+    assert counted in said
     extrinsic = run / "extrinsic.jsonl"
     inbol(capsys, "confidence", "--data", extrinsic, "--out", run, "--model", base, "--p-true")
     stored = list(read_jsonl(run / "confidence/train.jsonl"))
@@ -84,7 +94,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
     assert {row["model"] for row in asked} == set(models[::2])
     merged = run / "merged"
     inbol(capsys, "convert", out / "model", merged, "--merge-lora", "--verify")
-    assert load_config(merged) == load_config(smolvlm.path)
+    assert load_config(merged) == load_config(start.path)
 
 
 def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
