@@ -55,10 +55,16 @@ class Variant:
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options of the stage."""
+    idk_it: dict[str, Any] | None = None
+    """Options of an IDK-IT of its own, on its own data; None starts from the demo's IDK-IT."""
     negatives: bool = False
     """Take incorrect responses of the IDK-IT model, if it gives any, instead of the base's."""
+    type3_share: float | None = None
+    """Type 3 questions per answerable question, in place of the demo's quarter."""
 
 
+# The last of the decoder's four layers, and what follows it.
+LAST_LAYER = {"frozen": (*FROZEN, "multi_modal", "layers_0/", "layers_1/", "layers_2/")}
 VARIANTS = (
     Variant("the demo's setting"),
     Variant("pair weighting linear", {"pair_weighting": "linear"}),
@@ -71,6 +77,12 @@ VARIANTS = (
     Variant("three epochs", {"epochs": 3}),
     Variant("incorrect responses of the IDK-IT model", negatives=True),
     Variant("starts from the base", {"model": TINY}),
+    Variant("the last decoder layer alone is trained", LAST_LAYER),
+    Variant("the last layer alone, in IDK-IT too", LAST_LAYER, idk_it=LAST_LAYER),
+    Variant("twice the Type 3 questions", type3_share=0.5),
+    Variant("twice the Type 3 questions, in IDK-IT too", idk_it={}, type3_share=0.5),
+    Variant("last layer and Type 3, in both", LAST_LAYER, idk_it=LAST_LAYER, type3_share=0.5),
+    Variant("three epochs, incorrect responses of the IDK-IT model", {"epochs": 3}, negatives=True),
 )
 
 
@@ -98,11 +110,23 @@ def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
     stages.run("IDK-IT", folder / "idk_it/model", lambda: train_idk_it(folder, seed))
 
 
-def pairs_of(variant: Variant, folder: Path, seed: int) -> Path:
-    """The file of the variant's pairs."""
+def data_of(variant: Variant, folder: Path, seed: int) -> Path:
+    """The folder of the variant's instructions and pairs."""
     if variant.negatives:
         return with_negatives(folder, seed)
-    return folder / "preferences.jsonl"
+    if variant.type3_share is not None:
+        return with_type3(folder, seed, variant.type3_share)
+    return folder
+
+
+def with_type3(folder: Path, seed: int, share: float) -> Path:
+    """Instructions and pairs of which another share are Type 3."""
+    out = folder / f"type3_{share}"
+    extrinsic(ExtrinsicConfig(folder / "data/train", out, share=share, seed=seed))
+    for source in (folder / "data/train", out / "extrinsic.jsonl"):
+        estimate(ConfidenceConfig(source, out, seed=seed))
+    build(BuildConfig(out, seed=seed))
+    return out
 
 
 def with_negatives(folder: Path, seed: int) -> Path:
@@ -114,7 +138,7 @@ def with_negatives(folder: Path, seed: int) -> Path:
     if not (out / "confidence").exists():
         (out / "confidence").symlink_to(folder / "confidence")
     build(BuildConfig(out, negatives=negatives / "confidence", seed=seed))
-    return out / "preferences.jsonl"
+    return out
 
 
 def run(config: Config, seed: int) -> list[Prediction]:
@@ -133,7 +157,13 @@ def run(config: Config, seed: int) -> list[Prediction]:
         out = folder / "variants" / name
 
         def train(variant: Variant = variant, out: Path = out) -> None:
-            own = {"data": pairs_of(variant, folder, seed), "out": out}
+            data = data_of(variant, folder, seed)
+            own = {"data": data / "preferences.jsonl", "out": out}
+            if variant.idk_it is not None:
+                idk_it = out.with_name(f"{out.name}_idk_it")
+                instructions = {"data": data / "instructions.jsonl", "out": idk_it}
+                train_idk_it(folder, seed, **(instructions | variant.idk_it))
+                own["model"] = idk_it / "model"
             train_ca_dpo(folder, seed, **(own | variant.options))
 
         stages.run(variant.name, out / "model", train)

@@ -91,9 +91,14 @@ class Stages:
         write_json(self._file, self._state)
 
 
-def train_idk_it(folder: Path, seed: int) -> None:
-    """The demo's IDK-IT, into `<folder>/idk_it`."""
-    run("sft", SftConfig(data=folder / "instructions.jsonl", out=folder / "idk_it", seed=seed))
+def train_idk_it(folder: Path, seed: int, **options: Any) -> None:
+    """The demo's IDK-IT, into `<folder>/idk_it`.
+
+    Args:
+      options: flat options of `inbol sft` that replace the demo's own.
+    """
+    own = {"data": folder / "instructions.jsonl", "out": folder / "idk_it", "seed": seed}
+    run("sft", SftConfig.from_options(**(own | options)))
 
 
 def train_dpo(folder: Path, seed: int) -> None:
