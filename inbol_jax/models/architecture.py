@@ -4,8 +4,18 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.tiles import UNTILED, Grid, image_text, squares_of_patches, tile_grid
+
+MAX_IMAGE_TOKENS = 1 << 14
+"""Per image. More are in no model that there is."""
+_MAX_ENLARGED = 8
+"""What a processor may scale pictures to before it crops them, times the size of the model's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +42,37 @@ class VisionConfig:
     @property
     def num_patches(self) -> int:
         return (self.image_size // self.patch_size) ** 2
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeVisionConfig:
+    """Qwen3-VL's vision tower, which takes images of any size. `patch_size` is in pixels."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    patch_size: int
+    temporal_patch_size: int
+    """Frames per patch. Those of an image are alike."""
+    merge_size: int
+    """A square of this many patches per side becomes one image token."""
+    num_positions: int
+    """Of the learnt ones, a square that is interpolated for each image."""
+    hidden_act: str
+    rope_theta: float
+    deepstack_layers: tuple[int, ...]
+    """After which layers features are taken that are added behind the decoder's first layers."""
+
+    @property
+    def square(self) -> int:
+        """Patches per image token."""
+        return self.merge_size**2
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers per patch."""
+        return 3 * self.temporal_patch_size * self.patch_size**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +111,8 @@ class ModelConfig:
     """transformers' class that loads the checkpoint's processor without torch."""
     tiled: ClassVar[bool] = False
     """Whether an image may become several tiles, with text around them."""
+    usual_tiles: ClassVar[int] = 1
+    """Of an image, if nothing says how many (`inbol plan`)."""
     parts: ClassVar[tuple[str, str, str]]
     """Names of the vision tower, of what follows it, and of the decoder in parameter paths."""
 
@@ -91,14 +134,65 @@ class ModelConfig:
         """Image tokens per tile; an image that is not tiled is one tile."""
         raise NotImplementedError
 
+    @property
+    def tile_patches(self) -> int:
+        """Patches per tile."""
+        return self.vision.num_patches
+
+    def patch_pairs(self, tiles: float) -> float:
+        """Pairs of patches of so many tiles that attend to each other."""
+        return tiles * self.tile_patches**2
+
+    @property
+    def max_size(self) -> int:
+        """The largest side, in pixels, that a processor may scale pictures to."""
+        return _MAX_ENLARGED * self.vision.image_size
+
+    def check_processor(self, processor: Any) -> None:
+        """Raises InbolError if the processor is not of this model's sizes."""
+
+    def grid(self, image_processor: Any, width: int, height: int) -> Grid:
+        """Returns how the processor cuts an image of so many pixels.
+
+        Raises InbolError if it takes no image of that size.
+        """
+        return UNTILED
+
+    def image_text(self, processor: Any, grid: Grid) -> str:
+        """Returns what the processor writes for an image, with one image token per tile."""
+        return processor.image_token
+
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of each array of so many tiles, by transformers' names."""
+        """Shape and dtype of each array of an image of so many tiles, by transformers' names."""
         size = self.vision.image_size
         return {"pixel_values": ((tiles, 3, size, size), "float32")}
+
+    def blank_tile(self) -> dict[str, np.ndarray]:
+        """The arrays of an image of one tile whose pixels all count and are 0."""
+        arrays = {name: np.ones(*shape) for name, shape in self.image_shapes(1).items()}
+        return arrays | {"pixel_values": np.zeros_like(arrays["pixel_values"])}
+
+    def num_tiles(self, arrays: Mapping[str, np.ndarray]) -> int:
+        """The number of tiles of an image in the arrays of its processor."""
+        return len(arrays["pixel_values"])
 
     def count_tiles(self, ids: Sequence[int]) -> int:
         """The number of tiles whose image tokens are among the ids."""
         return sum(token == self.image_token_id for token in ids) // self.num_image_tokens
+
+    def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """How many image tokens the images of a batch need.
+
+        Returns: i64[b], of each row, i64[1], of all rows, or None if unused images cannot be told.
+        Raises:
+          InbolError: if the arrays of the images do not fit each other.
+        """
+        pixels = batch.get("pixel_values", np.empty((0, 3, 0, 0)))
+        if pixels.ndim == 4:
+            return np.array([len(pixels)]) * self.num_image_tokens
+        # Unused images are told apart only where transformers writes them as zeros.
+        used = (np.asarray(pixels) != 0).any((2, 3, 4)).sum(1) if self.tiled else None
+        return None if used is None else used * self.num_image_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,3 +234,88 @@ class Idefics3Config(ModelConfig):
         size = self.vision.image_size
         mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
         return super().image_shapes(tiles) | mask
+
+    def check_processor(self, processor: Any) -> None:
+        if processor.image_seq_len != self.num_image_tokens:
+            raise InbolError(
+                f"its processor writes {processor.image_seq_len} image tokens per tile "
+                f"(image_seq_len), config.json says {self.num_image_tokens}"
+            )
+
+    def grid(self, image_processor: Any, width: int, height: int) -> Grid:
+        return tile_grid(image_processor, width, height)
+
+    def image_text(self, processor: Any, grid: Grid) -> str:
+        return image_text(processor, grid)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Qwen3VLConfig(ModelConfig):
+    """Qwen3-VL: a tower at native resolution, mergers, a decoder with positions in three axes.
+
+    A tile is the square of patches that becomes one image token.
+    """
+
+    processor_class = "Qwen3VLProcessor"
+    tiled = True
+    usual_tiles = 300  # of 640 x 480 pixels
+    parts = ("vision_tower", "merger", "language_decoder")
+
+    vision: NativeVisionConfig
+    mrope_section: tuple[int, ...]
+    """How many rotary frequencies take their position from time, row and column."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        return 1
+
+    @property
+    def tile_patches(self) -> int:
+        return self.vision.square
+
+    def patch_pairs(self, tiles: float) -> float:
+        return (tiles * self.tile_patches) ** 2
+
+    @property
+    def max_size(self) -> int:
+        """These processors bound the number of pixels, under the names of sides."""
+        return MAX_IMAGE_TOKENS * (self.vision.merge_size * self.vision.patch_size) ** 2
+
+    def check_processor(self, processor: Any) -> None:
+        for name in ("patch_size", "temporal_patch_size", "merge_size"):
+            found, needed = getattr(processor.image_processor, name), getattr(self.vision, name)
+            if found != needed:
+                raise InbolError(f"its processor has {name} {found}, config.json says {needed}")
+
+    def grid(self, image_processor: Any, width: int, height: int) -> Grid:
+        return squares_of_patches(image_processor, width, height)
+
+    def image_text(self, processor: Any, grid: Grid) -> str:
+        return processor.image_token * grid.tiles
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {
+            "pixel_values": ((tiles * self.tile_patches, self.vision.patch_dim), "float32"),
+            "image_grid_thw": ((1, 3), "int32"),
+        }
+
+    def blank_tile(self) -> dict[str, np.ndarray]:
+        side = self.vision.merge_size
+        return super().blank_tile() | {"image_grid_thw": np.array([[1, side, side]], np.int32)}
+
+    def num_tiles(self, arrays: Mapping[str, np.ndarray]) -> int:
+        return len(arrays["pixel_values"]) // self.tile_patches
+
+    def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        pixels = batch.get("pixel_values", np.empty((0, 0)))
+        grid = np.asarray(batch.get("image_grid_thw", np.empty((*pixels.shape[:-2], 0, 3), int)))
+        frames = grid[..., 0][grid.any(-1)]
+        if (frames != 1).any():
+            raise InbolError("image_grid_thw: more than one frame, and videos are not supported")
+        patches = grid.prod(-1).sum(-1, keepdims=grid.ndim == 2)
+        held = pixels.shape[-2]
+        if (patches > held).any() or (pixels.ndim == 2 and patches[0] != held):
+            raise InbolError(
+                f"image_grid_thw has {patches.max()} patches, pixel_values {held}"
+            )
+        return patches // self.tile_patches

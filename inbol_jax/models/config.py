@@ -15,7 +15,10 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import (
     Idefics3Config,
     LlavaConfig,
+    MAX_IMAGE_TOKENS,
     ModelConfig,
+    NativeVisionConfig,
+    Qwen3VLConfig,
     TextConfig,
     VisionConfig,
 )
@@ -28,6 +31,8 @@ HF_NAMES = {
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
     "max_positions": "max_position_embeddings",
+    "merge_size": "spatial_merge_size",
+    "num_positions": "num_position_embeddings",
 }
 # Type of rotary positions -> the numbers that it needs.
 ROPE_TYPES = {
@@ -39,17 +44,18 @@ ROPE_TYPES = {
 # before its weights are compared with it.
 MAX_SIZES = {
     "num_hidden_layers": 512,
+    "depth": 512,
     "max_window_layers": 512,
     "image_size": 4096,
     "max_position_embeddings": 1 << 24,
 } | dict.fromkeys(
     (
         *("vocab_size", "hidden_size", "intermediate_size", "head_dim", "patch_size"),
-        *("num_attention_heads", "num_key_value_heads"),
+        *("num_attention_heads", "num_key_value_heads", "num_heads", "num_position_embeddings"),
+        *("temporal_patch_size", "spatial_merge_size", "out_hidden_size"),
     ),
     1 << 20,
 )
-MAX_IMAGE_TOKENS = 1 << 14
 MAX_BIAS = 1e30  # of a logit, far within float32
 GENERATION = "generation_config.json"
 
@@ -225,6 +231,40 @@ def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3
     return config
 
 
+def _qwen3_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen3VLConfig:
+    towers, decoders = ("qwen3_vl_vision", "qwen3_vl"), ("qwen3_vl_text",)
+    defaults = {"vision_config": towers[0], "text_config": decoders[0]}
+    filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
+    hf = _fill_in_defaults({**raw, **filled}, "Qwen3VLConfig", towers, decoders)
+    text, v = hf.text_config, hf.vision_config
+    _require(v.in_channels, (3,), "vision_config.in_channels")
+    _require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
+    _require(v.rope_parameters["rope_type"], ("axial",), "vision_config.rope_type")
+    _require(v.out_hidden_size, (text.hidden_size,), "vision_config.out_hidden_size")
+    layers = tuple(v.deepstack_visual_indexes)
+    if list(layers) != sorted({*layers} & {*range(v.depth)}):
+        raise InbolError(
+            f"vision_config.deepstack_visual_indexes = {layers}: rising numbers of its "
+            f"{v.depth} layers are needed"
+        )
+    if v.hidden_size % (4 * v.num_heads):
+        raise InbolError(
+            f"vision_config: {v.num_heads} heads of a size that is a multiple of 4 do not make "
+            f"a hidden size of {v.hidden_size}"
+        )
+    theta = float(v.rope_parameters["rope_theta"])
+    sections = tuple(text.rope_parameters.get("mrope_section", (24, 20, 20)))
+    if len(sections) != 3 or any(type(n) is not int or n < 0 for n in sections):
+        raise InbolError(f"text_config.mrope_section = {sections}: three whole numbers are needed")
+    return Qwen3VLConfig(
+        vision=_read(NativeVisionConfig, v, rope_theta=theta, deepstack_layers=layers),
+        text=_text(text, tied=bool(hf.tie_word_embeddings)),
+        mrope_section=sections,
+        image_token_id=hf.image_token_id,
+        **_shared(raw, generation, hf),
+    )
+
+
 def read_token_bias(
     generation: Mapping[str, Any], vocab_size: int
 ) -> tuple[tuple[int, float], ...]:
@@ -254,11 +294,16 @@ def read_token_bias(
     return tuple(bias.items())
 
 
-def _fill_in_defaults(raw: Mapping[str, Any], family: str, towers: Collection[str]) -> Any:
+def _fill_in_defaults(
+    raw: Mapping[str, Any],
+    family: str,
+    towers: Collection[str],
+    decoders: Collection[str] = DECODERS,
+) -> Any:
     """Returns transformers' config object of that class, which has every option."""
     import transformers
 
-    for part, supported in (("vision_config", towers), ("text_config", DECODERS)):
+    for part, supported in (("vision_config", towers), ("text_config", decoders)):
         given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
         _require(given["model_type"], supported, f"{part}.model_type")
     if "quantization_config" in raw:
@@ -311,4 +356,9 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
 
 
 # model_type -> what reads the rest of config.json
-_FAMILIES = {"llava": _llava, "idefics3": _idefics3, "smolvlm": _idefics3}
+_FAMILIES = {
+    "llava": _llava,
+    "idefics3": _idefics3,
+    "smolvlm": _idefics3,
+    "qwen3_vl": _qwen3_vl,
+}

@@ -103,7 +103,7 @@ def _logits(checkpoint: Any, seed: int) -> Any:
     words = np.where(words == c.image_token_id, 0, words)
     image = np.full(c.num_image_tokens, c.image_token_id)
     ids = np.concatenate([words[:8], image, words[8:]])[None].astype(np.int32)
-    images = {name: np.ones(*shape) for name, shape in c.image_shapes(1).items()}
+    images = c.blank_tile()
     images["pixel_values"] = random.normal(size=images["pixel_values"].shape).astype(np.float32)
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), **images}
     return np.asarray(jax.jit(checkpoint.model.apply)(checkpoint.variables, batch))

@@ -6,6 +6,7 @@ Qwen2ForCausalLM and MistralForCausalLM.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b t d"],
-        positions: Int[Array, "b t"],
+        positions: Int[Array, "b t *half"],
         mask: Bool[Array, "b t s"],
         prefix: KVCache | None = None,
         suffix: SuffixCache | None = None,
@@ -140,13 +141,24 @@ class Decoder(nn.Module):
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))
 
     def __call__(
-        self, x: Float[Array, "b t d"], positions: Int[Array, "b t"], mask: Bool[Array, "b t t"]
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int[Array, "b t *half"],
+        mask: Bool[Array, "b t t"],
+        added: Sequence[Float[Array, "b t d"]] = (),
     ) -> tuple[Float[Array, "b t d"], list[KVCache]]:
-        """Returns the final hidden states, and the keys and values of every layer."""
+        """Returns the final hidden states, and the keys and values of every layer.
+
+        Args:
+          positions: as `rope` takes them; those of frequencies go with no window.
+          added: what is added to the hidden states behind each of the first layers (DeepStack,
+            Meng et al. 2024, arXiv 2406.04334).
+        """
         masks = {w: mask & _in_window(w, positions, positions) for w in set(self.config.windows)}
         caches = []
-        for layer, window in zip(self.layers, self.config.windows, strict=True):
+        for i, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
             x, cache = layer(x, positions, masks[window])
+            x = x + added[i] if i < len(added) else x
             caches.append(cache)
         return self.norm(x), caches
 

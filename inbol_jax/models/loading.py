@@ -34,8 +34,7 @@ from inbol_jax.processes import is_main, wait_for_all
 
 _PICTURES = "preprocessor_config.json"
 _SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
-_MAX_ENLARGED = 8
-"""What a processor may scale pictures to before it crops them, times the size of the model's."""
+_SIDES += ("min_pixels", "max_pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,30 +57,27 @@ class Checkpoint:
         """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`).
 
         Raises:
-          InbolError: if the batch holds more or fewer images than its image tokens need.
+          InbolError: if the batch holds more or fewer images than its image tokens need, or videos.
         """
         batch = {name: value for name, value in batch.items() if value is not None}
-        ids, pixels = batch["input_ids"], batch.get("pixel_values", np.empty((0, 3, 0, 0)))
-        # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images, which
-        # are told apart only where transformers writes them as zeros.
-        if not isinstance(ids, jax.core.Tracer) and (pixels.ndim == 4 or self.config.tiled):
-            places = np.asarray(ids) == self.config.image_token_id  # [b, t]
-            if pixels.ndim == 4:
-                tokens, images = places.sum(keepdims=True)[0], np.array([len(pixels)])
-            else:
-                tokens, images = places.sum(1), (np.asarray(pixels) != 0).any((2, 3, 4)).sum(1)
-            self._check_counts(tokens, images)
+        if videos := [name for name in batch if name.endswith("_videos")]:
+            raise InbolError(f"{videos[0]}: videos are not supported")
+        if not isinstance(batch["input_ids"], jax.core.Tracer):  # which has no values yet
+            self._check_counts(batch)
         return self.model.apply(variables, batch)
 
-    def _check_counts(self, tokens: np.ndarray, images: np.ndarray) -> None:
-        """Raises InbolError if i64[k] image tokens are not those of i64[k] images."""
-        per_image = self.config.num_image_tokens
-        wrong = np.flatnonzero(tokens != images * per_image)
-        if wrong.size:
-            where = "the batch" if len(tokens) == 1 else f"row {wrong[0]} of the batch"
+    def _check_counts(self, batch: Mapping[str, Any]) -> None:
+        """Raises InbolError if a batch's image tokens are not those of its images."""
+        needed = self.config.image_tokens(batch)
+        if needed is None:
+            return
+        places = np.asarray(batch["input_ids"]) == self.config.image_token_id  # [b, t]
+        whole = len(needed) != len(places)
+        tokens = places.sum(keepdims=True)[0] if whole else places.sum(1)
+        for row in np.flatnonzero(tokens != needed)[:1]:
+            where = "the batch" if whole else f"row {row} of the batch"
             raise InbolError(
-                f"{tokens[wrong[0]]} image tokens in {where}, "
-                f"but its {images[wrong[0]]} images have {per_image} each"
+                f"{tokens[row]} image tokens in {where}, but its images have {needed[row]}"
             )
 
     def is_from(self, folder: Path) -> bool:
@@ -100,10 +96,11 @@ class Checkpoint:
         for file in own_files(self.path):
             options = read_json(file) if file.suffix == ".json" else {}
             if file.name in (_PICTURES, "processor_config.json"):
-                _check_sides(file, options, _MAX_ENLARGED * self.config.vision.image_size)
+                _check_sides(file, options, self.config.max_size)
         try:
             # The backend of numpy and Pillow; the other one needs torchvision.
-            processor = getattr(transformers, self.config.processor_class).from_pretrained(
+            kind = _without_videos(getattr(transformers, self.config.processor_class))
+            processor = kind.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         # Files can be wrong in any way, and tokenizers raises bare exceptions.
@@ -111,12 +108,10 @@ class Checkpoint:
             raise InbolError(
                 f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
             ) from error
-        per_tile = self.config.num_image_tokens
-        if self.config.tiled and processor.image_seq_len != per_tile:
-            raise InbolError(
-                f"{self.path}: its processor writes {processor.image_seq_len} image tokens per "
-                f"tile (image_seq_len), config.json says {per_tile}"
-            )
+        try:
+            self.config.check_processor(processor)
+        except InbolError as error:
+            raise InbolError(f"{self.path}: {error}") from error
         self.image_inputs(Image.new("RGB", (8, 8)), processor)
         return processor
 
@@ -132,10 +127,10 @@ class Checkpoint:
         names = self.config.image_shapes(1)
         try:
             batch = prepare(picture, return_tensors="np")
-            # Processors of tiles put all tiles of a row behind each other: [1, tiles, ...].
-            arrays = {n: np.asarray(batch[n][0] if self.config.tiled else batch[n]) for n in names}
-            tiles = len(arrays["pixel_values"])
-            shapes = self.config.image_shapes(tiles)
+            arrays = {name: np.asarray(batch[name]) for name in names}
+            # Some processors put all tiles of a row behind each other: [1, tiles, ...].
+            arrays = {n: x[0] if x.ndim > len(names[n][0]) else x for n, x in arrays.items()}
+            shapes = self.config.image_shapes(self.config.num_tiles(arrays))
             arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
         except Exception as error:
             raise InbolError(
@@ -166,6 +161,20 @@ class Checkpoint:
         return fingerprint([self.base_fingerprint, adapters, *own_bias])
 
 
+def _without_videos(kind: type) -> type:
+    """Returns a class of processors without their part for videos, which needs torchvision."""
+    if not hasattr(kind, "get_attributes"):  # AutoProcessor
+        return kind
+
+    class Processor(kind):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    Processor.__name__ = kind.__name__
+    return Processor
+
+
 def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
     """Raises InbolError if pictures would be scaled to a side beyond the limit, or to none."""
     for name, value in options.items():
@@ -182,8 +191,7 @@ def _first_line(error: Exception) -> str:
 def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
     ids = np.zeros((1, 1), np.int32)
-    images = {name: np.zeros(*shape) for name, shape in config.image_shapes(1).items()}
-    batch = {"input_ids": ids, "attention_mask": ids, **images}
+    batch = {"input_ids": ids, "attention_mask": ids, **config.blank_tile()}
     return make_model(config).init(key, batch)["params"]
 
 

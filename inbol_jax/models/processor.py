@@ -13,7 +13,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.rendering import QUESTION, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles, tile_grid
+from inbol_jax.models.tiles import UNTILED, Grid, pad_tiles
 
 _CACHE_SIZE = 1 << 16
 
@@ -48,7 +48,12 @@ class TextEncoder:
         """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
         if not self._config.tiled:
             return UNTILED
-        return tile_grid(self._processor.image_processor, *image_size(image))
+        try:
+            return self._config.grid(self._processor.image_processor, *image_size(image))
+        except ImageError:
+            raise
+        except InbolError as error:
+            raise InbolError(f"{image}: {error}") from error
 
     def prompt(self, question: str, images: tuple[Grid, ...] = (UNTILED,)) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.
@@ -131,7 +136,7 @@ class TextEncoder:
             )
         if not self._config.tiled:
             return rendered
-        texts = iter([image_text(self._processor, grid) for grid in images])
+        texts = iter([self._config.image_text(self._processor, grid) for grid in images])
         placeholder = re.escape(self._processor.image_token)
         before, after = (
             re.sub(placeholder, lambda _: next(texts), text)
@@ -186,10 +191,10 @@ def load_image_inputs(
         the prompt's.
     """
     arrays = checkpoint.image_inputs(load_image(path))
-    found = len(arrays["pixel_values"])
+    found = checkpoint.config.num_tiles(arrays)
     if found != tiles:
         raise InbolError(
             f"{path}: its image processor makes {found} tiles, its prompt was written for {tiles}; "
             "if the file was changed meanwhile, start again"
         )
-    return pad_tiles(arrays, pad_to or tiles)
+    return pad_tiles(arrays, checkpoint.config.image_shapes(pad_to or tiles))

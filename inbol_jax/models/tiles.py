@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from inbol_jax.errors import InbolError
+
 MAX_SIDE = 4096  # of an image, in transformers' processors of tiled images
 
 
@@ -19,11 +21,13 @@ class Grid(NamedTuple):
 
     rows: int = 0
     columns: int = 0
+    whole: bool = True
+    """Whether the whole image is one more tile."""
 
     @property
     def tiles(self) -> int:
         """The number of tiles, the whole image included."""
-        return self.rows * self.columns + 1
+        return self.rows * self.columns + self.whole
 
 
 UNTILED = Grid()
@@ -69,6 +73,24 @@ def _with_longest_side(width: int, height: int, longest: int) -> tuple[int, int]
     return max(width, 1), max(height, 1)
 
 
+def squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
+    """Returns the squares of patches, each an image token, that an image of so many pixels becomes.
+
+    Source: `get_number_of_image_patches` of transformers' Qwen2VLImageProcessor.
+
+    Raises:
+      InbolError: if the sides are too different for the processor.
+    """
+    if image_processor.do_resize:
+        try:
+            patches = image_processor.get_number_of_image_patches(height, width)
+        except ValueError as error:
+            raise InbolError(f"an image of {width} x {height} pixels: {error}") from error
+    else:
+        patches = (height // image_processor.patch_size) * (width // image_processor.patch_size)
+    return Grid(1, patches // image_processor.merge_size**2, whole=False)
+
+
 def image_text(processor: Any, grid: Grid) -> str:
     """Returns what the processor writes for an image, with one image token per tile."""
     rows_and_columns = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
@@ -83,9 +105,12 @@ def padded_tiles(count: int) -> int:
     return 1 + -(-(count - 1) // step) * step
 
 
-def pad_tiles(arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Fills arrays [tiles, ...] up to `count` tiles with zeros, which are unused images."""
+def pad_tiles(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[tuple[int, ...], str]]
+) -> dict[str, np.ndarray]:
+    """Fills arrays up to the shapes of more tiles with zeros, which are unused images."""
     return {
-        name: np.pad(x, [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1))
+        name: np.pad(x, [(0, size - have) for size, have in zip(shape, x.shape, strict=True)])
         for name, x in arrays.items()
+        for shape, _ in (shapes[name],)
     }

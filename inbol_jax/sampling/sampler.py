@@ -32,6 +32,8 @@ class Prompted(NamedTuple):
     """Keys and values of the prompt, per layer."""
     mask: Bool[Array, "b s"]
     """Which tokens of the prompt are no padding."""
+    end: Int[Array, " b"]
+    """The position of the first token behind the prompt."""
 
 
 class _State(NamedTuple):
@@ -77,7 +79,8 @@ def prefill(
     mask = batch["attention_mask"] != 0  # b s
     hidden, cache = model.apply(variables, batch, method="prefill")  # b s d
     last = jnp.take_along_axis(hidden, (mask.sum(1) - 1)[:, None, None], axis=1)  # b 1 d
-    return Prompted(_logits(last, model.apply(variables, method="head")), cache, mask)
+    logits = _logits(last, model.apply(variables, method="head"))
+    return Prompted(logits, cache, mask, model.apply(variables, batch, method="next_positions"))
 
 
 def decode(
@@ -99,8 +102,7 @@ def decode(
     """
     ends = jnp.array((*model.config.eos_token_ids, *options.stop_tokens))
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
-    prompt_length = prompted.mask.sum(1)  # b
-    b, n, t = prompt_length.shape[0], options.n, options.max_new_tokens
+    b, n, t = len(prompted.mask), options.n, options.max_new_tokens
     head = model.apply(variables, method="head")  # d V
     bias = token_bias(model.config)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
@@ -128,7 +130,7 @@ def decode(
     def advance(state: _State) -> _State:
         # Only a token that another one follows goes through the model: t tokens take t - 1 passes.
         index = state.step - 1
-        positions = jnp.broadcast_to((prompt_length + index)[:, None], (b, n))
+        positions = jnp.broadcast_to((prompted.end + index)[:, None], (b, n))
         token = state.tokens[:, :, index]  # b n
         context = positions, prompted.cache, prompted.mask, state.suffix, index
         hidden, suffix = model.apply(variables, token, *context, method="decode_step")
