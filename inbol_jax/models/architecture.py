@@ -77,7 +77,7 @@ class NativeVisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Llama, Qwen2 or Mistral decoder."""
+    """Llama, Qwen2, Qwen3 or Mistral decoder."""
 
     model_type: str
     vocab_size: int
@@ -96,6 +96,8 @@ class TextConfig:
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
+    qk_norm: bool
+    """Whether the queries and keys of each head are normalised, before their rotary positions."""
     windows: tuple[int | None, ...]
     """Per layer, how many positions a token sees, its own included; None for all before it."""
     max_positions: int

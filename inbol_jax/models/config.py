@@ -25,7 +25,7 @@ from inbol_jax.models.architecture import (
 from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
-DECODERS = ("llama", "qwen2", "mistral")
+DECODERS = ("llama", "qwen2", "qwen3", "mistral")
 # Fields of our configs -> transformers' names for them, if these differ.
 HF_NAMES = {
     "num_layers": "num_hidden_layers",
@@ -336,7 +336,7 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         if not isinstance(rope.get(name), int | float):
             raise InbolError(f"text_config: rope_type {rope_type!r} needs a number {name!r}")
     window = getattr(t, "sliding_window", None)
-    # Qwen2 lists which layers have the window; Mistral gives it to all.
+    # Qwen2 and Qwen3 list which layers have the window; Mistral gives it to all.
     types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
     bias = bool(getattr(t, "attention_bias", False))
     return _read(
@@ -350,6 +350,7 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         qkv_bias=bias or t.model_type == "qwen2",
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
+        qk_norm=t.model_type == "qwen3",
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
     )

@@ -1,8 +1,9 @@
-"""Text decoders: Llama, Qwen2 and Mistral, which differ in biases and in how far back a layer sees.
+"""Text decoders: Llama, Qwen2, Qwen3 and Mistral, which differ in biases, in norms of queries and
+keys, and in how far back a layer sees.
 
-Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Jiang et al.
-2023 (arXiv 2310.06825). Layout and names are those of transformers' LlamaForCausalLM,
-Qwen2ForCausalLM and MistralForCausalLM.
+Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Yang et al.
+2025 (arXiv 2505.09388); Jiang et al. 2023 (arXiv 2310.06825). Layout and names are those of
+transformers' LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM and MistralForCausalLM.
 """
 
 import functools
@@ -62,6 +63,9 @@ class Attention(nn.Module):
 
         frequency = rope_frequencies(c.head_dim, c.rope_theta, c.rope_type, dict(c.rope_scaling))
         q, k = project(c.num_heads, "q_proj"), project(c.num_kv_heads, "k_proj")
+        if c.qk_norm:
+            q = RMSNorm(c.rms_norm_eps, self.compute.dtype, name="q_norm")(q)
+            k = RMSNorm(c.rms_norm_eps, self.compute.dtype, name="k_norm")(k)
         q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         v = project(c.num_kv_heads, "v_proj")
         if suffix is None:

@@ -97,6 +97,7 @@ def _decoder(key: str, path: str, head: str) -> tuple[WeightRow, ...]:
         _array("{m}_layernorm.weight", "{m}_layernorm/scale", "norm"),
         *_dense("self_attn.{m}_proj", "self_attn/{m:[qkv]}_proj", "embed heads"),
         *_dense("self_attn.o_proj", "self_attn/o_proj", "heads embed"),
+        _array("self_attn.{m}_norm.weight", "self_attn/{m:[qk]}_norm/scale", "norm"),
         *_dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
         *_dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
     )

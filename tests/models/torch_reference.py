@@ -49,6 +49,7 @@ SIGLIP = {
     "layer_norm_eps": 1e-6,
 }
 QWEN2 = {"model_type": "qwen2", "num_key_value_heads": 2}
+QWEN3 = {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8}
 MISTRAL = {"model_type": "mistral", "num_key_value_heads": 3, "head_dim": 4}
 TILE = {
     "hidden_size": 32,
@@ -120,6 +121,19 @@ LLAVA = {
         {**SIGLIP, "vision_use_head": False, "image_size": 19},
         {**QWEN2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     ),
+    "clip qwen3 window above, biases, theta": (
+        {},
+        {},
+        {
+            **QWEN3,
+            "attention_bias": True,
+            "rms_norm_eps": 1e-2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "max_window_layers": 1,
+        },
+    ),
     "siglip mistral no window, list of features, full": (
         {
             "vision_feature_layer": [0, -1],
@@ -137,10 +151,10 @@ IDEFICS3 = {
         {"image_size": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-3},
         {"attention_bias": True, "mlp_bias": True},
     ),
-    "idefics3 llama scale 1, theta": (
+    "idefics3 qwen3 scale 1, theta": (
         {"scale_factor": 1},
         {"image_size": 12},
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        {**QWEN3, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
     ),
     "smolvlm llama untied, ragged patches, head_dim": (
         {"model_type": "smolvlm"},
