@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.tiles import UNTILED, Grid, image_text, squares_of_patches, tile_grid
+from inbol_jax.models.tiles import tokens_per_tile
 
 MAX_IMAGE_TOKENS = 1 << 14
 """Per image. More are in no model that there is."""
@@ -152,17 +152,11 @@ class ModelConfig:
 
     def check_processor(self, processor: Any) -> None:
         """Raises InbolError if the processor is not of this model's sizes."""
-
-    def grid(self, image_processor: Any, width: int, height: int) -> Grid:
-        """Returns how the processor cuts an image of so many pixels.
-
-        Raises InbolError if it takes no image of that size.
-        """
-        return UNTILED
-
-    def image_text(self, processor: Any, grid: Grid) -> str:
-        """Returns what the processor writes for an image, with one image token per tile."""
-        return processor.image_token
+        if self.tiled and (written := tokens_per_tile(processor)) != self.num_image_tokens:
+            raise InbolError(
+                f"its processor writes {written} image tokens per tile (image_seq_len), "
+                f"config.json says {self.num_image_tokens}"
+            )
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each array of an image of so many tiles, by transformers' names."""
@@ -237,19 +231,6 @@ class Idefics3Config(ModelConfig):
         mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
         return super().image_shapes(tiles) | mask
 
-    def check_processor(self, processor: Any) -> None:
-        if processor.image_seq_len != self.num_image_tokens:
-            raise InbolError(
-                f"its processor writes {processor.image_seq_len} image tokens per tile "
-                f"(image_seq_len), config.json says {self.num_image_tokens}"
-            )
-
-    def grid(self, image_processor: Any, width: int, height: int) -> Grid:
-        return tile_grid(image_processor, width, height)
-
-    def image_text(self, processor: Any, grid: Grid) -> str:
-        return image_text(processor, grid)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Qwen3VLConfig(ModelConfig):
@@ -284,16 +265,11 @@ class Qwen3VLConfig(ModelConfig):
         return MAX_IMAGE_TOKENS * (self.vision.merge_size * self.vision.patch_size) ** 2
 
     def check_processor(self, processor: Any) -> None:
+        super().check_processor(processor)
         for name in ("patch_size", "temporal_patch_size", "merge_size"):
             found, needed = getattr(processor.image_processor, name), getattr(self.vision, name)
             if found != needed:
                 raise InbolError(f"its processor has {name} {found}, config.json says {needed}")
-
-    def grid(self, image_processor: Any, width: int, height: int) -> Grid:
-        return squares_of_patches(image_processor, width, height)
-
-    def image_text(self, processor: Any, grid: Grid) -> str:
-        return processor.image_token * grid.tiles
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {
@@ -317,7 +293,5 @@ class Qwen3VLConfig(ModelConfig):
         patches = grid.prod(-1).sum(-1, keepdims=grid.ndim == 2)
         held = pixels.shape[-2]
         if (patches > held).any() or (pixels.ndim == 2 and patches[0] != held):
-            raise InbolError(
-                f"image_grid_thw has {patches.max()} patches, pixel_values {held}"
-            )
+            raise InbolError(f"image_grid_thw has {patches.max()} patches, pixel_values {held}")
         return patches // self.tile_patches

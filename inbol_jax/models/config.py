@@ -350,7 +350,7 @@ def _text(t: Any, *, tied: bool) -> TextConfig:
         qkv_bias=bias or t.model_type == "qwen2",
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
-        qk_norm=t.model_type == "qwen3",
+        qk_norm=t.model_type in ("qwen3", "qwen3_vl_text"),
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
     )

@@ -166,13 +166,8 @@ def _without_videos(kind: type) -> type:
     if not hasattr(kind, "get_attributes"):  # AutoProcessor
         return kind
 
-    class Processor(kind):
-        @classmethod
-        def get_attributes(cls) -> list[str]:
-            return [name for name in super().get_attributes() if name != "video_processor"]
-
-    Processor.__name__ = kind.__name__
-    return Processor
+    names = [name for name in kind.get_attributes() if name != "video_processor"]
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: names)})
 
 
 def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:

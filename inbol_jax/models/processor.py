@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from inbol_jax.data.images import image_size, load_image
+from inbol_jax.data.images import ImageError, image_size, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.rendering import QUESTION, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, pad_tiles
+from inbol_jax.models.tiles import UNTILED, Grid, image_grid, image_text, pad_tiles
 
 _CACHE_SIZE = 1 << 16
 
@@ -49,7 +49,7 @@ class TextEncoder:
         if not self._config.tiled:
             return UNTILED
         try:
-            return self._config.grid(self._processor.image_processor, *image_size(image))
+            return image_grid(self._processor, *image_size(image))
         except ImageError:
             raise
         except InbolError as error:
@@ -136,7 +136,7 @@ class TextEncoder:
             )
         if not self._config.tiled:
             return rendered
-        texts = iter([self._config.image_text(self._processor, grid) for grid in images])
+        texts = iter([image_text(self._processor, grid) for grid in images])
         placeholder = re.escape(self._processor.image_token)
         before, after = (
             re.sub(placeholder, lambda _: next(texts), text)

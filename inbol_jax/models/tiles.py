@@ -33,6 +33,27 @@ class Grid(NamedTuple):
 UNTILED = Grid()
 
 
+def image_grid(processor: Any, width: int, height: int) -> Grid:
+    """Returns how a checkpoint's processor cuts an image of so many pixels.
+
+    Raises InbolError if it takes no image of these sides.
+    """
+    images = processor.image_processor
+    if _is_native(processor):
+        return _squares_of_patches(images, width, height)
+    return tile_grid(images, width, height)
+
+
+def tokens_per_tile(processor: Any) -> int:
+    """Returns how many image tokens a processor writes for a tile."""
+    return 1 if _is_native(processor) else processor.image_seq_len
+
+
+def _is_native(processor: Any) -> bool:
+    """Whether images keep their sizes: each square of patches is one token and, here, one tile."""
+    return hasattr(processor.image_processor, "merge_size")
+
+
 def tile_grid(image_processor: Any, width: int, height: int) -> Grid:
     """Returns how an image processor of Idefics3's kind cuts an image of so many pixels.
 
@@ -73,14 +94,7 @@ def _with_longest_side(width: int, height: int, longest: int) -> tuple[int, int]
     return max(width, 1), max(height, 1)
 
 
-def squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
-    """Returns the squares of patches, each an image token, that an image of so many pixels becomes.
-
-    Source: `get_number_of_image_patches` of transformers' Qwen2VLImageProcessor.
-
-    Raises:
-      InbolError: if the sides are too different for the processor.
-    """
+def _squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
     if image_processor.do_resize:
         try:
             patches = image_processor.get_number_of_image_patches(height, width)
@@ -93,9 +107,11 @@ def squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
 
 def image_text(processor: Any, grid: Grid) -> str:
     """Returns what the processor writes for an image, with one image token per tile."""
+    if _is_native(processor):
+        return processor.image_token * grid.tiles
     rows_and_columns = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
     text = processor.replace_image_token(rows_and_columns, 0)
-    return text.replace(processor.image_token * processor.image_seq_len, processor.image_token)
+    return text.replace(processor.image_token * tokens_per_tile(processor), processor.image_token)
 
 
 def padded_tiles(count: int) -> int:

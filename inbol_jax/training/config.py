@@ -356,13 +356,15 @@ class PlanConfig:
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
     """Folder with a config.json in Hugging Face layout, or llava-1.5-7b, llava-1.5-13b,
-    smolvlm-256m, smolvlm2-500m or smolvlm2-2.2b, whose shapes ship with the package."""
+    smolvlm-256m, smolvlm2-500m, smolvlm2-2.2b, qwen3-vl-2b, qwen3-vl-4b or qwen3-vl-8b, whose
+    shapes ship with the package."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
     """Tokens per prompt, those of its image included."""
-    tiles: int = 1
-    """Tiles per image, of models that cut images into tiles; --prompt includes their tokens."""
+    tiles: int | None = None
+    """Tiles per image, of models that cut images into tiles, by default one; of models that take
+    images at their own size, tokens per image, by default 300. --prompt includes them."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16

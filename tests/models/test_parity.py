@@ -65,9 +65,7 @@ def test_images_by_row_are_the_images_in_order(model_of_ours):
 
 def test_images_that_the_tokens_do_not_ask_for(tiny):
     batch = make_batch(tiny.config, [20, 20])
-    with pytest.raises(
-        InbolError, match="32 image tokens in the batch, but its images have 16"
-    ):
+    with pytest.raises(InbolError, match="32 image tokens in the batch, but its images have 16"):
         tiny.apply(tiny.variables, batch | {"pixel_values": batch["pixel_values"][:1]})
     with pytest.raises(InbolError, match="images have 0"):
         tiny.apply(tiny.variables, batch | {"pixel_values": None})
