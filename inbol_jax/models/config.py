@@ -13,9 +13,9 @@ from typing import Any
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import (
+    MAX_IMAGE_TOKENS,
     Idefics3Config,
     LlavaConfig,
-    MAX_IMAGE_TOKENS,
     ModelConfig,
     NativeVisionConfig,
     Qwen3VLConfig,

@@ -1,4 +1,6 @@
-"""A checkpoint in SmolVLM's shape through every stage, on pictures of several sizes."""
+"""Checkpoints in the shapes of SmolVLM and of Qwen3-VL through every stage, on pictures of several
+sizes.
+"""
 
 import json
 import math
@@ -14,7 +16,9 @@ from inbol_jax.models.config import load_config
 
 @pytest.fixture(scope="module")
 def world(small_world, tmp_path_factory):
-    """A copy in which every third picture is cut: it becomes three tiles and not five."""
+    """A copy in which every third picture is cut. To SmolVLM it becomes three tiles and not five,
+    to Qwen3-VL 8 tokens and not 16.
+    """
     folder = shutil.copytree(small_world, tmp_path_factory.mktemp("cut") / "world")
     for split in ("train", "test"):
         images = sorted({row["image"] for row in read_jsonl(folder / split / "data.jsonl")})
@@ -35,9 +39,10 @@ def last_loss(folder):
     return rows[0]["loss"], rows[-1]["loss"]
 
 
-def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
+@pytest.mark.parametrize(("kind", "sizes"), [("smolvlm", "3, 5"), ("qwen3_vl", "8, 17")])
+def test_the_whole_pipeline(world, request, kind, sizes, tmp_path, capsys):
     """First it learns a little, so that something is known."""
-    run, train = tmp_path / "run", world / "train"
+    run, train, start = tmp_path / "run", world / "train", request.getfixturevalue(kind).path
     lines = [row for row in read_jsonl(train / "data.jsonl") if row["answerable"]]
     lesson = tmp_path / "lesson.jsonl"
     lesson.write_text(
@@ -51,7 +56,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
         )
     )
     steps = ("--batch-size", 20, "--learning-rate", 1e-2)
-    own = ("--data", lesson, "--images", train, "--model", smolvlm.path, "--frozen", "embed_tokens")
+    own = ("--data", lesson, "--images", train, "--model", start, "--frozen", "embed_tokens")
     inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", 30, *steps, "--buckets", 2)
     first, last = last_loss(run / "base")
     assert last < first / 2
@@ -59,7 +64,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
 
     inbol(capsys, "extrinsic", "--data", train, "--out", run)
     said = inbol(capsys, "confidence", "--data", train, "--out", run, "--model", base).out
-    assert "images of 3, 5 tiles" in said
+    assert f"images of {sizes} tiles" in said
     extrinsic = run / "extrinsic.jsonl"
     inbol(capsys, "confidence", "--data", extrinsic, "--out", run, "--model", base, "--p-true")
     stored = list(read_jsonl(run / "confidence/train.jsonl"))
@@ -84,7 +89,7 @@ def test_the_whole_pipeline(world, smolvlm, tmp_path, capsys):
     assert {row["model"] for row in asked} == set(models[::2])
     merged = run / "merged"
     inbol(capsys, "convert", out / "model", merged, "--merge-lora", "--verify")
-    assert load_config(merged) == load_config(smolvlm.path)
+    assert load_config(merged) == load_config(start)
 
 
 def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
