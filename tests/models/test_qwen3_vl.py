@@ -103,8 +103,8 @@ def test_batches_that_do_not_fit_together(base):
     "options", [{}, {"size": {"shortest_edge": 9999, "longest_edge": 99999}}, {"do_resize": False}]
 )
 def test_numbers_of_tokens_are_the_processors(qwen3_vl, options, monkeypatch):
-    sizes = {"shortest_edge": 144, "longest_edge": 16 * 144}
-    images = Qwen2VLImageProcessorPil(patch_size=PATCH, size=sizes, **options)
+    options = {"size": {"shortest_edge": 144, "longest_edge": 16 * 144}} | options
+    images = Qwen2VLImageProcessorPil(patch_size=PATCH, **options)
     monkeypatch.setattr(qwen3_vl.processor, "image_processor", images)
     found = set()
     for width, height in np.random.default_rng(0).integers(5, 130, (20, 2)).tolist():
