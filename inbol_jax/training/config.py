@@ -355,16 +355,15 @@ class PlanConfig:
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
-    """Folder with a config.json in Hugging Face layout, or llava-1.5-7b, llava-1.5-13b,
-    smolvlm-256m, smolvlm2-500m, smolvlm2-2.2b, qwen3-vl-2b, qwen3-vl-4b or qwen3-vl-8b, whose
-    shapes ship with the package."""
+    """Folder with a config.json in Hugging Face layout, or a model whose shapes ship with the
+    package: llava-1.5-(7b|13b), smolvlm-256m, smolvlm2-(500m|2.2b), qwen3-vl-(2b|4b|8b)."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
     """Tokens per prompt, those of its image included."""
     tiles: int | None = None
-    """Tiles per image, of models that cut images into tiles, by default one; of models that take
-    images at their own size, tokens per image, by default 300. --prompt includes them."""
+    """Tiles per image, of models that cut images, by default 1; tokens per image, of models that
+    take any size, by default 300. --prompt includes their tokens."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16
