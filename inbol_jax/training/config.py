@@ -362,8 +362,7 @@ class PlanConfig:
     prompt: int = 640
     """Tokens per prompt, those of its image included."""
     tiles: int | None = None
-    """Tiles per image, of models that cut images, by default 1; tokens per image, of models that
-    take any size, by default 300. --prompt includes their tokens."""
+    """Tiles (at native resolution: tokens) per image, by default 1 (300); part of --prompt."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16
