@@ -13,9 +13,10 @@ from inbol_jax.models.loading import init_params
 from inbol_jax.models.writing import save_params
 from inbol_jax.world.tiny import build_tokenizer
 
-# As the checkpoints on the hub have it, for questions about images.
+# As the checkpoints on the hub have it, for questions about images, but for the names of roles: the
+# world's tokenizer has them as tokens, and takes a space in front of a word into the word.
 TEMPLATE = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}"
+    "{%- for message in messages %}{{- '<|im_start|><|' + message.role + '|>' }}"
     "{%- if message.content is string %}{{- message.content }}{%- else %}"
     "{%- for content in message.content %}"
     "{%- if content.type == 'image' or 'image' in content or 'image_url' in content %}"
@@ -24,7 +25,7 @@ TEMPLATE = (
     "<|vision_start|><|video_pad|><|vision_end|>"
     "{%- elif 'text' in content %}{{- content.text }}{%- endif %}{%- endfor %}{%- endif %}"
     "{{- '<|im_end|>\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|><|assistant|>' }}{%- endif %}"
 )
 START, END, IMAGE, VIDEO = "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>"
 PATCH = 6  # pixels per side
