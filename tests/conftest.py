@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
+from tiny_internvl import write_internvl
 from tiny_qwen3_vl import write_qwen3_vl
 from tiny_smolvlm import write_smolvlm
 
@@ -77,6 +78,11 @@ def qwen3_vl(tmp_path_factory):
     """A random checkpoint in the shape of Qwen3-VL, of one small layer each."""
     folder = tmp_path_factory.mktemp("qwen3_vl")
     return load_pretrained(write_qwen3_vl(folder), dtype=jnp.float32)
+
+
+def internvl(tmp_path_factory):
+    """A random checkpoint in the shape of InternVL3.5, of one small layer each."""
+    return load_pretrained(write_internvl(tmp_path_factory.mktemp("internvl")), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ _MAX_ENLARGED = 8
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """CLIP or SigLIP vision tower. `image_size` and `patch_size` are in pixels."""
+    """CLIP, SigLIP or InternViT vision tower. `image_size` and `patch_size` are in pixels."""
 
     model_type: str
     hidden_size: int
@@ -33,6 +33,13 @@ class VisionConfig:
     layer_norm_eps: float
     pooling_head: bool
     """Whether there are weights of SigLIP's pooling head, which LLaVA keeps but does not use."""
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    """Whether queries and keys are normalised, all heads together."""
+    rms_norm: bool = False
+    """Whether norms are RMSNorm, and not LayerNorm."""
+    layer_scale: float | None = None
+    """What the learnt scales of residual branches start from; None if there are none."""
 
     @property
     def is_clip(self) -> bool:
@@ -92,7 +99,7 @@ class TextConfig:
     rope_theta: float
     rope_type: str
     rope_scaling: tuple[tuple[str, float], ...]
-    """(name, value) of each number that `rope_type` needs, see `config.ROPE_TYPES`."""
+    """(name, value) of each number that `rope_type` needs, see `config_parts.ROPE_TYPES`."""
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
@@ -295,3 +302,19 @@ class Qwen3VLConfig(ModelConfig):
         if (patches > held).any() or (pixels.ndim == 2 and patches[0] != held):
             raise InbolError(f"image_grid_thw has {patches.max()} patches, pixel_values {held}")
         return patches // self.tile_patches
+
+
+class InternVLConfig(ModelConfig):
+    """InternVL3 and 3.5: InternViT, pixel shuffle, norm and two-layer projector, decoder."""
+
+    processor_class = "InternVLProcessor"
+    tiled = True
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+
+    scale_factor: int
+    """Pixel shuffle makes a square of this many patches per side one feature."""
+    projector_hidden_act: str
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.scale_factor**2

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 
 from inbol_jax.models.architecture import (
     Idefics3Config,
+    InternVLConfig,
     LlavaConfig,
     ModelConfig,
     Qwen3VLConfig,
 )
 from inbol_jax.models.idefics3 import Idefics3
+from inbol_jax.models.internvl import InternVL
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.qwen3_vl import Qwen3VL
@@ -21,6 +23,7 @@ from inbol_jax.models.vlm import VisionLanguageModel
 _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     LlavaConfig: Llava,
     Idefics3Config: Idefics3,
+    InternVLConfig: InternVL,
     Qwen3VLConfig: Qwen3VL,
 }
 

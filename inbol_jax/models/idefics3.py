@@ -16,7 +16,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import Idefics3Config, VisionConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ComputeOptions, Dense
-from inbol_jax.models.vit import VisionEmbeddings, VisionLayer
+from inbol_jax.models.vit import VisionEmbeddings, VisionLayer, pixel_shuffle
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
 
 
@@ -66,10 +66,7 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n y x v"]) -> Float[Array, "n p d"]:
-        n, rows, columns, v = x.shape
-        s = self.config.scale_factor
-        x = x.reshape(n, rows // s, s, columns // s, s, v).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(n, -1, s * s * v)  # the s x s patches of a square lie behind each other
+        x = pixel_shuffle(x, self.config.scale_factor)
         return Dense(self.config.text.hidden_size, self.compute, use_bias=False, name="proj")(x)
 
 

@@ -18,16 +18,17 @@ from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
 from inbol_jax.models.architecture import ModelConfig
-from inbol_jax.models.config import (
-    GENERATION,
-    load_config,
-    read_generation,
-    read_json,
-    read_token_bias,
-)
+from inbol_jax.models.config import load_config, read_generation, read_json
+from inbol_jax.models.config_parts import GENERATION, read_token_bias
 from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import merge_lora
-from inbol_jax.models.reading import OTHER_FILES, checkpoint_files, load_params, own_files
+from inbol_jax.models.reading import (
+    OTHER_FILES,
+    checkpoint_files,
+    has_own_head,
+    load_params,
+    own_files,
+)
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
@@ -35,6 +36,8 @@ from inbol_jax.processes import is_main, wait_for_all
 _PICTURES = "preprocessor_config.json"
 _SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
 _SIDES += ("min_pixels", "max_pixels")
+_MAX_TILES = 256
+"""What a processor may be told to cut an image into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Checkpoint:
                 _check_sides(file, options, self.config.max_size)
         try:
             # The backend of numpy and Pillow; the other one needs torchvision.
-            kind = _without_videos(getattr(transformers, self.config.processor_class))
+            kind = without_videos(getattr(transformers, self.config.processor_class))
             processor = kind.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False, backend="pil"
             )
@@ -123,12 +126,12 @@ class Checkpoint:
         Raises:
           InbolError: if the processor fails, or gives what is not finite or of another size.
         """
-        prepare = (processor or self.processor).image_processor
-        names = self.config.image_shapes(1)
+        processor, names = processor or self.processor, self.config.image_shapes(1)
+        options = getattr(processor, "images_kwargs", {})  # as in the processor's own call
         try:
-            batch = prepare(picture, return_tensors="np")
+            batch = processor.image_processor(picture, return_tensors="np", **options)
             arrays = {name: np.asarray(batch[name]) for name in names}
-            # Some processors put all tiles of a row behind each other: [1, tiles, ...].
+            # Some processors give a row's tiles as [1, tiles, ...].
             arrays = {n: x[0] if x.ndim > len(names[n][0]) else x for n, x in arrays.items()}
             shapes = self.config.image_shapes(self.config.num_tiles(arrays))
             arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
@@ -161,15 +164,6 @@ class Checkpoint:
         return fingerprint([self.base_fingerprint, adapters, *own_bias])
 
 
-def _without_videos(kind: type) -> type:
-    """Returns a class of processors without their part for videos, which needs torchvision."""
-    if not hasattr(kind, "get_attributes"):  # AutoProcessor
-        return kind
-
-    names = [name for name in kind.get_attributes() if name != "video_processor"]
-    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: names)})
-
-
 def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
     """Raises InbolError if pictures would be scaled to a side beyond the limit, or to none."""
     for name, value in options.items():
@@ -177,6 +171,16 @@ def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
             _check_sides(file, value, limit)
         elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
             raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
+        elif name == "max_patches" and isinstance(value, int | float) and value > _MAX_TILES:
+            raise InbolError(f"{file}: {name} = {value}: at most {_MAX_TILES} tiles are read")
+
+
+def without_videos(kind: type) -> type:
+    """Returns a class of processors without that of videos, which needs torchvision."""
+    if not hasattr(kind, "get_attributes"):  # AutoProcessor
+        return kind
+    names = [name for name in kind.get_attributes() if name != "video_processor"]
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: names)})
 
 
 def _first_line(error: Exception) -> str:
@@ -259,6 +263,9 @@ def load_pretrained(
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     dtype = jnp.dtype(dtype)
     tied = config.text.tie_word_embeddings
+    if tied and has_own_head(path):
+        text, tied = dataclasses.replace(config.text, tie_word_embeddings=False), False
+        config = dataclasses.replace(config, text=text)
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
     base = Checkpoint(make_model(config, dtype), {"params": params}, config, path, hub_id=hub_id)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from inbol_jax.sharding import parameter_sharding
 # Buffers that old versions of transformers saved beside the weights.
 _IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
 _DTYPES = ("F32", "F16", "BF16")
+_ROWS = 1 << 12  # of two tensors that are compared, at a time
 _INDEX = "model.safetensors.index.json"
 # Config, tokenizer, processor and chat template of a checkpoint, as transformers names them.
 OTHER_FILES = (
@@ -93,6 +94,28 @@ def open_tensors(file: Path) -> Iterator[Any]:
         raise InbolError(
             f"{file}: not a readable safetensors file ({error}); copy or download it again"
         ) from error
+
+
+def has_own_head(folder: Path) -> bool:
+    """Whether a head is stored that differs from the embedding: then they are not tied.
+
+    transformers decides so whatever the config says, as some leave it out and so take a default.
+    """
+    with ExitStack() as opened:
+        parts = {}
+        for file in weight_files(folder):
+            tensors = opened.enter_context(open_tensors(file))
+            for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
+                if match := re.search(r"(lm_head|embed_tokens)\.weight$", key):
+                    parts[match[1]] = tensors.get_slice(key)
+        if len(parts) < 2:
+            return False
+        head, embedding = parts.values()
+        if head.get_shape() != embedding.get_shape():
+            return True
+        count = head.get_shape()[0]
+        chunks = [slice(i, min(i + _ROWS, count)) for i in range(0, count, _ROWS)]
+        return any((head[chunk] != embedding[chunk]).any() for chunk in chunks)
 
 
 class _StoredTensor(NamedTuple):

@@ -41,12 +41,19 @@ def image_grid(processor: Any, width: int, height: int) -> Grid:
     images = processor.image_processor
     if _is_native(processor):
         return _squares_of_patches(images, width, height)
-    return tile_grid(images, width, height)
+    if hasattr(images, "do_image_splitting"):
+        return tile_grid(images, width, height)
+    # The text of these has no rows.
+    tiles = images.get_number_of_image_patches(height, width, processor.images_kwargs)
+    return Grid(1, tiles - 1) if tiles > 1 else UNTILED
 
 
 def tokens_per_tile(processor: Any) -> int:
     """Returns how many image tokens a processor writes for a tile."""
-    return 1 if _is_native(processor) else processor.image_seq_len
+    if _is_native(processor):
+        return 1
+    names = ("image_seq_len", "image_seq_length")
+    return next(getattr(processor, name) for name in names if hasattr(processor, name))
 
 
 def _is_native(processor: Any) -> bool:
@@ -109,9 +116,9 @@ def image_text(processor: Any, grid: Grid) -> str:
     """Returns what the processor writes for an image, with one image token per tile."""
     if _is_native(processor):
         return processor.image_token * grid.tiles
-    rows_and_columns = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
-    text = processor.replace_image_token(rows_and_columns, 0)
-    return text.replace(processor.image_token * tokens_per_tile(processor), processor.image_token)
+    cut = {"rows": [[grid.rows]], "cols": [[grid.columns]], "num_patches": [grid.tiles]}
+    text, token = processor.replace_image_token(cut, 0), processor.image_token
+    return text.replace(token * tokens_per_tile(processor), token)
 
 
 def padded_tiles(count: int) -> int:

@@ -1,5 +1,5 @@
 """Vision transformers: CLIP, Radford et al. 2021 (arXiv 2103.00020); SigLIP, Zhai et al. 2023
-(arXiv 2303.15343).
+(arXiv 2303.15343). Further families build their towers of these layers.
 
 Layout and names are those of transformers' CLIPVisionModel and SiglipVisionModel.
 """
@@ -15,8 +15,34 @@ from inbol_jax.models.layers import (
     SMALL_INIT,
     ComputeOptions,
     Dense,
+    RMSNorm,
     dot_product_attention,
 )
+
+QK_NORM_EPS = 1e-6  # which no config of transformers changes
+
+
+def embed_patches(
+    pixels: Float[Array, "n 3 H W"], kernel: Float[Array, "p p 3 d"], grid: tuple[int, int]
+) -> Float[Array, "n s d"]:
+    """Returns the products of the kernel and each of grid[0] rows and grid[1] columns of patches.
+
+    Pixels that fill no whole patch are dropped, as a convolution without padding does
+    (SigLIP: 384 = 27 * 14 + 6).
+    """
+    (rows, columns), p = grid, len(kernel)
+    pixels = pixels[:, :, : rows * p, : columns * p].astype(kernel.dtype)
+    patches = pixels.reshape(-1, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
+    # A convolution whose stride is its size is one product per patch.
+    x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel)
+    return x.reshape(len(pixels), rows * columns, -1)
+
+
+def pixel_shuffle(x: Float[Array, "n y x v"], factor: int) -> Float[Array, "n p w"]:
+    """Returns one feature per square of factor x factor patches: these, behind each other."""
+    n, rows, columns, v = x.shape
+    x = x.reshape(n, rows // factor, factor, columns // factor, factor, v)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, factor * factor * v)
 
 
 class VisionEmbeddings(nn.Module):
@@ -39,13 +65,7 @@ class VisionEmbeddings(nn.Module):
         rows, columns = (side, side) if positions is None else positions.shape[1:]
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d))
-        # Pixels that fill no whole patch are dropped, as a convolution without padding does
-        # (SigLIP: 384 = 27 * 14 + 6).
-        pixels = pixel_values[:, :, : rows * p, : columns * p].astype(dtype)
-        patches = pixels.reshape(n, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
-        # A convolution whose stride is its size is one product per patch.
-        x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel.astype(dtype))
-        x = x.reshape(n, rows * columns, d)
+        x = embed_patches(pixel_values, kernel.astype(dtype), (rows, columns))
         if c.is_clip:
             class_token = self.param("class_embedding", normal, (d,)).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(class_token, (n, 1, d)), x], axis=1)
@@ -70,16 +90,28 @@ class VisionLayer(nn.Module):
         n, s, d = x.shape
         mask = jnp.ones((n, s, s), bool)
         mask = mask if seen is None else mask & seen[:, None]
-        y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
+        norm = RMSNorm if c.rms_norm else nn.LayerNorm
+        y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
         q, k, v = (
-            Dense(d, compute, name=name)(y).reshape(n, s, c.num_heads, d // c.num_heads)
-            for name in ("q_proj", "k_proj", "v_proj")
+            Dense(d, compute, c.qkv_bias, name=name)(y) for name in ("q_proj", "k_proj", "v_proj")
         )
+        if c.qk_norm:
+            q = RMSNorm(QK_NORM_EPS, compute.dtype, name="q_norm")(q)
+            k = RMSNorm(QK_NORM_EPS, compute.dtype, name="k_norm")(k)
+        q, k, v = (x.reshape(n, s, c.num_heads, d // c.num_heads) for x in (q, k, v))
         out_proj = Dense(d, compute, kernel_init=SMALL_INIT, name="out_proj")
-        x = x + out_proj(dot_product_attention(q, k, v, mask))
-        y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
+        x = x + self._scaled("lambda_1", out_proj(dot_product_attention(q, k, v, mask)))
+        y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
-        return x + Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
+        y = Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
+        return x + self._scaled("lambda_2", y)
+
+    def _scaled(self, name: str, y: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
+        """Returns a branch times its learnt scale. Source: Touvron et al. 2021 (2103.17239)."""
+        start = self.config.layer_scale
+        if start is None:
+            return y
+        return y * self.param(name, nn.initializers.constant(start), y.shape[-1:]).astype(y.dtype)
 
 
 class PoolingHead(nn.Module):

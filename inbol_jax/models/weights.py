@@ -65,6 +65,13 @@ def _layer_norm(key: str, path: str) -> tuple[WeightRow, ...]:
     return scale, _array(f"{key}.bias", f"{path}/bias", "norm")
 
 
+def _patches(key: str) -> tuple[WeightRow, ...]:
+    """The embedding of patches, which torch has as the kernel [out, in, height, width]."""
+    axes, order = "patch patch patch norm", (2, 3, 1, 0)
+    kernel = _array(f"{key}.weight", "patch_embedding", axes, order)
+    return kernel, _array(f"{key}.bias", "patch_bias", "norm")
+
+
 def _below(key: str, path: str, *rows: WeightRow) -> tuple[WeightRow, ...]:
     return tuple(row._replace(key=key + row.key, path=path + row.path) for row in rows)
 
@@ -79,9 +86,7 @@ def _tower(key: str, path: str) -> tuple[WeightRow, ...]:
         *_dense("mlp.fc2", "fc2", "mlp embed"),
     )
     embeddings = (
-        # torch has a convolution's kernel as [out, in, height, width]
-        _array("patch_embedding.weight", "patch_embedding", "patch patch patch norm", (2, 3, 1, 0)),
-        _array("patch_embedding.bias", "patch_bias", "norm"),
+        *_patches("patch_embedding"),
         _array("position_embedding.weight", "position_embedding", "position norm"),
     )
     return (
@@ -148,6 +153,27 @@ TABLE: tuple[WeightRow, ...] = (
         *_dense("linear_2", "linear_2", "mlp embed"),
     ),
     *_decoder("language_model.model.", "language_model/", "language_model.lm_head.weight"),
+    # InternVL; projector and decoder besides are LLaVA's
+    *_below(
+        "vision_tower.",
+        "vision_tower/",
+        _array("embeddings.cls_token", "cls_token", "norm norm norm"),
+        _array("embeddings.position_embeddings", "position_embeddings", "norm position norm"),
+        *_patches("embeddings.patch_embeddings.projection"),
+    ),
+    *_below(
+        "vision_tower.encoder.layer.{i}.",
+        "vision_tower/layer_{i}/",
+        *_layer_norm("layernorm_before", "layer_norm1"),
+        *_layer_norm("layernorm_after", "layer_norm2"),
+        *_dense("attention.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
+        _array("attention.{m}_norm.weight", "{m:[qk]}_norm/scale", "heads"),
+        *_dense("attention.projection_layer", "out_proj", "heads embed"),
+        *_dense("mlp.fc1", "fc1", "embed mlp"),
+        *_dense("mlp.fc2", "fc2", "mlp embed"),
+        _array("lambda_{n}", "lambda_{n}", "norm"),
+    ),
+    *_layer_norm("multi_modal_projector.layer_norm", "multi_modal_projector/layer_norm"),
     # Idefics3, SmolVLM, SmolVLM2
     *_tower("model.vision_model.", "vision_model/"),
     _matrix(
@@ -181,7 +207,7 @@ TABLE: tuple[WeightRow, ...] = (
     *_decoder("model.language_model.", "language_decoder/", "lm_head.weight"),
 )
 
-# Other spellings of LLaVA's keys: those of transformers' modules, and those of its version 5.
+# Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5.
 _ALIASES = (
     (re.compile(r"^model\.(?=vision_tower|multi_modal_projector|language_model)"), ""),
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
@@ -192,9 +218,9 @@ _ALIASES = (
 
 def canonical_key(key: str, rows: Container[str]) -> str:
     """Returns a checkpoint's key in the spelling of the table; a model's own `rows` keep theirs."""
-    if key in rows:
-        return key
     for pattern, replacement in _ALIASES:
+        if key in rows:
+            break
         key = pattern.sub(replacement, key)
     return key
 

@@ -7,9 +7,18 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from torch_reference import SPELLINGS, edit_config, load, refusal, shards
+from torch_reference import (
+    SPELLINGS,
+    assert_same_logits,
+    edit_config,
+    load,
+    random_torch,
+    refusal,
+    shards,
+    torch_base,
+)
 
-from inbol_jax.defaults import TINY
+from inbol_jax.models import save_pretrained
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.reading import load_params
@@ -51,18 +60,21 @@ def test_buffers_of_old_checkpoints_are_passed_over(llava_pair, tmp_path):
 
 
 def test_a_head_stored_beside_the_embedding_it_is_tied_to(tmp_path):
-    """Some checkpoints hold it twice; transformers reads the embedding."""
-    shutil.copytree(TINY, tmp_path / "tied")
-    tensors = load_file(TINY / "model.safetensors")
-    save_file(
-        tensors | {"language_model.lm_head.weight": np.ones((1102, 160), np.float32)},
-        tmp_path / "tied/model.safetensors",
-    )
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        dict(load(tmp_path / "tied").variables),
-        dict(load(TINY).variables),
-    )
+    """Some checkpoints hold it twice; and some hold another one, although their config says, or its
+    default, that it is tied. transformers reads this."""
+    name = "clip qwen2 tied, list of features"
+    model, key = random_torch(name), "language_model.lm_head.weight"
+    model.save_pretrained(tmp_path)
+    plain, tensors = load(tmp_path), load_file(tmp_path / "model.safetensors")
+    head = tensors["language_model.model.embed_tokens.weight"]
+    save_file(tensors | {key: head}, tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path).variables, plain.variables)
+    save_file(tensors | {key: head[::-1].copy()}, tmp_path / "model.safetensors")
+    own = load(tmp_path)
+    assert not own.config.text.tie_word_embeddings
+    assert_same_logits(own, torch_base(tmp_path))
+    save_pretrained(own, tmp_path / "export")
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "export").variables, own.variables)
 
 
 def test_a_missing_key_is_named(broken):

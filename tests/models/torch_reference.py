@@ -212,7 +212,35 @@ QWEN3_VL = {
         },
     ),
 }
-RANDOM = LLAVA | IDEFICS3 | QWEN3_VL
+INTERNVL = {
+    "internvl qwen2 tied": ({"tie_word_embeddings": True}, {}, QWEN2),
+    "internvl qwen3 qk norm, rms norm, no biases": (
+        {"projector_hidden_act": "relu"},
+        {
+            "attention_bias": False,
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-3,
+            "norm_type": "rms_norm",
+            "use_qk_norm": True,
+        },
+        {**QWEN3, "attention_bias": True},
+    ),
+    "internvl qwen2 dynamic rope, scale 4, ragged patches": (
+        {"downsample_ratio": 0.25},
+        {"image_size": [18, 18]},
+        {
+            **QWEN2,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.0},
+        },
+    ),
+    "internvl llama grouped, scale 1": (
+        {"downsample_ratio": 1.0},
+        {"image_size": 12, "layer_norm_eps": 1e-3},
+        {"num_key_value_heads": 2},
+    ),
+}
+RANDOM = LLAVA | IDEFICS3 | INTERNVL | QWEN3_VL
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -221,6 +249,7 @@ _EVERYDAY = (
     "siglip qwen2 window above, full, ragged patches",
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
+    "internvl qwen3 qk norm, rms norm, no biases",
     "qwen3_vl grouped, two layers of features",
     "qwen3_vl tied, biases, merges 3, frames of 1, theta, gelu",
 )
@@ -251,6 +280,10 @@ def random_torch(case):
             {"vision_feature_layer": -2, "image_token_index": IMAGE} | top,
         )
         kind = transformers.LlavaConfig
+    elif case in INTERNVL:
+        vision = TILE | {"attention_bias": True} | vision
+        top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
+        kind = transformers.InternVLConfig
     elif case in QWEN3_VL:
         vision, top, kind = NATIVE | vision, {"image_token_id": IMAGE} | top, Qwen3VLConfig
         text = text | {"model_type": "qwen3_vl_text"}
@@ -308,7 +341,7 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
     else:
         size = config.vision.image_size
         batch["pixel_values"] = random.normal(size=(n, 3, size, size))
-        if config.tiled:
+        if "pixel_attention_mask" in config.image_shapes(1):
             sides = random.integers(1, size + 1, (n, 2, 1, 1))
             sides[0] = size
             y, x = np.mgrid[:size, :size]
