@@ -80,6 +80,7 @@ def qwen3_vl(tmp_path_factory):
     return load_pretrained(write_qwen3_vl(folder), dtype=jnp.float32)
 
 
+@pytest.fixture(scope="session")
 def internvl(tmp_path_factory):
     """A random checkpoint in the shape of InternVL3.5, of one small layer each."""
     return load_pretrained(write_internvl(tmp_path_factory.mktemp("internvl")), dtype=jnp.float32)

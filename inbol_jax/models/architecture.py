@@ -304,6 +304,7 @@ class Qwen3VLConfig(ModelConfig):
         return patches // self.tile_patches
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class InternVLConfig(ModelConfig):
     """InternVL3 and 3.5: InternViT, pixel shuffle, norm and two-layer projector, decoder."""
 
