@@ -52,7 +52,10 @@ def calibrate(config: CalibrateConfig) -> float:
         stakes = scored(answers, margin).stakes
         bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
         tokenizer = checkpoint.processor.tokenizer
-        tokens = refusal_tokens(make_text_encoder(checkpoint), refusals).tokens
+        encoder = make_text_encoder(checkpoint)
+        shared, tokens = refusal_tokens(encoder, refusals)
+        # All prompts end alike. Behind that token, a bias moves the first word and no other.
+        end = (*encoder.prompt("Is it red?"), *shared)[-1]
         about = _changes(stakes, bias) | {
             "data": [dataset.name for dataset in datasets],
             "refusals": refusals,
@@ -62,7 +65,7 @@ def calibrate(config: CalibrateConfig) -> float:
             _copy(checkpoint, out)
         write_json(out / "calibration.json", about)
         generation = _generation(checkpoint) | {
-            "sequence_bias": [[[token], bias] for token in tokens]
+            "sequence_bias": [[[end, token], bias] for token in tokens]
         }
         write_json(out / GENERATION, generation)
     before, after = (about[name] for name in ("without", "with"))
@@ -76,9 +79,9 @@ def calibrate(config: CalibrateConfig) -> float:
 
 def _without_bias(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint as it generates without any bias: a new one replaces what is there."""
-    if checkpoint.config.token_bias:
+    if checkpoint.config.sequence_bias:
         say(f"{checkpoint.adapters or checkpoint.path}: its bias of generation is replaced")
-    config = dataclasses.replace(checkpoint.config, token_bias=())
+    config = dataclasses.replace(checkpoint.config, sequence_bias=())
     return dataclasses.replace(
         checkpoint, config=config, model=checkpoint.model.clone(config=config)
     )

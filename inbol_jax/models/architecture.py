@@ -134,9 +134,9 @@ class ModelConfig:
     """Any of these ends a response."""
     stored_dtype: str
     """Dtype of the weights as config.json has it: float32, float16 or bfloat16."""
-    token_bias: tuple[tuple[int, float], ...] = ()
-    """(token, what generation adds to its logit), from `sequence_bias` in generation_config.json;
-    training and P(True) do not use it."""
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """(token or pair of tokens, what generation adds to the logit of the last one, if the other
+    one has come before), from generation_config.json; training and P(True) do not use it."""
 
     @property
     def num_image_tokens(self) -> int:

@@ -49,35 +49,36 @@ def read_shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) 
         "pad_token_id": generation.get("pad_token_id", text.pad_token_id) or 0,
         "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
         "stored_dtype": stored_dtype,
-        "token_bias": read_token_bias(generation, text.vocab_size),
+        "sequence_bias": read_sequence_bias(generation, text.vocab_size),
     }
 
 
-def read_token_bias(
+def read_sequence_bias(
     generation: Mapping[str, Any], vocab_size: int
-) -> tuple[tuple[int, float], ...]:
+) -> tuple[tuple[tuple[int, ...], float], ...]:
     """Reads `sequence_bias` of a generation_config.json, as transformers writes and checks it.
 
     Raises:
-      InbolError: if it is not a list of [[token id], number with a decimal point]. transformers
-        also knows biases of several tokens in a row.
+      InbolError: if it is not a list of [token ids, number with a decimal point], with one token
+        or two in a row. transformers also knows biases of longer sequences.
     """
     entries = generation.get("sequence_bias")
     if entries is None:
         return ()
     bias = {}
     try:
-        for (token,), value in entries:
-            is_token = type(token) is int and 0 <= token < vocab_size
-            if not is_token or type(value) is not float or abs(value) > MAX_BIAS:
-                raise ValueError(f"[[{token!r}], {value!r}]")
-            bias[token] = value
+        for sequence, value in entries:
+            tokens = type(sequence) is list and len(sequence) in (1, 2)
+            tokens = tokens and all(type(t) is int and 0 <= t < vocab_size for t in sequence)
+            if not tokens or type(value) is not float or abs(value) > MAX_BIAS:
+                raise ValueError(f"[{sequence!r}, {value!r}]")
+            bias[tuple(sequence)] = value
         if not bias:
             raise ValueError("an empty list")
     except (TypeError, ValueError) as error:
         raise InbolError(
-            f"{GENERATION}: sequence_bias ({error}): a list of [[token id], bias] is "
-            f"needed, of single tokens of the model's {vocab_size}, each bias with a decimal point"
+            f"{GENERATION}: sequence_bias ({error}): a list of [token ids, bias] is needed, of "
+            f"one or two of the model's {vocab_size} tokens, each bias with a decimal point"
         ) from error
     return tuple(bias.items())
 

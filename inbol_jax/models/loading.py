@@ -19,7 +19,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.config import load_config, read_generation, read_json
-from inbol_jax.models.config_parts import GENERATION, read_token_bias
+from inbol_jax.models.config_parts import GENERATION, read_sequence_bias
 from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.reading import (
@@ -160,7 +160,7 @@ class Checkpoint:
         if self.adapters is None:
             return self.base_fingerprint
         adapters = file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)
-        own_bias = [self.config.token_bias] if self.config.token_bias else []
+        own_bias = [self.config.sequence_bias] if self.config.sequence_bias else []
         return fingerprint([self.base_fingerprint, adapters, *own_bias])
 
 
@@ -276,8 +276,8 @@ def load_pretrained(
         folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
     if generation := read_generation(folder):  # what the base is biased by is not the adapters'
-        bias = read_token_bias(generation, config.text.vocab_size)
-        config = dataclasses.replace(config, token_bias=bias)
+        bias = read_sequence_bias(generation, config.text.vocab_size)
+        config = dataclasses.replace(config, sequence_bias=bias)
     model = make_model(config, dtype, lora)
     return dataclasses.replace(
         base, model=model, variables=variables, config=config, adapters=folder

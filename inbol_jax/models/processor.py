@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inbol_jax.data.images import ImageError, image_size, load_image
+from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
@@ -48,10 +48,9 @@ class TextEncoder:
         """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
         if not self._config.tiled:
             return UNTILED
+        size = image_size(image)
         try:
-            return image_grid(self._processor, *image_size(image))
-        except ImageError:
-            raise
+            return image_grid(self._processor, *size)
         except InbolError as error:
             raise InbolError(f"{image}: {error}") from error
 

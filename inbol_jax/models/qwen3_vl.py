@@ -100,9 +100,9 @@ class NativeVisionTower(nn.Module):
         c, dtype, d = self.config, self.compute.dtype, self.config.hidden_size
         places = patch_places(grid, pixel_values.shape[1], c.merge_size)
         shape = (3, c.temporal_patch_size, c.patch_size, c.patch_size, d)
-        kernel = self.param("patch_embedding", nn.initializers.lecun_normal((0, 1, 2, 3)), shape)
+        kernel = self.param("patch_projection", nn.initializers.lecun_normal((0, 1, 2, 3)), shape)
         x = pixel_values.astype(dtype) @ kernel.reshape(-1, d).astype(dtype)
-        x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
+        x += self.param("patch_projection_bias", nn.initializers.zeros, (d,)).astype(dtype)
         x += self._positions(places).astype(dtype)
         repeats = d // c.num_heads // 4
         positions = [jnp.repeat(p[..., None], repeats, -1) for p in (places.row, places.column)]

@@ -186,11 +186,11 @@ TABLE: tuple[WeightRow, ...] = (
         "vision_tower/",
         _array(
             "patch_embed.proj.weight",
-            "patch_embedding",
+            "patch_projection",
             "patch patch patch patch norm",
             (1, 2, 3, 4, 0),
         ),
-        _array("patch_embed.proj.bias", "patch_bias", "norm"),
+        _array("patch_embed.proj.bias", "patch_projection_bias", "norm"),
         _array("pos_embed.weight", "position_embedding", "position norm"),
     ),
     *_below(

@@ -57,8 +57,8 @@ def sample(
 ) -> Samples:
     """Draws n responses to each row's prompt. One prefill per question serves all of them.
 
-    The bias that the checkpoint's generation_config.json gives single tokens is added to the logits
-    before anything else, at every step, as transformers' `SequenceBiasLogitsProcessor` does.
+    The bias that the checkpoint's generation_config.json gives to sequences of tokens is added to
+    the logits before anything else, as transformers' `SequenceBiasLogitsProcessor` does.
 
     Args:
       batch: input_ids and attention_mask, i32[b, s] padded on the right; the images; `question`
@@ -104,17 +104,19 @@ def decode(
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
     b, n, t = len(prompted.mask), options.n, options.max_new_tokens
     head = model.apply(variables, method="head")  # d V
-    bias = token_bias(model.config)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
-    def draw(state: _State, logits: jax.Array, first_bias: jax.Array | None = None) -> _State:
-        # One more token of each response. Before the first one all n are alike: logits is b 1 V.
+    def draw(
+        state: _State, logits: jax.Array, previous: jax.Array, first_bias: jax.Array | None = None
+    ) -> _State:
+        # One more token of each response, behind `previous`. Before the first one all n are alike:
+        # logits is b 1 V and previous b 1.
         # One number per response, from a key per question and step.
         uniform = jax.vmap(
             lambda key: jax.random.uniform(jax.random.fold_in(key, state.step), (n,))
         )(keys)  # b n
         biased = logits
-        for some in (bias, first_bias):
+        for some in (sequence_bias(model.config, previous), first_bias):
             biased = biased if some is None else biased + some  # b n V
         token = jnp.where(state.done, eos, sample_token(biased, uniform, options))  # b n
         chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]  # b n
@@ -134,7 +136,7 @@ def decode(
         token = state.tokens[:, :, index]  # b n
         context = positions, prompted.cache, prompted.mask, state.suffix, index
         hidden, suffix = model.apply(variables, token, *context, method="decode_step")
-        return draw(state._replace(suffix=suffix), _logits(hidden, head))
+        return draw(state._replace(suffix=suffix), _logits(hidden, head), token)
 
     # Rows that fill up the batch have nothing to wait for.
     done = ~batch["valid"] if "valid" in batch else jnp.zeros(b, bool)
@@ -150,10 +152,11 @@ def decode(
         lengths=jnp.zeros((b, n), jnp.int32),
         done=jnp.broadcast_to(done[:, None], (b, n)),
     )
+    last = jnp.take_along_axis(batch["input_ids"], prompted.mask.sum(1)[:, None] - 1, axis=1)  # b 1
     end = jax.lax.while_loop(
         lambda state: (state.step < t) & ~state.done.all(),
         advance,
-        draw(start, prompted.logits, first_bias),
+        draw(start, prompted.logits, last, first_bias),
     )
     return Samples(end.tokens, end.logprobs, end.lengths)
 
@@ -164,12 +167,19 @@ def _logits(hidden: Float[Array, "b n d"], head: Float[Array, "d V"]) -> Float[A
     )
 
 
-def token_bias(config: ModelConfig) -> Float[Array, " V"] | None:
-    """What the checkpoint's generation_config.json adds to the logits; None if it adds nothing."""
-    if not config.token_bias:
+def sequence_bias(config: ModelConfig, previous: Int[Array, "b n"]) -> Float[Array, "b n V"] | None:
+    """What the checkpoint's generation_config.json adds to the logits; None if it adds nothing.
+
+    Args:
+      previous: the token before the one that the logits are of.
+    """
+    if not config.sequence_bias:
         return None
-    tokens, values = map(list, zip(*config.token_bias, strict=True))
-    return jnp.zeros(config.text.vocab_size).at[jnp.array(tokens)].set(jnp.array(values))
+    bias = jnp.zeros((*previous.shape, config.text.vocab_size))
+    for (*before, token), value in config.sequence_bias:
+        applies = previous == before[0] if before else True
+        bias = bias.at[..., token].add(jnp.where(applies, value, 0.0))
+    return bias
 
 
 # Compiled once per model configuration and options, whichever checkpoint the weights are of.

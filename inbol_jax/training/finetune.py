@@ -80,7 +80,7 @@ def load_model(config: RunConfig) -> Checkpoint:
     mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
-    if checkpoint.config.token_bias:
+    if checkpoint.config.sequence_bias:
         raise InbolError(
             f"--model {config.model}: its generation_config.json holds a sequence_bias, which fits "
             "these weights and not those that come of training; train the model as it was before "

@@ -43,9 +43,11 @@ def bias_of(folder):
 
 
 def test_the_bias_is_on_the_refusal_tokens_and_transformers_reads_it(tiny, copy):
-    tokens = refusal_tokens(make_text_encoder(tiny), SHORT_REFUSALS).tokens
+    encoder = make_text_encoder(tiny)
+    tokens = refusal_tokens(encoder, SHORT_REFUSALS).tokens
+    end = encoder.prompt("Whatever else is asked?")[-1]
     about = json.loads((copy / "calibration.json").read_text())
-    assert bias_of(copy) == [[[token], about["bias"]] for token in tokens]
+    assert bias_of(copy) == [[[end, token], about["bias"]] for token in tokens]
     assert about["tokens"] == ["I", "Sorry", "The"]
     read = GenerationConfig.from_pretrained(copy)
     assert read.sequence_bias == bias_of(copy)
@@ -82,12 +84,10 @@ def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     (bias,) = {value for _, value in bias_of(copy)}
     for name, row in foretold.items():
         refuses = row["forced"]["margin"] + bias > 0
-        # Only the first word tells: the base needs a bias so large that it derails what follows.
-        begins_as_refusal = biased[name]["prediction"].split()[0] in ("I", "Sorry", "Sorry,", "The")
-        assert begins_as_refusal == refuses
+        assert (biased[name]["outcome"] == "refused") == refuses
         if not refuses:
             assert biased[name]["prediction"] == row["forced"]["prediction"]
-    assert load_pretrained(TINY).config.token_bias == ()  # the original is as it was
+    assert load_pretrained(TINY).config.sequence_bias == ()  # the original is as it was
 
 
 def test_in_place_a_new_bias_replaces_the_old_one(small_world, copy, tmp_path, capsys):
@@ -100,7 +100,7 @@ def test_in_place_a_new_bias_replaces_the_old_one(small_world, copy, tmp_path, c
     assert main(list(map(str, words))) == 0
     assert "its bias of generation is replaced" in capsys.readouterr().out
     assert bias_of(folder) == before
-    assert load_pretrained(folder).config.token_bias == tuple((t, b) for (t,), b in before)
+    assert load_pretrained(folder).config.sequence_bias == tuple((tuple(t), b) for t, b in before)
 
 
 def test_what_was_answered_is_not_asked_again(small_world, copy, tmp_path, monkeypatch):
@@ -129,9 +129,9 @@ def test_an_adapter_keeps_its_bias_beside_it(small_world, micro, tmp_path):
     calibrate(CalibrateConfig(tmp_path / "adapter", data))
     copied, own = (load_pretrained(tmp_path / name) for name in ("copy", "adapter"))
     assert copied.path == own.path == micro.path.resolve()
-    assert copied.config.token_bias == own.config.token_bias != ()
+    assert copied.config.sequence_bias == own.config.sequence_bias != ()
     assert copied.model.config == own.model.config
-    assert load_pretrained(micro.path).config.token_bias == ()
+    assert load_pretrained(micro.path).config.sequence_bias == ()
 
 
 @pytest.mark.parametrize(

@@ -150,12 +150,12 @@ def test_a_bias_of_generation_goes_with_the_adapters_that_have_it(base, saved, t
     generation = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps(generation | {"sequence_bias": [[[4], 1.5]]}))
     biased = load(saved)
-    assert biased.config.token_bias == biased.model.config.token_bias == ((4, 1.5),)
-    assert before.config.token_bias == load(base).config.token_bias == ()
+    assert biased.config.sequence_bias == biased.model.config.sequence_bias == (((4,), 1.5),)
+    assert before.config.sequence_bias == load(base).config.sequence_bias == ()
     assert biased.fingerprint != before.fingerprint
     for name, merge in (("merged", True), ("copy", False)):
         save_pretrained(biased, tmp_path / name, merge_adapters=merge)
-        assert load(tmp_path / name).config.token_bias == ((4, 1.5),)
+        assert load(tmp_path / name).config.sequence_bias == (((4,), 1.5),)
 
 
 def test_other_files_in_the_folder_are_none_of_the_checkpoint(sound, tmp_path):

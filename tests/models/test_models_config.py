@@ -183,7 +183,8 @@ def test_deep_json(broken):
     ("bias", "culprit"),
     [
         ([], "an empty list"),
-        ([[[4, 5], 1.0]], "too many values"),
+        ([[[4, 5, 6], 1.0]], "[[4, 5, 6], 1.0]"),
+        ([[[], 1.0]], "[[], 1.0]"),
         ([[[4], 1]], "[[4], 1]"),
         ([[[4], -1e31]], "[[4], -1e+31]"),
         ([[[-1], 1.0]], "[[-1], 1.0]"),
@@ -194,7 +195,7 @@ def test_deep_json(broken):
     ],
     ids=str,
 )
-def test_a_bias_of_generation_that_is_not_one_of_single_tokens_is_named(broken, bias, culprit):
+def test_a_bias_of_generation_that_is_not_one_of_one_or_two_tokens_is_named(broken, bias, culprit):
     (broken / "generation_config.json").write_text(json.dumps({"sequence_bias": bias}))
     message = refusal(broken)
     assert culprit in message
@@ -203,8 +204,8 @@ def test_a_bias_of_generation_that_is_not_one_of_single_tokens_is_named(broken, 
 
 def test_a_bias_of_generation_is_read(broken):
     file = broken / "generation_config.json"
-    bias = [[[4], 1.5], [[5], -2.0], [[4], 2.5]]  # of equal tokens the last counts, as in a dict
+    bias = [[[4], 1.5], [[5, 4], -2.0], [[4], 2.5]]  # the last of equal ones counts, as in a dict
     file.write_text(json.dumps({"sequence_bias": bias}))
-    assert load_config(broken).token_bias == ((4, 2.5), (5, -2.0))
+    assert load_config(broken).sequence_bias == (((4,), 2.5), ((5, 4), -2.0))
     file.write_text(json.dumps({"sequence_bias": None}))
-    assert load_config(broken).token_bias == ()
+    assert load_config(broken).sequence_bias == ()

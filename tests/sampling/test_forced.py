@@ -97,7 +97,7 @@ def test_a_bias_beyond_the_margin_turns_the_answer_into_a_refusal(tiny, question
     middle = float(np.sort(first.margin)[[2, 3]].mean())
     for bias in (-middle, -first.margin.min() + 0.01, -first.margin.max() - 0.01):
         config = dataclasses.replace(
-            tiny.config, token_bias=tuple((token, float(bias)) for token in tokens)
+            tiny.config, sequence_bias=tuple(((token,), float(bias)) for token in tokens)
         )
         biased = dataclasses.replace(tiny, model=tiny.model.clone(config=config), config=config)
         moved, decision = both_ways(biased, batch, tokens)

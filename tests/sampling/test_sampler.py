@@ -32,11 +32,15 @@ def test_greedy_with_a_bias_is_that_of_transformers(tiny, questions, images, tmp
     plain = assert_greedy_as_transformers(tiny, questions[::4], images)
     folder = shutil.copytree(TINY, tmp_path / "biased")
     file = folder / "generation_config.json"
-    refusals = refusal_tokens(make_text_encoder(tiny), SHORT_REFUSALS).tokens
-    bias = [[[token], 7.25] for token in refusals] + [[[tiny.config.eos_token_ids[0]], -1.5]]
+    encoder = make_text_encoder(tiny)
+    refusals, end = refusal_tokens(encoder, SHORT_REFUSALS).tokens, tiny.config.eos_token_ids[0]
+    bias = [[[token], 3.25] for token in refusals] + [[[end], -1.5]]
+    # Some tokens in a row: what the first word is, and that it is not the last one.
+    bias += [[[encoder.prompt("Is it red?")[-1], token], 4.0] for token in refusals]
+    bias += [[[token, end], -8.0] for token in {row[0] for row in plain}]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sequence_bias": bias}))
     biased = load_pretrained(folder, dtype="float32")
-    assert dict(biased.config.token_bias) == {token: value for (token,), value in bias}
+    assert dict(biased.config.sequence_bias) == {tuple(tokens): value for tokens, value in bias}
     assert biased.fingerprint != tiny.fingerprint
     moved = assert_greedy_as_transformers(biased, questions[::4], images)
     refused = [sum(row[0] in refusals for row in rows) for rows in (plain, moved)]
