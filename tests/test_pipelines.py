@@ -1,5 +1,5 @@
-"""Checkpoints in the shapes of SmolVLM and of Qwen3-VL through every stage, on pictures of several
-sizes.
+"""Checkpoints in the shapes of SmolVLM, InternVL and Qwen3-VL through every stage, on pictures of
+several sizes.
 """
 
 import json
@@ -16,8 +16,8 @@ from inbol_jax.models.config import load_config
 
 @pytest.fixture(scope="module")
 def world(small_world, tmp_path_factory):
-    """A copy in which every third picture is cut. To SmolVLM it becomes three tiles and not five,
-    to Qwen3-VL 8 tokens and not 16.
+    """A copy in which every third picture is cut. It becomes three tiles and not five, or to
+    Qwen3-VL 8 tokens and not 16.
     """
     folder = shutil.copytree(small_world, tmp_path_factory.mktemp("cut") / "world")
     for split in ("train", "test"):
@@ -39,7 +39,14 @@ def last_loss(folder):
     return rows[0]["loss"], rows[-1]["loss"]
 
 
-@pytest.mark.parametrize(("kind", "sizes"), [("smolvlm", "3, 5"), ("qwen3_vl", "8, 17")])
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("smolvlm", "3, 5"),
+        pytest.param("internvl", "3, 5", marks=pytest.mark.slow),
+        ("qwen3_vl", "8, 17"),
+    ],
+)
 def test_the_whole_pipeline(world, request, kind, sizes, tmp_path, capsys):
     """First it learns a little, so that something is known."""
     run, train, start = tmp_path / "run", world / "train", request.getfixturevalue(kind).path

@@ -40,6 +40,7 @@ def write_internvl(folder, *, max_patches=4, **options):
     words.add_special_tokens(
         [AddedToken(token, special=True) for token in (START, END, *IMAGE.values())]
     )
+    words.add_tokens([AddedToken("\n", normalized=False)])  # as byte-level tokenizers have it
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token=END, pad_token="<pad>", extra_special_tokens=IMAGE
     )

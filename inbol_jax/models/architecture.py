@@ -84,7 +84,7 @@ class NativeVisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Llama, Qwen2, Qwen3 or Mistral decoder."""
+    """Llama, Qwen2, Qwen3, Mistral or Gemma 3 decoder."""
 
     model_type: str
     vocab_size: int
@@ -110,6 +110,18 @@ class TextConfig:
     max_positions: int
     """Longest sequence that the checkpoint was made for."""
     tie_word_embeddings: bool
+    embedding_scale: float = 1.0
+    """What token embeddings are multiplied by."""
+    query_scale: float = 1.0
+    """What queries are multiplied by, beside the root of `head_dim`."""
+    unit_offset: bool = False
+    """Whether norms multiply by one plus their weight, in float32."""
+    sandwich_norms: bool = False
+    """Whether the outputs of attention and feed-forward network are normalised, too."""
+    local_rope_theta: float | None = None
+    """Base of the unscaled rotary positions of layers with a window; None: as in other layers."""
+    bidirectional_images: bool = False
+    """Whether the tokens of an image see each other, those behind them included."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +131,7 @@ class ModelConfig:
     processor_class: ClassVar[str] = "AutoProcessor"
     """transformers' class that loads the checkpoint's processor without torch."""
     tiled: ClassVar[bool] = False
-    """Whether an image may become several tiles, with text around them."""
+    """Whether the processor writes text around images, which it may cut into several tiles."""
     usual_tiles: ClassVar[int] = 1
     """Of an image, if nothing says how many (`inbol plan`)."""
     parts: ClassVar[tuple[str, str, str]]
@@ -319,3 +331,19 @@ class InternVLConfig(ModelConfig):
     @property
     def num_image_tokens(self) -> int:
         return self.vision.num_patches // self.scale_factor**2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gemma3Config(ModelConfig):
+    """Gemma 3: SigLIP, average pooling, norm and one projection, decoder."""
+
+    processor_class = "Gemma3Processor"
+    tiled = True
+    parts = ("vision_tower", "multi_modal_projector", "language_model")
+
+    pooling: int
+    """The mean of a square of this many patches per side is one feature."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.pooling**2

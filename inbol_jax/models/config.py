@@ -14,6 +14,7 @@ from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import (
     MAX_IMAGE_TOKENS,
+    Gemma3Config,
     Idefics3Config,
     InternVLConfig,
     LlavaConfig,
@@ -268,6 +269,45 @@ def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVL
     return config
 
 
+def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Config:
+    hf = fill_in_defaults(raw, "Gemma3Config", ("siglip_vision_model",), ("gemma3_text",))
+    text, vision, tokens = hf.text_config, hf.vision_config, hf.mm_tokens_per_image
+    for option, only in (
+        ("use_bidirectional_attention", (False, None)),
+        ("final_logit_softcapping", (None,)),
+        ("attn_logit_softcapping", (None,)),
+    ):
+        require(getattr(text, option), only, f"text_config.{option}")
+    side = vision.image_size // vision.patch_size
+    if type(tokens) is not int or tokens < 1 or side % (across := math.isqrt(tokens)):
+        raise InbolError(
+            f"mm_tokens_per_image = {tokens!r} does not divide {side} x {side} patches"
+        )
+    if across**2 != tokens:
+        raise InbolError(f"mm_tokens_per_image = {tokens!r} is no square")
+    local = text.rope_parameters["sliding_attention"]
+    require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
+    return Gemma3Config(
+        vision=read_vision(vision),
+        text=read_text(
+            text,
+            tied=bool(hf.tie_word_embeddings),
+            rope=text.rope_parameters["full_attention"],
+            hidden_act=text.hidden_activation,
+            qk_norm=True,
+            embedding_scale=text.hidden_size**0.5,
+            query_scale=(text.head_dim / text.query_pre_attn_scalar) ** 0.5,
+            unit_offset=True,
+            sandwich_norms=True,
+            local_rope_theta=float(local["rope_theta"]),
+            bidirectional_images=True,
+        ),
+        pooling=side // across,
+        image_token_id=hf.image_token_index,
+        **read_shared(raw, generation, hf),
+    )
+
+
 def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: Any) -> None:
     """Raises InbolError if the option of that name and value makes no whole squares of patches."""
     side, factor = config.vision.image_size // config.vision.patch_size, config.scale_factor
@@ -281,5 +321,6 @@ _FAMILIES = {
     "idefics3": _idefics3,
     "smolvlm": _idefics3,
     "internvl": _internvl,
+    "gemma3": _gemma3,
     "qwen3_vl": _qwen3_vl,
 }

@@ -42,7 +42,7 @@ def require(value: Any, allowed: Collection[Any], name: str) -> None:
 def read_shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) -> dict[str, Any]:
     """Returns the fields that all families read alike, but for `vision` and `text`."""
     text = hf.text_config
-    eos = generation.get("eos_token_id", text.eos_token_id)
+    eos = generation.get("eos_token_id", raw.get("eos_token_id", text.eos_token_id))
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
     require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
     return {
@@ -121,10 +121,17 @@ def read_vision(v: Any, **given: Any) -> VisionConfig:
     return read(VisionConfig, v, pooling_head=has_head, **given)
 
 
-def read_text(t: Any, *, tied: bool) -> TextConfig:
-    """Returns the decoder of transformers' config; InbolError names what is not supported."""
-    require(t.hidden_act, ACTIVATIONS, "text_config.hidden_act")
-    rope = t.rope_parameters or {}
+def read_text(
+    t: Any, *, tied: bool, rope: Mapping[str, Any] | None = None, **given: Any
+) -> TextConfig:
+    """`rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
+    given besides is read as most decoders have it."""
+    given = {
+        "hidden_act": getattr(t, "hidden_act", None),
+        "qk_norm": t.model_type in ("qwen3", "qwen3_vl_text"),
+    } | given
+    require(given["hidden_act"], ACTIVATIONS, "text_config.hidden_act")
+    rope = rope or t.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
     require(rope_type, ROPE_TYPES, "text_config.rope_type")
     require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
@@ -146,7 +153,7 @@ def read_text(t: Any, *, tied: bool) -> TextConfig:
         qkv_bias=bias or t.model_type == "qwen2",
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
-        qk_norm=t.model_type in ("qwen3", "qwen3_vl_text"),
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),
         tie_word_embeddings=tied,
+        **given,
     )

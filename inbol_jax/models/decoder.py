@@ -1,9 +1,10 @@
-"""Text decoders: Llama, Qwen2, Qwen3 and Mistral, which differ in biases, in norms of queries and
-keys, and in how far back a layer sees.
+"""Text decoders: Llama, Qwen2, Qwen3, Mistral and Gemma 3, which differ in biases, in norms, in
+rotary positions, and in how far a layer sees.
 
 Sources: Touvron et al. 2023 (arXiv 2302.13971); Yang et al. 2024 (arXiv 2407.10671); Yang et al.
-2025 (arXiv 2505.09388); Jiang et al. 2023 (arXiv 2310.06825). Layout and names are those of
-transformers' LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM and MistralForCausalLM.
+2025 (arXiv 2505.09388); Jiang et al. 2023 (arXiv 2310.06825); Gemma Team 2025 (arXiv 2503.19786).
+Layout and names are those of transformers' LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM,
+MistralForCausalLM and Gemma3ForCausalLM.
 """
 
 import functools
@@ -33,11 +34,17 @@ KVCache = tuple[Float[Array, "b s k d"], Float[Array, "b s k d"]]
 SuffixCache = tuple[Float[Array, "b n t k d"], Float[Array, "b n t k d"]]
 
 
+def _norm(config: TextConfig, compute: ComputeOptions, name: str | None = None) -> RMSNorm:
+    return RMSNorm(config.rms_norm_eps, compute.dtype, config.unit_offset, name=name)
+
+
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and grouped keys."""
+    """Self-attention with rotary positions and grouped keys."""
 
     config: TextConfig
     compute: ComputeOptions
+    windowed: bool
+    """Whether the mask is that of a window."""
 
     @nn.compact
     def __call__(
@@ -61,15 +68,20 @@ class Attention(nn.Module):
             dense = Dense(heads * c.head_dim, self.compute, use_bias=c.qkv_bias, name=name)
             return dense(x).reshape(b, t, heads, c.head_dim)
 
-        frequency = rope_frequencies(c.head_dim, c.rope_theta, c.rope_type, dict(c.rope_scaling))
+        rotary = c.rope_theta, c.rope_type, dict(c.rope_scaling)
+        if self.windowed and c.local_rope_theta:
+            rotary = c.local_rope_theta, "default", {}
+        frequency = rope_frequencies(c.head_dim, *rotary)
         q, k = project(c.num_heads, "q_proj"), project(c.num_kv_heads, "k_proj")
         if c.qk_norm:
-            q = RMSNorm(c.rms_norm_eps, self.compute.dtype, name="q_norm")(q)
-            k = RMSNorm(c.rms_norm_eps, self.compute.dtype, name="k_norm")(k)
+            q, k = _norm(c, self.compute, "q_norm")(q), _norm(c, self.compute, "k_norm")(k)
+        if c.query_scale != 1:
+            q *= jnp.asarray(c.query_scale, q.dtype)
         q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         v = project(c.num_kv_heads, "v_proj")
         if suffix is None:
-            cache, y = (k, v), dot_product_attention(q, k, v, mask, causal=True)
+            causal = not c.bidirectional_images
+            cache, y = (k, v), dot_product_attention(q, k, v, mask, causal=causal)
         else:
             keys, values = suffix
             cache = keys.at[:, :, step].set(k), values.at[:, :, step].set(v)
@@ -97,20 +109,25 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward network, each behind its norm."""
+    """Attention and feed-forward network, each behind its norm, or between two."""
 
     config: TextConfig
     compute: ComputeOptions
+    windowed: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"], *context):
         """Takes and returns what `Attention` does."""
-        c, dtype = self.config, self.compute.dtype
-        y = RMSNorm(c.rms_norm_eps, dtype, name="input_layernorm")(x)
-        y, cache = Attention(c, self.compute, name="self_attn")(y, *context)
-        x = x + y
-        y = RMSNorm(c.rms_norm_eps, dtype, name="post_attention_layernorm")(x)
-        return x + MLP(c, self.compute, name="mlp")(y), cache
+        c, norm = self.config, functools.partial(_norm, self.config, self.compute)
+        y = norm("input_layernorm")(x)
+        y, cache = Attention(c, self.compute, self.windowed, name="self_attn")(y, *context)
+        mlp = MLP(c, self.compute, name="mlp")
+        if not c.sandwich_norms:
+            x = x + y
+            return x + mlp(norm("post_attention_layernorm")(x)), cache
+        x = x + norm("post_attention_layernorm")(y)
+        y = mlp(norm("pre_feedforward_layernorm")(x))
+        return x + norm("post_feedforward_layernorm")(y), cache
 
 
 def _in_window(
@@ -139,8 +156,8 @@ class Decoder(nn.Module):
         layer, policy = DecoderLayer, REMAT_POLICIES[self.compute.remat]
         if policy:
             layer = nn.remat(DecoderLayer, policy=policy)
-        self.layers = [layer(c, self.compute) for _ in range(c.num_layers)]
-        self.norm = RMSNorm(c.rms_norm_eps, self.compute.dtype)
+        self.layers = [layer(c, self.compute, window is not None) for window in c.windows]
+        self.norm = _norm(c, self.compute)
         if not c.tie_word_embeddings:
             self.lm_head = self.param("lm_head", init, (c.hidden_size, c.vocab_size))
 
@@ -184,7 +201,7 @@ class Decoder(nn.Module):
           step: index of the new tokens in the suffix. Later places are not written yet: masked.
         Returns: the final hidden states and the extended suffixes.
         """
-        x = self.embed_tokens(tokens)  # [b, n, d]
+        x = self.embed(tokens)  # [b, n, d]
         prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
         index = jnp.arange(suffix[0][0].shape[2])  # [t]
         masks = {}
@@ -198,6 +215,11 @@ class Decoder(nn.Module):
             x, cache = layer(x, positions, prefix_seen, prefix[i], suffix[i], suffix_seen, step)
             extended.append(cache)
         return self.norm(x), extended
+
+    def embed(self, ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+        """Returns the embeddings of tokens."""
+        x, scale = self.embed_tokens(ids), self.config.embedding_scale
+        return x if scale == 1 else x * jnp.asarray(scale, x.dtype)
 
     def head(self) -> Float[Array, "d V"]:
         """Returns the matrix from hidden states to logits."""

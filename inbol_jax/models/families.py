@@ -7,12 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from inbol_jax.models.architecture import (
+    Gemma3Config,
     Idefics3Config,
     InternVLConfig,
     LlavaConfig,
     ModelConfig,
     Qwen3VLConfig,
 )
+from inbol_jax.models.gemma3 import Gemma3
 from inbol_jax.models.idefics3 import Idefics3
 from inbol_jax.models.internvl import InternVL
 from inbol_jax.models.llava import Llava
@@ -24,6 +26,7 @@ _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     LlavaConfig: Llava,
     Idefics3Config: Idefics3,
     InternVLConfig: InternVL,
+    Gemma3Config: Gemma3,
     Qwen3VLConfig: Qwen3VL,
 }
 

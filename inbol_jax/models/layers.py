@@ -115,12 +115,17 @@ class RMSNorm(nn.Module):
 
     epsilon: float
     dtype: jnp.dtype = jnp.float32
+    unit_offset: bool = False
+    """Whether `scale` is what is added to one, and multiplied by in float32."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        init = nn.initializers.zeros if self.unit_offset else nn.initializers.ones
+        scale = self.param("scale", init, (x.shape[-1],))
         y = x.astype(jnp.float32)  # the mean of squares loses too much precision in bfloat16
         y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.epsilon)
+        if self.unit_offset:
+            return ((1 + scale.astype(jnp.float32)) * y).astype(self.dtype)
         return (scale * y.astype(self.dtype)).astype(self.dtype)
 
 

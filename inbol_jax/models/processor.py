@@ -128,17 +128,20 @@ class TextEncoder:
             rendered = render(template, tokens, len(images))
         except ValueError as error:
             raise InbolError(f"its chat template {error}") from error
-        found = self._tokenize(rendered.prompt(QUESTION)).count(self._config.image_token_id)
+        placeholder, token = self._image_token, self._image_token
+        if self._config.tiled:
+            placeholder = self._processor.image_token
+        (number,) = self._tokenizer.convert_tokens_to_ids([placeholder])
+        found = self._tokenize(rendered.prompt(QUESTION)).count(number)
         if found != len(images):
             raise InbolError(
                 f"its chat template writes {found} image tokens for {len(images)} images"
             )
         if not self._config.tiled:
             return rendered
-        texts = iter([image_text(self._processor, grid) for grid in images])
-        placeholder = re.escape(self._processor.image_token)
+        texts = iter([image_text(self._processor, grid, token) for grid in images])
         before, after = (
-            re.sub(placeholder, lambda _: next(texts), text)
+            re.sub(re.escape(placeholder), lambda _: next(texts), text)
             for text in (rendered.before, rendered.after)
         )
         return rendered._replace(before=before, after=after)

@@ -43,6 +43,8 @@ def image_grid(processor: Any, width: int, height: int) -> Grid:
         return _squares_of_patches(images, width, height)
     if hasattr(images, "do_image_splitting"):
         return tile_grid(images, width, height)
+    if not hasattr(images, "crop_to_patches"):
+        return UNTILED
     # The text of these has no rows.
     tiles = images.get_number_of_image_patches(height, width, processor.images_kwargs)
     return Grid(1, tiles - 1) if tiles > 1 else UNTILED
@@ -112,12 +114,13 @@ def _squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
     return Grid(1, patches // image_processor.merge_size**2, whole=False)
 
 
-def image_text(processor: Any, grid: Grid) -> str:
+def image_text(processor: Any, grid: Grid, token: str) -> str:
     """Returns what the processor writes for an image, with one image token per tile."""
     if _is_native(processor):
-        return processor.image_token * grid.tiles
-    cut = {"rows": [[grid.rows]], "cols": [[grid.columns]], "num_patches": [grid.tiles]}
-    text, token = processor.replace_image_token(cut, 0), processor.image_token
+        return token * grid.tiles
+    cut = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
+    cut |= {"num_patches": [grid.tiles], "num_crops": [grid.tiles - 1]}
+    text = processor.replace_image_token(cut, 0)
     return text.replace(token * tokens_per_tile(processor), token)
 
 

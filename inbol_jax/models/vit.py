@@ -140,10 +140,11 @@ class PoolingHead(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """The hidden states after each of `feature_layers`, concatenated along the features."""
+    """The hidden states after each of `feature_layers`, concatenated along the features; or those
+    behind the last norm, for None."""
 
     config: VisionConfig
-    feature_layers: tuple[int, ...]
+    feature_layers: tuple[int, ...] | None
     compute: ComputeOptions
 
     @nn.compact
@@ -156,9 +157,10 @@ class VisionTower(nn.Module):
         states = [x]  # [n, s, d] each
         for i in range(c.num_layers):
             states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1]))
-        # LLaVA does not use the two modules below; they keep the weights of the checkpoint.
-        unused = jax.lax.stop_gradient(embeddings[:, 0])
-        nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")(unused)
-        if c.pooling_head:
+        if c.pooling_head:  # unused: it keeps the weights of the checkpoint
             PoolingHead(c, name="head")()
+        norm = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")
+        if self.feature_layers is None:
+            return norm(states[-1])
+        norm(jax.lax.stop_gradient(embeddings[:, 0]))  # unused, too
         return jnp.concatenate([states[layer] for layer in self.feature_layers], axis=-1)

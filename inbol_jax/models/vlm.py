@@ -37,6 +37,14 @@ def packed_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
     return causal & ((key == 0) | (key == query)) & (key >= 0)
 
 
+def image_mask(is_image: Bool[Array, "b t"], segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
+    """Whether two tokens are of the same image, or of images without a token between them."""
+    is_image &= segments == 0
+    starts = is_image & ~jnp.pad(is_image, ((0, 0), (1, 0)))[:, :-1]
+    block = jnp.where(is_image, jnp.cumsum(starts, axis=1), 0)  # [b, t], from 1; 0 is no image
+    return (block[:, :, None] == block[:, None, :]) & is_image[:, None, :]
+
+
 class VisionLanguageModel(nn.Module):
     """A model of any family; the rest of the project calls `apply` with its methods' names.
 
@@ -81,8 +89,10 @@ class VisionLanguageModel(nn.Module):
             positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
         features = self.encode_images(batch) if "pixel_values" in batch else None
         embeddings, *added = self.embed(batch["input_ids"], features)
-        positions = self.rotary_positions(batch, positions)
-        return self.decoder(embeddings, positions, packed_mask(segments), added)
+        mask = packed_mask(segments)
+        if self.config.text.bidirectional_images:
+            mask |= image_mask(batch["input_ids"] == self.config.image_token_id, segments)
+        return self.decoder(embeddings, self.rotary_positions(batch, positions), mask, added)
 
     def rotary_positions(
         self, batch: Batch, positions: Int[Array, "b t"]
@@ -105,7 +115,7 @@ class VisionLanguageModel(nn.Module):
         each array of further features in their places, with zeros between."""
         is_image = input_ids == self.config.image_token_id  # [b, t]
         # The placeholder may lie outside the vocabulary.
-        text = self.decoder.embed_tokens(jnp.where(is_image, 0, input_ids))
+        text = self.decoder.embed(jnp.where(is_image, 0, input_ids))
         if features is None or not features.size:
             return [text]
         # The i-th image token takes the i-th feature: of its row for [b, m, p, d], of the batch for

@@ -174,6 +174,17 @@ TABLE: tuple[WeightRow, ...] = (
         _array("lambda_{n}", "lambda_{n}", "norm"),
     ),
     *_layer_norm("multi_modal_projector.layer_norm", "multi_modal_projector/layer_norm"),
+    # Gemma 3; tower and decoder are LLaVA's
+    _array(
+        "multi_modal_projector.mm_input_projection_weight",
+        "multi_modal_projector/mm_input_projection_weight",
+        "embed mlp",
+    ),
+    _array(
+        "multi_modal_projector.mm_soft_emb_norm.weight",
+        "multi_modal_projector/mm_soft_emb_norm/scale",
+        "norm",
+    ),
     # Idefics3, SmolVLM, SmolVLM2
     *_tower("model.vision_model.", "vision_model/"),
     _matrix(

@@ -240,7 +240,43 @@ INTERNVL = {
         {"num_key_value_heads": 2},
     ),
 }
-RANDOM = LLAVA | IDEFICS3 | INTERNVL | QWEN3_VL
+GEMMA3_TEXT = {
+    "model_type": "gemma3_text",
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 6,  # more than an image, which it may still cut
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+GEMMA3 = {
+    "gemma3 tied, window, linear rope": (
+        {},
+        {},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
+    "gemma3 untied, biases, scale of queries, ragged patches": (
+        {"tie_word_embeddings": False, "mm_tokens_per_image": 1},
+        {"image_size": 19, "layer_norm_eps": 1e-3},
+        {
+            "attention_bias": True,
+            "hidden_activation": "gelu",
+            "query_pre_attn_scalar": 3,
+            "num_key_value_heads": 3,
+            "rms_norm_eps": 1e-2,
+        },
+    ),
+    "gemma3 no pooling, window within an image": (
+        {"mm_tokens_per_image": 16},
+        {"vision_use_head": True},
+        {"num_attention_heads": 4, "layer_types": ["full_attention", "sliding_attention"]},
+    ),
+}
+RANDOM = LLAVA | IDEFICS3 | INTERNVL | GEMMA3 | QWEN3_VL
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -250,6 +286,7 @@ _EVERYDAY = (
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
     "internvl qwen3 qk norm, rms norm, no biases",
+    "gemma3 tied, window, linear rope",
     "qwen3_vl grouped, two layers of features",
     "qwen3_vl tied, biases, merges 3, frames of 1, theta, gelu",
 )
@@ -284,6 +321,10 @@ def random_torch(case):
         vision = TILE | {"attention_bias": True} | vision
         top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
         kind = transformers.InternVLConfig
+    elif case in GEMMA3:
+        vision, text = TILE | SIGLIP | {"vision_use_head": False} | vision, GEMMA3_TEXT | text
+        top = {"image_token_index": IMAGE, "mm_tokens_per_image": 4} | top
+        kind = transformers.Gemma3Config
     elif case in QWEN3_VL:
         vision, top, kind = NATIVE | vision, {"image_token_id": IMAGE} | top, Qwen3VLConfig
         text = text | {"model_type": "qwen3_vl_text"}
@@ -393,6 +434,8 @@ def torch_inputs(model, batch):
         batch = by_row(batch, side**2)
     if "image_grid_thw" in batch:
         batch = batch | {"mm_token_type_ids": (batch["input_ids"] == IMAGE).astype(np.int32)}
+    if model.config.model_type == "gemma3":  # without these, images are seen like text
+        batch = batch | {"token_type_ids": (batch["input_ids"] == IMAGE).astype(np.int64)}
     inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
     return inputs | {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
 

@@ -62,10 +62,13 @@ def test_images_in_tiles(plan, smolvlm, stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["smolvlm-256m", "smolvlm2-500m", "smolvlm2-2.2b"])
+@pytest.mark.parametrize(
+    "name", ["smolvlm-256m", "smolvlm2-500m", "smolvlm2-2.2b", "internvl3-2b", "internvl3.5-8b"]
+)
 def test_published_shapes_are_lowered(plan, name):
     """An image of 4 x 4 tiles and the whole."""
-    shapes = {"model": name, "prompt": 1536, "tiles": 17, "batch_size": 8}
+    tokens = 17 * load_config(plan.SHAPES / name).num_image_tokens
+    shapes = {"model": name, "prompt": tokens + 128, "tiles": 17, "batch_size": 8}
     config = PlanConfig("dpo", lora_rank=8, remat="full", **shapes)
     lowered = plan.lower(config, plan.SHAPES / name, make_mesh())
     side = load_config(plan.SHAPES / name).vision.image_size

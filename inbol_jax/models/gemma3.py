@@ -1,0 +1,58 @@
+"""Gemma 3: patches, averaged over squares, normalised and projected into the decoder's embeddings.
+
+Source: Gemma Team 2025 (arXiv 2503.19786). Layout and names are those of transformers'
+Gemma3ForConditionalGeneration, with the attention that a processor's `token_type_ids` ask for: the
+tokens of an image see each other.
+"""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.architecture import Gemma3Config
+from inbol_jax.models.decoder import Decoder
+from inbol_jax.models.layers import ComputeOptions, RMSNorm
+from inbol_jax.models.vit import VisionTower
+from inbol_jax.models.vlm import Batch, VisionLanguageModel
+
+
+class Gemma3Projector(nn.Module):
+    """Average pooling, a norm, and one projection."""
+
+    config: Gemma3Config
+    compute: ComputeOptions
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n y x v"]) -> Float[Array, "n p d"]:
+        c, dtype, v = self.config, self.compute.dtype, x.shape[-1]
+        x = nn.avg_pool(x, (c.pooling,) * 2, strides=(c.pooling,) * 2).reshape(len(x), -1, v)
+        x = RMSNorm(c.vision.layer_norm_eps, dtype, True, name="mm_soft_emb_norm")(x)
+        init = nn.initializers.lecun_normal()
+        kernel = self.param("mm_input_projection_weight", init, (v, c.text.hidden_size))
+        return x @ kernel.astype(dtype)
+
+
+class Gemma3(VisionLanguageModel):
+    """Vision tower, projector, decoder."""
+
+    def setup(self) -> None:
+        c, compute = self.config, ComputeOptions(self.dtype, self.lora, self.remat)
+        self.vision_tower = VisionTower(c.vision, None, compute)
+        self.multi_modal_projector = Gemma3Projector(c, compute)
+        self.language_model = Decoder(c.text, compute)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.language_model
+
+    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
+        pixels, vision = batch["pixel_values"], self.config.vision
+        *leading, channels, height, width = pixels.shape
+        if (height, width) != (vision.image_size,) * 2:
+            raise InbolError(
+                f"images of {height} x {width} pixels: config.json says {vision.image_size} each"
+            )
+        features = self.vision_tower(pixels.reshape(-1, channels, height, width))  # [n, s, v]
+        side = height // vision.patch_size
+        features = self.multi_modal_projector(features.reshape(len(features), side, side, -1))
+        return features.reshape(*leading, *features.shape[1:])
