@@ -96,14 +96,15 @@ class Sample(NamedTuple):
 
     Attributes:
       text: the response, without special tokens.
-      logprob: its summed token log-probability under the model that sampled it, in nats.
-      tokens: its number of tokens, its end included.
+      logprob: its summed token log-probability under the model that sampled it, in nats; None if
+        an endpoint does not say it.
+      tokens: its number of tokens, its end included; None likewise.
       outcome: "correct", "wrong" or "refused".
     """
 
     text: str
-    logprob: float
-    tokens: int
+    logprob: float | None
+    tokens: int | None
     outcome: str
 
 
@@ -155,7 +156,7 @@ class Response:
       text: the response.
       count: how many of the samples said it; 0 if it was not sampled (a gold answer, a template).
       logprob: its summed token log-probability under the model that sampled it, in nats; None if
-        it was not sampled.
+        it was not sampled, or if an endpoint does not say it.
     """
 
     text: str
@@ -279,10 +280,10 @@ class BoundaryRecord:
                 f"not {self.n_samples} and {self.n_correct}"
             )
         for response in responses:
-            has_logprob = response.logprob is not None
-            if (response.count > 0) != has_logprob or not math.isfinite(response.logprob or 0):
+            unsampled = not response.count and response.logprob is not None
+            if unsampled or not math.isfinite(response.logprob or 0):
                 raise ValueError(
-                    "logprob is a finite number if a response was sampled, and null if it was not"
+                    "logprob is a finite number or null, and null if a response was not sampled"
                 )
         if len({r.text for r in responses}) < len(responses):
             raise ValueError("a response is there twice")

@@ -1,17 +1,38 @@
 """A chat-completions endpoint on this machine, for the tests of what asks one."""
 
+import base64
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "sk-secret-0123456789"
 
 
-def said(text, **choice):
-    """The reply of a model that says a text."""
-    message = {"role": "assistant", "content": text}
-    choice = {"message": message, "finish_reason": "stop"} | choice
-    return 200, {"choices": [choice]}, {}
+def said(*texts, scored=False, **choice):
+    """The reply of a model that gives these answers.
+
+    Args:
+      scored: whether each word, and the end, comes with the log-probability -0.5.
+    """
+    choices = []
+    for text in texts:
+        message = {"role": "assistant", "content": text}
+        about = {"message": message, "finish_reason": "stop"} | choice
+        if scored:
+            words = [*re.split(r"(?= )", text), ""]
+            about["logprobs"] = {"content": [{"token": w, "logprob": -0.5} for w in words]}
+        choices.append(about)
+    return 200, {"choices": choices}, {}
+
+
+def asked(body):
+    """What a request asks: its text, and the bytes of its image (None without one)."""
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content, None
+    image, text = content
+    return text["text"], base64.b64decode(image["image_url"]["url"].partition("base64,")[2])
 
 
 class Server(ThreadingHTTPServer):

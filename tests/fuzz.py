@@ -255,19 +255,31 @@ class Inputs:
 
     def reply(self, rng, place):
         text = rng.choice(["REFUSAL", "ANSWER", KEY, "\ud800", "\0\x1b[2J", "x" * 10**6, ""])
-        sound = json.dumps(said(text)[1]).encode()
+        sound = json.dumps(said(text, "red", scored=rng.random() < 0.7)[1]).encode()
         body = json.dumps(damaged_value(json.loads(sound), rng)).encode()
         body = rng.choice([body, damaged_bytes(sound, rng), damaged_bytes(body, rng)])
         status = rng.choice((200, 200, 200, 400, 401, 404, 302, 500, 204))
-        self.server.reply = lambda *_: rng.choice([(status, body, {}), said("ANSWER"), None])
-        words = ["judge", "--data", self.clean / "said.jsonl", "--out", place / "o"]
-        words += ["--endpoint", self.server.url, "--endpoint-model", "m", "--endpoint-retries", 0]
+        good = said("ANSWER"), said("<think>a</think>red", "I don't know", scored=True)
+        replies = [(status, body, {}), None, *good * rng.choice((1, 1, 20, 100))]
+        self.server.reply = lambda *_: rng.choice(replies)
+        (words,) = rng.choices(
+            [
+                ["judge", "--data", self.clean / "said.jsonl", "--max-rejected", 1],
+                ["confidence", "--data", self.clean / "data", "--n", 3, "--max-rejected", 1],
+                ["evaluate", "--in-domain", self.clean / "data", "--n", 3],
+            ],
+            (2, 2, 1),
+        )
+        if words[0] == "confidence" and rng.random() < 0.3:
+            words += ["--estimator", "likelihood"]
+        words += ["--out", place / "o", "--endpoint-retries", 0, "--endpoint-timeout", 5]
+        words += ["--endpoint", self.server.url, "--endpoint-model", "m"]
 
         def without_key():
             for file in (place / "o").rglob("*"):
                 assert not file.is_file() or KEY.encode() not in file.read_bytes(), "the key leaks"
 
-        return [*words, "--endpoint-timeout", 5, "--max-rejected", 1], without_key
+        return words, without_key
 
 
 KINDS = ("options",) * 3 + (

@@ -7,6 +7,7 @@ from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.data.config import Data
 from inbol_jax.defaults import TINY, BatchSize, Dtype
 from inbol_jax.errors import InbolError
+from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling.config import SamplingOptions
 
 
@@ -50,7 +51,23 @@ class ConfidenceConfig:
     """Draw the stored confidences into OUT/confidence/NAME.png. Nothing is sampled."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     """Confidence thresholds that separate Known, Mixed and Unknown in the plot."""
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
+    """Endpoint whose model is sampled in place of --model."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InbolError(f"--batch-size {self.batch_size}: must be greater than 0")
+        if self.endpoint.endpoint:
+            self._check_endpoint()
+
+    def _check_endpoint(self) -> None:
+        if not self.endpoint.endpoint_model:
+            raise InbolError("--endpoint-model: the name of the endpoint's model is needed")
+        for name in ("model", "batch_size", "p_true", "dtype", "mesh", "distributed"):
+            if getattr(self, name) != getattr(ConfidenceConfig, name):
+                raise InbolError(
+                    f"--{name.replace('_', '-')} is of a checkpoint that is loaded here; leave it "
+                    "out, or --endpoint"
+                )
+        if self.estimator == "p-true":
+            raise InbolError("--estimator p-true: P(True) is asked of checkpoints only")

@@ -32,14 +32,15 @@ from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.progress import say
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
-from inbol_jax.sampling.generate import Generation, generate
+from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
+from inbol_jax.sampling.generate import Generation
 from inbol_jax.sharding import make_mesh
 
 
 def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> SampledQuestion:
     """The question with its samples: each one's outcome is decided, its log-probability rounded."""
     samples = [
-        Sample(text, round(logprob, 5), tokens, outcome(example, text))
+        Sample(text, None if logprob is None else round(logprob, 5), tokens, outcome(example, text))
         for text, logprob, tokens in generations
     ]
     return SampledQuestion(example, tuple(samples))
@@ -60,40 +61,49 @@ def estimate(config: ConfidenceConfig, dataset: VQADataset | None = None) -> Pat
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file = store_file(config.out, dataset.name)
-    process = {"index": jax.process_index(), "count": jax.process_count()}
+    # An endpoint needs no device, and JAX would take those that its server may use.
+    process = {"index": 0, "count": 1}
+    if not config.endpoint.endpoint:
+        process = {"index": jax.process_index(), "count": jax.process_count()}
     if config.estimator == "p-true" and not config.p_true:
         check_p_true(shard_path(file, **process), finished=False)
-    make_text_encoder(load_without_weights(config.model))  # a model that can be asked
-    mesh = make_mesh(*config.mesh, devices=jax.local_devices())
-    checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
-    settings = _settings(config, checkpoint, dataset, file)
+    engine = _open_engine(config)
+    settings = _settings(config, engine, dataset, file)
     images = ImageHashes(dataset.root)
     with ConfidenceStore(file, settings, images, **process) as store:
         examples = dataset.examples[process["index"] :: process["count"]]
-        _add_samples(config, checkpoint, dataset, examples, store)
-        if config.p_true:
+        _add_samples(config, engine, dataset, examples, store)
+        if config.p_true and isinstance(engine, CheckpointEngine):
             about = {
                 "command": "confidence --p-true",
                 "samples": store.fingerprint,
                 "prompt": P_TRUE_PROMPT,
             }
             with ConfidenceStore(p_true_file(file), about, images, **process) as evaluations:
-                _add_p_true(config, checkpoint, dataset, examples, store, evaluations)
+                _add_p_true(config, engine.checkpoint, dataset, examples, store, evaluations)
         values = [e.value for e in estimates(read_store(store.file), estimator)]
     mean = describe_mean(config.estimator, values)
     say(f"{len(store.done)} questions x {config.sampling.n} samples{mean} -> {store.file}")
     return store.file
 
 
+def _open_engine(config: ConfidenceConfig) -> Engine:
+    if config.endpoint.endpoint:
+        return EndpointEngine(config.endpoint, config.sampling, config.seed)
+    make_text_encoder(load_without_weights(config.model))  # a model that can be asked
+    mesh = make_mesh(*config.mesh, devices=jax.local_devices())
+    checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
+    return CheckpointEngine(checkpoint, config.sampling, config.seed, config.batch_size)
+
+
 def _settings(
-    config: ConfidenceConfig, checkpoint: Checkpoint, dataset: VQADataset, file: Path
+    config: ConfidenceConfig, engine: Engine, dataset: VQADataset, file: Path
 ) -> dict[str, Any]:
     """What samples depend on, as the store's header spells it."""
     sampling = dataclasses.asdict(config.sampling).items()
     return {
         "command": "confidence",
-        "model": checkpoint.fingerprint,
-        "dtype": checkpoint.model.dtype.name,
+        **engine.settings(),
         **{name: list(value) if isinstance(value, tuple) else value for name, value in sampling},
         "seed": config.seed,
         "dataset": dataset.name,
@@ -113,7 +123,7 @@ def scored(example: VQAExample, row: Row) -> Row:
 
 def _add_samples(
     config: ConfidenceConfig,
-    checkpoint: Checkpoint,
+    engine: Engine,
     dataset: VQADataset,
     examples: Sequence[VQAExample],
     store: ConfidenceStore,
@@ -121,14 +131,15 @@ def _add_samples(
     """Samples answers to every question that is not in the store yet."""
     store.update(examples, dataset.file, scored)
     pending = store.pending(examples)
+    if pending and config.estimator == "likelihood" and not engine.gives_logprobs():
+        raise InbolError(
+            f"--estimator likelihood: {config.endpoint.endpoint_model} comes without "
+            "log-probabilities; choose accuracy or consistency"
+        )
     rejected: list[tuple[VQAExample, str]] = []
-    for batch in generate(
-        checkpoint,
+    for batch in engine.generate(
         pending,
         dataset.root,
-        options=config.sampling,
-        seed=config.seed,
-        batch_size=config.batch_size,
         label=f"sampling {dataset.name}",
         set_aside=lambda *rejection: rejected.append(rejection),
     ):

@@ -47,8 +47,17 @@ def sequence_likelihood(question: SampledQuestion) -> Estimate:
 
     The end token counts. A refusal is no answer; if there are only refusals, the confidence is 0.
     Source: the length-normalised likelihood of Malinin & Gales 2021 (arXiv 2002.07650).
+
+    Raises:
+      InbolError: if the answers have no log-probabilities.
     """
-    per_token = [min(sample.logprob, 0.0) / sample.tokens for sample in question.answering_samples]
+    answers = question.answering_samples
+    per_token = [min(s.logprob, 0.0) / s.tokens for s in answers if s.logprob is not None]
+    if not per_token and any(sample.text for sample in answers):
+        raise InbolError(
+            f"--estimator likelihood: the answers to question {question.example.id!r} have no "
+            "log-probabilities, as their endpoint gave none; choose accuracy or consistency"
+        )
     value = math.exp(max(per_token)) if per_token else 0.0
     return Estimate(value, value, value)
 

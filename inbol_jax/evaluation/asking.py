@@ -9,15 +9,18 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.confidence.store import ConfidenceStore
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset
-from inbol_jax.models.loading import Checkpoint, load_without_weights
+from inbol_jax.errors import InbolError
+from inbol_jax.models.loading import load_without_weights
 from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.engines import Engine
 from inbol_jax.sampling.forced import ForcedAnswer, answer_and_force, refusal_tokens
-from inbol_jax.sampling.generate import generate
 
 Row = dict[str, Any]
+MAX_UNANSWERED = 0.1  # the share of the questions from which on a model counts as not answering
 
 
 def check_model(model: Path, refusals: Sequence[str]) -> None:
@@ -31,47 +34,51 @@ def check_model(model: Path, refusals: Sequence[str]) -> None:
         refusal_tokens(encoder, refusals)
 
 
+def greedy(max_new_tokens: int) -> SamplingOptions:
+    """The options of the answers that are compared."""
+    return SamplingOptions(n=1, temperature=0.0, max_new_tokens=max_new_tokens)
+
+
 def ask(
-    checkpoint: Checkpoint,
+    engine: Engine,
     dataset: VQADataset,
     images: ImageHashes,
     file: Path,
     *,
     refusals: Sequence[str],
-    max_new_tokens: int,
-    batch_size: int,
     label: str,
 ) -> dict[str, Row]:
     """The answers by id; asks only for those that are not in the file.
 
-    Answers of another checkpoint, or that were asked for with other options, are replaced.
+    Answers of another model, or that were asked for with other options, are replaced.
 
     Args:
+      engine: with the options of `greedy`.
       refusals: if there are any, the answers without them are asked for in the same pass
-        (`sampling.forced`).
-      batch_size, label: as in `generate`.
+        (`sampling.forced`). This takes a `CheckpointEngine`.
+      label: as in `Engine.generate`.
+
+    Raises:
+      InbolError: if more than `MAX_UNANSWERED` of the questions get no answer.
     """
-    settings = {
-        "command": "evaluate",
-        "model": checkpoint.fingerprint,
-        "dtype": checkpoint.model.dtype.name,
-        "max_new_tokens": max_new_tokens,
-    }
+    max_new_tokens = engine.options.max_new_tokens
+    settings = {"command": "evaluate", **engine.settings(), "max_new_tokens": max_new_tokens}
     if refusals:
         settings["refusals"] = list(refusals)
     scored = functools.partial(_scored, forced=bool(refusals))
-    # A question that cannot be asked gets no answer.
-    options = {"batch_size": batch_size, "label": label, "set_aside": lambda *_: None}
+    unanswered: list[tuple[VQAExample, str]] = []
+    options = {"label": label, "set_aside": lambda *rejection: unanswered.append(rejection)}
 
     def answers(pending: Sequence[VQAExample]) -> Iterator[list[Row]]:
-        about = checkpoint, pending, dataset.root
         if not refusals:
-            greedy = SamplingOptions(n=1, temperature=0.0, max_new_tokens=max_new_tokens)
-            for batch in generate(*about, options=greedy, seed=0, **options):
+            for batch in engine.generate(pending, dataset.root, **options):
                 yield [scored(e, {"prediction": said.text}) for e, (said,) in batch]
             return
         forcing = {"refusals": refusals, "max_new_tokens": max_new_tokens}
-        for batch in answer_and_force(*about, **forcing, **options):
+        forcing |= {"batch_size": engine.batch_size}
+        for batch in answer_and_force(
+            engine.checkpoint, pending, dataset.root, **forcing, **options
+        ):
             yield [scored(e, _row(answer)) for e, answer in batch]
 
     with ConfidenceStore(file, settings, images, replace=True) as store:
@@ -80,6 +87,13 @@ def ask(
             for rows in answers(pending):
                 store.append(rows)
         store.finish(len(dataset.examples) - len(store.done))
+    if unanswered:
+        example, reason = unanswered[0]
+        about = f"{label}: {len(unanswered)} of {len(dataset.examples)} questions got no answer "
+        about += f"(first: {example.id}: {reason})"
+        if len(unanswered) > MAX_UNANSWERED * len(dataset.examples):
+            raise InbolError(f"{about}; give the command again to ask for them")
+        say(f"{about}, and are left out for all models")
     return {row["id"]: row for row in read_jsonl(file)}
 
 

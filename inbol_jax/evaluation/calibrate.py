@@ -10,7 +10,7 @@ from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.asking import ask, check_model
+from inbol_jax.evaluation.asking import ask, check_model, greedy
 from inbol_jax.evaluation.baselines import margin, scored
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
@@ -22,6 +22,7 @@ from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.reading import checkpoint_files, own_files
 from inbol_jax.progress import say
+from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
 
@@ -91,13 +92,11 @@ def _answers(
     config: CalibrateConfig, checkpoint: Checkpoint, dataset: VQADataset, out: Path
 ) -> list[Prediction]:
     rows = ask(
-        checkpoint,
+        CheckpointEngine(checkpoint, greedy(config.max_new_tokens), 0, 4 * config.batch_size),
         dataset,
         ImageHashes(dataset.root),
         out / "calibration" / f"{dataset.name}.jsonl",
         refusals=refusals_of(config.templates),
-        max_new_tokens=config.max_new_tokens,
-        batch_size=4 * config.batch_size,
         label=f"calibrating on {dataset.name}",
     )
     about = {"dataset": dataset.name, "domain": VALIDATION, "model": "", "confidence": 0.0}

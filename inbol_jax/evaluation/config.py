@@ -12,6 +12,9 @@ from inbol_jax.construction.templates import refusals_of
 from inbol_jax.defaults import TINY, BatchSize, Dtype, NumNewTokens, NumSamples, check_out
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
+from inbol_jax.responses.config import EndpointConfig
+
+ENDPOINT = "endpoint:"  # in --models, what stands before the name of an endpoint's model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,9 @@ class EvaluateConfig:
     """Refusals whose first tokens decide between refusing and answering (with --validation): the
     sets of `inbol build`, "one", "short", "long", "reason" or "all"."""
     models: tuple[tuple[str, Path], ...] = (("base", TINY),)
-    """Name and checkpoint folder of each model. The first model is the base: its confidence decides
-    which type a question has."""
+    """Name and checkpoint folder of each model; "endpoint:NAME" in place of a folder is the model
+    that is called NAME at --endpoint. The first model is the base: its confidence decides which
+    type a question has."""
     curves: tuple[tuple[str, Path], ...] = ()
     """Name and run folder of each training stage whose curves the report shows."""
     train: Path | None = None
@@ -51,8 +55,12 @@ class EvaluateConfig:
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     seed: int = 0
     """Seed of the confidence's samples, of the bootstrap and of the report's gallery."""
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
+    """Endpoint of models that are not loaded here. --endpoint-model alone stands for --models base
+    endpoint:NAME."""
 
     def __post_init__(self) -> None:
+        self._check_endpoint()
         if not self.in_domain:
             raise InbolError("--in-domain needs at least one dataset folder")
         if not self.models:
@@ -71,6 +79,37 @@ class EvaluateConfig:
         elif self.templates != EvaluateConfig.templates:
             raise InbolError("--templates says where thresholds lie: give --validation as well")
         _ = self.refusals  # raises if there are none of that name
+
+    def _check_endpoint(self) -> None:
+        if name := self.endpoint.endpoint_model:
+            alone = (("base", Path(f"{ENDPOINT}{name}")),)
+            if self.models not in (EvaluateConfig.models, alone):
+                raise InbolError(
+                    f"--endpoint-model {name}: beside --models, give {ENDPOINT}{name} there in "
+                    "place of a folder"
+                )
+            object.__setattr__(self, "models", alone)
+        remote = [model for model, place in self.models if self.endpoint_of(place)]
+        if self.endpoint.endpoint and not remote:
+            raise InbolError(
+                "--endpoint: give --endpoint-model, or endpoint:NAME in --models in place of a "
+                "folder"
+            )
+        if remote and self.validation:
+            raise InbolError(
+                f"--validation: what {remote[0]} answers if it may not refuse, and how close it is "
+                "to refusing, cannot be asked of an endpoint; leave one of the two out"
+            )
+
+    def endpoint_of(self, place: Path) -> EndpointConfig | None:
+        """How a model of `models` is asked, given its place; None if that is a checkpoint."""
+        if not (name := str(place)).startswith(ENDPOINT):
+            return None
+        if not self.endpoint.endpoint:
+            raise InbolError(f"--models {name}: give --endpoint, the URL of its server, as well")
+        if not (model := name.removeprefix(ENDPOINT)):
+            raise InbolError(f"--models {ENDPOINT}: the name of the endpoint's model is needed")
+        return dataclasses.replace(self.endpoint, endpoint_model=model)
 
     @property
     def refusals(self) -> tuple[str, ...]:

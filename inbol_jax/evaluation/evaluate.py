@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from inbol_jax.confidence.store import read_store
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.asking import ask, check_model
+from inbol_jax.evaluation.asking import ask, check_model, greedy
 from inbol_jax.evaluation.baselines import against_baselines, compare
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
@@ -27,6 +28,7 @@ from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.records import BoundaryRecord
 from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
 from inbol_jax.sharding import make_mesh
 
 
@@ -91,24 +93,23 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
       InbolError: if something is wrong with data or models, before anything is sampled.
     """
     datasets = (inputs or read_inputs(config)).datasets
-    for _, folder in config.models:
-        check_model(folder, config.refusals)
+    for _, place in config.models:
+        if not config.endpoint_of(place):
+            check_model(place, config.refusals)
     asked = about_questions(config, datasets)
     predicted: list[Prediction] = []
     # Columns of these names are the dataset's own.
     unknown = {} if config.validation else dict.fromkeys(("forced", "consistency", "p_true"))
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
-    for model, folder in config.models:
-        checkpoint = load_pretrained(folder, dtype=config.dtype, mesh=make_mesh(*config.mesh))
+    for model, place in config.models:
+        engine = open_engine(config, place)
         for dataset, domain in datasets:
             rows = ask(
-                checkpoint,
+                engine,
                 dataset,
                 images[dataset.name],
                 config.out / "predictions" / model / f"{dataset.name}.jsonl",
                 refusals=config.refusals,
-                max_new_tokens=config.max_new_tokens,
-                batch_size=4 * config.batch_size,
                 label=f"{model} on {dataset.name}",
             )
             about = {"dataset": dataset.name, "domain": domain, "model": model}
@@ -117,13 +118,23 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
                     rows[example.id] | unknown | about | asked[dataset.name, example.id]
                 )
                 for example in dataset.examples
-                # The others were set aside, and reported, while the base was sampled.
+                # The others were set aside, and reported.
                 if example.id in rows and (dataset.name, example.id) in asked
             ]
+    answers = Counter((p.dataset, p.id) for p in predicted)
+    predicted = [p for p in predicted if answers[p.dataset, p.id] == len(config.models)]
     settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
     header = {"command": "evaluate", "settings": settings}
     write_jsonl(config.out / "predictions.jsonl", (p.to_json() for p in predicted), header)
     return predicted
+
+
+def open_engine(config: EvaluateConfig, place: Path) -> Engine:
+    """What gives the greedy answers of a model, given its place as in `config.models`."""
+    if endpoint := config.endpoint_of(place):
+        return EndpointEngine(endpoint, greedy(config.max_new_tokens), config.seed)
+    checkpoint = load_pretrained(place, dtype=config.dtype, mesh=make_mesh(*config.mesh))
+    return CheckpointEngine(checkpoint, greedy(config.max_new_tokens), 0, 4 * config.batch_size)
 
 
 def about_questions(
@@ -132,21 +143,16 @@ def about_questions(
     """{(dataset, id): columns that all models' predictions share}, from samples of the base."""
     asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
     folders = (*config.in_domain, *config.out_of_domain, *config.validation)
+    base = config.models[0][1]
+    if endpoint := config.endpoint_of(base):
+        model: dict[str, Any] = {"endpoint": endpoint}
+    else:
+        model = {"model": base, "p_true": bool(config.validation)}
+        model |= {"batch_size": config.batch_size, "dtype": config.dtype, "mesh": config.mesh}
+    sampling = SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
     for (dataset, _), folder in zip(datasets, folders, strict=True):
-        store = estimate(
-            ConfidenceConfig(
-                data=folder,
-                out=config.out,
-                model=config.models[0][1],
-                sampling=SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens),
-                batch_size=config.batch_size,
-                p_true=bool(config.validation),
-                dtype=config.dtype,
-                mesh=config.mesh,
-                seed=config.seed,
-            ),
-            dataset,
-        )
+        options = ConfidenceConfig(folder, config.out, sampling=sampling, seed=config.seed, **model)
+        store = estimate(options, dataset)
         for q in read_store(store):
             boundary = classify(q.n_correct, q.n_samples, config.thresholds)
             type = question_type(boundary, answerable=q.example.answerable)

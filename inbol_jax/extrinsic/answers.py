@@ -14,7 +14,8 @@ from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
+from inbol_jax.responses.chat import ChatQuestion
+from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
 
@@ -141,7 +142,7 @@ def endpoint_answers(endpoint: Endpoint, store: AnswerStore) -> StoredAnswers:
     def ask(
         examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
     ) -> Iterator[Answers]:
-        chat = (ChatQuestion(example.question, Path(example.image)) for example in examples)
+        chat = (ChatQuestion(example.question, (Path(example.image),)) for example in examples)
         for example, reply in zip(examples, endpoint.ask_many(chat), strict=True):
             if isinstance(reply, str):
                 yield {example.id: [Reply(reply)]}

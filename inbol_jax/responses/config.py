@@ -28,6 +28,8 @@ class EndpointConfig:
     def __post_init__(self) -> None:
         if self.endpoint:
             self._check_url()
+        elif self.endpoint_model:
+            raise InbolError(f"--endpoint-model {self.endpoint_model}: give --endpoint as well")
         if self.endpoint_retries < 0:
             raise InbolError(f"--endpoint-retries {self.endpoint_retries}: at least 0 is needed")
         if self.endpoint_concurrency < 1:

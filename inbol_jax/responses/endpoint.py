@@ -7,9 +7,7 @@ loses it before anything else is done with the reply.
 
 import asyncio
 import base64
-import dataclasses
 import functools
-import io
 import itertools
 import json
 import os
@@ -19,34 +17,31 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import tenacity
 
 from inbol_jax.artifacts import parse_json
-from inbol_jax.data.images import load_image
+from inbol_jax.data.images import ImageError
 from inbol_jax.errors import InbolError
+from inbol_jax.responses.chat import (
+    MAX_SIDE,
+    ChatQuestion,
+    Choice,
+    Messages,
+    make_messages,
+    read_choices,
+)
 from inbol_jax.responses.config import EndpointConfig
 
 MAX_REPLY = 4 << 20  # bytes; a chat completion has a few thousand
-MAX_SIDE = 1024  # pixels; a larger image is scaled down before it is sent
 MAX_WAIT = 60.0  # seconds between two attempts, even if the endpoint asks for more
 MIN_KEY = 8  # characters; shorter ones are placeholders such as EMPTY, which a model may say
 FAILURES_IN_A_ROW = 8  # from so many on, the endpoint is at fault and not the questions
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChatQuestion:
-    """What an endpoint's model is asked: the user's turn, with an image's file and a system prompt.
-
-    No system turn is sent if `system` is empty.
-    """
-
-    text: str
-    image: Path | None = None
-    system: str = ""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Endpoint:
@@ -54,8 +49,10 @@ class Endpoint:
 
     Args:
       config: which model to ask, and how patiently.
-      temperature, max_tokens: sampling options of the answers.
+      lossless: whether images are sent as PNG with all their pixels, and not as JPEG of at most
+        `MAX_SIDE` a side.
       sleep: waits a number of seconds between two attempts; by default it ends if the caller stops.
+      options: further fields of all requests; temperature is 0 and max_tokens 256 by default.
 
     Raises:
       InbolError: for what is wrong with the options, before anything is sent.
@@ -65,9 +62,9 @@ class Endpoint:
         self,
         config: EndpointConfig,
         *,
-        temperature: float = 0.0,
-        max_tokens: int = 256,
+        lossless: bool = False,
         sleep: Callable[[float], object] | None = None,
+        **options: Any,
     ):
         if not config.endpoint:
             raise InbolError(
@@ -79,8 +76,8 @@ class Endpoint:
         self._url = config.endpoint.rstrip("/") + "/chat/completions"
         self._key = _read_key(config.endpoint_key)
         self._secret = _spellings(self._key)
-        self._options = {"temperature": temperature, "max_tokens": max_tokens}
-        self._sleep = sleep
+        self._options = {"temperature": 0.0, "max_tokens": 256} | options
+        self._lossless, self._sleep = lossless, sleep
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -103,14 +100,36 @@ class Endpoint:
         }
 
     def ask(self, question: ChatQuestion, stop: threading.Event | None = None) -> str:
-        """Returns the model's answer without surrounding white space.
-
-        Once `stop` is set there is no further attempt and no waiting for one.
+        """Returns the text of the model's answer, as in `Choice`.
 
         Raises:
-          InbolError: if the image cannot be read, the endpoint rejects the request, or it still
-            fails after the retries.
+          InbolError: as `messages` and `choices`, and if the model says nothing.
         """
+        choice = self.choices(self.messages(question), stop)[0]
+        if not choice.text:
+            reason = _short(repr(choice.finish_reason))
+            raise InbolError(f"{self._url}: the model said nothing (finish_reason {reason})")
+        return choice.text
+
+    def messages(self, question: ChatQuestion) -> Messages:
+        """The chat of a question; its images are read here. Raises InbolError if one cannot be."""
+        return make_messages(question, lossless=self._lossless)
+
+    def choices(
+        self, messages: Messages, stop: threading.Event | None = None, **fields: Any
+    ) -> list[Choice]:
+        """Returns the answers of one reply, at least one.
+
+        Args:
+          stop: once it is set there is no further attempt and no waiting for one.
+          fields: further fields of this request, such as n or seed.
+
+        Raises:
+          InbolError: if the endpoint rejects the request, still fails after the retries, or replies
+            with something else.
+        """
+        about = {"model": self.config.endpoint_model, "messages": messages}
+        body = json.dumps(about | self._options | fields).encode()
         stop = stop or threading.Event()
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
@@ -120,7 +139,7 @@ class Endpoint:
             sleep=self._sleep or stop.wait,
         )
         try:
-            return self._text(attempts(self._post, self._body(question)))
+            return self._choices(attempts(self._post, body))
         except tenacity.RetryError as error:
             last = error.last_attempt
             raise InbolError(
@@ -129,29 +148,40 @@ class Endpoint:
             ) from last.exception()
 
     def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Yields one result per question, in their order.
+        """Yields the text of each answer, or why there is none, as `map`."""
+        return self.map(self.ask, questions)
 
-        Up to `endpoint_concurrency` requests are in flight, and questions are taken only as they
-        are needed. A question that failed yields its error, for the caller to count and set aside.
+    def map(
+        self, ask: Callable[[Item, threading.Event], Result], items: Iterable[Item]
+    ) -> Iterator[Result | InbolError]:
+        """Yields what `ask` returns for each item, in their order.
+
+        Up to `endpoint_concurrency` requests are in flight, and items are taken only as they are
+        needed. An item that failed yields its error, for the caller to count and set aside.
+
+        Args:
+          ask: is called in threads, with an event that is set once the caller stops.
 
         Raises:
-          InbolError: if `FAILURES_IN_A_ROW` successive questions fail, with the last one's cause.
+          InbolError: if `FAILURES_IN_A_ROW` successive items fail, with the last one's cause; items
+            whose image cannot be read are not among them.
         """
         stop, failures = threading.Event(), 0
 
-        def ask(question: ChatQuestion) -> str | InbolError:
+        def result(item: Item) -> Result | InbolError:
             try:
-                return self.ask(question, stop)
+                return ask(item, stop)
             except InbolError as error:
                 return error
 
         pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
-        futures = (pool.submit(ask, question) for question in questions)
+        futures = (pool.submit(result, item) for item in items)
         try:
             pending = deque(itertools.islice(futures, 2 * self.config.endpoint_concurrency + 1))
             while pending:
                 reply = pending.popleft().result()
-                failures = failures + 1 if isinstance(reply, InbolError) else 0
+                if not isinstance(reply, ImageError):
+                    failures = failures + 1 if isinstance(reply, InbolError) else 0
                 if failures == FAILURES_IN_A_ROW:
                     raise InbolError(
                         f"{failures} questions in a row failed, the last one with: {reply}"
@@ -161,16 +191,6 @@ class Endpoint:
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-
-    def _body(self, question: ChatQuestion) -> bytes:
-        content: Any = question.text
-        if question.image is not None:
-            url = {"url": _data_uri(question.image)}
-            content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": url}]
-        messages = [{"role": "system", "content": question.system}] if question.system else []
-        messages.append({"role": "user", "content": content})
-        body = {"model": self.config.endpoint_model, "messages": messages, **self._options}
-        return json.dumps(body).encode()
 
     def _post(self, body: bytes) -> str:
         """Returns the text of a good reply. Every text of a reply loses the key here."""
@@ -222,18 +242,13 @@ class Endpoint:
             hint = "; check --endpoint (most end in /v1) and --endpoint-model"
         return InbolError(f"{self._url}: {cause}{hint}")
 
-    def _text(self, reply: str) -> str:
+    def _choices(self, reply: str) -> list[Choice]:
         try:
-            choice = parse_json(reply)["choices"][0]
-            text = choice["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
+            return read_choices(parse_json(reply))
+        except ValueError as error:
             raise InbolError(
                 f"{self._url}: not the answer of a chat-completions endpoint ({_short(reply)})"
             ) from error
-        if not isinstance(text, str) or not text.strip():
-            reason = _short(repr(choice.get("finish_reason")))
-            raise InbolError(f"{self._url}: the model said nothing (finish_reason {reason})")
-        return text.strip()
 
     def _redact(self, text: str) -> str:
         return self._secret.sub("***", text) if self._secret else text
@@ -271,15 +286,6 @@ def _escapes(character: str) -> str:
 def _short(text: str) -> str:
     """300 characters on one line."""
     return " ".join(text.split())[:300]
-
-
-def _data_uri(image: Path) -> str:
-    """An image file as a JPEG data URI: upright, without metadata, at most `MAX_SIDE` a side."""
-    picture = load_image(image)
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 class _TransientError(Exception):

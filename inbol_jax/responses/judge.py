@@ -24,8 +24,9 @@ from inbol_jax.artifacts import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
+from inbol_jax.responses.chat import ChatQuestion
 from inbol_jax.responses.config import JudgeConfig
-from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
+from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.responses.refusal import is_refusal, refusal_kind
 
 SYSTEM = (

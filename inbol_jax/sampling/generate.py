@@ -38,11 +38,14 @@ WINDOW = 1 << 15
 
 
 class Generation(NamedTuple):
-    """One response: its text, its log-probability in nats, its number of tokens."""
+    """One response: its text, its log-probability in nats, its number of tokens.
+
+    The last two are None if an endpoint does not say them.
+    """
 
     text: str
-    logprob: float
-    tokens: int
+    logprob: float | None
+    tokens: int | None
 
 
 class PromptedExample(NamedTuple):

@@ -69,6 +69,16 @@ def test_likelihood_is_that_of_the_likeliest_answer_a_token():
     )  # a rounding error above certainty
 
 
+def test_likelihood_without_log_probabilities_is_refused():
+    """Unless there is no answer, or some have them."""
+    unknown, refusal = ("red", None, None), ("I don't know.", None, None)
+    with pytest.raises(InbolError, match="'q' have no log-probabilities"):
+        sequence_likelihood(line(unknown, refusal))
+    assert sequence_likelihood(line(refusal)).value == 0
+    assert sequence_likelihood(line(("", None, None))).value == 0
+    assert sequence_likelihood(line(unknown, ("red", -1.0, 2))).value == math.exp(-0.5)
+
+
 def test_refusals_are_no_answers():
     refused = line(*[("I don't know.", -0.1, 5)] * 3)
     values = [estimator(with_p_true(refused, 0.0)).value for estimator in ESTIMATORS.values()]

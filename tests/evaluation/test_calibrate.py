@@ -19,13 +19,14 @@ from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import asking
-from inbol_jax.evaluation.asking import ask
+from inbol_jax.evaluation.asking import ask, greedy
 from inbol_jax.evaluation.calibrate import calibrate
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
 from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 
 
@@ -77,10 +78,10 @@ def test_no_bias_is_better_on_these_questions(small_world, copy):
 
 def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     dataset = load_dataset_folder(small_world / "test")
-    options = {"refusals": (), "max_new_tokens": 12, "batch_size": 64, "label": "test"}
     images = ImageHashes(dataset.root)
     foretold = {row["id"]: row for row in read_jsonl(copy / "calibration" / "test.jsonl")}
-    biased = ask(load_pretrained(copy), dataset, images, tmp_path / "a.jsonl", **options)
+    engine = CheckpointEngine(load_pretrained(copy), greedy(12), 0, 64)
+    biased = ask(engine, dataset, images, tmp_path / "a.jsonl", refusals=(), label="test")
     (bias,) = {value for _, value in bias_of(copy)}
     for name, row in foretold.items():
         refuses = row["forced"]["margin"] + bias > 0

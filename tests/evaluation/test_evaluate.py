@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from endpoint_server import said
 from PIL import Image
 
 from inbol_jax.artifacts import read_meta
@@ -23,6 +24,8 @@ from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
 from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
+from inbol_jax.responses.config import EndpointConfig
+from inbol_jax.sampling import engines
 from inbol_jax.sampling.forced import ForcedAnswer
 
 # id -> gold answers (Type 3 has none) and what the base said in two samples
@@ -57,7 +60,7 @@ def config(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     monkeypatch.setattr(module, "check_model", lambda model, refusals: None)
-    monkeypatch.setattr(asking, "generate", generate)
+    monkeypatch.setattr(engines, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
         out=tmp_path / "out",
@@ -84,20 +87,20 @@ def test_every_model_answers_every_question(config):
 
 def test_what_was_answered_is_not_asked_again(config, monkeypatch):
     before = predictions(config)
-    monkeypatch.setattr(asking, "generate", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("asked again"))
     assert predictions(config) == before
 
 
 def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):
     """Answers: scored again. Question or image: asked again. Gone: dropped. Others: as they are."""
     predictions(config)
-    asked, generate = [], asking.generate
+    asked, generate = [], engines.generate
 
     def counting(checkpoint, examples, *rest, **options):
         asked.append([example.id for example in examples])
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(asking, "generate", counting)
+    monkeypatch.setattr(engines, "generate", counting)
     data = config.in_domain[0] / "data.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
 
@@ -132,13 +135,13 @@ def test_a_killed_evaluation_goes_on(config, monkeypatch):
     file = config.out / "predictions" / "tuned" / "colours.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[2] + lines[0] + lines[1][:20])
-    generate = asking.generate
+    generate = engines.generate
 
     def only_b(checkpoint, examples, *rest, **options):
         assert [example.id for example in examples] == ["b"]
         return generate(checkpoint, examples, *rest, **options)
 
-    monkeypatch.setattr(asking, "generate", only_b)
+    monkeypatch.setattr(engines, "generate", only_b)
     assert predictions(config) == before
 
 
@@ -246,6 +249,125 @@ def test_a_model_is_not_called_what_a_file_cannot_be(name):
     ],
 )
 def test_options_that_cannot_be(options, message):
+    with pytest.raises(InbolError, match=message):
+        EvaluateConfig(**({"in_domain": (Path("a"),), "out": Path("b")} | options))
+
+
+@pytest.fixture
+def served(config, serve, monkeypatch):
+    """`served(...)` is the same with a server of `small`, which knows "blue", and of `large`."""
+    monkeypatch.setattr(module, "check_model", lambda *_: pytest.fail("of an endpoint"))
+    monkeypatch.setattr(module, "load_pretrained", lambda *_, **__: pytest.fail("of an endpoint"))
+    server = serve(lambda body, n: said("blue" if body["model"] == "small" else "I don't know."))
+    endpoint = EndpointConfig(server.url)
+
+    def make(*models, **options):
+        models = tuple((name, Path(place)) for name, place in models)
+        return dataclasses.replace(config, models=models, endpoint=endpoint, **options)
+
+    make.server = server
+    return make
+
+
+def test_models_of_an_endpoint_are_compared(served):
+    """Several, the base among them; nothing is asked twice, and greedily."""
+    config = served(("base", "endpoint:small"), ("more", "endpoint:large"))
+    metrics = evaluate(config)
+    predicted = read_predictions(config.out / "predictions.jsonl")
+    outcomes = [(p.model, p.id, p.outcome) for p in predicted]
+    assert outcomes == [
+        ("base", "a", "wrong"),
+        ("base", "b", "correct"),
+        ("base", "c", "wrong"),
+        *(("more", id, "refused") for id in "abc"),
+    ]
+    assert list(metrics.models) == ["base", "more"]
+    bodies = [body for _, _, body in served.server.asked]
+    assert {(body["temperature"], body["max_tokens"], body.get("n")) for body in bodies} == {
+        (0.0, 12, None)
+    }
+    header = read_meta(config.out / "predictions/more/colours.jsonl")
+    assert (header["model"], header["max_new_tokens"]) == ("endpoint:large", 12)
+    before = len(bodies)
+    assert predictions(config) == predicted
+    assert len(served.server.asked) == before
+
+
+def test_a_model_of_an_endpoint_beside_a_checkpoint(served, config, monkeypatch):
+    def load_pretrained(folder, **options):
+        return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
+
+    monkeypatch.setattr(module, "check_model", lambda *_: None)
+    monkeypatch.setattr(module, "load_pretrained", load_pretrained)
+    predicted = predictions(served(("base", "folder"), ("served", "endpoint:small")))
+    assert [p.prediction for p in predicted] == ["red"] * 3 + ["blue"] * 3
+
+
+def test_the_base_of_an_endpoint_is_sampled_there(served, monkeypatch):
+    sampled = []
+    monkeypatch.setattr(module, "estimate", lambda options, dataset: sampled.append(options))
+    predictions(served(("base", "endpoint:small"), n=4))
+    (options,) = sampled
+    assert (options.endpoint.endpoint_model, options.sampling.n) == ("small", 4)
+    assert options.endpoint.endpoint == served.server.url
+
+
+def test_a_question_without_an_answer_is_left_out_for_all_models(served, monkeypatch, capsys):
+    monkeypatch.setattr(asking, "MAX_UNANSWERED", 0.5)
+    reply, failing = served.server.reply, ["b"]
+
+    def failed(body, n):
+        bad = body["model"] == "large" and n % 5 == 0
+        return (500, {}, {}) if bad and failing else reply(body, n)
+
+    served.server.reply = failed
+    config = served(("base", "endpoint:small"), ("more", "endpoint:large"))
+    config = dataclasses.replace(
+        config,
+        endpoint=dataclasses.replace(config.endpoint, endpoint_retries=0, endpoint_concurrency=1),
+    )
+    # The first model's requests are 0 to 3, then comes a trial, and then 5.
+    assert [p.id for p in predictions(config)] == ["b", "c"] * 2
+    assert "more on colours: 1 of 3 questions got no answer (first: a: " in capsys.readouterr().out
+    failing.clear()
+    assert [p.id for p in predictions(config)] == ["a", "b", "c"] * 2
+    failing.append("b")
+    monkeypatch.setattr(asking, "MAX_UNANSWERED", 0.1)
+    shutil.rmtree(config.out)
+    served.server.asked.clear()
+    with pytest.raises(InbolError, match=r"1 of 3 questions got no answer .*; give the command"):
+        predictions(config)
+
+
+def test_an_endpoints_model_alone_is_the_base():
+    endpoint = EndpointConfig("http://127.0.0.1:1/v1", "org/model")
+    config = EvaluateConfig((Path("a"),), Path("b"), endpoint=endpoint)
+    assert config.models == (("base", Path("endpoint:org/model")),)
+    assert config.endpoint_of(config.models[0][1]) == endpoint
+    assert dataclasses.replace(config, n=3).models == config.models
+
+
+URL = EndpointConfig("http://127.0.0.1:1/v1")
+NAMED = EndpointConfig("http://127.0.0.1:1/v1", "m")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"endpoint": URL}, "--endpoint: give --endpoint-model, or endpoint:NAME in --models"),
+        ({"models": (("a", Path("endpoint:m")),)}, "--models endpoint:m: give --endpoint, the URL"),
+        ({"models": (("a", Path("endpoint:")),), "endpoint": URL}, "the name of the endpoint's"),
+        (
+            {"models": (("a", Path("x")),), "endpoint": NAMED},
+            "--endpoint-model m: beside --models, give endpoint:m there",
+        ),
+        (
+            {"endpoint": NAMED, "validation": (Path("v"),)},
+            "--validation: what base answers if it may not refuse",
+        ),
+    ],
+)
+def test_options_of_endpoints_that_cannot_be(options, message):
     with pytest.raises(InbolError, match=message):
         EvaluateConfig(**({"in_domain": (Path("a"),), "out": Path("b")} | options))
 

@@ -16,6 +16,7 @@ from inbol_jax.responses.config import EndpointConfig, JudgeConfig
         ({"endpoint": "http://a b/v1"}, "a base URL is needed"),
         ({"endpoint": "https://user:pw@host/v1"}, "no user, password or query"),
         ({"endpoint": "https://host/v1?key=1"}, "no user, password or query"),
+        ({"endpoint_model": "m"}, "--endpoint-model m: give --endpoint as well"),
         ({"endpoint_retries": -1}, "--endpoint-retries -1: at least 0"),
         ({"endpoint_concurrency": 0}, "--endpoint-concurrency 0: at least 1"),
         ({"endpoint_timeout": 0.0}, "--endpoint-timeout 0.0"),

@@ -13,9 +13,11 @@ from PIL import Image
 
 from inbol_jax.artifacts import canonical_json
 from inbol_jax.errors import InbolError
+from inbol_jax.responses import chat
 from inbol_jax.responses import endpoint as module
+from inbol_jax.responses.chat import ChatQuestion
 from inbol_jax.responses.config import EndpointConfig
-from inbol_jax.responses.endpoint import ChatQuestion, Endpoint
+from inbol_jax.responses.endpoint import Endpoint
 
 
 def client(server, waits=None, **options):
@@ -55,13 +57,13 @@ def test_a_question_and_its_answer(serve):
 def test_an_image_travels_as_a_data_uri_scaled_down_and_without_metadata(
     serve, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "MAX_SIDE", 30)
+    monkeypatch.setattr(chat, "MAX_SIDE", 30)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "taken at home"
     Image.new("RGB", (60, 20), "red").save(tmp_path / "a.jpg", exif=exif)
     server = serve(lambda body, n: said("red"))
-    assert client(server).ask(ChatQuestion("Which colour?", tmp_path / "a.jpg")) == "red"
-    text, image = server.asked[0][2]["messages"][0]["content"]
+    assert client(server).ask(ChatQuestion("Which colour?", (tmp_path / "a.jpg",))) == "red"
+    image, text = server.asked[0][2]["messages"][0]["content"]
     assert text == {"type": "text", "text": "Which colour?"}
     head, data = image["image_url"]["url"].split(",")
     assert head == "data:image/jpeg;base64"
@@ -71,7 +73,7 @@ def test_an_image_travels_as_a_data_uri_scaled_down_and_without_metadata(
     assert sent.size == (10, 30)  # upright
     assert sent.getpixel((5, 15))[0] > 240
     with pytest.raises(InbolError, match=r"none\.jpg"):
-        client(server).ask(ChatQuestion("?", tmp_path / "none.jpg"))
+        client(server).ask(ChatQuestion("?", (tmp_path / "none.jpg",)))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_many_failures_in_a_row_end_it(serve):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EndpointConfig(endpoint_model="m"), "--endpoint '': a base URL is needed"),
+        (EndpointConfig(), "--endpoint '': a base URL is needed"),
         (EndpointConfig("http://localhost:1/v1"), "--endpoint-model"),
     ],
 )

@@ -1,0 +1,170 @@
+"""`inbol confidence` with the model of an endpoint in place of a checkpoint."""
+
+import os
+import signal
+
+import jax
+import pytest
+from command_lines import fails
+from endpoint_server import KEY, asked, said
+
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
+from inbol_jax.cli import main
+from inbol_jax.confidence.store import read_store
+from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.responses.outcome import outcome
+
+ANSWERS = ("red", "I don't know.", f"The key is {KEY}.", "red", "blue")
+
+
+def scripted(body, n):
+    """Answers that follow from question, image and seed; with log-probabilities if asked for."""
+    text, image = asked(body)
+    about = len(text) + sum(image or b"")
+    seeds = [about + body.get("seed", 0) + i for i in range(body.get("n", 1))]
+    return said(*(ANSWERS[seed % 5] for seed in seeds), scored=body.get("logprobs"))
+
+
+@pytest.fixture
+def no_device(monkeypatch):
+    """Who asks JAX for a device fails: the endpoint's server may use all there are."""
+    for name in ("devices", "local_devices", "process_index", "process_count"):
+        monkeypatch.setattr(jax, name, lambda *_, **__: pytest.fail("a device was asked for"))
+
+
+@pytest.fixture
+def words(small_world, tmp_path):
+    """`words(server, ...)` are the words of a run over 60 questions."""
+
+    def make(server, *options, model="org/model-1", n=5):
+        about = ["--data", small_world / "test", "--out", tmp_path / "out", "--n", n]
+        endpoint = ["--endpoint", server.url, "--endpoint-model", model]
+        return ["confidence", *map(str, [*about, *endpoint, *options])]
+
+    return make
+
+
+@pytest.mark.usefixtures("no_device")
+def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path, capsys):
+    server = serve(scripted)
+    assert main(words(server)) == 0
+    file = tmp_path / "out/confidence/test.jsonl"
+    found = {q.example.id: q for q in read_store(file)}
+    dataset = load_dataset_folder(small_world / "test")
+    assert list(found) == [example.id for example in dataset.examples]
+    spoken = {}
+    for _, _, body in server.asked[1:]:
+        text, _ = asked(body)
+        spoken.setdefault(text, []).append(scripted(body, 0)[1]["choices"])
+    for example in dataset.examples:
+        question = found[example.id]
+        assert question.example == example
+        given = [(sample.text, sample.logprob) for sample in question.samples]
+        assert given in [
+            [
+                (c["message"]["content"].replace(KEY, "***"), -0.5 * len(c["logprobs"]["content"]))
+                for c in choices
+            ]
+            for choices in spoken[example.question]
+        ]
+        assert all(s.outcome == outcome(example, s.text) for s in question.samples)
+    header = read_meta(file)
+    assert (header["model"], header["rows"], header["n"]) == ("endpoint:org/model-1", 60, 5)
+    everything = "".join(f.read_text() for f in file.parent.rglob("*") if f.is_file())
+    shown = capsys.readouterr()
+    assert "***" in everything
+    assert "secret" not in everything + shown.out + shown.err
+    assert "127.0.0.1" not in everything
+    assert "60 questions x 5 samples, mean confidence (accuracy) 0." in shown.out
+
+
+def test_a_run_that_was_cut_goes_on_at_another_address(serve, words, tmp_path, capsys):
+    whole, file = serve(scripted), tmp_path / "out/confidence/test.jsonl"
+    assert main(words(whole)) == 0
+    expected = file.read_bytes()
+    file.unlink()
+    meta_path(file).unlink()
+
+    def stopped(body, n):
+        if n == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scripted(body, n)
+
+    assert main(words(serve(stopped))) == 143
+    kept = file.read_bytes()
+    lines = kept.splitlines(keepends=True)
+    assert 10 <= len(lines) < 60
+    file.write_bytes(kept[:-10])  # a killed run leaves half a line
+    other = serve(scripted)
+    assert main(words(other, "--endpoint-concurrency", 1)) == 0
+    assert file.read_bytes() == expected
+    assert len(other.asked) == 1 + 60 - (len(lines) - 1)
+    # What is there needs no endpoint; another model or other options are refused.
+    other.shutdown()
+    other.server_close()
+    assert main(words(other)) == 0
+    assert "sampled with other settings (model)" in fails(capsys, main, *words(other, model="m"))
+    for option, value in (("--temperature", 0.5), ("--top-p", 0.5), ("--stop", "x"), ("--seed", 1)):
+        error = fails(capsys, main, *words(other, option, value))
+        assert f"sampled with other settings ({option[2:].replace('-', '_')})" in error
+    assert file.read_bytes() == expected
+
+
+def test_without_log_probabilities_likelihood_is_refused_by_name(serve, words, tmp_path, capsys):
+    server = serve(lambda body, n: scripted(body | {"logprobs": False}, n))
+    error = fails(capsys, main, *words(server, "--estimator", "likelihood"))
+    assert "--estimator likelihood: org/model-1 comes without log-probabilities" in error
+    assert list(tmp_path.rglob("*.jsonl")) == []
+    assert main(words(server)) == 0
+    assert "the endpoint has no log-probabilities" in capsys.readouterr().out
+    rows = list(read_jsonl(tmp_path / "out/confidence/test.jsonl"))
+    assert {x for row in rows for x in row["logprobs"] + row["token_counts"]} == {None}
+    build = ["build", "--out", tmp_path / "out", "--delta-k", 0.1, "--delta-uk", 0.05]
+    for command in (words(server, "--status"), words(server, "--plot"), build):
+        error = fails(capsys, main, *command, "--estimator", "likelihood")
+        assert "have no log-probabilities, as their endpoint gave none" in error
+    assert main(words(server, "--status", "--estimator", "consistency")) == 0
+    assert main([*map(str, build), "--estimator", "consistency"]) == 0
+    records = list(read_jsonl(tmp_path / "out/records.jsonl"))
+    responses = [r for record in records for r in record["incorrect"]]
+    assert {r["logprob"] for r in responses} == {None}
+
+
+def test_an_endpoint_that_fails_too_often_is_left(serve, words, tmp_path, capsys):
+    """Single failures are set aside and asked for again; more than a tenth ends the run."""
+
+    def faulty(every):
+        def reply(body, n):
+            bad = asked(body)[1] and n % every == 0
+            return (400, {"error": {"message": KEY}}, {}) if bad else scripted(body, n)
+
+        return reply
+
+    error = fails(capsys, main, *words(serve(faulty(4))))
+    assert "15 of 60 questions could not be asked, more than --max-rejected 0.1" in error
+    assert main(words(serve(faulty(6)))) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 15 questions set aside (first: " in shown
+    assert "status 400: ***" in shown
+    assert main(words(serve(scripted))) == 0
+    assert read_meta(tmp_path / "out/confidence/test.jsonl")["rows"] == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "x"), "--model is of a checkpoint that is loaded here"),
+        (("--p-true",), "--p-true is of a checkpoint"),
+        (("--dtype", "bfloat16"), "--dtype is of a checkpoint"),
+        (("--distributed",), "--distributed is of a checkpoint"),
+        (("--stop-tokens", "5"), "--stop-tokens: an endpoint's tokens are not known; give --stop"),
+        (("--estimator", "p-true"), "--estimator p-true: P(True) is asked of checkpoints only"),
+        (("--endpoint-model", ""), "--endpoint-model: the name of the endpoint's model is needed"),
+        (("--endpoint", ""), "--endpoint-model org/model-1: give --endpoint as well"),
+    ],
+)
+def test_options_that_do_not_go_together(serve, words, tmp_path, capsys, options, message):
+    server = serve(scripted)
+    assert message in fails(capsys, main, *words(server, *options))
+    assert server.asked == []
+    assert list(tmp_path.rglob("*.jsonl")) == []
