@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
+from tiny_gemma3 import write_gemma3
 from tiny_internvl import write_internvl
 from tiny_qwen3_vl import write_qwen3_vl
 from tiny_smolvlm import write_smolvlm
@@ -84,6 +85,12 @@ def qwen3_vl(tmp_path_factory):
 def internvl(tmp_path_factory):
     """A random checkpoint in the shape of InternVL3.5, of one small layer each."""
     return load_pretrained(write_internvl(tmp_path_factory.mktemp("internvl")), dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def gemma3(tmp_path_factory):
+    """A random checkpoint in the shape of Gemma 3, of few small layers."""
+    return load_pretrained(write_gemma3(tmp_path_factory.mktemp("gemma3")), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

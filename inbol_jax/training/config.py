@@ -355,8 +355,8 @@ class PlanConfig:
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
-    """Folder with a config.json, or shipped shapes: llava-1.5-(7b|13b), smolvlm-256m,
-    smolvlm2-(500m|2.2b), internvl3-(2b|8b), internvl3.5-(1b|4b|8b), qwen3-vl-(2b|4b|8b)."""
+    """Folder with config.json, or shipped: llava-1.5-(7b|13b), smolvlm-256m, smolvlm2-(500m|2.2b),
+    internvl3-(2b|8b), internvl3.5-(1b|4b|8b), gemma3-(4b|12b), qwen3-vl-(2b|4b|8b)."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640

@@ -146,6 +146,8 @@ REAL |= {
         ("smolvlm-256m", 256_484_928),
         ("smolvlm2-500m", 507_482_304),
         ("smolvlm2-2.2b", 2_246_784_880),
+        ("gemma3-4b", None),
+        ("gemma3-12b", None),
         ("internvl3-2b", None),
         ("internvl3-8b", None),
         ("internvl3.5-1b", None),
@@ -177,7 +179,7 @@ def test_shapes_and_counts(name, tmp_path):
     assert shapes == {key: tuple(p.shape) for key, p in theirs.named_parameters()}
 
 
-@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm2-2.2b", "internvl3.5-8b"])
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm2-2.2b", "internvl3.5-8b", "gemma3-4b"])
 def test_every_leaf_has_a_place_on_a_mesh(name, tmp_path):
     config = {"model_type": "llava"} | REAL[name][0]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -186,5 +188,6 @@ def test_every_leaf_has_a_place_on_a_mesh(name, tmp_path):
     shardings = flatten_dict(param_shardings(shapes, make_mesh()), sep="/")
     assert shardings.keys() == leaves.keys()
     for path, leaf in leaves.items():
-        if leaf.size > 2 * 10**6:  # every large matrix is split both ways
+        # Every large matrix is split both ways.
+        if leaf.size > 10**6 and "position" not in path:
             assert {axis for axis in shardings[path].spec if axis} == {"fsdp", "tensor"}, path

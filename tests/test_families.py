@@ -1,6 +1,4 @@
-"""Checkpoints in the shapes of SmolVLM, InternVL and Qwen3-VL through every stage, on pictures of
-several sizes.
-"""
+"""Checkpoints of the families beside LLaVA through every stage, on pictures of several sizes."""
 
 import json
 import math
@@ -16,7 +14,7 @@ from inbol_jax.models.config import load_config
 
 @pytest.fixture(scope="module")
 def world(small_world, tmp_path_factory):
-    """A copy in which every third picture is cut. It becomes three tiles and not five, or to
+    """A copy in which every third picture is cut: it becomes three tiles and not five, and to
     Qwen3-VL 8 tokens and not 16.
     """
     folder = shutil.copytree(small_world, tmp_path_factory.mktemp("cut") / "world")
@@ -40,16 +38,19 @@ def last_loss(folder):
 
 
 @pytest.mark.parametrize(
-    ("kind", "sizes"),
+    ("family", "counted"),
     [
-        ("smolvlm", "3, 5"),
-        pytest.param("internvl", "3, 5", marks=pytest.mark.slow),
-        ("qwen3_vl", "8, 17"),
+        ("smolvlm", "images of 3, 5 tiles"),
+        pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
+        pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
+        ("qwen3_vl", "images of 8, 17 tiles"),
     ],
+    ids=["smolvlm", "internvl", "gemma3", "qwen3_vl"],
 )
-def test_the_whole_pipeline(world, request, kind, sizes, tmp_path, capsys):
+def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     """First it learns a little, so that something is known."""
-    run, train, start = tmp_path / "run", world / "train", request.getfixturevalue(kind).path
+    start = request.getfixturevalue(family)
+    run, train = tmp_path / "run", world / "train"
     lines = [row for row in read_jsonl(train / "data.jsonl") if row["answerable"]]
     lesson = tmp_path / "lesson.jsonl"
     lesson.write_text(
@@ -63,7 +64,7 @@ def test_the_whole_pipeline(world, request, kind, sizes, tmp_path, capsys):
         )
     )
     steps = ("--batch-size", 20, "--learning-rate", 1e-2)
-    own = ("--data", lesson, "--images", train, "--model", start, "--frozen", "embed_tokens")
+    own = ("--data", lesson, "--images", train, "--model", start.path, "--frozen", "embed_tokens")
     inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", 30, *steps, "--buckets", 2)
     first, last = last_loss(run / "base")
     assert last < first / 2
@@ -71,7 +72,7 @@ def test_the_whole_pipeline(world, request, kind, sizes, tmp_path, capsys):
 
     inbol(capsys, "extrinsic", "--data", train, "--out", run)
     said = inbol(capsys, "confidence", "--data", train, "--out", run, "--model", base).out
-    assert f"images of {sizes} tiles" in said
+    assert counted in said
     extrinsic = run / "extrinsic.jsonl"
     inbol(capsys, "confidence", "--data", extrinsic, "--out", run, "--model", base, "--p-true")
     stored = list(read_jsonl(run / "confidence/train.jsonl"))
@@ -96,7 +97,7 @@ def test_the_whole_pipeline(world, request, kind, sizes, tmp_path, capsys):
     assert {row["model"] for row in asked} == set(models[::2])
     merged = run / "merged"
     inbol(capsys, "convert", out / "model", merged, "--merge-lora", "--verify")
-    assert load_config(merged) == load_config(start)
+    assert load_config(merged) == load_config(start.path)
 
 
 def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
