@@ -222,7 +222,6 @@ _EVERYDAY = (
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
     "qwen3_vl grouped, two layers of features",
-    "qwen3_vl tied, biases, merges 3, frames of 1, theta, gelu",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
