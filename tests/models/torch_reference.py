@@ -288,7 +288,6 @@ _EVERYDAY = (
     "internvl qwen3 qk norm, rms norm, no biases",
     "gemma3 tied, window, linear rope",
     "qwen3_vl grouped, two layers of features",
-    "qwen3_vl tied, biases, merges 3, frames of 1, theta, gelu",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
