@@ -43,7 +43,7 @@ def last_loss(folder):
         ("smolvlm", "images of 3, 5 tiles"),
         pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
         pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
-        ("qwen3_vl", "images of 8, 17 tiles"),
+        pytest.param("qwen3_vl", "images of 8, 17 tiles", marks=pytest.mark.slow),
     ],
     ids=["smolvlm", "internvl", "gemma3", "qwen3_vl"],
 )

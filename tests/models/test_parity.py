@@ -197,7 +197,7 @@ def test_decoding_steps_are_full_forwards(model_of_ours, attention, kernels_anyw
 def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
     """The last layer, which computes nothing else, and gradients of what it did compute."""
     checkpoint, places = model_of_ours, jnp.array([[3, 0, 3], [1, 2, 5]])
-    shortest = checkpoint.config.num_image_tokens + 2
+    shortest = tokens_per_image(checkpoint.config) + 2
     batch = make_batch(checkpoint.config, [shortest, shortest + 4])
 
     def run(at, params):
