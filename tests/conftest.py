@@ -25,6 +25,7 @@ from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
 from tiny_gemma3 import write_gemma3
 from tiny_internvl import write_internvl
+from tiny_qwen3_vl import write_qwen3_vl
 from tiny_smolvlm import write_smolvlm
 
 from inbol_jax.defaults import TINY
@@ -71,6 +72,13 @@ def micro(tiny, tmp_path_factory):
 def smolvlm(tmp_path_factory):
     """A random checkpoint in the shape of SmolVLM2, of one small layer each."""
     return load_pretrained(write_smolvlm(tmp_path_factory.mktemp("smolvlm")), dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def qwen3_vl(tmp_path_factory):
+    """A random checkpoint in the shape of Qwen3-VL, of one small layer each."""
+    folder = tmp_path_factory.mktemp("qwen3_vl")
+    return load_pretrained(write_qwen3_vl(folder), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

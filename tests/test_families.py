@@ -14,7 +14,9 @@ from inbol_jax.models.config import load_config
 
 @pytest.fixture(scope="module")
 def world(small_world, tmp_path_factory):
-    """A copy in which every third picture is cut: it becomes three tiles and not five."""
+    """A copy in which every third picture is cut: it becomes three tiles and not five, and to
+    Qwen3-VL 8 tokens and not 16.
+    """
     folder = shutil.copytree(small_world, tmp_path_factory.mktemp("cut") / "world")
     for split in ("train", "test"):
         images = sorted({row["image"] for row in read_jsonl(folder / split / "data.jsonl")})
@@ -41,8 +43,9 @@ def last_loss(folder):
         ("smolvlm", "images of 3, 5 tiles"),
         pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
         pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", "images of 8, 17 tiles", marks=pytest.mark.slow),
     ],
-    ids=["smolvlm", "internvl", "gemma3"],
+    ids=["smolvlm", "internvl", "gemma3", "qwen3_vl"],
 )
 def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     """First it learns a little, so that something is known."""

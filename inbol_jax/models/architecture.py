@@ -4,8 +4,18 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.tiles import tokens_per_tile
+
+MAX_IMAGE_TOKENS = 1 << 14
+"""Per image. More are in no model that there is."""
+_MAX_ENLARGED = 8
+"""What a processor may scale pictures to before it crops them, times the size of the model's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +52,37 @@ class VisionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class NativeVisionConfig:
+    """Qwen3-VL's vision tower, which takes images of any size. `patch_size` is in pixels."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    patch_size: int
+    temporal_patch_size: int
+    """Frames per patch. Those of an image are alike."""
+    merge_size: int
+    """A square of this many patches per side becomes one image token."""
+    num_positions: int
+    """Of the learnt ones, a square that is interpolated for each image."""
+    hidden_act: str
+    rope_theta: float
+    deepstack_layers: tuple[int, ...]
+    """After which layers features are taken that are added behind the decoder's first layers."""
+
+    @property
+    def square(self) -> int:
+        """Patches per image token."""
+        return self.merge_size**2
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers per patch."""
+        return 3 * self.temporal_patch_size * self.patch_size**2
+
+
+@dataclasses.dataclass(frozen=True)
 class TextConfig:
     """Llama, Qwen2, Qwen3, Mistral or Gemma 3 decoder."""
 
@@ -58,7 +99,7 @@ class TextConfig:
     rope_theta: float
     rope_type: str
     rope_scaling: tuple[tuple[str, float], ...]
-    """(name, value) of each number that `rope_type` needs, see `config.ROPE_TYPES`."""
+    """(name, value) of each number that `rope_type` needs, see `config_parts.ROPE_TYPES`."""
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
@@ -91,6 +132,8 @@ class ModelConfig:
     """transformers' class that loads the checkpoint's processor without torch."""
     tiled: ClassVar[bool] = False
     """Whether the processor writes text around images, which it may cut into several tiles."""
+    usual_tiles: ClassVar[int] = 1
+    """Of an image, if nothing says how many (`inbol plan`)."""
     parts: ClassVar[tuple[str, str, str]]
     """Names of the vision tower, of what follows it, and of the decoder in parameter paths."""
 
@@ -112,15 +155,61 @@ class ModelConfig:
         """Image tokens per tile; an image that is not tiled is one tile."""
         raise NotImplementedError
 
+    @property
+    def tile_patches(self) -> int:
+        """Patches per tile."""
+        return self.vision.num_patches
+
+    def patch_pairs(self, tiles: float) -> float:
+        """Pairs of patches of so many tiles that attend to each other."""
+        return tiles * self.tile_patches**2
+
+    @property
+    def max_size(self) -> int:
+        """The largest side, in pixels, that a processor may scale pictures to."""
+        return _MAX_ENLARGED * self.vision.image_size
+
+    def check_processor(self, processor: Any) -> None:
+        """Raises InbolError if the processor is not of this model's sizes."""
+        if self.tiled and (written := tokens_per_tile(processor)) != self.num_image_tokens:
+            raise InbolError(
+                f"its processor writes {written} image tokens per tile (image_seq_len), "
+                f"config.json says {self.num_image_tokens}"
+            )
+
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each array of so many tiles, as `models.vlm` names them."""
         size, channels = self.vision.image_size, ((tiles, 3), "float32")
         pixels = ((tiles, 3, size, size), "uint8")
         return {"pixel_values": pixels, "pixel_mean": channels, "pixel_scale": channels}
 
+    def blank_tile(self) -> dict[str, np.ndarray]:
+        """The arrays of an image of one tile whose pixels all count and are 0."""
+        arrays = {name: np.ones(*shape) for name, shape in self.image_shapes(1).items()}
+        return arrays | {"pixel_values": np.zeros_like(arrays["pixel_values"])}
+
+    def num_tiles(self, arrays: Mapping[str, np.ndarray]) -> int:
+        """The number of tiles of an image in the arrays of its processor."""
+        return len(arrays["pixel_values"])
+
     def count_tiles(self, ids: Sequence[int]) -> int:
         """The number of tiles whose image tokens are among the ids."""
         return sum(token == self.image_token_id for token in ids) // self.num_image_tokens
+
+    def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """How many image tokens the images of a batch need.
+
+        Returns: i64[b], of each row, i64[1], of all rows, or None if unused images cannot be told.
+        Raises:
+          InbolError: if the arrays of the images do not fit each other.
+        """
+        pixels = batch.get("pixel_values", np.empty((0, 3, 0, 0)))
+        if pixels.ndim == 4:
+            return np.array([len(pixels)]) * self.num_image_tokens
+        if not self.tiled:  # only tiles that transformers leaves unused are zeros
+            return None
+        used = np.asarray(batch.get("pixel_scale", pixels)) != 0
+        return used.any(axis=tuple(range(2, used.ndim))).sum(1) * self.num_image_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,6 +251,71 @@ class Idefics3Config(ModelConfig):
         size = self.vision.image_size
         mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
         return super().image_shapes(tiles) | mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Qwen3VLConfig(ModelConfig):
+    """Qwen3-VL: a tower at native resolution, mergers, a decoder with positions in three axes.
+
+    A tile is the square of patches that becomes one image token.
+    """
+
+    processor_class = "Qwen3VLProcessor"
+    tiled = True
+    usual_tiles = 300  # of 640 x 480 pixels
+    parts = ("vision_tower", "merger", "language_decoder")
+
+    vision: NativeVisionConfig
+    mrope_section: tuple[int, ...]
+    """How many rotary frequencies take their position from time, row and column."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        return 1
+
+    @property
+    def tile_patches(self) -> int:
+        return self.vision.square
+
+    def patch_pairs(self, tiles: float) -> float:
+        return (tiles * self.tile_patches) ** 2
+
+    @property
+    def max_size(self) -> int:
+        """These processors bound the number of pixels, under the names of sides."""
+        return MAX_IMAGE_TOKENS * (self.vision.merge_size * self.vision.patch_size) ** 2
+
+    def check_processor(self, processor: Any) -> None:
+        super().check_processor(processor)
+        for name in ("patch_size", "temporal_patch_size", "merge_size"):
+            found, needed = getattr(processor.image_processor, name), getattr(self.vision, name)
+            if found != needed:
+                raise InbolError(f"its processor has {name} {found}, config.json says {needed}")
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {
+            "pixel_values": ((tiles * self.tile_patches, self.vision.patch_dim), "float32"),
+            "image_grid_thw": ((tiles, 3), "int32"),  # zeros behind those of the images
+        }
+
+    def blank_tile(self) -> dict[str, np.ndarray]:
+        side = self.vision.merge_size
+        return super().blank_tile() | {"image_grid_thw": np.array([[1, side, side]], np.int32)}
+
+    def num_tiles(self, arrays: Mapping[str, np.ndarray]) -> int:
+        return len(arrays["pixel_values"]) // self.tile_patches
+
+    def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        pixels = batch.get("pixel_values", np.empty((0, 0)))
+        grid = np.asarray(batch.get("image_grid_thw", np.empty((*pixels.shape[:-2], 0, 3), int)))
+        frames = grid[..., 0][grid.any(-1)]
+        if (frames != 1).any():
+            raise InbolError("image_grid_thw: more than one frame, and videos are not supported")
+        patches = grid.prod(-1).sum(-1, keepdims=grid.ndim == 2)
+        held = pixels.shape[-2]
+        if (patches > held).any() or (pixels.ndim == 2 and patches[0] != held):
+            raise InbolError(f"image_grid_thw has {patches.max()} patches, pixel_values {held}")
+        return patches // self.tile_patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.architecture import MAX_IMAGE_TOKENS, ModelConfig
 
 # Bounds that are larger than in any model that there is. A config beyond them would take all memory
 # before its weights are compared with it.
 MAX_SIZES = {
     "num_hidden_layers": 512,
+    "depth": 512,
     "max_window_layers": 512,
     "image_size": 4096,
     "max_position_embeddings": 1 << 24,
 } | dict.fromkeys(
     (
         *("vocab_size", "hidden_size", "intermediate_size", "head_dim", "patch_size"),
-        *("num_attention_heads", "num_key_value_heads"),
+        *("num_attention_heads", "num_key_value_heads", "num_heads", "num_position_embeddings"),
+        *("temporal_patch_size", "spatial_merge_size", "out_hidden_size"),
     ),
     1 << 20,
 )
-MAX_IMAGE_TOKENS = 1 << 14
 
 
 def check_sizes(options: Mapping[str, Any]) -> None:

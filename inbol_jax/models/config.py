@@ -4,9 +4,8 @@ Unsupported options are refused by name. transformers' own configuration classes
 config leaves out: checkpoints on the hub mostly write down what differs from the defaults.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,21 @@ from inbol_jax.models.architecture import (
     InternVLConfig,
     LlavaConfig,
     ModelConfig,
-    TextConfig,
-    VisionConfig,
+    NativeVisionConfig,
+    Qwen3VLConfig,
 )
 from inbol_jax.models.bounds import check, check_sizes
+from inbol_jax.models.config_parts import (
+    GENERATION,
+    VISION_TOWERS,
+    fill_in_defaults,
+    read,
+    read_shared,
+    read_text,
+    read_vision,
+    require,
+)
 from inbol_jax.models.layers import ACTIVATIONS
-
-VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
-DECODERS = ("llama", "qwen2", "qwen3", "mistral")
-# Fields of our configs -> transformers' names for them, if these differ.
-HF_NAMES = {
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "max_positions": "max_position_embeddings",
-}
-# Type of rotary positions -> the numbers that it needs.
-ROPE_TYPES = {
-    "default": (),
-    # Changes nothing up to max_positions, and longer texts are refused.
-    "dynamic": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-MAX_BIAS = 1e30  # of a logit, far within float32
-GENERATION = "generation_config.json"
 
 
 def load_config(path: Path) -> ModelConfig:
@@ -89,51 +79,31 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _require(value: Any, allowed: Collection[Any], name: str) -> None:
-    if value not in allowed:
-        supported = ", ".join(map(repr, allowed))
-        raise InbolError(f"{name} = {value!r} is not supported (supported: {supported})")
-
-
 def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConfig:
-    _require(raw["model_type"], _FAMILIES, "model_type")
+    require(raw["model_type"], _FAMILIES, "model_type")
     return _FAMILIES[raw["model_type"]](raw, generation)
 
 
-def _shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) -> dict[str, Any]:
-    """Returns the fields that all families read alike, but for `vision` and `text`."""
-    text = hf.text_config
-    eos = generation.get("eos_token_id", raw.get("eos_token_id", text.eos_token_id))
-    stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
-    _require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
-    return {
-        "pad_token_id": generation.get("pad_token_id", text.pad_token_id) or 0,
-        "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
-        "stored_dtype": stored_dtype,
-        "sequence_bias": read_sequence_bias(generation, text.vocab_size),
-    }
-
-
 def _llava(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
-    hf = _fill_in_defaults(raw, "LlavaConfig", VISION_TOWERS)
+    hf = fill_in_defaults(raw, "LlavaConfig", VISION_TOWERS)
     text, layer = hf.text_config, hf.vision_feature_layer
     strategy = hf.vision_feature_select_strategy
-    _require(strategy, ("default", "full"), "vision_feature_select_strategy")
-    _require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
+    require(strategy, ("default", "full"), "vision_feature_select_strategy")
+    require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
     layers = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     depth = hf.vision_config.num_hidden_layers
     for layer in layers:
         if layer not in range(-depth - 1, depth + 1):
             raise InbolError(f"vision_feature_layer = {layer}: the tower has {depth} layers")
     return LlavaConfig(
-        vision=_vision(hf.vision_config),
-        text=_text(text, tied=bool(hf.tie_word_embeddings or text.tie_word_embeddings)),
+        vision=read_vision(hf.vision_config),
+        text=read_text(text, tied=bool(hf.tie_word_embeddings or text.tie_word_embeddings)),
         vision_feature_layers=layers,
         keep_first_token=strategy == "full",
         projector_hidden_act=hf.projector_hidden_act,
         projector_bias=bool(hf.multimodal_projector_bias),
         image_token_id=hf.image_token_index,
-        **_shared(raw, generation, hf),
+        **read_shared(raw, generation, hf),
     )
 
 
@@ -143,32 +113,66 @@ def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3
     towers = ("idefics3_vision", "smolvlm_vision", "idefics3", "smolvlm")
     defaults = {"vision_config": towers[0], "text_config": "llama"}
     filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
-    hf = _fill_in_defaults({**raw, **filled}, family, towers)
+    hf = fill_in_defaults({**raw, **filled}, family, towers)
     config = Idefics3Config(
-        vision=_vision(hf.vision_config),
-        text=_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
+        vision=read_vision(hf.vision_config),
+        text=read_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
         scale_factor=hf.scale_factor,
         image_token_id=hf.image_token_id,
-        **_shared(raw, generation, hf),
+        **read_shared(raw, generation, hf),
     )
     _check_shuffle(config, "scale_factor", config.scale_factor)
     return config
 
 
+def _qwen3_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen3VLConfig:
+    towers, decoders = ("qwen3_vl_vision", "qwen3_vl"), ("qwen3_vl_text",)
+    defaults = {"vision_config": towers[0], "text_config": decoders[0]}
+    filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
+    hf = fill_in_defaults({**raw, **filled}, "Qwen3VLConfig", towers, decoders)
+    text, v = hf.text_config, hf.vision_config
+    require(v.in_channels, (3,), "vision_config.in_channels")
+    require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
+    require(v.rope_parameters["rope_type"], ("axial",), "vision_config.rope_type")
+    require(v.out_hidden_size, (text.hidden_size,), "vision_config.out_hidden_size")
+    layers = tuple(v.deepstack_visual_indexes)
+    if list(layers) != sorted({*layers} & {*range(v.depth)}):
+        raise InbolError(
+            f"vision_config.deepstack_visual_indexes = {layers}: rising numbers of its "
+            f"{v.depth} layers are needed"
+        )
+    if v.hidden_size % (4 * v.num_heads):
+        raise InbolError(
+            f"vision_config: {v.num_heads} heads of a size that is a multiple of 4 do not make "
+            f"a hidden size of {v.hidden_size}"
+        )
+    theta = float(v.rope_parameters["rope_theta"])
+    sections = tuple(text.rope_parameters.get("mrope_section", (24, 20, 20)))
+    if len(sections) != 3 or any(type(n) is not int or n < 0 for n in sections):
+        raise InbolError(f"text_config.mrope_section = {sections}: three whole numbers are needed")
+    return Qwen3VLConfig(
+        vision=read(NativeVisionConfig, v, rope_theta=theta, deepstack_layers=layers),
+        text=read_text(text, tied=bool(hf.tie_word_embeddings)),
+        mrope_section=sections,
+        image_token_id=hf.image_token_id,
+        **read_shared(raw, generation, hf),
+    )
+
+
 def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVLConfig:
-    hf = _fill_in_defaults(raw, "InternVLConfig", ("internvl_vision",))
+    hf = fill_in_defaults(raw, "InternVLConfig", ("internvl_vision",))
     vision = hf.vision_config
-    _require(hf.vision_feature_layer, (-1,), "vision_feature_layer")
-    _require(hf.vision_feature_select_strategy, ("default",), "vision_feature_select_strategy")
-    _require(hf.downsample_ratio, (1.0, 0.5, 0.25), "downsample_ratio")
-    _require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
-    _require(vision.norm_type, ("layer_norm", "rms_norm"), "vision_config.norm_type")
+    require(hf.vision_feature_layer, (-1,), "vision_feature_layer")
+    require(hf.vision_feature_select_strategy, ("default",), "vision_feature_select_strategy")
+    require(hf.downsample_ratio, (1.0, 0.5, 0.25), "downsample_ratio")
+    require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
+    require(vision.norm_type, ("layer_norm", "rms_norm"), "vision_config.norm_type")
     for option, only in (
         ("use_absolute_position_embeddings", True),
         ("use_mask_token", False),
         ("use_mean_pooling", True),
     ):
-        _require(getattr(vision, option), (only,), f"vision_config.{option}")
+        require(getattr(vision, option), (only,), f"vision_config.{option}")
     sides = {}
     for name in ("image_size", "patch_size"):
         sides[name], *others = getattr(vision, name)
@@ -177,7 +181,7 @@ def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVL
                 f"vision_config.{name} = {[sides[name], *others]} is not supported: squares are"
             )
     config = InternVLConfig(
-        vision=_vision(
+        vision=read_vision(
             vision,
             **sides,
             qkv_bias=bool(vision.attention_bias),
@@ -185,25 +189,25 @@ def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVL
             rms_norm=vision.norm_type == "rms_norm",
             layer_scale=float(vision.layer_scale_init_value),
         ),
-        text=_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
+        text=read_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
         scale_factor=int(1 / hf.downsample_ratio),
         projector_hidden_act=hf.projector_hidden_act,
         image_token_id=hf.image_token_id,
-        **_shared(raw, generation, hf),
+        **read_shared(raw, generation, hf),
     )
     _check_shuffle(config, "downsample_ratio", hf.downsample_ratio)
     return config
 
 
 def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Config:
-    hf = _fill_in_defaults(raw, "Gemma3Config", ("siglip_vision_model",), ("gemma3_text",))
+    hf = fill_in_defaults(raw, "Gemma3Config", ("siglip_vision_model",), ("gemma3_text",))
     text, vision, tokens = hf.text_config, hf.vision_config, hf.mm_tokens_per_image
     for option, only in (
         ("use_bidirectional_attention", (False, None)),
         ("final_logit_softcapping", (None,)),
         ("attn_logit_softcapping", (None,)),
     ):
-        _require(getattr(text, option), only, f"text_config.{option}")
+        require(getattr(text, option), only, f"text_config.{option}")
     side = vision.image_size // vision.patch_size
     if type(tokens) is not int or tokens < 1 or side % (across := math.isqrt(tokens)):
         raise InbolError(
@@ -212,10 +216,10 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
     if across**2 != tokens:
         raise InbolError(f"mm_tokens_per_image = {tokens!r} is no square")
     local = text.rope_parameters["sliding_attention"]
-    _require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
+    require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
     return Gemma3Config(
-        vision=_vision(vision),
-        text=_text(
+        vision=read_vision(vision),
+        text=read_text(
             text,
             tied=bool(hf.tie_word_embeddings),
             rope=text.rope_parameters["full_attention"],
@@ -230,7 +234,7 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
         ),
         pooling=side // across,
         image_token_id=hf.image_token_index,
-        **_shared(raw, generation, hf),
+        **read_shared(raw, generation, hf),
     )
 
 
@@ -241,110 +245,6 @@ def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: An
         raise InbolError(f"{name} = {value!r} does not divide the {side} patches of a side")
 
 
-def read_sequence_bias(
-    generation: Mapping[str, Any], vocab_size: int
-) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Reads `sequence_bias` of a generation_config.json, as transformers writes and checks it.
-
-    Raises:
-      InbolError: if it is not a list of [token ids, number with a decimal point], with one token
-        or two in a row. transformers also knows biases of longer sequences.
-    """
-    entries = generation.get("sequence_bias")
-    if entries is None:
-        return ()
-    bias = {}
-    try:
-        for sequence, value in entries:
-            tokens = type(sequence) is list and len(sequence) in (1, 2)
-            tokens = tokens and all(type(t) is int and 0 <= t < vocab_size for t in sequence)
-            if not tokens or type(value) is not float or abs(value) > MAX_BIAS:
-                raise ValueError(f"[{sequence!r}, {value!r}]")
-            bias[tuple(sequence)] = value
-        if not bias:
-            raise ValueError("an empty list")
-    except (TypeError, ValueError) as error:
-        raise InbolError(
-            f"{GENERATION}: sequence_bias ({error}): a list of [token ids, bias] is needed, of "
-            f"one or two of the model's {vocab_size} tokens, each bias with a decimal point"
-        ) from error
-    return tuple(bias.items())
-
-
-def _fill_in_defaults(
-    raw: Mapping[str, Any],
-    family: str,
-    towers: Collection[str],
-    decoders: Collection[str] = DECODERS,
-) -> Any:
-    """Returns transformers' config object of that class, which has every option."""
-    import transformers
-
-    for part, supported in (("vision_config", towers), ("text_config", decoders)):
-        given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
-        _require(given["model_type"], supported, f"{part}.model_type")
-    if "quantization_config" in raw:
-        raise InbolError(
-            "quantization_config is not supported: use the checkpoint's unquantised weights"
-        )
-    return getattr(transformers, family).from_dict(dict(raw))
-
-
-def _read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
-    """Returns a VisionConfig or TextConfig; what is neither given nor has a default is read from
-    transformers' config.
-    """
-    missing = dataclasses.MISSING
-    names = [
-        f.name for f in dataclasses.fields(kind) if f.name not in given and f.default is missing
-    ]
-    return kind(**given, **{name: getattr(hf, HF_NAMES.get(name, name)) for name in names})
-
-
-def _vision(v: Any, **given: Any) -> VisionConfig:
-
-    _require(v.num_channels, (3,), "vision_config.num_channels")
-    _require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
-    has_head = v.model_type == "siglip_vision_model" and v.vision_use_head
-    return _read(VisionConfig, v, pooling_head=has_head, **given)
-
-
-def _text(t: Any, *, tied: bool, rope: Mapping[str, Any] | None = None, **given: Any) -> TextConfig:
-    """`rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
-    given besides is read as most decoders have it."""
-    given = {
-        "hidden_act": getattr(t, "hidden_act", None),
-        "qk_norm": t.model_type == "qwen3",
-    } | given
-    _require(given["hidden_act"], ACTIVATIONS, "text_config.hidden_act")
-    rope = rope or t.rope_parameters or {}
-    rope_type = rope.get("rope_type", "default")
-    _require(rope_type, ROPE_TYPES, "text_config.rope_type")
-    _require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
-    for name in ROPE_TYPES[rope_type]:
-        if not isinstance(rope.get(name), int | float):
-            raise InbolError(f"text_config: rope_type {rope_type!r} needs a number {name!r}")
-    window = getattr(t, "sliding_window", None)
-    # Qwen2 and Qwen3 list which layers have the window; Mistral gives it to all.
-    types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
-    bias = bool(getattr(t, "attention_bias", False))
-    return _read(
-        TextConfig,
-        t,
-        num_kv_heads=t.num_key_value_heads or t.num_attention_heads,
-        head_dim=getattr(t, "head_dim", None) or t.hidden_size // t.num_attention_heads,
-        rope_theta=float(rope.get("rope_theta", 10000.0)),
-        rope_type=rope_type,
-        rope_scaling=tuple((name, float(rope[name])) for name in ROPE_TYPES[rope_type]),
-        qkv_bias=bias or t.model_type == "qwen2",
-        o_bias=bias,
-        mlp_bias=bool(getattr(t, "mlp_bias", False)),
-        windows=tuple(window if kind == "sliding_attention" else None for kind in types),
-        tie_word_embeddings=tied,
-        **given,
-    )
-
-
 # model_type -> what reads the rest of config.json
 _FAMILIES = {
     "llava": _llava,
@@ -352,4 +252,5 @@ _FAMILIES = {
     "smolvlm": _idefics3,
     "internvl": _internvl,
     "gemma3": _gemma3,
+    "qwen3_vl": _qwen3_vl,
 }

@@ -103,9 +103,13 @@ def _logits(checkpoint: Any, seed: int) -> Any:
     words = np.where(words == c.image_token_id, 0, words)
     image = np.full(c.num_image_tokens, c.image_token_id)
     ids = np.concatenate([words[:8], image, words[8:]])[None].astype(np.int32)
-    images = {name: np.ones(*shape) for name, shape in c.image_shapes(1).items()}
-    pixels = random.integers(0, 256, images["pixel_values"].shape, np.uint8)
-    images |= {"pixel_values": pixels, "pixel_mean": images["pixel_mean"] * 127.5}
-    images["pixel_scale"] /= 74.0  # about a standard deviation of 1
+    images = c.blank_tile()
+    shape = images["pixel_values"].shape
+    if "pixel_mean" in images:
+        images["pixel_values"] = random.integers(0, 256, shape, np.uint8)
+        images["pixel_mean"] *= 127.5
+        images["pixel_scale"] /= 74.0  # about a standard deviation of 1
+    else:
+        images["pixel_values"] = random.normal(size=shape).astype(np.float32)
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), **images}
     return np.asarray(jax.jit(checkpoint.model.apply)(checkpoint.variables, batch))

@@ -8,6 +8,7 @@ MistralForCausalLM and Gemma3ForCausalLM.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -67,7 +68,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b t d"],
-        positions: Int[Array, "b t"],
+        positions: Int[Array, "b t *half"],
         mask: Bool[Array, "b t s"],
         places: Int[Array, "b a"] | None = None,
         decoding: DecodeStep | None = None,
@@ -147,7 +148,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b t d"],
-        positions: Int[Array, "b t"],
+        positions: Int[Array, "b t *half"],
         mask: Bool[Array, "b t s"],
         places: Int[Array, "b a"] | None = None,
         decoding: DecodeStep | None = None,
@@ -211,21 +212,27 @@ class Decoder(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b t d"],
-        positions: Int[Array, "b t"],
+        positions: Int[Array, "b t *half"],
         mask: Bool[Array, "b t t"],
         places: Int[Array, "b a"] | None = None,
+        added: Sequence[Float[Array, "b t d"]] = (),
     ) -> tuple[Float[Array, "b a d"], list[KVCache]]:
         """Returns the final hidden states, and the keys and values of every layer.
 
         Args:
+          positions: as `rope` takes them; those of frequencies go with no window.
           places: of the hidden states that are returned, by default all. The last layer computes
             nothing but keys and values elsewhere.
+          added: what is added to the hidden states behind each of the first layers (DeepStack,
+            Meng et al. 2024, arXiv 2406.04334).
         """
         masks = {w: mask & _in_window(w, positions, positions) for w in set(self.config.windows)}
         caches = []
-        for layer, window in zip(self.layers, self.config.windows, strict=True):
+        for i, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
             read = places if layer is self.layers[-1] else None
             x, cache = layer(x, positions, masks[window], read)
+            if i < len(added):
+                x = x + (added[i] if read is None else take(added[i], read))
             caches.append(cache)
         return self.norm(x), caches
 

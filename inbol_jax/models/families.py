@@ -13,12 +13,14 @@ from inbol_jax.models.architecture import (
     InternVLConfig,
     LlavaConfig,
     ModelConfig,
+    Qwen3VLConfig,
 )
 from inbol_jax.models.gemma3 import Gemma3
 from inbol_jax.models.idefics3 import Idefics3
 from inbol_jax.models.internvl import InternVL
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import LoraConfig
+from inbol_jax.models.qwen3_vl import Qwen3VL
 from inbol_jax.models.vlm import VisionLanguageModel
 
 _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
@@ -26,6 +28,7 @@ _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     Idefics3Config: Idefics3,
     InternVLConfig: InternVL,
     Gemma3Config: Gemma3,
+    Qwen3VLConfig: Qwen3VL,
 }
 
 

@@ -170,12 +170,19 @@ def rope_frequencies(
 
 
 def rope(
-    x: Float[Array, "b t h d"], positions: Int[Array, "b t"], frequency: Float[np.ndarray, " d/2"]
+    x: Float[Array, "b t h d"],
+    positions: Int[Array, "b t"] | Int[Array, "b t d/2"],
+    frequency: Float[np.ndarray, " d/2"],
 ) -> Float[Array, "b t h d"]:
-    """Rotary position embedding in Llama's layout. Source: Su et al. 2021 (arXiv 2104.09864)."""
+    """Rotary position embedding in Llama's layout. Source: Su et al. 2021 (arXiv 2104.09864).
+
+    Args:
+      positions: of each token, or of each of its frequencies, if these follow several axes.
+    """
     half = x.shape[-1] // 2
+    positions = positions[..., None] if positions.ndim == 2 else positions
     # Feature i is rotated together with feature i + half, by position * frequency[i].
-    angle = positions[:, :, None, None].astype(jnp.float32) * frequency  # [b, t, 1, half]
+    angle = positions[:, :, None].astype(jnp.float32) * frequency  # [b, t, 1, half]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)  # [b, t, h, half]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)

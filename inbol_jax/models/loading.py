@@ -18,15 +18,11 @@ from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
 from inbol_jax.models.architecture import ModelConfig
-from inbol_jax.models.config import (
-    GENERATION,
-    load_config,
-    read_generation,
-    read_json,
-    read_sequence_bias,
-)
+from inbol_jax.models.config import load_config, read_generation, read_json
+from inbol_jax.models.config_parts import GENERATION, read_sequence_bias
 from inbol_jax.models.families import attention_for, make_model
 from inbol_jax.models.lora import merge_lora
+from inbol_jax.models.pixels import check_sides, first_line, prepare_picture
 from inbol_jax.models.reading import (
     OTHER_FILES,
     checkpoint_files,
@@ -34,17 +30,11 @@ from inbol_jax.models.reading import (
     load_params,
     own_files,
 )
-from inbol_jax.models.tiles import tokens_per_tile
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
 
 _PICTURES = "preprocessor_config.json"
-_SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
-_MAX_ENLARGED = 8
-"""What a processor may scale pictures to before it crops them, times the size of the model's."""
-_MAX_TILES = 256
-"""What a processor may be told to cut an image into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,32 +57,27 @@ class Checkpoint:
         """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`).
 
         Raises:
-          InbolError: if the batch holds more or fewer images than its image tokens need.
+          InbolError: if the batch holds more or fewer images than its image tokens need, or videos.
         """
         batch = {name: value for name, value in batch.items() if value is not None}
-        ids, pixels = batch["input_ids"], batch.get("pixel_values", np.empty((0, 3, 0, 0)))
-        used = batch.get("pixel_scale", pixels)
-        # Traced ids have no values yet, and pixels f32[b, m, 3, H, W] may hold unused images, which
-        # are told apart only where transformers writes them as zeros.
-        if not isinstance(ids, jax.core.Tracer) and (pixels.ndim == 4 or self.config.tiled):
-            places = np.asarray(ids) == self.config.image_token_id  # [b, t]
-            if pixels.ndim == 4:
-                tokens, images = places.sum(keepdims=True)[0], np.array([len(pixels)])
-            else:
-                used = (np.asarray(used) != 0).reshape(*pixels.shape[:2], -1)
-                tokens, images = places.sum(1), used.any(2).sum(1)
-            self._check_counts(tokens, images)
+        if videos := [name for name in batch if name.endswith("_videos")]:
+            raise InbolError(f"{videos[0]}: videos are not supported")
+        if not isinstance(batch["input_ids"], jax.core.Tracer):  # which has no values yet
+            self._check_counts(batch)
         return self.model.apply(variables, batch)
 
-    def _check_counts(self, tokens: np.ndarray, images: np.ndarray) -> None:
-        """Raises InbolError if i64[k] image tokens are not those of i64[k] images."""
-        per_image = self.config.num_image_tokens
-        wrong = np.flatnonzero(tokens != images * per_image)
-        if wrong.size:
-            where = "the batch" if len(tokens) == 1 else f"row {wrong[0]} of the batch"
+    def _check_counts(self, batch: Mapping[str, Any]) -> None:
+        """Raises InbolError if a batch's image tokens are not those of its images."""
+        needed = self.config.image_tokens(batch)
+        if needed is None:
+            return
+        places = np.asarray(batch["input_ids"]) == self.config.image_token_id  # [b, t]
+        whole = len(needed) != len(places)
+        tokens = places.sum(keepdims=True)[0] if whole else places.sum(1)
+        for row in np.flatnonzero(tokens != needed)[:1]:
+            where = "the batch" if whole else f"row {row} of the batch"
             raise InbolError(
-                f"{tokens[wrong[0]]} image tokens in {where}, "
-                f"but its {images[wrong[0]]} images have {per_image} each"
+                f"{tokens[row]} image tokens in {where}, but its images have {needed[row]}"
             )
 
     def is_from(self, folder: Path) -> bool:
@@ -111,7 +96,7 @@ class Checkpoint:
         for file in own_files(self.path):
             options = read_json(file) if file.suffix == ".json" else {}
             if file.name in (_PICTURES, "processor_config.json"):
-                _check_sides(file, options, _MAX_ENLARGED * self.config.vision.image_size)
+                check_sides(file, options, self.config.max_size)
         try:
             # The backend of numpy and Pillow; the other one needs torchvision.
             kind = without_videos(getattr(transformers, self.config.processor_class))
@@ -121,14 +106,12 @@ class Checkpoint:
         # Files can be wrong in any way, and tokenizers raises bare exceptions.
         except Exception as error:
             raise InbolError(
-                f"{self.path}: the processor cannot be loaded ({_first_line(error)})"
+                f"{self.path}: the processor cannot be loaded ({first_line(error)})"
             ) from error
-        per_tile = self.config.num_image_tokens
-        if self.config.tiled and (written := tokens_per_tile(processor)) != per_tile:
-            raise InbolError(
-                f"{self.path}: its processor writes {written} image tokens per tile "
-                f"(image_seq_len), config.json says {per_tile}"
-            )
+        try:
+            self.config.check_processor(processor)
+        except InbolError as error:
+            raise InbolError(f"{self.path}: {error}") from error
         levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
         self.image_inputs(Image.fromarray(levels.repeat(3, 2)), processor, check=True)
         return processor
@@ -136,59 +119,15 @@ class Checkpoint:
     def image_inputs(
         self, picture: Image.Image, processor: Any = None, *, check: bool = False
     ) -> dict[str, np.ndarray]:
-        """Returns the arrays [tiles, ...] of a picture, by the checkpoint's own image processor.
+        """Returns what `pixels.prepare_picture` does, by default with the checkpoint's processor.
 
-        It scales and cuts the picture; what it would subtract and divide by goes with the pixels,
-        for the device. Names, shapes and dtypes are those of `ModelConfig.image_shapes`.
-
-        Args:
-          check: whether to compare with what the processor itself makes of the picture.
-        Raises:
-          InbolError: if the processor fails, or gives what is not finite, of another size, or no
-            pixels of 8 bits, or normalises in a way of its own.
+        Raises InbolError, which names the checkpoint, where that does.
         """
         processor = processor or self.processor
-        of_image = self.config.image_shapes(1)
-        names = [name for name in of_image if name not in ("pixel_mean", "pixel_scale")]
-        own = getattr(processor, "images_kwargs", {})  # as in the processor's own call
-
-        def prepared(**options: Any) -> dict[str, np.ndarray]:
-            batch = processor.image_processor(picture, return_tensors="np", **own, **options)
-            arrays = {name: np.asarray(batch[name]) for name in names}
-            # Some processors give a row's tiles as [1, tiles, ...].
-            return {n: x[0] if x.ndim > len(of_image[n][0]) else x for n, x in arrays.items()}
-
         try:
-            arrays = prepared(do_rescale=False, do_normalize=False)
-            pixels = arrays["pixel_values"]
-            shapes = self.config.image_shapes(len(pixels))
-            if pixels.dtype != np.uint8:
-                raise ValueError(f"it gives pixels of {pixels.dtype}, those of 8 bits are needed")
-            arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
-            arrays |= _normalisation(processor.image_processor, len(pixels))
-            expected = prepared()["pixel_values"] if check else None
-        except Exception as error:
-            raise InbolError(
-                f"{self.path}: the image processor fails ({_first_line(error)})"
-            ) from error
-        for name, x in arrays.items():
-            if x.shape != shapes[name][0]:
-                raise InbolError(
-                    f"{self.path}: its image processor gives {name} of {x.shape[1:]}, "
-                    f"config.json says {shapes[name][0][1:]}"
-                )
-        mean, scale = (arrays[n][..., None, None] for n in ("pixel_mean", "pixel_scale"))
-        if not np.isfinite(mean + scale).all():
-            raise InbolError(f"{self.path}: its image processor gives pixels that are not finite")
-        if expected is not None:
-            seen = arrays.get("pixel_attention_mask", np.ones(1, bool).reshape(1, 1, 1))[:, None]
-            ours = np.where(seen, (pixels - mean) * scale, 0)
-            if not np.allclose(ours, expected, rtol=1e-5, atol=1e-5):
-                raise InbolError(
-                    f"{self.path}: its image processor does not normalise pixels by a mean and a "
-                    "standard deviation per channel"
-                )
-        return arrays
+            return prepare_picture(self.config, processor, picture, check=check)
+        except InbolError as error:
+            raise InbolError(f"{self.path}: {error}") from error
 
     @functools.cached_property
     def base_fingerprint(self) -> str:
@@ -205,27 +144,6 @@ class Checkpoint:
         return fingerprint([self.base_fingerprint, adapters, *own_bias])
 
 
-def _normalisation(prepare: Any, tiles: int) -> dict[str, np.ndarray]:
-    """How an image processor normalises 8-bit pixels: (pixel - mean) * scale."""
-    factor = prepare.rescale_factor if prepare.do_rescale else 1.0
-    mean, std = (prepare.image_mean, prepare.image_std) if prepare.do_normalize else (0.0, 1.0)
-    # In this order no product is larger than the result: float32 keeps it within 1e-6.
-    with np.errstate(divide="ignore", invalid="ignore"):  # a std of 0 is refused by the caller
-        values = {"pixel_mean": np.asarray(mean) / factor, "pixel_scale": factor / np.asarray(std)}
-    return {n: np.broadcast_to(x, (tiles, 3)).astype(np.float32) for n, x in values.items()}
-
-
-def _check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
-    """Raises InbolError if pictures would be scaled to a side beyond the limit, or to none."""
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            _check_sides(file, value, limit)
-        elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
-            raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
-        elif name == "max_patches" and isinstance(value, int | float) and value > _MAX_TILES:
-            raise InbolError(f"{file}: {name} = {value}: at most {_MAX_TILES} tiles are read")
-
-
 def without_videos(kind: type) -> type:
     """Returns a class of processors without that of videos, which needs torchvision."""
     if not hasattr(kind, "get_attributes"):  # AutoProcessor
@@ -234,15 +152,10 @@ def without_videos(kind: type) -> type:
     return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: names)})
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
     ids = np.zeros((1, 1), np.int32)
-    images = {name: np.zeros(*shape) for name, shape in config.image_shapes(1).items()}
-    batch = {"input_ids": ids, "attention_mask": ids, **images}
+    batch = {"input_ids": ids, "attention_mask": ids, **config.blank_tile()}
     return make_model(config).init(key, batch)["params"]
 
 

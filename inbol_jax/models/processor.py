@@ -53,7 +53,11 @@ class TextEncoder:
         """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
         if not self._config.tiled:
             return UNTILED
-        return image_grid(self._processor, *image_size(image))
+        size = image_size(image)
+        try:
+            return image_grid(self._processor, *size)
+        except InbolError as error:
+            raise InbolError(f"{image}: {error}") from error
 
     def grids(self, images: Iterable[Path]) -> tuple[Grid, ...]:
         """Returns how each of a question's images is cut, as `grid` does."""
@@ -199,14 +203,15 @@ def load_image_inputs(
         the prompt's.
     """
     pictures = [checkpoint.image_inputs(load_image(path)) for path in paths]
-    found = sum(len(arrays["pixel_values"]) for arrays in pictures)
+    found = sum(map(checkpoint.config.num_tiles, pictures))
     if found != tiles:
         raise InbolError(
             f"{', '.join(map(str, paths))}: its image processor makes {found} tiles, its prompt "
             f"was written for {tiles}; if the file was changed meanwhile, start again"
         )
+    shapes = checkpoint.config.image_shapes
     arrays = {
         name: np.concatenate([np.zeros(*empty), *(picture[name] for picture in pictures)])
-        for name, empty in checkpoint.config.image_shapes(0).items()
+        for name, empty in shapes(0).items()
     }
-    return pad_tiles(arrays, tiles if pad_to is None else pad_to)
+    return pad_tiles(arrays, shapes(tiles if pad_to is None else pad_to))

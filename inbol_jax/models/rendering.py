@@ -8,6 +8,7 @@ limit, once, with marks in place of question and response.
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 SECONDS, MEMORY, CHARACTERS = 2, 4 << 30, 100_000
 """What a template may take: CPU time, bytes, and length of its text."""
 QUESTION, RESPONSE = "Is mark 4071 The question?", "Mark 9352 is The response."
+_THOUGHT = re.compile(r"<think>\s*$")
 _PADDED = f" {QUESTION}\n"
 _OURS = Path(__file__).parents[1] / "world/assets/tiny-llava"
 
@@ -39,7 +41,10 @@ class Template(NamedTuple):
 
 @functools.cache
 def render(template: str, tokens: str, images: int) -> Template:
-    """Renders a template for a question with that many images.
+    """Renders a template for a question with that many images, and with thinking off.
+
+    A template that lets the model think in any case opens a thought at the end of a prompt; it is
+    closed there, empty, as other templates do with thinking off.
 
     Args:
       tokens: JSON object of the tokenizer's special tokens by name.
@@ -60,7 +65,8 @@ def render(template: str, tokens: str, images: int) -> Template:
     reply = _texts(**request) if template == ours else _in_child(json.dumps(request))
     if "error" in reply:
         raise ValueError(reply["error"])
-    prompt, padded, whole = reply["texts"]
+    *prompts, whole = reply["texts"]
+    prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in prompts)
     for name, mark, text in (
         ("question", QUESTION, prompt), ("question", QUESTION, whole), ("response", RESPONSE, whole)
     ):  # fmt: skip
@@ -107,7 +113,11 @@ def _texts(template: str, tokens: dict[str, Any], chats: list[list[Any]]) -> dic
         for chat in chats:
             is_open = chat[-1]["role"] == "user"
             (text,), _ = render_jinja_template(
-                [chat], chat_template=template, add_generation_prompt=is_open, **tokens
+                [chat],
+                chat_template=template,
+                add_generation_prompt=is_open,
+                enable_thinking=False,
+                **tokens,
             )
             if len(text) > CHARACTERS:
                 return {"error": f"writes more than {CHARACTERS:,} characters"}

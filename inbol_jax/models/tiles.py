@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from inbol_jax.errors import InbolError
+
 MAX_SIDE = 4096  # of an image, in transformers' processors of tiled images
 
 
@@ -19,19 +21,26 @@ class Grid(NamedTuple):
 
     rows: int = 0
     columns: int = 0
+    whole: bool = True
+    """Whether the whole image is one more tile."""
 
     @property
     def tiles(self) -> int:
         """The number of tiles, the whole image included."""
-        return self.rows * self.columns + 1
+        return self.rows * self.columns + self.whole
 
 
 UNTILED = Grid()
 
 
 def image_grid(processor: Any, width: int, height: int) -> Grid:
-    """Returns how a checkpoint's processor cuts an image of so many pixels."""
+    """Returns how a checkpoint's processor cuts an image of so many pixels.
+
+    Raises InbolError if it takes no image of these sides.
+    """
     images = processor.image_processor
+    if _is_native(processor):
+        return _squares_of_patches(images, width, height)
     if hasattr(images, "do_image_splitting"):
         return tile_grid(images, width, height)
     if not hasattr(images, "crop_to_patches"):
@@ -43,8 +52,15 @@ def image_grid(processor: Any, width: int, height: int) -> Grid:
 
 def tokens_per_tile(processor: Any) -> int:
     """Returns how many image tokens a processor writes for a tile."""
+    if _is_native(processor):
+        return 1
     names = ("image_seq_len", "image_seq_length")
     return next(getattr(processor, name) for name in names if hasattr(processor, name))
+
+
+def _is_native(processor: Any) -> bool:
+    """Whether images keep their sizes: each square of patches is one token and, here, one tile."""
+    return hasattr(processor.image_processor, "merge_size")
 
 
 def tile_grid(image_processor: Any, width: int, height: int) -> Grid:
@@ -87,8 +103,21 @@ def _with_longest_side(width: int, height: int, longest: int) -> tuple[int, int]
     return max(width, 1), max(height, 1)
 
 
+def _squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
+    if image_processor.do_resize:
+        try:
+            patches = image_processor.get_number_of_image_patches(height, width)
+        except ValueError as error:
+            raise InbolError(f"an image of {width} x {height} pixels: {error}") from error
+    else:
+        patches = (height // image_processor.patch_size) * (width // image_processor.patch_size)
+    return Grid(1, patches // image_processor.merge_size**2, whole=False)
+
+
 def image_text(processor: Any, grid: Grid, token: str) -> str:
     """Returns what the processor writes for an image, with one image token per tile."""
+    if _is_native(processor):
+        return token * grid.tiles
     cut = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
     cut |= {"num_patches": [grid.tiles], "num_crops": [grid.tiles - 1]}
     text = processor.replace_image_token(cut, 0)
@@ -103,9 +132,12 @@ def padded_tiles(count: int) -> int:
     return 1 + -(-(count - 1) // step) * step
 
 
-def pad_tiles(arrays: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Fills arrays [tiles, ...] up to `count` tiles with zeros, which are unused images."""
+def pad_tiles(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[tuple[int, ...], str]]
+) -> dict[str, np.ndarray]:
+    """Fills arrays up to the shapes of more tiles with zeros, which are unused images."""
     return {
-        name: np.pad(x, [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1))
+        name: np.pad(x, [(0, size - have) for size, have in zip(shape, x.shape, strict=True)])
         for name, x in arrays.items()
+        for shape, _ in (shapes[name],)
     }

@@ -14,7 +14,7 @@ A batch is a dict of arrays, as the checkpoint's own processor makes it, plus wh
                                       not see each other; -1 is padding
   positions       i32[b, t]           needed with segments: each branch counts on from the prefix
 Tiles of an image are images of their own. A family's further arrays (`ModelConfig.image_shapes`)
-have the leading axes of pixel_values.
+have the leading axes of pixel_values. Images at native resolution: see `models.qwen3_vl`.
 """
 
 from collections.abc import Mapping
@@ -73,10 +73,11 @@ class VisionLanguageModel(nn.Module):
         """The text decoder among the submodules."""
         raise NotImplementedError
 
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        """Returns features in the decoder's embedding space, one vector per image token.
+    def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
+        """Returns features in the decoder's embedding space, one vector per image token, and behind
+        it, in the same array, any that are added behind the decoder's first layers.
 
-        The leading axes are those of `pixel_values`.
+        The leading axes are those of tiles: of all rows, [n], or by row, [b, m].
         """
         raise NotImplementedError
 
@@ -114,11 +115,23 @@ class VisionLanguageModel(nn.Module):
             positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
         pixels = batch.get("pixel_values")  # of no image in rows of text alone
         features = self.encode_images(batch) if pixels is not None and pixels.size else None
-        embeddings = self.embed(batch["input_ids"], features)
+        embeddings, *added = self.embed(batch["input_ids"], features)
         mask = packed_mask(segments)
         if self.config.text.bidirectional_images:
             mask |= image_mask(batch["input_ids"] == self.config.image_token_id, segments)
-        return self.decoder(embeddings, positions, mask, places)
+        return self.decoder(
+            embeddings, self.rotary_positions(batch, positions), mask, places, added
+        )
+
+    def rotary_positions(
+        self, batch: Batch, positions: Int[Array, "b t"]
+    ) -> Int[Array, "b t *half"]:
+        """Returns what rotary embeddings take for positions in the row, see `layers.rope`."""
+        return positions
+
+    def next_positions(self, batch: Batch) -> Int[Array, " b"]:
+        """Returns the position of the first token behind each prompt, for `decode_step`."""
+        return batch["attention_mask"].sum(1)
 
     def make_suffixes(self, *arguments) -> list[SuffixCache]:
         """Returns room for continuations, as `Decoder.make_suffixes` does."""
@@ -129,21 +142,26 @@ class VisionLanguageModel(nn.Module):
         return self.decoder.decode_step(*arguments)
 
     def embed(
-        self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p d"] | None
-    ) -> Float[Array, "b t d"]:
-        """Returns token embeddings, with the image features, in order, at the image tokens."""
+        self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p k*d"] | None
+    ) -> list[Float[Array, "b t d"]]:
+        """Returns token embeddings, with the image features, in order, at the image tokens, and
+        each array of further features in their places, with zeros between."""
         is_image = input_ids == self.config.image_token_id  # [b, t]
         # The placeholder may lie outside the vocabulary.
         text = self.decoder.embed(jnp.where(is_image, 0, input_ids))
         if features is None or not features.size:
-            return text
+            return [text]
         # The i-th image token takes the i-th feature: of its row for [b, m, p, d], of the batch for
         # [n, p, d].
         tokens = is_image if features.ndim == 4 else is_image.reshape(1, -1)
         rows = features.reshape(tokens.shape[0], -1, features.shape[-1])
         index = jnp.clip(jnp.cumsum(tokens, axis=1) - 1, 0, rows.shape[1] - 1)
-        image = jnp.take_along_axis(rows, index[..., None], axis=1).reshape(text.shape)
-        return jnp.where(is_image[..., None], image, text)
+        placed = jnp.take_along_axis(rows, index[..., None], axis=1)
+        image, *more = jnp.split(
+            placed.reshape(*input_ids.shape, -1), placed.shape[-1] // text.shape[-1], axis=-1
+        )
+        places = is_image[..., None]
+        return [jnp.where(places, image, text), *(jnp.where(places, x, 0) for x in more)]
 
     def head(self) -> Float[Array, "d V"]:
         """Returns the matrix from hidden states to logits."""

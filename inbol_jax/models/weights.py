@@ -114,6 +114,15 @@ def _decoder(key: str, path: str, head: str) -> tuple[WeightRow, ...]:
     )
 
 
+def _merger(key: str, path: str) -> tuple[WeightRow, ...]:
+    """Qwen3-VL's patches of a square into one feature."""
+    return (
+        *_layer_norm(f"{key}norm", f"{path}norm"),
+        *_dense(f"{key}linear_fc1", f"{path}linear_fc1", "embed mlp"),
+        *_dense(f"{key}linear_fc2", f"{path}linear_fc2", "mlp embed"),
+    )
+
+
 # Families give their parts different paths, so that one table serves all.
 TABLE: tuple[WeightRow, ...] = (
     # LLaVA
@@ -182,6 +191,31 @@ TABLE: tuple[WeightRow, ...] = (
         "model.connector.modality_projection.proj.weight", "connector/proj/kernel", "mlp embed"
     ),
     *_decoder("model.text_model.", "text_model/", "lm_head.weight"),
+    # Qwen3-VL
+    *_below(
+        "model.visual.",
+        "vision_tower/",
+        _array(
+            "patch_embed.proj.weight",
+            "patch_projection",
+            "patch patch patch patch norm",
+            (1, 2, 3, 4, 0),
+        ),
+        _array("patch_embed.proj.bias", "patch_projection_bias", "norm"),
+        _array("pos_embed.weight", "position_embedding", "position norm"),
+    ),
+    *_below(
+        "model.visual.blocks.{i}.",
+        "vision_tower/blocks_{i}/",
+        *_layer_norm("norm{n}", "norm{n}"),
+        *_dense("attn.qkv", "qkv", "embed heads"),
+        *_dense("attn.proj", "proj", "heads embed"),
+        *_dense("mlp.linear_fc1", "linear_fc1", "embed mlp"),
+        *_dense("mlp.linear_fc2", "linear_fc2", "mlp embed"),
+    ),
+    *_merger("model.visual.merger.", "merger/"),
+    *_merger("model.visual.deepstack_merger_list.{i}.", "deepstack_merger_{i}/"),
+    *_decoder("model.language_model.", "language_decoder/", "lm_head.weight"),
 )
 
 # Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5.

@@ -33,6 +33,8 @@ class Prompted(NamedTuple):
     """Keys and values of the prompt, per layer."""
     mask: Bool[Array, "b s"]
     """Which tokens of the prompt are no padding."""
+    end: Int[Array, " b"]
+    """The position of the first token behind the prompt."""
 
 
 class _State(NamedTuple):
@@ -76,9 +78,9 @@ def prefill(
 ) -> Prompted:
     """Runs each prompt once; the batch is that of `sample`."""
     mask = batch["attention_mask"] != 0  # b s
-    end = mask.sum(1, keepdims=True) - 1  # b 1
-    last, cache = model.apply(variables, batch, end, method="prefill")  # b 1 d
-    return Prompted(_logits(last, model.apply(variables, method="head")), cache, mask)
+    last, cache = model.apply(variables, batch, mask.sum(1, keepdims=True) - 1, method="prefill")
+    logits = _logits(last, model.apply(variables, method="head"))
+    return Prompted(logits, cache, mask, model.apply(variables, batch, method="next_positions"))
 
 
 def decode(
@@ -100,8 +102,7 @@ def decode(
     """
     ends = jnp.array((*model.config.eos_token_ids, *options.stop_tokens))
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
-    prompt_length = prompted.mask.sum(1)  # b
-    b, n, t = prompt_length.shape[0], options.n, options.max_new_tokens
+    b, n, t = len(prompted.mask), options.n, options.max_new_tokens
     head = model.apply(variables, method="head")  # d V
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
@@ -131,7 +132,7 @@ def decode(
     def advance(state: _State) -> _State:
         # Only a token that another one follows goes through the model: t tokens take t - 1 passes.
         index = state.step - 1
-        positions = jnp.broadcast_to((prompt_length + index)[:, None], (b, n))
+        positions = jnp.broadcast_to((prompted.end + index)[:, None], (b, n))
         token = state.tokens[:, :, index]  # b n
         context = positions, prompted.cache, prompted.mask, state.suffix, index
         hidden, suffix = model.apply(variables, token, *context, method="decode_step")
@@ -147,7 +148,7 @@ def decode(
         lengths=jnp.zeros((b, n), jnp.int32),
         done=jnp.broadcast_to(done[:, None], (b, n)),
     )
-    last = jnp.take_along_axis(batch["input_ids"], prompt_length[:, None] - 1, axis=1)  # b 1
+    last = jnp.take_along_axis(batch["input_ids"], prompted.mask.sum(1)[:, None] - 1, axis=1)  # b 1
     end = jax.lax.while_loop(
         lambda state: (state.step < t) & ~state.done.all(),
         advance,

@@ -9,6 +9,7 @@ The programs are those that training and `inbol confidence` run. Printed are the
 needs, whether it fits, and what the chips exchange per step.
 """
 
+import dataclasses
 import os
 
 # Set before JAX is imported: do not look for the TPU of this machine, and trace on its CPU.
@@ -119,6 +120,8 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
       folder: folder with the model's config.json.
     """
     architecture = load_config(folder)
+    if config.tiles is None:
+        config = dataclasses.replace(config, tiles=architecture.usual_tiles)
     images = config.tiles * architecture.num_image_tokens
     if config.tiles > 1 and not architecture.tiled:
         raise InbolError(f"--tiles {config.tiles}: {folder.name} does not cut images; drop it")

@@ -68,9 +68,9 @@ def training_flops(
       forwards: additional passes without gradients, such as that of an online reference.
     """
     vision, text = config.vision, config.text
-    patches, parts = vision.num_patches, config.parts  # in the order of the forward pass
+    parts = config.parts  # in the order of the forward pass
     tower, projector, decoder = parts
-    inputs = {tower: tiles * patches, projector: tiles * config.num_image_tokens}
+    inputs = {tower: tiles * config.tile_patches, projector: tiles * config.num_image_tokens}
     # Whether the gradient has to go back to the outputs of a part's first layer
     reaches = {
         part: any(below in path for path in trainable for below in parts[: i + 1])
@@ -94,7 +94,8 @@ def training_flops(
                 per_row += inputs[part] * cost
     # Attention: two products with each pair forward, and twice as many backward
     passes = 1 + 2 * reaches[tower] + forwards
-    per_row += tiles * vision.num_layers * 4.0 * patches**2 * vision.hidden_size * passes
+    pairs = config.patch_pairs(tiles)
+    per_row += vision.num_layers * 4.0 * pairs * vision.hidden_size * passes
     passes = 1 + 2 * reaches[decoder] + forwards
     per_pair = text.num_layers * 4.0 * text.num_heads * text.head_dim * passes
     return TrainingFlops(per_token, per_pair, per_row)

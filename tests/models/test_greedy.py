@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch_reference import (
     CASES,
-    IMAGE,
-    images_of,
+    by_row,
     load,
     make_batch,
     random_torch,
+    tokens_per_image,
     torch_base,
+    torch_inputs,
     torch_logits,
     with_adapters,
 )
@@ -39,19 +40,14 @@ def assert_same_tokens(checkpoint, model):
     The end of a response is a token that some rows generate early and others do not: random models
     have none of their own.
     """
-    shortest = checkpoint.config.num_image_tokens + 2
+    tokens = tokens_per_image(checkpoint.config)
+    shortest = tokens + 2
     lengths = [shortest, shortest + 9, shortest + 4, shortest + 9, shortest + 1, shortest + 6]
     batch = make_batch(checkpoint.config, lengths)
     ids, mask = (np.zeros_like(batch[name]) for name in ("input_ids", "attention_mask"))
     for row, length in enumerate(lengths):
         ids[row, -length:], mask[row, -length:] = batch["input_ids"][row, :length], 1
-    inputs = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.tensor(mask).long()}
-    by_row = {name: x[:, None] for name, x in images_of(batch).items()}
-    theirs_take = by_row if "pixel_attention_mask" in by_row else images_of(batch)
-    inputs |= {name: torch.tensor(x) for name, x in theirs_take.items()}
-
-    if model.config.model_type == "gemma3":
-        inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
+    inputs = torch_inputs(model, batch | {"input_ids": ids, "attention_mask": mask})
 
     def theirs(eos):
         options = GenerationConfig(
@@ -68,7 +64,7 @@ def assert_same_tokens(checkpoint, model):
     eos = min(early, key=lambda token: (not early[token], abs(early[token] - 3), token))
     expected = theirs(eos)
     assert len({len(row) for row in expected}) > 1
-    batch |= by_row
+    batch = by_row(batch, tokens)
     batch["question"] = np.arange(len(lengths), dtype=np.uint32)
     config = dataclasses.replace(checkpoint.config, eos_token_ids=(eos,))
     ours = jax.device_get(

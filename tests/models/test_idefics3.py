@@ -101,7 +101,7 @@ def test_batches_whose_tokens_are_not_their_images(smolvlm):
     batch = by_row(make_batch(smolvlm.config, [16, 16], images=(2, 1)), 4)
     smolvlm.apply(smolvlm.variables, batch)
     batch["pixel_values"][1] = 0
-    with pytest.raises(InbolError, match=r"4 image tokens in row 1 .* its 0 images have 4 each"):
+    with pytest.raises(InbolError, match=r"4 image tokens in row 1 .* its images have 0"):
         smolvlm.apply(smolvlm.variables, batch)
     oblong = batch | {"pixel_values": batch["pixel_values"][..., :12]}
     with pytest.raises(InbolError, match="24 x 12 pixels: squares of at most 24, of a multiple"):
@@ -128,7 +128,7 @@ def test_grids_are_the_processors(options):
         batch = processor(picture, return_row_col_info=True, return_tensors="np")
         (((rows,),), ((columns,),)) = batch["rows"], batch["cols"]
         grid = tile_grid(processor, width, height)
-        assert grid == (rows, columns)
+        assert grid == Grid(rows, columns)
         assert grid.tiles == batch["pixel_values"].shape[1]
         found.add(grid)
     assert len(found) > 1 or "do_image_splitting" in options or "height" in options.get("size", {})

@@ -18,6 +18,7 @@ from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokeni
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
+from inbol_jax.models.rendering import render
 from inbol_jax.models.tiles import UNTILED
 
 CORPUS = [
@@ -237,6 +238,22 @@ def test_questions_are_put_in_as_the_template_does(processor, question):
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         assert encoder_of(processor)._template((UNTILED,)).prompt(question) == text
+
+
+OPEN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+SWITCH = (
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% if enable_thinking is defined "
+    "and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("end", [OPEN, SWITCH], ids=["always on", "with a switch"])
+def test_thinking_is_off(end):
+    """A prompt ends behind an empty thought."""
+    question = "Is it red?"
+    template = render(CHATML.rpartition("{% if add")[0] + end, "{}", 1)
+    assert template.prompt(question).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert template.between == ""
 
 
 PLAIN = (

@@ -153,6 +153,9 @@ REAL |= {
         ("internvl3.5-1b", None),
         ("internvl3.5-4b", None),
         ("internvl3.5-8b", None),
+        ("qwen3-vl-2b", 2_127_532_032),
+        ("qwen3-vl-4b", 4_437_815_808),
+        ("qwen3-vl-8b", 8_767_123_696),
     )
 }
 

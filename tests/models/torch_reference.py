@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained
@@ -66,6 +66,7 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
 }
+MROPE = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [2, 1, 1]}
 # Every tower with every decoder, and every option of a config in at least one of them:
 # (options of the whole model, of the tower, of the decoder).
 LLAVA = {
@@ -167,6 +168,50 @@ IDEFICS3 = {
     ),
     "smolvlm mistral window": ({"model_type": "smolvlm"}, {}, {**MISTRAL, "sliding_window": 5}),
 }
+NATIVE = {
+    "depth": 3,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_heads": 4,
+    "patch_size": 4,
+    "out_hidden_size": 24,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0, 2],
+}
+QWEN3_VL = {
+    "qwen3_vl grouped, two layers of features": (
+        {},
+        {},
+        {"head_dim": 8, "num_key_value_heads": 2, "rope_parameters": MROPE | {"rope_theta": 500.0}},
+    ),
+    "qwen3_vl tied, biases, merges 3, frames of 1, theta, gelu": (
+        {"tie_word_embeddings": True},
+        {
+            "spatial_merge_size": 3,
+            "temporal_patch_size": 1,
+            "deepstack_visual_indexes": [1],
+            "num_position_embeddings": 30,
+            "hidden_act": "gelu",
+            "rope_parameters": {"rope_type": "axial", "rope_theta": 50.0},
+        },
+        {
+            "attention_bias": True,
+            "head_dim": 12,
+            "rms_norm_eps": 1e-2,
+            "rope_parameters": MROPE | {"mrope_section": [3, 2, 1], "rope_theta": 100.0},
+        },
+    ),
+    "qwen3_vl of the last features alone, linear rope": (
+        {},
+        {"deepstack_visual_indexes": [], "num_heads": 2},
+        {
+            "head_dim": 20,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 99.0, "factor": 2.5}
+            | {"mrope_section": [2, 4, 4]},
+        },
+    ),
+}
 INTERNVL = {
     "internvl qwen2 tied": ({"tie_word_embeddings": True}, {}, QWEN2),
     "internvl qwen3 qk norm, rms norm, no biases": (
@@ -231,7 +276,7 @@ GEMMA3 = {
         {"num_attention_heads": 4, "layer_types": ["full_attention", "sliding_attention"]},
     ),
 }
-RANDOM = LLAVA | IDEFICS3 | INTERNVL | GEMMA3
+RANDOM = LLAVA | IDEFICS3 | INTERNVL | GEMMA3 | QWEN3_VL
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -242,6 +287,7 @@ _EVERYDAY = (
     "smolvlm llama untied, ragged patches, head_dim",
     "internvl qwen3 qk norm, rms norm, no biases",
     "gemma3 tied, window, linear rope",
+    "qwen3_vl grouped, two layers of features",
 )
 CASES = [
     case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
@@ -278,6 +324,9 @@ def random_torch(case):
         vision, text = TILE | SIGLIP | {"vision_use_head": False} | vision, GEMMA3_TEXT | text
         top = {"image_token_index": IMAGE, "mm_tokens_per_image": 4} | top
         kind = transformers.Gemma3Config
+    elif case in QWEN3_VL:
+        vision, top, kind = NATIVE | vision, {"image_token_id": IMAGE} | top, Qwen3VLConfig
+        text = text | {"model_type": "qwen3_vl_text"}
     else:
         vision, top = TILE | vision, {"image_token_id": IMAGE} | top
         names = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}
@@ -291,54 +340,74 @@ def random_torch(case):
     return model
 
 
+def is_native(config):
+    """Whether images have any size."""
+    return hasattr(config.vision, "merge_size")
+
+
+def tokens_per_image(config):
+    """Of those that `make_batch` makes."""
+    return 6 if is_native(config) else config.num_image_tokens
+
+
 def make_batch(config, lengths, *, side="right", images=1, seed=0):
     """Rows of the given lengths: random text around the image tokens of `images` images per row.
 
     Padding is random tokens, too. Where there are masks of pixels, most images are smaller than
-    their arrays.
+    their arrays. Images of any size differ in their shapes.
     """
     random = np.random.default_rng(seed)
     images = [images] * len(lengths) if isinstance(images, int) else images
-    width, patches = max(lengths), config.num_image_tokens
+    width, patches = max(lengths), tokens_per_image(config)
     words = np.array([i for i in range(config.text.vocab_size) if i != config.image_token_id])
     ids = random.choice(words, (len(lengths), width))
     mask = np.zeros((len(lengths), width), np.int32)
     for row, (length, n) in enumerate(zip(lengths, images, strict=True)):
         line = random.choice(words, length)
         for block in np.array_split(np.arange(length), n) if n else ():
-            start = block[0] + random.integers(len(block) - patches + 1)
+            first = block[0] + (block[0] > 0)  # behind at least one word
+            start = first + random.integers(block[-1] - first - patches + 2)
             line[start : start + patches] = config.image_token_id
         where = slice(0, length) if side == "right" else slice(width - length, width)
         ids[row, where], mask[row, where] = line, 1
-    size = config.vision.image_size
     batch = {"input_ids": ids.astype(np.int32), "attention_mask": mask}
-    if sum(images):
-        pixels = random.normal(size=(sum(images), 3, size, size))
-        batch["pixel_values"] = pixels.astype(np.float32)
+    if not (n := sum(images)):
+        return batch
+    if is_native(config):
+        c, shapes = config.vision, np.array([(2, 3), (3, 2), (6, 1), (1, 6)])
+        grids = c.merge_size * shapes[(np.arange(n) + seed) % 4]
+        batch["pixel_values"] = random.normal(size=(n * patches * c.square, c.patch_dim))
+        batch["image_grid_thw"] = np.pad(grids, ((0, 0), (1, 0)), constant_values=1)
+    else:
+        size = config.vision.image_size
+        batch["pixel_values"] = random.normal(size=(n, 3, size, size))
         if "pixel_attention_mask" in config.image_shapes(1):
-            sides = random.integers(1, size + 1, (sum(images), 2, 1, 1))
+            sides = random.integers(1, size + 1, (n, 2, 1, 1))
             sides[0] = size
             y, x = np.mgrid[:size, :size]
             batch["pixel_attention_mask"] = (y < sides[:, 0]) & (x < sides[:, 1])
-    return batch
+    return batch | {"pixel_values": batch["pixel_values"].astype(np.float32)}
 
 
 def images_of(batch):
     """The arrays of a batch that are of its images."""
-    return {name: x for name, x in batch.items() if name.startswith("pixel_")}
+    return {name: x for name, x in batch.items() if name.startswith(("pixel_", "image_"))}
 
 
-def by_row(batch, per_tile, image_token_id=IMAGE):
-    """The images [n, ...] of a batch as [b, m, ...], with zeros in unused places, as transformers'
-    processors of tiles write them.
+def by_row(batch, per_image, image_token_id=IMAGE, unused=0):
+    """The images [n, ...] of a batch, of so many tokens each, as [b, m, ...]. Unused places are
+    zeros, as transformers' processors of tiles write them.
     """
     places = (batch["input_ids"] == image_token_id) & (batch["attention_mask"] == 1)
-    counts = places.sum(1) // per_tile
+    counts = places.sum(1) // per_image
     starts, result = np.cumsum(counts) - counts, {}
     for name, x in images_of(batch).items():
-        result[name] = np.zeros((len(counts), counts.max(), *x.shape[1:]), x.dtype)
-        for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
-            result[name][row, :count] = x[start : start + count]
+        size = len(x) // counts.sum()  # of one image
+        rows = np.zeros((len(counts), counts.max() * size, *x.shape[1:]), x.dtype)
+        rows[:] = unused if name == "pixel_values" else 0
+        for row, (start, count) in enumerate(zip(starts * size, counts * size, strict=True)):
+            rows[row, :count] = x[start : start + count]
+        result[name] = rows
     return batch | result
 
 
@@ -356,17 +425,24 @@ def load(folder):
     return load_pretrained(folder, dtype=jnp.float32)
 
 
-def torch_logits(model, batch):
+def torch_inputs(model, batch):
+    """A batch as transformers' model takes it."""
     if hasattr(model.config, "scale_factor"):
         vision = model.config.vision_config
         side = vision.image_size // vision.patch_size // model.config.scale_factor
         batch = by_row(batch, side**2)
+    if "image_grid_thw" in batch:
+        is_image = batch["input_ids"] == model.config.image_token_id
+        batch = batch | {"mm_token_type_ids": is_image.astype(np.int32)}
+    if model.config.model_type == "gemma3":  # without these, images are seen like text
+        batch = batch | {"token_type_ids": (batch["input_ids"] == IMAGE).astype(np.int64)}
+    inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
+    return inputs | {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+
+
+def torch_logits(model, batch):
     with torch.inference_mode():
-        inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
-        inputs |= {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
-        if model.config.model_type == "gemma3":  # without these, images are seen like text
-            inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
-        return model(**inputs).logits.numpy()
+        return model(**torch_inputs(model, batch)).logits.numpy()
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -380,7 +456,7 @@ def our_logits(checkpoint, batch):
 
 def assert_same_logits(checkpoint, model, *, images=(1, 1, 1)):
     """Compares rows of different lengths, padded on either side, with so many images each."""
-    shortest = 2 + max(images) * (checkpoint.config.num_image_tokens + 1)
+    shortest = 2 + max(images) * (tokens_per_image(checkpoint.config) + 1)
     lengths = [shortest, shortest + 9, shortest + 4]
     for side in ("right", "left"):
         batch = make_batch(checkpoint.config, lengths, side=side, images=images, seed=sum(images))

@@ -60,8 +60,12 @@ SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumula
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("micro", SOME), ("micro", OTHERS), ("smolvlm", SOME), ("internvl", SOME), ("gemma3", SOME)],
-    ids=["some", "others", "smolvlm", "internvl", "gemma3"],
+    [
+        ("micro", SOME),
+        ("micro", OTHERS),
+        *((family, SOME) for family in ("smolvlm", "internvl", "gemma3", "qwen3_vl")),
+    ],
+    ids=["some", "others", "smolvlm", "internvl", "gemma3", "qwen3_vl"],
 )
 def test_ten_steps_are_the_same_on_every_mesh(data, tmp_path, request, kind, names):
     """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA

@@ -75,6 +75,25 @@ def test_published_shapes_are_lowered(plan, name):
     assert f"tensor<8x17x3x{side}x{side}xf32>" in lowered.as_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"])
+def test_published_shapes_at_native_resolution_are_lowered(plan, name):
+    """An image of 640 x 480 pixels, by default."""
+    config = PlanConfig("dpo", lora_rank=8, remat="full", model=name, batch_size=8)
+    text = plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
+    assert "tensor<8x1200x1536xf32>" in text
+    assert "tensor<8x300x3xi32>" in text
+
+
+@pytest.mark.parametrize("stage", ["sft", "sample"])
+def test_images_at_native_resolution(plan, qwen3_vl, stage):
+    config = PlanConfig(
+        stage, prompt=40, model=str(qwen3_vl.path), answer=4, batch_size=8, tiles=20
+    )
+    text = plan.lower(config, qwen3_vl.path, make_mesh()).as_text()
+    assert "tensor<8x80x216xf32>" in text, "20 tokens of four patches"
+
+
 def test_tiles_of_a_model_that_has_none(plan, micro):
     config = PlanConfig("sft", model=str(micro.path), tiles=2)
     with pytest.raises(InbolError, match="--tiles 2: checkpoint does not cut images"):

@@ -1,6 +1,7 @@
 """Tokens per second, and FLOPs as the compiler counts them."""
 
 import dataclasses
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -9,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from training_data import metrics_of, random_batch, run_sft
 
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.config import load_config
+from inbol_jax.models.families import make_model
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import init_lora
@@ -89,6 +92,23 @@ def test_work_is_what_the_compiler_counts(micro, lora):
         config, trainable, frozen, targets=batch["targets"].shape[1], forwards=1
     )
     assert 1.2 < online.total(rows, rows * tokens) / counted < 1.6
+
+
+def test_work_of_images_at_native_resolution(qwen3_vl):
+    """All patches of an image see each other, however many there are."""
+    config = qwen3_vl.config
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_layers": 2, "patch_size": 2}
+    config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, **sizes))
+    params, tiles = param_shapes(config), 128
+    batch = {
+        name: jax.ShapeDtypeStruct((1, *shape), dtype)
+        for name, (shape, dtype) in config.image_shapes(tiles).items()
+    }
+    encode = functools.partial(make_model(config).apply, method="encode_images")
+    counted = jax.jit(encode).lower({"params": params}, batch).cost_analysis()["flops"]
+    frozen = flatten_dict(params, sep="/")
+    work = training_flops(config, {}, frozen, targets=0, tiles=tiles)
+    assert work.per_row == pytest.approx(counted, rel=0.15)
 
 
 def test_work_of_a_known_model():

@@ -1,0 +1,101 @@
+"""Pixels of a picture, by a checkpoint's own image processor."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from inbol_jax.errors import InbolError
+from inbol_jax.models.architecture import ModelConfig
+
+_SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
+_SIDES += ("min_pixels", "max_pixels")
+_NORMALISATION = ("pixel_mean", "pixel_scale")
+_MAX_TILES = 256
+"""What a processor may be told to cut an image into."""
+
+
+def prepare_picture(
+    config: ModelConfig, processor: Any, picture: Image.Image, *, check: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns the arrays [tiles, ...] of a picture, by an image processor.
+
+    It scales and cuts the picture; what it would subtract and divide by goes with the pixels,
+    for the device, if the family's shapes have a place for it. Names, dtypes and shapes of a
+    tile are those of `ModelConfig.image_shapes`.
+
+    Args:
+      check: whether to compare with what the processor itself makes of the picture.
+    Raises:
+      InbolError: if the processor fails, or gives what is not finite, of another size, or no
+        pixels of 8 bits, or normalises in a way of its own.
+    """
+    of_image = config.image_shapes(1)
+    names = [name for name in of_image if name not in _NORMALISATION]
+    raw = len(names) < len(of_image)  # whether the device normalises
+    own = getattr(processor, "images_kwargs", {})  # as in the processor's own call
+
+    def prepared(**options: Any) -> dict[str, np.ndarray]:
+        batch = processor.image_processor(picture, return_tensors="np", **own, **options)
+        arrays = {name: np.asarray(batch[name]) for name in names}
+        # Some processors give a row's tiles as [1, tiles, ...].
+        return {n: x[0] if x.ndim > len(of_image[n][0]) else x for n, x in arrays.items()}
+
+    try:
+        arrays = prepared(do_rescale=False, do_normalize=False) if raw else prepared()
+        pixels, tiles = arrays["pixel_values"], config.num_tiles(arrays)
+        shapes = config.image_shapes(tiles)
+        if raw and pixels.dtype != np.uint8:
+            raise ValueError(f"it gives pixels of {pixels.dtype}, those of 8 bits are needed")
+        arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
+        arrays |= _normalisation(processor.image_processor, tiles) if raw else {}
+        expected = prepared()["pixel_values"] if raw and check else None
+    except Exception as error:
+        raise InbolError(f"its image processor fails ({first_line(error)})") from error
+    for name, x in arrays.items():
+        if x.shape[1:] != shapes[name][0][1:]:
+            raise InbolError(
+                f"its image processor gives {name} of {x.shape[1:]}, "
+                f"config.json says {shapes[name][0][1:]}"
+            )
+    if not all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f"):
+        raise InbolError("its image processor gives pixels that are not finite")
+    if expected is not None:
+        mean, scale = (arrays[name][..., None, None] for name in _NORMALISATION)
+        seen = arrays.get("pixel_attention_mask", np.ones(1, bool).reshape(1, 1, 1))[:, None]
+        ours = np.where(seen, (pixels - mean) * scale, 0)
+        if not np.allclose(ours, expected, rtol=1e-5, atol=1e-5):
+            raise InbolError(
+                "its image processor does not normalise pixels by a mean and a "
+                "standard deviation per channel"
+            )
+    return arrays
+
+
+def _normalisation(prepare: Any, tiles: int) -> dict[str, np.ndarray]:
+    """How an image processor normalises 8-bit pixels: (pixel - mean) * scale."""
+    factor = prepare.rescale_factor if prepare.do_rescale else 1.0
+    mean, std = (prepare.image_mean, prepare.image_std) if prepare.do_normalize else (0.0, 1.0)
+    # In this order no product is larger than the result: float32 keeps it within 1e-6.
+    with np.errstate(divide="ignore", invalid="ignore"):  # a std of 0 is refused by the caller
+        values = np.asarray(mean) / factor, factor / np.asarray(std)
+    arrays = (np.broadcast_to(x, (tiles, 3)).astype(np.float32) for x in values)
+    return dict(zip(_NORMALISATION, arrays, strict=True))
+
+
+def check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
+    """Raises InbolError if pictures would be scaled to a side beyond the limit, or to none."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            check_sides(file, value, limit)
+        elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
+            raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
+        elif name == "max_patches" and isinstance(value, int | float) and value > _MAX_TILES:
+            raise InbolError(f"{file}: {name} = {value}: at most {_MAX_TILES} tiles are read")
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, on one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

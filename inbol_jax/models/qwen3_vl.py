@@ -1,0 +1,240 @@
+"""Qwen3-VL: images at their own resolution, features of several depths, positions in three axes.
+
+Sources: Bai et al. 2025 (arXiv 2511.21631); DeepStack, Meng et al. 2024 (arXiv 2406.04334); M-RoPE,
+Wang et al. 2024 (arXiv 2409.12191). Layout and names are those of transformers'
+Qwen3VLForConditionalGeneration. The images of a batch are not as in `models.vlm`:
+  pixel_values    f32[n, c]       patches of the images of all rows, each square of patches that
+                                  becomes one token behind the other; or
+                  f32[b, s, c]    up to s patches per row; the values of unused ones do not matter
+  image_grid_thw  i32[k, 3]       of each image: 1 (frame), rows and columns of patches; or
+                  i32[b, m, 3]    of up to m images per row, those that are unused being 0
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from inbol_jax.models.architecture import NativeVisionConfig, Qwen3VLConfig
+from inbol_jax.models.decoder import Decoder
+from inbol_jax.models.layers import (
+    ACTIVATIONS,
+    SMALL_INIT,
+    ComputeOptions,
+    Dense,
+    dot_product_attention,
+    rope,
+    rope_frequencies,
+)
+from inbol_jax.models.vlm import Batch, VisionLanguageModel
+
+EPSILON = 1e-6  # of the tower's norms, in transformers a constant
+
+
+class Places(NamedTuple):
+    """Where each patch of packed images is; i32[n, s] each."""
+
+    image: jax.Array
+    """Which image the patch is of; behind the last one, the number of images."""
+    row: jax.Array
+    column: jax.Array
+    rows: jax.Array
+    """Of its image, at least 1."""
+    columns: jax.Array
+
+
+def patch_places(grid: Int[Array, "n m 3"], count: int, merge: int) -> Places:
+    """Returns the places of patches that lie square by square, `merge` x `merge` each."""
+    ends = jnp.cumsum(grid.prod(-1), axis=1)  # [n, m]
+    index = jnp.arange(count)
+    image = (index[:, None] >= ends[:, None]).sum(-1)  # [n, s]
+    last = jnp.minimum(image, grid.shape[1] - 1)
+    _, rows, columns = jnp.moveaxis(jnp.take_along_axis(grid, last[..., None], axis=1), -1, 0)
+    rows, columns = jnp.maximum(rows, 1), jnp.maximum(columns, merge)
+    starts = jnp.take_along_axis(jnp.pad(ends, ((0, 0), (1, 0))), image, axis=1)
+    square, within = jnp.divmod(index - starts, merge**2)
+    y, x = jnp.divmod(square, columns // merge)
+    row, column = y * merge + within // merge, x * merge + within % merge
+    return Places(image, row, column, rows, columns)
+
+
+def _has_images(batch: Batch) -> bool:
+    return "image_grid_thw" in batch and batch["image_grid_thw"].size > 0
+
+
+class VisionBlock(nn.Module):
+    """A pre-norm transformer layer; every patch sees those of its own image."""
+
+    config: NativeVisionConfig
+    compute: ComputeOptions
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n s d"], places: Places, positions: Int[Array, "n s half"]
+    ) -> Float[Array, "n s d"]:
+        c, compute = self.config, self.compute
+        (n, s, d), head = x.shape, c.hidden_size // c.num_heads
+        mask = places.image[:, :, None] == places.image[:, None]
+        y = nn.LayerNorm(EPSILON, dtype=compute.dtype, name="norm1")(x)
+        qkv = Dense(3 * d, compute, name="qkv")(y).reshape(n, s, 3, c.num_heads, head)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        frequency = rope_frequencies(head // 2, c.rope_theta, "default", {})
+        frequency = np.concatenate([frequency, frequency])  # of rows and of columns
+        q, k = rope(q, positions, frequency), rope(k, positions, frequency)
+        proj = Dense(d, compute, kernel_init=SMALL_INIT, name="proj")
+        x = x + proj(dot_product_attention(q, k, v, mask, implementation=compute.attention))
+        y = nn.LayerNorm(EPSILON, dtype=compute.dtype, name="norm2")(x)
+        y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="linear_fc1")(y))
+        return x + Dense(d, compute, kernel_init=SMALL_INIT, name="linear_fc2")(y)
+
+
+class NativeVisionTower(nn.Module):
+    """The hidden states after each of `deepstack_layers`, and the last ones."""
+
+    config: NativeVisionConfig
+    compute: ComputeOptions
+
+    @nn.compact
+    def __call__(
+        self, pixel_values: Float[Array, "n s c"], grid: Int[Array, "n m 3"]
+    ) -> list[Float[Array, "n s d"]]:
+        c, dtype, d = self.config, self.compute.dtype, self.config.hidden_size
+        places = patch_places(grid, pixel_values.shape[1], c.merge_size)
+        shape = (3, c.temporal_patch_size, c.patch_size, c.patch_size, d)
+        kernel = self.param("patch_projection", nn.initializers.lecun_normal((0, 1, 2, 3)), shape)
+        x = pixel_values.astype(dtype) @ kernel.reshape(-1, d).astype(dtype)
+        x += self.param("patch_projection_bias", nn.initializers.zeros, (d,)).astype(dtype)
+        x += self._positions(places).astype(dtype)
+        repeats = d // c.num_heads // 4
+        positions = [jnp.repeat(p[..., None], repeats, -1) for p in (places.row, places.column)]
+        positions = jnp.concatenate(positions, axis=-1)  # [n, s, half a head]
+        states = []
+        for i in range(c.num_layers):
+            x = VisionBlock(c, self.compute, name=f"blocks_{i}")(x, places, positions)
+            if i in c.deepstack_layers:
+                states.append(x)
+        return [*states, x]
+
+    def _positions(self, places: Places) -> Float[Array, "n s d"]:
+        """Learnt positions: their square, stretched over each image, with linear interpolation."""
+        c, normal = self.config, nn.initializers.normal(0.02)
+        table = self.param("position_embedding", normal, (c.num_positions, c.hidden_size))
+        side = int(c.num_positions**0.5)
+
+        def neighbours(index: jax.Array, count: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+            place = index.astype(jnp.float32) * (side - 1) / jnp.maximum(count - 1, 1)
+            low = jnp.floor(place)
+            share, low = place - low, jnp.clip(low.astype(jnp.int32), 0, side - 1)
+            return [(low, 1 - share), (jnp.minimum(low + 1, side - 1), share)]
+
+        return sum(
+            (table[row * side + column] * (along_rows * along_columns)[..., None])
+            for row, along_rows in neighbours(places.row, places.rows)
+            for column, along_columns in neighbours(places.column, places.columns)
+        )
+
+
+class PatchMerger(nn.Module):
+    """One feature of the decoder's size per square of patches."""
+
+    config: Qwen3VLConfig
+    compute: ComputeOptions
+    norm_merged: bool
+    """Whether the patches of a square are normalised together, as for DeepStack."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n s v"]) -> Float[Array, "n p d"]:
+        n, _, v = x.shape
+        width = v * self.config.vision.square
+        x = x.reshape(n, -1, width) if self.norm_merged else x
+        x = nn.LayerNorm(EPSILON, dtype=self.compute.dtype, name="norm")(x).reshape(n, -1, width)
+        x = ACTIVATIONS["gelu"](Dense(width, self.compute, name="linear_fc1")(x))
+        return Dense(self.config.text.hidden_size, self.compute, name="linear_fc2")(x)
+
+
+class Qwen3VL(VisionLanguageModel):
+    """Vision tower, mergers, decoder."""
+
+    def setup(self) -> None:
+        c, compute = self.config, self.compute
+        self.vision_tower = NativeVisionTower(c.vision, compute)
+        self.merger = PatchMerger(c, compute, norm_merged=False)
+        self.deepstack_merger = [
+            PatchMerger(c, compute, norm_merged=True) for _ in c.vision.deepstack_layers
+        ]
+        self.language_decoder = Decoder(c.text, compute)
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.language_decoder
+
+    def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
+        pixels, grid = batch["pixel_values"], batch["image_grid_thw"]
+        # The images of all rows are those of one.
+        rows = pixels if pixels.ndim == 3 else pixels[None]
+        *deepstack, last = self.vision_tower(rows, grid if grid.ndim == 3 else grid[None])
+        features = [self.merger(last)]
+        features += [
+            merge(state) for merge, state in zip(self.deepstack_merger, deepstack, strict=True)
+        ]
+        features = jnp.concatenate(features, axis=-1)[:, :, None]  # [b, tiles, 1, k*d]
+        return features if pixels.ndim == 3 else features[0]
+
+    def rotary_positions(
+        self, batch: Batch, positions: Int[Array, "b t"]
+    ) -> Int[Array, "b t *half"]:
+        """Returns the position of each frequency, of which some follow time, rows or columns.
+
+        An image counts as many positions as its longer side has tokens.
+        """
+        if not _has_images(batch):
+            return positions
+        size, done, before = self._images_before(batch)
+        image = jnp.minimum(done.sum(-1), size.shape[1] - 1)  # that a token is of, or follows
+        starts = jnp.take_along_axis(jnp.cumsum(size.prod(-1), 1) - size.prod(-1), image, axis=1)
+        columns = jnp.take_along_axis(size[..., 1], image, axis=1)
+        offset = (before - starts).reshape(positions.shape)
+        row, column = jnp.divmod(offset, jnp.maximum(columns, 1).reshape(positions.shape))
+        positions = positions + self._shift(batch)
+        is_image = batch["input_ids"] == self.config.image_token_id
+        start = positions - offset
+        axes = [jnp.where(is_image, x, positions) for x in (start, start + row, start + column)]
+        return jnp.stack(axes, axis=-1)[..., self._frequency_axes()]
+
+    def next_positions(self, batch: Batch) -> Int[Array, " b"]:
+        lengths = batch["attention_mask"].sum(1)
+        if not _has_images(batch):
+            return lengths
+        following = jnp.pad(batch["input_ids"], ((0, 0), (0, 1)), constant_values=-1)
+        return lengths + self._shift({**batch, "input_ids": following})[:, -1]
+
+    def _frequency_axes(self) -> np.ndarray:
+        """i64[half a head]: 0, 1 or 2 for time, row or column: they take turns."""
+        index = np.arange(self.config.text.head_dim // 2)
+        axes = np.zeros_like(index)
+        for axis in (1, 2):
+            axes[(index % 3 == axis) & (index < 3 * self.config.mrope_section[axis])] = axis
+        return axes
+
+    def _images_before(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns, for r rows that are those of the batch, or for all rows as r = 1:
+        i32[r, m, 2], rows and columns of each image in tokens; bool[r, k, m], whether an image is
+        complete before a token; i32[r, k], the image tokens before it.
+        """
+        grid = batch["image_grid_thw"]
+        grid = grid if grid.ndim == 3 else grid[None]
+        tokens = (batch["input_ids"] == self.config.image_token_id).astype(jnp.int32)
+        tokens = tokens.reshape(len(grid), -1)
+        size = grid[..., 1:] // self.config.vision.merge_size
+        before = jnp.cumsum(tokens, axis=1) - tokens
+        return size, jnp.cumsum(size.prod(-1), 1)[:, None] <= before[..., None], before
+
+    def _shift(self, batch: Batch) -> Int[Array, "b t"]:
+        """By how much the images before a token, in its row, move its position."""
+        size, done, _ = self._images_before(batch)
+        moved = (done * (size.max(-1) - size.prod(-1))[:, None]).sum(-1)
+        moved = moved.reshape(batch["input_ids"].shape)
+        return moved - moved[:, :1]  # without the images of other rows
