@@ -101,7 +101,7 @@ def _advice(share: float, rows: int) -> str:
     return (
         f"about {int(share * rows)} of its rows fit at a time: multiply "
         f"--gradient-accumulation-steps by {math.ceil(1 / share)} (the result stays the same), or "
-        "save memory by --remat full"
+        "save memory by --remat selective or full"
     )
 
 

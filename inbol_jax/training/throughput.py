@@ -37,7 +37,7 @@ class TrainingFlops:
     per_pair: float
     """FLOPs per pair of a query and a key that it may see. A row of t tokens has t (t + 1) / 2."""
     per_row: float
-    """FLOPs per row besides: its image, and the logits of its targets."""
+    """FLOPs per row besides: its image, and the last layer and logits of its targets."""
 
     def total(self, rows: float, tokens: float) -> float:
         """FLOPs of rows with so many tokens in all."""
@@ -76,6 +76,7 @@ def training_flops(
         part: any(below in path for path in trainable for below in parts[: i + 1])
         for i, part in enumerate(parts)
     }
+    last, keys = f"layers_{text.num_layers - 1}/", ("k_proj", "v_proj")
     per_token = per_row = 0.0
     for variables, trained in ((trainable, True), (frozen, False)):
         for path, x in variables.items():
@@ -86,7 +87,9 @@ def training_flops(
             if part is None or len(x.shape) < 2 or not is_product:
                 continue
             cost = 2.0 * np.prod(x.shape) * (1 + reaches[part] + trained + forwards)
-            if is_head:
+            # The last layer computes nothing but keys and values for tokens that are no targets.
+            at_targets = part == decoder and last in path and not any(k in path for k in keys)
+            if is_head or at_targets:
                 per_row += targets * cost
             elif part == decoder:
                 per_token += cost
@@ -97,8 +100,9 @@ def training_flops(
     pairs = config.patch_pairs(tiles)
     per_row += vision.num_layers * 4.0 * pairs * vision.hidden_size * passes
     passes = 1 + 2 * reaches[decoder] + forwards
-    per_pair = text.num_layers * 4.0 * text.num_heads * text.head_dim * passes
-    return TrainingFlops(per_token, per_pair, per_row)
+    attention = 4.0 * text.num_heads * text.head_dim * passes
+    per_token += targets * attention  # the last layer's
+    return TrainingFlops(per_token, (text.num_layers - 1) * attention, per_row)
 
 
 class Meter:

@@ -46,7 +46,7 @@ def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stag
     if stage == "rl":
         assert "tensor<8x52xi32>" in text, "a prompt of 40 tokens, and three responses of 4"
     side = micro.config.vision.image_size
-    assert f"tensor<{6 if stage == 'sample' else 8}x1x3x{side}x{side}xf32>" in text
+    assert f"tensor<{6 if stage == 'sample' else 8}x1x3x{side}x{side}xui8>" in text
 
 
 @pytest.mark.parametrize("stage", ["sft", "sample"])
@@ -55,7 +55,7 @@ def test_images_in_tiles(plan, smolvlm, stage):
     config = PlanConfig(stage, prompt=60, **options)
     text = plan.lower(config, smolvlm.path, make_mesh()).as_text()
     side = smolvlm.config.vision.image_size
-    assert f"tensor<8x5x3x{side}x{side}xf32>" in text
+    assert f"tensor<8x5x3x{side}x{side}xui8>" in text
     assert f"tensor<8x5x{side}x{side}xi1>" in text
     with pytest.raises(InbolError, match="--prompt 20: the 5 tiles of an image have 20 tokens"):
         plan.lower(PlanConfig(stage, prompt=20, **options), smolvlm.path, make_mesh())

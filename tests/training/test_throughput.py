@@ -151,5 +151,8 @@ def test_work_of_a_known_model():
     )
     layers = 6_738_415_616 - 2 * 32000 * 4096 - 65 * 4096
     added = sum(x.size for x in jax.tree.leaves(adapters))
-    assert work.per_token == pytest.approx(4 * layers + 6 * added)
-    assert work.per_pair == 32 * 4 * 4096 * 3
+    # The last layer's q, o and MLP are computed for the targets alone, and so is its attention.
+    layers -= 2 * 4096**2 + 3 * 4096 * 11008
+    added -= lora.rank * (2 * 2 * 4096 + 3 * (4096 + 11008))
+    assert work.per_token == pytest.approx(4 * layers + 6 * added + 64 * 4 * 4096 * 3)
+    assert work.per_pair == 31 * 4 * 4096 * 3
