@@ -18,6 +18,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import pytest
@@ -35,6 +36,9 @@ from inbol_jax.models.loading import init_params, load_pretrained, save_pretrain
 from inbol_jax.models.writing import save_params
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
+
+hypothesis.settings.register_profile("suite", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

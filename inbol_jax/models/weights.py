@@ -96,15 +96,18 @@ def _tower(key: str, path: str) -> tuple[WeightRow, ...]:
     )
 
 
-def _decoder(key: str, path: str, head: str) -> tuple[WeightRow, ...]:
+def _decoder(key: str, path: str, head: str, *, mlp_bias: bool = True) -> tuple[WeightRow, ...]:
     """A decoder whose keys begin with `key`, and its head with the key `head`."""
+    mlp = (
+        *_dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
+        *_dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
+    )
     layers = (
         _array("{m}_layernorm.weight", "{m}_layernorm/scale", "norm"),
         *_dense("self_attn.{m}_proj", "self_attn/{m:[qkv]}_proj", "embed heads"),
         *_dense("self_attn.o_proj", "self_attn/o_proj", "heads embed"),
         _array("self_attn.{m}_norm.weight", "self_attn/{m:[qk]}_norm/scale", "norm"),
-        *_dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
-        *_dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
+        *(row for row in mlp if mlp_bias or not row.path.endswith("/bias")),
     )
     return (
         *_below(f"{key}layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
@@ -215,7 +218,7 @@ TABLE: tuple[WeightRow, ...] = (
     ),
     *_merger("model.visual.merger.", "merger/"),
     *_merger("model.visual.deepstack_merger_list.{i}.", "deepstack_merger_{i}/"),
-    *_decoder("model.language_model.", "language_decoder/", "lm_head.weight"),
+    *_decoder("model.language_model.", "language_decoder/", "lm_head.weight", mlp_bias=False),
 )
 
 # Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5.

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_predictions import TYPES, prediction
 from scipy import stats
@@ -72,7 +72,6 @@ def cells(summary):
             yield from groups.items()
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(predictions_of_three_models())
 def test_t_is_twice_acc_plus_refr_minus_one_if_answerable_and_twice_refr_minus_one_on_type_3(
     predictions,
@@ -87,7 +86,6 @@ def test_t_is_twice_acc_plus_refr_minus_one_if_answerable_and_twice_refr_minus_o
             assert math.isclose(cell.t, 2 * cell.acc + cell.refr - 1, abs_tol=1e-12)
 
 
-@settings(deadline=None)
 @given(predictions_of_three_models(), st.randoms(use_true_random=False))
 def test_the_order_of_the_questions_does_not_matter(predictions, random):
     shuffled = list(predictions)
@@ -99,7 +97,6 @@ def test_the_order_of_the_questions_does_not_matter(predictions, random):
     assert by_confidence(shuffled, "b") == by_confidence(predictions, "b")
 
 
-@settings(deadline=None)
 @given(predictions_of_three_models())
 def test_intervals_hold_their_estimate(predictions):
     for _, cell in cells(summarise(predictions)):
@@ -108,7 +105,6 @@ def test_intervals_hold_their_estimate(predictions):
         assert d.diff is None or d.low <= d.diff <= d.high
 
 
-@settings(deadline=None)
 @given(predictions_of_three_models())
 def test_groups_add_up(predictions):
     for domains in summarise(predictions, **FAST).values():
@@ -238,7 +234,6 @@ def test_bins_are_closed_below_and_the_last_one_on_both_sides():
             counts(outside)
 
 
-@settings(deadline=None)
 @given(predictions_of_three_models())
 def test_rates_by_confidence_lie_in_their_wilson_intervals(predictions):
     for b in by_confidence(predictions, "a"):

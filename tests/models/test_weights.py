@@ -38,7 +38,7 @@ def test_no_row_of_the_table_is_idle(tmp_path):
 
 def test_orders_undo_each_other():
     for row in TABLE:
-        x = np.random.default_rng(0).normal(size=(5, 3, 2, 4)[: len(row.order)])
+        x = np.random.default_rng(0).normal(size=(5, 3, 2, 4, 6)[: len(row.order)])
         np.testing.assert_array_equal(row.to_hf(row.from_hf(x)), x)
 
 
