@@ -112,6 +112,9 @@ def train_dpo(folder: Path, seed: int) -> None:
 def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
     """The demo's CA-DPO, into `<folder>/ca_dpo`.
 
+    Pairs are padded to one length: with several, batches hold pairs of similar length, which is
+    another order than that of the measured tables.
+
     Args:
       options: flat options of `inbol dpo` that replace the demo's own; benchmarks/ablation.py
         compares several.
@@ -120,6 +123,7 @@ def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
         "data": folder / "preferences.jsonl",
         "out": folder / "ca_dpo",
         "model": folder / "idk_it/model",
+        "buckets": 1,
         "seed": seed,
     }
     run("dpo", DpoConfig.from_options(**(own | options)))
