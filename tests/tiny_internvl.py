@@ -2,16 +2,12 @@
 random weights. Pictures of the world become four tiles and the whole.
 """
 
-import json
-
-import jax
 import transformers
+from tiny_random import write_random
 from tokenizers import AddedToken, Tokenizer
 from transformers import GotOcr2ImageProcessorPil, PreTrainedTokenizerFast
 
-from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import init_params, without_videos
-from inbol_jax.models.writing import save_params
+from inbol_jax.models.loading import without_videos
 from inbol_jax.world.tiny import build_tokenizer
 
 # As the checkpoints on the hub have it.
@@ -78,7 +74,4 @@ def write_internvl(folder, *, max_patches=4, **options):
             "pad_token_id": vocabulary["<pad>"],
         },
     } | options
-    (folder / "config.json").write_text(json.dumps(config))
-    init = jax.jit(init_params, static_argnums=0)
-    save_params(folder, init(load_config(folder), jax.random.key(0)))
-    return folder
+    return write_random(folder, config)

@@ -4,13 +4,10 @@ weights. Pictures of the world keep their size: a square of 12 x 12 pixels becom
 
 import json
 
-import jax
+from tiny_random import write_random
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
-from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import init_params
-from inbol_jax.models.writing import save_params
 from inbol_jax.world.tiny import build_tokenizer
 
 # As the checkpoints on the hub have it, for questions about images, but for the names of roles: the
@@ -91,7 +88,4 @@ def write_qwen3_vl(folder, **options):
             "pad_token_id": vocabulary["<pad>"],
         },
     } | options
-    (folder / "config.json").write_text(json.dumps(config))
-    init = jax.jit(init_params, static_argnums=0)
-    save_params(folder, init(load_config(folder), jax.random.key(0)))
-    return folder
+    return write_random(folder, config)

@@ -2,15 +2,10 @@
 weights. Pictures of the world become four tiles and the whole.
 """
 
-import json
-
-import jax
+from tiny_random import write_random
 from tokenizers import AddedToken, Tokenizer
 from transformers import Idefics3ImageProcessorPil, Idefics3Processor, PreTrainedTokenizerFast
 
-from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import init_params
-from inbol_jax.models.writing import save_params
 from inbol_jax.world.tiny import build_tokenizer
 
 # As the checkpoints on the hub have it.
@@ -76,7 +71,4 @@ def write_smolvlm(folder, *, model_type="smolvlm", splitting=True, **options):
             "pad_token_id": vocabulary["<pad>"],
         },
     } | options
-    (folder / "config.json").write_text(json.dumps(config))
-    init = jax.jit(init_params, static_argnums=0)
-    save_params(folder, init(load_config(folder), jax.random.key(0)))
-    return folder
+    return write_random(folder, config)

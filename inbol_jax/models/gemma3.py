@@ -8,7 +8,6 @@ tokens of an image see each other.
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import Gemma3Config
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ComputeOptions, RMSNorm
@@ -46,13 +45,8 @@ class Gemma3(VisionLanguageModel):
         return self.language_model
 
     def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        pixels, vision = batch["pixel_values"], self.config.vision
-        *leading, _, height, width = pixels.shape
-        if (height, width) != (vision.image_size,) * 2:
-            raise InbolError(
-                f"images of {height} x {width} pixels: config.json says {vision.image_size} each"
-            )
-        features = self.vision_tower(self.normalised_pixels(batch))  # [n, s, v]
-        side = height // vision.patch_size
+        leading, vision = batch["pixel_values"].shape[:-3], self.config.vision
+        features = self.vision_tower(self.whole_pixels(batch))  # [n, s, v]
+        side = vision.image_size // vision.patch_size
         features = self.multi_modal_projector(features.reshape(len(features), side, side, -1))
         return features.reshape(*leading, *features.shape[1:])

@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import InternVLConfig, VisionConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions, Dense
@@ -70,14 +69,9 @@ class InternVL(VisionLanguageModel):
         return self.language_model
 
     def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        pixels, c = batch["pixel_values"], self.config
-        *leading, _, height, width = pixels.shape
-        if (height, width) != (c.vision.image_size,) * 2:
-            raise InbolError(
-                f"images of {height} x {width} pixels: config.json says {c.vision.image_size} each"
-            )
-        features = self.vision_tower(self.normalised_pixels(batch))  # [n, s, v]
-        side = height // c.vision.patch_size
+        leading, c = batch["pixel_values"].shape[:-3], self.config
+        features = self.vision_tower(self.whole_pixels(batch))  # [n, s, v]
+        side = c.vision.image_size // c.vision.patch_size
         features = features.reshape(len(features), side, side, -1)
         features = self.multi_modal_projector(pixel_shuffle(features, c.scale_factor))  # [n, p, d]
         return features.reshape(*leading, *features.shape[1:])

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
 from inbol_jax.models.layers import ComputeOptions
@@ -92,6 +93,18 @@ class VisionLanguageModel(nn.Module):
             for name in ("pixel_mean", "pixel_scale")
         )
         return (flat.astype(jnp.float32) - mean) * scale
+
+    def whole_pixels(self, batch: Batch) -> Float[Array, "n 3 H W"]:
+        """Returns what `normalised_pixels` does, for towers that take images of one size alone.
+
+        Raises:
+          InbolError: if the images have another size than config.json says.
+        """
+        *_, height, width = batch["pixel_values"].shape
+        side = self.config.vision.image_size
+        if (height, width) != (side, side):
+            raise InbolError(f"images of {height} x {width} pixels: config.json says {side} each")
+        return self.normalised_pixels(batch)
 
     def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
         """Returns logits in float32. Training uses `hidden` and `head`, which need less memory."""

@@ -5,33 +5,28 @@ processor's own batches, adapters, and what is refused.
 import dataclasses
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
 import torch
 from PIL import Image
-from safetensors.numpy import load_file
 from tiny_smolvlm import TILE, write_smolvlm
 from torch_reference import (
     CLOSE,
-    assert_close,
+    assert_peft_reads_ours,
+    assert_reads_what_peft_trained,
     by_row,
     edit_config,
     load,
     make_batch,
-    our_logits,
     random_torch,
     refusal,
     torch_base,
-    with_adapters,
 )
 from transformers import Idefics3ImageProcessorPil
 
 from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
+from inbol_jax.models import save_pretrained
 from inbol_jax.models.config import load_config
 from inbol_jax.models.idefics3 import position_buckets
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
@@ -241,36 +236,8 @@ def test_towers_may_go_unnamed(base, tmp_path):
     ids=["names", "connector whole"],
 )
 def test_adapters_that_peft_trained(base, options, tmp_path):
-    model = peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(0, 0.15)
-    model.eval().save_pretrained(tmp_path)
-    checkpoint = load_pretrained(base, dtype=jnp.float32, adapters=tmp_path)
-    batch = make_batch(checkpoint.config, [12, 16])
-    assert_close(checkpoint, model, batch)
-    plain = dataclasses.replace(checkpoint, variables={"params": load(base).variables["params"]})
-    effect = our_logits(plain, batch) - our_logits(checkpoint, batch)
-    assert np.abs(effect).max() > 1e-2, "the adapters do nothing"
+    assert_reads_what_peft_trained(base, options, tmp_path)
 
 
 def test_adapters_of_ours_in_peft(base, tmp_path):
-    """The default targets: every dense layer of the decoder, and no other."""
-    checkpoint = with_adapters(base, LoraConfig(rank=3, alpha=5.0))
-    assert set(checkpoint.variables["lora"]) == {"text_model"}
-    save_pretrained(checkpoint, tmp_path)
-    model = peft.PeftModel.from_pretrained(torch_base(base), tmp_path).eval()
-    batch = make_batch(checkpoint.config, [12, 16])
-    assert_close(checkpoint, model, batch)
-    names = set(peft.get_peft_model_state_dict(model))
-    assert set(load_file(tmp_path / "adapter_model.safetensors")) == names
-    merged = tmp_path / "merged"
-    save_pretrained(checkpoint, merged, merge_adapters=True)
-    assert_close(load(merged), model, batch)
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        load(tmp_path).variables["lora"],
-        dict(checkpoint.variables["lora"]),
-    )
+    assert_peft_reads_ours(base, "text_model", tmp_path)

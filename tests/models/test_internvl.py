@@ -6,7 +6,6 @@ import dataclasses
 
 import jax
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers
@@ -16,18 +15,16 @@ from tiny_internvl import TILE, write_internvl
 from torch_reference import (
     CLOSE,
     SPELLINGS,
-    assert_close,
+    assert_peft_reads_ours,
+    assert_reads_what_peft_trained,
     edit_config,
     load,
-    make_batch,
     random_torch,
     refusal,
     torch_base,
-    with_adapters,
 )
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import Grid, image_grid
 
@@ -188,30 +185,8 @@ def test_keys_as_transformers_modules_have_them(base, tmp_path):
     ids=["names", "projector whole"],
 )
 def test_adapters_that_peft_trained(base, options, tmp_path):
-    model = peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(0, 0.15)
-    model.eval().save_pretrained(tmp_path)
-    checkpoint = load_pretrained(base, dtype="float32", adapters=tmp_path)
-    batch = make_batch(checkpoint.config, [12, 16])
-    assert_close(checkpoint, model, batch)
-    with pytest.raises(AssertionError):  # the adapters do something
-        assert_close(load(base), model, batch)
+    assert_reads_what_peft_trained(base, options, tmp_path)
 
 
 def test_adapters_of_ours_in_peft(base, tmp_path):
-    """The default targets: every dense layer of the decoder, and no other."""
-    checkpoint = with_adapters(base, LoraConfig(rank=3, alpha=5.0))
-    assert set(checkpoint.variables["lora"]) == {"language_model"}
-    save_pretrained(checkpoint, tmp_path)
-    model = peft.PeftModel.from_pretrained(torch_base(base), tmp_path).eval()
-    batch = make_batch(checkpoint.config, [12, 16])
-    assert_close(checkpoint, model, batch)
-    names = set(peft.get_peft_model_state_dict(model))
-    assert set(load_file(tmp_path / "adapter_model.safetensors")) == names
-    merged = tmp_path / "merged"
-    save_pretrained(checkpoint, merged, merge_adapters=True)
-    assert_close(load(merged), model, batch)
+    assert_peft_reads_ours(base, "language_model", tmp_path)

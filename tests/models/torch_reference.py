@@ -8,13 +8,15 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
+from safetensors.numpy import load_file
 from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models import LoraConfig, load_pretrained
+from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import init_lora
 
@@ -522,3 +524,45 @@ def assert_close(checkpoint, model, batch):
     counts = batch["attention_mask"] == 1
     ours, theirs = our_logits(checkpoint, batch), torch_logits(model, batch)
     np.testing.assert_allclose(ours[counts], theirs[counts], **CLOSE)
+
+
+def assert_reads_what_peft_trained(base, options, folder):
+    """Adapters that PEFT made on a checkpoint give its logits here, and not those of the base."""
+    model = peft.get_peft_model(torch_base(base), peft.LoraConfig(r=4, lora_alpha=12, **options))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.15)
+    model.eval().save_pretrained(folder)
+    checkpoint = load_pretrained(base, dtype="float32", adapters=folder)
+    batch = make_batch(checkpoint.config, [12, 16])
+    assert_close(checkpoint, model, batch)
+    plain = dataclasses.replace(checkpoint, variables={"params": load(base).variables["params"]})
+    effect = our_logits(plain, batch) - our_logits(checkpoint, batch)
+    assert np.abs(effect).max() > 1e-2, "the adapters do nothing"
+
+
+def assert_peft_reads_ours(base, decoder, folder):
+    """Adapters of the default targets, every dense layer of the decoder and no other, give the same
+    logits here, in PEFT and merged, and come back as they were.
+
+    Args:
+      decoder: the name of the decoder's part in parameter paths.
+    """
+    checkpoint = with_adapters(base, LoraConfig(rank=3, alpha=5.0))
+    assert set(checkpoint.variables["lora"]) == {decoder}
+    save_pretrained(checkpoint, folder)
+    model = peft.PeftModel.from_pretrained(torch_base(base), folder).eval()
+    batch = make_batch(checkpoint.config, [12, 16])
+    assert_close(checkpoint, model, batch)
+    names = set(peft.get_peft_model_state_dict(model))
+    assert set(load_file(folder / "adapter_model.safetensors")) == names
+    merged = folder / "merged"
+    save_pretrained(checkpoint, merged, merge_adapters=True)
+    assert_close(load(merged), model, batch)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load(folder).variables["lora"],
+        dict(checkpoint.variables["lora"]),
+    )
