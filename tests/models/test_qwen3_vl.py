@@ -27,7 +27,7 @@ from transformers import Qwen2VLImageProcessorPil
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
-from inbol_jax.models.tiles import UNTILED, image_grid
+from inbol_jax.models.tiles import UNTILED, Grid, image_grid
 
 # PEFT asks transformers for it
 pytestmark = pytest.mark.filterwarnings(
@@ -124,12 +124,13 @@ def test_rows_of_several_and_of_no_images(qwen3_vl, tmp_path):
     for size, path in zip(sizes, paths, strict=True):
         noise(*size).save(path)
     rows = [("Which is red?", paths), ("Why?", []), ("How many?", paths[1:])]
-    prompts = [encoder.prompt(question, encoder.grids(files)) for question, files in rows]
-    t, tiles = max(map(len, prompts)), [qwen3_vl.config.count_tiles(p) for p in prompts]
+    grids = [encoder.grids(files) for _, files in rows]
+    prompts = [encoder.prompt(row[0], cut) for row, cut in zip(rows, grids, strict=True)]
+    t, tiles = max(map(len, prompts)), [sum(grid.tiles for grid in cut) for cut in grids]
     assert tiles[0] > tiles[2] > tiles[1] == 0
 
     def batch_of(which, pad_to):
-        arrays = [load_image_inputs(qwen3_vl, rows[i][1], tiles[i], pad_to) for i in which]
+        arrays = [load_image_inputs(qwen3_vl, rows[i][1], grids[i], pad_to) for i in which]
         for row in arrays:
             for name, (shape, dtype) in qwen3_vl.config.image_shapes(pad_to).items():
                 assert (row[name].shape, row[name].dtype) == (shape, dtype)
@@ -158,7 +159,7 @@ def test_images_are_compared_with_their_prompt(qwen3_vl, tmp_path):
     encoder = make_text_encoder(qwen3_vl)
     assert encoder.grid(tmp_path / "a.png").tiles == 8
     with pytest.raises(InbolError, match=r"a\.png: its image processor makes 8 tiles, .* for 5"):
-        load_image_inputs(qwen3_vl, [tmp_path / "a.png"], 5)
+        load_image_inputs(qwen3_vl, [tmp_path / "a.png"], [Grid(1, 5, whole=False)])
     Image.new("RGB", (2001, 10)).save(tmp_path / "b.png")
     with pytest.raises(InbolError, match=r"b\.png: .* aspect ratio must be smaller than 200"):
         encoder.grid(tmp_path / "b.png")
