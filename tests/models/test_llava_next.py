@@ -67,7 +67,8 @@ def noise(width, height):
 
 @pytest.mark.parametrize("max_tiles", [None, 1, 2, 9])
 def test_features_are_placed_as_transformers_does(max_tiles):
-    """One image of each of many sizes, behind it an unused place for another image's tiles."""
+    """One image of each of many sizes, behind it unused places for other images' tiles."""
+    tiles, find = 6, jax.jit(token_places, static_argnums=(1, 2))
     vision = type("Vision", (), {"image_size": 16, "patch_size": 4})
     config = type("Config", (), {"vision_config": vision, "image_grid_pinpoints": RESOLUTIONS})
     model, random = type("Model", (), {"config": config}), np.random.default_rng(0)
@@ -82,10 +83,9 @@ def test_features_are_placed_as_transformers_does(max_tiles):
             arguments = [features], torch.tensor([size]), newline, f"anyres_max_{max_tiles}"
             (expected,), _ = LlavaOnevisionModel.pack_image_features(model, *arguments)
         assert len(expected) == layout.num_tokens(16)
-        unused = np.full((16, 5), 9.0)
+        unused = np.full(((tiles - layout.tiles) * 16, 5), 9.0)
         rows = np.concatenate([features.reshape(-1, 5), unused, newline[None]])
-        layouts = jnp.array([[layout, [0] * 6]])
-        places = token_places(layouts, layout.tiles + 1, 16)
+        places = find(jnp.array([[layout, [0] * 6]]), tiles, 16)
         found = sum(rows[np.asarray(i[0])] * np.asarray(share[0])[:, None] for i, share in places)
         np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
         scaled += layout[2:4] != layout[4:]
@@ -128,7 +128,7 @@ def test_the_processors_own_batch(checkpoint, side, sizes):
     ours = np.asarray(checkpoint.apply(checkpoint.variables, batch))
     counts = batch["attention_mask"] == 1
     np.testing.assert_allclose(ours[counts], expected[counts], **CLOSE)
-    others = [[24, 72]] * len(batch["image_sizes"])
+    others = [[48, 13]] * len(batch["image_sizes"])
     with pytest.raises(InbolError, match="image tokens in the batch, but its images have"):
         checkpoint.apply(checkpoint.variables, batch | {"image_sizes": others})
     few = batch | {"pixel_values": batch["pixel_values"][:, :1]}

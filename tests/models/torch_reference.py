@@ -296,7 +296,7 @@ LLAVA_NEXT = {
     "llava_onevision siglip qwen2, scaled down": (
         RESOLUTIONS | {"vision_aspect_ratio": "anyres_max_1"},
         ONEVISION,
-        QWEN2,
+        {**QWEN2, "num_key_value_heads": 3},
     ),
     "llava_onevision siglip qwen2 tied, not scaled": (
         RESOLUTIONS | {"tie_word_embeddings": True},

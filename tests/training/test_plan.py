@@ -76,17 +76,14 @@ def test_published_shapes_are_lowered(plan, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["llava-1.6-vicuna-7b", "llava-1.6-mistral-7b", "llava-onevision-0.5b", "llava-onevision-7b"],
-)
+@pytest.mark.parametrize("name", ["llava-1.6-vicuna-7b", "llava-onevision-0.5b"])
 def test_published_shapes_of_anyres_are_lowered(plan, name):
     """An image of 2 x 2 tiles and the whole, by default."""
     options = {"model": name, "prompt": 4096, "batch_size": 8}
     config = PlanConfig("dpo", lora_rank=8, remat="full", **options)
     text = plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
     side = load_config(plan.SHAPES / name).vision.image_size
-    assert f"tensor<8x5x3x{side}x{side}xf32>" in text
+    assert f"tensor<8x5x3x{side}x{side}xui8>" in text
     assert "tensor<8x5x6xi32>" in text
 
 
