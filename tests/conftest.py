@@ -27,7 +27,7 @@ from PIL import EpsImagePlugin, Image
 from tiny_gemma3 import write_gemma3
 from tiny_internvl import write_internvl
 from tiny_llava_next import write_llava_next, write_llava_onevision
-from tiny_qwen3_vl import write_qwen3_vl
+from tiny_qwen3_vl import write_qwen2_5_vl, write_qwen3_vl
 from tiny_smolvlm import write_smolvlm
 
 from inbol_jax.defaults import TINY
@@ -77,6 +77,13 @@ def micro(tiny, tmp_path_factory):
 def smolvlm(tmp_path_factory):
     """A random checkpoint in the shape of SmolVLM2, of one small layer each."""
     return load_pretrained(write_smolvlm(tmp_path_factory.mktemp("smolvlm")), dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def qwen2_5_vl(tmp_path_factory):
+    """A random checkpoint in the shape of Qwen2.5-VL, of few small layers."""
+    folder = tmp_path_factory.mktemp("qwen2_5_vl")
+    return load_pretrained(write_qwen2_5_vl(folder), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,9 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NativeVisionConfig:
-    """Qwen3-VL's vision tower, which takes images of any size. `patch_size` is in pixels."""
+    """Qwen2.5-VL's or Qwen3-VL's vision tower, which takes images of any size. `patch_size` is in
+    pixels.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -65,12 +67,21 @@ class NativeVisionConfig:
     """Frames per patch. Those of an image are alike."""
     merge_size: int
     """A square of this many patches per side becomes one image token."""
-    num_positions: int
-    """Of the learnt ones, a square that is interpolated for each image."""
     hidden_act: str
     rope_theta: float
-    deepstack_layers: tuple[int, ...]
+    num_positions: int | None = None
+    """Of the learnt ones, a square that is interpolated for each image; None if there are none."""
+    deepstack_layers: tuple[int, ...] = ()
     """After which layers features are taken that are added behind the decoder's first layers."""
+    window: int | None = None
+    """Image tokens per side of the squares within which patches see each other; None: images."""
+    full_layers: tuple[int, ...] = ()
+    """Layers without such windows."""
+    rms_norm: bool = False
+    """Whether norms are RMSNorm, and not LayerNorm."""
+    gated: bool = False
+    """Whether feed-forward networks have a gate."""
+    patch_bias: bool = True
 
     @property
     def square(self) -> int:
@@ -382,6 +393,8 @@ class Qwen3VLConfig(ModelConfig):
     vision: NativeVisionConfig
     mrope_section: tuple[int, ...]
     """How many rotary frequencies take their position from time, row and column."""
+    mrope_interleaved: bool = True
+    """Whether time, row and column take turns, and do not lie behind each other."""
 
     @property
     def num_image_tokens(self) -> int:
@@ -392,7 +405,12 @@ class Qwen3VLConfig(ModelConfig):
         return self.vision.square
 
     def patch_pairs(self, tiles: float) -> float:
-        return (tiles * self.tile_patches) ** 2
+        patches, vision = tiles * self.tile_patches, self.vision
+        if vision.window is None:
+            return patches**2
+        seen = min(patches, (vision.window * vision.merge_size) ** 2)
+        full = len(vision.full_layers) / vision.num_layers
+        return patches * (full * patches + (1 - full) * seen)
 
     @property
     def max_size(self) -> int:
@@ -430,6 +448,12 @@ class Qwen3VLConfig(ModelConfig):
         if (patches > held).any() or (pixels.ndim == 2 and patches[0] != held):
             raise InbolError(f"image_grid_thw has {patches.max()} patches, pixel_values {held}")
         return patches // self.tile_patches
+
+
+class Qwen25VLConfig(Qwen3VLConfig):
+    """Qwen2.5-VL: the same with windows in its tower, and M-RoPE in sections."""
+
+    processor_class = "Qwen2_5_VLProcessor"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -41,11 +41,13 @@ def check(config: ModelConfig) -> None:
     for part in (vision, text):
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
-            if field.type in (int, "int") and (type(value) is not int or value < 1):
+            if value is None and field.type == (int | None):
+                continue
+            if field.type in (int, int | None) and (type(value) is not int or value < 1):
                 raise InbolError(
                     f"{field.name} = {value!r}: a whole number of at least 1 is needed"
                 )
-            if field.type in (float, "float") and not 0 < value < math.inf:
+            if field.type is float and not 0 < value < math.inf:
                 raise InbolError(f"{field.name} = {value!r}: a number greater than 0 is needed")
     for name, value in text.rope_scaling:
         if not 0 < value < math.inf:

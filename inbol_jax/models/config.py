@@ -22,6 +22,7 @@ from inbol_jax.models.architecture import (
     ModelConfig,
     NativeVisionConfig,
     Qwen3VLConfig,
+    Qwen25VLConfig,
 )
 from inbol_jax.models.bounds import check, check_sizes
 from inbol_jax.models.config_parts import (
@@ -175,33 +176,79 @@ def _qwen3_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen3VLC
     defaults = {"vision_config": towers[0], "text_config": decoders[0]}
     filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
     hf = fill_in_defaults({**raw, **filled}, "Qwen3VLConfig", towers, decoders)
+    layers = _layers_of_tower(hf.vision_config, "deepstack_visual_indexes")
+    positions = hf.vision_config.num_position_embeddings
+    tower = _native_tower(hf, deepstack_layers=layers, num_positions=positions)
+    return Qwen3VLConfig(vision=tower, **_mrope(hf), **read_shared(raw, generation, hf))
+
+
+def _qwen2_5_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25VLConfig:
+    towers, decoders = ("qwen2_5_vl_vision", "qwen2_5_vl"), ("qwen2_5_vl_text",)
+    # The hub's configs have the decoder's options beside those of the whole.
+    flat = {name: value for name, value in raw.items() if name != "vision_config"}
+    text = raw.get("text_config", flat | {"model_type": decoders[0]})
+    raw = {name: value for name, value in raw.items() if not name.startswith("rope_")}
+    filled = {
+        "vision_config": {"model_type": towers[0]} | dict(raw["vision_config"]),
+        "text_config": {"model_type": decoders[0]} | dict(text),
+    }
+    hf = fill_in_defaults({**raw, **filled}, "Qwen2_5_VLConfig", towers, decoders)
+    v = hf.vision_config
+    window = v.window_size // v.spatial_merge_size // v.patch_size
+    tower = _native_tower(
+        hf,
+        window=window,
+        full_layers=_layers_of_tower(v, "fullatt_block_indexes"),
+        rms_norm=True,
+        gated=True,
+        patch_bias=False,
+    )
+    config = Qwen25VLConfig(
+        vision=tower, mrope_interleaved=False, **_mrope(hf), **read_shared(raw, generation, hf)
+    )
+    if sum(config.mrope_section) != config.text.head_dim // 2:
+        raise InbolError(
+            f"text_config.mrope_section = {config.mrope_section}: the sum is not half of "
+            f"{config.text.head_dim}, the size of a head"
+        )
+    return config
+
+
+def _layers_of_tower(v: Any, name: str) -> tuple[int, ...]:
+    layers = tuple(getattr(v, name))
+    if list(layers) != sorted({*layers} & {*range(v.depth)}):
+        raise InbolError(
+            f"vision_config.{name} = {layers}: rising numbers of its {v.depth} layers are needed"
+        )
+    return layers
+
+
+def _native_tower(hf: Any, **given: Any) -> NativeVisionConfig:
     text, v = hf.text_config, hf.vision_config
     require(v.in_channels, (3,), "vision_config.in_channels")
     require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
     require(v.rope_parameters["rope_type"], ("axial",), "vision_config.rope_type")
     require(v.out_hidden_size, (text.hidden_size,), "vision_config.out_hidden_size")
-    layers = tuple(v.deepstack_visual_indexes)
-    if list(layers) != sorted({*layers} & {*range(v.depth)}):
-        raise InbolError(
-            f"vision_config.deepstack_visual_indexes = {layers}: rising numbers of its "
-            f"{v.depth} layers are needed"
-        )
     if v.hidden_size % (4 * v.num_heads):
         raise InbolError(
             f"vision_config: {v.num_heads} heads of a size that is a multiple of 4 do not make "
             f"a hidden size of {v.hidden_size}"
         )
-    theta = float(v.rope_parameters["rope_theta"])
-    sections = tuple(text.rope_parameters.get("mrope_section", (24, 20, 20)))
+    return read(NativeVisionConfig, v, rope_theta=float(v.rope_parameters["rope_theta"]), **given)
+
+
+def _mrope(hf: Any) -> dict[str, Any]:
+    """The decoder's fields of a family with positions in three axes."""
+    text = hf.text_config
+    default = (16, 24, 24) if text.model_type == "qwen2_5_vl_text" else (24, 20, 20)
+    sections = tuple(text.rope_parameters.get("mrope_section", default))
     if len(sections) != 3 or any(type(n) is not int or n < 0 for n in sections):
         raise InbolError(f"text_config.mrope_section = {sections}: three whole numbers are needed")
-    return Qwen3VLConfig(
-        vision=read(NativeVisionConfig, v, rope_theta=theta, deepstack_layers=layers),
-        text=read_text(text, tied=bool(hf.tie_word_embeddings)),
-        mrope_section=sections,
-        image_token_id=hf.image_token_id,
-        **read_shared(raw, generation, hf),
-    )
+    return {
+        "text": read_text(text, tied=bool(hf.tie_word_embeddings)),
+        "mrope_section": sections,
+        "image_token_id": hf.image_token_id,
+    }
 
 
 def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVLConfig:
@@ -299,5 +346,6 @@ _FAMILIES = {
     "smolvlm": _idefics3,
     "internvl": _internvl,
     "gemma3": _gemma3,
+    "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
 }

@@ -18,7 +18,6 @@ HF_NAMES = {
     "num_heads": "num_attention_heads",
     "max_positions": "max_position_embeddings",
     "merge_size": "spatial_merge_size",
-    "num_positions": "num_position_embeddings",
 }
 # Type of rotary positions -> the numbers that it needs.
 ROPE_TYPES = {
@@ -150,7 +149,7 @@ def read_text(
         rope_theta=float(rope.get("rope_theta", 10000.0)),
         rope_type=rope_type,
         rope_scaling=tuple((name, float(rope[name])) for name in ROPE_TYPES[rope_type]),
-        qkv_bias=bias or t.model_type == "qwen2",
+        qkv_bias=bias or t.model_type in ("qwen2", "qwen2_5_vl_text"),
         o_bias=bias,
         mlp_bias=bool(getattr(t, "mlp_bias", False)),
         windows=tuple(window if kind == "sliding_attention" else None for kind in types),

@@ -16,6 +16,7 @@ from inbol_jax.models.architecture import (
     LlavaOnevisionConfig,
     ModelConfig,
     Qwen3VLConfig,
+    Qwen25VLConfig,
 )
 from inbol_jax.models.gemma3 import Gemma3
 from inbol_jax.models.idefics3 import Idefics3
@@ -33,6 +34,7 @@ _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     Idefics3Config: Idefics3,
     InternVLConfig: InternVL,
     Gemma3Config: Gemma3,
+    Qwen25VLConfig: Qwen3VL,
     Qwen3VLConfig: Qwen3VL,
 }
 

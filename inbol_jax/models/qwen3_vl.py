@@ -1,8 +1,10 @@
-"""Qwen3-VL: images at their own resolution, features of several depths, positions in three axes.
+"""Qwen3-VL: images at their own resolution, features of several depths, positions in three axes;
+and Qwen2.5-VL, whose tower has windows.
 
-Sources: Bai et al. 2025 (arXiv 2511.21631); DeepStack, Meng et al. 2024 (arXiv 2406.04334); M-RoPE,
-Wang et al. 2024 (arXiv 2409.12191). Layout and names are those of transformers'
-Qwen3VLForConditionalGeneration. The images of a batch are not as in `models.vlm`:
+Sources: Bai et al. 2025 (arXiv 2511.21631, arXiv 2502.13923); DeepStack, Meng et al. 2024 (arXiv
+2406.04334); M-RoPE, Wang et al. 2024 (arXiv 2409.12191). Layout and names are those of
+transformers' Qwen3VLForConditionalGeneration and Qwen2_5_VLForConditionalGeneration. The images of
+a batch are not as in `models.vlm`:
   pixel_values    f32[n, c]       patches of the images of all rows, each square of patches that
                                   becomes one token behind the other; or
                   f32[b, s, c]    up to s patches per row; the values of unused ones do not matter
@@ -25,6 +27,7 @@ from inbol_jax.models.layers import (
     SMALL_INIT,
     ComputeOptions,
     Dense,
+    RMSNorm,
     dot_product_attention,
     rope,
     rope_frequencies,
@@ -65,11 +68,19 @@ def _has_images(batch: Batch) -> bool:
     return "image_grid_thw" in batch and batch["image_grid_thw"].size > 0
 
 
+def _norm(config: NativeVisionConfig, compute: ComputeOptions, name: str) -> nn.Module:
+    if config.rms_norm:
+        return RMSNorm(EPSILON, compute.dtype, name=name)
+    return nn.LayerNorm(EPSILON, dtype=compute.dtype, name=name)
+
+
 class VisionBlock(nn.Module):
-    """A pre-norm transformer layer; every patch sees those of its own image."""
+    """A pre-norm transformer layer; every patch sees those of its own image, or window."""
 
     config: NativeVisionConfig
     compute: ComputeOptions
+    window: int | None
+    """Patches per side of a window, or None."""
 
     @nn.compact
     def __call__(
@@ -78,7 +89,10 @@ class VisionBlock(nn.Module):
         c, compute = self.config, self.compute
         (n, s, d), head = x.shape, c.hidden_size // c.num_heads
         mask = places.image[:, :, None] == places.image[:, None]
-        y = nn.LayerNorm(EPSILON, dtype=compute.dtype, name="norm1")(x)
+        if self.window is not None:
+            for place in (places.row // self.window, places.column // self.window):
+                mask &= place[:, :, None] == place[:, None]
+        y = _norm(c, compute, "norm1")(x)
         qkv = Dense(3 * d, compute, name="qkv")(y).reshape(n, s, 3, c.num_heads, head)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
         frequency = rope_frequencies(head // 2, c.rope_theta, "default", {})
@@ -86,9 +100,12 @@ class VisionBlock(nn.Module):
         q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         proj = Dense(d, compute, kernel_init=SMALL_INIT, name="proj")
         x = x + proj(dot_product_attention(q, k, v, mask, implementation=compute.attention))
-        y = nn.LayerNorm(EPSILON, dtype=compute.dtype, name="norm2")(x)
-        y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="linear_fc1")(y))
-        return x + Dense(d, compute, kernel_init=SMALL_INIT, name="linear_fc2")(y)
+        y = _norm(c, compute, "norm2")(x)
+        first, last = ("gate_proj", "down_proj") if c.gated else ("linear_fc1", "linear_fc2")
+        z = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name=first)(y))
+        if c.gated:
+            z *= Dense(c.intermediate_size, compute, name="up_proj")(y)
+        return x + Dense(d, compute, kernel_init=SMALL_INIT, name=last)(z)
 
 
 class NativeVisionTower(nn.Module):
@@ -106,14 +123,19 @@ class NativeVisionTower(nn.Module):
         shape = (3, c.temporal_patch_size, c.patch_size, c.patch_size, d)
         kernel = self.param("patch_projection", nn.initializers.lecun_normal((0, 1, 2, 3)), shape)
         x = pixel_values.astype(dtype) @ kernel.reshape(-1, d).astype(dtype)
-        x += self.param("patch_projection_bias", nn.initializers.zeros, (d,)).astype(dtype)
-        x += self._positions(places).astype(dtype)
+        if c.patch_bias:
+            x += self.param("patch_projection_bias", nn.initializers.zeros, (d,)).astype(dtype)
+        if c.num_positions is not None:
+            x += self._positions(places).astype(dtype)
         repeats = d // c.num_heads // 4
         positions = [jnp.repeat(p[..., None], repeats, -1) for p in (places.row, places.column)]
         positions = jnp.concatenate(positions, axis=-1)  # [n, s, half a head]
         states = []
         for i in range(c.num_layers):
-            x = VisionBlock(c, self.compute, name=f"blocks_{i}")(x, places, positions)
+            window = None
+            if c.window is not None and i not in c.full_layers:
+                window = c.window * c.merge_size
+            x = VisionBlock(c, self.compute, window, name=f"blocks_{i}")(x, places, positions)
             if i in c.deepstack_layers:
                 states.append(x)
         return [*states, x]
@@ -150,9 +172,13 @@ class PatchMerger(nn.Module):
         n, _, v = x.shape
         width = v * self.config.vision.square
         x = x.reshape(n, -1, width) if self.norm_merged else x
-        x = nn.LayerNorm(EPSILON, dtype=self.compute.dtype, name="norm")(x).reshape(n, -1, width)
-        x = ACTIVATIONS["gelu"](Dense(width, self.compute, name="linear_fc1")(x))
-        return Dense(self.config.text.hidden_size, self.compute, name="linear_fc2")(x)
+        names = "norm", "linear_fc1", "linear_fc2"
+        if self.config.vision.rms_norm:  # Qwen2.5-VL's, which has other keys
+            names = "ln_q", "mlp_0", "mlp_2"
+        norm, first, second = names
+        x = _norm(self.config.vision, self.compute, norm)(x).reshape(n, -1, width)
+        x = ACTIVATIONS["gelu"](Dense(width, self.compute, name=first)(x))
+        return Dense(self.config.text.hidden_size, self.compute, name=second)(x)
 
 
 class Qwen3VL(VisionLanguageModel):
@@ -212,7 +238,9 @@ class Qwen3VL(VisionLanguageModel):
         return lengths + self._shift({**batch, "input_ids": following})[:, -1]
 
     def _frequency_axes(self) -> np.ndarray:
-        """i64[half a head]: 0, 1 or 2 for time, row or column: they take turns."""
+        """i64[half a head]: 0, 1 or 2 for time, row or column."""
+        if not self.config.mrope_interleaved:
+            return np.repeat(np.arange(3), self.config.mrope_section)
         index = np.arange(self.config.text.head_dim // 2)
         axes = np.zeros_like(index)
         for axis in (1, 2):

@@ -219,12 +219,26 @@ TABLE: tuple[WeightRow, ...] = (
         *_dense("mlp.linear_fc2", "linear_fc2", "mlp embed"),
     ),
     *_merger("model.visual.merger.", "merger/"),
+    # Qwen2.5-VL, which is Qwen3-VL's besides
+    *_below(
+        "model.visual.blocks.{i}.mlp.",
+        "vision_tower/blocks_{i}/",
+        *_dense("{m}_proj", "{m:gate|up}_proj", "embed mlp"),
+        *_dense("down_proj", "down_proj", "mlp embed"),
+    ),
+    _array("model.visual.merger.ln_q.weight", "merger/ln_q/scale", "norm"),
+    *_dense("model.visual.merger.mlp.0", "merger/mlp_0", "embed mlp"),
+    *_dense("model.visual.merger.mlp.2", "merger/mlp_2", "mlp embed"),
+    # Qwen3-VL
     *_merger("model.visual.deepstack_merger_list.{i}.", "deepstack_merger_{i}/"),
     *_decoder("model.language_model.", "language_decoder/", "lm_head.weight", mlp_bias=False),
 )
 
-# Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5.
+# Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5;
+# and those of Qwen2.5-VL's checkpoints on the hub.
 _ALIASES = (
+    (re.compile(r"^visual\."), "model.visual."),
+    (re.compile(r"^model\.(?=layers|embed_tokens|norm)"), "model.language_model."),
     (
         re.compile(r"^model\.(?=vision_tower|multi_modal_projector|language_model|image_newline)"),
         "",

@@ -1,14 +1,16 @@
-"""Qwen3-VL: what the parity tests of all families do not show. The processor's own batches, sizes
-of images, adapters, and what is refused.
+"""Qwen3-VL and Qwen2.5-VL: what the parity tests of all families do not show. The processor's own
+batches, sizes of images, adapters, and what is refused.
 """
 
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from tiny_qwen3_vl import PATCH, write_qwen3_vl
 from torch_reference import (
     CLOSE,
@@ -45,15 +47,26 @@ def base(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    """The same of Qwen2.5-VL."""
+    folder = tmp_path_factory.mktemp("windowed")
+    random_torch("qwen2_5_vl grouped, windows").save_pretrained(folder)
+    return folder
+
+
 def noise(width, height):
     pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_the_processors_own_batch(side, qwen3_vl):
+@pytest.mark.parametrize(
+    ("family", "side"), [("qwen3_vl", "right"), ("qwen3_vl", "left"), ("qwen2_5_vl", "left")]
+)
+def test_the_processors_own_batch(family, side, request):
     """Two, no and one image per row, of different sizes; prompts as we make them."""
-    processor, encoder = qwen3_vl.processor, make_text_encoder(qwen3_vl)
+    checkpoint = request.getfixturevalue(family)
+    processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
     processor.tokenizer.padding_side = side
     questions, sizes = ("What color is it?", "Why?"), (((48, 48), (90, 30)), (), ((20, 48),))
     texts, prompts, pictures = [], [], []
@@ -69,8 +82,8 @@ def test_the_processors_own_batch(side, qwen3_vl):
         assert tuple(ids[mask == 1]) == prompt
     with torch.inference_mode():
         inputs = {name: torch.tensor(x) for name, x in batch.items()}
-        expected = torch_base(qwen3_vl.path)(**inputs).logits.numpy()
-    ours = np.asarray(qwen3_vl.apply(qwen3_vl.variables, batch))
+        expected = torch_base(checkpoint.path)(**inputs).logits.numpy()
+    ours = np.asarray(checkpoint.apply(checkpoint.variables, batch))
     counts = batch["attention_mask"] == 1
     np.testing.assert_allclose(ours[counts], expected[counts], **CLOSE)
 
@@ -199,7 +212,7 @@ def test_processors_of_other_sizes(tmp_path, change, culprit):
     ("change", "culprit"),
     [
         ({"model_type": "qwen3_vl_moe"}, "model_type = 'qwen3_vl_moe'"),
-        ({"model_type": "qwen2_5_vl"}, "model_type = 'qwen2_5_vl'"),
+        ({"model_type": "qwen2_vl"}, "model_type = 'qwen2_vl'"),
         ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_moe_text'"),
         ({"text_config": YARN}, "rope_type = 'yarn'"),
         ({"text_config": {"rope_parameters": {"mrope_section": [1, 2]}}}, "mrope_section = (1, 2)"),
@@ -221,6 +234,50 @@ def test_what_is_not_supported_is_named_before_a_weight_is_read(base, change, cu
     message = refusal(tmp_path)  # which has no weights
     assert culprit in message
     assert str(tmp_path / "config.json") in message
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"window_size": 4}, "window = 0"),
+        ({"fullatt_block_indexes": [3]}, "fullatt_block_indexes = (3,)"),
+        ({"hidden_act": "prelu"}, "vision_config.hidden_act = 'prelu'"),
+        ({"patch_size": [4, 4]}, "a value is of the wrong type or size"),
+    ],
+    ids=str,
+)
+def test_what_is_not_supported_of_qwen2_5_vl(windowed, change, culprit, tmp_path):
+    (tmp_path / "config.json").write_bytes((windowed / "config.json").read_bytes())
+    edit_config(tmp_path, {"vision_config": change})
+    assert culprit in refusal(tmp_path)
+    if "window_size" in change:
+        edit_config(tmp_path, {"vision_config": {"window_size": 16}})
+        edit_config(tmp_path, {"text_config": {"rope_parameters": {"mrope_section": [1, 2, 2]}}})
+        assert "mrope_section = (1, 2, 2): the sum is not half of 6" in refusal(tmp_path)
+
+
+def test_keys_as_the_hub_has_them_for_qwen2_5_vl(windowed, tmp_path):
+    tensors = load_file(windowed / "model.safetensors")
+    for old, new in (
+        ("model.visual.", "visual."),
+        ("model.language_model.", "model."),
+    ):
+        renamed = {
+            key.replace(old, new) if key.startswith(old) else key: tensors[key] for key in tensors
+        }
+        (tmp_path / "config.json").write_bytes((windowed / "config.json").read_bytes())
+        save_file(renamed, tmp_path / "model.safetensors")
+        jax.tree.map(
+            np.testing.assert_array_equal, load(tmp_path).variables, load(windowed).variables
+        )
+        tensors = renamed
+
+
+@pytest.mark.slow
+def test_adapters_of_qwen2_5_vl_both_ways(windowed, tmp_path):
+    options = {"target_modules": ["q_proj", "qkv", "up_proj"], "modules_to_save": ["merger"]}
+    assert_reads_what_peft_trained(windowed, options, tmp_path / "theirs")
+    assert_peft_reads_ours(windowed, "language_decoder", tmp_path / "ours")
 
 
 @pytest.mark.parametrize(

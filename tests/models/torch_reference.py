@@ -214,6 +214,55 @@ QWEN3_VL = {
         },
     ),
 }
+WINDOWED = {
+    "depth": 3,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_heads": 4,
+    "patch_size": 4,
+    "out_hidden_size": 24,
+    "window_size": 16,
+    "fullatt_block_indexes": [2],
+}
+QWEN2_5_VL = {
+    "qwen2_5_vl grouped, windows": (
+        {},
+        {},
+        {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"mrope_section": [1, 1, 1]},
+        },
+    ),
+    "qwen2_5_vl tied, larger windows, one full layer, gelu, theta": (
+        {"tie_word_embeddings": True},
+        {
+            "window_size": 24,
+            "fullatt_block_indexes": [1],
+            "hidden_act": "gelu",
+            "temporal_patch_size": 1,
+            "rope_parameters": {"rope_type": "axial", "rope_theta": 50.0},
+        },
+        {
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "rms_norm_eps": 1e-2,
+            "rope_parameters": {"mrope_section": [1, 1, 2], "rope_theta": 100.0},
+        },
+    ),
+    "qwen2_5_vl merges 3, window of tokens above": (
+        {},
+        {"spatial_merge_size": 3, "fullatt_block_indexes": [], "num_heads": 2},
+        {
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"mrope_section": [2, 2, 2]},
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "max_window_layers": 1,
+        },
+    ),
+}
 INTERNVL = {
     "internvl qwen2 tied": ({"tie_word_embeddings": True}, {}, QWEN2),
     "internvl qwen3 qk norm, rms norm, no biases": (
@@ -311,7 +360,7 @@ LLAVA_NEXT = {
         {"num_key_value_heads": 3, "head_dim": 10},
     ),
 }
-RANDOM = LLAVA | LLAVA_NEXT | IDEFICS3 | INTERNVL | GEMMA3 | QWEN3_VL
+RANDOM = LLAVA | LLAVA_NEXT | IDEFICS3 | INTERNVL | GEMMA3 | QWEN2_5_VL | QWEN3_VL
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
@@ -324,6 +373,7 @@ _EVERYDAY = (
     "smolvlm llama untied, ragged patches, head_dim",
     "internvl qwen3 qk norm, rms norm, no biases",
     "gemma3 tied, window, linear rope",
+    "qwen2_5_vl grouped, windows",
     "qwen3_vl grouped, two layers of features",
 )
 CASES = [
@@ -365,6 +415,9 @@ def random_torch(case):
         vision, text = TILE | SIGLIP | {"vision_use_head": False} | vision, GEMMA3_TEXT | text
         top = {"image_token_index": IMAGE, "mm_tokens_per_image": 4} | top
         kind = transformers.Gemma3Config
+    elif case in QWEN2_5_VL:
+        vision, top = WINDOWED | vision, {"image_token_id": IMAGE} | top
+        text, kind = text | {"model_type": "qwen2_5_vl_text"}, transformers.Qwen2_5_VLConfig
     elif case in QWEN3_VL:
         vision, top, kind = NATIVE | vision, {"image_token_id": IMAGE} | top, Qwen3VLConfig
         text = text | {"model_type": "qwen3_vl_text"}
