@@ -357,7 +357,7 @@ class PlanConfig:
     model: str = "llava-1.5-7b"
     """Folder with config.json, or shipped: llava-1.5-{7b,13b}, llava-1.6-{vicuna,mistral}-7b,
     llava-onevision-{0.5b,7b}, smolvlm-256m, smolvlm2-{500m,2.2b}, internvl3-{2b,8b},
-    internvl3.5-{1b,4b,8b}, gemma3-{4b,12b}, qwen3-vl-{2b,4b,8b}."""
+    internvl3.5-{1b,4b,8b}, gemma3-{4b,12b}, qwen2.5-vl-{3b,7b}, qwen3-vl-{2b,4b,8b}."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640

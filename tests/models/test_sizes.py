@@ -157,6 +157,8 @@ REAL |= {
         ("internvl3.5-1b", None),
         ("internvl3.5-4b", None),
         ("internvl3.5-8b", None),
+        ("qwen2.5-vl-3b", 3_754_622_976),
+        ("qwen2.5-vl-7b", 8_292_166_656),
         ("qwen3-vl-2b", 2_127_532_032),
         ("qwen3-vl-4b", 4_437_815_808),
         ("qwen3-vl-8b", 8_767_123_696),

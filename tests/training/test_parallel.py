@@ -54,7 +54,8 @@ for name, special in runs.items():
 """
 
 
-FAMILIES = "smolvlm", "llava_next", "llava_onevision", "internvl", "gemma3", "qwen3_vl"
+FAMILIES = ("smolvlm", "llava_next", "llava_onevision", "internvl", "gemma3")
+FAMILIES += ("qwen2_5_vl", "qwen3_vl")
 SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumulation_steps")
 
 
