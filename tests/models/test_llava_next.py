@@ -68,7 +68,7 @@ def noise(width, height):
 @pytest.mark.parametrize("max_tiles", [None, 1, 2, 9])
 def test_features_are_placed_as_transformers_does(max_tiles):
     """One image of each of many sizes, behind it unused places for other images' tiles."""
-    tiles, find = 6, jax.jit(token_places, static_argnums=(1, 2))
+    tiles, find = 6, jax.jit(token_places, static_argnums=(1, 2), static_argnames="scaled")
     vision = type("Vision", (), {"image_size": 16, "patch_size": 4})
     config = type("Config", (), {"vision_config": vision, "image_grid_pinpoints": RESOLUTIONS})
     model, random = type("Model", (), {"config": config}), np.random.default_rng(0)
@@ -85,7 +85,7 @@ def test_features_are_placed_as_transformers_does(max_tiles):
         assert len(expected) == layout.num_tokens(16)
         unused = np.full(((tiles - layout.tiles) * 16, 5), 9.0)
         rows = np.concatenate([features.reshape(-1, 5), unused, newline[None]])
-        places = find(jnp.array([[layout, [0] * 6]]), tiles, 16)
+        places = find(jnp.array([[layout, [0] * 6]]), tiles, 16, scaled=max_tiles is not None)
         found = sum(rows[np.asarray(i[0])] * np.asarray(share[0])[:, None] for i, share in places)
         np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
         scaled += layout[2:4] != layout[4:]
