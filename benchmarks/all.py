@@ -26,9 +26,9 @@ COMMANDS = {
     "lengths": ["lengths.py"],
     "startup": ["startup.py"],
     "training": [*ONE_CORE, "training.py", "--threads", "1"],
-    "sampling": ["sampling.py", "--questions", "128", "--repeats", "3"],
+    "sampling": ["sampling.py", "--questions", "384", "--repeats", "5"],
     "sampling-fixed": [
-        *("sampling.py", "--questions", "128", "--repeats", "3"),
+        *("sampling.py", "--questions", "384", "--repeats", "5"),
         *("--fixed-length", "--new-tokens", "8"),
     ],
 }
