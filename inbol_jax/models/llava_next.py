@@ -36,23 +36,27 @@ class LlavaNext(Llava):
         # The images of all rows are those of one.
         layouts = layouts if by_row else layouts[None]
         features = features.reshape(len(layouts), -1, size)  # [r, tiles * p, d]
+        tiles, scaled = features.shape[1] // per_tile, self.config.max_tiles is not None
         end = jnp.broadcast_to(self.image_newline, (len(layouts), 1, size)).astype(features.dtype)
+        features = jnp.concatenate([features, end], axis=1)
         tokens = sum(
-            jnp.take_along_axis(jnp.concatenate([features, end], 1), place[..., None], axis=1)
-            * share[..., None]
-            for place, share in token_places(layouts, features.shape[1] // per_tile, per_tile)
+            jnp.take_along_axis(features, place[..., None], axis=1) * share[..., None]
+            for place, share in token_places(layouts, tiles, per_tile, scaled=scaled)
         )
         tokens = tokens.astype(features.dtype)[:, :, None]  # [r, t, 1, d]
         return tokens if by_row else tokens[0]
 
 
 def token_places(
-    layouts: Int[Array, "r m 6"], tiles: int, per_tile: int
+    layouts: Int[Array, "r m 6"], tiles: int, per_tile: int, *, scaled: bool
 ) -> list[tuple[Int[Array, "r t"], Float[Array, "r t"]]]:
     """Returns which features each image token is a mean of, and their shares.
 
     Their number t is the most that so many tiles can have. The index behind all features stands for
     the vector that ends a row.
+
+    Args:
+      scaled: whether layouts may scale features; if not, each token is one of them.
     """
     side, end = int(per_tile**0.5), tiles * per_tile
     used = layouts.any(-1)
@@ -71,9 +75,9 @@ def token_places(
     )
     offset = index - of_image(ends - counts)
     row, column = jnp.divmod(jnp.maximum(offset - per_tile, 0), scaled_width + 1)
-    places = []
-    for y, share_y in _neighbours(row, height, scaled_height):
-        for x, share_x in _neighbours(column, width, scaled_width):
+    places, corners = [], 2 if scaled else 1
+    for y, share_y in _neighbours(row, height, scaled_height)[:corners]:
+        for x, share_x in _neighbours(column, width, scaled_width)[:corners]:
             tile_y, in_y = jnp.divmod((rows * side - height) // 2 + y, side)
             tile_x, in_x = jnp.divmod((columns * side - width) // 2 + x, side)
             tile = 1 + tile_y * columns + tile_x

@@ -33,6 +33,7 @@ from inbol_jax.models.layers import (
     rope_frequencies,
 )
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
+from inbol_jax.sharding import keep_rows
 
 EPSILON = 1e-6  # of the tower's norms, in transformers a constant
 
@@ -105,7 +106,7 @@ class VisionBlock(nn.Module):
         z = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name=first)(y))
         if c.gated:
             z *= Dense(c.intermediate_size, compute, name="up_proj")(y)
-        return x + Dense(d, compute, kernel_init=SMALL_INIT, name=last)(z)
+        return keep_rows(x + Dense(d, compute, kernel_init=SMALL_INIT, name=last)(z))
 
 
 class NativeVisionTower(nn.Module):

@@ -18,6 +18,7 @@ from torch_reference import (
     SPELLINGS,
     assert_peft_reads_ours,
     assert_reads_what_peft_trained,
+    assert_rows_are_as_alone,
     edit_config,
     load,
     random_torch,
@@ -68,7 +69,7 @@ def noise(width, height):
 @pytest.mark.parametrize("max_tiles", [None, 1, 2, 9])
 def test_features_are_placed_as_transformers_does(max_tiles):
     """One image of each of many sizes, behind it unused places for other images' tiles."""
-    tiles, find = 6, jax.jit(token_places, static_argnums=(1, 2))
+    tiles, find = 6, jax.jit(token_places, static_argnums=(1, 2), static_argnames="scaled")
     vision = type("Vision", (), {"image_size": 16, "patch_size": 4})
     config = type("Config", (), {"vision_config": vision, "image_grid_pinpoints": RESOLUTIONS})
     model, random = type("Model", (), {"config": config}), np.random.default_rng(0)
@@ -85,7 +86,7 @@ def test_features_are_placed_as_transformers_does(max_tiles):
         assert len(expected) == layout.num_tokens(16)
         unused = np.full(((tiles - layout.tiles) * 16, 5), 9.0)
         rows = np.concatenate([features.reshape(-1, 5), unused, newline[None]])
-        places = find(jnp.array([[layout, [0] * 6]]), tiles, 16)
+        places = find(jnp.array([[layout, [0] * 6]]), tiles, 16, scaled=max_tiles is not None)
         found = sum(rows[np.asarray(i[0])] * np.asarray(share[0])[:, None] for i, share in places)
         np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-5)
         scaled += layout[2:4] != layout[4:]
@@ -140,30 +141,15 @@ def test_the_processors_own_batch(checkpoint, side, sizes):
         jax.jit(checkpoint.apply)(checkpoint.variables, batch)
 
 
-def test_files_give_what_the_processor_gives(checkpoint, tmp_path):
-    """One image, and several, of which LLaVA-OneVision cuts none; padded with unused tiles."""
-    encoder, processor = make_text_encoder(checkpoint), checkpoint.processor
+def test_rows_of_several_and_of_no_images(checkpoint, tmp_path):
+    """LLaVA-OneVision cuts the image that is alone."""
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path, size in zip(paths, ((48, 20), (30, 50)), strict=True):
         noise(*size).save(path)
-    for files in (paths[:1], paths):
-        grids = encoder.grids(files)
-        tiles = sum(grid.tiles for grid in grids)
-        padded = load_image_inputs(checkpoint, files, grids, tiles + 2)
-        for name, (shape, dtype) in checkpoint.config.image_shapes(tiles + 2).items():
-            assert (padded[name].shape, padded[name].dtype) == (shape, dtype)
-        expected = processor(
-            text="<image>" * len(files), images=[[*map(Image.open, files)]], return_tensors="np"
-        )
-        expected = checkpoint.config.prepared(expected)
-        mean, scale = (padded[name][..., None, None] for name in ("pixel_mean", "pixel_scale"))
-        pixels = (padded["pixel_values"] - mean) * scale
-        np.testing.assert_allclose(pixels[:tiles], expected["pixel_values"], atol=1e-5)
-        layouts = padded["image_layouts"]
-        np.testing.assert_array_equal(layouts[: len(files)], expected["image_layouts"])
-        assert not layouts[len(files) :].any()
-        assert checkpoint.config.image_tokens(padded) == sum(grid.tokens for grid in grids)
-    assert tiles == (2 if "onevision" in processor.__class__.__name__.lower() else 8)
+    rows = [("Which is red?", paths), ("Why?", []), ("How many?", paths[1:])]
+    assert_rows_are_as_alone(checkpoint, rows)
+    grids = make_text_encoder(checkpoint).grids(paths)
+    assert sum(grid.tiles for grid in grids) == (8 if checkpoint.config.cuts_several else 2)
 
 
 def test_images_are_compared_with_their_prompt(checkpoint, tmp_path):

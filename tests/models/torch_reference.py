@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
@@ -19,6 +20,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import init_lora
+from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 
 IMAGE = 3
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -527,6 +529,49 @@ def pad(rows):
         "input_ids": ids,
         "attention_mask": (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32),
     }
+
+
+def asked(processor, question, pictures):
+    """What a processor makes of one question about the pictures, as numpy arrays."""
+    content = [*[{"type": "image"}] * len(pictures), {"type": "text", "text": question}]
+    turn = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turn, add_generation_prompt=True)
+    images = {"images": [pictures]} if pictures else {}
+    return processor(text=[text], **images, return_tensors="np")
+
+
+def assert_rows_are_as_alone(checkpoint, rows):
+    """Rows of several, one and no image files, padded to one number of tiles, have the prompts and
+    logits of transformers, which is given each alone. Those of text alone also without tiles.
+
+    Args:
+      rows: (question, paths of its images) each.
+    """
+    encoder, processor = make_text_encoder(checkpoint), checkpoint.processor
+    grids = [encoder.grids(paths) for _, paths in rows]
+    prompts = [encoder.prompt(row[0], cut) for row, cut in zip(rows, grids, strict=True)]
+    assert len({len(paths) for _, paths in rows}) == 3
+
+    def logits_of(which, tiles):
+        arrays = [load_image_inputs(checkpoint, rows[i][1], grids[i], tiles) for i in which]
+        for row in arrays:
+            for name, (shape, dtype) in checkpoint.config.image_shapes(tiles).items():
+                assert (row[name].shape, row[name].dtype) == (shape, dtype)
+        batch = pad([prompts[i] for i in which])
+        batch |= {name: np.stack([row[name] for row in arrays]) for name in arrays[0]}
+        return np.asarray(checkpoint.apply(checkpoint.variables, batch))
+
+    most = max(sum(grid.tiles for grid in cut) for cut in grids)
+    together, model = logits_of(range(len(rows)), most + 3), torch_base(checkpoint.path)
+    for i, (question, paths) in enumerate(rows):
+        alone = asked(processor, question, [Image.open(path) for path in paths])
+        assert tuple(alone["input_ids"][0]) == prompts[i]
+        with torch.inference_mode():
+            inputs = {name: torch.tensor(x) for name, x in alone.items()}
+            expected = model(**inputs).logits.numpy()[0]
+        np.testing.assert_allclose(together[i, : len(expected)], expected, **CLOSE)
+        if not paths:
+            np.testing.assert_allclose(logits_of([i], 0)[0], expected, **CLOSE)
 
 
 def load(folder):
