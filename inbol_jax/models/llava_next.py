@@ -75,9 +75,9 @@ def token_places(
     )
     offset = index - of_image(ends - counts)
     row, column = jnp.divmod(jnp.maximum(offset - per_tile, 0), scaled_width + 1)
-    places, corners = [], 2 if scaled else 1
-    for y, share_y in _neighbours(row, height, scaled_height)[:corners]:
-        for x, share_x in _neighbours(column, width, scaled_width)[:corners]:
+    places, near = [], _neighbours if scaled else _itself
+    for y, share_y in near(row, height, scaled_height):
+        for x, share_x in near(column, width, scaled_width):
             tile_y, in_y = jnp.divmod((rows * side - height) // 2 + y, side)
             tile_x, in_x = jnp.divmod((columns * side - width) // 2 + x, side)
             tile = 1 + tile_y * columns + tile_x
@@ -86,6 +86,10 @@ def token_places(
             place = jnp.where(offset < per_tile, first + offset, place)
             places.append((jnp.clip(place, 0, end), share_y * share_x))
     return places
+
+
+def _itself(index: jax.Array, *_: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    return [(index, jnp.ones(index.shape))]
 
 
 def _neighbours(
