@@ -100,7 +100,8 @@ class VisionBlock(nn.Module):
         frequency = np.concatenate([frequency, frequency])  # of rows and of columns
         q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         proj = Dense(d, compute, kernel_init=SMALL_INIT, name="proj")
-        x = x + proj(dot_product_attention(q, k, v, mask, implementation=compute.attention))
+        implementation = compute.attention_of(head)
+        x = x + proj(dot_product_attention(q, k, v, mask, implementation=implementation))
         y = _norm(c, compute, "norm2")(x)
         first, last = ("gate_proj", "down_proj") if c.gated else ("linear_fc1", "linear_fc2")
         z = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name=first)(y))

@@ -98,16 +98,21 @@ def test_an_image_that_is_too_thin():
         image_layout((3, 400), [(16, 160)], (16, 1), 1)
 
 
+ONE, TWO = (((48, 48),), (), ((20, 48),)), (((48, 20), (90, 30)), (), ((30, 24),))
+
+
 @pytest.mark.parametrize(
-    ("side", "sizes"),
+    ("family", "side", "sizes"),
     [
-        ("right", (((48, 48),), (), ((20, 48),))),
-        ("left", (((48, 20), (90, 30)), (), ((30, 24),))),
+        ("llava_next", "right", ONE),
+        ("llava_onevision", "left", TWO),
+        pytest.param("llava_next", "left", TWO, marks=pytest.mark.slow),
+        pytest.param("llava_onevision", "right", ONE, marks=pytest.mark.slow),
     ],
-    ids=["one", "two"],
 )
-def test_the_processors_own_batch(checkpoint, side, sizes):
+def test_the_processors_own_batch(family, side, sizes, request):
     """Rows of several, no and one image, of different sizes; prompts as we make them."""
+    checkpoint = request.getfixturevalue(family)
     processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
     questions, texts, prompts, pictures = ("What color is it?", "Why?", "How many?"), [], [], []
     for question, row in zip(questions, sizes, strict=True):
@@ -141,8 +146,12 @@ def test_the_processors_own_batch(checkpoint, side, sizes):
         jax.jit(checkpoint.apply)(checkpoint.variables, batch)
 
 
-def test_rows_of_several_and_of_no_images(checkpoint, tmp_path):
+@pytest.mark.parametrize(
+    "family", ["llava_onevision", pytest.param("llava_next", marks=pytest.mark.slow)]
+)
+def test_rows_of_several_and_of_no_images(family, tmp_path, request):
     """LLaVA-OneVision cuts the image that is alone."""
+    checkpoint = request.getfixturevalue(family)
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path, size in zip(paths, ((48, 20), (30, 50)), strict=True):
         noise(*size).save(path)

@@ -126,12 +126,13 @@ def test_numbers_of_tokens_are_the_processors(qwen3_vl, options, monkeypatch):
     assert len(found) > 4
 
 
-def test_rows_of_several_and_of_no_images(qwen3_vl, tmp_path):
+@pytest.mark.parametrize("family", ["qwen3_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
+def test_rows_of_several_and_of_no_images(family, tmp_path, request):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path, size in zip(paths, ((48, 20), (90, 30)), strict=True):
         noise(*size).save(path)
     rows = [("Which is red?", paths), ("Why?", []), ("How many?", paths[1:])]
-    assert_rows_are_as_alone(qwen3_vl, rows)
+    assert_rows_are_as_alone(request.getfixturevalue(family), rows)
 
 
 def test_images_are_compared_with_their_prompt(qwen3_vl, tmp_path):
