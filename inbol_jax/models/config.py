@@ -193,6 +193,8 @@ def _qwen2_5_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25
         "text_config": {"model_type": decoders[0]} | dict(text),
     }
     hf = fill_in_defaults({**raw, **filled}, "Qwen2_5_VLConfig", towers, decoders)
+    # With positions in three axes, tokens know no distance in the row.
+    require(hf.text_config.use_sliding_window, (False, None), "text_config.use_sliding_window")
     v = hf.vision_config
     window = v.window_size // v.spatial_merge_size // v.patch_size
     tower = _native_tower(

@@ -252,16 +252,13 @@ QWEN2_5_VL = {
             "rope_parameters": {"mrope_section": [1, 1, 2], "rope_theta": 100.0},
         },
     ),
-    "qwen2_5_vl merges 3, window of tokens above": (
+    "qwen2_5_vl merges 3, one key-value head, no full layer": (
         {},
         {"spatial_merge_size": 3, "fullatt_block_indexes": [], "num_heads": 2},
         {
             "num_attention_heads": 2,
-            "num_key_value_heads": 2,
+            "num_key_value_heads": 1,
             "rope_parameters": {"mrope_section": [2, 2, 2]},
-            "use_sliding_window": True,
-            "sliding_window": 4,
-            "max_window_layers": 1,
         },
     ),
 }
