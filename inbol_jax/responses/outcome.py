@@ -3,7 +3,7 @@
 import re
 
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, read_choice, score
+from inbol_jax.responses.matching import CORRECT_AT, choice_score, read_choice, score
 from inbol_jax.responses.refusal import is_refusal
 
 _YES_NO = ({"yes"}, {"no"}, {"yes", "no"})  # what all gold answers of such a question are
@@ -27,7 +27,8 @@ def outcome(example: VQAExample, text: str) -> str:
     response that only says what the image does not show is an answer: no.
 
     Who chooses an option does not refuse, whatever its words ("D. It cannot be told"), unless the
-    question is of Type 3. There, saying that no option is right is a refusal as well.
+    question is of Type 3. There, saying that no option is right is a refusal as well, and so is
+    a gold answer that was not offered: the "F" of MM-UPD, for none of the above.
     """
     yes_no = example.metric == "yes_no" or set(map(str.lower, example.answer_texts)) in _YES_NO
     type3, said = example.answerable is False, text
@@ -36,8 +37,10 @@ def outcome(example: VQAExample, text: str) -> str:
         said = example.options[chosen] if type3 else ""
     if is_refusal(said, yes_no and not type3):
         return "refused"
-    if type3 and example.options and _NO_OPTION.search(said):
-        return "refused"
+    if type3 and example.options:
+        none = chosen is None and choice_score(text, example.answers) >= CORRECT_AT
+        if none or _NO_OPTION.search(said):
+            return "refused"
     if type3 or not example.answers:
         return "wrong"
     right = score(text, example.answers, example.metric, example.options) >= CORRECT_AT

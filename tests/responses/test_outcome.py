@@ -41,6 +41,7 @@ def choice(answers, *options, answerable=True):
 
 KNOWN = choice(("B",), "red", "It cannot be determined")
 ABSENT = choice((), "red", "blue", answerable=False)
+TOLD = choice(("F",), "red", "blue", answerable=False)
 OFFERED = choice(("C",), "red", "blue", "None of the above", answerable=False)
 
 
@@ -68,6 +69,11 @@ OFFERED = choice(("C",), "red", "blue", "None of the above", answerable=False)
         (OFFERED, "none of the above", "refused"),
         (OFFERED, "B. blue", "wrong"),
         (VQAExample("q", "a.png", "Which?", (), False), "None of the above", "wrong"),
+        # Nor is a gold answer that is not offered: what to say where no option is right.
+        (TOLD, "F", "refused"),
+        (TOLD, "(f)", "refused"),
+        (TOLD, "B", "wrong"),
+        (ABSENT, "F", "wrong"),
     ],
 )
 def test_outcome_of_multiple_choice(example, text, expected):
