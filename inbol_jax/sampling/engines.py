@@ -17,7 +17,7 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.chat import ChatQuestion, Choice
-from inbol_jax.responses.config import EndpointConfig
+from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 from inbol_jax.responses.endpoint import MAX_REPLY, Endpoint
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import Generation, SetAside, generate
@@ -122,7 +122,7 @@ class EndpointEngine:
 
     def settings(self) -> dict[str, Any]:
         """The model's name. Its address may change."""
-        return {"model": f"endpoint:{self._name}"}
+        return {"model": f"{ENDPOINT}{self._name}"}
 
     def gives_logprobs(self) -> bool:
         """Whether the endpoint gives them, which is tried."""

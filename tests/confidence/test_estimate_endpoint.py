@@ -164,6 +164,8 @@ def test_without_log_probabilities_likelihood_is_refused_by_name(serve, words, t
     for command in (words(server, "--status"), words(server, "--plot"), build):
         error = fails(capsys, main, *command, "--estimator", "likelihood")
         assert "have no log-probabilities, as their endpoint gave none" in error
+    error = fails(capsys, main, *build, "--estimator", "p-true")
+    assert "cannot be asked of an endpoint's model; choose another --estimator" in error
     assert main(words(server, "--status", "--estimator", "consistency")) == 0
     assert main([*map(str, build), "--estimator", "consistency"]) == 0
     records = list(read_jsonl(tmp_path / "out/records.jsonl"))
@@ -199,7 +201,7 @@ def test_an_endpoint_that_fails_too_often_is_left(serve, words, tmp_path, capsys
         (("--dtype", "bfloat16"), "--dtype is of a checkpoint"),
         (("--distributed",), "--distributed is of a checkpoint"),
         (("--stop-tokens", "5"), "--stop-tokens: an endpoint's tokens are not known; give --stop"),
-        (("--estimator", "p-true"), "--estimator p-true: P(True) is asked of checkpoints only"),
+        (("--estimator", "p-true"), "P(True) is asked of checkpoints only; choose accuracy"),
         (("--endpoint-model", ""), "--endpoint-model: the name of the endpoint's model is needed"),
         (("--endpoint", ""), "--endpoint-model org/model-1: give --endpoint as well"),
     ],
