@@ -9,6 +9,8 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.questions import ImagePaths, WithOptions, image_columns, read_image_columns
 from inbol_jax.records import METRICS
+from inbol_jax.responses.outcome import premise_of
+from inbol_jax.responses.refusal import PREMISE, refusal_kind
 
 DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
@@ -134,6 +136,14 @@ class Prediction(WithOptions):
         if self.type == 3:
             return 1 if self.outcome == "refused" else -1
         return {"correct": 1, "refused": 0, "wrong": -1}[self.outcome]
+
+    @property
+    def denies_premise(self) -> bool:
+        """Whether it refuses a Type 3 question by denying what the question takes for granted."""
+        if self.type != 3 or self.outcome != "refused":
+            return False
+        premise = premise_of(self.question, self.metric)
+        return refusal_kind(self.prediction, question=premise) == PREMISE.name
 
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`, without what has its default."""

@@ -34,6 +34,32 @@ def test_outcome(example, text, expected):
     assert outcome(example, text) == expected
 
 
+NO_BOAT = "There is no boat in the image."
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "answerable", "metric", "expected"),
+    [
+        ("What colour is the boat?", (), False, "vqa", "refused"),
+        ("Is the boat red or blue?", (), False, "vqa", "refused"),
+        ("Can you tell me the boat's name?", (), False, "vqa", "refused"),
+        # Where the question can be answered, the denial is an answer, and a wrong one.
+        ("What colour is the boat?", TEN, True, "vqa", "wrong"),
+        ("What colour is the boat?", ("no boat",), True, "vqa", "wrong"),
+        # To a yes/no question it is an answer: no.
+        ("Is there a boat behind the wall?", (), False, "vqa", "wrong"),
+        ("In this image, is the boat red or not?", (), False, "vqa", "wrong"),
+        ("The boat is red?", (), False, "yes_no", "wrong"),
+        ("Is there a boat?", ("no",), True, "yes_no", "correct"),
+    ],
+)
+def test_who_denies_the_premise_refuses_a_question_of_type_3(
+    question, answers, answerable, metric, expected
+):
+    example = VQAExample("q", "a.png", question, answers, answerable, metric=metric)
+    assert outcome(example, NO_BOAT) == expected
+
+
 def choice(answers, *options, answerable=True):
     about = {"answerable": answerable, "metric": "choice", "options": options}
     return VQAExample("q", "a.png", "Which?", answers, **about)
