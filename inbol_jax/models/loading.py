@@ -20,7 +20,8 @@ from inbol_jax.models import peft
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.config import load_config, read_generation, read_json
 from inbol_jax.models.config_parts import GENERATION, read_sequence_bias
-from inbol_jax.models.families import attention_for, make_model
+from inbol_jax.models.families import make_model
+from inbol_jax.models.layers import attention_for
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.pixels import check_sides, first_line, prepare_picture
 from inbol_jax.models.reading import (
@@ -35,6 +36,13 @@ from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
 
 _PICTURES = "preprocessor_config.json"
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(
+    model: VisionLanguageModel, variables: Mapping[str, Any], batch: Mapping[str, Any]
+) -> jax.Array:
+    return model.apply(variables, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Checkpoint:
     """The model's hub id (without its adapters), if it was loaded by that."""
 
     def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`).
+        """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`), under `jit`.
 
         Raises:
           InbolError: if the batch holds more or fewer images than its image tokens need, or videos.
@@ -64,7 +72,7 @@ class Checkpoint:
             raise InbolError(f"{videos[0]}: videos are not supported")
         if not isinstance(batch["input_ids"], jax.core.Tracer):  # which has no values yet
             self._check_counts(batch)
-        return self.model.apply(variables, batch)
+        return _logits(self.model, variables, batch)
 
     def _check_counts(self, batch: Mapping[str, Any]) -> None:
         """Raises InbolError if a batch's image tokens are not those of its images."""
@@ -234,7 +242,7 @@ def load_pretrained(
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    model = make_model(config, dtype, attention=attention_for(device, config, dtype))
+    model = make_model(config, dtype, attention=attention_for(device, dtype))
     base = Checkpoint(model, {"params": params}, config, path, hub_id=hub_id)
     if adapters is None:
         return base

@@ -198,12 +198,13 @@ def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
     """The last layer, which computes nothing else, and the decoder's gradients of that."""
     checkpoint, places = model_of_ours, jnp.array([[3, 0, 3], [1, 2, 5]])
     params = dict(checkpoint.variables["params"])
-    decoder = params.pop("language_model")
+    (key,) = (name for name, tree in params.items() if "embed_tokens" in tree)
+    decoder = params.pop(key)
     shortest = tokens_per_image(checkpoint.config) + 2
     batch = make_batch(checkpoint.config, [shortest, shortest + 4])
 
     def run(at, decoder, params):
-        whole = {"params": params | {"language_model": decoder}}
+        whole = {"params": params | {key: decoder}}
         hidden = checkpoint.model.apply(whole, batch, at, method="hidden")
         hidden = hidden if at is not None else take(hidden, places)
         return jnp.sum(jnp.sin(hidden)), hidden
