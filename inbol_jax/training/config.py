@@ -110,12 +110,15 @@ class LoraOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Nothing here but dtype and fp32_master_weights changes its result
-    beyond rounding."""
+    """How a run is computed. Nothing here but dtype, quantize and fp32_master_weights changes its
+    result beyond rounding."""
 
     dtype: Dtype = "auto"
     """Number format of the computation and of frozen weights: auto is float32 for a float32
     checkpoint, and bfloat16 for any other."""
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    """Number format in which the frozen matrices of the decoder are kept under adapters: as they
+    are, in 8 bits, or in 4 (nf4, QLoRA). It saves memory. Needs qwix."""
     fp32_master_weights: bool = True
     """Keep the trained weights in float32, whatever the number format of the computation is."""
     remat: Literal["none", "selective", "full"] = "none"
@@ -374,6 +377,8 @@ class PlanConfig:
     """Responses sampled per question."""
     lora_rank: int = 0
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    """Number format of the decoder's frozen matrices under adapters."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again: none, selective or full."""
     reference: Literal["cached", "online"] = "cached"
@@ -390,7 +395,7 @@ class PlanConfig:
             "rl": ("reference",),
             "sample": (
                 *("gradient_accumulation_steps", "remat", "reference"),
-                *("optimizer", "fp32_master_weights"),
+                *("optimizer", "fp32_master_weights", "quantize"),
             ),
         }
         for option in unused[self.stage]:
@@ -398,3 +403,5 @@ class PlanConfig:
                 raise InbolError(
                     f"--{option.replace('_', '-')} does nothing for {self.stage}; drop it"
                 )
+        if self.quantize != "none" and not self.lora_rank:
+            raise InbolError(f"--quantize {self.quantize} does nothing without --lora-rank")

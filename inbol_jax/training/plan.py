@@ -56,7 +56,7 @@ from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
-_SHARED += ("fp32_master_weights",)
+_SHARED += ("fp32_master_weights", "quantize")
 SHAPES = Path(__file__).parent / "shapes"
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
@@ -137,7 +137,10 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     lora = lora_config(run.lora)
     attention = attention_for(mesh.devices.flat[0], architecture, jnp.bfloat16)
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
-    variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
+    quantize = run.runtime.quantize
+    variables = abstract_variables(
+        architecture, mesh, dtype=jnp.bfloat16, lora=lora, quantize=quantize
+    )
     if config.stage == "sample":
         return _lower_sample(config, model, variables, mesh)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
