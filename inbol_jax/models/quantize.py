@@ -25,9 +25,7 @@ def check_installed(kind: str) -> None:
     try:
         import qwix  # noqa: F401
     except ImportError as error:
-        raise InbolError(
-            f"--quantize {kind}: qwix is not installed; `pip install qwix`"
-        ) from error
+        raise InbolError(f"--quantize {kind}: qwix is not installed; `pip install qwix`") from error
 
 
 def quantize_decoder(

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import qwix
-from flax.traverse_util import flatten_dict, unflatten_dict
-from torch_reference import load, make_batch
+from flax.traverse_util import flatten_dict
+from torch_reference import dequantized, load, make_batch
 
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.lora import init_lora, trainable_params
@@ -18,15 +18,6 @@ KINDS = ("int8", "nf4")
 def quantized(kernel, kind):
     params = {"decoder": {"kernel": jnp.copy(kernel)}}  # it is deleted
     return quantize_decoder(params, "decoder", kind)["decoder"]["kernel"]
-
-
-def dequantized(params):
-    """The parameters with arrays in the place of quantised kernels."""
-    return jax.tree.map(
-        lambda x: qwix.dequantize(x) if isinstance(x, qwix.QArray) else x,
-        params,
-        is_leaf=lambda x: isinstance(x, qwix.QArray),
-    )
 
 
 def relative_error(found, expected):
@@ -74,7 +65,9 @@ def test_the_decoders_frozen_kernels_alone_are_quantised(micro):
     before = load(micro.path).variables["params"]
     config = LoraConfig(rank=2, trainable=(r"mlp\.down_proj",))
     keep = trainable_params(before, config)
-    after = quantize_decoder(load(micro.path).variables["params"], "language_model", "nf4", keep=keep)
+    after = quantize_decoder(
+        load(micro.path).variables["params"], "language_model", "nf4", keep=keep
+    )
     names = {
         path.removeprefix("language_model/layers_0/")
         for path, x in flatten_dict(after, sep="/").items()
@@ -95,10 +88,8 @@ def test_logits_and_gradients_are_those_of_the_dequantised_model(micro, kind, re
     model = micro.model.clone(lora=config, remat=remat)
     params = quantize_decoder(load(micro.path).variables["params"], "language_model", kind)
     lora = init_lora(params, config, jax.random.key(0))
-    flat = flatten_dict(lora)
-    keys = jax.random.split(jax.random.key(1), len(flat))
-    lora = unflatten_dict(
-        {path: 0.1 * jax.random.normal(key, flat[path].shape) for path, key in zip(flat, keys)}
+    lora = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), lora
     )
     tokens = micro.config.num_image_tokens
     batch = make_batch(micro.config, [tokens + 4, tokens + 9])
