@@ -37,8 +37,8 @@ from jax.experimental import topologies
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.config import PlanConfig
 from inbol_jax.training.plan import SHAPES, lower
+from inbol_jax.training.plan_config import PlanConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 from roofline import GAP, Kernel, kernels

@@ -6,7 +6,7 @@ type, and a scale per group of inputs and per output. It exists in memory alone:
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from inbol_jax.errors import InbolError
+from inbol_jax.models.lora import LoraConfig, trainable_params
 
 GROUP_SIZE = 64
 """Inputs that share a scale, as in the paper; fewer if that does not divide a kernel's inputs."""
@@ -29,18 +30,18 @@ def check_installed(kind: str) -> None:
 
 
 def quantize_decoder(
-    params: Mapping[str, Any], decoder: str, kind: str, *, keep: Collection[str] = ()
+    params: Mapping[str, Any], decoder: str, kind: str, lora: LoraConfig
 ) -> dict[str, Any]:
-    """Returns the parameters with the decoder's dense kernels quantised.
+    """Returns the parameters with the decoder's dense kernels quantised, but for those that are
+    trained beside the adapters.
 
     The memory of a kernel is freed before the next one is quantised.
 
     Args:
       decoder: name of the decoder among the parameters.
       kind: "int8" or "nf4".
-      keep: paths of the parameters that stay as they are.
     """
-    flat = flatten_dict(params, sep="/")
+    flat, keep = flatten_dict(params, sep="/"), trainable_params(params, lora)
     for path, kernel in flat.items():
         if path.startswith(f"{decoder}/") and path.endswith("/kernel") and path not in keep:
             flat[path] = _quantize(kernel, kind)

@@ -26,7 +26,7 @@ from inbol_jax.models.loading import (
     refuse_folder,
     save_pretrained,
 )
-from inbol_jax.models.lora import LoraConfig, init_lora, trainable_params
+from inbol_jax.models.lora import LoraConfig, init_lora
 from inbol_jax.models.peft import is_adapter
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.quantize import check_installed, quantize_decoder
@@ -127,10 +127,9 @@ def _check_quantize(config: RunConfig) -> None:
 def _quantized(
     checkpoint: Checkpoint, variables: Mapping[str, Any], lora: LoraConfig, kind: str
 ) -> dict[str, Any]:
-    """The variables with the decoder's kernels quantised, but for those that are trained."""
-    params, mesh = variables["params"], mesh_of(variables["params"])
-    keep, decoder = trainable_params(params, lora), checkpoint.config.parts[2]
-    params = quantize_decoder(params, decoder, kind, keep=keep)
+    """The variables with the decoder's frozen kernels quantised, on the same mesh."""
+    mesh = mesh_of(variables["params"])
+    params = quantize_decoder(variables["params"], checkpoint.config.parts[2], kind, lora)
     return {**variables, "params": jax.device_put(params, param_shardings(params, mesh))}
 
 

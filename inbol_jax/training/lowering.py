@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora, trainable_params
+from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.quantize import quantize_decoder
 from inbol_jax.models.weights import param_shardings
@@ -45,13 +45,12 @@ def abstract_variables(
 ) -> dict[str, Any]:
     """The model's variables as shapes with places, as training would put them.
 
-    Parameters have `dtype`, or are quantised; adapters are float32.
+    Parameters have `dtype`, or are quantised under adapters, which are float32.
     """
     shapes = jax.tree.map(lambda x: x.update(dtype=dtype), param_shapes(config))
-    if quantize != "none":
-        keep = trainable_params(shapes, lora) if lora else ()
+    if lora is not None and quantize != "none":
         decoder = config.parts[2]
-        shapes = jax.eval_shape(lambda x: quantize_decoder(x, decoder, quantize, keep=keep), shapes)
+        shapes = jax.eval_shape(lambda x: quantize_decoder(x, decoder, quantize, lora), shapes)
     places = param_shardings(shapes, mesh)
     variables: dict[str, Any] = {
         "params": jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)

@@ -30,13 +30,14 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.models.families import attention_for, make_model
 from inbol_jax.models.packing import RowShape
+from inbol_jax.models.quantize import check_installed
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import sample
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, round_batch
 from inbol_jax.training.ca_dpo import ca_dpo_objective
-from inbol_jax.training.config import DpoConfig, PlanConfig, SftConfig
+from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.finetune import lora_config
 from inbol_jax.training.lowering import (
     Collective,
@@ -49,6 +50,7 @@ from inbol_jax.training.lowering import (
     lower_step,
 )
 from inbol_jax.training.parallel import round_batch_size
+from inbol_jax.training.plan_config import PlanConfig
 from inbol_jax.training.rl import policy_gradient_objective
 from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.sft import sft_objective
@@ -137,9 +139,10 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     lora = lora_config(run.lora)
     attention = attention_for(mesh.devices.flat[0], architecture, jnp.bfloat16)
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
-    quantize = run.runtime.quantize
+    if config.quantize != "none":
+        check_installed(config.quantize)
     variables = abstract_variables(
-        architecture, mesh, dtype=jnp.bfloat16, lora=lora, quantize=quantize
+        architecture, mesh, dtype=jnp.bfloat16, lora=lora, quantize=config.quantize
     )
     if config.stage == "sample":
         return _lower_sample(config, model, variables, mesh)

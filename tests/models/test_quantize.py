@@ -5,19 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import qwix
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from torch_reference import dequantized, load, make_batch
 
 from inbol_jax.models import LoraConfig
-from inbol_jax.models.lora import init_lora, trainable_params
+from inbol_jax.models.lora import init_lora
 from inbol_jax.models.quantize import product, quantize_decoder
 
 KINDS = ("int8", "nf4")
 
 
 def quantized(kernel, kind):
-    params = {"decoder": {"kernel": jnp.copy(kernel)}}  # it is deleted
-    return quantize_decoder(params, "decoder", kind)["decoder"]["kernel"]
+    path = ("language_model", "layers_0", "mlp", "up_proj", "kernel")
+    params = unflatten_dict({path: jnp.copy(kernel)})  # it is deleted
+    return flatten_dict(quantize_decoder(params, path[0], kind, LoraConfig()))[path]
 
 
 def relative_error(found, expected):
@@ -64,10 +65,8 @@ def test_a_product_with_a_quantised_kernel():
 def test_the_decoders_frozen_kernels_alone_are_quantised(micro):
     before = load(micro.path).variables["params"]
     config = LoraConfig(rank=2, trainable=(r"mlp\.down_proj",))
-    keep = trainable_params(before, config)
-    after = quantize_decoder(
-        load(micro.path).variables["params"], "language_model", "nf4", keep=keep
-    )
+    params = load(micro.path).variables["params"]
+    after = quantize_decoder(params, "language_model", "nf4", config)
     names = {
         path.removeprefix("language_model/layers_0/")
         for path, x in flatten_dict(after, sep="/").items()
@@ -86,7 +85,7 @@ def test_the_decoders_frozen_kernels_alone_are_quantised(micro):
 def test_logits_and_gradients_are_those_of_the_dequantised_model(micro, kind, remat):
     config = LoraConfig(rank=2, alpha=3.0)
     model = micro.model.clone(lora=config, remat=remat)
-    params = quantize_decoder(load(micro.path).variables["params"], "language_model", kind)
+    params = quantize_decoder(load(micro.path).variables["params"], "language_model", kind, config)
     lora = init_lora(params, config, jax.random.key(0))
     lora = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), lora
