@@ -1,6 +1,6 @@
 """What the stages cost on an H100 or a TPU, read from their compiled programs; neither is needed.
 
-    pip install "jax[cuda12]"          # for an H100; libcuda is not needed
+    pip install "jax[cuda12]" qwix     # for an H100; libcuda is not needed
     python benchmarks/compiled.py --out compiled.json
     pip install libtpu
     python benchmarks/compiled.py --device v5p:2x2x1 --only sft dpo
@@ -49,6 +49,7 @@ CHIPS = {"TPU v4": (275e12, 1.23e12), "TPU v5 lite": (197e12, 0.82e12)}
 CHIPS |= {"TPU v5": (459e12, 2.77e12), "TPU v6 lite": (918e12, 1.64e12)}
 
 _TRAINING = {"batch_size": 12, "lora_rank": 128}
+_IN_PARTS = _TRAINING | {"batch_size": 32, "gradient_accumulation_steps": 8, "answer": 64}
 # Rows of 704 tokens; prompts of 640 tokens and ten responses of 16
 PROGRAMS = {
     "sft": PlanConfig("sft", answer=64, **_TRAINING),
@@ -58,6 +59,15 @@ PROGRAMS = {
     "dpo, reference online": PlanConfig("dpo", reference="online", **_TRAINING),
     "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
     "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
+    # 32 rows of IDK-IT per step, 4 at a time
+    "24 GB: bfloat16, full remat": PlanConfig("sft", remat="full", **_IN_PARTS),
+    "24 GB: int8, selective remat": PlanConfig(
+        "sft", remat="selective", quantize="int8", **_IN_PARTS
+    ),
+    "24 GB: nf4, selective remat": PlanConfig(
+        "sft", remat="selective", quantize="nf4", **_IN_PARTS
+    ),
+    "24 GB: nf4": PlanConfig("sft", quantize="nf4", **_IN_PARTS),
 }
 # What a kernel is part of: the first whose pattern is in the path of its operation.
 PARTS = {
