@@ -59,10 +59,13 @@ PROGRAMS = {
     "dpo, reference online": PlanConfig("dpo", reference="online", **_TRAINING),
     "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
     "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
-    # 32 rows of IDK-IT per step, 4 at a time
+    # 32 rows of IDK-IT per step, 4 or 2 at a time
     "24 GB: bfloat16, full remat": PlanConfig("sft", remat="full", **_IN_PARTS),
-    "24 GB: int8, selective remat": PlanConfig(
-        "sft", remat="selective", quantize="int8", **_IN_PARTS
+    "24 GB: int8, selective remat, 2 rows": PlanConfig(
+        "sft",
+        remat="selective",
+        quantize="int8",
+        **_IN_PARTS | {"gradient_accumulation_steps": 16},
     ),
     "24 GB: nf4, selective remat": PlanConfig(
         "sft", remat="selective", quantize="nf4", **_IN_PARTS
