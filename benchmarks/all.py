@@ -20,14 +20,15 @@ import tyro
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs/performance.md"
+ONE_CORE = ("taskset", "-c", "0")  # steadier than two, and the same for both sides
 COMMANDS = {
     "input": ["input.py"],
     "lengths": ["lengths.py"],
     "startup": ["startup.py"],
-    "training": ["training.py"],
-    "sampling": ["sampling.py", "--questions", "128", "--repeats", "3"],
+    "training": [*ONE_CORE, "training.py", "--threads", "1"],
+    "sampling": ["sampling.py", "--questions", "384", "--repeats", "5"],
     "sampling-fixed": [
-        *("sampling.py", "--questions", "128", "--repeats", "3"),
+        *("sampling.py", "--questions", "384", "--repeats", "5"),
         *("--fixed-length", "--new-tokens", "8"),
     ],
 }
@@ -57,16 +58,18 @@ def processor() -> str:
 
 def run(name: str) -> dict:
     """One benchmark: its command, what it printed above its table, and the table."""
-    script, *options = COMMANDS[name]
+    words = COMMANDS[name]
+    prefix = ONE_CORE if words[0] == ONE_CORE[0] else ()
+    script, *options = words[len(prefix) :]
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
     printed = subprocess.run(
-        [sys.executable, str(FOLDER / script), *options],
+        [*prefix, sys.executable, str(FOLDER / script), *options],
         env=environment, check=True, stdout=subprocess.PIPE, text=True,
     ).stdout.splitlines()  # fmt: skip
     table = [line for line in printed if line.startswith("|")]
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
     return {
-        "command": " ".join(["python", f"benchmarks/{script}", *options]),
+        "command": " ".join([*prefix, "python", f"benchmarks/{script}", *options]),
         "machine": f"{os.cpu_count()} cores of {processor()}",
         "notes": [line for line in printed if line and not line.startswith("|")],
         "rows": [dict(zip(header, row, strict=True)) for row in rows],

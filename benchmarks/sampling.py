@@ -393,7 +393,7 @@ def main(config: Config) -> None:
             f"| {time_of / middle['ours']:.1f} x |"
         )
     floor = floor_seconds(model, variables, batches, lengths, config.dtype)
-    print(f"share of the roofline: {floor / middle['ours']:.0%}")
+    print(f"| ours, share of the roofline | {floor / middle['ours']:.0%} | | | |")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from inbol_jax.errors import InbolError
 
@@ -74,6 +75,19 @@ def parameter_sharding(mesh: Mesh, axes: Sequence[str], shape: Sequence[int]) ->
         divides = mesh_axis is not None and size % mesh.shape[mesh_axis] == 0
         spec.append(mesh_axis if divides else None)
     return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def keep_rows(x: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
+    """The same array, and under `jit` on a mesh of ours each row whole on the devices of its batch.
+
+    Activations need it between products whose matrices are split over fsdp and tensor: left to
+    itself, XLA's partitioner (of JAX 0.10 to 0.12) gives wrong gradients if data, fsdp and tensor
+    are all larger than 1.
+    """
+    mesh = jax.typeof(x).sharding.mesh  # empty on one device, and another one in a pmap
+    if mesh.axis_names != AXES:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

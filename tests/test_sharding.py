@@ -1,4 +1,8 @@
-"""Meshes; how arrays lie on them is tested beside what places them."""
+"""Meshes, and rows on them; how parameters lie on them is tested beside what places them."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -10,3 +14,35 @@ from inbol_jax.sharding import make_mesh
 def test_meshes_that_do_not_fit(sizes):
     with pytest.raises(InbolError, match=r"does not fit 1 devices"):
         make_mesh(*sizes)
+
+
+GRADIENTS = """
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from inbol_jax.losses import token_logprobs
+from inbol_jax.sharding import BATCH, keep_rows, make_mesh
+mesh, random = make_mesh(2, 2, 2), np.random.default_rng(0)
+matrix = PartitionSpec("fsdp", "tensor")
+shapes = (8, 8, 32), (32, 32), (32, 64)
+x, kernel, head = (random.normal(size=shape).astype(np.float32) for shape in shapes)
+targets = random.integers(0, 64, (8, 8)).astype(np.int32)
+def loss(x, kernel, head):
+    return token_logprobs(keep_rows(x @ kernel), head, targets).sum()
+gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+parts = zip((x, kernel, head), (BATCH, matrix, matrix))
+split = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in parts]
+for found, expected in zip(gradients(*split), gradients(x, kernel, head), strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+odd = jax.jit(lambda x: keep_rows(x[:3]))(split[0])  # rows that the devices do not divide
+np.testing.assert_array_equal(odd, x[:3])
+"""
+
+
+def test_gradients_on_a_mesh_whose_three_axes_are_all_split():
+    """Without `keep_rows` those of the first two are wrong, whichever partitioner XLA uses."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", GRADIENTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -30,6 +30,7 @@ from inbol_jax.models.layers import (
     rope,
     rope_frequencies,
 )
+from inbol_jax.sharding import keep_rows
 
 # Keys and values of one layer: for the s prompt tokens of a row, which its n continuations share,
 # and for the up to t tokens of each continuation. For cuDNN, which reads one array, the latter are
@@ -233,8 +234,9 @@ class Decoder(nn.Module):
             x, cache = layer(x, positions, masks[window], read)
             if i < len(added):
                 x = x + (added[i] if read is None else take(added[i], read))
+            x = keep_rows(x)
             caches.append(cache)
-        return self.norm(x), caches
+        return keep_rows(self.norm(x)), caches
 
     def make_suffixes(self, prefix: list[KVCache], n: int, t: int) -> list[SuffixCache]:
         """Returns room for the keys and values of t tokens of n continuations per row."""
@@ -282,8 +284,9 @@ class Decoder(nn.Module):
             prefix_seen, suffix_seen = masks[self.config.windows[i]]
             decoding = DecodeStep(prefix[i], suffix[i], suffix_seen, step)
             x, cache = layer(x, positions, prefix_seen, None, decoding)
+            x = keep_rows(x)
             extended.append(cache)
-        return self.norm(x), extended
+        return keep_rows(self.norm(x)), extended
 
     def embed(self, ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
         """Returns the embeddings of tokens."""

@@ -37,6 +37,13 @@ from inbol_jax.processes import is_main, wait_for_all
 _PICTURES = "preprocessor_config.json"
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(
+    model: VisionLanguageModel, variables: Mapping[str, Any], batch: Mapping[str, Any]
+) -> jax.Array:
+    return model.apply(variables, batch)
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint in memory."""
@@ -54,7 +61,7 @@ class Checkpoint:
     """The model's hub id (without its adapters), if it was loaded by that."""
 
     def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`).
+        """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`), under `jit`.
 
         Raises:
           InbolError: if the batch holds more or fewer images than its image tokens need, or videos.
@@ -64,7 +71,7 @@ class Checkpoint:
             raise InbolError(f"{videos[0]}: videos are not supported")
         if not isinstance(batch["input_ids"], jax.core.Tracer):  # which has no values yet
             self._check_counts(batch)
-        return self.model.apply(variables, batch)
+        return _logits(self.model, variables, batch)
 
     def _check_counts(self, batch: Mapping[str, Any]) -> None:
         """Raises InbolError if a batch's image tokens are not those of its images."""

@@ -30,6 +30,7 @@ from inbol_jax.models.layers import (
     rope_frequencies,
 )
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
+from inbol_jax.sharding import keep_rows
 
 EPSILON = 1e-6  # of the tower's norms, in transformers a constant
 
@@ -88,7 +89,7 @@ class VisionBlock(nn.Module):
         x = x + proj(dot_product_attention(q, k, v, mask, implementation=compute.attention))
         y = nn.LayerNorm(EPSILON, dtype=compute.dtype, name="norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="linear_fc1")(y))
-        return x + Dense(d, compute, kernel_init=SMALL_INIT, name="linear_fc2")(y)
+        return keep_rows(x + Dense(d, compute, kernel_init=SMALL_INIT, name="linear_fc2")(y))
 
 
 class NativeVisionTower(nn.Module):

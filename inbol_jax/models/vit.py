@@ -18,6 +18,7 @@ from inbol_jax.models.layers import (
     RMSNorm,
     dot_product_attention,
 )
+from inbol_jax.sharding import keep_rows
 
 QK_NORM_EPS = 1e-6  # which no config of transformers changes
 
@@ -104,7 +105,7 @@ class VisionLayer(nn.Module):
         y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
         y = Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
-        return x + self._scaled("lambda_2", y)
+        return keep_rows(x + self._scaled("lambda_2", y))
 
     def _scaled(self, name: str, y: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
         """Returns a branch times its learnt scale. Source: Touvron et al. 2021 (2103.17239)."""

@@ -195,20 +195,22 @@ def test_decoding_steps_are_full_forwards(model_of_ours, attention, kernels_anyw
 
 
 def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
-    """The last layer, which computes nothing else, and gradients of what it did compute."""
+    """The last layer, which computes nothing else, and the decoder's gradients of that."""
     checkpoint, places = model_of_ours, jnp.array([[3, 0, 3], [1, 2, 5]])
+    params = dict(checkpoint.variables["params"])
+    (key,) = (name for name, tree in params.items() if "embed_tokens" in tree)
+    decoder = params.pop(key)
     shortest = tokens_per_image(checkpoint.config) + 2
     batch = make_batch(checkpoint.config, [shortest, shortest + 4])
 
-    def run(at, params):
-        hidden = checkpoint.model.apply({"params": params}, batch, at, method="hidden")
+    def run(at, decoder, params):
+        whole = {"params": params | {key: decoder}}
+        hidden = checkpoint.model.apply(whole, batch, at, method="hidden")
         hidden = hidden if at is not None else take(hidden, places)
         return jnp.sum(jnp.sin(hidden)), hidden
 
     found, expected = (
-        jax.jit(jax.value_and_grad(functools.partial(run, at), has_aux=True))(
-            checkpoint.variables["params"]
-        )
+        jax.jit(jax.value_and_grad(functools.partial(run, at), has_aux=True))(decoder, params)
         for at in (places, None)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found, expected)

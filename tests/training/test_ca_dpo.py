@@ -267,7 +267,8 @@ def test_evaluation_of_pairs_has_a_reference_of_its_own(data, micro, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "start", ["whole", pytest.param("new adapters", marks=pytest.mark.slow), "its own adapters"]
+    "start",
+    ["whole", *(pytest.param(x, marks=pytest.mark.slow) for x in ("new adapters", "own adapters"))],
 )
 def test_both_references_train_alike(data, micro, tmp_path, start):
     """A frozen copy of the start; adapters off; the adapters as they were. Dropout, where there is
@@ -276,7 +277,7 @@ def test_both_references_train_alike(data, micro, tmp_path, start):
     model, options = micro.path, {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
     if start == "new adapters":
         options |= {"lora_rank": 2, "lora_trainable": ("multi_modal_projector",)}
-    if start == "its own adapters":
+    if start == "own adapters":
         model = run_sft(
             data,
             micro.path,

@@ -1,5 +1,6 @@
 """Checkpoints that are kept, those that are damaged, and those of another run."""
 
+import gc
 import itertools
 import shutil
 
@@ -142,6 +143,7 @@ def flip(place):
     return change
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_file_truncated_and_flipped_in_turn(tmp_path, capsys):
     """What is restored is a state that was saved, to the bit; never an error, never another."""
     random = np.random.default_rng(0)
@@ -169,6 +171,7 @@ def test_every_file_truncated_and_flipped_in_turn(tmp_path, capsys):
             step = int(restored.step)
             jax.tree.map(np.testing.assert_array_equal, restored, saved[step])
             found.append(step)
+    gc.collect()  # orbax leaves coroutines of failed reads, which warn when they are collected
     assert set(found) == {2, 4}
     assert "arrays are not what was saved" in capsys.readouterr().out
 

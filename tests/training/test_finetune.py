@@ -166,6 +166,7 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
     assert len(fingerprints) == (2 if dropout else 1)
 
 
+@pytest.mark.slow
 def test_float32_master_weights_keep_small_updates(data, micro, tmp_path):
     """Updates too small for bfloat16 add up in float32; without master weights they are lost. What
     is saved is bfloat16 either way.

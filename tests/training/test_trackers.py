@@ -30,6 +30,7 @@ def test_tensorboard(data, micro, tmp_path):
         assert found == pytest.approx({row["step"]: row[name] for row in rows if name in row})
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_a_run_that_went_on_once(data, micro, tmp_path, monkeypatch):
     """Steps after the checkpoint are logged by both processes."""
     options = {"report_to": ("tensorboard",), "batch_size": 4, "epochs": 12, "save_steps": 16}
