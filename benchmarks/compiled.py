@@ -5,8 +5,11 @@
     pip install libtpu
     python benchmarks/compiled.py --device v5p:2x2x1 --only sft dpo
 
+    python benchmarks/compiled.py --models qwen3-vl-4b gemma3-4b
+
 Each stage of LLaVA-1.5-7B with adapters of rank 128 is compiled as `inbol plan` compiles it. As its
-layers are alike, three programs of few layers tell what all cost; `--whole` compiles all. A line
+layers are alike, three programs of few layers tell what all cost; `--whole` compiles all. Other
+models have three programs each, with a picture of 640 x 480 pixels and 64 tokens of text. A line
 per program says how much memory it needs, and, for an H100, what a roofline
 (benchmarks/roofline.py) makes of its kernels. For TPUs memory, FLOPs and bytes are the compiler's
 own; it counts the body of a loop once, so that sampling has no estimate there. The tables are
@@ -35,6 +38,7 @@ import tyro
 from jax.experimental import topologies
 
 from inbol_jax.errors import InbolError
+from inbol_jax.models.architecture import ModelConfig, Qwen3VLConfig
 from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.plan import SHAPES, lower
@@ -72,6 +76,9 @@ PROGRAMS = {
     ),
     "24 GB: nf4": PlanConfig("sft", quantize="nf4", **_IN_PARTS),
 }
+# Image tokens and tiles of a picture of 640 x 480 pixels, by each model's processor as published
+PICTURES = {"smolvlm2-2.2b": (13 * 81, 13), "qwen3-vl-4b": (300, None), "qwen3-vl-8b": (300, None)}
+PICTURES |= dict.fromkeys(("internvl3.5-8b", "gemma3-4b"), (256, 1))
 # What a kernel is part of: the first whose pattern is in the path of its operation.
 PARTS = {
     "vision tower": r"vision_|projector|connector",
@@ -91,6 +98,8 @@ class Config:
     """h100, or a TPU topology such as v5p:2x2x1, of which one chip is compiled for."""
     only: tuple[str, ...] = ()
     """Words of the programs to compile. By default all are compiled."""
+    models: tuple[str, ...] = ()
+    """Models to compile sft, dpo and sample of, in place of LLaVA-1.5-7B."""
     whole: bool = False
     """Compile all layers of each program, which takes minutes."""
     out: Path | None = None
@@ -128,38 +137,77 @@ def target(device: str) -> jax.Device:
         raise InbolError(f"--device {device}: {reason} (is {plugin} installed?)") from error
 
 
+def programs(models: Iterable[str]) -> dict[str, PlanConfig]:
+    """The programs of other models, each by its name."""
+    found = {}
+    for model in models:
+        if model not in PICTURES:
+            raise InbolError(f"--models {model}: choose among {', '.join(PICTURES)}")
+        tokens, tiles = PICTURES[model]
+        common = {"model": model, "prompt": tokens + 64, "tiles": tiles}
+        for stage, options in (("sft", _TRAINING), ("dpo", _TRAINING), ("sample", {})):
+            answer = {"sft": 64, "dpo": 32, "sample": 16}[stage]
+            own = {"batch_size": 16, "answer": answer} | options | common
+            found[f"{model}: {stage}"] = PlanConfig(stage, **own)
+    return found
+
+
+def period(config: ModelConfig) -> int:
+    """The fewest decoder layers, at least two, whose multiples have the same mix of layers."""
+    windows = config.text.windows
+    if config.text.local_rope_theta:  # one layer that sees everything behind some that do not
+        return windows.index(None) + 1
+    return 2
+
+
+def shortened(architecture: dict[str, Any], layers: int, tower_layers: int) -> dict[str, Any]:
+    """A config.json with so many layers."""
+    text, vision = architecture["text_config"], architecture["vision_config"]
+    text |= {"num_hidden_layers": layers}
+    if "layer_types" in text:
+        text["layer_types"] = text["layer_types"][:layers]
+    if "num_hidden_layers" in vision:  # the depth of Qwen3-VL's tower stays
+        vision |= {"num_hidden_layers": tower_layers}
+    return architecture
+
+
 def compile_for(
     device: jax.Device, config: PlanConfig, layers: tuple[int, int] | None = None
 ) -> jax.stages.Compiled:
     """The program, with all layers of decoder and tower or so many."""
     with tempfile.TemporaryDirectory() as folder:
         architecture = json.loads((SHAPES / config.model / "config.json").read_text())
-        for part, count in zip(("text_config", "vision_config"), layers or (), strict=False):
-            architecture[part]["num_hidden_layers"] = count
+        if layers:
+            architecture = shortened(architecture, *layers)
         (Path(folder) / "config.json").write_text(json.dumps(architecture))
         mesh = make_mesh(1, 1, 1, devices=[device])
         return lower(config, Path(folder), mesh).compile()
 
 
 def whole_cost(device: jax.Device, name: str, config: PlanConfig) -> Cost:
-    """What all layers cost: as much more as two further layers cost more than two."""
+    """What all layers cost: as much more as further layers cost more than few."""
     sizes = load_config(SHAPES / config.model)
-    few, deeper, taller = (
+    few, tower = period(sizes), 2
+    if isinstance(sizes, Qwen3VLConfig):  # features of given tower layers go into the first three
+        few, tower = 4, sizes.vision.num_layers
+    counts = (few, tower), (2 * few, tower), (few, tower + 2)
+    base, deeper, *taller = (
         cost(name, config, compile_for(device, config, layers), device.device_kind)
-        for layers in ((2, 2), (4, 2), (2, 4))
+        for layers in counts[: 2 if tower == sizes.vision.num_layers else 3]
     )
+    (taller,) = taller or [base]
 
     def extend(*values: dict[str, float]) -> dict[str, float]:
         a, b, c = values
-        decoder, tower = (sizes.text.num_layers - 2) / 2, (sizes.vision.num_layers - 2) / 2
+        more = (sizes.text.num_layers - few) / few, (sizes.vision.num_layers - tower) / 2
         return {
             key: a.get(key, 0)
-            + decoder * (b.get(key, 0) - a.get(key, 0))
-            + tower * (c.get(key, 0) - a.get(key, 0))
+            + more[0] * (b.get(key, 0) - a.get(key, 0))
+            + more[1] * (c.get(key, 0) - a.get(key, 0))
             for key in {**a, **b, **c}
         }
 
-    return Cost(*few[:2], *map(extend, few[2:], deeper[2:], taller[2:]))
+    return Cost(*base[:2], *map(extend, base[2:], deeper[2:], taller[2:]))
 
 
 def cost(name: str, config: PlanConfig, compiled: jax.stages.Compiled, kind: str) -> Cost:
@@ -217,7 +265,7 @@ def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
 def main(config: Config) -> None:
     """Compiles the programs, one after the other, and prints the tables."""
     device, costs = target(config.device), []
-    for name, program in PROGRAMS.items():
+    for name, program in (programs(config.models) if config.models else PROGRAMS).items():
         if config.only and not any(word in name for word in config.only):
             continue
         start = time.monotonic()

@@ -79,7 +79,8 @@ class Attention(nn.Module):
         In a step of decoding the n continuations of a row stand where a whole sequence has its t
         tokens, and the mask is that of the prefix; for cuDNN, that of prefix and suffix.
         """
-        c, b, implementation = self.config, len(x), self.compute.attention
+        c, b = self.config, len(x)
+        implementation = self.compute.attention_of(c.head_dim)
 
         def project(x: jax.Array, heads: int, name: str) -> Float[Array, "b t h k"]:
             dense = Dense(heads * c.head_dim, self.compute, use_bias=c.qkv_bias, name=name)
@@ -238,11 +239,16 @@ class Decoder(nn.Module):
             caches.append(cache)
         return keep_rows(self.norm(x)), caches
 
+    @property
+    def fused(self) -> bool:
+        """Whether attention is one kernel, which reads prefix and suffix as one array."""
+        return self.compute.attention_of(self.config.head_dim) == "cudnn"
+
     def make_suffixes(self, prefix: list[KVCache], n: int, t: int) -> list[SuffixCache]:
         """Returns room for the keys and values of t tokens of n continuations per row."""
 
         def room(x: Float[Array, "b s k d"]) -> Float[Array, "b ..."]:
-            if self.compute.attention == "cudnn":
+            if self.fused:
                 size = -(-(x.shape[1] + t * n) // 8) * 8  # lengths that suit its kernels
                 return jnp.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0)))
             return jnp.zeros((len(x), n, t, *x.shape[2:]), x.dtype)
@@ -269,7 +275,7 @@ class Decoder(nn.Module):
         Returns: the final hidden states and the extended suffixes.
         """
         x = self.embed(tokens)  # [b, n, d]
-        n, room, fused = tokens.shape[1], suffix[0][0].shape, self.compute.attention == "cudnn"
+        n, room, fused = tokens.shape[1], suffix[0][0].shape, self.fused
         index = jnp.arange((room[1] - prefix_mask.shape[1]) // n if fused else room[2])  # [t]
         prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
         masks = {}

@@ -4,7 +4,6 @@ docs/adding-an-architecture.md.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from inbol_jax.models.architecture import (
@@ -30,20 +29,6 @@ _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     Gemma3Config: Gemma3,
     Qwen3VLConfig: Qwen3VL,
 }
-
-
-def attention_for(device: jax.Device, config: ModelConfig, dtype: Any) -> str:
-    """Returns the implementation of attention, see `ComputeOptions`, that is best on a device.
-
-    cuDNN's fused kernels take 16-bit floats and heads of some sizes, and need Ampere or later. What
-    counts is the device that a program is compiled for, which need not be one of this machine.
-    """
-    capability = str(getattr(device, "compute_capability", ""))  # "9.0"; AMD: "gfx942"
-    ampere = capability.replace(".", "").isdigit() and float(capability) >= 8
-    vision = config.vision
-    sizes = config.text.head_dim, vision.hidden_size // vision.num_heads
-    fit = all(size <= 128 and size % 8 == 0 for size in sizes)
-    return "cudnn" if ampere and fit and jnp.dtype(dtype).itemsize == 2 else "xla"
 
 
 def make_model(

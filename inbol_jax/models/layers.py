@@ -85,7 +85,23 @@ class ComputeOptions:
     remat: str = "none"
     """What the backward pass of a decoder layer computes again: a key of `REMAT_POLICIES`."""
     attention: str = "xla"
-    """Implementation of attention: "xla" runs everywhere, "cudnn" is NVIDIA's fused kernel."""
+    """Implementation of attention: "xla" runs everywhere, "cudnn" is NVIDIA's fused kernel, which
+    takes heads of some sizes."""
+
+    def attention_of(self, head_dim: int) -> str:
+        """Returns the implementation for heads of this size."""
+        return self.attention if head_dim <= 128 and head_dim % 8 == 0 else "xla"
+
+
+def attention_for(device: jax.Device, dtype: Any) -> str:
+    """Returns the implementation of attention, see `ComputeOptions`, that is best on a device.
+
+    cuDNN's fused kernels take 16-bit floats, and need Ampere or later. What counts is the device
+    that a program is compiled for, which need not be one of this machine.
+    """
+    capability = str(getattr(device, "compute_capability", ""))  # "9.0"; AMD: "gfx942"
+    ampere = capability.replace(".", "").isdigit() and float(capability) >= 8
+    return "cudnn" if ampere and jnp.dtype(dtype).itemsize == 2 else "xla"
 
 
 class Dense(nn.Module):

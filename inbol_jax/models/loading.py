@@ -20,7 +20,8 @@ from inbol_jax.models import peft
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.config import load_config, read_generation, read_json
 from inbol_jax.models.config_parts import GENERATION, read_sequence_bias
-from inbol_jax.models.families import attention_for, make_model
+from inbol_jax.models.families import make_model
+from inbol_jax.models.layers import attention_for
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.pixels import check_sides, first_line, prepare_picture
 from inbol_jax.models.reading import (
@@ -241,7 +242,7 @@ def load_pretrained(
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
     hub_id = None if Path(name) == path else name
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    model = make_model(config, dtype, attention=attention_for(device, config, dtype))
+    model = make_model(config, dtype, attention=attention_for(device, dtype))
     base = Checkpoint(model, {"params": params}, config, path, hub_id=hub_id)
     if adapters is None:
         return base

@@ -86,7 +86,8 @@ class VisionBlock(nn.Module):
         frequency = np.concatenate([frequency, frequency])  # of rows and of columns
         q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         proj = Dense(d, compute, kernel_init=SMALL_INIT, name="proj")
-        x = x + proj(dot_product_attention(q, k, v, mask, implementation=compute.attention))
+        implementation = compute.attention_of(head)
+        x = x + proj(dot_product_attention(q, k, v, mask, implementation=implementation))
         y = nn.LayerNorm(EPSILON, dtype=compute.dtype, name="norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="linear_fc1")(y))
         return keep_rows(x + Dense(d, compute, kernel_init=SMALL_INIT, name="linear_fc2")(y))

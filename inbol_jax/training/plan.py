@@ -28,7 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
-from inbol_jax.models.families import attention_for, make_model
+from inbol_jax.models.families import make_model
+from inbol_jax.models.layers import attention_for
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.quantize import check_installed
 from inbol_jax.models.vlm import VisionLanguageModel
@@ -137,7 +138,7 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
         data=data, out=Path(), **{name: getattr(config, name) for name in _SHARED}
     )
     lora = lora_config(run.lora)
-    attention = attention_for(mesh.devices.flat[0], architecture, jnp.bfloat16)
+    attention = attention_for(mesh.devices.flat[0], jnp.bfloat16)
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
     if config.quantize != "none":
         check_installed(config.quantize)

@@ -1,5 +1,6 @@
 import functools
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from inbol_jax.models import layers
-from inbol_jax.models.layers import dot_product_attention
+from inbol_jax.models.layers import ComputeOptions, attention_for, dot_product_attention
 
 
 def arrays(t, heads=4, groups=2, dim=8, batch=2):
@@ -78,3 +79,29 @@ def test_long_rows_have_no_weights_of_all_queries():
         for shape in re.findall(r"f32\[([\d,]+)\]", program)
     ]
     assert max(sizes) <= 4 * layers.QUERY_CHUNK_SIZE * t
+
+
+H100 = SimpleNamespace(platform="gpu", compute_capability="9.0")
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, "bfloat16"])
+def test_nvidia_gpus_have_fused_attention(dtype):
+    """Whatever this machine has: a program may be compiled for another."""
+    assert attention_for(H100, dtype) == "cudnn"
+
+
+@pytest.mark.parametrize("capability", ["7.5", "gfx942", None])
+def test_other_devices_and_float32_have_the_plain_one(capability):
+    other = SimpleNamespace(platform="gpu", compute_capability=capability)
+    assert attention_for(other, jnp.bfloat16) == "xla"
+    assert attention_for(jax.devices()[0], jnp.bfloat16) == "xla"
+    assert attention_for(H100, jnp.float32) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("size", "found"), [(12, "xla"), (72, "cudnn"), (128, "cudnn"), (160, "xla")]
+)
+def test_heads_that_the_kernels_do_not_take(size, found):
+    """Of the tower and of the decoder, each for itself."""
+    assert ComputeOptions(attention="cudnn").attention_of(size) == found
+    assert ComputeOptions().attention_of(size) == "xla"
