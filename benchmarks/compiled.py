@@ -1,6 +1,6 @@
 """What the stages cost on an H100 or a TPU, read from their compiled programs; neither is needed.
 
-    pip install "jax[cuda12]"          # for an H100; libcuda is not needed
+    pip install "jax[cuda12]" qwix     # for an H100; libcuda is not needed
     python benchmarks/compiled.py --out compiled.json
     pip install libtpu
     python benchmarks/compiled.py --device v5e:4x4 --models qwen3-vl-8b --only sft dpo
@@ -41,8 +41,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig, Qwen3VLConfig
 from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.config import PlanConfig
 from inbol_jax.training.plan import SHAPES, lower, program_devices
+from inbol_jax.training.plan_config import PlanConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 from roofline import GAP, Kernel, kernels
@@ -53,6 +53,7 @@ CHIPS = {"TPU v4": (275e12, 1.23e12), "TPU v5 lite": (197e12, 0.82e12)}
 CHIPS |= {"TPU v5": (459e12, 2.77e12), "TPU v6 lite": (918e12, 1.64e12)}
 
 _TRAINING = {"batch_size": 12, "lora_rank": 128}
+_IN_PARTS = _TRAINING | {"batch_size": 32, "gradient_accumulation_steps": 8, "answer": 64}
 # Rows of 704 tokens; prompts of 640 tokens and ten responses of 16
 PROGRAMS = {
     "sft": PlanConfig("sft", answer=64, **_TRAINING),
@@ -62,6 +63,18 @@ PROGRAMS = {
     "dpo, reference online": PlanConfig("dpo", reference="online", **_TRAINING),
     "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
     "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
+    # 32 rows of IDK-IT per step, 4 or 2 at a time
+    "24 GB: bfloat16, full remat": PlanConfig("sft", remat="full", **_IN_PARTS),
+    "24 GB: int8, selective remat, 2 rows": PlanConfig(
+        "sft",
+        remat="selective",
+        quantize="int8",
+        **_IN_PARTS | {"gradient_accumulation_steps": 16},
+    ),
+    "24 GB: nf4, selective remat": PlanConfig(
+        "sft", remat="selective", quantize="nf4", **_IN_PARTS
+    ),
+    "24 GB: nf4": PlanConfig("sft", quantize="nf4", **_IN_PARTS),
 }
 # Image tokens and tiles of a picture of 640 x 480 pixels, by each model's processor as published
 PICTURES = {"smolvlm2-2.2b": (13 * 81, 13), "qwen3-vl-4b": (300, None), "qwen3-vl-8b": (300, None)}
