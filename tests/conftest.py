@@ -26,6 +26,7 @@ from endpoint_server import KEY, Server
 from PIL import EpsImagePlugin, Image
 from tiny_gemma3 import write_gemma3
 from tiny_internvl import write_internvl
+from tiny_llava_next import write_llava_next, write_llava_onevision
 from tiny_qwen3_vl import write_qwen3_vl
 from tiny_smolvlm import write_smolvlm
 
@@ -83,6 +84,20 @@ def qwen3_vl(tmp_path_factory):
     """A random checkpoint in the shape of Qwen3-VL, of one small layer each."""
     folder = tmp_path_factory.mktemp("qwen3_vl")
     return load_pretrained(write_qwen3_vl(folder), dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def llava_next(tmp_path_factory):
+    """A random checkpoint in the shape of LLaVA-NeXT, of few small layers."""
+    folder = tmp_path_factory.mktemp("llava_next")
+    return load_pretrained(write_llava_next(folder), dtype=jnp.float32)
+
+
+@pytest.fixture(scope="session")
+def llava_onevision(tmp_path_factory):
+    """A random checkpoint in the shape of LLaVA-OneVision, of one small layer each."""
+    folder = tmp_path_factory.mktemp("llava_onevision")
+    return load_pretrained(write_llava_onevision(folder), dtype=jnp.float32)
 
 
 @pytest.fixture(scope="session")

@@ -43,11 +43,13 @@ def last_loss(folder):
     ("family", "counted"),
     [
         ("smolvlm", "images of 3, 5 tiles"),
+        pytest.param("llava_next", "images of 3, 5 tiles", marks=pytest.mark.slow),
+        pytest.param("llava_onevision", "images of 3, 5 tiles", marks=pytest.mark.slow),
         pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
         pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
         pytest.param("qwen3_vl", "images of 8, 17 tiles", marks=pytest.mark.slow),
     ],
-    ids=["smolvlm", "internvl", "gemma3", "qwen3_vl"],
+    ids=["smolvlm", "llava_next", "llava_onevision", "internvl", "gemma3", "qwen3_vl"],
 )
 def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     """First it learns a little, so that something is known."""

@@ -4,13 +4,14 @@
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.tiles import tokens_per_tile
+from inbol_jax.models.anyres import UNCUT, Layout, image_layout
+from inbol_jax.models.tiles import Grid, image_grid, tokens_per_tile
 
 MAX_IMAGE_TOKENS = 1 << 14
 """Per image. More are in no model that there is."""
@@ -131,7 +132,11 @@ class ModelConfig:
     processor_class: ClassVar[str] = "AutoProcessor"
     """transformers' class that loads the checkpoint's processor without torch."""
     tiled: ClassVar[bool] = False
-    """Whether the processor writes text around images, which it may cut into several tiles."""
+    """Whether the processor writes text for images, which it may cut into several tiles."""
+    bare: ClassVar[bool] = False
+    """Whether that text is the image tokens alone."""
+    cuts_several: ClassVar[bool] = True
+    """Whether the processor also cuts an image that is not the only one of its question."""
     usual_tiles: ClassVar[int] = 1
     """Of an image, if nothing says how many (`inbol plan`)."""
     parts: ClassVar[tuple[str, str, str]]
@@ -169,6 +174,16 @@ class ModelConfig:
         """The largest side, in pixels, that a processor may scale pictures to."""
         return _MAX_ENLARGED * self.vision.image_size
 
+    def max_image_tokens(self, tiles: int) -> int:
+        """How many image tokens an image of so many tiles has at most."""
+        return tiles * self.num_image_tokens
+
+    def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
+        """Returns how the processor cuts an image of so many pixels, by default a question's only
+        one. Raises InbolError if it takes no image of these sides.
+        """
+        return image_grid(processor, width, height)
+
     def check_processor(self, processor: Any) -> None:
         """Raises InbolError if the processor is not of this model's sizes."""
         if self.tiled and (written := tokens_per_tile(processor)) != self.num_image_tokens:
@@ -192,9 +207,9 @@ class ModelConfig:
         """The number of tiles of an image in the arrays of its processor."""
         return len(arrays["pixel_values"])
 
-    def count_tiles(self, ids: Sequence[int]) -> int:
-        """The number of tiles whose image tokens are among the ids."""
-        return sum(token == self.image_token_id for token in ids) // self.num_image_tokens
+    def prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns what a processor makes as the model takes it; the arrays must have values."""
+        return batch
 
     def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """How many image tokens the images of a batch need.
@@ -231,6 +246,104 @@ class LlavaConfig(ModelConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LlavaNextConfig(LlavaConfig):
+    """LLaVA-NeXT: a LLaVA that sees the tiles of an image and the whole, see `models.anyres`."""
+
+    processor_class = "LlavaNextProcessor"
+    tiled = True
+    bare = True
+    usual_tiles = 5  # of 640 x 480 pixels
+    max_tiles: ClassVar[int | None] = None
+
+    resolutions: tuple[tuple[int, int], ...]
+    """Heights and widths in pixels that an image may be scaled to."""
+
+    def layout(self, height: int, width: int, *, alone: bool = True) -> Layout:
+        """Returns the layout of an image, by default a question's only one."""
+        if not (alone or self.cuts_several):
+            return UNCUT
+        size = self.vision.image_size
+        tile = size, size // self.vision.patch_size
+        return image_layout((height, width), self.resolutions, tile, self.max_tiles)
+
+    def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
+        layout = self.layout(height, width, alone=alone)
+        tokens = layout.num_tokens(self.num_image_tokens)
+        return Grid(layout.rows, layout.columns, tokens=tokens)
+
+    def max_image_tokens(self, tiles: int) -> int:
+        layouts = [self.layout(*size) for size in self.resolutions]
+        if tiles not in (numbers := sorted({layout.tiles for layout in layouts})):
+            raise InbolError(f"{tiles} tiles per image: its resolutions have {numbers}")
+        per_tile = self.num_image_tokens
+        return max(layout.num_tokens(per_tile) for layout in layouts if layout.tiles == tiles)
+
+    def check_processor(self, processor: Any) -> None:
+        """Prompts and layouts follow config.json, pixels the processor."""
+        found = processor.image_processor.image_grid_pinpoints
+        if tuple(map(tuple, found)) != self.resolutions:
+            raise InbolError(
+                "its processor has other image_grid_pinpoints than config.json: "
+                f"{str(found)[:60]}..., {str(self.resolutions)[:60]}..."
+            )
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        # No image has less than one tile; zeros are behind those of the images.
+        layouts = {"image_layouts": ((tiles, len(UNCUT)), "int32")}
+        return super().image_shapes(tiles) | layouts
+
+    def blank_tile(self) -> dict[str, np.ndarray]:
+        return super().blank_tile() | {"image_layouts": np.array([UNCUT], np.int32)}
+
+    def prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "pixel_values" not in batch or "image_layouts" in batch:
+            return batch
+        batch, pixels = dict(batch), np.asarray(batch["pixel_values"])
+        sizes = np.asarray(batch.pop("image_sizes", np.empty((0, 2)))).tolist()
+        of_rows = np.asarray(batch.pop("batch_num_images", np.ones(len(sizes), int))).tolist()
+        if pixels.ndim != 5 or not len(pixels) == len(sizes) == sum(of_rows):
+            raise InbolError(
+                f"pixel_values {pixels.shape} and {len(sizes)} image_sizes: one image each, as "
+                "tiles [n, tiles, 3, H, W], is needed"
+            )
+        alone = [count == 1 for count in of_rows for _ in range(count)]
+        layouts = [self.layout(*size, alone=one) for size, one in zip(sizes, alone, strict=True)]
+        if (most := max(layout.tiles for layout in layouts)) > pixels.shape[1]:
+            raise InbolError(f"pixel_values has {pixels.shape[1]} tiles, an image has {most}")
+        tiles = [x[: layout.tiles] for x, layout in zip(pixels, layouts, strict=True)]
+        return batch | {
+            "pixel_values": np.concatenate(tiles),
+            "image_layouts": np.array(layouts, np.int32),
+        }
+
+    def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        layouts = np.asarray(batch.get("image_layouts", np.zeros((0, len(UNCUT)), int)))
+        ends = layouts[..., 4] * (layouts[..., 5] + 1)
+        tokens = layouts.any(-1) * self.num_image_tokens + ends
+        return tokens.sum(-1, keepdims=layouts.ndim == 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlavaOnevisionConfig(LlavaNextConfig):
+    """LLaVA-OneVision: like LLaVA-NeXT, but features of many tiles are scaled down, and images are
+    cut that are their question's only one."""
+
+    processor_class = "LlavaOnevisionProcessor"
+    cuts_several = False
+
+    max_tiles: int
+    """Features of more tiles than so are scaled down."""
+
+    def check_processor(self, processor: Any) -> None:
+        super().check_processor(processor)
+        found, needed = processor.vision_aspect_ratio, f"anyres_max_{self.max_tiles}"
+        if found != needed:
+            raise InbolError(
+                f"its processor has vision_aspect_ratio {found!r}, config.json says {needed!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Idefics3Config(ModelConfig):
     """Idefics3, SmolVLM and SmolVLM2: SigLIP-like tower, pixel shuffle, one projection, decoder."""
 
@@ -262,6 +375,7 @@ class Qwen3VLConfig(ModelConfig):
 
     processor_class = "Qwen3VLProcessor"
     tiled = True
+    bare = True
     usual_tiles = 300  # of 640 x 480 pixels
     parts = ("vision_tower", "merger", "language_decoder")
 

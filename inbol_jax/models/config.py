@@ -5,6 +5,7 @@ config leaves out: checkpoints on the hub mostly write down what differs from th
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from inbol_jax.models.architecture import (
     Idefics3Config,
     InternVLConfig,
     LlavaConfig,
+    LlavaNextConfig,
+    LlavaOnevisionConfig,
     ModelConfig,
     NativeVisionConfig,
     Qwen3VLConfig,
@@ -32,6 +35,7 @@ from inbol_jax.models.config_parts import (
     require,
 )
 from inbol_jax.models.layers import ACTIVATIONS
+from inbol_jax.models.tiles import MAX_SIDE, MAX_TILES
 
 
 def load_config(path: Path) -> ModelConfig:
@@ -86,7 +90,50 @@ def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConf
 
 def _llava(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
     hf = fill_in_defaults(raw, "LlavaConfig", VISION_TOWERS)
-    text, layer = hf.text_config, hf.vision_feature_layer
+    tied = bool(hf.tie_word_embeddings or hf.text_config.tie_word_embeddings)
+    return LlavaConfig(
+        text=read_text(hf.text_config, tied=tied),
+        **_llava_parts(hf),
+        **read_shared(raw, generation, hf),
+    )
+
+
+def _llava_next(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaNextConfig:
+    kind, name = LlavaNextConfig, "LlavaNextConfig"
+    if onevision := raw["model_type"] == "llava_onevision":
+        kind, name = LlavaOnevisionConfig, "LlavaOnevisionConfig"
+    hf, options = fill_in_defaults(raw, name, VISION_TOWERS), {}
+    if onevision:
+        match = re.fullmatch(r"anyres_max_([1-9]\d?)", hf.vision_aspect_ratio)
+        if not match:
+            raise InbolError(f"vision_aspect_ratio = {hf.vision_aspect_ratio!r} is not supported")
+        options["max_tiles"] = int(match[1])
+    config = kind(
+        text=read_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
+        resolutions=tuple(map(tuple, hf.image_grid_pinpoints)),
+        **options,
+        **_llava_parts(hf),
+        **read_shared(raw, generation, hf),
+    )
+    pixels, patches = config.vision.image_size, config.vision.num_patches
+    for height, width in config.resolutions:
+        if not all(0 < side <= MAX_SIDE and side % pixels == 0 for side in (height, width)):
+            raise InbolError(
+                f"image_grid_pinpoints: {height} x {width} pixels are no whole tiles of {pixels}"
+            )
+    if config.num_image_tokens != patches:
+        raise InbolError(
+            f"vision_feature_select_strategy = {hf.vision_feature_select_strategy!r} does not "
+            f"leave the {patches} patches of a tile"
+        )
+    if (most := max(config.layout(*size).tiles for size in config.resolutions)) > MAX_TILES:
+        raise InbolError(f"image_grid_pinpoints: {most:,} tiles, at most {MAX_TILES} are read")
+    return config
+
+
+def _llava_parts(hf: Any) -> dict[str, Any]:
+    """The fields of LLaVA, LLaVA-NeXT and LLaVA-OneVision but for those of text."""
+    layer = hf.vision_feature_layer
     strategy = hf.vision_feature_select_strategy
     require(strategy, ("default", "full"), "vision_feature_select_strategy")
     require(hf.projector_hidden_act, ACTIVATIONS, "projector_hidden_act")
@@ -95,16 +142,14 @@ def _llava(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig
     for layer in layers:
         if layer not in range(-depth - 1, depth + 1):
             raise InbolError(f"vision_feature_layer = {layer}: the tower has {depth} layers")
-    return LlavaConfig(
-        vision=read_vision(hf.vision_config),
-        text=read_text(text, tied=bool(hf.tie_word_embeddings or text.tie_word_embeddings)),
-        vision_feature_layers=layers,
-        keep_first_token=strategy == "full",
-        projector_hidden_act=hf.projector_hidden_act,
-        projector_bias=bool(hf.multimodal_projector_bias),
-        image_token_id=hf.image_token_index,
-        **read_shared(raw, generation, hf),
-    )
+    return {
+        "vision": read_vision(hf.vision_config),
+        "vision_feature_layers": layers,
+        "keep_first_token": strategy == "full",
+        "projector_hidden_act": hf.projector_hidden_act,
+        "projector_bias": bool(hf.multimodal_projector_bias),
+        "image_token_id": hf.image_token_index,
+    }
 
 
 def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3Config:
@@ -248,6 +293,8 @@ def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: An
 # model_type -> what reads the rest of config.json
 _FAMILIES = {
     "llava": _llava,
+    "llava_next": _llava_next,
+    "llava_onevision": _llava_next,
     "idefics3": _idefics3,
     "smolvlm": _idefics3,
     "internvl": _internvl,

@@ -101,9 +101,9 @@ def _logits(checkpoint: Any, seed: int) -> Any:
     c, random = checkpoint.config, np.random.default_rng(seed)
     words = random.integers(0, c.text.vocab_size, 24)
     words = np.where(words == c.image_token_id, 0, words)
-    image = np.full(c.num_image_tokens, c.image_token_id)
-    ids = np.concatenate([words[:8], image, words[8:]])[None].astype(np.int32)
     images = c.blank_tile()
+    image = np.full(c.image_tokens(images)[0], c.image_token_id)
+    ids = np.concatenate([words[:8], image, words[8:]])[None].astype(np.int32)
     shape = images["pixel_values"].shape
     if "pixel_mean" in images:
         images["pixel_values"] = random.integers(0, 256, shape, np.uint8)

@@ -11,6 +11,8 @@ from inbol_jax.models.architecture import (
     Idefics3Config,
     InternVLConfig,
     LlavaConfig,
+    LlavaNextConfig,
+    LlavaOnevisionConfig,
     ModelConfig,
     Qwen3VLConfig,
 )
@@ -18,12 +20,15 @@ from inbol_jax.models.gemma3 import Gemma3
 from inbol_jax.models.idefics3 import Idefics3
 from inbol_jax.models.internvl import InternVL
 from inbol_jax.models.llava import Llava
+from inbol_jax.models.llava_next import LlavaNext
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.qwen3_vl import Qwen3VL
 from inbol_jax.models.vlm import VisionLanguageModel
 
 _MODULES: dict[type[ModelConfig], type[VisionLanguageModel]] = {
     LlavaConfig: Llava,
+    LlavaNextConfig: LlavaNext,
+    LlavaOnevisionConfig: LlavaNext,
     Idefics3Config: Idefics3,
     InternVLConfig: InternVL,
     Gemma3Config: Gemma3,

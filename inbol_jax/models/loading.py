@@ -71,6 +71,7 @@ class Checkpoint:
         if videos := [name for name in batch if name.endswith("_videos")]:
             raise InbolError(f"{videos[0]}: videos are not supported")
         if not isinstance(batch["input_ids"], jax.core.Tracer):  # which has no values yet
+            batch = self.config.prepared(batch)
             self._check_counts(batch)
         return _logits(self.model, variables, batch)
 
@@ -125,7 +126,7 @@ class Checkpoint:
         return processor
 
     def image_inputs(
-        self, picture: Image.Image, processor: Any = None, *, check: bool = False
+        self, picture: Image.Image, processor: Any = None, **options: bool
     ) -> dict[str, np.ndarray]:
         """Returns what `pixels.prepare_picture` does, by default with the checkpoint's processor.
 
@@ -133,7 +134,7 @@ class Checkpoint:
         """
         processor = processor or self.processor
         try:
-            return prepare_picture(self.config, processor, picture, check=check)
+            return prepare_picture(self.config, processor, picture, **options)
         except InbolError as error:
             raise InbolError(f"{self.path}: {error}") from error
 

@@ -9,16 +9,20 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.tiles import MAX_TILES
 
 _SIDES = ("size", "crop_size", "height", "width", "shortest_edge", "longest_edge")
 _SIDES += ("min_pixels", "max_pixels")
 _NORMALISATION = ("pixel_mean", "pixel_scale")
-_MAX_TILES = 256
-"""What a processor may be told to cut an image into."""
 
 
 def prepare_picture(
-    config: ModelConfig, processor: Any, picture: Image.Image, *, check: bool = False
+    config: ModelConfig,
+    processor: Any,
+    picture: Image.Image,
+    *,
+    alone: bool = True,
+    check: bool = False,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays [tiles, ...] of a picture, by an image processor.
 
@@ -27,6 +31,7 @@ def prepare_picture(
     tile are those of `ModelConfig.image_shapes`.
 
     Args:
+      alone: whether it is the only picture of its question.
       check: whether to compare with what the processor itself makes of the picture.
     Raises:
       InbolError: if the processor fails, or gives what is not finite, of another size, or no
@@ -36,10 +41,16 @@ def prepare_picture(
     names = [name for name in of_image if name not in _NORMALISATION]
     raw = len(names) < len(of_image)  # whether the device normalises
     own = getattr(processor, "images_kwargs", {})  # as in the processor's own call
+    # What is left whole beside another picture is so beside itself.
+    alone = alone or config.cuts_several
+    shown = picture if alone else [[picture, picture]]
 
     def prepared(**options: Any) -> dict[str, np.ndarray]:
-        batch = processor.image_processor(picture, return_tensors="np", **own, **options)
+        batch = processor.image_processor(shown, return_tensors="np", **own, **options)
+        batch = config.prepared(batch)
         arrays = {name: np.asarray(batch[name]) for name in names}
+        if not alone:
+            arrays = {name: x[: len(x) // 2] for name, x in arrays.items()}
         # Some processors give a row's tiles as [1, tiles, ...].
         return {n: x[0] if x.ndim > len(of_image[n][0]) else x for n, x in arrays.items()}
 
@@ -92,8 +103,8 @@ def check_sides(file: Path, options: Mapping[str, Any], limit: int) -> None:
             check_sides(file, value, limit)
         elif name in _SIDES and isinstance(value, int | float) and not 0 < value <= limit:
             raise InbolError(f"{file}: {name} = {value}: from 1 to {limit} pixels are needed")
-        elif name == "max_patches" and isinstance(value, int | float) and value > _MAX_TILES:
-            raise InbolError(f"{file}: {name} = {value}: at most {_MAX_TILES} tiles are read")
+        elif name == "max_patches" and isinstance(value, int | float) and value > MAX_TILES:
+            raise InbolError(f"{file}: {name} = {value}: at most {MAX_TILES} tiles are read")
 
 
 def first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.rendering import QUESTION, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, image_grid, image_text, pad_tiles
+from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles
 
 _CACHE_SIZE = 1 << 16
 # Threads that read the rows of a batch, one per core: decoders let go of Python's lock.
@@ -49,19 +49,24 @@ class TextEncoder:
         self._image_token = self._tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._template((UNTILED,))
 
-    def grid(self, image: Path) -> Grid:
-        """Returns how an image file is cut into tiles, from its size; ImageError if it has none."""
+    def grid(self, image: Path, *, alone: bool = True) -> Grid:
+        """Returns how an image file is cut into tiles, from its size; ImageError if it has none.
+
+        Args:
+          alone: whether it is the only image of its question.
+        """
         if not self._config.tiled:
             return UNTILED
         size = image_size(image)
         try:
-            return image_grid(self._processor, *size)
+            return self._config.grid(self._processor, *size, alone=alone)
         except InbolError as error:
             raise InbolError(f"{image}: {error}") from error
 
     def grids(self, images: Iterable[Path]) -> tuple[Grid, ...]:
         """Returns how each of a question's images is cut, as `grid` does."""
-        return tuple(map(self.grid, images))
+        images = list(images)
+        return tuple(self.grid(image, alone=len(images) == 1) for image in images)
 
     def prompt(self, question: str, images: tuple[Grid, ...] = (UNTILED,)) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.
@@ -75,8 +80,8 @@ class TextEncoder:
         about = f"question {question[:60]!r}"
         self._check_is_data(question, about)
         ids = self._encode(self._template(images).prompt(question), about)
-        tiles = sum(grid.tiles for grid in images)
-        if ids.count(self._config.image_token_id) != tiles * self._config.num_image_tokens:
+        tokens = sum(grid.num_tokens(self._config.num_image_tokens) for grid in images)
+        if ids.count(self._config.image_token_id) != tokens:
             raise InbolError(f"{about}: contains the model's image placeholder")
         return ids
 
@@ -148,7 +153,11 @@ class TextEncoder:
             )
         if not self._config.tiled:
             return rendered
-        texts = iter([image_text(self._processor, grid, token) for grid in images])
+        if self._config.bare:
+            lengths = [grid.num_tokens(self._config.num_image_tokens) for grid in images]
+            texts = iter([token * length for length in lengths])
+        else:
+            texts = iter([image_text(self._processor, grid, token) for grid in images])
         before, after = (
             re.sub(re.escape(placeholder), lambda _: next(texts), text)
             for text in (rendered.before, rendered.after)
@@ -164,8 +173,9 @@ class TextEncoder:
     def _encode(self, text: str, about: str) -> tuple[int, ...]:
         ids: list[int] = []
         image, limit = self._config.image_token_id, self._config.text.max_positions
+        written = 1 if self._config.bare else self._config.num_image_tokens
         for token in self._tokenize(text):
-            ids += [token] * (self._config.num_image_tokens if token == image else 1)
+            ids += [token] * (written if token == image else 1)
         if len(ids) > limit:  # never cut: images need all their tokens
             raise InbolError(
                 f"{about}: {len(ids)} tokens, of which {ids.count(image)} are its "
@@ -189,27 +199,34 @@ def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
 
 
 def load_image_inputs(
-    checkpoint: Checkpoint, paths: Sequence[Path], tiles: int, pad_to: int | None = None
+    checkpoint: Checkpoint, paths: Sequence[Path], grids: Sequence[Grid], pad_to: int | None = None
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of a question's image files, by the checkpoint's own image processor.
 
     Args:
       paths: the images in the order of the prompt; none for a question about text alone.
-      tiles: how many tiles the prompt was written for, in all images together.
-      pad_to: static number of tiles, those that are unused included; by default `tiles`.
+      grids: how each image is cut that the prompt was written for.
+      pad_to: static number of tiles, those that are unused included; by default none are.
     Returns: arrays [pad_to, ...] as `ModelConfig.image_shapes` has them.
     Raises:
       InbolError: if the image cannot be read, or if the processor's sizes are not the model's or
         the prompt's.
     """
-    pictures = [checkpoint.image_inputs(load_image(path)) for path in paths]
-    found = sum(map(checkpoint.config.num_tiles, pictures))
-    if found != tiles:
-        raise InbolError(
-            f"{', '.join(map(str, paths))}: its image processor makes {found} tiles, its prompt "
-            f"was written for {tiles}; if the file was changed meanwhile, start again"
-        )
-    shapes = checkpoint.config.image_shapes
+    config, pictures = checkpoint.config, []
+    per_tile, alone = config.num_image_tokens, len(paths) == 1
+    for path, grid in zip(paths, grids, strict=True):
+        picture = checkpoint.image_inputs(load_image(path), alone=alone)
+        for what, found, written in (
+            ("tiles", config.num_tiles(picture), grid.tiles),
+            ("image tokens", config.image_tokens(picture)[0], grid.num_tokens(per_tile)),
+        ):
+            if found != written:
+                raise InbolError(
+                    f"{path}: its image processor makes {found} {what}, its prompt was written "
+                    f"for {written}; if the file was changed meanwhile, start again"
+                )
+        pictures.append(picture)
+    shapes, tiles = config.image_shapes, sum(grid.tiles for grid in grids)
     arrays = {
         name: np.concatenate([np.zeros(*empty), *(picture[name] for picture in pictures)])
         for name, empty in shapes(0).items()

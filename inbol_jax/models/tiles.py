@@ -14,6 +14,7 @@ import numpy as np
 from inbol_jax.errors import InbolError
 
 MAX_SIDE = 4096  # of an image, in transformers' processors of tiled images
+MAX_TILES = 256  # that a processor may be told to cut an image into
 
 
 class Grid(NamedTuple):
@@ -23,11 +24,17 @@ class Grid(NamedTuple):
     columns: int = 0
     whole: bool = True
     """Whether the whole image is one more tile."""
+    tokens: int | None = None
+    """Image tokens, if their number does not follow from that of tiles."""
 
     @property
     def tiles(self) -> int:
         """The number of tiles, the whole image included."""
         return self.rows * self.columns + self.whole
+
+    def num_tokens(self, per_tile: int) -> int:
+        """The number of image tokens; usually each tile has so many."""
+        return self.tiles * per_tile if self.tokens is None else self.tokens
 
 
 UNTILED = Grid()
@@ -115,9 +122,7 @@ def _squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
 
 
 def image_text(processor: Any, grid: Grid, token: str) -> str:
-    """Returns what the processor writes for an image, with one image token per tile."""
-    if _is_native(processor):
-        return token * grid.tiles
+    """Returns what the processor writes around an image, with one image token per tile."""
     cut = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
     cut |= {"num_patches": [grid.tiles], "num_crops": [grid.tiles - 1]}
     text = processor.replace_image_token(cut, 0)

@@ -14,7 +14,8 @@ A batch is a dict of arrays, as the checkpoint's own processor makes it, plus wh
                                       not see each other; -1 is padding
   positions       i32[b, t]           needed with segments: each branch counts on from the prefix
 Tiles of an image are images of their own. A family's further arrays (`ModelConfig.image_shapes`)
-have the leading axes of pixel_values. Images at native resolution: see `models.qwen3_vl`.
+have the leading axes of pixel_values. Images at native resolution: see `models.qwen3_vl`; those of
+whose features not all are tokens: `models.llava_next`.
 """
 
 from collections.abc import Mapping

@@ -157,6 +157,8 @@ TABLE: tuple[WeightRow, ...] = (
         *_dense("linear_2", "linear_2", "mlp embed"),
     ),
     *_decoder("language_model.model.", "language_model/", "language_model.lm_head.weight"),
+    # LLaVA-NeXT and LLaVA-OneVision, which are LLaVA's besides
+    _array("image_newline", "image_newline", "norm"),
     # InternVL; projector and decoder besides are LLaVA's
     *_below(
         "vision_tower.",
@@ -224,7 +226,10 @@ TABLE: tuple[WeightRow, ...] = (
 
 # Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5.
 _ALIASES = (
-    (re.compile(r"^model\.(?=vision_tower|multi_modal_projector|language_model)"), ""),
+    (
+        re.compile(r"^model\.(?=vision_tower|multi_modal_projector|language_model|image_newline)"),
+        "",
+    ),
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
     (re.compile(r"^language_model\.(?!model\.|lm_head\.)"), "language_model.model."),
     (re.compile(r"^vision_tower\.(?!vision_model\.)"), "vision_tower.vision_model."),

@@ -21,7 +21,7 @@ from inbol_jax.memory import check_batch_fits, memory_limit
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import READERS, TextEncoder, load_image_inputs, make_text_encoder
-from inbol_jax.models.tiles import padded_tiles
+from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
@@ -54,8 +54,13 @@ class PromptedExample(NamedTuple):
 
     example: VQAExample
     prompt: Prompt
-    tiles: int = 1
-    """Of its images, whose tokens are in the prompt."""
+    grids: tuple[Grid, ...] = (UNTILED,)
+    """How its images are cut, whose tokens are in the prompt."""
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles of its images."""
+        return sum(grid.tiles for grid in self.grids)
 
 
 class BatchShape(NamedTuple):
@@ -258,8 +263,7 @@ def encode_prompts(
     for example, question in questions:
         try:
             grids = encoder.grids(images / name for name in example.images)
-            tiles = sum(grid.tiles for grid in grids)
-            yield PromptedExample(example, encoder.prompt(question, grids) + suffix, tiles)
+            yield PromptedExample(example, encoder.prompt(question, grids) + suffix, grids)
         except InbolError as error:
             set_aside(example, str(error))
 
@@ -275,7 +279,7 @@ def model_inputs(
         "input_ids": ids,
         "attention_mask": (np.arange(shape.length) < tokens).astype(np.int32),
         "question": np.uint32(zlib.crc32(question.example.id.encode())),
-        **load_image_inputs(checkpoint, paths, question.tiles, shape.tiles),
+        **load_image_inputs(checkpoint, paths, question.grids, shape.tiles),
     }
 
 

@@ -26,7 +26,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import READERS, load_image_inputs, make_text_encoder
-from inbol_jax.models.tiles import padded_tiles
+from inbol_jax.models.tiles import Grid, padded_tiles
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
 from inbol_jax.training.config import TrainConfig
@@ -52,6 +52,8 @@ class PackedDataset:
     rows: Sequence[PackedRow]
     images: Sequence[Sequence[Path]]
     """The paths of each row's images."""
+    grids: Sequence[tuple[Grid, ...]]
+    """How each row's images are cut, whose tokens are in its prompt."""
     shapes: Sequence[RowShape]
     """The shapes that rows are padded to, by rising length. Each is a program of its own."""
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -68,13 +70,13 @@ class PackedDataset:
     @functools.cached_property
     def tiles(self) -> list[int]:
         """The number of image tiles of each row, without padding."""
-        return [self.checkpoint.config.count_tiles(prompt) for prompt, _ in self.rows]
+        return [sum(grid.tiles for grid in grids) for grids in self.grids]
 
     def pack(self, index: int, shape: RowShape, tiles: int) -> HostBatch:
         """One row of a batch, its images padded to so many tiles."""
         row, images = pack_row(*self.rows[index], shape), self.images[index]
         with names_stalls(images):
-            row |= load_image_inputs(self.checkpoint, images, self.tiles[index], tiles)
+            row |= load_image_inputs(self.checkpoint, images, self.grids[index], tiles)
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
@@ -122,11 +124,12 @@ def tokenize(
       buckets: as in `bucket_shapes`.
     """
     encoder, rows = make_text_encoder(checkpoint), []
-    for (question, responses), paths in zip(texts, images, strict=True):
-        grids = encoder.grids(paths)
-        branches = [Branch(encoder.response(question, text, grids)) for text in responses]
-        rows.append((encoder.prompt(question, grids), branches))
-    return PackedDataset(checkpoint, rows, images, bucket_shapes(rows, buckets), columns or {})
+    grids = [encoder.grids(paths) for paths in images]
+    for (question, responses), cut in zip(texts, grids, strict=True):
+        branches = [Branch(encoder.response(question, text, cut)) for text in responses]
+        rows.append((encoder.prompt(question, cut), branches))
+    shapes = bucket_shapes(rows, buckets)
+    return PackedDataset(checkpoint, rows, images, grids, shapes, columns or {})
 
 
 def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:

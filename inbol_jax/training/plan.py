@@ -125,7 +125,7 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     architecture = load_config(folder)
     if config.tiles is None:
         config = dataclasses.replace(config, tiles=architecture.usual_tiles)
-    images = config.tiles * architecture.num_image_tokens
+    images = architecture.max_image_tokens(config.tiles)
     if config.tiles > 1 and not architecture.tiled:
         raise InbolError(f"--tiles {config.tiles}: {folder.name} does not cut images; drop it")
     if not 0 < images < config.prompt:

@@ -18,14 +18,16 @@ class PlanConfig:
     topology: str = "v5e:4x4"
     """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
     model: str = "llava-1.5-7b"
-    """Folder with config.json, or shipped: llava-1.5-{7b,13b}, smolvlm-256m, smolvlm2-{500m,2.2b},
-    internvl3-{2b,8b}, internvl3.5-{1b,4b,8b}, gemma3-{4b,12b}, qwen3-vl-{2b,4b,8b}."""
+    """Folder with config.json, or shipped: llava-1.5-{7b,13b}, llava-1.6-{vicuna,mistral}-7b,
+    llava-onevision-{0.5b,7b}, smolvlm-256m, smolvlm2-{500m,2.2b}, internvl3-{2b,8b},
+    internvl3.5-{1b,4b,8b}, gemma3-{4b,12b}, qwen3-vl-{2b,4b,8b}."""
     mesh: tuple[int, int, int] = (1, -1, 1)
     """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
     prompt: int = 640
     """Tokens per prompt, those of its image included."""
     tiles: int | None = None
-    """Tiles (at native resolution: tokens) per image, by default 1 (300); part of --prompt."""
+    """Tiles (at native resolution: tokens) per image; part of --prompt. By default 1, for
+    anyres and at native resolution as many as 640 x 480 pixels have."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16

@@ -89,7 +89,7 @@ class QuestionSet:
         paths = [root / name for name in example.images]
         grids = self.encoder.grids(paths)
         prompt = self.encoder.prompt(example.prompt, grids)
-        prompted = PromptedExample(example, prompt, sum(grid.tiles for grid in grids))
+        prompted = PromptedExample(example, prompt, grids)
         with names_stalls(paths):
             inputs = model_inputs(self.checkpoint, prompted, shape, root)
         return inputs | {"row": np.int32(index)}

@@ -23,6 +23,7 @@ from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.reading import load_params
+from inbol_jax.models.tiles import UNTILED
 from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
 from inbol_jax.training.config import PairLossConfig
 from inbol_jax.training.step import target_logprobs
@@ -140,7 +141,7 @@ def ours(tiny, trainer, rows, tmp_path_factory):
     ]
     shape = RowShape.fitting(packed)
     batch = [
-        pack_row(*row, shape) | load_image_inputs(tiny, [r["image"]], 1)
+        pack_row(*row, shape) | load_image_inputs(tiny, [r["image"]], [UNTILED])
         for row, r in zip(packed, rows, strict=True)
     ]
     return (

@@ -152,14 +152,14 @@ def test_images_are_padded_and_compared_with_their_prompt(smolvlm, tmp_path):
     Image.new("RGB", (48, 20), "red").save(tmp_path / "a.png")
     encoder = make_text_encoder(smolvlm)
     assert encoder.grid(tmp_path / "a.png") == Grid(1, 2)
-    whole = load_image_inputs(smolvlm, [tmp_path / "a.png"], 3)
-    padded = load_image_inputs(smolvlm, [tmp_path / "a.png"], 3, 5)
+    whole = load_image_inputs(smolvlm, [tmp_path / "a.png"], [Grid(1, 2)])
+    padded = load_image_inputs(smolvlm, [tmp_path / "a.png"], [Grid(1, 2)], 5)
     for name, (shape, dtype) in smolvlm.config.image_shapes(5).items():
         assert (padded[name].shape, padded[name].dtype) == (shape, dtype)
         np.testing.assert_array_equal(padded[name][:3], whole[name])
         assert not padded[name][3:].any()
     with pytest.raises(InbolError, match=r"a\.png: its image processor makes 3 tiles, .* for 5"):
-        load_image_inputs(smolvlm, [tmp_path / "a.png"], 5)
+        load_image_inputs(smolvlm, [tmp_path / "a.png"], [Grid(2, 2)])
     with pytest.raises(InbolError, match="image placeholder"):
         encoder.prompt("Is <image> red?", (Grid(1, 2),))
 

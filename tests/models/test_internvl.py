@@ -112,7 +112,7 @@ def test_files_that_need_no_torchvision(internvl, tmp_path):
     Image.new("RGB", (48, 24), "red").save(tmp_path / "a.png")
     checkpoint = load(tmp_path)
     assert make_text_encoder(checkpoint).grid(tmp_path / "a.png").tiles == 3
-    padded = load_image_inputs(checkpoint, [tmp_path / "a.png"], 3, 5)["pixel_values"]
+    padded = load_image_inputs(checkpoint, [tmp_path / "a.png"], [Grid(1, 2)], 5)["pixel_values"]
     assert padded.shape == (5, 3, TILE, TILE)
     assert not padded[3:].any()
     with pytest.raises(InbolError, match="image placeholder"):

@@ -121,6 +121,7 @@ def encoder_of(processor, max_tokens=200):
         image_token_id=vocabulary["<image>"],
         num_image_tokens=4,
         tiled=False,
+        bare=False,
         eos_token_ids=ends or [tokenizer.eos_token_id],
         text=SimpleNamespace(max_positions=max_tokens, vocab_size=len(tokenizer)),
     )

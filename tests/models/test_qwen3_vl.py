@@ -14,6 +14,7 @@ from torch_reference import (
     CLOSE,
     assert_peft_reads_ours,
     assert_reads_what_peft_trained,
+    assert_rows_are_as_alone,
     by_row,
     edit_config,
     load,
@@ -21,13 +22,12 @@ from torch_reference import (
     random_torch,
     refusal,
     torch_base,
-    torch_logits,
 )
 from transformers import Qwen2VLImageProcessorPil
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
-from inbol_jax.models.tiles import UNTILED, image_grid
+from inbol_jax.models.tiles import UNTILED, Grid, image_grid
 
 # PEFT asks transformers for it
 pytestmark = pytest.mark.filterwarnings(
@@ -114,43 +114,11 @@ def test_numbers_of_tokens_are_the_processors(qwen3_vl, options, monkeypatch):
 
 
 def test_rows_of_several_and_of_no_images(qwen3_vl, tmp_path):
-    """Padded to one number of tiles, each row has the logits that transformers gives it alone."""
-    sizes, processor, encoder = (
-        ((48, 20), (90, 30)),
-        qwen3_vl.processor,
-        make_text_encoder(qwen3_vl),
-    )
-    paths = [tmp_path / f"{width}.png" for width, _ in sizes]
-    for size, path in zip(sizes, paths, strict=True):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, size in zip(paths, ((48, 20), (90, 30)), strict=True):
         noise(*size).save(path)
     rows = [("Which is red?", paths), ("Why?", []), ("How many?", paths[1:])]
-    prompts = [encoder.prompt(question, encoder.grids(files)) for question, files in rows]
-    t, tiles = max(map(len, prompts)), [qwen3_vl.config.count_tiles(p) for p in prompts]
-    assert tiles[0] > tiles[2] > tiles[1] == 0
-
-    def batch_of(which, pad_to):
-        arrays = [load_image_inputs(qwen3_vl, rows[i][1], tiles[i], pad_to) for i in which]
-        for row in arrays:
-            for name, (shape, dtype) in qwen3_vl.config.image_shapes(pad_to).items():
-                assert (row[name].shape, row[name].dtype) == (shape, dtype)
-        ids = np.array([np.pad(prompts[i], (0, t - len(prompts[i]))) for i in which])
-        mask = np.array([np.arange(t) < len(prompts[i]) for i in which])
-        batch = {"input_ids": ids.astype(np.int32), "attention_mask": mask.astype(np.int32)}
-        return batch | {name: np.stack([row[name] for row in arrays]) for name in arrays[0]}
-
-    model, batch = torch_base(qwen3_vl.path), batch_of([0, 1, 2], tiles[0] + 3)
-    ours = np.asarray(qwen3_vl.apply(qwen3_vl.variables, batch))
-    (text,) = np.asarray(qwen3_vl.apply(qwen3_vl.variables, batch_of([1], 0)))
-    for row, (_, files) in enumerate(rows):
-        ids = np.array([prompts[row]], np.int32)
-        alone = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        if files:
-            pictures = [Image.open(path) for path in files]
-            alone |= processor.image_processor(pictures, return_tensors="np")
-        expected = torch_logits(model, alone)[0]
-        np.testing.assert_allclose(ours[row, : ids.size], expected, **CLOSE)
-        if not files:
-            np.testing.assert_allclose(text[: ids.size], expected, **CLOSE)
+    assert_rows_are_as_alone(qwen3_vl, rows)
 
 
 def test_images_are_compared_with_their_prompt(qwen3_vl, tmp_path):
@@ -158,7 +126,7 @@ def test_images_are_compared_with_their_prompt(qwen3_vl, tmp_path):
     encoder = make_text_encoder(qwen3_vl)
     assert encoder.grid(tmp_path / "a.png").tiles == 8
     with pytest.raises(InbolError, match=r"a\.png: its image processor makes 8 tiles, .* for 5"):
-        load_image_inputs(qwen3_vl, [tmp_path / "a.png"], 5)
+        load_image_inputs(qwen3_vl, [tmp_path / "a.png"], [Grid(1, 5, whole=False)])
     Image.new("RGB", (2001, 10)).save(tmp_path / "b.png")
     with pytest.raises(InbolError, match=r"b\.png: .* aspect ratio must be smaller than 200"):
         encoder.grid(tmp_path / "b.png")

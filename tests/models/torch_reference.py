@@ -13,6 +13,7 @@ import pytest
 import qwix
 import torch
 import transformers
+from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoModelForImageTextToText, Qwen3VLConfig
 
@@ -20,6 +21,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.families import make_model
 from inbol_jax.models.lora import init_lora
+from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 
 IMAGE = 3
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -279,13 +281,48 @@ GEMMA3 = {
         {"num_attention_heads": 4, "layer_types": ["full_attention", "sliding_attention"]},
     ),
 }
-RANDOM = LLAVA | IDEFICS3 | INTERNVL | GEMMA3 | QWEN3_VL
+ANYRES = {"image_size": 16, "patch_size": 4}
+RESOLUTIONS = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32], [16, 48]]}
+ONEVISION = SIGLIP | ANYRES | {"vision_use_head": False}
+LLAVA_NEXT = {
+    "llava_next clip mistral": (RESOLUTIONS, ANYRES, {**MISTRAL, "sliding_window": None}),
+    "llava_next clip llama tied, list of features": (
+        RESOLUTIONS | {"vision_feature_layer": [-2, 1], "tie_word_embeddings": True},
+        ANYRES,
+        {"num_key_value_heads": 2},
+    ),
+    "llava_next siglip qwen2, full": (
+        RESOLUTIONS | {"vision_feature_select_strategy": "full", "vision_feature_layer": -1},
+        ONEVISION,
+        QWEN2,
+    ),
+    "llava_onevision siglip qwen2, scaled down": (
+        RESOLUTIONS | {"vision_aspect_ratio": "anyres_max_1"},
+        ONEVISION,
+        {**QWEN2, "num_key_value_heads": 3},
+    ),
+    "llava_onevision siglip qwen2 tied, not scaled": (
+        RESOLUTIONS | {"tie_word_embeddings": True},
+        ONEVISION,
+        {**QWEN2, "tie_word_embeddings": True},
+    ),
+    "llava_onevision clip llama grouped, scaled down": (
+        RESOLUTIONS
+        | {"vision_aspect_ratio": "anyres_max_2", "vision_feature_layer": -2}
+        | {"vision_feature_select_strategy": "default", "projector_hidden_act": "relu"},
+        ANYRES,
+        {"num_key_value_heads": 3, "head_dim": 10},
+    ),
+}
+RANDOM = LLAVA | LLAVA_NEXT | IDEFICS3 | INTERNVL | GEMMA3 | QWEN3_VL
 # The same, of which some are slow: for tests of what the logits do not show.
 _EVERYDAY = (
     "clip llama grouped",
     "clip qwen2 tied, list of features",
     "clip mistral window",
     "siglip qwen2 window above, full, ragged patches",
+    "llava_next clip llama tied, list of features",
+    "llava_onevision siglip qwen2, scaled down",
     "idefics3 llama tied, biases, scale 3, gelu",
     "smolvlm llama untied, ragged patches, head_dim",
     "internvl qwen3 qk norm, rms norm, no biases",
@@ -319,6 +356,10 @@ def random_torch(case):
             {"vision_feature_layer": -2, "image_token_index": IMAGE} | top,
         )
         kind = transformers.LlavaConfig
+    elif case in LLAVA_NEXT:
+        vision, top = VISION | vision, {"image_token_index": IMAGE} | top
+        names = {"llava_next": "LlavaNextConfig", "llava_onevision": "LlavaOnevisionConfig"}
+        kind = getattr(transformers, names[case.split()[0]])
     elif case in INTERNVL:
         vision = TILE | {"attention_bias": True} | vision
         top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
@@ -348,8 +389,16 @@ def is_native(config):
     return hasattr(config.vision, "merge_size")
 
 
+def anyres_size(config):
+    """Height and width of the images of `make_batch`, which are padded above or on the left."""
+    sizes = (8, 32), (30, 9), (40, 31), (7, 42)
+    return sizes[2 * (not config.vision.is_clip) + config.text.tie_word_embeddings]
+
+
 def tokens_per_image(config):
     """Of those that `make_batch` makes."""
+    if hasattr(config, "resolutions"):
+        return config.layout(*anyres_size(config)).num_tokens(config.num_image_tokens)
     return 6 if is_native(config) else config.num_image_tokens
 
 
@@ -381,6 +430,12 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
         grids = c.merge_size * shapes[(np.arange(n) + seed) % 4]
         batch["pixel_values"] = random.normal(size=(n * patches * c.square, c.patch_dim))
         batch["image_grid_thw"] = np.pad(grids, ((0, 0), (1, 0)), constant_values=1)
+    elif hasattr(config, "resolutions"):
+        side, size = config.vision.image_size, anyres_size(config)
+        layout = config.layout(*size)
+        batch["pixel_values"] = random.normal(size=(n * layout.tiles, 3, side, side))
+        batch["image_layouts"] = np.array([layout] * n, np.int32)
+        batch["image_sizes"] = np.array([size] * n)
     else:
         size = config.vision.image_size
         batch["pixel_values"] = random.normal(size=(n, 3, size, size))
@@ -424,6 +479,49 @@ def pad(rows):
     }
 
 
+def asked(processor, question, pictures):
+    """What a processor makes of one question about the pictures, as numpy arrays."""
+    content = [*[{"type": "image"}] * len(pictures), {"type": "text", "text": question}]
+    turn = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turn, add_generation_prompt=True)
+    images = {"images": [pictures]} if pictures else {}
+    return processor(text=[text], **images, return_tensors="np")
+
+
+def assert_rows_are_as_alone(checkpoint, rows):
+    """Rows of several, one and no image files, padded to one number of tiles, have the prompts and
+    logits of transformers, which is given each alone. Those of text alone also without tiles.
+
+    Args:
+      rows: (question, paths of its images) each.
+    """
+    encoder, processor = make_text_encoder(checkpoint), checkpoint.processor
+    grids = [encoder.grids(paths) for _, paths in rows]
+    prompts = [encoder.prompt(row[0], cut) for row, cut in zip(rows, grids, strict=True)]
+    assert len({len(paths) for _, paths in rows}) == 3
+
+    def logits_of(which, tiles):
+        arrays = [load_image_inputs(checkpoint, rows[i][1], grids[i], tiles) for i in which]
+        for row in arrays:
+            for name, (shape, dtype) in checkpoint.config.image_shapes(tiles).items():
+                assert (row[name].shape, row[name].dtype) == (shape, dtype)
+        batch = pad([prompts[i] for i in which])
+        batch |= {name: np.stack([row[name] for row in arrays]) for name in arrays[0]}
+        return np.asarray(checkpoint.apply(checkpoint.variables, batch))
+
+    most = max(sum(grid.tiles for grid in cut) for cut in grids)
+    together, model = logits_of(range(len(rows)), most + 3), torch_base(checkpoint.path)
+    for i, (question, paths) in enumerate(rows):
+        alone = asked(processor, question, [Image.open(path) for path in paths])
+        assert tuple(alone["input_ids"][0]) == prompts[i]
+        with torch.inference_mode():
+            inputs = {name: torch.tensor(x) for name, x in alone.items()}
+            expected = model(**inputs).logits.numpy()[0]
+        np.testing.assert_allclose(together[i, : len(expected)], expected, **CLOSE)
+        if not paths:
+            np.testing.assert_allclose(logits_of([i], 0)[0], expected, **CLOSE)
+
+
 def load(folder):
     return load_pretrained(folder, dtype=jnp.float32)
 
@@ -434,6 +532,10 @@ def torch_inputs(model, batch):
         vision = model.config.vision_config
         side = vision.image_size // vision.patch_size // model.config.scale_factor
         batch = by_row(batch, side**2)
+    if "image_layouts" in batch:
+        batch = {name: x for name, x in batch.items() if name != "image_layouts"}
+        pixels = batch["pixel_values"]
+        batch["pixel_values"] = pixels.reshape(len(batch["image_sizes"]), -1, *pixels.shape[1:])
     if "image_grid_thw" in batch:
         is_image = batch["input_ids"] == model.config.image_token_id
         batch = batch | {"mm_token_type_ids": is_image.astype(np.int32)}
@@ -546,7 +648,8 @@ def assert_reads_what_peft_trained(base, options, folder):
                 parameter.normal_(0, 0.15)
     model.eval().save_pretrained(folder)
     checkpoint = load_pretrained(base, dtype="float32", adapters=folder)
-    batch = make_batch(checkpoint.config, [12, 16])
+    tokens = tokens_per_image(checkpoint.config)
+    batch = make_batch(checkpoint.config, [tokens + 8, tokens + 12])
     assert_close(checkpoint, model, batch)
     plain = dataclasses.replace(checkpoint, variables={"params": load(base).variables["params"]})
     effect = our_logits(plain, batch) - our_logits(checkpoint, batch)
@@ -564,7 +667,8 @@ def assert_peft_reads_ours(base, decoder, folder):
     assert set(checkpoint.variables["lora"]) == {decoder}
     save_pretrained(checkpoint, folder)
     model = peft.PeftModel.from_pretrained(torch_base(base), folder).eval()
-    batch = make_batch(checkpoint.config, [12, 16])
+    tokens = tokens_per_image(checkpoint.config)
+    batch = make_batch(checkpoint.config, [tokens + 8, tokens + 12])
     assert_close(checkpoint, model, batch)
     names = set(peft.get_peft_model_state_dict(model))
     assert set(load_file(folder / "adapter_model.safetensors")) == names

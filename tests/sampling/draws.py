@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
+from inbol_jax.models.tiles import UNTILED
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import compiled_sample
 
@@ -32,7 +33,7 @@ def make_batch(checkpoint, examples, images, width=40):
                 "input_ids": ids,
                 "attention_mask": mask,
                 "question": np.uint32(i),
-                **load_image_inputs(checkpoint, [images / example.image], 1),
+                **load_image_inputs(checkpoint, [images / example.image], [UNTILED]),
             }
         )
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

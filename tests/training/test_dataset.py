@@ -12,6 +12,7 @@ from training_data import run_sft
 from inbol_jax.artifacts import meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
+from inbol_jax.models.tiles import UNTILED
 from inbol_jax.records import Instruction
 from inbol_jax.training import dataset
 from inbol_jax.training.config import SftConfig
@@ -151,7 +152,7 @@ def test_shapes_that_rows_are_padded_to(micro):
     assert [s.tokens for s in bucket_shapes(packed, 2)] == [16, 32], "the least padding"
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
-    rows = PackedDataset(micro, packed, [], shapes)
+    rows = PackedDataset(micro, packed, [], [()] * len(packed), shapes)
     object.__setattr__(rows, "pack", lambda i, shape, tiles: pack_row(*packed[i], shape))
     for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
         batch = rows.batch(np.array(indices), np.arange(2))
@@ -161,7 +162,7 @@ def test_shapes_that_rows_are_padded_to(micro):
 def test_a_stalled_input_names_its_file(micro, monkeypatch, capsys):
     """Once, and only the file that takes long."""
 
-    def slow(_, images, tiles, pad_to):
+    def slow(_, images, grids, pad_to):
         time.sleep(2 * (images[0].stem == "1"))
         return {"pixel_values": np.zeros((1, 3, 2, 2))}
 
@@ -169,7 +170,7 @@ def test_a_stalled_input_names_its_file(micro, monkeypatch, capsys):
     monkeypatch.setattr(dataset, "STALL", 1)
     rows = [([1], [Branch([2])])] * 3
     images = [[Path(f"{i}.png")] for i in range(3)]
-    data = PackedDataset(micro, rows, images, bucket_shapes(rows, 1))
+    data = PackedDataset(micro, rows, images, [(UNTILED,)] * 3, bucket_shapes(rows, 1))
     assert data.batch(np.arange(3), np.arange(3))["valid"].all()
     line = "training waits for its data: 1.png has been read for 1 s\n"
     assert capsys.readouterr().err == line

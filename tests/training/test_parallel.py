@@ -56,6 +56,7 @@ for name, special in runs.items():
 """
 
 
+FAMILIES = "smolvlm", "llava_next", "llava_onevision", "internvl", "gemma3", "qwen3_vl"
 SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumulation_steps")
 
 
@@ -65,9 +66,9 @@ SOME, OTHERS = ("2 2 2", "pmap"), ("8 1 1", "1 8 1", "1 2 4", "gradient_accumula
     [
         ("micro", SOME),
         ("micro", OTHERS),
-        *((family, SOME) for family in ("smolvlm", "internvl", "gemma3", "qwen3_vl")),
+        *((family, SOME) for family in FAMILIES),
     ],
-    ids=["some", "others", "smolvlm", "internvl", "gemma3", "qwen3_vl"],
+    ids=["some", "others", *FAMILIES],
 )
 def test_ten_steps_are_the_same_on_every_mesh(data, tmp_path, request, kind, names):
     """IDK-IT of the whole model, CA-DPO of adapters: losses and weights to float tolerance, and XLA

@@ -78,6 +78,18 @@ def test_published_shapes_are_lowered(plan, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava-1.6-vicuna-7b", "llava-onevision-0.5b"])
+def test_published_shapes_of_anyres_are_lowered(plan, name):
+    """An image of 2 x 2 tiles and the whole, by default."""
+    options = {"model": name, "prompt": 4096, "batch_size": 8}
+    config = PlanConfig("dpo", lora_rank=8, remat="full", **options)
+    text = plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
+    side = load_config(plan.SHAPES / name).vision.image_size
+    assert f"tensor<8x5x3x{side}x{side}xui8>" in text
+    assert "tensor<8x5x6xi32>" in text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"])
 def test_published_shapes_at_native_resolution_are_lowered(plan, name):
     """An image of 640 x 480 pixels, by default."""
@@ -94,6 +106,12 @@ def test_images_at_native_resolution(plan, qwen3_vl, stage):
     )
     text = plan.lower(config, qwen3_vl.path, make_mesh()).as_text()
     assert "tensor<8x80x216xf32>" in text, "20 tokens of four patches"
+
+
+def test_images_of_more_tokens_than_the_prompt(plan, llava_next):
+    config = PlanConfig("sft", model=str(llava_next.path), prompt=24, batch_size=8)
+    with pytest.raises(InbolError, match="--prompt 24: the 5 tiles of an image have 24 tokens"):
+        plan.lower(config, llava_next.path, make_mesh())
 
 
 def test_tiles_of_a_model_that_has_none(plan, micro):
