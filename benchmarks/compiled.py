@@ -1,9 +1,9 @@
 """What the stages cost on an H100 or a TPU, read from their compiled programs; neither is needed.
 
-    pip install "jax[cuda12]"          # for an H100; libcuda is not needed
+    pip install "jax[cuda12]" qwix     # for an H100; libcuda is not needed
     python benchmarks/compiled.py --out compiled.json
     pip install libtpu
-    python benchmarks/compiled.py --device v5p:2x2x1 --only sft dpo
+    python benchmarks/compiled.py --device v5e:4x4 --models qwen3-vl-8b --only sft dpo
 
     python benchmarks/compiled.py --models qwen3-vl-4b gemma3-4b
 
@@ -12,8 +12,8 @@ layers are alike, three programs of few layers tell what all cost; `--whole` com
 models have three programs each, with a picture of 640 x 480 pixels and 64 tokens of text. A line
 per program says how much memory it needs, and, for an H100, what a roofline
 (benchmarks/roofline.py) makes of its kernels. For TPUs memory, FLOPs and bytes are the compiler's
-own; it counts the body of a loop once, so that sampling has no estimate there. The tables are
-those of docs/performance.md.
+own, per chip; what travels between chips is not in the estimate, and as the body of a loop is
+counted once, sampling has none. The tables are those of docs/performance.md.
 """
 
 import os
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +41,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig, Qwen3VLConfig
 from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.config import PlanConfig
-from inbol_jax.training.plan import SHAPES, lower
+from inbol_jax.training.plan import SHAPES, lower, program_devices
+from inbol_jax.training.plan_config import PlanConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 from roofline import GAP, Kernel, kernels
@@ -53,6 +53,7 @@ CHIPS = {"TPU v4": (275e12, 1.23e12), "TPU v5 lite": (197e12, 0.82e12)}
 CHIPS |= {"TPU v5": (459e12, 2.77e12), "TPU v6 lite": (918e12, 1.64e12)}
 
 _TRAINING = {"batch_size": 12, "lora_rank": 128}
+_IN_PARTS = _TRAINING | {"batch_size": 32, "gradient_accumulation_steps": 8, "answer": 64}
 # Rows of 704 tokens; prompts of 640 tokens and ten responses of 16
 PROGRAMS = {
     "sft": PlanConfig("sft", answer=64, **_TRAINING),
@@ -62,6 +63,18 @@ PROGRAMS = {
     "dpo, reference online": PlanConfig("dpo", reference="online", **_TRAINING),
     "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
     "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
+    # 32 rows of IDK-IT per step, 4 or 2 at a time
+    "24 GB: bfloat16, full remat": PlanConfig("sft", remat="full", **_IN_PARTS),
+    "24 GB: int8, selective remat, 2 rows": PlanConfig(
+        "sft",
+        remat="selective",
+        quantize="int8",
+        **_IN_PARTS | {"gradient_accumulation_steps": 16},
+    ),
+    "24 GB: nf4, selective remat": PlanConfig(
+        "sft", remat="selective", quantize="nf4", **_IN_PARTS
+    ),
+    "24 GB: nf4": PlanConfig("sft", quantize="nf4", **_IN_PARTS),
 }
 # Image tokens and tiles of a picture of 640 x 480 pixels, by each model's processor as published
 PICTURES = {"smolvlm2-2.2b": (13 * 81, 13), "qwen3-vl-4b": (300, None), "qwen3-vl-8b": (300, None)}
@@ -82,7 +95,7 @@ class Config:
     """Compile the programs and print what they cost."""
 
     device: str = "h100"
-    """h100, or a TPU topology such as v5p:2x2x1, of which one chip is compiled for."""
+    """h100, or a TPU topology such as v5e:4x4, over whose chips the weights are split (fsdp)."""
     only: tuple[str, ...] = ()
     """Words of the programs to compile. By default all are compiled."""
     models: tuple[str, ...] = ()
@@ -111,13 +124,13 @@ class Cost(NamedTuple):
         return sum(self.parts.values())
 
 
-def target(device: str) -> jax.Device:
-    """The device of that name, or one chip of that topology."""
+def target(device: str) -> Sequence[jax.Device]:
+    """The device of that name, or the chips of that topology."""
     options = {"platform": "tpu", "topology_name": device}
     if device == "h100":
         options = {"platform": "cuda", "topology": "1x1x1", "target_config": H100.read_text()}
     try:
-        return topologies.get_topology_desc(**options).devices[0]
+        return topologies.get_topology_desc(**options).devices
     except Exception as error:  # whatever a plugin raises
         plugin = "jax[cuda12]" if device == "h100" else "libtpu"
         reason = str(error).splitlines()[0]
@@ -159,7 +172,7 @@ def shortened(architecture: dict[str, Any], layers: int, tower_layers: int) -> d
 
 
 def compile_for(
-    device: jax.Device, config: PlanConfig, layers: tuple[int, int] | None = None
+    devices: Sequence[jax.Device], config: PlanConfig, layers: tuple[int, int] | None = None
 ) -> jax.stages.Compiled:
     """The program, with all layers of decoder and tower or so many."""
     with tempfile.TemporaryDirectory() as folder:
@@ -167,11 +180,11 @@ def compile_for(
         if layers:
             architecture = shortened(architecture, *layers)
         (Path(folder) / "config.json").write_text(json.dumps(architecture))
-        mesh = make_mesh(1, 1, 1, devices=[device])
+        mesh = make_mesh(1, -1, 1, devices=program_devices(config.stage, devices))
         return lower(config, Path(folder), mesh).compile()
 
 
-def whole_cost(device: jax.Device, name: str, config: PlanConfig) -> Cost:
+def whole_cost(devices: Sequence[jax.Device], name: str, config: PlanConfig) -> Cost:
     """What all layers cost: as much more as further layers cost more than few."""
     sizes = load_config(SHAPES / config.model)
     few, tower = period(sizes), 2
@@ -179,7 +192,7 @@ def whole_cost(device: jax.Device, name: str, config: PlanConfig) -> Cost:
         few, tower = 4, sizes.vision.num_layers
     counts = (few, tower), (2 * few, tower), (few, tower + 2)
     base, deeper, *taller = (
-        cost(name, config, compile_for(device, config, layers), device.device_kind)
+        cost(name, config, compile_for(devices, config, layers), devices[0].device_kind)
         for layers in counts[: 2 if tower == sizes.vision.num_layers else 3]
     )
     (taller,) = taller or [base]
@@ -251,18 +264,23 @@ def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
 
 def main(config: Config) -> None:
     """Compiles the programs, one after the other, and prints the tables."""
-    device, costs = target(config.device), []
+    devices, costs = target(config.device), []
+    chips = len(devices)
     for name, program in (programs(config.models) if config.models else PROGRAMS).items():
         if config.only and not any(word in name for word in config.only):
             continue
         start = time.monotonic()
+        if program.stage != "sample":  # every chip gets a row
+            rows = -(-program.batch_size // chips) * chips
+            program = dataclasses.replace(program, batch_size=rows)
         if config.whole:
-            costs.append(cost(name, program, compile_for(device, program), device.device_kind))
+            whole = compile_for(devices, program)
+            costs.append(cost(name, program, whole, devices[0].device_kind))
         else:
-            costs.append(whole_cost(device, name, program))
+            costs.append(whole_cost(devices, name, program))
         print(f"{name}: compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         if config.out:  # after each: the next may take minutes
-            found: dict[str, Any] = {"device": device.device_kind, "jax": jax.__version__}
+            found: dict[str, Any] = {"device": devices[0].device_kind, "jax": jax.__version__}
             found["programs"] = [row._asdict() for row in costs]
             config.out.write_text(json.dumps(found, indent=1) + "\n")
     print("\n".join((*table(costs), "", *parts_table(costs))))

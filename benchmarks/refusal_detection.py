@@ -31,7 +31,9 @@ import tyro
 
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import wilson_interval
-from inbol_jax.responses.refusal import matching_rule, refusal_kind
+from inbol_jax.records import METRICS
+from inbol_jax.responses.outcome import premise_of
+from inbol_jax.responses.refusal import PREMISE, matching_rule, refusal_kind
 
 HERE = Path(__file__).parent
 LISTS = HERE.parent / "tests/responses"
@@ -294,6 +296,24 @@ def table(texts: list[Text], rules: list[str | None]) -> None:
 OWN = ("responses", "unseen")
 
 
+def denials(folder: Path) -> None:
+    """Prints how many of HaloQuest's reference responses refuse, and how many do beside their
+    question: those of false premises deny them, those of visual challenges answer."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for record in records(folder / "haloquest", SOURCES["haloquest"]):
+        question = premise_of(record["question"], METRICS[0])
+        about = counts.setdefault((record["hallucination type"], record["split"]), Counter())
+        for text in record["groundtruth responses"].split(";") if question else ():
+            about["references"] += bool(text.strip())
+            about["refuse alone"] += refusal_kind(text) is not None
+            kind = refusal_kind(text, question=question)
+            about["beside the question"] += kind is not None
+            about["deny"] += kind == PREMISE.name
+    print("\nHaloQuest's references, but to yes/no questions")
+    for about, found in sorted(counts.items()):
+        print(f"  {', '.join(about)}: {', '.join(f'{n} {name}' for name, n in found.items())}")
+
+
 def main(config: Config) -> None:
     """Prints the figures."""
     texts = list(own_lists())
@@ -318,6 +338,8 @@ def main(config: Config) -> None:
         print("label, and what the rules say: texts")
         for (label, kind), n in sorted(kinds.items(), key=lambda item: -item[1]):
             print(f"  {label}, {kind or 'answer'}: {n}")
+    if config.sources is not None and "haloquest" in names:
+        denials(config.sources)
     print("\nrule: how often it fired, and how often on an answer")
     fired = Counter(rule for rule in rules if rule)
     wrong = Counter(rule for t, rule in zip(texts, rules, strict=True) if rule and not t.refuses)

@@ -19,7 +19,7 @@ SLOW_PRODUCT, FUSED_PRODUCT, ATTENTION = 0.45, 0.5, 0.43
 SHORTEST, GAP = 1.5e-6, 1e-6  # seconds of the smallest kernel, and between two kernels
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
-_BYTES |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+_BYTES |= {"s4": 0.5, "u4": 0.5, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) .*\{$")
 _LINE = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
@@ -70,7 +70,7 @@ Computation = dict[str, Instruction]
 
 
 def _size(shapes: list[Shape]) -> int:
-    return sum(_BYTES.get(dtype, 0) * math.prod(dims) for dtype, dims in shapes)
+    return sum(int(_BYTES.get(dtype, 0) * math.prod(dims)) for dtype, dims in shapes)
 
 
 def _shapes(text: str) -> list[Shape]:

@@ -30,7 +30,7 @@ COMMANDS: dict[str, Command] = {
     "sft": Command("training.config:SftConfig", "training.sft:sft", collective=True),
     "dpo": Command("training.config:DpoConfig", "training.ca_dpo:ca_dpo", collective=True),
     "rl": Command("training.rl_config:RlConfig", "training.rl:rl", collective=True),
-    "plan": Command("training.config:PlanConfig", "training.plan:plan"),
+    "plan": Command("training.plan_config:PlanConfig", "training.plan:plan"),
     "evaluate": Command("evaluation.config:EvaluateConfig", "evaluation.evaluate:evaluate"),
     "calibrate": Command("evaluation.config:CalibrateConfig", "evaluation.calibrate:calibrate"),
     "judge": Command("responses.config:JudgeConfig", "responses.judge:judge"),

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -32,22 +32,32 @@ class _Rate(TextColumn):
 
 @contextmanager
 def progress(
-    label: str, total: int | None, unit: str, done: int = 0, *, shown: bool = True
+    label: str,
+    total: int | None,
+    unit: str,
+    done: int = 0,
+    *,
+    shown: bool = True,
+    boundary: bool = True,
 ) -> Iterator[Callable[..., None]]:
     """Yields `advance(n=1, note=None)`, which counts n more units.
 
-    What a command has done must be kept by then: it may be interrupted at the end of a unit. On a
-    terminal it moves a bar on standard error; elsewhere it prints a line every half minute.
+    On a terminal it moves a bar on standard error; elsewhere it prints a line every half minute.
 
     Args:
       total: None if it is not known, as of a dataset that is streamed.
       done: units that are done before the first `advance`; the rate leaves them out.
+      boundary: whether the command may be interrupted at the end of a unit. What it has done must
+        be kept by then.
     """
-    with boundaries(), _counter(label, total, unit, done, shown) as count:
+    with (
+        boundaries() if boundary else nullcontext(),
+        _counter(label, total, unit, done, shown) as count,
+    ):
 
         def advance(n: int = 1, note: str | None = None) -> None:
             count(n, note)
-            if n:
+            if n and boundary:
                 look()
 
         yield advance

@@ -22,7 +22,7 @@ from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.models.convert import ConvertConfig
-from inbol_jax.training.config import PlanConfig
+from inbol_jax.training.plan_config import PlanConfig
 
 PROGRAMS = [(main, tuple(name.split()), load(command.config)) for name, command in COMMANDS.items()]
 PROGRAMS += [

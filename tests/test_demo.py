@@ -42,7 +42,7 @@ FILES = (
 MODELS = ("base", "idk_it", "dpo", "ca_dpo")
 DOMAINS = ("in_domain", "out_of_domain")
 GROUPS = ("type1", "mixed", "type2", "type12", "type3", "all")
-FIELDS = ("n", "acc", "refr", "t", "t_low", "t_high")
+FIELDS = ("n", "acc", "refr", "t", "t_low", "t_high", "denied")
 
 
 def start(out, cache, *options):

@@ -5,8 +5,10 @@ import math
 import shutil
 
 import pytest
+import torch
+from torch_reference import torch_base
 
-from inbol_jax.artifacts import read_jsonl
+from inbol_jax.artifacts import json_line, read_jsonl
 from inbol_jax.cli import main
 from inbol_jax.data.images import load_image
 from inbol_jax.models.config import load_config
@@ -109,6 +111,52 @@ def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     merged = run / "merged"
     inbol(capsys, "convert", out / "model", merged, "--merge-lora", "--verify")
     assert load_config(merged) == load_config(start.path)
+
+
+def their_logprob(checkpoint, question, pictures):
+    """The largest log-probability of a first token, by transformers alone."""
+    content = [*[{"type": "image"}] * len(pictures), {"type": "text", "text": question}]
+    turn = [{"role": "user", "content": content}]
+    text = checkpoint.processor.apply_chat_template(turn, add_generation_prompt=True)
+    images = {"images": pictures} if pictures else {}
+    batch = checkpoint.processor(text=[text], **images, return_tensors="pt")
+    with torch.inference_mode():
+        logits = torch_base(checkpoint.path)(**batch).logits[0, -1]
+    return float(logits.log_softmax(0).max())
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "smolvlm",
+        "gemma3",
+        pytest.param("internvl", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", marks=pytest.mark.slow),
+    ],
+)
+def test_questions_about_several_images(world, family, tmp_path, capsys, request):
+    """In both orders, and without any: the store has the log-probabilities that transformers gives
+    to each question alone.
+    """
+    checkpoint = request.getfixturevalue(family)
+    data = shutil.copytree(world / "train", tmp_path / "set")
+    a, b, *_ = sorted({row["image"] for row in read_jsonl(data / "data.jsonl")})
+    assert load_image(data / a).size != load_image(data / b).size
+    asked = {"two": [a, b], "turned": [b, a], "none": []}
+    rows = [
+        {"id": name, "images": images, "question": "What color is it?", "answers": ["red"]}
+        for name, images in asked.items()
+    ]
+    (data / "data.jsonl").write_text("".join(map(json_line, rows)))
+    own = ("--data", data, "--out", tmp_path / "run", "--model", checkpoint.path)
+    inbol(capsys, "confidence", *own, "--n", 1, "--temperature", 0, "--max-new-tokens", 1)
+    found = {r["id"]: r["logprobs"][0] for r in read_jsonl(tmp_path / "run/confidence/set.jsonl")}
+    expected = {}
+    for name, images in asked.items():
+        pictures = [load_image(data / image) for image in images]
+        expected[name] = their_logprob(checkpoint, "What color is it?", pictures)
+    assert found == pytest.approx(expected, abs=2e-4)
+    assert len({*found.values()}) == len(asked)  # none looks like another
 
 
 def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(

@@ -8,8 +8,8 @@ if __name__ == "__main__":
     end_at_once()
 
 from inbol_jax.cli import plan as main
-from inbol_jax.training.config import PlanConfig as Config
 from inbol_jax.training.plan import SHAPES, lower, make_mesh
+from inbol_jax.training.plan_config import PlanConfig as Config
 
 __all__ = ["SHAPES", "Config", "lower", "make_mesh"]
 

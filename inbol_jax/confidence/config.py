@@ -70,4 +70,7 @@ class ConfidenceConfig:
                     "out, or --endpoint"
                 )
         if self.estimator == "p-true":
-            raise InbolError("--estimator p-true: P(True) is asked of checkpoints only")
+            raise InbolError(
+                "--estimator p-true: P(True) is asked of checkpoints only; choose accuracy, "
+                "consistency or likelihood, or give --model in place of --endpoint"
+            )

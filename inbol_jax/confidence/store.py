@@ -27,6 +27,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.questions import image_paths, read_image_columns, with_options
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
+from inbol_jax.responses.config import ENDPOINT
 
 Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
@@ -189,6 +190,8 @@ def check_p_true(file: Path, *, finished: bool = True) -> None:
     """
     extra = p_true_file(file)
     hint = "`inbol confidence --p-true` adds it and samples nothing again"
+    if str(read_meta(file).get("model")).startswith(ENDPOINT):
+        hint = "it cannot be asked of an endpoint's model; choose another --estimator"
     if not extra.is_file():
         raise InbolError(f"--estimator p-true: {file} has no p_true; {hint}")
     if not finished:

@@ -64,18 +64,20 @@ def mmupd(row: RawRow, config: DataConfig) -> Columns:
 
     A standard question and the one that cannot be answered share their index, and are a `pair`: its
     share of pairs with both right is the set's dual accuracy. In the setting "option" the last
-    option says that none is right; who chooses it refuses.
+    option says that none is right; who chooses it refuses. In the setting "instruction" the
+    question asks for an "F" where no option is right.
     """
     index, type = _index(row), cell(row.get("type"))
     answers, options = single(cell(row.get("answer"))), _lettered_columns(row)
-    answerable = None if not type else type == "standard"
+    answerable, question = None if not type else type == "standard", _with_hint(row)
     if answerable is False:
-        answers = [a for a in answers if a in LETTERS[: len(options)]]
+        told = "F" if '"F.' in str(question) else ""
+        answers = [a for a in answers if a in (*LETTERS[: len(options)], told)]
     task = cell(row.get("task"))
     return usual_columns(
         row,
         id=row.get("id") if index is None else f"{index}-{type}",
-        question=_with_hint(row),
+        question=question,
         answers=answers,
         answerable=answerable if answers or answerable is False else None,
         options=options,

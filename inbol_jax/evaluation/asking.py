@@ -88,13 +88,23 @@ def ask(
                 store.append(rows)
         store.finish(len(dataset.examples) - len(store.done))
     if unanswered:
-        example, reason = unanswered[0]
-        about = f"{label}: {len(unanswered)} of {len(dataset.examples)} questions got no answer "
-        about += f"(first: {example.id}: {reason})"
-        if len(unanswered) > MAX_UNANSWERED * len(dataset.examples):
-            raise InbolError(f"{about}; give the command again to ask for them")
-        say(f"{about}, and are left out for all models")
+        _say_unanswered(unanswered, len(dataset.examples), label)
     return {row["id"]: row for row in read_jsonl(file)}
+
+
+def _say_unanswered(unanswered: Sequence[tuple[VQAExample, str]], total: int, label: str) -> None:
+    """Says which questions got no answer. Raises InbolError if more than `MAX_UNANSWERED` did."""
+    ids, more = [example.id for example, _ in unanswered[:5]], "..." if unanswered[5:] else ""
+    about = f"{label}: {len(unanswered)} of {total} questions got no answer ({', '.join(ids)}{more}"
+    about += f"; the first one because: {unanswered[0][1]})"
+    if len(unanswered) > MAX_UNANSWERED * total:
+        raise InbolError(
+            f"{about}, and at most {MAX_UNANSWERED:.0%} may be left out. The same command asks for "
+            "them again and keeps the others; if images cannot be read, `inbol data import` makes "
+            "a dataset without them, and a busy endpoint needs a higher --endpoint-retries or "
+            "--endpoint-timeout, or a lower --endpoint-concurrency"
+        )
+    say(f"{about}, and are left out for all models")
 
 
 def _row(answer: ForcedAnswer) -> Row:

@@ -12,9 +12,7 @@ from inbol_jax.construction.templates import refusals_of
 from inbol_jax.defaults import TINY, BatchSize, Dtype, NumNewTokens, NumSamples, check_out
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
-from inbol_jax.responses.config import EndpointConfig
-
-ENDPOINT = "endpoint:"  # in --models, what stands before the name of an endpoint's model
+from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +96,8 @@ class EvaluateConfig:
         if remote and self.validation:
             raise InbolError(
                 f"--validation: what {remote[0]} answers if it may not refuse, and how close it is "
-                "to refusing, cannot be asked of an endpoint; leave one of the two out"
+                "to refusing, cannot be asked of an endpoint; leave --validation out, or give the "
+                f"folder of its checkpoint in place of {ENDPOINT}NAME"
             )
 
     def endpoint_of(self, place: Path) -> EndpointConfig | None:

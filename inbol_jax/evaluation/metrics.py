@@ -49,6 +49,7 @@ class Scores:
       acc: correct / n, hence 0 on Type 3 by construction.
       refr: refused / n.
       t: the mean user value, with a 95% percentile bootstrap interval from t_low to t_high.
+      denied: the part of refr that denies what a Type 3 question takes for granted.
     """
 
     n: int
@@ -57,6 +58,7 @@ class Scores:
     t: float | None = None
     t_low: float | None = None
     t_high: float | None = None
+    denied: float | None = None
 
 
 Summary = dict[str, dict[str, dict[str, Scores]]]  # model -> domain -> group -> scores
@@ -310,8 +312,10 @@ def _scores(predictions: list[Prediction], resamples: int = 2000, seed: int = 0)
         return Scores(0)
     correct = sum(p.outcome == "correct" and p.type != 3 for p in predictions)
     refused = sum(p.outcome == "refused" for p in predictions)
+    denied = sum(p.denies_premise for p in predictions)
     values = Counter(p.user_value for p in predictions)
-    return Scores(n, correct / n, refused / n, *bootstrap_mean(values, resamples, seed))
+    interval = bootstrap_mean(values, resamples, seed)
+    return Scores(n, correct / n, refused / n, *interval, denied / n)
 
 
 def _rate(successes: int, n: int) -> Estimate:

@@ -9,10 +9,13 @@ from collections.abc import Iterable
 
 from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.pages.table import Table
+from inbol_jax.questions import LETTERS
+from inbol_jax.responses.matching import CORRECT_AT, choice_score
 
 CAPTION = (
-    "Questions in pairs. Right is a correct answer, and a refusal where there is none; Acc is over "
-    "questions, Acc+ over pairs of which all are right (MM-UPD's dual accuracy)"
+    "Questions in pairs. Right is a correct answer, and where there is none a refusal or what "
+    "MM-UPD's scorer takes for one; Acc is over questions, Acc+ over pairs of which all are right "
+    "(MM-UPD's dual accuracy)"
 )
 COLUMNS = ("Set, model, kind", "Pairs", "Acc", "Acc+")
 ALL = "all"
@@ -37,9 +40,24 @@ def pair_table(predictions: Iterable[Prediction]) -> Table | None:
     rows = []
     for key, members in sorted(groups.items(), key=lambda item: (item[0][:2], item[0][2] != ALL)):
         if key[2] == ALL or key[:2] in several:
-            right = [[p.user_value == 1 for p in pair] for pair in members]
+            right = [list(map(is_right, pair)) for pair in members]
             n = sum(map(len, right))
             single, whole = sum(map(sum, right)) / n, sum(map(all, right)) / len(right)
             name = ", ".join(filter(None, key))
             rows.append((name, str(len(right)), f"{single:.1%}", f"{whole:.1%}"))
     return Table(CAPTION, COLUMNS, rows) if rows else None
+
+
+def is_right(prediction: Prediction) -> bool:
+    """Whether a prediction is a correct answer, or on Type 3 a refusal.
+
+    MM-UPD's scorer adds options to a question without a right one: the masked answer, if there is
+    one, and that none is right. Who says one of these, also by its letter, is right. It asks a
+    model which option a text means; here the text must hold it.
+    """
+    if prediction.user_value == 1 or not (prediction.type == 3 and prediction.options):
+        return prediction.user_value == 1
+    added = tuple(filter(None, (prediction.masked_answer, "None of the above")))
+    offered = len(prediction.options)
+    right = LETTERS[offered : offered + len(added)]
+    return choice_score(prediction.prediction, right, (*prediction.options, *added)) >= CORRECT_AT

@@ -9,6 +9,8 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.questions import ImagePaths, WithOptions, image_columns, read_image_columns
 from inbol_jax.records import METRICS
+from inbol_jax.responses.outcome import premise_of
+from inbol_jax.responses.refusal import PREMISE, refusal_kind
 
 DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
@@ -73,6 +75,8 @@ class Prediction(WithOptions):
       kind: the column `kind` of the dataset; empty if it has none.
       pair: the column `pair`, which questions share that count only together; empty if there is
         none.
+      masked_answer: the column `masked_answer`, which MM-UPD has: the right answer, which is not
+        among the options; empty if there is none.
       confidence: the base's confidence, in [0, 1]; 0 for Type 3 by construction.
       prediction: what the model says.
       outcome: one of `OUTCOMES`.
@@ -99,6 +103,7 @@ class Prediction(WithOptions):
     metric: str = METRICS[0]
     options: tuple[str, ...] = ()
     pair: str = ""
+    masked_answer: str = ""
     forced: Forced | None = None
     consistency: float | None = None
     p_true: float | None = None
@@ -109,7 +114,7 @@ class Prediction(WithOptions):
             if getattr(self, name) not in allowed:
                 cause = f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}"
         texts = (self.id, self.dataset, self.model, self.question, self.kind, self.pair)
-        texts += (self.prediction, *self.answers, *self.options)
+        texts += (self.masked_answer, self.prediction, *self.answers, *self.options)
         if not all(isinstance(text, str) for text in texts):
             cause = "a text was expected where something else stands"
         for name in ("confidence", "consistency", "p_true"):
@@ -131,6 +136,14 @@ class Prediction(WithOptions):
         if self.type == 3:
             return 1 if self.outcome == "refused" else -1
         return {"correct": 1, "refused": 0, "wrong": -1}[self.outcome]
+
+    @property
+    def denies_premise(self) -> bool:
+        """Whether it refuses a Type 3 question by denying what the question takes for granted."""
+        if self.type != 3 or self.outcome != "refused":
+            return False
+        premise = premise_of(self.question, self.metric)
+        return refusal_kind(self.prediction, question=premise) == PREMISE.name
 
     def to_json(self) -> dict[str, Any]:
         """The line of `predictions.jsonl`, without what has its default."""
@@ -154,7 +167,8 @@ class Prediction(WithOptions):
             values["image"] = read_image_columns(row)
             values |= {"answers": tuple(row["answers"]), "options": tuple(row.get("options", ()))}
             # Columns of a dataset, which may hold anything.
-            values |= {name: str(row.get(name) or "") for name in ("kind", "pair")}
+            own = ("kind", "pair", "masked_answer")
+            values |= {name: str(row.get(name) or "") for name in own}
             if row.get("forced") is not None:
                 values["forced"] = Forced(**row["forced"])
             return cls(**values)

@@ -21,6 +21,7 @@ from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
     baseline_tables,
+    denial_table,
     difference_table,
     duration,
     kind_tables,
@@ -67,7 +68,8 @@ def write_report(
         raise InbolError("no predictions to report on; run `inbol evaluate` first")
     models, everything = metrics.asked, metrics
     metrics = dataclasses.replace(metrics, models={name: metrics.models[name] for name in models})
-    of_sets = [*filter(None, (yes_no_table(predictions), pair_table(predictions)))]
+    of_sets = (yes_no_table(predictions), pair_table(predictions), denial_table(metrics.models))
+    of_sets = [*filter(None, of_sets)]
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
     drawings = draw_all(predictions, metrics, curves, train_confidence, config.thresholds)

@@ -72,6 +72,21 @@ def score_table(models: Summary, domain: str) -> Table:
     return Table(DOMAIN_LABELS[domain], columns, rows, spans)
 
 
+def denial_table(models: Summary) -> Table | None:
+    """How many refusals of Type 3 deny what the question takes for granted; None if none does."""
+    rows = [
+        (f"{DOMAIN_LABELS[domain]}, {model}", percent(group.refr), percent(group.denied))
+        for model, domains in models.items()
+        for domain, groups in domains.items()
+        if (group := groups["type3"]).denied
+    ]
+    caption = (
+        'Refusals of Type 3 that deny what the question takes for granted ("There is no boat."); '
+        "RefR holds them"
+    )
+    return Table(caption, ("Domain, model", "RefR", "Of these, denials"), rows) if rows else None
+
+
 def difference_table(differences: Sequence[Difference]) -> Table:
     """Paired differences of T between models, with a mark if the interval leaves 0 out."""
     rows: dict[tuple[str, str, str], list[str]] = {}

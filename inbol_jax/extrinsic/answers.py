@@ -3,6 +3,7 @@ without asking anything twice."""
 
 import contextlib
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,15 @@ def endpoint_answers(endpoint: Endpoint, store: AnswerStore) -> StoredAnswers:
     def ask(
         examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
     ) -> Iterator[Answers]:
-        chat = (ChatQuestion(example.question, (Path(example.image),)) for example in examples)
-        for example, reply in zip(examples, endpoint.ask_many(chat), strict=True):
-            if isinstance(reply, str):
-                yield {example.id: [Reply(reply)]}
-            else:
-                tell(reply)
+        def reply_to(example: VQAExample, stop: threading.Event) -> str:
+            question = ChatQuestion(example.question, (Path(example.image),))
+            return endpoint.ask(question, stop)
+
+        for batch in endpoint.map(reply_to, examples):
+            for example, reply in batch:
+                if isinstance(reply, str):
+                    yield {example.id: [Reply(reply)]}
+                else:
+                    tell(reply)
 
     return StoredAnswers(store, lambda sampling: [endpoint.settings()], ask)

@@ -20,10 +20,10 @@ from inbol_jax.models.architecture import (
     LlavaNextConfig,
     LlavaOnevisionConfig,
     ModelConfig,
-    NativeVisionConfig,
     Qwen3VLConfig,
     Qwen25VLConfig,
 )
+from inbol_jax.models.architecture_parts import NativeVisionConfig
 from inbol_jax.models.bounds import check, check_sizes
 from inbol_jax.models.config_parts import (
     GENERATION,

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.models.lora import LoraConfig
+from inbol_jax.models.quantize import product
 
 _gelu = functools.partial(nn.gelu, approximate=False)
 _gelu_tanh = functools.partial(nn.gelu, approximate=True)
@@ -121,7 +122,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         # One row axis: with more, XLA's CPU backend copies x transposed for the kernel's gradient.
         rows = x.reshape(-1, x.shape[-1]).astype(dtype)  # [rows, d]
-        y = rows @ kernel.astype(dtype)  # [rows, features]
+        y = product(rows, kernel)  # [rows, features]
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         if self.has_variable("lora", "a"):

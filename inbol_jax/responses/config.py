@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from inbol_jax.defaults import NumRequests
 from inbol_jax.errors import InbolError
 
+ENDPOINT = "endpoint:"  # stands before the name of an endpoint's model, in --models and in headers
+
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig:

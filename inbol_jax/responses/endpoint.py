@@ -16,12 +16,13 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import httpx
 import tenacity
 
+from inbol_jax import interruption
 from inbol_jax.artifacts import parse_json
 from inbol_jax.data.images import ImageError
 from inbol_jax.errors import InbolError
@@ -39,6 +40,8 @@ MAX_REPLY = 4 << 20  # bytes; a chat completion has a few thousand
 MAX_WAIT = 60.0  # seconds between two attempts, even if the endpoint asks for more
 MIN_KEY = 8  # characters; shorter ones are placeholders such as EMPTY, which a model may say
 FAILURES_IN_A_ROW = 8  # from so many on, the endpoint is at fault and not the questions
+LAST_WAIT = 10.0  # seconds that requests in flight have to end once a signal has come
+_SECONDS_PER_LOOK = 0.2  # how often who waits for a reply looks for a signal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,7 +85,7 @@ class Endpoint:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            # `ask_many` bounds the requests in flight, `_send` their time; httpx must not.
+            # `map` bounds the requests in flight, `_send` their time; httpx must not.
             self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=httpx.Limits())
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise InbolError(
@@ -147,17 +150,16 @@ class Endpoint:
                 "is the endpoint up, and not overloaded?"
             ) from last.exception()
 
-    def ask_many(self, questions: Iterable[ChatQuestion]) -> Iterator[str | InbolError]:
-        """Yields the text of each answer, or why there is none, as `map`."""
-        return self.map(self.ask, questions)
-
     def map(
         self, ask: Callable[[Item, threading.Event], Result], items: Iterable[Item]
-    ) -> Iterator[Result | InbolError]:
-        """Yields what `ask` returns for each item, in their order.
+    ) -> Iterator[list[tuple[Item, Result | InbolError]]]:
+        """Yields the items with what `ask` returns for each, one at a time and in their order.
 
         Up to `endpoint_concurrency` requests are in flight, and items are taken only as they are
-        needed. An item that failed yields its error, for the caller to count and set aside.
+        needed. An item that failed comes with its error, for the caller to count and set aside.
+
+        This is the loop's boundary for signals, and the caller has none of its own. When one has
+        come, a last list holds all that was received behind the item that was waited for.
 
         Args:
           ask: is called in threads, with an event that is set once the caller stops.
@@ -165,6 +167,7 @@ class Endpoint:
         Raises:
           InbolError: if `FAILURES_IN_A_ROW` successive items fail, with the last one's cause; items
             whose image cannot be read are not among them.
+          Interrupted: after the last list.
         """
         stop, failures = threading.Event(), 0
 
@@ -175,19 +178,30 @@ class Endpoint:
                 return error
 
         pool = ThreadPoolExecutor(self.config.endpoint_concurrency)
-        futures = (pool.submit(result, item) for item in items)
+        submitted = ((item, pool.submit(result, item)) for item in items)
         try:
-            pending = deque(itertools.islice(futures, 2 * self.config.endpoint_concurrency + 1))
-            while pending:
-                reply = pending.popleft().result()
-                if not isinstance(reply, ImageError):
-                    failures = failures + 1 if isinstance(reply, InbolError) else 0
-                if failures == FAILURES_IN_A_ROW:
-                    raise InbolError(
-                        f"{failures} questions in a row failed, the last one with: {reply}"
-                    )
-                yield reply
-                pending.extend(itertools.islice(futures, 1))
+            with interruption.boundaries():
+                pending = deque(
+                    itertools.islice(submitted, 2 * self.config.endpoint_concurrency + 1)
+                )
+                while pending:
+                    item, future = pending[0]
+                    while not (future.done() or interruption.has_come()):
+                        wait([future], timeout=_SECONDS_PER_LOOK)
+                    if interruption.has_come():
+                        stop.set()
+                        yield _received(pending)
+                        interruption.stop()
+                    reply = future.result()
+                    if not isinstance(reply, ImageError):
+                        failures = failures + 1 if isinstance(reply, InbolError) else 0
+                    if failures == FAILURES_IN_A_ROW:
+                        raise InbolError(
+                            f"{failures} questions in a row failed, the last one with: {reply}"
+                        )
+                    yield [(item, reply)]
+                    pending.popleft()
+                    pending.extend(itertools.islice(submitted, 1))
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -281,6 +295,13 @@ def _escapes(character: str) -> str:
     code = f"{ord(character):02x}"
     escapes = rf"%(?:25){{0,3}}{code}|\\{{1,8}}(?:u00|x){code}|&#(?:x{code}|{ord(character)});"
     return rf"(?:\\{{0,8}}{re.escape(character)}|(?i:{escapes}))"
+
+
+def _received(pending: Iterable[tuple[Item, Future[Result]]]) -> list[tuple[Item, Result]]:
+    """What has come, or comes within `LAST_WAIT`, of requests that are not to be begun any more."""
+    begun = [(item, reply) for item, reply in pending if not reply.cancel()]
+    wait([reply for _, reply in begun], timeout=LAST_WAIT)
+    return [(item, reply.result()) for item, reply in begun if reply.done()]
 
 
 def _short(text: str) -> str:

@@ -4,7 +4,9 @@ The rules decide everything else in this package. The model's verdicts are a sec
 file of their own, and replace nothing.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -134,9 +136,13 @@ def _ask_for_verdicts(
         except (KeyError, TypeError) as error:
             raise InbolError(f"{file}: not lines of verdicts ({error!r}); delete it") from error
         pending = [response for response in responses if response.key not in verdicts]
-        replies = endpoint.ask_many(map(_question, pending))
-        with progress("judging", total, "responses", total - len(pending)) as advance:
-            for response, reply in zip(pending, replies, strict=True):
+        replies = endpoint.map(lambda r, stop: endpoint.ask(_question(r), stop), pending)
+        done = total - len(pending)
+        with (
+            contextlib.closing(replies),
+            progress("judging", total, "responses", done, boundary=False) as advance,
+        ):
+            for response, reply in itertools.chain.from_iterable(replies):
                 if isinstance(reply, InbolError):
                     failures.append(str(reply))
                 elif (verdict := _verdict(reply)) is None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START
-from inbol_jax.responses.refusal_words import IMAGE, Rule
+from inbol_jax.responses.refusal_words import EMPTY_WORDS, IMAGE, PRESENCE, Rule
 from inbol_jax.taught_refusals import REFUSALS
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
@@ -205,8 +205,42 @@ def _rule(refusal: re.Match[str]) -> Rule:
 _TAUGHT = frozenset(refusal.rstrip(".").lower() for refusal in REFUSALS)
 
 
-def _first_refusal(text: str, yes_no: bool) -> Rule | None:
+# To a question that cannot be answered, a clause that denies what the question takes for granted.
+PREMISE = Rule("denies_premise", "", ())
+_EMPTY = {word.removesuffix("s").removesuffix("e") for word in EMPTY_WORDS.split()}
+_NEGATION = re.compile(r"\b(?:not|no|none|nobody|neither|without|never)\b")
+
+
+def _content(text: str) -> set[str]:
+    """The words of a text that say what it is about, without case, number and possessive."""
+    words = (word.partition("'")[0] for word in _WORD.findall(text.translate(_QUOTES).lower()))
+    stems = {word.removesuffix("s").removesuffix("e") for word in words if len(word) > 1}
+    return stems - _EMPTY
+
+
+def _premise(question: str) -> set[str]:
+    """What a denial of the question's premise would mention: nothing if it asks for a denial."""
+    return set() if _NEGATION.search(question.lower()) else _content(question)
+
+
+def _denies_premise(clause: str, asked: set[str]) -> bool:
+    """Whether a clause denies something that the question mentions: "There is no boat", "The man is
+    not wearing a hat", or, if it denies that it is there, "The boat is not in the image".
+
+    Args:
+      asked: what `_premise` gives.
+    """
+    if not asked or not (negation := _NEGATION.search(clause)):
+        return False
+    denied = clause[negation.end() :]
+    if PRESENCE.match(denied):
+        denied = clause
+    return not asked.isdisjoint(_content(denied))
+
+
+def _first_refusal(text: str, yes_no: bool, question: str) -> Rule | None:
     """The rule of the first clause that refuses; None if the text is an answer."""
+    asked = _premise(question)
     yes_no = yes_no and text.strip().rstrip(".").lower() not in _TAUGHT
     first: Rule | None = None
     # An answer in this sentence or in an earlier one; whether the answer comes next, and so on.
@@ -220,8 +254,9 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             earlier = earlier or here
             here = because = goes_on = refused = False
             reopens = opened
-        if refusal := _refusal_in(clause.text):
-            rule = _rule(refusal)
+        refusal = _refusal_in(clause.text)
+        if refusal or _denies_premise(clause.text, asked):
+            rule = _rule(refusal) if refusal else PREMISE
             if rule.denies and yes_no:
                 continue  # it says no, or is the reason of a refusal that comes
             opened = opened or (number < _OPENING and not earlier)
@@ -234,7 +269,7 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             here = here and not because
             if clause.follows or _THE_QUESTION.search(clause.text):
                 here = earlier = False
-            rest = clause.text[refusal.end() :]
+            rest = clause.text[refusal.end() :] if refusal else clause.text
             goes_on = bool(rest) and not (_BASIS.match(rest) and len(rest.split()) <= _SHORT_BASIS)
         elif names_answer:
             if clause.text == "none":
@@ -264,38 +299,42 @@ def _first_refusal(text: str, yes_no: bool) -> Rule | None:
             alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)
             words = len(clause.text.split())
             short, few = alone and words <= _SHORT_CLAUSE, words <= _SHORT_STATEMENT
-            states = few and bool(_STATES.match(clause.text))
+            # Behind a denied premise that is what is there instead: "It is a dog."
+            states = few and first is not PREMISE and bool(_STATES.match(clause.text))
             answers = not first or short or states or clause.contrasts
             here, concluded = here or answers, concluded and not answers
     answered = here or earlier or ventured
     return None if names_answer or (answered and not concluded) else first
 
 
-def matching_rule(text: str, yes_no: bool = False) -> str | None:
+def matching_rule(text: str, yes_no: bool = False, question: str = "") -> str | None:
     """Returns the name of the rule by which a text is a refusal; None if it is an answer.
 
     If several clauses refuse, the rule of the first one is returned, or of the first one that
     declines.
 
     Args:
-      text, yes_no: as for `is_refusal`.
+      text, yes_no, question: as for `is_refusal`.
     """
-    rule = _first_refusal(text, yes_no)
+    rule = _first_refusal(text, yes_no, question)
     return rule.name if rule else None
 
 
-def refusal_kind(text: str, yes_no: bool = False) -> str | None:
+def refusal_kind(text: str, yes_no: bool = False, question: str = "") -> str | None:
     """Returns "declines" if a response is not willing or not allowed to answer, "does_not_know" if
-    it does not know or the image does not show it, and None if it is an answer.
+    it does not know or the image does not show it, "denies_premise" if it denies what the question
+    takes for granted, and None if it is an answer.
 
     Args:
-      text, yes_no: as for `is_refusal`.
+      text, yes_no, question: as for `is_refusal`.
     """
-    rule = _first_refusal(text, yes_no)
+    rule = _first_refusal(text, yes_no, question)
+    if rule is PREMISE:
+        return rule.name
     return rule and ("declines" if rule.declines else "does_not_know")
 
 
-def is_refusal(text: str, yes_no: bool = False) -> bool:
+def is_refusal(text: str, yes_no: bool = False, question: str = "") -> bool:
     """Tells whether a response does not answer, rather than answers, hedges or denies.
 
     Args:
@@ -303,5 +342,7 @@ def is_refusal(text: str, yes_no: bool = False) -> bool:
         matter. Empty text is no refusal.
       yes_no: whether the question is to be answered by yes or no. Then a text that only says what
         is not there or not to be seen ("The image does not show that.") answers no.
+      question: one that cannot be answered, neither by yes nor by no. Then a text that denies what
+        it takes for granted ("There is no boat." of the boat's colour) refuses as well.
     """
-    return _first_refusal(text, yes_no) is not None
+    return _first_refusal(text, yes_no, question) is not None

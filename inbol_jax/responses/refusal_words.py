@@ -1,6 +1,7 @@
 """What a refusal rule is, and words and phrases that the patterns share."""
 
 import dataclasses
+import re
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,4 +76,18 @@ VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
     r"|given|identifiable|indicated|known|legible|listed|mentioned|named|obvious|provided"
     r"|readable|recorded|revealed|shown|specified|stated|visible)"
+)
+
+# Behind "not", these deny that what stands before is there.
+PRESENCE = re.compile(
+    r" (?:\w+ly )?(?:be (?:\w+ly )?)?(?:depicted|exist|here|in|included|part|pictured|present|seen"
+    r"|shown|there|visible)\b"
+)
+# Words of questions that say nothing about their subject.
+EMPTY_WORDS = (
+    "about all an and any are at be been being by can color colour could did do does doing for from"
+    " had has have he her here him his how if image in into is it its like look many most much of"
+    " on one or other out photo photograph picture present question scene see seen she should shown"
+    " some that the their them there these they thing this those to type up use visible was were"
+    " what when where which who whose why will with would you"
 )

@@ -17,7 +17,7 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.chat import ChatQuestion, Choice
-from inbol_jax.responses.config import EndpointConfig
+from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 from inbol_jax.responses.endpoint import MAX_REPLY, Endpoint
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import Generation, SetAside, generate
@@ -122,7 +122,7 @@ class EndpointEngine:
 
     def settings(self) -> dict[str, Any]:
         """The model's name. Its address may change."""
-        return {"model": f"endpoint:{self._name}"}
+        return {"model": f"{ENDPOINT}{self._name}"}
 
     def gives_logprobs(self) -> bool:
         """Whether the endpoint gives them, which is tried."""
@@ -131,7 +131,8 @@ class EndpointEngine:
     def generate(
         self, examples: Sequence[VQAExample], images: Path, *, label: str, set_aside: SetAside
     ) -> Batches:
-        """Yields each example with its responses, in the order of the examples.
+        """Yields the examples with their responses, in the order of the examples until a signal
+        comes (`Endpoint.map`).
 
         The seed of a response depends on the engine's seed, on the question's id and on how many
         responses the question has before it.
@@ -146,14 +147,14 @@ class EndpointEngine:
         answered = self._endpoint.map(sample, examples)
         with (
             contextlib.closing(answered),
-            progress(label, len(examples), "questions") as advance,
+            progress(label, len(examples), "questions", boundary=False) as advance,
         ):
-            for example, responses in zip(examples, answered, strict=True):
-                if isinstance(responses, InbolError):
-                    set_aside(example, str(responses))
-                else:
-                    yield [(example, responses)]
-                advance()
+            for batch in answered:
+                for example, responses in batch:
+                    if isinstance(responses, InbolError):
+                        set_aside(example, str(responses))
+                yield [pair for pair in batch if not isinstance(pair[1], InbolError)]
+                advance(len(batch))
 
     def _sample(
         self, images: Path, fields: dict[str, Any], example: VQAExample, stop: threading.Event
@@ -162,6 +163,10 @@ class EndpointEngine:
 
         Args:
           fields: of each request, beside n and seed.
+
+        Raises:
+          InbolError: as `Endpoint.choices`, if an answer was withheld, and if `stop` is set before
+            all are there.
         """
         question = ChatQuestion(example.prompt, tuple(images / name for name in example.images))
         messages = self._endpoint.messages(question)
@@ -170,6 +175,8 @@ class EndpointEngine:
         at_a_time = min(at_a_time, _MAX_CHOICES) if "n" in self._taken else 1
         found: list[Choice] = []
         while (missing := self.options.n - len(found)) > 0:
+            if found and stop.is_set():
+                raise InbolError(f"{missing} of {self.options.n} answers were not asked for")
             n = max(1, min(missing, at_a_time))
             own = {"n": n} if n > 1 else {}
             if "seed" in self._taken:

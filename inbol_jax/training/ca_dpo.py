@@ -100,6 +100,7 @@ def cached_reference(
         "data": file_fingerprint(data),
         "average": average,
         "dtype": checkpoint.model.dtype.name,
+        "quantize": config.runtime.quantize,
     }
     logprobs = _read_reference(file, header, len(dataset))
     if logprobs is None:

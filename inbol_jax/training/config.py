@@ -1,5 +1,5 @@
-"""Options of IDK-IT (`inbol sft`), CA-DPO (`inbol dpo`) and the planner (`inbol plan`); those of
-`inbol rl` stand in `rl_config.py`. Imports are light: help must be fast.
+"""Options of IDK-IT (`inbol sft`) and CA-DPO (`inbol dpo`); those of `inbol rl` and `inbol plan`
+stand in `rl_config.py` and `plan_config.py`. Imports are light: help must be fast.
 
 A training config is composed of parts, each of which refuses values that cannot be meant. On the
 command line all options are flat; `from_options` takes them flat in Python as well.
@@ -11,9 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import tyro
-
-from inbol_jax.defaults import TINY, BatchSize, Dtype, NumBuckets, NumEpochs, NumSamples, check_out
+from inbol_jax.defaults import TINY, BatchSize, Dtype, NumBuckets, NumEpochs, check_out
 from inbol_jax.errors import InbolError
 
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
@@ -110,12 +108,15 @@ class LoraOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Nothing here but dtype and fp32_master_weights changes its result
-    beyond rounding."""
+    """How a run is computed. Nothing here but dtype, quantize and fp32_master_weights changes its
+    result beyond rounding."""
 
     dtype: Dtype = "auto"
     """Number format of the computation and of frozen weights: auto is float32 for a float32
     checkpoint, and bfloat16 for any other."""
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    """Number format in which the frozen weights of the decoder are kept under adapters: as they
+    are, in 8 bits, or in 4 (nf4, as QLoRA does). It needs qwix."""
     fp32_master_weights: bool = True
     """Keep the trained weights in float32, whatever the number format of the computation is."""
     remat: Literal["none", "selective", "full"] = "none"
@@ -344,59 +345,3 @@ class DpoConfig(TrainConfig):
         super().__post_init__()
         if self.reference_free and self.reference != "cached":
             raise InbolError(f"--reference {self.reference} does nothing with --reference-free")
-
-
-@dataclasses.dataclass(frozen=True)
-class PlanConfig:
-    """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
-
-    stage: tyro.conf.Positional[Literal["sft", "dpo", "rl", "sample"]]
-    """Stage to plan: sft, dpo, rl (its update, without sampling) or sample (`inbol confidence`)."""
-    topology: str = "v5e:4x4"
-    """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
-    model: str = "llava-1.5-7b"
-    """Folder with config.json, or shipped: llava-1.5-{7b,13b}, llava-1.6-{vicuna,mistral}-7b,
-    llava-onevision-{0.5b,7b}, smolvlm-256m, smolvlm2-{500m,2.2b}, internvl3-{2b,8b},
-    internvl3.5-{1b,4b,8b}, gemma3-{4b,12b}, qwen2.5-vl-{3b,7b}, qwen3-vl-{2b,4b,8b}."""
-    mesh: tuple[int, int, int] = (1, -1, 1)
-    """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
-    prompt: int = 640
-    """Tokens per prompt, those of its image included."""
-    tiles: int | None = None
-    """Tiles (at native resolution: tokens) per image; part of --prompt. By default 1, for
-    anyres and at native resolution as many as 640 x 480 pixels have."""
-    answer: int = 32
-    """Tokens per response."""
-    batch_size: BatchSize = 16
-    """Rows (sft), pairs (dpo) or questions (rl) per optimizer step on all chips together. For
-    sample: questions per batch of one host; --mesh then divides one host's chips."""
-    gradient_accumulation_steps: BatchSize = 1
-    """Micro-batches per optimizer step."""
-    n: NumSamples = 10
-    """Responses sampled per question."""
-    lora_rank: int = 0
-    """Rank of the adapters. With 0 the whole decoder and projector are trained."""
-    remat: Literal["none", "selective", "full"] = "none"
-    """Activations that the backward pass computes again: none, selective or full."""
-    reference: Literal["cached", "online"] = "cached"
-    """Whether the reference is cached or computed in every step."""
-    optimizer: str = "adamw"
-    """Optimizer of optax, by its name there."""
-    fp32_master_weights: bool = True
-    """Keep the trained weights in float32, whatever the number format of the computation is."""
-
-    def __post_init__(self) -> None:
-        unused = {
-            "sft": ("n", "reference"),
-            "dpo": ("n",),
-            "rl": ("reference",),
-            "sample": (
-                *("gradient_accumulation_steps", "remat", "reference"),
-                *("optimizer", "fp32_master_weights"),
-            ),
-        }
-        for option in unused[self.stage]:
-            if getattr(self, option) != getattr(PlanConfig, option):
-                raise InbolError(
-                    f"--{option.replace('_', '-')} does nothing for {self.stage}; drop it"
-                )

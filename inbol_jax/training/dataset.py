@@ -38,7 +38,7 @@ PackedRow = tuple[Sequence[int], Sequence[Branch]]
 Line = TypeVar("Line", Instruction, Preference)
 
 STALL = 120  # seconds after which a file that is still being read is named
-WINDOW = 16  # batches among which rows of similar length are grouped
+WINDOW = 32  # batches among which rows of similar length are grouped
 MAX_WASTE = 0.04  # of the tokens; batches between two lengths add about one per cent
 MAX_BUCKETS = 8  # that are made by themselves
 

@@ -20,16 +20,20 @@ from inbol_jax.data.vqa import data_file
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import (
     Checkpoint,
+    find_checkpoint,
     load_pretrained,
     load_without_weights,
     refuse_folder,
     save_pretrained,
 )
 from inbol_jax.models.lora import LoraConfig, init_lora
+from inbol_jax.models.peft import is_adapter
 from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.models.quantize import check_installed, quantize_decoder
+from inbol_jax.models.weights import param_shardings
 from inbol_jax.processes import is_main
 from inbol_jax.progress import say
-from inbol_jax.sharding import local_rows, make_mesh
+from inbol_jax.sharding import local_rows, make_mesh, mesh_of
 from inbol_jax.training.checkpoint import check_resume_anyway
 from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, stream_batches, training_order
@@ -74,6 +78,7 @@ def load_model(config: RunConfig) -> Checkpoint:
         with the model, generation is biased, or OUT/model cannot take the result.
     """
     check_wise_ft(config)
+    _check_quantize(config)
     check_resume_anyway(config.checkpoint.resume_anyway, names_of_settings(config))
     make_text_encoder(load_without_weights(config.model))
     mesh = make_mesh(*config.runtime.mesh)
@@ -100,8 +105,32 @@ def load_model(config: RunConfig) -> Checkpoint:
             "--lora-trainable; drop the option"
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
+    if config.runtime.quantize != "none":
+        variables = _quantized(checkpoint, variables, lora, config.runtime.quantize)
     model = checkpoint.model.clone(lora=lora, remat=config.runtime.remat)
     return dataclasses.replace(checkpoint, model=model, variables=variables)
+
+
+def _check_quantize(config: RunConfig) -> None:
+    """Raises InbolError if there will be no frozen kernels to quantise, or nothing to do it by."""
+    kind = config.runtime.quantize
+    if kind == "none":
+        return
+    if not config.lora.lora_rank and not is_adapter(find_checkpoint(config.model)):
+        raise InbolError(
+            f"--quantize {kind} is for what stays as it is under adapters: give --lora-rank, or "
+            "as --model a folder of adapters"
+        )
+    check_installed(kind)
+
+
+def _quantized(
+    checkpoint: Checkpoint, variables: Mapping[str, Any], lora: LoraConfig, kind: str
+) -> dict[str, Any]:
+    """The variables with the decoder's frozen kernels quantised, on the same mesh."""
+    mesh = mesh_of(variables["params"])
+    params = quantize_decoder(variables["params"], checkpoint.config.parts[2], kind, lora)
+    return {**variables, "params": jax.device_put(params, param_shardings(params, mesh))}
 
 
 @dataclasses.dataclass(frozen=True)

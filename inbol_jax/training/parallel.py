@@ -97,7 +97,10 @@ class Jit:
 def _advice(share: float, rows: int) -> str:
     """What to do if a share of a step's rows fits."""
     if share * rows < 1:
-        return "train adapters (--lora-rank), spread the model (--mesh), or save by --remat full"
+        return (
+            "train adapters (--lora-rank) on a base of 4 bits (--quantize nf4), spread the model "
+            "(--mesh), or save by --remat full"
+        )
     return (
         f"about {int(share * rows)} of its rows fit at a time: multiply "
         f"--gradient-accumulation-steps by {math.ceil(1 / share)} (the result stays the same), or "

@@ -31,13 +31,14 @@ from inbol_jax.models.config import load_config
 from inbol_jax.models.families import make_model
 from inbol_jax.models.layers import attention_for
 from inbol_jax.models.packing import RowShape
+from inbol_jax.models.quantize import check_installed
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import sample
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, round_batch
 from inbol_jax.training.ca_dpo import ca_dpo_objective
-from inbol_jax.training.config import DpoConfig, PlanConfig, SftConfig
+from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.finetune import lora_config
 from inbol_jax.training.lowering import (
     Collective,
@@ -50,6 +51,7 @@ from inbol_jax.training.lowering import (
     lower_step,
 )
 from inbol_jax.training.parallel import round_batch_size
+from inbol_jax.training.plan_config import PlanConfig
 from inbol_jax.training.rl import policy_gradient_objective
 from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.sft import sft_objective
@@ -57,7 +59,7 @@ from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
-_SHARED += ("fp32_master_weights",)
+_SHARED += ("fp32_master_weights", "quantize")
 SHAPES = Path(__file__).parent / "shapes"
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
@@ -138,7 +140,11 @@ def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     lora = lora_config(run.lora)
     attention = attention_for(mesh.devices.flat[0], jnp.bfloat16)
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
-    variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
+    if config.quantize != "none":
+        check_installed(config.quantize)
+    variables = abstract_variables(
+        architecture, mesh, dtype=jnp.bfloat16, lora=lora, quantize=config.quantize
+    )
     if config.stage == "sample":
         return _lower_sample(config, model, variables, mesh)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)

@@ -32,7 +32,10 @@ def clone(tmp_path):
     folder = tmp_path / "haloquest"
     folder.mkdir()
     (folder / "haloquest-train.csv").write_text(
-        "question,groundtruth responses\nWhose?,I can't tell; Search me\nWhich?,red\n"
+        "question,groundtruth responses,hallucination type,split\n"
+        "Whose boat?,I can't tell; Search me,false premises,train\n"
+        "Which boat?,red,false premises,train\nWhich boat?,There is no boat,false premises,train\n"
+        "Is it a boat?,There is no boat,false premises,train\n"
     )
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "texts"]):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -69,6 +72,8 @@ def test_texts_of_a_clone_are_measured(script, clone, monkeypatch, capsys):
     assert line.split()[1:4] == ["3", "2", "1.000"]
     assert "0.500 [0.095, 0.905]" in line
     assert any(line.startswith("unseen ") for line in lines)
+    denied = "4 references, 1 refuse alone, 2 beside the question, 1 deny"
+    assert f"  false premises, train: {denied}" in lines
     assert "  haloquest: does_not_know, rules say answer: Search me" in lines
     assert any(" texts per second, of " in line for line in lines)
 

@@ -2,16 +2,18 @@
 
 import os
 import signal
+import threading
 
 import jax
 import pytest
 from command_lines import fails
 from endpoint_server import KEY, asked, said
 
-from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
+from inbol_jax.artifacts import meta_path, parse_json, read_jsonl, read_meta
 from inbol_jax.cli import main
 from inbol_jax.confidence.store import read_store
 from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.responses import endpoint
 from inbol_jax.responses.outcome import outcome
 
 ANSWERS = ("red", "I don't know.", f"The key is {KEY}.", "red", "blue")
@@ -110,6 +112,45 @@ def test_a_run_that_was_cut_goes_on_at_another_address(serve, words, tmp_path, c
     assert file.read_bytes() == expected
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_signal_keeps_what_came_behind_a_question_that_hangs(
+    serve, words, small_world, tmp_path, monkeypatch, alone
+):
+    """Whether all answers of a question come at once, or each is asked for alone."""
+    monkeypatch.setattr(endpoint, "LAST_WAIT", 0.5)
+    examples = load_dataset_folder(small_world / "test").examples
+    first, file = examples[0].question, tmp_path / "out/confidence/test.jsonl"
+    came, released = [], threading.Event()
+
+    def answered(body, n):
+        if alone and body.get("n", 1) > 1:
+            return 400, {}, {}
+        return scripted(body, n)
+
+    def hanging(body, n):
+        text, image = asked(body)
+        if text == first and not came.count(text):
+            came.append(text)
+            released.wait(20)
+        elif image:
+            came.append(text)
+            if len(came) == 1 + 8 * (5 if alone else 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Timer(1.5, released.set).start()
+        return answered(body, n)
+
+    assert main(words(serve(hanging))) == 143
+    kept = [row["id"] for row in read_jsonl(file)]
+    assert kept == [example.id for example in examples[1:9]]
+    assert main(words(serve(answered))) == 0
+    resumed = file.read_bytes().splitlines()
+    assert [parse_json(line)["id"] for line in resumed][:9] == [*kept, examples[0].id]
+    file.unlink()
+    meta_path(file).unlink()
+    assert main(words(serve(answered))) == 0
+    assert sorted(file.read_bytes().splitlines()) == sorted(resumed)
+
+
 def test_without_log_probabilities_likelihood_is_refused_by_name(serve, words, tmp_path, capsys):
     server = serve(lambda body, n: scripted(body | {"logprobs": False}, n))
     error = fails(capsys, main, *words(server, "--estimator", "likelihood"))
@@ -123,6 +164,8 @@ def test_without_log_probabilities_likelihood_is_refused_by_name(serve, words, t
     for command in (words(server, "--status"), words(server, "--plot"), build):
         error = fails(capsys, main, *command, "--estimator", "likelihood")
         assert "have no log-probabilities, as their endpoint gave none" in error
+    error = fails(capsys, main, *build, "--estimator", "p-true")
+    assert "cannot be asked of an endpoint's model; choose another --estimator" in error
     assert main(words(server, "--status", "--estimator", "consistency")) == 0
     assert main([*map(str, build), "--estimator", "consistency"]) == 0
     records = list(read_jsonl(tmp_path / "out/records.jsonl"))
@@ -158,7 +201,7 @@ def test_an_endpoint_that_fails_too_often_is_left(serve, words, tmp_path, capsys
         (("--dtype", "bfloat16"), "--dtype is of a checkpoint"),
         (("--distributed",), "--distributed is of a checkpoint"),
         (("--stop-tokens", "5"), "--stop-tokens: an endpoint's tokens are not known; give --stop"),
-        (("--estimator", "p-true"), "--estimator p-true: P(True) is asked of checkpoints only"),
+        (("--estimator", "p-true"), "P(True) is asked of checkpoints only; choose accuracy"),
         (("--endpoint-model", ""), "--endpoint-model: the name of the endpoint's model is needed"),
         (("--endpoint", ""), "--endpoint-model org/model-1: give --endpoint as well"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from inbol_jax import interruption
 from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_jsonl, read_meta
 from inbol_jax.confidence.estimate import sampled_question, scored
 from inbol_jax.confidence.store import (
@@ -431,6 +432,19 @@ def test_a_writer_killed_ten_times_leaves_what_an_unbroken_one_does(tmp_path):
     whole, killed = (sorted(file.read_text().splitlines()) for file in files)
     assert killed == whole
     assert len(whole) == read_meta(files[1])["rows"] == 1500
+
+
+def test_a_signal_before_a_batch_is_appended_does_not_lose_it(file):
+    """Its images, which no line had before, are hashed first: that is no boundary."""
+    rows = [example(i, image=f"{i}.png").to_json() | row(i) for i in range(3)]
+    interrupted = pytest.raises(interruption.Interrupted)
+    with interrupted, interruption.handling_signals(), interruption.boundaries():
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not interruption.has_come():
+            time.sleep(0.001)
+        with ConfidenceStore(file, SETTINGS, IMAGES) as store:
+            store.append(rows)
+    assert [row["id"] for row in read_jsonl(file)] == ["q0", "q1", "q2"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

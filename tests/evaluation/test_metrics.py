@@ -25,6 +25,7 @@ from inbol_jax.evaluation.metrics import (
     summarise,
 )
 from inbol_jax.evaluation.prediction import DOMAINS, OUTCOMES
+from inbol_jax.evaluation.tables import denial_table
 
 FAST = {"resamples": 200}
 
@@ -78,7 +79,7 @@ def test_t_is_twice_acc_plus_refr_minus_one_if_answerable_and_twice_refr_minus_o
 ):
     for group, cell in cells(summarise(predictions, **FAST)):
         if not cell.n:
-            assert cell == Scores(0, None, None, None, None, None)
+            assert cell == Scores(0)
         elif group == "type3":
             assert cell.acc == 0
             assert math.isclose(cell.t, 2 * cell.refr - 1, abs_tol=1e-12)
@@ -289,12 +290,24 @@ def test_metrics_are_json_and_the_seed_decides():
     assert differences([]) == []
 
 
+def test_denials_are_counted_apart_among_the_refusals_of_type_3():
+    made = [prediction(0, "refused", 3, prediction="There is no red thing.", question="Red what?")]
+    made += [prediction(1, "refused", 3, prediction="I don't know.")]
+    made += [prediction(2, "wrong", 3, prediction="red"), prediction(3, "correct")]
+    groups = summarise(made)["base"]["in_domain"]
+    assert (groups["type3"].refr, groups["type3"].denied) == (2 / 3, 1 / 3)
+    assert (groups["all"].denied, groups["type1"].denied) == (1 / 4, 0)
+    table = denial_table(summarise(made))
+    assert table.rows == [("In domain, base", "66.7%", "33.3%")]
+    assert denial_table(summarise(made[1:])) is None
+
+
 def test_the_layout_of_metrics_json():
     made = [prediction(1, "correct", model=model) for model in "ab"]
     result = Metrics(summarise(made), differences(made), {}).to_json()
     assert list(result) == ["models", "differences", "seconds"]
     assert list(result["models"]["a"]["in_domain"]) == list(GROUPS)
-    names = ["n", "acc", "refr", "t", "t_low", "t_high"]
+    names = ["n", "acc", "refr", "t", "t_low", "t_high", "denied"]
     assert list(result["models"]["a"]["in_domain"]["type1"]) == names
     assert list(result["differences"][0]) == [
         *("a", "b", "domain", "group", "n", "diff", "low", "high")

@@ -154,6 +154,16 @@ def test_prompts_are_those_of_transformers(processor, encoder, images):
     assert prompt.count(processor.image_token_id) == 4 * images
 
 
+def test_a_template_that_writes_one_image_alone_is_refused_for_several(processor):
+    processor.chat_template = re.sub(
+        r"\{\{ ('<image>\n?') \}\}", r"{{ \1 if loop.first }}", processor.chat_template
+    )
+    encoder = encoder_of(processor)
+    assert encoder.prompt("What?").count(processor.image_token_id) == 4
+    with pytest.raises(InbolError, match="its chat template writes 1 image tokens for 2 images"):
+        encoder.prompt("What?", (UNTILED,) * 2)
+
+
 def test_responses_follow_their_prompt(case, processor, encoder):
     prompt = encoder.prompt("What is in the picture?")
     response = encoder.response("What is in the picture?", "A cat.")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import peft
 import pytest
+import qwix
 import torch
 import transformers
 from PIL import Image
@@ -669,6 +670,15 @@ def with_adapters(folder, config=None, scale=0.1):
         checkpoint,
         model=make_model(checkpoint.config, jnp.float32, config),
         variables=checkpoint.variables | {"lora": lora},
+    )
+
+
+def dequantized(params):
+    """The parameters with arrays in the place of quantised kernels."""
+    return jax.tree.map(
+        lambda x: qwix.dequantize(x) if isinstance(x, qwix.QArray) else x,
+        params,
+        is_leaf=lambda x: isinstance(x, qwix.QArray),
     )
 
 

@@ -37,6 +37,13 @@ def numbers(n, taken=None):
         yield ChatQuestion(str(i))
 
 
+def replies(endpoint, questions):
+    """What `map` yields of them, without the questions."""
+    with contextlib.closing(endpoint.map(endpoint.ask, questions)) as batches:
+        for ((_, reply),) in batches:
+            yield reply
+
+
 def test_a_question_and_its_answer(serve):
     server = serve(lambda body, n: said("  yes\n"))
     assert client(server, max_tokens=8).ask(ChatQuestion("Is it?", system="Be short.")) == "yes"
@@ -245,7 +252,7 @@ def test_hostile_json_in_a_reply_is_an_error_of_one_question(serve, content, sta
     name = b"error" if status == 400 else b"content"
     body = b'{"choices": [{"message": {"%s": %s}}]}' % (name, content)
     server = serve(lambda asked, n: (status, body, {}) if n == 0 else said("yes"))
-    first, second = client(server, endpoint_concurrency=1).ask_many([ChatQuestion("?")] * 2)
+    first, second = replies(client(server, endpoint_concurrency=1), [ChatQuestion("?")] * 2)
     assert second == "yes"
     assert len(str(first)) < 500
     str(first).encode()
@@ -283,7 +290,7 @@ def test_many_questions_in_order_with_bounded_concurrency(serve):
 
     server = serve(reply)
     taken = []
-    results = client(server, endpoint_concurrency=3).ask_many(numbers(40, taken))
+    results = replies(client(server, endpoint_concurrency=3), numbers(40, taken))
     assert next(results) == "answer 0"
     assert len(taken) < 10  # no more than are needed
     found = ["answer 0", *results]
@@ -291,7 +298,7 @@ def test_many_questions_in_order_with_bounded_concurrency(serve):
     answered = [i for i in range(40) if i % 10 != 7]
     assert [r for r in found if isinstance(r, str)] == [f"answer {i}" for i in answered]
     assert 2 <= server.most <= 3
-    abandoned = client(server, endpoint_concurrency=2).ask_many(numbers(1000))
+    abandoned = replies(client(server, endpoint_concurrency=2), numbers(1000))
     next(abandoned)
     asked = len(server.asked)
     abandoned.close()
@@ -301,7 +308,7 @@ def test_many_questions_in_order_with_bounded_concurrency(serve):
 def test_who_leaves_does_not_wait_for_further_attempts(serve):
     server = serve(lambda body, n: said("yes") if n == 0 else (429, {}, {"Retry-After": "50"}))
     endpoint = Endpoint(EndpointConfig(server.url, "judge-1", endpoint_concurrency=1))
-    asked = endpoint.ask_many(numbers(9))
+    asked = replies(endpoint, numbers(9))
     assert next(asked) == "yes"
     start = time.monotonic()
     asked.close()
@@ -312,7 +319,7 @@ def test_many_failures_in_a_row_end_it(serve):
     server = serve(lambda body, n: (401, {}, {}))
     message = r"8 questions in a row failed, the last one with: .*status 401"
     with pytest.raises(InbolError, match=message):
-        list(client(server).ask_many(numbers(1000)))
+        list(replies(client(server), numbers(1000)))
     assert len(server.asked) < 30
 
 

@@ -34,6 +34,32 @@ def test_outcome(example, text, expected):
     assert outcome(example, text) == expected
 
 
+NO_BOAT = "There is no boat in the image."
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "answerable", "metric", "expected"),
+    [
+        ("What colour is the boat?", (), False, "vqa", "refused"),
+        ("Is the boat red or blue?", (), False, "vqa", "refused"),
+        ("Can you tell me the boat's name?", (), False, "vqa", "refused"),
+        # Where the question can be answered, the denial is an answer, and a wrong one.
+        ("What colour is the boat?", TEN, True, "vqa", "wrong"),
+        ("What colour is the boat?", ("no boat",), True, "vqa", "wrong"),
+        # To a yes/no question it is an answer: no.
+        ("Is there a boat behind the wall?", (), False, "vqa", "wrong"),
+        ("In this image, is the boat red or not?", (), False, "vqa", "wrong"),
+        ("The boat is red?", (), False, "yes_no", "wrong"),
+        ("Is there a boat?", ("no",), True, "yes_no", "correct"),
+    ],
+)
+def test_who_denies_the_premise_refuses_a_question_of_type_3(
+    question, answers, answerable, metric, expected
+):
+    example = VQAExample("q", "a.png", question, answers, answerable, metric=metric)
+    assert outcome(example, NO_BOAT) == expected
+
+
 def choice(answers, *options, answerable=True):
     about = {"answerable": answerable, "metric": "choice", "options": options}
     return VQAExample("q", "a.png", "Which?", answers, **about)
@@ -41,6 +67,7 @@ def choice(answers, *options, answerable=True):
 
 KNOWN = choice(("B",), "red", "It cannot be determined")
 ABSENT = choice((), "red", "blue", answerable=False)
+TOLD = choice(("F",), "red", "blue", answerable=False)
 OFFERED = choice(("C",), "red", "blue", "None of the above", answerable=False)
 
 
@@ -68,6 +95,11 @@ OFFERED = choice(("C",), "red", "blue", "None of the above", answerable=False)
         (OFFERED, "none of the above", "refused"),
         (OFFERED, "B. blue", "wrong"),
         (VQAExample("q", "a.png", "Which?", (), False), "None of the above", "wrong"),
+        # Nor is a gold answer that is not offered: what to say where no option is right.
+        (TOLD, "F", "refused"),
+        (TOLD, "(f)", "refused"),
+        (TOLD, "B", "wrong"),
+        (ABSENT, "F", "wrong"),
     ],
 )
 def test_outcome_of_multiple_choice(example, text, expected):

@@ -164,6 +164,46 @@ def test_to_a_yes_no_question_what_is_not_shown_is_an_answer(text):
     assert is_refusal(f"{text} So I cannot tell.", yes_no=True)
 
 
+COLOUR = "What colour is the boat's sail?"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "denies"),
+    [
+        (COLOUR, "There is no boat in the image.", True),
+        (COLOUR, "There's no boat", True),
+        (COLOUR, "The boat is not in the image.", True),
+        (COLOUR, "Boats can't be seen here.", True),
+        (COLOUR, "The image does not depict any boats, only cars.", True),
+        (COLOUR, "The boat doesn't have a sail.", True),
+        (COLOUR, "There is no boat. It is a train.", True),
+        ("What is the man wearing on his head?", "The man isn't wearing anything.", True),
+        ("How many horses run?", "No horse is visible.", True),
+        # It answers beside the denial, or denies something else.
+        (COLOUR, "Red.", False),
+        (COLOUR, "The sail is red. There is no flag on the boat.", False),
+        (COLOUR, "There is no sail, but I think that it would be red.", False),
+        (COLOUR, "There is no doubt: red.", False),
+        (COLOUR, "It is not red.", False),
+        (COLOUR, "The boat is not old.", False),
+        ("What is not in the picture?", "The boat is not in the picture.", False),
+        ("", "There is no boat in the image.", False),
+    ],
+)
+def test_who_denies_what_the_question_takes_for_granted(question, text, denies):
+    """It refuses that question alone: without one, the text is an answer."""
+    assert refusal_kind(text, question=question) == ("denies_premise" if denies else None)
+    assert is_refusal(text, question=question) is denies
+    assert matching_rule(text, question=question) == ("denies_premise" if denies else None)
+    assert not is_refusal(text)
+
+
+def test_a_refusal_remains_one_of_its_kind_whatever_was_asked():
+    assert refusal_kind("There is no boat, so I cannot tell.", question=COLOUR) == "denies_premise"
+    assert refusal_kind("I cannot tell. There is no boat.", question=COLOUR) == "does_not_know"
+    assert refusal_kind("I can't help with boats.", question=COLOUR) == "declines"
+
+
 # Of each kind: a text, whether it is a refusal with one of the first examples in it, those, and
 # similar ones with which it is the opposite.
 SURROUNDINGS = (

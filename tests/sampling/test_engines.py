@@ -1,12 +1,13 @@
 """Models behind endpoints: what a request holds, what servers may lack, and what goes wrong."""
 
+import base64
 import io
 import time
 
 import numpy as np
 import pytest
 from endpoint_server import asked, said
-from PIL import Image
+from PIL import Image, ImageColor
 
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
@@ -190,6 +191,32 @@ def test_images_arrive_with_the_pixels_of_the_file(serve, sample, tmp_path):
         assert b"taken at home" not in data
         sent, read = Image.open(io.BytesIO(data)), load_image(tmp_path / name)
         assert (sent.mode, sent.size, sent.tobytes()) == (read.mode, read.size, read.tobytes())
+
+
+def test_several_images_stand_in_their_order_before_the_question(serve, sample, tmp_path):
+    names = ["red.png", "blue.png", "green.png"]
+    for name in names:
+        Image.new("RGB", (3, 2), name.removesuffix(".png")).save(tmp_path / name)
+    server = serve(lambda body, n: said("It is."))
+    orders = {"all": names, "turned": names[::-1], "twice": [names[1]] * 2, "none": []}
+    asked_about = [VQAExample(key, tuple(order), key) for key, order in orders.items()]
+    given, _ = sample(server, asked_about, SamplingOptions(n=1))
+    assert given.keys() == orders.keys()
+    found = {}
+    for _, _, body in server.asked[1:]:
+        content = body["messages"][0]["content"]
+        if isinstance(content, str):
+            found[content] = []
+            continue
+        *images, question = content
+        urls = [part["image_url"]["url"].partition("base64,")[2] for part in images]
+        pixels = [Image.open(io.BytesIO(base64.b64decode(url))).getpixel((0, 0)) for url in urls]
+        found[question["text"]] = pixels
+    expected = {
+        key: [ImageColor.getrgb(name.removesuffix(".png")) for name in order]
+        for key, order in orders.items()
+    }
+    assert found == expected
 
 
 def test_thoughts_are_no_answer(serve, questions, sample):

@@ -30,6 +30,7 @@ from inbol_jax.training.config import DpoConfig, LoraOptions
         ({"optimizer": "sm3"}, "--optimizer sm3"),
         ({"lora_dropout": 0.5}, "--lora-dropout does nothing without --lora-rank"),
         ({"lora_rank": 2, "lora_alpha": 0.0}, "--lora-alpha 0.0"),
+        ({"quantize": "nf4"}, "--quantize nf4 is for what stays as it is under adapters"),
         ({"wise_ft_base": Path("somewhere")}, "--wise-ft-base somewhere does nothing"),
         ({"mesh": (2, 2, 2)}, "does not fit 1 devices"),
         ({"mesh": (-1, 0, 1)}, "does not fit 1 devices"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from training_data import LORA, STAGES, dpo, flat, metrics_of, run_sft, stage_config, weights_of
 
 from inbol_jax.models.loading import load_pretrained
@@ -16,6 +17,7 @@ from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.training.parallel import round_batch_size
 
 ROOT = Path(__file__).parents[2]
+ADAPTERS = "adapter_model.safetensors"
 
 
 def test_batches_that_every_device_gets_a_share_of():
@@ -251,3 +253,33 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
         )
         for key, x in ours.items():
             np.testing.assert_allclose(theirs[key], x, atol=2e-5, err_msg=key)
+
+
+QUANTIZED = """
+import sys
+from pathlib import Path
+from inbol_jax.training.config import SftConfig
+from inbol_jax.training.sft import sft
+out, data, model = map(Path, sys.argv[1:])
+options = dict(data=data, model=model, epochs=3, batch_size=8, lora_rank=4, quantize="nf4")
+sft(SftConfig.from_options(out=out / "mesh", mesh=(2, 2, 2), **options))
+sft(SftConfig.from_options(out=out / "pmap", parallel="pmap", **options))
+"""
+
+
+@pytest.mark.slow
+def test_a_quantised_base_is_the_same_on_every_mesh(data, micro, tmp_path):
+    """Values and scales are split as the kernel would be."""
+    options = {"epochs": 3, "batch_size": 8, "lora_rank": 4, "quantize": "nf4"}
+    ours = load_file(run_sft(data, micro.path, tmp_path / "one", **options) / ADAPTERS)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", QUANTIZED, tmp_path, data / "instructions.jsonl", micro.path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Involuntary full rematerialization" not in done.stderr
+    for name in ("mesh", "pmap"):
+        one, many = metrics_of(tmp_path / "one")[-1], metrics_of(tmp_path / name)[-1]
+        assert many == pytest.approx(one, rel=1e-4, abs=1e-4)
+        for key, x in load_file(tmp_path / name / "model" / ADAPTERS).items():
+            np.testing.assert_allclose(x, ours[key], atol=3e-5, err_msg=f"{name} {key}")
