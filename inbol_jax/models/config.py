@@ -20,9 +20,9 @@ from inbol_jax.models.architecture import (
     LlavaNextConfig,
     LlavaOnevisionConfig,
     ModelConfig,
-    NativeVisionConfig,
     Qwen3VLConfig,
 )
+from inbol_jax.models.architecture_parts import NativeVisionConfig
 from inbol_jax.models.bounds import check, check_sizes
 from inbol_jax.models.config_parts import (
     GENERATION,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import TextConfig, VisionConfig
+from inbol_jax.models.architecture_parts import TextConfig, VisionConfig
 from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import Idefics3Config, VisionConfig
+from inbol_jax.models.architecture import Idefics3Config
+from inbol_jax.models.architecture_parts import VisionConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ComputeOptions, Dense
 from inbol_jax.models.vit import VisionEmbeddings, VisionLayer, pixel_shuffle

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inbol_jax.models.architecture import InternVLConfig, VisionConfig
+from inbol_jax.models.architecture import InternVLConfig
+from inbol_jax.models.architecture_parts import VisionConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions, Dense
 from inbol_jax.models.vit import VisionLayer, embed_patches, pixel_shuffle

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from inbol_jax.models.architecture import NativeVisionConfig, Qwen3VLConfig
+from inbol_jax.models.architecture import Qwen3VLConfig
+from inbol_jax.models.architecture_parts import NativeVisionConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import (
     ACTIVATIONS,

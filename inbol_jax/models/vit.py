@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.architecture import VisionConfig
+from inbol_jax.models.architecture_parts import VisionConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
     SMALL_INIT,

@@ -26,8 +26,7 @@ class PlanConfig:
     prompt: int = 640
     """Tokens per prompt, those of its image included."""
     tiles: int | None = None
-    """Tiles (at native resolution: tokens) per image; part of --prompt. By default 1, for
-    anyres and at native resolution as many as 640 x 480 pixels have."""
+    """Tiles (or tokens, at native resolution) per image, part of --prompt; by default the usual."""
     answer: int = 32
     """Tokens per response."""
     batch_size: BatchSize = 16
