@@ -21,7 +21,7 @@ def test_a_config_that_is_no_config(broken, text):
 @pytest.mark.parametrize(
     ("change", "culprit"),
     [
-        ({"model_type": "llava_next"}, "model_type = 'llava_next'"),
+        ({"model_type": "video_llava"}, "model_type = 'video_llava'"),
         ({"model_type": ...}, "'model_type' is missing"),
         ({"vision_config": {"model_type": "dinov2"}}, "vision_config.model_type = 'dinov2'"),
         ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type = 'gemma2'"),
