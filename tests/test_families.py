@@ -78,7 +78,8 @@ def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     )
     steps = ("--batch-size", 20, "--learning-rate", 1e-2)
     own = ("--data", lesson, "--images", train, "--model", start.path, "--frozen", "embed_tokens")
-    inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", 30, *steps, "--buckets", 2)
+    epochs = 80 if family == "qwen2_5_vl" else 30  # without norms of queries and keys it is slower
+    inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", epochs, *steps, "--buckets", 2)
     first, last = last_loss(run / "base")
     assert last < first / 2
     base = run / "base/model"

@@ -89,6 +89,7 @@ def write_qwen2_5_vl(folder, **options):
     config = _whole(vocabulary) | _decoder(vocabulary)
     config |= {
         "model_type": "qwen2_5_vl",
+        "num_hidden_layers": 2,
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
         "vision_config": {
             "model_type": "qwen2_5_vl",
