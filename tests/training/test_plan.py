@@ -74,7 +74,7 @@ def test_published_shapes_are_lowered(plan, name):
     config = PlanConfig("dpo", lora_rank=8, remat="full", **shapes)
     lowered = plan.lower(config, plan.SHAPES / name, make_mesh())
     side = load_config(plan.SHAPES / name).vision.image_size
-    assert f"tensor<8x17x3x{side}x{side}xf32>" in lowered.as_text()
+    assert f"tensor<8x17x3x{side}x{side}xui8>" in lowered.as_text()
 
 
 @pytest.mark.slow
