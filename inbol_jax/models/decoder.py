@@ -290,9 +290,8 @@ class Decoder(nn.Module):
             prefix_seen, suffix_seen = masks[self.config.windows[i]]
             decoding = DecodeStep(prefix[i], suffix[i], suffix_seen, step)
             x, cache = layer(x, positions, prefix_seen, None, decoding)
-            x = keep_rows(x)
             extended.append(cache)
-        return keep_rows(self.norm(x)), extended
+        return self.norm(x), extended
 
     def embed(self, ids: Int[Array, "b t"]) -> Float[Array, "b t d"]:
         """Returns the embeddings of tokens."""
