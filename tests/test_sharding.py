@@ -1,10 +1,7 @@
 """Meshes, and rows on them; how parameters lie on them is tested beside what places them."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from virtual_devices import run_on_devices
 
 from inbol_jax.errors import InbolError
 from inbol_jax.sharding import make_mesh
@@ -41,8 +38,4 @@ np.testing.assert_array_equal(odd, x[:3])
 
 def test_gradients_on_a_mesh_whose_three_axes_are_all_split():
     """Without `keep_rows` those of the first two are wrong, whichever partitioner XLA uses."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", GRADIENTS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_devices(GRADIENTS)

@@ -2,9 +2,6 @@
 it lies.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -14,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
+from virtual_devices import run_on_devices
 
 from inbol_jax.losses import token_logprobs
 
@@ -436,19 +434,7 @@ def test_sharded_rows_and_words_stay_where_they_are():
     """On eight devices: rows over `data`, the head's words over `tensor`. Nothing is gathered; one
     chunk's sums are all that travels.
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert (done.returncode, done.stdout) == (0, "checked\n"), done.stderr[-3000:]
+    own = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "PYTHONPATH": str(ROOT)}
+    done = run_on_devices(SHARDED, **own)
+    assert done.stdout == "checked\n", done.stderr[-3000:]
     assert "rematerialization" not in done.stderr

@@ -1,10 +1,7 @@
 """Checkpoints as a whole: dtypes, the hub's cache, meshes, adapters, fingerprints."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from torch_reference import edit_config, load, our_logits, refusal, with_adapters
 from transformers import LlavaForConditionalGeneration
+from virtual_devices import run_on_devices
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
@@ -103,10 +101,7 @@ print("same on every mesh")
 
 def test_on_any_mesh(sound, tmp_path):
     save_pretrained(with_adapters(sound), tmp_path / "adapter")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", ON_A_MESH, str(sound), str(tmp_path / "adapter")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_on_devices(ON_A_MESH, sound, tmp_path / "adapter")
     assert done.stdout.strip().endswith("same on every mesh"), done.stderr[-3000:]
 
 

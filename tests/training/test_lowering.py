@@ -5,14 +5,13 @@ together again.
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
+from virtual_devices import run_on_devices
 
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.loading import param_shapes
@@ -116,15 +115,8 @@ for sizes in MESHES:
 @pytest.fixture(scope="module")
 def programs(micro):
     """The compiled CA-DPO step of a whole model on each mesh of eight virtual devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-    }
-    command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__), str(micro.path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    here = os.path.dirname(__file__)
+    done = run_on_devices(PROGRAM, here, micro.path, JAX_DISABLE_MOST_OPTIMIZATIONS="0")
     assert "Involuntary full rematerialization" not in done.stderr
     return dict(zip(MESHES, map(json.loads, done.stdout.splitlines()), strict=True))
 

@@ -1,9 +1,6 @@
 """The same training on every mesh and number of devices."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from training_data import LORA, STAGES, dpo, flat, metrics_of, run_sft, stage_config, weights_of
+from virtual_devices import run_on_devices
 
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.sharding import make_mesh, round_batch
@@ -77,16 +75,7 @@ def test_ten_steps_are_the_same_on_every_mesh(data, tmp_path, request, kind, nam
     """
     model = request.getfixturevalue(kind).path
     adapter = run_sft(data, model, tmp_path / "adapter", **LORA)
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [
-        sys.executable,
-        "-c",
-        ON_MESHES,
-        *map(str, (tmp_path, data, model, adapter, *names)),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_on_devices(ON_MESHES, tmp_path, data, model, adapter, *names, timeout=900)
     assert "Involuntary full rematerialization" not in done.stderr
     options = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
     for stage, folder in (
@@ -138,11 +127,7 @@ for name in sys.argv[5:]:
 
 def on_policy(devices, *arguments):
     """Runs `ON_POLICY` on so many virtual devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", ON_POLICY, *map(str, (devices, *arguments))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_on_devices(ON_POLICY, devices, *arguments, devices=devices, timeout=900)
     assert "Involuntary full rematerialization" not in done.stderr
 
 
@@ -182,11 +167,7 @@ def test_a_run_goes_on_on_another_mesh(data, micro, tmp_path):
     for name in ("mesh", "pmap"):
         gone = shutil.ignore_patterns("6", "model")  # as if it had been stopped after step 4
         shutil.copytree(tmp_path / "one", tmp_path / name, ignore=gone)
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", RESUME, tmp_path, data / "instructions.jsonl", micro.path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_on_devices(RESUME, tmp_path, data / "instructions.jsonl", micro.path)
     assert "damaged" not in done.stdout
     one = metrics_of(tmp_path / "one")
     assert [row["step"] for row in one] == [4, 6]
@@ -225,18 +206,7 @@ def test_eight_devices_train_as_one(data, micro, tmp_path):
     """Twelve rows an update on one device, rounded to sixteen on eight: so one device is given
     sixteen.
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [
-        sys.executable,
-        "-c",
-        MANY.format(here=str(ROOT)),
-        tmp_path / "many",
-        data,
-        micro.path,
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_devices(MANY.format(here=str(ROOT)), tmp_path / "many", data, micro.path)
     options = {"epochs": 3, "batch_size": 16, "save_steps": 100}
     for stage, name in (("IDK-IT", "sft"), ("CA-DPO", "dpo")):
         STAGES[stage][0](stage_config(stage, data, micro, tmp_path / name, **options))
@@ -272,11 +242,7 @@ def test_a_quantised_base_is_the_same_on_every_mesh(data, micro, tmp_path):
     """Values and scales are split as the kernel would be."""
     options = {"epochs": 3, "batch_size": 8, "lora_rank": 4, "quantize": "nf4"}
     ours = load_file(run_sft(data, micro.path, tmp_path / "one", **options) / ADAPTERS)
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", QUANTIZED, tmp_path, data / "instructions.jsonl", micro.path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_on_devices(QUANTIZED, tmp_path, data / "instructions.jsonl", micro.path)
     assert "Involuntary full rematerialization" not in done.stderr
     for name in ("mesh", "pmap"):
         one, many = metrics_of(tmp_path / "one")[-1], metrics_of(tmp_path / name)[-1]
