@@ -1,4 +1,5 @@
 import atexit
+import gc
 import itertools
 import json
 import os
@@ -7,10 +8,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+from importlib import metadata
 
 # The tests compile much and compute little: this halves their time. With 0 in the environment they
 # run what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Likewise: the CPU compiler's older emitters take a fourth of the newer ones' time. Which JAX knows
+# the option decides whether it may be given: an unknown one ends the process.
+if metadata.version("jaxlib").startswith("0.10."):
+    own = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{own} {os.environ.get('XLA_FLAGS', '')}"
 # What one test has compiled, the others of this run and their commands read.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     cache = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="inbol-jax-tests-")
@@ -40,6 +47,14 @@ from inbol_jax.world.splits import Split
 
 hypothesis.settings.register_profile("suite", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """What lives on behind a module, compiled programs above all, is searched for garbage once."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@ it is added to."""
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from virtual_devices import run_on_devices
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.cli import main
@@ -278,11 +276,7 @@ def test_on_several_devices(asked, sampled, small_world, tmp_path, devices, mesh
     out = copy(sampled, tmp_path)
     program = "import sys; from inbol_jax.cli import main; sys.exit(main(sys.argv[1:]))"
     options = ("--data", small_world / "test", "--out", out, *QUICK, "--p-true", "--mesh", *mesh)
-    subprocess.run(
-        [sys.executable, "-c", program, "confidence", *map(str, options)],
-        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-        check=True,
-    )
+    run_on_devices(program, "confidence", *options, devices=devices)
     found, expected = (
         {id: row["p_true"] for id, row in evaluations(folder).items()} for folder in (out, asked)
     )

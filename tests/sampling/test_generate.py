@@ -1,10 +1,7 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -12,6 +9,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from virtual_devices import run_on_devices
 
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
@@ -274,13 +272,7 @@ print(json.dumps([jax.device_count(), {e.id: g for batch in batches for e, g in 
 
 def elsewhere(folder, devices, *arguments):
     """{id: generations} of a process with so many virtual devices."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder, *map(str, arguments)],
-        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_on_devices(PROGRAM, folder, *arguments, devices=devices)
     count, found = json.loads(done.stdout.splitlines()[-1])
     assert count == devices
     return {id: [tuple(g) for g in generations] for id, generations in found.items()}
