@@ -168,8 +168,10 @@ def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     return make_model(config).init(key, batch)["params"]
 
 
+@functools.lru_cache
 def param_shapes(config: ModelConfig) -> Mapping[str, Any]:
-    """Returns the tree of `init_params` as shapes, without computing any parameter."""
+    """Returns the tree of `init_params` as shapes, without computing any parameter. Read-only: the
+    next call gets the same tree."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
