@@ -48,7 +48,7 @@ def last_loss(folder):
         pytest.param("internvl", "images of 3, 5 tiles", marks=pytest.mark.slow),
         pytest.param("gemma3", "confidence", marks=pytest.mark.slow),
         pytest.param("qwen2_5_vl", "images of 8, 17 tiles", marks=pytest.mark.slow),
-        pytest.param("qwen3_vl", "images of 8, 17 tiles", marks=pytest.mark.slow),
+        ("qwen3_vl", "images of 8, 17 tiles"),
     ],
     ids=[
         "smolvlm",
@@ -73,13 +73,14 @@ def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
                 | {"response": row["answers"][0], "boundary": "known", "type": 1}
             )
             + "\n"
-            for row in lines
+            for row in lines[:20]
         )
     )
     steps = ("--batch-size", 20, "--learning-rate", 1e-2)
     own = ("--data", lesson, "--images", train, "--model", start.path, "--frozen", "embed_tokens")
-    epochs = 80 if family == "qwen2_5_vl" else 30  # without norms of queries and keys it is slower
-    inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", epochs, *steps, "--buckets", 2)
+    epochs = 80 if family == "qwen2_5_vl" else 40  # without norms of queries and keys it is slower
+    few = ("--batch-size", 10, "--learning-rate", 1e-2, "--buckets", 2)
+    inbol(capsys, "sft", *own, "--out", run / "base", "--epochs", epochs, *few)
     first, last = last_loss(run / "base")
     assert last < first / 2
     base = run / "base/model"

@@ -5,12 +5,11 @@ Batch i of a run is a function of i (grain's random access), so a run resumes fr
 exactly.
 """
 
-import contextlib
 import dataclasses
 import functools
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -75,39 +74,43 @@ class PackedDataset:
     def pack(self, index: int, shape: RowShape, tiles: int) -> HostBatch:
         """One row of a batch, its images padded to so many tiles."""
         row, images = pack_row(*self.rows[index], shape), self.images[index]
-        with names_stalls(images):
-            row |= load_image_inputs(self.checkpoint, images, self.grids[index], tiles)
+        row |= load_image_inputs(self.checkpoint, images, self.grids[index], tiles)
         return row | {name: values[index] for name, values in self.columns.items()}
 
     def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
         """This process's rows of a batch, padded to the smallest shape, and to the smallest static
-        number of tiles, that all rows of the batch fit in.
-
-        Args:
-          indices: the rows of the whole batch. At the end of the data there may be too few.
-          mine: positions in the batch, see `sharding.local_rows`.
+        number of tiles, that all rows of the batch fit in. Args: as of `read_batch`.
         """
         sizes = [self.sizes[i] for i in indices]
         shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
         tiles = padded_tiles(max(self.tiles[i] for i in indices))
-        own = [int(indices[i]) for i in mine if i < len(indices)]
-        # A process without rows packs one to take the shapes from; it does not count.
-        rows = READERS.map(lambda i: self.pack(i, shape, tiles), own or indices[:1])
-        return collate(list(rows), len(mine), valid=len(own))
+        pack = functools.partial(self.pack, shape=shape, tiles=tiles)
+        return read_batch(pack, self.images.__getitem__, indices, mine)
 
 
-@contextlib.contextmanager
-def names_stalls(files: Sequence[Path]) -> Iterator[None]:
-    """Says which files are being read if that takes longer than `STALL` seconds."""
-    names = ", ".join(map(str, files))
-    line = f"training waits for its data: {names} has been read for {STALL} s"
-    timer = threading.Timer(STALL, print, (line,), {"file": sys.stderr, "flush": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def read_batch(
+    read: Callable[[int], HostBatch],
+    files: Callable[[int], Iterable[Path]],
+    indices: np.ndarray,
+    mine: np.ndarray,
+) -> HostBatch:
+    """This process's rows of a batch, read in threads; says which files take longer than `STALL`.
+
+    Args:
+      read: makes the arrays of a row from its index.
+      files: the images of a row.
+      indices: the rows of the whole batch. At the end of the data there may be too few.
+      mine: positions in the batch, see `sharding.local_rows`.
+    """
+    own = [int(indices[i]) for i in mine if i < len(indices)]
+    # A process without rows reads one to take the shapes from; it does not count.
+    rows = [(i, READERS.submit(read, i)) for i in own or [int(indices[0])]]
+    for i, row in rows:
+        if not wait([row], timeout=STALL).done:
+            names = ", ".join(map(str, files(i)))
+            line = f"training waits for its data: {names} has been read for {STALL} s"
+            print(line, file=sys.stderr, flush=True)
+    return collate([row.result() for _, row in rows], len(mine), valid=len(own))
 
 
 def tokenize(
@@ -180,10 +183,14 @@ def training_order(
         return lambda i: batches[i]
     windows = order.batch(size * WINDOW, drop_remainder=False)
 
+    @functools.lru_cache(maxsize=2)  # a window over several passes costs grain 0.3 s
+    def window(number: int) -> np.ndarray:
+        rows = windows[number]
+        return rows[np.argsort([lengths[row] for row in rows], kind="stable")]
+
     def batch(i: int) -> np.ndarray:
         number, part = divmod(i, WINDOW)
-        rows = windows[number]
-        rows = rows[np.argsort([lengths[row] for row in rows], kind="stable")]
+        rows = window(number)
         whole = len(rows) // size  # a shorter last batch stays the last one
         places = [*np.random.default_rng((seed, number)).permutation(whole).tolist(), whole]
         return rows[places[part] * size : (places[part] + 1) * size]

@@ -21,7 +21,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.losses import abstention_bonus, group_advantages
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import READERS, TextEncoder, make_text_encoder
+from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.processes import from_all, is_main
 from inbol_jax.progress import say
@@ -37,7 +37,7 @@ from inbol_jax.sampling.generate import (
 )
 from inbol_jax.sampling.sampler import Samples
 from inbol_jax.sharding import local_rows
-from inbol_jax.training.dataset import names_stalls
+from inbol_jax.training.dataset import read_batch
 from inbol_jax.training.parallel import round_batch_size
 from inbol_jax.training.rewards import Reward
 from inbol_jax.training.rl_config import RlConfig
@@ -79,19 +79,18 @@ class QuestionSet:
         """
         length, tiles = (int(x[indices].max()) for x in (self.lengths, self.tiles))
         shape = BatchShape(padded_length(length), padded_tiles(tiles))
-        own = [int(indices[i]) for i in mine if i < len(indices)]
-        # A process without rows reads one to take the shapes from; it does not count.
-        rows = READERS.map(lambda i: self._inputs(int(i), shape), own or indices[:1])
-        return collate(list(rows), len(mine), valid=len(own))
+        read = functools.partial(self._inputs, shape=shape)
+        return read_batch(read, self._images, indices, mine)
+
+    def _images(self, index: int) -> list[Path]:
+        example, root = self.question(index)
+        return [root / name for name in example.images]
 
     def _inputs(self, index: int, shape: BatchShape) -> HostBatch:
         example, root = self.question(index)
-        paths = [root / name for name in example.images]
-        grids = self.encoder.grids(paths)
+        grids = self.encoder.grids(self._images(index))
         prompt = self.encoder.prompt(example.prompt, grids)
-        prompted = PromptedExample(example, prompt, grids)
-        with names_stalls(paths):
-            inputs = model_inputs(self.checkpoint, prompted, shape, root)
+        inputs = model_inputs(self.checkpoint, PromptedExample(example, prompt, grids), shape, root)
         return inputs | {"row": np.int32(index)}
 
 
