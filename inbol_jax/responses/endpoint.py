@@ -159,7 +159,8 @@ class Endpoint:
         needed. An item that failed comes with its error, for the caller to count and set aside.
 
         This is the loop's boundary for signals, and the caller has none of its own. When one has
-        come, a last list holds all that was received behind the item that was waited for.
+        come, or too many items have failed, a last list holds what was received behind the item
+        that was waited for.
 
         Args:
           ask: is called in threads, with an event that is set once the caller stops.
@@ -196,6 +197,9 @@ class Endpoint:
                     if not isinstance(reply, ImageError):
                         failures = failures + 1 if isinstance(reply, InbolError) else 0
                     if failures == FAILURES_IN_A_ROW:
+                        stop.set()
+                        last = _received(pending)
+                        yield [pair for pair in last if not isinstance(pair[1], InbolError)]
                         raise InbolError(
                             f"{failures} questions in a row failed, the last one with: {reply}"
                         )

@@ -40,8 +40,7 @@ def numbers(n, taken=None):
 def replies(endpoint, questions):
     """What `map` yields of them, without the questions."""
     with contextlib.closing(endpoint.map(endpoint.ask, questions)) as batches:
-        for ((_, reply),) in batches:
-            yield reply
+        yield from (reply for batch in batches for _, reply in batch)
 
 
 def test_a_question_and_its_answer(serve):
@@ -321,6 +320,25 @@ def test_many_failures_in_a_row_end_it(serve):
     with pytest.raises(InbolError, match=message):
         list(replies(client(server), numbers(1000)))
     assert len(server.asked) < 30
+
+
+def test_what_came_behind_many_failures_is_kept(serve):
+    """Seven fail at once; the eighth fails when the ninth has answered."""
+    answered = threading.Event()
+
+    def reply(body, n):
+        number = int(body["messages"][0]["content"])
+        if number == 8:
+            answered.set()
+            return said("yes")
+        if number == 7:
+            answered.wait(10)
+        return 401, {}, {}
+
+    endpoint, found = client(serve(reply), endpoint_concurrency=9), []
+    with pytest.raises(InbolError, match="8 questions in a row failed"):
+        found.extend(replies(endpoint, numbers(9)))
+    assert [type(reply) for reply in found] == [InbolError] * 7 + [str]
 
 
 @pytest.mark.parametrize(
