@@ -83,6 +83,9 @@ def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str
         code, message = 130, "interrupted; the same command goes on from here"
         if agreed := isinstance(error, Interrupted):
             code, agreed = error.exit_code, command.collective
+    except BrokenPipeError:  # who reads the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
+        code, message, agreed = 141, "the output was closed", False
     except Exception as error:
         if (lost := _lost_peer(command, error)) is None:
             _leave(command, 1, traceback.format_exc().rstrip())

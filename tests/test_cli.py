@@ -114,6 +114,15 @@ def test_the_package_runs_as_a_module():
     assert run.stdout.startswith("inbol_jax ")
 
 
+def test_who_reads_the_output_may_leave():
+    """As `inbol dpo --help | head` does."""
+    command = [sys.executable, "-m", "inbol_jax", "dpo", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b"the output was closed\n"
+    assert run.returncode == 141
+
+
 def test_help_loads_no_heavy_library():
     """JAX, transformers and matplotlib take seconds to import; a help text needs none of them."""
     heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn httpx grain"
