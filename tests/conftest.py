@@ -57,6 +57,9 @@ def frozen():
     gc.freeze()
 
 
+atexit.register(gc.unfreeze)  # what is frozen when the process ends is reported as leaked
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The checkpoint that ships with the package."""
