@@ -186,7 +186,7 @@ def compile_for(
         if layers:
             architecture = shortened(architecture, *layers)
         (Path(folder) / "config.json").write_text(json.dumps(architecture))
-        mesh = make_mesh(1, -1, 1, devices=program_devices(config.stage, devices))
+        mesh = make_mesh(1, -1, 1, devices=devices)
         return lower(config, Path(folder), mesh).compile()
 
 
@@ -270,15 +270,15 @@ def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
 
 def main(config: Config) -> None:
     """Compiles the programs, one after the other, and prints the tables."""
-    devices, costs = target(config.device), []
-    chips = len(devices)
+    chips, costs = target(config.device), []
     for name, program in (programs(config.models) if config.models else PROGRAMS).items():
         if config.only and not any(word in name for word in config.only):
             continue
         start = time.monotonic()
         if program.stage != "sample":  # every chip gets a row
-            rows = -(-program.batch_size // chips) * chips
+            rows = -(-program.batch_size // len(chips)) * len(chips)
             program = dataclasses.replace(program, batch_size=rows)
+        devices = program_devices(program.stage, config.device, chips)
         if config.whole:
             whole = compile_for(devices, program)
             costs.append(cost(name, program, whole, devices[0].device_kind))

@@ -73,14 +73,9 @@ def plan(config: PlanConfig) -> int:
     """
     shipped = SHAPES / config.model
     folder = shipped if shipped.is_dir() else Path(config.model)
-    try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=config.topology)
-    except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
-        raise InbolError(
-            f"--topology {config.topology}: {str(error).splitlines()[0]} (is libtpu installed?)"
-        ) from error
-    devices = topology.devices
-    mesh = make_mesh(*config.mesh, devices=program_devices(config.stage, devices))
+    devices = topology_devices(config.topology)
+    own = program_devices(config.stage, config.topology, devices)
+    mesh = make_mesh(*config.mesh, devices=own)
     hosts = len({device.process_index for device in devices})
     sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     where = " on each host" if mesh.size < len(devices) else ""
@@ -109,11 +104,29 @@ def plan(config: PlanConfig) -> int:
     return 0
 
 
-def program_devices(stage: str, devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """The devices that one program runs on: training spans all hosts, sampling keeps to one."""
-    if stage != "sample":
-        return list(devices)
-    return [device for device in devices if device.process_index == devices[0].process_index]
+def topology_devices(name: str) -> Sequence[jax.Device]:
+    """The chips of a TPU topology. Raises InbolError if it is not known, or without libtpu."""
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
+        raise InbolError(
+            f"--topology {name}: {str(error).splitlines()[0]} (is libtpu installed?)"
+        ) from error
+
+
+def program_devices(
+    stage: str, topology: str, devices: Sequence[jax.Device]
+) -> Sequence[jax.Device]:
+    """The devices that one program runs on: training spans all hosts, sampling keeps to one.
+
+    The compiler takes no part of a slice, so the chips of a host are a topology of their own.
+    """
+    host = [device for device in devices if device.process_index == devices[0].process_index]
+    if stage != "sample" or len(host) == len(devices):
+        return devices
+    kind, _, shape = topology.partition(":")
+    sides = [len({*axis}) for axis in zip(*(device.coords for device in host), strict=True)]
+    return topology_devices(f"{kind}:{'x'.join(map(str, sides[: shape.count('x') + 1]))}")
 
 
 def lower(config: PlanConfig, folder: Path, mesh: Mesh) -> jax.stages.Lowered:

@@ -121,10 +121,15 @@ def test_tiles_of_a_model_that_has_none(plan, micro):
         plan.lower(config, micro.path, make_mesh())
 
 
-def test_sampling_keeps_to_the_devices_of_a_host(plan):
-    devices = [SimpleNamespace(process_index=i // 4) for i in range(16)]
-    assert plan.program_devices("sample", devices) == devices[:4]
-    assert plan.program_devices("sft", devices) == devices
+@pytest.mark.parametrize(("topology", "one"), [("v5e:4x4", "v5e:2x2"), ("v4:4x2x2", "v4:2x2x1")])
+def test_sampling_keeps_to_the_chips_of_a_host(plan, monkeypatch, topology, one):
+    """As a topology of their own: libtpu aborts on a part of a slice."""
+    chips = [SimpleNamespace(process_index=i // 4, coords=(i % 2, i // 2, 0)) for i in range(16)]
+    described = lambda platform, topology_name: SimpleNamespace(devices=[topology_name])  # noqa: E731
+    monkeypatch.setattr(plan.topologies, "get_topology_desc", described)
+    assert plan.program_devices("sample", topology, chips) == [one]
+    assert plan.program_devices("sample", one, chips[:4]) == chips[:4]
+    assert plan.program_devices("sft", topology, chips) == chips
 
 
 @pytest.mark.parametrize(
