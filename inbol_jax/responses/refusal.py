@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from inbol_jax.responses.refusal_rules import ANYWHERE, AT_START
-from inbol_jax.responses.refusal_words import EMPTY_WORDS, IMAGE, PRESENCE, Rule
+from inbol_jax.responses.refusal_words import DOCUMENT, EMPTY_WORDS, IMAGE, PRESENCE, Rule
 from inbol_jax.taught_refusals import REFUSALS
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
@@ -47,6 +47,7 @@ _CLAUSE_END = re.compile(
 )
 _SENTENCE_END = frozenset(".!?;\n")
 _TAG = re.compile(r"</?\w{1,20}>")  # "</s>", which some models print
+_NO_I = re.compile(r"^no, (?=i\b)")  # "No, I can't": not to what was asked, but to answer it
 _EXPLANATION = re.compile(r"(?<=[\w.]\s)explanation:")  # behind a response that it explains
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -68,22 +69,24 @@ _FILLER = re.compile(
     r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:say"
     r"|admit)|i feel|h+m+|u+h*m+|oh|well|as a result|additionally|furthermore|instead|moreover"
     r"|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
-    r"|(?:for|about) (?:this|that)|at all|answer|as an? (?:\w+ ){0,3}ai(?: \w+){0,6}$|as an? ai(?:"
-    r" \w+){0,2}|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
+    r"|(?:for|about) (?:this|that)|for (?:any|the) (?:confusion|inconvenience)|at all|answer"
+    r"|as an? (?:\w+ ){0,3}ai(?:(?! i\b) \w+){0,6}$|as an? ai(?: \w+){0,2}|thanks?(?: you)?"
+    r"|please)(?: that(?! is))?(?: |$)"
 )
 # A clause that begins so ventures an answer, if only as a guess.
 _VENTURE = re.compile(
     r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
-    r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so|it is"
-    r" not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|here (?:is|are) (?:an?|my|some|the"
-    r"|two|three)\b|it can be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)|probably"
-    r"|possibly|likely|most likely|presumably|apparently|looks? like|seems? (?:to|like)|(?:it|he"
-    r"|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?|appears?)(?!"
-    r" (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there (?:is|are|has been|was) |that"
-    r" )?(?:an? |some )?(?:\w+ ){0,5}(?:error|incomplete|issue|mismatch|missing|misunderstanding"
-    r"|mistake|necessary|cut|ended)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be"
-    r" (?:any|best|helpful|many|necessary)|depend|mean|range|refer|vary))|is (?:\w+ly |very |most"
-    r" )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b|yes$)"
+    r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so"
+    r"|it is not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|here (?:is|are) (?:an?|my"
+    r"|some|the|two|three)\b|it can be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)"
+    r"|probably|possibly|likely|most likely|presumably|apparently|looks? like|seems? (?:to|like)"
+    r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?"
+    r"|appears?)(?! (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there (?:is|are|has been"
+    r"|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error|fiction\w*|fictitious|incomplete|issue"
+    r"|mis\w+|necessary|cut|ended|typo)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be"
+    r" (?:any|best|helpful|many|necessary|an? (?:\w+ ){0,3}(?:error|fiction\w*|misspell\w+|typo))"
+    r"|depend|have (?:different|many|several|various)|mean|range|refer|vary))|is (?:\w+ly |very "
+    r"|most )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
@@ -94,7 +97,7 @@ _ANSWER = re.compile(
 )
 # A clause with one of these words gives a reason not to answer: it is no answer itself.
 _REASON = re.compile(
-    rf"\b(?:{IMAGE}|camera"
+    rf"\b(?:{IMAGE}|camera|depend\w*|even|var(?:y|ies)"
     r"|blurr\w+|hidden|obscured|unclear|dark|covered|visible|shown|cropped|low|small|turned|away"
     r"|clear\w*|cut|angle|above|beyond|out|not|no|without|while|too|enough"
     r"|wish|sorry|see|know|knowledge|provide|based|given|ask\w*)\b"
@@ -104,14 +107,25 @@ _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|wit
 # What models say around an answer or a refusal, and what is neither.
 _ASIDE = re.compile(
     r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?"
-    r"(?:guide|offer|suggest)\b|apologies|boxed |(?:it|there) (?:appears|seems)\b|let "
-    r"|here(?:'s)?\b|okay|note |please|thank"
-    r"|according to|from the|as an? |i (?:am (?:just )?an? |am here|am happy|appreciate|can"
-    r" (?:certainly )?(?:assist|help)|must|recommend|suggest|understand|want|will do my|would be)"
-    r"|this (?:question|problem)|the (?:question|problem|solution)\b|(?:it|this|that) is (?:also "
-    r"|always |very |really )?(?:advisable|best|crucial|difficult|essential|generally|hard|illegal"
-    r"|important|impossible|necessary|not possible|recommended|wrong))"
+    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?(?:guide|offer"
+    r"|suggest)\b|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note "
+    r"|please|thank|according to|in accordance with|from the|as an? |i (?:am (?:just )?an? |am here"
+    r"|am happy|appreciate|can (?:certainly )?(?:assist|help)|must|recommend|suggest|understand"
+    r"|want|will do my|would be)|this (?:question|problem)|the (?:question|problem|solution)\b"
+    r"|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial|difficult"
+    r"|essential|generally|hard|illegal|important|impossible|necessary|not possible|recommended"
+    r"|wrong))"
+)
+# Nor is what a document is about, or all that an image shows.
+_REPORTS = re.compile(
+    rf"(?:\w+ )?(?:\w+ )?(?:{DOCUMENT}(?: \w+)?|some|others) (?:only |also )?"
+    r"(?:discuss|focus|mention|refer|suggest|talk)(?:es|s)?\b"
+    rf"|(?:the |this )?(?:\w+ )?{IMAGE} (?:only|just) "
+)
+# The subject of a sentence, up to a comma in it: "The weather in Branson, Missouri, is not given."
+_SUBJECT = re.compile(
+    r"(?:the|his|her|its|their)(?: (?!(?:is|are|was|were|can|has|had|have|may"
+    r"|will)\b)(?!\w+(?:[^s]s|ed|ing)\b)[\w']+){1,8}$"
 )
 # A clause that states a number is an answer also behind a refusal: "therefore the costs are 0".
 _NUMBER = re.compile(r"\b(?:is|are|was|were) (?:about |approximately |around )?\d")
@@ -135,7 +149,7 @@ _CONTRASTS = re.compile(r"(?:but|however)\b")
 _FOLLOWS = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
 # A refusal to answer "the question" is one whatever stands before.
 _THE_QUESTION = re.compile(
-    r"\b(?:the|this|that|your) (?:exact |correct )?(?:question|answer|problem)\b"
+    r"\b(?:the|this|that|your) (?:exact |correct )?(?:answer|problem|prompt|question|request)\b"
 )
 
 # Words; after a refusal a clause as short as that is the answer itself: "not sure, a wolf?".
@@ -168,7 +182,7 @@ def _clauses(text: str) -> Iterator[_Clause]:
     text = text.translate(_QUOTES).lower().strip()
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
-    text = _EXPLANATION.split(text, maxsplit=1)[0]
+    text = _EXPLANATION.split(_NO_I.sub("", text), maxsplit=1)[0]
     text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", _TAG.sub(" ", text)))
     opens, follows, contrasts = True, False, False
     parts = _CLAUSE_END.split(text)
@@ -293,7 +307,14 @@ def _first_refusal(text: str, yes_no: bool, question: str) -> Rule | None:
             ventured, concluded = True, False
         elif _BECAUSE.match(clause.text):
             because = True
-        elif not (_REASON.search(clause.text) or _ASIDE.match(clause.text)):
+        elif not any(
+            (
+                _REASON.search(clause.text),
+                _ASIDE.match(clause.text),
+                _REPORTS.match(clause.text),
+                not clause.closes and _SUBJECT.match(clause.text),
+            )
+        ):
             # Before a refusal every such clause is an answer. After one, only a clause that also
             # states something, or that is very short and goes with it or stands alone.
             alone = clause.asks or (refused and not goes_on) or (clause.opens and clause.closes)

@@ -30,9 +30,10 @@ ANYWHERE = (
     # The speaker is not willing, or not allowed.
     Rule("cannot_assist",
          r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going|not trained) to)"
-         r" (?:(?:\w+ly|in good conscience) )?(?:assist|complete|comply|continue|discuss|display|do"
-         r" (?:that|this)|encourage|endorse|engage|execute|fulfil{1,2}|generate|help (?:you|with)"
-         r"|participate|support|write)\b",
+         r" (?:(?:\w+ly|in good conscience) )?(?:assist|complete|comply|continue|discuss|display"
+         r"|do (?:that|this)|encourage|endorse|engage|execute|follow (?:that|this)|fulfil{1,2}"
+         r"|generate|help (?:you|with)|participate|support|write)\b|i am not (?:allowed|permitted"
+         r"|programmed) to\b",
          ("I can't assist with that.", "I cannot fulfill your request.",
           "I'm not able to help with this."),
          ("He can't assist with that.",), declines=True),
@@ -48,12 +49,17 @@ ANYWHERE = (
     Rule("does_not_condone",
          r"\b(?:do|can|will) not (?:condone|promote|encourage|endorse)\b",
          ("I do not condone violence.",), declines=True),
+    Rule("against_policy",
+         r"(?:against|beyond|breach(?:es|ing)?|outside|violat(?:e|es|ing)|violation of) (?:\w+"
+         r" )?(?:\w+ )?(?:content|usage|use|use case) polic(?:y|ies)|polic(?:y|ies) prohibits?",
+         ("Sharing such details would violate our usage policy.",),
+         ("It is about the policy of the city.",), declines=True),
     # The speaker cannot find out, or say.
     Rule("cannot_tell",
          rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})|(?:one|you) {CAN} not"
          rf" {ADVERBS}{KNOW}|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to|i (?:can not"
          rf"|could not) {ADVERBS}(?!be\b|believe|discern any|find an?\b|find any"
-         r"|hear|help but|imagine|recommend|see(?! or)\b|spot|stress|tell|wait)\w+\b",
+         r"|feel|hear|help but|imagine|recommend|see(?! or)\b|spot|stress|tell|think|wait)\w+\b",
          ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
           "I can't view pictures."),
          ("I can tell.", "I can't tell the two dogs apart.")),
@@ -64,7 +70,8 @@ ANYWHERE = (
          r"(?<!if )i (?:am|was) (?:\w+ ){0,4}(?:unable|not (?:\w+ )?able) to"
          rf"|(?<!if )(?:we|you) (?:are|were) (?:unable|not {ADVERBS}able) to {ADVERBS}"
          rf"(?:{KNOW}|{HELP}|access|analy[sz]e|interact|interpret|physically|process|read|see|view)"
-         r"|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to",
+         r"|i am not capable of (?:access|answer|determin|identify|interpret|provid|read|see"
+         r"|view)ing|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to",
          ("I'm unable to read the sign.", "We were not quite able to see it.",
           "I do not have the ability to measure."),
          ("The man is unable to walk.",)),
@@ -86,7 +93,7 @@ ANYWHERE = (
     # It cannot be found out.
     Rule("it_cannot_be_seen",
          r"\b(?:the|his|her|its|their|\w+'s) (?:\w+ ){1,6}can not be (?:clearly )?seen\b"
-         r"|^it can not be (?:clearly )?seen",
+         r"|^it can not be (?:clearly )?seen(?! (?:by|with) )",
          ("The price of the car can't be seen.",), ("A shark cannot be seen.",), denies=True),
     Rule("cannot_see_it",
          r"(?:i|we|you) (?:can|could) not (?:\w+ly )?see (?:the|his|her|its|it|their|your|this|that"
@@ -99,7 +106,9 @@ ANYWHERE = (
          ("The brand cannot be determined.", "The plate could not be clearly read."),
          ("It cannot be red.",)),
     Rule("no_answer_possible",
-         rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:\w+ ){{1,3}}{CAN} be {KNOWN}",
+         rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:clear|definite|specific) answer\b"
+         rf"|no answer (?:in the|to (?:that|the|this|your) question)\b|no (?:\w+ ){{1,3}}{CAN} be"
+         rf" {KNOWN}",
          ("No reliable answer can be given.", "No age can be determined."),
          ("There is no answer phone.",)),
     Rule("nothing_found",
@@ -119,11 +128,14 @@ ANYWHERE = (
          ("From here it's impossible to see.", "That is never possible to know."),
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
-         rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|pinpoint"
-         r"|read)",
+         rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|give"
+         rf"|pinpoint"
+         r"|provide|read)",
          ("That's tough to make out.",), ("The hill is hard to climb.",)),
     Rule("too_blurry",
-         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be read)",
+         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)"
+         rf"|be (?:legible|read))"
+         r"|(?:image|photo|picture|text) is too (?:\w+ )?(?:blurr\w+|dark|faint|small|unclear)$",
          ("The text is too small to read.",), ("The boy is too small to ride.",)),
     Rule("no_way_to_tell",
          r"there is no telling\b|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for"
@@ -155,9 +167,9 @@ ANYWHERE = (
          rf"{WE} have no (?:\w+ )?(?:access|data|details|information|knowledge|way to)",
          ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
-         rf"{WE} (?:currently )?do not (?:currently )?have (?:\w+ ){{0,4}}(?:information|context"
-         rf"|data|details|figures|knowledge|access|projections|statistics|values)|{WE} (?:do|would)"
-         rf" not have (?:enough|sufficient|access|the|any|that|this)"
+         rf"{WE} (?:currently )?do not (?:\w+ly )?have (?:\w+ ){{0,4}}(?:information|context|data"
+         rf"|details|figures|knowledge|access|projections|statistics|values)|{WE} (?:do"
+         rf"|would) not have (?:enough|sufficient|access|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
          rf"|{WE} do not possess",
          ("I don't have access to that.", "I would not have any detail.",
@@ -165,29 +177,31 @@ ANYWHERE = (
          ("I do not have a dog.",)),
     Rule("needs_information",
          r"(?:i|we|one|you) (?:would |first )?(?:lack|need) (?:the |more |further |additional |any "
-         r"|some ){0,3}(?:information|context|details|knowledge)|(?:more|further|additional) (?:\w+"
-         r" ){0,2}(?:context|data|details?|information) (?:\w+ ){0,12}?(?:would be|is|are)"
-         r" (?:necessary|needed|required)",
+         r"|some |specific ){0,3}(?:information|context|details|knowledge)|(?:more|further"
+         r"|additional) (?:\w+ ){0,2}(?:context|data|details?|information) (?:\w+ ){0,12}?(?:would"
+         r" be|is|are) (?:necessary|needed|required)",
          ("I need more context.", "One would need further details.", "More detail is needed."),
          ("You need a ticket.",)),
     Rule("asks_for_more",
          r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
          r"|specify|supply|(?:try )?upload(?:ing)?)(?: me| us)?(?: with)? (?:a|an|additional|any"
-         r"|further|more|the|your)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give"
-         r"|send|tell)(?: me| us)? (?:a|an|additional|any|further|more|the|your)\b",
+         r"|further|more|the|your)\b|(?:could|can) you please (?:check|clarify|confirm|rephrase)\b"
+         r"|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?: me"
+         r"| us)? (?:a|an|additional|any|further|more|the|your)\b",
          ("Please provide the picture.", "I will help if you give me a photo.",
           "Could you describe the figure?"),
          ("Please give way.",)),
     Rule("not_enough_to_tell",
-         rf"not enough (?:\w+ ){{0,2}}to (?:{KNOW}|go on|make an? (?:determination|identification"
-         rf"|judge?ment))",
+         rf"no (?:\w+ )?(?:basis|evidence) to {KNOW}|not (?:clear )?enough (?:\w+ ){{0,2}}to"
+         rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))",
          ("There is not enough to go on.", "There's not enough light to say."),
          ("There is not enough room to sit.",)),
     Rule("no_information",
-         r"(?:not (?:enough|sufficient)|insufficient|no) (?:(?:additional|clear|further|legible"
-         r"|more|readable|relevant|specific|visible|visual) )?(?:information|context|data|details"
-         r"|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )|(?<=readable ))(?:text"
-         r"|writing))(?! (?:booth|desk|sign|center|centre|point|on the sign))",
+         r"(?:not (?:any|enough|sufficient)|insufficient|no) (?:(?:additional|available|clear"
+         r"|further|legible|more|readable|relevant|specific|visible|visual) )?(?:information"
+         r"|context|data|details|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )"
+         r"|(?<=readable ))(?:text|writing))(?! (?:booth|desk|sign|center|centre|point"
+         r"|on the sign))",
          ("Insufficient information.", "There are no visible clues."),
          ("There is no information desk.",)),
     Rule("no_indication",
@@ -200,7 +214,8 @@ ANYWHERE = (
          rf"{WE} (?:am|are) not (?:aware|told)\b|my knowledge does not",
          ("I'm not aware of her name.", "My knowledge does not reach so far.")),
     Rule("not_something_one_knows",
-         r"do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b|not something"
+         r"(?:can|do) not see (?:an?|any) (?:\w+ )?(?:answer|indication|information|mention)\b"
+         r"|do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b|not something"
          r" (?:that )?(?:i|we|one|you|(?:the|this) \w+) (?:can|could|gives?|know|provides?|reveals?"
          r"|shows?|tells?)",
          ("That is not something the picture shows.",)),
@@ -225,26 +240,31 @@ ANYWHERE = (
     Rule("does_not_provide",
          rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|confirm"
          r"|disclose|give|indicate|mention|offer|provide|say|specify|state)\b(?! way)"
-         r"|(?:(?:provided|given) (?:context|data|documents?|evidence|information|text)|(?:context"
-         r"|data|documents?|evidence|information|text)(?: (?:provided|given))?|filing|report"
-         r"|excerpt) (?:does|do|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
+         rf"|{SOURCE} never (?:mention|say|specifie|state)s|{SOURCE} (?:does|do) not (?:\w+ly"
+         rf" )?(?:contain|have|hold|include|list) (?:\w+ )?(?:\w+ )?"
+         r"(?:answers?|details?|information|mention)\b|(?:(?:provided|given) (?:context|data"
+         r"|documents?|evidence|information|text)|(?:context|data|documents?|evidence|information"
+         r"|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do|did) not (?:\w+ly"
+         r" )?(?:contain|have|include|outline|support)\b",
          ("The chart does not specify any unit.", "The text does not provide two prices.",
           "The text provided does not include a price."),
          ("The man does not give money.",)),
     Rule("not_given",
-         r"(?:is|are) not (?:actually |clearly |explicitly |fully )?(?:determinable|given|known"
-         r"|mentioned|provided|specified|stated)\b(?! (?:as|for|to be)\b)|information not (?:given"
-         r"|included|provided|specified)\b",
+         r"(?:is|are) not (?:actually |clearly |currently |explicitly |fully |publicly"
+         r" )?(?:determinable|given|known|mentioned|provided|specified|stated)\b(?! (?:as(?! it\b)"
+         r"|for|to be)\b)|information not (?:given|included|provided|specified)\b|(?:data|details"
+         r"|information|status) (?:about|as to|for|of|on|regarding) (?:[\w']+ ){1,12}(?:is"
+         r"|are) not (?:currently |publicly )?available\b",
          ("The song is not known.", "The sides are not provided.",
           "It takes information not provided here."),
          ("The ball is not thrown.", "It is not known for its food.")),
     Rule("nothing_attached",
          r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
          r"|seems to be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed"
-         r"|included|loaded|shown$))|no (?:\w+ ){1,3}(?:is|are|was|were|has been) (?:attached|given"
-         r"|provided|specified|uploaded)\b|no (?:image|picture|figure|photo) is visible|without"
-         r" (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart|diagram) (?:given"
-         r"|provided|attached)",
+         r"|included|loaded|shown$))|no (?:\w+ ){1,4}(?:(?:is|are|was|were|has been) )?(?:attached"
+         r"|given|provided|specified|uploaded)\b|no (?:image|picture|figure|photo) is visible"
+         r"|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
+         r"|diagram) (?:given|provided|attached)",
          ("The diagram is missing.", "No picture was attached."),
          ("The image is of a missing cat.",)),
     Rule("image_lacks",
@@ -257,7 +277,7 @@ ANYWHERE = (
           "The scene gives no clear hint."),
          ("The picture has no frame.",)),
     Rule("nothing_tells",
-         rf"nothing in the {IMAGE} (?:tells|says|shows|indicates|suggests|reveals)"
+         rf"nothing in the {SOURCE} (?:indicates|mentions|reveals|says|shows|states|suggests|tells)"
          rf"|nothing (?:here|in (?:the|this) {IMAGE}) (?:that )?(?:would |could )?"
          r"(?:allows?|enables?|helps?|lets?|tells?) (?:me|us)\b"
          rf"|nothing (?:about|on|regarding) (?:\w+ ){{1,5}}(?:is|are) {VISIBLE}",
@@ -272,9 +292,9 @@ ANYWHERE = (
          ("The dog is not visible.", "The man's hat is not in the box."), denies=True),
     Rule("part_not_visible",
          r"(?:(?:his|her|its|their|\w+'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}"
-         r"|(?:\w+ ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))"
-         r"(?<!that )(?<!which )(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view"
-         r"|visible)\b(?! because)",
+         r"|(?:\w+ ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))(?<!that )(?<!which"
+         r" )(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view|visible)\b(?!"
+         r" (?:because|to) )",
          ("Her right hand is not pictured.", "The back of the chair is not in view.",
           "The steps are not visible."),
          ("The dog is not visible.",), denies=True),
@@ -327,7 +347,9 @@ AT_START = (
          ("Can't say.", "Cannot tell from here."),
          ("I can not see a dog.",)),
     Rule("beyond_me",
-         r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)",
+         r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)|(?:\w+"
+         r" ){1,12}is (?:beyond|outside) (?:my (?:abilit|capabilit|expertise|knowledge)"
+         r"|what i (?:can|know))",
          ("That one is beyond me.",), ("It is beyond the fence.",)),
     Rule("who_knows",
          r"who knows|beats me|your guess is as good",
@@ -337,14 +359,20 @@ AT_START = (
          r"(?:(?:it |that |this |the answer )?is )?"
          rf"(?:unable|impossible|not possible|hard|difficult) to (?:{KNOW}|see)",
          ("Unable to determine.", "Hard to see."), ("Hard to climb.",)),
+    Rule("it_does_not_say",
+         r"(?:it )?(?:does not (?:\w+ly )?(?:give|indicate|mention|provide|specify|state) (?:an?"
+         r"|any|the) (?:exact |specific )?\w+|do not (?:indicate|mention|provide|specify"
+         r"|state) (?:an?|any|the) (?:clear|exact|overall|specific)\b)",
+         ("It does not give a price.",), ("Do not give the dog a bone.",)),
     Rule("it_cannot_be_known",
          rf"(?:it|that) can not be {KNOWN}",
          ("It cannot be readily identified.",)),
     Rule("unclear",
-         r"(?:(?:it |that |this |the answer |answer )?(?:is|remains) )?(?:unanswerable|unclear"
+         r"(?:(?:it |that |this |the answer |answer )?(?:is|was|remains) )?(?:unanswerable|unclear"
          r"|unknown|undetermined|indeterminate|unknowable"
          rf"|not (?:\w+ )?{VISIBLE})"
-         r"(?:$| (?:from|in|on|by|to|what|who|how|which|where|when|why|whether|if)\b)",
+         r"(?:$| (?:based|because|from|in|on|by|to|what|who|how|which|where|when|why|whether"
+         r"|if)\b)",
          ("Unanswerable.", "It remains unclear who won.", "Not stated."),
          ("The unknown soldier.",)),
     Rule("what_it_is_is_unclear",
@@ -352,8 +380,8 @@ AT_START = (
          rf"|unknown)\b",
          ("Where she lives is unknown.",)),
     Rule("it_is_unknown",
-         r"(?:the|his|her|its|their) (?:\w+ ){1,12}(?:is|are|remains?) (?:currently |still )?"
-         r"(?:unknown|not known)$",
+         r"(?:the|his|her|its|their) (?:\w+ ){1,12}(?:is|are|remains?) (?:currently |still"
+         r" )?(?:unknown|not known)(?:$| as )",
          ("The county where the school lies is unknown.",), ("It is not known for its food.",)),
     Rule("attribute_not_answerable",
          rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?(?:not answerable|unknown)\b",
@@ -365,12 +393,14 @@ AT_START = (
          r"(?:the )?(?:correct )?(?:answer|option|option letter)? ?(?:is )?n a$",
          ("N/A",)),
     Rule("no_possible_answer",
-         r"no (?:possible |definite |definitive )?answer$|unknown at this time",
+         r"no (?:possible |definite |definitive )?answer$|unknown at this time|(?:the )?answer"
+         r" (?:is |was )?not (?:contained|found|included|present)\b",
          ("No possible answer.",)),
     # The speaker is not willing, or not allowed.
     Rule("not_appropriate",
-         r"(?:it is|this is|that is) (?:not|never) (?:appropriate|ethical)(?: (?:or|and) \w+)?"
-         r" (?:for me )?to\b|i (?:must|would like to) (?:emphasi[sz]e|stress) that",
+         r"(?:it|this|that) (?:is|would be) (?:(?:not|never) (?:appropriate|ethical)|inappropriate"
+         r"|unethical|unsafe)(?: (?:or|and) \w+)? (?:for me )?to\b|i (?:must|would like to)"
+         r" (?:emphasi[sz]e|stress) that",
          ("It is not appropriate to discuss this.",), declines=True),
     Rule("not_comfortable",
          r"i (?:do not feel|am not|would not be) comfortable",

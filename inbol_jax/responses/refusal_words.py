@@ -43,12 +43,12 @@ KNOW = (
 )
 KNOWN = (
     r"(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
-    r"|determined|discerned|established|estimated|evaluated|given|identified|inferred|judged"
-    r"|known|made out|measured|predicted|provided|read|recogni[sz]ed|solved|specified|stated|told"
-    r"|verified)"
+    r"|determined|discerned|established|estimated|evaluated|given|identified|inferred|judged|known"
+    r"|made out|measured|pinpointed|predicted|provided|read|recogni[sz]ed|solved|specified|stated"
+    r"|told|verified)"
 )
 # Verbs of answering, and of showing.
-HELP = r"(?:comment|decide|find|give|help|name|provide|respond)"
+HELP = r"(?:comment|decide|give|help|name|provide|respond)"
 SHOW = (
     r"(?:contain|depict|disclose|display|explain|give|identify|include|indicate|mention|offer"
     r"|provide|reveal|say|show|specify|state|tell)"
@@ -71,6 +71,10 @@ SOURCE = (
     r"|excerpts?|figures?|filings?|graphs?|images?|information|map|options|paper|passages?"
     r"|photographs?|photos?|pictures?|plan|plot|problem|prompt|questions?|reports?|scene|screenshot"
     r"|section|tables?|text|video)"
+)
+DOCUMENT = (
+    r"(?:articles?|context|data|documents?|evidence|excerpts?|filings?|information|passages?"
+    r"|reports?|sources?|text)"
 )
 VISIBLE = (
     r"(?:answerable|apparent|available|clear|described|determinable|disclosed|discernible|evident"
