@@ -47,6 +47,9 @@ _CLAUSE_END = re.compile(
 )
 _SENTENCE_END = frozenset(".!?;\n")
 _TAG = re.compile(r"</?\w{1,20}>")  # "</s>", which some models print
+_ABBREVIATION = re.compile(r"\b(dr|e\.g|i\.e|jr|mr|mrs|ms|sr|st|vs)\.(?=[ ,])(?! *$)")
+# Quotation marks around the speaker's own words: 'I must answer: "not specified"'.
+_OWN_WORDS = re.compile(r'\b(i (?:must|would) (?:answer|say)|the answer is):? "([^"]*)"')
 _NO_I = re.compile(r"^no, (?=i\b)")  # "No, I can't": not to what was asked, but to answer it
 _EXPLANATION = re.compile(r"(?<=[\w.]\s)explanation:")  # behind a response that it explains
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -66,8 +69,8 @@ _RULES = {
 # Fillers say nothing by themselves. They open a clause, or are one.
 _FILLER = re.compile(
     r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e|unfortunately"
-    r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:say"
-    r"|admit)|i feel|h+m+|u+h*m+|oh|well|as a result|additionally|furthermore|instead|moreover"
+    r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:admit"
+    r"|answer|say)|i feel|h+m+|u+h*m+|oh|well|as a result|additionally|furthermore|instead|moreover"
     r"|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although|though"
     r"|(?:for|about) (?:this|that)|for (?:any|the) (?:confusion|inconvenience)|at all|answer"
     r"|as an? (?:\w+ ){0,3}ai(?:(?! i\b) \w+){0,6}$|as an? ai(?: \w+){0,2}|thanks?(?: you)?"
@@ -77,16 +80,17 @@ _FILLER = re.compile(
 _VENTURE = re.compile(
     r"(?:and |so |then |yes |no )?(?:i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess"
     r"|suppose|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so"
-    r"|it is not|not))|(?:my|an?) (?:best |educated )?guess|assuming\b|here (?:is|are) (?:an?|my"
-    r"|some|the|two|three)\b|it can be (?:assumed|concluded|inferred)|maybe|perhaps(?! you)"
-    r"|probably|possibly|likely|most likely|presumably|apparently|looks? like|seems? (?:to|like)"
-    r"|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+ )?(?:(?:looks?|seems?"
-    r"|appears?)(?! (?:like |that )?you\b)(?! (?:to (?:be|have|miss) |there (?:is|are|has been"
-    r"|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error|fiction\w*|fictitious|incomplete|issue"
-    r"|mis\w+|necessary|cut|ended|typo)\b)|resembles?|(?:might|may|could|must)(?! (?:also )?(?:be"
-    r" (?:any|best|helpful|many|necessary|an? (?:\w+ ){0,3}(?:error|fiction\w*|misspell\w+|typo))"
-    r"|depend|have (?:different|many|several|various)|mean|range|refer|vary))|is (?:\w+ly |very "
-    r"|most )?(?:probably|likely|possibly|perhaps|maybe)|are (?:probably|likely|possibly))\b|yes$)"
+    r"|it is not|not))|(?:my|an?|i can make an?) (?:best |educated )?guess|assuming\b|here (?:is"
+    r"|are) (?:an?|my|some|the|two|three)\b|it can be (?:assumed|concluded|inferred)|maybe"
+    r"|perhaps(?! you)|probably|possibly|likely|most likely|presumably|apparently|looks? like"
+    r"|seems? (?:to|like)|(?:it|he|she|they|this|that|there|the \w+|the \w+ \w+) (?:\w+"
+    r" )?(?:(?:looks?|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:to (?:be|have|miss) "
+    r"|there (?:is|are|has been|was) |that )?(?:an? |some )?(?:\w+ ){0,5}(?:error|fiction\w*"
+    r"|fictitious|incomplete|issue|mis\w+|necessary|cut|ended|typo)\b)|resembles?|(?:might|may"
+    r"|could|must)(?! (?:also )?(?:be (?:any|best|helpful|many|necessary|an? (?:\w+ ){0,3}(?:error"
+    r"|fiction\w*|misspell\w+|typo))|depend|have (?:different|many|several|various)|mean|range"
+    r"|refer|vary))|is (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps|maybe)"
+    r"|are (?:probably|likely|possibly))\b|yes$)"
 )
 # A clause that begins so names the answer, in the same clause or in the next one.
 _ANSWER = re.compile(
@@ -104,23 +108,21 @@ _REASON = re.compile(
 )
 # So does a whole sentence that begins so, and what refuses in it follows from that.
 _BECAUSE = re.compile(r"(?:as(?! an?\b)|because|due to|given|if|since|unless|without)\b")
-# What models say around an answer or a refusal, and what is neither.
+# What models say around an answer or a refusal, and what is neither: also what a document is about,
+# or all that an image shows.
 _ASIDE = re.compile(
-    r"(?:to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
-    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?(?:guide|offer"
-    r"|suggest)\b|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b|okay|note "
-    r"|please|thank|according to|in accordance with|from the|as an? |i (?:am (?:just )?an? |am here"
-    r"|am happy|appreciate|can (?:certainly )?(?:assist|help)|must|recommend|suggest|understand"
-    r"|want|will do my|would be)|this (?:question|problem)|the (?:question|problem|solution)\b"
-    r"|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial|difficult"
-    r"|essential|generally|hard|illegal|important|impossible|necessary|not possible|recommended"
-    r"|wrong))"
-)
-# Nor is what a document is about, or all that an image shows.
-_REPORTS = re.compile(
-    rf"(?:\w+ )?(?:\w+ )?(?:{DOCUMENT}(?: \w+)?|some|others) (?:only |also )?"
+    rf"(?:(?:\w+ )?(?:\w+ )?{DOCUMENT}(?: \w+)? (?:only |also )?"
     r"(?:discuss|focus|mention|refer|suggest|talk)(?:es|s)?\b"
     rf"|(?:the |this )?(?:\w+ )?{IMAGE} (?:only|just) "
+    r"|to \w+ |in order to|we (?:need|have to|must|are given)|you (?:can|may|might|need|should)\b"
+    r"|(?:great|sure|certainly|of course|absolutely)$|i can (?:only |still |also )?(?:guide|offer"
+    r"|suggest|tell you)\b|apologies|boxed |(?:it|there) (?:appears|seems)\b|let |here(?:'s)?\b"
+    r"|okay|note |please|thank|according to|in accordance with|from the|as an? |i (?:am (?:just"
+    r" )?an? |am here|am happy|appreciate|can (?:certainly )?(?:assist|help)|must|recommend|suggest"
+    r"|understand|want|will do my|would be)|this (?:question|problem)|the (?:question|problem"
+    r"|solution)\b|(?:it|this|that) is (?:also |always |very |really )?(?:advisable|best|crucial"
+    r"|difficult|essential|generally|hard|illegal|important|impossible|necessary|not possible"
+    r"|recommended|wrong))"
 )
 # The subject of a sentence, up to a comma in it: "The weather in Branson, Missouri, is not given."
 _SUBJECT = re.compile(
@@ -182,7 +184,8 @@ def _clauses(text: str) -> Iterator[_Clause]:
     text = text.translate(_QUOTES).lower().strip()
     if len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2:
         text = text[1:-1]
-    text = _EXPLANATION.split(_NO_I.sub("", text), maxsplit=1)[0]
+    text = _OWN_WORDS.sub(r"\1 \2", text)
+    text = _EXPLANATION.split(_ABBREVIATION.sub(r"\1", _NO_I.sub("", text)), maxsplit=1)[0]
     text = _SINGLE_QUOTED.sub(" quoted ", _DOUBLE_QUOTED.sub(" quoted ", _TAG.sub(" ", text)))
     opens, follows, contrasts = True, False, False
     parts = _CLAUSE_END.split(text)
@@ -307,13 +310,10 @@ def _first_refusal(text: str, yes_no: bool, question: str) -> Rule | None:
             ventured, concluded = True, False
         elif _BECAUSE.match(clause.text):
             because = True
-        elif not any(
-            (
-                _REASON.search(clause.text),
-                _ASIDE.match(clause.text),
-                _REPORTS.match(clause.text),
-                not clause.closes and _SUBJECT.match(clause.text),
-            )
+        elif not (
+            _REASON.search(clause.text)
+            or _ASIDE.match(clause.text)
+            or (not clause.closes and _SUBJECT.match(clause.text))
         ):
             # Before a refusal every such clause is an answer. After one, only a clause that also
             # states something, or that is very short and goes with it or stands alone.

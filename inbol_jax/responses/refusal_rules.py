@@ -57,9 +57,10 @@ ANYWHERE = (
     # The speaker cannot find out, or say.
     Rule("cannot_tell",
          rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})|(?:one|you) {CAN} not"
-         rf" {ADVERBS}{KNOW}|(?:{IMAGE}|cropped) can not {KNOW}|{WE} can not come to|i (?:can not"
-         rf"|could not) {ADVERBS}(?!be\b|believe|discern any|find an?\b|find any"
-         r"|feel|hear|help but|imagine|recommend|see(?! or)\b|spot|stress|tell|think|wait)\w+\b",
+         rf" {ADVERBS}{KNOW}|(?:cropped|{SOURCE}) can not (?:{KNOW}|provide)|it can not (?:answer"
+         rf"|provide)|{WE} can not come to|i (?:can not|could not) {ADVERBS}(?!be\b|believe"
+         r"|discern any|feel|find an?\b|find any|hear|help but|imagine|recommend|see(?! or)\b|spot"
+         r"|stress|tell|think|wait)\w+\b",
          ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
           "I can't view pictures."),
          ("I can tell.", "I can't tell the two dogs apart.")),
@@ -151,7 +152,7 @@ ANYWHERE = (
     Rule("incomplete_question",
          r"(?:question|problem|statement|prompt) (?:\w+ )?(?:(?:is|was|seems to be|appears to be"
          r"|seems|appears) (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very |quite"
-         r" )?(?:ambiguous|general|incomplete|insufficient|missing|subjective|unclear|vague))"
+         r" )?(?:ambiguous|broad|general|incomplete|insufficient|missing|subjective|unclear|vague))"
          r"|(?:seems to |appears to )?(?:lack|miss)(?:s|es)?)\b",
          ("The question is incomplete.", "The problem lacks a figure.",
           "The question seems to be missing a number."),
@@ -238,14 +239,13 @@ ANYWHERE = (
          ("It does not show any cars.", "The clock in the image does not show the right time.",
           "The image does not depict that."), denies=True),
     Rule("does_not_provide",
-         rf"{SOURCE} (?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:address|answer|confirm"
-         r"|disclose|give|indicate|mention|offer|provide|say|specify|state)\b(?! way)"
-         rf"|{SOURCE} never (?:mention|say|specifie|state)s|{SOURCE} (?:does|do) not (?:\w+ly"
-         rf" )?(?:contain|have|hold|include|list) (?:\w+ )?(?:\w+ )?"
-         r"(?:answers?|details?|information|mention)\b|(?:(?:provided|given) (?:context|data"
-         r"|documents?|evidence|information|text)|(?:context|data|documents?|evidence|information"
-         r"|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do|did) not (?:\w+ly"
-         r" )?(?:contain|have|include|outline|support)\b",
+         rf"{SOURCE} (?:(?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:(?:address|answer|confirm"
+         r"|disclose|give|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:contain"
+         r"|have|hold|include|list) (?=(?:\w+ ){0,2}(?:answers?|details?|information|mention)\b))"
+         r"|never (?:mention|say|specifie|state)s)"
+         r"|(?:(?:provided|given) (?:context|data|documents?|evidence|information|text)|(?:context"
+         r"|data|documents?|evidence|information|text)(?: (?:provided|given))?|filing|report"
+         r"|excerpt) (?:does|do|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
          ("The chart does not specify any unit.", "The text does not provide two prices.",
           "The text provided does not include a price."),
          ("The man does not give money.",)),

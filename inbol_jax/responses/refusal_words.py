@@ -43,9 +43,9 @@ KNOW = (
 )
 KNOWN = (
     r"(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
-    r"|determined|discerned|established|estimated|evaluated|given|identified|inferred|judged|known"
-    r"|made out|measured|pinpointed|predicted|provided|read|recogni[sz]ed|solved|specified|stated"
-    r"|told|verified)"
+    r"|derived|determined|discerned|established|estimated|evaluated|given|identified|inferred"
+    r"|judged|known|made out|measured|pinpointed|predicted|provided|read|recogni[sz]ed|solved"
+    r"|specified|stated|told|verified)"
 )
 # Verbs of answering, and of showing.
 HELP = r"(?:comment|decide|give|help|name|provide|respond)"
