@@ -130,6 +130,58 @@ SOURCES = {
         r"results/results/.*\.json",
         "none stated",
     ),
+    "unknownbench": Source(
+        DEVELOPMENT,
+        "genglinliu/UnknownBench",
+        "7283e42",
+        r"outputs/\w+-source-LLMs_responses/.*\.json",
+        "none stated",
+    ),
+    "refchecker": Source(
+        DEVELOPMENT, "amazon-science/RefChecker", "1df1b25", r"benchmark/.*\.json", "Apache-2.0"
+    ),
+    "vlguard": Source(DEVELOPMENT, "ys-zong/VLGuard", "a2f85c9", r"data/.*\.json", "none stated"),
+    "falseqa": Source(DEVELOPMENT, "thunlp/FalseQA", "9a97299", r"dataset/\w+\.csv", "none stated"),
+    "prompt_abstention": Source(
+        DEVELOPMENT, "braeden512/prompt-abstention-eval", "29492b8", r"results/.*\.jsonl", "MIT"
+    ),
+    "coconot": Source(
+        DEVELOPMENT, "allenai/noncompliance", "25bf77c", r"data/coconot_pref\.jsonl", "MIT"
+    ),
+    "self_testing": Source(
+        DEVELOPMENT,
+        "AlexDongzeyu/llm-hallucination-self-testing",
+        "12f14f6",
+        r"results/CANONICAL_v2/.*\.json",
+        "MIT",
+    ),
+    "llmdoc": Source(
+        DEVELOPMENT, "X-PLUG/mPLUG-DocOwl", "f91a768", r"DocLLM/export_.*\.jsonl", "Apache-2.0"
+    ),
+    "pandalm": Source(
+        DEVELOPMENT, "WeOpenML/PandaLM", "3871806", r"data/testset-v1\.json", "Apache-2.0"
+    ),
+    "nomiracl": Source(
+        DEVELOPMENT,
+        "project-miracl/nomiracl",
+        "9c787da",
+        r"results/baselines/.*/en\..*\.jsonl",
+        "Apache-2.0",
+    ),
+    "biggen_vision": Source(
+        DEVELOPMENT,
+        "scottsuk0306/llava-eval-and-viz",
+        "74c4d4d",
+        r"vision_eval/responses_\w+/.*\.json",
+        "MIT",
+    ),
+    "false_premise": Source(
+        DEVELOPMENT,
+        "MattiaFerraretto/false-premise-fallacy",
+        "7fead6f",
+        r"results-en-.*\.jsonl",
+        "none stated",
+    ),
     "grounded_refusal": Source(
         HELD_OUT, "stxxllbu/grounded-refusal", "67e0308", r"outputs/inference.*\.jsonl", "MIT"
     ),

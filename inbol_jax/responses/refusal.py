@@ -124,7 +124,7 @@ _ASIDE = re.compile(
     r"|difficult|essential|generally|hard|illegal|important|impossible|necessary|not possible"
     r"|recommended|wrong))"
 )
-# The subject of a sentence, up to a comma in it: "The weather in Branson, Missouri, is not given."
+# The subject of a sentence, up to a comma in it: "The weather in Branson, Missouri is not given."
 _SUBJECT = re.compile(
     r"(?:the|his|her|its|their)(?: (?!(?:is|are|was|were|can|has|had|have|may"
     r"|will)\b)(?!\w+(?:[^s]s|ed|ing)\b)[\w']+){1,8}$"

@@ -35,7 +35,7 @@ ANYWHERE = (
          r"|generate|help (?:you|with)|participate|support|write)\b|i am not (?:allowed|permitted"
          r"|programmed) to\b",
          ("I can't assist with that.", "I cannot fulfill your request.",
-          "I'm not able to help with this."),
+          "I'm not able to help with this.", "I'm not allowed to name people."),
          ("He can't assist with that.",), declines=True),
     Rule("cannot_provide",
          r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to) (?:create|give"
@@ -62,7 +62,7 @@ ANYWHERE = (
          r"|discern any|feel|find an?\b|find any|hear|help but|imagine|recommend|see(?! or)\b|spot"
          r"|stress|tell|think|wait)\w+\b",
          ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
-          "I can't view pictures."),
+          "I can't view pictures.", "The passage cannot provide that."),
          ("I can tell.", "I can't tell the two dogs apart.")),
     Rule("nobody_can_tell",
          rf"(?:nobody|no one) {CAN} {KNOW}",
@@ -110,7 +110,8 @@ ANYWHERE = (
          rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:clear|definite|specific) answer\b"
          rf"|no answer (?:in the|to (?:that|the|this|your) question)\b|no (?:\w+ ){{1,3}}{CAN} be"
          rf" {KNOWN}",
-         ("No reliable answer can be given.", "No age can be determined."),
+         ("No reliable answer can be given.", "No age can be determined.",
+          "There's no clear answer."),
          ("There is no answer phone.",)),
     Rule("nothing_found",
          r"no (?:\w+ )?(?:answers?|details|records?|results?) (?:was |were |is |are |could be )?"
@@ -130,14 +131,15 @@ ANYWHERE = (
          ("It is impossible to park here.",)),
     Rule("hard_to_tell",
          rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|give"
-         rf"|pinpoint"
-         r"|provide|read)",
-         ("That's tough to make out.",), ("The hill is hard to climb.",)),
+         r"|pinpoint|provide|read)",
+         ("That's tough to make out.", "It is hard to give a figure."),
+         ("The hill is hard to climb.",)),
     Rule("too_blurry",
-         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)"
-         rf"|be (?:legible|read))"
-         r"|(?:image|photo|picture|text) is too (?:\w+ )?(?:blurr\w+|dark|faint|small|unclear)$",
-         ("The text is too small to read.",), ("The boy is too small to ride.",)),
+         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be"
+         r" (?:legible|read))|(?:image|photo|picture|text) is too (?:\w+ )?(?:blurr\w+|dark|faint"
+         r"|small|unclear)$",
+         ("The text is too small to read.", "The picture is too blurry."),
+         ("The boy is too small to ride.",)),
     Rule("no_way_to_tell",
          r"there is no telling\b|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for"
          r" us )?(?:to|of)"
@@ -186,16 +188,17 @@ ANYWHERE = (
     Rule("asks_for_more",
          r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
          r"|specify|supply|(?:try )?upload(?:ing)?)(?: me| us)?(?: with)? (?:a|an|additional|any"
-         r"|further|more|the|your)\b|(?:could|can) you please (?:check|clarify|confirm|rephrase)\b"
-         r"|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?: me"
-         r"| us)? (?:a|an|additional|any|further|more|the|your)\b",
+         r"|further|more|the(?! answer)|your)\b|(?:could|can) you please (?:check|clarify|confirm"
+         r"|rephrase)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send"
+         r"|tell)(?: me| us)? (?:a|an|additional|any|further|more|the|your)\b",
          ("Please provide the picture.", "I will help if you give me a photo.",
-          "Could you describe the figure?"),
-         ("Please give way.",)),
+          "Could you describe the figure?", "Could you please clarify?"),
+         ("Please give way.", "Please provide the answer to the question.")),
     Rule("not_enough_to_tell",
          rf"no (?:\w+ )?(?:basis|evidence) to {KNOW}|not (?:clear )?enough (?:\w+ ){{0,2}}to"
          rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))",
-         ("There is not enough to go on.", "There's not enough light to say."),
+         ("There is not enough to go on.", "There's not enough light to say.",
+          "There's no evidence to conclude that."),
          ("There is not enough room to sit.",)),
     Rule("no_information",
          r"(?:not (?:any|enough|sufficient)|insufficient|no) (?:(?:additional|available|clear"
@@ -203,7 +206,8 @@ ANYWHERE = (
          r"|context|data|details|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )"
          r"|(?<=readable ))(?:text|writing))(?! (?:booth|desk|sign|center|centre|point"
          r"|on the sign))",
-         ("Insufficient information.", "There are no visible clues."),
+         ("Insufficient information.", "There are no visible clues.",
+          "There isn't any information."),
          ("There is no information desk.",)),
     Rule("no_indication",
          r"no (?:explicit|specific) (?:indication|mention|record)\b"
@@ -219,7 +223,7 @@ ANYWHERE = (
          r"|do not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b|not something"
          r" (?:that )?(?:i|we|one|you|(?:the|this) \w+) (?:can|could|gives?|know|provides?|reveals?"
          r"|shows?|tells?)",
-         ("That is not something the picture shows.",)),
+         ("That is not something the picture shows.", "I do not see a clear answer.")),
     Rule("would_have_to_ask",
          rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)"
          r"|you would (?:need|have) to ask|i (?:would|will) need\b|i would not (?:be able|know)",
@@ -242,12 +246,15 @@ ANYWHERE = (
          rf"{SOURCE} (?:(?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:(?:address|answer|confirm"
          r"|disclose|give|indicate|mention|offer|provide|say|specify|state)\b(?! way)|(?:contain"
          r"|have|hold|include|list) (?=(?:\w+ ){0,2}(?:answers?|details?|information|mention)\b))"
-         r"|never (?:mention|say|specifie|state)s)"
-         r"|(?:(?:provided|given) (?:context|data|documents?|evidence|information|text)|(?:context"
-         r"|data|documents?|evidence|information|text)(?: (?:provided|given))?|filing|report"
-         r"|excerpt) (?:does|do|did) not (?:\w+ly )?(?:contain|have|include|outline|support)\b",
+         r"|never (?:mention|say|specifie|state)s)|(?:none|neither) of (?:them|(?:the|these"
+         r"|those) (?:\w+ )?\w+s) (?:\w+ly )?(?:address|answer|contain|discuss|give|indicate"
+         r"|mention|provide|specif|state)\w*|(?:(?:provided|given) (?:context|data|documents?"
+         r"|evidence|information|text)|(?:context|data|documents?|evidence|information"
+         r"|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do|did) not (?:\w+ly"
+         r" )?(?:contain|have|include|outline|support)\b",
          ("The chart does not specify any unit.", "The text does not provide two prices.",
-          "The text provided does not include a price."),
+          "The text provided does not include a price.", "The article never says so.",
+          "None of the passages mentions her."),
          ("The man does not give money.",)),
     Rule("not_given",
          r"(?:is|are) not (?:actually |clearly |currently |explicitly |fully |publicly"
@@ -256,7 +263,8 @@ ANYWHERE = (
          r"|information|status) (?:about|as to|for|of|on|regarding) (?:[\w']+ ){1,12}(?:is"
          r"|are) not (?:currently |publicly )?available\b",
          ("The song is not known.", "The sides are not provided.",
-          "It takes information not provided here."),
+          "It takes information not provided here.",
+          "Data on the year's sales are not available."),
          ("The ball is not thrown.", "It is not known for its food.")),
     Rule("nothing_attached",
          r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
@@ -350,7 +358,8 @@ AT_START = (
          r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)|(?:\w+"
          r" ){1,12}is (?:beyond|outside) (?:my (?:abilit|capabilit|expertise|knowledge)"
          r"|what i (?:can|know))",
-         ("That one is beyond me.",), ("It is beyond the fence.",)),
+         ("That one is beyond me.", "Naming birds is beyond my abilities."),
+         ("It is beyond the fence.",)),
     Rule("who_knows",
          r"who knows|beats me|your guess is as good",
          ("Who knows?", "Beats me.", "Your guess is as good as mine.")),
@@ -360,10 +369,12 @@ AT_START = (
          rf"(?:unable|impossible|not possible|hard|difficult) to (?:{KNOW}|see)",
          ("Unable to determine.", "Hard to see."), ("Hard to climb.",)),
     Rule("it_does_not_say",
-         r"(?:it )?(?:does not (?:\w+ly )?(?:give|indicate|mention|provide|specify|state) (?:an?"
-         r"|any|the) (?:exact |specific )?\w+|do not (?:indicate|mention|provide|specify"
-         r"|state) (?:an?|any|the) (?:clear|exact|overall|specific)\b)",
-         ("It does not give a price.",), ("Do not give the dog a bone.",)),
+         r"(?:it )?does not (?:\w+ly )?(?:give|indicate|mention|provide|specify|state) (?:an?|any"
+         r"|the) (?:exact |specific )?\w+|do not (?:indicate|mention|provide|specify|state) (?:an?"
+         r"|any|the) (?:clear|exact|overall|specific)\b|they do not (?:\w+ly )?(?:answer|indicate"
+         r"|mention|provide|say|specify|state)\b",
+         ("It does not give a price.", "They do not say who won."),
+         ("Do not give the dog a bone.",)),
     Rule("it_cannot_be_known",
          rf"(?:it|that) can not be {KNOWN}",
          ("It cannot be readily identified.",)),
@@ -395,13 +406,14 @@ AT_START = (
     Rule("no_possible_answer",
          r"no (?:possible |definite |definitive )?answer$|unknown at this time|(?:the )?answer"
          r" (?:is |was )?not (?:contained|found|included|present)\b",
-         ("No possible answer.",)),
+         ("No possible answer.", "The answer is not found here.")),
     # The speaker is not willing, or not allowed.
     Rule("not_appropriate",
          r"(?:it|this|that) (?:is|would be) (?:(?:not|never) (?:appropriate|ethical)|inappropriate"
          r"|unethical|unsafe)(?: (?:or|and) \w+)? (?:for me )?to\b|i (?:must|would like to)"
          r" (?:emphasi[sz]e|stress) that",
-         ("It is not appropriate to discuss this.",), declines=True),
+         ("It is not appropriate to discuss this.", "It would be unethical to judge her."),
+         declines=True),
     Rule("not_comfortable",
          r"i (?:do not feel|am not|would not be) comfortable",
          ("I don't feel comfortable.",), declines=True),

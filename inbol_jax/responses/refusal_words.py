@@ -67,13 +67,13 @@ ASKING = r"(?:who|whose|what|where|when|why|how|which|if|whether)"
 # Where an answer would be found, and what it would then be.
 IMAGE = r"(?:images?|pictures?|photos?|photographs?|scene|question|context)"
 SOURCE = (
-    r"(?:articles?|captions?|charts?|code|context|data|descriptions?|diagrams?|documents?|evidence"
-    r"|excerpts?|figures?|filings?|graphs?|images?|information|map|options|paper|passages?"
+    r"(?:articles?|captions?|charts?|code|contexts?|data|descriptions?|diagrams?|documents?"
+    r"|evidence|excerpts?|figures?|filings?|graphs?|images?|information|map|options|paper|passages?"
     r"|photographs?|photos?|pictures?|plan|plot|problem|prompt|questions?|reports?|scene|screenshot"
     r"|section|tables?|text|video)"
 )
 DOCUMENT = (
-    r"(?:articles?|context|data|documents?|evidence|excerpts?|filings?|information|passages?"
+    r"(?:articles?|contexts?|data|documents?|evidence|excerpts?|filings?|information|passages?"
     r"|reports?|sources?|text)"
 )
 VISIBLE = (

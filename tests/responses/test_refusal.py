@@ -101,6 +101,24 @@ def test_every_template_is_a_refusal_with_or_without_punctuation(template):
         ("The information provided is insufficient.", True),
         ("Unknown at this time", True),
         ("No possible answer", True),
+        # What a document is about, and the subject of a sentence up to its comma, are no answers.
+        ("The passage discusses its history, but does not specify any year.", True),
+        ("The picture only shows a part. It does not state the total.", True),
+        ("The weather in Branson, Missouri on that date is not specified.", True),
+        ("The red car, a Ford, is old. Its price is not given.", False),
+        # An abbreviation ends no sentence, and one's own words may stand in quotation marks.
+        ("The text does not say who met St. Mary there.", True),
+        ("I don't know which of them, i.e. of the two, it is.", True),
+        ('There is a tower. Therefore, I must answer: "Not specified."', True),
+        ('He read a sign. Therefore, it says "not specified".', False),
+        # Denying that one can is no answer "no", and mistakes in the question are none either.
+        ("No, I cannot identify him.", True),
+        ("No, he is not here. I cannot identify him.", False),
+        ("I couldn't find any information on Zorb. It might be a misspelling.", True),
+        ("I couldn't find any information on Zorb. It might be red.", False),
+        ("I can't verify that. However, I can tell you about its city.", True),
+        ("I don't know of one. However, I can make a guess.", False),
+        ("We can't find them above the ground.", False),
         # Plain negative answers.
         ("The image does not depict that", False),
         ("a shark cannot be seen", False),
