@@ -44,8 +44,8 @@ class Source(NamedTuple):
     """Where texts come from.
 
     Attributes:
-      split: "development" if rules were written with it, "held out" if nobody looked at what the
-        rules miss in it before they were final.
+      split: "development" if rules were written with it, "held out" if nobody looked at what an
+        earlier version of them missed in it before that was final.
       repository, commit: of GitHub.
       files: a pattern of the names of its files.
       licence: of the texts, as the repository states it; "none stated" if it does not.
