@@ -60,32 +60,22 @@ ANYWHERE = (
          rf" {ADVERBS}{KNOW}|(?:cropped|{SOURCE}) can not (?:{KNOW}|provide)|it can not (?:answer"
          rf"|provide)|{WE} can not come to|i (?:can not|could not) {ADVERBS}(?!be\b|believe"
          r"|discern any|feel|find an?\b|find any|hear|help but|imagine|recommend|see(?! or)\b|spot"
-         r"|stress|tell|think|wait)\w+\b",
+         r"|stress|tell|think|wait)\w+\b"
+         rf"|(?:nobody|no one) {CAN} {KNOW}",
          ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
-          "I can't view pictures.", "The passage cannot provide that."),
+          "I can't view pictures.", "The passage cannot provide that.", "Nobody could say."),
          ("I can tell.", "I can't tell the two dogs apart.")),
-    Rule("nobody_can_tell",
-         rf"(?:nobody|no one) {CAN} {KNOW}",
-         ("Nobody could say.",), ("Nobody is there.",)),
     Rule("unable",
          r"(?<!if )i (?:am|was) (?:\w+ ){0,4}(?:unable|not (?:\w+ )?able) to"
          rf"|(?<!if )(?:we|you) (?:are|were) (?:unable|not {ADVERBS}able) to {ADVERBS}"
          rf"(?:{KNOW}|{HELP}|access|analy[sz]e|interact|interpret|physically|process|read|see|view)"
          r"|i am not capable of (?:access|answer|determin|identify|interpret|provid|read|see"
-         r"|view)ing|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to",
+         r"|view)ing|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability|capability|capacity) to"
+         rf"|{WE} (?:am|are) not (?:\w+ )?(?:equipped|in a position|qualified|trained) to (?:{KNOW}"
+         rf"|{HELP})",
          ("I'm unable to read the sign.", "We were not quite able to see it.",
-          "I do not have the ability to measure."),
+          "I do not have the ability to measure.", "I am not in a position to judge that."),
          ("The man is unable to walk.",)),
-    Rule("not_equipped",
-         rf"{WE} (?:am|are) not (?:\w+ )?(?:equipped|in a position|qualified|trained) to"
-         rf" (?:{KNOW}|{HELP})",
-         ("I am not in a position to judge that.",)),
-    Rule("sees_too_little",
-         rf"{WE} (?:can|do) not see enough",
-         ("I don't see enough of the street.",), ("I do not see a dog.",)),
-    Rule("truth_is_unknown",
-         rf"(?:is that|so|thus|hence|therefore) {WE} do not know",
-         ("The truth is that I don't know.", "The end is cropped so we do not know.")),
     Rule("doubts_that_one_can",
          rf"{WE} do not (?:think|believe|feel) (?:that )?(?:(?:i|we|you|one) {CAN}"
          rf" {ADVERBS}(?:{KNOW}|{HELP})|(?:it|this|that) {CAN} be {KNOWN})",
@@ -103,9 +93,12 @@ ANYWHERE = (
          ("We can't see the price.", "Cannot see her face."),
          ("We cannot see a hat.",), denies=True),
     Rule("cannot_be_known",
-         rf"{CAN} not {ADVERBS}be {ADVERBS}{KNOWN}",
-         ("The brand cannot be determined.", "The plate could not be clearly read."),
-         ("It cannot be red.",)),
+         rf"{CAN} not {ADVERBS}be {ADVERBS}{KNOWN}|unknown to (?:me|us)$|(?:is that|so|thus|hence"
+         rf"|therefore) {WE} do not know",
+         ("The brand cannot be determined.", "The plate could not be clearly read.",
+          "It cannot be readily identified.", "The man is unknown to me.",
+          "The truth is that I don't know."),
+         ("It cannot be red.", "He is unknown to most people.")),
     Rule("no_answer_possible",
          rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:clear|definite|specific) answer\b"
          rf"|no answer (?:in the|to (?:that|the|this|your) question)\b|no (?:\w+ ){{1,3}}{CAN} be"
@@ -120,9 +113,6 @@ ANYWHERE = (
          r" (?:\w+ )?(?:details|information|records?)",
          ("No record found.", "Details of that event could not be found.",
           "No results are available."), ("The dog could not be found.",)),
-    Rule("unknown_to_me",
-         r"unknown to (?:me|us)$",
-         ("The man is unknown to me.",), ("The man is unknown to most people.",)),
     Rule("impossible",
          rf"(?:impossible|(?:not|never) possible) (?:for me |for us )?to {ADVERBS}"
          rf"(?:{KNOW}|complete|find the|give|make an?|offer|provide|read|see)"
@@ -137,8 +127,9 @@ ANYWHERE = (
     Rule("too_blurry",
          rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be"
          r" (?:legible|read))|(?:image|photo|picture|text) is too (?:\w+ )?(?:blurr\w+|dark|faint"
-         r"|small|unclear)$",
-         ("The text is too small to read.", "The picture is too blurry."),
+         r"|small|unclear)$"
+         rf"|(?:unsuitable|unusable) {IMAGE}$",
+         ("The text is too small to read.", "The picture is too blurry.", "Unsuitable image."),
          ("The boy is too small to ride.",)),
     Rule("no_way_to_tell",
          r"there is no telling\b|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for"
@@ -159,24 +150,15 @@ ANYWHERE = (
          ("The question is incomplete.", "The problem lacks a figure.",
           "The question seems to be missing a number."),
          ("The question is about a dog.",)),
-    Rule("insufficient_information",
-         r"(?:data|details|information) (?:\w+ ){0,2}(?:is|are) (?:insufficient|not (?:enough"
-         r"|sufficient))\b|\b(?:i|we) are missing the\b",
-         ("The information provided is insufficient.", "We are missing the figure.")),
-    Rule("you_gave_none",
-         r"\byou (?:have not|did not) (?:actually )?(?:attach|includ|provid|shar|specif|upload)\w*",
-         ("You did not attach any picture.",)),
-    Rule("has_no_information",
-         rf"{WE} have no (?:\w+ )?(?:access|data|details|information|knowledge|way to)",
-         ("I have no reliable data on that.",), ("We have no cars.",)),
     Rule("does_not_have_information",
          rf"{WE} (?:currently )?do not (?:\w+ly )?have (?:\w+ ){{0,4}}(?:information|context|data"
          rf"|details|figures|knowledge|access|projections|statistics|values)|{WE} (?:do"
          rf"|would) not have (?:enough|sufficient|access|the|any|that|this)"
          r" (?:\w+ )?(?:information|context|details?|knowledge|to)"
-         rf"|{WE} do not possess",
+         rf"|{WE} do not possess|{WE} have no (?:\w+ )?(?:access|data|details|information|knowledge"
+         rf"|way to)",
          ("I don't have access to that.", "I would not have any detail.",
-          "We do not possess such facts."),
+          "We do not possess such facts.", "I have no reliable data on that."),
          ("I do not have a dog.",)),
     Rule("needs_information",
          r"(?:i|we|one|you) (?:would |first )?(?:lack|need) (?:the |more |further |additional |any "
@@ -196,18 +178,21 @@ ANYWHERE = (
          ("Please give way.", "Please provide the answer to the question.")),
     Rule("not_enough_to_tell",
          rf"no (?:\w+ )?(?:basis|evidence) to {KNOW}|not (?:clear )?enough (?:\w+ ){{0,2}}to"
-         rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))",
+         rf" (?:{KNOW}|go on|make an? (?:determination|identification|judge?ment))|{WE} (?:can"
+         rf"|do) not see enough",
          ("There is not enough to go on.", "There's not enough light to say.",
-          "There's no evidence to conclude that."),
+          "There's no evidence to conclude that.", "I don't see enough of it."),
          ("There is not enough room to sit.",)),
     Rule("no_information",
          r"(?:not (?:any|enough|sufficient)|insufficient|no) (?:(?:additional|available|clear"
          r"|further|legible|more|readable|relevant|specific|visible|visual) )?(?:information"
          r"|context|data|details|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )"
          r"|(?<=readable ))(?:text|writing))(?! (?:booth|desk|sign|center|centre|point"
-         r"|on the sign))",
+         r"|on the sign))|(?:data|details|information) (?:\w+ ){0,2}(?:is|are) (?:insufficient"
+         r"|not (?:enough|sufficient))\b|\b(?:i|we) are missing the\b",
          ("Insufficient information.", "There are no visible clues.",
-          "There isn't any information."),
+          "There isn't any information.", "The information provided is insufficient.",
+          "We are missing the figure."),
          ("There is no information desk.",)),
     Rule("no_indication",
          r"no (?:explicit|specific) (?:indication|mention|record)\b"
@@ -272,8 +257,9 @@ ANYWHERE = (
          r"|included|loaded|shown$))|no (?:\w+ ){1,4}(?:(?:is|are|was|were|has been) )?(?:attached"
          r"|given|provided|specified|uploaded)\b|no (?:image|picture|figure|photo) is visible"
          r"|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
-         r"|diagram) (?:given|provided|attached)",
-         ("The diagram is missing.", "No picture was attached."),
+         r"|diagram) (?:given|provided|attached)|\byou (?:have not|did not) (?:actually )?(?:attach"
+         r"|includ|provid|shar|specif|upload)\w*",
+         ("The diagram is missing.", "No picture was attached.", "You did not attach any picture."),
          ("The image is of a missing cat.",)),
     Rule("image_lacks",
          rf"{IMAGE} lacks? (?:the |any )?(?:necessary |needed |required )?"
@@ -302,13 +288,10 @@ ANYWHERE = (
          r"(?:(?:his|her|its|their|\w+'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}"
          r"|(?:\w+ ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))(?<!that )(?<!which"
          r" )(?:is|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view|visible)\b(?!"
-         r" (?:because|to) )",
+         r" (?:because|to) )|hidden from (?:view|sight)|out of (?:view|frame|sight)$",
          ("Her right hand is not pictured.", "The back of the chair is not in view.",
-          "The steps are not visible."),
+          "The steps are not visible.", "The plate is hidden from view."),
          ("The dog is not visible.",), denies=True),
-    Rule("hidden_from_view",
-         r"hidden from (?:view|sight)|out of (?:view|frame|sight)$",
-         ("The plate is hidden from view.",), denies=True),
     Rule("not_in_image",
          rf"(?:(?:\b{ATTRIBUTE}s?|(?:his|her|its|their|\w+'s) (?:\w+ ){{1,3}}) ?(?:is|are) not"
          r" (?:depicted|in|part of|present|shown|visible)|(?:(?:\b(?:it|that|this) )is |^)not"
@@ -350,24 +333,19 @@ AT_START = (
          ("I see a bottle and cannot name it.",), ("I see a bottle and a cup.",)),
     Rule("cannot_tell_short",
          rf"{CAN} not (?:{KNOW}$|{KNOW} (?:as|based|because|by|due|from|how|if|it|since|that|the"
-         rf"|this"
-         r"|what|when|where|whether|which|who|why|without|with)\b|see it)",
-         ("Can't say.", "Cannot tell from here."),
-         ("I can not see a dog.",)),
+         r"|this|what|when|where|whether|which|who|why|without|with)\b|see it)|(?:(?:it |that |this"
+         r" |the answer )?is )?(?:unable|impossible|not possible|hard|difficult) to"
+         rf" (?:{KNOW}|see)",
+         ("Can't say.", "Cannot tell from here.", "Unable to determine.", "Hard to see."),
+         ("I can not see a dog.", "Hard to climb.")),
     Rule("beyond_me",
          r"(?:that|this|it)(?: one)? is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)|(?:\w+"
          r" ){1,12}is (?:beyond|outside) (?:my (?:abilit|capabilit|expertise|knowledge)"
-         r"|what i (?:can|know))",
-         ("That one is beyond me.", "Naming birds is beyond my abilities."),
+         r"|what i (?:can|know))|who knows|beats me|your guess is as good",
+         ("That one is beyond me.", "Naming birds is beyond my abilities.", "Who knows?",
+          "Beats me.", "Your guess is as good as mine."),
          ("It is beyond the fence.",)),
-    Rule("who_knows",
-         r"who knows|beats me|your guess is as good",
-         ("Who knows?", "Beats me.", "Your guess is as good as mine.")),
     # It cannot be found out.
-    Rule("unable_short",
-         r"(?:(?:it |that |this |the answer )?is )?"
-         rf"(?:unable|impossible|not possible|hard|difficult) to (?:{KNOW}|see)",
-         ("Unable to determine.", "Hard to see."), ("Hard to climb.",)),
     Rule("it_does_not_say",
          r"(?:it )?does not (?:\w+ly )?(?:give|indicate|mention|provide|specify|state) (?:an?|any"
          r"|the) (?:exact |specific )?\w+|do not (?:indicate|mention|provide|specify|state) (?:an?"
@@ -375,9 +353,6 @@ AT_START = (
          r"|mention|provide|say|specify|state)\b",
          ("It does not give a price.", "They do not say who won."),
          ("Do not give the dog a bone.",)),
-    Rule("it_cannot_be_known",
-         rf"(?:it|that) can not be {KNOWN}",
-         ("It cannot be readily identified.",)),
     Rule("unclear",
          r"(?:(?:it |that |this |the answer |answer )?(?:is|was|remains) )?(?:unanswerable|unclear"
          r"|unknown|undetermined|indeterminate|unknowable"
@@ -392,21 +367,15 @@ AT_START = (
          ("Where she lives is unknown.",)),
     Rule("it_is_unknown",
          r"(?:the|his|her|its|their) (?:\w+ ){1,12}(?:is|are|remains?) (?:currently |still"
-         r" )?(?:unknown|not known)(?:$| as )",
-         ("The county where the school lies is unknown.",), ("It is not known for its food.",)),
-    Rule("attribute_not_answerable",
-         rf"(?:the |this |that )?{ATTRIBUTE} (?:is )?(?:not answerable|unknown)\b",
-         ("Price not answerable.", "Age unknown from 2004"), ("The unknown city.",)),
-    Rule("unsuitable_image",
-         rf"(?:unsuitable|unusable) {IMAGE}$",
-         ("Unsuitable image.",), ("Unusable image stand.",)),
-    Rule("not_applicable",
-         r"(?:the )?(?:correct )?(?:answer|option|option letter)? ?(?:is )?n a$",
-         ("N/A",)),
+         r" )?(?:unknown|not known)(?:$| as )"
+         rf"|(?:the |this |that )?{ATTRIBUTE} (?:is )?(?:not answerable|unknown)\b",
+         ("The county where the school lies is unknown.", "Price not answerable.",
+          "Age unknown from 2004"), ("It is not known for its food.", "The unknown city.")),
     Rule("no_possible_answer",
          r"no (?:possible |definite |definitive )?answer$|unknown at this time|(?:the )?answer"
-         r" (?:is |was )?not (?:contained|found|included|present)\b",
-         ("No possible answer.", "The answer is not found here.")),
+         r" (?:is |was )?not (?:contained|found|included|present)\b|(?:the )?(?:correct )?(?:answer"
+         r"|option|option letter)? ?(?:is )?n a$",
+         ("No possible answer.", "The answer is not found here.", "N/A")),
     # The speaker is not willing, or not allowed.
     Rule("not_appropriate",
          r"(?:it|this|that) (?:is|would be) (?:(?:not|never) (?:appropriate|ethical)|inappropriate"
@@ -414,12 +383,11 @@ AT_START = (
          r" (?:emphasi[sz]e|stress) that",
          ("It is not appropriate to discuss this.", "It would be unethical to judge her."),
          declines=True),
-    Rule("not_comfortable",
-         r"i (?:do not feel|am not|would not be) comfortable",
-         ("I don't feel comfortable.",), declines=True),
     Rule("rather_not",
-         r"(?:i would |i )(?:rather not|prefer not to|only be guessing|just be guessing)",
-         ("I'd rather not say.", "I would only be guessing."), declines=True),
+         r"(?:i would |i )(?:rather not|prefer not to|only be guessing|just be guessing)"
+         r"|i (?:do not feel|am not|would not be) comfortable",
+         ("I'd rather not say.", "I would only be guessing.", "I don't feel comfortable."),
+         declines=True),
     Rule("will_not_guess",
          r"i (?:will|would) not (?:guess|answer|say)|i (?:do|would) not (?:care|like|want|wish) to"
          r" (?:answer|guess|say|speculate)",

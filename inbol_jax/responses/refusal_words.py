@@ -29,8 +29,8 @@ WE = r"(?:i|we)"
 CAN = r"(?:can|could)"
 ADVERBS = (
     r"(?:(?:accurately|actually|clearly|completely|confidently|definitively|directly|easily"
-    r"|entirely|exactly|fully|honestly|just|precisely|quite|really|reliably|simply|too|totally"
-    r"|very) ){0,3}"
+    r"|entirely|exactly|fully|honestly|just|precisely|quite|readily|really|reliably|simply|too"
+    r"|totally|very) ){0,3}"
 )
 
 # Verbs of finding out, and their participles.
