@@ -33,7 +33,7 @@ import tyro
 from inbol_jax import __version__
 from inbol_jax.commands import COMMANDS, Command, load
 from inbol_jax.compilation import use_cache
-from inbol_jax.defaults import check_limits
+from inbol_jax.defaults import check_bounds
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.interruption import Interrupted, handling_signals, take_back
 
@@ -250,7 +250,7 @@ def _run(command: Command, config: Any) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if not 0 <= getattr(config, "seed", 0) < 2**32:
         raise InbolError(f"--seed {config.seed}: a whole number from 0 to {2**32 - 1} is needed")
-    check_limits(config)
+    check_bounds(config)
     use_cache()
     function = load(command.run)
     if getattr(config, "distributed", False):

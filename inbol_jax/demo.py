@@ -4,13 +4,13 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from inbol_jax.artifacts import fingerprint, one_writer, parse_json, write_json
 from inbol_jax.commands import load, run
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.config import BuildConfig
-from inbol_jax.defaults import TINY, NumRows
+from inbol_jax.defaults import TINY, Bounded, Bounds, NumRows
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.extrinsic.config import ExtrinsicConfig
@@ -29,7 +29,7 @@ MEASURED = (_FOLDER / "seeds.json", _FOLDER / "ablation.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Bounded):
     """Run the whole method on the embedded world, from data to report."""
 
     out: Path = Path("runs/demo")
@@ -38,18 +38,12 @@ class DemoConfig:
     """Seed of the world, the samples and the training."""
     n_train: NumRows = 6000
     """Answerable training questions. A quarter as many Type 3 questions are generated for them."""
-    n_test: NumRows = 2000
+    n_test: Annotated[NumRows, Bounds(4)] = 2000
     """Answerable test questions. Half as many Type 3 questions are added. Validation is half as
     large, and so is a set in another style; one of other kinds of Type 3 questions and one of
     other knowledge are a quarter of it each."""
     rl: bool = False
     """Also train by on-policy refusal, from the IDK-IT model; it takes one to two minutes more."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("n_train", 1), ("n_test", 4)):
-            if (value := getattr(self, name)) < least:
-                option = f"--{name.replace('_', '-')}"
-                raise InbolError(f"{option} {value}: at least {least} are needed")
 
 
 class Stages:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.data.config import Data
-from inbol_jax.defaults import TINY, BatchSize, Dtype
+from inbol_jax.defaults import TINY, BatchSize, Bounded, Dtype, Share
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling.config import SamplingOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class ConfidenceConfig:
+class ConfidenceConfig(Bounded):
     """Sample answers to every question of a dataset and count how many are correct."""
 
     data: Data
@@ -40,7 +40,7 @@ class ConfidenceConfig:
     """Set this if the run has several processes, each with devices of its own and a share of the
     questions. JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI. Elsewhere
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them."""
-    max_rejected: float = 0.1
+    max_rejected: Share = 0.1
     """The run stops if a larger share of the records or images is unusable."""
     seed: int = 0
     """Seed of the samples."""
@@ -55,8 +55,7 @@ class ConfidenceConfig:
     """Endpoint whose model is sampled in place of --model."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InbolError(f"--batch-size {self.batch_size}: must be greater than 0")
+        super().__post_init__()
         if self.endpoint.endpoint:
             self._check_endpoint()
 

@@ -4,10 +4,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.templates import RefusalMix
+from inbol_jax.defaults import Bounded, Bounds
 from inbol_jax.errors import InbolError
 from inbol_jax.records import PairKind
 
@@ -15,7 +16,7 @@ PAIR_KINDS = {kind.name.lower(): kind for kind in PairKind}
 
 
 @dataclasses.dataclass(frozen=True)
-class BuildConfig:
+class BuildConfig(Bounded):
     """Turn sampled confidences into boundary records, IDK instructions and preference pairs."""
 
     out: Path
@@ -35,7 +36,7 @@ class BuildConfig:
     """Confidence store of the same questions, a .jsonl file or a folder of them. Its incorrect
     responses become the rejected ones instead of the records' own. Give a store that was sampled
     from the IDK-IT model, from which CA-DPO starts."""
-    pairs_per_kind: int = 1
+    pairs_per_kind: Annotated[int, Bounds(1)] = 1
     """Maximum number of pairs of each kind per question. No two of them are alike."""
     type_shares: tuple[tuple[int, float], ...] = ()
     """Shares of the question types in instructions and pairs (3 0.2: a fifth is Type 3). Surplus
@@ -50,10 +51,9 @@ class BuildConfig:
     shares."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.refusal_mix and self.templates != BuildConfig.templates:
             raise InbolError("--refusal-mix and --templates: give one of them")
-        if self.pairs_per_kind < 1:
-            raise InbolError(f"--pairs-per-kind {self.pairs_per_kind}: at least 1 is needed")
         _ = self.refusals  # raises if it cannot be
         _check_shares("--type-shares", self.type_shares, (1, 2, 3))
         _check_shares("--pair-shares", self.pair_shares, tuple(PAIR_KINDS))

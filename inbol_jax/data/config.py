@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from inbol_jax.artifacts import check_name
+from inbol_jax.defaults import Bounded, Share
 from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric
 
@@ -160,7 +161,7 @@ def as_data_config(data: Path | DataConfig) -> DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportConfig:
+class ImportConfig(Bounded):
     """Write any set as a dataset folder, which every command reads.
 
     Pictures are not decoded; `inbol data check` does that.
@@ -170,15 +171,12 @@ class ImportConfig:
     """Questions, their images and answers."""
     out: Path
     """Output folder: data.jsonl, rejected.jsonl and, if the set holds its pictures, images/."""
-    max_rejected: float = 0.1
+    max_rejected: Share = 0.1
     """Share of records that may be unusable; above it the import stops."""
-
-    def __post_init__(self) -> None:
-        _check_share(self.max_rejected)
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckConfig:
+class CheckConfig(Bounded):
     """Read a set, decode every picture, and write what is sound as a dataset folder.
 
     Other records are listed with their cause. The exit code is 2 if more than --max-rejected of the
@@ -192,13 +190,5 @@ class CheckConfig:
     against: tuple[Path, ...] = ()
     """Dataset folders to compare with, such as evaluation sets. Pictures that they share with this
     set are listed in shared.jsonl."""
-    max_rejected: float = 0.1
+    max_rejected: Share = 0.1
     """Share of records that may be unusable."""
-
-    def __post_init__(self) -> None:
-        _check_share(self.max_rejected)
-
-
-def _check_share(max_rejected: float) -> None:
-    if not 0 <= max_rejected <= 1:
-        raise InbolError(f"--max-rejected {max_rejected}: a share between 0 and 1 is needed")

@@ -9,14 +9,22 @@ from pathlib import Path
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.templates import refusals_of
-from inbol_jax.defaults import TINY, BatchSize, Dtype, NumNewTokens, NumSamples, check_out
+from inbol_jax.defaults import (
+    TINY,
+    BatchSize,
+    Bounded,
+    Dtype,
+    NumNewTokens,
+    NumSamples,
+    check_out,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Bounded):
     """Ask several models the same questions; write their answers, metrics and a report."""
 
     in_domain: tuple[Path, ...]
@@ -58,6 +66,7 @@ class EvaluateConfig:
     endpoint:NAME."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_endpoint()
         if not self.in_domain:
             raise InbolError("--in-domain needs at least one dataset folder")
@@ -118,7 +127,7 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class CalibrateConfig:
+class CalibrateConfig(Bounded):
     """Choose the bias on a model's refusal tokens that makes T highest, and keep it with the model.
 
     It becomes `sequence_bias` of generation_config.json, which `inbol` and transformers apply.
@@ -145,6 +154,7 @@ class CalibrateConfig:
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.data:
             raise InbolError("--data needs at least one dataset folder")
         refusals_of(self.templates)  # raises if there are none of that name

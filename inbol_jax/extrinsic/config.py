@@ -2,9 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from inbol_jax.data.config import Data
-from inbol_jax.defaults import BatchSize, Dtype, NumNewTokens, NumRows, NumSamples
+from inbol_jax.defaults import (
+    BatchSize,
+    Bounded,
+    Bounds,
+    Dtype,
+    NumNewTokens,
+    NumRows,
+    NumSamples,
+    Share,
+)
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.config import EndpointConfig
 
@@ -20,7 +30,7 @@ LEAST_QUESTIONS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class ExtrinsicConfig:
+class ExtrinsicConfig(Bounded):
     """Generate and filter questions that the images of a dataset cannot answer (Type 3)."""
 
     data: Data
@@ -69,12 +79,13 @@ class ExtrinsicConfig:
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Endpoint whose model writes questions in place of --model."""
-    max_rejected: float = 0.1
+    max_rejected: Share = 0.1
     """The command fails if a larger share of the dataset's records is unusable."""
     seed: int = 0
     """Seed of the random choices and of the model's answers."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.share <= 1:
             raise InbolError(f"--share {self.share}: a share above 0 and up to 1 is needed")
         if self.language not in ("auto", *LANGUAGES):
@@ -89,7 +100,6 @@ class ExtrinsicConfig:
             raise InbolError(
                 f"--agreement {self.agreement}: a share above 0.5 and up to 1 is needed"
             )
-        _check_at_least(self, model_samples=1, batch_size=1)
         if any(n < 1 for n in self.turns):
             raise InbolError("--turns: at least 1 for each; --generators names those to use")
         if self.endpoint.endpoint and "model_written" not in self.generators:
@@ -105,7 +115,7 @@ class ExtrinsicConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AuditConfig:
+class AuditConfig(Bounded):
     """Write a page on generated questions: counts, samples, and whether their text betrays them."""
 
     out: Path
@@ -118,9 +128,9 @@ class AuditConfig:
     model: Path | None = None
     """Folder or hub id of a vision-language model that is asked with the image and with a grey one
     in its place. Without it no model is used."""
-    model_questions: NumRows = 400
+    model_questions: Annotated[NumRows, Bounds(LEAST_QUESTIONS)] = 400
     """Questions of each class, generated and answerable, that the model is asked."""
-    samples: NumSamples = 6
+    samples: Annotated[int, Bounds(0, 1_000)] = 6
     """Questions shown per generator and per filter."""
     max_new_tokens: NumNewTokens = 12
     """Longest answer of the model, in tokens."""
@@ -133,16 +143,3 @@ class AuditConfig:
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     seed: int = 0
     """Seed of the random choices and of the folds."""
-
-    def __post_init__(self) -> None:
-        _check_at_least(
-            self, model_questions=LEAST_QUESTIONS, samples=0, max_new_tokens=1, batch_size=1
-        )
-
-
-def _check_at_least(config: ExtrinsicConfig | AuditConfig, **limits: int) -> None:
-    for name, least in limits.items():
-        value = getattr(config, name)
-        if value < least:
-            option = name.replace("_", "-")
-            raise InbolError(f"--{option} {value}: at least {least} is needed")

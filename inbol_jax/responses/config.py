@@ -2,16 +2,17 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from inbol_jax.defaults import NumRequests
+from inbol_jax.defaults import Bounded, Bounds, NumRequests, Share
 from inbol_jax.errors import InbolError
 
 ENDPOINT = "endpoint:"  # stands before the name of an endpoint's model, in --models and in headers
 
 
 @dataclasses.dataclass(frozen=True)
-class EndpointConfig:
+class EndpointConfig(Bounded):
     """Which model behind an OpenAI-compatible endpoint is asked, and how patiently."""
 
     endpoint: str = ""
@@ -24,7 +25,7 @@ class EndpointConfig:
     """Seconds to wait for an answer."""
     endpoint_retries: NumRequests = 5
     """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
-    endpoint_concurrency: NumRequests = 4
+    endpoint_concurrency: Annotated[NumRequests, Bounds(1)] = 4
     """Requests in flight at a time."""
 
     def __post_init__(self) -> None:
@@ -32,12 +33,7 @@ class EndpointConfig:
             self._check_url()
         elif self.endpoint_model:
             raise InbolError(f"--endpoint-model {self.endpoint_model}: give --endpoint as well")
-        if self.endpoint_retries < 0:
-            raise InbolError(f"--endpoint-retries {self.endpoint_retries}: at least 0 is needed")
-        if self.endpoint_concurrency < 1:
-            raise InbolError(
-                f"--endpoint-concurrency {self.endpoint_concurrency}: at least 1 is needed"
-            )
+        super().__post_init__()
         if not self.endpoint_timeout > 0:  # also if it is NaN
             raise InbolError(
                 f"--endpoint-timeout {self.endpoint_timeout}: more than 0 seconds are needed"
@@ -63,7 +59,7 @@ class EndpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgeConfig:
+class JudgeConfig(Bounded):
     """Mark refusals by the rules, and compare with labels and with a model.
 
     The verdicts are compared with labels if the file has some, and with those of a model if
@@ -76,13 +72,9 @@ class JudgeConfig:
     """Folder for the verdicts; the same command continues a run that was stopped."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Endpoint of the model that gives a second opinion."""
-    n: int = 0
+    n: Annotated[int, Bounds(0)] = 0
     """Number of responses to take, drawn with the seed; 0 takes all."""
-    max_rejected: float = 0.1
+    max_rejected: Share = 0.1
     """The command fails if a larger share of the responses gets no verdict."""
     seed: int = 0
     """Seed of the draw."""
-
-    def __post_init__(self) -> None:
-        if self.n < 0:
-            raise InbolError(f"--n {self.n}: give the number of responses to take, or 0 for all")

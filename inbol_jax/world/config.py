@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from inbol_jax.defaults import BatchSize, NumProcesses, NumRows, NumSteps
+from inbol_jax.defaults import BatchSize, Bounded, NumProcesses, NumRows, NumSteps
 from inbol_jax.errors import InbolError
 from inbol_jax.world.splits import Split
 
@@ -12,7 +12,7 @@ _WORKERS = max(1, (os.cpu_count() or 2) - 1)  # one core is left to the training
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Bounded):
     """Write a split of the embedded world as a VQA dataset: images and data.jsonl."""
 
     out: Path
@@ -28,8 +28,7 @@ class ExportConfig:
     """Another seed gives other scenes; the splits stay apart."""
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InbolError(f"--n {self.n}: at least one question is needed")
+        super().__post_init__()
         if self.split is Split.PRETRAIN:
             raise InbolError(
                 "--split pretrain is an endless stream; `inbol world pretrain` reads it"
@@ -46,7 +45,7 @@ class ExportConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Bounded):
     """Pre-train the tiny model from scratch."""
 
     out: Path = Path("runs/pretrain")
@@ -63,6 +62,6 @@ class PretrainConfig:
     """Seed of the weights and of the data."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate"):
-            if (value := getattr(self, name)) <= 0:
-                raise InbolError(f"--{name.replace('_', '-')} {value}: must be greater than 0")
+        super().__post_init__()
+        if self.learning_rate <= 0:
+            raise InbolError(f"--learning-rate {self.learning_rate}: must be greater than 0")
