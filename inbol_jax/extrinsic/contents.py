@@ -1,7 +1,6 @@
 """What a dataset's records tell of each image's contents, in about 200 bytes per image and 4 per
 known word."""
 
-import hashlib
 import re
 from array import array
 from collections.abc import Iterable
@@ -22,15 +21,6 @@ _WORD = re.compile(r"[a-z']+")
 def words(text: str) -> set[str]:
     """The words of a text, in lower case."""
     return set(_WORD.findall(text.lower()))
-
-
-def hash_texts(*texts: str) -> int:
-    """A hash of 64 bits. Two of ten million texts share one with a probability of 1 in 370,000."""
-    digest = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        data = text.encode("utf-8", "replace")
-        digest.update(len(data).to_bytes(8) + data)
-    return int.from_bytes(digest.digest())
 
 
 class ImageContents:

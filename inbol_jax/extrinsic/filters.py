@@ -16,7 +16,6 @@ from PIL import Image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
 from inbol_jax.extrinsic.config import LANGUAGES, ExtrinsicConfig
-from inbol_jax.extrinsic.contents import hash_texts
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
 from inbol_jax.extrinsic.grammar import fault
 from inbol_jax.records import VQAExample
@@ -193,7 +192,7 @@ class Duplicate(Filter):
 
     @staticmethod
     def _key(image: str, question: str) -> int:
-        return hash_texts(image, question.strip().lower())
+        return hash((image, question.strip().lower()))
 
     def reject(self, candidate: Candidate) -> str | None:
         key = self._key(candidate.image, candidate.proposal.question)

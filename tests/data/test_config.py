@@ -52,7 +52,7 @@ def test_options_that_do_not_go_together(read, options, message):
 
 @pytest.mark.parametrize("config", [ImportConfig, CheckConfig])
 def test_the_share_that_may_be_set_aside_is_a_share(tmp_path, config):
-    with pytest.raises(InbolError, match=r"--max-rejected 2: a share between 0 and 1 is needed"):
+    with pytest.raises(InbolError, match=r"--max-rejected 2: at most 1 is allowed"):
         config(tmp_path, tmp_path / "out", max_rejected=2)
 
 

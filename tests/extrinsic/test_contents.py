@@ -1,6 +1,6 @@
 from extrinsic_cases import example
 
-from inbol_jax.extrinsic.contents import ImageContents, hash_texts
+from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.generators import subject
 
 
@@ -55,4 +55,3 @@ def test_contents_hold_what_a_dictionary_of_sets_would():
     assert not contents.absent("0.png", "zebra")
     assert not contents.lists_objects
     assert not ImageContents([example(0, objects="dog")]).lists_objects  # a list is wanted
-    assert hash_texts("a", "b") != hash_texts("ab", "") != hash_texts("", "ab")

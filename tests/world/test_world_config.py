@@ -24,11 +24,17 @@ def test_an_export_that_cannot_be(tmp_path, options, message):
         ExportConfig(tmp_path, **options)
 
 
-@pytest.mark.parametrize("option", ["steps", "batch_size", "learning_rate"])
-def test_a_pretraining_that_cannot_be(option):
-    name = option.replace("_", "-")
-    with pytest.raises(InbolError, match=f"--{name} 0: must be greater than 0"):
-        PretrainConfig(**{option: 0})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "--steps 0: at least 1 is needed"),
+        ({"batch_size": 0}, "--batch-size 0: at least 1 is needed"),
+        ({"learning_rate": 0}, "--learning-rate 0: must be greater than 0"),
+    ],
+)
+def test_a_pretraining_that_cannot_be(options, message):
+    with pytest.raises(InbolError, match=message):
+        PretrainConfig(**options)
 
 
 def test_the_default_share_of_type_3_is_that_of_the_split(tmp_path):
