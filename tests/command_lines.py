@@ -1,5 +1,14 @@
 """What several tests of command lines share."""
 
+from inbol_jax.cli import main
+
+QUICK = ("--n", "2", "--max-new-tokens", "3")
+
+
+def confidence(data, out, *options):
+    """The exit code of `inbol confidence`."""
+    return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
+
 
 def fails(capsys, command, *arguments):
     """The one line on standard error of a command that must end with exit code 2."""

@@ -10,7 +10,6 @@ from inbol_jax.errors import InbolError
 from inbol_jax.intervals import wilson_interval
 from inbol_jax.records import Boundary
 
-ORDER = (Boundary.UNKNOWN, Boundary.MIXED, Boundary.KNOWN)
 COUNTS = st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 HUNDREDTHS = (
     st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted).filter(lambda t: t[0] < t[1])
@@ -44,24 +43,6 @@ def test_a_count_at_a_threshold_is_on_its_far_side():
         if rest == 0:
             assert classify(k, n, thresholds((0, p))) is Boundary.KNOWN, (k, n, p)
             assert classify(k, n, thresholds((p, 100))) is Boundary.UNKNOWN, (k, n, p)
-
-
-@given(COUNTS, HUNDREDTHS)
-def test_more_correct_samples_never_move_towards_unknown(counts, pair):
-    k, n = counts
-    if k < n:
-        assert ORDER.index(classify(k, n, thresholds(pair))) <= ORDER.index(
-            classify(k + 1, n, thresholds(pair))
-        )
-
-
-@given(COUNTS, HUNDREDTHS, HUNDREDTHS)
-def test_higher_thresholds_move_questions_towards_unknown_only(counts, pair, other):
-    low, high = sorted((pair, other))
-    if low[1] <= high[1]:
-        assert ORDER.index(classify(*counts, thresholds(high))) <= ORDER.index(
-            classify(*counts, thresholds(low))
-        )
 
 
 def test_the_default_thresholds_with_ten_samples():

@@ -12,30 +12,15 @@ import time
 
 import datasets
 import pytest
+from command_lines import QUICK, confidence
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import evaluate, main
 from inbol_jax.confidence.store import p_true_file, shards
-from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import read_yes_no
-from inbol_jax.responses.outcome import outcome
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
-
-QUICK = ("--n", "2", "--max-new-tokens", "3")
-
-
-def confidence(data, out, *options):
-    return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
-
-
-@pytest.fixture(scope="module")
-def sampled(small_world, tmp_path_factory):
-    """A finished store of the split `test`. Read-only by agreement."""
-    out = tmp_path_factory.mktemp("sampled")
-    assert confidence(small_world / "test", out, *QUICK) == 0
-    return out
 
 
 def without_starts(folder):
@@ -355,14 +340,3 @@ def test_yes_no_questions_are_evaluated_as_such(small_world, tmp_path, capsys):
     ]
     assert f"n 8; {'; '.join(shares)}; F1 of whole responses" in capsys.readouterr().out
     assert {r["metric"] for r in found} == {"yes_no"}
-
-
-def test_type3_and_other_metrics_decide_what_is_correct():
-    example = VQAExample("q", "a.png", "How many?", ("200",), True, metric="numeric:0.1")
-    assert [outcome(example, text) for text in ("about 210", "250", "I don't know")] == [
-        "correct",
-        "wrong",
-        "refused",
-    ]
-    venture = VQAExample("q", "a.png", "What is it?", ("dog",) * 6 + ("unanswerable",) * 4, False)
-    assert [outcome(venture, text) for text in ("dog", "unanswerable")] == ["wrong", "refused"]

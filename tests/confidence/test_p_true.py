@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from command_lines import QUICK, confidence
 from virtual_devices import run_on_devices
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
@@ -22,12 +23,6 @@ from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 
-QUICK = ("--n", "2", "--max-new-tokens", "3")
-
-
-def confidence(data, out, *options):
-    return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
-
 
 def build(out, *options):
     return main(["build", "--out", str(out), *map(str, options)])
@@ -39,16 +34,8 @@ def copy(out, to):
 
 
 @pytest.fixture(scope="module")
-def sampled(small_world, tmp_path_factory):
-    """A finished store of the split `test`, without P(True). Read-only by agreement."""
-    out = tmp_path_factory.mktemp("sampled")
-    assert confidence(small_world / "test", out, *QUICK) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
 def asked(sampled, small_world, tmp_path_factory):
-    """The same, with P(True) added. Read-only by agreement."""
+    """The store of `sampled` with P(True) added. Read-only by agreement."""
     out = copy(sampled, tmp_path_factory.mktemp("asked"))
     assert confidence(small_world / "test", out, *QUICK, "--p-true") == 0
     return out

@@ -27,7 +27,6 @@ from inbol_jax.construction.stores import unfinished
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.generate import Generation
 
 SETTINGS = {"command": "confidence", "model": "m1", "n": 10, "seed": 0}
@@ -73,18 +72,6 @@ def test_a_line_holds_the_question_and_every_sample():
         "n_correct": 1,
         "n_samples": 3,
     }
-
-
-def test_outcomes():
-    nothing = VQAExample("q", "a.png", "What?", (), False)
-    assert [outcome(nothing, text) for text in ("red", "I don't know.", "")] == [
-        "wrong",
-        "refused",
-        "wrong",
-    ]
-    assert [
-        outcome(example(1), text) for text in ("a red.", "blue", "I am not sure about this.")
-    ] == ["correct", "wrong", "refused"]
 
 
 def write_data(file, *images):
@@ -345,27 +332,6 @@ def test_a_store_that_is_opened_again_is_not_finished_until_it_is(file):
     assert unfinished(file) is None
 
 
-def test_one_writer_at_a_time(file):
-    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
-        store.append([row(0)])
-        before = file.read_bytes()
-        with pytest.raises(
-            InbolError,
-            match=r"train\.jsonl is being written by another run; wait for its end, "
-            "or choose another --out",
-        ):
-            ConfidenceStore(file, SETTINGS, IMAGES)
-        assert file.read_bytes() == before
-        store.append([row(1)])
-    with ConfidenceStore(file, SETTINGS, IMAGES) as store:
-        assert store.done == {"q0", "q1"}
-
-
-def test_a_lock_leaves_no_file_behind(file):
-    fill(file, 0)
-    assert {f.name for f in file.parent.iterdir()} == {"train.jsonl", "train.jsonl.meta.json"}
-
-
 def test_every_process_writes_a_shard_of_its_own(file):
     for index in (1, 0):
         with ConfidenceStore(file, SETTINGS, IMAGES, index=index, count=2) as store:
@@ -445,12 +411,6 @@ def test_a_signal_before_a_batch_is_appended_does_not_lose_it(file):
         with ConfidenceStore(file, SETTINGS, IMAGES) as store:
             store.append(rows)
     assert [row["id"] for row in read_jsonl(file)] == ["q0", "q1", "q2"]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "confidence").write_text("a file")
-    with pytest.raises(InbolError, match=r"cannot write .*train\.jsonl: .*; choose another --out"):
-        ConfidenceStore(tmp_path / "confidence/train.jsonl", SETTINGS, IMAGES)
 
 
 def test_questions_with_options_and_any_number_of_images(file):
