@@ -1,4 +1,3 @@
-import random
 from collections import Counter
 
 from hypothesis import given, settings
@@ -48,20 +47,6 @@ def test_all_templates_are_in_use():
         taught = instructions(unknown, RefusalMix(((name, 1.0),)), 0)
         assert {i.response for i in taught} == set(TEMPLATES[name][0])
     assert set(TEMPLATES["all"][0]) == set(REFUSALS)
-
-
-def test_an_instruction_depends_neither_on_the_other_questions_nor_on_their_order():
-    whole = instructions(records(), SHORT, 0)
-    shuffled = LINES[:]
-    random.Random(0).shuffle(shuffled)
-    assert instructions(records(), SHORT, 0) == whole
-    by_id = lambda item: item.id  # noqa: E731
-    assert sorted(instructions(records(shuffled), SHORT, 0), key=by_id) == sorted(whole, key=by_id)
-    for row in LINES:
-        alone = instructions(records([row]), SHORT, 0)
-        assert alone == [item for item in whole if item.id == row["id"]]
-    many = records([line(f"q{i}", "cwwwwwwwww") for i in range(50)])
-    assert instructions(many, SHORT, 0) != instructions(many, SHORT, 1)
 
 
 @settings(deadline=None)

@@ -1,5 +1,3 @@
-import json
-import random
 from collections import Counter
 
 import pytest
@@ -7,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_lines import (
     ANY_LINES,
-    LINES,
     MIXES,
     SHORT,
     THRESHOLDS,
@@ -92,20 +89,6 @@ def test_equal_sides_make_no_pair():
     row = line("q", "wwwwwwwwww", samples=[SHORT_REFUSALS[0]] * 10)
     assert not preferences(records([row]), RefusalMix(), 0)
     assert len(preferences(records([row]), RefusalMix((("reason", 1.0),)), 0)) == 1
-
-
-def test_pairs_depend_neither_on_the_other_questions_nor_on_their_order():
-    whole = preferences(records(), SHORT, 0)
-    shuffled = LINES[:]
-    random.Random(0).shuffle(shuffled)
-    assert preferences(records(), SHORT, 0) == whole
-    key = lambda item: json.dumps(item.to_json(), sort_keys=True)  # noqa: E731
-    assert sorted(preferences(records(shuffled), SHORT, 0), key=key) == sorted(whole, key=key)
-    for row in LINES:
-        alone = preferences(records([row]), SHORT, 0)
-        assert alone == [item for item in whole if item.id == row["id"]]
-    many = records([line(f"q{i}", "cwwwwwwwww") for i in range(50)])
-    assert preferences(many, SHORT, 0) != preferences(many, SHORT, 1)
 
 
 def test_several_pairs_per_kind(tmp_path):

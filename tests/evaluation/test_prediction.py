@@ -84,19 +84,6 @@ def test_a_question_without_a_kind_and_columns_of_the_dataset():
     assert Prediction.from_json(line).to_json() == LINE | {"kind": ""}
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"outcome": "dunno"}, "'dunno'"),
-        ({"outcome": "wrong", "type": 4}, "type 4"),
-        ({"outcome": "wrong", "domain": "../x"}, "none of in_domain"),
-    ],
-)
-def test_no_impossible_prediction_can_be_made(fields, message):
-    with pytest.raises(InbolError, match=message):
-        prediction(1, **fields)
-
-
 def test_user_value_is_the_table_of_the_method():
     for type in (1, 2, None):
         assert [prediction(1, o, type).user_value for o in OUTCOMES] == [1, 0, -1]

@@ -19,6 +19,7 @@ NOT_SHOWN = "The dog's leash is not visible."
         (VQAExample("q", "a.png", "Which?"), "red", "wrong"),
         (VQAExample("q", "a.png", "Which?", TEN, answerable=False), "red", "wrong"),
         (VQAExample("q", "a.png", "Which?", TEN, answerable=False), "unanswerable", "refused"),
+        (VQAExample("q", "a.png", "Which?", answerable=False), "", "wrong"),
         # A refusal is never correct, even if it is the gold answer.
         (VQAExample("q", "a.png", "Which?", ("unanswerable",) * 10), "unanswerable", "refused"),
         # In a yes/no set, what is not shown is answered: no.
