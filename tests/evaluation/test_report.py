@@ -1,10 +1,10 @@
 import dataclasses
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_page import Page
 from made_predictions import (
     CURVES,
     HOSTILE,
@@ -27,7 +27,6 @@ from inbol_jax.pages import figures
 from inbol_jax.pages.page import cell
 from inbol_jax.pages.table import Table
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 LINKS = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}
 
 
@@ -41,31 +40,6 @@ def write(out, predictions, folder, **changes):
     content = {"curves": CURVES, "train_confidence": [0.0, 0.3, 0.5, 0.7, 1.0]}
     content["image_folders"] = {"worlds": folder} if folder else {}
     write_report(out, CONFIG, predictions, metrics, **(content | changes))
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes, and the tags left open or closed out of order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.unbalanced, self.texts = [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.unbalanced.append(tag)
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
@@ -19,7 +19,6 @@ HOSTILE = (
     "What is the <script>alert('q')</script> \"quoted\" & "
     "<img src=http://evil/x.png onerror=alert(1)> thing?"
 )
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 def write(file, rows):
@@ -42,27 +41,6 @@ def run(tmp_path):
     write(data / "data.jsonl", rows)
     extrinsic(ExtrinsicConfig(data, tmp_path / "run", share=1.0))
     return tmp_path / "run"
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes, and the tags left open or closed out of order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.unbalanced, self.texts = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.unbalanced.append(tag)
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 def test_what_the_page_holds(run, capsys):
