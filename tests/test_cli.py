@@ -125,7 +125,8 @@ def test_who_reads_the_output_may_leave():
 
 def test_help_loads_no_heavy_library():
     """JAX, transformers and matplotlib take seconds to import; a help text needs none of them."""
-    heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn httpx grain"
+    heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn grain"
+    heavy += " httpx tenacity"
     program = (
         "import sys; import inbol_jax.cli; from inbol_jax.commands import COMMANDS, load\n"
         "for command in COMMANDS.values(): load(command.config)\n"

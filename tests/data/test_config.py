@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 from inbol_jax.data.config import CheckConfig, ImportConfig
@@ -54,10 +51,3 @@ def test_options_that_do_not_go_together(read, options, message):
 def test_the_share_that_may_be_set_aside_is_a_share(tmp_path, config):
     with pytest.raises(InbolError, match=r"--max-rejected 2: at most 1 is allowed"):
         config(tmp_path, tmp_path / "out", max_rejected=2)
-
-
-def test_the_options_import_nothing_heavy():
-    heavy = "numpy jax flax transformers datasets matplotlib PIL sklearn scipy"
-    code = f"import sys, inbol_jax.data.config; print({set(heavy.split())!r} & set(sys.modules))"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert output.stdout.decode().strip() == "set()"

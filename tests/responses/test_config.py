@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 from inbol_jax.errors import InbolError
@@ -31,11 +28,3 @@ def test_impossible_endpoint_options(options, message):
 def test_impossible_judge_options(tmp_path):
     with pytest.raises(InbolError, match="--n -1"):
         JudgeConfig(tmp_path / "responses.jsonl", tmp_path, n=-1)
-
-
-def test_options_are_light_to_import():
-    code = "import sys, inbol_jax.responses.config; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert not {"numpy", "PIL", "httpx", "tenacity", "jax"} & set(loaded.stdout.split())
