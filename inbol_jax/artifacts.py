@@ -121,6 +121,15 @@ def check_name(name: str, what: str) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path, remedy: str = "choose another --out") -> Iterator[None]:
+    """Raises InbolError, which names the path and the remedy, if the system fails in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise InbolError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+@contextlib.contextmanager
 def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yields a temporary path, which is renamed over `path` when the block ends without an error.
 
@@ -132,7 +141,7 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """
     # A run that is killed leaves the file, and the next one that writes `path` takes it over.
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked_file(temporary):
             try:
@@ -145,10 +154,6 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-    except OSError as error:
-        raise InbolError(
-            f"cannot write {path}: {error.strerror or error}; choose another --out"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -193,13 +198,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
       InbolError: if another process holds the folder, or it cannot be made.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InbolError(
-            f"cannot write {folder}: {error.strerror}; choose another --out"
-        ) from error
     try:
         place = os.fstat(handle)
         if not any(os.path.samestat(place, held) for held in _held):
@@ -213,12 +214,15 @@ def sole_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def one_writer(stage: Callable[..., Result]) -> Callable[..., Result]:
+def one_writer(
+    stage: Callable[..., Result],
+    lock: Callable[[Path], contextlib.AbstractContextManager[None]] = sole_writer,
+) -> Callable[..., Result]:
     """Keeps other processes from writing into `config.out` while a stage of that config runs."""
 
     @functools.wraps(stage)
     def alone(config: Any, *args: Any, **kwargs: Any) -> Result:
-        with sole_writer(config.out):
+        with lock(config.out):
             return stage(config, *args, **kwargs)
 
     return alone
@@ -314,13 +318,9 @@ class AppendOnlyLines:
     """
 
     def __init__(self, path: Path):
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
-        except OSError as error:
-            raise InbolError(
-                f"cannot write {path}: {error.strerror}; choose another --out"
-            ) from error
         try:
             _lock(self._file.fileno(), path)
             # Another run may have put a new file in its place, or removed it, before the lock.
@@ -357,17 +357,12 @@ class AppendOnlyLines:
           InbolError: if they cannot be written; the rows that were there stay.
         """
         lines = b"".join(json_line(row).encode() for row in rows)
-        try:
+        with writing(self._path, "free space and run the same command again"):
             self._file.truncate(self._end)
             self._file.write(lines)
             self._file.flush()
             os.fsync(self._file.fileno())
             self._end = self._file.seek(0, os.SEEK_END)
-        except OSError as error:
-            raise InbolError(
-                f"cannot write {self._path}: {error.strerror}; free space and run the same command "
-                "again"
-            ) from error
 
     def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replaces all lines at once, by rows that may be made of the old ones as they come.

@@ -5,7 +5,6 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +92,8 @@ def sole_writer(folder: Path) -> contextlib.AbstractContextManager[None]:
     return artifacts.sole_writer(folder) if is_main() else contextlib.nullcontext()
 
 
-def one_writer(stage: Callable[[Any], Path]) -> Callable[[Any], Path]:
-    """`artifacts.one_writer`, for a stage that several processes run together."""
-
-    @functools.wraps(stage)
-    def alone(config: Any) -> Path:
-        with sole_writer(config.out):
-            return stage(config)
-
-    return alone
+# For a stage that several processes run together.
+one_writer = functools.partial(artifacts.one_writer, lock=sole_writer)
 
 
 def wait_for_all(what: str) -> None:

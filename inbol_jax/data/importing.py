@@ -23,6 +23,7 @@ from inbol_jax.artifacts import (
     read_jsonl,
     read_meta,
     write_json,
+    writing,
 )
 from inbol_jax.data.adapters import ADAPTERS
 from inbol_jax.data.columns import Columns
@@ -87,7 +88,7 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     settings = _settings(config, folder)
     settings["config"] = fingerprint(settings)
     file = folder / DATA_FILE
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # the first of several processes imports the set
             if not file.exists():
@@ -98,10 +99,6 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
                     f"{folder} holds a dataset made with other settings; "
                     "choose another --out or --data.name, or delete it"
                 )
-    except OSError as error:
-        raise InbolError(
-            f"cannot write {folder}: {error.strerror or error}; choose another --out"
-        ) from error
     kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
     shown = f" ({', '.join(kinds)})" if 1 < len(kinds) <= 12 else ""
     say(

@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import check_name, sole_writer, write_json
+from inbol_jax.artifacts import check_name, sole_writer, write_json, writing
 from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
-from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, check_model, greedy
 from inbol_jax.evaluation.baselines import margin, scored
 from inbol_jax.evaluation.config import CalibrateConfig
@@ -135,11 +134,9 @@ def _copy(checkpoint: Checkpoint, out: Path) -> None:
     files = [*own_files(source), source / peft.WEIGHTS]
     if not checkpoint.adapters:
         files = checkpoint_files(source)
-    try:
+    with writing(out):
         for file in files:
             shutil.copyfile(file, out / file.name)
-    except OSError as error:
-        raise InbolError(f"cannot write {out}: {error.strerror or error}") from error
     if checkpoint.adapters:
         base = {"base_model_name_or_path": checkpoint.hub_id or str(checkpoint.path.resolve())}
         write_json(out / peft.CONFIG, read_json(source / peft.CONFIG) | base)
