@@ -46,6 +46,11 @@ class FilterContext(NamedTuple):
     config: ExtrinsicConfig
     evaluation: EvaluationQuestions | None = None
 
+    def language(self) -> str | None:
+        """The language that questions must be in; None if no text of the dataset tells it."""
+        wanted = self.config.language
+        return usual_language(e.question for e in self.source.pool) if wanted == "auto" else wanted
+
 
 class Filter:
     """Rejects questions one by one.
@@ -121,9 +126,7 @@ class WrongLanguage(Filter):
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
-        self._wanted: str | None = context.config.language
-        if self._wanted == "auto":
-            self._wanted = usual_language(e.question for e in context.source.pool)
+        self._wanted = context.language()
 
     def reject(self, candidate: Candidate) -> str | None:
         written_in = language(candidate.proposal.question) if self._wanted else None
@@ -139,10 +142,7 @@ class Ungrammatical(Filter):
 
     def __init__(self, context: FilterContext):
         super().__init__(context)
-        wanted = context.config.language
-        if wanted == "auto":
-            wanted = usual_language(e.question for e in context.source.pool) or "en"
-        self._judges = wanted == "en"
+        self._judges = context.language() in ("en", None)
 
     def reject(self, candidate: Candidate) -> str | None:
         return fault(candidate.proposal.question) if self._judges else None
