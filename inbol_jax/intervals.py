@@ -1,6 +1,20 @@
-"""The confidence interval of a share that was counted."""
+"""Numbers with their confidence intervals."""
 
 import math
+from typing import NamedTuple
+
+
+class Estimate(NamedTuple):
+    """A number with the ends of its 95% interval; each is None if there was nothing to count."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def share(successes: int, n: int) -> Estimate:
+    """A share that was counted, with its Wilson interval."""
+    return Estimate(successes / n, *wilson_interval(successes, n)) if n else Estimate()
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:

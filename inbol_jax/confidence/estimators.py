@@ -1,34 +1,22 @@
-"""Confidence from what is in the store. Every estimator is a function of a stored question."""
+"""Confidence from what is in the store. Every estimator is a function of a stored question.
+
+A confidence lies in [0, 1]. It has a Wilson interval if it is a share of samples; otherwise both
+ends are the confidence itself.
+"""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.intervals import wilson_interval
+from inbol_jax.intervals import Estimate, share
 from inbol_jax.records import SampledQuestion
 from inbol_jax.responses.matching import answer_key
 
 
-class Estimate(NamedTuple):
-    """A confidence in [0, 1] with its 95% Wilson interval.
-
-    `low` and `high` are `value` if the confidence is no share of samples.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-def _share(successes: int, samples: int) -> Estimate:
-    return Estimate(successes / samples, *wilson_interval(successes, samples))
-
-
 def sampled_accuracy(question: SampledQuestion) -> Estimate:
     """The method's own estimator, c(x) = correct samples / samples."""
-    return _share(question.n_correct, question.n_samples)
+    return share(question.n_correct, question.n_samples)
 
 
 def self_consistency(question: SampledQuestion) -> Estimate:
@@ -39,7 +27,7 @@ def self_consistency(question: SampledQuestion) -> Estimate:
     2022 (arXiv 2203.11171).
     """
     votes = Counter(answer_key(sample.text) for sample in question.answering_samples)
-    return _share(max(votes.values(), default=0), question.n_samples)
+    return share(max(votes.values(), default=0), question.n_samples)
 
 
 def sequence_likelihood(question: SampledQuestion) -> Estimate:

@@ -1,9 +1,9 @@
 """The standard record of Figure 2, from a line of the confidence store."""
 
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
-from inbol_jax.confidence.estimators import Estimate, Estimator, sampled_accuracy
+from inbol_jax.confidence.estimators import Estimator, sampled_accuracy
 from inbol_jax.errors import InbolError
-from inbol_jax.intervals import wilson_interval
+from inbol_jax.intervals import share
 from inbol_jax.records import Boundary, BoundaryRecord, Response, SampledQuestion
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
@@ -21,8 +21,7 @@ def make_record(
     """
     example = question.example
     type3 = example.answerable is False
-    nothing = Estimate(0.0, *wilson_interval(0, question.n_samples))
-    estimate = nothing if type3 else estimator(question)
+    estimate = share(0, question.n_samples) if type3 else estimator(question)
     if estimate is None:
         raise InbolError(
             f"question {example.id}: its line in the store lacks what the estimator needs"

@@ -18,7 +18,7 @@ import numpy as np
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, calibrated
-from inbol_jax.intervals import wilson_interval
+from inbol_jax.intervals import Estimate, share
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type1": (1,),
@@ -31,14 +31,6 @@ GROUPS: Mapping[str, tuple[int | None, ...]] = {
 CONFIDENCE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 # Of fewer questions, a bootstrap interval is too narrow to tell two models apart.
 MIN_QUESTIONS = 20
-
-
-class Estimate(NamedTuple):
-    """A number with the ends of its 95% interval; each is None if there was nothing to count."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -253,7 +245,7 @@ def by_confidence(predictions: Iterable[Prediction], model: str) -> list[Confide
     for index, (low, high) in enumerate(itertools.pairwise(CONFIDENCE_EDGES)):
         outcomes = Counter(p.outcome for p in members.get(index, ()))
         n, answered = outcomes.total(), outcomes["correct"] + outcomes["wrong"]
-        rates = _rate(outcomes["refused"], n), _rate(outcomes["correct"], answered)
+        rates = share(outcomes["refused"], n), share(outcomes["correct"], answered)
         bins.append(ConfidenceBin(low, high, n, *rates))
     return bins
 
@@ -316,7 +308,3 @@ def _scores(predictions: list[Prediction], resamples: int = 2000, seed: int = 0)
     values = Counter(p.user_value for p in predictions)
     interval = bootstrap_mean(values, resamples, seed)
     return Scores(n, correct / n, refused / n, *interval, denied / n)
-
-
-def _rate(successes: int, n: int) -> Estimate:
-    return Estimate(successes / n, *wilson_interval(successes, n)) if n else Estimate()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.metrics import Estimate
+from inbol_jax.intervals import Estimate
 
 RISKS = (0.01, 0.05, 0.1, 0.2)  # whose coverage is reported
 COSTS = (1, 10, 100)  # of a wrong answer, whose effective reliability is reported

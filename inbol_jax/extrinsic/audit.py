@@ -28,7 +28,7 @@ from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
 from inbol_jax.extrinsic.filters import blank_image
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.extrinsic.shortcut import auc, auc_difference, cross_validated, telling_ngrams
-from inbol_jax.intervals import wilson_interval
+from inbol_jax.intervals import share
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.progress import say
 from inbol_jax.responses.refusal import is_refusal
@@ -183,7 +183,7 @@ def _summarise(replies: Sequence[Reply], labels: np.ndarray) -> ModelAnswersSumm
     shares = []
     for chosen in (labels, ~labels):
         k, n = int(refused[chosen].sum()), int(chosen.sum())
-        shares.append(Share(k / n, *wilson_interval(k, n), n))
+        shares.append(Share(*share(k, n), n))
     return ModelAnswersSummary(auc(_doubts(replies), labels), *shares)
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from inbol_jax.confidence.estimate import sampled_question
 from inbol_jax.confidence.estimators import (
     ESTIMATORS,
-    Estimate,
     get_estimator,
     p_true,
     proposed_answer,
@@ -17,7 +16,7 @@ from inbol_jax.confidence.estimators import (
     sequence_likelihood,
 )
 from inbol_jax.errors import InbolError
-from inbol_jax.intervals import wilson_interval
+from inbol_jax.intervals import Estimate, share
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import Generation
 
@@ -43,12 +42,12 @@ MIXED = line(
 
 
 def test_accuracy_is_the_share_of_correct_samples():
-    assert sampled_accuracy(MIXED) == Estimate(2 / 5, *wilson_interval(2, 5))
+    assert sampled_accuracy(MIXED) == share(2, 5)
 
 
 def test_consistency_is_the_share_of_the_most_frequent_answer():
     """ "Red." and "the red" are one answer once normalised."""
-    assert self_consistency(MIXED) == Estimate(2 / 5, *wilson_interval(2, 5))
+    assert self_consistency(MIXED) == share(2, 5)
     assert self_consistency(line(*[("blue", -1.0, 2)] * 4, ("red", -1.0, 2))).value == 4 / 5
     assert self_consistency(line(("blue", -1.0, 2), ("red", -1.0, 2))).value == 1 / 2
 
