@@ -47,6 +47,7 @@ def test_all_templates_are_in_use():
         taught = instructions(unknown, RefusalMix(((name, 1.0),)), 0)
         assert {i.response for i in taught} == set(TEMPLATES[name][0])
     assert set(TEMPLATES["all"][0]) == set(REFUSALS)
+    assert instructions(unknown, SHORT, 0) != instructions(unknown, SHORT, 1)
 
 
 @settings(deadline=None)
