@@ -45,10 +45,9 @@ def helps(text):
     found, option = {}, None
     for framed in text.splitlines():
         line = framed.strip("│ ")
-        if (
-            option_here := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed)
-        ) is not None:  # deeper in, it is spoken of
-            option = option_here[1]
+        # Deeper in, an option is spoken of.
+        if declared := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed):
+            option = declared[1]
             found[option] = "".join(re.split(r"\s{2,}", line, maxsplit=1)[1:])
         elif option and set(line) <= set("─-╰╯╭╮ "):
             option = None
@@ -207,6 +206,14 @@ def change(**changes):
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def resize(hidden_size):
+    def resized(path):
+        text = json.loads(path.read_text())["text_config"] | {"hidden_size": hidden_size}
+        change(text_config=text)(path)
+
+    return resized
+
+
 DAMAGES = [
     ("model.safetensors", cut),
     ("model.safetensors", lambda p: p.write_bytes(b"")),
@@ -217,18 +224,8 @@ DAMAGES = [
     ("config.json", change(text_config=None)),
     ("config.json", change(model_type="gpt2")),
     ("config.json", change(image_token_index=None)),
-    (
-        "config.json",
-        lambda p: change(
-            text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": "160"}
-        )(p),
-    ),
-    (
-        "config.json",
-        lambda p: change(
-            text_config=json.loads(p.read_text())["text_config"] | {"hidden_size": 32}
-        )(p),
-    ),
+    ("config.json", resize("160")),
+    ("config.json", resize(32)),
     ("generation_config.json", cut),
     ("generation_config.json", lambda p: p.write_text("[]")),
     ("tokenizer.json", cut),
@@ -244,31 +241,13 @@ DAMAGES = [
 )
 def test_a_corrupt_checkpoint(file, damage, model, small_world, tmp_path, capsys):
     damage(model / file)
-    error = fails(
-        capsys,
-        main,
-        "confidence",
-        "--data",
-        small_world / "test",
-        "--out",
-        tmp_path / "out",
-        "--model",
-        model,
-    )
-    assert str(model) in error
+    options = ("--data", small_world / "test", "--out", tmp_path / "out", "--model", model)
+    assert str(model) in fails(capsys, main, "confidence", *options)
 
 
 def test_images_that_are_missing_or_damaged(tmp_path, capsys):
-    rows = [
-        {
-            "id": f"q{i}",
-            "image": f"{i}.png",
-            "question": "What is the symbol?",
-            "answers": ["a"],
-            "answerable": True,
-        }
-        for i in range(4)
-    ]
+    same = {"question": "What is the symbol?", "answers": ["a"], "answerable": True}
+    rows = [{"id": f"q{i}", "image": f"{i}.png"} | same for i in range(4)]
     (tmp_path / "data").mkdir()
     write_jsonl(tmp_path / "data/data.jsonl", rows, {})
     for i in range(3):
@@ -283,41 +262,31 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
     instructions = [row | {"response": "alpha", "boundary": "known", "type": 1} for row in rows]
     for i, cause in ((3, "1 of its images cannot be used"), (0, "not an image")):
         write_jsonl(tmp_path / "instructions.jsonl", [instructions[i]], {"images": "data"})
-        error = fails(
-            capsys,
-            train,
-            "sft",
-            "--data",
-            tmp_path / "instructions.jsonl",
-            "--out",
-            tmp_path / f"run{i}",
-        )
+        options = ("--data", tmp_path / "instructions.jsonl", "--out", tmp_path / f"run{i}")
+        error = fails(capsys, train, "sft", *options)
         assert f"{i}.png" in error
         assert cause in error
 
 
-def test_options_with_a_wrong_value(small_world, tmp_path, capsys):
-    data, out = ("--data", small_world / "test"), ("--out", tmp_path / "out")
-    assert "--pair-weighting 'cubic': choose one of linear, margin, uniform" in fails(
-        capsys, train, "dpo", *data, *out, "--pair-weighting", "cubic"
-    )
-    assert "--beta 0.0: must be greater than 0" in fails(
-        capsys, train, "dpo", *data, *out, "--beta", 0
-    )
-    assert "--epochs 0: must be greater than 0" in fails(
-        capsys, train, "sft", *data, *out, "--epochs", 0
-    )
-    assert "--n 0: at least one sample" in fails(capsys, main, "confidence", *data, *out, "--n", 0)
-    assert "--batch-size 0" in fails(capsys, main, "confidence", *data, *out, "--batch-size", 0)
-    assert "top-p" in fails(capsys, main, "confidence", *data, *out, "--top-p", 2)
-    assert "delta-uk < delta-k" in fails(capsys, main, "build", *out, "--delta-k", 0.2)
-    assert "--templates or --refusal-mix 'longest'" in fails(
-        capsys, main, "build", *out, "--templates", "longest"
-    )
-    assert "--steps 0" in fails(capsys, main, "world", "pretrain", *out, "--steps", 0)
-    assert "--batch-size 0" in fails(capsys, main, "world", "pretrain", *out, "--batch-size", 0)
-    assert "--n-train 0" in fails(capsys, main, "demo", *out, "--n-train", 0)
-    assert "--n-test 1" in fails(capsys, main, "demo", *out, "--n-test", 1)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("dpo --data DATA --pair-weighting cubic", "'cubic': choose one of linear, margin, unif"),
+        ("dpo --data DATA --beta 0", "--beta 0.0: must be greater than 0"),
+        ("sft --data DATA --epochs 0", "--epochs 0: must be greater than 0"),
+        ("confidence --data DATA --n 0", "--n 0: at least one sample"),
+        ("confidence --data DATA --batch-size 0", "--batch-size 0: at least 1 is needed"),
+        ("confidence --data DATA --top-p 2", "--top-p 2.0"),
+        ("build --delta-k 0.2", "delta-uk < delta-k"),
+        ("build --templates longest", "--templates or --refusal-mix 'longest'"),
+        ("world pretrain --steps 0", "--steps 0: at least 1 is needed"),
+        ("demo --n-train 0", "--n-train 0: at least 1 is needed"),
+        ("demo --n-test 1", "--n-test 1: at least 4 is needed"),
+    ],
+)
+def test_options_with_a_wrong_value(small_world, tmp_path, capsys, words, message):
+    words = words.replace("DATA", str(small_world / "test")).split()
+    assert message in fails(capsys, main, *words, "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -348,10 +317,8 @@ def test_a_misspelt_option_gets_the_right_one(capsys):
 
 def test_a_misspelt_command_gets_the_right_one(capsys):
     assert main(["confidense"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "error: no command 'confidense'; perhaps confidence; see inbol --help\n"
-    )
+    expected = "error: no command 'confidense'; perhaps confidence; see inbol --help\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys):

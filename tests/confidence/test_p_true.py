@@ -41,6 +41,13 @@ def asked(sampled, small_world, tmp_path_factory):
     return out
 
 
+def asked_of(checkpoint, proposals, images, set_aside=pytest.fail):
+    """{id: probability} of examples with proposed answers."""
+    options = {"total": len(proposals), "batch_size": 4, "label": "test", "set_aside": set_aside}
+    batches = self_evaluate(checkpoint, proposals, images, **options)
+    return {example.id: value for batch in batches for example, value in batch}
+
+
 def evaluations(out):
     return {row["id"]: row for row in read_jsonl(out / "confidence/p_true/test.jsonl")}
 
@@ -75,19 +82,7 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
     images, examples = small_world / "test", load_dataset_folder(small_world / "test").examples[::6]
     answers = ["red", "I see a circle and a square", "2", "yes"] * 3
     proposed = list(zip(examples, answers, strict=False))
-    found = {
-        example.id: value
-        for batch in self_evaluate(
-            micro,
-            proposed,
-            images,
-            total=len(proposed),
-            batch_size=4,
-            label="test",
-            set_aside=pytest.fail,
-        )
-        for example, value in batch
-    }
+    found = asked_of(micro, proposed, images)
     assert found.keys() == {e.id for e in examples}
     model = LlavaForConditionalGeneration.from_pretrained(micro.path).eval()
     processor = AutoProcessor.from_pretrained(TINY, backend="pil")
@@ -276,18 +271,11 @@ def test_on_several_devices(asked, sampled, small_world, tmp_path, devices, mesh
 def test_a_prompt_that_is_too_long_is_set_aside(tiny, small_world):
     example = load_dataset_folder(small_world / "test").examples[0]
     aside = []
-    found = self_evaluate(
-        tiny,
-        [(example, "red " * 300)],
-        small_world / "test",
-        total=1,
-        batch_size=1,
-        label="test",
-        set_aside=lambda e, why: aside.append((e.id, why)),
-    )
-    assert list(found) == []
-    assert aside[0][0] == example.id
-    assert "the model was made for 256" in aside[0][1]
+    proposals = [(example, "red " * 300)]
+    assert not asked_of(tiny, proposals, small_world / "test", lambda *why: aside.append(why))
+    ((rejected, reason),) = aside
+    assert rejected.id == example.id
+    assert "the model was made for 256" in reason
 
 
 def test_probabilities_that_are_not_finite_stop(micro, small_world):
@@ -295,14 +283,4 @@ def test_probabilities_that_are_not_finite_stop(micro, small_world):
     broken = dataclasses.replace(micro, variables={"params": params})
     example = load_dataset_folder(small_world / "test").examples[0]
     with pytest.raises(InbolError, match=rf"^{micro.path}: .* {example.id!r} is not finite"):
-        list(
-            self_evaluate(
-                broken,
-                [(example, "red")],
-                small_world / "test",
-                total=1,
-                batch_size=1,
-                label="test",
-                set_aside=lambda e, why: pytest.fail(why),
-            )
-        )
+        asked_of(broken, [(example, "red")], small_world / "test")

@@ -11,7 +11,7 @@ import pytest
 from endpoint_server import said
 from PIL import Image
 
-from inbol_jax.artifacts import read_meta
+from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.confidence.store import read_store
 from inbol_jax.data import vqa
@@ -36,6 +36,21 @@ QUESTIONS = {
 }
 
 
+def rows_of(config):
+    """The records of the first dataset, which `write_rows` writes back."""
+    return list(read_jsonl(config.in_domain[0] / "data.jsonl"))
+
+
+def write_rows(config, rows):
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (config.in_domain[0] / "data.jsonl").write_text(lines)
+
+
+def load_pretrained(folder, **options):
+    """A checkpoint without weights."""
+    return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
+
+
 @pytest.fixture
 def config(monkeypatch, tmp_path):
     """A dataset of three questions, and two models that always say "red"."""
@@ -52,9 +67,6 @@ def config(monkeypatch, tmp_path):
     def generate(checkpoint, examples, images, **options):
         for example in examples:
             yield [(example, [SimpleNamespace(text="red")])]
-
-    def load_pretrained(folder, **options):
-        return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
 
     monkeypatch.setattr(module, "estimate", lambda options, dataset: None)
     monkeypatch.setattr(module, "read_store", lambda file: store)
@@ -101,11 +113,10 @@ def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatc
         return generate(checkpoint, examples, *rest, **options)
 
     monkeypatch.setattr(engines, "generate", counting)
-    data = config.in_domain[0] / "data.jsonl"
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = rows_of(config)
 
     def changed():
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(config, rows)
         asked.clear()
         return predictions(config)
 
@@ -121,7 +132,7 @@ def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatc
     rows[1]["question"] = "Which colour?"
     assert {p.question for p in changed() if p.id == "b"} == {"Which colour?"}
     assert asked == [["b"]] * 2
-    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(data.parent / "black.png")
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(config.in_domain[0] / "black.png")
     changed()
     assert asked == [["a", "b", "c"]] * 2
     del rows[0]
@@ -294,9 +305,6 @@ def test_models_of_an_endpoint_are_compared(served):
 
 
 def test_a_model_of_an_endpoint_beside_a_checkpoint(served, config, monkeypatch):
-    def load_pretrained(folder, **options):
-        return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
-
     monkeypatch.setattr(module, "check_model", lambda *_: None)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     predicted = predictions(served(("base", "folder"), ("served", "endpoint:small")))
@@ -413,10 +421,9 @@ def test_both_answers_resume_and_follow_the_dataset(validated, monkeypatch):
     before = predictions(validated)
     monkeypatch.setattr(asking, "answer_and_force", lambda *_, **__: pytest.fail("asked again"))
     assert predictions(validated) == before
-    data = validated.in_domain[0] / "data.jsonl"
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows = rows_of(validated)
     rows[0]["answers"] = ["blue"]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(validated, rows)
     after = predictions(validated)
     assert (before[0].outcome, before[0].forced.outcome) == ("wrong", "wrong")
     assert (after[0].outcome, after[0].forced.outcome) == ("correct", "correct")
@@ -433,10 +440,8 @@ def test_answers_without_the_other_ones_are_asked_for_again(config, validated):
 
 
 def test_columns_of_the_dataset_are_not_taken_for_answers(config):
-    data = config.in_domain[0] / "data.jsonl"
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
     own = {"forced": "yes", "consistency": "x", "p_true": None}
-    data.write_text("".join(json.dumps(row | own) + "\n" for row in rows))
+    write_rows(config, [row | own for row in rows_of(config)])
     assert {(p.forced, p.consistency, p.p_true) for p in predictions(config)} == {(None,) * 3}
     assert predictions(config)
 
