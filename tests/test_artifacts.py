@@ -74,15 +74,10 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path, monkeypatch, fa
 def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for path in (
-        tmp_path / "file/x.json",
-        tmp_path / "file/deeper/x.json",
-        Path("/proc/inbol/x.json"),
-        tmp_path / "folder",
-    ):
-        with pytest.raises(
-            InbolError, match=f"cannot write {path}: .+; choose another --out"
-        ) as caught:
+    names = ("file/x.json", "file/deeper/x.json", "folder")
+    for path in (*(tmp_path / name for name in names), Path("/proc/inbol/x.json")):
+        message = f"cannot write {path}: .+; choose another --out"
+        with pytest.raises(InbolError, match=message) as caught:
             write_atomically(path, "x")
         assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]

@@ -18,12 +18,8 @@ from inbol_jax.cli import main
 from inbol_jax.defaults import TINY
 from inbol_jax.evaluation.prediction import BASELINES
 
-SIZES = (
-    "--n-train",
-    "60",
-    "--n-test",
-    "40",
-)  # 60 test questions, as many as for training: batches of one size are compiled once
+# 60 test questions, as many as for training: batches of one size are compiled once
+SIZES = ("--n-train", "60", "--n-test", "40")
 FILES = (
     "data/train/data.jsonl",
     "data/test/data.jsonl",
@@ -115,11 +111,8 @@ def test_demo_metrics_have_the_agreed_layout(run):
     calibrated = {f"{name}_calibrated" for name in MODELS}
     assert list(metrics["models"])[: len(MODELS)] == list(MODELS)
     assert set(metrics["models"]) == {*MODELS, *BASELINES, *calibrated}
-    assert set(metrics["thresholds"]) == set(metrics["models"]) - {
-        *MODELS,
-        "always_refuse",
-        "oracle",
-    }
+    chosen = set(metrics["models"]) - {*MODELS, "always_refuse", "oracle"}
+    assert set(metrics["thresholds"]) == chosen
     assert set(metrics["curves"]) == {*MODELS, *(b for b in BASELINES if "threshold" in b)}
     for domains in metrics["models"].values():
         assert set(domains) == set(DOMAINS)
@@ -160,15 +153,9 @@ def test_demo_trains_both_stages(run):
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):
     out = Path(shutil.copytree(run[0], tmp_path / "out"))  # its times come along
-    results = {"metrics.json", "report.html", "report.md"}
-    kept = [
-        p
-        for p in out.rglob("*")
-        if p.is_file()
-        and p.name not in results
-        and "figures" not in p.parts
-        and p.name != "demo.json"
-    ]
+    results = {"demo.json", "metrics.json", "report.html", "report.md"}
+    files = [p for p in out.rglob("*") if p.is_file() and "figures" not in p.parts]
+    kept = [p for p in files if p.name not in results]
     before = {p: p.stat().st_mtime_ns for p in kept}
     assert any("checkpoints" in p.parts for p in kept)
     metrics = metrics_of(out)
@@ -181,9 +168,8 @@ def test_demo_again_does_nothing(run, tmp_path, capsys):
 def test_demo_with_other_settings_is_refused(run, capsys):
     before = metrics_of(run[0])
     for other in ((*SIZES, "--seed", "1"), ("--n-train", "61", *SIZES[2:])):
-        assert "holds a demo with other settings" in fails(
-            capsys, main, "demo", "--out", run[0], *other
-        )
+        error = fails(capsys, main, "demo", "--out", run[0], *other)
+        assert "holds a demo with other settings" in error
     assert metrics_of(run[0]) == before
 
 
@@ -214,9 +200,8 @@ def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
     assert not (out / "records.jsonl").exists()
     sampled = store.read_bytes()
     kill_when(start(out, cache), lambda: (out / "idk_it/checkpoints").is_dir())
-    assert store.read_bytes().startswith(
-        sampled[: sampled.rfind(b"\n") + 1]
-    )  # what was sampled is not sampled again
+    # What was sampled is not sampled again.
+    assert store.read_bytes().startswith(sampled[: sampled.rfind(b"\n") + 1])
     assert not (out / "idk_it/model/model.safetensors").exists()
     kill_when(start(out, cache), lambda: (out / "evaluation/predictions/base").is_dir())
     output, _ = finish(start(out, cache))

@@ -25,13 +25,8 @@ def test_classes_part_exactly_at_the_thresholds(counts, pair):
     """Against rational numbers: no count at a threshold falls to the wrong side for the sake of a
     binary fraction."""
     confidence, (low, high) = Fraction(*counts), (Fraction(p, 100) for p in pair)
-    expected = (
-        Boundary.KNOWN
-        if confidence >= high
-        else Boundary.UNKNOWN
-        if confidence <= low
-        else Boundary.MIXED
-    )
+    expected = Boundary.KNOWN if confidence >= high else Boundary.MIXED
+    expected = Boundary.UNKNOWN if confidence <= low else expected
     assert classify(*counts, thresholds(pair)) is expected
 
 

@@ -57,15 +57,11 @@ def test_likelihood_is_that_of_the_likeliest_answer_a_token():
     is no answer."""
     value = math.exp(-0.25)
     assert sequence_likelihood(MIXED) == Estimate(value, value, value)
-    assert sequence_likelihood(
-        line(("red", math.log(0.5), 1), ("blue", math.log(0.125), 3))
-    ).value == pytest.approx(0.5)
-    assert sequence_likelihood(
-        line(("red", math.log(0.25), 1), ("blue", math.log(0.125), 3))
-    ).value == pytest.approx(0.5)
-    assert (
-        sequence_likelihood(line(("red", 1e-7, 1))).value == 1
-    )  # a rounding error above certainty
+    for p in (0.5, 0.25):  # blue is as likely as the first red, and likelier than the second
+        both = line(("red", math.log(p), 1), ("blue", math.log(0.125), 3))
+        assert sequence_likelihood(both).value == pytest.approx(0.5)
+    above_certainty = line(("red", 1e-7, 1))  # by a rounding error
+    assert sequence_likelihood(above_certainty).value == 1
 
 
 def test_likelihood_without_log_probabilities_is_refused():

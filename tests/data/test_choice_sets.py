@@ -75,10 +75,8 @@ def official_hit(row, said, upd, instructed):
     and one that says so. The response must mean the answer, or one of the added ones.
     """
     offered = {letter: row[letter] for letter in "ABCDE" if row[letter]}
-    unanswerable, letter = (
-        row["type"] == "upd",
-        (re.match(r"\(?([A-G])(?:[.)]|$)", said) or [""] * 2)[1],
-    )
+    unanswerable = row["type"] == "upd"
+    letter = (re.match(r"\(?([A-G])(?:[.)]|$)", said) or [""] * 2)[1]
     if letter and letter in {*offered, *("F" * instructed)}:
         return letter == row["answer"]
     added = [row["masked_answer"]] * (unanswerable and upd != "ivqd")
@@ -128,15 +126,8 @@ def test_mmupd_of_the_hub_has_no_index(tmp_path, read):
 
 
 def test_mmbench(tmp_path, read):
-    same = {
-        "question": "Which?",
-        "hint": "nan",
-        "A": "3",
-        "B": "4",
-        "C": "",
-        "D": "",
-        "answer": "A",
-    }
+    same = {"question": "Which?", "hint": "nan", "A": "3", "B": "4", "C": "", "D": ""}
+    same |= {"answer": "A"}
     same |= {"category": "c", "source": "s", "L2-category": "logic", "comment": "", "split": "dev"}
     rows = [
         {"index": 241} | same | {"image": encoded(0)},
@@ -192,10 +183,8 @@ def test_mmmu(tmp_path, read):
     folder = write_hub(tmp_path / "MMMU", "validation", rows, pictures=tuple(pictures))
     dataset = read(format="mmmu", id=str(folder), split="validation")
     choice, words, number, test = dataset.examples
-    assert [(dataset.root / name).read_bytes() for name in choice.images] == [
-        picture(0),
-        picture(1),
-    ]
+    found = [(dataset.root / name).read_bytes() for name in choice.images]
+    assert found == [picture(0), picture(1)]
     assert (choice.options, choice.answers, choice.metric) == (("$6", "it's 7"), ("B",), "choice")
     assert (words.answers, words.options, words.metric) == (("24/7", "3.4"), (), "exact")
     assert (number.answers, number.metric) == (("8.4",), "numeric:0")

@@ -72,13 +72,8 @@ def surroundings(tmp_path):
     ("bad", "reason"), BAD, ids=[f"{i}-{reason}" for i, (_, reason) in enumerate(BAD)]
 )
 def test_a_bad_record_is_set_aside_with_its_cause(surroundings, bad, reason):
-    write(
-        surroundings,
-        row(),
-        bad,
-        row(id="q3", image="images/inside.png"),
-        row(id="q4", image="./images/../images/a.png"),
-    )
+    sound = row(id="q3", image="images/inside.png"), row(id="q4", image="./images/../images/a.png")
+    write(surroundings, row(), bad, *sound)
     dataset = load_dataset_folder(surroundings, max_rejected=0.25)
     assert [e.id for e in dataset.examples] == ["q1", "q3", "q4"]
     assert [(r.line, r.reason) for r in dataset.rejected] == [(2, reason)]

@@ -47,18 +47,10 @@ def random_predictions(n, models=("base", "idk_it", "ca_dpo"), seed=0):
     for i in range(n):
         type, domain = TYPES[i % 4], DOMAINS[i % 8 // 4]
         for model in models:
-            outcome = OUTCOMES[random.integers(3)]
-            tenths = random.integers(11)
-            made.append(
-                prediction(
-                    i,
-                    outcome,
-                    type,
-                    model=model,
-                    domain=domain,
-                    confidence=0.0 if type == 3 else tenths / 10,
-                )
-            )
+            outcome, tenths = OUTCOMES[random.integers(3)], random.integers(11)
+            about = {"model": model, "domain": domain}
+            about["confidence"] = 0.0 if type == 3 else tenths / 10
+            made.append(prediction(i, outcome, type, **about))
     return made
 
 
@@ -192,16 +184,13 @@ def test_pairs_are_the_consecutive_ones_and_the_last_against_the_first(models, p
 
 
 def test_what_cannot_be_paired_is_named():
-    predictions = [
-        prediction(1, "correct", model="a"),
-        *[prediction(i, "wrong", model="b") for i in (1, 2, 3)],
-    ]
+    predictions = [prediction(1, "correct", model="a")]
+    predictions += [prediction(i, "wrong", model="b") for i in (1, 2, 3)]
     with pytest.raises(InbolError, match=r"2 questions .* both a and b, for example 'q2'"):
         differences(predictions)
+    predictions = [prediction(1, "correct", type, model=m) for m, type in (("a", 1), ("b", 2))]
     with pytest.raises(InbolError, match="another type or domain"):
-        differences(
-            [prediction(1, "correct", 1, model="a"), prediction(1, "correct", 2, model="b")]
-        )
+        differences(predictions)
 
 
 @pytest.mark.parametrize(

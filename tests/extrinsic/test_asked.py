@@ -7,22 +7,8 @@ from PIL import Image
 
 from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
 
-WORDS = [
-    "what",
-    "which",
-    "color",
-    "dog",
-    "cat",
-    "small",
-    "house",
-    "behind",
-    "left",
-    "right",
-    "car",
-    "street",
-    "holding",
-    "woman",
-]
+WORDS = ["what", "which", "color", "dog", "cat", "small", "house", "behind", "left", "right", "car",
+         "street", "holding", "woman"]  # fmt: skip
 
 
 def jaccard(a, b):
@@ -72,10 +58,8 @@ def test_leaks_are_told_by_text_and_picture(tmp_path):
     Image.new("RGB", (9, 9), "red").save(tmp_path / "eval/another.bmp")
     (tmp_path / "eval/none.png").write_bytes(b"no picture")
     evaluation, steps = EvaluationQuestions(), []
-    split = [
-        example(0, image="another.bmp"),
-        example(1, "What color is the cow?", image="none.png"),
-    ]
+    cow = example(1, "What color is the cow?", image="none.png")
+    split = [example(0, image="another.bmp"), cow]
     evaluation.add(split, tmp_path / "eval", lambda: steps.append(1))
     assert evaluation.unreadable == 1
     assert len(steps) == 2

@@ -40,9 +40,8 @@ def test_a_verb_behind_the_subject_does_not_make_it_absent():
             example(2, "What color is the sign?", ["red"], image="b"),
         ]
     )
-    assert not contents.absent(
-        "b", subject("What does the sign say?")
-    )  # the sign is there, and b answers the question
+    # The sign is there, and b answers the question.
+    assert not contents.absent("b", subject("What does the sign say?"))
 
 
 def test_contents_hold_what_a_dictionary_of_sets_would():

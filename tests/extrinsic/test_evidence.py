@@ -36,18 +36,10 @@ def test_boxes_of_a_record():
     assert evidence_boxes(example(0)) is None
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "1 2 3 4",
-        [[1, 2, 3]],
-        [[1, 2, 3, "4"]],
-        [[1, 2, float("inf"), 4]],
-        [[1, 2, 0, 4]],
-        [{}],
-        [None],
-    ],
-)
+BAD = ["1 2 3 4", [[1, 2, 3]], [[1, 2, 3, "4"]], [[1, 2, float("inf"), 4]], [[1, 2, 0, 4]], [{}]]
+
+
+@pytest.mark.parametrize("bad", [*BAD, [None]])
 def test_boxes_that_are_none(bad):
     with pytest.raises(InbolError, match="evidence "):
         evidence_boxes(example(0, evidence=bad))
@@ -70,10 +62,9 @@ def test_what_is_removed_is_gone_and_the_rest_is_there(how):
     outside[19:31, 9:27] = False
     assert not outside.any()
     inside = found[20:30, 10:26].astype(int)
-    steps = max(np.abs(np.diff(inside, axis=0)).max(), np.abs(np.diff(inside, axis=1)).max())
-    assert steps <= (
-        0 if how == "mask" else 20
-    )  # of 255 that the stripe had: it cannot be made out
+    steps = max(np.abs(np.diff(inside, axis=axis)).max() for axis in (0, 1))
+    # The stripe had steps of 255: it cannot be made out.
+    assert steps <= (0 if how == "mask" else 20)
 
 
 def test_boxes_at_the_borders():
@@ -90,12 +81,8 @@ def test_evidence_by_boxes(tmp_path):
         example(i, f"What is the {THINGS[i % 8]} doing?", evidence=[[4, 4, 8, 8]])
         for i in range(12)
     ]
-    examples += [
-        example(12, evidence=[[100, 100, 5, 5]]),
-        example(13, evidence="here"),
-        example(14, evidence=[[1, 1, 5, 5]]),
-        example(15),
-    ]
+    odd = [[100, 100, 5, 5]], "here", [[1, 1, 5, 5]]
+    examples += [*(example(i, evidence=e) for i, e in enumerate(odd, 12)), example(15)]
     pictures(tmp_path, 14)
     (tmp_path / "14.png").write_bytes(b"no picture")
     rows, _, set_aside, _ = run_funnel(examples, "evidence_removed", root=tmp_path)
@@ -124,9 +111,8 @@ def test_evidence_by_boxes(tmp_path):
     assert len({r["image"] for r in rows}) == 12
     before = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
     assert run_funnel(examples, "evidence_removed", root=tmp_path).rows == rows
-    assert {
-        p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()
-    } == before  # nothing else is left there
+    after = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
+    assert after == before, "nothing else is left there"
 
 
 def test_a_color_is_never_left_by_a_blur(tmp_path):
@@ -166,9 +152,8 @@ class Eye:
         self.calls.append((label, len(asked)))
         replies = []
         for a in asked:
-            pixels = np.asarray(
-                load_image(a.image) if isinstance(a.image, Path) else a.image()
-            ).astype(int)
+            image = load_image(a.image) if isinstance(a.image, Path) else a.image()
+            pixels = np.asarray(image).astype(int)
             red = ((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=2) < 60)).mean()
             replies.append([Reply("red" if red else "no", -1.0 + float(red))] * n)
         return replies
@@ -193,15 +178,8 @@ def test_evidence_by_occlusion(tmp_path):
         ("evidence_removed", "model does not know the answer"): 1,
         ("evidence_removed", "no occlusion changes the answer"): 1,
     }
+    options = {"n": 1, "temperature": 0, "max_new_tokens": 1, "label": ""}
     for row in rows:
-        assert (
-            Eye()(
-                [ImageQuestion("", tmp_path / row["image"], "")],
-                n=1,
-                temperature=0,
-                max_new_tokens=1,
-                label="",
-            )[0][0].text
-            == "no"
-        )
+        ((reply,),) = Eye()([ImageQuestion("", tmp_path / row["image"], "")], **options)
+        assert reply.text == "no"
     assert [n for _, n in eye.calls] == [4, 3 * evidence.GRID**2, 3 * len(evidence.COVERED)]

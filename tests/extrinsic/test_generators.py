@@ -24,26 +24,18 @@ def test_false_premises_are_about_what_is_missing():
     rows, verdicts, *_ = run_funnel(examples, "false_premise")
     assert len(rows) == verdicts["false_premise", "kept"] == 16
     for row in rows:
-        template = next(
-            t
-            for t in FALSE_PREMISE
-            if re.fullmatch(re.escape(t).replace(r"\{noun\}", r"(\w+)"), row["question"])
-        )
-        noun = re.fullmatch(re.escape(template).replace(r"\{noun\}", r"(\w+)"), row["question"])[1]
+        forms = (re.escape(t).replace(r"\{noun\}", r"(\w+)") for t in FALSE_PREMISE)
+        noun = next(match[1] for form in forms if (match := re.fullmatch(form, row["question"])))
         assert noun in THINGS
         assert noun != THINGS[int(row["image"][:-4]) % 8]
 
 
 def test_a_balanced_generator_asks_of_things_as_often_as_the_dataset():
     # Half of the questions are about dogs, which most images show.
-    examples = [
-        example(
-            i,
-            "What is the dog?" if i % 2 else None,
-            objects=[*["dog"] * (i % 4 > 0), THINGS[i // 4 % 8]],
-        )
-        for i in range(400)
-    ]
+    examples = []
+    for i in range(400):
+        objects = [*["dog"] * (i % 4 > 0), THINGS[i // 4 % 8]]
+        examples.append(example(i, "What is the dog?" if i % 2 else None, objects=objects))
     shares = {}
     for name in ("mismatched", "balanced"):
         asked = [row["question"] for row in run_funnel(examples, name, n=60).rows]
@@ -66,11 +58,9 @@ def test_beyond_the_frame_names_only_what_is_shown():
     seen = set()
     for row in rows:
         i = int(row["image"][:-4])
-        template = (
-            row["question"].replace(f"the {THINGS[i % 8]}", "the {noun}")
-            if i % 2
-            else row["question"]
-        )
+        template = row["question"]
+        if i % 2:
+            template = template.replace(f"the {THINGS[i % 8]}", "the {noun}")
         assert template in BEYOND_FRAME
         assert i % 2 or "{noun}" not in template
         seen.add(template)

@@ -31,10 +31,8 @@ def test_auc_is_that_of_scikit_learn(rows):
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
-    truth, held = (
-        0.7602,
-        0,
-    )  # of two normal distributions one standard deviation apart: Phi(1 / sqrt 2)
+    # Of two normal distributions one standard deviation apart: Phi(1 / sqrt 2).
+    truth, held = 0.7602, 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
         labels = np.arange(160) < 60
@@ -79,9 +77,8 @@ def test_a_word_that_tells_is_found_and_noise_is_not():
     assert "costs" in " ".join(true)
     assert "colors" in " ".join(false)
     texts, labels, groups = make(800, 0.5)
-    assert (
-        0.65 < auc(cross_validated(texts, labels, groups, 0), labels).value < 0.9
-    )  # half can be told: about 0.75 + a quarter of 0.5
+    # Half can be told: about 0.75 + a quarter of 0.5.
+    assert 0.65 < auc(cross_validated(texts, labels, groups, 0), labels).value < 0.9
     texts, labels, groups = make(800, 0.0)
     found = auc(cross_validated(texts, labels, groups, 0), labels)
     assert found.low < 0.5 < found.high + 0.03

@@ -28,15 +28,8 @@ def test_export_is_the_same_bytes_from_the_same_seed(split, tmp_path, capsys):
     assert first == again
     assert first["data.jsonl"] != other["data.jsonl"]
     a, b = ({data for name, data in f.items() if name.endswith(".png")} for f in (first, other))
-    assert (
-        len(a)
-        == len(b)
-        == (
-            9
-            if ExportConfig(tmp_path, split).type3_per_answerable and split is not Split.OOD_KINDS
-            else 6
-        )
-    )
+    type3 = split is not Split.OOD_KINDS and ExportConfig(tmp_path, split).type3_per_answerable
+    assert len(a) == len(b) == (9 if type3 else 6)
     assert not a & b
 
 

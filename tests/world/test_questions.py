@@ -44,9 +44,8 @@ def test_what_is_said_on_type_3_follows_from_the_words_of_the_question():
     shares = [counts.most_common(1)[0][1] / counts.total() for counts in often]
     assert min(shares) > 0.94
     assert 0.98 <= np.mean(shares) < 1
-    assert (
-        len({counts.most_common(1)[0][0] for counts in often}) > 40
-    )  # and not from the kind alone
+    # And not from the kind alone.
+    assert len({counts.most_common(1)[0][0] for counts in often}) > 40
 
 
 @pytest.mark.parametrize("split", EXPORTED)
