@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
-from PIL import EpsImagePlugin, Image
 from tiny_gemma3 import write_gemma3
 from tiny_internvl import write_internvl
 from tiny_llava_next import write_llava_next, write_llava_onevision
@@ -144,21 +143,6 @@ def small_world(tmp_path_factory):
     for split, n in ((Split.TRAIN, 60), (Split.TEST, 40)):
         export(ExportConfig(folder / split, split, n))
     return folder
-
-
-@pytest.fixture
-def postscript(monkeypatch):
-    """`postscript(path)` saves an EPS image under any name; who opens it by Ghostscript fails."""
-
-    def fail(*_, **__):
-        pytest.fail("Ghostscript was run")
-
-    def save(path):
-        Image.new("RGB", (16, 12), "red").save(path, "EPS")
-        return path
-
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", fail)
-    return save
 
 
 @pytest.fixture

@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import datasets
 import pytest
@@ -19,8 +16,6 @@ from inbol_jax.cli import evaluate, main
 from inbol_jax.confidence.store import p_true_file, shards
 from inbol_jax.responses.matching import read_yes_no
 from inbol_jax.responses.refusal import is_refusal
-from inbol_jax.world.export import ExportConfig, export
-from inbol_jax.world.splits import Split
 
 
 def without_starts(folder):
@@ -254,35 +249,6 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, t
     assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "p-true") == 0
     files[1].unlink()
     assert main(["build", "--out", str(tmp_path)]) == 2
-
-
-@pytest.mark.slow
-def test_a_run_killed_ten_times_ends_where_an_unbroken_one_does(tmp_path):
-    """SIGKILL at random moments, while it starts and while it samples; line for line after
-    sorting."""
-    draw, cache, data = random.Random(0), tmp_path / "cache", tmp_path / "train"
-    export(ExportConfig(data, Split.TRAIN, 600))
-    finish(start(data, tmp_path / "whole", cache))
-    whole = rows(tmp_path / "whole/confidence/train.jsonl")
-    store, kept = tmp_path / "killed/confidence/train.jsonl", []
-    for attempt in range(10):
-        process = start(data, tmp_path / "killed", cache)
-        before, end = (store.stat().st_size if store.exists() else 0), time.monotonic() + 300
-        # Every third one dies while it starts.
-        while attempt % 3 and (not store.exists() or store.stat().st_size <= before):
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < end
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.1 if attempt % 3 else 5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        kept.append(len(rows(store)) if store.exists() else 0)
-    assert len(set(kept)) >= 6, "too few kills fell while lines were written"
-    output = finish(start(data, tmp_path / "killed", cache))
-    assert "600 questions x 10 samples" in output
-    assert rows(store) == whole
-    assert len({json.loads(line)["id"] for line in whole}) == len(whole) == 600
 
 
 def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path, capsys):

@@ -34,15 +34,6 @@ def test_every_template_is_a_refusal_and_short_is_short():
     assert RefusalMix().pick("q", 3) == "I don't know."
 
 
-@pytest.mark.parametrize(
-    "mix",
-    [RefusalMix((("short", 0.5), ("long", 0.5))), RefusalMix((("long", 0.5), ("short", 0.5)))],
-)
-def test_a_mix_keeps_its_refusals_whatever_else_is_built(mix):
-    backwards = [mix.pick(f"q{i}", 2) for i in reversed(range(50))]
-    assert [mix.pick(f"q{i}", 2) for i in range(50)] == backwards[::-1]
-
-
 def test_mix_of_refusals_with_their_shares(tmp_path):
     out = tmp_path / "run"
     store(out, "train", four_groups(300))

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from inbol_jax.data import images
 from inbol_jax.data.images import MAX_PIXELS, ImageError, ImageHashes, image_suffix, load_image
@@ -47,8 +47,10 @@ def test_formats(tmp_path, name):
     np.testing.assert_allclose(pixels(path).astype(int), PIXELS, atol=tolerance)
 
 
-def test_postscript_is_never_run_whatever_its_name(tmp_path, postscript):
-    path = postscript(tmp_path / "a.png")
+def test_postscript_is_never_run_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    path = tmp_path / "a.png"
+    Image.fromarray(PIXELS).save(path, "EPS")
     with pytest.raises(ImageError, match=r"a\.png: not an image in one of the formats JPEG"):
         load_image(path)
     with pytest.raises(ImageError):

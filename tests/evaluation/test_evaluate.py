@@ -238,25 +238,30 @@ def test_a_model_is_not_called_what_a_file_cannot_be(name):
     assert printable(str(error.value)) == str(error.value)
 
 
+URL = EndpointConfig("http://127.0.0.1:1/v1")
+NAMED = EndpointConfig("http://127.0.0.1:1/v1", "m")
+X, Y, VALIDATION = Path("x"), Path("y"), {"validation": (Path("v"),)}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"in_domain": ()}, "--in-domain needs at least one"),
+        ({"batch_size": 0}, "--batch-size 0: at least 1 is needed"),
         ({"models": ()}, "--models needs at least one"),
-        ({"models": (("a", Path("x")), ("a", Path("y")))}, "--models: two models have the same"),
+        ({"models": (("a", X), ("a", Y))}, "--models: two models have the same"),
         ({"templates": "long"}, "--templates says where thresholds lie: give --validation"),
-        ({"templates": "no", "validation": (Path("v"),)}, "--templates 'no': choose one of one"),
+        ({"templates": "no"} | VALIDATION, "--templates 'no': choose one of one"),
+        ({"models": (("oracle", X),)} | VALIDATION, "--models oracle: a baseline has this name"),
         (
-            {"models": (("oracle", Path("x")),), "validation": (Path("v"),)},
-            "--models oracle: a baseline has this name",
-        ),
-        (
-            {
-                "models": (("a", Path("x")), ("a_calibrated", Path("y"))),
-                "validation": (Path("v"),),
-            },
+            {"models": (("a", X), ("a_calibrated", Y))} | VALIDATION,
             "--models a_calibrated: a baseline has this name",
         ),
+        ({"endpoint": URL}, "--endpoint: give --endpoint-model, or endpoint:NAME in --models"),
+        ({"models": (("a", Path("endpoint:m")),)}, "--models endpoint:m: give --endpoint, the URL"),
+        ({"models": (("a", Path("endpoint:")),), "endpoint": URL}, "the name of the endpoint's"),
+        ({"models": (("a", X),), "endpoint": NAMED}, "--endpoint-model m: beside --models, give"),
+        ({"endpoint": NAMED} | VALIDATION, "--validation: what base answers if it may not refuse"),
     ],
 )
 def test_options_that_cannot_be(options, message):
@@ -355,31 +360,6 @@ def test_an_endpoints_model_alone_is_the_base():
     assert config.models == (("base", Path("endpoint:org/model")),)
     assert config.endpoint_of(config.models[0][1]) == endpoint
     assert dataclasses.replace(config, n=3).models == config.models
-
-
-URL = EndpointConfig("http://127.0.0.1:1/v1")
-NAMED = EndpointConfig("http://127.0.0.1:1/v1", "m")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"endpoint": URL}, "--endpoint: give --endpoint-model, or endpoint:NAME in --models"),
-        ({"models": (("a", Path("endpoint:m")),)}, "--models endpoint:m: give --endpoint, the URL"),
-        ({"models": (("a", Path("endpoint:")),), "endpoint": URL}, "the name of the endpoint's"),
-        (
-            {"models": (("a", Path("x")),), "endpoint": NAMED},
-            "--endpoint-model m: beside --models, give endpoint:m there",
-        ),
-        (
-            {"endpoint": NAMED, "validation": (Path("v"),)},
-            "--validation: what base answers if it may not refuse",
-        ),
-    ],
-)
-def test_options_of_endpoints_that_cannot_be(options, message):
-    with pytest.raises(InbolError, match=message):
-        EvaluateConfig(**({"in_domain": (Path("a"),), "out": Path("b")} | options))
 
 
 @pytest.fixture

@@ -193,16 +193,6 @@ def test_type_3_alone_and_a_lone_surrogate(tmp_path):
     assert (tmp_path / "report.html").read_text()
 
 
-def test_postscript_in_a_dataset_is_shown_as_a_note(tmp_path, postscript):
-    made = good_and_bad(16)
-    for p in made:
-        postscript(tmp_path / p.image)
-    write(tmp_path, made, tmp_path, curves={}, train_confidence=[])
-    text = (tmp_path / "report.html").read_text()
-    assert "not an image" in text
-    assert 'alt="Image that the question is about"' not in text
-
-
 def test_no_predictions_are_an_error(tmp_path):
     with pytest.raises(InbolError, match="no predictions"):
         write(tmp_path, [], None)

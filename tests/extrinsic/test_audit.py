@@ -81,15 +81,6 @@ def test_the_same_page_again(run):
     assert (run / "audit.html").read_bytes() != before
 
 
-def test_postscript_in_a_dataset_is_shown_as_a_note(run, postscript):
-    for i in range(30):
-        postscript(run.parent / f"data/{i}.png")
-    audit(AuditConfig(run, samples=60))
-    text = (run / "audit.html").read_text()
-    assert "not an image" in text
-    assert "data:image" not in text
-
-
 def test_hostile_text_stays_text(run):
     file = run / "extrinsic.jsonl"
     for spoiled in (trail_file(file), file):

@@ -2,10 +2,6 @@
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -289,23 +285,6 @@ def test_a_model_filters_writes_and_finds_evidence(micro, small_world, tmp_path)
     again = store.read_bytes()
     assert sorted(again.splitlines()) == sorted(answers.splitlines())
     assert again.startswith(half[: half.rindex(b"\n")])
-
-
-@pytest.mark.slow
-def test_a_run_that_was_killed_goes_on(photos, tmp_path, serve):
-    server = serve(written)
-    words = writing(photos, tmp_path / "out", server, "--endpoint-concurrency", "1")
-    program = "import sys; from inbol_jax.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(server.asked) < 5 and process.poll() is None:
-        pass
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "out/extrinsic.jsonl").exists()
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert len([*read_jsonl(tmp_path / "out/extrinsic.jsonl")]) == 24
-    assert 24 <= len(server.asked) <= 24 + 3  # what was in flight when it was killed
 
 
 def test_questions_about_several_images_or_none_are_left_out_and_counted(tmp_path, capsys):

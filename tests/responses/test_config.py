@@ -1,7 +1,7 @@
 import pytest
 
 from inbol_jax.errors import InbolError
-from inbol_jax.responses.config import EndpointConfig, JudgeConfig
+from inbol_jax.responses.config import EndpointConfig
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,3 @@ from inbol_jax.responses.config import EndpointConfig, JudgeConfig
 def test_impossible_endpoint_options(options, message):
     with pytest.raises(InbolError, match=message):
         EndpointConfig(**options)
-
-
-def test_impossible_judge_options(tmp_path):
-    with pytest.raises(InbolError, match="--n -1"):
-        JudgeConfig(tmp_path / "responses.jsonl", tmp_path, n=-1)

@@ -4,7 +4,6 @@ import pytest
 from PIL import Image
 from world_oracle import EXPORTED
 
-import inbol_jax.world.export as export_module
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.world.config import ExportConfig
@@ -87,22 +86,3 @@ def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
     with pytest.raises(InbolError, match="was not made by this command"):
         export(ExportConfig(foreign, Split.TRAIN, 5))
     assert (foreign / "data.jsonl").read_text() == '{"id": "1"}\n'
-
-
-def test_an_interrupted_export_goes_on(tmp_path, monkeypatch, capsys):
-    export(ExportConfig(tmp_path / "whole", Split.TRAIN, 6))
-    real, drawn = export_module.render, []
-
-    def stops(*args, **options):
-        drawn.append(1)
-        if len(drawn) == 4:
-            raise KeyboardInterrupt
-        return real(*args, **options)
-
-    monkeypatch.setattr(export_module, "render", stops)
-    config = ExportConfig(tmp_path / "stopped", Split.TRAIN, 6)
-    with pytest.raises(KeyboardInterrupt):
-        export(config)
-    assert not (config.out / "data.jsonl").exists()
-    export(config)
-    assert files(config.out) == files(tmp_path / "whole")
