@@ -154,10 +154,7 @@ def row(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"version": 0},
-            "record q1: version 0, this program reads 3; run `inbol build` again",
-        ),
+        ({"version": 0}, "record q1: version 0, this program reads 3; run `inbol build` again"),
         ({"version": 2}, "version 2"),
         ({"version": None}, "version None"),
         ({"shape": 1}, r"record q1: fields differ: \['shape'\]"),

@@ -13,15 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from inbol_jax.data.archives import tubench_rows
-from inbol_jax.data.choice_sets import (
-    aokvqa,
-    aokvqa_direct,
-    mmbench,
-    mme,
-    mmmu,
-    mmupd,
-    scienceqa,
-)
+from inbol_jax.data.choice_sets import aokvqa, aokvqa_direct, mmbench, mme, mmmu, mmupd, scienceqa
 from inbol_jax.data.columns import (
     Columns,
     letter_of,

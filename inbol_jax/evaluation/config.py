@@ -9,15 +9,7 @@ from pathlib import Path
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.templates import refusals_of
-from inbol_jax.defaults import (
-    TINY,
-    BatchSize,
-    Bounded,
-    Dtype,
-    NumNewTokens,
-    NumSamples,
-    check_out,
-)
+from inbol_jax.defaults import TINY, BatchSize, Bounded, Dtype, NumNewTokens, NumSamples, check_out
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig

@@ -165,11 +165,7 @@ def effective_reliability(correct: np.ndarray, answered: np.ndarray, cost: float
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], float | None],
-    n: int,
-    *,
-    resamples: int = 500,
-    seed: int = 0,
+    statistic: Callable[[np.ndarray], float | None], n: int, *, resamples: int = 500, seed: int = 0
 ) -> Estimate:
     """A statistic of n questions with its 95% percentile bootstrap interval.
 

@@ -2,16 +2,7 @@ from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_lines import (
-    ANY_LINES,
-    LINES,
-    MIXES,
-    SHORT,
-    THRESHOLDS,
-    instructions,
-    line,
-    records,
-)
+from store_lines import ANY_LINES, LINES, MIXES, SHORT, THRESHOLDS, instructions, line, records
 
 from inbol_jax.construction.templates import TEMPLATES, RefusalMix
 from inbol_jax.records import Boundary

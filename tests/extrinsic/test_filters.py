@@ -161,8 +161,7 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "option"),
-    [("leaked", "--against"), ("text_only", "--model"), ("answered", "--model")],
+    ("name", "option"), [("leaked", "--against"), ("text_only", "--model"), ("answered", "--model")]
 )
 def test_a_filter_without_what_it_needs(name, option):
     with pytest.raises(InbolError, match=f"--filters {name}: needs {option}"):
