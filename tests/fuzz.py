@@ -27,6 +27,7 @@ from pathlib import Path
 from endpoint_server import KEY, Server, said
 from PIL import Image
 
+from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main, option_names
 from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.vqa import load_dataset_folder
@@ -78,9 +79,8 @@ def damaged_value(value: object, rng: random.Random) -> object:
         if rng.random() < 0.25:
             del parent[key]
         else:
-            parent[key] = rng.choice(
-                [*VALUES, *list(parent.values() if isinstance(parent, dict) else parent)]
-            )
+            others = parent.values() if isinstance(parent, dict) else parent
+            parent[key] = rng.choice([*VALUES, *others])
     return value
 
 
@@ -93,9 +93,8 @@ def damage(file: Path, rng: random.Random) -> None:
                 lines = data.splitlines(keepends=True)
                 for _ in range(rng.choice((1, 2))):
                     at = rng.randrange(len(lines))
-                    lines[at] = (
-                        json.dumps(damaged_value(json.loads(lines[at]), rng)).encode() + b"\n"
-                    )
+                    value = damaged_value(json.loads(lines[at]), rng)
+                    lines[at] = json.dumps(value).encode() + b"\n"
                 data = b"".join(lines)
             else:
                 data = json.dumps(damaged_value(json.loads(data), rng)).encode()
@@ -115,27 +114,20 @@ class Inputs:
     def __init__(self, clean: Path):
         self.clean = clean
         run("world", "export", "--out", clean / "data", "--n", "16")
-        rows = [json.loads(line) for line in (clean / "data/data.jsonl").read_text().splitlines()]
         store = []
-        for i, row in enumerate(rows):
-            outcomes = ["correct"] * (i % 11) + ["wrong"] * (10 - i % 11)
-            texts = [
-                row["answers"][0] if o == "correct" else f"x{j}" for j, o in enumerate(outcomes)
-            ]
-            store.append(
-                row
-                | {"samples": texts, "logprobs": [-1.0] * 10, "token_counts": [2] * 10}
-                | {"outcomes": outcomes, "n_correct": i % 11, "n_samples": 10, "fingerprint": "f"}
-            )
+        for i, row in enumerate(read_jsonl(clean / "data/data.jsonl")):
+            right = i % 11
+            texts = row["answers"][:1] * right + [f"x{j}" for j in range(right, 10)]
+            row |= {"samples": texts, "logprobs": [-1.0] * 10, "token_counts": [2] * 10}
+            row["outcomes"] = ["correct"] * right + ["wrong"] * (10 - right)
+            store.append(row | {"n_correct": right, "n_samples": 10, "fingerprint": "f"})
         self._write("out/confidence/data.jsonl", store, config="f", rows=16, set_aside=0)
         run("build", "--out", clean / "out")
         run("extrinsic", "--data", clean / "data", "--out", clean / "out", "--share", "0.5")
         self._write("said.jsonl", [{"id": str(i), "text": f"It is {i}."} for i in range(6)])
         questions = [{"question_id": i, "image_id": i, "question": "What?"} for i in range(12)]
-        answers = [
-            {"question_id": i, "image_id": i, "answers": [{"answer": "red"}] * 10}
-            for i in range(12)
-        ]
+        ten = [{"answer": "red"}] * 10
+        answers = [{"question_id": i, "image_id": i, "answers": ten} for i in range(12)]
         (clean / "q.json").write_text(json.dumps({"questions": questions}))
         (clean / "a.json").write_text(json.dumps({"annotations": answers}))
         flat = [q | {"image": f"{i}.png", "answers": ["red"]} for i, q in enumerate(questions)]
@@ -208,23 +200,14 @@ class Inputs:
             assert len(found.examples) + len(found.rejected) == len(lines), "records are lost"
             assert len(list(found.examples)) == len(found.examples)
 
-        words = rng.choice(
-            [("data", "check"), ("extrinsic",), ("confidence", "--status"), ("data", "check")]
-        )
-        return [
-            *words,
-            "--data",
-            place / "data",
-            "--out",
-            place / "o",
-            "--max-rejected",
-            1,
-        ], counted
+        check = ("data", "check")
+        words = [*rng.choice([check, ("extrinsic",), ("confidence", "--status"), check])]
+        words += ["--data", place / "data", "--out", place / "o", "--max-rejected", 1]
+        return words, counted
 
     def imported(self, rng, place):
-        layout, *names = rng.choice(
-            [("vqav2", "q.json", "a.json"), ("columns", "flat.jsonl"), ("columns", "flat.csv")]
-        )
+        sets = [("vqav2", "q.json", "a.json"), ("columns", "flat.jsonl"), ("columns", "flat.csv")]
+        layout, *names = rng.choice(sets)
         self._take(place, rng, *names)
         words = ["data", "import", "--data.format", layout, "--data.questions", place / names[0]]
         words += ["--data.annotations", place / names[1]] if names[1:] else []
@@ -234,14 +217,13 @@ class Inputs:
     def stores(self, rng, place):
         self._take(place, rng, "out", "data", hurt="*.json*")
         out = place / "out"
-        return rng.choice(
-            [
-                (["build", "--out", out], None),
-                (["audit", "--out", out], None),
-                (["extrinsic", "--data", place / "data", "--out", out, "--share", 0.5], None),
-                (["judge", "--data", out / "records.jsonl", "--out", place / "o"], None),
-            ]
-        )
+        commands = [
+            ["build", "--out", out],
+            ["audit", "--out", out],
+            ["extrinsic", "--data", place / "data", "--out", out, "--share", 0.5],
+            ["judge", "--data", out / "records.jsonl", "--out", place / "o"],
+        ]
+        return rng.choice(commands), None
 
     def training(self, rng, place):
         name, file = rng.choice([("sft", "instructions.jsonl"), ("dpo", "preferences.jsonl")])
@@ -262,14 +244,12 @@ class Inputs:
         good = said("ANSWER"), said("<think>a</think>red", "I don't know", scored=True)
         replies = [(status, body, {}), None, *good * rng.choice((1, 1, 20, 100))]
         self.server.reply = lambda *_: rng.choice(replies)
-        (words,) = rng.choices(
-            [
-                ["judge", "--data", self.clean / "said.jsonl", "--max-rejected", 1],
-                ["confidence", "--data", self.clean / "data", "--n", 3, "--max-rejected", 1],
-                ["evaluate", "--in-domain", self.clean / "data", "--n", 3],
-            ],
-            (2, 2, 1),
-        )
+        commands = [
+            ["judge", "--data", self.clean / "said.jsonl", "--max-rejected", 1],
+            ["confidence", "--data", self.clean / "data", "--n", 3, "--max-rejected", 1],
+            ["evaluate", "--in-domain", self.clean / "data", "--n", 3],
+        ]
+        (words,) = rng.choices(commands, (2, 2, 1))
         if words[0] == "confidence" and rng.random() < 0.3:
             words += ["--estimator", "likelihood"]
         words += ["--out", place / "o", "--endpoint-retries", 0, "--endpoint-timeout", 5]
@@ -370,9 +350,8 @@ def fuzz(n: int, seed: int, only: int | None = None) -> int:
             codes[outcome.kind, outcome.code] += 1
             if outcome.fault:
                 faults += 1
-                print(
-                    f"--seed {seed} --only {number}: {outcome.words}\n{outcome.fault}", flush=True
-                )
+                about = f"--seed {seed} --only {number}: {outcome.words}"
+                print(f"{about}\n{outcome.fault}", flush=True)
     for (kind, code), count in sorted(codes.items(), key=str):
         print(f"{kind:11} exit code {code}: {count}")
     print(f"{codes.total()} inputs, seed {seed}, {time.monotonic() - start:.0f} s: {faults} faults")

@@ -23,9 +23,8 @@ GENERATORS = ("unseeable", "mismatched", "false_premise", "beyond_frame", "evide
 
 def test_real_pictures(tmp_path):
     data = photos.write(tmp_path / "photos")
-    file = extrinsic(
-        ExtrinsicConfig(data, tmp_path / "out", share=1.0, generators=GENERATORS, seed=3)
-    )
+    options = {"share": 1.0, "generators": GENERATORS, "seed": 3}
+    file = extrinsic(ExtrinsicConfig(data, tmp_path / "out", **options))
     rows, meta = list(read_jsonl(file)), read_meta(file)
     made = Counter(row["generator"] for row in rows)
     assert set(made) == set(GENERATORS)
@@ -43,25 +42,20 @@ def test_real_pictures(tmp_path):
         elif row["generator"] == "unseeable":
             assert subject(row["question"]).split()[-1] in visible[row["image"]], row
         elif row["generator"] == "evidence_removed":
-            before, after = (
-                load_image(data / row["removed"]["image"]),
-                load_image(data / row["image"]),
-            )
+            names = row["removed"]["image"], row["image"]
+            before, after = (load_image(data / name) for name in names)
             left, top, width, height = map(int, row["removed"]["boxes"][0])
             if row["removed"]["how"] == "crop":
                 assert after.size != before.size
                 continue
             part = (left, top, left + width, top + height)
-            changed = np.abs(
-                np.asarray(after.crop(part), int) - np.asarray(before.crop(part), int)
-            ).mean()
-            assert changed > 10, row
+            old, new = (np.asarray(image.crop(part), int) for image in (before, after))
+            assert np.abs(new - old).mean() > 10, row
     # Without a list of objects it is a guess from what was asked that a thing is missing. With few
     # questions some guesses are wrong.
     assert wrong <= 0.4 * (made["mismatched"] + made["false_premise"])
-    assert sum(1 for _ in read_jsonl(trail_file(file))) == sum(
-        n for name, n in meta["counts"].items() if not name.endswith("kept")
-    )
+    rejected = sum(n for name, n in meta["counts"].items() if not name.endswith("kept"))
+    assert len(list(read_jsonl(trail_file(file)))) == rejected
     result = audit(AuditConfig(tmp_path / "out"))
     page = (tmp_path / "out/audit.html").read_text()
     assert result.text is not None
@@ -76,13 +70,10 @@ def test_from_pictures_to_pairs(tmp_path):
     for source in (data, file):
         estimate(ConfidenceConfig(source, out))
     build(BuildConfig(out, thresholds=Thresholds(delta_k=0.1, delta_uk=0.05)))
-    records, instructions, pairs = (
-        list(read_jsonl(out / f"{name}.jsonl"))
-        for name in ("records", "instructions", "preferences")
-    )
-    assert {r["id"] for r in records} == {
-        r["id"] for name in (data / "data.jsonl", file) for r in read_jsonl(name)
-    }
+    names = ("records", "instructions", "preferences")
+    records, instructions, pairs = (list(read_jsonl(out / f"{name}.jsonl")) for name in names)
+    asked = {row["id"] for name in (data / "data.jsonl", file) for row in read_jsonl(name)}
+    assert {r["id"] for r in records} == asked
     assert {r["type"] for r in records} == {1, 2, 3}
     assert {r["generator"] for r in records} == {None, *GENERATORS}
     assert {p["kind"] for p in pairs} == {kind.name.lower() for kind in PairKind}
