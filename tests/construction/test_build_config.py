@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from store_lines import built, four_groups, negatives, store
+from store_lines import built, negatives
 
 from inbol_jax.cli import main
 from inbol_jax.construction.config import BuildConfig
@@ -52,9 +52,7 @@ def test_options_that_cannot_be(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_line_takes_all_options(tmp_path, capsys):
-    out = tmp_path / "run"
-    store(out, "train", four_groups())
+def test_the_command_line_takes_all_options(out, capsys):
     words = "--templates reason --pairs-per-kind 2 --type-shares 3 0.2 --seed 4 --partial"
     words += " --pair-shares refusal_over_answer 0.1 --delta-k 0.8"
     run = ["build", "--out", str(out)]

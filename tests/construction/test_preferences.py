@@ -9,11 +9,9 @@ from store_lines import (
     SHORT,
     THRESHOLDS,
     built,
-    four_groups,
     line,
     preferences,
     records,
-    store,
 )
 
 from inbol_jax.construction.templates import RefusalMix
@@ -91,9 +89,7 @@ def test_equal_sides_make_no_pair():
     assert len(preferences(records([row]), RefusalMix((("reason", 1.0),)), 0)) == 1
 
 
-def test_several_pairs_per_kind(tmp_path):
-    out = tmp_path / "run"
-    store(out, "train", four_groups())
+def test_several_pairs_per_kind(out):
     one, several = built(out)[2], built(out, pairs_per_kind=3, templates="short")[2]
     assert {(p["id"], p["kind"]) for p in several} == {(p["id"], p["kind"]) for p in one}
     assert len({(p["id"], p["kind"], p["chosen"], p["rejected"]) for p in several}) == len(several)

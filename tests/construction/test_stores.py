@@ -11,12 +11,6 @@ from inbol_jax.construction.stores import check_built, count_lines, unfinished
 from inbol_jax.errors import InbolError
 
 
-@pytest.fixture
-def out(tmp_path):
-    store(tmp_path / "run", "train", four_groups())
-    return tmp_path / "run"
-
-
 def test_a_build_without_confidence(tmp_path):
     build_fails(tmp_path / "run", "holds no .jsonl file; run `inbol confidence")
 

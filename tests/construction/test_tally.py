@@ -69,12 +69,6 @@ def test_a_known_question_that_nobody_judged_is_counted(tmp_path, capsys):
     assert "1 Known questions have no correct response to teach" in capsys.readouterr().out
 
 
-@pytest.fixture
-def out(tmp_path):
-    store(tmp_path / "run", "train", four_groups())
-    return tmp_path / "run"
-
-
 def test_types_have_their_shares_and_mixed_stays(out):
     whole = built(out)
     records, instructions, pairs = built(out, type_shares=((1, 0.5), (2, 0.3), (3, 0.2)))

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from inbol_jax.evaluation.evaluate import measure
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
 from inbol_jax.evaluation.prediction import VALIDATION, Forced, Prediction
 
@@ -85,6 +86,12 @@ def with_validation(predictions, seed=0):
             about = {"domain": domain, "dataset": dataset, "forced": forced}
             made.append(dataclasses.replace(p, **about, **scores))
     return made
+
+
+def measured(predictions):
+    """Those of them that are not of validation, and the metrics of all."""
+    tested = [p for p in predictions if p.domain != VALIDATION]
+    return tested, measure(predictions, tested, 0, {})
 
 
 def metrics_of(predictions):

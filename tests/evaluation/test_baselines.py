@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from made_predictions import MODELS, good_and_bad, prediction, with_validation
+from made_predictions import MODELS, good_and_bad, measured, prediction, with_validation
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import (
@@ -35,8 +35,7 @@ def compared(predictions):
 
 @pytest.fixture(scope="module")
 def metrics(predictions):
-    tested = [p for p in predictions if p.domain != VALIDATION]
-    return measure(predictions, tested, 0, {})
+    return measured(predictions)[1]
 
 
 def of(predictions, model, *domains):
@@ -183,9 +182,7 @@ def test_predictions_without_forced_answers_are_refused(predictions):
 
 
 def test_a_base_alone_has_baselines_and_no_differences(predictions):
-    base = [p for p in predictions if p.model == "base"]
-    tested = [p for p in base if p.domain != VALIDATION]
-    metrics = measure(base, tested, 0, {})
+    tested, metrics = measured([p for p in predictions if p.model == "base"])
     assert metrics.asked == ["base"]
     assert metrics.differences == []
     assert against_baselines(metrics.models, tested, ["base"], 0) == []

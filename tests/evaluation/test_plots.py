@@ -1,10 +1,9 @@
-from made_predictions import CURVES, MODELS, good_and_bad, with_validation
+from made_predictions import CURVES, MODELS, good_and_bad, measured, with_validation
 
 from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation import plots
-from inbol_jax.evaluation.evaluate import measure
 from inbol_jax.evaluation.metrics import by_confidence, summarise
-from inbol_jax.evaluation.prediction import VALIDATION, calibrated
+from inbol_jax.evaluation.prediction import calibrated
 from inbol_jax.pages import figures
 
 
@@ -26,9 +25,7 @@ def test_figure_4_names_every_model():
 
 def test_the_tradeoff_names_every_line_and_marks_where_models_are():
     models = ("base", "_hidden", "e" * 80)
-    made = with_validation(good_and_bad(40, models))
-    tested = [p for p in made if p.domain != VALIDATION]
-    metrics = measure(made, tested, 0, {})
+    _, metrics = measured(with_validation(good_and_bad(40, models)))
     figure = plots.tradeoff(metrics)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     others = [f"base_threshold_{name}" for name in ("likelihood", "consistency", "p_true")]

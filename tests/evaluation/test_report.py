@@ -10,6 +10,7 @@ from made_predictions import (
     HOSTILE,
     MODELS,
     good_and_bad,
+    measured,
     metrics_of,
     prediction,
     with_validation,
@@ -18,9 +19,8 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.evaluate import measure
 from inbol_jax.evaluation.metrics import summarise
-from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, calibrated
+from inbol_jax.evaluation.prediction import BASELINES, calibrated
 from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
 from inbol_jax.evaluation.tables import difference_table, percent
 from inbol_jax.pages import figures
@@ -83,9 +83,7 @@ def test_tables_measured_elsewhere(report, images, tmp_path):
 
 
 def test_baselines_and_curves_stand_in_both_formats(images, tmp_path):
-    made = with_validation(good_and_bad(160))
-    tested = [p for p in made if p.domain != VALIDATION]
-    metrics = measure(made, tested, 0, {})
+    tested, metrics = measured(with_validation(good_and_bad(160)))
     content = {"curves": CURVES, "train_confidence": [0.5], "image_folders": {"worlds": images}}
     write_report(tmp_path, CONFIG, tested, metrics, **content)
     html, markdown = texts(tmp_path)
