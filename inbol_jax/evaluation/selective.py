@@ -36,10 +36,6 @@ class Stakes(NamedTuple):
     answered: np.ndarray
     refused: np.ndarray
 
-    def take(self, index: np.ndarray) -> "Stakes":
-        """The questions of an index, which may repeat some."""
-        return Stakes(*(column[index] for column in self))
-
     def value(self, threshold: float) -> float:
         """The mean value if the questions whose score is above the threshold are refused."""
         return float(np.where(self.score > threshold, self.refused, self.answered).mean())
@@ -57,18 +53,6 @@ class ValueCurve(NamedTuple):
     threshold: np.ndarray
     refused: np.ndarray
     value: np.ndarray
-
-
-class RiskCoverage(NamedTuple):
-    """f64[k] each, one point per distinct score, from few answers to many.
-
-    Attributes:
-      coverage: the share of all questions that is answered.
-      risk: the share of the answered questions that is answered wrongly.
-    """
-
-    coverage: np.ndarray
-    risk: np.ndarray
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
@@ -119,17 +103,19 @@ def best_threshold(stakes: Stakes) -> float:
     return float(curve.threshold[best])
 
 
-def risk_coverage(score: np.ndarray, correct: np.ndarray) -> RiskCoverage:
+def risk_coverage(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The risk-coverage curve. Questions of equal score are answered together.
 
     Args:
       correct: bool[n]; an answer to a Type 3 question is wrong.
+    Returns: f64[k] each, from few answers to many: coverage, the share of all questions that is
+      answered, and risk, the share of the answered ones that is answered wrongly.
     """
     levels, place = np.unique(score, return_inverse=True)
     k = int(np.isfinite(levels).sum())
     answered = np.cumsum(np.bincount(place, minlength=len(levels)))[:k]
     wrong = np.cumsum(np.bincount(place, ~correct, minlength=len(levels)))[:k]
-    return RiskCoverage(answered / len(score), wrong / answered)
+    return answered / len(score), wrong / answered
 
 
 def aurc(score: np.ndarray, correct: np.ndarray) -> float | None:
@@ -149,8 +135,8 @@ def aurc(score: np.ndarray, correct: np.ndarray) -> float | None:
 
 def coverage_at_risk(score: np.ndarray, correct: np.ndarray, risk: float) -> float:
     """The largest coverage whose risk is at most `risk` (from 0 to 1); 0 if there is none."""
-    curve = risk_coverage(score, correct)
-    return float(curve.coverage[curve.risk <= risk + 1e-12].max(initial=0.0))
+    coverages, risks = risk_coverage(score, correct)
+    return float(coverages[risks <= risk + 1e-12].max(initial=0.0))
 
 
 def effective_reliability(correct: np.ndarray, answered: np.ndarray, cost: float) -> float:

@@ -105,7 +105,7 @@ def test_risk_and_coverage_are_those_of_answering_up_to_each_score(questions):
     score, correct, _ = columns(questions)
     levels = sorted(set(score[score < INF]))
     curve = risk_coverage(score, correct)
-    assert len(curve.coverage) == len(levels)
+    assert len(curve[0]) == len(levels)
     for level, coverage, risk in zip(levels, *curve, strict=True):
         answered = score <= level
         assert coverage == pytest.approx(answered.mean())
