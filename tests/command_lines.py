@@ -1,5 +1,9 @@
 """What several tests of command lines share."""
 
+import os
+import subprocess
+import sys
+
 from inbol_jax.cli import main
 
 QUICK = ("--n", "2", "--max-new-tokens", "3")
@@ -20,3 +24,18 @@ def fails(capsys, command, *arguments):
     assert error.endswith("\n")
     assert error.count("\n") == 1, error
     return error
+
+
+def start(*words, **environment):
+    """`inbol WORDS` as a process of its own; it finds what the tests have compiled."""
+    program = "import sys; from inbol_jax.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ | environment, **pipes)
+
+
+def finish(process):
+    """What a process that succeeds prints on standard output, and on standard error."""
+    output, error = process.communicate(timeout=900)
+    assert process.returncode == 0, error
+    return output, error

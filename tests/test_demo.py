@@ -1,17 +1,14 @@
 """The demo, end to end, as a process of its own."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from command_lines import fails
+from command_lines import fails, finish, start
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
@@ -41,44 +38,19 @@ GROUPS = ("type1", "mixed", "type2", "type12", "type3", "all")
 FIELDS = ("n", "acc", "refr", "t", "t_low", "t_high", "denied")
 
 
-def start(out, cache, *options):
-    """`inbol demo` as a process of its own, whose compiled programs the next one finds."""
-    settings = {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
-    program = "import sys; from inbol_jax.cli import main; sys.exit(main())"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, "demo", "--out", str(out), *SIZES, *options],
-        env=os.environ | settings,
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    output, error = process.communicate(timeout=900)
-    assert process.returncode == 0, error
-    return output, error
-
-
 def metrics_of(out):
     return json.loads((out / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(folder, cache, stdout, stderr) of a whole demo with seed 0. No test writes into it."""
-    out, cache = tmp_path_factory.mktemp("demo") / "out", tmp_path_factory.mktemp("cache")
-    return (out, cache, *finish(start(out, cache)))
+    """(folder, stdout, stderr) of a whole demo with seed 0. No test writes into it."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return (out, *finish(start("demo", "--out", out, *SIZES)))
 
 
 def test_demo_leaves_its_files(run):
-    out, _, output, error = run
+    out, output, error = run
     assert "Traceback" not in error
     assert "Warning" not in error
     assert output.splitlines()[-1] == f"report -> {out / 'report.html'}"
@@ -193,22 +165,22 @@ def kill_when(process, seen, seconds=600):
 
 @pytest.mark.slow
 def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
-    whole, cache = run[:2]
     out = tmp_path / "out"
+    words = ("demo", "--out", out, *SIZES)
     store = out / "confidence/train.jsonl"
-    kill_when(start(out, cache), lambda: store.exists() and store.stat().st_size)
+    kill_when(start(*words), lambda: store.exists() and store.stat().st_size)
     assert not (out / "records.jsonl").exists()
     sampled = store.read_bytes()
-    kill_when(start(out, cache), lambda: (out / "idk_it/checkpoints").is_dir())
+    kill_when(start(*words), lambda: (out / "idk_it/checkpoints").is_dir())
     # What was sampled is not sampled again.
     assert store.read_bytes().startswith(sampled[: sampled.rfind(b"\n") + 1])
     assert not (out / "idk_it/model/model.safetensors").exists()
-    kill_when(start(out, cache), lambda: (out / "evaluation/predictions/base").is_dir())
-    output, _ = finish(start(out, cache))
+    kill_when(start(*words), lambda: (out / "evaluation/predictions/base").is_dir())
+    output, _ = finish(start(*words))
     assert output.count("done before") == 7
-    found, expected = metrics_of(out), metrics_of(whole)
+    found, expected = metrics_of(out), metrics_of(run[0])
     assert found["models"] == expected["models"]
     assert found["differences"] == expected["differences"]
     for name in ("records.jsonl", "preferences.jsonl"):
-        rows = [sorted(map(json.dumps, read_jsonl(folder / name))) for folder in (out, whole)]
+        rows = [sorted(map(json.dumps, read_jsonl(folder / name))) for folder in (out, run[0])]
         assert rows[0] == rows[1], name

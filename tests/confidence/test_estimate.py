@@ -4,12 +4,10 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 
 import datasets
 import pytest
-from command_lines import QUICK, confidence
+from command_lines import QUICK, confidence, finish, start
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import evaluate, main
@@ -190,35 +188,6 @@ def test_another_estimator_builds_other_records_from_the_same_samples(sampled, c
     assert "--estimator 'vibes'" in capsys.readouterr().err
 
 
-# --- processes of their own
-
-SETTINGS = {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-}
-PROGRAM = (
-    "import sys; from inbol_jax.cli import main; sys.exit(main(['confidence', *sys.argv[1:]]))"
-)
-
-
-def start(data, out, cache, *options, **environment):
-    words = [sys.executable, "-c", PROGRAM, "--data", data, "--out", out, *options]
-    return subprocess.Popen(
-        list(map(str, words)),
-        env=os.environ | SETTINGS | {"JAX_COMPILATION_CACHE_DIR": str(cache)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    output, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    return output
-
-
 def rows(*files):
     return sorted(line for file in files for line in file.read_text().splitlines())
 
@@ -231,8 +200,8 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, t
         port = free.getsockname()[1]
     shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
     options = (*QUICK, "--p-true", "--distributed")
-    where = (small_world / "test", tmp_path, tmp_path / "cache")
-    both = [start(*where, *options, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    words = ("confidence", "--data", small_world / "test", "--out", tmp_path, *options)
+    both = [start(*words, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in both:
         finish(process)
     files = shards(tmp_path / "confidence/test.jsonl")
