@@ -26,21 +26,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis
-import jax
 import jax.numpy as jnp
 import pytest
 from endpoint_server import KEY, Server
-from tiny_gemma3 import write_gemma3
-from tiny_internvl import write_internvl
-from tiny_llava_next import write_llava_next, write_llava_onevision
-from tiny_qwen3_vl import write_qwen2_5_vl, write_qwen3_vl
-from tiny_smolvlm import write_smolvlm
+from tiny_families import FAMILIES, SIZES, write_random
 
 from inbol_jax.defaults import TINY
 from inbol_jax.models import loading
-from inbol_jax.models.config import load_config
-from inbol_jax.models.loading import init_params, load_pretrained, save_pretrained
-from inbol_jax.models.writing import save_params
+from inbol_jax.models.loading import load_pretrained, save_pretrained
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -73,67 +66,23 @@ def micro(tiny, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("micro") / "checkpoint"
     save_pretrained(tiny, folder)
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
     config = json.loads((folder / "config.json").read_text())
-    config["vision_config"] |= sizes
     untied = {"tie_word_embeddings": False}
-    config |= untied
-    config["text_config"] |= sizes | untied | {"num_key_value_heads": 1, "head_dim": 16}
-    (folder / "config.json").write_text(json.dumps(config))
-    init = jax.jit(init_params, static_argnums=0)
-    save_params(folder, init(load_config(folder), jax.random.key(0)))
-    return load_pretrained(folder, dtype=jnp.float32)
+    config["vision_config"] |= SIZES
+    config["text_config"] |= SIZES | untied | {"num_key_value_heads": 1, "head_dim": 16}
+    return load_pretrained(write_random(folder, config | untied), dtype=jnp.float32)
 
 
-@pytest.fixture(scope="session")
-def smolvlm(tmp_path_factory):
-    """A random checkpoint in the shape of SmolVLM2, of one small layer each."""
-    return load_pretrained(write_smolvlm(tmp_path_factory.mktemp("smolvlm")), dtype=jnp.float32)
+def _family(write):
+    @pytest.fixture(scope="session")
+    def checkpoint(tmp_path_factory):
+        return load_pretrained(write(tmp_path_factory.mktemp("family")), dtype=jnp.float32)
+
+    return checkpoint
 
 
-@pytest.fixture(scope="session")
-def qwen2_5_vl(tmp_path_factory):
-    """A random checkpoint in the shape of Qwen2.5-VL, of few small layers."""
-    folder = tmp_path_factory.mktemp("qwen2_5_vl")
-    return load_pretrained(write_qwen2_5_vl(folder), dtype=jnp.float32)
-
-
-@pytest.fixture(scope="session")
-def qwen3_vl(tmp_path_factory):
-    """A random checkpoint in the shape of Qwen3-VL, of one small layer each."""
-    folder = tmp_path_factory.mktemp("qwen3_vl")
-    return load_pretrained(write_qwen3_vl(folder), dtype=jnp.float32)
-
-
-@pytest.fixture(scope="session")
-def llava_next(tmp_path_factory):
-    """A random checkpoint in the shape of LLaVA-NeXT, of few small layers."""
-    folder = tmp_path_factory.mktemp("llava_next")
-    return load_pretrained(write_llava_next(folder), dtype=jnp.float32)
-
-
-@pytest.fixture(scope="session")
-def llava_onevision(tmp_path_factory):
-    """A random checkpoint in the shape of LLaVA-OneVision, of one small layer each."""
-    folder = tmp_path_factory.mktemp("llava_onevision")
-    return load_pretrained(write_llava_onevision(folder), dtype=jnp.float32)
-
-
-@pytest.fixture(scope="session")
-def internvl(tmp_path_factory):
-    """A random checkpoint in the shape of InternVL3.5, of one small layer each."""
-    return load_pretrained(write_internvl(tmp_path_factory.mktemp("internvl")), dtype=jnp.float32)
-
-
-@pytest.fixture(scope="session")
-def gemma3(tmp_path_factory):
-    """A random checkpoint in the shape of Gemma 3, of few small layers."""
-    return load_pretrained(write_gemma3(tmp_path_factory.mktemp("gemma3")), dtype=jnp.float32)
+# A random checkpoint in the shape of each family, of few small layers: smolvlm, internvl, ...
+globals().update({name: _family(write) for name, write in FAMILIES.items()})
 
 
 @pytest.fixture(scope="session")

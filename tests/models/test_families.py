@@ -1,2 +1,226 @@
+"""What every family beside LLaVA has, and the parity tests do not show: the processor's own
+batches, rows of several images, keys of other spellings, and adapters. LLaVA's own adapters and
+keys are in test_peft.py and test_reading.py.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_families import write_internvl, write_smolvlm
+from torch_reference import (
+    CLOSE,
+    SPELLINGS,
+    asked,
+    assert_peft_reads_ours,
+    assert_reads_what_peft_trained,
+    assert_rows_are_as_alone,
+    load,
+    noise,
+    random_torch,
+    their_logits,
+    torch_base,
+)
+
+from inbol_jax.models.processor import make_text_encoder
+
+# PEFT asks transformers for it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+SLOW = pytest.mark.slow
+
+
+class Family(NamedTuple):
+    """A family as the tests of adapters take it."""
+
+    case: str
+    decoder: str
+    """Name of the decoder's part in parameter paths."""
+    targets: list[str]
+    """Modules that PEFT trains adapters of, some outside of the decoder."""
+    whole: list[str]
+    """Modules that it trains whole."""
+
+
+FAMILIES = {
+    "smolvlm": Family(
+        "smolvlm llama untied, ragged patches, head_dim",
+        "text_model",
+        ["q_proj", "v_proj", "proj"],
+        ["connector"],
+    ),
+    "internvl": Family(
+        "internvl qwen3 qk norm, rms norm, no biases",
+        "language_model",
+        ["q_proj", "v_proj", "linear_1", "projection_layer"],
+        ["multi_modal_projector"],
+    ),
+    "gemma3": Family(
+        "gemma3 tied, window, linear rope",
+        "language_model",
+        ["q_proj", "v_proj", "out_proj"],
+        ["multi_modal_projector"],
+    ),
+    "llava_next": Family(
+        "llava_next clip mistral",
+        "language_model",
+        ["q_proj", "v_proj", "linear_1"],
+        ["multi_modal_projector"],
+    ),
+    "llava_onevision": Family(
+        "llava_onevision siglip qwen2, scaled down",
+        "language_model",
+        ["q_proj", "v_proj", "linear_1"],
+        ["multi_modal_projector"],
+    ),
+    "qwen2_5_vl": Family(
+        "qwen2_5_vl grouped, windows", "language_decoder", ["q_proj", "qkv", "up_proj"], ["merger"]
+    ),
+    "qwen3_vl": Family(
+        "qwen3_vl grouped, two layers of features",
+        "language_decoder",
+        ["q_proj", "qkv", "linear_fc2"],
+        ["merger", "deepstack_merger_list.1"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def base_of(tmp_path_factory):
+    """`base_of(family)` is the folder of a random model, which is made once."""
+    folders = {}
+
+    def base(family):
+        if family not in folders:
+            folders[family] = tmp_path_factory.mktemp("base")
+            random_torch(FAMILIES[family].case).save_pretrained(folders[family])
+        return folders[family]
+
+    return base
+
+
+@pytest.fixture
+def smolvlm_uncut(tmp_path):
+    return load(write_smolvlm(tmp_path, splitting=False))
+
+
+@pytest.fixture
+def internvl_uncut(tmp_path):
+    return load(write_internvl(tmp_path, max_patches=1))
+
+
 def test_models_are_made_for_their_device(tiny):
     assert tiny.model.attention == "xla"
+
+
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [
+        *((family, side) for family in ("smolvlm", "internvl") for side in ("right", "left")),
+        *((family, side) for family in ("gemma3", "qwen3_vl") for side in ("right", "left")),
+        ("smolvlm_uncut", "right"),
+        ("internvl_uncut", "left"),
+        ("qwen2_5_vl", "left"),
+        ("llava_next", "right"),
+        pytest.param("llava_next", "left", marks=SLOW),
+        ("llava_onevision", "left"),
+        pytest.param("llava_onevision", "right", marks=SLOW),
+    ],
+)
+def test_the_processors_own_batch(family, side, request):
+    """Two, no and one image per row, of different sizes; prompts as we make them. LLaVA-OneVision
+    cuts the image that is alone.
+    """
+    checkpoint = request.getfixturevalue(family)
+    processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
+    rows = [
+        ("What color is it?", [noise(48, 48), noise(90, 30)]),
+        ("Why?", []),
+        ("How many?", [noise(20, 48)]),
+    ]
+    batch = asked(processor, *rows, padding_side=side)
+    for (question, pictures), ids, mask in zip(
+        rows, batch["input_ids"], batch["attention_mask"], strict=True
+    ):
+        alone = len(pictures) == 1
+        grids = (checkpoint.config.grid(processor, *p.size, alone=alone) for p in pictures)
+        assert tuple(ids[mask == 1]) == encoder.prompt(question, tuple(grids))
+        assert mask[0 if side == "right" else -1]
+    assert len({mask.sum() for mask in batch["attention_mask"]}) == 3
+    expected = their_logits(torch_base(checkpoint.path), batch)
+    ours, counts = checkpoint.apply(checkpoint.variables, batch), batch["attention_mask"] == 1
+    np.testing.assert_allclose(np.asarray(ours)[counts], expected[counts], **CLOSE)
+    if batch.pop("pixel_attention_mask", None) is not None:  # all ones where there are pixels
+        ours = checkpoint.apply(checkpoint.variables, batch)
+        np.testing.assert_allclose(np.asarray(ours)[counts], expected[counts], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("qwen3_vl", "llava_onevision"),
+        *(pytest.param(family, marks=SLOW) for family in ("qwen2_5_vl", "llava_next")),
+    ],
+)
+def test_rows_of_several_and_of_no_images(family, tmp_path, request):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, size in zip(paths, ((48, 20), (30, 50)), strict=True):
+        noise(*size).save(path)
+    rows = [("Which is red?", paths), ("Why?", []), ("How many?", paths[1:])]
+    assert_rows_are_as_alone(request.getfixturevalue(family), rows)
+
+
+def of_qwen(key):
+    """A key of Qwen2.5-VL as its checkpoints on the hub have it."""
+    return key.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
+
+
+@pytest.mark.parametrize(
+    ("family", "spelling"),
+    [
+        ("internvl", SPELLINGS["modules"]),
+        ("gemma3", SPELLINGS["modules"]),
+        ("llava_onevision", SPELLINGS["modules"]),
+        ("llava_onevision", SPELLINGS["hub"]),
+        pytest.param("llava_next", SPELLINGS["modules"], marks=SLOW),
+        pytest.param("llava_next", SPELLINGS["hub"], marks=SLOW),
+        ("qwen2_5_vl", lambda key: key.replace("model.visual.", "visual.")),
+        ("qwen2_5_vl", of_qwen),
+    ],
+)
+def test_keys_of_other_spellings(base_of, family, spelling, tmp_path):
+    """As the hub has them, and as transformers' modules do."""
+    base = base_of(family)
+    tensors = load_file(base / "model.safetensors")
+    renamed = {spelling(key): x for key, x in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
+    save_file(renamed, tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path).variables, load(base).variables)
+
+
+ADAPTERS = pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=SLOW if family in ("llava_next", "qwen2_5_vl") else ())
+        for family in FAMILIES
+    ],
+)
+
+
+@ADAPTERS
+@pytest.mark.parametrize("whole", [False, True], ids=["names", "modules whole"])
+def test_adapters_that_peft_trained(base_of, family, whole, tmp_path):
+    targets, modules = FAMILIES[family][2:]
+    options = {"target_modules": targets}
+    if whole:
+        options = {"target_modules": ["gate_proj"], "modules_to_save": modules}
+    assert_reads_what_peft_trained(base_of(family), options, tmp_path)
+
+
+@ADAPTERS
+def test_adapters_of_ours_in_peft(base_of, family, tmp_path):
+    assert_peft_reads_ours(base_of(family), FAMILIES[family].decoder, tmp_path)

@@ -1,6 +1,4 @@
-"""Idefics3 and SmolVLM: what the parity tests of all families do not show. Positions, tiles, the
-processor's own batches, adapters, and what is refused.
-"""
+"""Idefics3 and SmolVLM: positions, tiles, prompts, and files as the hub has them."""
 
 import dataclasses
 import json
@@ -9,19 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_smolvlm import TILE, write_smolvlm
-from torch_reference import (
-    CLOSE,
-    assert_peft_reads_ours,
-    assert_reads_what_peft_trained,
-    by_row,
-    edit_config,
-    load,
-    make_batch,
-    random_torch,
-    refusal,
-    torch_base,
-)
+from tiny_families import TILE, write_smolvlm
+from torch_reference import by_row, edit_config, load, make_batch, random_config
 from transformers import Idefics3ImageProcessorPil
 
 from inbol_jax.data.images import image_size, load_image
@@ -32,20 +19,6 @@ from inbol_jax.models.idefics3 import position_buckets
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles, tile_grid
 
-# PEFT asks transformers for it
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)
-CASE = "smolvlm llama untied, ragged patches, head_dim"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The folder of a random model."""
-    folder = tmp_path_factory.mktemp("base")
-    random_torch(CASE).save_pretrained(folder)
-    return folder
-
 
 @pytest.mark.parametrize("side", [1, 2, 14, 24, 26, 27, 32])  # among them those of the published
 def test_positions_are_those_of_transformers(side):
@@ -55,41 +28,6 @@ def test_positions_are_those_of_transformers(side):
         buckets = torch.bucketize(torch.clamp(places, max=1 - 1e-6), boundaries, right=True)
         np.testing.assert_array_equal(position_buckets(side)[count], buckets.numpy())
     np.testing.assert_array_equal(position_buckets(side)[side], np.arange(side))
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("splitting", [True, False], ids=["tiles", "no tiles"])
-def test_the_processors_own_batch(side, splitting, tmp_path):
-    """Two, no and one image per row, of different sizes; prompts as we make them."""
-    checkpoint = load(write_smolvlm(tmp_path, splitting=splitting))
-    processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
-    processor.tokenizer.padding_side = side
-    noise, questions = np.random.default_rng(0), ("What color is it?", "Why?", "How many?")
-    sizes = (((48, 48), (90, 30)), (), ((20, 48),))
-    pictures = [
-        [Image.fromarray(noise.integers(0, 255, (h, w, 3), np.uint8)) for w, h in row]
-        for row in sizes
-    ]
-    texts, prompts = [], []
-    for question, row in zip(questions, sizes, strict=True):
-        content = [*[{"type": "image"}] * len(row), {"type": "text", "text": question}]
-        turn = [{"role": "user", "content": content}]
-        texts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
-        grids = tuple(tile_grid(processor.image_processor, *size) for size in row)
-        prompts.append(encoder.prompt(question, grids))
-    batch = dict(processor(text=texts, images=pictures, padding=True, return_tensors="np"))
-    assert batch["pixel_values"].shape[:2] == ((3, 8) if splitting else (3, 2))
-    for ids, mask, prompt in zip(batch["input_ids"], batch["attention_mask"], prompts, strict=True):
-        assert tuple(ids[mask == 1]) == prompt
-    with torch.inference_mode():
-        inputs = {name: torch.tensor(x) for name, x in batch.items()}
-        expected = torch_base(tmp_path)(**inputs).logits.numpy()
-    ours = np.asarray(checkpoint.apply(checkpoint.variables, batch))
-    counts = batch["attention_mask"] == 1
-    np.testing.assert_allclose(ours[counts], expected[counts], **CLOSE)
-    del batch["pixel_attention_mask"]  # which is all ones where there are pixels
-    again = np.asarray(checkpoint.apply(checkpoint.variables, batch))
-    np.testing.assert_allclose(again[counts], expected[counts], **CLOSE)
 
 
 def test_batches_whose_tokens_are_not_their_images(smolvlm):
@@ -193,51 +131,12 @@ def test_files_as_the_hub_has_them(tmp_path):
         _ = load(tmp_path).processor
 
 
-@pytest.mark.parametrize(
-    ("change", "culprit"),
-    [
-        ({"scale_factor": 4}, "scale_factor = 4 does not divide the 6 patches of a side"),
-        ({"scale_factor": 0}, "scale_factor = 0"),
-        ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type = 'gemma2'"),
-        ({"vision_config": {"model_type": "siglip2"}}, "vision_config.model_type = 'siglip2'"),
-        ({"vision_config": {"num_channels": 1}}, "vision_config.num_channels = 1"),
-        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
-        ({"vision_config": {"image_size": [27, 27]}}, "config.json"),
-        ({"image_token_id": 51}, "51: the vocabulary has 50 tokens"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"model_type": "idefics2"}, "model_type = 'idefics2'"),
-    ],
-    ids=str,
-)
-def test_what_is_not_supported_is_named_before_a_weight_is_read(base, change, culprit, tmp_path):
-    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
-    edit_config(tmp_path, change)
-    message = refusal(tmp_path)  # which has no weights
-    assert culprit in message
-    assert str(tmp_path / "config.json") in message
-
-
-def test_towers_may_go_unnamed(base, tmp_path):
+def test_towers_may_go_unnamed(tmp_path):
     """SmolVLM's first checkpoints do not say of what type their towers are."""
-    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
+    random_config("smolvlm llama untied, ragged patches, head_dim").save_pretrained(tmp_path)
+    named = load_config(tmp_path)
     edit_config(tmp_path, {"vision_config": {"model_type": ...}})
-    named, unnamed = (load_config(folder) for folder in (base, tmp_path))
+    unnamed = load_config(tmp_path)
     assert dataclasses.replace(unnamed, vision=named.vision) == named
     unnamed_tower = dataclasses.replace(unnamed.vision, model_type=named.vision.model_type)
     assert unnamed_tower == named.vision
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target_modules": ["q_proj", "v_proj", "proj"]},
-        {"target_modules": ["gate_proj"], "modules_to_save": ["connector"]},
-    ],
-    ids=["names", "connector whole"],
-)
-def test_adapters_that_peft_trained(base, options, tmp_path):
-    assert_reads_what_peft_trained(base, options, tmp_path)
-
-
-def test_adapters_of_ours_in_peft(base, tmp_path):
-    assert_peft_reads_ours(base, "text_model", tmp_path)

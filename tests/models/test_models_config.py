@@ -4,9 +4,122 @@ import json
 
 import pytest
 import transformers
-from torch_reference import edit_config, refusal
+from torch_reference import edit_config, random_config, refusal
 
 from inbol_jax.models.config import load_config
+
+# Case of torch_reference.py -> changes of its config.json, and what is said of each.
+REFUSED = {
+    "smolvlm llama untied, ragged patches, head_dim": [
+        ({"scale_factor": 4}, "scale_factor = 4 does not divide the 6 patches of a side"),
+        ({"scale_factor": 0}, "scale_factor = 0"),
+        ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type = 'gemma2'"),
+        ({"vision_config": {"model_type": "siglip2"}}, "vision_config.model_type = 'siglip2'"),
+        ({"vision_config": {"num_channels": 1}}, "vision_config.num_channels = 1"),
+        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
+        ({"vision_config": {"image_size": [27, 27]}}, "config.json"),
+        ({"image_token_id": 51}, "51: the vocabulary has 50 tokens"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"model_type": "idefics2"}, "model_type = 'idefics2'"),
+    ],
+    "internvl qwen3 qk norm, rms norm, no biases": [
+        ({"downsample_ratio": 0.3}, "downsample_ratio = 0.3"),
+        ({"downsample_ratio": 0.25, "vision_config": {"image_size": 24}}, "0.25 does not divide"),
+        ({"projector_hidden_act": "prelu"}, "projector_hidden_act = 'prelu'"),
+        ({"vision_feature_layer": -2}, "vision_feature_layer = -2"),
+        ({"vision_feature_layer": [-1]}, "vision_feature_layer = [-1]"),
+        ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy = 'full'"),
+        ({"text_config": {"model_type": "qwen3_moe"}}, "text_config.model_type = 'qwen3_moe'"),
+        ({"text_config": {"model_type": "gpt_oss"}}, "text_config.model_type = 'gpt_oss'"),
+        ({"vision_config": {"model_type": "siglip"}}, "vision_config.model_type = 'siglip'"),
+        ({"vision_config": {"norm_type": "batch_norm"}}, "vision_config.norm_type"),
+        ({"vision_config": {"use_mask_token": True}}, "vision_config.use_mask_token = True"),
+        ({"vision_config": {"use_mean_pooling": False}}, "vision_config.use_mean_pooling = False"),
+        (
+            {"vision_config": {"use_absolute_position_embeddings": False}},
+            "vision_config.use_absolute_position_embeddings = False",
+        ),
+        ({"vision_config": {"image_size": [16, 24]}}, "vision_config.image_size = [16, 24]"),
+        ({"vision_config": {"patch_size": [4, 2]}}, "vision_config.patch_size = [4, 2]"),
+        ({"vision_config": {"image_size": [1 << 20] * 2}}, "tokens per image"),
+        ({"image_token_id": 51}, "51: the vocabulary has 50 tokens"),
+        ({"model_type": "internvl_chat"}, "model_type = 'internvl_chat'"),
+    ],
+    "gemma3 tied, window, linear rope": [
+        ({"mm_tokens_per_image": 9}, "mm_tokens_per_image = 9 does not divide 4 x 4 patches"),
+        ({"mm_tokens_per_image": 5}, "mm_tokens_per_image = 5 is no square"),
+        ({"mm_tokens_per_image": 0}, "mm_tokens_per_image = 0"),
+        ({"text_config": {"model_type": "llama"}}, "text_config.model_type = 'llama'"),
+        ({"text_config": {"model_type": "gemma3n_text"}}, "model_type = 'gemma3n_text'"),
+        ({"text_config": {"hidden_activation": "xielu"}}, "text_config.hidden_act = 'xielu'"),
+        ({"text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping = 30.0"),
+        ({"text_config": {"attn_logit_softcapping": 50.0}}, "attn_logit_softcapping = 50.0"),
+        (
+            {"text_config": {"use_bidirectional_attention": True}},
+            "use_bidirectional_attention = True",
+        ),
+        (
+            {
+                "text_config": {
+                    "rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}
+                }
+            },
+            "rope_type of sliding_attention = 'linear'",
+        ),
+        (
+            {"text_config": {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}},
+            "text_config.rope_type = 'yarn'",
+        ),
+        ({"vision_config": {"model_type": "clip_vision_model"}}, "'clip_vision_model'"),
+        ({"image_token_index": 51}, "51: the vocabulary has 50 tokens"),
+        ({"model_type": "gemma3n"}, "model_type = 'gemma3n'"),
+    ],
+    "llava_next clip mistral": [
+        ({"image_grid_pinpoints": [[16, 30]]}, "16 x 30 pixels are no whole tiles of 16"),
+        ({"image_grid_pinpoints": [[16, 16000]]}, "16 x 16000 pixels"),
+        ({"image_grid_pinpoints": [[4096, 4096]]}, "65,537 tiles, at most 256 are read"),
+        ({"image_grid_pinpoints": []}, "a value is of the wrong type or size"),
+        ({"image_grid_pinpoints": [[16]]}, "a value is of the wrong type or size"),
+        ({"vision_feature_select_strategy": "some"}, "vision_feature_select_strategy"),
+        ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type = 'gemma2'"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"model_type": "llava_next_video"}, "model_type = 'llava_next_video'"),
+    ],
+    "llava_onevision siglip qwen2, scaled down": [
+        ({"vision_aspect_ratio": "pad"}, "vision_aspect_ratio = 'pad' is not supported"),
+        ({"vision_feature_select_strategy": "default"}, "does not leave the 16 patches of a tile"),
+    ],
+    "qwen2_5_vl grouped, windows": [
+        ({"vision_config": {"window_size": 4}}, "window = 0"),
+        ({"vision_config": {"fullatt_block_indexes": [3]}}, "fullatt_block_indexes = (3,)"),
+        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
+        ({"vision_config": {"patch_size": [4, 4]}}, "a value is of the wrong type or size"),
+        ({"text_config": {"use_sliding_window": True}}, "use_sliding_window = True"),
+        (
+            {"text_config": {"rope_parameters": {"mrope_section": [1, 2, 2]}}},
+            "mrope_section = (1, 2, 2): the sum is not half of 6",
+        ),
+    ],
+    "qwen3_vl grouped, two layers of features": [
+        ({"model_type": "qwen3_vl_moe"}, "model_type = 'qwen3_vl_moe'"),
+        ({"model_type": "qwen2_vl"}, "model_type = 'qwen2_vl'"),
+        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_moe_text'"),
+        (
+            {"text_config": {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}},
+            "rope_type = 'yarn'",
+        ),
+        ({"text_config": {"rope_parameters": {"mrope_section": [1, 2]}}}, "mrope_section = (1, 2)"),
+        ({"vision_config": {"in_channels": 1}}, "vision_config.in_channels = 1"),
+        ({"vision_config": {"out_hidden_size": 16}}, "vision_config.out_hidden_size = 16"),
+        ({"vision_config": {"deepstack_visual_indexes": [0, 3]}}, "deepstack_visual_indexes"),
+        ({"vision_config": {"deepstack_visual_indexes": [1, 0]}}, "deepstack_visual_indexes"),
+        ({"vision_config": {"num_heads": 16}}, "16 heads"),
+        ({"vision_config": {"patch_size": [4, 4]}}, "patch_size"),
+        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
+        ({"image_token_id": 51}, "51: the vocabulary has 50 tokens"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+    ],
+}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +168,21 @@ def test_what_is_not_supported_is_named(broken, change, culprit):
     message = refusal(broken)
     assert culprit in message
     assert str(broken / "config.json") in message
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "culprit"),
+    [(case, *row) for case, rows in REFUSED.items() for row in rows],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_is_not_supported_of_a_family_is_named_before_a_weight_is_read(
+    tmp_path, case, change, culprit
+):
+    random_config(case).save_pretrained(tmp_path)  # and no weights
+    edit_config(tmp_path, change)
+    message = refusal(tmp_path)
+    assert culprit in message
+    assert str(tmp_path / "config.json") in message
 
 
 @pytest.mark.parametrize("layer", [4, -5])

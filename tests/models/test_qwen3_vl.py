@@ -1,95 +1,23 @@
-"""Qwen3-VL and Qwen2.5-VL: what the parity tests of all families do not show. The processor's own
-batches, sizes of images, adapters, and what is refused.
-"""
+"""Qwen3-VL: sizes of images, prompts, and batches and processors that do not fit."""
 
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.numpy import load_file, save_file
-from tiny_qwen3_vl import PATCH, write_qwen3_vl
-from torch_reference import (
-    CLOSE,
-    assert_peft_reads_ours,
-    assert_reads_what_peft_trained,
-    assert_rows_are_as_alone,
-    by_row,
-    edit_config,
-    load,
-    make_batch,
-    random_torch,
-    refusal,
-    torch_base,
-)
+from tiny_families import PATCH, write_qwen3_vl
+from torch_reference import by_row, load, make_batch, noise, random_torch
 from transformers import Qwen2VLImageProcessorPil
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import UNTILED, Grid, image_grid
 
-# PEFT asks transformers for it
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)
-YARN = {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}
-CASE = "qwen3_vl grouped, two layers of features"
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The folder of a random model."""
-    folder = tmp_path_factory.mktemp("base")
-    random_torch(CASE).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def windowed(tmp_path_factory):
-    """The same of Qwen2.5-VL."""
-    folder = tmp_path_factory.mktemp("windowed")
-    random_torch("qwen2_5_vl grouped, windows").save_pretrained(folder)
-    return folder
-
-
-def noise(width, height):
-    pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
-@pytest.mark.parametrize(
-    ("family", "side"), [("qwen3_vl", "right"), ("qwen3_vl", "left"), ("qwen2_5_vl", "left")]
-)
-def test_the_processors_own_batch(family, side, request):
-    """Two, no and one image per row, of different sizes; prompts as we make them."""
-    checkpoint = request.getfixturevalue(family)
-    processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
-    processor.tokenizer.padding_side = side
-    questions, sizes = ("What color is it?", "Why?"), (((48, 48), (90, 30)), (), ((20, 48),))
-    texts, prompts, pictures = [], [], []
-    for question, row in zip((*questions, "How many?"), sizes, strict=True):
-        content = [*[{"type": "image"}] * len(row), {"type": "text", "text": question}]
-        turn = [{"role": "user", "content": content}]
-        texts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
-        prompts.append(encoder.prompt(question, tuple(image_grid(processor, *s) for s in row)))
-        pictures.append([noise(*size) for size in row])
-    batch = dict(processor(text=texts, images=pictures, padding=True, return_tensors="np"))
-    assert len({tuple(grid) for grid in batch["image_grid_thw"]}) == 3
-    for ids, mask, prompt in zip(batch["input_ids"], batch["attention_mask"], prompts, strict=True):
-        assert tuple(ids[mask == 1]) == prompt
-    with torch.inference_mode():
-        inputs = {name: torch.tensor(x) for name, x in batch.items()}
-        expected = torch_base(checkpoint.path)(**inputs).logits.numpy()
-    ours = np.asarray(checkpoint.apply(checkpoint.variables, batch))
-    counts = batch["attention_mask"] == 1
-    np.testing.assert_allclose(ours[counts], expected[counts], **CLOSE)
-
-
-def test_batches_that_do_not_fit_together(base):
-    checkpoint = load(base)
+def test_batches_that_do_not_fit_together(tmp_path):
+    random_torch("qwen3_vl grouped, two layers of features").save_pretrained(tmp_path)
+    checkpoint = load(tmp_path)
     batch, variables = make_batch(checkpoint.config, [16, 16], images=(2, 1)), checkpoint.variables
     pixels, grid = batch["pixel_values"], batch["image_grid_thw"]
     with pytest.raises(InbolError, match="18 image tokens in the batch, but its images have 12"):
@@ -124,15 +52,6 @@ def test_numbers_of_tokens_are_the_processors(qwen3_vl, options, monkeypatch):
         assert grid.tiles == batch["image_grid_thw"].prod() // 4 == len(batch["pixel_values"]) // 4
         found.add(grid)
     assert len(found) > 4
-
-
-@pytest.mark.parametrize("family", ["qwen3_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
-def test_rows_of_several_and_of_no_images(family, tmp_path, request):
-    paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    for path, size in zip(paths, ((48, 20), (90, 30)), strict=True):
-        noise(*size).save(path)
-    rows = [("Which is red?", paths), ("Why?", []), ("How many?", paths[1:])]
-    assert_rows_are_as_alone(request.getfixturevalue(family), rows)
 
 
 def test_images_are_compared_with_their_prompt(qwen3_vl, tmp_path):
@@ -174,90 +93,3 @@ def test_processors_of_other_sizes(tmp_path, change, culprit):
     with pytest.raises(InbolError) as caught:
         _ = load(folder).processor
     assert culprit in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "culprit"),
-    [
-        ({"model_type": "qwen3_vl_moe"}, "model_type = 'qwen3_vl_moe'"),
-        ({"model_type": "qwen2_vl"}, "model_type = 'qwen2_vl'"),
-        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "'qwen3_vl_moe_text'"),
-        ({"text_config": YARN}, "rope_type = 'yarn'"),
-        ({"text_config": {"rope_parameters": {"mrope_section": [1, 2]}}}, "mrope_section = (1, 2)"),
-        ({"vision_config": {"in_channels": 1}}, "vision_config.in_channels = 1"),
-        ({"vision_config": {"out_hidden_size": 16}}, "vision_config.out_hidden_size = 16"),
-        ({"vision_config": {"deepstack_visual_indexes": [0, 3]}}, "deepstack_visual_indexes"),
-        ({"vision_config": {"deepstack_visual_indexes": [1, 0]}}, "deepstack_visual_indexes"),
-        ({"vision_config": {"num_heads": 16}}, "16 heads"),
-        ({"vision_config": {"patch_size": [4, 4]}}, "patch_size"),
-        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
-        ({"image_token_id": 51}, "51: the vocabulary has 50 tokens"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config"),
-    ],
-    ids=str,
-)
-def test_what_is_not_supported_is_named_before_a_weight_is_read(base, change, culprit, tmp_path):
-    (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
-    edit_config(tmp_path, change)
-    message = refusal(tmp_path)  # which has no weights
-    assert culprit in message
-    assert str(tmp_path / "config.json") in message
-
-
-@pytest.mark.parametrize(
-    ("change", "culprit"),
-    [
-        ({"vision_config": {"window_size": 4}}, "window = 0"),
-        ({"vision_config": {"fullatt_block_indexes": [3]}}, "fullatt_block_indexes = (3,)"),
-        ({"vision_config": {"hidden_act": "prelu"}}, "vision_config.hidden_act = 'prelu'"),
-        ({"vision_config": {"patch_size": [4, 4]}}, "a value is of the wrong type or size"),
-        ({"text_config": {"use_sliding_window": True}}, "use_sliding_window = True"),
-        (
-            {"text_config": {"rope_parameters": {"mrope_section": [1, 2, 2]}}},
-            "mrope_section = (1, 2, 2): the sum is not half of 6",
-        ),
-    ],
-    ids=str,
-)
-def test_what_is_not_supported_of_qwen2_5_vl(windowed, change, culprit, tmp_path):
-    (tmp_path / "config.json").write_bytes((windowed / "config.json").read_bytes())
-    edit_config(tmp_path, change)
-    assert culprit in refusal(tmp_path)
-
-
-def test_keys_as_the_hub_has_them_for_qwen2_5_vl(windowed, tmp_path):
-    tensors, variables = load_file(windowed / "model.safetensors"), load(windowed).variables
-    for old, new in (
-        ("model.visual.", "visual."),
-        ("model.language_model.", "model."),
-    ):
-        renamed = {
-            key.replace(old, new) if key.startswith(old) else key: tensors[key] for key in tensors
-        }
-        (tmp_path / "config.json").write_bytes((windowed / "config.json").read_bytes())
-        save_file(renamed, tmp_path / "model.safetensors")
-        jax.tree.map(np.testing.assert_array_equal, load(tmp_path).variables, variables)
-        tensors = renamed
-
-
-@pytest.mark.slow
-def test_adapters_of_qwen2_5_vl_both_ways(windowed, tmp_path):
-    options = {"target_modules": ["q_proj", "qkv", "up_proj"], "modules_to_save": ["merger"]}
-    assert_reads_what_peft_trained(windowed, options, tmp_path / "theirs")
-    assert_peft_reads_ours(windowed, "language_decoder", tmp_path / "ours")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target_modules": ["q_proj", "qkv", "linear_fc2"]},
-        {"target_modules": ["gate_proj"], "modules_to_save": ["merger", "deepstack_merger_list.1"]},
-    ],
-    ids=["names", "mergers whole"],
-)
-def test_adapters_that_peft_trained(base, options, tmp_path):
-    assert_reads_what_peft_trained(base, options, tmp_path)
-
-
-def test_adapters_of_ours_in_peft(base, tmp_path):
-    assert_peft_reads_ours(base, "language_decoder", tmp_path)

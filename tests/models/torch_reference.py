@@ -15,7 +15,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.numpy import load_file
-from transformers import AutoModelForImageTextToText, Qwen3VLConfig
+from transformers import AutoModelForImageTextToText
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
@@ -162,16 +162,16 @@ IDEFICS3 = {
         {**QWEN3, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
     ),
     "smolvlm llama untied, ragged patches, head_dim": (
-        {"model_type": "smolvlm"},
+        {},
         {"image_size": 27},
         {"head_dim": 10, "num_attention_heads": 4, "num_key_value_heads": 1},
     ),
     "smolvlm llama tied, grouped, scale 4": (
-        {"model_type": "smolvlm", "scale_factor": 4, "tie_word_embeddings": True},
+        {"scale_factor": 4, "tie_word_embeddings": True},
         {"image_size": 32},
         {"num_key_value_heads": 3, "rms_norm_eps": 1e-2},
     ),
-    "smolvlm mistral window": ({"model_type": "smolvlm"}, {}, {**MISTRAL, "sliding_window": 5}),
+    "smolvlm mistral window": ({}, {}, {**MISTRAL, "sliding_window": 5}),
 }
 NATIVE = {
     "depth": 3,
@@ -180,8 +180,6 @@ NATIVE = {
     "num_heads": 4,
     "patch_size": 4,
     "out_hidden_size": 24,
-    "num_position_embeddings": 16,
-    "deepstack_visual_indexes": [0, 2],
 }
 QWEN3_VL = {
     "qwen3_vl grouped, two layers of features": (
@@ -216,16 +214,6 @@ QWEN3_VL = {
             | {"mrope_section": [2, 4, 4]},
         },
     ),
-}
-WINDOWED = {
-    "depth": 3,
-    "hidden_size": 32,
-    "intermediate_size": 40,
-    "num_heads": 4,
-    "patch_size": 4,
-    "out_hidden_size": 24,
-    "window_size": 16,
-    "fullatt_block_indexes": [2],
 }
 QWEN2_5_VL = {
     "qwen2_5_vl grouped, windows": (
@@ -394,40 +382,54 @@ SPELLINGS = {
 }
 
 
+_ID, _INDEX = {"image_token_id": IMAGE}, {"image_token_index": IMAGE}
+_LLAVA = "LlavaConfig", _INDEX | {"vision_feature_layer": -2}, VISION, {}
+# First word of a case -> transformers' config, and what each model has beside its case's options.
+FAMILIES = {
+    "clip": _LLAVA,
+    "siglip": _LLAVA,
+    "llava_next": ("LlavaNextConfig", _INDEX, VISION, {}),
+    "llava_onevision": ("LlavaOnevisionConfig", _INDEX, VISION, {}),
+    "idefics3": ("Idefics3Config", _ID, TILE, {}),
+    "smolvlm": ("SmolVLMConfig", _ID, TILE, {}),
+    "internvl": (
+        "InternVLConfig",
+        _ID | {"tie_word_embeddings": False},
+        TILE | {"attention_bias": True},
+        {},
+    ),
+    "gemma3": (
+        "Gemma3Config",
+        _INDEX | {"mm_tokens_per_image": 4},
+        TILE | SIGLIP | {"vision_use_head": False},
+        GEMMA3_TEXT,
+    ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VLConfig",
+        _ID,
+        NATIVE | {"window_size": 16, "fullatt_block_indexes": [2]},
+        {"model_type": "qwen2_5_vl_text"},
+    ),
+    "qwen3_vl": (
+        "Qwen3VLConfig",
+        _ID,
+        NATIVE | {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 2]},
+        {"model_type": "qwen3_vl_text"},
+    ),
+}
+
+
+def random_config(case):
+    """The config of transformers of a case."""
+    kind, *common = FAMILIES[case.split()[0]]
+    top, vision, text = (shared | own for shared, own in zip(common, RANDOM[case], strict=True))
+    return getattr(transformers, kind)(vision_config=vision, text_config=TEXT | text, **top)
+
+
 def random_torch(case):
     """A model of transformers in which every parameter matters: norms and biases are random too."""
-    top, vision, text = RANDOM[case]
-    if case in LLAVA:
-        vision, top = (
-            VISION | vision,
-            {"vision_feature_layer": -2, "image_token_index": IMAGE} | top,
-        )
-        kind = transformers.LlavaConfig
-    elif case in LLAVA_NEXT:
-        vision, top = VISION | vision, {"image_token_index": IMAGE} | top
-        names = {"llava_next": "LlavaNextConfig", "llava_onevision": "LlavaOnevisionConfig"}
-        kind = getattr(transformers, names[case.split()[0]])
-    elif case in INTERNVL:
-        vision = TILE | {"attention_bias": True} | vision
-        top = {"image_token_id": IMAGE, "tie_word_embeddings": False} | top
-        kind = transformers.InternVLConfig
-    elif case in GEMMA3:
-        vision, text = TILE | SIGLIP | {"vision_use_head": False} | vision, GEMMA3_TEXT | text
-        top = {"image_token_index": IMAGE, "mm_tokens_per_image": 4} | top
-        kind = transformers.Gemma3Config
-    elif case in QWEN2_5_VL:
-        vision, top = WINDOWED | vision, {"image_token_id": IMAGE} | top
-        text, kind = text | {"model_type": "qwen2_5_vl_text"}, transformers.Qwen2_5_VLConfig
-    elif case in QWEN3_VL:
-        vision, top, kind = NATIVE | vision, {"image_token_id": IMAGE} | top, Qwen3VLConfig
-        text = text | {"model_type": "qwen3_vl_text"}
-    else:
-        vision, top = TILE | vision, {"image_token_id": IMAGE} | top
-        names = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}
-        kind = getattr(transformers, names[top.pop("model_type", "idefics3")])
-    config = kind(vision_config=vision, text_config=TEXT | text, **top)
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(config).eval()
+    model = AutoModelForImageTextToText.from_config(random_config(case)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.15)
@@ -529,13 +531,28 @@ def pad(rows):
     }
 
 
-def asked(processor, question, pictures):
-    """What a processor makes of one question about the pictures, as numpy arrays."""
-    content = [*[{"type": "image"}] * len(pictures), {"type": "text", "text": question}]
-    turn = [{"role": "user", "content": content}]
-    text = processor.apply_chat_template(turn, add_generation_prompt=True)
-    images = {"images": [pictures]} if pictures else {}
-    return processor(text=[text], **images, return_tensors="np")
+def asked(processor, *rows, **options):
+    """What a processor makes of questions, each with its pictures, as numpy arrays."""
+    texts = []
+    for question, pictures in rows:
+        content = [*[{"type": "image"}] * len(pictures), {"type": "text", "text": question}]
+        turn = [{"role": "user", "content": content}]
+        texts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
+    images = [pictures for _, pictures in rows]
+    options |= {"images": images} if any(images) else {}
+    return dict(processor(text=texts, padding=True, return_tensors="np", **options))
+
+
+def their_logits(model, batch):
+    """transformers' logits of what its processor made."""
+    with torch.inference_mode():
+        return model(**{name: torch.tensor(x) for name, x in batch.items()}).logits.numpy()
+
+
+def noise(width, height):
+    """A picture."""
+    pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
 
 
 def assert_rows_are_as_alone(checkpoint, rows):
@@ -562,11 +579,9 @@ def assert_rows_are_as_alone(checkpoint, rows):
     most = max(sum(grid.tiles for grid in cut) for cut in grids)
     together, model = logits_of(range(len(rows)), most + 3), torch_base(checkpoint.path)
     for i, (question, paths) in enumerate(rows):
-        alone = asked(processor, question, [Image.open(path) for path in paths])
+        alone = asked(processor, (question, [Image.open(path) for path in paths]))
         assert tuple(alone["input_ids"][0]) == prompts[i]
-        with torch.inference_mode():
-            inputs = {name: torch.tensor(x) for name, x in alone.items()}
-            expected = model(**inputs).logits.numpy()[0]
+        (expected,) = their_logits(model, alone)
         np.testing.assert_allclose(together[i, : len(expected)], expected, **CLOSE)
         if not paths:
             np.testing.assert_allclose(logits_of([i], 0)[0], expected, **CLOSE)
