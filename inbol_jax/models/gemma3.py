@@ -40,13 +40,7 @@ class Gemma3(VisionLanguageModel):
         self.multi_modal_projector = Gemma3Projector(c, compute)
         self.language_model = Decoder(c.text, compute)
 
-    @property
-    def decoder(self) -> Decoder:
-        return self.language_model
-
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        leading, vision = batch["pixel_values"].shape[:-3], self.config.vision
-        features = self.vision_tower(self.whole_pixels(batch))  # [n, s, v]
+    def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
+        features, vision = self.vision_tower(self.whole_pixels(batch)), self.config.vision
         side = vision.image_size // vision.patch_size
-        features = self.multi_modal_projector(features.reshape(len(features), side, side, -1))
-        return features.reshape(*leading, *features.shape[1:])
+        return self.multi_modal_projector(features.reshape(len(features), side, side, -1))

@@ -80,13 +80,8 @@ class Idefics3(VisionLanguageModel):
         self.connector = Connector(c, compute)
         self.text_model = Decoder(c.text, compute)
 
-    @property
-    def decoder(self) -> Decoder:
-        return self.text_model
-
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        pixels = batch["pixel_values"]
-        *leading, _, height, width = pixels.shape
+    def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
+        height, width = batch["pixel_values"].shape[-2:]
         c, p = self.config, self.config.vision.patch_size
         rows, columns = height // p, width // p
         if rows != columns or rows % c.scale_factor or height > c.vision.image_size:
@@ -102,5 +97,4 @@ class Idefics3(VisionLanguageModel):
         mask = mask[:, : rows * p, : columns * p]
         seen = mask.reshape(-1, rows, p, columns, p).any((2, 4))  # [n, y, x]
         features = self.vision_model(pixels, seen)  # [n, s, v]
-        features = self.connector(features.reshape(len(pixels), rows, columns, -1))  # [n, p, d]
-        return features.reshape(*leading, *features.shape[1:])
+        return self.connector(features.reshape(len(pixels), rows, columns, -1))

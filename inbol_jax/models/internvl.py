@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inbol_jax.models.architecture import InternVLConfig
 from inbol_jax.models.architecture_parts import VisionConfig
 from inbol_jax.models.decoder import Decoder
-from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions, Dense
+from inbol_jax.models.layers import ComputeOptions
+from inbol_jax.models.llava import Projector
 from inbol_jax.models.vit import VisionLayer, embed_patches, pixel_shuffle
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
 
@@ -40,39 +40,19 @@ class InternViT(nn.Module):
         return x[:, 1:]
 
 
-class InternVLProjector(nn.Module):
-    """A norm, and two layers from shuffled features to the decoder's embeddings."""
-
-    config: InternVLConfig
-    compute: ComputeOptions
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p d"]:
-        d = self.config.text.hidden_size
-        x = nn.LayerNorm(PROJECTOR_EPS, dtype=self.compute.dtype, name="layer_norm")(x)
-        x = ACTIVATIONS[self.config.projector_hidden_act](
-            Dense(d, self.compute, name="linear_1")(x)
-        )
-        return Dense(d, self.compute, name="linear_2")(x)
-
-
 class InternVL(VisionLanguageModel):
     """Vision tower, pixel shuffle, projector, decoder."""
 
     def setup(self) -> None:
         c, compute = self.config, self.compute
         self.vision_tower = InternViT(c.vision, compute)
-        self.multi_modal_projector = InternVLProjector(c, compute)
+        self.multi_modal_projector = Projector(
+            c.text.hidden_size, c.projector_hidden_act, compute, norm_eps=PROJECTOR_EPS
+        )
         self.language_model = Decoder(c.text, compute)
 
-    @property
-    def decoder(self) -> Decoder:
-        return self.language_model
-
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        leading, c = batch["pixel_values"].shape[:-3], self.config
-        features = self.vision_tower(self.whole_pixels(batch))  # [n, s, v]
+    def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
+        features, c = self.vision_tower(self.whole_pixels(batch)), self.config  # [n, s, v]
         side = c.vision.image_size // c.vision.patch_size
         features = features.reshape(len(features), side, side, -1)
-        features = self.multi_modal_projector(pixel_shuffle(features, c.scale_factor))  # [n, p, d]
-        return features.reshape(*leading, *features.shape[1:])
+        return self.multi_modal_projector(pixel_shuffle(features, c.scale_factor))

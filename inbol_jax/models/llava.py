@@ -7,7 +7,6 @@ LlavaForConditionalGeneration.
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from inbol_jax.models.architecture import LlavaConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions, Dense
 from inbol_jax.models.vit import VisionTower
@@ -15,17 +14,21 @@ from inbol_jax.models.vlm import Batch, VisionLanguageModel
 
 
 class Projector(nn.Module):
-    """Two layers from the tower's features to the decoder's embeddings."""
+    """Two layers from features to the decoder's embeddings, behind a norm if there is one."""
 
-    config: LlavaConfig
+    size: int
+    activation: str
     compute: ComputeOptions
+    use_bias: bool = True
+    norm_eps: float | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p d"]:
-        c, d = self.config, self.config.text.hidden_size
-        x = Dense(d, self.compute, use_bias=c.projector_bias, name="linear_1")(x)  # [n, p, d]
-        x = ACTIVATIONS[c.projector_hidden_act](x)
-        return Dense(d, self.compute, use_bias=c.projector_bias, name="linear_2")(x)
+    def __call__(self, x: Float[Array, "n p v"]) -> Float[Array, "n p {self.size}"]:
+        if self.norm_eps is not None:
+            x = nn.LayerNorm(self.norm_eps, dtype=self.compute.dtype, name="layer_norm")(x)
+        x = Dense(self.size, self.compute, use_bias=self.use_bias, name="linear_1")(x)
+        x = ACTIVATIONS[self.activation](x)
+        return Dense(self.size, self.compute, use_bias=self.use_bias, name="linear_2")(x)
 
 
 class Llava(VisionLanguageModel):
@@ -34,17 +37,13 @@ class Llava(VisionLanguageModel):
     def setup(self) -> None:
         c, compute = self.config, self.compute
         self.vision_tower = VisionTower(c.vision, c.vision_feature_layers, compute)
-        self.multi_modal_projector = Projector(c, compute)
+        self.multi_modal_projector = Projector(
+            c.text.hidden_size, c.projector_hidden_act, compute, c.projector_bias
+        )
         self.language_model = Decoder(c.text, compute)
 
-    @property
-    def decoder(self) -> Decoder:
-        return self.language_model
-
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
-        leading = batch["pixel_values"].shape[:-3]
+    def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
         features = self.vision_tower(self.normalised_pixels(batch))
         if not self.config.keep_first_token:
             features = features[:, 1:]  # without CLIP's class token
-        features = self.multi_modal_projector(features)  # [n, p, d]
-        return features.reshape(*leading, self.config.num_image_tokens, -1)
+        return self.multi_modal_projector(features)

@@ -196,10 +196,6 @@ class Qwen3VL(VisionLanguageModel):
         ]
         self.language_decoder = Decoder(c.text, compute)
 
-    @property
-    def decoder(self) -> Decoder:
-        return self.language_decoder
-
     def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
         pixels, grid = batch["pixel_values"], batch["image_grid_thw"]
         # The images of all rows are those of one.

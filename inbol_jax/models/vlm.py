@@ -53,7 +53,8 @@ def image_mask(is_image: Bool[Array, "b t"], segments: Int[Array, "b t"]) -> Boo
 class VisionLanguageModel(nn.Module):
     """A model of any family; the rest of the project calls `apply` with its methods' names.
 
-    A family's module makes its submodules in `setup`, and has `decoder` and `encode_images`.
+    A family's module makes its submodules in `setup`, named as `ModelConfig.parts` says, and has
+    `tile_features`, or `encode_images` if its images are not as above.
     """
 
     config: ModelConfig
@@ -73,7 +74,7 @@ class VisionLanguageModel(nn.Module):
     @property
     def decoder(self) -> Decoder:
         """The text decoder among the submodules."""
-        raise NotImplementedError
+        return getattr(self, self.config.parts[2])
 
     def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
         """Returns features in the decoder's embedding space, one vector per image token, and behind
@@ -81,6 +82,11 @@ class VisionLanguageModel(nn.Module):
 
         The leading axes are those of tiles: of all rows, [n], or by row, [b, m].
         """
+        features = self.tile_features(batch)
+        return features.reshape(*batch["pixel_values"].shape[:-3], *features.shape[1:])
+
+    def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
+        """Returns the features of all tiles, whatever the leading axes of their pixels are."""
         raise NotImplementedError
 
     def normalised_pixels(self, batch: Batch) -> Float[Array, "n 3 H W"]:
