@@ -31,7 +31,6 @@ from inbol_jax.models.config_parts import (
     fill_in_defaults,
     read,
     read_shared,
-    read_text,
     read_vision,
     require,
 )
@@ -55,7 +54,8 @@ def load_config(path: Path) -> ModelConfig:
 
     try:
         check_sizes(raw)
-        config = _from_hf(raw, generated)
+        require(raw["model_type"], _FAMILIES, "model_type")
+        config = _FAMILIES[raw["model_type"]](raw, generated)
         check(config)
         return config
     except KeyError as error:
@@ -84,19 +84,10 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _from_hf(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelConfig:
-    require(raw["model_type"], _FAMILIES, "model_type")
-    return _FAMILIES[raw["model_type"]](raw, generation)
-
-
 def _llava(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
     hf = fill_in_defaults(raw, "LlavaConfig", VISION_TOWERS)
     tied = bool(hf.tie_word_embeddings or hf.text_config.tie_word_embeddings)
-    return LlavaConfig(
-        text=read_text(hf.text_config, tied=tied),
-        **_llava_parts(hf),
-        **read_shared(raw, generation, hf),
-    )
+    return LlavaConfig(**_llava_parts(hf), **read_shared(raw, generation, hf, tied=tied))
 
 
 def _llava_next(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaNextConfig:
@@ -110,7 +101,6 @@ def _llava_next(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaN
             raise InbolError(f"vision_aspect_ratio = {hf.vision_aspect_ratio!r} is not supported")
         options["max_tiles"] = int(match[1])
     config = kind(
-        text=read_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
         resolutions=tuple(map(tuple, hf.image_grid_pinpoints)),
         **options,
         **_llava_parts(hf),
@@ -133,7 +123,7 @@ def _llava_next(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaN
 
 
 def _llava_parts(hf: Any) -> dict[str, Any]:
-    """The fields of LLaVA, LLaVA-NeXT and LLaVA-OneVision but for those of text."""
+    """The fields of LLaVA, LLaVA-NeXT and LLaVA-OneVision besides `read_shared`."""
     layer = hf.vision_feature_layer
     strategy = hf.vision_feature_select_strategy
     require(strategy, ("default", "full"), "vision_feature_select_strategy")
@@ -149,7 +139,6 @@ def _llava_parts(hf: Any) -> dict[str, Any]:
         "keep_first_token": strategy == "full",
         "projector_hidden_act": hf.projector_hidden_act,
         "projector_bias": bool(hf.multimodal_projector_bias),
-        "image_token_id": hf.image_token_index,
     }
 
 
@@ -157,14 +146,10 @@ def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3
     family = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}[raw["model_type"]]
     # transformers takes any of these, and none, as the same tower
     towers = ("idefics3_vision", "smolvlm_vision", "idefics3", "smolvlm")
-    defaults = {"vision_config": towers[0], "text_config": "llama"}
-    filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
-    hf = fill_in_defaults({**raw, **filled}, family, towers)
+    hf = fill_in_defaults(raw, family, towers, named=False)
     config = Idefics3Config(
         vision=read_vision(hf.vision_config),
-        text=read_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
         scale_factor=hf.scale_factor,
-        image_token_id=hf.image_token_id,
         **read_shared(raw, generation, hf),
     )
     _check_shuffle(config, "scale_factor", config.scale_factor)
@@ -173,13 +158,15 @@ def _idefics3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3
 
 def _qwen3_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen3VLConfig:
     towers, decoders = ("qwen3_vl_vision", "qwen3_vl"), ("qwen3_vl_text",)
-    defaults = {"vision_config": towers[0], "text_config": decoders[0]}
-    filled = {part: {"model_type": kind} | dict(raw[part]) for part, kind in defaults.items()}
-    hf = fill_in_defaults({**raw, **filled}, "Qwen3VLConfig", towers, decoders)
+    hf = fill_in_defaults(raw, "Qwen3VLConfig", towers, decoders, named=False)
     layers = _layers_of_tower(hf.vision_config, "deepstack_visual_indexes")
     positions = hf.vision_config.num_position_embeddings
     tower = _native_tower(hf, deepstack_layers=layers, num_positions=positions)
-    return Qwen3VLConfig(vision=tower, **_mrope(hf), **read_shared(raw, generation, hf))
+    return Qwen3VLConfig(
+        vision=tower,
+        mrope_section=_mrope_section(hf.text_config, (24, 20, 20)),
+        **read_shared(raw, generation, hf),
+    )
 
 
 def _qwen2_5_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25VLConfig:
@@ -188,25 +175,24 @@ def _qwen2_5_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25
     flat = {name: value for name, value in raw.items() if name != "vision_config"}
     text = raw.get("text_config", flat | {"model_type": decoders[0]})
     raw = {name: value for name, value in raw.items() if not name.startswith("rope_")}
-    filled = {
-        "vision_config": {"model_type": towers[0]} | dict(raw["vision_config"]),
-        "text_config": {"model_type": decoders[0]} | dict(text),
-    }
-    hf = fill_in_defaults({**raw, **filled}, "Qwen2_5_VLConfig", towers, decoders)
+    raw["text_config"] = text
+    hf = fill_in_defaults(raw, "Qwen2_5_VLConfig", towers, decoders, named=False)
     # With positions in three axes, tokens know no distance in the row.
     require(hf.text_config.use_sliding_window, (False, None), "text_config.use_sliding_window")
     v = hf.vision_config
-    window = v.window_size // v.spatial_merge_size // v.patch_size
     tower = _native_tower(
         hf,
-        window=window,
+        window=v.window_size // v.spatial_merge_size // v.patch_size,
         full_layers=_layers_of_tower(v, "fullatt_block_indexes"),
         rms_norm=True,
         gated=True,
         patch_bias=False,
     )
     config = Qwen25VLConfig(
-        vision=tower, mrope_interleaved=False, **_mrope(hf), **read_shared(raw, generation, hf)
+        vision=tower,
+        mrope_section=_mrope_section(hf.text_config, (16, 24, 24)),
+        mrope_interleaved=False,
+        **read_shared(raw, generation, hf),
     )
     if sum(config.mrope_section) != config.text.head_dim // 2:
         raise InbolError(
@@ -239,18 +225,11 @@ def _native_tower(hf: Any, **given: Any) -> NativeVisionConfig:
     return read(NativeVisionConfig, v, rope_theta=float(v.rope_parameters["rope_theta"]), **given)
 
 
-def _mrope(hf: Any) -> dict[str, Any]:
-    """The decoder's fields of a family with positions in three axes."""
-    text = hf.text_config
-    default = (16, 24, 24) if text.model_type == "qwen2_5_vl_text" else (24, 20, 20)
+def _mrope_section(text: Any, default: tuple[int, int, int]) -> tuple[int, ...]:
     sections = tuple(text.rope_parameters.get("mrope_section", default))
     if len(sections) != 3 or any(type(n) is not int or n < 0 for n in sections):
         raise InbolError(f"text_config.mrope_section = {sections}: three whole numbers are needed")
-    return {
-        "text": read_text(text, tied=bool(hf.tie_word_embeddings)),
-        "mrope_section": sections,
-        "image_token_id": hf.image_token_id,
-    }
+    return sections
 
 
 def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVLConfig:
@@ -283,10 +262,8 @@ def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVL
             rms_norm=vision.norm_type == "rms_norm",
             layer_scale=float(vision.layer_scale_init_value),
         ),
-        text=read_text(hf.text_config, tied=bool(hf.tie_word_embeddings)),
         scale_factor=int(1 / hf.downsample_ratio),
         projector_hidden_act=hf.projector_hidden_act,
-        image_token_id=hf.image_token_id,
         **read_shared(raw, generation, hf),
     )
     _check_shuffle(config, "downsample_ratio", hf.downsample_ratio)
@@ -313,9 +290,11 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
     require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
     return Gemma3Config(
         vision=read_vision(vision),
-        text=read_text(
-            text,
-            tied=bool(hf.tie_word_embeddings),
+        pooling=side // across,
+        **read_shared(
+            raw,
+            generation,
+            hf,
             rope=text.rope_parameters["full_attention"],
             hidden_act=text.hidden_activation,
             qk_norm=True,
@@ -326,9 +305,6 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
             local_rope_theta=float(local["rope_theta"]),
             bidirectional_images=True,
         ),
-        pooling=side // across,
-        image_token_id=hf.image_token_index,
-        **read_shared(raw, generation, hf),
     )
 
 

@@ -3,7 +3,7 @@ configuration classes, which fill in what a config.json leaves out.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from inbol_jax.errors import InbolError
@@ -38,17 +38,24 @@ def require(value: Any, allowed: Collection[Any], name: str) -> None:
         raise InbolError(f"{name} = {value!r} is not supported (supported: {supported})")
 
 
-def read_shared(raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any) -> dict[str, Any]:
-    """Returns the fields that all families read alike, but for `vision` and `text`."""
-    text = hf.text_config
-    eos = generation.get("eos_token_id", raw.get("eos_token_id", text.eos_token_id))
+def read_shared(
+    raw: Mapping[str, Any], generation: Mapping[str, Any], hf: Any, **text: Any
+) -> dict[str, Any]:
+    """Returns the fields that all families read alike: those of `ModelConfig` but `vision`.
+
+    `text` are arguments of `read_text`.
+    """
+    decoder = hf.text_config
+    eos = generation.get("eos_token_id", raw.get("eos_token_id", decoder.eos_token_id))
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
     require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
     return {
-        "pad_token_id": generation.get("pad_token_id", text.pad_token_id) or 0,
+        "text": read_text(decoder, **{"tied": bool(hf.tie_word_embeddings)} | text),
+        "image_token_id": hf.image_token_id,
+        "pad_token_id": generation.get("pad_token_id", decoder.pad_token_id) or 0,
         "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
         "stored_dtype": stored_dtype,
-        "sequence_bias": read_sequence_bias(generation, text.vocab_size),
+        "sequence_bias": read_sequence_bias(generation, decoder.vocab_size),
     }
 
 
@@ -85,13 +92,22 @@ def read_sequence_bias(
 def fill_in_defaults(
     raw: Mapping[str, Any],
     family: str,
-    towers: Collection[str],
-    decoders: Collection[str] = DECODERS,
+    towers: Sequence[str],
+    decoders: Sequence[str] = DECODERS,
+    *,
+    named: bool = True,
 ) -> Any:
-    """Returns transformers' config object of that class, which has every option."""
+    """Returns transformers' config object of that class, which has every option.
+
+    If parts need not be `named`, those that do not say of what type they are are the first ones.
+    """
     import transformers
 
-    for part, supported in (("vision_config", towers), ("text_config", decoders)):
+    parts = {"vision_config": towers, "text_config": decoders}
+    if not named:
+        raw = dict(raw)
+        raw |= {part: {"model_type": types[0]} | dict(raw[part]) for part, types in parts.items()}
+    for part, supported in parts.items():
         given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
         require(given["model_type"], supported, f"{part}.model_type")
     if "quantization_config" in raw:
