@@ -6,10 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from inbol_jax.losses import (
-    PAIR_LOSSES,
-    PairLogprobs,
-)
+from inbol_jax.losses import PAIR_LOSSES, PairLogprobs
 from inbol_jax.records import PairKind
 
 KINDS = np.array([int(kind) for kind in PairKind])
@@ -34,17 +31,14 @@ def log_sigmoid(x):
     return -np.logaddexp(0.0, -np.asarray(x, np.float64))
 
 
-def random_pairs(n, seed=0):
+def random_pairs(n, seed=0, dtype=np.float32):
+    """Chosen and rejected of the policy, then of the reference."""
     random = np.random.default_rng(seed)
-    return [-10 * random.random(n) for _ in range(4)]
+    return [(-10 * random.random(n)).astype(dtype) for _ in range(4)]
 
 
-OPTIONS = {
-    "sigmoid": {"label_smoothing": 0.2},
-    "robust": {"label_smoothing": 0.2},
-}  # further keywords of the losses that have some
-
-
+# Further keywords of the losses that have some
+OPTIONS = {name: {"label_smoothing": 0.2} for name in ("sigmoid", "robust")}
 ALL = pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in PAIR_LOSSES if name != "robust"] + list(OPTIONS.items()),
@@ -54,12 +48,7 @@ ALL = pytest.mark.parametrize(
 def margins(values):
     """Four arrays whose margin over the reference is `values`, in float32."""
     values = np.asarray(values, np.float32)
-    return (
-        values - 40.0,
-        np.full_like(values, -60.0),
-        np.full_like(values, -30.0),
-        np.full_like(values, -50.0),
-    )
+    return values - 40.0, *(np.full_like(values, x) for x in (-60.0, -30.0, -50.0))
 
 
 def closed_form(name, m, beta, label_smoothing=0.0):
@@ -87,7 +76,9 @@ masked = st.integers(1, 3).flatmap(
 
 def two(policy_chosen, policy_rejected, ref_chosen, ref_rejected):
     """Policy and reference from four arrays."""
-    return (
-        PairLogprobs(policy_chosen, policy_rejected),
-        PairLogprobs(ref_chosen, ref_rejected),
-    )
+    return PairLogprobs(policy_chosen, policy_rejected), PairLogprobs(ref_chosen, ref_rejected)
+
+
+def pair_loss(name, arguments, **options):
+    """The loss of that name of four arrays."""
+    return PAIR_LOSSES[name](*two(*arguments), **options)

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import pytest
 from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
-from loss_cases import (
-    OPTIONS,
-)
+from loss_cases import OPTIONS
 
 from inbol_jax.losses import (
     PAIR_LOSSES,

@@ -8,42 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from jax.test_util import check_grads
-from loss_cases import (
-    ALL,
-    KINDS,
-    closed_form,
-    columns,
-    few,
-    pairs,
-    random_pairs,
-    two,
-)
+from loss_cases import ALL, KINDS, closed_form, columns, few, pairs, random_pairs, two
 
-from inbol_jax.losses import (
-    PAIR_LOSSES,
-    PAIR_WEIGHTINGS,
-    ca_dpo_loss,
-    dpo_loss,
-    preference_margin,
-)
+from inbol_jax.losses import PAIR_LOSSES, PAIR_WEIGHTINGS, ca_dpo_loss, dpo_loss, preference_margin
 from inbol_jax.records import PairKind
 
 
 def weighted(
-    arguments, c, kind, nll=0.0, *, nll_coef=0.0, weighting="value", loss="sigmoid", **options
+    arguments, c, kind, nll=0.0, *, beta, nll_coef=0.0, weighting="value", loss="sigmoid", **options
 ):
     """`ca_dpo_loss` by the names of the weighting and of the loss of a pair."""
-    smoothing = {name: options.pop(name) for name in ("label_smoothing",) if name in options}
-    return ca_dpo_loss(
-        *two(*arguments),
-        c,
-        kind,
-        jnp.zeros_like(c) + nll,
-        nll_coef=nll_coef,
-        weighting=PAIR_WEIGHTINGS[weighting],
-        pair_loss=functools.partial(PAIR_LOSSES[loss], **smoothing),
-        **options,
-    )
+    functions = {"weighting": PAIR_WEIGHTINGS[weighting]}
+    functions["pair_loss"] = functools.partial(PAIR_LOSSES[loss], **options)
+    nll = jnp.zeros_like(c) + nll
+    return ca_dpo_loss(*two(*arguments), c, kind, nll, beta=beta, nll_coef=nll_coef, **functions)
 
 
 @ALL
@@ -91,7 +69,7 @@ def test_uniform_is_plain_dpo(rows):
 
 
 def test_value_weights_and_dpo_are_the_defaults():
-    arguments, c = [x.astype(np.float32) for x in random_pairs(4)], np.full(4, 0.8, np.float32)
+    arguments, c = random_pairs(4), np.full(4, 0.8, np.float32)
     np.testing.assert_array_equal(
         ca_dpo_loss(*two(*arguments), c, KINDS, c, beta=0.1, nll_coef=2.0),
         weighted(arguments, c, KINDS, c, beta=0.1, nll_coef=2.0, weighting="value", loss="sigmoid"),
@@ -101,32 +79,12 @@ def test_value_weights_and_dpo_are_the_defaults():
 @ALL
 @pytest.mark.parametrize("weighting", PAIR_WEIGHTINGS)
 def test_weights_combine_with_every_loss(name, options, weighting):
-    arguments, c = (
-        [x.astype(np.float32) for x in random_pairs(4, seed=2)],
-        np.array([0.1, 0.4, 0.7, 0.0], np.float32),
-    )
+    arguments, c = random_pairs(4, seed=2), np.array([0.1, 0.4, 0.7, 0.0], np.float32)
     found = weighted(arguments, c, KINDS, beta=0.3, weighting=weighting, loss=name, **options)
     weight = np.asarray(PAIR_WEIGHTINGS[weighting](c, KINDS), np.float64)
     m = np.asarray(preference_margin(*two(*(x.astype(np.float64) for x in arguments))))
-    np.testing.assert_allclose(
-        found, weight * closed_form(name, m, 0.3, **options), rtol=1e-4, atol=1e-5
-    )
-
-
-def test_certain_correct_answers_over_refusals_are_plain_dpo():
-    """`linear` at c = 1: such pairs weigh 1, and so does everything under `uniform`."""
-    arguments = [x.astype(np.float32) for x in random_pairs(5)]
-    ones, kind = np.ones(5, np.float32), np.full(5, PairKind.CORRECT_OVER_REFUSAL)
-    plain = dpo_loss(*two(*arguments), beta=0.2)
-    np.testing.assert_array_equal(
-        weighted(arguments, ones, kind, beta=0.2, weighting="linear"), plain
-    )
-    np.testing.assert_array_equal(
-        weighted(arguments, 0.3 * ones, kind, beta=0.2, weighting="uniform"), plain
-    )
-    assert (
-        np.asarray(weighted(arguments, 0.3 * ones, kind, beta=0.2, weighting="linear")) < plain
-    ).all()
+    expected = weight * closed_form(name, m, 0.3, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +92,13 @@ def test_certain_correct_answers_over_refusals_are_plain_dpo():
     [("linear", 0.0, [0, 1]), ("linear", 1.0, [2, 3]), ("margin", 0.5, [0, 1, 2, 3])],
 )
 def test_weight_zero_removes_a_pair(weighting, c, gone):
-    arguments, c = [x.astype(np.float32) for x in random_pairs(4)], np.full(4, c, np.float32)
+    arguments, c = random_pairs(4), np.full(4, c, np.float32)
 
-    def total(*a):
-        return weighted(a, c, KINDS, beta=0.5, weighting=weighting).sum()
+    def loss(*a):
+        return weighted(a, c, KINDS, beta=0.5, weighting=weighting)
 
-    loss = np.asarray(weighted(arguments, c, KINDS, beta=0.5, weighting=weighting))
-    assert np.flatnonzero(loss == 0).tolist() == gone
-    for gradient in jax.grad(total, argnums=(0, 1, 2, 3))(*arguments):
+    assert np.flatnonzero(np.asarray(loss(*arguments)) == 0).tolist() == gone
+    for gradient in jax.grad(lambda *a: loss(*a).sum(), argnums=(0, 1, 2, 3))(*arguments):
         assert np.flatnonzero(np.asarray(gradient) == 0).tolist() == gone
 
 
@@ -153,19 +110,10 @@ def test_pulls_balance_at_one_half():
 
         def total(refusal, c=c):
             zero = jnp.zeros(1)
-            answer = weighted(
-                (zero, refusal, zero, zero),
-                zero + c,
-                jnp.array([PairKind.CORRECT_OVER_REFUSAL]),
-                beta=1.0,
-            )
-            refuse = weighted(
-                (refusal, zero, zero, zero),
-                zero + c,
-                jnp.array([PairKind.REFUSAL_OVER_INCORRECT]),
-                beta=1.0,
-            )
-            return (answer + refuse).sum()
+            kinds = PairKind.CORRECT_OVER_REFUSAL, PairKind.REFUSAL_OVER_INCORRECT
+            pairs = (zero, refusal, zero, zero), (refusal, zero, zero, zero)
+            both = zip(pairs, kinds, strict=True)
+            return sum(weighted(a, zero + c, jnp.array([k]), beta=1.0).sum() for a, k in both)
 
         pull = -float(jax.grad(total)(jnp.zeros(1))[0])
         assert np.sign(pull) == sign
@@ -174,26 +122,13 @@ def test_pulls_balance_at_one_half():
 @pytest.mark.parametrize("weighting", PAIR_WEIGHTINGS)
 def test_ca_dpo_gradients(weighting):
     with jax.enable_x64(True):
-        arguments, c = (
-            [jnp.asarray(x) for x in random_pairs(4, seed=1)],
-            jnp.array([0.1, 0.4, 0.7, 0.0]),
-        )
-        check_grads(
-            lambda *a: weighted(a, c, KINDS, beta=0.3, weighting=weighting),
-            arguments,
-            order=1,
-            atol=1e-6,
-            rtol=1e-6,
-        )
+        arguments, c = random_pairs(4, seed=1, dtype=np.float64), jnp.array([0.1, 0.4, 0.7, 0.0])
+        loss = lambda *a: weighted(a, c, KINDS, beta=0.3, weighting=weighting)  # noqa: E731
+        check_grads(loss, arguments, order=1, atol=1e-6, rtol=1e-6)
 
 
 def test_ca_dpo_compiles_without_its_python_values():
-    arguments, c = (
-        [x.astype(np.float32) for x in random_pairs(4)],
-        np.linspace(0, 1, 4, dtype=np.float32),
-    )
+    c, nll = np.linspace(0, 1, 4, dtype=np.float32), np.ones(4, np.float32)
     run = functools.partial(ca_dpo_loss, beta=0.1, nll_coef=1.0)
-    pair, nll = two(*arguments), np.ones(4, np.float32)
-    np.testing.assert_allclose(
-        jax.jit(run)(*pair, c, KINDS, nll), run(*pair, c, KINDS, nll), rtol=1e-6
-    )
+    arguments = *two(*random_pairs(4)), c, KINDS, nll
+    np.testing.assert_allclose(jax.jit(run)(*arguments), run(*arguments), rtol=1e-6)

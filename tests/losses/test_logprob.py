@@ -21,19 +21,15 @@ ROOT = Path(__file__).parents[2]
 def states(shape=(3, 5), d=8, vocabulary=13, seed=0, scale=1.0):
     random = np.random.default_rng(seed)
     hidden = random.normal(0, scale, (*shape, d)).astype(np.float32)
-    return (
-        hidden,
-        random.normal(0, 1, (d, vocabulary)).astype(np.float32),
-        random.integers(0, vocabulary, shape).astype(np.int32),
-    )
+    head = random.normal(0, 1, (d, vocabulary)).astype(np.float32)
+    return hidden, head, random.integers(0, vocabulary, shape).astype(np.int32)
 
 
 def expected_logprobs(hidden, head, targets):
     """By numpy, in float64."""
     logits = hidden.astype(np.float64) @ head.astype(np.float64)
-    return np.take_along_axis(
-        logits - np.logaddexp.reduce(logits, -1, keepdims=True), targets[..., None], -1
-    )[..., 0]
+    logprobs = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
+    return np.take_along_axis(logprobs, targets[..., None], -1)[..., 0]
 
 
 def expected_gradients(hidden, head, targets, weights):
@@ -44,13 +40,17 @@ def expected_gradients(hidden, head, targets, weights):
     logits = hidden @ head
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
     by_logits = weights[..., None] * (np.eye(head.shape[1])[targets] - probabilities)
-    return by_logits @ head.T, hidden.reshape(-1, len(head)).T @ by_logits.reshape(
-        -1, head.shape[1]
-    )
+    return by_logits @ head.T, np.einsum("...d,...v->dv", hidden, by_logits)
 
 
 def weighted(targets, weights, chunk):
     return lambda hidden, head: (weights * token_logprobs(hidden, head, targets, chunk=chunk)).sum()
+
+
+def gradients_of(arguments, weights, chunk):
+    """Of the weighted sum, by hidden states and head."""
+    *states, targets = arguments
+    return jax.grad(weighted(targets, weights, chunk), argnums=(0, 1))(*states)
 
 
 # --- values
@@ -59,21 +59,10 @@ def weighted(targets, weights, chunk):
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("shape", [(4,), (3, 5), (2, 3, 4)])
 def test_token_logprobs(shape, chunk):
-    hidden, head, targets = states(shape)
-    found = token_logprobs(hidden, head, targets, chunk=chunk)
+    arguments = states(shape)
+    found = token_logprobs(*arguments, chunk=chunk)
     assert (found.shape, found.dtype) == (shape, jnp.float32)
-    np.testing.assert_allclose(
-        found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("chunk", [None, 3])
-def test_probabilities_of_all_tokens_sum_to_one(chunk):
-    hidden, head, _ = states((1,))
-    every = np.arange(head.shape[1])
-    assert np.exp(
-        token_logprobs(np.repeat(hidden, len(every), 0), head, every, chunk=chunk)
-    ).sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(found, expected_logprobs(*arguments), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
@@ -82,15 +71,10 @@ def test_large_logits_do_not_overflow(scale, chunk):
     """exp of a logit of 100 is beyond float32. The logits are exact to 2^-24 of themselves, and so
     is their difference.
     """
-    hidden, head, targets = states((6,), scale=scale)
-    found, expected = (
-        token_logprobs(hidden, head, targets, chunk=chunk),
-        expected_logprobs(hidden, head, targets),
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=scale * 4e-6)
-    gradients = jax.grad(weighted(targets, np.ones(6, np.float32), chunk), argnums=(0, 1))(
-        hidden, head
-    )
+    arguments = states((6,), scale=scale)
+    found = token_logprobs(*arguments, chunk=chunk)
+    np.testing.assert_allclose(found, expected_logprobs(*arguments), rtol=1e-5, atol=scale * 4e-6)
+    gradients = gradients_of(arguments, np.ones(6, np.float32), chunk)
     assert all(np.isfinite(g).all() for g in gradients)
 
 
@@ -103,12 +87,11 @@ def test_targets_out_of_the_vocabulary_stay_finite(chunk):
     ignored, mask = targets.copy(), np.ones((2, 5), np.float32)
     ignored[0, 1], ignored[1, 4], mask[0, 1], mask[1, 4] = -100, 10**6, 0, 0
     assert np.isfinite(token_logprobs(hidden, head, ignored, chunk=chunk)).all()
-    for found, expected in zip(
-        jax.grad(weighted(ignored, mask, chunk), argnums=(0, 1))(hidden, head),
-        jax.grad(weighted(targets, mask, chunk), argnums=(0, 1))(hidden, head),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(found, expected)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        gradients_of((hidden, head, ignored), mask, chunk),
+        gradients_of((hidden, head, targets), mask, chunk),
+    )
 
 
 # --- chunks
@@ -117,19 +100,12 @@ def test_targets_out_of_the_vocabulary_stay_finite(chunk):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, 7, 12, 13, 1000])
 def test_chunks_change_nothing(chunk):
     """Neither values nor gradients, whether chunks divide the 13 positions or not."""
-    hidden, head, targets = states((3, 13))
+    arguments = states((3, 13))
     weights = np.random.default_rng(1).normal(size=(3, 13)).astype(np.float32)
-    np.testing.assert_allclose(
-        token_logprobs(hidden, head, targets, chunk=chunk),
-        token_logprobs(hidden, head, targets),
-        atol=2e-6,
-    )
-    exact = expected_gradients(hidden, head, targets, weights)
-    for found, expected in zip(
-        jax.grad(weighted(targets, weights, chunk), argnums=(0, 1))(hidden, head),
-        exact,
-        strict=True,
-    ):
+    found = token_logprobs(*arguments, chunk=chunk)
+    np.testing.assert_allclose(found, token_logprobs(*arguments), atol=2e-6)
+    both = gradients_of(arguments, weights, chunk), expected_gradients(*arguments, weights)
+    for found, expected in zip(*both, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -141,11 +117,9 @@ def test_chunks_change_nothing(chunk):
 )
 @settings(max_examples=12, deadline=None)
 def test_any_length_and_any_chunk(rows, length, chunk, seed):
-    hidden, head, targets = states((rows, length), seed=seed)
-    found = token_logprobs(hidden, head, targets, chunk=chunk)
-    np.testing.assert_allclose(
-        found, expected_logprobs(hidden, head, targets), rtol=1e-5, atol=1e-5
-    )
+    arguments = states((rows, length), seed=seed)
+    found = token_logprobs(*arguments, chunk=chunk)
+    np.testing.assert_allclose(found, expected_logprobs(*arguments), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [0, -3])
@@ -215,25 +189,18 @@ def test_gradients_by_finite_differences(chunk):
         hidden, head, targets = states((2, 7))
         hidden, head = jnp.asarray(hidden, jnp.float64), jnp.asarray(head, jnp.float64)
         assert token_logprobs(hidden, head, targets, chunk=chunk).dtype == jnp.float64
-        check_grads(
-            lambda h, w: token_logprobs(h, w, targets, chunk=chunk),
-            (hidden, head),
-            order=1,
-            modes=["rev"],
-            atol=1e-7,
-            rtol=1e-7,
-            eps=1e-6,
-        )
+        loss = lambda h, w: token_logprobs(h, w, targets, chunk=chunk)  # noqa: E731
+        options = {"order": 1, "modes": ["rev"], "atol": 1e-7, "rtol": 1e-7, "eps": 1e-6}
+        check_grads(loss, (hidden, head), **options)
 
 
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("kept", ["none", "one row", "every other"])
 def test_gradients_are_finite_under_any_mask(kept, chunk):
     """And zero where the mask is: of hidden states, and of the head when nothing is kept at all."""
-    hidden, head, targets = states((3, 5))
     mask = np.zeros((3, 5), np.float32)
     mask[{"none": np.s_[:0], "one row": np.s_[1], "every other": np.s_[:, ::2]}[kept]] = 1
-    by_hidden, by_head = jax.grad(weighted(targets, mask, chunk), argnums=(0, 1))(hidden, head)
+    by_hidden, by_head = gradients_of(states((3, 5)), mask, chunk)
     assert np.isfinite(by_head).all()
     assert (np.abs(by_head).max() > 0) == (kept != "none")
     np.testing.assert_array_equal(np.abs(by_hidden).max(-1) > 0, mask == 1)

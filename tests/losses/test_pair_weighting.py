@@ -5,10 +5,7 @@ import numpy as np
 import pytest
 from loss_cases import KINDS
 
-from inbol_jax.losses import (
-    PAIR_WEIGHTINGS,
-    pair_weighting,
-)
+from inbol_jax.losses import PAIR_WEIGHTINGS, pair_weighting
 from inbol_jax.records import PairKind
 
 

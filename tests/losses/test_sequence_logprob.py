@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loss_cases import few, masked
 
-from inbol_jax.losses import (
-    sequence_logprob,
-    sft_loss,
-)
+from inbol_jax.losses import sequence_logprob, sft_loss
 
 
 @given(masked)

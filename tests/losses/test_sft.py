@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loss_cases import few, masked
 
-from inbol_jax.losses import (
-    sft_loss,
-)
+from inbol_jax.losses import sft_loss
 
 
 @given(masked)

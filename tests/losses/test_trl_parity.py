@@ -57,41 +57,23 @@ SAME = {
 def rows(small_world):
     """Pairs of every length: an answer over a refusal, a refusal over a long answer, ..."""
     questions = list(read_jsonl(small_world / "train/data.jsonl"))[:6]
-    other = (
-        "I don't know.",
-        "a blue triangle on the left",
-        "red",
-        "The picture is too noisy to tell.",
-        "seventeen",
-        "I cannot say",
-    )
-    pairs = [
-        (q["answers"][0], text)[:: 1 if i % 2 else -1]
-        for i, (q, text) in enumerate(zip(questions, other, strict=True))
-    ]
-    return [
-        {
-            "image": small_world / "train" / q["image"],
-            "question": q["question"],
-            "chosen": chosen,
-            "rejected": rejected,
-        }
-        for q, (chosen, rejected) in zip(questions, pairs, strict=True)
-    ]
+    other = ["I don't know.", "a blue triangle on the left", "red"]
+    other += ["The picture is too noisy to tell.", "seventeen", "I cannot say"]
+    rows = []
+    for i, (q, text) in enumerate(zip(questions, other, strict=True)):
+        chosen, rejected = (q["answers"][0], text)[:: 1 if i % 2 else -1]
+        image = small_world / "train" / q["image"]
+        row = {"image": image, "question": q["question"]}
+        rows.append(row | {"chosen": chosen, "rejected": rejected})
+    return rows
 
 
 def conversation(row):
     """A row as TRL's collator takes it."""
-    says = {
-        "prompt": ("user", row["question"]),
-        "chosen": ("assistant", row["chosen"]),
-        "rejected": ("assistant", row["rejected"]),
-    }
     with Image.open(row["image"]) as image:
         image.load()
-    return {key: [{"role": role, "content": text}] for key, (role, text) in says.items()} | {
-        "images": [image]
-    }
+    turns = {key: [{"role": "assistant", "content": row[key]}] for key in ("chosen", "rejected")}
+    return turns | {"prompt": [{"role": "user", "content": row["question"]}], "images": [image]}
 
 
 @pytest.fixture(scope="module")
@@ -107,23 +89,11 @@ def trainer(rows, tmp_path_factory):
         for parameter in reference.parameters():
             parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
     out = tmp_path_factory.mktemp("trl")
-    args = DPOConfig(
-        output_dir=str(out),
-        use_cpu=True,
-        bf16=False,
-        report_to=[],
-        max_length=None,
-        gradient_checkpointing=False,
-    )
+    options = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    args = DPOConfig(output_dir=str(out), report_to=[], max_length=None, **options)
     processor = AutoProcessor.from_pretrained(TINY, local_files_only=True)
     dataset = Dataset.from_list([conversation(row) for row in rows])
-    return DPOTrainer(
-        model=policy,
-        ref_model=reference,
-        args=args,
-        train_dataset=dataset,
-        processing_class=processor,
-    )
+    return DPOTrainer(policy, reference, args, train_dataset=dataset, processing_class=processor)
 
 
 @pytest.fixture(scope="module")
@@ -132,32 +102,31 @@ def ours(tiny, trainer, rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     trainer.ref_model.save_pretrained(folder)
     text = make_text_encoder(tiny)
-    packed = [
-        (
-            text.prompt(r["question"]),
-            [Branch(text.response(r["question"], r[key])) for key in ("chosen", "rejected")],
-        )
-        for r in rows
-    ]
+    packed = []
+    for row in rows:
+        responses = [text.response(row["question"], row[key]) for key in ("chosen", "rejected")]
+        packed.append((text.prompt(row["question"]), [Branch(ids) for ids in responses]))
     shape = RowShape.fitting(packed)
     batch = [
         pack_row(*row, shape) | load_image_inputs(tiny, [r["image"]], [UNTILED])
         for row, r in zip(packed, rows, strict=True)
     ]
-    return (
-        collate(batch, len(batch)),
-        dict(tiny.variables),
-        {"params": load_params(folder, param_shapes(tiny.config))},
-    )
+    reference = {"params": load_params(folder, param_shapes(tiny.config))}
+    return collate(batch, len(batch)), dict(tiny.variables), reference
+
+
+def set_loss(trainer, loss_type, beta, label_smoothing=0.0, reference_free=False):
+    """These are attributes of the trainer, once it is made."""
+    trainer.beta, trainer.loss_types, trainer.label_smoothing = beta, [loss_type], label_smoothing
+    trainer.precompute_ref_logps = reference_free
 
 
 def theirs(trainer, rows, loss_type, beta, label_smoothing=0.0, reference_free=False):
     """TRL's loss of every pair alone, f32[b]: its own of a batch is a mean."""
-    trainer.beta, trainer.loss_types, trainer.label_smoothing = beta, [loss_type], label_smoothing
+    set_loss(trainer, loss_type, beta, label_smoothing, reference_free)
     found = []
     for row in rows:
         batch = trainer.data_collator([conversation(row)])
-        trainer.precompute_ref_logps = reference_free
         if reference_free:
             batch |= {"ref_chosen_logps": torch.zeros(1), "ref_rejected_logps": torch.zeros(1)}
         with torch.no_grad():
@@ -252,20 +221,10 @@ def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
     loss, options, average, loss_type = SAME[name]
     batch, variables, _ = ours
     _, reference = our_logprobs(tiny, ours, average)
-    batch = batch | {
-        "ref_chosen": reference.chosen,
-        "ref_rejected": reference.rejected,
-        "confidence": jnp.ones(len(rows)),
-        "kind": jnp.zeros(len(rows), int),
-    }
-    config = PairLossConfig(
-        loss=loss,
-        beta=0.3,
-        pair_weighting="uniform",
-        nll_coef=0.0,
-        length_normalized=average,
-        **options,
-    )
+    batch = batch | {"confidence": jnp.ones(len(rows)), "kind": jnp.zeros(len(rows), int)}
+    batch |= {"ref_chosen": reference.chosen, "ref_rejected": reference.rejected}
+    plain = {"pair_weighting": "uniform", "nll_coef": 0.0, "length_normalized": average}
+    config = PairLossConfig(loss=loss, beta=0.3, **plain, **options)
     objective = ca_dpo_objective(tiny.model, config)
 
     def loss_of(params):
@@ -274,12 +233,7 @@ def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
 
     value, gradient = jax.jit(jax.value_and_grad(loss_of))(variables["params"])
 
-    trainer.beta, trainer.loss_types, trainer.label_smoothing = (
-        0.3,
-        [loss_type],
-        options.get("label_smoothing", 0.0),
-    )
-    trainer.precompute_ref_logps = False
+    set_loss(trainer, loss_type, 0.3, **options)
     trainer.model.zero_grad()
     expected = trainer.compute_loss(
         trainer.model, trainer.data_collator([conversation(row) for row in rows])
