@@ -9,18 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
-from training_data import metrics_of
+from training_data import assert_same_runs, command_line, dpo, metrics_of, run_sft
 
-from inbol_jax.models import load_pretrained
-from inbol_jax.training.ca_dpo import ca_dpo
-from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.rl import rl
 from inbol_jax.training.rl_config import RlConfig
-from inbol_jax.training.sft import sft
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,20 +24,15 @@ def start(*commands, program=ROOT / "train.py", devices=4):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    shared = {
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-    }
+    shared = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    shared |= {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}"}
+    shared |= {"JAX_NUM_PROCESSES": str(len(commands))}
     # A background shell ignores SIGINT; children inherit that unless it is handled here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return [
         subprocess.Popen(
             [sys.executable, program, *map(str, arguments), "--distributed"],
-            env=os.environ
-            | shared
-            | {"JAX_NUM_PROCESSES": str(len(commands)), "JAX_PROCESS_ID": str(i)},
+            env=os.environ | shared | {"JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,24 +51,6 @@ def together(*arguments, **options):
     return [output for output, _ in found]
 
 
-def flat(folder):
-    return flatten_dict(dict(load_pretrained(folder, dtype=jnp.float32).variables), sep="/")
-
-
-def same(one, two):
-    """Logs and weights of two runs, to float tolerance."""
-    for row, other in zip(metrics_of(one), metrics_of(two), strict=True):
-        numbers = [
-            k for k in row if "reward_accuracy" not in k
-        ]  # at the first step it counts the signs of roundings
-        assert {k: other[k] for k in numbers} == pytest.approx(
-            {k: row[k] for k in numbers}, rel=1e-4, abs=1e-4
-        )
-    theirs = flat(two / "model")
-    for path, x in flat(one / "model").items():
-        np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=path)
-
-
 REWARD = """
 import sys
 from inbol_jax.cli import train
@@ -94,24 +64,16 @@ sys.exit(train())
 def test_two_processes_draw_and_train_as_one(questions, micro, short, tmp_path):
     """On-policy refusal of a model that is split over both."""
     own = {"n": 4, "max_new_tokens": 6, "batch_size": 8, "num_iterations": 2, "kl_coef": 0.1}
-    own |= {"epochs": 2, "learning_rate": 1e-3, "reward": short}
-    words = [w for name, value in own.items() for w in (f"--{name.replace('_', '-')}", value)]
+    own |= {"epochs": 2, "learning_rate": 1e-3, "reward": short, "model": micro.path}
     (tmp_path / "short.py").write_text(REWARD)
-    words += ["--data", questions, "--model", micro.path, "--out", tmp_path / "two"]
-    together("rl", *words, "--mesh", 2, 2, 2, program=tmp_path / "short.py")
-    rl(RlConfig.from_options(data=(questions,), out=tmp_path / "one", model=micro.path, **own))
-    one, two = (metrics_of(tmp_path / name) for name in ("one", "two"))
-    for row in one + two:
-        row.pop("padding")  # batches are padded to sizes that the devices share
-    for row, other in zip(one, two, strict=True):
-        assert other == pytest.approx(row, rel=1e-4, abs=1e-4)
-    theirs = flat(tmp_path / "two/model")
-    for path, x in flat(tmp_path / "one/model").items():
-        np.testing.assert_allclose(theirs[path], x, atol=3e-5, err_msg=path)
+    words = command_line("rl", data=questions, out=tmp_path / "two", mesh=(2, 2, 2), **own)
+    together(*words, program=tmp_path / "short.py")
+    rl(RlConfig.from_options(data=(questions,), out=tmp_path / "one", **own))
+    # Batches are padded to sizes that the devices share.
+    assert_same_runs(tmp_path / "one", tmp_path / "two", without=("padding",))
 
 
 OPTIONS = {"epochs": 5, "batch_size": 8, "learning_rate": 1e-3}
-WORDS = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 @pytest.mark.slow
@@ -119,135 +81,69 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
     """IDK-IT of a model that is split over both, with all that goes beside; then CA-DPO of adapters
     on it, twice: nothing is left to do.
     """
-    instructions, pairs = data / "instructions.jsonl", data / "preferences.jsonl"
-    besides = {
-        "eval_data": instructions,
-        "eval_steps": 5,
-        "wise_ft_alpha": 0.9,
-        "wise_ft_base": micro.path,
-    }
-    trained = sft(
-        SftConfig.from_options(
-            data=instructions, out=tmp_path / "one/sft", model=micro.path, **besides, **OPTIONS
-        )
-    )
-    printed = together(
-        *(
-            "sft",
-            "--data",
-            instructions,
-            "--out",
-            tmp_path / "two/sft",
-            "--model",
-            micro.path,
-            "--mesh",
-            2,
-            2,
-            2,
-            *WORDS,
-        ),
-        *(
-            "--eval-data",
-            instructions,
-            "--eval-steps",
-            5,
-            "--wise-ft-alpha",
-            0.9,
-            "--wise-ft-base",
-            micro.path,
-            "--report-to",
-            "tensorboard",
-        ),
-    )
-    assert len(list((tmp_path / "two/sft/tensorboard").iterdir())) == 1, "and it alone logs"
+    one, two = tmp_path / "one", tmp_path / "two"
+    besides = {"eval_data": data / "instructions.jsonl", "eval_steps": 5}
+    besides |= {"wise_ft_alpha": 0.9, "wise_ft_base": micro.path, **OPTIONS}
+    trained = run_sft(data, micro.path, one / "sft", **besides)
+    own = {"data": data / "instructions.jsonl", "model": micro.path, "out": two / "sft"}
+    own |= {"mesh": (2, 2, 2), "report_to": "tensorboard"}
+    printed = together(*command_line("sft", **own, **besides))
+    assert len(list((two / "sft/tensorboard").iterdir())) == 1, "and it alone logs"
     assert [text.count("IDK-IT on 16") for text in printed] == [1, 0], "the first process speaks"
-    same(tmp_path / "one/sft", tmp_path / "two/sft")
-    assert [row["step"] for row in metrics_of(tmp_path / "two/sft")] == [5, 10]
-    assert (
-        metrics_of(tmp_path / "two/sft")[1]["eval/loss"]
-        < metrics_of(tmp_path / "two/sft")[0]["eval/loss"]
-    )
+    assert_same_runs(one / "sft", two / "sft")
+    first, last = metrics_of(two / "sft")
+    assert (first["step"], last["step"]) == (5, 10)
+    assert last["eval/loss"] < first["eval/loss"]
 
-    lora = {"lora_rank": 2, "lora_targets": ("q_proj", "down_proj")}
-    ca_dpo(
-        DpoConfig.from_options(
-            data=pairs, out=tmp_path / "one/dpo", model=trained, **lora, **OPTIONS
-        )
-    )
-    words = [
-        "dpo",
-        "--data",
-        pairs,
-        "--out",
-        tmp_path / "two/dpo",
-        "--model",
-        trained,
-        "--lora-rank",
-        2,
-        *WORDS,
-    ]
-    words += ["--lora-targets", "q_proj", "down_proj"]
+    options = {"lora_rank": 2, "lora_targets": ("q_proj", "down_proj"), **OPTIONS}
+    dpo(data, trained, one / "dpo", **options)
+    own = {"data": data / "preferences.jsonl", "model": trained, "out": two / "dpo"}
+    words = command_line("dpo", **own, **options)
     together(*words)
-    same(tmp_path / "one/dpo", tmp_path / "two/dpo")
-    before = (
-        (tmp_path / "two/dpo/metrics.jsonl").read_bytes(),
-        (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns,
-    )
-    together(
-        *words
-    )  # finished already: the reference is read, the checkpoint restored, nothing trained
-    assert (
-        (tmp_path / "two/dpo/metrics.jsonl").read_bytes(),
-        (tmp_path / "two/dpo/reference.npy").stat().st_mtime_ns,
-    ) == before
+    assert_same_runs(one / "dpo", two / "dpo")
+
+    def state():
+        log, reference = two / "dpo/metrics.jsonl", two / "dpo/reference.npy"
+        return log.read_bytes(), reference.stat().st_mtime_ns
+
+    before = state()
+    together(*words)  # the reference is read, the checkpoint restored, nothing trained
+    assert state() == before
 
 
 @pytest.mark.slow
 def test_two_processes_with_a_copy_on_each_device(data, micro, tmp_path):
     """`pmap`, and a run that goes on from the checkpoint of a run under `jit`."""
-    pairs = data / "preferences.jsonl"
-    ca_dpo(DpoConfig.from_options(data=pairs, out=tmp_path / "one", model=micro.path, **OPTIONS))
-    together(
-        "dpo",
-        "--data",
-        pairs,
-        "--out",
-        tmp_path / "two",
-        "--model",
-        micro.path,
-        "--parallel",
-        "pmap",
-        *WORDS,
-    )
-    same(tmp_path / "one", tmp_path / "two")
+    dpo(data, micro.path, tmp_path / "one", **OPTIONS)
+    own = {"data": data / "preferences.jsonl", "model": micro.path, "out": tmp_path / "two"}
+    together(*command_line("dpo", **own, parallel="pmap", **OPTIONS))
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
 def test_two_processes_go_on_with_a_run_of_one(data, micro, tmp_path):
     """From a checkpoint on one device, and around one whose arrays are damaged."""
-    instructions = data / "instructions.jsonl"
     options = OPTIONS | {"save_steps": 4}
-    common = {"data": instructions, "model": micro.path}
-    sft(SftConfig.from_options(out=tmp_path / "one", save_total_limit=3, **common, **options))
+    run_sft(data, micro.path, tmp_path / "one", save_total_limit=3, **options)
     gone = shutil.ignore_patterns("10", "model")
     shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=gone)
     largest = max((tmp_path / "two/checkpoints/8/state").rglob("*"), key=lambda f: f.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    words = ["--data", instructions, "--out", tmp_path / "two", "--model", micro.path]
-    printed = together("sft", *words, "--save-steps", 4, "--mesh", 2, 2, 2, *WORDS)
+    own = {"data": data / "instructions.jsonl", "model": micro.path, "out": tmp_path / "two"}
+    printed = together(*command_line("sft", **own, mesh=(2, 2, 2), **options))
     assert "8 is damaged (its arrays are not what was saved)" in printed[0]
     assert "going on from step 4" in printed[0]
-    same(tmp_path / "one", tmp_path / "two")
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path, number, code):
     """Both save that step, and the same command ends where an undisturbed run does."""
-    words = ["sft", "--data", data / "instructions.jsonl", "--model", micro.path]
-    words += ["--epochs", 80, "--batch-size", 8, "--save-steps", 20, "--out"]
+    own = {"data": data / "instructions.jsonl", "model": micro.path}
+    words = [*command_line("sft", **own, epochs=80, batch_size=8, save_steps=20), "--out"]
     running = start(*[[*words, tmp_path / "broken"]] * 2)
     try:
         log, end = tmp_path / "broken/checkpoints/20", time.monotonic() + 200
@@ -265,9 +161,7 @@ def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path,
     together(*words, tmp_path / "broken")
     together(*words, tmp_path / "whole")
     assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "whole")
-    theirs = flat(tmp_path / "broken/model")
-    for path, x in flat(tmp_path / "whole/model").items():
-        np.testing.assert_array_equal(theirs[path], x, err_msg=path)
+    assert_same_runs(tmp_path / "whole", tmp_path / "broken", atol=0)
 
 
 EXCHANGE = """
@@ -292,7 +186,7 @@ sys.exit(cli.train())
 def test_a_process_that_is_killed_ends_the_other_without_a_traceback(tmp_path, lost):
     """By one line that says which one is gone; beside it XLA may say that the first one is."""
     (tmp_path / "exchange.py").write_text(EXCHANGE)
-    words = ["sft", "--data", "d", "--out", tmp_path / "out"]
+    words = command_line("sft", data="d", out=tmp_path / "out")
     running = start(words, words, program=tmp_path / "exchange.py", devices=1)
     try:
         for process in running:
@@ -319,15 +213,8 @@ def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path
     """It ends with its own exit code. The others end when they notice, at once where it is the
     first that is gone.
     """
-    arguments = [
-        "sft",
-        "--data",
-        data / "instructions.jsonl",
-        "--out",
-        tmp_path / "run",
-        "--model",
-        micro.path,
-    ]
+    own = {"data": data / "instructions.jsonl", "out": tmp_path / "run", "model": micro.path}
+    arguments = command_line("sft", **own)
     running = start(
         *([*arguments, "--images", tmp_path] if i == failing else arguments for i in range(2))
     )
@@ -356,21 +243,10 @@ def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path
     ],
 )
 def test_processes_that_cannot_be_found(data, tmp_path, given, missing):
-    command = [
-        sys.executable,
-        ROOT / "train.py",
-        "sft",
-        "--data",
-        data / "instructions.jsonl",
-        "--out",
-        tmp_path,
-        "--distributed",
-    ]
-    environment = (
-        {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))}
-        | {"JAX_PLATFORMS": "cpu"}
-        | given
-    )
+    words = command_line("sft", data=data / "instructions.jsonl", out=tmp_path)
+    command = [sys.executable, ROOT / "train.py", *words, "--distributed"]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI"))}
+    environment = plain | {"JAX_PLATFORMS": "cpu"} | given
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --distributed")

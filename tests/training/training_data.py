@@ -9,10 +9,12 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
-from inbol_jax.artifacts import read_jsonl
+from inbol_jax.artifacts import meta_path, read_jsonl, write_json
+from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import PairKind
 from inbol_jax.taught_refusals import SHORT_REFUSALS
@@ -29,9 +31,7 @@ def write_jsonl(path, rows, images):
     """Lines, and the header that says where the images are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path.with_name(path.name + ".meta.json").write_text(
-        json.dumps({"images": os.path.relpath(images, path.parent)})
-    )
+    write_json(meta_path(path), {"images": os.path.relpath(images, path.parent)})
     return path
 
 
@@ -39,10 +39,8 @@ def instructions(world, n=16):
     rows = []
     for i, q in enumerate(questions(world)[:n]):
         response = SHORT_REFUSALS[i % 4] if i % 2 else q["answers"][0]
-        rows.append(
-            {k: q[k] for k in ("id", "image", "question")}
-            | {"response": response, "boundary": "known", "type": 1}
-        )
+        row = {k: q[k] for k in ("id", "image", "question")}
+        rows.append(row | {"response": response, "boundary": "known", "type": 1})
     return rows
 
 
@@ -50,26 +48,14 @@ def preferences(world, n=16):
     rows = []
     for i, q in enumerate(questions(world)[:n]):
         kind = PairKind(i % 4)
-        answer, refusal, wrong = q["answers"][0], SHORT_REFUSALS[i % 3], "seventeen purple"
-        chosen, rejected = {
-            0: (answer, refusal),
-            1: (answer, wrong),
-            2: (refusal, wrong),
-            3: (refusal, answer),
-        }[int(kind)]
-        confidence = 0.0 if kind is PairKind.REFUSAL_OVER_ANSWER else 0.4 + 0.02 * i
-        row = {k: q[k] for k in ("id", "image", "question")} | {
-            "chosen": chosen,
-            "rejected": rejected,
-            "kind": kind.name.lower(),
-        }
-        rows.append(
-            row
-            | {
-                "confidence": confidence,
-                "type": 3 if kind is PairKind.REFUSAL_OVER_ANSWER else None,
-            }
-        )
+        texts = {"correct": q["answers"][0], "answer": q["answers"][0]}
+        texts |= {"refusal": SHORT_REFUSALS[i % 3], "incorrect": "seventeen purple"}
+        chosen, rejected = kind.name.lower().split("_over_")
+        type3 = kind is PairKind.REFUSAL_OVER_ANSWER
+        row = {k: q[k] for k in ("id", "image", "question")} | {"kind": kind.name.lower()}
+        row |= {"chosen": texts[chosen], "rejected": texts[rejected]}
+        confidence = 0.0 if type3 else 0.4 + 0.02 * i
+        rows.append(row | {"confidence": confidence, "type": 3 if type3 else None})
     return rows
 
 
@@ -93,50 +79,64 @@ def weights_of(folder):
     return load_file(folder / "model.safetensors")
 
 
+def assert_same_runs(one, two, *, without=(), atol=3e-5):
+    """Logs and saved models of two runs are the same, to float tolerance.
+
+    Args:
+      without: metrics that may differ. The accuracy of rewards does: at the first step they are
+        zero but for rounding, whose sign it counts.
+    """
+    for row, other in zip(metrics_of(one), metrics_of(two), strict=True):
+        names = [name for name in row if not name.startswith(("reward_accuracy", *without))]
+        expected, found = ({name: x[name] for name in names} for x in (row, other))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4), two
+    ours, theirs = (load_pretrained(run / "model", dtype="float32").variables for run in (one, two))
+    ours, theirs = flat(ours), flat(theirs)
+    assert ours.keys() == theirs.keys()
+    for path, x in ours.items():
+        np.testing.assert_allclose(theirs[path], x, rtol=0, atol=atol, err_msg=f"{two} {path}")
+
+
+def command_line(command, **options):
+    """The words of a command."""
+    words = [command]
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words
+
+
 def random_batch(config, rows=4, seed=0):
     """Packed rows with two branches each, as the objectives take them, for pairs too."""
-    random, text = np.random.default_rng(seed), config.text
+    random, side = np.random.default_rng(seed), config.vision.image_size
     shape, packed = RowShape(40, 12), []
+
+    def words(least, below):
+        return random.integers(6, config.text.vocab_size, random.integers(least, below)).tolist()
+
     for _ in range(rows):
-        prefix = [
-            1,
-            *[config.image_token_id] * config.num_image_tokens,
-            *random.integers(6, text.vocab_size, random.integers(2, 6)),
-        ]
-        branches = [
-            Branch(random.integers(6, text.vocab_size, random.integers(1, 6)).tolist())
-            for _ in range(2)
-        ]
-        row = pack_row(prefix, branches, shape)
-        row["pixel_values"] = random.normal(
-            size=(3, config.vision.image_size, config.vision.image_size)
-        ).astype(np.float32)
+        prefix = [1, *[config.image_token_id] * config.num_image_tokens, *words(2, 6)]
+        row = pack_row(prefix, [Branch(words(1, 6)) for _ in range(2)], shape)
+        row["pixel_values"] = random.normal(size=(3, side, side)).astype(np.float32)
         row |= {name: np.float32(-20 * random.random()) for name in ("ref_chosen", "ref_rejected")}
-        packed.append(
-            row | {"confidence": np.float32(random.random()), "kind": np.int32(random.integers(4))}
-        )
+        row |= {"confidence": np.float32(random.random()), "kind": np.int32(random.integers(4))}
+        packed.append(row)
     return packed
 
 
 def objectives(model):
-    return {
-        "IDK-IT": sft_objective(model),
-        "CA-DPO": ca_dpo_objective(
-            model, PairLossConfig(beta=0.3, pair_weighting="linear", nll_coef=0.5)
-        ),
-    }
+    pair_loss = PairLossConfig(beta=0.3, pair_weighting="linear", nll_coef=0.5)
+    return {"IDK-IT": sft_objective(model), "CA-DPO": ca_dpo_objective(model, pair_loss)}
 
 
 def run_sft(data, model, out, **options):
-    return sft(
-        SftConfig.from_options(data=data / "instructions.jsonl", out=out, model=model, **options)
-    )
+    own = {"data": data / "instructions.jsonl", "out": out, "model": model}
+    return sft(SftConfig.from_options(**own, **options))
 
 
 def dpo(data, model, out, **options):
-    return ca_dpo(
-        DpoConfig.from_options(data=data / "preferences.jsonl", out=out, model=model, **options)
-    )
+    own = {"data": data / "preferences.jsonl", "out": out, "model": model}
+    return ca_dpo(DpoConfig.from_options(**own, **options))
 
 
 def mean_loss(objective, variables, batch):
@@ -172,18 +172,10 @@ def own_logprobs(checkpoint, row):
     for segment in (1, 2):
         here = row["segments"] == segment
         ids = np.concatenate([row["input_ids"][row["segments"] == 0], row["input_ids"][here]])
-        padded, mask = (
-            np.pad(ids, (0, 40 - len(ids)))[None],
-            (np.arange(40) < len(ids)).astype(np.int32)[None],
-        )
-        whole = {
-            "input_ids": padded,
-            "attention_mask": mask,
-            **{name: x[None] for name, x in row.items() if name.startswith("pixel_")},
-        }
-        n, logprobs = (
-            int(here.sum()),
-            np.asarray(all_logprobs(checkpoint.model, checkpoint.variables, whole))[0, : len(ids)],
-        )
+        whole = {name: x[None] for name, x in row.items() if name.startswith("pixel_")}
+        whole["input_ids"] = np.pad(ids, (0, 40 - len(ids)))[None]
+        whole["attention_mask"] = (np.arange(40) < len(ids)).astype(np.int32)[None]
+        logprobs = np.asarray(all_logprobs(checkpoint.model, checkpoint.variables, whole))
+        n, logprobs = int(here.sum()), logprobs[0, : len(ids)]
         found.append(np.take_along_axis(logprobs[-n - 1 : -1], ids[-n:, None], 1)[:, 0])
     return found
