@@ -2,7 +2,7 @@
 computed in every step."""
 
 import re
-import subprocess
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 from training_data import (
+    assert_same_runs,
     dpo,
     metrics_of,
     own_logprobs,
     random_batch,
     run_sft,
-    stage_config,
     weights_of,
 )
 
@@ -30,7 +30,7 @@ from inbol_jax.models.packing import collate
 from inbol_jax.records import Preference
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training import ca_dpo as ca_dpo_module
-from inbol_jax.training.ca_dpo import ca_dpo, ca_dpo_objective, pair_logprobs, reference_logprobs
+from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs, reference_logprobs
 from inbol_jax.training.config import FROZEN, PairLossConfig
 from inbol_jax.training.dataset import in_order
 from inbol_jax.training.step import init_state, make_train_step, split_variables, target_logprobs
@@ -43,13 +43,9 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     # The reference is the model itself before any update.
     assert start["reward_margin"] == pytest.approx(0, abs=1e-3)
     pairs = [Preference.from_json(row) for row in read_jsonl(data / "preferences.jsonl")]
-    weights = np.asarray(
-        value_weights(
-            jnp.array([p.confidence for p in pairs], jnp.float32),
-            jnp.array([p.kind for p in pairs]),
-        )
-    )
-    assert start["dpo"] == pytest.approx(np.log(2) * np.mean(weights), rel=1e-3)
+    confidence = jnp.array([p.confidence for p in pairs], jnp.float32)
+    weight = float(value_weights(confidence, jnp.array([p.kind for p in pairs])).mean())
+    assert start["dpo"] == pytest.approx(np.log(2) * weight, rel=1e-3)
     dpo(data, TINY, tmp_path, **options)
     rows = metrics_of(tmp_path)
     assert rows[-1]["step"] == 15
@@ -74,15 +70,9 @@ def test_every_loss_learns_sixteen_pairs(data, micro, tmp_path, options):
     """Without the NLL term, so that it is the loss itself which does it. The first row is of the
     model before any update.
     """
-    options = {
-        "epochs": 16,
-        "batch_size": 16,
-        "frozen": (),
-        "nll_coef": 0.0,
-        "beta": 0.5,
-        "learning_rate": 5e-3,
-    } | options
-    ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, save_steps=1, **options))
+    options = {"nll_coef": 0.0, "beta": 0.5, "learning_rate": 5e-3} | options
+    own = {"epochs": 16, "batch_size": 16, "frozen": (), "save_steps": 1}
+    dpo(data, micro.path, tmp_path, **own, **options)
     start, *_, end = metrics_of(tmp_path)
     assert (start["step"], end["step"]) == (1, 16)
     assert end["loss"] == pytest.approx(end["dpo"], rel=1e-5)
@@ -110,7 +100,7 @@ def test_an_option_of_the_pair_loss_that_cannot_be_meant_is_named(
     data, micro, tmp_path, options, culprit
 ):
     with pytest.raises(InbolError, match=re.escape(culprit)):
-        ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, **options))
+        dpo(data, micro.path, tmp_path, **options)
 
 
 REFERENCES = ("cached", "online", "adapters off", "none")
@@ -130,40 +120,31 @@ def test_sixteen_pairs_are_learnt(micro, loss, reference):
     """With each loss and each kind of reference the loss falls under its start and the margin of
     every pair rises.
     """
-    batch = {
-        name: jnp.asarray(x) for name, x in collate(random_batch(micro.config, 16), 16).items()
-    }
+    batch = jax.tree.map(jnp.asarray, collate(random_batch(micro.config, 16), 16))
     lora = LoraConfig(rank=8, alpha=16.0) if reference == "adapters off" else None
     model, variables = Llava(micro.config, lora=lora), dict(micro.variables)
     if lora:
         variables["lora"] = init_lora(variables["params"], lora, jax.random.key(0))
     trainable, frozen = split_variables(variables, FROZEN if lora is None else (), lora)
     start = pair_logprobs(target_logprobs(model, variables, batch), batch, average=False)
-    batch["ref_chosen"], batch["ref_rejected"] = (
-        start if reference == "cached" else (jnp.zeros(16),) * 2
-    )
+    start = start if reference == "cached" else (jnp.zeros(16),) * 2
+    batch["ref_chosen"], batch["ref_rejected"] = start
     reference_start = {"online": trainable, "adapters off": {}}.get(reference)
-    options = PairLossConfig(
-        loss=loss,
-        beta=0.1,
-        pair_weighting="uniform",
-        nll_coef=0.0,
-        label_smoothing=0.1 if loss == "robust" else 0.0,
-    )
-    objective = ca_dpo_objective(model, options)
-    steps = 40
+    options = {"pair_weighting": "uniform", "nll_coef": 0.0}
+    options |= {"label_smoothing": 0.1} if loss == "robust" else {}
+    objective = ca_dpo_objective(model, PairLossConfig(loss=loss, beta=0.1, **options))
     optimizer = optax.adam(1e-2)
     step = make_train_step(objective, optimizer)
 
     @jax.jit
     def run(state):
-        return jax.lax.scan(
-            lambda state, _: step(state, frozen, reference_start, batch), state, length=steps
-        )
+        one = lambda state, _: step(state, frozen, reference_start, batch)  # noqa: E731
+        return jax.lax.scan(one, state, length=40)
 
     _, metrics = run(init_state(trainable, optimizer))
-    losses = np.asarray(metrics["loss"][0] / metrics["loss"][1])
-    margins = np.asarray(metrics["reward_margin"][0] / metrics["reward_margin"][1])
+    losses, margins = (
+        np.asarray(metrics[name][0] / metrics[name][1]) for name in ("loss", "reward_margin")
+    )
     if reference != "none":
         assert margins[0] == pytest.approx(0, abs=1e-4)
     assert losses[-1] < losses[0]
@@ -189,24 +170,18 @@ def test_the_reference_is_the_model_before_training(micro, average):
 
     found = reference_logprobs(Rows(), batch_size=2, mesh=make_mesh(), average=average)
     assert found.shape == (5, 2)
-    expected = [
-        [logprobs.mean() if average else logprobs.sum() for logprobs in own_logprobs(micro, row)]
-        for row in rows
-    ]
+    reduce = np.mean if average else np.sum
+    expected = [[reduce(logprobs) for logprobs in own_logprobs(micro, row)] for row in rows]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_run_without_reference_does_not_compute_one(data, micro, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        ca_dpo_module,
-        "reference_logprobs",
-        lambda *_, **__: pytest.fail("the reference was computed"),
-    )
-    ca_dpo(stage_config("CA-DPO", data, micro, tmp_path, epochs=1, beta=0.5, reference_free=True))
+    fail = lambda *_, **__: pytest.fail("the reference was computed")  # noqa: E731
+    monkeypatch.setattr(ca_dpo_module, "reference_logprobs", fail)
+    dpo(data, micro.path, tmp_path, batch_size=8, beta=0.5, reference_free=True)
     last = metrics_of(tmp_path)[-1]
-    assert last["reward_margin"] == pytest.approx(
-        0.5 * (last["logprob_chosen"] - last["logprob_rejected"]), rel=1e-4, abs=1e-4
-    )
+    margin = 0.5 * (last["logprob_chosen"] - last["logprob_rejected"])
+    assert last["reward_margin"] == pytest.approx(margin, rel=1e-4, abs=1e-4)
 
 
 def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
@@ -216,11 +191,9 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
     assert reference.shape == (16, 2)
     plain = weights_of(out / "model")
     for folder in ("checkpoints", "model"):
-        subprocess.run(["rm", "-r", str(out / folder)], check=True)
-    monkeypatch.setattr(
-        "inbol_jax.training.ca_dpo.reference_logprobs",
-        lambda *a, **b: pytest.fail("computed again"),
-    )
+        shutil.rmtree(out / folder)
+    fail = lambda *_, **__: pytest.fail("computed again")  # noqa: E731
+    monkeypatch.setattr(ca_dpo_module, "reference_logprobs", fail)
     again = weights_of(dpo(data, micro.path, out, batch_size=16))
     for key, x in plain.items():
         np.testing.assert_array_equal(again[key], x)
@@ -230,9 +203,8 @@ def test_the_reference_is_computed_once(data, micro, tmp_path, monkeypatch):
     with pytest.raises(InbolError, match=r"reference\.npy: cannot be read"):
         dpo(data, micro.path, out, batch_size=16)
     monkeypatch.undo()
-    (
-        out / "reference.npy.meta.json"
-    ).unlink()  # a run that was killed between the two: it is computed again
+    # A run that was killed between the two: it is computed again.
+    (out / "reference.npy.meta.json").unlink()
     dpo(data, micro.path, out, batch_size=16)
     np.testing.assert_array_equal(np.load(out / "reference.npy"), reference)
 
@@ -241,29 +213,26 @@ def test_the_reference_comes_in_batches_that_go_with_the_micro_batches(
     data, micro, tmp_path, monkeypatch
 ):
     sizes = []
-    monkeypatch.setattr(
-        ca_dpo_module,
-        "in_order",
-        lambda rows, mesh, size: sizes.append(size) or in_order(rows, mesh, size),
-    )
+
+    def counted(rows, mesh, size):
+        sizes.append(size)
+        return in_order(rows, mesh, size)
+
+    monkeypatch.setattr(ca_dpo_module, "in_order", counted)
     dpo(data, micro.path, tmp_path, batch_size=16, gradient_accumulation_steps=8)
     assert sizes == [8]
 
 
 def test_evaluation_of_pairs_has_a_reference_of_its_own(data, micro, tmp_path):
     lines = (data / "preferences.jsonl").read_text().splitlines()
-    (tmp_path / "some.jsonl").write_text("\n".join(lines[:5]) + "\n")
-    header = (data / "preferences.jsonl.meta.json").read_text()
     (data / "some.jsonl").write_text("\n".join(lines[:5]) + "\n")
-    (data / "some.jsonl.meta.json").write_text(header)
+    shutil.copy(data / "preferences.jsonl.meta.json", data / "some.jsonl.meta.json")
     dpo(data, micro.path, tmp_path, eval_data=data / "some.jsonl", batch_size=16)
-    assert np.load(tmp_path / "eval_reference.npy").shape == (5, 2)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "eval_reference.npy"), np.load(tmp_path / "reference.npy")[:5], atol=1e-4
-    )
-    assert {"eval/loss", "eval/reward_margin", "eval/reward_accuracy"} <= metrics_of(tmp_path)[
-        -1
-    ].keys()
+    own, whole = (np.load(tmp_path / f"{name}.npy") for name in ("eval_reference", "reference"))
+    assert own.shape == (5, 2)
+    np.testing.assert_allclose(own, whole[:5], atol=1e-4)
+    names = metrics_of(tmp_path)[-1].keys()
+    assert {"eval/loss", "eval/reward_margin", "eval/reward_accuracy"} <= names
 
 
 @pytest.mark.parametrize(
@@ -278,22 +247,10 @@ def test_both_references_train_alike(data, micro, tmp_path, start):
     if start == "new adapters":
         options |= {"lora_rank": 2, "lora_trainable": ("multi_modal_projector",)}
     if start == "own adapters":
-        model = run_sft(
-            data,
-            micro.path,
-            tmp_path / "sft",
-            lora_rank=2,
-            learning_rate=1e-2,
-            epochs=4,
-            batch_size=8,
-        )
+        own = {"lora_rank": 2, "learning_rate": 1e-2, "epochs": 4, "batch_size": 8}
+        model = run_sft(data, micro.path, tmp_path / "sft", **own)
     for kind in ("cached", "online"):
         dpo(data, model, tmp_path / kind, reference=kind, **options)
     assert not (tmp_path / "online/reference.npy").exists()
-    one, two = metrics_of(tmp_path / "cached"), metrics_of(tmp_path / "online")
-    for row, other in zip(one, two, strict=True):
-        numbers = [k for k in row if "reward_accuracy" not in k]
-        assert {k: other[k] for k in numbers} == pytest.approx(
-            {k: row[k] for k in numbers}, rel=1e-4, abs=1e-4
-        )
-    assert abs(one[-1]["reward_margin"]) > 1e-3
+    assert_same_runs(tmp_path / "cached", tmp_path / "online", atol=1e-4)
+    assert abs(metrics_of(tmp_path / "cached")[-1]["reward_margin"]) > 1e-3
