@@ -2,7 +2,6 @@
 their reader would.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_data import metrics_of, write_jsonl
 
-from inbol_jax.artifacts import read_jsonl, write_jsonl
+from inbol_jax.artifacts import read_jsonl
 from inbol_jax.losses import (
     PAIR_LOSSES,
     PAIR_WEIGHTINGS,
@@ -28,22 +28,13 @@ ROOT = Path(__file__).parents[2]
 def pairs(small_world, tmp_path):
     """Four pairs, as `inbol build` writes them."""
     questions = list(read_jsonl(small_world / "train/data.jsonl"))[:4]
+    own = {"rejected": "seventeen purple", "kind": "correct_over_incorrect", "confidence": 0.5}
     rows = [
-        {
-            "id": q["id"],
-            "image": q["image"],
-            "question": q["question"],
-            "chosen": q["answers"][0],
-            "rejected": "seventeen purple",
-        }
-        | {"kind": "correct_over_incorrect", "confidence": 0.5, "type": 1}
+        {name: q[name] for name in ("id", "image", "question")}
+        | {"chosen": q["answers"][0], "type": 1, **own}
         for q in questions
     ]
-    write_jsonl(
-        tmp_path / "run/preferences.jsonl",
-        rows,
-        {"images": os.path.relpath(small_world / "train", tmp_path / "run")},
-    )
+    write_jsonl(tmp_path / "run/preferences.jsonl", rows, small_world / "train")
     return tmp_path
 
 
@@ -55,30 +46,22 @@ def run(folder, *command):
     )
 
 
+def example(page, name, folder):
+    """Writes a program of the documentation into a folder; returns it, and its command's words."""
+    pattern = rf"```python\n(.*?)```\n\n```bash\npython {name} ([^\n]+)\n```"
+    program, command = re.search(pattern, (ROOT / page).read_text(), re.DOTALL).groups()
+    (folder / name).write_text(program)
+    return program, command
+
+
 def test_the_example_of_the_documentation(pairs, micro):
-    text = (ROOT / "docs/architecture.md").read_text()
-    program, command = re.search(
-        r"```python\n(.*?)```\n\n```bash\npython my_loss.py ([^\n]+)\n```", text, re.DOTALL
-    ).groups()
+    program, command = example("docs/architecture.md", "my_loss.py", pairs)
     assert len([line for line in program.splitlines() if line]) <= 10
-    (pairs / "my_loss.py").write_text(program)
-    done = run(
-        pairs,
-        "my_loss.py",
-        *command.split(),
-        "--model",
-        micro.path,
-        "--batch-size",
-        4,
-        "--pair-weighting",
-        "uniform",
-        "--nll-coef",
-        0,
-    )
+    options = ("--model", micro.path, "--batch-size", 4)
+    options += ("--pair-weighting", "uniform", "--nll-coef", 0)
+    done = run(pairs, "my_loss.py", *command.split(), *options)
     assert done.returncode == 0, done.stderr[-3000:]
-    (row,) = [
-        json.loads(line) for line in (pairs / "run/simpo/metrics.jsonl").read_text().splitlines()
-    ]
+    (row,) = metrics_of(pairs / "run/simpo")
     assert row["loss"] == row["dpo"]
     # Convex in the margin: the mean loss is no less than the loss at the mean margin, and close to
     # it where margins are alike.
@@ -88,18 +71,12 @@ def test_the_example_of_the_documentation(pairs, micro):
 
 
 def test_the_reward_of_the_documentation(questions, micro, tmp_path):
-    text = (ROOT / "docs/on-policy.md").read_text()
-    program, command = re.search(
-        r"```python\n(.*?)```\n\n```bash\npython my_reward.py ([^\n]+)\n```", text, re.DOTALL
-    ).groups()
-    (tmp_path / "my_reward.py").write_text(program)
+    _, command = example("docs/on-policy.md", "my_reward.py", tmp_path)
     words = command.replace("data/train run/extrinsic.jsonl", str(questions)).split()
     options = ("--model", micro.path, "--batch-size", 12, "--n", 4, "--max-new-tokens", 4)
     done = run(tmp_path, "my_reward.py", *words, *options)
     assert done.returncode == 0, done.stderr[-3000:]
-    (row,) = [
-        json.loads(s) for s in (tmp_path / "run/brief/metrics.jsonl").read_text().split("\n")[:-1]
-    ]
+    (row,) = metrics_of(tmp_path / "run/brief")
     # The random model's answers are all wrong, and of at least one word.
     assert row["accuracy"] == row["refusal_rate"] == 0
     assert -1 - 0.02 * 4 <= row["reward"] < -1
@@ -107,21 +84,10 @@ def test_the_reward_of_the_documentation(questions, micro, tmp_path):
 
 
 def test_a_loss_is_known_only_where_it_is_registered(pairs):
-    done = run(
-        pairs,
-        ROOT / "train.py",
-        "dpo",
-        "--loss",
-        "simpo",
-        "--data",
-        "run/preferences.jsonl",
-        "--out",
-        "run/simpo",
-    )
-    assert (done.returncode, done.stderr) == (
-        2,
-        f"error: --loss 'simpo': choose one of {', '.join(PAIR_LOSSES)}\n",
-    )
+    words = ("--loss", "simpo", "--data", "run/preferences.jsonl", "--out", "run/simpo")
+    done = run(pairs, ROOT / "train.py", "dpo", *words)
+    said = f"error: --loss 'simpo': choose one of {', '.join(PAIR_LOSSES)}\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,14 @@
 
 import dataclasses
 import functools
-import json
-import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from training_data import metrics_of, random_batch, run_sft
 
+from inbol_jax import training
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.config import load_config
 from inbol_jax.models.families import make_model
@@ -25,6 +22,8 @@ from inbol_jax.training.config import FROZEN, OptimizerConfig, PairLossConfig
 from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.step import init_state, make_train_step, split_variables
 from inbol_jax.training.throughput import PEAK_FLOPS, Meter, TrainingFlops, training_flops
+
+SHAPES = Path(training.__file__).parent / "shapes"
 
 
 def test_rates_are_in_the_log(data, micro, tmp_path, monkeypatch):
@@ -49,6 +48,10 @@ def test_a_meter_counts_tokens_and_operations(monkeypatch):
     assert meter.read([]) == {}
 
 
+def adapter_shapes(params, lora):
+    return jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))
+
+
 @pytest.mark.parametrize(
     "lora",
     [None, LoraConfig(rank=3, alpha=6.0, trainable=("multi_modal_projector",))],
@@ -58,39 +61,26 @@ def test_work_is_what_the_compiler_counts(micro, lora):
     """Operations of the compiled step, which has the same products; elementwise work is small
     beside them only in larger models.
     """
-    config = dataclasses.replace(
-        micro.config,
-        text=dataclasses.replace(
-            micro.config.text, hidden_size=256, intermediate_size=512, head_dim=128, vocab_size=2048
-        ),
-    )
-    model = Llava(config, lora=lora)
-    params = param_shapes(config)
-    adapters = (
-        {"lora": jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))} if lora else {}
-    )
-    trainable, frozen = split_variables(
-        {"params": params, **adapters}, FROZEN if lora is None else (), lora
-    )
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 128, "vocab_size": 2048}
+    text = dataclasses.replace(micro.config.text, **sizes)
+    config = dataclasses.replace(micro.config, text=text)
+    variables = {"params": param_shapes(config)}
+    if lora:
+        variables["lora"] = adapter_shapes(variables["params"], lora)
+    trainable, frozen = split_variables(variables, FROZEN if lora is None else (), lora)
     optimizer = make_optimizer(OptimizerConfig(optimizer="sgd"), 5)
-    state = jax.eval_shape(
-        lambda: init_state({k: jnp.zeros(x.shape) for k, x in trainable.items()}, optimizer)
-    )
+    state = jax.eval_shape(lambda x: init_state(x, optimizer), trainable)
     batch = collate(random_batch(config, 4), 4)
-    batch["segments"] = np.zeros_like(
-        batch["segments"]
-    )  # no padding: the program computes it as well
-    objective = ca_dpo_objective(model, PairLossConfig())
-    compiled = (
-        jax.jit(make_train_step(objective, optimizer)).lower(state, frozen, None, batch).compile()
-    )
+    batch["segments"][:] = 0  # no padding: the program computes it as well
+    step = make_train_step(ca_dpo_objective(Llava(config, lora=lora), PairLossConfig()), optimizer)
+    compiled = jax.jit(step).lower(state, frozen, None, batch).compile()
     rows, tokens = batch["segments"].shape
-    work = training_flops(config, trainable, frozen, targets=batch["targets"].shape[1])
-    counted = work.total(rows, rows * tokens)
-    assert counted == pytest.approx(compiled.cost_analysis()["flops"], rel=0.15)
-    online = training_flops(
-        config, trainable, frozen, targets=batch["targets"].shape[1], forwards=1
+    work = functools.partial(
+        training_flops, config, trainable, frozen, targets=batch["targets"].shape[1]
     )
+    counted = work().total(rows, rows * tokens)
+    assert counted == pytest.approx(compiled.cost_analysis()["flops"], rel=0.15)
+    online = work(forwards=1)
     assert 1.2 < online.total(rows, rows * tokens) / counted < 1.6
 
 
@@ -115,40 +105,11 @@ def test_work_of_a_known_model():
     """LLaVA-1.5-7B: two operations a parameter and token forward, and as many again back through
     frozen weights.
     """
-    text = {
-        "model_type": "llama",
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "vocab_size": 32064,
-    }
-    vision = {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "image_size": 336,
-        "intermediate_size": 4096,
-        "patch_size": 14,
-    }
-    vision |= {
-        "num_attention_heads": 16,
-        "num_hidden_layers": 24,
-        "projection_dim": 768,
-        "vocab_size": 32000,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        whole = {
-            "model_type": "llava",
-            "text_config": text,
-            "vision_config": vision,
-            "image_token_index": 32000,
-        }
-        (Path(folder) / "config.json").write_text(json.dumps(whole))
-        config = load_config(Path(folder))
-    lora = LoraConfig()
+    config, lora = load_config(SHAPES / "llava-1.5-7b"), LoraConfig()
     params = param_shapes(config)
-    adapters = jax.eval_shape(lambda: init_lora(params, lora, jax.random.key(0)))
-    work = training_flops(
-        config, *split_variables({"params": params, "lora": adapters}, (), lora), targets=64
-    )
+    adapters = adapter_shapes(params, lora)
+    split = split_variables({"params": params, "lora": adapters}, (), lora)
+    work = training_flops(config, *split, targets=64)
     layers = 6_738_415_616 - 2 * 32000 * 4096 - 65 * 4096
     added = sum(x.size for x in jax.tree.leaves(adapters))
     # The last layer's q, o and MLP are computed for the targets alone, and so is its attention.
