@@ -30,6 +30,20 @@ def same_state(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
+def assert_ends_as(whole, folder, start, options):
+    """The run in `broken` goes on from a step, and ends in state and log where `whole` did."""
+    asked = []
+
+    def batches(start):
+        asked.append(start)
+        return toy_batches(start)
+
+    same_state(toy_run(folder / "broken", 20, batches, **options), whole)
+    assert asked == [start]
+    logs = [(folder / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
+    assert logs[0] == logs[1]
+
+
 @pytest.mark.parametrize(
     ("save_steps", "logging_steps", "stop_at"),
     [(3, 3, 3), (3, 3, 5), (5, 10, 7), (3, 2, 4), (4, 5, 17), (50, 3, 9)],
@@ -37,22 +51,11 @@ def same_state(a, b):
 def test_an_interrupted_run_ends_where_an_unbroken_one_does(
     tmp_path, save_steps, logging_steps, stop_at
 ):
-    steps, options = 20, {"save_steps": save_steps, "logging_steps": logging_steps}
-    whole = toy_run(tmp_path / "whole", steps, **options)
+    options = {"save_steps": save_steps, "logging_steps": logging_steps}
+    whole = toy_run(tmp_path / "whole", 20, **options)
     with pytest.raises(KeyboardInterrupt):
-        toy_run(tmp_path / "broken", steps, lambda start: toy_batches(start, stop_at), **options)
-    asked = []
-
-    def batches(start):
-        asked.append(start)
-        return toy_batches(start)
-
-    resumed = toy_run(tmp_path / "broken", steps, batches, **options)
-    assert asked == [stop_at // save_steps * save_steps]
-    same_state(resumed, whole)
-    assert (tmp_path / "broken" / "metrics.jsonl").read_text() == (
-        tmp_path / "whole" / "metrics.jsonl"
-    ).read_text()
+        toy_run(tmp_path / "broken", 20, lambda start: toy_batches(start, stop_at), **options)
+    assert_ends_as(whole, tmp_path, stop_at // save_steps * save_steps, options)
 
 
 @pytest.fixture
@@ -68,8 +71,8 @@ def signals_count():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop_at, number, code):
     """The signal comes while step `stop_at` + 1 waits for its batch."""
-    steps, options = 20, {"save_steps": 8, "logging_steps": 4}
-    whole = toy_run(tmp_path / "whole", steps, **options)
+    options = {"save_steps": 8, "logging_steps": 4}
+    whole = toy_run(tmp_path / "whole", 20, **options)
 
     def batches(start):
         for i, batch in enumerate(toy_batches(start), start):
@@ -80,33 +83,17 @@ def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop
             yield batch
 
     with handling_signals(), pytest.raises(Interrupted) as caught:
-        toy_run(tmp_path / "broken", steps, batches, **options)
+        toy_run(tmp_path / "broken", 20, batches, **options)
     assert caught.value.exit_code == code
-    asked = []
-    resumed = toy_run(
-        tmp_path / "broken",
-        steps,
-        lambda start: asked.append(start) or toy_batches(start),
-        **options,
-    )
-    assert asked == [stop_at + 1]
-    same_state(resumed, whole)
-    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
-    assert logs[0] == logs[1]
+    assert_ends_as(whole, tmp_path, stop_at + 1, options)
     assert not (tmp_path / "broken" / "metrics.interrupted.json").exists()
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     first = toy_run(tmp_path, 6)
     log = (tmp_path / "metrics.jsonl").read_bytes()
-    same_state(
-        toy_run(
-            tmp_path,
-            6,
-            lambda start: pytest.fail("a batch was asked for") if start < 6 else iter(()),
-        ),
-        first,
-    )
+    batches = lambda start: iter(()) if start == 6 else pytest.fail("it begins anew")  # noqa: E731
+    same_state(toy_run(tmp_path, 6, batches), first)
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
@@ -169,9 +156,8 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     assert all(np.isfinite(v) for row in rows for v in row.values())
     with pytest.raises(InbolError, match="toy: 6 updates in a row were not finite at step 8"):
         run(tmp_path / "many", set(range(2, 12)))
-    assert [row["skipped"] for row in metrics_of(tmp_path / "many")] == [0.5, 1.0], (
-        "the log says how it came to that"
-    )
+    skipped = [row["skipped"] for row in metrics_of(tmp_path / "many")]
+    assert skipped == [0.5, 1.0], "the log says how it came to that"
 
 
 def test_a_damaged_log_is_named(tmp_path):
@@ -185,34 +171,17 @@ def test_evaluation_changes_nothing_but_the_log(data, micro, tmp_path):
     """At the same steps whatever the batches are; at the end the evaluation of the training data is
     that of the trained model.
     """
-    options = {
-        "batch_size": 6,
-        "epochs": 4,
-        "gradient_accumulation_steps": 2,
-        "learning_rate": 1e-3,
-    }
+    options = {"batch_size": 6, "epochs": 4, "learning_rate": 1e-3}
+    options["gradient_accumulation_steps"] = 2
     plain = run_sft(data, micro.path, tmp_path / "plain", **options)
-    watched = run_sft(
-        data,
-        micro.path,
-        tmp_path / "watched",
-        eval_data=data / "instructions.jsonl",
-        eval_steps=4,
-        **options,
-    )
+    options |= {"eval_data": data / "instructions.jsonl"}
+    watched = run_sft(data, micro.path, tmp_path / "watched", eval_steps=4, **options)
     for key, x in weights_of(plain).items():
         np.testing.assert_array_equal(weights_of(watched)[key], x)
     rows = metrics_of(tmp_path / "watched")
     assert [row["step"] for row in rows if "eval/loss" in row] == [4, 8, 11]
     assert not any("eval/loss" in row for row in metrics_of(tmp_path / "plain"))
-    again = tmp_path / "again"
-    run_sft(
-        data,
-        watched,
-        again,
-        eval_data=data / "instructions.jsonl",
-        learning_rate=1e-30,
-        batch_size=16,
-    )
-    assert metrics_of(again)[-1]["loss"] == pytest.approx(rows[-1]["eval/loss"], rel=1e-5)
-    assert metrics_of(again)[-1]["eval/loss"] == pytest.approx(rows[-1]["eval/loss"], rel=1e-5)
+    options = {"eval_data": data / "instructions.jsonl", "learning_rate": 1e-30}
+    run_sft(data, watched, tmp_path / "again", batch_size=16, **options)
+    again = metrics_of(tmp_path / "again")[-1]
+    assert [again["loss"], again["eval/loss"]] == pytest.approx([rows[-1]["eval/loss"]] * 2, 1e-5)
