@@ -28,44 +28,46 @@ def make_batch(checkpoint, examples, images, width=40):
         prompt = text.prompt(example.question)
         ids = np.pad(np.array(prompt, np.int32), (0, width - len(prompt)), constant_values=9)
         mask = (np.arange(width) < len(prompt)).astype(np.int32)
-        rows.append(
-            {
-                "input_ids": ids,
-                "attention_mask": mask,
-                "question": np.uint32(i),
-                **load_image_inputs(checkpoint, [images / example.image], [UNTILED]),
-            }
-        )
+        row = {"input_ids": ids, "attention_mask": mask, "question": np.uint32(i)}
+        rows.append(row | load_image_inputs(checkpoint, [images / example.image], [UNTILED]))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def draw_from(checkpoint, batch, n=1, options=DRAWN, seed=0, model=None):
     """Samples on the host; `model` may differ from the checkpoint's in its configuration."""
-    return jax.device_get(
-        compiled_sample(
-            model or checkpoint.model,
-            checkpoint.variables,
-            batch,
-            key=jax.random.key(seed),
-            options=dataclasses.replace(options, n=n),
-        )
-    )
+    own = {"key": jax.random.key(seed), "options": dataclasses.replace(options, n=n)}
+    model = model or checkpoint.model
+    return jax.device_get(compiled_sample(model, checkpoint.variables, batch, **own))
 
 
 def teacher_forced(checkpoint, batch, row, responses):
     """f[n, t + 1, V]: log-probabilities of the next token after the prompt and each beginning of
     the responses i32[n, t]."""
+    responses = np.asarray(responses, np.int32)
     n, length = len(responses), int(batch["attention_mask"][row].sum())
-    prompt = np.repeat(batch["input_ids"][row, None, :length], n, 0)
-    ids = np.pad(
-        np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - length - responses.shape[1]))
+    prompt, end = (
+        np.repeat(batch["input_ids"][row, None, :length], n, 0),
+        length + responses.shape[1],
     )
-    mask = np.broadcast_to(np.arange(56) < length + responses.shape[1], ids.shape).astype(np.int32)
+    ids = np.pad(np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - end)))
+    mask = np.broadcast_to(np.arange(56) < end, ids.shape).astype(np.int32)
     pixels = [name for name in batch if name.startswith("pixel_")]
     images = {name: np.repeat(batch[name][row, None], n, 0) for name in pixels}
-    whole = {"input_ids": ids.astype(np.int32), "attention_mask": mask, **images}
+    whole = {"input_ids": ids, "attention_mask": mask, **images}
     logprobs = np.asarray(logprobs_of(checkpoint.model, checkpoint.variables, whole))
-    return logprobs[:, length - 1 : length + responses.shape[1]]
+    return logprobs[:, length - 1 : end]
+
+
+def next_token(checkpoint, batch, row, options, first=None):
+    """Probabilities f[V] of a row's first token, or of its second one behind `first`."""
+    logprobs = teacher_forced(checkpoint, batch, row, [[0 if first is None else first]])[0]
+    return truncated(logprobs[0 if first is None else 1], options)
+
+
+def under_many_keys(batch, size):
+    """The batch of one question as so many rows, each with keys of its own."""
+    rows = {name: np.repeat(value, size, 0) for name, value in batch.items()}
+    return rows | {"question": np.arange(size, dtype=np.uint32)}
 
 
 def truncated(logprobs, options):
@@ -89,10 +91,7 @@ def assert_drawn_from(tokens, p):
     assert not counts[p == 0].any(), "a token without probability was drawn"
     expected = p * len(tokens)
     common = expected >= 5
-    observed, expected = (
-        [*counts[common], counts[~common].sum()],
-        [*expected[common], expected[~common].sum()],
-    )
+    observed, expected = ([*x[common], x[~common].sum()] for x in (counts, expected))
     if expected[-1] < 1:  # too rare to be a bin of its own
         last = expected.pop()
         assert observed.pop() <= 10 + last

@@ -11,8 +11,9 @@ from draws import (
     draw_from,
     logprobs_of,
     make_batch,
-    teacher_forced,
+    next_token,
     truncated,
+    under_many_keys,
 )
 from scipy import stats
 
@@ -24,9 +25,8 @@ def undecided(tiny, questions, images):
     """The batch of that one question whose first token is the least certain, and the
     log-probabilities of that token."""
     batch = make_batch(tiny, questions, images)
-    everything = np.asarray(
-        logprobs_of(tiny.model, tiny.variables, {k: v for k, v in batch.items() if k != "question"})
-    )
+    asked = {name: x for name, x in batch.items() if name != "question"}
+    everything = np.asarray(logprobs_of(tiny.model, tiny.variables, asked))
     last = everything[np.arange(len(questions)), batch["attention_mask"].sum(1) - 1]
     row = int(np.argmax(-(np.exp(last) * last).sum(-1)))
     return {name: value[row : row + 1] for name, value in batch.items()}, last[row]
@@ -48,10 +48,10 @@ def undecided(tiny, questions, images):
 def test_first_tokens_have_the_softmax_distribution(tiny, undecided, options):
     batch, logprobs = undecided
     found = draw_from(tiny, batch, n=4000, options=dataclasses.replace(options, max_new_tokens=1))
-    assert_drawn_from(found.tokens[0, :, 0], truncated(logprobs, options))
-    np.testing.assert_allclose(
-        found.logprobs[0, :, 0], logprobs[found.tokens[0, :, 0]], atol=1e-3
-    )  # at temperature 1 whatever was drawn at
+    tokens = found.tokens[0, :, 0]
+    assert_drawn_from(tokens, truncated(logprobs, options))
+    # At temperature 1 whatever was drawn at
+    np.testing.assert_allclose(found.logprobs[0, :, 0], logprobs[tokens], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -65,28 +65,17 @@ def test_first_tokens_have_the_softmax_distribution(tiny, undecided, options):
     ids=str,
 )
 def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, truncation):
-    checkpoint, n = micro, 6000
-    batch, options = (
-        make_batch(checkpoint, questions[:2], images),
-        SamplingOptions(0.2, max_new_tokens=2, **truncation),
-    )
-    found = draw_from(checkpoint, batch, n=n, options=options)
+    batch = make_batch(micro, questions[:2], images)
+    options = SamplingOptions(0.2, max_new_tokens=2, **truncation)
+    found = draw_from(micro, batch, n=6000, options=options)
     tested = set()
     for row in range(2):
         first, second = found.tokens[row].T
-        assert_drawn_from(
-            first,
-            truncated(
-                teacher_forced(checkpoint, batch, row, np.zeros((1, 1), np.int32))[0, 0], options
-            ),
-        )
-        common = [
-            t for t in np.argsort(-np.bincount(first))[:6] if t != 2 and (first == t).sum() > 150
-        ]
-        for token in common:
-            p = truncated(
-                teacher_forced(checkpoint, batch, row, np.array([[token]], np.int32))[0, 1], options
-            )
+        assert_drawn_from(first, next_token(micro, batch, row, options))
+        for token in np.argsort(-np.bincount(first))[:6]:
+            if token == 2 or (first == token).sum() <= 150:
+                continue
+            p = next_token(micro, batch, row, options, token)
             if (p > 0).sum() == 1:  # nothing to compare by chi-square, and nothing left to chance
                 assert (second[first == token] == p.argmax()).all()
                 continue
@@ -103,25 +92,17 @@ def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, tr
 def test_forks_are_independent(micro, questions, images, options):
     """Two forks of one prefill have the product of their distributions; in their second tokens too,
     where the first ones are the same."""
-    checkpoint, size = micro, 1500
     options = dataclasses.replace(options, max_new_tokens=2)
-    one = make_batch(checkpoint, questions[:1], images)
-    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {
-        "question": np.arange(size, dtype=np.uint32)
-    }
-    tokens = draw_from(
-        checkpoint, batch, n=4, options=options
-    ).tokens  # of one question under many keys
-    p = truncated(teacher_forced(checkpoint, one, 0, np.zeros((1, 1), np.int32))[0, 0], options)
+    one = make_batch(micro, questions[:1], images)
+    tokens = draw_from(micro, under_many_keys(one, 1500), n=4, options=options).tokens
+    p = next_token(micro, one, 0, options)
     assert_drawn_jointly(tokens[:, [0, 1], 0], p)
     assert_drawn_jointly(tokens[:, [1, 3], 0], p)
     pairs = np.concatenate([tokens[:, [i, j]] for i, j in itertools.combinations(range(4), 2)])
     tested = 0
     for first in np.argsort(-p)[:4]:
         alike = pairs[(pairs[:, :, 0] == first).all(1)][:, :, 1]
-        q = truncated(
-            teacher_forced(checkpoint, one, 0, np.array([[first]], np.int32))[0, 1], options
-        )
+        q = next_token(micro, one, 0, options, first)
         if len(alike) > 200 and (q > 0.05).sum() > 1:
             assert_drawn_jointly(alike, q)
             tested += 1
@@ -131,19 +112,13 @@ def test_forks_are_independent(micro, questions, images, options):
 def test_forks_are_distributed_as_runs_of_their_own(micro, questions, images):
     """Whole responses of n forks of one prefill, against as many runs of one sample each under
     other seeds: chi-square of the table."""
-    checkpoint, size, options = micro, 400, SamplingOptions(0.15, max_new_tokens=3)
-    one = make_batch(checkpoint, questions[:1], images)
-    batch = {name: np.repeat(value, size, 0) for name, value in one.items()} | {
-        "question": np.arange(size, dtype=np.uint32)
-    }
-    forks = draw_from(checkpoint, batch, n=4, options=options).tokens.reshape(-1, 3)
-    runs = np.concatenate(
-        [draw_from(checkpoint, batch, options=options, seed=1 + i).tokens[:, 0] for i in range(4)]
-    )
-    responses, which = np.unique(np.concatenate([forks, runs]), axis=0, return_inverse=True)
-    table = np.stack(
-        [np.bincount(part, minlength=len(responses)) for part in np.split(which.reshape(-1), 2)]
-    )
+    options = SamplingOptions(0.15, max_new_tokens=3)
+    batch = under_many_keys(make_batch(micro, questions[:1], images), 400)
+    forks = draw_from(micro, batch, n=4, options=options).tokens.reshape(-1, 3)
+    runs = [draw_from(micro, batch, options=options, seed=1 + i).tokens[:, 0] for i in range(4)]
+    responses, which = np.unique(np.concatenate([forks, *runs]), axis=0, return_inverse=True)
+    parts = np.split(which.reshape(-1), 2)
+    table = np.stack([np.bincount(part, minlength=len(responses)) for part in parts])
     common = table.sum(0) >= 10
     table = np.concatenate([table[:, common], table[:, ~common].sum(1, keepdims=True)], 1)
     assert common.sum() > 5

@@ -73,20 +73,14 @@ def test_the_number_of_programs_is_bounded_and_said(tiny, questions, images, cap
     ]
     lengths = [m[2].split(", ") for m in found]
     assert [int(m[1]) for m in found] == [len(of_run) for of_run in lengths]
-    assert (
-        compiled_sample._cache_size() - before
-        == len(set(itertools.chain(*lengths)))
-        == len(lengths[0])
-        > 1
-    )
+    count = compiled_sample._cache_size() - before
+    assert count == len(set(itertools.chain(*lengths))) == len(lengths[0]) > 1
 
 
 # --- several batches at a time
 
-ONE, TWO = (
-    SimpleNamespace(size=1),
-    SimpleNamespace(size=2),
-)  # meshes, as far as `in_flight` looks at them
+# Meshes, as far as `in_flight` looks at them
+ONE, TWO = SimpleNamespace(size=1), SimpleNamespace(size=2)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -156,20 +150,12 @@ def test_questions_are_read_and_planned_a_window_at_a_time(
                 read += 1
                 yield example
 
-    batches = generate(
-        tiny,
-        Counted(questions),
-        images,
-        options=dataclasses.replace(options, n=4),
-        seed=0,
-        batch_size=16,
-        label="",
-        set_aside=pytest.fail,
-    )
+    own = {"seed": 0, "batch_size": 16, "label": "", "set_aside": pytest.fail}
+    options = dataclasses.replace(options, n=4)
+    batches = generate(tiny, Counted(questions), images, options=options, **own)
     next(batches)
-    assert read <= 14 < len(questions), (
-        "one window is sampled while the next one's first batch is prepared"
-    )
+    # One window is sampled while the next one's first batch is prepared.
+    assert read <= 14 < len(questions)
     batches.close()
 
 
@@ -191,57 +177,45 @@ def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, images,
     assert shorter > 5
 
 
-def test_the_token_that_completes_a_stop_string_is_the_last_that_counts(tiny):
-    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
-        "input_ids"
-    ]
-    decode = tiny.processor.tokenizer.decode
-    assert decode(ids) == "What color is the circle"
+@pytest.fixture(scope="module")
+def spoken(tiny):
+    """The tokens of a response, and log-probabilities of them."""
+    text, tokenizer = "What color is the circle", tiny.processor.tokenizer
+    ids = np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert tokenizer.decode(ids) == text
     assert len(ids) >= 5
-    logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32)
+    return ids, -np.arange(1, len(ids) + 1, dtype=np.float32)
+
+
+def test_the_token_that_completes_a_stop_string_is_the_last_that_counts(tiny, spoken):
+    (ids, logprobs), decode = spoken, tiny.processor.tokenizer.decode
     for stop, before in (
         ("color is", "What"),
         ("or", "What col"),
         ("the circle", "What color is"),
         ("W", ""),
     ):
-        found = to_text(
-            tiny, SamplingOptions(stop=(stop, "never said")), np.array(ids), logprobs, len(ids)
-        )
+        options = SamplingOptions(stop=(stop, "never said"))
+        found = to_text(tiny, options, ids, logprobs, len(ids))
         assert found.text == before
         assert stop in decode(ids[: found.tokens])
         assert stop not in decode(ids[: found.tokens - 1])
         assert found.logprob == logprobs[: found.tokens].sum()
 
 
-def test_of_two_stop_strings_the_one_that_is_complete_first_cuts(tiny):
-    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
-        "input_ids"
-    ]
-    found = to_text(
-        tiny,
-        SamplingOptions(stop=("the circle", "is")),
-        np.array(ids),
-        np.zeros(len(ids), np.float32),
-        len(ids),
-    )
-    assert found.text == "What color"
+def test_of_two_stop_strings_the_one_that_is_complete_first_cuts(tiny, spoken):
+    options = SamplingOptions(stop=("the circle", "is"))
+    assert to_text(tiny, options, *spoken, len(spoken[0])).text == "What color"
 
 
-def test_a_stop_token_counts_and_is_not_said(tiny, questions, images):
-    ids = tiny.processor.tokenizer("What color is the circle", add_special_tokens=False)[
-        "input_ids"
-    ]
-    logprobs = -np.arange(1, len(ids) + 1, dtype=np.float32)
-    for tokens in ((ids[1],), (2, ids[1])):
-        found = to_text(tiny, SamplingOptions(stop_tokens=tokens), np.array(ids), logprobs, 2)
-        assert found == (tiny.processor.tokenizer.decode(ids[:1]), -3.0, 2)
-    assert to_text(
-        tiny, SamplingOptions(stop_tokens=(2,)), np.array(ids), logprobs, 2
-    ).text == tiny.processor.tokenizer.decode(ids[:2])
-    with pytest.raises(
-        InbolError, match="--stop-tokens 1102: the model's vocabulary has 1102 tokens"
-    ):
+def test_a_stop_token_counts_and_is_not_said(tiny, spoken, questions, images):
+    decode, number = tiny.processor.tokenizer.decode, int(spoken[0][1])
+    for tokens in ((number,), (2, number)):
+        found = to_text(tiny, SamplingOptions(stop_tokens=tokens), *spoken, 2)
+        assert found == (decode(spoken[0][:1]), -3.0, 2)
+    found = to_text(tiny, SamplingOptions(stop_tokens=(2,)), *spoken, 2)
+    assert found.text == decode(spoken[0][:2])
+    with pytest.raises(InbolError, match=r"--stop-tokens 1102: .* vocabulary has 1102 tokens"):
         answers(tiny, questions, images, options=SamplingOptions(stop_tokens=(3, 1102)))
 
 
@@ -286,14 +260,11 @@ def test_samples_are_the_same_on_a_mesh(tiny, questions, images):
     here = answers(tiny, questions, images, n=10)
     assert found.keys() == here.keys()
     ours, theirs = ([g for id in here for g in both[id]] for both in (here, found))
-    same = [a[0] == b[0] for a, b in zip(ours, theirs, strict=True)]
-    assert (
-        np.mean(same) > 0.99
-    )  # a draw may fall on the other side of a boundary that rounding has moved
-    close = [
-        abs(a[1] - b[1]) < 1e-3 for a, b, alike in zip(ours, theirs, same, strict=True) if alike
-    ]
-    assert all(close)
+    pairs = list(zip(ours, theirs, strict=True))
+    same = [(a, b) for a, b in pairs if a[0] == b[0]]
+    # A draw may fall on the other side of a boundary that rounding has moved.
+    assert len(same) > 0.99 * len(pairs)
+    assert all(abs(a[1] - b[1]) < 1e-3 for a, b in same)
 
 
 @pytest.mark.parametrize(("devices", "size"), [(8, 7), pytest.param(1, 32, marks=pytest.mark.slow)])

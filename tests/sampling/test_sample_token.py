@@ -21,9 +21,8 @@ grid = st.integers(0, 2**23 - 1).map(lambda i: i / 2**23) | st.sampled_from(
 def test_a_nucleus_takes_no_more_of_equal_tokens_than_it_needs():
     logits = jnp.log(jnp.array([0.1, 0.3, 0.3, 0.3]))
     uniform = jnp.linspace(0, 1, 100, endpoint=False)
-    drawn = sample_token(
-        jnp.broadcast_to(logits, (1, 100, 4)), uniform[None], SamplingOptions(top_p=0.5)
-    )
+    logits = jnp.broadcast_to(logits, (1, 100, 4))
+    drawn = sample_token(logits, uniform[None], SamplingOptions(top_p=0.5))
     assert set(drawn[0].tolist()) == {1, 2}
 
 
@@ -93,18 +92,15 @@ def test_sample_token_is_the_inverse_of_the_distribution(options):
     logits, n = np.random.default_rng(0).normal(0, 2, 30).astype(np.float32), 2**15
     u = ((np.arange(n) + 0.5) / n).astype(np.float32)
     found = np.asarray(sample_token(logits[None, None], u[None], options))[0]
-    np.testing.assert_array_equal(
-        found, sample_token(np.broadcast_to(logits, (1, n, 30)), u[None], options)[0]
-    )
-    np.testing.assert_allclose(
-        np.bincount(found, minlength=30) / n, truncated(logits, options), atol=2 / n
-    )
+    spread = sample_token(np.broadcast_to(logits, (1, n, 30)), u[None], options)[0]
+    np.testing.assert_array_equal(found, spread)
+    shares = np.bincount(found, minlength=30) / n
+    np.testing.assert_allclose(shares, truncated(logits, options), atol=2 / n)
     assert (np.diff(found) >= 0).all()
 
 
 def test_a_very_low_temperature_is_greedy():
     logits = np.random.default_rng(0).normal(0, 5, (2, 8, 50)).astype(np.float32)
     u = np.random.default_rng(1).random((2, 8), dtype=np.float32)
-    np.testing.assert_array_equal(
-        sample_token(logits, u, SamplingOptions(temperature=1e-6)), logits.argmax(-1)
-    )
+    found = sample_token(logits, u, SamplingOptions(temperature=1e-6))
+    np.testing.assert_array_equal(found, logits.argmax(-1))
