@@ -17,9 +17,8 @@ def arrays(t, heads=4, groups=2, dim=8, batch=2):
         jnp.asarray(random.normal(size=(batch, t, n, dim)), jnp.float32)
         for n in (heads, groups, groups)
     )
-    segments = jnp.asarray(
-        np.where(np.arange(t) < t // 2, 0, 1 + np.arange(t) % 2)[None].repeat(batch, 0)
-    )
+    segments = np.where(np.arange(t) < t // 2, 0, 1 + np.arange(t) % 2)
+    segments = jnp.asarray(segments[None].repeat(batch, 0))
     causal = jnp.tril(jnp.ones((t, t), bool))
     mask = causal & ((segments[:, None] == 0) | (segments[:, None] == segments[:, :, None]))
     return q, k, v, mask
@@ -69,15 +68,9 @@ def test_long_rows_have_no_weights_of_all_queries():
     """Neither forward nor backward."""
     t = 2 * layers.QUERY_CHUNK_SIZE + 5
     q, k, v, mask = arrays(t, dim=2, batch=1)
-    program = str(
-        jax.make_jaxpr(jax.grad(lambda q: dot_product_attention(q, k, v, mask, causal=True).sum()))(
-            q
-        )
-    )
-    sizes = [
-        np.prod([int(n) for n in shape.split(",")])
-        for shape in re.findall(r"f32\[([\d,]+)\]", program)
-    ]
+    gradient = jax.grad(lambda q: dot_product_attention(q, k, v, mask, causal=True).sum())
+    shapes = re.findall(r"f32\[([\d,]+)\]", str(jax.make_jaxpr(gradient)(q)))
+    sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in shapes]
     assert max(sizes) <= 4 * layers.QUERY_CHUNK_SIZE * t
 
 

@@ -15,17 +15,21 @@ from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.weights import module_key, param_shardings, table_row
 from inbol_jax.sharding import make_mesh
 
-CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "projection_dim": 768,
-    "vocab_size": 32000,
-}
+SHAPES = Path(inbol_jax.training.__file__).parent / "shapes"
+
+
+def shipped(name):
+    """The config.json that `inbol plan` ships."""
+    return json.loads((SHAPES / name / "config.json").read_text())
+
+
+def changed(name, **text):
+    """A shipped config with other options of its decoder."""
+    config = shipped(name)
+    return config | {"text_config": config["text_config"] | text}
+
+
+MISTRAL = {"model_type": "mistral", "vocab_size": 32064, "rms_norm_eps": 1e-5}
 SIGLIP = {
     "model_type": "siglip_vision_model",
     "hidden_size": 1152,
@@ -36,72 +40,37 @@ SIGLIP = {
     "patch_size": 14,
     "vision_use_head": False,
 }
-VICUNA = {
-    "model_type": "llama",
-    "vocab_size": 32064,
-    "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-    "torch_dtype": "float16",
-}
-VICUNA_13B = {
-    "hidden_size": 5120,
-    "intermediate_size": 13824,
-    "num_hidden_layers": 40,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 40,
-}
 QWEN = {
     "model_type": "qwen2",
     "vocab_size": 152000,
     "rope_theta": 1000000.0,
     "eos_token_id": 151645,
 }
+QWEN_SMALL = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "tie_word_embeddings": True,
+}
 INTERLEAVE = {
+    "model_type": "llava",
     "vision_config": SIGLIP,
     "image_token_index": 151646,
     "vision_feature_layer": -1,
     "vision_feature_select_strategy": "full",
 }
-# The checkpoints' own config.json, and the number of their parameters if that is published.
+# config.json, and the number of parameters if that is published.
 REAL = {
-    "llava-1.5-7b": ({"vision_config": CLIP, "text_config": VICUNA}, 7_063_427_072),
     # The published count is that of Vicuna's own 32,000 tokens. Padded to 32,064, as in the 7B,
     # embedding and head have 64 more rows.
-    "llava-1.5-13b": (
-        {"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B | {"vocab_size": 32000}},
-        13_350_839_296,
-    ),
-    "llava-1.5-13b padded": (
-        {"vision_config": CLIP, "text_config": VICUNA | VICUNA_13B},
-        13_350_839_296 + 2 * 64 * 5120,
-    ),
+    "llava-1.5-13b unpadded": (changed("llava-1.5-13b", vocab_size=32000), 13_350_839_296),
     "bakllava": (
-        {
-            "vision_config": CLIP,
-            "text_config": {
-                "model_type": "mistral",
-                "vocab_size": 32064,
-                "rms_norm_eps": 1e-5,
-                "sliding_window": 4096,
-            },
-        },
+        shipped("llava-1.5-7b") | {"text_config": MISTRAL | {"sliding_window": 4096}},
         None,
     ),
-    "llava-interleave-qwen-0.5b": (
-        INTERLEAVE
-        | {
-            "text_config": QWEN
-            | {
-                "hidden_size": 1024,
-                "intermediate_size": 2816,
-                "num_hidden_layers": 24,
-                "num_attention_heads": 16,
-                "num_key_value_heads": 16,
-            }
-            | {"tie_word_embeddings": True}
-        },
-        None,
-    ),
+    "llava-interleave-qwen-0.5b": (INTERLEAVE | {"text_config": QWEN | QWEN_SMALL}, None),
     "llava-interleave-qwen-7b": (
         INTERLEAVE | {"text_config": QWEN | {"intermediate_size": 11008}},
         None,
@@ -139,10 +108,11 @@ REAL["internvl3.5-38b"] = (
     None,
 )
 # Those that `inbol plan` ships, with the numbers that the hub counts in the checkpoints.
-SHAPES = Path(inbol_jax.training.__file__).parent / "shapes"
 REAL |= {
-    name: (json.loads((SHAPES / name / "config.json").read_text()), count)
+    name: (shipped(name), count)
     for name, count in (
+        ("llava-1.5-7b", 7_063_427_072),
+        ("llava-1.5-13b", 13_350_839_296 + 2 * 64 * 5120),
         ("smolvlm-256m", 256_484_928),
         ("smolvlm2-500m", 507_482_304),
         ("smolvlm2-2.2b", 2_246_784_880),
@@ -169,7 +139,6 @@ REAL |= {
 @pytest.mark.parametrize("name", REAL)
 def test_shapes_and_counts(name, tmp_path):
     config, published = REAL[name]
-    config = {"model_type": "llava", "torch_dtype": "float16"} | config
     (tmp_path / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
         theirs = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(tmp_path))
@@ -186,10 +155,8 @@ def test_shapes_and_counts(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm2-2.2b", "internvl3.5-8b", "gemma3-4b"])
-def test_every_leaf_has_a_place_on_a_mesh(name, tmp_path):
-    config = {"model_type": "llava"} | REAL[name][0]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    shapes = param_shapes(load_config(tmp_path))
+def test_every_leaf_has_a_place_on_a_mesh(name):
+    shapes = param_shapes(load_config(SHAPES / name))
     leaves = flatten_dict(dict(shapes), sep="/")
     shardings = flatten_dict(param_shardings(shapes, make_mesh()), sep="/")
     assert shardings.keys() == leaves.keys()

@@ -1,5 +1,6 @@
 """The order of the data, the shapes of batches, and images that are missing."""
 
+import itertools
 import time
 from pathlib import Path
 
@@ -44,15 +45,13 @@ class Counted:
 
 def batches_of(n, size, epochs, seed, start, *, lengths=None, mine=None):
     order = training_order(lengths or [1] * n, size, epochs, seed, grouped=lengths is not None)
-    return list(
-        stream_batches(
-            Counted(n),
-            order,
-            np.arange(size) if mine is None else mine,
-            start,
-            -(-n * epochs // size),
-        )
-    )
+    mine = np.arange(size) if mine is None else mine
+    return list(stream_batches(Counted(n), order, mine, start, -(-n * epochs // size)))
+
+
+def rows_of(batches):
+    """The numbers of the rows that are valid, batch by batch."""
+    return [batch["i"][batch["valid"]].tolist() for batch in batches]
 
 
 def test_every_row_once_an_epoch():
@@ -60,15 +59,13 @@ def test_every_row_once_an_epoch():
     batches = batches_of(n, size, epochs, seed=0, start=0)
     assert len(batches) == -(-n * epochs // size)
     assert all(len(b["i"]) == size for b in batches)
-    rows = np.concatenate([b["i"][b["valid"]] for b in batches])
+    rows = np.concatenate(rows_of(batches))
     passes = rows.reshape(epochs, n)
     assert [sorted(p) for p in passes.tolist()] == [list(range(n))] * epochs
     assert len({tuple(p) for p in passes.tolist()}) == epochs, "each pass has an order of its own"
     again = batches_of(n, size, epochs, seed=0, start=5)
     jax.tree.map(np.testing.assert_array_equal, again, batches[5:])
-    other = np.concatenate(
-        [b["i"][b["valid"]] for b in batches_of(n, size, epochs, seed=1, start=0)]
-    )
+    other = np.concatenate(rows_of(batches_of(n, size, epochs, seed=1, start=0)))
     assert rows.tolist() != other.tolist()
 
 
@@ -83,14 +80,11 @@ def test_each_process_makes_its_own_rows():
     none of what it makes counts.
     """
     whole = batches_of(9, 8, 1, seed=0, start=0)
-    shares = [
-        batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in (np.arange(4), np.arange(4, 8))
-    ]
+    halves = np.split(np.arange(8), 2)
+    shares = [batches_of(9, 8, 1, seed=0, start=0, mine=mine) for mine in halves]
     for batch, *parts in zip(whole, *shares, strict=True):
         np.testing.assert_array_equal(np.concatenate([p["valid"] for p in parts]), batch["valid"])
-        np.testing.assert_array_equal(
-            np.concatenate([p["i"][p["valid"]] for p in parts]), batch["i"][batch["valid"]]
-        )
+        assert list(itertools.chain(*rows_of(parts))) == rows_of([batch])[0]
     assert whole[-1]["valid"].tolist() == [True] + [False] * 7
 
 
@@ -98,30 +92,23 @@ def test_each_process_makes_its_own_rows():
 def test_rows_of_like_length_come_together(n, size, epochs):
     lengths = np.random.default_rng(1).integers(1, 100, n).tolist()
     batches = batches_of(n, size, epochs, seed=0, start=0, lengths=lengths)
-    found = [b["i"][b["valid"]].tolist() for b in batches]
+    found = rows_of(batches)
     assert [len(rows) for rows in found[:-1]] == [size] * (len(found) - 1)
     counts = np.bincount(np.concatenate(found), minlength=n)
     assert counts.tolist() == [epochs] * n
     later = len(batches) // 2
-    assert (
-        batches_of(n, size, epochs, seed=0, start=later, lengths=lengths)[0]["i"].tolist()
-        == batches[later]["i"].tolist()
-    )
+    again = batches_of(n, size, epochs, seed=0, start=later, lengths=lengths)
+    assert rows_of(again)[0] == found[later]
 
     def padding(batches):
-        return np.mean(
-            [
-                1 - np.mean([lengths[i] for i in rows]) / max(lengths[i] for i in rows)
-                for rows in batches
-            ]
-        )
+        sizes = [np.array(lengths)[rows] for rows in batches]
+        return np.mean([1 - x.mean() / x.max() for x in sizes])
 
-    plain = [b["i"][b["valid"]].tolist() for b in batches_of(n, size, epochs, seed=0, start=0)]
+    plain = rows_of(batches_of(n, size, epochs, seed=0, start=0))
     if len(found) > WINDOW:
         assert padding(found) < padding(plain) / 3
-        assert sorted(found[:WINDOW], key=lambda rows: lengths[rows[0]]) != found[:WINDOW], (
-            "long and short batches alternate"
-        )
+        rising = sorted(found[:WINDOW], key=lambda rows: lengths[rows[0]])
+        assert found[:WINDOW] != rising, "long and short batches alternate"
 
 
 def test_as_few_shapes_as_waste_little():

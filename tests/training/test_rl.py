@@ -3,14 +3,12 @@
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_data import flat, metrics_of, weights_of
+from training_data import assert_same_runs, metrics_of, weights_of
 
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import group_advantages, policy_gradient_loss
-from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.sampling.sampler import Samples
 from inbol_jax.training import finetune
@@ -235,17 +233,13 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     config = config_of(questions, micro.path, tmp_path / "run", epochs=2, reward=short, **options)
     rl(config)
     steps = 6 * options.get("num_iterations", 1)
-    expected, log = flat_weights(config), metrics_of(config.out)
+    shutil.copytree(config.out, tmp_path / "whole")
+    log = metrics_of(config.out)
     assert log[-1]["step"] == steps
     cut(config.out, steps - 2)
     rl(config)
     assert metrics_of(config.out) == log
-    for name, x in flat_weights(config).items():
-        np.testing.assert_array_equal(x, expected[name], err_msg=name)
-
-
-def flat_weights(config):
-    return flat(load_pretrained(config.out / "model", dtype=jnp.float32).variables)
+    assert_same_runs(tmp_path / "whole", config.out, atol=0)
 
 
 def test_checkpoints_lie_between_rollouts(questions, micro, short, tmp_path):
@@ -255,11 +249,9 @@ def test_checkpoints_lie_between_rollouts(questions, micro, short, tmp_path):
     rl(config)
     steps = {int(f.name) for f in (tmp_path / "checkpoints").iterdir() if f.name.isdigit()}
     assert steps == {3, 6, 9}
-    again = config_of(
-        questions, micro.path, tmp_path, **options | {"num_iterations": 2, "batch_size": 3}
-    )
+    options |= {"num_iterations": 2, "batch_size": 3}
     with pytest.raises(InbolError, match="--num-iterations 2"):
-        rl(again)
+        rl(config_of(questions, micro.path, tmp_path, **options))
 
 
 def test_a_signal_within_a_rollout_stops_the_run_behind_it(
@@ -281,17 +273,13 @@ def test_a_signal_within_a_rollout_stops_the_run_behind_it(
     assert steps == ["6"]
     rl(config)
     assert metrics_of(config.out) == metrics_of(whole.out)
-    expected = weights_of(whole.out / "model")
-    for name, x in weights_of(config.out / "model").items():
-        np.testing.assert_array_equal(x, expected[name], err_msg=name)
+    assert_same_runs(whole.out, config.out, atol=0)
 
 
 def test_it_learns_a_reward(questions, micro, short, tmp_path):
     """A random model learns to say little."""
-    config = config_of(
-        questions, micro.path, tmp_path, reward=short, epochs=8, n=8, learning_rate=1e-2
-    )
-    rl(config)
+    options = {"reward": short, "epochs": 8, "n": 8, "learning_rate": 1e-2}
+    rl(config_of(questions, micro.path, tmp_path, **options))
     rewards = [row["reward"] for row in metrics_of(tmp_path)]
     assert rewards[-1] > rewards[0] + 0.5, rewards
 
@@ -316,19 +304,16 @@ def test_another_reward_or_group_is_another_run(questions, micro, short, tmp_pat
 
 
 def test_weights_that_blow_up_stop_the_run_in_one_line(questions, micro, short, tmp_path):
-    config = config_of(
-        questions, micro.path, tmp_path, reward=short, epochs=4, learning_rate=1e30, optimizer="sgd"
-    )
+    options = {"reward": short, "epochs": 4, "learning_rate": 1e30, "optimizer": "sgd"}
     with pytest.raises(InbolError, match="lower --learning-rate"):
-        rl(config)
+        rl(config_of(questions, micro.path, tmp_path, **options))
 
 
 def test_pmap_trains_as_jit_does(questions, micro, short, tmp_path):
     options = {"reward": short, "num_iterations": 2, "kl_coef": 0.05}
     for name in ("jit", "pmap"):
         rl(config_of(questions, micro.path, tmp_path / name, parallel=name, **options))
-    one, other = (metrics_of(tmp_path / name) for name in ("jit", "pmap"))
-    assert other[-1] == pytest.approx(one[-1], rel=1e-4, abs=1e-4)
+    assert_same_runs(tmp_path / "jit", tmp_path / "pmap", atol=1e-4)
 
 
 def test_in_bfloat16_the_ratio_is_1_as_well(questions, micro, short, tmp_path):
