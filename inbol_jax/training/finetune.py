@@ -201,16 +201,20 @@ def train(
     settings = run_settings(
         checkpoint, config, run.label, run.batch_size, base and base.fingerprint
     )
+    rollouts = -(-config.checkpoint.save_steps // steps_per_rollout)
+    options = RunOptions(
+        out=config.out,
+        settings=settings,
+        checkpoint=dataclasses.replace(config.checkpoint, save_steps=rollouts * steps_per_rollout),
+        examples_per_step=run.batch_size,
+        steps_per_rollout=steps_per_rollout,
+        max_nonfinite_updates=config.optimization.max_nonfinite_updates,
+    )
     report_to = config.logging.report_to if is_main() else ()
     with open_trackers(report_to, config.out, fingerprint(settings), config.flat()) as tracking:
-        state = run_training(
-            trainer,
-            init_state(run.trainable, optimizer, run.mesh),
-            batches,
-            _run_options(config, settings, run.batch_size, steps_per_rollout),
-            meter=meter,
-            hooks=[*hooks, tracking],
-        )
+        state = init_state(run.trainable, optimizer, run.mesh)
+        hooks = [*hooks, tracking]
+        state = run_training(trainer, state, batches, options, meter=meter, hooks=hooks)
     trained = {path: x.astype(run.dtypes[path]) for path, x in state.params.items()}
     check_weights(trained, f"{run.label}: no model is saved, lower --learning-rate")
     variables = merge_variables(trained, run.frozen)
@@ -276,24 +280,6 @@ def finetune(
     if is_main():
         say(f"{label} on {len(dataset)} {unit}, {config.epochs} epochs -> {folder}")
     return folder
-
-
-def _run_options(
-    config: RunConfig, settings: Mapping[str, Any], size: int, steps_per_rollout: int
-) -> RunOptions:
-    rollouts = -(-config.checkpoint.save_steps // steps_per_rollout)
-    return RunOptions(
-        out=config.out,
-        settings=settings,
-        resume_anyway=config.checkpoint.resume_anyway,
-        checkpoint_dir=config.checkpoint.checkpoint_dir,
-        save_total_limit=config.checkpoint.save_total_limit,
-        metric_for_best_model=config.checkpoint.metric_for_best_model,
-        examples_per_step=size,
-        save_steps=rollouts * steps_per_rollout,
-        steps_per_rollout=steps_per_rollout,
-        max_nonfinite_updates=config.optimization.max_nonfinite_updates,
-    )
 
 
 def _check_overrides(config: RunConfig, trainable: Flat) -> None:

@@ -18,6 +18,7 @@ from inbol_jax.interruption import boundaries, stop
 from inbol_jax.processes import ends_after, is_main, sole_writer
 from inbol_jax.progress import progress, say
 from inbol_jax.training.checkpoint import Checkpoints
+from inbol_jax.training.config import CheckpointConfig
 from inbol_jax.training.step import Metrics, TrainState
 from inbol_jax.training.throughput import Meter
 from inbol_jax.training.trainer import (
@@ -53,21 +54,13 @@ class RunOptions:
     """Folder that gets `checkpoints/` and `metrics.jsonl`."""
     settings: Mapping[str, Any]
     """Everything that decides the result, see `Checkpoints`."""
-    resume_anyway: Sequence[str] = ()
-    """Names of settings in which a checkpoint may differ."""
-    checkpoint_dir: str | None = None
-    """Folder or address of the checkpoints, if it is not `out / "checkpoints"`."""
-    save_total_limit: int = 2
-    """How many of the newest checkpoints are kept."""
-    metric_for_best_model: str | None = None
-    """Metric of the log; the checkpoint at which it is best is kept as well."""
+    checkpoint: CheckpointConfig
+    """What is kept, where, and how often."""
     examples_per_step: int = 1
     """Examples per step or rollout, for the progress bar."""
     steps_per_rollout: int = 1
     """Steps on the same responses. They belong together: a run is saved and interrupted only after
-    a multiple of so many, and `save_steps` must be one."""
-    save_steps: int = 100
-    """Steps between two checkpoints."""
+    a multiple of so many, and `checkpoint.save_steps` must be one."""
     logging_steps: int = 10
     """Steps between two rows of the log. Evaluations and checkpoints have a row as well."""
     max_nonfinite_updates: int = 10
@@ -140,9 +133,10 @@ def run_training(
         checkpoints.wait()
         log.remove_window()
         if is_main() and (best := checkpoints.best_step()) is not None:
+            metric = options.checkpoint.metric_for_best_model
             say(
                 f"{label}: the model is that of the last step, {total}; of the checkpoints, that "
-                f"of step {best} has the best {options.metric_for_best_model} and is kept as well"
+                f"of step {best} has the best {metric} and is kept as well"
             )
         return state
 
@@ -285,7 +279,7 @@ class SaveCheckpoints(Hook):
         self, trainer: Trainer, log: MetricsLog, checkpoints: Checkpoints, options: RunOptions
     ):
         self._trainer, self._log = trainer, log
-        self._checkpoints, self._options = checkpoints, options
+        self._checkpoints, self._options = checkpoints, options.checkpoint
 
     def is_due(self, info: StepInfo) -> bool:
         return info.is_due(self._options.save_steps)
@@ -312,7 +306,7 @@ class SaveCheckpoints(Hook):
 
 def _open_checkpoints(options: RunOptions, log: MetricsLog) -> Checkpoints:
     """The run's checkpoints, of which the best is told by the rows of the log so far."""
-    name = options.metric_for_best_model
+    kept, name = options.checkpoint, options.checkpoint.metric_for_best_model
     sign = -1 if name and name.split("/")[-1] in _LOWER_IS_BETTER else 1
 
     def score(step: int) -> float:
@@ -322,9 +316,9 @@ def _open_checkpoints(options: RunOptions, log: MetricsLog) -> Checkpoints:
         return value if math.isfinite(value) else -math.inf
 
     return Checkpoints(
-        options.checkpoint_dir or str(options.out / "checkpoints"),
+        kept.checkpoint_dir or str(options.out / "checkpoints"),
         options.settings,
-        resume_anyway=options.resume_anyway,
-        keep=options.save_total_limit,
+        resume_anyway=kept.resume_anyway,
+        keep=kept.save_total_limit,
         score=score if name else None,
     )

@@ -22,6 +22,7 @@ from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.taught_refusals import SHORT_REFUSALS
+from inbol_jax.training.config import CheckpointConfig
 from inbol_jax.training.parallel import Jit
 from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.sft import sft_objective
@@ -243,8 +244,8 @@ def pretrain(config: PretrainConfig) -> Path:
     options = RunOptions(
         out=config.out,
         settings=settings,
+        checkpoint=CheckpointConfig(save_steps=1000),
         examples_per_step=batch_size,
-        save_steps=1000,
         logging_steps=50,
     )
     state = run_training(trainer, init_state(trainable, optimizer), batches, options)

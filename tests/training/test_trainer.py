@@ -17,7 +17,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.interruption import Interrupted, handling_signals, has_come
 from inbol_jax.models.packing import collate
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.config import FROZEN, OptimizerConfig
+from inbol_jax.training.config import FROZEN, CheckpointConfig, OptimizerConfig
 from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.parallel import Jit
 from inbol_jax.training.run import RunOptions, run_training
@@ -145,7 +145,13 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
         def batches(start):
             return ((bad if i in wrong else good) for i in range(start, 16))
 
-        options = RunOptions(out=out, settings={}, logging_steps=4, max_nonfinite_updates=4)
+        options = RunOptions(
+            out=out,
+            settings={},
+            checkpoint=CheckpointConfig(),
+            logging_steps=4,
+            max_nonfinite_updates=4,
+        )
         trainer = Trainer(parallel, 16, frozen=frozen, label="toy")
         return run_training(trainer, init_state(trained, optimizer), batches, options)
 

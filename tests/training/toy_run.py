@@ -1,11 +1,14 @@
 """A run of a model of two numbers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from inbol_jax.sharding import make_mesh
+from inbol_jax.training.config import CheckpointConfig
 from inbol_jax.training.parallel import Jit
 from inbol_jax.training.run import RunOptions, run_training
 from inbol_jax.training.step import init_state
@@ -41,7 +44,10 @@ def toy_batches(start, stop_at=None, steps=1000):
 
 
 def toy_run(out, steps, batches=toy_batches, fingerprint="toy", **options):
-    """Trains to a step, or goes on from the folder's checkpoint."""
+    """Trains to a step, or goes on from the folder's checkpoint. Options are those of `RunOptions`,
+    and of its `checkpoint`."""
+    names = {field.name for field in dataclasses.fields(CheckpointConfig)} & options.keys()
+    options["checkpoint"] = CheckpointConfig(**{name: options.pop(name) for name in names})
     state = init_state({"a": jnp.zeros(())}, toy_optimizer())
     trainer = Trainer(Jit(toy_step, make_mesh()), steps, frozen={"b": jnp.ones(())}, label="toy")
     run_options = RunOptions(out=out, **{"settings": {"toy": fingerprint}} | options)

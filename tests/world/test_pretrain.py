@@ -11,7 +11,7 @@ import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.confidence.templates import VERDICTS
 from inbol_jax.errors import InbolError
 from inbol_jax.taught_refusals import SHORT_REFUSALS
-from inbol_jax.training.run import RunOptions
+from inbol_jax.training.config import CheckpointConfig
 from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.glyphs import load_glyphs, told_name, true_name_share
 from inbol_jax.world.pretrain import REFUSED, PretrainBatches, pretrain
@@ -107,8 +107,8 @@ def one_layer(monkeypatch):
         (folder / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
-    often = lambda **options: RunOptions(**options | {"save_steps": 2})  # noqa: E731
-    monkeypatch.setattr(pretrain_module, "RunOptions", often)
+    often = CheckpointConfig(save_steps=2)
+    monkeypatch.setattr(pretrain_module, "CheckpointConfig", lambda **_: often)
     before = jax.config.read("jax_disable_most_optimizations")
     # Three steps are compiled, and four run.
     jax.config.update("jax_disable_most_optimizations", True)
