@@ -13,7 +13,8 @@ from inbol_jax.models.vlm import image_mask
 
 
 def test_batches_whose_tokens_are_not_their_images(gemma3):
-    batch = asked(gemma3.processor, ("Which?", [noise(48, 48), noise(90, 30)]))
+    rows = ("Which?", [noise(48, 48), noise(90, 30)]), ("Why?", [])
+    batch = asked(gemma3.processor, *rows)
     assert batch["pixel_values"].shape == (2, 3, TILE, TILE)
     with pytest.raises(InbolError, match="8 image tokens in the batch, but its images have 4"):
         gemma3.apply(gemma3.variables, batch | {"pixel_values": batch["pixel_values"][1:]})

@@ -15,7 +15,8 @@ from inbol_jax.models.tiles import Grid, image_grid
 
 
 def test_batches_whose_tokens_are_not_their_images(internvl):
-    batch = asked(internvl.processor, ("Which?", [noise(48, 48), noise(90, 30)]))
+    rows = ("Which?", [noise(48, 48), noise(90, 30)]), ("Why?", [])
+    batch = asked(internvl.processor, *rows)
     fewer = batch | {"pixel_values": batch["pixel_values"][1:]}
     with pytest.raises(InbolError, match="36 image tokens in the batch, but its images have 32"):
         internvl.apply(internvl.variables, fewer)

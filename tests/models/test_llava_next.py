@@ -63,7 +63,7 @@ def test_an_image_that_is_too_thin():
 
 
 def test_batches_that_do_not_fit_together(checkpoint):
-    batch = asked(checkpoint.processor, ("Why?", [noise(48, 20)]))
+    batch = asked(checkpoint.processor, ("Which?", [noise(48, 20)]), ("Why?", []))
     checkpoint.apply(checkpoint.variables, batch)
     with pytest.raises(InbolError, match="image tokens in the batch, but its images have"):
         checkpoint.apply(checkpoint.variables, batch | {"image_sizes": [[48, 13]]})
