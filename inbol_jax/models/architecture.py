@@ -239,21 +239,27 @@ class LlavaOnevisionConfig(LlavaNextConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Idefics3Config(ModelConfig):
+class SquaresConfig(ModelConfig):
+    """A family whose image tokens are squares of patches."""
+
+    tiled = True
+
+    scale_factor: int
+    """A square of this many patches per side becomes one feature."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self.vision.num_patches // self.scale_factor**2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Idefics3Config(SquaresConfig):
     """Idefics3, SmolVLM and SmolVLM2: SigLIP-like tower, pixel shuffle, one projection, decoder."""
 
     # SmolVLM's own class also needs torchvision and num2words, for videos; images and texts are
     # the same.
     processor_class = "Idefics3Processor"
-    tiled = True
     parts = ("vision_model", "connector", "text_model")
-
-    scale_factor: int
-    """Pixel shuffle makes a square of this many patches per side one feature."""
-
-    @property
-    def num_image_tokens(self) -> int:
-        return self.vision.num_patches // self.scale_factor**2
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         size = self.vision.image_size
@@ -342,33 +348,18 @@ class Qwen25VLConfig(Qwen3VLConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InternVLConfig(ModelConfig):
+class InternVLConfig(SquaresConfig):
     """InternVL3 and 3.5: InternViT, pixel shuffle, norm and two-layer projector, decoder."""
 
     processor_class = "InternVLProcessor"
-    tiled = True
     parts = ("vision_tower", "multi_modal_projector", "language_model")
 
-    scale_factor: int
-    """Pixel shuffle makes a square of this many patches per side one feature."""
     projector_hidden_act: str
-
-    @property
-    def num_image_tokens(self) -> int:
-        return self.vision.num_patches // self.scale_factor**2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gemma3Config(ModelConfig):
+class Gemma3Config(SquaresConfig):
     """Gemma 3: SigLIP, average pooling, norm and one projection, decoder."""
 
     processor_class = "Gemma3Processor"
-    tiled = True
     parts = ("vision_tower", "multi_modal_projector", "language_model")
-
-    pooling: int
-    """The mean of a square of this many patches per side is one feature."""
-
-    @property
-    def num_image_tokens(self) -> int:
-        return self.vision.num_patches // self.pooling**2

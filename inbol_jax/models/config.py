@@ -22,6 +22,7 @@ from inbol_jax.models.architecture import (
     ModelConfig,
     Qwen3VLConfig,
     Qwen25VLConfig,
+    SquaresConfig,
 )
 from inbol_jax.models.architecture_parts import NativeVisionConfig
 from inbol_jax.models.bounds import check, check_sizes
@@ -290,7 +291,7 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
     require(local["rope_type"], ("default",), "text_config.rope_type of sliding_attention")
     return Gemma3Config(
         vision=read_vision(vision),
-        pooling=side // across,
+        scale_factor=side // across,
         **read_shared(
             raw,
             generation,
@@ -308,7 +309,7 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
     )
 
 
-def _check_shuffle(config: Idefics3Config | InternVLConfig, name: str, value: Any) -> None:
+def _check_shuffle(config: SquaresConfig, name: str, value: Any) -> None:
     """Raises InbolError if the option of that name and value makes no whole squares of patches."""
     side, factor = config.vision.image_size // config.vision.patch_size, config.scale_factor
     if type(factor) is not int or factor < 1 or side % factor:

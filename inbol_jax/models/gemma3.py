@@ -24,7 +24,8 @@ class Gemma3Projector(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n y x v"]) -> Float[Array, "n p d"]:
         c, dtype, v = self.config, self.compute.dtype, x.shape[-1]
-        x = nn.avg_pool(x, (c.pooling,) * 2, strides=(c.pooling,) * 2).reshape(len(x), -1, v)
+        square = (c.scale_factor,) * 2
+        x = nn.avg_pool(x, square, strides=square).reshape(len(x), -1, v)
         x = RMSNorm(c.vision.layer_norm_eps, dtype, True, name="mm_soft_emb_norm")(x)
         init = nn.initializers.lecun_normal()
         kernel = self.param("mm_input_projection_weight", init, (v, c.text.hidden_size))

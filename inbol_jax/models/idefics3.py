@@ -10,14 +10,13 @@ Beside the arrays of `models.vlm`, a batch may hold
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import Idefics3Config
-from inbol_jax.models.architecture_parts import VisionConfig
 from inbol_jax.models.decoder import Decoder
 from inbol_jax.models.layers import ComputeOptions, Dense
-from inbol_jax.models.vit import VisionEmbeddings, VisionLayer, pixel_shuffle
+from inbol_jax.models.vit import VisionTower, pixel_shuffle
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
 
 
@@ -36,27 +35,17 @@ def position_buckets(side: int) -> np.ndarray:
     return np.searchsorted(boundaries, places, side="right").astype(np.int32)
 
 
-class Idefics3VisionTower(nn.Module):
-    """The last hidden states, behind a norm, of images that fill their arrays or less."""
+def patch_positions(seen: Bool[Array, "n y x"], side: int) -> Int[Array, "n y x"]:
+    """Returns which of side x side learnt positions each patch has.
 
-    config: VisionConfig
-    compute: ComputeOptions
-
-    @nn.compact
-    def __call__(
-        self, pixel_values: Float[Array, "n 3 H W"], seen: Bool[Array, "n y x"]
-    ) -> Float[Array, "n s d"]:
-        """Args: seen: patches that hold any pixel of their image."""
-        c, (n, rows, columns) = self.config, seen.shape
-        side = c.image_size // c.patch_size
-        buckets = jnp.asarray(position_buckets(side))
-        row = buckets[seen[:, :, 0].sum(1)][:, :rows]  # [n, y]
-        column = buckets[seen[:, 0, :].sum(1)][:, :columns]  # [n, x]
-        positions = jnp.where(seen, row[:, :, None] * side + column[:, None, :], 0)
-        x = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values, positions)
-        for i in range(c.num_layers):
-            x = VisionLayer(c, self.compute, name=f"layers_{i}")(x, seen.reshape(n, -1))
-        return nn.LayerNorm(c.layer_norm_eps, dtype=self.compute.dtype, name="post_layernorm")(x)
+    Args:
+      seen: patches that hold any pixel of their image.
+    """
+    _, rows, columns = seen.shape
+    buckets = jnp.asarray(position_buckets(side))
+    row = buckets[seen[:, :, 0].sum(1)][:, :rows]  # [n, y]
+    column = buckets[seen[:, 0, :].sum(1)][:, :columns]  # [n, x]
+    return jnp.where(seen, row[:, :, None] * side + column[:, None, :], 0)
 
 
 class Connector(nn.Module):
@@ -76,7 +65,7 @@ class Idefics3(VisionLanguageModel):
 
     def setup(self) -> None:
         c, compute = self.config, self.compute
-        self.vision_model = Idefics3VisionTower(c.vision, compute)
+        self.vision_model = VisionTower(c.vision, None, compute)
         self.connector = Connector(c, compute)
         self.text_model = Decoder(c.text, compute)
 
@@ -96,5 +85,6 @@ class Idefics3(VisionLanguageModel):
             pixels = jnp.where(mask[:, None], pixels, 0.0)  # as processors fill up normalised ones
         mask = mask[:, : rows * p, : columns * p]
         seen = mask.reshape(-1, rows, p, columns, p).any((2, 4))  # [n, y, x]
-        features = self.vision_model(pixels, seen)  # [n, s, v]
+        positions = patch_positions(seen, c.vision.image_size // p)
+        features = self.vision_model(pixels, positions, seen.reshape(len(seen), -1))  # [n, s, v]
         return self.connector(features.reshape(len(pixels), rows, columns, -1))

@@ -143,22 +143,28 @@ class PoolingHead(nn.Module):
 
 class VisionTower(nn.Module):
     """The hidden states after each of `feature_layers`, concatenated along the features; or those
-    behind the last norm, for None."""
+    behind the last norm, for None. `positions` and `seen` are those of the embeddings and layers.
+    """
 
     config: VisionConfig
     feature_layers: tuple[int, ...] | None
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s f*d"]:
+    def __call__(
+        self,
+        pixel_values: Float[Array, "n 3 H W"],
+        positions: Int[Array, "n y x"] | None = None,
+        seen: Bool[Array, "n s"] | None = None,
+    ) -> Float[Array, "n s f*d"]:
         c, dtype = self.config, self.compute.dtype
-        embeddings = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values)
+        embeddings = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values, positions)
         x = embeddings
         if c.is_clip:
             x = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="pre_layernorm")(x)
         states = [x]  # [n, s, d] each
         for i in range(c.num_layers):
-            states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1]))
+            states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1], seen))
         if c.pooling_head:  # unused: it keeps the weights of the checkpoint
             PoolingHead(c, name="head")()
         norm = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")
