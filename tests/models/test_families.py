@@ -38,53 +38,41 @@ class Family(NamedTuple):
     """A family as the tests of adapters take it."""
 
     case: str
-    decoder: str
-    """Name of the decoder's part in parameter paths."""
     targets: list[str]
     """Modules that PEFT trains adapters of, some outside of the decoder."""
-    whole: list[str]
-    """Modules that it trains whole."""
+    decoder: str = "language_model"
+    """Name of the decoder's part in parameter paths."""
+    whole: tuple[str, ...] = ("multi_modal_projector",)
+    """Modules that PEFT trains whole."""
 
 
 FAMILIES = {
     "smolvlm": Family(
         "smolvlm llama untied, ragged patches, head_dim",
-        "text_model",
         ["q_proj", "v_proj", "proj"],
-        ["connector"],
+        decoder="text_model",
+        whole=("connector",),
     ),
     "internvl": Family(
         "internvl qwen3 qk norm, rms norm, no biases",
-        "language_model",
         ["q_proj", "v_proj", "linear_1", "projection_layer"],
-        ["multi_modal_projector"],
     ),
-    "gemma3": Family(
-        "gemma3 tied, window, linear rope",
-        "language_model",
-        ["q_proj", "v_proj", "out_proj"],
-        ["multi_modal_projector"],
-    ),
-    "llava_next": Family(
-        "llava_next clip mistral",
-        "language_model",
-        ["q_proj", "v_proj", "linear_1"],
-        ["multi_modal_projector"],
-    ),
+    "gemma3": Family("gemma3 tied, window, linear rope", ["q_proj", "v_proj", "out_proj"]),
+    "llava_next": Family("llava_next clip mistral", ["q_proj", "v_proj", "linear_1"]),
     "llava_onevision": Family(
-        "llava_onevision siglip qwen2, scaled down",
-        "language_model",
-        ["q_proj", "v_proj", "linear_1"],
-        ["multi_modal_projector"],
+        "llava_onevision siglip qwen2, scaled down", ["q_proj", "v_proj", "linear_1"]
     ),
     "qwen2_5_vl": Family(
-        "qwen2_5_vl grouped, windows", "language_decoder", ["q_proj", "qkv", "up_proj"], ["merger"]
+        "qwen2_5_vl grouped, windows",
+        ["q_proj", "qkv", "up_proj"],
+        decoder="language_decoder",
+        whole=("merger",),
     ),
     "qwen3_vl": Family(
         "qwen3_vl grouped, two layers of features",
-        "language_decoder",
         ["q_proj", "qkv", "linear_fc2"],
-        ["merger", "deepstack_merger_list.1"],
+        decoder="language_decoder",
+        whole=("merger", "deepstack_merger_list.1"),
     ),
 }
 
@@ -221,9 +209,9 @@ ADAPTERS = pytest.mark.parametrize(
 @ADAPTERS
 @pytest.mark.parametrize("whole", [False, True], ids=["names", "modules whole"])
 def test_adapters_that_peft_trained(base_of, family, whole, tmp_path):
-    targets, modules = FAMILIES[family][2:]
-    options = {"target_modules": targets}
+    options = {"target_modules": FAMILIES[family].targets}
     if whole:
+        modules = list(FAMILIES[family].whole)
         options = {"target_modules": ["gate_proj"], "modules_to_save": modules}
     assert_reads_what_peft_trained(base_of(family), options, tmp_path)
 

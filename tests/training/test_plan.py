@@ -33,17 +33,10 @@ def plan(monkeypatch):
 @pytest.mark.parametrize("stage", ["sft", "dpo", "rl", "sample"])
 def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stage):
     """Training rounds a batch up to whole micro-batches."""
-    options = {} if stage == "sample" else {"gradient_accumulation_steps": 4}
-    config = PlanConfig(
-        stage,
-        model=str(micro.path),
-        prompt=40,
-        answer=4,
-        batch_size=6,
-        lora_rank=2,
-        **({"n": 3} if stage in ("rl", "sample") else {}),
-        **options,
-    )
+    options = {"prompt": 40, "answer": 4, "batch_size": 6, "lora_rank": 2}
+    options |= {} if stage == "sample" else {"gradient_accumulation_steps": 4}
+    options |= {"n": 3} if stage in ("rl", "sample") else {}
+    config = PlanConfig(stage, model=str(micro.path), **options)
     text = plan.lower(config, micro.path, make_mesh()).as_text()
     if stage == "rl":
         assert "tensor<8x52xi32>" in text, "a prompt of 40 tokens, and three responses of 4"
@@ -63,6 +56,13 @@ def test_images_in_tiles(plan, smolvlm, stage):
         plan.lower(PlanConfig(stage, prompt=20, **options), smolvlm.path, make_mesh())
 
 
+def lowered(plan, name, **options):
+    """The text of CA-DPO on a published model."""
+    options |= {"lora_rank": 8, "remat": "full", "batch_size": 8}
+    config = PlanConfig("dpo", model=name, **options)
+    return plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["smolvlm-256m", "smolvlm2-500m", "smolvlm2-2.2b", "internvl3-2b", "internvl3.5-8b"]
@@ -70,20 +70,16 @@ def test_images_in_tiles(plan, smolvlm, stage):
 def test_published_shapes_are_lowered(plan, name):
     """An image of 4 x 4 tiles and the whole."""
     tokens = 17 * load_config(plan.SHAPES / name).num_image_tokens
-    shapes = {"model": name, "prompt": tokens + 128, "tiles": 17, "batch_size": 8}
-    config = PlanConfig("dpo", lora_rank=8, remat="full", **shapes)
-    lowered = plan.lower(config, plan.SHAPES / name, make_mesh())
     side = load_config(plan.SHAPES / name).vision.image_size
-    assert f"tensor<8x17x3x{side}x{side}xui8>" in lowered.as_text()
+    text = lowered(plan, name, prompt=tokens + 128, tiles=17)
+    assert f"tensor<8x17x3x{side}x{side}xui8>" in text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava-1.6-vicuna-7b", "llava-onevision-0.5b"])
 def test_published_shapes_of_anyres_are_lowered(plan, name):
     """An image of 2 x 2 tiles and the whole, by default."""
-    options = {"model": name, "prompt": 4096, "batch_size": 8}
-    config = PlanConfig("dpo", lora_rank=8, remat="full", **options)
-    text = plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
+    text = lowered(plan, name, prompt=4096)
     side = load_config(plan.SHAPES / name).vision.image_size
     assert f"tensor<8x5x3x{side}x{side}xui8>" in text
     assert "tensor<8x5x6xi32>" in text
@@ -93,8 +89,7 @@ def test_published_shapes_of_anyres_are_lowered(plan, name):
 @pytest.mark.parametrize("name", ["qwen2.5-vl-3b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"])
 def test_published_shapes_at_native_resolution_are_lowered(plan, name):
     """An image of 640 x 480 pixels, by default."""
-    config = PlanConfig("dpo", lora_rank=8, remat="full", model=name, batch_size=8)
-    text = plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
+    text = lowered(plan, name)
     tiles, dim = (391, 1176) if "2.5" in name else (300, 1536)
     assert f"tensor<8x{4 * tiles}x{dim}xf32>" in text
     assert f"tensor<8x{tiles}x3xi32>" in text
@@ -102,9 +97,8 @@ def test_published_shapes_at_native_resolution_are_lowered(plan, name):
 
 @pytest.mark.parametrize("stage", ["sft", "sample"])
 def test_images_at_native_resolution(plan, qwen3_vl, stage):
-    config = PlanConfig(
-        stage, prompt=40, model=str(qwen3_vl.path), answer=4, batch_size=8, tiles=20
-    )
+    options = {"prompt": 40, "answer": 4, "batch_size": 8, "tiles": 20}
+    config = PlanConfig(stage, model=str(qwen3_vl.path), **options)
     text = plan.lower(config, qwen3_vl.path, make_mesh()).as_text()
     assert "tensor<8x80x216xf32>" in text, "20 tokens of four patches"
 
@@ -169,12 +163,6 @@ def test_shapes_of_known_models_ship_with_the_package(plan):
 def test_the_script_of_the_checkout_exports_what_other_tools_import():
     program = "import sys; sys.path.insert(0, 'tpu'); import plan; print(*sorted(plan.__all__))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    own = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run([sys.executable, "-c", program], **own)
     assert done.stdout.split() == ["Config", "SHAPES", "lower", "make_mesh"], done.stderr
