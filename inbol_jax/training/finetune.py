@@ -212,9 +212,14 @@ def train(
     )
     report_to = config.logging.report_to if is_main() else ()
     with open_trackers(report_to, config.out, fingerprint(settings), config.flat()) as tracking:
-        state = init_state(run.trainable, optimizer, run.mesh)
-        hooks = [*hooks, tracking]
-        state = run_training(trainer, state, batches, options, meter=meter, hooks=hooks)
+        state = run_training(
+            trainer,
+            init_state(run.trainable, optimizer, run.mesh),  # no name here keeps its memory
+            batches,
+            options,
+            meter=meter,
+            hooks=[*hooks, tracking],
+        )
     trained = {path: x.astype(run.dtypes[path]) for path, x in state.params.items()}
     check_weights(trained, f"{run.label}: no model is saved, lower --learning-rate")
     variables = merge_variables(trained, run.frozen)
