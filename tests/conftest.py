@@ -28,8 +28,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import hypothesis
 import jax.numpy as jnp
 import pytest
+import tiny_families
 from endpoint_server import KEY, Server
-from tiny_families import FAMILIES, SIZES, write_random
+from tiny_families import SIZES, write_random
 
 from inbol_jax.defaults import TINY
 from inbol_jax.models import loading
@@ -81,8 +82,14 @@ def _family(write):
     return checkpoint
 
 
-# A random checkpoint in the shape of each family, of few small layers: smolvlm, internvl, ...
-globals().update({name: _family(write) for name, write in FAMILIES.items()})
+# Random checkpoints in the shapes of the families, of few small layers each.
+smolvlm = _family(tiny_families.write_smolvlm)
+internvl = _family(tiny_families.write_internvl)
+gemma3 = _family(tiny_families.write_gemma3)
+llava_next = _family(tiny_families.write_llava_next)
+llava_onevision = _family(tiny_families.write_llava_onevision)
+qwen2_5_vl = _family(tiny_families.write_qwen2_5_vl)
+qwen3_vl = _family(tiny_families.write_qwen3_vl)
 
 
 @pytest.fixture(scope="session")

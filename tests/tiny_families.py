@@ -318,14 +318,3 @@ def write_qwen3_vl(folder, **options):
         ),
     }
     return write_random(folder, config | options)
-
-
-FAMILIES = {
-    "smolvlm": write_smolvlm,
-    "internvl": write_internvl,
-    "gemma3": write_gemma3,
-    "llava_next": write_llava_next,
-    "llava_onevision": write_llava_onevision,
-    "qwen2_5_vl": write_qwen2_5_vl,
-    "qwen3_vl": write_qwen3_vl,
-}
