@@ -49,8 +49,8 @@ def weighted(targets, weights, chunk):
 
 def gradients_of(arguments, weights, chunk):
     """Of the weighted sum, by hidden states and head."""
-    *states, targets = arguments
-    return jax.grad(weighted(targets, weights, chunk), argnums=(0, 1))(*states)
+    hidden, head, targets = arguments
+    return jax.grad(weighted(targets, weights, chunk), argnums=(0, 1))(hidden, head)
 
 
 # --- values
