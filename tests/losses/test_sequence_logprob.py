@@ -40,10 +40,8 @@ def test_padding_does_not_matter(case, more):
     """Masked columns, whatever they hold, on either side."""
     logprobs, mask = case
     for side in ((more, 0), (0, more)):
-        wide, shown = (
-            np.pad(logprobs, ((0, 0), side), constant_values=np.nan),
-            np.pad(mask, ((0, 0), side)),
-        )
+        wide = np.pad(logprobs, ((0, 0), side), constant_values=np.nan)
+        shown = np.pad(mask, ((0, 0), side))
         for average in (False, True):
             found = sequence_logprob(wide, shown, average=average)
             np.testing.assert_allclose(
@@ -62,10 +60,8 @@ SUMS = {
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", SUMS)
 def test_nothing_leaks_from_under_the_mask(name, poison):
-    logprobs, mask = (
-        np.array([[-1.0, poison], [-0.5, -2.0], [poison, poison]], np.float32),
-        np.array([[1, 0], [1, 1], [0, 0]]),
-    )
+    logprobs = np.array([[-1.0, poison], [-0.5, -2.0], [poison, poison]], np.float32)
+    mask = np.array([[1, 0], [1, 1], [0, 0]])
     value, gradient = jax.value_and_grad(SUMS[name])(logprobs, mask)
     assert abs(value) == 3.5
     np.testing.assert_array_equal(np.abs(gradient), mask)

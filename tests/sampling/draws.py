@@ -45,10 +45,8 @@ def teacher_forced(checkpoint, batch, row, responses):
     the responses i32[n, t]."""
     responses = np.asarray(responses, np.int32)
     n, length = len(responses), int(batch["attention_mask"][row].sum())
-    prompt, end = (
-        np.repeat(batch["input_ids"][row, None, :length], n, 0),
-        length + responses.shape[1],
-    )
+    end = length + responses.shape[1]
+    prompt = np.repeat(batch["input_ids"][row, None, :length], n, 0)
     ids = np.pad(np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - end)))
     mask = np.broadcast_to(np.arange(56) < end, ids.shape).astype(np.int32)
     pixels = [name for name in batch if name.startswith("pixel_")]
