@@ -224,9 +224,8 @@ def test_bfloat16_states(chunk):
     # 2^-8 of about 1: 64^0.5 * 2^-8 = 0.03 is one standard deviation of the worst case; five of
     # them for the largest of 15.
     np.testing.assert_allclose(found, expected_logprobs(hidden, head, targets), atol=0.16)
-    np.testing.assert_array_equal(
-        token_logprobs(low[0], head, targets, chunk=chunk), found
-    )  # the head follows the states
+    # The head follows the states.
+    np.testing.assert_array_equal(token_logprobs(low[0], head, targets, chunk=chunk), found)
 
 
 def test_the_gradient_of_a_float32_head_is_summed_in_float32():
@@ -234,16 +233,13 @@ def test_the_gradient_of_a_float32_head_is_summed_in_float32():
     equal terms, it would be far off.
     """
     hidden, head, targets = states((1, 512), d=4, vocabulary=3)
-    low, ones = jnp.asarray(np.ones_like(hidden), jnp.bfloat16), np.ones((1, 512))
-    found = jax.grad(weighted(np.zeros_like(targets), ones.astype(np.float32), 2), argnums=1)(
-        low, head
-    )
+    low, ones = jnp.ones_like(hidden, jnp.bfloat16), np.ones((1, 512), np.float32)
+    _, found = gradients_of((low, head, np.zeros_like(targets)), ones, 2)
     assert found.dtype == jnp.float32
     rounded = np.asarray(jnp.asarray(head, jnp.bfloat16), np.float32)
     _, exact = expected_gradients(np.ones_like(hidden), rounded, np.zeros_like(targets), ones)
-    np.testing.assert_allclose(
-        found, exact, rtol=2**-8
-    )  # the gradient by logits is rounded once, to 8 bits
+    # The gradient by logits is rounded once, to 8 bits.
+    np.testing.assert_allclose(found, exact, rtol=2**-8)
 
 
 # --- what is in memory
@@ -300,9 +296,8 @@ def test_logits_of_a_chunk_at_a_time(by):
             "hidden and head": jax.grad(loss, argnums=(0, 1)),
         }[by]
 
-    assert (
-        logits_in(shapes_of(program(None), hidden, head)) == rows * POSITIONS
-    )  # the search finds what it looks for
+    # The search finds what it looks for.
+    assert logits_in(shapes_of(program(None), hidden, head)) == rows * POSITIONS
     assert logits_in(shapes_of(program(CHUNK), hidden, head)) == rows * CHUNK
 
 
@@ -329,19 +324,19 @@ def test_a_frozen_head_has_no_gradient():
     hidden, head, targets = states((2, POSITIONS), d=WIDTH, vocabulary=VOCABULARY)
     loss = weighted(targets, np.ones(targets.shape, np.float32), CHUNK)
     assert head.shape not in shapes_of(jax.grad(loss), hidden, head)
-    assert head.shape in shapes_of(jax.grad(loss, argnums=(0, 1)), hidden, head)
-    np.testing.assert_array_equal(
-        jax.grad(loss)(hidden, head), jax.grad(loss, argnums=(0, 1))(hidden, head)[0]
-    )
+    both = jax.grad(loss, argnums=(0, 1))
+    assert head.shape in shapes_of(both, hidden, head)
+    np.testing.assert_array_equal(jax.grad(loss)(hidden, head), both(hidden, head)[0])
 
 
 # --- many devices
 
 SHARDED = """
-import re
+import math
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from inbol_jax.losses import token_logprobs
+from inbol_jax.training.lowering import collectives
 
 rows, length, width, vocabulary, chunk = 8, 13, 16, 64, 4
 random = np.random.default_rng(0)
@@ -349,17 +344,6 @@ hidden = random.normal(size=(rows, length, width)).astype(np.float32)
 head = random.normal(size=(width, vocabulary)).astype(np.float32)
 targets = random.integers(0, vocabulary, (rows, length)).astype(np.int32)
 weights = random.normal(size=(rows, length)).astype(np.float32)
-
-def collectives(text):
-    '''(operation, most numbers that it moves) of the program.'''
-    names = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-    found = re.findall(rf"= (.*?) ({names})(?:-start)?\\(", text)
-
-    def size(shapes):
-        numbers = [s.split(",") for s in re.findall(r"\\w+\\[([\\d,]*)\\]", shapes)]
-        return max(int(np.prod([int(n) for n in shape if n])) for shape in numbers)
-
-    return [(operation, size(shapes)) for shapes, operation in found]
 
 head_too = (0, 1)
 cases = [((8, 1), (0,)), ((8, 1), head_too), ((4, 2), (0,)), ((4, 2), head_too), ((1, 8), head_too)]
@@ -379,13 +363,13 @@ for (data, tensor), wanted in cases:
         return jax.jit(jax.value_and_grad(function, argnums=wanted, has_aux=True))
 
     program = run(chunk).lower(h, v, y, w).compile()
-    moved = collectives(program.as_text())
-    assert {operation for operation, _ in moved} == {"all-reduce"}, moved
+    moved = list(collectives(program.as_text()))
+    assert {c.operation for c in moved} == {"all-reduce"}, moved
     # Sums over the vocabulary of one chunk's normalizers or states, over rows of the head's
     # gradient; of no more than these.
     of_head = width * (vocabulary // tensor) if 1 in wanted else 0
     limit = max((rows // data) * chunk * (width if tensor > 1 else 1), of_head)
-    assert max(size for _, size in moved) <= limit, (moved, limit)
+    assert max(math.prod(c.shape) for c in moved) <= limit, (moved, limit)
     (_, logprobs), gradients = program(h, v, y, w)
     for x in (logprobs, gradients[0]):
         assert {s.data.shape[0] for s in x.addressable_shards} == {rows // data}, x.sharding
