@@ -40,7 +40,8 @@ def expected_gradients(hidden, head, targets, weights):
     logits = hidden @ head
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, -1, keepdims=True))
     by_logits = weights[..., None] * (np.eye(head.shape[1])[targets] - probabilities)
-    return by_logits @ head.T, np.einsum("...d,...v->dv", hidden, by_logits)
+    rows, errors = hidden.reshape(-1, len(head)), by_logits.reshape(-1, head.shape[1])
+    return by_logits @ head.T, rows.T @ errors
 
 
 def weighted(targets, weights, chunk):
