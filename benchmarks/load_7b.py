@@ -29,7 +29,7 @@ from inbol_jax.models.reading import weight_files
 from inbol_jax.models.writing import save_params
 from inbol_jax.sharding import make_mesh
 
-SHAPES = Path(__file__).parents[1] / "tpu/shapes/llava-1.5-7b/config.json"
+SHAPES = Path(__file__).parents[1] / "inbol_jax/training/shapes/llava-1.5-7b/config.json"
 
 
 @dataclasses.dataclass(frozen=True)
