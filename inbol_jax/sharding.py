@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from inbol_jax.errors import InbolError
 
@@ -88,6 +88,19 @@ def keep_rows(x: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
     if mesh.axis_names != AXES:
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
+
+
+def keep_looked_up_rows(x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    """As `keep_rows`, for rows of a table whose columns are split over fsdp.
+
+    If data, fsdp and tensor are all larger than 1, the partitioner may find no other way from there
+    than the whole batch on every device. So the rows are split over data first, then over fsdp.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.axis_names != AXES or min(mesh.shape.values()) == 1:
+        return x
+    spec = PartitionSpec("data", None, "fsdp")
+    return keep_rows(jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec)))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -30,6 +30,7 @@ from inbol_jax.models.architecture import ModelConfig
 from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
 from inbol_jax.models.layers import ComputeOptions
 from inbol_jax.models.lora import LoraConfig
+from inbol_jax.sharding import keep_looked_up_rows
 
 Batch = Mapping[str, jax.Array]
 
@@ -168,7 +169,7 @@ class VisionLanguageModel(nn.Module):
         each array of further features in their places, with zeros between."""
         is_image = input_ids == self.config.image_token_id  # [b, t]
         # The placeholder may lie outside the vocabulary.
-        text = self.decoder.embed(jnp.where(is_image, 0, input_ids))
+        text = keep_looked_up_rows(self.decoder.embed(jnp.where(is_image, 0, input_ids)))
         if features is None or not features.size:
             return [text]
         # The i-th image token takes the i-th feature: of its row for [b, m, p, d], of the batch for

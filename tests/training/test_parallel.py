@@ -46,7 +46,7 @@ def spread(name):
 def on_devices(*commands, devices=8, program=PROGRAM):
     """Runs command lines on so many virtual devices. XLA moves no whole parameter by force."""
     done = run_on_devices(program, devices, json.dumps(commands), devices=devices, timeout=900)
-    assert "Involuntary full rematerialization" not in done.stderr
+    assert "Involuntary full rematerialization" not in done.stderr, done.stderr
     return done
 
 
