@@ -12,9 +12,8 @@ layers are alike, three programs of few layers tell what all cost; `--whole` com
 models have three programs each, with a picture of 640 x 480 pixels and 64 tokens of text. A line
 per program says how much memory it needs, and, for an H100, what a roofline
 (benchmarks/roofline.py) makes of its kernels. For TPUs memory, FLOPs and bytes are the compiler's
-own, per chip; what travels between chips is not in the estimate. As the compiler counts the body of
-a loop once, sampling is compiled for its first token, too. The tables are those of
-docs/performance.md.
+own, per chip; what travels between chips is not in the estimate, and as the body of a loop is
+counted once, sampling has none. The tables are those of docs/performance.md.
 """
 
 import os
@@ -123,7 +122,7 @@ class Cost(NamedTuple):
     kernels: dict[str, float]
     """How often each kind runs; nothing on a TPU."""
     parts: dict[str, float]
-    """Milliseconds of each part of the model, estimated."""
+    """Milliseconds of each part of the model, estimated; nothing if there is no estimate."""
 
     @property
     def milliseconds(self) -> float:
@@ -191,7 +190,7 @@ def compile_for(
         return lower(config, Path(folder), mesh).compile()
 
 
-def extended_cost(devices: Sequence[jax.Device], name: str, config: PlanConfig) -> Cost:
+def whole_cost(devices: Sequence[jax.Device], name: str, config: PlanConfig) -> Cost:
     """What all layers cost: as much more as further layers cost more than few."""
     sizes = load_config(SHAPES / config.model)
     few, tower = period(sizes), 2
@@ -199,7 +198,7 @@ def extended_cost(devices: Sequence[jax.Device], name: str, config: PlanConfig) 
         few, tower = 4, sizes.vision.num_layers
     counts = (few, tower), (2 * few, tower), (few, tower + 2)
     base, deeper, *taller = (
-        cost_of(devices, name, config, layers)
+        cost(name, config, compile_for(devices, config, layers), devices[0].device_kind)
         for layers in counts[: 2 if tower == sizes.vision.num_layers else 3]
     )
     (taller,) = taller or [base]
@@ -217,29 +216,18 @@ def extended_cost(devices: Sequence[jax.Device], name: str, config: PlanConfig) 
     return Cost(*base[:2], *map(extend, base[2:], deeper[2:], taller[2:]))
 
 
-def cost_of(
-    devices: Sequence[jax.Device],
-    name: str,
-    config: PlanConfig,
-    layers: tuple[int, int] | None = None,
-) -> Cost:
-    """What a program costs, of all layers or so many."""
-    compiled, kind = compile_for(devices, config, layers), devices[0].device_kind
+def cost(name: str, config: PlanConfig, compiled: jax.stages.Compiled, kind: str) -> Cost:
+    """What a program costs on a kind of device."""
     memory = compiled.memory_analysis()
     size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     size += memory.output_size_in_bytes - memory.alias_size_in_bytes
     kinds: dict[str, float] = defaultdict(float)
     parts: dict[str, float] = defaultdict(float)
     if kind in CHIPS:
-        flops, nbytes = amounts(compiled)
-        parts["all"] = roofline_ms(kind, flops, nbytes)
-        if config.stage == "sample":
-            first = amounts(compile_for(devices, dataclasses.replace(config, answer=1), layers))
-            further = flops - first[0], nbytes - first[1]  # of one more token
-            trips = config.answer - 1
-            flops, nbytes = first[0] + trips * further[0], first[1] + trips * further[1]
-            parts = {"first token": roofline_ms(kind, *first)}
-            parts["decoding"] = trips * roofline_ms(kind, *further)
+        counted = compiled.cost_analysis()
+        flops, nbytes = counted["flops"], counted["bytes accessed"]
+        if config.stage != "sample":
+            parts["all"] = 1e3 * max(flops / CHIPS[kind][0], nbytes / CHIPS[kind][1])
     else:
         run = kernels(compiled.as_text(), trips=config.answer - 1)
         for kernel in run:
@@ -249,17 +237,6 @@ def cost_of(
         nbytes = sum(kernel.count * kernel.nbytes for kernel in run)
     totals = {"GiB": size / 2**30, "TFLOP": flops / 1e12, "GB": nbytes / 1e9}
     return Cost(name, config.batch_size, totals, dict(kinds), dict(parts))
-
-
-def amounts(compiled: jax.stages.Compiled) -> tuple[float, float]:
-    """FLOPs and bytes by the compiler's own count; the body of a loop counts once."""
-    counted = compiled.cost_analysis()
-    return counted["flops"], counted["bytes accessed"]
-
-
-def roofline_ms(kind: str, flops: float, nbytes: float) -> float:
-    """The larger of the times that FLOPs and bytes take on a TPU, in milliseconds."""
-    return 1e3 * max(flops / CHIPS[kind][0], nbytes / CHIPS[kind][1])
 
 
 def part_of(kernel: Kernel) -> str:
@@ -275,15 +252,15 @@ def table(costs: Iterable[Cost]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for row in costs:
         fused = sum(n for kind, n in row.kernels.items() if "fmha" in kind)
-        numbers = f"{row.totals['GiB']:.1f} | {row.totals['TFLOP']:.0f} | {row.totals['GB']:.0f}"
+        amounts = f"{row.totals['GiB']:.1f} | {row.totals['TFLOP']:.0f} | {row.totals['GB']:.0f}"
         time = row.milliseconds
-        speed = f"{time:.0f} ms, {1e3 * row.rows / time:.1f}/s"
-        yield f"| {row.program} | {numbers} | {fused:.0f} | {speed} |"
+        speed = f"{time:.0f} ms, {1e3 * row.rows / time:.1f}/s" if time else "none"
+        yield f"| {row.program} | {amounts} | {fused:.0f} | {speed} |"
 
 
 def parts_table(costs: Iterable[Cost]) -> Iterator[str]:
     """Markdown: what of each program's time, in milliseconds, each part of the model takes."""
-    costs = list(costs)
+    costs = [row for row in costs if row.parts]
     parts = sorted({part for row in costs for part in row.parts})
     yield f"| | {' | '.join(row.program for row in costs)} |"
     yield f"|---|{'---|' * len(costs)}"
@@ -302,7 +279,11 @@ def main(config: Config) -> None:
             rows = -(-program.batch_size // len(chips)) * len(chips)
             program = dataclasses.replace(program, batch_size=rows)
         devices = program_devices(program.stage, config.device, chips)
-        costs.append((cost_of if config.whole else extended_cost)(devices, name, program))
+        if config.whole:
+            whole = compile_for(devices, program)
+            costs.append(cost(name, program, whole, devices[0].device_kind))
+        else:
+            costs.append(whole_cost(devices, name, program))
         print(f"{name}: compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         if config.out:  # after each: the next may take minutes
             found: dict[str, Any] = {"device": devices[0].device_kind, "jax": jax.__version__}
