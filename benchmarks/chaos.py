@@ -58,7 +58,6 @@ STAGES = {
         "world export --split train --n 40 --out {out}", ("data.jsonl*", "images/*.png")
     ),
     "check": Stage("data check --data {whole}/export --out {out}", ("data.jsonl*", "check.json")),
-    "pretrain": Stage("world pretrain --steps 12 --batch-size 4 --workers 0 --out {out}", _TRAINED),
     "extrinsic": Stage(
         "extrinsic --data {whole}/export --share 0.5 --out {out}", ("extrinsic*.jsonl",)
     ),

@@ -7,8 +7,8 @@
 
     python benchmarks/compiled.py --models qwen3-vl-4b gemma3-4b
 
-Each stage of LLaVA-1.5-7B with adapters of rank 128 is compiled as `inbol plan` compiles it. As its
-layers are alike, three programs of few layers tell what all cost; `--whole` compiles all. Other
+Each stage of LLaVA-1.5-7B with adapters of rank 128 is compiled as `tpu/plan.py` compiles it. As
+its layers are alike, three programs of few layers tell what all cost; `--whole` compiles all. Other
 models have three programs each, with a picture of 640 x 480 pixels and 64 tokens of text. A line
 per program says how much memory it needs, and, for an H100, what a roofline
 (benchmarks/roofline.py) makes of its kernels. For TPUs memory, FLOPs and bytes are the compiler's
@@ -41,10 +41,11 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig, Qwen3VLConfig
 from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.plan import SHAPES, lower, program_devices
-from inbol_jax.training.plan_config import PlanConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tpu"))
+from plan import SHAPES, lower, program_devices
+from plan import Config as PlanConfig
 from roofline import GAP, Kernel, kernels
 
 H100 = Path(__file__).parent / "h100.txtpb"

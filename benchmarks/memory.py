@@ -12,6 +12,7 @@ they are; this script compares them with what was not built.
 
 import dataclasses
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,10 +31,12 @@ from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
 from inbol_jax.training.config import DpoConfig
-from inbol_jax.training.lowering import abstract_pairs, abstract_variables, lower_step
 from inbol_jax.training.step import Objective, make_program, target_logprobs
 
-SHAPES = Path(__file__).parents[1] / "inbol_jax/training/shapes/llava-1.5-7b/config.json"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tpu"))
+from lowering import abstract_pairs, abstract_variables, lower_step
+
+SHAPES = Path(__file__).parents[1] / "tpu/shapes/llava-1.5-7b/config.json"
 PROMPT, ANSWER = 640, 32
 
 

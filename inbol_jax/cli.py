@@ -62,11 +62,6 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     return _main("evaluate.py", {"": COMMANDS["evaluate"]}, arguments)
 
 
-def plan(arguments: Sequence[str] | None = None) -> int:
-    """`tpu/plan.py`: the command `plan`. Returns the exit code."""
-    return _main("plan.py", {"": COMMANDS["plan"]}, arguments)
-
-
 def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None) -> int:
     command: Command | None = None
     try:

@@ -180,8 +180,6 @@ class Inputs:
         out = place / "out"
         if name == "build" or name == "audit":
             shutil.copytree(self.clean / "out", out)
-        if name == "world pretrain":
-            out.write_text("no folder")
         words = [*name.split(), *sound.get(name, ())]
         words += () if name == "convert" else ("--out", out)
         config = load(COMMANDS[name].config)

@@ -195,7 +195,7 @@ def test_every_module_public_function_and_class_has_a_docstring(file):
     assert not bare
 
 
-@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "tpu/plan.py"])
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py"])
 def test_entry_points_hold_no_logic(name):
     tree = ast.parse((ROOT / name).read_text())
     kinds = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While)

@@ -15,14 +15,13 @@ from command_lines import fails
 
 from inbol_jax import __version__
 from inbol_jax.artifacts import write_jsonl
-from inbol_jax.cli import evaluate, main, option_names, parse_options, plan, train
+from inbol_jax.cli import evaluate, main, option_names, parse_options, train
 from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.config import CheckConfig, ImportConfig
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.models.convert import ConvertConfig
-from inbol_jax.training.plan_config import PlanConfig
 
 PROGRAMS = [(main, tuple(name.split()), load(command.config)) for name, command in COMMANDS.items()]
 PROGRAMS += [
@@ -30,10 +29,9 @@ PROGRAMS += [
     (train, ("dpo",), load(COMMANDS["dpo"].config)),
     (train, ("rl",), load(COMMANDS["rl"].config)),
     (evaluate, (), load(COMMANDS["evaluate"].config)),
-    (plan, (), load(COMMANDS["plan"].config)),
 ]
 # These commands draw no random number, so they have no --seed.
-UNDRAWN = (ImportConfig, CheckConfig, PlanConfig, CalibrateConfig)
+UNDRAWN = (ImportConfig, CheckConfig, CalibrateConfig)
 IDS = [f"{command.__name__} {' '.join(words)}".strip() for command, words, _ in PROGRAMS]
 
 
@@ -65,7 +63,7 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
     output = capsys.readouterr()
     assert output.err == ""
     described = helps(output.out)
-    positional = {ConvertConfig: {"--source": "SRC", "--out": "DST"}, PlanConfig: {"--stage": "{"}}
+    positional = {ConvertConfig: {"--source": "SRC", "--out": "DST"}}
     for name in option_names(config):
         if metavar := positional.get(config, {}).get(name):
             assert re.search(rf"(?m)^[│ ] {re.escape(metavar)}", output.out), name
@@ -75,9 +73,7 @@ def test_help_has_a_line_for_every_option(command, words, config, capsys, monkey
         words_of_help = re.sub(r"\((default|required).*", "", text).split()
         assert len(words_of_help) >= 2, f"{name}: {text!r}"
     expected = {"--help"} if config in UNDRAWN else {"--seed", "--help"}
-    assert expected | ({"--out"} if config not in (ConvertConfig, PlanConfig) else set()) <= set(
-        described
-    )
+    assert expected | ({"--out"} if config is not ConvertConfig else set()) <= set(described)
 
 
 @pytest.mark.parametrize("program", [main, train], ids=["inbol", "train"])
@@ -279,7 +275,6 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
         ("confidence --data DATA --top-p 2", "--top-p 2.0"),
         ("build --delta-k 0.2", "delta-uk < delta-k"),
         ("build --templates longest", "--templates or --refusal-mix 'longest'"),
-        ("world pretrain --steps 0", "--steps 0: at least 1 and at most 10,000,000"),
         ("demo --n-train 0", "--n-train 0: at least 1 and at most 1,000,000"),
         ("demo --n-test 1", "--n-test 1: at least 4 is needed"),
     ],
@@ -341,8 +336,8 @@ def test_two_runs_into_one_folder(held, tmp_path, capsys):
 
 
 # These lock the files that they write: several runs may fill one folder. Calibrate locks the model
-# if it gets no --out, and plan writes nothing.
-SHARING = {"data import", "confidence", "calibrate", "plan"}
+# if it gets no --out.
+SHARING = {"data import", "confidence", "calibrate"}
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SHARING])
@@ -374,7 +369,6 @@ HUGE = 10**9
         (["world", "export", "--out", "o", "--n"], "--n"),
         (["demo", "--out", "o", "--n-train"], "--n-train"),
         (["sft", "--data", "d", "--out", "o", "--buckets"], "--buckets"),
-        (["world", "pretrain", "--out", "o", "--workers"], "--workers"),
         (["judge", "--data", "d", "--out", "o", "--endpoint-retries"], "--endpoint-retries"),
     ],
 )

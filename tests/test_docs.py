@@ -25,7 +25,6 @@ PROGRAMS = {
     ("inbol",): "",
     ("python", "train.py"): "",
     ("python", "evaluate.py"): "evaluate ",
-    ("python", "tpu/plan.py"): "plan ",
 }
 
 
@@ -68,7 +67,7 @@ def test_every_command_of_a_page_is_one(page, words):
     elif words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
     elif words[0] == "python" and words[1].endswith(".py"):
-        if words[1].startswith("benchmarks/"):
+        if words[1].startswith(("benchmarks/", "tpu/")):
             source = (ROOT / words[1]).read_text()
             for option in (word for word in words[2:] if word.startswith("--")):
                 assert option.removeprefix("--").removeprefix("no-").replace("-", "_") in source

@@ -74,7 +74,6 @@ runpy.run_{kind}("{script}", run_name="__main__")
         ("module", "inbol_jax"),
         ("path", "train.py"),
         ("path", "evaluate.py"),
-        ("path", "tpu/plan.py"),
     ],
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,17 +1,291 @@
-"""Entry point of plans: `python tpu/plan.py dpo --topology v5e:4x4` is `inbol plan`."""
+"""Will a stage fit on a TPU slice? It is compiled ahead of time; no TPU, no weights and no data are
+needed.
 
+    pip install libtpu
+    python tpu/plan.py dpo --topology v5e:4x4 --lora-rank 128 --remat full --batch-size 16
+    python tpu/plan.py sample --topology v6e:2x2 --mesh -1 1 1 --batch-size 16
+
+The programs are those that training and `inbol confidence` run. Printed are the memory that a chip
+needs, whether it fits, and what the chips exchange per step. The exit code is 2 if it does not fit.
+"""
+
+import os
 import sys
 
-from inbol_jax.interruption import end_at_once
+if __name__ == "__main__":
+    # Before JAX is imported: do not look for the TPU of this machine, and trace on its CPU.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+sys.path.insert(0, str(Path(__file__).parent))
+from lowering import (
+    Collective,
+    abstract_batch,
+    abstract_groups,
+    abstract_pairs,
+    abstract_variables,
+    collectives,
+    image_shapes,
+    lower_step,
+)
+
+from inbol_jax.cli import parse_options
+from inbol_jax.defaults import BatchSize, Bounded, Bounds, NumNewTokens, NumSamples
+from inbol_jax.errors import InbolError
+from inbol_jax.models.config import load_config
+from inbol_jax.models.families import make_model
+from inbol_jax.models.layers import attention_for
+from inbol_jax.models.packing import RowShape
+from inbol_jax.models.quantize import check_installed
+from inbol_jax.models.vlm import VisionLanguageModel
+from inbol_jax.progress import say
+from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.sampler import sample
+from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, round_batch
+from inbol_jax.training.ca_dpo import ca_dpo_objective
+from inbol_jax.training.config import DpoConfig, SftConfig
+from inbol_jax.training.model import lora_config
+from inbol_jax.training.parallel import round_batch_size
+from inbol_jax.training.rl import policy_gradient_objective
+from inbol_jax.training.rl_config import RlConfig
+from inbol_jax.training.sft import sft_objective
+from inbol_jax.training.step import make_program
+
+# Options of the stage's own command
+_SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
+_SHARED += ("fp32_master_weights", "quantize")
+SHAPES = Path(__file__).parent / "shapes"
+# GiB per chip, by `device_kind`
+HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Bounded):
+    """Compile a stage ahead of time for a TPU slice. Options mean the same as in training."""
+
+    stage: tyro.conf.Positional[Literal["sft", "dpo", "rl", "sample"]]
+    """Stage to plan: sft, dpo, rl (its update, without sampling) or sample (`inbol confidence`)."""
+    topology: str = "v5e:4x4"
+    """Generation and chips, such as v5e:4x4, v6e:2x4, v5p:2x2x2, v4:2x2x4."""
+    model: str = "llava-1.5-7b"
+    """Folder with config.json, or shipped: llava-1.5-{7b,13b}, llava-1.6-{vicuna,mistral}-7b,
+    llava-onevision-{0.5b,7b}, smolvlm-256m, smolvlm2-{500m,2.2b}, internvl3-{2b,8b},
+    internvl3.5-{1b,4b,8b}, gemma3-{4b,12b}, qwen2.5-vl-{3b,7b}, qwen3-vl-{2b,4b,8b}."""
+    mesh: tuple[int, int, int] = (1, -1, 1)
+    """Number of chips along data, fsdp and tensor. -1 takes what the others leave."""
+    prompt: Annotated[int, Bounds(1)] = 640
+    """Tokens per prompt, those of its image included."""
+    tiles: Annotated[int | None, Bounds(0)] = None
+    """Tiles (or tokens, at native resolution) per image, part of --prompt; by default the usual."""
+    answer: NumNewTokens = 32
+    """Tokens per response."""
+    batch_size: BatchSize = 16
+    """Rows (sft), pairs (dpo) or questions (rl) per optimizer step on all chips together. For
+    sample: questions per batch of one host; --mesh then divides one host's chips."""
+    gradient_accumulation_steps: BatchSize = 1
+    """Micro-batches per optimizer step."""
+    n: NumSamples = 10
+    """Responses sampled per question."""
+    lora_rank: Annotated[int, Bounds(0)] = 0
+    """Rank of the adapters. With 0 the whole decoder and projector are trained."""
+    quantize: Literal["none", "int8", "nf4"] = "none"
+    """Number format of the decoder's frozen weights under adapters: none, int8 or nf4."""
+    remat: Literal["none", "selective", "full"] = "none"
+    """Activations that the backward pass computes again: none, selective or full."""
+    reference: Literal["cached", "online"] = "cached"
+    """Whether the reference is cached or computed in every step."""
+    optimizer: str = "adamw"
+    """Optimizer of optax, by its name there."""
+    fp32_master_weights: bool = True
+    """Keep the trained weights in float32, whatever the number format of the computation is."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unused = {
+            "sft": ("n", "reference"),
+            "dpo": ("n",),
+            "rl": ("reference",),
+            "sample": (
+                *("gradient_accumulation_steps", "remat", "reference"),
+                *("optimizer", "fp32_master_weights", "quantize"),
+            ),
+        }
+        for option in unused[self.stage]:
+            if getattr(self, option) != getattr(Config, option):
+                raise InbolError(
+                    f"--{option.replace('_', '-')} does nothing for {self.stage}; drop it"
+                )
+        if self.quantize != "none" and not self.lora_rank:
+            raise InbolError(f"--quantize {self.quantize} does nothing without --lora-rank")
+
+
+def plan(config: Config) -> int:
+    """Compiles a stage and says whether it fits. Returns the exit code: 0 if it fits, 2 if not.
+
+    Raises:
+      InbolError: if the topology is not known, or libtpu is not installed.
+    """
+    shipped = SHAPES / config.model
+    folder = shipped if shipped.is_dir() else Path(config.model)
+    devices = topology_devices(config.topology)
+    own = program_devices(config.stage, config.topology, devices)
+    mesh = make_mesh(*config.mesh, devices=own)
+    hosts = len({device.process_index for device in devices})
+    sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    where = " on each host" if mesh.size < len(devices) else ""
+    say(
+        f"{config.stage} of {folder.name} on {config.topology}: {len(devices)} x "
+        f"{devices[0].device_kind}, {hosts} hosts; {sizes}{where}"
+    )
+    start = time.monotonic()
+    try:
+        compiled = lower(config, folder, mesh).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        say(f"does not fit: {str(error).splitlines()[0]}")
+        return 2
+    memory = compiled.memory_analysis()
+    held, scratch = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    peak = held + scratch + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    room = HBM.get(devices[0].device_kind)
+    of_room = f", of {room} GiB" if room else ""
+    amounts = f"{_gib(held)} held, {_gib(scratch)} besides, {_gib(peak)} together"
+    say(f"memory per chip: {amounts}{of_room}")
+    for line in traffic(collectives(compiled.as_text())):
+        say(line)
+    say(f"compiled in {time.monotonic() - start:.0f} s: fits")
+    return 0
+
+
+def topology_devices(name: str) -> Sequence[jax.Device]:
+    """The chips of a TPU topology. Raises InbolError if it is not known, or without libtpu."""
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
+        raise InbolError(
+            f"--topology {name}: {str(error).splitlines()[0]} (is libtpu installed?)"
+        ) from error
+
+
+def program_devices(
+    stage: str, topology: str, devices: Sequence[jax.Device]
+) -> Sequence[jax.Device]:
+    """The devices that one program runs on: training spans all hosts, sampling keeps to one.
+
+    The compiler takes no part of a slice, so the chips of a host are a topology of their own.
+    """
+    host = [device for device in devices if device.process_index == devices[0].process_index]
+    if stage != "sample" or len(host) == len(devices):
+        return devices
+    kind, _, shape = topology.partition(":")
+    sides = [len({*axis}) for axis in zip(*(device.coords for device in host), strict=True)]
+    return topology_devices(f"{kind}:{'x'.join(map(str, sides[: shape.count('x') + 1]))}")
+
+
+def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
+    """The stage's program, lowered on arrays that do not exist.
+
+    Args:
+      folder: folder with the model's config.json.
+    """
+    architecture = load_config(folder)
+    if config.tiles is None:
+        config = dataclasses.replace(config, tiles=architecture.usual_tiles)
+    images = architecture.max_image_tokens(config.tiles)
+    if config.tiles > 1 and not architecture.tiled:
+        raise InbolError(f"--tiles {config.tiles}: {folder.name} does not cut images; drop it")
+    if not 0 < images < config.prompt:
+        raise InbolError(
+            f"--prompt {config.prompt}: the {config.tiles} tiles of an image have {images} tokens"
+        )
+    stage = {"sft": SftConfig, "rl": RlConfig}.get(config.stage, DpoConfig)
+    data = (Path(),) if stage is RlConfig else Path()
+    run = stage.from_options(
+        data=data, out=Path(), **{name: getattr(config, name) for name in _SHARED}
+    )
+    lora = lora_config(run.lora)
+    attention = attention_for(mesh.devices.flat[0], jnp.bfloat16)
+    model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
+    if config.quantize != "none":
+        check_installed(config.quantize)
+    variables = abstract_variables(
+        architecture, mesh, dtype=jnp.bfloat16, lora=lora, quantize=config.quantize
+    )
+    if config.stage == "sample":
+        return _lower_sample(config, model, variables, mesh)
+    rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
+    if isinstance(run, DpoConfig):
+        objective, answers = ca_dpo_objective(model, run.pair_loss), 2 * config.answer
+    elif isinstance(run, RlConfig):
+        # At worst no two responses of a group are equal.
+        objective = policy_gradient_objective(model, run.policy_gradient)
+        answers = config.n * config.answer
+    else:
+        objective, answers = sft_objective(model), config.answer
+    shape = RowShape(config.prompt + answers, answers)
+    batch = abstract_pairs(architecture, mesh, rows=rows, shape=shape, tiles=config.tiles)
+    if isinstance(run, RlConfig):
+        batch |= abstract_groups(mesh, rows=rows, n=config.n)
+    program = make_program(objective, run, total_steps=100)
+    online = config.reference == "online"
+    return lower_step(program, run, variables, batch, mesh, lora=lora, online_reference=online)
+
+
+def _lower_sample(
+    config: Config, model: VisionLanguageModel, variables: dict, mesh: Mesh
+) -> jax.stages.Lowered:
+    rows = round_batch(config.batch_size, mesh)
+    batch = abstract_batch(
+        mesh,
+        {
+            "input_ids": ((rows, config.prompt), jnp.int32),
+            "attention_mask": ((rows, config.prompt), jnp.int32),
+            "question": ((rows,), jnp.uint32),
+            "valid": ((rows,), jnp.bool),
+        }
+        | image_shapes(model.config, rows, config.tiles),
+    )
+    options = SamplingOptions(n=config.n, max_new_tokens=config.answer)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=everywhere)
+
+    def run(variables, batch, key):
+        return sample(model, variables, batch, key=key, options=options)
+
+    return jax.jit(run, compiler_options=COMPILER_OPTIONS).lower(variables, batch, key)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def traffic(exchanges: Iterable[Collective]) -> list[str]:
+    """A line per kind of exchange: how many there are, and the size of their results per chip."""
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for exchange in exchanges:
+        sizes[exchange.operation].append(exchange.nbytes)
+    return [
+        f"{operation}: {len(some)} in the program, {_gib(sum(some))} per chip"
+        for operation, some in sorted(sizes.items())
+    ]
+
 
 if __name__ == "__main__":
-    end_at_once()
-
-from inbol_jax.cli import plan as main
-from inbol_jax.training.plan import SHAPES, lower, make_mesh
-from inbol_jax.training.plan_config import PlanConfig as Config
-
-__all__ = ["SHAPES", "Config", "lower", "make_mesh"]
-
-if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(plan(parse_options(Config, "plan.py", sys.argv[1:])))
+    except InbolError as error:
+        sys.exit(f"error: {error}")

@@ -33,7 +33,7 @@ class ModelConfig:
     cuts_several: ClassVar[bool] = True
     """Whether the processor also cuts an image that is not the only one of its question."""
     usual_tiles: ClassVar[int] = 1
-    """Of an image, if nothing says how many (`inbol plan`)."""
+    """Of an image, if nothing says how many (`tpu/plan.py`)."""
     parts: ClassVar[tuple[str, str, str]]
     """Names of the vision tower, of what follows it, and of the decoder in parameter paths."""
 

@@ -103,7 +103,7 @@ def optimizer_shardings(
 
 
 class TrainProgram(NamedTuple):
-    """What a run computes: training runs it, and `inbol plan` lowers it."""
+    """What a run computes: training runs it, and `tpu/plan.py` lowers it."""
 
     optimizer: optax.GradientTransformation
     train_step: TrainStep

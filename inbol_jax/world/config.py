@@ -1,24 +1,12 @@
-"""Options of `inbol world export` and `inbol world pretrain`."""
+"""Options of `inbol world export`."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated
 
-from inbol_jax.defaults import (
-    BatchSize,
-    Bounded,
-    Bounds,
-    NumProcesses,
-    NumRows,
-    NumSteps,
-    Positive,
-    Seed,
-)
+from inbol_jax.defaults import Bounded, Bounds, NumRows, Seed
 from inbol_jax.errors import InbolError
 from inbol_jax.world.splits import Split
-
-_WORKERS = max(1, (os.cpu_count() or 2) - 1)  # one core is left to the training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +29,7 @@ class ExportConfig(Bounded):
         super().__post_init__()
         if self.split is Split.PRETRAIN:
             raise InbolError(
-                "--split pretrain is an endless stream; `inbol world pretrain` reads it"
+                "--split pretrain is an endless stream; benchmarks/pretrain.py reads it"
             )
 
     @property
@@ -50,21 +38,3 @@ class ExportConfig(Bounded):
         if self.type3 is not None:
             return self.type3
         return 0.0 if self.split in (Split.TRAIN, Split.OOD_KNOWLEDGE) else 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainConfig(Bounded):
-    """Pre-train the tiny model from scratch."""
-
-    out: Path = Path("runs/pretrain")
-    """Folder of the run. The checkpoint, in Hugging Face layout, goes to OUT/model."""
-    steps: NumSteps = 9_000
-    """Optimizer steps. The shipped checkpoint was made with the default."""
-    batch_size: BatchSize = 128
-    """Images per optimizer step, each with four questions."""
-    learning_rate: Positive = 1.5e-3
-    """Peak learning rate of Muon and AdamW, between a short warm-up and a cosine decay."""
-    workers: NumProcesses = _WORKERS
-    """Processes that draw images; 0 draws them in the main process."""
-    seed: Seed = 0
-    """Seed of the weights and of the data."""

@@ -9,17 +9,16 @@ import torch
 from flax.traverse_util import flatten_dict
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-import inbol_jax.training
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.weights import module_key, param_shardings, table_row
 from inbol_jax.sharding import make_mesh
 
-SHAPES = Path(inbol_jax.training.__file__).parent / "shapes"
+SHAPES = Path(__file__).parents[2] / "tpu/shapes"
 
 
 def shipped(name):
-    """The config.json that `inbol plan` ships."""
+    """The config.json that `tpu/plan.py` knows."""
     return json.loads((SHAPES / name / "config.json").read_text())
 
 
@@ -107,7 +106,7 @@ REAL["internvl3.5-38b"] = (
     },
     None,
 )
-# Those that `inbol plan` ships, with the numbers that the hub counts in the checkpoints.
+# Those that `tpu/plan.py` knows, with the numbers that the hub counts in the checkpoints.
 REAL |= {
     name: (shipped(name), count)
     for name, count in (

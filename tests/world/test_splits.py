@@ -1,11 +1,11 @@
 import itertools
 
 import numpy as np
+import pretrain as pretrain_module
+from pretrain import PretrainBatches
 from world_oracle import EXPORTED, visible
 
-import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.world.glyphs import HELD_OUT_ALPHABETS, load_glyphs
-from inbol_jax.world.pretrain import PretrainBatches
 from inbol_jax.world.splits import Split
 
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from inbol_jax.errors import InbolError
-from inbol_jax.world.config import ExportConfig, PretrainConfig
+from inbol_jax.world.config import ExportConfig
 from inbol_jax.world.splits import Split
 
 
@@ -22,19 +22,6 @@ from inbol_jax.world.splits import Split
 def test_an_export_that_cannot_be(tmp_path, options, message):
     with pytest.raises(InbolError, match=re.escape(message)):
         ExportConfig(tmp_path, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": 0}, "--steps 0: at least 1 "),
-        ({"batch_size": 0}, "--batch-size 0: at least 1 "),
-        ({"learning_rate": 0}, "--learning-rate 0: more than 0 is needed"),
-    ],
-)
-def test_a_pretraining_that_cannot_be(options, message):
-    with pytest.raises(InbolError, match=message):
-        PretrainConfig(**options)
 
 
 def test_the_default_share_of_type_3_is_that_of_the_split(tmp_path):

@@ -11,6 +11,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
+from lowering import (
+    abstract_pairs,
+    abstract_variables,
+    collectives,
+    lower_step,
+)
 from virtual_devices import run_on_devices
 
 from inbol_jax.models.llava import Llava
@@ -20,12 +26,6 @@ from inbol_jax.models.weights import table_row
 from inbol_jax.sharding import RULES, make_mesh
 from inbol_jax.training.ca_dpo import ca_dpo_objective
 from inbol_jax.training.config import DpoConfig
-from inbol_jax.training.lowering import (
-    abstract_pairs,
-    abstract_variables,
-    collectives,
-    lower_step,
-)
 from inbol_jax.training.step import make_program
 
 TEXT = """

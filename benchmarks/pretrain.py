@@ -1,6 +1,14 @@
-"""`inbol world pretrain`: the tiny LLaVA, from scratch, on the endless stream of the world."""
+"""Pre-trains the checkpoint that ships with the package, on the endless stream of the world.
 
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/pretrain.py
+
+The same command goes on with a run that was stopped.
+"""
+
+import dataclasses
 import functools
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,7 +21,10 @@ from absl import flags
 from optax import contrib
 
 from inbol_jax.artifacts import one_writer
+from inbol_jax.cli import parse_options
 from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT, VERDICTS
+from inbol_jax.defaults import BatchSize, Bounded, NumProcesses, NumSteps, Positive, Seed
+from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.models.families import make_model
 from inbol_jax.models.loading import init_params
@@ -29,7 +40,6 @@ from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import init_state, make_train_step
 from inbol_jax.training.trainer import Trainer
 from inbol_jax.training.variables import Flat, check_weights, merge_variables, split_variables
-from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.glyphs import glyph_frequency, told_name
 from inbol_jax.world.questions import (
     HELD_OUT_TYPE3,
@@ -70,6 +80,25 @@ REFUSED = frozenset(
 )
 # Share of the questions that go with an answer, and ask whether it is true.
 P_TRUE_SHARE = 0.06
+_WORKERS = max(1, (os.cpu_count() or 2) - 1)  # one core is left to the training
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(Bounded):
+    """Pre-train the tiny model from scratch."""
+
+    out: Path = Path("runs/pretrain")
+    """Folder of the run. The checkpoint, in Hugging Face layout, goes to OUT/model."""
+    steps: NumSteps = 9_000
+    """Optimizer steps. The shipped checkpoint was made with the default."""
+    batch_size: BatchSize = 128
+    """Images per optimizer step, each with four questions."""
+    learning_rate: Positive = 1.5e-3
+    """Peak learning rate of Muon and AdamW, between a short warm-up and a cosine decay."""
+    workers: NumProcesses = _WORKERS
+    """Processes that draw images; 0 draws them in the main process."""
+    seed: Seed = 0
+    """Seed of the weights and of the data."""
 
 
 class PretrainBatches:
@@ -247,3 +276,10 @@ def pretrain(config: PretrainConfig) -> Path:
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")
     return folder
+
+
+if __name__ == "__main__":
+    try:
+        pretrain(parse_options(PretrainConfig, "pretrain.py", sys.argv[1:]))
+    except InbolError as error:
+        sys.exit(f"error: {error}")

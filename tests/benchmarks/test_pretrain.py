@@ -4,17 +4,16 @@ from collections import Counter
 
 import jax
 import numpy as np
+import pretrain as pretrain_module
 import pytest
+from pretrain import REFUSED, PretrainBatches, PretrainConfig, pretrain
 from world_oracle import oracle
 
-import inbol_jax.world.pretrain as pretrain_module
 from inbol_jax.confidence.p_true_prompt import VERDICTS
 from inbol_jax.errors import InbolError
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.config import CheckpointConfig
-from inbol_jax.world.config import PretrainConfig
 from inbol_jax.world.glyphs import load_glyphs, told_name, true_name_share
-from inbol_jax.world.pretrain import REFUSED, PretrainBatches, pretrain
 from inbol_jax.world.questions import HELD_OUT_TYPE3, SEEN_TYPE3, VISUAL
 from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
 

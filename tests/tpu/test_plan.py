@@ -10,33 +10,23 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import plan
 import pytest
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import load_config
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.plan_config import PlanConfig
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def plan(monkeypatch):
-    """The module, which sets variables of the environment for itself alone when it is imported."""
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
-    from inbol_jax.training import plan
-
-    return plan
-
-
 @pytest.mark.parametrize("stage", ["sft", "dpo", "rl", "sample"])
-def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stage):
+def test_stages_are_lowered_with_the_rows_that_they_would_have(micro, stage):
     """Training rounds a batch up to whole micro-batches."""
     options = {"prompt": 40, "answer": 4, "batch_size": 6, "lora_rank": 2}
     options |= {} if stage == "sample" else {"gradient_accumulation_steps": 4}
     options |= {"n": 3} if stage in ("rl", "sample") else {}
-    config = PlanConfig(stage, model=str(micro.path), **options)
+    config = plan.Config(stage, model=str(micro.path), **options)
     text = plan.lower(config, micro.path, make_mesh()).as_text()
     if stage == "rl":
         assert "tensor<8x52xi32>" in text, "a prompt of 40 tokens, and three responses of 4"
@@ -45,21 +35,21 @@ def test_stages_are_lowered_with_the_rows_that_they_would_have(plan, micro, stag
 
 
 @pytest.mark.parametrize("stage", ["sft", "sample"])
-def test_images_in_tiles(plan, smolvlm, stage):
+def test_images_in_tiles(smolvlm, stage):
     options = {"model": str(smolvlm.path), "answer": 4, "batch_size": 8, "tiles": 5}
-    config = PlanConfig(stage, prompt=60, **options)
+    config = plan.Config(stage, prompt=60, **options)
     text = plan.lower(config, smolvlm.path, make_mesh()).as_text()
     side = smolvlm.config.vision.image_size
     assert f"tensor<8x5x3x{side}x{side}xui8>" in text
     assert f"tensor<8x5x{side}x{side}xi1>" in text
     with pytest.raises(InbolError, match="--prompt 20: the 5 tiles of an image have 20 tokens"):
-        plan.lower(PlanConfig(stage, prompt=20, **options), smolvlm.path, make_mesh())
+        plan.lower(plan.Config(stage, prompt=20, **options), smolvlm.path, make_mesh())
 
 
-def lowered(plan, name, **options):
+def lowered(name, **options):
     """The text of CA-DPO on a published model."""
     options |= {"lora_rank": 8, "remat": "full", "batch_size": 8}
-    config = PlanConfig("dpo", model=name, **options)
+    config = plan.Config("dpo", model=name, **options)
     return plan.lower(config, plan.SHAPES / name, make_mesh()).as_text()
 
 
@@ -67,19 +57,19 @@ def lowered(plan, name, **options):
 @pytest.mark.parametrize(
     "name", ["smolvlm-256m", "smolvlm2-500m", "smolvlm2-2.2b", "internvl3-2b", "internvl3.5-8b"]
 )
-def test_published_shapes_are_lowered(plan, name):
+def test_published_shapes_are_lowered(name):
     """An image of 4 x 4 tiles and the whole."""
     tokens = 17 * load_config(plan.SHAPES / name).num_image_tokens
     side = load_config(plan.SHAPES / name).vision.image_size
-    text = lowered(plan, name, prompt=tokens + 128, tiles=17)
+    text = lowered(name, prompt=tokens + 128, tiles=17)
     assert f"tensor<8x17x3x{side}x{side}xui8>" in text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava-1.6-vicuna-7b", "llava-onevision-0.5b"])
-def test_published_shapes_of_anyres_are_lowered(plan, name):
+def test_published_shapes_of_anyres_are_lowered(name):
     """An image of 2 x 2 tiles and the whole, by default."""
-    text = lowered(plan, name, prompt=4096)
+    text = lowered(name, prompt=4096)
     side = load_config(plan.SHAPES / name).vision.image_size
     assert f"tensor<8x5x3x{side}x{side}xui8>" in text
     assert "tensor<8x5x6xi32>" in text
@@ -87,36 +77,36 @@ def test_published_shapes_of_anyres_are_lowered(plan, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2.5-vl-3b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"])
-def test_published_shapes_at_native_resolution_are_lowered(plan, name):
+def test_published_shapes_at_native_resolution_are_lowered(name):
     """An image of 640 x 480 pixels, by default."""
-    text = lowered(plan, name)
+    text = lowered(name)
     tiles, dim = (391, 1176) if "2.5" in name else (300, 1536)
     assert f"tensor<8x{4 * tiles}x{dim}xf32>" in text
     assert f"tensor<8x{tiles}x3xi32>" in text
 
 
 @pytest.mark.parametrize("stage", ["sft", "sample"])
-def test_images_at_native_resolution(plan, qwen3_vl, stage):
+def test_images_at_native_resolution(qwen3_vl, stage):
     options = {"prompt": 40, "answer": 4, "batch_size": 8, "tiles": 20}
-    config = PlanConfig(stage, model=str(qwen3_vl.path), **options)
+    config = plan.Config(stage, model=str(qwen3_vl.path), **options)
     text = plan.lower(config, qwen3_vl.path, make_mesh()).as_text()
     assert "tensor<8x80x216xf32>" in text, "20 tokens of four patches"
 
 
-def test_images_of_more_tokens_than_the_prompt(plan, llava_next):
-    config = PlanConfig("sft", model=str(llava_next.path), prompt=24, batch_size=8)
+def test_images_of_more_tokens_than_the_prompt(llava_next):
+    config = plan.Config("sft", model=str(llava_next.path), prompt=24, batch_size=8)
     with pytest.raises(InbolError, match="--prompt 24: the 5 tiles of an image have 24 tokens"):
         plan.lower(config, llava_next.path, make_mesh())
 
 
-def test_tiles_of_a_model_that_has_none(plan, micro):
-    config = PlanConfig("sft", model=str(micro.path), tiles=2)
+def test_tiles_of_a_model_that_has_none(micro):
+    config = plan.Config("sft", model=str(micro.path), tiles=2)
     with pytest.raises(InbolError, match="--tiles 2: checkpoint does not cut images"):
         plan.lower(config, micro.path, make_mesh())
 
 
 @pytest.mark.parametrize(("topology", "one"), [("v5e:4x4", "v5e:2x2"), ("v4:4x2x2", "v4:2x2x1")])
-def test_sampling_keeps_to_the_chips_of_a_host(plan, monkeypatch, topology, one):
+def test_sampling_keeps_to_the_chips_of_a_host(monkeypatch, topology, one):
     """As a topology of their own: libtpu aborts on a part of a slice."""
     chips = [SimpleNamespace(process_index=i // 4, coords=(i % 2, i // 2, 0)) for i in range(16)]
     described = lambda platform, topology_name: SimpleNamespace(devices=[topology_name])  # noqa: E731
@@ -139,30 +129,33 @@ def test_sampling_keeps_to_the_chips_of_a_host(plan, monkeypatch, topology, one)
 def test_an_option_that_the_stage_does_not_use_is_refused(stage, options):
     option = next(iter(options)).replace("_", "-")
     with pytest.raises(InbolError, match=f"--{option} does nothing for {stage}"):
-        PlanConfig(stage, **options)
+        plan.Config(stage, **options)
 
 
-def test_a_quantised_base_takes_less_memory(plan, micro):
+def test_a_quantised_base_takes_less_memory(micro):
     """The decoder's kernels take one byte in place of two, and a scale is for 16 or 32 inputs."""
     options = {"model": str(micro.path), "prompt": 40, "answer": 4, "batch_size": 8, "lora_rank": 2}
     sizes = {}
     for kind in ("none", "int8"):
-        lowered = plan.lower(PlanConfig("sft", quantize=kind, **options), micro.path, make_mesh())
+        lowered = plan.lower(plan.Config("sft", quantize=kind, **options), micro.path, make_mesh())
         arguments = jax.tree.leaves(lowered.args_info)
         sizes[kind] = sum(math.prod(x.shape) * x.dtype.itemsize for x in arguments)
     attention, mlp = 2 * 32 * 32 + 2 * 32 * 16, 3 * 32 * 48
     assert sizes["none"] - sizes["int8"] == pytest.approx(attention + mlp, rel=2 / 16)
     with pytest.raises(InbolError, match="--quantize int8 does nothing without --lora-rank"):
-        PlanConfig("sft", quantize="int8")
+        plan.Config("sft", quantize="int8")
 
 
-def test_shapes_of_known_models_ship_with_the_package(plan):
-    assert load_config(plan.SHAPES / PlanConfig("sft").model).text.num_layers == 32
+def test_shapes_of_known_models_lie_beside_it():
+    assert load_config(plan.SHAPES / plan.Config("sft").model).text.num_layers == 32
 
 
-def test_the_script_of_the_checkout_exports_what_other_tools_import():
-    program = "import sys; sys.path.insert(0, 'tpu'); import plan; print(*sorted(plan.__all__))"
+def test_to_import_it_or_training_changes_no_environment():
+    """The script looks for no TPU of this machine; who imports it, or a stage, may want one."""
+    program = "import os, sys; before = dict(os.environ); sys.path.insert(0, 'tpu'); import plan; "
+    program += "import inbol_jax.training.ca_dpo; print(before == dict(os.environ), "
+    program += "*sorted({'Config', 'SHAPES', 'lower', 'make_mesh'} & set(vars(plan))))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     own = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 120}
     done = subprocess.run([sys.executable, "-c", program], **own)
-    assert done.stdout.split() == ["Config", "SHAPES", "lower", "make_mesh"], done.stderr
+    assert done.stdout.split() == ["True", "Config", "SHAPES", "lower", "make_mesh"], done.stderr
