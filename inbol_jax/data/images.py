@@ -53,7 +53,7 @@ def load_image(path: Path) -> Image.Image:
       mode RGB, upright, without metadata.
     Raises:
       ImageError: if the file is missing, no image, truncated, corrupt, of a pixel type without a
-        defined range (float), or larger than `MAX_PIXELS`; the message names file and cause.
+        defined range (float, 32 bits, signed), or larger than `MAX_PIXELS`; the message names file and cause.
     """
     try:
         with _open(path) as image:
@@ -80,6 +80,7 @@ def image_size(path: Path) -> tuple[int, int]:
             _check_header(image)
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = turned and image.format != "TIFF"  # whose size Pillow has swapped already
     except Exception as error:  # as in `load_image`
         fault, cause = _fault(error)
         raise ImageError(f"{path}: {fault}", cause) from error
@@ -97,8 +98,9 @@ def _check_header(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         fault = f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}"
         raise ImageError(f"{fault}; scale the image down", "image too large")
-    if image.mode == "F":
-        why = "floating-point pixels have no defined range; save it with 8 or 16 bits"
+    # Floating-point, 32-bit and signed pixels. A PGM of 16 bits has mode "I" as well.
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        why = "its pixels have no defined range; save it with 8 or 16 bits, unsigned"
         raise ImageError(f"cannot be read as an image ({why})", "image mode not supported")
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from inbol_jax.data import images
-from inbol_jax.data.images import MAX_PIXELS, ImageError, ImageHashes, image_suffix, load_image
+from inbol_jax.data.images import MAX_PIXELS, ImageError, ImageHashes, image_size, image_suffix, load_image
 from inbol_jax.errors import InbolError
 
 # 4 wide, 3 high, every pixel of another colour, so that each orientation differs.
@@ -75,14 +75,18 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_orientation_is_applied_once(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / f"a.{suffix}", np.ascontiguousarray(STORED[orientation]), exif=exif)
-    np.testing.assert_array_equal(pixels(path), PIXELS)
+    options = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
+    stored = np.ascontiguousarray(STORED[orientation])
+    path = save(tmp_path / f"a.{suffix}", stored, exif=exif, **options.get(suffix, {}))
+    difference = np.abs(pixels(path).astype(int) - PIXELS)
+    assert difference.max() <= (4 if suffix == "jpg" else 0)
     assert load_image(path).getexif().get(0x0112, 1) == 1
+    assert image_size(path) == load_image(path).size
 
 
 def test_damaged_metadata_leaves_a_sound_image(tmp_path):
@@ -180,9 +184,11 @@ def test_what_is_no_image(tmp_path):
         load_image(tmp_path / "b.png")
     with pytest.raises(InbolError, match="cannot be read as an image"):
         load_image(tmp_path)
-    save(tmp_path / "f.tif", np.ones((2, 2), np.float32))
-    with pytest.raises(InbolError, match=r"f\.tif: cannot be read as an image \(floating-point"):
-        load_image(tmp_path / "f.tif")
+    for dtype in (np.float32, np.int32, np.uint32):  # whatever is made of them is black or white
+        save(tmp_path / "f.tif", np.arange(4, dtype=dtype).reshape(2, 2))
+        for read in (load_image, image_size):
+            with pytest.raises(ImageError, match=r"f\.tif: .*\(its pixels have no defined range"):
+                read(tmp_path / "f.tif")
     header = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n"
     (tmp_path / "a.eps").write_text(header)
     with pytest.raises(InbolError, match="not an image in one of the formats"):
