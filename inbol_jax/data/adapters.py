@@ -8,11 +8,9 @@ one such function, name it in `ADAPTERS`, and add its name to `FORMATS` in confi
 
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 
-from inbol_jax.data.archives import tubench_rows
 from inbol_jax.data.choice_sets import aokvqa, aokvqa_direct, mmbench, mme, mmmu, mmupd, scienceqa
 from inbol_jax.data.columns import (
     Columns,
@@ -28,7 +26,7 @@ from inbol_jax.data.columns import (
 )
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.rows import RawRow, Unusable
-from inbol_jax.data.sources import Rows, literal_list
+from inbol_jax.data.sources import literal_list
 from inbol_jax.records import METRICS
 
 
@@ -54,7 +52,6 @@ class Adapter(NamedTuple):
     base64: bool = False  # whether the official file holds pictures as text in base64
     text_only: bool = False  # whether rows without a picture ask about text alone
     numbered: bool = False  # whether rows have no ids, and are numbered
-    archive: Callable[[Path], Rows] | None = None  # reads the official zip
 
 
 def _coco_split(config: DataConfig) -> str | None:
@@ -143,8 +140,8 @@ def pope(row: RawRow, config: DataConfig) -> Columns:
 def tubench(row: RawRow, config: DataConfig) -> Columns:
     """TUBench: code, photographs, geometry and tables (He et al. 2024, arXiv 2410.04107).
 
-    Each row gets the metric of its own answer. The copy on the hub has letters without options; the
-    official zips have the options too.
+    Each row gets the metric of its own answer. The copy on the hub has letters without options;
+    `examples/tubench.py` reads the official zips, which have the options too.
     """
     unanswerable, answer = read_flag(row.get("is_unanswerable")), row.get("answer")
     answer = str(answer).strip() if isinstance(answer, str | int | float) else None
@@ -271,7 +268,7 @@ ADAPTERS = {
     "vizwiz": Adapter(vizwiz),
     "textvqa": Adapter(textvqa),
     "pope": Adapter(pope, "yes_no"),
-    "tubench": Adapter(tubench, "exact", archive=tubench_rows),
+    "tubench": Adapter(tubench, "exact"),
     "haloquest": Adapter(haloquest, "exact", hub=False),
     "unkvqa": Adapter(unkvqa, hub=False),
     "mmupd": Adapter(mmupd, "choice", base64=True, numbered=True),

@@ -2,16 +2,15 @@
 
 import itertools
 import os
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from inbol_jax.artifacts import json_line, meta_path, one_writer, read_meta, write_json, write_jsonl
 from inbol_jax.data.config import CheckConfig
-from inbol_jax.data.images import ImageError, load_image
+from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.data.importing import open_dataset
-from inbol_jax.data.likeness import Appearance, Gallery, Match, appearance
 from inbol_jax.data.rows import Rejection
 from inbol_jax.data.vqa import (
     DATA_FILE,
@@ -29,7 +28,6 @@ from inbol_jax.records import VQAExample
 
 HEADER = {"command": "data check"}
 CHUNK = 512  # records whose pictures are decoded at once
-_OVERLAP = ("images", "questions", "images_alike", "questions_alike")
 
 
 @one_writer
@@ -38,7 +36,7 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
 
     Returns:
       the counts that check.json holds. Under "shared" are, by the name of the other set, the
-      pictures that both sets have, and the questions about them: first of equal pixels, then alike.
+      pictures whose pixels are equal in both sets, and the questions about them.
     Raises:
       InbolError: if the set cannot be read at all, or too many of its records cannot be used.
     """
@@ -51,14 +49,14 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
             f"--out {config.out}: holds a dataset that this command did not write; "
             "choose another folder"
         )
-    gallery = Gallery()
+    known: dict[bytes, tuple[str, str]] = {}  # (other set, its image) by the hash of the pixels
     for other in others:
-        for _, sound, _ in _decoded_batches(other, thumbnails=True):
-            gallery.add(other.name, sound)
+        for _, hashes, _ in _decoded_batches(other):
+            for image, pixels in hashes.items():
+                known.setdefault(pixels, (other.name, image))
     if file.exists() and not file.samefile(dataset.file):
         file.unlink()  # it never stands beside the header of another set
-    names = [other.name for other in others]
-    counts, rejected = _check_pictures(config, dataset, gallery, names)
+    counts, rejected = _check_pictures(config, dataset, known, [other.name for other in others])
     write_json(config.out / "check.json", counts)
     _report(config, counts, rejected)
     if len(rejected) > config.max_rejected * counts["records"]:
@@ -70,16 +68,17 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
 
 
 def _decoded_batches(
-    dataset: VQADataset, *, thumbnails: bool
-) -> Iterator[tuple[list[VQAExample], dict[str, Appearance], dict[str, str]]]:
-    """All records in their order, and, by name, their sound pictures and the faults of the others.
+    dataset: VQADataset,
+) -> Iterator[tuple[list[VQAExample], dict[str, bytes], dict[str, str]]]:
+    """All records in their order, and, by name, the pixel hashes of their pictures and the faults
+    of those that cannot be decoded.
 
     Each picture comes once, with its first record; pictures are decoded on all cores.
     """
 
-    def decode(image: str) -> Appearance | str:
+    def decode(image: str) -> bytes | str:
         try:
-            return appearance(load_image(dataset.root / image), thumbnail=thumbnails)
+            return pixel_hash(load_image(dataset.root / image))
         except ImageError as error:
             return error.cause
 
@@ -93,51 +92,48 @@ def _decoded_batches(
             images = dict.fromkeys(image for example in chunk for image in example.images)
             new = [image for image in images if image not in seen]
             seen.update(new)
-            looks = dict(zip(new, pool.map(decode, new), strict=True))
-            faults = {image: look for image, look in looks.items() if isinstance(look, str)}
-            sound = {image: looks[image] for image in new if image not in faults}
-            yield chunk, sound, faults
+            decoded = dict(zip(new, pool.map(decode, new), strict=True))
+            hashes = {image: one for image, one in decoded.items() if isinstance(one, bytes)}
+            faults = {image: one for image, one in decoded.items() if isinstance(one, str)}
+            yield chunk, hashes, faults
             advance(len(chunk))
 
 
 def _check_pictures(
-    config: CheckConfig, dataset: VQADataset, gallery: Gallery, others: list[str]
+    config: CheckConfig,
+    dataset: VQADataset,
+    known: Mapping[bytes, tuple[str, str]],
+    others: Sequence[str],
 ) -> tuple[dict[str, Any], list[Rejection]]:
     """Writes the sound records, the others, and the shared pictures. Returns counts and others."""
     rejected = list(dataset.rejected)
     rows = 0
-    faults: dict[str, str] = {}  # these four by image
+    faults: dict[str, str] = {}  # these three by image
     hashes: dict[str, bytes] = {}
-    matches: dict[str, Match] = {}
     shared: dict[str, list[str]] = defaultdict(list)  # ids of the sound records about it
     with writing_dataset(config.out) as lines:
-        for examples, sound, unsound in _decoded_batches(dataset, thumbnails=bool(others)):
+        for examples, sound, unsound in _decoded_batches(dataset):
             faults |= unsound
-            hashes |= {image: look.pixel_hash for image, look in sound.items()}
-            matches |= gallery.find(sound)
+            hashes |= sound
             for example in examples:
                 if fault := next((faults[i] for i in example.images if i in faults), None):
                     rejected.append(Rejection(None, example.id, fault))
                     continue
                 for image in dict.fromkeys(example.images):
-                    if image in matches:
+                    if hashes[image] in known:
                         shared[image].append(example.id)
                 lines.write(json_line(example.to_json()))
                 rows += 1
         images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
         write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
     write_rejections(config.out, rejected, HEADER)
-    overlaps = {name: dict.fromkeys(_OVERLAP, 0) for name in others}
     shared_rows = []
-    about: dict[tuple[str, str], set[str]] = defaultdict(set)  # ids: a question may have several
+    questions: dict[str, set[str]] = defaultdict(set)  # ids: a question may have several pictures
     for image, ids in shared.items():
-        match = matches[image]
-        row = {"image": image, "ids": ids, "other": match.image, "dataset": match.dataset}
-        shared_rows.append(row | {"likeness": match.likeness})
-        kind = "" if match.likeness == 1 else "_alike"
-        about[match.dataset, kind].update(ids)
-        overlaps[match.dataset][f"images{kind}"] += 1
-        overlaps[match.dataset][f"questions{kind}"] = len(about[match.dataset, kind])
+        name, other = known[hashes[image]]
+        shared_rows.append({"image": image, "ids": ids, "other": other, "dataset": name})
+        questions[name].update(ids)
+    pictures = Counter(row["dataset"] for row in shared_rows)
     if others:
         write_jsonl(config.out / "shared.jsonl", shared_rows, HEADER)
     counts = {
@@ -147,7 +143,7 @@ def _check_pictures(
         "rejected": {reason: count for reason, count, _ in causes_of_rejection(rejected)},
         "images": len(hashes),
         "different_images": len(set(hashes.values())),
-        "shared": overlaps,
+        "shared": {n: {"images": pictures[n], "questions": len(questions[n])} for n in others},
     }
     return counts, rejected
 
@@ -156,11 +152,9 @@ def _report(config: CheckConfig, counts: dict[str, Any], rejected: list[Rejectio
     for reason, count, first in causes_of_rejection(rejected):
         say(f"{count:>9,}  {reason:<32} first: {first}")
     for name, overlap in counts["shared"].items():
-        images, questions, images_alike, questions_alike = overlap.values()
         say(
-            f"{images:,} images, of {questions:,} questions, are in {name} too, and "
-            f"{images_alike:,}, of {questions_alike:,} questions, look like one there -> "
-            f"{config.out / 'shared.jsonl'}"
+            f"{overlap['images']:,} images, of {overlap['questions']:,} questions, are in {name} "
+            f"too -> {config.out / 'shared.jsonl'}"
         )
     say(
         f"{counts['sound']:,} of {counts['records']:,} records of {counts['dataset']} are sound, "

@@ -47,7 +47,7 @@ class DataConfig(Bounded):
     (choices), aokvqa_direct (answers in words) or mme. The default is folder with --data and
     columns with --data.id."""
     questions: Annotated[Path | None, _named("data.questions")] = None
-    """Official file of questions (JSON, JSON lines, CSV, TSV; for tubench a zip)."""
+    """Official file of questions (JSON, JSON lines, CSV, TSV)."""
     annotations: Annotated[Path | None, _named("data.annotations")] = None
     """Official file of the answers, if they are not in the file of questions."""
     id: Annotated[str | None, _named("data.id")] = None

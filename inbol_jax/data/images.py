@@ -52,8 +52,9 @@ def load_image(path: Path) -> Image.Image:
     Returns:
       mode RGB, upright, without metadata.
     Raises:
-      ImageError: if the file is missing, no image, truncated, corrupt, of a pixel type without a
-        defined range (float, 32 bits, signed), or larger than `MAX_PIXELS`; the message names file and cause.
+      ImageError: if the file is missing, no image, truncated, corrupt, of pixels without a defined
+        range (float, signed, 32 bits), or larger than `MAX_PIXELS`; the message names file and
+        cause.
     """
     try:
         with _open(path) as image:

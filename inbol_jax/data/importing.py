@@ -128,14 +128,8 @@ def _check_options(config: DataConfig) -> None:
             raise InbolError(f"--data.{name} {path}: no such file")
     if config.images is not None and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
-    if config.questions and not config.images and not (adapter.base64 or _is_archive(config)):
+    if config.questions and not config.images and not adapter.base64:
         raise InbolError("--data.questions needs --data.images, the folder with the set's images")
-
-
-def _is_archive(config: DataConfig) -> bool:
-    """Whether the official file is a zip with the set's pictures in it."""
-    adapter, file = ADAPTERS[config.source_format], config.questions
-    return bool(adapter.archive and file and file.suffix.lower() == ".zip")
 
 
 def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
@@ -215,9 +209,6 @@ def _rows(config: DataConfig) -> Rows:
     if config.questions is None:
         suffix = adapter.join.questions if adapter.join else ""
         return id_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
-    if _is_archive(config):
-        assert adapter.archive is not None
-        return adapter.archive(config.questions)
     rows = file_rows(config.questions, by_id=adapter.by_id)
     return joined(rows, file_rows(config.annotations)) if config.annotations else rows
 
