@@ -84,7 +84,6 @@ STAGES = {
         "--out {out}",
         _TRAINED,
     ),
-    "judge": Stage("judge --data {whole}/confidence/confidence/export.jsonl --out {out}", ("*",)),
     "convert": Stage("convert {model} {out}", ("*",)),
     "evaluate": Stage(
         "evaluate --in-domain {whole}/export --n 2 --models base {model} "

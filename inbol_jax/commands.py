@@ -31,7 +31,6 @@ COMMANDS: dict[str, Command] = {
     "rl": Command("training.rl_config:RlConfig", "training.rl:rl", collective=True),
     "evaluate": Command("evaluation.config:EvaluateConfig", "evaluation.evaluate:evaluate"),
     "calibrate": Command("evaluation.config:CalibrateConfig", "evaluation.calibrate:calibrate"),
-    "judge": Command("responses.config:JudgeConfig", "responses.judge:judge"),
     "convert": Command("models.convert:ConvertConfig", "models.convert:convert"),
 }
 

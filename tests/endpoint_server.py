@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             number = len(server.asked)
-            server.asked.append((self.path, dict(self.headers), body))
+            server.asked.append((self.path, self.headers, body))
             server.now += 1
             server.most = max(server.most, server.now)
         reply = server.reply(body, number)

@@ -124,7 +124,6 @@ class Inputs:
         self._write("out/confidence/data.jsonl", store, config="f", rows=16, set_aside=0)
         run("build", "--out", clean / "out")
         run("extrinsic", "--data", clean / "data", "--out", clean / "out", "--share", "0.5")
-        self._write("said.jsonl", [{"id": str(i), "text": f"It is {i}."} for i in range(6)])
         questions = [{"question_id": i, "image_id": i, "question": "What?"} for i in range(12)]
         ten = [{"answer": "red"}] * 10
         answers = [{"question_id": i, "image_id": i, "answers": ten} for i in range(12)]
@@ -168,7 +167,6 @@ class Inputs:
             "data import": ("--data.id", self.clean / "flat.jsonl"),
             "world export": ("--n", 3),
             "extrinsic": ("--data", self.clean / "data"),
-            "judge": ("--data", self.clean / "said.jsonl"),
             "evaluate": ("--in-domain", self.clean / "data", "--models", "m", empty),
             "calibrate": ("--data", self.clean / "data", "--model", empty),
             "confidence": ("--data", self.clean / "data", "--model", empty),
@@ -219,7 +217,6 @@ class Inputs:
             ["build", "--out", out],
             ["audit", "--out", out],
             ["extrinsic", "--data", place / "data", "--out", out, "--share", 0.5],
-            ["judge", "--data", out / "records.jsonl", "--out", place / "o"],
         ]
         return rng.choice(commands), None
 
@@ -243,11 +240,10 @@ class Inputs:
         replies = [(status, body, {}), None, *good * rng.choice((1, 1, 20, 100))]
         self.server.reply = lambda *_: rng.choice(replies)
         commands = [
-            ["judge", "--data", self.clean / "said.jsonl", "--max-rejected", 1],
             ["confidence", "--data", self.clean / "data", "--n", 3, "--max-rejected", 1],
             ["evaluate", "--in-domain", self.clean / "data", "--n", 3],
         ]
-        (words,) = rng.choices(commands, (2, 2, 1))
+        (words,) = rng.choices(commands, (2, 1))
         if words[0] == "confidence" and rng.random() < 0.3:
             words += ["--estimator", "likelihood"]
         words += ["--out", place / "o", "--endpoint-retries", 0, "--endpoint-timeout", 5]

@@ -121,7 +121,7 @@ def test_who_reads_the_output_may_leave():
 def test_help_loads_no_heavy_library():
     """JAX, transformers and matplotlib take seconds to import; a help text needs none of them."""
     heavy = "jax numpy flax optax transformers datasets matplotlib PIL scipy sklearn grain"
-    heavy += " httpx tenacity"
+    heavy += " openai"
     program = (
         "import sys; import inbol_jax.cli; from inbol_jax.commands import COMMANDS, load\n"
         "for command in COMMANDS.values(): load(command.config)\n"
@@ -327,9 +327,9 @@ def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys
 
 def test_two_runs_into_one_folder(held, tmp_path, capsys):
     """The second one is refused before it writes anything."""
-    for name in ("sft", "judge", "build", "world export"):
+    for name in ("sft", "build", "world export"):
         words = [*name.split(), "--out", str(held)]
-        words += ["--data", str(tmp_path)] if name in ("sft", "judge") else []
+        words += ["--data", str(tmp_path)] if name == "sft" else []
         assert main(words) == 2
         assert "held is being written by another run; wait" in capsys.readouterr().err
     assert list(held.iterdir()) == []
@@ -369,7 +369,7 @@ HUGE = 10**9
         (["world", "export", "--out", "o", "--n"], "--n"),
         (["demo", "--out", "o", "--n-train"], "--n-train"),
         (["sft", "--data", "d", "--out", "o", "--buckets"], "--buckets"),
-        (["judge", "--data", "d", "--out", "o", "--endpoint-retries"], "--endpoint-retries"),
+        (["confidence", "--data", "d", "--out", "o", "--endpoint-retries"], "--endpoint-retries"),
     ],
 )
 def test_values_that_would_take_days_or_all_memory(words, option, tmp_path, monkeypatch, capsys):

@@ -3,7 +3,6 @@ without asking anything twice."""
 
 import contextlib
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,9 +142,8 @@ def endpoint_answers(endpoint: Endpoint, store: AnswerStore) -> StoredAnswers:
     def ask(
         examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell
     ) -> Iterator[Answers]:
-        def reply_to(example: VQAExample, stop: threading.Event) -> str:
-            question = ChatQuestion(example.question, (Path(example.image),))
-            return endpoint.ask(question, stop)
+        async def reply_to(example: VQAExample) -> str:
+            return await endpoint.ask(ChatQuestion(example.question, (Path(example.image),)))
 
         for batch in endpoint.map(reply_to, examples):
             for example, reply in batch:

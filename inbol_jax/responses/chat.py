@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from inbol_jax.data.images import load_image
 
-MAX_SIDE = 1024  # pixels; a larger image is scaled down before it is sent, unless lossless
 THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 
 Messages = Sequence[Mapping[str, Any]]
@@ -47,34 +46,26 @@ class Choice(NamedTuple):
     finish_reason: Any
 
 
-def make_messages(question: ChatQuestion, *, lossless: bool) -> Messages:
-    """The chat of a question, as a request holds it.
-
-    Args:
-      lossless: whether images are sent as PNG with all their pixels, and not as JPEG of at most
-        `MAX_SIDE` a side. Both are upright and without metadata.
+def make_messages(question: ChatQuestion) -> Messages:
+    """The chat of a question, as a request holds it. Its images are PNG with all their pixels,
+    upright and without metadata.
 
     Raises:
       ImageError: if an image cannot be read.
     """
     content: Any = question.text
     if question.images:
-        urls = [{"url": _data_uri(image, lossless)} for image in question.images]
+        urls = [{"url": _data_uri(image)} for image in question.images]
         content = [{"type": "image_url", "image_url": url} for url in urls]
         content.append({"type": "text", "text": question.text})
     system = [{"role": "system", "content": question.system}] if question.system else []
     return [*system, {"role": "user", "content": content}]
 
 
-def _data_uri(image: Path, lossless: bool) -> str:
-    picture, buffer = load_image(image), io.BytesIO()
-    if lossless:
-        picture.save(buffer, "PNG", compress_level=1)
-    else:
-        picture.thumbnail((MAX_SIDE, MAX_SIDE))
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    kind = "png" if lossless else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _data_uri(image: Path) -> str:
+    buffer = io.BytesIO()
+    load_image(image).save(buffer, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def read_choices(reply: Any) -> list[Choice]:

@@ -1,11 +1,10 @@
-"""Options of what asks an endpoint, and of `inbol judge`."""
+"""Options of what asks an endpoint."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from inbol_jax.defaults import Bounded, Bounds, NumRequests, Positive, Seed, Share
+from inbol_jax.defaults import Bounded, Bounds, NumRequests, Positive
 from inbol_jax.errors import InbolError
 
 ENDPOINT = "endpoint:"  # stands before the name of an endpoint's model, in --models and in headers
@@ -52,25 +51,3 @@ class EndpointConfig(Bounded):
                 "--endpoint: the URL must hold no user, password or query; put the key into the "
                 "environment variable that --endpoint-key names"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class JudgeConfig(Bounded):
-    """Mark refusals by the rules, and compare with labels and with a model.
-
-    The verdicts are compared with labels if the file has some, and with those of a model if
-    --endpoint names one.
-    """
-
-    data: Path
-    """Predictions, a confidence store, or JSON lines with "text" and perhaps a "refusal" label."""
-    out: Path
-    """Folder for the verdicts; the same command continues a run that was stopped."""
-    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
-    """Endpoint of the model that gives a second opinion."""
-    n: Annotated[int, Bounds(0)] = 0
-    """Number of responses to take, drawn with the seed; 0 takes all."""
-    max_rejected: Share = 0.1
-    """The command fails if a larger share of the responses gets no verdict."""
-    seed: Seed = 0
-    """Seed of the draw."""

@@ -243,7 +243,7 @@ def test_an_endpoint_writes_questions_once(photos, tmp_path, serve):
     assert {row["question"] for row in rows} == {"Who built the thing in the far distance?"}
     assert len(rows) == len(server.asked) == 24
     content = server.asked[0][2]["messages"][0]["content"]
-    assert content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
     meta_path(file).unlink()
     before = file.read_bytes()
     assert main(words) == 0

@@ -1,0 +1,67 @@
+"""A model behind an endpoint gives a second opinion on refusals by the example."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from endpoint_server import said
+
+from inbol_jax.artifacts import meta_path, read_jsonl
+from inbol_jax.errors import InbolError
+from inbol_jax.responses.config import EndpointConfig
+
+EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples/judge.py"))
+ROWS = [
+    {"question": "Who?", "prediction": "I don't know."},
+    {"question": "Who?", "samples": ["Anna", "I don't know.", "Anna"]},
+    {"question": "What?", "prediction": "It beats me, honestly."},
+    {"text": "red"},
+    {"text": "hm"},
+]
+
+
+@pytest.fixture
+def judged(serve, tmp_path):
+    """`judged(reply)` is {(question, text): (rules, judge)} with a judge that replies so."""
+
+    def run(reply):
+        server = serve(reply)
+        endpoint = EndpointConfig(server.url, "judge-1", endpoint_retries=0)
+        data, out = tmp_path / "responses.jsonl", tmp_path / "verdicts.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        EXAMPLE["judge"](EXAMPLE["Config"](data, out, endpoint))
+        assert "secret" not in out.read_text() + meta_path(out).read_text()
+        rows = list(read_jsonl(out))
+        return {(row["question"], row["text"]): (row["rules"], row["judge"]) for row in rows}
+
+    return run
+
+
+def test_verdicts_stand_beside_the_rules(judged, capsys):
+    """Whatever is not a single word is a refusal to this judge, and one reply of it is none."""
+
+    def reply(body, n):
+        response = body["messages"][1]["content"].split("Response: ")[1]
+        if response == "hm":
+            return said("It depends")
+        return said("ANSWER" if " " not in response else "**Refusal**.")
+
+    assert judged(reply) == {
+        ("Who?", "I don't know."): (True, True),
+        ("Who?", "Anna"): (False, False),
+        ("What?", "It beats me, honestly."): (False, True),
+        ("", "red"): (False, False),
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        "1 responses got no verdict; the first one because: the judge said 'It depends'",
+        "rules and judge agree on 3 of 4 (kappa 0.500); refusals to the rules alone 0, to the "
+        "judge alone 1",
+    ]
+
+
+def test_a_judge_that_cannot_be_asked_leaves_no_file(judged, tmp_path, monkeypatch):
+    monkeypatch.setattr("inbol_jax.responses.endpoint.FAILURES_IN_A_ROW", 3)
+    with pytest.raises(InbolError, match="status 401"):
+        judged(lambda body, n: (401, {}, {}))
+    assert not (tmp_path / "verdicts.jsonl").exists()
