@@ -8,9 +8,10 @@ from typing import Any
 
 from inbol_jax.errors import InbolError
 
-# How responses are matched with gold answers (`responses.matching` computes them): the VQA soft
-# score, exact match after normalisation, yes or no, multiple choice, numbers with a tolerance.
-METRICS = ("vqa", "exact", "yes_no", "choice", "numeric")
+# How responses are matched with gold answers (`responses.matching` computes them): a gold answer in
+# a sentence, the VQA soft score of ten annotators, exact match after normalisation, yes or no,
+# multiple choice, numbers with a tolerance. The first is the default.
+METRICS = ("inclusion", "vqa", "exact", "yes_no", "choice", "numeric")
 
 LETTERS = string.ascii_uppercase  # of the options of a multiple-choice question
 

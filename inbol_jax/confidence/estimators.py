@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import Estimate, share
 from inbol_jax.records import SampledQuestion
-from inbol_jax.responses.matching import answer_key
+from inbol_jax.responses.vqa_accuracy import answer_key
 
 
 def sampled_accuracy(question: SampledQuestion) -> Estimate:

@@ -69,10 +69,11 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
         before = responses.get(text, Response(text, 0, logprob))
         responses[text] = Response(text, before.count + 1, before.logprob)
     if not type3:
+        about = example.answers, example.metric, example.options, example.question
         for answer in dict.fromkeys(example.answers):
             # Nine annotators may deny the answer of the tenth, and a gold answer may be a refusal
             # ("unanswerable"): neither is a correct response.
-            agreed = score(answer, example.answers, example.metric, example.options) >= CORRECT_AT
+            agreed = score(answer, *about) >= CORRECT_AT
             if agreed and not is_refusal(answer):
                 outcomes["correct"].setdefault(answer, Response(answer))
     return {

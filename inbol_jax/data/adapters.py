@@ -260,16 +260,16 @@ def columns(row: RawRow, config: DataConfig) -> Columns:
 
 ADAPTERS = {
     "columns": Adapter(columns),
-    "vqav2": Adapter(vqa, annotations=True),
-    "okvqa": Adapter(vqa, annotations=True),
+    "vqav2": Adapter(vqa, "vqa", annotations=True),
+    "okvqa": Adapter(vqa, "vqa", annotations=True),
     "gqa": Adapter(
         gqa, "exact", by_id="question_id", join=Join("_instructions", "_images", "imageId")
     ),
-    "vizwiz": Adapter(vizwiz),
-    "textvqa": Adapter(textvqa),
+    "vizwiz": Adapter(vizwiz, "vqa"),
+    "textvqa": Adapter(textvqa, "vqa"),
     "pope": Adapter(pope, "yes_no"),
-    "tubench": Adapter(tubench, "exact"),
-    "haloquest": Adapter(haloquest, "exact", hub=False),
+    "tubench": Adapter(tubench),
+    "haloquest": Adapter(haloquest, hub=False),
     "unkvqa": Adapter(unkvqa, hub=False),
     "mmupd": Adapter(mmupd, "choice", base64=True, numbered=True),
     "mmbench": Adapter(mmbench, "choice", base64=True),
@@ -278,6 +278,6 @@ ADAPTERS = {
         mmmu, "choice", images=tuple(f"image_{i}" for i in range(1, 8)), text_only=True
     ),
     "aokvqa": Adapter(aokvqa, "choice"),
-    "aokvqa_direct": Adapter(aokvqa_direct),
+    "aokvqa_direct": Adapter(aokvqa_direct, "vqa"),
     "mme": Adapter(mme, "yes_no", base64=True),
 }

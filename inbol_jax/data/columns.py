@@ -6,7 +6,7 @@ from typing import Any
 
 from inbol_jax.data.rows import RawRow, Unusable
 from inbol_jax.data.sources import literal_list
-from inbol_jax.questions import LETTERS
+from inbol_jax.questions import LETTERS, METRICS
 
 Columns = dict[str, Any]  # those of `data.jsonl`, not validated yet, and any others
 
@@ -53,9 +53,9 @@ def metric_of(answer: str) -> str:
     if len(plain) == 1 and plain.isalpha():
         return "choice"
     try:
-        return "numeric:0" if math.isfinite(float(plain.replace(",", ""))) else "exact"
+        return "numeric:0" if math.isfinite(float(plain.replace(",", ""))) else METRICS[0]
     except ValueError:
-        return "exact"
+        return METRICS[0]
 
 
 def plain(value: Any) -> Any:

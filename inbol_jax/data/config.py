@@ -84,8 +84,8 @@ class DataConfig(Bounded):
     """Column that says whether a question is answerable, for format columns. The default is
     "answerable", if there is such a column."""
     metric: Annotated[str | None, _named("data.metric")] = None
-    """How answers are matched: vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE. The
-    default is the set's own metric."""
+    """How answers are matched: inclusion, vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE.
+    The default is the set's own metric."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.pages.table import Table
 from inbol_jax.questions import LETTERS
-from inbol_jax.responses.matching import CORRECT_AT, choice_score
+from inbol_jax.responses.choices import choice_score
+from inbol_jax.responses.matching import CORRECT_AT
 
 CAPTION = (
     "Questions in pairs. Right is a correct answer, and where there is none a refusal or what "

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.pages.table import Table
 from inbol_jax.records import parse_metric
-from inbol_jax.responses.matching import read_yes_no
+from inbol_jax.responses.yes_no import read_yes_no
 
 CAPTION = (
     "Yes-no questions. The F1 of two usual scorers serves only to compare with published numbers: "

@@ -32,7 +32,8 @@ from inbol_jax.extrinsic.generators import (
     usual_answer,
 )
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
+from inbol_jax.responses.matching import CORRECT_AT, score
+from inbol_jax.responses.vqa_accuracy import answer_key
 
 # Left, top, width, height, as in COCO: in pixels of the upright image, or as shares of its sides.
 Box = tuple[float, float, float, float]
@@ -175,7 +176,7 @@ def _find_evidence(
     evidence: dict[str, list[Box] | CannotPropose] = {}
     known: list[tuple[VQAExample, Reply]] = []  # with the model's right answer
     for example, replies in zip(unsaid, whole, strict=True):
-        about = example.answers, example.metric, example.options
+        about = example.answers, example.metric, example.options, example.question
         if replies and score(replies[0].text, *about) >= CORRECT_AT:
             known.append((example, replies[0]))
         else:

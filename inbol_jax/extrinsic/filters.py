@@ -19,8 +19,9 @@ from inbol_jax.extrinsic.config import LANGUAGES, ExtrinsicConfig
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
 from inbol_jax.extrinsic.grammar import fault
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, answer_key, score
+from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.responses.vqa_accuracy import answer_key
 
 
 class Candidate(NamedTuple):

@@ -3,7 +3,8 @@
 import re
 
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, choice_score, read_choice, score
+from inbol_jax.responses.choices import choice_score, read_choice
+from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
 
 _YES_NO = ({"yes"}, {"no"}, {"yes", "no"})  # what all gold answers of such a question are
@@ -60,5 +61,6 @@ def outcome(example: VQAExample, text: str) -> str:
             return "refused"
     if type3 or not example.answers:
         return "wrong"
-    right = score(text, example.answers, example.metric, example.options) >= CORRECT_AT
+    about = example.answers, example.metric, example.options, example.question
+    right = score(text, *about) >= CORRECT_AT
     return "correct" if right else "wrong"

@@ -27,7 +27,7 @@ from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VIS
 from inbol_jax.world.scenes import Scene, render, sample_scene
 from inbol_jax.world.splits import Split
 
-WORLD_VERSION = 3  # raise it if the same seed gives other pictures or questions
+WORLD_VERSION = 4  # raise it if the same seed gives other pictures or questions
 # Share of the answerable questions that ask for a glyph's name: there the intrinsic boundary runs.
 KNOWLEDGE_SHARE = 0.4
 
@@ -107,6 +107,7 @@ def _example(
         question=question.text,
         answers=(question.answer,) if answerable else (),
         answerable=answerable,
+        metric="exact",  # its answers are single words
         extra={
             "kind": kind,
             "objects": [f"{t.color_name} {t.noun}" for t in scene.things],

@@ -12,8 +12,8 @@ from command_lines import QUICK, confidence, finish, start
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import evaluate, main
 from inbol_jax.confidence.store import p_true_file, shards
-from inbol_jax.responses.matching import read_yes_no
 from inbol_jax.responses.refusal import is_refusal
+from inbol_jax.responses.yes_no import read_yes_no
 
 
 def without_starts(folder):

@@ -98,7 +98,7 @@ def test_gold_answers_are_matched_by_the_question_s_own_metric():
     record = make_record(sampled("w" * 10, metric="numeric:0.05", **numbers), Thresholds())
     assert [r.text for r in record.correct] == ["1,200", "1210"]
     assert record.metric == "numeric:0.05"
-    assert make_record(sampled("w" * 10, **numbers), Thresholds()).metric == "vqa"
+    assert make_record(sampled("w" * 10, **numbers), Thresholds()).metric == "inclusion"
 
 
 def test_a_gold_answer_that_refuses_is_no_correct_response():
@@ -123,7 +123,8 @@ def test_responses_are_distinct_and_the_most_frequent_comes_first():
 def test_a_gold_answer_that_scores_too_little_is_not_a_correct_response():
     """Nine annotators say red, one says blue: "blue" scores 0.3, so a sample of it is wrong, and it
     cannot be correct as well."""
-    record = make_record(sampled("cccccwwwww", answers=["red"] * 9 + ["blue"]), Thresholds())
+    question = sampled("cccccwwwww", answers=["red"] * 9 + ["blue"], metric="vqa")
+    record = make_record(question, Thresholds())
     assert [r.text for r in record.incorrect] == ["blue"]
     assert [r.text for r in record.correct] == ["red"]
 

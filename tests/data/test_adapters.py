@@ -238,13 +238,14 @@ def test_tubench(tmp_path, read):
     examples = list(read(format="tubench", id=str(folder), split="test").examples)
     assert [(e.id, e.answerable, e.answers, e.metric) for e in examples] == [
         ("UVQA-7-original-0", True, ("Yes",), "yes_no"),
-        ("UVQA-7-original-1", False, (), "exact"),
+        ("UVQA-7-original-1", False, (), "inclusion"),
         ("UGeoQA-7-original-0", True, ("B",), "choice"),
         ("UTabMWP-7-original-0", True, ("1,250",), "numeric:0"),
-        ("UTabMWP-7-original-1", True, ("Friday",), "exact"),
+        ("UTabMWP-7-original-1", True, ("Friday",), "inclusion"),
     ]
     assert examples[1].extra == {"kind": "UVQA", "strategy": "S.1"}
-    metrics = {"no.": "yes_no", "(c)": "choice", "-3.5": "numeric:0", "nan": "exact", "": "exact"}
+    metrics = {"no.": "yes_no", "(c)": "choice", "-3.5": "numeric:0"}
+    metrics |= {"nan": "inclusion", "": "inclusion"}
     assert {answer: metric_of(answer) for answer in metrics} == metrics
 
 

@@ -12,8 +12,9 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.dual_accuracy import is_right
 from inbol_jax.evaluation.prediction import Prediction
-from inbol_jax.responses.matching import CORRECT_AT, vqa_soft_score
+from inbol_jax.responses.matching import CORRECT_AT
 from inbol_jax.responses.outcome import outcome
+from inbol_jax.responses.vqa_accuracy import vqa_soft_score
 
 
 def write_tsv(file, rows):
@@ -186,7 +187,7 @@ def test_mmmu(tmp_path, read):
     found = [(dataset.root / name).read_bytes() for name in choice.images]
     assert found == [picture(0), picture(1)]
     assert (choice.options, choice.answers, choice.metric) == (("$6", "it's 7"), ("B",), "choice")
-    assert (words.answers, words.options, words.metric) == (("24/7", "3.4"), (), "exact")
+    assert (words.answers, words.options, words.metric) == (("24/7", "3.4"), (), "inclusion")
     assert (number.answers, number.metric) == (("8.4",), "numeric:0")
     assert (test.answers, test.answerable) == ((), None)
 

@@ -21,7 +21,7 @@ def test_reads_a_folder(tmp_path):
     first, second, third = dataset.examples
     assert (first.id, first.image, first.question) == ("q1", "images/a.png", "What colour?")
     assert (first.answers, first.source) == (("red", "red", "blue"), "")
-    assert (first.split, first.metric, first.extra) == ("val", "vqa", {"meta": {"k": [1]}})
+    assert (first.split, first.metric, first.extra) == ("val", "inclusion", {"meta": {"k": [1]}})
     assert [e.answerable for e in dataset.examples] == [True, False, None]
     assert (second.id, second.extra, third.answers) == ("2", {}, ())
     assert first.to_json() == whole

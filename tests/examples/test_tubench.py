@@ -38,7 +38,7 @@ def test_photographs_and_code(tmp_path):
     dataset = converted(tmp_path, "UVQA", members)
     assert facts(dataset) == [
         ("UVQA-12-original-0", "Is it a dog?", ("Yes",), True, "yes_no"),
-        ("UVQA-12-original-1", "Is it hers?", (), False, "exact"),
+        ("UVQA-12-original-1", "Is it hers?", (), False, "inclusion"),
     ]
     assert dataset.examples[1].extra == {"kind": "UVQA", "strategy": "3"}
     assert pixels(dataset, 0) == picture(0, "JPEG")

@@ -7,17 +7,11 @@ from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
 from inbol_jax.records import METRICS
-from inbol_jax.responses.matching import (
-    CORRECT_AT,
-    SCORERS,
-    exact_score,
-    normalize_answer,
-    read_choice,
-    read_number,
-    read_yes_no,
-    score,
-    vqa_soft_score,
-)
+from inbol_jax.responses.choices import read_choice
+from inbol_jax.responses.matching import CORRECT_AT, SCORERS, score
+from inbol_jax.responses.numbers import read_number
+from inbol_jax.responses.vqa_accuracy import exact_score, normalize_answer, vqa_soft_score
+from inbol_jax.responses.yes_no import read_yes_no
 
 
 @pytest.mark.parametrize(
@@ -216,9 +210,10 @@ def test_answers_that_normalise_to_nothing_are_compared_as_they_are():
 def test_score_by_name():
     assert tuple(SCORERS) == METRICS
     answers = ["red"] * 2 + ["blue"] * 8
-    assert score("red", answers) == vqa_soft_score("red", answers)
+    assert score("red", answers, "vqa") == vqa_soft_score("red", answers)
+    assert score("It is red.", answers) == 1
     assert score("red", answers, "exact") == 1
-    with pytest.raises(InbolError, match="'bleu' is not known; choose one of vqa, exact"):
+    with pytest.raises(InbolError, match="'bleu' is not known; choose one of inclusion, vqa"):
         score("red", ["red"], "bleu")
     assert score("104", ["100"], "numeric") == 1
     assert score("104", ["100"], "numeric:0.01") == 0
@@ -348,7 +343,29 @@ def test_any_response_to_any_options_has_a_score(said, options):
         ("3e", 3),
         ("5eV", 5),
         ("1e999", None),
-        ("twelve", None),
+        ("twelve", 12),
+        ("five hundred", 500),
+        ("twenty two", 22),
+        ("Fifty-six.", 56),
+        ("two hundred and five", 205),
+        ("5 million", 5_000_000),
+        ("1.5 million", 1_500_000),
+        ("3k", 3000),
+        ("2 dozen", 24),
+        ("a dozen eggs", 12),
+        ("minus five", -5),
+        ("12V", 12),
+        # What cannot be read for certain is no number.
+        ("1.000.000", None),
+        ("1.5.2", None),
+        ("1,0000", None),
+        ("0x10", None),
+        ("3K", None),
+        ("hundreds", None),
+        ("two and a half", None),
+        ("nineteen eighty", None),
+        ("7-8", None),
+        ("10:30", None),
         ("B2", None),
         ("1,2", None),
         ("", None),
@@ -365,7 +382,8 @@ def test_numbers(text, number):
         ("210", ["200"], 1),
         ("189.9", ["200"], 0),
         ("211", ["200"], 0),
-        ("two hundred", ["200"], 0),
+        ("two hundred", ["200"], 1),
+        ("two hundred", ["300"], 0),
         ("0", ["0"], 1),
         ("0.001", ["0"], 0),
         ("-200", ["200"], 0),

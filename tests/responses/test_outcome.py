@@ -4,6 +4,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 
 TEN = ("red",) * 10
+MOST_SAY_NO = ("No",) * 9 + ("yes",)
 NOT_SHOWN = "The dog's leash is not visible."
 
 
@@ -25,7 +26,11 @@ NOT_SHOWN = "The dog's leash is not visible."
         # In a yes/no set, what is not shown is answered: no.
         (VQAExample("q", "a.png", "A dog?", ("no",), metric="yes_no"), NOT_SHOWN, "correct"),
         (VQAExample("q", "a.png", "A dog?", ("yes",), metric="yes_no"), NOT_SHOWN, "wrong"),
-        (VQAExample("q", "a.png", "A dog?", ("No",) * 9 + ("yes",)), NOT_SHOWN, "wrong"),
+        (
+            VQAExample("q", "a.png", "A dog?", ("No",) * 5 + ("yes",), metric="vqa"),
+            NOT_SHOWN,
+            "wrong",
+        ),
         (VQAExample("q", "a.png", "A dog?", ("no",), metric="yes_no"), "I can't tell.", "refused"),
         (VQAExample("q", "a.png", "Whose?", TEN), NOT_SHOWN, "refused"),
         (VQAExample("q", "a.png", "A dog?", ("no",), answerable=False), NOT_SHOWN, "refused"),
