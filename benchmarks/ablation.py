@@ -21,7 +21,7 @@ from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
-from inbol_jax.demo import PLAIN_DPO, Stages, train_ca_dpo, train_idk_it
+from inbol_jax.demo import PLAIN_DPO, SAMPLING, Stages, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.evaluate import EvaluateConfig, measure, predictions
 from inbol_jax.evaluation.metrics import Metrics, differences
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction, calibrated
@@ -111,7 +111,7 @@ def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
 
     def pairs() -> None:
         for source in (train, folder / "extrinsic.jsonl"):
-            estimate(ConfidenceConfig(source, folder, seed=seed))
+            estimate(ConfidenceConfig(source, folder, sampling=SAMPLING, seed=seed))
         build(BuildConfig(folder, seed=seed))
 
     stages.run("data", folder / "extrinsic.jsonl", data)
@@ -135,7 +135,7 @@ def with_type3(folder: Path, seed: int, share: float) -> Path:
     out = folder / f"type3_{share}"
     extrinsic(ExtrinsicConfig(folder / "data/train", out, share=share, seed=seed))
     for source in (folder / "data/train", out / "extrinsic.jsonl"):
-        estimate(ConfidenceConfig(source, out, seed=seed))
+        estimate(ConfidenceConfig(source, out, sampling=SAMPLING, seed=seed))
     build(BuildConfig(out, seed=seed))
     return out
 
@@ -144,7 +144,8 @@ def with_negatives(folder: Path, seed: int) -> Path:
     """Pairs whose incorrect responses are those of the IDK-IT model, where it gives any."""
     negatives = folder / "of_idk_it"
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):
-        estimate(ConfidenceConfig(source, negatives, folder / "idk_it/model", seed=seed))
+        model = folder / "idk_it/model"
+        estimate(ConfidenceConfig(source, negatives, model, sampling=SAMPLING, seed=seed))
     out = _same_confidences(folder, "negatives")
     build(BuildConfig(out, negatives=negatives / "confidence", seed=seed))
     return out
@@ -204,6 +205,7 @@ def run(config: Config, seed: int) -> list[Prediction]:
             validation=(folder / "data/thresholds",),
             out=folder / "evaluation",
             models=tuple(models),
+            max_new_tokens=SAMPLING.max_new_tokens,
             seed=seed,
         )
     )

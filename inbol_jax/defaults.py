@@ -44,6 +44,7 @@ class Bounds:
 # More than the counts below would take days, or all memory.
 NumSamples = Annotated[int, Bounds(1, 10_000)]
 NumNewTokens = Annotated[int, Bounds(1, 4_096)]
+NEW_TOKENS = 32  # by default: room for an answer in a short sentence
 BatchSize = Annotated[int, Bounds(1, 16_384)]
 NumEpochs = Annotated[int, Bounds(1, 1_000)]
 NumSteps = Annotated[int, Bounds(1, 10_000_000)]

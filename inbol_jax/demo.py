@@ -16,11 +16,13 @@ from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.world.config import ExportConfig
 from inbol_jax.world.splits import Split
 
+SAMPLING = SamplingOptions(max_new_tokens=12)  # no answer of this world has as many tokens
 # Options of plain DPO. The learning rate is the best of three on validation.
 PLAIN_DPO = {"pair_weighting": "uniform", "nll_coef": 0.0, "learning_rate": 2e-5}
 # What benchmarks/demo_seeds.py and benchmarks/ablation.py measured: one seed alone says little.
@@ -133,6 +135,7 @@ def train_rl(folder: Path, seed: int, **options: Any) -> None:
         "data": (folder / "data/train", folder / "extrinsic.jsonl"),
         "out": folder / "rl",
         "model": folder / "idk_it/model",
+        "max_new_tokens": SAMPLING.max_new_tokens,
         "seed": seed,
     }
     run("rl", RlConfig.from_options(**(own | options)))
@@ -173,6 +176,7 @@ def demo(config: DemoConfig) -> Any:
         ),
         curves=(("IDK-IT", idk_it), ("DPO", dpo), ("CA-DPO", ca_dpo), *rl),
         train=out,
+        max_new_tokens=SAMPLING.max_new_tokens,
         seed=seed,
     )
 
@@ -182,7 +186,7 @@ def demo(config: DemoConfig) -> Any:
 
     def estimate_confidence() -> None:
         for source in (data / Split.TRAIN, out / "extrinsic.jsonl"):
-            run("confidence", ConfidenceConfig(source, out, seed=seed))
+            run("confidence", ConfidenceConfig(source, out, sampling=SAMPLING, seed=seed))
 
     stages.run("world", data / Split.OOD_KNOWLEDGE / "data.jsonl", export_splits)
     questions = ExtrinsicConfig(data / Split.TRAIN, out, seed=seed)

@@ -94,12 +94,14 @@ class Sample(NamedTuple):
         an endpoint does not say it.
       tokens: its number of tokens, its end included; None likewise.
       outcome: "correct", "wrong" or "refused".
+      cut: whether it was cut at the limit of new tokens, before it ended by itself.
     """
 
     text: str
     logprob: float | None
     tokens: int | None
     outcome: str
+    cut: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class SampledQuestion:
             "logprobs": [sample.logprob for sample in self.samples],
             "token_counts": [sample.tokens for sample in self.samples],
             "outcomes": [sample.outcome for sample in self.samples],
+            "samples_cut": [sample.cut for sample in self.samples],
             "n_correct": self.n_correct,
             "n_samples": self.n_samples,
         }

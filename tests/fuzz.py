@@ -120,6 +120,7 @@ class Inputs:
             texts = row["answers"][:1] * right + [f"x{j}" for j in range(right, 10)]
             row |= {"samples": texts, "logprobs": [-1.0] * 10, "token_counts": [2] * 10}
             row["outcomes"] = ["correct"] * right + ["wrong"] * (10 - right)
+            row["samples_cut"] = [False] * 10
             store.append(row | {"n_correct": right, "n_samples": 10, "fingerprint": "f"})
         self._write("out/confidence/data.jsonl", store, config="f", rows=16, set_aside=0)
         run("build", "--out", clean / "out")

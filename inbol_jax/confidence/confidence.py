@@ -6,6 +6,7 @@ from pathlib import Path
 from inbol_jax.artifacts import read_meta
 from inbol_jax.confidence.boundary import within_noise
 from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.doubts import Doubts, describe_cut
 from inbol_jax.confidence.estimators import Estimator, describe_mean, estimates, get_estimator
 from inbol_jax.confidence.store import (
     check_data,
@@ -57,10 +58,11 @@ def say_status(
 ) -> None:
     """Says one line on a store, which may be growing, with the rate of its latest run."""
     answered: set[str] = set()
-    values, evaluated = array.array("d"), 0
+    values, evaluated, doubts = array.array("d"), 0, Doubts()
     for file in files:
         for question in read_store(file):
             answered.add(question.example.id)
+            doubts.add(question)
             evaluated += question.p_true is not None
             values.extend(e.value for e in estimates([question], estimator))
     headers = [read_meta(file) for file in files]
@@ -77,7 +79,8 @@ def say_status(
     new = len(answered) - sum(header.get("started_with", 0) for header in headers)
     if new and seconds > 0:
         line += f", {new / seconds:,.1f} questions/s in the latest run"
-    say(line + describe_mean(config.estimator, values))
+    line += describe_mean(config.estimator, values)
+    say(line + describe_cut(doubts.n_cut, doubts.n_samples))
 
 
 def plot(config: ConfidenceConfig, estimator: Estimator, files: list[Path], out: Path) -> None:

@@ -1,5 +1,6 @@
 """Confidence of a model on every question of a dataset: c(x) = correct samples / samples."""
 
+import array
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import jax
 
 from inbol_jax.artifacts import canonical_json
 from inbol_jax.confidence.config import ConfidenceConfig
+from inbol_jax.confidence.doubts import EARLY, Doubts, describe_cut
 from inbol_jax.confidence.estimators import describe_mean, estimates, get_estimator, proposed_answer
 from inbol_jax.confidence.p_true import self_evaluate
 from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT
@@ -41,8 +43,14 @@ from inbol_jax.sharding import make_mesh
 def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> SampledQuestion:
     """The question with its samples: each one's outcome is decided, its log-probability rounded."""
     samples = [
-        Sample(text, None if logprob is None else round(logprob, 5), tokens, outcome(example, text))
-        for text, logprob, tokens in generations
+        Sample(
+            text,
+            None if logprob is None else round(logprob, 5),
+            tokens,
+            outcome(example, text),
+            cut,
+        )
+        for text, logprob, tokens, cut in generations
     ]
     return SampledQuestion(example, tuple(samples))
 
@@ -73,7 +81,7 @@ def estimate(config: ConfidenceConfig, dataset: VQADataset | None = None) -> Pat
     images = ImageHashes(dataset.root)
     with ConfidenceStore(file, settings, images, **process) as store:
         examples = dataset.examples[process["index"] :: process["count"]]
-        _add_samples(config, engine, dataset, examples, store)
+        doubted = _add_samples(config, engine, dataset, examples, store)
         if config.p_true and isinstance(engine, CheckpointEngine):
             about = {
                 "command": "confidence --p-true",
@@ -82,10 +90,23 @@ def estimate(config: ConfidenceConfig, dataset: VQADataset | None = None) -> Pat
             }
             with ConfidenceStore(p_true_file(file), about, images, **process) as evaluations:
                 _add_p_true(config, engine.checkpoint, dataset, examples, store, evaluations)
-        values = [e.value for e in estimates(read_store(store.file), estimator)]
-    mean = describe_mean(config.estimator, values)
-    say(f"{len(store.done)} questions x {config.sampling.n} samples{mean} -> {store.file}")
+        values, doubts = array.array("d"), Doubts()
+        for question in read_store(store.file):
+            doubts.add(question)
+            values.extend(e.value for e in estimates([question], estimator))
+    about = describe_mean(config.estimator, values) + describe_cut(doubts.n_cut, doubts.n_samples)
+    say(f"{len(store.done)} questions x {config.sampling.n} samples{about} -> {store.file}")
+    if not doubted:
+        _say_doubts(config, dataset, doubts)
     return store.file
+
+
+def _say_doubts(config: ConfidenceConfig, dataset: VQADataset, doubts: Doubts) -> bool:
+    """Says what speaks against the samples; returns whether there was anything."""
+    lines = list(doubts.warnings(dataset.name, config.sampling.max_new_tokens))
+    for line in lines:
+        say(line)
+    return bool(lines)
 
 
 def _open_engine(config: ConfidenceConfig) -> Engine:
@@ -128,8 +149,11 @@ def _add_samples(
     dataset: VQADataset,
     examples: Sequence[VQAExample],
     store: ConfidenceStore,
-) -> None:
-    """Samples answers to every question that is not in the store yet."""
+) -> bool:
+    """Samples answers to every question that is not in the store yet.
+
+    The first ones are looked at before the others cost hours. Returns whether that gave a warning.
+    """
     store.update(examples, dataset.file, scored)
     pending = store.pending(examples)
     if pending and config.estimator == "likelihood" and not engine.gives_logprobs():
@@ -138,14 +162,22 @@ def _add_samples(
             "log-probabilities; choose accuracy or consistency"
         )
     rejected: list[tuple[VQAExample, str]] = []
+    first, doubted = Doubts(), False
     for batch in engine.generate(
         pending,
         dataset.root,
         label=f"sampling {dataset.name}",
         set_aside=lambda *rejection: rejected.append(rejection),
     ):
-        store.append(sampled_question(*generated).to_json() for generated in batch)
+        questions = [sampled_question(*generated) for generated in batch]
+        store.append(question.to_json() for question in questions)
+        if first.n_judged < EARLY:
+            for question in questions:
+                first.add(question)
+            if first.n_judged >= EARLY:
+                doubted = _say_doubts(config, dataset, first)
     _finish(store, rejected, len(pending), len(examples), config.max_rejected)
+    return doubted
 
 
 def _add_p_true(

@@ -33,6 +33,7 @@ Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
 # Takes a third of the time of `Sample(*columns)`: a million questions have ten million samples.
 _make_sample = functools.partial(tuple.__new__, Sample)
+_COLUMNS = ("samples", "logprobs", "token_counts", "outcomes", "samples_cut")
 # What may have become of the questions of a store since they were asked.
 _CHANGES = {
     "scored": "scored again, as answers or other columns of theirs changed",
@@ -132,11 +133,11 @@ def question_of(row: Row) -> SampledQuestion:
       KeyError, TypeError, ValueError: if it is not a line of a store.
     """
     _without_hashes(row)
-    columns = [row.pop(name) for name in ("samples", "logprobs", "token_counts", "outcomes")]
+    columns = [row.pop(name) for name in _COLUMNS]
     n_correct, n_samples = row.pop("n_correct"), row.pop("n_samples")
     if not n_samples or {len(column) for column in columns} != {n_samples}:
-        raise ValueError("samples, logprobs, token_counts, outcomes and n_samples do not agree")
-    if n_correct != (correct := columns[-1].count("correct")):
+        raise ValueError(f"{', '.join(_COLUMNS)} and n_samples do not agree")
+    if n_correct != (correct := columns[3].count("correct")):
         raise ValueError(f"{correct} correct outcomes, but n_correct {n_correct}")
     samples = tuple(map(_make_sample, zip(*columns, strict=True)))
     image = read_image_columns(row)

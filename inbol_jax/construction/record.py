@@ -1,5 +1,7 @@
 """The standard record of Figure 2, from a line of the confidence store."""
 
+import math
+
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
 from inbol_jax.confidence.estimators import Estimator, sampled_accuracy
 from inbol_jax.errors import InbolError
@@ -59,12 +61,16 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
     """The distinct responses of each outcome ("correct", "wrong", "refused"), most frequent first.
 
     On Type 3 every response that is no refusal is wrong. Otherwise the gold answers are correct
-    responses as well, whether the model gave them or not.
+    responses as well, whether the model gave them or not. The first correct response is the one
+    that is taught: the model's own most frequent one, of equally frequent ones the likeliest. A
+    gold answer comes behind all that the model said, and what was cut, which would teach to break
+    off, behind the gold answers.
     """
     example = question.example
     type3 = example.answerable is False
     outcomes: dict[str, dict[str, Response]] = {"correct": {}, "wrong": {}, "refused": {}}
-    for text, logprob, _, outcome in question.samples:
+    whole = {*example.answers, *(sample.text for sample in question.samples if not sample.cut)}
+    for text, logprob, _, outcome, _ in question.samples:
         responses = outcomes["wrong" if type3 and outcome == "correct" else outcome]
         before = responses.get(text, Response(text, 0, logprob))
         responses[text] = Response(text, before.count + 1, before.logprob)
@@ -76,7 +82,11 @@ def distinct_responses(question: SampledQuestion) -> dict[str, tuple[Response, .
             agreed = score(answer, *about) >= CORRECT_AT
             if agreed and not is_refusal(answer):
                 outcomes["correct"].setdefault(answer, Response(answer))
-    return {
-        outcome: tuple(sorted(responses.values(), key=lambda r: (-r.count, r.text)))
+    ordered = {
+        outcome: sorted(responses.values(), key=lambda r: (-r.count, r.text))
         for outcome, responses in outcomes.items()
     }
+    ordered["correct"].sort(
+        key=lambda r: (r.text not in whole, -r.count, math.inf if r.logprob is None else -r.logprob)
+    )
+    return {outcome: tuple(responses) for outcome, responses in ordered.items()}

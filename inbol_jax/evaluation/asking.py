@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import read_jsonl
+from inbol_jax.confidence.doubts import cut_warning
 from inbol_jax.confidence.store import ConfidenceStore
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset
@@ -72,7 +73,9 @@ def ask(
     def answers(pending: Sequence[VQAExample]) -> Iterator[list[Row]]:
         if not refusals:
             for batch in engine.generate(pending, dataset.root, **options):
-                yield [scored(e, {"prediction": said.text}) for e, (said,) in batch]
+                yield [
+                    scored(e, {"prediction": said.text, "cut": said.cut}) for e, (said,) in batch
+                ]
             return
         forcing = {"refusals": refusals, "max_new_tokens": max_new_tokens}
         forcing |= {"batch_size": engine.batch_size}
@@ -89,7 +92,10 @@ def ask(
         store.finish(len(dataset.examples) - len(store.done))
     if unanswered:
         _say_unanswered(unanswered, len(dataset.examples), label)
-    return {row["id"]: row for row in read_jsonl(file)}
+    rows = {row["id"]: row for row in read_jsonl(file)}
+    for line in cut_warning(label, sum(r["cut"] for r in rows.values()), len(rows), max_new_tokens):
+        say(line)
+    return rows
 
 
 def _say_unanswered(unanswered: Sequence[tuple[VQAExample, str]], total: int, label: str) -> None:
@@ -114,12 +120,12 @@ def _row(answer: ForcedAnswer) -> Row:
         "logodds": round(answer.logodds, 5),
         "margin": round(answer.margin, 5),
     }
-    return {"prediction": answer.said.text, "forced": forced}
+    return {"prediction": answer.said.text, "cut": answer.said.cut, "forced": forced}
 
 
 def _scored(example: VQAExample, row: Row, *, forced: bool) -> Row:
     """The line of an example, given its answers: their outcomes follow the example's answers."""
-    scored = example.to_json() | _with_outcome(example, row, ("prediction",))
+    scored = example.to_json() | _with_outcome(example, row, ("prediction", "cut"))
     if forced:  # otherwise a column of that name is the dataset's own
         columns = ("prediction", "logprob", "logodds", "margin")
         scored["forced"] = _with_outcome(example, row["forced"], columns)

@@ -10,6 +10,7 @@ from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.templates import refusals_of
 from inbol_jax.defaults import (
+    NEW_TOKENS,
     TINY,
     BatchSize,
     Bounded,
@@ -51,7 +52,7 @@ class EvaluateConfig(Bounded):
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     n: NumSamples = 10
     """Samples per question for the confidence."""
-    max_new_tokens: NumNewTokens = 12
+    max_new_tokens: NumNewTokens = NEW_TOKENS
     """Maximum number of tokens per answer."""
     batch_size: BatchSize = 32
     """Questions per batch; on a CPU the batch may be smaller."""
@@ -144,7 +145,7 @@ class CalibrateConfig(Bounded):
     templates: str = "short"
     """Refusals whose first tokens get the bias, those that the model was taught: a set of `inbol
     build`, "one", "short", "long", "reason" or "all"."""
-    max_new_tokens: NumNewTokens = 12
+    max_new_tokens: NumNewTokens = NEW_TOKENS
     """Maximum number of tokens per answer."""
     batch_size: BatchSize = 32
     """Questions per batch; on a CPU the batch may be smaller."""

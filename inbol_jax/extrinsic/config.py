@@ -6,6 +6,7 @@ from typing import Annotated
 
 from inbol_jax.data.config import Data
 from inbol_jax.defaults import (
+    NEW_TOKENS,
     BatchSize,
     Bounded,
     Bounds,
@@ -122,7 +123,7 @@ class AuditConfig(Bounded):
     """Questions of each class, generated and answerable, that the model is asked."""
     samples: Annotated[int, Bounds(0, 1_000)] = 6
     """Questions shown per generator and per filter."""
-    max_new_tokens: NumNewTokens = 12
+    max_new_tokens: NumNewTokens = NEW_TOKENS
     """Longest answer of the model, in tokens."""
     batch_size: BatchSize = 128
     """Questions per batch; on a CPU the batch may be smaller."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from inbol_jax.defaults import Bounded, Bounds, NumNewTokens, NumSamples
+from inbol_jax.defaults import NEW_TOKENS, Bounded, Bounds, NumNewTokens, NumSamples
 from inbol_jax.errors import InbolError
 
 
@@ -21,7 +21,7 @@ class SamplingOptions(Bounded):
     top_p: Annotated[float, Bounds(above=0, most=1)] = 1.0
     """Tokens are drawn from the smallest set whose total probability is at least this; 1 keeps all
     tokens."""
-    max_new_tokens: NumNewTokens = 12
+    max_new_tokens: NumNewTokens = NEW_TOKENS
     """A response that has not ended by itself is cut after this number of tokens."""
     top_k: Annotated[int, Bounds(0)] = 0
     """Tokens are drawn from this number of the most probable ones; 0 keeps all tokens."""

@@ -158,7 +158,10 @@ class EndpointEngine:
         found = await self._answers(question, self.options.n, seed, taken)
         # Some servers leave the stop string in the answer.
         texts = [before_stop(choice.text, self.options.stop).strip() for choice in found]
-        return [Generation(t, c.logprob, c.tokens) for t, c in zip(texts, found, strict=True)]
+        return [
+            Generation(text, c.logprob, c.tokens, cut=c.finish_reason == "length")
+            for text, c in zip(texts, found, strict=True)
+        ]
 
     async def _answers(
         self, question: ChatQuestion, number: int, seed: int, taken: Sequence[str]

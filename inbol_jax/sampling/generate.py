@@ -39,14 +39,17 @@ WINDOW = 1 << 15
 
 
 class Generation(NamedTuple):
-    """One response: its text, its log-probability in nats, its number of tokens.
+    """One response: its text, its log-probability in nats, its number of tokens, whether it was
+    cut.
 
-    The last two are None if an endpoint does not say them.
+    Log-probability and number are None if an endpoint does not say them. A response was cut if it
+    had not ended by itself when it had `max_new_tokens` tokens.
     """
 
     text: str
     logprob: float | None
     tokens: int | None
+    cut: bool = False
 
 
 class PromptedExample(NamedTuple):
@@ -386,11 +389,13 @@ def to_text(
     decode = functools.partial(checkpoint.processor.tokenizer.decode, skip_special_tokens=True)
     ids = tokens[:length].tolist()
     spoken = ids[:-1] if ids and ids[-1] in options.stop_tokens else ids
-    text = decode(spoken)
+    ends = {*checkpoint.config.eos_token_ids, *options.stop_tokens}
+    text, cut = decode(spoken), not ids or ids[-1] not in ends
     if before_stop(text, options.stop) != text:
+        cut = False
         for length in range(1, len(spoken) + 1):
             whole = decode(spoken[:length])
             if (text := before_stop(whole, options.stop)) != whole:
                 break
     # Added one after the other, unlike in numpy's sum: the same number on every machine.
-    return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length))
+    return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length), cut)

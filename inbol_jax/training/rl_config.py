@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from inbol_jax.defaults import (
+    NEW_TOKENS,
     BatchSize,
     Bounded,
     Bounds,
@@ -29,7 +30,7 @@ class GroupConfig(Bounded):
 
     n: Annotated[NumSamples, Bounds(2)] = 10
     """Responses per question. They are compared with each other."""
-    max_new_tokens: NumNewTokens = 12
+    max_new_tokens: NumNewTokens = NEW_TOKENS
     """A response that has not ended by itself is cut after this number of tokens."""
 
 

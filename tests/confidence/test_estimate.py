@@ -81,9 +81,11 @@ def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
     assert confidence(small_world / "test", sampled, *options) == 0
     rows = [r for r in read_jsonl(store) if r["answerable"]]
     mean = sum(r["n_correct"] for r in rows) / sum(r["n_samples"] for r in rows)
-    line = capsys.readouterr().out
-    assert line.startswith("test: 60 answered, 0 pending, 0 set aside")
-    assert line.endswith(f"mean confidence (accuracy) {mean:.3f}\n")
+    cut = sum(sum(r["samples_cut"]) for r in read_jsonl(store)) / 120
+    assert capsys.readouterr().out == (
+        f"test: 60 answered, 0 pending, 0 set aside, mean confidence (accuracy) {mean:.3f}, "
+        f"{cut:.1%} of the samples cut\n"
+    )
     assert without_starts(sampled) == before
 
 

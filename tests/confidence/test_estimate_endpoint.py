@@ -11,6 +11,7 @@ from endpoint_server import KEY, asked, said
 
 from inbol_jax.artifacts import meta_path, parse_json, read_jsonl, read_meta
 from inbol_jax.cli import main
+from inbol_jax.confidence import estimate
 from inbol_jax.confidence.store import read_store
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.responses import endpoint
@@ -79,6 +80,23 @@ def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path
     assert "secret" not in everything + shown.out + shown.err
     assert "127.0.0.1" not in everything
     assert "60 questions x 5 samples, mean confidence (accuracy) 0." in shown.out
+
+
+@pytest.mark.parametrize("early", [10, 50])
+def test_a_run_that_cannot_end_well_says_so_once(serve, words, monkeypatch, capsys, early):
+    """After the first questions, or at the end if there are fewer; --status says the share."""
+    monkeypatch.setattr(estimate, "EARLY", early)
+    server = serve(lambda body, n: said(*["and on"] * body.get("n", 1), finish_reason="length"))
+    assert main(words(server)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (end,) = [i for i, line in enumerate(lines) if "60 questions x 5 samples" in line]
+    assert "mean confidence (accuracy) 0.000, 100.0% of the samples cut ->" in lines[end]
+    warned = [i for i, line in enumerate(lines) if line.startswith("Warning: test: ")]
+    assert len(warned) == 2
+    assert all((i < end) == (early == 10) for i in warned)
+    assert '5 of 5 say "and on"; gold is' in lines[warned[1] + 1]
+    assert main(words(server, "--status")) == 0
+    assert "0.000, 100.0% of the samples cut" in capsys.readouterr().out
 
 
 def test_a_run_that_was_cut_goes_on_at_another_address(serve, words, tmp_path, capsys):

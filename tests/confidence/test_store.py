@@ -15,6 +15,7 @@ from inbol_jax import interruption
 from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_jsonl, read_meta
 from inbol_jax.confidence.estimate import sampled_question, scored
 from inbol_jax.confidence.store import (
+    _COLUMNS,
     ConfidenceStore,
     check_data,
     missing_shards,
@@ -69,6 +70,7 @@ def test_a_line_holds_the_question_and_every_sample():
         "logprobs": [-0.12346, -2.0, -3.0],
         "token_counts": [2, 2, 5],
         "outcomes": ["correct", "wrong", "refused"],
+        "samples_cut": [False, False, False],
         "n_correct": 1,
         "n_samples": 3,
     }
@@ -171,12 +173,13 @@ def test_a_damaged_line_is_named(file, damaged):
         {"samples": None},
         {"samples": ["Red"]},
         {"token_counts": []},
+        {"samples_cut": [True]},
         {"n_samples": 4},
         {"n_correct": 2},
         {"answers": None},
         {"answers": [7]},
         {"question": {}},
-        {"samples": [], "logprobs": [], "token_counts": [], "outcomes": [], "n_samples": 0},
+        {name: [] for name in _COLUMNS} | {"n_samples": 0},
     ],
     ids=str,
 )

@@ -33,6 +33,7 @@ def line(id, outcomes, *, answerable=True, **changes):
         "logprobs": [-1.0] * len(texts),
         "token_counts": [2] * len(texts),
         "outcomes": [OUTCOME[o] for o in outcomes],
+        "samples_cut": [False] * len(texts),
         "n_correct": outcomes.count("c"),
         "n_samples": len(texts),
         "fingerprint": "f",

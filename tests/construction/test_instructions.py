@@ -1,5 +1,6 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_lines import ANY_LINES, LINES, MIXES, SHORT, THRESHOLDS, instructions, line, records
@@ -30,6 +31,26 @@ def test_a_known_question_is_taught_the_answer_that_the_model_gave_most_often():
     row = line("q", "cccccccccc", samples=["a red"] * 6 + ["red"] * 4)
     (instruction,) = instructions(records([row]), SHORT, 0)
     assert instruction.response == "a red"
+
+
+@pytest.mark.parametrize(
+    ("texts", "logprobs", "cut", "taught"),
+    [
+        (["It is red"] * 2 + ["Red."] * 8, None, None, "Red."),
+        ([f"Red {i}" for i in range(10)], range(-10, 0), None, "Red 9"),
+        (["It is red and"] * 9 + ["Red."], None, [True] * 9 + [False], "Red."),
+        (["It is red and"] * 10, None, [True] * 10, "red"),
+        (["It is red"] * 10, None, [True] + [False] * 9, "It is red"),
+    ],
+    ids=["frequent", "likely", "whole", "gold", "cut once"],
+)
+def test_the_form_that_is_taught(texts, logprobs, cut, taught):
+    """The model's own; of equally frequent ones the likeliest; nothing that was cut."""
+    row = line("q", "cccccccccc", samples=texts)
+    row |= {"logprobs": list(logprobs or row["logprobs"])}
+    row |= {"samples_cut": cut or row["samples_cut"]}
+    (instruction,) = instructions(records([row]), SHORT, 0)
+    assert instruction.response == taught
 
 
 def test_all_templates_are_in_use():

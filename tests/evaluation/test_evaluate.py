@@ -15,7 +15,7 @@ from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.confidence.store import read_store
 from inbol_jax.data import vqa
-from inbol_jax.defaults import TINY
+from inbol_jax.defaults import NEW_TOKENS, TINY
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.evaluation import asking
 from inbol_jax.evaluation import evaluate as module
@@ -26,6 +26,7 @@ from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling import engines
 from inbol_jax.sampling.forced import ForcedAnswer
+from inbol_jax.sampling.generate import Generation
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 # id -> gold answers (Type 3 has none) and what the base said in two samples
@@ -66,7 +67,7 @@ def config(monkeypatch, tmp_path):
 
     def generate(checkpoint, examples, images, **options):
         for example in examples:
-            yield [(example, [SimpleNamespace(text="red")])]
+            yield [(example, [Generation("red", -1.0, 2)])]
 
     monkeypatch.setattr(module, "estimate", lambda options, dataset: None)
     monkeypatch.setattr(module, "read_store", lambda file: store)
@@ -95,6 +96,21 @@ def test_every_model_answers_every_question(config):
     assert list(metrics.seconds) == ["evaluation"]
     for name in ("report.html", "report.md", "figures/summary.png"):
         assert (config.out / name).is_file()
+
+
+@pytest.mark.parametrize("n_cut", [0, 1])
+def test_cut_answers_are_said_also_by_a_run_that_asks_nothing(config, monkeypatch, capsys, n_cut):
+    def generate(checkpoint, examples, images, **options):
+        for i, example in enumerate(examples):
+            yield [(example, [Generation("red", -1.0, 2, cut=i < n_cut)])]
+
+    monkeypatch.setattr(engines, "generate", generate)
+    for _ in range(2):
+        predictions(config)
+        lines = capsys.readouterr().out.splitlines()
+        about = [line for line in lines if line.startswith("Warning")]
+        assert len(about) == 2 * n_cut  # both models
+        assert all("33% of the answers were cut at --max-new-tokens" in line for line in about)
 
 
 def test_what_was_answered_is_not_asked_again(config, monkeypatch):
@@ -300,10 +316,10 @@ def test_models_of_an_endpoint_are_compared(served):
     assert list(metrics.models) == ["base", "more"]
     bodies = [body for _, _, body in served.server.asked]
     assert {(body["temperature"], body["max_tokens"], body.get("n")) for body in bodies} == {
-        (0.0, 12, None)
+        (0.0, NEW_TOKENS, None)
     }
     header = read_meta(config.out / "predictions/more/colours.jsonl")
-    assert (header["model"], header["max_new_tokens"]) == ("endpoint:large", 12)
+    assert (header["model"], header["max_new_tokens"]) == ("endpoint:large", NEW_TOKENS)
     before = len(bodies)
     assert predictions(config) == predicted
     assert len(served.server.asked) == before
@@ -372,7 +388,7 @@ def validated(config, monkeypatch, tmp_path):
         assert refusals == SHORT_REFUSALS
         for example in examples:
             refuses = example.id == "c"
-            said = SimpleNamespace(text="I don't know." if refuses else "blue")
+            said = Generation("I don't know." if refuses else "blue", -1.0, 2)
             forced = SimpleNamespace(text="blue", logprob=-0.123456)
             margin = 1.0 if refuses else -2.0
             yield [(example, ForcedAnswer(said, forced, margin + 0.5, margin))]

@@ -312,6 +312,21 @@ def test_generations_are_texts(tiny, questions, images):
                 assert len(encoder.response(example.question, generation.text)) >= 2
 
 
+@pytest.mark.parametrize("ends", [{"stop": ("e",)}, {"stop_tokens": (*range(90),)}])
+def test_what_is_cut_goes_on_under_a_higher_limit(micro, questions, images, ends):
+    """And nothing else does: whatever ends by itself is the same, and not called cut."""
+    short, long = (
+        answers(micro, questions, images, options=SamplingOptions(3.0, max_new_tokens=n, **ends))
+        for n in (2, 9)
+    )
+    pairs = [pair for id in short for pair in zip(short[id], long[id], strict=True)]
+    for before, after in pairs:
+        assert before.cut == (after.tokens > before.tokens)
+        assert before.cut or before.text == after.text
+        assert not (before.cut and before.tokens < 2)
+    assert {before.cut for before, _ in pairs} == {True, False}
+
+
 def test_what_cannot_be_asked_is_set_aside(micro, questions, images, tmp_path):
     options = SamplingOptions(0.2)
     folder = tmp_path / "images"
