@@ -82,10 +82,10 @@ def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
     rows = [r for r in read_jsonl(store) if r["answerable"]]
     mean = sum(r["n_correct"] for r in rows) / sum(r["n_samples"] for r in rows)
     cut = sum(sum(r["samples_cut"]) for r in read_jsonl(store)) / 120
-    assert capsys.readouterr().out == (
-        f"test: 60 answered, 0 pending, 0 set aside, mean confidence (accuracy) {mean:.3f}, "
-        f"{cut:.1%} of the samples cut\n"
-    )
+    line = capsys.readouterr().out
+    assert line.startswith("test: 60 answered, 0 pending, 0 set aside")
+    about = f"mean confidence (accuracy) {mean:.3f}, {cut:.1%} of the samples cut\n"
+    assert line.endswith(about)
     assert without_starts(sampled) == before
 
 
