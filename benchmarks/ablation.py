@@ -136,7 +136,7 @@ def with_type3(folder: Path, seed: int, share: float) -> Path:
     extrinsic(ExtrinsicConfig(folder / "data/train", out, share=share, seed=seed))
     for source in (folder / "data/train", out / "extrinsic.jsonl"):
         estimate(ConfidenceConfig(source, out, sampling=SAMPLING, seed=seed))
-    build(BuildConfig(out, seed=seed))
+    build(BuildConfig(out, max_refusals=1, seed=seed))
     return out
 
 
@@ -154,7 +154,7 @@ def with_negatives(folder: Path, seed: int) -> Path:
 def with_thresholds(folder: Path, seed: int, thresholds: Thresholds) -> Path:
     """Instructions and pairs of the same confidences, sorted by other thresholds."""
     out = _same_confidences(folder, f"thresholds_{thresholds.delta_k}_{thresholds.delta_uk}")
-    build(BuildConfig(out, thresholds, seed=seed))
+    build(BuildConfig(out, thresholds, max_refusals=1, seed=seed))
     return out
 
 

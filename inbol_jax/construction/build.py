@@ -29,7 +29,7 @@ from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
 from inbol_jax.construction.stores import Negatives, Stores, find_stores
-from inbol_jax.construction.tally import TYPES, Selection, Tally, select, table
+from inbol_jax.construction.tally import TYPES, Selection, Tally, select, table, warnings
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Boundary, BoundaryRecord
@@ -167,7 +167,7 @@ def _keep_lines(path: Path, mask: np.ndarray) -> None:
 
 
 def _say_results(tally: Tally, selection: Selection, stores: Stores) -> None:
-    for line in table(tally, selection):
+    for line in (*table(tally, selection), *warnings(tally, selection)):
         say(line)
     n_questions = len(tally.question_types)
     if left_out := stores.n_questions - n_questions:

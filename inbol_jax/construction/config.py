@@ -4,11 +4,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.templates import RefusalMix
-from inbol_jax.defaults import Bounded, NumSamples, Seed
+from inbol_jax.defaults import Bounded, Bounds, NumSamples, Seed
 from inbol_jax.errors import InbolError
 from inbol_jax.records import PairKind
 
@@ -38,6 +38,10 @@ class BuildConfig(Bounded):
     from the IDK-IT model, from which CA-DPO starts."""
     pairs_per_kind: NumSamples = 1  # no two share their incorrect response
     """Maximum number of pairs of each kind per question. No two of them are alike."""
+    max_refusals: Annotated[float, Bounds(above=0, most=1)] = 0.6
+    """The largest share of refusals among the instructions. The questions of surplus ones are left
+    out, as many of Type 2 as of Type 3 in proportion; 1 keeps all. --type-shares is instead of
+    it."""
     type_shares: tuple[tuple[int, float], ...] = ()
     """Shares of the types among the questions that instructions and pairs are made of (3 0.2: a
     fifth of them is Type 3). Surplus questions are left out. Mixed ones have no type and stay. A
@@ -55,6 +59,8 @@ class BuildConfig(Bounded):
         super().__post_init__()
         if self.refusal_mix and self.templates != BuildConfig.templates:
             raise InbolError("--refusal-mix and --templates: give one of them")
+        if self.type_shares and self.max_refusals != BuildConfig.max_refusals:
+            raise InbolError("--type-shares and --max-refusals: give one of them")
         _ = self.refusals  # raises if it cannot be
         _check_shares("--type-shares", self.type_shares, (1, 2, 3))
         _check_shares("--pair-shares", self.pair_shares, tuple(PAIR_KINDS))

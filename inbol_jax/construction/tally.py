@@ -9,10 +9,13 @@ import numpy as np
 
 from inbol_jax.construction.config import PAIR_KINDS, BuildConfig
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary
+from inbol_jax.records import Boundary, PairKind
 
 # The rows of the table. Mixed has no type, in the arrays 0.
 TYPES = {1: "Type 1, known", 0: "mixed", 2: "Type 2, unknown", 3: "Type 3"}
+REFUSED = (PairKind.REFUSAL_OVER_INCORRECT, PairKind.REFUSAL_OVER_ANSWER)  # a refusal is chosen
+MAX_SIDE = 0.8  # share of refusals, or of answers, above which a warning is given
+MIN_ANSWERS = 50  # instructions that answer, below which a warning is given
 _OTHERS = -1  # group of all items whose group has no share of its own
 
 
@@ -57,7 +60,7 @@ class Selection(NamedTuple):
 
 
 def select(tally: Tally, config: BuildConfig) -> Selection:
-    """What is kept for the shares: of the questions by type, then of their pairs by kind.
+    """What is kept: of the questions by --max-refusals or by type, then of their pairs by kind.
 
     Raises:
       InbolError: if nothing is left of a group that is to have a share, or no instruction is left
@@ -69,6 +72,10 @@ def select(tally: Tally, config: BuildConfig) -> Selection:
         types, keys = tally.question_types[typed], tally.question_keys[typed]
         shares = dict(config.type_shares)
         keep_question[typed] = _keep_shares("--type-shares", shares, types, keys)
+    else:
+        taught = tally.instruction_questions
+        types, keys = tally.question_types[taught], tally.question_keys[taught]
+        keep_question[taught] = _keep_refusals(config.max_refusals, types, keys)
     keep_pair = keep_question[tally.pair_questions]
     if config.pair_shares:
         kinds, keys = tally.pair_kinds[keep_pair], tally.pair_keys[keep_pair]
@@ -84,6 +91,27 @@ def select(tally: Tally, config: BuildConfig) -> Selection:
                 f"{config.thresholds}{moved} or use more data"
             )
     return Selection(keep_instruction, keep_pair)
+
+
+def _keep_refusals(most: float, types: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """bool[n]: the instructions to keep so that at most the share `most` of them are refusals.
+
+    Args:
+      types: i8[n], 1 to 3.
+      keys: as in `_keep_shares`.
+    """
+    mask = np.ones(len(types), bool)
+    if most == 1:
+        return mask
+    n = math.floor((types == 1).sum() * most / (1 - most) + 1e-6)
+    place = np.zeros(len(types))  # of a refusal among those of its type, from 0 to 1
+    for type in (2, 3):
+        (items,) = np.nonzero(types == type)
+        order = np.argsort(keys[items], kind="stable")
+        place[items[order]] = (np.arange(len(items)) + 0.5) / max(1, len(items))
+    (refusals,) = np.nonzero(types > 1)
+    mask[refusals[np.lexsort((keys[refusals], place[refusals]))[n:]]] = False
+    return mask
 
 
 def _keep_shares(
@@ -115,6 +143,36 @@ def _keep_shares(
         (items,) = np.nonzero(groups == group)
         mask[items[np.argsort(keys[items], kind="stable")[n:]]] = False
     return mask
+
+
+def warnings(tally: Tally, selection: Selection) -> Iterator[str]:
+    """Lines on what was left out for --max-refusals, and on what is too one-sided to be learnt."""
+    taught = tally.question_types[tally.instruction_questions]
+    kept, kinds = taught[selection.instructions], tally.pair_kinds[selection.pairs]
+    if left_out := len(taught) - len(kept):
+        yield (
+            f"{left_out} of {len(taught)} instructions are left out for --max-refusals or "
+            "--type-shares"
+        )
+    answers = int((kept == 1).sum())
+    if answers < MIN_ANSWERS:
+        yield (
+            f"Warning: only {answers} instructions teach an answer; fewer than {MIN_ANSWERS} teach "
+            "little but to refuse. Use more data, or data that the model knows better"
+        )
+    for name, refused in (("instructions", kept > 1), ("pairs", np.isin(kinds, REFUSED))):
+        refusals = float(refused.mean()) if len(refused) else 0.5
+        if refusals > MAX_SIDE:
+            yield (
+                f"Warning: {refusals:.0%} of the {name} teach a refusal, and always refusing will "
+                "do nearly as well. Add questions that the model knows, or lower --max-refusals"
+            )
+        if refusals < 1 - MAX_SIDE:
+            yield (
+                f"Warning: {1 - refusals:.0%} of the {name} teach an answer, and never refusing "
+                "will do nearly as well. Add questions that the model does not know, or Type 3 "
+                "ones by `inbol extrinsic`"
+            )
 
 
 def table(tally: Tally, selection: Selection) -> Iterator[str]:

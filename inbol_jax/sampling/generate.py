@@ -39,11 +39,9 @@ WINDOW = 1 << 15
 
 
 class Generation(NamedTuple):
-    """One response: its text, its log-probability in nats, its number of tokens, whether it was
-    cut.
+    """One response; it was cut if it had not ended by itself at `max_new_tokens`.
 
-    Log-probability and number are None if an endpoint does not say them. A response was cut if it
-    had not ended by itself when it had `max_new_tokens` tokens.
+    Log-probability, in nats, and number of tokens are None if an endpoint does not say them.
     """
 
     text: str
@@ -390,7 +388,7 @@ def to_text(
     ids = tokens[:length].tolist()
     spoken = ids[:-1] if ids and ids[-1] in options.stop_tokens else ids
     ends = {*checkpoint.config.eos_token_ids, *options.stop_tokens}
-    text, cut = decode(spoken), not ids or ids[-1] not in ends
+    text, cut = decode(spoken), ids[-1] not in ends
     if before_stop(text, options.stop) != text:
         cut = False
         for length in range(1, len(spoken) + 1):

@@ -16,6 +16,7 @@ from inbol_jax.taught_refusals import REFUSALS
 
 OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
 WRONG = ("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2
+UNCAPPED = {"max_refusals": 1.0}
 SHORT = RefusalMix((("short", 1.0),))
 
 
@@ -105,7 +106,7 @@ def preferences(records, refusals, seed, **options):
 
 def built(out, **options):
     """The rows of the three files that `inbol build` writes."""
-    build(BuildConfig(out, **options))
+    build(BuildConfig(out, **(UNCAPPED | options if "type_shares" not in options else options)))
     return [list(read_jsonl(out / name)) for name in FILES]
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from store_lines import (
     LINES,
     SHORT,
+    UNCAPPED,
     any_line,
     build_fails,
     built,
@@ -34,7 +35,7 @@ def out(tmp_path):
 
 
 def test_build_writes_three_files_that_can_be_read_again(out):
-    build(BuildConfig(out, templates="short"))
+    build(BuildConfig(out, templates="short", **UNCAPPED))
     written = list(read_jsonl(out / FILES[0], BoundaryRecord.from_json))
     assert {r.id: r for r in written} == {r.id: r for r in records()}
     taught = [i["id"] for i in read_jsonl(out / FILES[1])]

@@ -13,6 +13,11 @@ from inbol_jax.errors import InbolError
     [
         ({"pairs_per_kind": 0}, "--pairs-per-kind 0: at least 1"),
         ({"pairs_per_kind": 100_000_000}, "--pairs-per-kind 100000000: at least 1 and at most 1"),
+        ({"max_refusals": 0}, "--max-refusals 0: more than 0 and at most 1"),
+        (
+            {"max_refusals": 0.5, "type_shares": ((3, 0.2),)},
+            "--type-shares and --max-refusals: give one of them",
+        ),
         ({"type_shares": ((4, 0.5),)}, "--type-shares 4: choose among 1, 2, 3"),
         ({"type_shares": ((1, 1.5),)}, r"--type-shares 1 1\.5: a share between 0 and 1"),
         ({"type_shares": ((1, float("nan")),)}, "--type-shares 1 nan: a share"),

@@ -2,14 +2,19 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
-from store_lines import LINES, build_fails, built, four_groups, line, store
+from hypothesis import given
+from hypothesis import strategies as st
+from store_lines import LINES, UNCAPPED, build_fails, built, four_groups, line, store
 
 from inbol_jax.artifacts import read_meta
 from inbol_jax.construction.build import FILES
 from inbol_jax.construction.config import BuildConfig
-from inbol_jax.construction.tally import Tally, select, table
+from inbol_jax.construction.tally import Tally, select, table, warnings
+from inbol_jax.errors import InbolError
 from inbol_jax.records import PairKind
 
 COLUMNS = ["", "questions", "instructions", "pairs"]
@@ -25,7 +30,7 @@ def test_the_table_counts_what_was_kept(tmp_path):
     tally.pair_kinds.extend([0, 1, PairKind.REFUSAL_OVER_ANSWER, 0])
     tally.pair_keys.extend([5, 6, 7, 8])
     tally.close()
-    selection = select(tally, BuildConfig(tmp_path))
+    selection = select(tally, BuildConfig(tmp_path, **UNCAPPED))
     assert selection.instructions.all()
     assert selection.pairs.all()
     selection = select(tally, BuildConfig(tmp_path, type_shares=((1, 0.5), (2, 0.5), (3, 0.0))))
@@ -55,8 +60,65 @@ def test_the_table_of_a_build(tmp_path, capsys):
         ["Type 3", "2", "2", "1", "0", "0", "0", "1"],
         ["all", "10", "9", "10", "4", "2", "3", "1"],
     ]
+    assert lines[6].startswith("Warning: only 3 instructions teach an answer; fewer than 50 teach")
     assert lines[-2].endswith("of the labels lie within sampling noise of a threshold")
     assert lines[-1] == f"10 records, 9 instructions, 10 pairs -> {out}"
+
+
+def tally_of(types):
+    """A tally of these types; each has an instruction and a pair, its key is that of its place."""
+    tally, kinds = Tally(), {1: PairKind.CORRECT_OVER_REFUSAL, 3: PairKind.REFUSAL_OVER_ANSWER}
+    random = np.random.default_rng(0)
+    for i, type in enumerate(types):
+        tally.question_keys.append(int(random.integers(1 << 60)))
+        tally.question_types.append(type)
+        tally.instruction_questions.append(i)
+        tally.pair_questions.append(i)
+        tally.pair_kinds.append(kinds.get(type, PairKind.REFUSAL_OVER_INCORRECT))
+        tally.pair_keys.append(i)
+    tally.close()
+    return tally
+
+
+@given(*3 * [st.integers(1, 80)], st.sampled_from([0.3, 0.5, 0.6, 0.8, 1.0]), st.randoms())
+def test_surplus_refusals_are_left_out(known, unknown, beyond, most, random):
+    types = [1] * known + [2] * unknown + [3] * beyond
+    random.shuffle(types)
+    tally = tally_of(types)
+    refusals = unknown + beyond
+    allowed = min(refusals, int(known * most / (1 - most) + 1e-6)) if most < 1 else refusals
+    config = BuildConfig(Path("run"), max_refusals=most)
+    if not allowed:
+        with pytest.raises(InbolError, match="no question is unknown"):
+            select(tally, config)
+        return
+    kept, pairs = select(tally, config)
+    count = Counter(np.array(types)[kept].tolist())
+    assert count[1] == known
+    assert count[2] + count[3] == allowed  # all that the share allows
+    assert abs(count[2] - allowed * unknown / refusals) <= 1
+    np.testing.assert_array_equal(kept, pairs)  # whole questions
+    looser = select(tally, BuildConfig(Path("run"), max_refusals=(1 + most) / 2)).instructions
+    assert looser[kept].all()
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "options", "said"),
+    [
+        (60, 60, {}, []),
+        (60, 300, {}, ["210 of 360 instructions are left out for --max-refusals"]),
+        (60, 300, UNCAPPED, ["83% of the instructions teach a r", "83% of the pairs teach a r"]),
+        (60, 600, {"type_shares": ((1, 0.1),)}, ["90% of the instructions", "90% of the pairs"]),
+        (300, 60, {}, ["83% of the instructions teach an a", "83% of the pairs teach an a"]),
+        (40, 40, {}, ["only 40 instructions teach an answer"]),
+    ],
+)
+def test_what_is_one_sided_is_said(known, unknown, options, said):
+    tally = tally_of([1] * known + [2] * unknown)
+    lines = list(warnings(tally, select(tally, BuildConfig(Path("run"), **options))))
+    for text in said:
+        assert any(text in line for line in lines), lines
+    assert sum(line.startswith("Warning") for line in lines) == sum("left" not in s for s in said)
 
 
 def test_a_known_question_that_nobody_judged_is_counted(tmp_path, capsys):
