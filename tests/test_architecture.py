@@ -169,8 +169,8 @@ def test_nothing_is_unpickled_and_no_foreign_code_is_run():
 # for what they have written themselves a moment ago.
 READERS = {
     "Image.open": {"data.images", "world.glyphs"},
-    "json.loads": {"artifacts", "data.rows", "models.rendering", "training.checkpoint"}
-    | {"training.run", "training.trackers", "world.glyphs"},
+    "json.loads": {"artifacts", "data.rows", "data.sources", "models.rendering"}
+    | {"training.checkpoint", "training.run", "training.trackers", "world.glyphs"},
     "json.load": {"models.rendering"},
 }
 

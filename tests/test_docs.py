@@ -12,7 +12,7 @@ import pytest
 from inbol_jax.artifacts import file_fingerprint, read_jsonl
 from inbol_jax.cli import main, parse_options
 from inbol_jax.commands import COMMANDS, load
-from inbol_jax.data.adapters import ADAPTERS
+from inbol_jax.data.sets import SETS
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import MEASURED
 from inbol_jax.pages.figures import MINUS
@@ -156,12 +156,13 @@ def test_every_set_and_metric_is_in_the_datasets_page():
         for line in sets.splitlines()
         if line.startswith("| `") and (row := [cell.strip(" `") for cell in line.split("|")])
     }
-    assert rows.keys() == ADAPTERS.keys()
-    for name, adapter in ADAPTERS.items():
-        _, _, _, questions, hub, metric, _ = rows[name]
-        assert (hub != "none") == adapter.hub, name
-        assert ("--data.annotations" in questions) == adapter.annotations, name
-        assert adapter.metric in metric, name
+    assert rows.keys() == SETS.keys()
+    for name, spec in SETS.items():
+        _, _, _, questions, hub, metric, prompt, _ = rows[name]
+        assert hub.startswith(f"{spec.hub}`" if spec.hub else ("none", "yours")), name
+        assert ("--data.annotations" in questions) == spec.annotations, name
+        assert spec.metric in metric, name
+        assert prompt.strip("`") == (spec.prompt or ""), name
     assert {
         line.split("`")[1] for line in metrics.split("##")[0].splitlines() if line.startswith("| `")
     } == set(METRICS)

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import tyro
 
 from inbol_jax.artifacts import check_name
+from inbol_jax.data.columns import Spec
+from inbol_jax.data.sets import SETS
 from inbol_jax.defaults import Bounded, Bounds, Share
 from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric
 
-FORMATS = ("folder", "columns", "vqav2", "okvqa", "gqa", "vizwiz", "textvqa", "pope", "tubench",
-           "haloquest", "unkvqa", "mmupd", "mmbench", "scienceqa", "mmmu", "aokvqa",
-           "aokvqa_direct", "mme")  # fmt: skip
+FORMATS = ("folder", *SETS)
 # Files that --data.id reads, by the end of their names; a file has no splits.
 FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".tar")
 # One {} for the id of an image: "images/{:06d}.jpg".
@@ -53,15 +53,14 @@ class DataConfig(Bounded):
     id: Annotated[str | None, _named("data.id")] = None
     """A local file (.csv, .tsv, .json, .jsonl, .parquet, .arrow, or .tar for webdataset); a folder
     of such files, of images with metadata.jsonl or metadata.csv, or from `save_to_disk`; or the
-    id of a set on the hub."""
+    id of a set on the hub, by default the one in docs/datasets.md."""
     subset: Annotated[str | None, _named("data.subset")] = None
     """Subset of that set, if it has several (`datasets` calls it the config)."""
     split: Annotated[str | None, _named("data.split")] = None
-    """Split of the set; a single file has none."""
-    revision: Annotated[str | None, _named("data.revision")] = None
-    """Revision of a hub set."""
+    """Split of the set. A local set with one split, or a single file, needs none."""
     streaming: Annotated[bool, _named("data.streaming")] = True
-    """Read the set while it is downloaded; otherwise it is downloaded whole first."""
+    """Read a hub set while it is downloaded; otherwise it is downloaded whole first, as it must be
+    if its pictures are files beside its table."""
     name: Annotated[str | None, _named("data.name")] = None
     """Name of the set in output files; by default made of its id or file name, and the split."""
     limit: Annotated[int | None, _named("data.limit"), Bounds(1)] = None
@@ -98,23 +97,46 @@ class DataConfig(Bounded):
                 "no dataset is named: give --data DIR, or --data.format and its files, "
                 "or --data.id (docs/datasets.md)"
             )
+        spec = SETS.get(self.source_format)
+        if not given and spec and spec.hub:
+            object.__setattr__(self, "id", spec.hub)
+            given = ["--data.id"]
         possible = {"folder": ["--data"], "columns": ["--data.id"]}.get(
             self.source_format, ["--data.questions", "--data.id"]
         )
         if len(given) != 1 or given[0] not in possible:
             instead = f", not {' and '.join(given)}" if given else ""
             raise InbolError(f"format {self.source_format} takes {' or '.join(possible)}{instead}")
-        if self.dir:
+        if spec is None:
             for name in sorted(vars(self).keys() - {"dir", "images", "format"}):
                 if getattr(self, name) != getattr(DataConfig, name):
                     raise InbolError(
                         f"--data.{name.replace('_', '-')} is of no use with a dataset folder; "
                         "its records say it themselves"
                     )
+        else:
+            self._check_set(spec)
+
+    def _check_set(self, spec: Spec) -> None:
+        """Whether the options name what the set is read from."""
+        option = f"--data.format {self.format}"
         if self.annotations and not self.questions:
             raise InbolError("--data.annotations needs --data.questions")
-        if self.id and not (self.split or self.is_file):
+        if self.id and not spec.hub and self.source_format != "columns":
+            raise InbolError(
+                f"{option} reads the set's own file: give --data.questions instead of --data.id"
+            )
+        if self.id and not (self.split or self.is_file or Path(self.id).exists()):
             raise InbolError(f"--data.id {self.id}: --data.split is needed")
+        if self.id and spec.join and not self.subset:
+            raise InbolError(
+                f"{option} needs --data.subset, the beginning of its subsets' names "
+                "(testdev_balanced)"
+            )
+        if self.questions and spec.annotations and not self.annotations:
+            raise InbolError(f"{option} needs --data.annotations, the file with the answers")
+        if self.annotations and not spec.annotations:
+            raise InbolError(f"{option} has its answers in --data.questions")
         if self.image_template and not _TEMPLATE.fullmatch(self.image_template):
             raise InbolError(
                 f"--data.image-template {self.image_template}: one {{}} is needed for the image's "

@@ -1,10 +1,5 @@
-"""`inbol data import`: any set as a dataset folder, which every command reads.
+"""`inbol data import`: any set as a dataset folder, which every command reads."""
 
-Memory does not grow with the set, except for its ids and the causes of what was set aside.
-"""
-
-import base64
-import binascii
 import dataclasses
 import itertools
 import json
@@ -25,12 +20,27 @@ from inbol_jax.artifacts import (
     write_json,
     writing,
 )
-from inbol_jax.data.adapters import ADAPTERS
-from inbol_jax.data.columns import Columns
+from inbol_jax.data.columns import (
+    COCO,
+    FILE,
+    Columns,
+    Spec,
+    answer_list,
+    columns_of,
+    letter_of,
+    no_column,
+    number_text,
+    option_list,
+    option_or_text,
+    plain,
+    read_flag,
+    value,
+)
 from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
-from inbol_jax.data.pictures import picture_name, picture_names
-from inbol_jax.data.rows import RawRow, Rejection, Unusable, image_check, make_example, record_id
-from inbol_jax.data.sources import Rows, file_rows, id_rows, joined, literal_list
+from inbol_jax.data.pictures import Pictures
+from inbol_jax.data.rows import RawRow, Rejection, Unusable, literal_list, make_example, record_id
+from inbol_jax.data.sets import SETS
+from inbol_jax.data.sources import Rows, id_rows, joined, text_rows
 from inbol_jax.data.vqa import (
     DATA_FILE,
     REJECTED_FILE,
@@ -42,8 +52,9 @@ from inbol_jax.data.vqa import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
-from inbol_jax.questions import ImagePaths
-from inbol_jax.records import VQAExample
+from inbol_jax.records import METRICS, VQAExample
+
+IMAGES = "--data.images names the folder of paths, --data.image-template makes paths of ids"
 
 
 def import_data(config: ImportConfig) -> Path:
@@ -72,7 +83,8 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
     folder = import_dataset(config, out / "data" / config.called(), max_rejected=max_rejected)
     dataset = load_dataset_folder(folder, max_rejected=max_rejected)
     rejected = [Rejection(**row) for row in read_jsonl(folder / REJECTED_FILE)] + dataset.rejected
-    stop_at_too_many(rejected, len(dataset.examples) + len(rejected), max_rejected, folder)
+    total = len(dataset.examples) + len(rejected)
+    stop_at_too_many(rejected, total, max_rejected, folder, IMAGES)
     return dataclasses.replace(dataset, rejected=rejected)
 
 
@@ -84,9 +96,8 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     Raises:
       InbolError: as `open_dataset`; also if the folder holds another set.
     """
-    _check_options(config)
+    _check_files(config)
     settings = _settings(config, folder)
-    settings["config"] = fingerprint(settings)
     file = folder / DATA_FILE
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,9 +105,11 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             if not file.exists():
                 _write(config, folder, settings, max_rejected)
             header = read_meta(file)
-            if header.get("config") != settings["config"]:
+            if other := [name for name in settings if header.get(name, ...) != settings[name]]:
+                options = (f"--data.{name.replace('_', '-')}" for name in other if name != "set")
+                changed = ["the set's files"] * ("set" in other) + list(options)
                 raise InbolError(
-                    f"{folder} holds a dataset made with other settings; "
+                    f"{folder} holds a dataset made with other settings ({', '.join(changed)}); "
                     "choose another --out or --data.name, or delete it"
                 )
     kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
@@ -108,27 +121,15 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     return folder
 
 
-def _check_options(config: DataConfig) -> None:
-    """Whether the options name what the set's adapter reads."""
-    adapter, option = ADAPTERS[config.source_format], f"--data.format {config.source_format}"
-    if config.id and not adapter.hub:
-        raise InbolError(
-            f"{option} reads the set's own file: give --data.questions instead of --data.id"
-        )
-    if config.id and adapter.join and not config.subset:
-        raise InbolError(
-            f"{option} needs --data.subset, the beginning of its subsets' names (testdev_balanced)"
-        )
-    if config.questions and adapter.annotations and not config.annotations:
-        raise InbolError(f"{option} needs --data.annotations, the file with the answers")
-    if config.annotations and not adapter.annotations:
-        raise InbolError(f"{option} has its answers in --data.questions")
-    for name, path in (("questions", config.questions), ("annotations", config.annotations)):
+def _check_files(config: DataConfig) -> None:
+    """Whether the files that the options name are there."""
+    for name in ("questions", "annotations"):
+        path = getattr(config, name)
         if path is not None and not path.is_file():
             raise InbolError(f"--data.{name} {path}: no such file")
     if config.images is not None and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
-    if config.questions and not config.images and not adapter.base64:
+    if config.questions and not config.images and not SETS[config.source_format].base64:
         raise InbolError("--data.questions needs --data.images, the folder with the set's images")
 
 
@@ -162,8 +163,13 @@ def _write(
     config: DataConfig, folder: Path, settings: Mapping[str, Any], max_rejected: float
 ) -> None:
     """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
-    records = _RecordMaker(config, folder)
-    check_image = image_check(config.images) if config.images else None
+    spec = SETS[config.source_format]
+    join = spec.join if config.id else None
+    subset = config.subset or ""
+    pictures = Pictures(
+        config, spec, folder, id_rows(config, subset + join.pictures) if join else None
+    )
+    names = _official_names(config)
     ids: set[str] = set()
     kinds: Counter[str] = Counter()
     rejected: list[Rejection] = []
@@ -171,25 +177,22 @@ def _write(
         progress(f"importing {folder.name}", config.limit, "records") as advance,
         writing_dataset(folder) as lines,
     ):
-        for number, row in itertools.islice(_rows(config), config.limit):
-            example = None
+        for number, row in itertools.islice(_rows(config, spec), config.limit):
             try:
                 if isinstance(row, Unusable):
                     raise row
-                example = records.example(number, row)
-                if example is None:
-                    continue
-                line = _json_line(example)
+                row = {**row, **names}
+                if spec.splits and names and config.split not in (None, value(row, spec.split)):
+                    continue  # of another split
+                example = _example(number, row, spec, config, pictures)
                 if example.id in ids:
-                    raise Unusable("duplicated id")
-                if check_image is not None:  # a picture that was written has a sound header
-                    for image in example.images:
-                        check_image(image)
+                    raise Unusable("duplicated id", id=example.id)
+                line = _json_line(example)
             except Unusable as cause:
-                id = cause.id if example is None else example.id
-                duplicated = isinstance(row, Unusable) and id in ids
-                reason = "duplicated id" if duplicated else str(cause)
-                rejected.append(Rejection(number or None, id, reason))
+                id = cause.id
+                if id is None and not isinstance(row, Unusable):
+                    id = record_id(row.get("question_id", row.get("id", row.get("index"))))
+                rejected.append(Rejection(number or None, id, str(cause), cause.detail))
             else:
                 ids.add(example.id)
                 if kind := example.extra.get("kind"):
@@ -198,118 +201,82 @@ def _write(
             advance()
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
-        stop_at_too_many(rejected, total, max_rejected, str(config.id or config.questions))
+        stop_at_too_many(rejected, total, max_rejected, str(config.id or config.questions), IMAGES)
         counts = {"set_aside": len(rejected), "kinds": dict(kinds.most_common(20))}
-        write_json(meta_path(folder / DATA_FILE), {**settings, **counts, "rows": len(ids)})
+        prompt = {"prompt": spec.prompt} if spec.prompt else {}
+        header = {**settings, **prompt, **counts, "rows": len(ids)}
+        write_json(meta_path(folder / DATA_FILE), header)
 
 
-def _rows(config: DataConfig) -> Rows:
-    """The rows of the set's own file or files, or of the `datasets` library."""
-    adapter = ADAPTERS[config.source_format]
+def _rows(config: DataConfig, spec: Spec) -> Rows:
+    """The rows of the set's own file or files, or of what --data.id names."""
     if config.questions is None:
-        suffix = adapter.join.questions if adapter.join else ""
-        return id_rows(config, f"{config.subset}{suffix}" if suffix else config.subset)
-    rows = file_rows(config.questions, by_id=adapter.by_id)
-    return joined(rows, file_rows(config.annotations)) if config.annotations else rows
+        suffix = spec.join.questions if spec.join else ""
+        return id_rows(config, f"{config.subset or ''}{suffix}" or None)
+    rows = text_rows(config.questions, by_id=spec.by_id)
+    return joined(rows, text_rows(config.annotations)) if config.annotations else rows
 
 
-class _RecordMaker:
-    """Makes records of a set's rows."""
+def _example(
+    number: int, row: RawRow, spec: Spec, config: DataConfig, pictures: Pictures
+) -> VQAExample:
+    """The record of a row.
 
-    def __init__(self, config: DataConfig, folder: Path):
-        self._config, self._adapter, self._folder = config, ADAPTERS[config.source_format], folder
-        self._join = self._adapter.join if config.id else None
-        self._joined_pictures: dict[str, str | Unusable | None] = {}
-        self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
-        if self._join:
-            for _, row in id_rows(config, f"{config.subset}{self._join.pictures}"):
-                if not isinstance(row, Unusable):
-                    self._joined_pictures[str(row.get("id"))] = self._joined_picture(row)
-
-    def _joined_picture(self, row: RawRow) -> str | Unusable | None:
-        try:
-            return picture_name(row.get("image"), self._config, self._folder)
-        except Unusable as cause:
-            return Unusable(str(cause))  # the frames of `cause` hold the row with its picture
-
-    def example(self, number: int, row: RawRow) -> VQAExample | None:
-        """The record of a row, None if the row is of another split.
-
-        Raises:
-          Unusable: if the row cannot be used; it has the record's id if that could be read.
-        """
-        id = record_id(row.get("question_id", row.get("id", row.get("index"))))
-        try:
-            columns = self._columns(number, row)
-            if columns is None:
-                return None
-            id = record_id(columns.get("id"))
-            return make_example(columns)
-        except Unusable as cause:
-            raise Unusable(str(cause), id) from None
-
-    def _columns(self, number: int, row: RawRow) -> Columns | None:
-        """The columns of a row, with the set's defaults; None if the row is of another split."""
-        config = self._config
-        by_name = config.source_format == "columns"
-        row = self._with_images(row, (config.image_column,) if by_name else self._adapter.images)
-        numbered = by_name or self._adapter.numbered
-        if numbered and not (config.id_column or "id" in row or "question_id" in row):
-            row = {**row, "id": f"{config.split}-{number}" if config.split else str(number)}
-        columns = self._adapter.columns(row, config)
-        if columns is None:
-            return None
-        if isinstance(answers := columns["answers"], dict):  # a list of objects, as some copies do
-            columns["answers"] = answers.get("answer")
-        if not columns.get("source"):
-            columns["source"] = config.called() if by_name else config.source_format
-        if columns.get("split") is None:
-            columns["split"] = config.split
-        columns["metric"] = config.metric or columns.get("metric") or self._adapter.metric
-        return {name: value for name, value in columns.items() if value is not None}
-
-    def _with_images(self, row: RawRow, names: tuple[str, ...]) -> RawRow:
-        """A row with the names of its pictures in place of these."""
-        column = names[0] if len(names) == 1 else "image"
-        images = [self._image(row, name) for name in names]
-        found = [image for image in images if image is not None]
-        if found:
-            return {**row, column: list(found) if len(names) > 1 else _as_column(found[0])}
-        if self._adapter.text_only:
-            return {**row, column: []}
-        if self._config.id or self._adapter.base64:
-            missing = column in row or self._join
-            raise Unusable("image missing" if missing else f"no column {column!r}")
-        return row
-
-    def _image(self, row: RawRow, column: str) -> ImagePaths | None:
-        """The name of the picture that a row holds or refers to, or those of its pictures."""
-        if self._join:
-            image = self._joined_pictures.get(str(row.get(self._join.reference)))
-            if isinstance(image, Unusable):
-                raise image
-            return image
-        value = row.get(column)
-        if self._config.source_format == "columns":
-            value = literal_list(value)  # a list in a cell of CSV
-        if not (self._adapter.base64 and isinstance(value, str) and not self._config.images):
-            return picture_names(
-                value, lambda value: picture_name(value, self._config, self._folder)
-            )
-        if value in self._by_index:  # rotated questions name the index of the first one
-            return self._by_index[value]
-        try:
-            data = base64.b64decode(value, validate=True)
-        except binascii.Error:
-            raise Unusable("image not base64") from None
-        name = picture_name(data, self._config, self._folder)
-        if name is not None and row.get("index") is not None:
-            self._by_index[str(row["index"])] = name
-        return name
+    Raises:
+      Unusable: if the row cannot be used; it has the record's id if that could be read.
+    """
+    by_name = config.source_format == "columns"
+    columns: dict[str, Any] = {}
+    try:
+        columns = _named_columns(row, config) if by_name else columns_of(row, spec)
+        is_named = config.id_column or "id" in row or "question_id" in row
+        if spec.numbered and columns["id"] is None and not is_named:
+            columns["id"] = f"{config.split}-{number}" if config.split else str(number)
+        columns["source"] = columns.get("source") or (
+            config.called() if by_name else config.source_format
+        )
+        columns["split"] = config.split or columns.get("split")
+        columns["metric"] = config.metric or columns["metric"]
+        kept = {name: value for name, value in columns.items() if value is not None}
+        return make_example({**kept, "images": pictures.names(row)})
+    except Unusable as cause:
+        raise Unusable(str(cause), cause.detail, id=record_id(columns.get("id"))) from None
 
 
-def _as_column(image: ImagePaths) -> str | list[str]:
-    return image if isinstance(image, str) else list(image)
+def _named_columns(row: RawRow, config: DataConfig) -> Columns:
+    """As `columns_of`, of any set whose columns the options name; all other columns are kept."""
+    for name in (config.question_column, config.id_column, config.options_column):
+        if name is not None and name not in row:
+            raise no_column(name, row)
+    id = config.id_column or ("id" if "id" in row else "question_id")
+    flag = config.answerable_column or "answerable"
+    choices = config.options_column or ("options" if "options" in row else "choices")
+    options = option_list(row.get(choices))
+    answers = literal_list(row.get(config.answers_column))
+    number = number_text(answers, options)
+    if options and isinstance(number, str) and number.isdecimal() and number not in options:
+        answers = letter_of(number, options)
+    answers = [option_or_text(answer, options) for answer in answer_list(answers, options)]
+    used = {config.image_column, config.question_column, config.answers_column, id, flag, choices}
+    return {name: plain(cell) for name, cell in row.items() if name not in used} | {
+        "id": row.get(id),
+        "question": row[config.question_column],
+        "answers": answers,
+        "answerable": read_flag(row[flag]) if flag in row else bool(answers) or None,
+        "options": options,
+        "metric": row.get("metric") or ("choice" if options else METRICS[0]),
+    }
+
+
+def _official_names(config: DataConfig) -> RawRow:
+    """What the names of official files tell about each of their rows."""
+    if config.questions is None:
+        return {}
+    paths = filter(None, (config.questions, config.annotations, config.images))
+    names = (config.split or "", *(path.name for path in paths))
+    splits = ("train2014", "val2014", "test2015")
+    coco = next((split for name in names for split in splits if split in name), None)
+    return {FILE: config.questions.stem, COCO: coco}
 
 
 def _json_line(example: VQAExample) -> str:
@@ -318,7 +285,7 @@ def _json_line(example: VQAExample) -> str:
         line = json.dumps(example.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         line.encode()
     except UnicodeEncodeError:
-        raise Unusable("not UTF-8") from None
+        raise Unusable("not UTF-8", id=example.id) from None
     except (TypeError, ValueError, RecursionError):
-        raise Unusable("not JSON") from None
+        raise Unusable("not JSON", id=example.id) from None
     return line

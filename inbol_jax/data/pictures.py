@@ -1,68 +1,117 @@
 """Pictures that the rows of a set hold or refer to, written once each into the dataset folder."""
 
+import base64
+import binascii
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import write_atomically
+from inbol_jax.data.columns import Spec, no_column, value
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.images import ImageError, image_suffix
-from inbol_jax.data.rows import Unusable
+from inbol_jax.data.rows import RawRow, Unusable, image_check, literal_list
+from inbol_jax.data.sources import Rows
 from inbol_jax.errors import InbolError
-from inbol_jax.questions import ImagePaths
 
 
-def picture_names(value: Any, name_of: Callable[[Any], str | None]) -> ImagePaths | None:
-    """What `name_of` gives for the picture of a row, or for each of its list of pictures.
+class Pictures:
+    """Gives the pictures of rows their names in `data.jsonl`.
 
-    A list with a gap in it is refused: without that picture it would be another question.
+    If the set has an image folder, the names are paths below it. Otherwise each picture is written
+    as it is into the dataset folder, under the hash of its bytes, so that one that many questions
+    share is there once.
     """
-    if not isinstance(value, list):
-        return name_of(value)
-    if any(isinstance(item, list) for item in value):
-        raise Unusable("image a list of lists (one list of pictures or paths is read)")
-    names = [name_of(item) for item in value]
-    if None in names:
-        raise Unusable("image missing in a list of pictures")
-    return tuple(names)
 
+    def __init__(self, config: DataConfig, spec: Spec, folder: Path, joined: Rows | None = None):
+        """`joined` are the rows of the subset with the pictures, if the set has them apart."""
+        self._config, self._spec, self._folder = config, spec, folder
+        self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
+        self._check = image_check(config.images) if config.images else None
+        self._joined: dict[str, str | Unusable | None] | None = None if joined is None else {}
+        for _, row in joined or ():
+            if not isinstance(row, Unusable):
+                try:
+                    self._joined[str(row.get("id"))] = self._name(row.get("image"))
+                except Unusable as fault:  # its frames hold the row with its picture
+                    self._joined[str(row.get("id"))] = Unusable(str(fault), fault.detail)
 
-def picture_name(value: Any, config: DataConfig, folder: Path) -> str | None:
-    """The name in `data.jsonl` of the picture that a row holds or refers to, None if it has none.
+    def names(self, row: RawRow) -> list[str]:
+        """The names of a row's pictures, in the order of the prompt; none is text alone.
 
-    The picture is written as it is into the dataset folder, under the hash of its bytes, so that
-    one that many questions share is there once. If the set has an image folder, nothing is written.
+        Raises:
+          Unusable: if the row lacks a picture, or holds no image in a known format.
+        """
+        if self._joined is not None:
+            found = self._joined.get(str(row.get(self._spec.join.reference)))
+            if isinstance(found, Unusable):
+                raise found
+        elif self._config.source_format == "columns":
+            if self._config.image_column not in row:
+                raise no_column(self._config.image_column, row)
+            found = literal_list(row[self._config.image_column])  # a list in a cell of CSV
+        else:
+            found = value(row, self._spec.image)
+        if isinstance(found, list):
+            if any(isinstance(item, list) for item in found):
+                raise Unusable("image a list of lists (one list of pictures or paths is read)")
+            names = [self._name(item) for item in found]
+            if None in names:  # without that picture it would be another question
+                raise Unusable("image missing in a list of pictures")
+            return names
+        if self._joined is None and found is not None:
+            found = self._name(found, row.get("index") if self._spec.base64 else None)
+        if found is not None:
+            return [found]
+        if self._spec.text_only:
+            return []
+        raise Unusable("image missing", f"the row has {', '.join(map(str, row))}")
 
-    Raises:
-      Unusable: if the value is neither bytes nor a path nor an object with either, or is no image
-        in a known format.
-    """
-    if isinstance(value, dict) and ("bytes" in value or "path" in value):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if value is None or value == "":
-        return None
-    if isinstance(value, float) and value.is_integer():  # an id, in pandas' spelling
-        value = int(value)
-    if config.image_template and isinstance(value, str | int):
-        value = _path(config.image_template, value)
-    if isinstance(value, int | float):
-        raise Unusable("image a number (--data.image-template makes a path of it)")
-    if not isinstance(value, str | bytes):
-        raise Unusable("image not a picture or path")
-    if config.images:
-        if isinstance(value, str):
-            return value
-        raise Unusable("picture in the row itself (leave --data.images out)")
-    data = _read(value, config) if isinstance(value, str) else value
-    digest = hashlib.sha256(data).hexdigest()[:32]
-    try:
-        name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
-    except ImageError as error:
-        raise Unusable(error.cause) from None
-    if not (folder / name).exists():
-        write_atomically(folder / name, data, sync=False)
-    return name
+    def _name(self, picture: Any, index: Any = None) -> str | None:
+        """The name of a picture: bytes, a path, an object with either, or text in base64."""
+        if isinstance(picture, dict) and ("bytes" in picture or "path" in picture):
+            picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
+        if picture is None or picture == "":
+            return None
+        if self._spec.base64 and isinstance(picture, str) and not self._config.images:
+            return self._decoded(picture, index)
+        if isinstance(picture, float) and picture.is_integer():  # an id, in pandas' spelling
+            picture = int(picture)
+        if self._config.image_template and isinstance(picture, str | int):
+            picture = _path(self._config.image_template, picture)
+        if isinstance(picture, int | float):
+            raise Unusable("image a number (--data.image-template makes a path of it)")
+        if not isinstance(picture, str | bytes):
+            raise Unusable("image not a picture or path")
+        if self._check is None:
+            data = _read(picture, self._config) if isinstance(picture, str) else picture
+            return self._written(data)
+        if isinstance(picture, bytes):
+            raise Unusable("picture in the row itself (leave --data.images out)")
+        self._check(picture)
+        return picture
+
+    def _decoded(self, text: str, index: Any) -> str:
+        """Of a picture in base64; questions with rotated options name the index of the first."""
+        if text in self._by_index:
+            return self._by_index[text]
+        try:
+            name = self._written(base64.b64decode(text, validate=True))
+        except binascii.Error:
+            raise Unusable("image not base64") from None
+        self._by_index[str(index)] = name
+        return name
+
+    def _written(self, data: bytes) -> str:
+        """Writes a picture; nothing is decoded but its header."""
+        digest = hashlib.sha256(data).hexdigest()[:32]
+        try:
+            name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
+        except ImageError as error:
+            raise Unusable(error.cause) from None
+        if not (self._folder / name).exists():
+            write_atomically(self._folder / name, data, sync=False)
+        return name
 
 
 def _path(template: str, id: str | int) -> str:
@@ -78,8 +127,7 @@ def _path(template: str, id: str | int) -> str:
 
 def _read(name: str, config: DataConfig) -> bytes:
     """Reads a picture among the set's files, or those that `datasets` downloaded; no other."""
-    if config.id is None:
-        raise Unusable("image a path (--data.images names its folder)")
+    assert config.id is not None
     local = Path(config.id)
     if local.exists():
         roots = [local if local.is_dir() else local.parent]
@@ -88,10 +136,11 @@ def _read(name: str, config: DataConfig) -> bytes:
 
         roots = [Path(datasets.config.HF_DATASETS_CACHE), Path(datasets.config.HF_CACHE_HOME)]
     roots = [root.resolve() for root in roots]
+    path = roots[0] / name
     try:
-        path = (roots[0] / name).resolve()
+        path = path.resolve()
         if not any(path.is_relative_to(root) for root in roots):
-            raise Unusable("image outside the set's files")
+            raise Unusable("image outside the set's files", f"it is {path}")
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError):
-        raise Unusable("image missing (--data.images names the folder of paths)") from None
+        raise Unusable("image missing", f"looked for {path}") from None

@@ -1,5 +1,6 @@
 """From a row to a record: what each column must hold, and why a row cannot be used."""
 
+import ast
 import dataclasses
 import functools
 import json
@@ -17,12 +18,20 @@ COLUMNS = ("id", "image", "images", "question", "answers", "answerable", "option
 COLUMNS += ("source", "split", "metric")
 
 
-class Unusable(Exception):
-    """Says why a row is set aside: a cause that can be counted, and the record's id if known."""
+LITERAL = 1 << 16  # characters of a list that is written as a text
 
-    def __init__(self, cause: str, id: str | None = None):
+
+class Unusable(Exception):
+    """Says why a row is set aside: a cause that can be counted, and what is known about this row.
+
+    Attributes:
+      detail: what helps to mend it, such as the path that was looked for.
+      id: the record's id.
+    """
+
+    def __init__(self, cause: str, detail: str = "", *, id: str | None = None):
         super().__init__(cause)
-        self.id = id
+        self.detail, self.id = detail, id
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,10 +43,14 @@ class Rejection:
     id: str | None
     """Its id, if it could be read; half surrogate pairs, which cannot be written, are spelt out."""
     reason: str
+    detail: str = ""
+    """What helps to mend it, such as the path that was looked for."""
 
     def __post_init__(self) -> None:
-        if self.id is not None and not self.id.isascii():
-            object.__setattr__(self, "id", self.id.encode(errors="backslashreplace").decode())
+        for name in ("id", "detail"):
+            if not (getattr(self, name) or "").isascii():
+                spelt = getattr(self, name).encode(errors="backslashreplace").decode()
+                object.__setattr__(self, name, spelt)
 
 
 def parse_line(line: bytes) -> RawRow:
@@ -49,7 +62,7 @@ def parse_line(line: bytes) -> RawRow:
     try:
         row = parse_json(line)
     except UnicodeError:
-        raise Unusable("not UTF-8", _id_of_other_text(line)) from None
+        raise Unusable("not UTF-8", id=_id_of_other_text(line)) from None
     except ValueError:
         raise Unusable("not JSON") from None
     if not isinstance(row, dict):
@@ -66,8 +79,23 @@ def _id_of_other_text(line: bytes) -> str | None:
     return record_id(row.get("id")) if isinstance(row, dict) else None
 
 
+def literal_list(value: Any) -> Any:
+    """A list that a table holds as a text, "['a', 'b']" in Python's or JSON's spelling, as a list;
+    any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and len(value) <= LITERAL:
+        try:
+            found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return value
+        return found if isinstance(found, list) else value
+    return value
+
+
 def record_id(value: Any) -> str | None:
-    """An id as a string, None if the value cannot be one."""
+    """An id as a string, None if the value cannot be one. Of 3.0, as tables hold whole numbers in a
+    column with gaps, it is "3"."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         return None
     return str(value)
@@ -155,21 +183,21 @@ def image_check(root: Path) -> Callable[[str], None]:
     root = root.resolve()
 
     @functools.cache
-    def fault(image: str) -> str | None:
+    def fault(image: str) -> tuple[str, str] | None:
         if Path(image).is_absolute():
-            return "image path absolute"
+            return "image path absolute", image
         try:
             path = (root / image).resolve()
             if not path.is_relative_to(root):  # by `..`, or through a symbolic link
-                return "image outside the folder"
-            if not path.is_file():
-                return "image missing"
-            return None if path.stat().st_size else "image empty"
+                return "image outside the folder", f"it is {path}; --images names another folder"
+            if path.is_file():
+                return None if path.stat().st_size else ("image empty", str(path))
         except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle
-            return "image missing"
+            path = root / image
+        return "image missing", f"looked for {path}"
 
     def check(image: str) -> None:
-        if cause := fault(image):
-            raise Unusable(cause)
+        if found := fault(image):
+            raise Unusable(*found)
 
     return check

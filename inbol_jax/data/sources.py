@@ -1,37 +1,35 @@
 """Rows of a set as its files or the `datasets` library hold them, one by one, numbered from 1.
 
+Text files are read here and not by `datasets`, which guesses types: of a CSV it makes 7 of "007",
+nothing of the answer "NA", and shifts a row with a cell too many; of JSON, a date of "2015-03-01".
+
 A row that cannot be read comes as the `Unusable` that says why; only damage that makes the rest
-unreadable is an error.
-The number is 0 for an annotation without a question, which has no place among the questions.
+unreadable is an error. The number is 0 for an annotation without a question.
 """
 
-import ast
 import csv
-import itertools
-import sys
+import json
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from inbol_jax.data.config import FILES, DataConfig
-from inbol_jax.data.json_stream import json_objects
-from inbol_jax.data.rows import RawRow, Unusable, parse_line
+from inbol_jax.data.rows import RawRow, Unusable, parse_line, record_id
 from inbol_jax.errors import InbolError
 
 Rows = Iterator[tuple[int, RawRow | Unusable]]
 
 # The keys of official files for their records; UNK-VQA has the one without an "s".
 LISTS = ("questions", "annotations", "annotation", "data")
-# Files that the `datasets` library reads. The others are read here, row by row: a column may hold a
-# text in one row and a list in the next.
-BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}  # of `datasets`
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "ppm")  # files of a webdataset
-_LITERAL = 1 << 16  # characters of a list that is written as a text
+METADATA = ("metadata.jsonl", "metadata.csv")  # of a folder of images
 
 
-def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
-    """Rows of a JSON file (an array, or an object with one), of JSON lines, CSV or TSV.
+def text_rows(path: Path, *, by_id: str | None = None) -> Rows:
+    """Rows of CSV, TSV, JSON lines, or JSON: an array, or an object with one.
 
     JSON lines are known by their content, whatever the suffix. If the file is an object of objects,
     the column `by_id` gets a row's key.
@@ -41,11 +39,11 @@ def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
     """
     try:
         if delimiter := {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
-            yield from enumerate(_csv_rows(path, delimiter), 1)
-        elif _is_json_lines(path):
+            yield from _csv_rows(path, delimiter)
+        elif path.suffix.lower() == ".jsonl" or _has_lines(path):
             yield from _json_lines(path)
         else:
-            for number, row in enumerate(json_objects(path, keys=LISTS, by_id=by_id), 1):
+            for number, row in enumerate(_json_records(path, by_id), 1):
                 cause = "a list, not an object whose keys name columns"
                 cause = cause if isinstance(row, list) else "not a JSON object"
                 yield number, row if isinstance(row, dict) else Unusable(cause)
@@ -53,21 +51,8 @@ def file_rows(path: Path, *, by_id: str | None = None) -> Rows:
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _json_lines(path: Path) -> Rows:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    row = parse_line(line)
-                except Unusable as cause:
-                    row = cause
-                yield number, row
-
-
-def _is_json_lines(path: Path) -> bool:
+def _has_lines(path: Path) -> bool:
     """Whether the first line is an object and another line follows."""
-    if path.suffix.lower() == ".jsonl":
-        return True
     with path.open("rb") as file:
         try:
             parse_line(file.readline(1 << 20))
@@ -76,19 +61,33 @@ def _is_json_lines(path: Path) -> bool:
         return any(line.strip() for line in file)
 
 
-def literal_list(value: Any) -> Any:
-    """A list that a table holds as a text, "['a', 'b']" in Python's or JSON's spelling, as a list;
-    any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("[") and len(value) <= _LITERAL:
-        try:
-            found = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return value
-        return found if isinstance(found, list) else value
+def _json_lines(path: Path) -> Rows:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, parse_line(line)
+                except Unusable as cause:
+                    yield number, cause
+
+
+def _json_records(path: Path, by_id: str | None) -> Iterable[Any]:
+    # What is not UTF-8 becomes lone surrogates, so that only the records with such text are lost.
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InbolError(f"{path}: not whole JSON ({error}); fetch it again") from error
+    if isinstance(value, dict):
+        if by_id is not None:
+            return ({by_id: k} | v if isinstance(v, dict) else v for k, v in value.items())
+        value = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
+    if not isinstance(value, list):
+        raise InbolError(f"{path}: holds no list of records under {' or '.join(map(repr, LISTS))}")
     return value
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
+def _csv_rows(path: Path, delimiter: str) -> Rows:
     csv.field_size_limit(1 << 24)  # a picture in base64 is one field
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
@@ -96,60 +95,41 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
             for name, count in Counter(rows.fieldnames or ()).items():
                 if name and count > 1:  # spreadsheets add several without a name
                     raise InbolError(f"{path}: column {name!r} comes twice; rename or remove one")
-            for row in rows:
-                row.pop(None, None)  # cells beyond the header's columns
-                yield row
+            for number, row in enumerate(rows, 1):
+                # An unquoted comma in a text: every cell behind it is in the wrong column.
+                shifted = None in row and any(cell.strip() for cell in row.pop(None))
+                yield number, Unusable("more cells than columns") if shifted else row
         except csv.Error as error:
             raise InbolError(f"{path}: not CSV ({error})") from error
 
 
 def joined(questions: Rows, annotations: Rows) -> Rows:
-    """Questions with their annotations, which may come in another order.
-
-    Only those whose other half has not come yet are in memory. Questions without an annotation come
-    at the end, as do annotations without a question, each as `Unusable`.
-    """
-    key = "question_id"
-    waiting: dict[Any, tuple[int, RawRow]] = {}  # questions by id
-    answers: dict[Any, RawRow] = {}  # annotations by id
-    for question, annotation in itertools.zip_longest(questions, annotations):
-        if annotation is not None:
-            _, answer = annotation
-            id = answer if isinstance(answer, Unusable) else answer.get(key)
-            if isinstance(answer, Unusable):
-                yield 0, answer
-            elif not isinstance(id, str | int):
-                yield 0, Unusable("annotation without an id")
-            elif id in waiting:
-                number, row = waiting.pop(id)
-                yield number, {**row, **answer}
-            else:
-                answers[id] = _compact(answer)
-        if question is not None:
-            number, row = question
-            id = None if isinstance(row, Unusable) else row.get(key)
-            if isinstance(row, Unusable) or not isinstance(id, str | int):
-                yield number, row
-            elif id in answers:
-                yield number, {**row, **answers.pop(id)}
-            elif id in waiting:
-                yield number, Unusable("duplicated id", str(id))
-            else:
-                waiting[id] = (number, row)
-    for id, (number, _) in waiting.items():
-        yield number, Unusable("question without annotation", str(id))
-    for id in answers:
-        yield 0, Unusable("annotation without question", str(id))
-
-
-def _compact(annotation: RawRow) -> RawRow:
-    """With answers as shared strings: ten objects each take gigabytes if the orders differ."""
-    answers = annotation.get("answers")
-    if not isinstance(answers, list):
-        return annotation
-    texts = [answer.get("answer") if isinstance(answer, dict) else answer for answer in answers]
-    shared = [sys.intern(text) if isinstance(text, str) else text for text in texts]
-    return {**annotation, "answers": shared}
+    """Questions with their annotations, whatever the order of either; what has no other half, at
+    the end if it is an annotation, comes as `Unusable`."""
+    by_id: dict[str, RawRow] = {}
+    for _, row in annotations:
+        id = None if isinstance(row, Unusable) else record_id(row.get("question_id"))
+        if isinstance(row, Unusable):
+            yield 0, row
+        elif id is None:
+            yield 0, Unusable("annotation without an id")
+        elif id in by_id:
+            yield 0, Unusable("second annotation of a question", id=id)
+        else:
+            by_id[id] = row
+    asked = set()
+    for number, row in questions:
+        id = None if isinstance(row, Unusable) else record_id(row.get("question_id"))
+        if isinstance(row, Unusable) or id is None:
+            yield number, row
+        elif id in by_id:
+            asked.add(id)
+            yield number, {**row, **by_id[id]}
+        else:
+            yield number, Unusable("question without annotation", id=id)
+    for id in by_id:
+        if id not in asked:
+            yield 0, Unusable("annotation without question", id=id)
 
 
 def id_rows(config: DataConfig, subset: str | None) -> Rows:
@@ -160,50 +140,89 @@ def id_rows(config: DataConfig, subset: str | None) -> Rows:
     """
     assert config.id is not None
     local = Path(config.id)
-    if local.is_file() and not config.is_file:
+    if local.is_file() and local.suffix.lower() not in FILES:
         raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(FILES)}")
     if config.is_file and not local.is_file():
         raise InbolError(f"--data.id {local}: no such file")
     if config.is_file and local.suffix.lower() not in BUILDERS:
-        yield from file_rows(local)
+        yield from text_rows(local)
         return
+    folders = [local / config.split, local] if config.split else [local]
+    for file in (folder / name for folder in folders for name in METADATA):
+        if file.is_file():  # of images beside it, or below it
+            below = file.parent.relative_to(local)
+            for number, row in text_rows(file):
+                name = None if isinstance(row, Unusable) else row.get("file_name")
+                yield number, {**row, "image": str(below / str(name))} if name else row
+            return
+    yield from _library_rows(config, subset)
+
+
+def _library_rows(config: DataConfig, subset: str | None) -> Rows:
+    """Rows of what the `datasets` library reads."""
     import datasets  # takes a second, which a dataset folder does not need
 
     datasets.disable_progress_bars()
     number = 0
     try:
-        rows = _load(config, subset)
-        for column, feature in (rows.features or {}).items():
-            if (undecoded := _undecoded(feature)) != feature:
-                rows = rows.cast_column(column, undecoded)
-        for number, row in enumerate(rows, 1):
-            yield number, _unpacked(row) if "__key__" in row else row
+        # Of local files nothing is copied, so that no old copy is ever read; even the library's
+        # locks go to a folder that does not stay.
+        with tempfile.TemporaryDirectory() as cache:
+            rows = _load(config, subset, cache)
+            if isinstance(rows, list):
+                text = (row for file in rows for _, row in text_rows(Path(file)))
+                yield from enumerate(text, 1)
+                return
+            for column, feature in (rows.features or {}).items():
+                if (undecoded := _undecoded(feature)) != feature:
+                    rows = rows.cast_column(column, undecoded)
+            for number, row in enumerate(rows, 1):
+                yield number, _unpacked(row) if "__key__" in row else row
+    except InbolError:
+        raise
     except Exception as error:  # any error of the reader or client that the library chose
-        about = " ".join(str(error).split()) or type(error).__name__
         fault = f"record {number + 1}: cannot be read"
         if not number:
             fault = f"no set that `datasets` can load with subset {subset}, split {config.split}"
-        raise InbolError(f"--data.id {config.id}: {fault} ({about[:300]})") from error
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InbolError(f"--data.id {config.id}: {fault} ({cause})") from error
 
 
-def _load(config: DataConfig, subset: str | None) -> Any:
-    """The set as the `datasets` library has it."""
+def _load(config: DataConfig, subset: str | None, cache: str) -> Any:
+    """The set as the `datasets` library has it, or the text files that it consists of."""
     import datasets
 
     assert config.id is not None
-    local, split = Path(config.id), config.split or "train"
+    local = Path(config.id)
+    if not local.exists():
+        options = {"name": subset, "split": config.split, "streaming": config.streaming}
+        return datasets.load_dataset(config.id, **options)
+    if config.is_file:
+        files = {"train": str(local)}
+        builder = datasets.load_dataset_builder(
+            BUILDERS[local.suffix.lower()], data_files=files, cache_dir=cache
+        )
+        return builder.as_streaming_dataset(split="train")
     if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
         saved = datasets.load_from_disk(str(local))
-        return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
-    options = {"name": subset, "split": split, "streaming": config.streaming}
-    if local.is_dir():
-        options["path"] = str(local.resolve())
-    elif config.is_file:
-        options["path"] = BUILDERS[local.suffix.lower()]
-        options["data_files"] = {split: str(local)}
-    else:
-        options |= {"path": config.id, "revision": config.revision}
-    return datasets.load_dataset(**options)
+        if isinstance(saved, datasets.DatasetDict):
+            saved = saved[_only_split(config, saved)]
+        return saved.to_iterable_dataset()
+    builder = datasets.load_dataset_builder(str(local.resolve()), name=subset, cache_dir=cache)
+    split = _only_split(config, map(str, builder.config.data_files))
+    if builder.name in ("csv", "json"):
+        return list(builder.config.data_files[split])
+    return builder.as_streaming_dataset(split=split)
+
+
+def _only_split(config: DataConfig, splits: Iterable[str]) -> str:
+    """The split that is named, or else the only one that there is."""
+    splits = list(splits)
+    if config.split in splits:
+        return config.split
+    if config.split is None and len(splits) == 1:
+        return splits[0]
+    raise InbolError(f"--data.id {config.id}: give --data.split, one of {', '.join(splits)}")
 
 
 def _undecoded(feature: Any) -> Any:

@@ -23,7 +23,7 @@ from inbol_jax.data.rows import (
     parse_line,
     record_id,
 )
-from inbol_jax.errors import InbolError
+from inbol_jax.errors import InbolError, printable
 from inbol_jax.records import VQAExample
 
 DATA_FILE = "data.jsonl"
@@ -175,7 +175,7 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
                     check_image(image)
             except Unusable as cause:
                 id = record_id(row.get("id")) if cause.id is None else cause.id
-                rejected.append(Rejection(number, id, str(cause)))
+                rejected.append(Rejection(number, id, str(cause), cause.detail))
             else:
                 ids.add(example.id)
                 offsets.append(start)
@@ -194,17 +194,24 @@ def refuse_same_names(datasets: Iterable[VQADataset]) -> None:
 
 
 def stop_at_too_many(
-    rejected: Sequence[Rejection], total: int, max_rejected: float, source: Path | str
+    rejected: Sequence[Rejection],
+    total: int,
+    max_rejected: float,
+    source: Path | str,
+    images: str = "--images names the folder that paths are relative to",
 ) -> None:
-    """Raises InbolError if there are no records, or more than `max_rejected` of them rejected."""
+    """Raises InbolError if there are no records, or more than `max_rejected` of them rejected.
+
+    `images` says what to do if it is for images that are missing.
+    """
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
     if len(rejected) > max_rejected * total:
         counts = summarise_rejections(rejected, total)
         where = f", starting at line {line}" if (line := rejected[0].line) else ""
-        raise InbolError(
-            f"{source}: {counts}; at most {max_rejected:.0%} may be; mend the file{where}"
-        )
+        reason, *_ = next(causes_of_rejection(rejected))
+        remedy = images if reason.startswith("image missing") else f"mend the file{where}"
+        raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; {remedy}")
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int) -> str:
@@ -222,11 +229,9 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
     counts = Counter(rejection.reason for rejection in rejected)
     first = {rejection.reason: rejection for rejection in reversed(rejected)}
     for reason, count in counts.most_common():
-        id = first[reason].id
-        if id is None:
-            yield reason, count, f"line {first[reason].line}"
-        else:
-            yield reason, count, id if id.isprintable() else repr(id)
+        one = first[reason]
+        name = f"line {one.line}" if one.id is None else one.id
+        yield reason, count, printable(", ".join(filter(None, (name, one.detail))))
 
 
 @contextlib.contextmanager

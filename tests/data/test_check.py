@@ -209,7 +209,7 @@ def test_splits_of_the_world_share_no_image(tmp_path, capsys):
 def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
     save(tmp_path / "images/a.png", 1)
     (tmp_path / "images/b.png").write_bytes(b"no")
-    same = {"question": "What?", "answerability": 0, "alter_type": "x"}
+    same = {"question": "What?", "answerability": {"binary": False}, "alter_type": "x"}
     names = ["a.png", "b.png", "c.png"]
     rows = [same | {"question_id": i, "image_name": name} for i, name in enumerate(names)]
     file, out = write_json(tmp_path / "val.json", rows), tmp_path / "out"

@@ -56,7 +56,7 @@ def test_mmupd(tmp_path, read):
     assert (option.answers, option.answerable) == (("C",), False)
     assert option.prompt == "Look.\nWhat is it?\nA. a cat\nB. a\tdog\nC. None of the above"
     (fault,) = read_jsonl(dataset.root / "rejected.jsonl")
-    assert (fault["id"], fault["reason"]) == ("8", "image not base64")
+    assert (fault["id"], fault["reason"]) == ("8-standard", "image not base64")
 
 
 NONE = {"aad": "None of the above", "ivqd": "The image and question are irrelevant."}
@@ -265,5 +265,7 @@ def test_any_multiple_choice_set_by_its_columns(tmp_path, read):
         "6": "image missing",
         "7": "image a list of lists (one list of pictures or paths is read)",
     }
-    with pytest.raises(InbolError, match="6 no column 'offered'"):
+    with pytest.raises(
+        InbolError, match=r"8 no column 'offered' \(first: 0, there are image, question, "
+    ):
         read(**options, options_column="offered", name="other")

@@ -98,11 +98,19 @@ def rows_with(image):
         ([1, 2], False, "2 not a JSON object"),
         (rows_with(lambda i: i), True, "2 image a number .--data.image-template makes a path"),
         (rows_with(lambda i: i), False, "2 image a number .--data.image-template makes a path"),
-        (rows_with(lambda i: f"{i}.png"), False, "2 image missing .--data.images names the fold"),
+        (
+            rows_with(lambda i: f"{i}.png"),
+            False,
+            r"2 image missing .first: q0, looked for /.*/0\.png.*; --data\.images names",
+        ),
         (rows_with(lambda i: [[f"{i}.png"]]), True, "2 image a list of lists"),
         (rows_with(lambda i: ["0.png", None]), True, "2 image missing in a list of pictures"),
         (rows_with(lambda i: ["0.png", ""]), True, "2 image missing in a list of pictures"),
-        (rows_with(lambda i: {"path": f"{i}.png"}), False, "2 image missing .--data.images names"),
+        (
+            rows_with(lambda i: {"path": f"{i}.png"}),
+            False,
+            r"2 image missing .*--data\.image-template makes paths of ids",
+        ),
         (rows_with(lambda i: True), True, "2 image a number"),
     ],
 )

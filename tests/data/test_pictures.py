@@ -9,8 +9,6 @@ from sample_sets import picture, stored, write_hub, write_images
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 
-NOT_THERE = "image missing (--data.images names the folder of paths)"
-
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
@@ -28,7 +26,7 @@ def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
     assert [(e.id, e.answers) for e in dataset.examples] == [("q0", ("red",)), ("q1", ("red",))]
     assert (dataset.root / dataset.examples[1].image).read_bytes() == picture(1)
     faults = {f["id"]: f["reason"] for f in read_jsonl(dataset.root / "rejected.jsonl")}
-    assert faults == {"q2": "image outside the set's files", "q3": NOT_THERE}
+    assert faults == {"q2": "image outside the set's files", "q3": "image missing"}
 
     dataset = read(**options, images=tmp_path / "set", name="in place")
     assert [e.image for e in dataset.examples] == ["pictures/0.png", "pictures/1.png"]
@@ -49,7 +47,7 @@ def test_pictures_in_rows_that_cannot_be_used(tmp_path, read):
         "zero byte": (stored(b""), "image empty"),
         "bomb": (stored(bomb), "image too large"),
         "missing": (None, "image missing"),
-        "not there": ({"bytes": None, "path": "nowhere.png"}, NOT_THERE),
+        "not there": ({"bytes": None, "path": "nowhere.png"}, "image missing"),
         "climbs out": ({"bytes": None, "path": "../secret.png"}, outside),
         "absolute": ({"bytes": None, "path": str(secret)}, outside),
         "sound": (stored(picture(1)), None),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.data.rows import Unusable
-from inbol_jax.data.sources import file_rows, joined
+from inbol_jax.data.sources import joined, text_rows
 from inbol_jax.errors import InbolError
 
 
@@ -19,34 +19,38 @@ def test_json_lines_are_known_by_their_content(tmp_path):
         json.dumps(rows, indent=1),
     ):
         file.write_bytes(text.encode())
-        assert [row for _, row in file_rows(file)] == rows
+        assert [row for _, row in text_rows(file)] == rows
     file.write_text(json.dumps({"data": rows}, indent=2))
-    assert list(file_rows(file)) == list(enumerate(rows, 1))
+    assert list(text_rows(file)) == list(enumerate(rows, 1))
     file.write_bytes(b'{"a": 1}\n{"a": "\xff"}\n{broken\n{"a": 2}\n')
-    found = [str(row) if isinstance(row, Unusable) else row for _, row in file_rows(file)]
+    found = [str(row) if isinstance(row, Unusable) else row for _, row in text_rows(file)]
     assert found == [{"a": 1}, "not UTF-8", "not JSON", {"a": 2}]
 
 
 def test_csv_of_any_shape(tmp_path):
     file = tmp_path / "rows.CSV"
-    file.write_bytes(b'\xef\xbb\xbfname,question\r\na,"What, or\nwho?"\r\nb\r\nc,d,e\r\n\r\n')
-    assert [row for _, row in file_rows(file)] == [
+    file.write_bytes(
+        b'\xef\xbb\xbfname,question\r\na,"What, or\nwho?"\r\nb\r\nc,d,\r\nc,d,e\r\n\r\n'
+    )
+    *rows, shifted = [row for _, row in text_rows(file)]
+    assert rows == [
         {"name": "a", "question": "What, or\nwho?"},
         {"name": "b", "question": None},
         {"name": "c", "question": "d"},
     ]
+    assert str(shifted) == "more cells than columns"
     file.write_bytes(b'name\n"' + b"x" * (1 << 25) + b'"\n')
     with pytest.raises(InbolError, match=r"rows\.CSV: not CSV"):
-        list(file_rows(file))
+        list(text_rows(file))
 
 
 def test_a_csv_header_with_a_column_twice_is_refused(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("id,answers,,answers,\n1,red,,blue,\n")
     with pytest.raises(InbolError, match=r"rows\.csv: column 'answers' comes twice"):
-        list(file_rows(file))
+        list(text_rows(file))
     file.write_text("id,answers,,\n1,red,,\n")
-    assert list(file_rows(file)) == [(1, {"id": "1", "answers": "red", "": ""})]
+    assert list(text_rows(file)) == [(1, {"id": "1", "answers": "red", "": ""})]
 
 
 @settings(max_examples=50, deadline=None)
