@@ -70,8 +70,8 @@ class VQAExample(WithOptions):
     @property
     def answer_texts(self) -> tuple[str, ...]:
         """The gold answers in words: of a letter its option."""
-        options = dict(zip(LETTERS, self.options, strict=False))
-        return tuple(options.get(a.strip(" ().").upper(), a) for a in self.answers)
+        of = dict(zip(LETTERS, self.options, strict=False)) | {o: o for o in self.options}
+        return tuple(of.get(a, of.get(a.strip(" ().").upper(), a)) for a in self.answers)
 
     def to_json(self) -> dict[str, Any]:
         """A row of `data.jsonl`, without source, split and metric if they have their defaults."""

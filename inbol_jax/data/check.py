@@ -25,14 +25,19 @@ from inbol_jax.data.vqa import (
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
+from inbol_jax.responses.gold import fault_of_gold
 
 HEADER = {"command": "data check"}
+GOLD_FILE = "gold.jsonl"
 CHUNK = 512  # records whose pictures are decoded at once
 
 
 @one_writer
 def check_dataset(config: CheckConfig) -> dict[str, Any]:
     """Checks a set and writes what is sound and what is not.
+
+    Every sound question is also asked with its own gold answers: those that do not score right are
+    named in gold.jsonl, and stay.
 
     Returns:
       the counts that check.json holds. Under "shared" are, by the name of the other set, the
@@ -56,9 +61,11 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
                 known.setdefault(pixels, (other.name, image))
     if file.exists() and not file.samefile(dataset.file):
         file.unlink()  # it never stands beside the header of another set
-    counts, rejected = _check_pictures(config, dataset, known, [other.name for other in others])
+    counts, rejected, misjudged = _check_records(
+        config, dataset, known, [other.name for other in others]
+    )
     write_json(config.out / "check.json", counts)
-    _report(config, counts, rejected)
+    _report(config, counts, rejected, misjudged)
     if len(rejected) > config.max_rejected * counts["records"]:
         raise InbolError(
             f"{len(rejected):,} of {counts['records']:,} records cannot be used, more than "
@@ -99,14 +106,17 @@ def _decoded_batches(
             advance(len(chunk))
 
 
-def _check_pictures(
+def _check_records(
     config: CheckConfig,
     dataset: VQADataset,
     known: Mapping[bytes, tuple[str, str]],
     others: Sequence[str],
-) -> tuple[dict[str, Any], list[Rejection]]:
-    """Writes the sound records, the others, and the shared pictures. Returns counts and others."""
+) -> tuple[dict[str, Any], list[Rejection], list[Rejection]]:
+    """Writes the sound records, the others, and the shared pictures. Returns counts, others, and
+    the sound ones whose gold answers do not score right.
+    """
     rejected = list(dataset.rejected)
+    misjudged: list[Rejection] = []
     rows = 0
     faults: dict[str, str] = {}  # these three by image
     hashes: dict[str, bytes] = {}
@@ -122,11 +132,15 @@ def _check_pictures(
                 for image in dict.fromkeys(example.images):
                     if hashes[image] in known:
                         shared[image].append(example.id)
+                if fault := fault_of_gold(example):
+                    misjudged.append(Rejection(None, example.id, fault))
                 lines.write(json_line(example.to_json()))
                 rows += 1
         images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
         write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
     write_rejections(config.out, rejected, HEADER)
+    by_id = ({"id": one.id, "reason": one.reason} for one in misjudged)
+    write_jsonl(config.out / GOLD_FILE, by_id, HEADER)
     shared_rows = []
     questions: dict[str, set[str]] = defaultdict(set)  # ids: a question may have several pictures
     for image, ids in shared.items():
@@ -141,16 +155,29 @@ def _check_pictures(
         "records": rows + len(rejected),
         "sound": rows,
         "rejected": {reason: count for reason, count, _ in causes_of_rejection(rejected)},
+        "gold_not_right": {cause: n for cause, n, _ in causes_of_rejection(misjudged)},
         "images": len(hashes),
         "different_images": len(set(hashes.values())),
         "shared": {n: {"images": pictures[n], "questions": len(questions[n])} for n in others},
     }
-    return counts, rejected
+    return counts, rejected, misjudged
 
 
-def _report(config: CheckConfig, counts: dict[str, Any], rejected: list[Rejection]) -> None:
+def _report(
+    config: CheckConfig,
+    counts: dict[str, Any],
+    rejected: Sequence[Rejection],
+    misjudged: Sequence[Rejection],
+) -> None:
     for reason, count, first in causes_of_rejection(rejected):
         say(f"{count:>9,}  {reason:<32} first: {first}")
+    if misjudged:
+        say(
+            f"{len(misjudged):,} questions do not score right when their own gold answers are the "
+            f"response -> {config.out / GOLD_FILE}"
+        )
+        for reason, count, first in causes_of_rejection(misjudged):
+            say(f"{count:>9,}  {reason:<32} first: {first}")
     for name, overlap in counts["shared"].items():
         say(
             f"{overlap['images']:,} images, of {overlap['questions']:,} questions, are in {name} "

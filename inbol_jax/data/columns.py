@@ -77,7 +77,7 @@ def columns_of(row: RawRow, spec: Spec) -> Columns:
       Unusable: if a column holds what it cannot hold.
     """
     options = option_list(value(row, spec.options))
-    answers = answer_list(value(row, spec.answers))
+    answers = by_letter(answer_list(value(row, spec.answers)), options)
     answerable = value(row, spec.answerable)
     if spec.answerable is None or (answerable and not answers):
         answerable = bool(answers) or None  # without answers nobody can say
@@ -116,15 +116,11 @@ def number_text(value: Any, options: Sequence[str] = ()) -> Any:
     return str(int(value) if whole else value) if isinstance(value, int | float) else value
 
 
-def option_or_text(answer: Any, options: Sequence[str]) -> Any:
-    """An answer of a set whose answers may be letters or texts; the text of an option goes first.
-
-    The text of one option that would be read as the letter of another becomes its own letter.
-    """
-    if answer not in options[: len(LETTERS)]:
-        return answer
-    lettered = answer.strip(" ().").upper() in {*LETTERS[: len(options)]}
-    return LETTERS[options.index(answer)] if lettered else answer
+def by_letter(answers: Sequence[Any], options: Sequence[str]) -> list[Any]:
+    """The answers of a set that gives letters. If a letter is the text of an option as well, it
+    would be read as that one: the text of its own option stands instead."""
+    texts = dict(zip(LETTERS, options, strict=False))
+    return [texts.get(answer, answer) if answer in options else answer for answer in answers]
 
 
 def option_list(value: Any) -> list[str]:

@@ -26,12 +26,12 @@ from inbol_jax.data.columns import (
     Columns,
     Spec,
     answer_list,
+    by_letter,
     columns_of,
     letter_of,
     no_column,
     number_text,
     option_list,
-    option_or_text,
     plain,
     read_flag,
     value,
@@ -255,8 +255,8 @@ def _named_columns(row: RawRow, config: DataConfig) -> Columns:
     answers = literal_list(row.get(config.answers_column))
     number = number_text(answers, options)
     if options and isinstance(number, str) and number.isdecimal() and number not in options:
-        answers = letter_of(number, options)
-    answers = [option_or_text(answer, options) for answer in answer_list(answers, options)]
+        answers = by_letter(letter_of(number, options), options)
+    answers = answer_list(answers, options)
     used = {config.image_column, config.question_column, config.answers_column, id, flag, choices}
     return {name: plain(cell) for name, cell in row.items() if name not in used} | {
         "id": row.get(id),

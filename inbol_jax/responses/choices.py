@@ -1,7 +1,9 @@
 """The option of a multiple-choice question that a response chooses, by letter or by text."""
 
+import functools
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from inbol_jax.questions import LETTERS
 from inbol_jax.responses.vqa_accuracy import answer_key
@@ -13,7 +15,7 @@ _IS = r"\s*(?:is\s*)?(?::\s*)?"  # one way to read blanks: time stays linear in 
 _ANSWER_IS = rf"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice){_IS}"
 _CAPITAL = r"(?:A\b(?!\s(?!(?:as|because|due|for|since)\b)[a-z])|I\b(?!['\s])|[B-HJ-Z]\b)"
 _OPTION = re.compile(
-    rf"\s*(?:{_ANSWER_IS})?(?:\(([a-z])\)|([a-z])\s*(?:[.:),]|$))"
+    rf"\s*(?:{_ANSWER_IS})?(?:\(([a-z])\)|([a-z])\s*(?:[.:),](?!\w)|$))"
     rf"|\s*{_ANSWER_IS}(?-i:({_CAPITAL}|[b-hj-z]\b))",
     re.IGNORECASE,
 )
@@ -36,25 +38,82 @@ _NEGATED = re.compile(
 )
 
 
+class _Options(NamedTuple):
+    """Options, some of whose texts are marked: replaced by a character that no text has."""
+
+    letters: str  # "abcd"
+    keys: dict[str, int]  # what equal texts share, of those that only one option has
+    marks: dict[str, str]  # by text
+    marked: re.Pattern[str]
+
+    def mark(self, text: str) -> str:
+        """The text with what would be misread marked."""
+        if not self.marks:
+            return text
+
+        def mark(found: re.Match[str]) -> str:
+            said = found[0]
+            return f" {self.marks.get(said) or self.marks.get(said.lower(), said)} "
+
+        return self.marked.sub(mark, text)
+
+
+# A letter alone that could be read as that of an option: in "A.C. Milan", not in "A cat".
+_ALONE = re.compile(r"(?<!\w)(?:[B-HJ-Zb-hj-z](?!\w)|[AaIi](?=[^\w\s]))")
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _options(options: tuple[str, ...]) -> _Options:
+    """Marks the options that hold a letter alone, and those that normalisation cannot tell apart
+    ("-5" and "5", "the cat" and "a cat").
+    """
+    letters = LETTERS[: len(options)].lower()
+    keys = [answer_key(option) for option in options]
+    read: dict[str, int] = {key: i for i, key in enumerate(keys) if keys.count(key) == 1}
+    lower = [option.lower() for option in options]
+    marks: dict[str, str] = {}
+    patterns = []
+    for i, option in sorted(enumerate(options), key=lambda item: -len(item[1])):
+        misread = (len(option) > 1 and _ALONE.search(option)) or keys[i] not in read
+        if misread and not _is_letter(option, letters) and option not in marks:
+            mark = chr(0xE000 + i)  # of Unicode's private use
+            read[mark] = i
+            marks[option] = mark
+            if one_case := lower.count(lower[i]) == 1:
+                marks[lower[i]] = mark
+            patterns.append(f"(?i:{re.escape(option)})" if one_case else re.escape(option))
+    return _Options(
+        letters, read, marks, re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w|\.\d)")
+    )
+
+
+def _is_letter(text: str, letters: str) -> bool:
+    letter = text.strip(" ().").lower()
+    return len(letter) == 1 and letter in letters
+
+
 def read_choice(text: str, options: Sequence[str]) -> int | None:
     """The option that a response chooses by its letter, or by a text that is the whole response or
     its first sentence; None if it chooses none.
 
-    The last letter that is named as the answer counts: reasons come before it.
+    The exact text of an option goes first, unless it is a letter. The last letter that is named as
+    the answer counts: reasons come before it.
     """
-    text = text.replace("**", "")  # bold in Markdown
-    letters = LETTERS[: len(options)].lower()
+    letters, keys, *_ = known = _options(tuple(options))
+    if text in options and not _is_letter(text, letters):
+        return options.index(text)
+    text = known.mark(text.replace("**", ""))  # bold in Markdown
     letter, rest = _read_option(text)
     for match in _CONCLUDED.finditer(text):
         letter = next(filter(None, match.groups())).lower()
-    if letter:
-        return letters.find(letter) if letter in letters else None
-    keys = [answer_key(option) for option in options]
-    for said in (rest, answer_key(re.split(r"[.;\n]\s", text, maxsplit=1)[0])):
-        if keys.count(said) == 1:
-            return keys.index(said)
+    if letter:  # or else the text of an option: "I" of "I" and "II"
+        return letters.index(letter) if letter in letters else keys.get(letter)
+    first = answer_key(re.split(r"[.;\n]\s", text, maxsplit=1)[0])
+    chosen = keys.get(rest, keys.get(first))
     named = [next(filter(None, match.groups())).lower() for match in _NAMED.finditer(text)]
-    return letters.find(named[-1]) if named and named[-1] in letters else None
+    if chosen is None and named and named[-1] in letters:
+        return letters.index(named[-1])
+    return chosen
 
 
 def mentioned_option(text: str, options: Sequence[str]) -> int | None:
@@ -62,18 +121,19 @@ def mentioned_option(text: str, options: Sequence[str]) -> int | None:
 
     In "dark red" the option "red" is not mentioned if "dark red" is an option too.
     """
-    keys = [answer_key(option) for option in options]
-    if set(keys) == {"yes", "no"}:
+    known = _options(tuple(options))
+    if known.keys.keys() == {"yes", "no"}:
         reading = read_yes_no(text)
-        return None if reading is None else keys.index(reading)
+        return None if reading is None else known.keys[reading]
+    text = known.mark(text)
     if _NEGATED.search(text):
         return None
-    said, found = f" {answer_key(text)} ", []
-    for key in sorted(filter(None, keys), key=len, reverse=True):
+    said, found = f" {answer_key(text)} ", set()
+    for key in sorted(known.keys, key=len, reverse=True):
         if f" {key} " in said:
             said = said.replace(f" {key} ", " | ")
-            found.append(key)
-    return keys.index(found[0]) if len(found) == 1 and keys.count(found[0]) == 1 else None
+            found.add(known.keys[key])
+    return found.pop() if len(found) == 1 else None
 
 
 def choice_score(prediction: str, answers: Sequence[str], options: Sequence[str] = ()) -> float:
@@ -82,15 +142,16 @@ def choice_score(prediction: str, answers: Sequence[str], options: Sequence[str]
     A response in which no choice can be read scores 0; none is ever drawn for it.
 
     Args:
-      answers: letters or texts of the right options.
+      answers: texts or letters of the right options. The exact text of an option goes before a
+        letter: of the options "B" and "A", the answer "A" is the second.
       options: of the question; without them letters and texts are compared as they are.
     """
     if options:
         chosen = read_choice(prediction, options)
         if chosen is None:
             chosen = mentioned_option(prediction, options)
-        gold = {read_choice(answer, options) for answer in answers}
-        return float(chosen is not None and chosen in gold)
+        gold = {a if a in options else _text_of(read_choice(a, options), options) for a in answers}
+        return float(chosen is not None and options[chosen] in gold)
     letter, text = _read_option(prediction)
     for answer in answers:
         gold_letter, gold_text = _read_option(answer)
@@ -100,3 +161,7 @@ def choice_score(prediction: str, answers: Sequence[str], options: Sequence[str]
         elif text and text == gold_text:
             return 1.0
     return 0.0
+
+
+def _text_of(option: int | None, options: Sequence[str]) -> str | None:
+    return None if option is None else options[option]

@@ -159,6 +159,31 @@ def rows_about(folder, *images):
             file.write(json.dumps(row | {"answers": ["red"]}) + "\n")
 
 
+def test_gold_answers_that_do_not_score_right_are_named(tmp_path, capsys):
+    data, out = tmp_path / "set", tmp_path / "out"
+    save(data / "a.png", 0)
+    row = {"image": "a.png", "question": "Which country?", "answerable": True}
+    aliases = ["US", "USA", "United States", "America"]
+    rows = [
+        row | {"id": "alternatives", "answers": aliases},
+        row | {"id": "votes", "answers": aliases, "metric": "vqa"},
+        row | {"id": "refused", "answers": ["unknown"]},
+        row | {"id": "choice", "answers": ["-5"], "options": ["5", "-5"]},
+    ]
+    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert check(data, out) == 0
+    vqa = "answers are alternatives, not ten votes (--data.metric inclusion)"
+    assert {one["id"]: one["reason"] for one in read_jsonl(out / "gold.jsonl")} == {
+        "votes": vqa,
+        "refused": "gold answer reads as a refusal",
+    }
+    output = capsys.readouterr().out
+    assert "2 questions do not score right when their own gold answers are the response" in output
+    assert f"{vqa} first: votes" in output
+    assert "4 of 4 records of set are sound" in output
+    assert json.loads((out / "check.json").read_text())["gold_not_right"][vqa] == 1
+
+
 def test_images_shared_with_another_set_are_found(tmp_path, capsys):
     train, test, other, out = (tmp_path / name for name in ("train", "test", "other", "out"))
     save(train / "a.png", 1)
@@ -248,9 +273,9 @@ def test_a_check_that_is_killed_is_made_by_the_same_command(tmp_path, kills):
                 assert root.samefile(tmp_path / example.id.partition("-")[0])
             assert check(tmp_path / name, out) == 0
 
-        assert kills(run) == 5
+        assert kills(run) == 7
         assert [e.id for e in load_dataset_folder(out).examples] == [f"{name}-0"]
-    assert kills(lambda: check(out, out)) == 5, "a set that is checked in place is never lost"
+    assert kills(lambda: check(out, out)) == 7, "a set that is checked in place is never lost"
 
 
 def test_a_set_is_not_checked_into_itself(tmp_path, capsys):

@@ -336,8 +336,8 @@ def test_any_set_by_its_columns(tmp_path, read):
         ([3.0, 2.5, 7], None, ("3", "2.5", "7")),
         (1.0, ["red", "blue"], ("B",)),
         (1.0, ["2.0", "1.0"], ("1.0",)),
-        ("B", ["C", "A", "B"], ("C",)),
-        (["(b)", "A"], ["x", "y", "(b)"], ("C", "A")),
+        ("B", ["C", "A", "B"], ("B",)),
+        (["(b)", "A"], ["x", "y", "(b)"], ("(b)", "A")),
     ],
 )
 def test_answers_as_tables_hold_them(tmp_path, read, answers, options, gold):

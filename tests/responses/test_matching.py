@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
+from inbol_jax.questions import LETTERS
 from inbol_jax.records import METRICS
 from inbol_jax.responses.choices import read_choice
 from inbol_jax.responses.matching import CORRECT_AT, SCORERS, score
@@ -320,7 +321,7 @@ def test_yes_and_no_as_options():
 @given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=26))
 def test_any_response_to_any_options_has_a_score(said, options):
     assert score(said, ["A"], "choice", options) in (0, 1)
-    assert score("A", ["A"], "choice", options) == 1
+    assert score("A", ["A"], "choice", options) == ("A" not in options[1:])
 
 
 @pytest.mark.parametrize(
@@ -437,3 +438,45 @@ def test_one_more_match_never_lowers_the_score(prediction, answers):
 def test_a_letter_behind_the_answer_is(text, letter):
     chosen = read_choice(text, ("cat", "dog", "cow"))
     assert (None if chosen is None else "abc"[chosen]) == letter
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("A.C. Milan", "Inter", "Juventus"),
+        ("-5", "5", "0"),
+        ("C++", "C"),
+        ("x+1", "x-1"),
+        ("I", "II"),
+        ("E. coli", "S. aureus", "cholera", "typhus", "plague"),
+        ("the cat", "a cat", "a dog"),
+        ("D.C.", "Ohio", "Iowa", "Utah"),
+        ("Pa", "PA"),
+        ("Vitamin C", "Vitamin B", "Vitamin A"),
+        ("10", "1,0", "1.0"),
+    ],
+)
+@pytest.mark.parametrize("sentence", ["{}", "{}.", "It is {}", "**{}**"])
+def test_options_that_look_like_letters_or_like_each_other(options, sentence):
+    for said in options:
+        scores = [score(sentence.format(said), [gold], "choice", options) for gold in options]
+        assert scores == [float(gold == said) for gold in options], said
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=26, unique=True))
+def test_a_gold_answer_s_text_or_letter_is_right_and_no_other_option_is(options):
+    # What is one option's letter and another one's text can be read as either.
+    letters = LETTERS[: len(options)]
+    assume(all(o.strip() and o.strip(" ().").upper() not in {*letters, "İ"} for o in options))
+    for i, gold in enumerate(options):
+        for j, said in enumerate(options):
+            assert score(said, [gold], "choice", options) == (i == j)
+            assert score(letters[j], [gold], "choice", options) == (i == j)
+            assert score(said, [letters[i]], "choice", options) == (i == j)
+
+
+def test_a_text_that_is_another_option_s_letter():
+    """As a gold answer it is its own option; as a response it is the letter that it names."""
+    assert score("B", ["B"], "choice", ("B", "A")) == 0
+    assert score("A", ["B"], "choice", ("B", "A")) == 1
+    assert score("C", ["C"], "choice", ("A", "B", "C")) == 1
