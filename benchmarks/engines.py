@@ -19,6 +19,7 @@ import tyro
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.models.loading import load_pretrained
+from inbol_jax.prompts import DEFAULT
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.responses.outcome import outcome
@@ -56,7 +57,9 @@ def answers(engine: Engine, dataset: VQADataset, examples: Sequence[VQAExample])
     def refuse(example: VQAExample, reason: str) -> None:
         raise SystemExit(f"{example.id}: {reason}")
 
-    batches = engine.generate(examples, dataset.root, label="asking", set_aside=refuse)
+    batches = engine.generate(
+        examples, dataset.root, prompt=DEFAULT, label="asking", set_aside=refuse
+    )
     return {example.id: given for batch in batches for example, given in batch}
 
 

@@ -25,7 +25,7 @@ def lettered(options: Sequence[str]) -> list[str]:
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    """The text that a model is asked: the question, and each option on a line of its own."""
+    """The question, and each option on a line of its own."""
     return "\n".join((question, *lettered(options)))
 
 
@@ -87,8 +87,8 @@ class WithOptions(WithImages):
     options: tuple[str, ...]
 
     @property
-    def prompt(self) -> str:
-        """The text that a model is asked: the question with its options."""
+    def whole(self) -> str:
+        """The question with its options, as a page shows it; it tells two questions apart."""
         return with_options(self.question, self.options)
 
 

@@ -17,7 +17,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LAYERS = (
     ("errors", "defaults", "intervals", "interruption"),
     ("questions",),
-    ("records", "artifacts", "progress", "taught_refusals", "compilation"),
+    ("records", "artifacts", "progress", "prompts", "taught_refusals", "compilation"),
     ("responses",),
     ("data",),
     ("pages",),

@@ -14,6 +14,7 @@ from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import main
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.evaluation.prediction import read_predictions
+from inbol_jax.prompts import BARE
 from inbol_jax.records import BoundaryRecord, Instruction
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.sft import sft
@@ -28,7 +29,7 @@ def commands(block):
 def train_a_model_that_knows_something(base, model):
     """Puts it where the page has the user's own model."""
     data = load_dataset_folder(Path("sets/train"))
-    lessons = [Instruction(e.id, e.image, e.prompt, e.answers[0]) for e in data.examples]
+    lessons = [Instruction(e.id, e.image, BARE.text(e), e.answers[0]) for e in data.examples]
     write_jsonl(Path("lessons.jsonl"), (x.to_json() for x in lessons), {"images": "raw"})
     options = {"epochs": 40, "learning_rate": 5e-3, "batch_size": 16, "model": base}
     sft(SftConfig.from_options(data=Path("lessons.jsonl"), out=Path("base"), **options))
@@ -59,7 +60,7 @@ def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
     lines = {x.id: x for x in read_jsonl(Path("run/instructions.jsonl"), Instruction.from_json)}
     chosen = [record for record in records if record.options and record.id in lines]
     assert chosen
-    assert all(lines[record.id].question == record.prompt for record in chosen)
+    assert all(lines[record.id].question == BARE.text(record) for record in chosen)
     if draw is write_charts:
         assert {len(p.images) for p in asked.values()} == {0, 1, 2}
         assert {len(record.images) for record in records} == {0, 1, 2}

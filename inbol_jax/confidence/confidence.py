@@ -1,4 +1,4 @@
-"""`inbol confidence`: fill a store, say how full it is, or draw what is in it."""
+"""`inbol confidence`: fill a store, say how full it is, draw what is in it, or try prompts."""
 
 import array
 from pathlib import Path
@@ -29,6 +29,11 @@ def confidence(config: ConfidenceConfig) -> None:
       InbolError: for what is wrong with the options, or if there is no store to read, or its
         dataset was changed since.
     """
+    if config.try_prompts:
+        from inbol_jax.confidence.try_prompts import try_prompts
+
+        try_prompts(config)
+        return
     if not (config.status or config.plot):
         from inbol_jax.confidence.estimate import estimate
 

@@ -7,6 +7,7 @@ from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.data.config import Data
 from inbol_jax.defaults import TINY, BatchSize, Bounded, Dtype, Seed, Share
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling.config import SamplingOptions
 
@@ -21,6 +22,7 @@ class ConfidenceConfig(Bounded):
     """Results go to OUT/confidence/NAME.jsonl. A stopped run continues where it stopped."""
     model: Path = TINY
     """Folder or hub id of the checkpoint; the default is the tiny LLaVA of the package."""
+    prompt: PromptOptions = AUTO
     sampling: SamplingOptions = dataclasses.field(default_factory=SamplingOptions)
     """How answers are sampled."""
     batch_size: BatchSize = 32
@@ -49,13 +51,20 @@ class ConfidenceConfig(Bounded):
     sampled."""
     plot: bool = False
     """Draw the stored confidences into OUT/confidence/NAME.png. Nothing is sampled."""
+    try_prompts: bool = False
+    """Ask 100 random questions with each prompt that fits, and say how confident the model is with
+    each. Nothing is stored."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    """Confidence thresholds that separate Known, Mixed and Unknown in the plot."""
+    """Confidence thresholds that separate Known, Mixed and Unknown in the plot and in the table of
+    prompts."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Endpoint whose model is sampled in place of --model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("status", "plot", "p_true", "distributed"):
+            if self.try_prompts and getattr(self, name):
+                raise InbolError(f"--try-prompts and --{name.replace('_', '-')}: give one of them")
         if self.endpoint.endpoint:
             self._check_endpoint()
 

@@ -53,7 +53,7 @@ class Doubts:
             yield (
                 f"{about}, so hardly anything will be taught to be answered. If answers below are "
                 "right, the metric does not see it (--data.metric) or the model has to be told how "
-                "to answer; if they break off, raise --max-new-tokens"
+                "to answer (--prompt, measured by --try-prompts); if they break off, raise --max-new-tokens"
             )
         else:
             yield (
@@ -69,7 +69,7 @@ def describe_cut(n_cut: int, n: int) -> str:
     return f", {n_cut / n:.1%} of the samples cut" if n else ""
 
 
-def cut_warning(label: str, n_cut: int, n: int, max_new_tokens: int) -> Iterator[str]:
+def cut_warning(label: str, n_cut: float, n: int, max_new_tokens: int) -> Iterator[str]:
     """Yields a line if more than `MAX_CUT` of n answers were cut."""
     if n_cut > MAX_CUT * n:
         yield (

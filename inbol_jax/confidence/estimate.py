@@ -29,9 +29,10 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import Checkpoint, load_pretrained, load_without_weights
-from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import say
+from inbol_jax.prompts import Prompt, choose_prompt
 from inbol_jax.questions import image_columns
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
@@ -55,11 +56,14 @@ def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> 
     return SampledQuestion(example, tuple(samples))
 
 
-def estimate(config: ConfidenceConfig, dataset: VQADataset | None = None) -> Path:
+def estimate(
+    config: ConfidenceConfig, dataset: VQADataset | None = None, prompt: Prompt | None = None
+) -> Path:
     """Fills the store of one dataset. Returns its file.
 
     Args:
       dataset: what `config.data` names, if it was read before.
+      prompt: the choice of `config.prompt`, if it was made before.
     Raises:
       InbolError: for what is wrong with data, model, options or output folder, before anything is
         sampled.
@@ -76,20 +80,22 @@ def estimate(config: ConfidenceConfig, dataset: VQADataset | None = None) -> Pat
         process = {"index": jax.process_index(), "count": jax.process_count()}
     if config.estimator == "p-true" and not config.p_true:
         check_p_true(shard_path(file, **process), finished=False)
-    engine = _open_engine(config)
-    settings = _settings(config, engine, dataset, file)
+    prompt = prompt or prompt_of(config, dataset)
+    engine = open_engine(config)
+    settings = _settings(config, engine, dataset, file) | prompt.to_json()
     images = ImageHashes(dataset.root)
     with ConfidenceStore(file, settings, images, **process) as store:
         examples = dataset.examples[process["index"] :: process["count"]]
-        doubted = _add_samples(config, engine, dataset, examples, store)
+        doubted = _add_samples(config, engine, prompt, dataset, examples, store)
         if config.p_true and isinstance(engine, CheckpointEngine):
             about = {
                 "command": "confidence --p-true",
                 "samples": store.fingerprint,
-                "prompt": P_TRUE_PROMPT,
+                "p_true_prompt": P_TRUE_PROMPT,
             }
+            checkpoint = engine.checkpoint.asked_by(prompt)
             with ConfidenceStore(p_true_file(file), about, images, **process) as evaluations:
-                _add_p_true(config, engine.checkpoint, dataset, examples, store, evaluations)
+                _add_p_true(config, checkpoint, dataset, examples, store, evaluations)
         values, doubts = array.array("d"), Doubts()
         for question in read_store(store.file):
             doubts.add(question)
@@ -109,10 +115,18 @@ def _say_doubts(config: ConfidenceConfig, dataset: VQADataset, doubts: Doubts) -
     return bool(lines)
 
 
-def _open_engine(config: ConfidenceConfig) -> Engine:
+def prompt_of(config: ConfidenceConfig, dataset: VQADataset) -> Prompt:
+    """How the questions are asked; an InbolError if the model cannot be asked."""
+    if config.endpoint.endpoint:
+        name = config.endpoint.endpoint_model
+        return choose_prompt(config.prompt, None, [dataset.file], model=name)
+    return prompt_for(config.model, config.prompt, [dataset.file])
+
+
+def open_engine(config: ConfidenceConfig) -> Engine:
+    """What samples the answers: the endpoint, or else the checkpoint, which is loaded."""
     if config.endpoint.endpoint:
         return EndpointEngine(config.endpoint, config.sampling, config.seed)
-    make_text_encoder(load_without_weights(config.model))  # a model that can be asked
     mesh = make_mesh(*config.mesh, devices=jax.local_devices())
     checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
     return CheckpointEngine(checkpoint, config.sampling, config.seed, config.batch_size)
@@ -146,6 +160,7 @@ def scored(example: VQAExample, row: Row) -> Row:
 def _add_samples(
     config: ConfidenceConfig,
     engine: Engine,
+    prompt: Prompt,
     dataset: VQADataset,
     examples: Sequence[VQAExample],
     store: ConfidenceStore,
@@ -166,6 +181,7 @@ def _add_samples(
     for batch in engine.generate(
         pending,
         dataset.root,
+        prompt=prompt,
         label=f"sampling {dataset.name}",
         set_aside=lambda *rejection: rejected.append(rejection),
     ):
@@ -221,8 +237,8 @@ def _self_evaluation(
     example: VQAExample, proposed: str | None, p_true: float | None
 ) -> dict[str, Any]:
     """A line of a store's P(True) file."""
-    # The whole text, so that other options are another question.
-    about = {"id": example.id, **image_columns(example.image), "question": example.prompt}
+    # With its options: others are another question.
+    about = {"id": example.id, **image_columns(example.image), "question": example.whole}
     return about | {"proposed": proposed, "p_true": p_true}
 
 

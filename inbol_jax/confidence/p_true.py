@@ -82,7 +82,7 @@ def self_evaluate(
     work = "1 proposed answer"
     runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label, work=work)
     questions = (
-        (example, P_TRUE_PROMPT.format(question=example.prompt, answer=answer))
+        (example, P_TRUE_PROMPT.format(question=encoder.text(example), answer=answer))
         for example, answer in proposals
     )
     batches = runner.run(

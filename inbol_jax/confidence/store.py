@@ -154,7 +154,7 @@ def question_of(row: Row) -> SampledQuestion:
         options=tuple(row.pop("options", ())),
         extra=row,
     )
-    texts = (example.id, *example.images, example.prompt, *example.answers, *columns[0])
+    texts = (example.id, *example.images, example.whole, *example.answers, *columns[0])
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("id, image, question, answers and samples are texts")
     return SampledQuestion(example, samples)
@@ -336,7 +336,7 @@ class ConfidenceStore(AppendOnlyLines):
             example = examples[where[row["id"]]]
             asked = with_options(row["question"], row.get("options", ())), row.get("image_hash")
             new = refresh(example, _without_hashes(dict(row)))
-            if asked != (example.prompt, _joined(images, example.images)) or new is None:
+            if asked != (example.whole, _joined(images, example.images)) or new is None:
                 return "changed", None
             return ("scored" if self._hashed(new) != row else ""), self._hashed(new)
 

@@ -61,6 +61,7 @@ def build(config: BuildConfig) -> None:
             meta_path(config.out / name).unlink(missing_ok=True)
     counts = (len(tally.question_keys), *(int(mask.sum()) for mask in selection))
     settings = {"command": "build", **dataclasses.asdict(config), "out": "", **stores.fingerprints}
+    settings |= stores.prompt.to_json()
     header = settings | {"config": fingerprint(settings), "images": stores.images}
     for name, rows in zip(FILES, counts, strict=True):
         write_json(meta_path(config.out / name), header | {"rows": rows})
@@ -106,7 +107,7 @@ def _write_all(
                 tally.n_noisy += within_noise(*interval, config.thresholds)
             tally.n_unanswered += record.boundary is Boundary.KNOWN and not record.correct
 
-            if instruction := make_instruction(record, refusals, seed):
+            if instruction := make_instruction(record, stores.prompt, refusals, seed):
                 instructions.write(json_line(instruction.to_json()))
                 tally.instruction_questions.append(i)
 
@@ -114,6 +115,7 @@ def _write_all(
             tally.n_without_negatives += incorrect is None
             for pair in make_preferences(
                 record,
+                stores.prompt,
                 refusals,
                 seed,
                 pairs_per_kind=config.pairs_per_kind,

@@ -1,10 +1,13 @@
 """IDK instructions (Figure 3): the correct response for Known, a refusal for Unknown, no Mixed."""
 
 from inbol_jax.construction.templates import RefusalMix
+from inbol_jax.prompts import Prompt
 from inbol_jax.records import Boundary, BoundaryRecord, Instruction
 
 
-def make_instruction(record: BoundaryRecord, refusals: RefusalMix, seed: int) -> Instruction | None:
+def make_instruction(
+    record: BoundaryRecord, prompt: Prompt, refusals: RefusalMix, seed: int
+) -> Instruction | None:
     """The instruction of a record; None if it is Mixed, or Known without a correct response.
 
     The latter happens with an estimator that needs no gold answer to be sure.
@@ -17,5 +20,5 @@ def make_instruction(record: BoundaryRecord, refusals: RefusalMix, seed: int) ->
         case _:
             return None
     return Instruction(
-        record.id, record.image, record.prompt, response, record.boundary, record.type
+        record.id, record.image, prompt.text(record), response, record.boundary, record.type
     )

@@ -6,6 +6,7 @@ import numpy as np
 
 from inbol_jax.artifacts import hash64
 from inbol_jax.construction.templates import RefusalMix
+from inbol_jax.prompts import Prompt
 from inbol_jax.records import Boundary, BoundaryRecord, PairKind, Preference, Response
 
 # Figure 3 pairs responses "based on the confidence classification of each question"; which pairs
@@ -24,6 +25,7 @@ PAIRS_OF_CLASS: dict[Boundary, tuple[PairKind, ...]] = {
 
 def make_preferences(
     record: BoundaryRecord,
+    prompt: Prompt,
     refusals: RefusalMix,
     seed: int,
     *,
@@ -55,7 +57,7 @@ def make_preferences(
     if record.type == 3:
         kinds = (PairKind.REFUSAL_OVER_ANSWER,)
     question = {name: getattr(record, name) for name in ("id", "image", "confidence", "type")}
-    question["question"] = record.prompt
+    question["question"] = prompt.text(record)
     return [
         Preference(**question, chosen=chosen, rejected=rejected, kind=kind)
         for kind in kinds

@@ -23,6 +23,7 @@ from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.record import distinct_responses
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
+from inbol_jax.prompts import BARE, Prompt, header_prompt
 from inbol_jax.records import BoundaryRecord, Response
 
 
@@ -32,6 +33,7 @@ class Stores(NamedTuple):
     Attributes:
       files: the stores of the questions, at least one.
       negatives: the stores of `--negatives`.
+      prompt: how all their questions were asked.
       images: the images' folder, relative to the output folder.
       n_questions: how many questions `files` hold.
       fingerprints: of everything that is read, for the headers.
@@ -39,6 +41,7 @@ class Stores(NamedTuple):
 
     files: list[Path]
     negatives: list[Path]
+    prompt: Prompt
     images: str
     n_questions: int
     fingerprints: dict[str, str | None]
@@ -66,6 +69,7 @@ def find_stores(config: BuildConfig) -> Stores:
     return Stores(
         files=files,
         negatives=negatives,
+        prompt=_prompt([*files, *negatives]),
         images=_images(files, config.out),
         n_questions=sum(map(count_lines, files)),
         fingerprints={
@@ -150,6 +154,18 @@ def _images(files: list[Path], out: Path) -> str:
     return os.path.relpath(folder.resolve(), out.resolve())
 
 
+def _prompt(files: Sequence[Path]) -> Prompt:
+    """How the questions of all stores were asked: instructions and pairs hold them so."""
+    prompts = {header_prompt(file) or BARE: file for file in files}
+    if len(prompts) > 1:
+        (one, file), (other, other_file) = list(prompts.items())[:2]
+        raise InbolError(
+            f"{file} was asked with prompt {one}, and {other_file} with {other}; give "
+            "`inbol confidence` one --prompt and --system for all"
+        )
+    return next(iter(prompts))
+
+
 class Negatives:
     """Incorrect responses of another model than the records', such as the IDK-IT model.
 
@@ -183,9 +199,10 @@ class Negatives:
             file = self._files[self._numbers[i]]
             file.seek(self._offsets[i])
             question = question_of(parse_json(file.readline()))
-            if question.example.id != record.id:
+            example = question.example
+            if example.id != record.id:
                 continue  # another id with the same hash
-            if question.example.prompt != record.prompt:
+            if example.whole != record.whole:
                 raise InbolError(
                     f"{file.name}: {record.id} is another question than in the records; "
                     "--negatives needs the same dataset"

@@ -24,6 +24,7 @@ from inbol_jax.data.vqa import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
+from inbol_jax.prompts import header_prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.gold import fault_of_gold
 
@@ -137,7 +138,10 @@ def _check_records(
                 lines.write(json_line(example.to_json()))
                 rows += 1
         images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-        write_json(meta_path(config.out / DATA_FILE), HEADER | {"images": images, "rows": rows})
+        header = HEADER | {"images": images, "rows": rows}
+        if said := header_prompt(dataset.file):
+            header |= said.to_json()
+        write_json(meta_path(config.out / DATA_FILE), header)
     write_rejections(config.out, rejected, HEADER)
     by_id = ({"id": one.id, "reason": one.reason} for one in misjudged)
     write_jsonl(config.out / GOLD_FILE, by_id, HEADER)

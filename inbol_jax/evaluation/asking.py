@@ -1,7 +1,7 @@
 """One model's greedy answers to one dataset, kept in a file that a stopped run goes on with."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import load_without_weights
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.progress import say
+from inbol_jax.prompts import Prompt, PromptOptions, choose_prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
@@ -24,15 +25,30 @@ Row = dict[str, Any]
 MAX_UNANSWERED = 0.1  # the share of the questions from which on a model counts as not answering
 
 
-def check_model(model: Path, refusals: Sequence[str]) -> None:
-    """Raises InbolError if a checkpoint cannot be asked; reads no weight.
+def prompts_for(
+    model: Path,
+    options: PromptOptions,
+    files: Sequence[Path],
+    refusals: Sequence[str],
+    tell: Callable[[str], object],
+) -> list[Prompt]:
+    """The prompt with which a checkpoint is asked the questions of each file; reads no weight.
 
     Args:
       refusals: as in `ask`.
+      tell: as in `choose_prompt`.
+    Raises:
+      InbolError: if the checkpoint cannot be asked, or not with that prompt.
     """
-    encoder = make_text_encoder(load_without_weights(model))
-    if refusals:
-        refusal_tokens(encoder, refusals)
+    checkpoint = load_without_weights(model)
+    prompts = [
+        choose_prompt(options, checkpoint.prompt, [file], model=model, tell=tell) for file in files
+    ]
+    for prompt in dict.fromkeys(prompts):
+        encoder = make_text_encoder(checkpoint.asked_by(prompt))
+        if refusals:
+            refusal_tokens(encoder, refusals)
+    return prompts
 
 
 def greedy(max_new_tokens: int) -> SamplingOptions:
@@ -46,6 +62,7 @@ def ask(
     images: ImageHashes,
     file: Path,
     *,
+    prompt: Prompt,
     refusals: Sequence[str],
     label: str,
 ) -> dict[str, Row]:
@@ -64,6 +81,7 @@ def ask(
     """
     max_new_tokens = engine.options.max_new_tokens
     settings = {"command": "evaluate", **engine.settings(), "max_new_tokens": max_new_tokens}
+    settings |= prompt.to_json()
     if refusals:
         settings["refusals"] = list(refusals)
     scored = functools.partial(_scored, forced=bool(refusals))
@@ -72,7 +90,7 @@ def ask(
 
     def answers(pending: Sequence[VQAExample]) -> Iterator[list[Row]]:
         if not refusals:
-            for batch in engine.generate(pending, dataset.root, **options):
+            for batch in engine.generate(pending, dataset.root, prompt=prompt, **options):
                 yield [
                     scored(e, {"prediction": said.text, "cut": said.cut}) for e, (said,) in batch
                 ]
@@ -80,7 +98,7 @@ def ask(
         forcing = {"refusals": refusals, "max_new_tokens": max_new_tokens}
         forcing |= {"batch_size": engine.batch_size}
         for batch in answer_and_force(
-            engine.checkpoint, pending, dataset.root, **forcing, **options
+            engine.checkpoint.asked_by(prompt), pending, dataset.root, **forcing, **options
         ):
             yield [scored(e, _row(answer)) for e, answer in batch]
 

@@ -9,7 +9,7 @@ from inbol_jax.artifacts import check_name, sole_writer, write_json, writing
 from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
-from inbol_jax.evaluation.asking import ask, check_model, greedy
+from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.baselines import check_refusal_tokens, margin, scored
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
@@ -21,6 +21,7 @@ from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.reading import checkpoint_files, own_files
 from inbol_jax.progress import say
+from inbol_jax.prompts import Prompt
 from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
@@ -42,13 +43,19 @@ def calibrate(config: CalibrateConfig) -> float:
         check_name(dataset.name, "dataset")
     refuse_same_names(datasets)
     refusals = refusals_of(config.templates)
-    check_model(config.model, refusals)
+    lines: dict[str, None] = {}
+    files = [dataset.file for dataset in datasets]
+    prompts = prompts_for(config.model, config.prompt, files, refusals, lines.setdefault)
+    for line in lines:
+        say(line)
     checkpoint = _without_bias(
         load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
     )
     out = config.out or config.model
     with sole_writer(out):
-        answers = [p for dataset in datasets for p in _answers(config, checkpoint, dataset, out)]
+        answers: list[Prediction] = []
+        for dataset, prompt in zip(datasets, prompts, strict=True):
+            answers += _answers(config, checkpoint, prompt, dataset, out)
         check_refusal_tokens(answers, f"--model {config.model}")
         stakes = scored(answers, margin).stakes
         bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
@@ -59,6 +66,7 @@ def calibrate(config: CalibrateConfig) -> float:
         end = (*encoder.prompt("Is it red?"), *shared)[-1]
         about = _changes(stakes, bias) | {
             "data": [dataset.name for dataset in datasets],
+            "prompts": [prompt.to_json() for prompt in prompts],
             "refusals": refusals,
             "tokens": [tokenizer.decode([token]).strip() for token in tokens],
         }
@@ -89,13 +97,14 @@ def _without_bias(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _answers(
-    config: CalibrateConfig, checkpoint: Checkpoint, dataset: VQADataset, out: Path
+    config: CalibrateConfig, checkpoint: Checkpoint, prompt: Prompt, dataset: VQADataset, out: Path
 ) -> list[Prediction]:
     rows = ask(
         CheckpointEngine(checkpoint, greedy(config.max_new_tokens), 0, 4 * config.batch_size),
         dataset,
         ImageHashes(dataset.root),
         out / "calibration" / f"{dataset.name}.jsonl",
+        prompt=prompt,
         refusals=refusals_of(config.templates),
         label=f"calibrating on {dataset.name}",
     )
@@ -134,7 +143,7 @@ def _copy(checkpoint: Checkpoint, out: Path) -> None:
     source = checkpoint.adapters or checkpoint.path
     files = [*own_files(source), source / peft.WEIGHTS]
     if not checkpoint.adapters:
-        files = checkpoint_files(source)
+        files = dict.fromkeys([*own_files(source), *checkpoint_files(source)])
     with writing(out):
         for file in files:
             shutil.copyfile(file, out / file.name)

@@ -22,6 +22,7 @@ from inbol_jax.defaults import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
+from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 
 
@@ -45,6 +46,7 @@ class EvaluateConfig(Bounded):
     """Name and checkpoint folder of each model; "endpoint:NAME" in place of a folder is the model
     that is called NAME at --endpoint. The first model is the base: its confidence decides which
     type a question has."""
+    prompt: PromptOptions = AUTO
     curves: tuple[tuple[str, Path], ...] = ()
     """Name and run folder of each training stage whose curves the report shows."""
     train: Path | None = None
@@ -142,6 +144,7 @@ class CalibrateConfig(Bounded):
     out: Path | None = None
     """Folder of a copy that gets the bias. By default --model itself gets it; its fingerprint
     changes, so stores sampled from it and adapters trained on it no longer fit."""
+    prompt: PromptOptions = AUTO
     templates: str = "short"
     """Refusals whose first tokens get the bias, those that the model was taught: a set of `inbol
     build`, "one", "short", "long", "reason" or "all"."""

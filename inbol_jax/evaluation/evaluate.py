@@ -16,7 +16,7 @@ from inbol_jax.confidence.store import read_store
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.asking import ask, check_model, greedy
+from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.baselines import against_baselines, compare
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
@@ -26,6 +26,7 @@ from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.prompts import Prompt, choose_prompt
 from inbol_jax.records import BoundaryRecord
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
@@ -93,22 +94,21 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
       InbolError: if something is wrong with data or models, before anything is sampled.
     """
     datasets = (inputs or read_inputs(config)).datasets
-    for _, place in config.models:
-        if not config.endpoint_of(place):
-            check_model(place, config.refusals)
-    asked = about_questions(config, datasets)
+    prompts = choose_prompts(config, [dataset.file for dataset, _ in datasets])
+    asked = about_questions(config, datasets, prompts[config.models[0][0]])
     predicted: list[Prediction] = []
     # Columns of these names are the dataset's own.
     unknown = {} if config.validation else dict.fromkeys(("forced", "consistency", "p_true"))
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, place in config.models:
         engine = open_engine(config, place)
-        for dataset, domain in datasets:
+        for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
             rows = ask(
                 engine,
                 dataset,
                 images[dataset.name],
                 config.out / "predictions" / model / f"{dataset.name}.jsonl",
+                prompt=prompt,
                 refusals=config.refusals,
                 label=f"{model} on {dataset.name}",
             )
@@ -129,6 +129,26 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
     return predicted
 
 
+def choose_prompts(config: EvaluateConfig, files: Sequence[Path]) -> dict[str, list[Prompt]]:
+    """{model: the prompt with which it is asked the questions of each file}; says each line once.
+
+    Raises:
+      InbolError: if a checkpoint cannot be asked.
+    """
+    lines: dict[str, None] = {}
+    prompts, tell = {}, lines.setdefault
+    for name, place in config.models:
+        if config.endpoint_of(place):
+            prompts[name] = [
+                choose_prompt(config.prompt, None, [file], model=name, tell=tell) for file in files
+            ]
+        else:
+            prompts[name] = prompts_for(place, config.prompt, files, config.refusals, tell)
+    for line in lines:
+        say(line)
+    return prompts
+
+
 def open_engine(config: EvaluateConfig, place: Path) -> Engine:
     """What gives the greedy answers of a model, given its place as in `config.models`."""
     if endpoint := config.endpoint_of(place):
@@ -138,9 +158,13 @@ def open_engine(config: EvaluateConfig, place: Path) -> Engine:
 
 
 def about_questions(
-    config: EvaluateConfig, datasets: Sequence[tuple[VQADataset, str]]
+    config: EvaluateConfig, datasets: Sequence[tuple[VQADataset, str]], prompts: Sequence[Prompt]
 ) -> dict[tuple[str, str], dict[str, int | float | None]]:
-    """{(dataset, id): columns that all models' predictions share}, from samples of the base."""
+    """{(dataset, id): columns that all models' predictions share}, from samples of the base.
+
+    Args:
+      prompts: with which the base is asked, one per dataset.
+    """
     asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
     folders = (*config.in_domain, *config.out_of_domain, *config.validation)
     base = config.models[0][1]
@@ -150,9 +174,9 @@ def about_questions(
         model = {"model": base, "p_true": bool(config.validation)}
         model |= {"batch_size": config.batch_size, "dtype": config.dtype, "mesh": config.mesh}
     sampling = SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
-    for (dataset, _), folder in zip(datasets, folders, strict=True):
+    for (dataset, _), folder, prompt in zip(datasets, folders, prompts, strict=True):
         options = ConfidenceConfig(folder, config.out, sampling=sampling, seed=config.seed, **model)
-        store = estimate(options, dataset)
+        store = estimate(options, dataset, prompt)
         for q in read_store(store):
             boundary = classify(q.n_correct, q.n_samples, config.thresholds)
             type = question_type(boundary, answerable=q.example.answerable)

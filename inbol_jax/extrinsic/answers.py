@@ -13,6 +13,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import say
+from inbol_jax.prompts import DEFAULT
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.chat import ChatQuestion
 from inbol_jax.responses.endpoint import Endpoint
@@ -87,7 +88,7 @@ class StoredAnswers:
         names = [file and str(file.resolve()) for file in files]
         hashes = self._hashes.of(filter(None, names))
         keys = [
-            fingerprint([*settings, q.question, q.name, name and hashes[name]])
+            fingerprint([*settings, q.question, q.options, q.name, name and hashes[name]])
             for q, name in zip(questions, names, strict=True)
         ]
         new = {k: q for k, q in zip(keys, questions, strict=True) if k not in known}
@@ -98,7 +99,8 @@ class StoredAnswers:
                 if not isinstance(image, Path):
                     drawn, image = image(), Path(folder) / f"{key}.png"
                     drawn.save(image, compress_level=1)
-                examples.append(VQAExample(key, str(image.resolve()), question.question))
+                path = str(image.resolve())
+                examples.append(VQAExample(key, path, question.question, options=question.options))
             for answers in self._ask(examples, label, sampling, tell) if new else ():
                 self._store.add(answers)
         return [known.get(key, []) for key in keys]
@@ -107,14 +109,15 @@ class StoredAnswers:
 def model_answers(
     checkpoint: Checkpoint, store: AnswerStore, *, seed: int, batch_size: int, shown: bool = True
 ) -> StoredAnswers:
-    """Answers of a checkpoint. Its samples depend on seed, question and image, and not on what is
-    asked at the same time.
+    """Answers of a checkpoint, asked as its `prompt` says. Its samples depend on seed, question and
+    image, and not on what is asked at the same time.
 
     Args:
       shown: whether to show progress; False if the caller shows its own.
     """
     dtype = checkpoint.model.dtype.name
     settings = {"model": checkpoint.fingerprint, "dtype": dtype, "seed": seed}
+    settings |= (checkpoint.prompt or DEFAULT).to_json()
 
     def ask(
         examples: Sequence[VQAExample], label: str, sampling: Sampling, tell: Tell

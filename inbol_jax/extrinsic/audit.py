@@ -30,6 +30,7 @@ from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.extrinsic.shortcut import auc, auc_difference, cross_validated, telling_ngrams
 from inbol_jax.intervals import share
 from inbol_jax.models.loading import load_pretrained
+from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import say
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.sharding import make_mesh
@@ -79,7 +80,8 @@ def audit(config: AuditConfig) -> AuditResult:
         samples.add(("kept", question.generator), question)
     for example in dataset.examples:
         if example.answerable is not False and isinstance(example.image, str):
-            texts.add(False, AuditedQuestion(example.id, example.question, *[example.image] * 2))
+            about = (example.id, example.question, *[example.image] * 2)
+            texts.add(False, AuditedQuestion(*about, options=example.options))
     if trail_file(file).is_file():
         for question in read_jsonl(trail_file(file), AuditedQuestion.from_json):
             samples.add(("rejected", question.filter), question)
@@ -132,7 +134,7 @@ def model_shortcut(
     questions."""
     assert config.model is not None
     rng = np.random.default_rng(config.seed)
-    files: list[tuple[str, Path]] = []  # question and image, the generated ones first
+    files: list[tuple[AuditedQuestion, Path]] = []  # with the image, the generated ones first
     sizes = []
     unusable = 0
     for questions, root in ((generated, images), (answerable, dataset.root)):
@@ -140,14 +142,15 @@ def model_shortcut(
         for i in rng.permutation(len(questions))[: config.model_questions]:
             try:
                 check(questions[i].image)
-                files.append((questions[i].question, root / questions[i].image))
+                files.append((questions[i], root / questions[i].image))
             except Unusable:  # missing, or outside the folder
                 unusable += 1
         sizes.append(len(files) - before)
     if min(sizes) < LEAST_QUESTIONS:
         return None
+    prompt = prompt_for(config.model, config.prompt, [dataset.file])
     mesh = make_mesh(*config.mesh)
-    checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
+    checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
     with AnswerStore(config.out / "audit.answers.jsonl") as store:
         ask = functools.partial(
             model_answers(checkpoint, store, seed=config.seed, batch_size=config.batch_size),
@@ -156,11 +159,11 @@ def model_shortcut(
             max_new_tokens=config.max_new_tokens,
         )
         with_image = ask(
-            [ImageQuestion(question, file, str(file)) for question, file in files],
+            [ImageQuestion(q.question, file, str(file), options=q.options) for q, file in files],
             label="asking with image",
         )
         with_blank = ask(
-            [ImageQuestion(question, blank_image, "blank") for question, _ in files],
+            [ImageQuestion(q.question, blank_image, "blank", options=q.options) for q, _ in files],
             label="asking without image",
         )
 

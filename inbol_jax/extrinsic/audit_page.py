@@ -25,6 +25,7 @@ class AuditedQuestion(NamedTuple):
       original: the image before its evidence was removed; the same as `image` otherwise.
       generator: "" for an answerable question.
       filter, reason: of a rejected question; "" otherwise.
+      options: what a multiple-choice question offers.
     """
 
     id: str
@@ -34,6 +35,7 @@ class AuditedQuestion(NamedTuple):
     generator: str = ""
     filter: str = ""
     reason: str = ""
+    options: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "AuditedQuestion":
@@ -46,9 +48,10 @@ class AuditedQuestion(NamedTuple):
         original = removed.get("image") if isinstance(removed, dict) else None
         fields = [*map(row.get, ("id", "question", "image")), original]
         fields += [row.get(name, "") for name in ("generator", "filter", "reason")]
-        if not all(isinstance(field, str) for field in fields):
+        options = row.get("options", ())
+        if not all(isinstance(field, str) for field in (*fields, *options)):
             raise InbolError(f"{', '.join(cls._fields)} are texts; run `inbol extrinsic` again")
-        return cls(*fields)
+        return cls(*fields, tuple(options))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from inbol_jax.defaults import (
     Share,
 )
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import EndpointConfig
 
 # The languages that are told from one another (ISO 639-1).
@@ -67,6 +68,7 @@ class ExtrinsicConfig(Bounded):
     model: Path | None = None
     """Folder or hub id of a vision-language model that filters questions, writes questions and
     finds evidence. Without it no model is used."""
+    prompt: PromptOptions = AUTO
     model_samples: NumSamples = 5
     """Answers that the model gives per question for the filters."""
     agreement: Annotated[float, Bounds(above=0.5, most=1)] = 0.8
@@ -119,6 +121,7 @@ class AuditConfig(Bounded):
     model: Path | None = None
     """Folder or hub id of a vision-language model that is asked with the image and with a grey one
     in its place. Without it no model is used."""
+    prompt: PromptOptions = AUTO
     model_questions: Annotated[NumRows, Bounds(LEAST_QUESTIONS)] = 400
     """Questions of each class, generated and answerable, that the model is asked."""
     samples: Annotated[int, Bounds(0, 1_000)] = 6

@@ -172,7 +172,12 @@ def _find_evidence(
         context.model, n=1, temperature=0.0, max_new_tokens=12, label="finding evidence"
     )
     unsaid = [e for e in examples if not _says_where(e)]
-    whole = ask([ImageQuestion(e.prompt, context.root / e.image, e.image) for e in unsaid])
+    whole = ask(
+        [
+            ImageQuestion(e.question, context.root / e.image, e.image, options=e.options)
+            for e in unsaid
+        ]
+    )
     evidence: dict[str, list[Box] | CannotPropose] = {}
     known: list[tuple[VQAExample, Reply]] = []  # with the model's right answer
     for example, replies in zip(unsaid, whole, strict=True):
@@ -234,7 +239,9 @@ def _cover(example: VQAExample, root: Path, cells: Sequence[Box]) -> ImageQuesti
         return remove(image, _in_pixels(cells, image), how)[0]
 
     name = f"{example.image} without {fingerprint([cells, how])}"
-    return ImageQuestion(example.prompt, draw, name, root / example.image)
+    return ImageQuestion(
+        example.question, draw, name, root / example.image, options=example.options
+    )
 
 
 def _grow(cells: Sequence[Box]) -> list[Box]:

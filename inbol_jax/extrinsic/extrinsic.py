@@ -1,6 +1,7 @@
 """`inbol extrinsic`: Type 3 questions about the images of a dataset, as a dataset of their own."""
 
 import contextlib
+import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
@@ -35,7 +36,9 @@ from inbol_jax.extrinsic.filters import FilterContext, check_filters, default_fi
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
 from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import progress, say
+from inbol_jax.prompts import BARE, header_prompt
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sharding import make_mesh
 
@@ -57,14 +60,15 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     check_filters(config.filters)
     check_filters(config.no_filters, "--no-filters")
     endpoint = Endpoint(config.endpoint, temperature=1.0) if config.endpoint.endpoint else None
-    checkpoint = None
-    if config.model is not None:
-        mesh = make_mesh(*config.mesh)
-        checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         total = len(dataset.examples) + len(dataset.rejected)
         say(summarise_rejections(dataset.rejected, total))
+    checkpoint = None
+    if config.model is not None:
+        prompt = prompt_for(config.model, config.prompt, [dataset.file])
+        mesh = make_mesh(*config.mesh)
+        checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
 
     file = questions_file(config.out)
     settings = _settings(config, dataset, checkpoint)
@@ -75,9 +79,11 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
             if checkpoint is not None or endpoint is not None:
                 store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
             if checkpoint is not None:
-                model = writer = model_answers(
-                    checkpoint, store, seed=config.seed, batch_size=config.batch_size, shown=False
-                )
+                options = {"seed": config.seed, "batch_size": config.batch_size, "shown": False}
+                model = model_answers(checkpoint, store, **options)
+                # What tells it to write questions is a whole prompt already.
+                bare = dataclasses.replace(BARE, system=prompt.system)
+                writer = model_answers(checkpoint.asked_by(bare), store, **options)
             if endpoint is not None:
                 writer = endpoint_answers(endpoint, store)
             context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
@@ -143,6 +149,7 @@ def _settings(
     if checkpoint is not None:
         settings["model"] = checkpoint.fingerprint
         settings["dtype"] = checkpoint.model.dtype.name
+        settings["asked"] = checkpoint.prompt and checkpoint.prompt.to_json()
     return settings
 
 
@@ -184,7 +191,9 @@ def _write(
         if not rows:
             raise InbolError(f"{source}: {_why_none(funnel)}")
     out = config.out.resolve()
+    said = header_prompt(source)
     header = settings | {
+        **(said.to_json() if said else {}),  # the questions are asked as those of the dataset
         "config": fingerprint(settings),
         "images": os.path.relpath(context.root.resolve(), out),
         "data": os.path.relpath(source.resolve(), out),

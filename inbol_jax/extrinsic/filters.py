@@ -282,8 +282,9 @@ class Answered(Filter):
         self._model = _require(context.source.model, self)
 
     def _ask(self, candidate: Candidate) -> ImageQuestion:
-        file = self._context.source.root / candidate.image
-        return ImageQuestion(candidate.proposal.question, file, candidate.image)
+        file, proposal = self._context.source.root / candidate.image, candidate.proposal
+        options = tuple(proposal.extra.get("options", ()))
+        return ImageQuestion(proposal.question, file, candidate.image, options=options)
 
     def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
         """Returns per question the reason in words, or None if it passes."""
@@ -314,7 +315,7 @@ class TextOnly(Answered):
     _label, _manner = "asking without image", " without the image"
 
     def _ask(self, candidate: Candidate) -> ImageQuestion:
-        return ImageQuestion(candidate.proposal.question, blank_image, "blank")
+        return super()._ask(candidate)._replace(image=blank_image, name="blank")
 
 
 # In the order in which they are applied.

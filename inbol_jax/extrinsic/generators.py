@@ -65,18 +65,20 @@ class ImageQuestion(NamedTuple):
     """A question about an image, for a model.
 
     Attributes:
-      question: the whole prompt.
+      question: the question.
       image: file of the image, or a function that draws it, which is called only if the answer is
         not known yet.
       name: name of the image, the same in every run. The question, it and the bytes of the file
         identify an answer.
       drawn_from: the file that the function draws from, if it does.
+      options: what a multiple-choice question offers.
     """
 
     question: str
     image: Path | Callable[[], Image.Image]
     name: str
     drawn_from: Path | None = None
+    options: tuple[str, ...] = ()
 
 
 # A vision-language model, or an endpoint that has one. It is called with image questions and the

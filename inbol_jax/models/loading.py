@@ -1,5 +1,6 @@
 """Checkpoints in Hugging Face layout: load one, with its adapters if it has any, and save one."""
 
+import copy
 import dataclasses
 import functools
 import re
@@ -34,6 +35,7 @@ from inbol_jax.models.reading import (
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
+from inbol_jax.prompts import FILE, Prompt, read_prompt
 
 _PICTURES = "preprocessor_config.json"
 
@@ -60,6 +62,14 @@ class Checkpoint:
     """The folder that its adapters were loaded from."""
     hub_id: str | None = None
     """The model's hub id (without its adapters), if it was loaded by that."""
+    prompt: Prompt | None = None
+    """How it is asked: what its folder says, if anything, until a command chooses (`asked_by`)."""
+
+    def asked_by(self, prompt: Prompt) -> "Checkpoint":
+        """Returns the same checkpoint, asked in another way; nothing is loaded again."""
+        other = copy.copy(self)  # with the processor and fingerprints that are known
+        object.__setattr__(other, "prompt", prompt)
+        return other
 
     def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
         """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`), under `jit`.
@@ -224,12 +234,12 @@ def load_without_weights(path_or_id: str | Path) -> Checkpoint:
     Raises:
       InbolError: if it is no checkpoint that the port can run.
     """
-    path = find_checkpoint(path_or_id)
+    path = folder = find_checkpoint(path_or_id)
     if peft.is_adapter(path):
         _, path = _find_base(path)
     config = load_config(path)
     checkpoint_files(path)
-    return Checkpoint(make_model(config), {}, config, path)
+    return Checkpoint(make_model(config), {}, config, path, prompt=read_prompt(folder, path))
 
 
 def load_pretrained(
@@ -267,7 +277,8 @@ def load_pretrained(
     hub_id = None if Path(name) == path else name
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     model = make_model(config, dtype, attention=attention_for(device, dtype))
-    base = Checkpoint(model, {"params": params}, config, path, hub_id=hub_id)
+    asked = read_prompt(path)
+    base = Checkpoint(model, {"params": params}, config, path, hub_id=hub_id, prompt=asked)
     if adapters is None:
         return base
     folder = find_checkpoint(adapters)
@@ -283,6 +294,7 @@ def load_pretrained(
         variables=variables,
         config=config,
         adapters=folder,
+        prompt=read_prompt(folder, path),
     )
 
 
@@ -310,7 +322,7 @@ def save_pretrained(
         if is_main():
             path.mkdir(parents=True, exist_ok=True)
             # A bias of generation belongs to the adapters that it was calibrated with.
-            own = own_files(checkpoint.adapters, [GENERATION]) if checkpoint.adapters else []
+            own = own_files(checkpoint.adapters, [GENERATION, FILE]) if checkpoint.adapters else []
             for file in (*own_files(checkpoint.path), *own):
                 if not (file.name == "config.json" and as_adapter):
                     shutil.copyfile(file, path / file.name)

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ import numpy as np
 from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.models.architecture import ModelConfig
-from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.loading import Checkpoint, load_without_weights
 from inbol_jax.models.rendering import QUESTION, Template, render
 from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles
+from inbol_jax.progress import say
+from inbol_jax.prompts import DEFAULT, Prompt, PromptOptions, choose_prompt
+from inbol_jax.questions import WithOptions
 
 _CACHE_SIZE = 1 << 16
 # Threads that read the rows of a batch, one per core: decoders let go of Python's lock.
@@ -31,12 +34,14 @@ class TextEncoder:
 
     Args:
       processor: the checkpoint's processor (tokenizer and chat template).
+      asked: how questions are put (`text`), and the system text of every prompt.
     Raises:
       InbolError: if the tokenizer has tokens that the model does not have, or if the template
-        fails or drops what it is to write.
+        fails or drops what it is to write, such as the system text.
     """
 
-    def __init__(self, processor: Any, config: ModelConfig):
+    def __init__(self, processor: Any, config: ModelConfig, asked: Prompt = DEFAULT):
+        self._asked = asked
         self._processor, self._tokenizer, self._config = processor, processor.tokenizer, config
         # Caches of this instance: a cache of the class would keep every encoder alive.
         self.prompt = functools.lru_cache(_CACHE_SIZE)(self.prompt)
@@ -47,7 +52,13 @@ class TextEncoder:
         special = {*self._tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
         self._special_tokens = sorted(token for token in special if token.strip())
         self._image_token = self._tokenizer.convert_ids_to_tokens(config.image_token_id)
+        for option, text in (("--prompt", asked.prompt), ("--system", asked.system)):
+            self._check_is_data(text, option)
         self._template((UNTILED,))
+
+    def text(self, question: WithOptions) -> str:
+        """Returns what the user's turn says: the question within the template of its prompt."""
+        return self._asked.text(question)
 
     def grid(self, image: Path, *, alone: bool = True) -> Grid:
         """Returns how an image file is cut into tiles, from its size; ImageError if it has none.
@@ -72,6 +83,7 @@ class TextEncoder:
         """Returns the ids up to where the response begins.
 
         Args:
+          question: the whole text of the user's turn (`text`).
           images: how each image in front of the question is cut into tiles.
         Raises:
           InbolError: if the question holds the image placeholder or another special token, or is
@@ -139,9 +151,10 @@ class TextEncoder:
             raise InbolError("its processor has no chat template that is a text")
         tokens = json.dumps(self._tokenizer.special_tokens_map, default=str)
         try:
-            rendered = render(template, tokens, len(images))
+            rendered = render(template, tokens, len(images), bool(self._asked.system))
         except ValueError as error:
             raise InbolError(f"its chat template {error}") from error
+        rendered = rendered.with_system(self._asked.system)
         placeholder, token = self._image_token, self._image_token
         if self._config.tiled:
             placeholder = self._processor.image_token
@@ -190,12 +203,30 @@ class TextEncoder:
 
 
 def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
-    """Returns the text encoder of a checkpoint; an InbolError that names it if it has none."""
+    """Returns the text encoder of a checkpoint, for questions that are put as `checkpoint.prompt`
+    says, or else as `DEFAULT` does; an InbolError that names the checkpoint if it has none."""
     processor = checkpoint.processor
     try:
-        return TextEncoder(processor, checkpoint.config)
+        return TextEncoder(processor, checkpoint.config, checkpoint.prompt or DEFAULT)
     except InbolError as error:
         raise InbolError(f"{checkpoint.path}: {error}") from error
+
+
+def prompt_for(
+    model: str | Path,
+    options: PromptOptions,
+    data: Iterable[Path],
+    tell: Callable[[str], object] = say,
+) -> Prompt:
+    """Returns the prompt of a checkpoint (`prompts.choose_prompt`); reads no weight.
+
+    Raises:
+      InbolError: if the checkpoint cannot be asked, or not with that prompt.
+    """
+    checkpoint = load_without_weights(model)
+    prompt = choose_prompt(options, checkpoint.prompt, data, model=model, tell=tell)
+    make_text_encoder(checkpoint.asked_by(prompt))
+    return prompt
 
 
 def load_image_inputs(

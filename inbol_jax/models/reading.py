@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models.weights import WeightRow, canonical_key, table_row
+from inbol_jax.prompts import FILE
 from inbol_jax.sharding import parameter_sharding
 
 # Buffers that old versions of transformers saved beside the weights.
@@ -29,9 +30,12 @@ OTHER_FILES = (
     *("special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json"),
     *("merges.txt", "video_preprocessor_config.json"),
 )
+# Files that are copied with a checkpoint, and do not belong to what identifies it: how it is asked
+# stands in every header beside its fingerprint.
+COPIED_FILES = (*OTHER_FILES, FILE)
 
 
-def own_files(folder: Path, names: Iterable[str] = OTHER_FILES) -> list[Path]:
+def own_files(folder: Path, names: Iterable[str] = COPIED_FILES) -> list[Path]:
     """Returns which of these files are in a checkpoint's folder.
 
     Raises:

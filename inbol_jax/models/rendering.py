@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 SECONDS, MEMORY, CHARACTERS = 2, 4 << 30, 100_000
 """What a template may take: CPU time, bytes, and length of its text."""
 QUESTION, RESPONSE = "Is mark 4071 The question?", "Mark 9352 is The response."
+SYSTEM = "Mark 2816 is The system text."
 _THOUGHT = re.compile(r"<think>\s*$")
 _PADDED = f" {QUESTION}\n"
 _OURS = Path(__file__).parents[1] / "world/assets/tiny-llava"
@@ -38,9 +39,16 @@ class Template(NamedTuple):
         """Returns the text up to where the response begins."""
         return self.before + (question.strip() if self.strips else question) + self.after
 
+    def with_system(self, text: str) -> "Template":
+        """Returns the template with the system text in place of its mark."""
+        before, after, whole = (
+            part.replace(SYSTEM, text) for part in (self.before, self.after, self.whole)
+        )
+        return self._replace(before=before, after=after, whole=whole)
+
 
 @functools.cache
-def render(template: str, tokens: str, images: int) -> Template:
+def render(template: str, tokens: str, images: int, system: bool = False) -> Template:
     """Renders a template for a question with that many images, and with thinking off.
 
     A template that lets the model think in any case opens a thought at the end of a prompt; it is
@@ -48,13 +56,15 @@ def render(template: str, tokens: str, images: int) -> Template:
 
     Args:
       tokens: JSON object of the tokenizer's special tokens by name.
+      system: whether the mark of a system text comes first.
     Raises:
-      ValueError: if the template fails, takes more than its limits, or does not write the question
-        or the response once and as it is; says which.
+      ValueError: if the template fails, takes more than its limits, or does not write the question,
+        the response or the system text once and as it is; says which.
     """
     content = [{"type": "image"}] * images
+    first = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}] if system else []
     asked = [
-        [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+        [*first, {"role": "user", "content": [*content, {"type": "text", "text": question}]}]
         for question in (QUESTION, _PADDED)
     ]
     answer = {"role": "assistant", "content": [{"type": "text", "text": RESPONSE}]}
@@ -64,9 +74,14 @@ def render(template: str, tokens: str, images: int) -> Template:
     ours = (_OURS / "chat_template.jinja").read_text(encoding="utf-8")
     reply = _texts(**request) if template == ours else _in_child(json.dumps(request))
     if "error" in reply:
+        if system:
+            render(template, tokens, images)  # may fail without a system text as well
+            raise ValueError(f"takes no --system: it {reply['error']}")
         raise ValueError(reply["error"])
     *prompts, whole = reply["texts"]
     prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in prompts)
+    if system and (prompt.count(SYSTEM), whole.count(SYSTEM)) != (1, 1):
+        raise ValueError(f"takes no --system: it writes the text {prompt.count(SYSTEM)} times")
     for name, mark, text in (
         ("question", QUESTION, prompt), ("question", QUESTION, whole), ("response", RESPONSE, whole)
     ):  # fmt: skip

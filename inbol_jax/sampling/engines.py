@@ -14,6 +14,7 @@ from inbol_jax.artifacts import hash64
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.progress import progress, say
+from inbol_jax.prompts import Prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.chat import ChatQuestion, Choice
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
@@ -36,7 +37,13 @@ class Engine(Protocol):
         """Whether responses come with their log-probability."""
 
     def generate(
-        self, examples: Sequence[VQAExample], images: Path, *, label: str, set_aside: SetAside
+        self,
+        examples: Sequence[VQAExample],
+        images: Path,
+        *,
+        prompt: Prompt,
+        label: str,
+        set_aside: SetAside,
     ) -> Batches:
         """Yields finished batches, as `sampling.generate.generate`."""
 
@@ -60,11 +67,17 @@ class CheckpointEngine:
         return True
 
     def generate(
-        self, examples: Sequence[VQAExample], images: Path, *, label: str, set_aside: SetAside
+        self,
+        examples: Sequence[VQAExample],
+        images: Path,
+        *,
+        prompt: Prompt,
+        label: str,
+        set_aside: SetAside,
     ) -> Batches:
         """As `sampling.generate.generate`."""
         return generate(
-            self.checkpoint,
+            self.checkpoint.asked_by(prompt),
             examples,
             images,
             options=self.options,
@@ -124,7 +137,13 @@ class EndpointEngine:
         return "logprobs" in self._taken
 
     def generate(
-        self, examples: Sequence[VQAExample], images: Path, *, label: str, set_aside: SetAside
+        self,
+        examples: Sequence[VQAExample],
+        images: Path,
+        *,
+        prompt: Prompt,
+        label: str,
+        set_aside: SetAside,
     ) -> Batches:
         """Yields the examples with their responses, in the order of the examples until a signal
         comes (`Endpoint.map`).
@@ -137,7 +156,7 @@ class EndpointEngine:
         """
         if not examples:
             return
-        sample = functools.partial(self._sample, images, self._taken)
+        sample = functools.partial(self._sample, images, prompt, self._taken)
         answered = self._endpoint.map(sample, examples)
         with (
             contextlib.closing(answered),
@@ -151,9 +170,10 @@ class EndpointEngine:
                 advance(len(batch))
 
     async def _sample(
-        self, images: Path, taken: Sequence[str], example: VQAExample
+        self, images: Path, prompt: Prompt, taken: Sequence[str], example: VQAExample
     ) -> list[Generation]:
-        question = ChatQuestion(example.prompt, tuple(images / name for name in example.images))
+        files = tuple(images / name for name in example.images)
+        question = ChatQuestion(prompt.text(example), files, prompt.system)
         seed = hash64(f"{self._seed}:{example.id}") >> 34  # 30 bits: servers take signed 32
         found = await self._answers(question, self.options.n, seed, taken)
         # Some servers leave the stop string in the answer.

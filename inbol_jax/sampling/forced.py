@@ -147,7 +147,7 @@ def answer_and_force(
     encoder = make_text_encoder(checkpoint)
     shared, tokens = refusal_tokens(encoder, refusals)
     runner = BatchRunner(checkpoint, images, batch_size, 2, set_aside, label, "2 answers")
-    asked = ((example, example.prompt) for example in examples)
+    asked = ((example, encoder.text(example)) for example in examples)
     step = functools.partial(answer_both_ways, checkpoint.model, tokens=tokens, options=options)
     text = functools.partial(to_text, checkpoint, options)
     questions = encode_prompts(encoder, asked, images, set_aside, suffix=shared)

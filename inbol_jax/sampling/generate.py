@@ -318,8 +318,9 @@ def generate(
             )
     work = f"{options.n} samples"
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
-    asked = ((example, example.prompt) for example in examples)
-    questions = encode_prompts(make_text_encoder(checkpoint), asked, images, set_aside)
+    encoder = make_text_encoder(checkpoint)
+    asked = ((example, encoder.text(example)) for example in examples)
+    questions = encode_prompts(encoder, asked, images, set_aside)
     step = functools.partial(
         compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options
     )

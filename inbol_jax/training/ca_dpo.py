@@ -30,7 +30,7 @@ from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, shard_batch
 from inbol_jax.training.config import DpoConfig, PairLossConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, read_data, tokenize
 from inbol_jax.training.finetune import finetune
-from inbol_jax.training.model import load_model
+from inbol_jax.training.model import load_model, prompt_of_lines
 from inbol_jax.training.step import Batch, Metrics, Objective, target_logprobs, token_counts
 
 CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and prompt
@@ -45,7 +45,7 @@ def ca_dpo(config: DpoConfig) -> Path:
     """
     pair_loss_function(config.pair_loss)  # refuses unknown names before the model is loaded
     files = read_data(config, Preference.from_json, "pair")
-    checkpoint = load_model(config)
+    checkpoint = load_model(config, prompt_of_lines(config))
     datasets = [pair_dataset(checkpoint, *file, config.buckets) for file in files]
     if config.reference == "cached" and not config.reference_free:
         datasets[0] = cached_reference(datasets[0], config, config.data, "reference.npy")
@@ -95,6 +95,7 @@ def cached_reference(
         "command": "reference",
         "model": checkpoint.fingerprint,
         "data": file_fingerprint(data),
+        "system": checkpoint.prompt.system if checkpoint.prompt else "",
         "pictures": dataset.pictures,
         "average": average,
         "dtype": checkpoint.model.dtype.name,

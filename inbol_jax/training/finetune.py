@@ -22,6 +22,7 @@ from inbol_jax.models.loading import (
 )
 from inbol_jax.processes import is_main
 from inbol_jax.progress import say
+from inbol_jax.prompts import write_prompt
 from inbol_jax.sharding import local_rows, make_mesh
 from inbol_jax.training.config import RunConfig, TrainConfig
 from inbol_jax.training.dataset import PackedDataset, in_order, stream_batches, training_order
@@ -142,6 +143,8 @@ def train_and_save(
         variables = {"params": mixed}
     folder = config.out / "model"
     save_pretrained(dataclasses.replace(checkpoint, variables=variables), folder)
+    if checkpoint.prompt and is_main():
+        write_prompt(folder, checkpoint.prompt)
     return folder
 
 

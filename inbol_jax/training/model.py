@@ -20,9 +20,11 @@ from inbol_jax.models.peft import is_adapter
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.quantize import check_installed, quantize_decoder
 from inbol_jax.models.weights import param_shardings
+from inbol_jax.processes import is_main
+from inbol_jax.prompts import BARE, Prompt, header_prompt, tell_prompt
 from inbol_jax.sharding import make_mesh, mesh_of
 from inbol_jax.training.checkpoint import check_resume_anyway
-from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig
+from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
 from inbol_jax.training.settings import names_of_settings
 from inbol_jax.training.variables import check_weights
 from inbol_jax.training.wise_ft import check_wise_ft
@@ -43,9 +45,31 @@ def lora_config(options: LoraOptions) -> LoraConfig | None:
     )
 
 
-def load_model(config: RunConfig) -> Checkpoint:
+def prompt_of_lines(config: TrainConfig) -> Prompt:
+    """How the questions of --data are put, which hold their whole text: its header says it, or else
+    the model, or else they are taken as bare questions.
+
+    Raises:
+      InbolError: if the model cannot be loaded, or --eval-data says something else.
+    """
+    own, file, by = load_without_weights(config.model).prompt, config.data, "the data's"
+    if not (prompt := header_prompt(file)):
+        prompt, by = own or BARE, f"{file.name} has no header that says it"
+    other_file = config.evaluation.eval_data
+    if other_file and (other := header_prompt(other_file)) and other != prompt:
+        raise InbolError(
+            f"--eval-data {other_file} was made with prompt {other}, {file} with {prompt}"
+        )
+    if is_main():
+        tell_prompt(prompt, by, own, model=config.model)
+    return prompt
+
+
+def load_model(config: RunConfig, prompt: Prompt) -> Checkpoint:
     """The model to train, on the mesh: with new adapters, with those that it comes with, or whole.
 
+    Args:
+      prompt: how it is asked, which the trained model will say of itself.
     Raises:
       InbolError: if the checkpoint or the mesh cannot be used, the options of adapters do not go
         with the model, generation is biased, or OUT/model cannot take the result.
@@ -53,7 +77,7 @@ def load_model(config: RunConfig) -> Checkpoint:
     check_wise_ft(config)
     _check_quantize(config)
     check_resume_anyway(config.checkpoint.resume_anyway, names_of_settings(config))
-    make_text_encoder(load_without_weights(config.model))
+    make_text_encoder(load_without_weights(config.model).asked_by(prompt))
     mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
@@ -81,7 +105,7 @@ def load_model(config: RunConfig) -> Checkpoint:
     if config.runtime.quantize != "none":
         variables = _quantized(checkpoint, variables, lora, config.runtime.quantize)
     model = checkpoint.model.clone(lora=lora, remat=config.runtime.remat)
-    return dataclasses.replace(checkpoint, model=model, variables=variables)
+    return dataclasses.replace(checkpoint, model=model, variables=variables, prompt=prompt)
 
 
 def _check_quantize(config: RunConfig) -> None:

@@ -17,6 +17,7 @@ import optax
 
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import kl_estimate, policy_gradient_loss
+from inbol_jax.models.processor import prompt_for
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import say
@@ -59,7 +60,9 @@ def rl(config: RlConfig) -> Path:
     """
     reward = reward_function(config.rewards)
     datasets = read_datasets(config)
-    checkpoint = load_model(config)
+    tell = say if is_main() else lambda line: None
+    prompt = prompt_for(config.model, config.prompt, [data.file for data in datasets], tell)
+    checkpoint = load_model(config, prompt)
     questions = make_prompts(checkpoint, datasets, config)
     prepared = prepare(
         checkpoint, config, label=LABEL, reference=config.policy_gradient.kl_coef > 0

@@ -16,6 +16,7 @@ from inbol_jax.defaults import (
     Seed,
 )
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.training.config import OptimizerConfig, RunConfig
 
 _OPTIMIZER = OptimizerConfig(learning_rate=3e-4)
@@ -108,6 +109,7 @@ class RlConfig(RunConfig):
     """Questions per optimizer step, each with n responses."""
     seed: Seed = 0
     """Seed of the order of the data, of the responses and of new adapters."""
+    prompt: PromptOptions = AUTO
     optimization: OptimizerConfig = _OPTIMIZER
     group: GroupConfig = GroupConfig()
     rewards: RewardConfig = RewardConfig()

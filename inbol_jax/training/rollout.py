@@ -98,7 +98,7 @@ class QuestionSet:
     def _inputs(self, index: int, shape: BatchShape) -> HostBatch:
         example, root = self.question(index)
         grids = self.encoder.grids(self._images(index))
-        prompt = self.encoder.prompt(example.prompt, grids)
+        prompt = self.encoder.prompt(self.encoder.text(example), grids)
         inputs = model_inputs(self.checkpoint, PromptedExample(example, prompt, grids), shape, root)
         return inputs | {"row": np.int32(index)}
 
@@ -126,7 +126,7 @@ def make_prompts(
     for dataset in datasets:
         for example in dataset.examples:
             grids = encoder.grids(dataset.root / name for name in example.images)
-            prompt = encoder.prompt(example.prompt, grids)
+            prompt = encoder.prompt(encoder.text(example), grids)
             sizes.append((len(prompt), sum(grid.tiles for grid in grids)))
     lengths, tiles = np.array(sizes, np.int32).T
     room, longest = checkpoint.config.text.max_positions, int(lengths.max())

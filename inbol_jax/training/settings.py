@@ -13,6 +13,7 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import data_file
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.processes import from_all
+from inbol_jax.prompts import DEFAULT
 from inbol_jax.training.config import RunConfig
 
 # Options that do not decide the result: where files lie, what is looked at meanwhile, and how the
@@ -28,7 +29,7 @@ _WITHOUT_EFFECT = frozenset(
 
 def names_of_settings(config: RunConfig) -> Set[str]:
     """The names that `run_settings` may give, before there is a checkpoint."""
-    computed = {"stage", "pictures", "mesh", "parallel", "devices"}
+    computed = {"stage", "pictures", "prompt", "system", "mesh", "parallel", "devices"}
     return config.flat().keys() - _WITHOUT_EFFECT | computed
 
 
@@ -58,6 +59,7 @@ def run_settings(
         "wise_ft_base": base,
         "batch_size": batch_size,
     }
+    settings |= (checkpoint.prompt or DEFAULT).to_json()
     lora, runtime = checkpoint.model.lora, config.runtime
     if lora and lora.dropout:  # each device of a pmap draws dropout of its own
         settings |= {"mesh": runtime.mesh, "parallel": runtime.parallel}

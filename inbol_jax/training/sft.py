@@ -10,7 +10,7 @@ from inbol_jax.records import Instruction
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import read_data, tokenize
 from inbol_jax.training.finetune import finetune
-from inbol_jax.training.model import load_model
+from inbol_jax.training.model import load_model, prompt_of_lines
 from inbol_jax.training.step import Metrics, Objective, target_logprobs, token_counts
 
 
@@ -22,7 +22,7 @@ def sft(config: SftConfig) -> Path:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
     files = read_data(config, Instruction.from_json, "instruction")
-    checkpoint = load_model(config)
+    checkpoint = load_model(config, prompt_of_lines(config))
     datasets = []
     for lines, images in files:
         texts = [(line.question, [line.response]) for line in lines]

@@ -12,6 +12,7 @@ from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
 from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import BARE
 from inbol_jax.taught_refusals import REFUSALS
 
 OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
@@ -96,12 +97,13 @@ def records(lines=LINES, thresholds=None):
 
 
 def instructions(records, refusals, seed):
-    made = (make_instruction(record, refusals, seed) for record in records)
+    made = (make_instruction(record, BARE, refusals, seed) for record in records)
     return [instruction for instruction in made if instruction]
 
 
 def preferences(records, refusals, seed, **options):
-    return [p for record in records for p in make_preferences(record, refusals, seed, **options)]
+    made = (make_preferences(record, BARE, refusals, seed, **options) for record in records)
+    return [pair for pairs in made for pair in pairs]
 
 
 def built(out, **options):

@@ -12,6 +12,7 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.dual_accuracy import is_right
 from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.prompts import BARE
 from inbol_jax.responses.matching import CORRECT_AT
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.responses.vqa_accuracy import vqa_soft_score
@@ -54,7 +55,7 @@ def test_mmupd(tmp_path, read):
     assert standard.extra["pair"] == unanswerable.extra["pair"] == "7" != option.extra["pair"]
     assert standard.extra["kind"] == "coarse"
     assert (option.answers, option.answerable) == (("C",), False)
-    assert option.prompt == "Look.\nWhat is it?\nA. a cat\nB. a\tdog\nC. None of the above"
+    assert BARE.text(option) == "Look.\nWhat is it?\nA. a cat\nB. a\tdog\nC. None of the above"
     (fault,) = read_jsonl(dataset.root / "rejected.jsonl")
     assert (fault["id"], fault["reason"]) == ("8-standard", "image not base64")
 
@@ -155,7 +156,7 @@ def test_scienceqa(tmp_path, read):
     folder = write_hub(tmp_path / "ScienceQA", "validation", rows)
     with_image, text_alone = read(format="scienceqa", id=str(folder), split="validation").examples
     assert (with_image.id, with_image.answers) == ("validation-1", ("B",))
-    assert with_image.prompt == "Look.\nWhich is it?\nA. solid\nB. gas"
+    assert BARE.text(with_image) == "Look.\nWhich is it?\nA. solid\nB. gas"
     assert len(with_image.images) == 1
     assert text_alone.images == ()
 

@@ -25,6 +25,7 @@ from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.llava import Llava
 from inbol_jax.models.lora import init_lora
 from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.prompts import BARE
 from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.taught_refusals import SHORT_REFUSALS
@@ -81,7 +82,9 @@ def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     images = ImageHashes(dataset.root)
     foretold = {row["id"]: row for row in read_jsonl(copy / "calibration" / "test.jsonl")}
     engine = CheckpointEngine(load_pretrained(copy), greedy(12), 0, 64)
-    biased = ask(engine, dataset, images, tmp_path / "a.jsonl", refusals=(), label="test")
+    biased = ask(
+        engine, dataset, images, tmp_path / "a.jsonl", prompt=BARE, refusals=(), label="test"
+    )
     (bias,) = {value for _, value in bias_of(copy)}
     for name, row in foretold.items():
         refuses = row["forced"]["margin"] + bias > 0

@@ -22,6 +22,7 @@ from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
 from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
+from inbol_jax.prompts import BARE
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling import engines
@@ -49,7 +50,14 @@ def write_rows(config, rows):
 
 def load_pretrained(folder, **options):
     """A checkpoint without weights."""
-    return SimpleNamespace(fingerprint=str(folder), model=SimpleNamespace(dtype=np.dtype("f4")))
+    model = SimpleNamespace(dtype=np.dtype("f4"))
+    checkpoint = SimpleNamespace(fingerprint=str(folder), model=model)
+    checkpoint.asked_by = lambda prompt: checkpoint
+    return checkpoint
+
+
+def bare(model, options, files, refusals, tell):
+    return [BARE] * len(files)
 
 
 @pytest.fixture
@@ -69,10 +77,10 @@ def config(monkeypatch, tmp_path):
         for example in examples:
             yield [(example, [Generation("red", -1.0, 2)])]
 
-    monkeypatch.setattr(module, "estimate", lambda options, dataset: None)
+    monkeypatch.setattr(module, "estimate", lambda *_: None)
     monkeypatch.setattr(module, "read_store", lambda file: store)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
-    monkeypatch.setattr(module, "check_model", lambda model, refusals: None)
+    monkeypatch.setattr(module, "prompts_for", bare)
     monkeypatch.setattr(engines, "generate", generate)
     return EvaluateConfig(
         in_domain=(tmp_path / "colours",),
@@ -209,7 +217,7 @@ def test_two_datasets_of_one_name_are_refused(config, tmp_path):
     ],
 )
 def test_what_is_missing_is_found_before_anything_is_sampled(config, monkeypatch, option, message):
-    monkeypatch.setattr(module, "check_model", asking.check_model)
+    monkeypatch.setattr(module, "prompts_for", asking.prompts_for)
     monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
     with pytest.raises(InbolError, match=message):
         predictions(dataclasses.replace(config, **option))
@@ -220,7 +228,7 @@ def test_models_that_cannot_be_asked_are_found_before_anything_is_sampled(
     config, untold, monkeypatch
 ):
     """One without a chat template to go by, and refusals whose words the model does not know."""
-    monkeypatch.setattr(module, "check_model", asking.check_model)
+    monkeypatch.setattr(module, "prompts_for", asking.prompts_for)
     monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
     models = (("base", TINY), ("b", untold))
     with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
@@ -288,7 +296,7 @@ def test_options_that_cannot_be(options, message):
 @pytest.fixture
 def served(config, serve, monkeypatch):
     """`served(...)` is the same with a server of `small`, which knows "blue", and of `large`."""
-    monkeypatch.setattr(module, "check_model", lambda *_: pytest.fail("of an endpoint"))
+    monkeypatch.setattr(module, "prompts_for", lambda *_: pytest.fail("of an endpoint"))
     monkeypatch.setattr(module, "load_pretrained", lambda *_, **__: pytest.fail("of an endpoint"))
     server = serve(lambda body, n: said("blue" if body["model"] == "small" else "I don't know."))
     endpoint = EndpointConfig(server.url)
@@ -326,7 +334,7 @@ def test_models_of_an_endpoint_are_compared(served):
 
 
 def test_a_model_of_an_endpoint_beside_a_checkpoint(served, config, monkeypatch):
-    monkeypatch.setattr(module, "check_model", lambda *_: None)
+    monkeypatch.setattr(module, "prompts_for", bare)
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     predicted = predictions(served(("base", "folder"), ("served", "endpoint:small")))
     assert [p.prediction for p in predicted] == ["red"] * 3 + ["blue"] * 3
@@ -334,7 +342,7 @@ def test_a_model_of_an_endpoint_beside_a_checkpoint(served, config, monkeypatch)
 
 def test_the_base_of_an_endpoint_is_sampled_there(served, monkeypatch):
     sampled = []
-    monkeypatch.setattr(module, "estimate", lambda options, dataset: sampled.append(options))
+    monkeypatch.setattr(module, "estimate", lambda options, *_: sampled.append(options))
     predictions(served(("base", "endpoint:small"), n=4))
     (options,) = sampled
     assert (options.endpoint.endpoint_model, options.sampling.n) == ("small", 4)
@@ -399,7 +407,7 @@ def validated(config, monkeypatch, tmp_path):
 
 def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch):
     sampled = []
-    monkeypatch.setattr(module, "estimate", lambda options, dataset: sampled.append(options))
+    monkeypatch.setattr(module, "estimate", lambda options, *_: sampled.append(options))
     metrics = evaluate(validated)
     assert [(s.data.name, s.p_true) for s in sampled] == [("colours", True), ("validation", True)]
     predicted = read_predictions(validated.out / "predictions.jsonl")

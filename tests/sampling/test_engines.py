@@ -11,6 +11,7 @@ from PIL import Image, ImageColor
 
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import BARE
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling.config import SamplingOptions
@@ -37,6 +38,7 @@ def sample(tmp_path):
         batches = EndpointEngine(config, options, seed).generate(
             examples,
             tmp_path,
+            prompt=BARE,
             label="sampling",
             set_aside=lambda example, reason: rejected.append((example.id, reason)),
         )

@@ -397,7 +397,9 @@ def test_questions_about_several_images_and_about_none(micro, questions, images)
     ]
     encoder = make_text_encoder(micro)
     grids = [encoder.grids(images / name for name in e.images) for e in examples]
-    lengths = [len(encoder.prompt(e.prompt, g)) for e, g in zip(examples, grids, strict=True)]
+    lengths = [
+        len(encoder.prompt(encoder.text(e), g)) for e, g in zip(examples, grids, strict=True)
+    ]
     per_image = micro.config.num_image_tokens
     assert lengths == [lengths[0] + per_image * len(e.images) for e in examples]
 

@@ -35,6 +35,7 @@ from inbol_jax.artifacts import fingerprint, meta_path, read_jsonl, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.loading import load_pretrained, save_pretrained
+from inbol_jax.prompts import BARE
 from inbol_jax.training import parallel
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.finetune import prepare
@@ -258,7 +259,7 @@ def test_a_run_over_a_quantised_base_resumes_exactly(data, micro, on_nf4, tmp_pa
 def test_nothing_of_a_quantised_base_is_trained(data, micro, tmp_path):
     options = {"data": data / "instructions.jsonl", "out": tmp_path / "out", "lora_rank": 2}
     config = SftConfig.from_options(model=micro.path, quantize="int8", **options)
-    run = prepare(load_model(config), config, label="IDK-IT")
+    run = prepare(load_model(config, BARE), config, label="IDK-IT")
     assert all(path.startswith("lora/") for path in run.trainable)
     kernels = {path for path, x in run.frozen.items() if isinstance(x, qwix.QArray)}
     assert {path.replace("params/", "lora/").replace("kernel", "a") for path in kernels} == {
@@ -287,7 +288,7 @@ def test_adapters_of_a_quantised_base_in_peft(data, micro, on_nf4, tmp_path):
         if not path.startswith(("lora/", "params/multi_modal_projector/")):
             np.testing.assert_array_equal(x, base[path])
     options = {"data": data / "instructions.jsonl", "out": tmp_path / "out", "quantize": "nf4"}
-    ours = load_model(SftConfig.from_options(model=trained, **options))
+    ours = load_model(SftConfig.from_options(model=trained, **options), BARE)
     params = dequantized(ours.variables["params"])
     save_pretrained(dataclasses.replace(micro, variables={"params": params}), tmp_path / "plain")
     model = peft.PeftModel.from_pretrained(torch_base(tmp_path / "plain"), trained).eval()

@@ -12,6 +12,7 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import group_advantages, policy_gradient_loss
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
+from inbol_jax.prompts import BARE
 from inbol_jax.sampling.sampler import Samples
 from inbol_jax.training import finetune
 from inbol_jax.training.finetune import prepare
@@ -49,7 +50,7 @@ class Setup:
 
     def __init__(self, questions, model, out, **options):
         self.config = config_of(questions, model, out, **options)
-        checkpoint = load_model(self.config)
+        checkpoint = load_model(self.config, BARE)
         asked = make_prompts(checkpoint, read_datasets(self.config), self.config)
         keep = self.config.policy_gradient.kl_coef > 0
         self.run = prepare(checkpoint, self.config, label=LABEL, reference=keep)
@@ -198,7 +199,7 @@ def test_sizes_are_halved_in_whole_units():
 
 def test_several_datasets_are_asked_as_one(questions, small_world, micro, tmp_path):
     some = config_of((small_world / "test", questions), micro.path, tmp_path)
-    checkpoint = load_model(some)
+    checkpoint = load_model(some, BARE)
     asked = make_prompts(checkpoint, read_datasets(some), some)
     assert len(asked) == 60 + 12
     assert asked.question(0)[0] == read_datasets(some)[0].examples[0]
