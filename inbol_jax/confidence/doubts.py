@@ -53,7 +53,8 @@ class Doubts:
             yield (
                 f"{about}, so hardly anything will be taught to be answered. If answers below are "
                 "right, the metric does not see it (--data.metric) or the model has to be told how "
-                "to answer (--prompt, measured by --try-prompts); if they break off, raise --max-new-tokens"
+                "to answer (--prompt, which --try-prompts measures); if they break off, raise "
+                "--max-new-tokens"
             )
         else:
             yield (
