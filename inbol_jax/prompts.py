@@ -27,9 +27,6 @@ PRESETS = {
     "vizwiz": f"{_OPTIONS}\nWhen the provided information is insufficient, "
     f"respond with 'Unanswerable'.\n{_SHORT}",
 }
-SHORT_OR_LETTER = "short_or_letter"
-"""The prompt `letter` for questions with options, and `short` for all others."""
-_SHOWN = PRESETS | {SHORT_OR_LETTER: "letter for questions with options, short for all others"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,22 +34,22 @@ class Prompt:
     """How a model is asked.
 
     Attributes:
-      prompt: one of `PRESETS`, `SHORT_OR_LETTER`, or a template: a text with {question}, and with
-        {options} if options are to be shown, each on a line with its letter. Literal braces are
-        doubled.
+      prompt: one of `PRESETS`, or a template: a text with {question}, and with {options} if options
+        are to be shown, each on a line with its letter. Literal braces are doubled. A question
+        without options is asked as by `short` in place of `letter`.
       system: the system text; empty for none.
 
     Raises:
       InbolError: if the template cannot be filled in.
     """
 
-    prompt: str = SHORT_OR_LETTER
+    prompt: str = "letter"
     system: str = ""
 
     def __post_init__(self) -> None:
-        if self.prompt in _SHOWN:
+        if self.prompt in PRESETS:
             return
-        shown, names = f"prompt {self.prompt[:60]!r}", ", ".join(_SHOWN)
+        shown, names = f"prompt {self.prompt[:60]!r}", ", ".join(PRESETS)
         try:
             parts = [part[1:] for part in string.Formatter().parse(self.prompt)]
         except ValueError as error:
@@ -69,10 +66,8 @@ class Prompt:
 
     def text(self, question: WithOptions) -> str:
         """The whole text of the user's turn."""
-        prompt = self.prompt
-        if prompt == SHORT_OR_LETTER:
-            prompt = "letter" if question.options else "short"
-        template, options = PRESETS.get(prompt, prompt), "\n".join(lettered(question.options))
+        name = "short" if self.prompt == "letter" and not question.options else self.prompt
+        template, options = PRESETS.get(name, name), "\n".join(lettered(question.options))
         if not options:  # without an empty line in their place
             template = template.replace("\n{options}", "")
         return template.format(question=question.question, options=options)
@@ -82,7 +77,7 @@ class Prompt:
         return {"prompt": self.prompt, "system": self.system}
 
     def __str__(self) -> str:
-        name = self.prompt if self.prompt in _SHOWN else repr(self.prompt)
+        name = self.prompt if self.prompt in PRESETS else repr(self.prompt)
         return f"{name} with system {self.system!r}" if self.system else name
 
 
@@ -94,9 +89,9 @@ class PromptOptions:
     """How questions are put to the model."""
 
     prompt: str = "auto"
-    """How a question is asked: bare, short (for a word or phrase), letter (of an option), vizwiz,
-    short_or_letter, or a text of your own with {question} and perhaps {options} in it. By default
-    the model's folder says it, or else the dataset, or else it is short_or_letter."""
+    """How a question is asked: bare, short (for a word or phrase), letter (of an option, and short
+    if there are none), vizwiz, or a text of your own with {question} and perhaps {options} in it.
+    By default the model's folder says it, or else the dataset, or else it is letter."""
     system: str | None = None
     """System text, if the model's chat template takes one. By default it is the one that the
     model's folder names, if any."""
@@ -159,7 +154,7 @@ def tell_prompt(
     tell: Callable[[str], object] = say,
 ) -> None:
     """Tells how a model is asked, and who chose it, with a warning if its folder says otherwise."""
-    tell(f"prompt {prompt} ({by}): {_SHOWN.get(prompt.prompt, prompt.prompt)!r}")
+    tell(f"prompt {prompt} ({by}): {PRESETS.get(prompt.prompt, prompt.prompt)!r}")
     if own and own != prompt:
         tell(f"warning: {model} is asked with prompt {prompt}, and its {FILE} says {own}")
 

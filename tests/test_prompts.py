@@ -14,6 +14,7 @@ from inbol_jax.cli import main
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT
 from inbol_jax.confidence.try_prompts import try_prompts
+from inbol_jax.data.sets import SETS
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import TextEncoder
@@ -22,7 +23,6 @@ from inbol_jax.prompts import (
     DEFAULT,
     FILE,
     PRESETS,
-    SHORT_OR_LETTER,
     Prompt,
     PromptOptions,
     choose_prompt,
@@ -53,8 +53,7 @@ CHOICE = VQAExample("b", (), "Which one?", options=("a cat", "a {dog}"))
         ("short", CHOICE, f"Which one?\nA. a cat\nB. a {{dog}}\n{SHORT}"),
         ("letter", CHOICE, f"Which one?\nA. a cat\nB. a {{dog}}\n{LETTER}"),
         ("vizwiz", OPEN, f"Is it {{red}}?\n{UNANSWERABLE}\n{SHORT}"),
-        ("short_or_letter", OPEN, f"Is it {{red}}?\n{SHORT}"),
-        ("short_or_letter", CHOICE, f"Which one?\nA. a cat\nB. a {{dog}}\n{LETTER}"),
+        ("letter", OPEN, f"Is it {{red}}?\n{SHORT}"),
         ("{{Q}} {question}", CHOICE, "{Q} Which one?"),
         ("Choose ({options}):\n{question}", CHOICE, "Choose (A. a cat\nB. a {dog}):\nWhich one?"),
     ],
@@ -67,14 +66,14 @@ def test_the_text_that_is_asked(prompt, question, text):
 def test_any_question_is_asked_as_it_is(question, options):
     example = VQAExample("q", (), question, options=tuple(options))
     assert BARE.text(example) == example.whole
-    for name in (*PRESETS, SHORT_OR_LETTER):
+    for name in PRESETS:
         assert Prompt(name).text(example).startswith(example.whole)
 
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("shrt", r"'shrt': give one of bare, short, letter, vizwiz, short_or_letter, or a text "),
+        ("shrt", r"'shrt': give one of bare, short, letter, vizwiz, or a text "),
         ("", "'': give one of bare"),
         ("{options}", "give one of bare"),
         ("{question", "write a literal brace twice"),
@@ -168,6 +167,10 @@ def test_an_adapter_says_it_before_its_base(tmp_path):
     assert read_prompt(*folders) == BARE
     write_prompt(folders[0], MINE)
     assert read_prompt(*folders) == MINE
+
+
+def test_every_set_names_a_preset():
+    assert {spec.prompt for spec in SETS.values()} <= {None, *PRESETS}
 
 
 ASKED = Prompt("Q: {question}\n{options}\nA:", "Be brief.")
@@ -373,5 +376,5 @@ def test_trying_prompts_on_options_and_at_an_endpoint(tmp_path, serve, capsys):
         )
         found[name] = {trial.prompt.prompt: trial.confidence for trial in try_prompts(config)}
     assert found["all"] == {"bare": 0, "short": 0, "letter": 1, "vizwiz": 0}
-    assert found["some"] == {"bare": 0, "short": 0, "short_or_letter": 0.5, "vizwiz": 0}
+    assert found["some"] == {"bare": 0, "short": 0, "letter": 0.5, "vizwiz": 0}
     assert "has --prompt 'letter'" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
-from inbol_jax.prompts import SHORT_OR_LETTER, Prompt, header_prompt
+from inbol_jax.prompts import Prompt, header_prompt
 from inbol_jax.records import SampledQuestion, VQAExample
 from inbol_jax.sampling.engines import Engine
 
@@ -76,13 +76,13 @@ def _fitting(
     examples: Sequence[VQAExample], default: Prompt, of_data: Prompt | None
 ) -> list[Prompt]:
     """The prompts that are tried: presets that fit, what the dataset says, and the default."""
-    with_options = sum(bool(example.options) for example in examples)
     names = ["bare", "short"]
-    if with_options:
-        names.append("letter" if with_options == len(examples) else SHORT_OR_LETTER)
-    elif default.prompt == SHORT_OR_LETTER:  # which is the same
+    if any(example.options for example in examples):
+        names.append("letter")
+    elif default.prompt == "letter":  # which is the same
         default = dataclasses.replace(default, prompt="short")
-    names += [of_data.prompt] if of_data else []
+    if of_data:
+        names.append(of_data.prompt)
     prompts = [Prompt(name, default.system) for name in names]
     return list(dict.fromkeys([*prompts, default]))
 
