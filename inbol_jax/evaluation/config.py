@@ -5,6 +5,7 @@ Nothing here imports JAX: help must be fast.
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
@@ -14,6 +15,7 @@ from inbol_jax.defaults import (
     TINY,
     BatchSize,
     Bounded,
+    Bounds,
     Dtype,
     NumNewTokens,
     NumSamples,
@@ -54,6 +56,9 @@ class EvaluateConfig(Bounded):
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     n: NumSamples = 10
     """Samples per question for the confidence."""
+    temperature: Annotated[float, Bounds(0)] = 1.0
+    """Temperature of these samples: that of the training questions' confidence. Answers are
+    greedy."""
     max_new_tokens: NumNewTokens = NEW_TOKENS
     """Maximum number of tokens per answer."""
     batch_size: BatchSize = 32

@@ -173,7 +173,7 @@ def about_questions(
     else:
         model = {"model": base, "p_true": bool(config.validation)}
         model |= {"batch_size": config.batch_size, "dtype": config.dtype, "mesh": config.mesh}
-    sampling = SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
+    sampling = SamplingOptions(config.temperature, n=config.n, max_new_tokens=config.max_new_tokens)
     for (dataset, _), folder, prompt in zip(datasets, folders, prompts, strict=True):
         options = ConfidenceConfig(folder, config.out, sampling=sampling, seed=config.seed, **model)
         store = estimate(options, dataset, prompt)

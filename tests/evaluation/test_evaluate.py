@@ -343,9 +343,10 @@ def test_a_model_of_an_endpoint_beside_a_checkpoint(served, config, monkeypatch)
 def test_the_base_of_an_endpoint_is_sampled_there(served, monkeypatch):
     sampled = []
     monkeypatch.setattr(module, "estimate", lambda options, *_: sampled.append(options))
-    predictions(served(("base", "endpoint:small"), n=4))
+    predictions(served(("base", "endpoint:small"), n=4, temperature=0.5))
     (options,) = sampled
     assert (options.endpoint.endpoint_model, options.sampling.n) == ("small", 4)
+    assert options.sampling.temperature == 0.5
     assert options.endpoint.endpoint == served.server.url
 
 
