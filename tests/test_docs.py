@@ -96,10 +96,9 @@ def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder):
         assert words[0] == "inbol"
         assert main(words[1:]) == 0, line
     metrics = json.loads(Path("run/eval/metrics.json").read_text())
-    assert list(metrics["models"]) == ["base", "idk_it", "ca_dpo"]
-    assert {row["model"] for row in read_jsonl(Path("run/eval/predictions.jsonl"))} == set(
-        metrics["models"]
-    )
+    models = ["base", "idk_it", "ca_dpo"]
+    assert list(metrics["models"]) == [*models, "always_refuse", "oracle"]
+    assert {row["model"] for row in read_jsonl(Path("run/eval/predictions.jsonl"))} == {*models}
     assert os.path.getsize("run/eval/report.html") > 10_000
 
 

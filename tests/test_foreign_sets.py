@@ -71,4 +71,6 @@ def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
         "base",
         "idk_it",
         "ca_dpo",
+        "always_refuse",
+        "oracle",
     }

@@ -18,11 +18,13 @@ from inbol_jax.evaluation.prediction import BASELINES, DOMAINS, VALIDATION, Pred
 from inbol_jax.evaluation.selective import (
     COSTS,
     RISKS,
+    Calibration,
     Stakes,
     aurc,
     auroc,
     best_threshold,
     bootstrap,
+    calibration,
     coverage_at_risk,
     effective_reliability,
     value_curve,
@@ -63,25 +65,27 @@ class Policy(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What validation questions add to an evaluation.
+    """What stands beside the models in an evaluation.
 
     Attributes:
-      predictions: of all policies, on the other questions.
+      predictions: of all policies, on the questions that are not of validation.
       thresholds: {policy: threshold}, of those that were chosen on validation.
       curves: of every model's refusal margin under the model's name, and of the base's other
-        scores under those of the baselines.
+        scores under those of the baselines; none without validation questions.
+      calibrations: {model: what its refusal bias is worth}.
     """
 
     predictions: list[Prediction]
     thresholds: dict[str, float]
     curves: Curves
+    calibrations: dict[str, Calibration]
 
 
 def decided(p: Prediction, name: str, *, refuse: bool) -> Prediction:
-    """The prediction as a refusal, or as the answer that is given without one."""
+    """The prediction as a refusal, or as the answer that is given without one, if it is known."""
     if refuse:
         return dataclasses.replace(p, model=name, prediction=REFUSALS[0], outcome="refused")
-    answer = p.forced
+    answer = p.forced or p
     return dataclasses.replace(p, model=name, prediction=answer.prediction, outcome=answer.outcome)
 
 
@@ -129,25 +133,19 @@ def scored(predictions: Sequence[Prediction], score: Score) -> Scored:
 
 
 def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
-    """All policies and curves of predictions that hold validation questions.
+    """All policies and curves: if there are validation questions those with thresholds, and
+    otherwise what needs none.
 
     Raises:
-      InbolError: if a prediction lacks what a score needs, or many answers of a model begin as
-        its refusals do.
+      InbolError: if there are validation questions, and a prediction lacks what a score needs or
+        many answers of a model begin as its refusals do.
     """
     answers: dict[tuple[str, str], list[Prediction]] = {}
     for p in predictions:
-        if p.forced is None or p.consistency is None or p.p_true is None:
-            raise InbolError(
-                f"prediction {p.id!r} of {p.model}: made without --validation; give `inbol "
-                "evaluate` again with it"
-            )
         answers.setdefault((p.model, p.domain), []).append(p)
-    for model in dict.fromkeys(model for model, _ in answers):
-        of_model = [p for (name, _), some in answers.items() if name == model for p in some]
-        check_refusal_tokens(of_model, model)
-    chosen = _policies(answers)
-    base = chosen[0].model
+    base = next(iter(answers))[0]
+    validated = any(domain == VALIDATION for _, domain in answers)
+    chosen = _policies(answers) if validated else []
     ends = [Policy("always_refuse", base, lambda p: 1.0, 0.5), Policy("oracle", base, _knows, 0.5)]
     decisions = [
         policy.decide(p)
@@ -155,13 +153,30 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
         for domain in DOMAINS
         for p in answers.get((policy.model, domain), ())
     ]
-    thresholds = {policy.name: policy.threshold for policy in chosen}
-    return Comparison(decisions, thresholds, _curves(answers, chosen, seed))
+    return Comparison(
+        decisions,
+        {policy.name: policy.threshold for policy in chosen},
+        _curves(answers, chosen, seed) if chosen else {},
+        {
+            policy.model: calibration(scored(answers[policy.model, VALIDATION], margin).stakes)
+            for policy in chosen
+            if policy.score is margin
+        },
+    )
 
 
 def _policies(answers: Answers) -> list[Policy]:
     """The base's scores and every model's margin, with thresholds chosen on validation."""
     models = list(dict.fromkeys(model for model, _ in answers))
+    for model in models:
+        of_model = [p for (name, _), some in answers.items() if name == model for p in some]
+        for p in of_model:
+            if p.forced is None or p.consistency is None or p.p_true is None:
+                raise InbolError(
+                    f"prediction {p.id!r} of {p.model}: made without --validation; give `inbol "
+                    "evaluate` again with it"
+                )
+        check_refusal_tokens(of_model, model)
     scores = {f"base_threshold_{name}": (models[0], score) for name, score in SCORES.items()}
     scores |= {calibrated(model): (model, margin) for model in models}
     return [
@@ -244,13 +259,16 @@ def best_baseline(summary: Summary, base: str, domain: str) -> str:
     baseline: it knows what no model is told.
     """
     names = (base, calibrated(base), *(name for name in BASELINES if name != "oracle"))
-    return max(names, key=lambda name: summary[name][domain]["all"].t)
+    return max(
+        (name for name in names if name in summary),
+        key=lambda name: summary[name][domain]["all"].t,
+    )
 
 
 def against_baselines(
     summary: Summary, predictions: Sequence[Prediction], models: Sequence[str], seed: int
 ) -> list[Difference]:
-    """T of each trained model, as it is and calibrated, minus T of the best baseline.
+    """T of each trained model, as it is and if possible calibrated, minus T of the best baseline.
 
     Args:
       predictions: of models and policies, without validation.
@@ -258,6 +276,7 @@ def against_baselines(
     """
     result = []
     trained = [name for model in models[1:] for name in (model, calibrated(model))]
+    trained = [name for name in trained if name in summary]
     for domain in summary[models[0]]:
         best = best_baseline(summary, models[0], domain)
         some = [p for p in predictions if p.domain == domain and p.model in (best, *trained)]

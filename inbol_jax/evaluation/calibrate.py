@@ -13,7 +13,8 @@ from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.baselines import check_refusal_tokens, margin, scored
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
-from inbol_jax.evaluation.selective import Stakes, best_threshold
+from inbol_jax.evaluation.selective import Stakes, best_threshold, calibration
+from inbol_jax.evaluation.tables import worth_of_bias
 from inbol_jax.models import peft
 from inbol_jax.models.config import read_generation, read_json
 from inbol_jax.models.config_parts import GENERATION
@@ -64,7 +65,10 @@ def calibrate(config: CalibrateConfig) -> float:
         shared, tokens = refusal_tokens(encoder, refusals)
         # All prompts end alike. Behind that token, a bias moves the first word and no other.
         end = (*encoder.prompt("Is it red?"), *shared)[-1]
+        found = calibration(stakes)
         about = _changes(stakes, bias) | {
+            "bias_interval": found.bias[1:],
+            "gain": found.gain,
             "data": [dataset.name for dataset in datasets],
             "prompts": [prompt.to_json() for prompt in prompts],
             "refusals": refusals,
@@ -83,6 +87,7 @@ def calibrate(config: CalibrateConfig) -> float:
         f"{before['t']:+.3f} ({before['refused']:.1%} refused) to {after['t']:+.3f} "
         f"({after['refused']:.1%} refused) -> {out / GENERATION}"
     )
+    say(worth_of_bias(str(out), found))
     return bias
 
 

@@ -85,14 +85,11 @@ class EvaluateConfig(Bounded):
             check_name(name, "--models")
         if len({name for name, _ in self.models}) < len(self.models):
             raise InbolError("--models: two models have the same name; rename one of them")
-        if self.validation:
-            names = {name for name, _ in self.models}
-            taken = names & {*BASELINES, *map(calibrated, names)}
-            if taken:
-                raise InbolError(
-                    f"--models {min(taken)}: a baseline has this name; choose another one"
-                )
-        elif self.templates != EvaluateConfig.templates:
+        names = {name for name, _ in self.models}
+        taken = names & {*BASELINES, *map(calibrated, names)}
+        if taken:
+            raise InbolError(f"--models {min(taken)}: a baseline has this name; choose another one")
+        if not self.validation and self.templates != EvaluateConfig.templates:
             raise InbolError("--templates says where thresholds lie: give --validation as well")
         _ = self.refusals  # raises if there are none of that name
 

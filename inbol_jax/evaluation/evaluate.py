@@ -238,10 +238,9 @@ def measure(
     seed: int,
     seconds: Mapping[str, float],
 ) -> Metrics:
-    """The metrics of the tested predictions, with baselines if others are of validation."""
+    """The metrics of the tested predictions, with those baselines that the others, which are of
+    validation, allow."""
     changes = differences(tested, seed=seed)
-    if len(tested) == len(predicted):
-        return Metrics(summarise(tested, seed=seed), changes, dict(seconds))
     compared = compare(predicted, seed)
     everything = [*tested, *compared.predictions]
     summary = summarise(everything, seed=seed)
@@ -249,4 +248,11 @@ def measure(
     known = {(d.a, d.b, d.domain) for d in changes}
     for d in against_baselines(summary, everything, models, seed):
         changes += [] if (d.a, d.b, d.domain) in known else [d]
-    return Metrics(summary, changes, dict(seconds), compared.curves, compared.thresholds)
+    return Metrics(
+        summary,
+        changes,
+        dict(seconds),
+        compared.curves,
+        compared.thresholds,
+        compared.calibrations,
+    )

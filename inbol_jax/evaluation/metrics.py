@@ -18,6 +18,7 @@ import numpy as np
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, calibrated
+from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
 from inbol_jax.intervals import Estimate, share
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
@@ -29,8 +30,6 @@ GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "all": TYPES,
 }
 CONFIDENCE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# Of fewer questions, a bootstrap interval is too narrow to tell two models apart.
-MIN_QUESTIONS = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,9 +118,10 @@ class Metrics:
     """What `metrics.json` holds.
 
     Attributes:
-      models: also of baselines and calibrated models, if there are validation questions.
+      models: also of baselines, and if there are validation questions of calibrated models.
       seconds: how long each stage took.
-      curves, thresholds: as in `baselines.Comparison`; empty without validation questions.
+      curves, thresholds, calibrations: as in `baselines.Comparison`; empty without validation
+        questions.
     """
 
     models: Summary
@@ -129,10 +129,12 @@ class Metrics:
     seconds: dict[str, float]
     curves: Curves = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    calibrations: dict[str, Calibration] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What is written; curves and thresholds only if there are any."""
+        """What is written, all but the calibrations; curves and thresholds if there are any."""
         columns = dataclasses.asdict(self)
+        del columns["calibrations"]
         return {name: x for name, x in columns.items() if x or name not in ("curves", "thresholds")}
 
     @property
@@ -143,7 +145,7 @@ class Metrics:
     @property
     def asked(self) -> list[str]:
         """The models that were asked, the base first: all but baselines and calibrated ones."""
-        derived = {*BASELINES, *map(calibrated, self.models)} if self.curves else ()
+        derived = {*BASELINES, *(map(calibrated, self.models) if self.curves else ())}
         return [name for name in self.models if name not in derived]
 
 

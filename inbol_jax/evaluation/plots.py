@@ -36,7 +36,7 @@ PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
     "type2": "Type 2: unknown, so refuse",
-    "type3": "Type 3: not in the image, so refuse",
+    "type3": "Type 3: unanswerable, so refuse",
 }
 CURVES = {
     "loss": "loss",

@@ -16,7 +16,8 @@ DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
 TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
 OUTCOMES = ("correct", "refused", "wrong")
-# What is compared with the models if there are validation questions (`evaluation.baselines`).
+# What is compared with the models (`evaluation.baselines`): the first and the last one always, the
+# others if there are validation questions.
 BASELINES = (
     "always_refuse",
     "base_threshold_logodds",

@@ -15,9 +15,10 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.dual_accuracy import pair_table
-from inbol_jax.evaluation.metrics import MIN_QUESTIONS, Difference, Metrics
+from inbol_jax.evaluation.metrics import Difference, Metrics, Scores
 from inbol_jax.evaluation.plots import Curves, draw_all, draw_tradeoff
-from inbol_jax.evaluation.prediction import TYPES, Prediction
+from inbol_jax.evaluation.prediction import TYPES, Prediction, calibrated
+from inbol_jax.evaluation.selective import MIN_QUESTIONS
 from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
     baseline_tables,
@@ -30,6 +31,7 @@ from inbol_jax.evaluation.tables import (
     short_label,
     signed,
     with_interval,
+    worth_of_bias,
 )
 from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.pages import figures
@@ -38,6 +40,7 @@ from inbol_jax.pages.table import Table
 from inbol_jax.questions import lettered
 
 GALLERY_SIZE = 24  # questions at most
+REFUSES_ALL = 0.9  # share of the known questions above which a model is said to refuse everything
 
 
 def write_report(
@@ -86,6 +89,7 @@ def write_report(
         "score_tables": [score_table(metrics.models, domain) for domain in metrics.domains],
         "difference_table": difference_table(metrics.differences),
         "baseline_tables": baseline_tables(everything),
+        "validated": bool(everything.curves),
         "kind_tables": kind_tables(predictions, models) + of_sets,
         "other_tables": other_tables,
         "drawings": drawings,
@@ -140,28 +144,33 @@ def mark(answer: Prediction) -> tuple[str, str, str]:
 
 
 def headline(metrics: Metrics) -> list[str]:
-    """What the numbers say, per domain: the last model against the base and the one before it."""
+    """What the numbers say: per domain the last model against what needs no training and against
+    the model before it, and which models refuse nearly all that the base knows; then what biases
+    are worth."""
     models = metrics.asked
     base, last = models[0], models[-1]
     changes = {(d.a, d.b, d.domain): d for d in metrics.differences if d.group == "all"}
     sentences = []
     for domain in metrics.domains:
-        name = DOMAIN_LABELS[domain]
-        first, final = metrics.models[base][domain], metrics.models[last][domain]
+        name, best = DOMAIN_LABELS[domain], best_baseline(metrics.models, base, domain)
+        first, final, free = (metrics.models[m][domain] for m in (base, last, best))
         whole = final["all"]
+        t = f"{name}: T of {last} over all {whole.n} questions is {_t(whole)}"
         if base == last:
-            t = with_interval(whole.t, whole.t_low, whole.t_high)
+            of_best = "" if best == base else f"; {best} has {_t(free['all'])}"
+            sentences.append(f"{t}{of_best}. There is no other model to compare it with.")
+        else:
             sentences.append(
-                f"{name}: T of {base} over all {whole.n} questions is {t}. "
-                "There is no other model to compare it with."
+                f"{t}; {best}, the best of what needs no training, has {signed(free['all'].t)}. "
+                f"The paired difference is {_verdict(changes[best, last, domain])}."
             )
-            continue
-        sentences.append(
-            f"{name}: trustworthiness T over all {whole.n} questions goes from "
-            f"{signed(first['all'].t)} ({base}) to {signed(whole.t)} ({last}), a paired difference "
-            f"of {_verdict(changes[base, last, domain])}."
-        )
-        if final["type12"].n and final["type3"].n:
+        if base not in (last, best):
+            d = changes[base, last, domain]
+            sentences.append(
+                f"{name}: from {base} T goes from {signed(first['all'].t)} to {signed(whole.t)}, a "
+                f"paired difference of {with_interval(d.diff, d.low, d.high)}."
+            )
+        if base != last and final["type12"].n and final["type3"].n:
             accuracy = [percent(groups["type12"].acc) for groups in (first, final)]
             refusal = [percent(groups["type3"].refr) for groups in (first, final)]
             sentences.append(
@@ -171,11 +180,20 @@ def headline(metrics: Metrics) -> list[str]:
         if len(models) > 2:
             step = _verdict(changes[models[-2], last, domain])
             sentences.append(f"{name}: T of {last} minus that of {models[-2]} is {step}.")
-        if metrics.curves:
-            best = best_baseline(metrics.models, base, domain)
-            step = _verdict(changes[best, last, domain])
-            sentences.append(f"{name}: T of {last} minus that of the best baseline is {step}.")
-    return sentences
+        for model in models:
+            known = metrics.models[model][domain]["type1"]
+            if known.n and known.refr > REFUSES_ALL:
+                sentences.append(
+                    f"{name}: {model} refuses {percent(known.refr)} of the {known.n} questions "
+                    f"that {base} knows, so it does little else than always refusing."
+                )
+    return sentences + [
+        worth_of_bias(calibrated(model), found) for model, found in metrics.calibrations.items()
+    ]
+
+
+def _t(scores: Scores) -> str:
+    return with_interval(scores.t, scores.t_low, scores.t_high)
 
 
 def _verdict(d: Difference) -> str:

@@ -19,7 +19,9 @@ import numpy as np
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import Estimate
 
+MIN_QUESTIONS = 20  # of fewer, a bootstrap interval is too narrow to tell two models apart
 RISKS = (0.01, 0.05, 0.1, 0.2)  # whose coverage is reported
+FOLDS = 10  # of validation questions, for what a threshold is worth where it was not chosen
 COSTS = (1, 10, 100)  # of a wrong answer, whose effective reliability is reported
 
 
@@ -102,6 +104,43 @@ def best_threshold(stakes: Stakes) -> float:
     curve = value_curve(stakes)
     best = np.flatnonzero(curve.value >= curve.value.max() - 1e-12)[-1]
     return float(curve.threshold[best])
+
+
+class Calibration(NamedTuple):
+    """What choosing a refusal bias on n questions is worth.
+
+    Attributes:
+      bias: the best one, minus the threshold on the margin, with the 95% bootstrap interval of such
+        a choice.
+      gain: of T over no bias, on questions on which the bias was not chosen, with its 95% interval.
+    """
+
+    n: int
+    bias: Estimate
+    gain: Estimate
+
+    @property
+    def tells(self) -> bool:
+        """Whether the questions tell the bias from none."""
+        return self.n >= MIN_QUESTIONS and self.gain.low > 0
+
+
+def calibration(stakes: Stakes) -> Calibration:
+    """The best bias on the margin, which is the score, and what can be expected of it.
+
+    For the gain the questions are dealt into `FOLDS` parts in the order of their scores. The bias
+    of each part is chosen on the others.
+    """
+    columns = np.stack(stakes)  # 3 n
+    n, columns = columns.shape[1], columns[:, np.lexsort(columns[::-1])]
+    fold, change = np.arange(n) % FOLDS, np.zeros(n)
+    for part in range(min(FOLDS, n) if n > 1 else 0):
+        score, answered, refused = columns
+        threshold = best_threshold(Stakes(*columns[:, fold != part]))
+        moved = (score > threshold).astype(float) - (score > 0)
+        change[fold == part] = (moved * (refused - answered))[fold == part]
+    bias = bootstrap(lambda i: 0.0 - best_threshold(Stakes(*columns[:, i])), n, resamples=200)
+    return Calibration(n, bias, bootstrap(lambda i: float(change[i].mean()), n))
 
 
 def risk_coverage(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

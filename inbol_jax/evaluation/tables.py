@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 
 from inbol_jax.evaluation.metrics import (
     GROUPS,
-    MIN_QUESTIONS,
     Difference,
     Metrics,
     Summary,
     by_question_kind,
 )
 from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
 from inbol_jax.pages.figures import MINUS
 from inbol_jax.pages.table import Table
 
@@ -20,7 +20,7 @@ GROUP_LABELS = {
     "mixed": "Mixed",
     "type2": "Type 2: unknown, refuse",
     "type12": "Types 1+2: all answerable",
-    "type3": "Type 3: not in the image, refuse",
+    "type3": "Type 3: unanswerable, refuse",
     "all": "All",
 }
 NONE = "\N{EN DASH}"
@@ -47,6 +47,16 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{signed(value)} ({signed(low)}{SPACE}to{SPACE}{signed(high)})"
 
 
+def worth_of_bias(name: str, found: Calibration) -> str:
+    """A sentence on the refusal bias of a model, which warns if it cannot be relied on."""
+    bias, gain = with_interval(*found.bias), with_interval(*found.gain)
+    said = f"{name}: its bias is {bias}, chosen on {found.n} validation questions. "
+    said += f"Where it was not chosen it gains {gain} of T"
+    if not found.tells:
+        said = f"Warning: {said}, which is not told from nothing: take more questions, or no bias"
+    return f"{said}."
+
+
 def duration(seconds: float | int) -> str:
     """Seconds below a minute, minutes and seconds below an hour, hours and minutes above."""
     if seconds < 60:
@@ -59,17 +69,14 @@ def score_table(models: Summary, domain: str) -> Table:
     """Acc, RefR and T of every model on every type of question in one domain."""
     rows = []
     for group, label in GROUP_LABELS.items():
-        cells = [domains[domain][group] for domains in models.values()]
-        row = [label, str(cells[0].n)]
-        for c in cells:
-            if c.n:
-                row += [percent(c.acc), percent(c.refr), with_interval(c.t, c.t_low, c.t_high)]
-            else:
-                row += [NONE] * 3
-        rows.append(row)
-    columns = ("Questions", "n", *("Acc", "RefR", "T (95% interval)") * len(models))
-    spans = (("", 2), *((model, 3) for model in models))
-    return Table(DOMAIN_LABELS[domain], columns, rows, spans)
+        cells = {model: domains[domain][group] for model, domains in models.items()}
+        if n := next(iter(cells.values())).n:
+            rows.append([f"{label} ({n} questions)"])
+            rows += [
+                [model, percent(c.acc), percent(c.refr), with_interval(c.t, c.t_low, c.t_high)]
+                for model, c in cells.items()
+            ]
+    return Table(DOMAIN_LABELS[domain], ("", "Acc", "RefR", "T (95% interval)"), rows)
 
 
 def denial_table(models: Summary) -> Table | None:
@@ -110,13 +117,11 @@ def _marked(d: Difference) -> str:
 
 
 def baseline_tables(metrics: Metrics) -> list[Table]:
-    """Per domain, everything that is compared, and what the curves say; none without curves."""
-    if not metrics.curves:
-        return []
+    """Per domain, everything that is compared, and what the curves say, if there are any."""
     tables = []
     for domain in metrics.domains:
         tables.append(_policy_table(metrics.models, domain))
-        tables.append(_curve_table(metrics, domain))
+        tables += [_curve_table(metrics, domain)] if metrics.curves else []
     return tables
 
 
@@ -165,12 +170,12 @@ def kind_tables(predictions: Iterable[Prediction], models: Sequence[str]) -> lis
         rows = []
         for (domain, of_type3, kind), cells in kinds.items():
             if of_type3 == type3:
-                row = [f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'}", str(cells[models[0]].n)]
+                n = cells[models[0]].n
+                rows.append([f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'} ({n} questions)"])
                 for model in models:
                     c = cells[model]
-                    row += (percent(c.acc), percent(c.refr), signed(c.t))[-len(names) :]
-                rows.append(row)
-        spans = (("", 2), *((model, len(names)) for model in models))
+                    scores = percent(c.acc), percent(c.refr), signed(c.t)
+                    rows.append([model, *scores[-len(names) :]])
         if rows:
-            tables.append(Table(caption, ("Questions", "n", *names * len(models)), rows, spans))
+            tables.append(Table(caption, ("", *names), rows))
     return tables

@@ -14,7 +14,8 @@ class Table:
     Attributes:
       caption: what the table shows.
       columns: headers; the first column holds the row headers.
-      rows: cells as text, each row as long as `columns`.
+      rows: cells as text, each row as long as `columns`; one of a single cell is a heading of the
+        rows behind it.
       spans: (header, number of columns) of an upper header row; empty if there is none.
     """
 
@@ -28,12 +29,3 @@ class Table:
         """A table from a JSON file, as the benchmarks write it."""
         fields = parse_json(file.read_bytes())
         return cls(fields["caption"], fields["columns"], fields["rows"])
-
-    @property
-    def flat_columns(self) -> list[str]:
-        """Both header rows in one, for Markdown."""
-        if not self.spans:
-            return list(self.columns)
-        upper = [name for name, width in self.spans for _ in range(width)]
-        pairs = zip(upper, self.columns, strict=True)
-        return [f"{above} {column}".strip() for above, column in pairs]

@@ -19,7 +19,6 @@ from inbol_jax.evaluation.baselines import (
     scored,
 )
 from inbol_jax.evaluation.evaluate import measure
-from inbol_jax.evaluation.metrics import summarise
 from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, calibrated
 from inbol_jax.evaluation.selective import Stakes, aurc, auroc, value_curve
 
@@ -166,12 +165,25 @@ def test_metrics_hold_models_baselines_and_the_differences_from_the_best(predict
     assert {"models", "differences", "seconds", "curves", "thresholds"} == written.keys()
 
 
-def test_without_validation_nothing_is_added(predictions):
+def test_without_validation_stands_what_needs_none(predictions, metrics):
+    """The same as with validation; the oracle gives the base's own answer, if none is forced."""
     tested = [p for p in predictions if p.domain != VALIDATION]
     plain = measure(tested, tested, 0, {})
-    assert list(plain.models) == plain.asked == list(MODELS)
-    assert plain.models == summarise(tested)
+    assert plain.asked == list(MODELS)
+    assert list(plain.models) == [*MODELS, "always_refuse", "oracle"]
+    assert all(plain.models[name] == metrics.models[name] for name in plain.models)
     assert plain.to_json().keys() == {"models", "differences", "seconds"}
+    for domain in plain.domains:
+        best = best_baseline(plain.models, "base", domain)
+        assert best in ("base", "always_refuse")
+        pairs = {(d.a, d.b) for d in plain.differences if d.domain == domain}
+        assert {(best, name) for name in MODELS[1:]} <= pairs
+    bare = [dataclasses.replace(p, forced=None) for p in tested]
+    oracle = [p for p in compare(bare, 0).predictions if p.model == "oracle"]
+    said = {(p.dataset, p.id): p.outcome for p in bare if p.model == "base"}
+    for p in oracle:
+        refuses = p.type == 3 or p.confidence < 0.5
+        assert p.outcome == ("refused" if refuses else said[p.dataset, p.id])
 
 
 def test_predictions_without_forced_answers_are_refused(predictions):
@@ -179,8 +191,6 @@ def test_predictions_without_forced_answers_are_refused(predictions):
         old = [dataclasses.replace(predictions[0], **{name: None}), *predictions[1:]]
         with pytest.raises(InbolError, match="made without --validation; give `inbol evaluate`"):
             compare(old, seed=0)
-    with pytest.raises(InbolError, match="a threshold is chosen on questions, and there is none"):
-        compare([p for p in predictions if p.domain != VALIDATION], seed=0)
 
 
 def test_a_base_alone_has_baselines_and_no_differences(predictions):

@@ -276,7 +276,7 @@ X, Y, VALIDATION = Path("x"), Path("y"), {"validation": (Path("v"),)}
         ({"models": (("a", X), ("a", Y))}, "--models: two models have the same"),
         ({"templates": "long"}, "--templates says where thresholds lie: give --validation"),
         ({"templates": "no"} | VALIDATION, "--templates 'no': choose one of one"),
-        ({"models": (("oracle", X),)} | VALIDATION, "--models oracle: a baseline has this name"),
+        ({"models": (("oracle", X),)}, "--models oracle: a baseline has this name"),
         (
             {"models": (("a", X), ("a_calibrated", Y))} | VALIDATION,
             "--models a_calibrated: a baseline has this name",
@@ -321,7 +321,7 @@ def test_models_of_an_endpoint_are_compared(served):
         ("base", "c", "wrong"),
         *(("more", id, "refused") for id in "abc"),
     ]
-    assert list(metrics.models) == ["base", "more"]
+    assert list(metrics.models) == ["base", "more", "always_refuse", "oracle"]
     bodies = [body for _, _, body in served.server.asked]
     assert {(body["temperature"], body["max_tokens"], body.get("n")) for body in bodies} == {
         (0.0, NEW_TOKENS, None)

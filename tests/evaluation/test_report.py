@@ -100,14 +100,20 @@ def test_baselines_and_curves_stand_in_both_formats(images, tmp_path):
         row = f"| {label} | {percent(scores.refr)} |"
         assert row in markdown, row
         assert name in page.texts
-    assert all("minus that of the best baseline" in text for text in (html, markdown))
+    assert all("the best of what needs no training" in text for text in (html, markdown))
     # Tables and gallery of the models themselves are as they are without baselines.
-    columns = [line for line in markdown.splitlines() if line.startswith("| Questions | n |")]
-    assert all("oracle" not in line for line in columns)
+    assert "oracle" not in markdown.split("## Results")[1].split("## Against")[0]
+    assert "oracle" not in markdown.split("## By kind of question")[1]
 
 
-def test_without_validation_there_are_no_baselines(report):
-    assert not any("Against simple baselines" in text for text in texts(report))
+def test_without_validation_always_refusing_stands_in_the_report(images, tmp_path):
+    tested, metrics = measured(good_and_bad(48))
+    content = {"curves": {}, "train_confidence": [], "image_folders": {"worlds": images}}
+    write_report(tmp_path, CONFIG, tested, metrics, **content)
+    for text in texts(tmp_path):
+        assert "always_refuse" in text.split("Against simple baselines")[1]
+        assert "base_threshold" not in text
+    assert Page(texts(tmp_path)[0]).unbalanced == []
 
 
 def test_html_is_well_formed_and_loads_nothing(report, page):
@@ -145,7 +151,7 @@ def test_html_is_accessible(page):
 def test_markdown_tables_parse_and_hold_no_html(report):
     text = (report / "report.md").read_text()
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 8  # two domains, differences, two kinds, gallery, settings, seconds
+    assert len(tables) == 10  # twice two domains, differences, kinds twice, gallery, settings, time
     for table in tables:
         header, rule, *body = (line.strip().strip("|").split("|") for line in table.splitlines())
         assert all(re.fullmatch(r" -{3}:? ", part) for part in rule)
@@ -208,6 +214,7 @@ def test_yes_no_sets_have_a_table_of_their_own(tmp_path):
 def test_headline_says_only_what_the_intervals_allow():
     predictions = good_and_bad(400)
     sentences = headline(metrics_of(predictions))
+    assert "base, the best of what needs no training, has" in sentences[0]
     assert "the interval lies above 0, so ca_dpo beats base" in sentences[0]
     # the same answers, the best model first
     order = {"base": "ca_dpo", "idk_it": "mid", "ca_dpo": "base"}
@@ -220,7 +227,29 @@ def test_headline_says_only_what_the_intervals_allow():
     same = headline(metrics_of(twins))
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
     assert "T of c minus that of b is +0.000" in same[2]
+    assert not any("always refusing" in sentence for sentence in same)
     assert "no other model" in headline(metrics_of(base))[0]
+
+
+@pytest.mark.parametrize("known", [0.0, 0.05, 0.5])
+def test_no_headline_claims_what_always_refusing_has_too(known):
+    """A model that refuses, but for this share of what the base knows."""
+    predictions = []
+    for i in range(400):
+        type = (1, 2, 3, 3)[i % 4]
+        refuses = type != 1 or random_of(i) >= known
+        for model, outcome in (("base", "wrong"), ("tuned", "refused" if refuses else "correct")):
+            predictions.append(prediction(i, outcome, type, model=model))
+    first, *others = headline(measured(predictions)[1])
+    assert "always_refuse, the best of what needs no training, has +0.500" in first
+    assert ("beats" in first) == (known > 0)
+    assert not any("beats" in sentence for sentence in others)
+    says = "questions that base knows, so it does little else"
+    assert any("tuned refuses" in s and says in s for s in others) == (known < 0.1)
+
+
+def random_of(i):
+    return (i // 4 * 37 % 100) / 100
 
 
 @pytest.mark.parametrize(
@@ -229,7 +258,7 @@ def test_headline_says_only_what_the_intervals_allow():
 def test_a_degenerate_interval_says_nothing(n, cause):
     made = [prediction(i, "wrong", model="base") for i in range(n)]
     made += [prediction(i, "correct", model="tuned") for i in range(n)]
-    (sentence,) = headline(metrics_of(made))
+    sentence, *_ = headline(metrics_of(made))
     assert f"{cause}, so the interval does not tell tuned from base" in sentence
     assert not {"▲", "▼"} & set(str(difference_table(metrics_of(made).differences).rows))
 

@@ -15,6 +15,7 @@ from inbol_jax.evaluation.selective import (
     auroc,
     best_threshold,
     bootstrap,
+    calibration,
     coverage_at_risk,
     effective_reliability,
     risk_coverage,
@@ -45,6 +46,39 @@ def invariant(function, score, *rest):
     stretched = function(np.where(score == INF, INF, np.exp(score / 3)), *rest)
     assert value == shuffled == stretched or value == pytest.approx(shuffled) == stretched
     return value
+
+
+def test_a_bias_is_told_from_none_if_it_helps_where_it_was_not_chosen():
+    """Scores that say where to refuse, and are too low by 2; the same with little data; and noise,
+    for which the best threshold of the very questions promises more than it keeps."""
+    random = np.random.default_rng(0)
+
+    def drawn(n, hint):
+        hard = random.random(n) < 0.5
+        score = hint * (hard - 1) - 2 * (not hint) + random.normal(size=n)
+        return Stakes(score, np.where(hard, -1.0, 1.0), np.zeros(n))
+
+    many, few, noise = (calibration(drawn(n, hint)) for n, hint in ((600, 4), (15, 4), (600, 0)))
+    assert many.tells
+    assert 1 < many.bias.low <= many.bias.value <= many.bias.high < 3
+    assert 0.1 < many.gain.low < many.gain.value < many.gain.high < 0.4
+    assert not few.tells
+    assert not noise.tells
+    promised = [(s := drawn(60, 0)).value(best_threshold(s)) - s.value(0.0) for _ in range(30)]
+    kept = [calibration(drawn(60, 0)).gain.value for _ in range(30)]
+    assert np.mean(promised) > 0.03 > np.mean(kept)
+
+
+@settings(deadline=None, max_examples=20)
+@given(QUESTIONS)
+def test_what_a_bias_is_worth_does_not_depend_on_the_order(questions):
+    stakes = stakes_of(questions)
+    order = np.random.default_rng(1).permutation(len(questions))
+    found, shuffled = (calibration(Stakes(*s)) for s in (stakes, (x[order] for x in stakes)))
+    assert found == shuffled
+    assert found.bias.value == 0.0 - best_threshold(stakes)
+    assert -1 <= found.gain.value <= 1
+    assert not found.tells  # of 12 questions
 
 
 @settings(deadline=None)
