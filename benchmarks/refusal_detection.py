@@ -10,8 +10,8 @@ folder with a clone of each repository in `SOURCES`, under its name, or of some 
 
     git clone https://github.com/google/haloquest ~/clones/haloquest
 
-A text is read from the commit that is given there. docs/responses.md has the labelling rule, what
-the sources are, and the figures.
+A text is read from the commit that is given there. refusal_detection.md has the labelling rule,
+and the figures.
 """
 
 import csv

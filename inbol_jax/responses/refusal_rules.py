@@ -1,318 +1,254 @@
-"""The rules that hold anywhere in a clause; `refusal_openings` has those of its beginning.
+"""The wordings of refusals in English, as a table of names, examples and patterns.
 
 A pattern is read against one clause: lower-case words with single blanks between them, with short
-forms spelt out ("don't" is "do not", "cannot" is "can not") and without punctuation.
+forms spelt out ("don't" is "do not", "cannot" is "can not") and without punctuation. It holds
+anywhere in the clause, at the borders of words, if it does not begin with "^". "<KNOW>" stands for
+one of the words of that name in `WORDS`.
 
-To add a rule, add a row to `ANYWHERE`, or to `AT_START` of `refusal_openings`, with an example that
-no other rule recognises and that the tests then run, and add its line to the table in
-docs/responses.md. A pattern must be bounded ("{0,3}", never "*"), so that time stays linear in the
-length of the text.
+To add a rule, add a row with an example that no rule before it recognises. A pattern must be
+bounded ("{0,3}", never "*"), so that time stays linear in the length of the text.
 """
 
-from inbol_jax.responses.refusal_words import (
-    ADVERBS,
-    ASKING,
-    ATTRIBUTE,
-    CAN,
-    HELP,
-    IMAGE,
-    INFORM,
-    INFORMED,
-    JUDGEMENT,
-    KNOW,
-    KNOWN,
-    NOT_DOING,
-    SHOW,
-    SOURCE,
-    VISIBLE,
-    WE,
-    Rule,
-)
+import re
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """A wording of refusals: its name, a text that it recognises, and a regular expression."""
+
+    name: str
+    example: str
+    pattern: str
+
 
 # fmt: off
-# These refuse wherever they stand in a clause.
-ANYWHERE = (
-    # The speaker is not willing, or not allowed.
-    Rule("cannot_assist",
-         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going|not trained) to)"
-         r" (?:(?:\w+ly|in good conscience) )?(?:assist|complete|comply|continue|discuss|display|do"
-         r" (?:that|this)|encourage|endorse|engage|execute|follow (?:that|this)|fulfil{1,2}"
-         r"|generate|help (?:you|with)|participate|support|write)\b|i am not (?:allowed"
-         r"|authori[sz]ed|permitted|programmed) to\b",
-         ("I can't assist with that.", "I cannot fulfill your request.",
-          "I'm not able to help with this.", "I'm not authorised to name people."),
-         ("He can't assist with that.",), declines=True),
-    Rule("cannot_provide",
-         r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to) (?:create|give"
-         r"|offer|provide|share)(?: you)?(?: with)?(?! (?:\w+ ){0,12}(?:based|because|from|since"
-         rf"|solely|unless|without)\b) (?!{ADVERBS}(?:(?:a|an|any|the|that|this) )?(?:\w+"
-         r" ){0,2}(?:answers?|count|date|description|details?|estimate|integer|name|number|response"
-         r"|requested|result|solution|value)\b)",
-         ("I cannot provide instructions for making that.", "I will not share her address."),
-         declines=True),
-    Rule("does_not_condone",
-         r"\b(?:do|can|will) not (?:condone|promote|encourage|endorse)\b|(?:against|beyond|breach"
-         r"(?:es|ing)?|outside|violat(?:e|es|ing)|violation of) (?:\w+ )?(?:\w+ )?(?:content|usage"
-         r"|use|use case) polic(?:y|ies)|polic(?:y|ies) prohibits?",
-         ("I do not condone violence.", "Sharing such details would violate our usage policy."),
-         ("It is about the policy of the city.",), declines=True),
-    # The speaker cannot find out, or say.
-    Rule("cannot_tell",
-         rf"{WE} {ADVERBS}{CAN} not {ADVERBS}(?:{KNOW}|{HELP})|(?:one|you) {CAN} not"
-         rf" {ADVERBS}{KNOW}|(?:cropped|{SOURCE}) can not (?:{KNOW}|provide)|it can not (?:answer"
-         rf"|provide)|{WE} can not come to|i (?:can not|could not) {ADVERBS}(?!be\b|believe|discern"
-         r" any|feel|find an?\b|find any|hear|help but|imagine|recommend|see(?! or)\b|spot|stress"
-         rf"|tell|think|wait)\w+\b|(?:nobody|no one) {CAN} {KNOW}|{WE} do not (?:think|believe"
-         rf"|feel) (?:that )?(?:(?:i|we|you|one) {CAN} {ADVERBS}(?:{KNOW}|{HELP})|(?:it|this|that)"
-         rf" {CAN} be {KNOWN})",
-         ("I can't tell who that is.", "We simply could not help.", "You cannot really know.",
-          "I can't view pictures.", "The passage cannot provide that.", "Nobody could say.",
-          "I don't think I can say.", "I do not believe that this can be determined."),
-         ("I can tell.", "I can't tell the two dogs apart.", "I don't think it is red.")),
-    Rule("unable",
-         r"(?<!if )i (?:am|was) (?:\w+ ){0,4}(?:unable|not (?:\w+ )?able) to|(?<!if )(?:we|you)"
-         rf" (?:are|were) (?:unable|not {ADVERBS}able) to {ADVERBS}(?:{KNOW}|{HELP}|access"
-         r"|analy[sz]e|interact|interpret|physically|process|read|see|view)|i am not capable of"
-         r" (?!feel|hav|think)\w+ing|i (?:am (?:\w+ ){1,5}and )?do not have the (?:ability"
-         rf"|capability|capacity) to|{WE} (?:am|are) not (?:\w+ )?(?:equipped|in a position"
-         rf"|qualified|trained) to (?:{KNOW}|{HELP})",
-         ("I'm unable to read the sign.", "We were not quite able to see it.",
-          "I do not have the ability to measure.", "I am not in a position to judge that.",
-          "I'm not capable of reading it."),
-         ("The man is unable to walk.",)),
-    # It cannot be found out.
-    Rule("cannot_see_it",
-         rf"(?:i|we|you) (?:can|could) not (?:\w+ly )?see {NOT_DOING}(?:the|his|her|its|it|their"
-         r"|your|this|that|what|who|where|how|if|whether|inside|behind|enough|in the|\w+'s)\b|(?:i"
-         r"|we|you) can not see$|prevents? (?:me|one|us|you) from (?:answer|determin|identify|know"
-         r"|read|see|tell)ing\b|^can not (?:\w+ly )?see(?: (?:the|his|her|its|if|what|whether"
-         r"|who)\b|$)|\b(?:the|his|her|its|their|'s) (?:\w+ ){1,6}can not be (?:clearly )?seen\b"
-         r"|^it can not be (?:clearly )?seen(?! (?:by|with) )",
-         ("We can't see the price.", "Cannot see her face.", "The car's price can't be seen.",
-          "The angle prevents us from seeing it."),
-         ("We cannot see a hat.", "I cannot see the man pouring tea.", "A shark cannot be seen."),
-         denies=True),
-    Rule("cannot_be_known",
-         rf"{CAN} not {ADVERBS}be {ADVERBS}{KNOWN}|(?:{JUDGEMENT}|prediction) {CAN} not be (?:drawn"
-         rf"|made)|unknown to (?:me|us)$|(?:is that|so|thus|hence|therefore) {WE} do not know",
-         ("The brand cannot be determined.", "The plate could not be clearly read.",
-          "It cannot be readily identified.", "The man is unknown to me.",
-          "The truth is that I don't know.",
-          "A prediction cannot be made."),
-         ("It cannot be red.", "He is unknown to most people.")),
-    Rule("no_answer_possible",
-         rf"no (?:\w+ ){{0,2}}answer {CAN} be\b|no (?:\w+ ){{0,2}}{SOURCE} (?:that )?(?:to answer"
-         r"|(?:answer|provide|tell)s?)\b|no (?:clear|definite|specific) answer\b|no answer (?:in"
-         rf" the|to (?:that|the|this|your) question)\b|no (?:\w+ ){{1,3}}{CAN} be {KNOWN}",
-         ("No reliable answer can be given.", "No age can be determined.",
-          "There's no clear answer.", "No document tells."),
-         ("There is no answer phone.",)),
-    Rule("nothing_found",
-         r"no (?:\w+ )?(?:answers?|details|records?|results?) (?:was |were |is |are |could be"
-         r" )?(?:available|found)\b|\b(?:answer|details|information|records?) (?:\w+ ){0,14}(?:can"
-         r"|could) not be (?:found|located|verified)|i (?:could|can|did) not find (?:(?:an|any"
-         r"|enough|the) (?:\w+ ){0,2}(?:answers?|details|information|mention|records?|references?"
-         r"|sources?)|(?:it|that|this) in\b)",
-         ("No record found.", "Details of that event could not be found.",
-          "No results are available.", "I could not find an answer."),
-         ("The dog could not be found.",)),
-    Rule("impossible",
-         rf"(?:impossible|(?:not|never) possible) (?:for me |for us )?to {ADVERBS}(?:{KNOW}"
-         rf"|complete|find the|give|make an? (?:\w+ )?{JUDGEMENT}|offer|provide|read|see)"
-         r"|(?:answering|determining|solving) (?:\w+ ){1,5}is (?:impossible|not possible)",
-         ("From here it's impossible to see.", "That is never possible to know."),
-         ("It is impossible to park here.", "It is not possible to make tea.")),
-    Rule("hard_to_tell",
-         rf"(?:hard|difficult|challenging|tough|tricky) (?:for me )?to {ADVERBS}(?:{KNOW}|give"
-         r"|pinpoint|provide|read)",
-         ("That's tough to make out.", "It is hard to give a figure."),
-         ("The hill is hard to climb.",)),
-    Rule("too_blurry",
-         rf"(?:too|so) (?:\w+ ){{1,4}}(?:for me )?to (?:{ADVERBS}(?:{KNOW}|read|make out)|be"
-         r" (?:legible|read))|(?:image|photo|picture|text) is too (?:\w+ )?(?:blurr\w+|dark|faint"
-         rf"|small|unclear)$|(?:unsuitable|unusable) {IMAGE}$",
-         ("The text is too small to read.", "The picture is too blurry.", "Unsuitable image."),
-         ("The boy is too small to ride.",)),
-    Rule("no_way_to_tell",
-         r"there is no telling\b|(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for me |for"
-         rf" us )?(?:to|of) (?:{KNOW}|see|read|checking|determining|finding out|identifying|knowing"
-         r"|saying|seeing|stating|telling)",
-         ("There's no way to tell.", "There is not any sure way of knowing."),
-         ("There is no way to cross.",)),
-    Rule("unanswerable_question",
-         rf"(?:question|problem|{IMAGE}) (?:is|are) (?:un(?:answer|solv)able|not (?:answer"
-         r"|solv)able)|(?:unclear|not clear) (?:\w+ ){1,8}(?:being (?:asked|referred)|you are"
-         r" (?:asking|referring))|(?:question|problem|statement|prompt) (?:\w+ )?(?:(?:is|was|seems"
-         r" to be|appears to be|seems|appears) (?:not (?:\w+ ){0,2}(?:clear|specific)|(?:too |very "
-         r"|quite )?(?:ambiguous|broad|general|incomplete|insufficient|missing|subjective|unclear"
-         r"|vague))|(?:seems to |appears to )?(?:lack|miss)(?:s|es)?)\b|(?<!in )(?:the|this|your)"
-         r" question does not make sense",
-         ("This question is unanswerable.", "The question is incomplete.",
-          "The problem lacks a figure.",
-          "The question seems to be missing a number.",
-          "It is unclear which one is being asked about.", "Your question does not make sense."),
-         ("The question is about a dog.",)),
-    Rule("does_not_have_information",
-         rf"{WE} (?:currently )?do not (?:\w+ly )?have (?:\w+ ){{0,8}}(?:information|context|data"
-         rf"|details|figures|knowledge|access|projections|statistics|updates?|values)|{WE} (?:do"
-         r"|would) not have (?:enough|sufficient|access|the|any|that|this) (?:\w+ )?(?:information"
-         r"|context|details?|knowledge|to)|i do not have (?:a |any )?physical (?:body|form"
-         rf"|presence)\b|{WE} do not possess|{WE} have no (?:\w+ )?(?:access|data|details"
-         r"|information|knowledge|way to)",
-         ("I don't have access to that.", "I would not have any detail.",
-          "We do not possess such facts.", "I have no reliable data on that.",
-          "I don't have a physical body."),
-         ("I do not have a dog.",)),
-    Rule("needs_information",
-         r"(?:i|we|one|you) (?:would |first )?(?:lack|need) (?:the |more |further |additional |any "
-         r"|some |specific ){0,3}(?:information|context|details|knowledge)|(?:more|further"
-         r"|additional) (?:\w+ ){0,2}(?:context|data|details?|information) (?:\w+ ){0,12}?(?:would"
-         r" be|is|are) (?:necessary|needed|required)",
-         ("I need more context.", "One would need further details.", "More detail is needed."),
-         ("You need a ticket.",)),
-    Rule("asks_for_more",
-         r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|provide|share"
-         r"|specify|supply|(?:try )?upload(?:ing)?)(?: me| us)?(?: with)? (?:a|an|additional|any"
-         r"|further|more|the(?! answer)|your)\b|(?:could|can) you please (?:check|clarify|confirm"
-         r"|rephrase)\b|(?:could|can|if) you (?:please |could |can )?(?:describe|give|send|tell)(?:"
-         r" me| us)? (?:a|an|additional|any|further|more|the|your)\b",
-         ("Please provide the picture.", "I will help if you give me a photo.",
-          "Could you describe the figure?", "Could you please clarify?"),
-         ("Please give way.", "Please provide the answer to the question.")),
-    Rule("not_enough_to_tell",
-         rf"no (?:\w+ )?(?:basis|evidence) to {KNOW}|not (?:clear )?enough (?:\w+ ){{0,2}}to"
-         rf" (?:{KNOW}|go on|make an? {JUDGEMENT})|{WE} (?:can|do) not see enough|{IMAGE} (?:\w+"
-         r" )?(?:does|do|is|are) not (?:\w+ )?(?:enough|sufficient)",
-         ("There is not enough to go on.", "There's not enough light to say.",
-          "There's no evidence to conclude that.", "I don't see enough of it.",
-          "The photo alone is not enough."),
-         ("There is not enough room to sit.",)),
-    Rule("no_information",
-         r"(?:not (?:any|enough|sufficient)|insufficient|no) (?:(?:additional|available|clear"
-         r"|further|legible|more|readable|relevant|specific|visible|visual) )?(?:information"
-         r"|context|data|details?|clues?|evidence (?:in|on) (?:the|this)|(?:(?<=legible )"
-         r"|(?<=readable ))(?:text|writing))(?! (?:(?:available |provided )?(?:that|(?:confirm"
-         r"|indicat|suggest)ing|to (?:indicate|suggest|support))\b|booth|desk|sign|center|centre"
-         r"|point|on the sign))|(?:data|details|information) (?:\w+ ){0,2}(?:is|are)"
-         r" (?:insufficient|not (?:enough|sufficient))\b|\b(?:i|we) are missing the\b"
-         r"|(?:insufficient|not (?:enough|sufficient)) (?:\w+ ){1,3}(?:context|data|details?"
-         r"|evidence|information)\b|insufficient evidence to\b|lack of (?:\w+ )?(?:context|details?"
-         r"|information)\b|lacks? (?:the |any )?(?:necessary |needed |required )?(?:context"
-         r"|details?|information)\b",
-         ("Insufficient information.", "There are no visible clues.",
-          "There isn't any information.", "The information provided is insufficient.",
-          "We are missing the figure.", "The picture lacks the necessary detail.",
-          "There is a lack of context."),
-         ("There is no information desk.", "There is no information to suggest that he won.")),
-    Rule("no_indication",
-         r"no (?:explicit|specific) (?:indication|mention|record)\b|no (?:indication|mention"
-         rf"|record) of (?:the |his |her |their |its )?{ATTRIBUTE}|no (?:clue|hint|indication)"
-         rf" (?:about|as to|of|on|regarding) {ASKING}\b",
-         ("There's no mention of her age.", "There is no hint as to where."),
-         ("There is no indication of rain.",)),
-    Rule("not_something_one_knows",
-         r"(?:can|do) not see (?:an?|any) (?:\w+ )?(?:answer|indication|information|mention)\b|do"
-         r" not see (?:\w+ ){1,5}(?:given|listed|mentioned|provided|specified)\b|not something"
-         r" (?:that )?(?:i|we|one|you|(?:the|this) \w+) (?:can|could|gives?|know|provides?|reveals?"
-         rf"|shows?|tells?)|{WE} (?:am|are) not (?:aware|told)\b|my knowledge does not",
-         ("That is not something the picture shows.", "I do not see a clear answer.",
-          "I'm not aware of her name.", "My knowledge does not reach so far.")),
-    Rule("would_have_to_ask",
-         rf"{WE} would (?:need|have) to (?:ask|check|know|look|see)|you would (?:need|have) to ask"
-         r"|i (?:would|will) need\b|i would not (?:be able|know)",
-         ("I would have to see the back.", "You would need to ask him.", "I would need a map.",
-          "I wouldn't know."),
-         ("You would need to turn left.",)),
-    # The image does not show it.
-    Rule("image_does_not_show",
-         rf"(?<!in the )(?<!in this )(?:{IMAGE}|it|this|that) (?:does|do) not (?:clearly "
-         rf"|explicitly |actually )?(?!depict){SHOW}(?: us| me)?(?: any of)?(?:$| (?:{ASKING}"
-         rf"|{NOT_DOING}(?:the(?! (?:correct|right|same)\b)|that|this|its|his|her|their))\b)"
-         rf"|(?:{IMAGE}|it|this|that) (?:does|do) not (?:have|{SHOW}) (?:(?:any|enough|sufficient"
-         r"|the) )?(?:\w+ )?(?:answer|clues?|context|details?|evidence|indication|information"
-         r"|mention|text|writing)",
-         ("The image doesn't show his face.", "It does not clearly say.",
-          "The photo does not have any readable text."),
-         ("It does not show any cars.", "The clock in the image does not show the right time.",
-          "The image does not depict that."), denies=True),
-    Rule("does_not_provide",
-         rf"{SOURCE} (?:(?:\w+ ){{0,2}}(?:does|do|did) not (?:\w+ly )?(?:{INFORM}\b(?! way)"
-         r"|(?:contain|have|hold|include|list) (?=(?:\w+ ){0,2}(?:answers?|details?|information"
-         r"|mention)\b))|never (?:mention|say|specifie|state)s)|(?:none|neither) of (?:them|(?:the"
-         r"|these|those) (?:\w+ )?(?!options)\w+s) (?:\w+ly )?(?:address|answer|contain|discuss"
-         r"|give|indicate|mention|provide|specif|state)\w*|(?:(?:provided|given) (?:context|data"
-         r"|documents?|evidence|information|text)|(?:context|data|documents?|evidence|information"
-         r"|text)(?: (?:provided|given))?|filing|report|excerpt) (?:does|do|did) not (?:\w+ly"
-         r" )?(?:contain|have|include|outline)\b|does not (?:\w+ly )?(?:disclose|elaborate|specify"
-         r"|(?:contain|give|include|provide) (?:any|enough|sufficient) (?:\w+ )?(?:context|details"
-         r"|information))\b",
-         ("The chart does not specify any unit.", "The text does not provide two prices.",
-          "The text provided does not include a price.", "The article never says so.",
-          "None of the passages mentions her.", "The email does not contain any information."),
-         ("The man does not give money.",)),
-    Rule("not_given",
-         r"(?:(?:is|are|was|were) not|ha(?:s|ve) not been) (?:actually |clearly |currently "
-         rf"|explicitly |fully |publicly )?(?:{INFORMED}|determined)\b(?! (?:as(?! it\b)|by|for"
-         r"|to)\b)|(?:is|are|remains?) (?:left )?(?:undisclosed|unexplained|unspecified|unstated)\b"
-         r"|(?:remains?|left) (?:\w+ly )?(?:ambiguous|a mystery|uncertain|unclear|unknown)\b"
-         r"|information not (?:given|included|provided|specified)\b|(?:data|details|information"
-         r"|status) (?:about|as to|for|of|on|regarding) (?:[\w']+ ){1,12}(?:is|are) not"
-         r" (?:currently |publicly )?available\b",
-         ("The song is not known.", "The sides are not provided.",
-          "It takes information not provided here.",
-          "Data on the year's sales are not available.", "The cause has not been disclosed.",
-          "It remains a mystery."),
-         ("The ball is not thrown.", "It is not known for its food.")),
-    Rule("nothing_attached",
-         r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were"
-         r"|seems to be|appears to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed"
-         r"|included|loaded|shown$))|no (?:\w+ ){1,4}(?:(?:is|are|was|were|has been) )?(?:attached"
-         r"|(?<!the )(?:given|provided)|specified|uploaded)\b|no (?:image|picture|figure|photo) is"
-         r" visible|without (?:the|an?|any) (?:\w+ )?(?:figure|image|picture|photo|graph|chart"
-         r"|diagram) (?:given|provided|attached)|(?:is|are|seems? to be) (?:absent|missing|omitted)"
-         rf" from the {SOURCE}|(?:do|can) not see (?:an?|any|the) (?:\w+ )?(?:attachment|image"
-         r"|photo|picture|video)(?:$| attached)|\byou (?:have not|did not) (?:actually )?(?:attach"
-         r"|includ|provid|shar|specif|upload)\w*",
-         ("The diagram is missing.", "No picture was attached.", "You did not attach any picture.",
-          "I don't see an image.", "The page is missing from the file."),
-         ("The image is of a missing cat.",)),
-    Rule("nothing_tells",
-         rf"nothing in the {SOURCE} (?:indicates|mentions|reveals|says|shows|states|suggests|tells)"
-         rf"|nothing (?:here|in (?:the|this) {IMAGE}) (?:that )?(?:would |could )?(?:allows?"
-         r"|enables?|helps?|lets?|tells?) (?:me|us)\b|nothing (?:about|on|regarding) (?:\w+"
-         rf" ){{1,5}}(?:is|are) {VISIBLE}|nothing can be (?:seen|{KNOWN})",
-         ("Nothing in the photo suggests a year.", "There is nothing here that would help me.",
-          "Nothing about his job is stated.", "Nothing can be seen."),
-         ("There is nothing in the bowl.",)),
-    Rule("attribute_not_visible",
-         rf"{ATTRIBUTE}s? (?:(?:of|on|in) (?:\w+ ){{1,6}})?(?:is|are|remains?) (?:unknown|unclear"
-         rf"|illegible|undetermined|unreadable|(?:not|in) ?visible|not (?:\w+ )?{VISIBLE}(?!"
-         r" as\b))",
-         ("The brand is not visible.", "His name remains unknown."),
-         ("The dog is not visible.", "The man's hat is not in the box."), denies=True),
-    Rule("part_not_visible",
-         r"(?:(?:his|her|its|their|'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}|(?:\w+"
-         r" ){0,2}\w+[^\Ws]s (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))(?<!that )(?<!which )(?:is"
-         r"|are) not (?:\w+ly )?(?:legible|pictured|seen|shown|in view|visible)\b(?! (?:because|to)"
-         r" )|hidden from (?:view|sight)|out of (?:view|frame|sight)$",
-         ("Her right hand is not pictured.", "The back of the chair is not in view.",
-          "The steps are not visible.", "The plate is hidden from view."),
-         ("The dog is not visible.",), denies=True),
-    Rule("not_in_image",
-         rf"(?:(?:\b{ATTRIBUTE}s?|(?:his|her|its|their|'s) (?:\w+ ){{1,3}}) ?(?:is|are) not"
-         r" (?:depicted|in|part of|present|shown|visible)|(?:(?:\b(?:it|that|this) )is |^)not"
-         r" (?:depicted|shown|visible)|something that is not (?:in|present)|(?:is |are |^)not"
-         r" (?:available|given|included|mentioned)) (?:(?:by|from|in|on) )?(?:the|this|your)"
-         rf" (?:{IMAGE}|problem|text)",
-         ("The price is not in the picture.",),
-         ("The dog is not in the car.", "Ants are not present in this picture.",
-          "The boat is not in this picture."), denies=True),
-    Rule("would_be_a_guess",
-         r"(?:i|one|we|you) can only (?:guess|speculate)|anyone's guess|(?:would|could) only be"
-         r" (?:a guess|guesswork|speculation)|would be (?:a guess|guesswork|guessing|speculation"
-         r"|speculating)",
-         ("It could only be guesswork.", "Anything else would be speculation.",
-          "One can only guess."),
-         ("It would be a gift.",)),
+WORDS = {
+    "WE": "(?:i|we)",
+    "CAN": "(?:can|could)",
+    "ADVERBS": r"(?:(?:\w+ly|just|quite|too|very) ){0,3}",
+    "ASKING": "(?:who|whose|what|where|when|why|how|which|if|whether)",
+    # Verbs of finding out and of answering, and their participles.
+    "KNOW":
+        r"(?:answer|ascertain|assess|be (?:certain|sure)|calculate|choose|comment|compare|compute"
+        r"|conclude|confirm|count|decide|decipher|deduce|describe|determine|diagnose|discern"
+        r"|distinguish|establish|estimate|evaluate|figure out|find the|gauge|give|guess|help"
+        r"|identify|infer|judge|justify|know|make out|match|measure|name|narrow|pinpoint|predict"
+        r"|provide|read|recogni[sz]e|resolve|respond|say|select|solve|specify|state"
+        r"|tell(?! (?:\w+ ){1,4}apart)|verify|work out)",
+    "KNOWN":
+        "(?:answered|ascertained|calculated|compared|computed|concluded|confirmed|counted|deduced"
+        "|derived|determined|discerned|established|estimated|evaluated|given|identified|inferred"
+        "|judged|known|made out|measured|pinpointed|predicted|provided|read|recogni[sz]ed|solved"
+        "|specified|stated|told|verified)",
+    # What a document does, or what an image shows.
+    "INFORM":
+        "(?:address|answer|clarify|confirm|cover|describe|detail|disclose|discuss|elaborate|explain"
+        "|give|identify|indicate|mention|offer|provide|reveal|say|specify|state|tell)",
+    "INFORMED":
+        "(?:clarified|described|determinable|determined|disclosed|discussed|established|explained"
+        "|given|indicated|known|mentioned|provided|revealed|specified|stated)",
+    "SHOWN":
+        "(?:<INFORMED>|answerable|apparent|available|clear|discern[ai]ble|evident|identifiable"
+        "|legible|listed|named|obvious|readable|recorded|shown|visible)",
+    # What is asked for. "'s" is the end of any noun.
+    "JUDGEMENT":
+        "(?:assessment|comparison|conclusion|decision|determination|estimate|guess|identification"
+        "|judge?ment|prediction|statement)",
+    "ATTRIBUTE":
+        r"(?:'s \w+|age|answer|artist|author|brand|breed|city|colou?r|cost|country|date|destination"
+        r"|details?|direction|distance|flavou?r|gender|height|id|identity|information|job|label"
+        r"|length|location|make|manufacturer|meaning|model|name|nationality|number|object"
+        r"|occupation|origin|owner|part|place|plate|price|profession|purpose|question|reason|score"
+        r"|size|species|speed|step|temperature|text|time|title|type|value|weight|word|writing"
+        r"|year)",
+    "INFORMATION": "(?:information|context|data|details?|clues?|evidence|knowledge)",
+    # Where an answer would be found.
+    "IMAGE":
+        "(?:images?|pictures?|photos?|photographs?|scene|videos?|clips?|frames?|question|context)",
+    "DOCUMENT":
+        "(?:articles?|contexts?|data|documents?|evidence|excerpts?|filings?|information|passages?"
+        "|reports?|sources?|text)",
+    "SOURCE":
+        "(?:<IMAGE>|<DOCUMENT>|agreement|audio|book|captions?|charts?|code|contract|conversation"
+        "|dialogue|descriptions?|diagrams?|figures?|files?|footage|graphs?|map|options|papers?|plan"
+        "|plot|problem|prompt|results?|screenshot|script|section|sequence|snippet|story|tables?"
+        "|transcript)",
+    # Not "the man pouring a drink": who does not show that, denies it.
+    "NOT_DOING": r"(?!(?:the|his|her|its) (?:(?!is\b|are\b|was\b)[\w']+ ){1,3}\w+ing\b)",
+}
+
+
+def fill(pattern: str) -> str:
+    """The pattern with the words in place of their names."""
+    while (filled := re.sub(r"<(\w+)>", lambda name: WORDS[name[1]], pattern)) != pattern:
+        pattern = filled
+    return pattern
+
+
+def _rules(*rows: tuple[str, str, str]) -> tuple[Rule, ...]:
+    return tuple(Rule(name, example, fill(pattern)) for name, example, pattern in rows)
+
+
+# The speaker is not willing, or not allowed.
+DECLINES = _rules(
+    ("cannot_assist", "I can't assist with that.",
+     r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going|not trained) to)"
+     r" (?:\w+ly )?(?:assist|complete|comply|continue|discuss|display|do (?:that|this)|encourage"
+     r"|endorse|engage|execute|follow (?:that|this)|fulfil{1,2}|generate|help (?:you|with)"
+     r"|participate|support|write)|i am not (?:allowed|authori[sz]ed|permitted|programmed) to"),
+    ("cannot_provide", "I cannot provide instructions for making that.",
+     r"i (?:(?:can|could|will) not|am (?:not (?:\w+ )?able|unable|not going) to) (?:create|give"
+     r"|offer|provide|share)(?: you)?(?: with)?(?! (?:\w+ ){0,12}(?:based|because|from|since|solely"
+     r"|unless|without)\b) (?!<ADVERBS>(?:(?:a|an|any|the|that|this) )?(?:\w+ ){0,2}(?:answers?"
+     r"|count|date|description|details?|estimate|integer|name|number|response|requested|result"
+     r"|solution|value)\b)"),
+    ("does_not_condone", "I do not condone violence.",
+     r"(?:do|can|will) not (?:condone|promote|encourage|endorse)|(?:against|outside"
+     r"|violat\w+) (?:\w+ ){0,3}polic(?:y|ies)"),
+    ("rather_not", "I'd rather not say.",
+     r"^(?:it|this|that) (?:is|would be) (?:(?:not|never) (?:appropriate|ethical)|inappropriate"
+     r"|unethical|unsafe)(?: (?:or|and) \w+)? (?:for me )?to|^i (?:would )?(?:rather not"
+     r"|prefer not to|(?:only|just) be guessing)|^i (?:must |have to )?(?:decline|abstain|give up"
+     r"|pass$)|^i (?:do not feel|am not|would not be) comfortable|^i (?:do|will|would) not"
+     r" (?:(?:care|like|want|wish) to )?(?:guess|answer|say|speculate)"),
+)
+# The speaker does not know, or it cannot be found out.
+DOES_NOT_KNOW = _rules(
+    ("do_not_know", "I don't know.",
+     r"^(?:<WE> )?<ADVERBS>do not <ADVERBS>(?:know|recogni[sz]e)|(?:is that|so) <WE> do not know"
+     r"|^(?:<WE> have (?:got )?)?(?:\w+ly )?no (?:idea|clue)(?:$| (?:about|<ASKING>))"
+     r"|^i (?:do not )?have (?:not )?(?:an?|any|the \w+) (?:idea|clue)"),
+    ("not_sure", "I'm not quite sure.",
+     r"^(?:i am |i do )?<ADVERBS>not <ADVERBS>(?:feel )?(?:sure|certain|confident|familiar)(?:$"
+     r"| (?!that\b))|^i am <ADVERBS>un(?:sure|certain)|^un(?:sure|certain)(?:$| <ASKING>)"
+     r"|<WE> (?:am|are) not (?:aware|told)"),
+    ("cannot_tell", "I can't tell who that is.",
+     r"(?:<WE>|one|you|it|<SOURCE>) <ADVERBS><CAN> not <ADVERBS><KNOW>|i <CAN> not <ADVERBS>(?!be\b"
+     r"|believe|discern any|feel|find an?\b|find any|hear|help but|imagine|recommend|see(?! or)"
+     r"|spot|stress|tell|think|wait)\w+|(?:nobody|no one|not (?:think|believe) (?:that )?(?:<WE>"
+     r"|one|you)) <CAN> <KNOW>|i (?:\w+ ){1,9}(?:and|so) (?:i )?(?:do|<CAN>) not <KNOW>"
+     r"|^<CAN> not (?:see it|<KNOW>(?:$| (?:as|based|because|by|due|from|it|since|that|the|this"
+     r"|with|without|<ASKING>)))"),
+    ("unable", "I'm unable to read the sign.",
+     r"(?<!if )i (?:am|was) (?:\w+ ){0,4}(?:unable|not (?:\w+ )?able) to|(?<!if )(?:we|you) (?:are"
+     r"|were) (?:unable|not <ADVERBS>able) to <ADVERBS>(?:<KNOW>|see)|i (?:am (?:\w+ ){1,5}and )?do"
+     r" not have the (?:ability|capability|capacity) to|<WE> (?:am|are) not (?:\w+ )?(?:capable of"
+     r"|(?:equipped|in a position|qualified|trained) to) (?!feel|hav|think)|^unable to (?:<KNOW>"
+     r"|see)"),
+    ("beyond_me", "That one is beyond me.",
+     r"^(?:\w+ ){1,12}is (?:\w+ )?(?:beyond|outside) (?:me$|my|what i)|^who knows$|^beats me"
+     r"|^your guess is as good|can only guess|be (?:a guess|guess(?:ing|work)|speculation)|(?:<WE>"
+     r"|you) would (?:need|have) to (?:ask|check|know|look|see)|i (?:will|would) need"
+     r"|i would not (?:be able|know)|not something (?:that )?(?:\w+ ){1,2}(?:can|know|<INFORM>s?)"
+     r"|my knowledge does not"),
+    ("cannot_be_known", "The brand cannot be determined.",
+     r"<CAN> not <ADVERBS>be <ADVERBS>(?:<KNOWN>|drawn|made$)"),
+    ("no_answer_possible", "No reliable answer can be given.",
+     r"no (?:\w+ ){0,3}<CAN> be <KNOWN>|no (?:clear |definite |possible |specific )?answer(?:$"
+     r"| (?:in the|to (?:that|the|this|your) question))|no (?:\w+ ){0,2}<SOURCE> (?:that )?"
+     r"(?:to answer|(?:answer|provide|tell)s?)|^(?:the )?(?:\w+ )?(?:answer|option) ?(?:is )?n a$"
+     r"|^n a$"),
+    ("nothing_found", "No record found.",
+     r"no (?:\w+ )?(?:answers?|details|records?|results?) (?:(?:was|were|is|are|could be) )?"
+     r"(?:available|found)|i (?:could|can|did) not find (?:(?:an|any|enough|the) (?:\w+ ){0,2}"
+     r"(?:answers?|mention|records?|references?|sources?|<INFORMATION>)|(?:it|that|this) in)"),
+    ("impossible", "From here it's impossible to see.",
+     r"(?:impossible|(?:not|never) possible|hard|difficult|challenging|tough|tricky) (?:for (?:me"
+     r"|us) )?to <ADVERBS>(?:<KNOW>|see|make an? (?:\w+ )?<JUDGEMENT>)"),
+    ("too_blurry", "The text is too small to read.",
+     r"(?:too|so) (?:\w+ ){1,4}(?:for me )?to (?:<ADVERBS><KNOW>|be (?:legible|read))|(?:image"
+     r"|photo|picture|text) is too \w+$|unusable <IMAGE>$"),
+    ("no_way_to_tell", "There's no way to tell.",
+     r"(?:no|not (?:a|any)) (?:certain |sure |real )?way (?:for (?:me|us) )?(?:to (?:see|<KNOW>)"
+     r"|of \w+ing)"),
+    ("unclear", "Unanswerable.",
+     r"^(?:(?:it |that |this |the answer |answer )?(?:is|was|remains) )?(?:unanswerable|unclear"
+     r"|unknown|undetermined|indeterminate|unknowable|not (?:\w+ )?<SHOWN>)(?:$| (?:at this|based"
+     r"|because|from|in|on|by|to|<ASKING>))|^(?:the|his|her|its|their) (?:\w+ ){1,12}(?:is|are"
+     r"|remains?) (?:currently |still )?(?:unknown|not known)(?:$| as )|^(?:the |this "
+     r"|that )?<ATTRIBUTE> (?:is )?(?:not answerable|unknown)|^<ASKING> (?:\w+ ){1,9}(?:is|are"
+     r"|remains?) (?:not <SHOWN>|uncertain|unclear|unknown)"),
+    ("unanswerable_question", "This question is unanswerable.",
+     r"(?:question|problem|<IMAGE>) (?:is|are) (?:un|not )(?:answer|solv)able|(?:unclear"
+     r"|not clear) (?:\w+ ){1,8}(?:being (?:asked|referred)|you are)|(?:question|problem|statement"
+     r"|prompt) (?:\w+ )?(?:seems |appears )?(?:(?:is|was|to be) )?(?:not (?:\w+ ){0,2}(?:clear"
+     r"|specific)|(?:too |very |quite )?(?:ambiguous|broad|general|incomplete|insufficient|missing"
+     r"|subjective|unclear|vague)|(?:to )?(?:lack|miss)(?:s|es)?)"),
+    ("does_not_have_information", "I don't have access to that.",
+     r"<WE> (?:\w+ly )?(?:do|would) not (?:\w+ly )?(?:have|possess) (?:\w+ ){0,8}(?:<INFORMATION>"
+     r"|access|facts|figures|projections|statistics|updates?|values)|<WE> have no (?:\w+"
+     r" )?(?:access|<INFORMATION>|way to)|(?:<WE>|one|you) (?:would |first )?(?:lack"
+     r"|need) (?:\w+ ){0,3}<INFORMATION>|(?:more|further|additional) (?:\w+ ){0,2}<INFORMATION>"
+     r" (?:\w+ ){0,12}?(?:would be|is|are) (?:necessary|needed|required)"),
+    ("asks_for_more", "Please provide the picture.",
+     r"(?:^|(?:could|can|if) you (?:please |could |can )?)(?:also )?(?:clarify|describe|provide"
+     r"|send|share|specify|supply|tell|(?:try )?upload(?:ing)?)(?: me| us)?(?: with)? (?:a|an"
+     r"|additional|any|further|more|the(?! answer)|your)|(?:could|can) you please (?:check|clarify"
+     r"|confirm|rephrase)"),
+    ("not_enough_to_tell", "There is not enough to go on.",
+     r"not (?:have )?(?:clear )?enough (?:\w+ ){0,2}to (?:<KNOW>|go on|make an? <JUDGEMENT>)"
+     r"|<WE> (?:can|do) not see enough|<IMAGE> (?:\w+ )?(?:does|do|is|are) not (?:\w+ )?(?:enough"
+     r"|sufficient)"),
+    ("no_information", "Insufficient information.",
+     r"(?:not (?:any|enough|sufficient)|insufficient|no) (?:(?:additional|available|clear|further"
+     r"|legible|more|readable|relevant|specific|visible|visual) )?(?:<INFORMATION>(?<!evidence)"
+     r"|evidence (?:in|on|to)|(?:(?<=legible )|(?<=readable ))(?:text|writing))(?! (?:(?:available "
+     r"|provided )?(?:that|(?:confirm|indicat|suggest)ing|to (?:indicate|suggest|support))\b|booth"
+     r"|desk|sign|center|centre|point|on the sign))|<INFORMATION> (?:\w+ ){0,2}(?:is"
+     r"|are) (?:insufficient|not (?:enough|sufficient))|lacks? (?:of )?(?:\w+ ){0,2}<INFORMATION>"),
+    ("no_indication", "There's no mention of her age.",
+     r"no (?:explicit |specific )?(?:clue|hint|indication|mention|record) (?:(?:of|on|about"
+     r"|regarding) (?:(?:the|his|her|their|its) )?<ATTRIBUTE>|(?:about|as to|of|on|regarding)"
+     r" <ASKING>)"),
+    ("does_not_provide", "The chart does not specify any unit.",
+     r"<SOURCE> (?:(?:\w+ ){0,2}(?:does|do|did) not (?:\w+ly )?(?:<INFORM>(?! way)|(?:contain|have"
+     r"|hold|include|list) (?=(?:\w+ ){0,2}(?:answers?|mention|<INFORMATION>)))|never (?:mention"
+     r"|say|specifie|state)s)|(?:none|neither) of (?:them|(?:the|these|those) (?:\w+"
+     r" )?(?!options)\w+s) (?:\w+ly )?(?:contain|<INFORM>)s?|(?:(?:provided|given) <DOCUMENT>"
+     r"|<DOCUMENT> (?:provided|given)|filing|report|excerpt) (?:does|do|did) not (?:\w+ly"
+     r" )?(?:contain|have|include|outline)|does not (?:\w+ly )?(?:disclose|elaborate|specify)"
+     r"|^(?:it |they )?(?:does|do) not (?:\w+ly )?(?:indicate|mention|provide|say|specify|state)"),
+    ("not_given", "The sides are not provided.",
+     r"(?:(?:is|are|was|were) not|ha(?:s|ve) not been) (?:\w+ly )?<INFORMED>(?! (?:as(?! it\b)|by"
+     r"|for|to)\b)|(?:is|are|remains?|left) (?:\w+ly )?(?:ambiguous|a mystery|uncertain|undisclosed"
+     r"|unexplained|unspecified|unstated)|<INFORMATION> (?:(?:about|as to|for|of|on"
+     r"|regarding) (?:[\w']+ ){1,12}(?:is|are) )?not (?:\w+ly )?<SHOWN>"),
+    ("nothing_tells", "Nothing in the photo suggests a year.",
+     r"nothing (?:here|(?:in|about|on) (?:the |this )?\w+) (?:\w+ ){0,2}(?:(?:lets?|says?|suggests?"
+     r"|tells?) |<SHOWN>)"),
+    ("nothing_attached", "The diagram is missing.",
+     r"(?:figure|image|picture|photo|graph|chart|diagram|data) (?:\w+ )?(?:is|are|was|were|(?:seems"
+     r"|appears) to be) (?:missing(?:$| from| in)|not (?:added|attached|displayed|included|loaded"
+     r"|shown$))|no (?:\w+ ){1,4}(?:(?:is|are|was|were|has been) )?(?:attached|(?<!the )(?:given"
+     r"|provided)|specified|uploaded)|you (?:have not|did not) (?:\w+ly )?(?:attach|includ|provid"
+     r"|shar|specif|upload)\w*"),
+)
+# The image does not show it. To a yes/no question this says no: "The leash is not visible."
+NOT_SHOWN = _rules(
+    ("cannot_see_it", "We can't see the price.",
+     r"(?:<WE> |you |^)<CAN> not (?:\w+ly )?see <NOT_DOING>(?:the|his|her|its|it|their|your|this"
+     r"|that|enough|in the|inside|behind|\w+'s|<ASKING>)|<WE> can not see$|^can not see$|(?:the|his"
+     r"|her|its|their|'s) (?:\w+ ){1,6}can not be (?:clearly )?seen|^it can not be (?:clearly"
+     r" )?seen(?! (?:by|with) )"),
+    ("image_does_not_show", "The image doesn't show his face.",
+     r"(?<!in the )(?<!in this )(?:<IMAGE>|it|this|that) (?:does|do) not (?:clearly |explicitly "
+     r"|actually )?(?:contain|display|include|show|<INFORM>)(?: us| me)?(?: any of)?(?:$"
+     r"| (?:<ASKING>|<NOT_DOING>(?:the(?! (?:correct|right|same)\b)|that|this|its|his|her|their)))"
+     r"|(?:<IMAGE>|it|this|that) (?:does|do) not (?:contain|have|include|show|<INFORM>) (?:(?:any"
+     r"|enough|sufficient|the) )?(?:\w+ )?(?:answer|indication|mention|text|writing"
+     r"|<INFORMATION>)"),
+    ("part_not_visible", "The brand is not visible.",
+     r"<ATTRIBUTE>s? (?:(?:of|on|in) (?:\w+ ){1,6})?(?:is|are|remains?) (?:unknown|unclear"
+     r"|illegible|undetermined|unreadable|invisible|not (?:\w+ )?<SHOWN>(?! as\b))|(?:(?:his|her"
+     r"|its|their|'s) (?:\w+ ){1,3}|the (?:\w+ (?:side )?of (?:\w+ ){1,4}|(?:\w+ ){0,2}\w+[^\Ws]s"
+     r" (?:(?:in|inside|of|on) (?:\w+ ){1,4})?))(?<!that )(?<!which )(?:is|are) not (?:\w+ly"
+     r" )?(?:legible|pictured|seen|shown|in view|visible)(?! (?:because|to) )|(?:hidden from"
+     r"|out of) (?:view|sight)$"),
+    ("not_in_image", "The price is not in the picture.",
+     r"(?:(?:<ATTRIBUTE>s?|(?:his|her|its|their|'s) (?:\w+ ){1,3}) ?(?:is|are) not (?:depicted|in"
+     r"|part of|present|shown|visible)|(?:(?:it|that|this) is |^)not (?:depicted|shown|visible)"
+     r"|something that is not (?:in|present)|(?:is |are |^)not (?:available|given|included"
+     r"|mentioned)) (?:(?:by|from|in|on) )?(?:the|this|your) (?:<IMAGE>|problem|text)"),
 )
 # fmt: on
+RULES = DECLINES + DOES_NOT_KNOW + NOT_SHOWN

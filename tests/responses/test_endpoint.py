@@ -184,13 +184,11 @@ def test_without_a_key_none_is_sent(serve, monkeypatch):
 
 
 def test_many_questions_in_order_with_bounded_concurrency(serve):
-    """The first of three waits for the second: at least two are in flight, and never four."""
+    """The first reply waits for the second request: two are in flight, and never four."""
     second = threading.Event()
 
     def reply(body, n):
-        if number(body) == 0:
-            second.wait()
-        second.set()
+        second.wait() if n == 0 else second.set()
         return (400, {}, {}) if number(body) % 10 == 7 else said(f"answer {number(body)}")
 
     server, taken = serve(reply), []
