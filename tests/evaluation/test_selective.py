@@ -77,7 +77,7 @@ def test_what_a_bias_is_worth_does_not_depend_on_the_order(questions):
     found, shuffled = (calibration(Stakes(*s)) for s in (stakes, (x[order] for x in stakes)))
     assert found == shuffled
     assert found.bias.value == 0.0 - best_threshold(stakes)
-    assert -1 <= found.gain.value <= 1
+    assert -2 <= found.gain.value <= 2  # to refuse Type 3 is worth 2 more than to answer it
     assert not found.tells  # of 12 questions
 
 
