@@ -73,9 +73,10 @@ class DataConfig(Bounded):
     of these; an empty list is a question about text alone."""
     question_column: Annotated[str, _named("data.question-column")] = "question"
     """Column of the questions, for format columns."""
-    answers_column: Annotated[str, _named("data.answers-column")] = "answers"
+    answers_column: Annotated[str | None, _named("data.answers-column")] = None
     """Column of the answers, for format columns: a string, a list of strings, or a list of objects
-    with an "answer"; with options also the number of the right one, from 0 on."""
+    with an "answer"; with options also the number of the right one, from 0 on. The default is
+    "answers" or "answer", if there is such a column."""
     options_column: Annotated[str | None, _named("data.options-column")] = None
     """Column of the options of multiple choice, for format columns: a list of strings. The default
     is "options" or "choices", if there is such a column."""

@@ -114,8 +114,10 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
                 )
     kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
     shown = f" ({', '.join(kinds)})" if 1 < len(kinds) <= 12 else ""
+    unknown = header.get("without_answers")
+    unknown = f"{unknown:,} of them without answers, " if unknown else ""
     say(
-        f"{header['rows']:,} questions of {folder.name}{shown}, "
+        f"{header['rows']:,} questions of {folder.name}{shown}, {unknown}"
         f"{header['set_aside']:,} set aside -> {folder}"
     )
     return folder
@@ -173,6 +175,7 @@ def _write(
     ids: set[str] = set()
     kinds: Counter[str] = Counter()
     rejected: list[Rejection] = []
+    without_answers = 0
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
         writing_dataset(folder) as lines,
@@ -195,6 +198,7 @@ def _write(
                 rejected.append(Rejection(number or None, id, str(cause), cause.detail))
             else:
                 ids.add(example.id)
+                without_answers += not example.answers and example.answerable is None
                 if kind := example.extra.get("kind"):
                     kinds[str(kind)] += 1
                 lines.write(line)
@@ -202,7 +206,8 @@ def _write(
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
         stop_at_too_many(rejected, total, max_rejected, str(config.id or config.questions), IMAGES)
-        counts = {"set_aside": len(rejected), "kinds": dict(kinds.most_common(20))}
+        counts = {"set_aside": len(rejected), "without_answers": without_answers}
+        counts |= {"kinds": dict(kinds.most_common(20))}
         prompt = {"prompt": spec.prompt} if spec.prompt else {}
         header = {**settings, **prompt, **counts, "rows": len(ids)}
         write_json(meta_path(folder / DATA_FILE), header)
@@ -252,12 +257,13 @@ def _named_columns(row: RawRow, config: DataConfig) -> Columns:
     flag = config.answerable_column or "answerable"
     choices = config.options_column or ("options" if "options" in row else "choices")
     options = option_list(row.get(choices))
-    answers = literal_list(row.get(config.answers_column))
+    gold = config.answers_column or ("answers" if "answers" in row else "answer")
+    answers = literal_list(row.get(gold))
     number = number_text(answers, options)
     if options and isinstance(number, str) and number.isdecimal() and number not in options:
         answers = by_letter(letter_of(number, options), options)
     answers = answer_list(answers, options)
-    used = {config.image_column, config.question_column, config.answers_column, id, flag, choices}
+    used = {config.image_column, config.question_column, gold, id, flag, choices}
     return {name: plain(cell) for name, cell in row.items() if name not in used} | {
         "id": row.get(id),
         "question": row[config.question_column],

@@ -189,7 +189,7 @@ def image_check(root: Path) -> Callable[[str], None]:
         try:
             path = (root / image).resolve()
             if not path.is_relative_to(root):  # by `..`, or through a symbolic link
-                return "image outside the folder", f"it is {path}; --images names another folder"
+                return "image outside the folder", f"it is {path}"
             if path.is_file():
                 return None if path.stat().st_size else ("image empty", str(path))
         except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle

@@ -202,7 +202,7 @@ def stop_at_too_many(
 ) -> None:
     """Raises InbolError if there are no records, or more than `max_rejected` of them rejected.
 
-    `images` says what to do if it is for images that are missing.
+    `images` says what to do if it is for images that are not there.
     """
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
@@ -210,7 +210,11 @@ def stop_at_too_many(
         counts = summarise_rejections(rejected, total)
         where = f", starting at line {line}" if (line := rejected[0].line) else ""
         reason, *_ = next(causes_of_rejection(rejected))
-        remedy = images if reason.startswith("image missing") else f"mend the file{where}"
+        remedy = (
+            images
+            if reason.startswith(("image missing", "image outside"))
+            else f"mend the file{where}"
+        )
         raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; {remedy}")
 
 

@@ -3,17 +3,8 @@
 import json
 import multiprocessing
 
-import datasets
 import pytest
-from sample_sets import (
-    AS_OBJECTS,
-    import_into,
-    picture,
-    stored,
-    write_hub,
-    write_images,
-    write_json,
-)
+from sample_sets import AS_OBJECTS, import_into, write_images, write_json
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
 from inbol_jax.data.config import DataConfig
@@ -81,7 +72,7 @@ def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
     dataset = read(**unkvqa)
     header = read_meta(tmp_path / "out/data/val/data.jsonl")
     assert (header["format"], header["rows"], header["set_aside"]) == ("unkvqa", 1, 0)
-    assert header["kinds"] == {"x": 1}
+    assert (header["kinds"], header["prompt"]) == ({"x": 1}, "short")
     assert dataset.root.samefile(unkvqa["images"])
     others = write_images(tmp_path / "others", "a.png")
     for changed in ({"metric": "exact"}, {"images": others}):
@@ -117,6 +108,14 @@ def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, un
         assert foreign.read_text() == "mine"
 
 
+def test_questions_without_answers_are_said(read, unkvqa, capsys):
+    file = unkvqa["questions"]
+    file.write_text(file.read_text().replace("false", "true"))
+    for _ in range(2):
+        assert read(**unkvqa).examples[0].answerable is None
+        assert "1 questions of val, 1 of them without answers, 0" in capsys.readouterr().out
+
+
 def test_a_limit_reads_no_further(read, unkvqa):
     file = unkvqa["questions"]
     (row,) = json.loads(file.read_text())
@@ -135,17 +134,3 @@ def test_processes_that_want_one_set_wait_for_each_other(tmp_path, unkvqa):
     for worker in workers:
         worker.join()
     assert read_meta(tmp_path / "set/data.jsonl")["rows"] == 1
-
-
-def test_sets_that_cannot_be_loaded(tmp_path, read, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    row = {"image": stored(picture(0)), "question": "What?"}
-    folder = write_hub(tmp_path / "set", "train", [row])
-    with pytest.raises(InbolError, match=r"give --data\.split, one of train"):
-        read(id=str(folder), split="val")
-    (tmp_path / "set/data/train-00000-of-00001.parquet").write_bytes(b"PAR1 broken")
-    with pytest.raises(InbolError, match="no set that `datasets` can load"):
-        read(id=str(folder), split="train")
-    (tmp_path / "x.bin").write_bytes(b"x")
-    with pytest.raises(InbolError, match="must end with one of"):
-        read(id=str(tmp_path / "x.bin"), split="train")

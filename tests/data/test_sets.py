@@ -348,6 +348,18 @@ def test_answers_as_tables_hold_them(tmp_path, read, answers, options, gold):
     assert example.answers == gold
 
 
+def test_ids_as_tables_hold_them(tmp_path, read):
+    images = write_images(tmp_path / "images", "a.png")
+    same = {"image": "a.png", "question": "What?", "answer": "red"}
+    rows = [same | {"id": id} for id in (0, 1.0, "2.0", 2.5, None, True)]
+    dataset = read(id=str(write_json(tmp_path / "r.json", rows)), images=images, max_rejected=0.5)
+    assert [(e.id, e.answers) for e in dataset.examples] == [
+        (i, ("red",)) for i in ("0", "1", "2.0")
+    ]
+    faults = [(fault.line, fault.reason) for fault in dataset.rejected]
+    assert faults == [(4, "id not a string"), (5, "id missing"), (6, "id not a string")]
+
+
 def test_flags_as_tables_spell_them(tmp_path, read):
     images = write_images(tmp_path / "images", "a.png")
     flags = {"1.0": True, " 0.0": False, "": None, "YES": True, "unanswerable": False}

@@ -1,0 +1,106 @@
+"""What is refused, with the message that names the mend."""
+
+import json
+
+import datasets
+import pytest
+from sample_sets import picture, stored, write_hub, write_images
+
+from inbol_jax.data.config import CheckConfig, ImportConfig
+from inbol_jax.errors import InbolError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "no dataset is named: give --data DIR"),
+        ({"format": "folder"}, "format folder takes --data$"),
+        ({"format": "coco", "id": "x"}, "--data.format coco: choose one of folder, columns, vqav2"),
+        ({"dir": "x", "id": "y"}, "format columns takes --data.id, not --data and --data.id"),
+        ({"dir": "x", "split": "val"}, "--data.split is of no use with a dataset folder"),
+        (
+            {"format": "vqav2", "dir": "x"},
+            "format vqav2 takes --data.questions or --data.id, not --data",
+        ),
+        (
+            {"format": "vqav2", "questions": "q", "images": "i"},
+            "--data.format vqav2 needs --data.annotations",
+        ),
+        (
+            {"format": "gqa", "questions": "q", "images": "i", "annotations": "a"},
+            "--data.format gqa has its answers in --data.questions",
+        ),
+        ({"format": "gqa", "questions": "q", "images": "i"}, "--data.questions q: no such file"),
+        (
+            {"format": "unkvqa", "id": "x", "split": "val"},
+            "reads the set's own file: give --data.questions",
+        ),
+        ({"id": "x"}, "--data.split is needed"),
+        ({"format": "gqa", "id": "x", "split": "testdev"}, "--data.format gqa needs --data.subset"),
+        (
+            {"id": "x", "annotations": "a", "split": "val"},
+            "--data.annotations needs --data.questions",
+        ),
+        ({"id": "x", "split": "val", "limit": 0}, "--data.limit 0"),
+        ({"id": "x", "split": "val", "metric": "bleu"}, "'bleu' is not known"),
+        ({"id": "x", "split": "val", "name": "../"}, "--data.name '../'"),
+        ({"id": "x", "split": "val", "name": "a" * 101}, "--data.name 'a*': files are called by"),
+        ({"id": "x", "split": "val", "images": "nowhere"}, "--data.images nowhere: no such folder"),
+    ],
+)
+def test_options_that_do_not_go_together(read, options, message):
+    with pytest.raises(InbolError, match=message):
+        read(**options)
+
+
+@pytest.mark.parametrize("config", [ImportConfig, CheckConfig])
+def test_the_share_that_may_be_set_aside_is_a_share(tmp_path, config):
+    with pytest.raises(InbolError, match=r"--max-rejected 2: at least 0 and at most 1 is needed"):
+        config(tmp_path, tmp_path / "out", max_rejected=2)
+
+
+def rows(image, **columns):
+    return [{"question": "What?", "answers": "x", "image": image} | columns for _ in range(2)]
+
+
+# (rows of rows.json, options, message); pictures/0.png is there.
+REFUSED = [
+    ([[1, 2], [3, 4]], {}, "2 a list, not an object whose keys name columns"),
+    ([1, 2], {}, "2 not a JSON object"),
+    (rows(0), {}, r"2 image a number \(--data.image-template makes a path"),
+    (rows(True), {"images": "pictures"}, r"2 image a number \("),
+    (rows("0.png"), {}, r"2 image missing \(first: 1, looked for /.*/0.png\)"),
+    (rows("1.png"), {"images": "pictures"}, r"2 image missing .*looked for /.*/pictures/1.png"),
+    (rows("0"), {"images": "pictures"}, ".*; --data.images names .* --data.image-template makes"),
+    (rows(None), {}, r"2 image missing \(first: 1, the row has question, answers, image\)"),
+    (rows("link/0.png"), {"images": "pictures"}, r"2 image outside .*elsewhere/0.png\).*; --da"),
+    (rows("0.png"), {"image_column": "photo"}, r"2 no column 'photo' \(.*are question, answers, i"),
+    (rows("0.png"), {"question_column": "q"}, "2 no column 'q'"),
+    (rows([["0.png"]]), {"images": "pictures"}, "2 image a list of lists"),
+    (rows(["0.png", None]), {"images": "pictures"}, "2 image missing in a list of pictures"),
+    (rows({"path": "0.png"}), {}, r"2 image missing .*looked for"),
+    (rows("a0"), {"image_template": "pictures/{:02d}.png"}, "--data.image-template pict.*: 'a0'"),
+    *(([], {"image_template": t}, "--data.image-template .*: one {} is needed")
+      for t in ("images/x.jpg", "{}{}", "{0.real}", "{", "{id}")),
+    ([], {"id": "nowhere.csv"}, "--data.id nowhere.csv: no such file"),
+    ([], {"id": "elsewhere/0.bin"}, "must end with one of .csv"),
+    ([], {"id": "hub", "split": "val"}, "--data.id hub: give --data.split, one of train"),
+    ([], {"id": "broken"}, "--data.id broken: no set that `datasets` can load"),
+    ([], {"id": "nobody/nothing", "split": "val"}, "--data.id nobody/nothing: no set that"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "options", "message"), REFUSED)
+def test_what_cannot_be_read_says_what_helps(tmp_path, read, monkeypatch, found, options, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    write_images(tmp_path / "pictures", "0.png")
+    write_images(tmp_path / "elsewhere", "0.png", "0.bin")
+    (tmp_path / "pictures/link").symlink_to("../elsewhere")
+    (tmp_path / "rows.json").write_text(json.dumps(found))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/train.parquet").write_bytes(b"PAR1 broken")
+    if options.get("id") == "hub":
+        write_hub(tmp_path / "hub", "train", [{"image": stored(picture(0)), "question": "What?"}])
+    with pytest.raises(InbolError, match=message):
+        read(**{"id": "rows.json"} | options)
