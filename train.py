@@ -6,10 +6,10 @@
 
 import sys
 
-from inbol_jax.interruption import end_at_once
+from inbol_jax.interruption import listen
 
 if __name__ == "__main__":
-    end_at_once()
+    listen()
     from inbol_jax.cli import train
 
     sys.exit(train())

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
+from safetensors.numpy import load_file, save_file
 
 from inbol_jax.artifacts import file_fingerprint, write_json
 from inbol_jax.confidence.boundary import Thresholds
@@ -66,6 +68,8 @@ class Variant:
     """Type 3 questions per answerable question, in place of the demo's quarter."""
     thresholds: Thresholds | None = None
     """Thresholds of Known and Unknown, in place of 0.7 and 0.3."""
+    mixed: float | None = None
+    """Share of the fine-tuned weights in the model; the rest is the base's."""
 
 
 # The last of the decoder's four layers, and what follows it.
@@ -78,7 +82,7 @@ VARIANTS = (
     Variant("plain DPO at learning rate 2e-5", PLAIN_DPO),
     Variant("beta 0.5", {"beta": 0.5}),
     Variant("attention alone is trained", {"frozen": (*FROZEN, "/mlp/")}),
-    Variant("WiSE-FT alpha 0.9: a tenth of the base", {"wise_ft_alpha": 0.9, "wise_ft_base": TINY}),
+    Variant("WiSE-FT alpha 0.9: a tenth of the base", mixed=0.9),
     Variant("three epochs", {"epochs": 3}),
     Variant("incorrect responses of the IDK-IT model", negatives=True),
     Variant("starts from the base", {"model": TINY}),
@@ -167,6 +171,17 @@ def _same_confidences(folder: Path, name: str) -> Path:
     return out
 
 
+def mix_with_base(file: Path, alpha: float) -> None:
+    """WiSE-FT: alpha times the fine-tuned weights plus 1 - alpha times the base's. A weight that
+    both share is kept exactly. Source: Wortsman et al. 2021 (arXiv 2109.01903)."""
+    tuned, base = load_file(file), load_file(TINY / "model.safetensors")
+    mixed = {
+        name: np.where(x == base[name], x, alpha * x + (1 - alpha) * base[name])
+        for name, x in tuned.items()
+    }
+    save_file(mixed, file, metadata={"format": "pt"})
+
+
 def chosen(config: Config) -> list[Variant]:
     """The settings that are trained."""
     return [v for v in VARIANTS if not config.only or any(word in v.name for word in config.only)]
@@ -196,6 +211,8 @@ def run(config: Config, seed: int) -> list[Prediction]:
                 train_idk_it(folder, seed, **(instructions | variant.idk_it))
                 own["model"] = idk_it / "model"
             train_ca_dpo(folder, seed, **(own | variant.options))
+            if variant.mixed is not None:
+                mix_with_base(out / "model/model.safetensors", variant.mixed)
 
         stages.run(variant.name, out / "model", train)
         models.append((name, out / "model"))

@@ -33,12 +33,11 @@ from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
 from inbol_jax.sharding import make_mesh, round_batch
 from inbol_jax.taught_refusals import SHORT_REFUSALS
-from inbol_jax.training.config import CheckpointConfig
+from inbol_jax.training.config import SftConfig
 from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import RunOptions, run_training
+from inbol_jax.training.run import Run
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import init_state, make_train_step
-from inbol_jax.training.trainer import Trainer
 from inbol_jax.training.variables import Flat, check_weights, merge_variables, split_variables
 from inbol_jax.world.glyphs import glyph_frequency, told_name
 from inbol_jax.world.questions import (
@@ -80,6 +79,7 @@ REFUSED = frozenset(
 )
 # Share of the questions that go with an answer, and ask whether it is true.
 P_TRUE_SHARE = 0.06
+SAVE_STEPS = 1000
 _WORKERS = max(1, (os.cpu_count() or 2) - 1)  # one core is left to the training
 
 
@@ -255,8 +255,7 @@ def pretrain(config: PretrainConfig) -> Path:
             grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
         )
 
-    step = Jit(make_train_step(objective, optimizer), mesh)
-    trainer = Trainer(step, config.steps, frozen={}, label="pre-training")
+    parallel = Jit(make_train_step(objective, optimizer), mesh)
     settings = {
         "stage": "pretrain",
         "steps": config.steps,
@@ -264,14 +263,18 @@ def pretrain(config: PretrainConfig) -> Path:
         "learning_rate": config.learning_rate,
         "seed": config.seed,
     }
-    options = RunOptions(
-        out=config.out,
-        settings=settings,
-        checkpoint=CheckpointConfig(save_steps=1000),
-        examples_per_step=batch_size,
-        logging_steps=50,
+    run_config = SftConfig.from_options(
+        data=config.out, out=config.out, save_steps=SAVE_STEPS, logging_steps=50
     )
-    state = run_training(trainer, init_state(trainable, optimizer), batches, options)
+    run = Run(
+        run_config, settings, label="pre-training", parallel=parallel, total_steps=config.steps
+    )
+    with run:
+        state = run.resume(init_state(trainable, optimizer))
+        for batch in batches(run.step):
+            state, metrics = parallel.run(state, {}, None, parallel.shard(batch))
+            run.end_step(state, metrics)
+        state = run.finish(state)
     check_weights(state.params, "pre-training: no model is saved, lower --learning-rate")
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")

@@ -2,12 +2,12 @@
 
 import sys
 
-from inbol_jax.interruption import end_at_once
+from inbol_jax.interruption import listen
 
 
 def main() -> int:
     """Runs the command line. Returns the exit code."""
-    end_at_once()
+    listen()
     from inbol_jax.cli import main as inbol
 
     return inbol()

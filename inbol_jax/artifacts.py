@@ -280,10 +280,12 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str
 
 
 def read_jsonl(
-    path: Path, parse: Callable[[dict[str, Any]], Row] = lambda row: row
+    path: Path, parse: Callable[[dict[str, Any]], Row] = lambda row: row, digest: Any = None
 ) -> Iterator[Row]:
     """Rows of a JSON lines file, parsed: `read_jsonl(file, Instruction.from_json)`.
 
+    Args:
+      digest: a hash of `hashlib` that gets the bytes that are read.
     Raises:
       InbolError: if the file is missing; naming file and line, if a line is not a JSON object or
         `parse` refuses it.
@@ -294,6 +296,8 @@ def read_jsonl(
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
     with file:
         for number, line in enumerate(file, 1):
+            if digest is not None:
+                digest.update(line)
             try:
                 row = parse_json(line)
             except ValueError as error:

@@ -8,8 +8,8 @@
 | 130, 143 | SIGINT (Ctrl-C) or SIGTERM ended the command. The same command resumes it. |
 
 A step, batch or record that is under way is finished first, and its result kept; training saves a
-checkpoint. A second signal ends at once, and so does the first if that takes more than 30 seconds
-or if nothing of the kind is under way (`interruption`).
+checkpoint. A second signal ends at once, and so does the first if nothing of the kind is under way
+(`interruption`).
 
 The code that does a command's work is imported when it runs, so that help is fast.
 """
@@ -34,7 +34,7 @@ from inbol_jax import __version__
 from inbol_jax.commands import COMMANDS, Command, load
 from inbol_jax.compilation import use_cache
 from inbol_jax.errors import InbolError, printable
-from inbol_jax.interruption import Interrupted, handling_signals, take_back
+from inbol_jax.interruption import Interrupted, handling_signals, listen, pass_on_to_jax
 
 DESCRIPTION = 'InBoL in JAX: teach a vision-language model to say "I don\'t know".'
 _MARKERS = (
@@ -248,7 +248,7 @@ def _run(command: Command, config: Any) -> int:
         from inbol_jax.processes import join
 
         join()
-        take_back(collective=command.collective)
+        (pass_on_to_jax if command.collective else listen)()
     if getattr(config, "out", None) is not None:
         _check_writable(config.out)
     result = function(config)

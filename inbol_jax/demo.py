@@ -93,7 +93,8 @@ def train_idk_it(folder: Path, seed: int, **options: Any) -> None:
     Args:
       options: flat options of `inbol sft` that replace the demo's own.
     """
-    own = {"data": folder / "instructions.jsonl", "out": folder / "idk_it", "seed": seed}
+    own = {"data": folder / "instructions.jsonl", "out": folder / "idk_it"}
+    own |= {"epochs": 1, "seed": seed}
     run("sft", SftConfig.from_options(**(own | options)))
 
 
@@ -120,6 +121,7 @@ def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
         "out": folder / "ca_dpo",
         "model": folder / "idk_it/model",
         "buckets": 1,
+        "epochs": 1,
         "seed": seed,
     }
     run("dpo", DpoConfig.from_options(**(own | options)))
@@ -136,6 +138,7 @@ def train_rl(folder: Path, seed: int, **options: Any) -> None:
         "out": folder / "rl",
         "model": folder / "idk_it/model",
         "max_new_tokens": SAMPLING.max_new_tokens,
+        "epochs": 1,
         "seed": seed,
     }
     run("rl", RlConfig.from_options(**(own | options)))

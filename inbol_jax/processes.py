@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from inbol_jax.errors import InbolError
 # Seconds that a process which is done waits for the others. In sampling, some have more to do.
 _SHUTDOWN_TIMEOUT = 7 * 24 * 3600
 _LOST = re.compile(r"Gloo \S+ failed|remote process exited|coordination service")
+_boundaries = itertools.count(1)  # at which it was asked whether all end
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -74,12 +76,12 @@ def lost_peer(error: BaseException) -> str | None:
     )
 
 
-def ends_after(step: int) -> bool:
-    """Whether all processes end after this step, because one got a signal or a notice of
-    preemption. Each must ask after every step."""
+def all_end() -> bool:
+    """Whether all processes end here, because one got a signal or a notice of preemption. Each must
+    ask at the same boundaries."""
     if jax.process_count() == 1:
         return interruption.has_come()
-    return multihost_utils.reached_preemption_sync_point(step)
+    return multihost_utils.reached_preemption_sync_point(next(_boundaries))
 
 
 def is_main() -> bool:

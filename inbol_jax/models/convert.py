@@ -1,4 +1,4 @@
-"""`inbol convert`: merges a checkpoint's adapters, changes its dtype, or splits it into shards."""
+"""`inbol convert`: merges a checkpoint's adapters, or changes its dtype."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from inbol_jax.errors import InbolError
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig(Bounded):
-    """Convert a checkpoint: merge its adapters, change its dtype, or split it into other files."""
+    """Convert a checkpoint: merge its adapters, or change its dtype."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """Folder or hub id of a checkpoint, or of an adapter, which is loaded with its base."""
@@ -24,8 +24,6 @@ class ConvertConfig(Bounded):
     """Write a whole model, with the adapters added to its weights, not the adapters alone."""
     dtype: Dtype = "auto"
     """Dtype of the weights; auto is float32 for a float32 checkpoint and bfloat16 for any other."""
-    max_shard_size: str = "5GB"
-    """Largest size of one weight file, such as 5GB or 200MiB."""
     verify: bool = False
     """Read the new checkpoint back and compare its logits with the source's."""
     seed: Seed = 0
@@ -41,19 +39,12 @@ def convert(config: ConvertConfig) -> None:
     """Runs the conversion. Raises InbolError if it is impossible or --verify finds a difference."""
     from inbol_jax.models.loading import load_pretrained, save_pretrained
     from inbol_jax.models.reading import open_tensors
-    from inbol_jax.models.writing import parse_size
     from inbol_jax.progress import say
 
-    parse_size(config.max_shard_size)  # refuses what is no size before weights are read
     checkpoint = load_pretrained(config.source, dtype=config.dtype)
     if config.merge_lora and "lora" not in checkpoint.variables:
         raise InbolError(f"--merge-lora: {config.source} holds no adapters")
-    save_pretrained(
-        checkpoint,
-        config.out,
-        merge_adapters=config.merge_lora,
-        max_shard_size=config.max_shard_size,
-    )
+    save_pretrained(checkpoint, config.out, merge_adapters=config.merge_lora)
     size = count = 0
     for file in config.out.glob("*.safetensors"):
         size += file.stat().st_size

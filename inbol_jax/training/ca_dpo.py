@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import hashlib
 from pathlib import Path
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.artifacts import atomically, file_fingerprint, meta_path, read_meta, write_json
+from inbol_jax.artifacts import atomically, meta_path, read_meta, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import (
     PAIR_LOSSES,
@@ -21,6 +21,7 @@ from inbol_jax.losses import (
     preference_margin,
     sequence_logprob,
 )
+from inbol_jax.losses.registry import PairLoss, PairWeighting
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import is_main, one_writer
@@ -28,9 +29,10 @@ from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, shard_batch
 from inbol_jax.training.config import DpoConfig, PairLossConfig
-from inbol_jax.training.dataset import PackedDataset, in_order, read_data, tokenize
+from inbol_jax.training.dataset import DataFile, PackedDataset, in_order, read_data, tokenize
 from inbol_jax.training.finetune import finetune
 from inbol_jax.training.model import load_model, prompt_of_lines
+from inbol_jax.training.settings import make_schedule
 from inbol_jax.training.step import Batch, Metrics, Objective, target_logprobs, token_counts
 
 CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and prompt
@@ -43,33 +45,36 @@ def ca_dpo(config: DpoConfig) -> Path:
     Raises:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
-    pair_loss_function(config.pair_loss)  # refuses unknown names before the model is loaded
+    pair_functions(config.pair_loss)  # an unknown name is refused before all else
     files = read_data(config, Preference.from_json, "pair")
-    checkpoint = load_model(config, prompt_of_lines(config))
-    datasets = [pair_dataset(checkpoint, *file, config.buckets) for file in files]
+    mesh = make_mesh(*config.runtime.mesh)
+    schedule = make_schedule(config, len(files[0].lines), mesh)
+    checkpoint = load_model(config, mesh, prompt_of_lines(config))
+    datasets = [pair_dataset(checkpoint, file, config.buckets) for file in files]
     if config.reference == "cached" and not config.reference_free:
-        datasets[0] = cached_reference(datasets[0], config, config.data, "reference.npy")
-        if config.evaluation.eval_data:
-            file = config.evaluation.eval_data, "eval_reference.npy"
-            datasets[1] = cached_reference(datasets[1], config, *file)
+        names = "reference.npy", "eval_reference.npy"
+        datasets = [
+            cached_reference(dataset, config, mesh, config.out / name)
+            for dataset, name in zip(datasets, names, strict=False)
+        ]
     return finetune(
         checkpoint,
         config,
         ca_dpo_objective(checkpoint.model, config.pair_loss),
         datasets,
+        mesh=mesh,
+        schedule=schedule,
         label="CA-DPO",
-        unit="pairs",
         online_reference=config.reference == "online",
     )
 
 
-def pair_dataset(
-    checkpoint: Checkpoint, pairs: Sequence[Preference], images: Sequence[Path], buckets: int
-) -> PackedDataset:
+def pair_dataset(checkpoint: Checkpoint, file: DataFile[Preference], buckets: int) -> PackedDataset:
     """Image and prompt once per pair, then chosen and rejected as two branches.
 
     The reference's log-probabilities are 0.
     """
+    pairs = file.lines
     columns = {
         "ref_chosen": np.zeros(len(pairs), np.float32),
         "ref_rejected": np.zeros(len(pairs), np.float32),
@@ -77,24 +82,23 @@ def pair_dataset(
         "kind": np.array([pair.kind for pair in pairs], np.int32),
     }
     texts = [(pair.question, [pair.chosen, pair.rejected]) for pair in pairs]
-    return tokenize(checkpoint, texts, images, buckets, columns)
+    return tokenize(checkpoint, texts, file, buckets, columns)
 
 
 def cached_reference(
-    dataset: PackedDataset, config: DpoConfig, data: Path, name: str
+    dataset: PackedDataset, config: DpoConfig, mesh: Mesh, file: Path
 ) -> PackedDataset:
-    """The pairs of file `data` with the frozen reference's log-probabilities, kept in OUT/`name`.
+    """The pairs with the frozen reference's log-probabilities, which are kept in a file.
 
     Raises:
-      InbolError: if OUT/`name` holds the reference of another model, of other pairs or pictures,
-        or with another way of averaging.
+      InbolError: if the file holds the reference of another model, of other pairs or pictures, or
+        with another way of averaging.
     """
-    file, checkpoint = config.out / name, dataset.checkpoint
-    average = config.pair_loss.length_normalized
+    checkpoint, average = dataset.checkpoint, config.pair_loss.length_normalized
     header = {
         "command": "reference",
         "model": checkpoint.fingerprint,
-        "data": file_fingerprint(data),
+        "data": dataset.data,
         "system": checkpoint.prompt.system if checkpoint.prompt else "",
         "pictures": dataset.pictures,
         "average": average,
@@ -105,23 +109,23 @@ def cached_reference(
     if logprobs is None:
         # Without gradients four times as many rows fit as in a micro-batch.
         size = 4 * -(-config.batch_size // config.gradient_accumulation_steps)
-        mesh = make_mesh(*config.runtime.mesh)
         logprobs = reference_logprobs(dataset, batch_size=size, mesh=mesh, average=average)
         # All processes have looked for the file by now: each of them took part in the computation.
         if is_main():
             meta_path(file).unlink(missing_ok=True)
             with atomically(file) as temporary, temporary.open("wb") as handle:
                 np.save(handle, logprobs)
-            write_json(meta_path(file), header)
+            write_json(meta_path(file), header | {"sha256": _digest(logprobs)})
     columns = {"ref_chosen": logprobs[:, 0], "ref_rejected": logprobs[:, 1]}
     return dataclasses.replace(dataset, columns={**dataset.columns, **columns})
 
 
 def _read_reference(file: Path, header: dict[str, object], pairs: int) -> np.ndarray | None:
     """The file's log-probabilities f32[n, 2]; None if it is not there, or not finished."""
-    if not file.exists() or not (found_header := read_meta(file)):
+    if not file.exists() or not (found := read_meta(file)):
         return None
-    if found_header != header:
+    digest = found.pop("sha256", None)
+    if found != header:
         raise InbolError(
             f"{file} holds the reference of another model, other pairs or other pictures; choose "
             "another --out or delete it"
@@ -130,11 +134,15 @@ def _read_reference(file: Path, header: dict[str, object], pairs: int) -> np.nda
         logprobs = np.load(file)  # numpy's default refuses pickles
     except (OSError, ValueError) as error:
         raise InbolError(f"{file}: cannot be read ({error}); delete it") from error
-    if logprobs.shape != (pairs, 2):
-        raise InbolError(
-            f"{file}: its shape is {logprobs.shape}, {(pairs, 2)} is needed; delete it"
-        )
+    if logprobs.shape != (pairs, 2) or _digest(logprobs) != digest:
+        raise InbolError(f"{file}: its numbers are not those that were computed; delete it")
     return logprobs
+
+
+def _digest(logprobs: np.ndarray) -> str:
+    """Of shape, dtype and numbers."""
+    about = f"{logprobs.dtype} {logprobs.shape}".encode()
+    return hashlib.sha256(about + logprobs.tobytes()).hexdigest()
 
 
 def reference_logprobs(
@@ -169,8 +177,8 @@ def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> PairLo
     return PairLogprobs(chosen, rejected)
 
 
-def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
-    """`ca_dpo_loss` with the options filled in, all but `nll_coef`.
+def pair_functions(options: PairLossConfig) -> tuple[PairLoss, PairWeighting]:
+    """The loss of a pair and its weight, by the names of the options.
 
     Raises:
       InbolError: if a loss or weighting is not registered, or the loss has no label smoothing.
@@ -187,8 +195,7 @@ def pair_loss_function(options: PairLossConfig) -> Callable[..., jax.Array]:
         pair_loss = functools.partial(pair_loss, label_smoothing=options.label_smoothing)
     elif options.label_smoothing:
         raise InbolError(f"--label-smoothing {options.label_smoothing}: the loss {loss!r} has none")
-    weights = PAIR_WEIGHTINGS[weighting]
-    return functools.partial(ca_dpo_loss, beta=options.beta, weighting=weights, pair_loss=pair_loss)
+    return pair_loss, PAIR_WEIGHTINGS[weighting]
 
 
 def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Objective:
@@ -199,7 +206,7 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
     reference's log-probabilities itself and does not use the batch's. With `length_normalized`,
     those of the batch must be averages too.
     """
-    loss = pair_loss_function(options)
+    pair_loss, weighting = pair_functions(options)
     average = options.length_normalized
 
     def objective(variables, reference, batch, key=None) -> Metrics:
@@ -212,11 +219,24 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
         policy_pair = pair_logprobs(logprobs, batch, average=average)
         is_chosen = batch["target_segment"] == CHOSEN
         chosen_nll = -sequence_logprob(logprobs, is_chosen, average=True)
-        arguments = (policy_pair, reference_pair, batch["confidence"], batch["kind"], chosen_nll)
+
+        def loss(nll_coef: float) -> jax.Array:  # [b]
+            return ca_dpo_loss(
+                policy_pair,
+                reference_pair,
+                batch["confidence"],
+                batch["kind"],
+                chosen_nll,
+                beta=options.beta,
+                nll_coef=nll_coef,
+                weighting=weighting,
+                pair_loss=pair_loss,
+            )
+
         valid = batch["valid"].astype(jnp.float32)
         values = {
-            "loss": loss(*arguments, nll_coef=options.nll_coef),
-            "dpo": loss(*arguments, nll_coef=0.0),  # the weighted loss of pairs alone
+            "loss": loss(options.nll_coef),
+            "dpo": loss(0.0),  # the weighted loss of pairs alone
             "nll": chosen_nll,
             "logprob_chosen": policy_pair.chosen,
             "logprob_rejected": policy_pair.rejected,

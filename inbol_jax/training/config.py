@@ -1,15 +1,14 @@
-"""Options of IDK-IT (`inbol sft`) and CA-DPO (`inbol dpo`); those of `inbol rl` and `inbol plan`
-stand in `rl_config.py` and `plan_config.py`. Imports are light: help must be fast.
+"""Options of IDK-IT (`inbol sft`) and CA-DPO (`inbol dpo`); those of `inbol rl` stand in
+`rl_config.py`. Imports are light: help must be fast.
 
 A training config is composed of parts, each of which refuses values that cannot be meant. On the
 command line all options are flat; `from_options` takes them flat in Python as well.
 """
 
 import dataclasses
-import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from inbol_jax.defaults import (
     TINY,
@@ -18,7 +17,6 @@ from inbol_jax.defaults import (
     Bounds,
     Dtype,
     NumBuckets,
-    NumEpochs,
     NumSteps,
     Positive,
     Seed,
@@ -29,7 +27,19 @@ from inbol_jax.errors import InbolError
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
 # what is seen.
 FROZEN = ("^vision_(tower|model)/", "embed_tokens")
-TRACKERS = ("tensorboard", "wandb", "trackio")
+TRACKERS = ("tensorboard", "wandb")
+
+
+class Rates(NamedTuple):
+    """Peak learning rates, unless --learning-rate says another."""
+
+    whole: float
+    """Of a model that is trained whole. It suits the tiny model of the package."""
+    lora: float
+    """Of adapters, whatever they are on."""
+
+
+RATES = {"sft": Rates(3e-4, 2e-4), "dpo": Rates(2e-4, 5e-5), "rl": Rates(3e-4, 1e-4)}
 
 
 def check_pattern(option: str, pattern: str) -> None:
@@ -44,28 +54,16 @@ def check_pattern(option: str, pattern: str) -> None:
 class OptimizerConfig(Bounded):
     """The optimizer and its learning rates."""
 
-    optimizer: str = "adamw"
-    """Optimizer of optax, by its name there: adamw, adafactor, lion, sgd, ..."""
-    learning_rate: Positive = 3e-4
-    """Peak learning rate, reached after a warm-up of a tenth of the steps."""
+    optimizer: Literal["adamw", "adafactor", "lion", "sgd"] = "adamw"
+    """Optimizer of optax: adamw, adafactor, lion or sgd."""
+    learning_rate: Annotated[float | None, Bounds(above=0)] = None
+    """Peak learning rate, reached after a warm-up of a tenth of the steps. By default: sft 3e-4,
+    dpo 2e-4, rl 3e-4 for a model that is trained whole; 2e-4, 5e-5, 1e-4 for adapters."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up: it falls by a cosine or linearly to 0, or
     stays constant."""
-    lr_overrides: tuple[tuple[str, float], ...] = ()
-    """Pairs of a regular expression and a peak learning rate, such as projector 2e-5. The rate
-    holds for the variables whose path matches; if several match, the first one counts."""
     weight_decay: Annotated[float, Bounds(0)] = 0.0
     """Weight decay of matrices. Biases and norms have none."""
-    max_nonfinite_updates: Annotated[int, Bounds(0)] = 10
-    """How many updates in a row may be left out because the loss or gradient is not finite. One
-    more stops the training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for pattern, rate in self.lr_overrides:
-            check_pattern("--lr-overrides", pattern)
-            if not 0 < rate < math.inf:
-                raise InbolError(f"--lr-overrides {pattern} {rate}: a rate must be greater than 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +80,6 @@ class LoraOptions(Bounded):
     lora_targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
     """Modules that get an adapter, by name or regular expression. By default every dense layer of
     the decoder gets one."""
-    lora_rslora: bool = False
-    """Scale the adapters by alpha / sqrt(rank) instead of alpha / rank."""
     lora_trainable: tuple[str, ...] = ()
     """Modules that are trained whole beside the adapters, such as multi_modal_projector."""
 
@@ -148,39 +144,30 @@ class CheckpointConfig(Bounded):
     """Steps between two checkpoints. A run that was stopped resumes from the last one."""
     save_total_limit: Annotated[int, Bounds(1)] = 2
     """How many of the newest checkpoints are kept."""
-    metric_for_best_model: str | None = None
-    """Metric of OUT/metrics.jsonl, such as eval/loss. The checkpoint at which it is best is kept as
-    well; OUT/model is that of the last step all the same."""
     checkpoint_dir: str | None = None
     """Folder of the checkpoints, or an address on an object store, such as gs://bucket/run, which
     needs gcsfs or s3fs. By default it is OUT/checkpoints."""
     resume_anyway: tuple[str, ...] = ()
     """Options in which the checkpoint may differ that the run resumes from, such as learning_rate
     or data. By default any difference is refused."""
-    wise_ft_alpha: Annotated[float, Bounds(above=0, most=1)] = 1.0
-    """Share of the fine-tuned weights in the saved model, greater than 0 and at most 1; the rest is
-    the base's: alpha * fine-tuned + (1 - alpha) * base. Below 1 answers come back that training has
-    drifted away from (WiSE-FT, arXiv 2109.01903)."""
-    wise_ft_base: Path | None = None
-    """Checkpoint folder of the base of --wise-ft-alpha. By default it is the model that training
-    starts from."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.wise_ft_base and self.wise_ft_alpha == 1:
-            raise InbolError(
-                f"--wise-ft-base {self.wise_ft_base} does nothing without --wise-ft-alpha"
-            )
+    @property
+    def may_differ(self) -> set[str]:
+        """`resume_anyway` as Python spells options."""
+        return {name.lstrip("-").replace("-", "_") for name in self.resume_anyway}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoggingConfig:
+class LoggingConfig(Bounded):
     """Where the metrics go besides OUT/metrics.jsonl."""
 
+    logging_steps: NumSteps = 10
+    """Steps between two rows of OUT/metrics.jsonl. Evaluations and checkpoints have a row too."""
     report_to: tuple[str, ...] = ()
-    """Trackers that get the metrics, if installed: tensorboard, wandb, trackio."""
+    """Trackers that get the metrics as well, if installed: tensorboard, wandb."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.report_to:
             if name not in TRACKERS:
                 raise InbolError(f"--report-to {name!r}: choose among {', '.join(TRACKERS)}")
@@ -190,6 +177,9 @@ class LoggingConfig:
 class RunConfig(Bounded):
     """What all training commands take."""
 
+    method: ClassVar[str]
+    """Name of the command, see `RATES`."""
+
     data: Path | tuple[Path, ...]
     """What is trained on."""
     out: Path
@@ -198,8 +188,11 @@ class RunConfig(Bounded):
     model: Path = TINY
     """Folder or hub id of the checkpoint to start from; the default is the tiny LLaVA of the
     package."""
-    epochs: NumEpochs = 1
-    """Passes over the data."""
+    epochs: Annotated[int | None, Bounds(1, 1_000)] = None
+    """Passes over the data. By default one, or as many as make 200 optimizer steps of a small set,
+    up to ten."""
+    max_steps: Annotated[int | None, Bounds(1, 10_000_000)] = None
+    """Optimizer steps after which training ends, if its passes have more."""
     batch_size: BatchSize = 32
     """Examples per optimizer step."""
     gradient_accumulation_steps: BatchSize = 1
@@ -218,10 +211,17 @@ class RunConfig(Bounded):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_out(self.out, self.model, "model")
-        if self.checkpoint.wise_ft_alpha < 1 and self.lora.lora_rank:
+        if self.optimization.learning_rate is None:
+            rates = RATES[self.method]
+            adapters = self.lora.lora_rank or (self.model / "adapter_config.json").is_file()
+            rate = rates.lora if adapters else rates.whole
+            optimization = dataclasses.replace(self.optimization, learning_rate=rate)
+            object.__setattr__(self, "optimization", optimization)
+        known = self.flat().keys() | {"pictures", "prompt", "system"}
+        if unknown := self.checkpoint.may_differ - known:
             raise InbolError(
-                f"--wise-ft-alpha {self.checkpoint.wise_ft_alpha} mixes whole models: "
-                "it does not go with --lora-rank"
+                f"--resume-anyway {' '.join(sorted(unknown))}: choose among "
+                f"{', '.join(sorted(known))}"
             )
 
     @classmethod
@@ -264,22 +264,12 @@ class TrainConfig(RunConfig):
     there are as few, up to 8, as waste about 4% of the tokens beside rounding to eights."""
     evaluation: EvaluationOptions = EvaluationOptions()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        best, save_steps = self.checkpoint.metric_for_best_model, self.checkpoint.save_steps
-        if best and best.startswith("eval/"):
-            if not self.evaluation.eval_data:
-                raise InbolError(f"--metric-for-best-model {best} needs --eval-data")
-            if save_steps % self.evaluation.eval_steps:
-                raise InbolError(
-                    f"--save-steps {save_steps}: a multiple of --eval-steps "
-                    f"{self.evaluation.eval_steps} is needed for --metric-for-best-model {best}"
-                )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig(TrainConfig):
     """IDK-IT: fine-tune on IDK instructions."""
+
+    method: ClassVar[str] = "sft"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -311,7 +301,8 @@ class DpoConfig(TrainConfig):
     The frozen reference is the model that training starts from.
     """
 
-    optimization: OptimizerConfig = OptimizerConfig(learning_rate=2e-4)
+    method: ClassVar[str] = "dpo"
+
     pair_loss: PairLossConfig = PairLossConfig()
     reference_free: bool = False
     """Put 0 in place of the reference's log-probabilities, which are then not computed."""

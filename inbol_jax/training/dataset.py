@@ -7,19 +7,19 @@ exactly.
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.artifacts import read_jsonl
-from inbol_jax.construction.stores import check_built
+from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.data.vqa import image_folder
@@ -32,8 +32,8 @@ from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
 from inbol_jax.training.config import TrainConfig
 from inbol_jax.training.settings import picture_fingerprint
-from inbol_jax.training.trainer import HostBatch
 
+HostBatch = dict[str, np.ndarray]
 # Token ids of a prompt, and the branches that may follow it.
 PackedRow = tuple[Sequence[int], Sequence[Branch]]
 
@@ -43,6 +43,16 @@ STALL = 120  # seconds after which a file that is still being read is named
 WINDOW = 32  # batches among which rows of similar length are grouped
 MAX_WASTE = 0.04  # of the tokens; batches between two lengths add about one per cent
 MAX_BUCKETS = 8  # that are made by themselves
+
+
+class DataFile(NamedTuple, Generic[Line]):
+    """What a file that is trained on held when it was read."""
+
+    lines: list[Line]
+    images: list[list[Path]]
+    """The paths of each line's images."""
+    fingerprint: str
+    """Of the bytes that were read, as `artifacts.file_fingerprint` of the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +68,8 @@ class PackedDataset:
     """How each row's images are cut, whose tokens are in its prompt."""
     shapes: Sequence[RowShape]
     """The shapes that rows are padded to, by rising length. Each is a program of its own."""
+    data: str = ""
+    """The fingerprint of the file that the rows are made of."""
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Further arrays with one value per row, such as a pair's confidence."""
     hashes: ImageHashes = dataclasses.field(default_factory=lambda: ImageHashes(Path()))
@@ -126,7 +138,7 @@ def read_batch(
 def tokenize(
     checkpoint: Checkpoint,
     texts: Sequence[tuple[str, Sequence[str]]],
-    images: Sequence[Sequence[Path]],
+    file: DataFile,
     buckets: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
 ) -> PackedDataset:
@@ -134,19 +146,31 @@ def tokenize(
 
     Args:
       texts: question and responses of each row.
+      file: the lines that the rows are made of.
       buckets: as in `bucket_shapes`.
     """
     encoder, rows = make_text_encoder(checkpoint), []
-    grids = [encoder.grids(paths) for paths in images]
+    grids = [encoder.grids(paths) for paths in file.images]
     for (question, responses), cut in zip(texts, grids, strict=True):
         branches = [Branch(encoder.response(question, text, cut)) for text in responses]
         rows.append((encoder.prompt(question, cut), branches))
     shapes = bucket_shapes(rows, buckets)
-    return PackedDataset(checkpoint, rows, images, grids, shapes, columns or {})
+    return PackedDataset(
+        checkpoint, rows, file.images, grids, shapes, file.fingerprint, columns or {}
+    )
 
 
 def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
     """At most `count` shapes, the longest last: those for which the rows need the least padding.
+
+    With the lengths l_0 < l_1 < ... of the rows, all rows of the lengths i to j cost, padded to
+    l_j, cost(i, j) = l_j * (number of rows of these lengths). The least that the rows up to length
+    j cost in k shapes is
+
+        best(1, j) = cost(0, j)
+        best(k, j) = min over i of best(k - 1, i - 1) + cost(i, j)
+
+    where i is the first length of the last shape. Going back over these i gives the shapes.
 
     Args:
       count: with 0 there are as few shapes as leave less than `MAX_WASTE` of padding beside what
@@ -160,14 +184,15 @@ def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
     cost = np.where(
         np.tri(len(lengths), dtype=bool).T, (below[1:] - below[:-1, None]) * lengths, np.inf
     )
-    best, starts = cost[0], []  # best[j]: tokens of the rows up to length j in so many shapes
-    for k in range(1, (count or MAX_BUCKETS)):
-        if k >= len(lengths) or (not count and 1 - rounded.sum() / best[-1] < MAX_WASTE):
+    best, starts = cost[0], []  # best[j] for k shapes; starts[k - 2][j]: the i that it is had by
+    for k in range(2, (count or MAX_BUCKETS) + 1):
+        if k > len(lengths) or (not count and 1 - rounded.sum() / best[-1] < MAX_WASTE):
             break
-        split = np.concatenate([[np.inf], best[:-1]])[:, None] + cost  # [first of the last, j]
-        starts.append(split.argmin(axis=0))
-        best = split.min(axis=0)
-    last, ends = len(lengths) - 1, []
+        before = np.concatenate([[np.inf], best[:-1]])  # [i]: best(k - 1, i - 1)
+        costs = before[:, None] + cost  # [i, j]
+        starts.append(costs.argmin(axis=0))
+        best = costs.min(axis=0)
+    last, ends = len(lengths) - 1, []  # from the longest shape back to the shortest
     for start in reversed(starts):
         ends.append(last)
         last = start[last] - 1
@@ -244,23 +269,29 @@ def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatc
 
 def read_data(
     config: TrainConfig, parse: Callable[[dict[str, Any]], Line], unit: str
-) -> list[tuple[list[Line], list[list[Path]]]]:
-    """The lines of --data, and of --eval-data if it is given, each with the paths of their images.
+) -> list[DataFile[Line]]:
+    """What --data holds, and --eval-data if it is given.
 
     Args:
       unit: what messages call a line.
     Raises:
-      InbolError: if a file holds no line or one that `parse` refuses, or is older than the
-        confidences that it was built of, or images are missing or outside their folder: they are
-        looked for before training, not in its midst.
+      InbolError: if a file holds no line, one that `parse` refuses, or another number of lines
+        than its header says; or images are missing or outside their folder: they are looked for
+        before training, not in its midst.
     """
     files = []
     for file in filter(None, (config.data, config.evaluation.eval_data)):
-        check_built(file)
-        lines = list(read_jsonl(file, parse))
+        digest = hashlib.sha256(file.name.encode() + b"\0")
+        lines = list(read_jsonl(file, parse, digest))
         if not lines:
             raise InbolError(f"{file} holds no {unit}")
-        files.append((lines, _image_paths(file, config.images, lines)))
+        if len(lines) != (rows := read_meta(file).get("rows", len(lines))):
+            raise InbolError(
+                f"{file} holds {len(lines)} {unit}s, and by its header {rows}; give `inbol build` "
+                "again, or delete the header if the file is meant as it is"
+            )
+        images = _image_paths(file, config.images, lines)
+        files.append(DataFile(lines, images, digest.hexdigest()[:16]))
     return files
 
 

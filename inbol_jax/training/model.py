@@ -1,11 +1,10 @@
 """The model that is trained: with new adapters, with those that it comes with, or whole."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import (
@@ -22,12 +21,8 @@ from inbol_jax.models.quantize import check_installed, quantize_decoder
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.processes import is_main
 from inbol_jax.prompts import BARE, Prompt, header_prompt, tell_prompt
-from inbol_jax.sharding import make_mesh, mesh_of
-from inbol_jax.training.checkpoint import check_resume_anyway
 from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
-from inbol_jax.training.settings import names_of_settings
 from inbol_jax.training.variables import check_weights
-from inbol_jax.training.wise_ft import check_wise_ft
 
 
 def lora_config(options: LoraOptions) -> LoraConfig | None:
@@ -36,12 +31,11 @@ def lora_config(options: LoraOptions) -> LoraConfig | None:
         return None
     alpha = 2.0 * options.lora_rank if options.lora_alpha is None else options.lora_alpha
     return LoraConfig(
-        options.lora_rank,
-        alpha,
-        options.lora_dropout,
-        options.lora_targets,
-        options.lora_rslora,
-        options.lora_trainable,
+        rank=options.lora_rank,
+        alpha=alpha,
+        dropout=options.lora_dropout,
+        targets=options.lora_targets,
+        trainable=options.lora_trainable,
     )
 
 
@@ -65,20 +59,18 @@ def prompt_of_lines(config: TrainConfig) -> Prompt:
     return prompt
 
 
-def load_model(config: RunConfig, prompt: Prompt) -> Checkpoint:
+def load_model(config: RunConfig, mesh: Mesh, prompt: Prompt) -> Checkpoint:
     """The model to train, on the mesh: with new adapters, with those that it comes with, or whole.
 
     Args:
       prompt: how it is asked, which the trained model will say of itself.
     Raises:
-      InbolError: if the checkpoint or the mesh cannot be used, the options of adapters do not go
-        with the model, generation is biased, or OUT/model cannot take the result.
+      InbolError: if the checkpoint cannot be used, the options of adapters do not go with the
+        model, generation is biased, or OUT/model cannot take the result.
     """
-    check_wise_ft(config)
     _check_quantize(config)
-    check_resume_anyway(config.checkpoint.resume_anyway, names_of_settings(config))
+    # What needs no weights comes first.
     make_text_encoder(load_without_weights(config.model).asked_by(prompt))
-    mesh = make_mesh(*config.runtime.mesh)
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
     if checkpoint.config.sequence_bias:
@@ -103,7 +95,10 @@ def load_model(config: RunConfig, prompt: Prompt) -> Checkpoint:
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
     if config.runtime.quantize != "none":
-        variables = _quantized(checkpoint, variables, lora, config.runtime.quantize)
+        kind, decoder = config.runtime.quantize, checkpoint.config.parts[2]
+        params = quantize_decoder(variables["params"], decoder, kind, lora)
+        places = param_shardings(params, mesh)
+        variables = {**variables, "params": jax.device_put(params, places)}
     model = checkpoint.model.clone(lora=lora, remat=config.runtime.remat)
     return dataclasses.replace(checkpoint, model=model, variables=variables, prompt=prompt)
 
@@ -119,12 +114,3 @@ def _check_quantize(config: RunConfig) -> None:
             "as --model a folder of adapters"
         )
     check_installed(kind)
-
-
-def _quantized(
-    checkpoint: Checkpoint, variables: Mapping[str, Any], lora: LoraConfig, kind: str
-) -> dict[str, Any]:
-    """The variables with the decoder's frozen kernels quantised, on the same mesh."""
-    mesh = mesh_of(variables["params"])
-    params = quantize_decoder(variables["params"], checkpoint.config.parts[2], kind, lora)
-    return {**variables, "params": jax.device_put(params, param_shardings(params, mesh))}

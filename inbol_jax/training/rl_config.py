@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from inbol_jax.defaults import (
     NEW_TOKENS,
@@ -17,9 +17,7 @@ from inbol_jax.defaults import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.prompts import AUTO, PromptOptions
-from inbol_jax.training.config import OptimizerConfig, RunConfig
-
-_OPTIMIZER = OptimizerConfig(learning_rate=3e-4)
+from inbol_jax.training.config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +100,8 @@ class RlConfig(RunConfig):
     starts from.
     """
 
+    method: ClassVar[str] = "rl"
+
     data: tuple[Path, ...]
     """Dataset folders, or .jsonl files: questions with their answers, and questions that cannot be
     answered from the image (Type 3)."""
@@ -110,7 +110,6 @@ class RlConfig(RunConfig):
     seed: Seed = 0
     """Seed of the order of the data, of the responses and of new adapters."""
     prompt: PromptOptions = AUTO
-    optimization: OptimizerConfig = _OPTIMIZER
     group: GroupConfig = GroupConfig()
     rewards: RewardConfig = RewardConfig()
     policy_gradient: PolicyGradientConfig = PolicyGradientConfig()

@@ -1,39 +1,34 @@
-"""A run in its folder: it resumes where it stopped, and ends where an unbroken run would. Its hooks
-log, evaluate, save checkpoints, and stop what cannot be trained."""
+"""A run in its folder: its log, its evaluations and its checkpoints. It resumes where it stopped,
+and ends where an unbroken run would."""
 
-import dataclasses
+import contextlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
 
-from inbol_jax.artifacts import parse_json, write_atomically, write_json
+from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
 from inbol_jax.interruption import boundaries, stop
-from inbol_jax.processes import ends_after, is_main, sole_writer
-from inbol_jax.progress import progress, say
+from inbol_jax.processes import all_end, is_main
+from inbol_jax.progress import progress
 from inbol_jax.training.checkpoint import Checkpoints
-from inbol_jax.training.config import CheckpointConfig
+from inbol_jax.training.config import RunConfig
+from inbol_jax.training.parallel import Parallel
 from inbol_jax.training.step import Metrics, TrainState
 from inbol_jax.training.throughput import Meter
-from inbol_jax.training.trainer import (
-    Batches,
-    HostBatch,
-    LogRow,
-    StepInfo,
-    Trainer,
-    mean_metrics,
-)
+from inbol_jax.training.trackers import open_trackers
 
-# A run of which more updates were left out has learnt too little to be taken for one.
+LogRow = dict[str, float]  # metrics by name, and "step"
+Sums = dict[str, list[float]]  # name -> [sum, weight], over steps, on the host
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Updates in a row that may be left out as not finite; one more stops the run."""
 MAX_SKIPPED_SHARE = 0.5
-# Metrics that are better if they are lower
-_LOWER_IS_BETTER = ("loss", "nll", "dpo", "gradient_norm", "skipped", "padding", "tokens")
+"""A run of which more updates were left out has learnt too little to be taken for one."""
 # What stands beside the progress bar
 _NOTES = {
     "loss": "loss {:.3f}",
@@ -45,180 +40,207 @@ _NOTES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where a run lies, and how often it logs and saves."""
+class Evaluation(NamedTuple):
+    """Metrics of other data than those that are trained on."""
 
-    out: Path
-    """Folder that gets `checkpoints/` and `metrics.jsonl`."""
-    settings: Mapping[str, Any]
-    """Everything that decides the result, see `Checkpoints`."""
-    checkpoint: CheckpointConfig
-    """What is kept, where, and how often."""
-    examples_per_step: int = 1
-    """Examples per step or rollout, for the progress bar."""
-    steps_per_rollout: int = 1
-    """Steps on the same responses. They belong together: a run is saved and interrupted only after
-    a multiple of so many, and `checkpoint.save_steps` must be one."""
-    logging_steps: int = 10
-    """Steps between two rows of the log. Evaluations and checkpoints have a row as well."""
-    max_nonfinite_updates: int = 10
-    """How many updates in a row may be left out because they were not finite."""
+    every: int
+    """Steps between two evaluations. There is one at the end as well."""
+    score: Callable[[TrainState], Iterable[Metrics]]
+    """The metrics of each batch, the same batches each time."""
 
 
-class Hook:
-    """Something that is done while training. The methods that a hook does not need do nothing."""
+class Run:
+    """What surrounds the steps of a run: log, evaluation, checkpoints, interruption.
 
-    note = ""  # stands beside the progress bar
-
-    def is_due(self, info: StepInfo) -> bool:
-        """Whether this hook needs a row of the log after this step."""
-        return False
-
-    def measure(self, info: StepInfo) -> LogRow:
-        """Metrics that this hook adds to the row of this step."""
-        return {}
-
-    def on_row(self, info: StepInfo, row: LogRow) -> None:
-        """Called with each row of the log, once all hooks have measured."""
-
-
-def run_training(
-    trainer: Trainer,
-    state: TrainState,
-    batches: Batches,
-    options: RunOptions,
-    *,
-    meter: Meter | None = None,
-    hooks: Sequence[Hook] = (),
-) -> TrainState:
-    """Trains from the newest checkpoint in the folder, or from `state` if there is none.
+        with Run(config, settings, ...) as run:
+            state = run.resume(state)
+            for batch in batches(run.step):
+                state, metrics = parallel.run(state, frozen, reference, parallel.shard(batch))
+                run.end_step(state, metrics)
+            state = run.finish(state)
 
     Args:
-      meter: meter of tokens per second and MFU.
-      hooks: further hooks. They come before checkpoints are saved.
-    Returns:
-      the final state on the host, whether it was reached now or before.
-    Raises:
-      InbolError: if the folder holds another run, the batches end too early, too many updates in
-        a row were not finite, or too many of all.
+      settings: everything that decides the result, see `Checkpoints`.
+      label: name of the run in messages.
+      parallel: the devices that the states are on.
+      total_steps: steps of the whole run.
+      stride: steps that belong together, such as those on one rollout: the run is saved and
+        interrupted only after a multiple of so many.
     """
-    parallel, label, size = trainer.parallel, trainer.label, options.examples_per_step
-    log = MetricsLog(options.out, meter)
-    with sole_writer(options.out), _open_checkpoints(options, log) as checkpoints:
-        state = parallel.place(state)
-        restored = checkpoints.restore(parallel.fetch(state))
+
+    def __init__(
+        self,
+        config: RunConfig,
+        settings: Mapping[str, Any],
+        *,
+        label: str,
+        parallel: Parallel,
+        total_steps: int,
+        stride: int = 1,
+        evaluation: Evaluation | None = None,
+        meter: Meter | None = None,
+    ):
+        self.step = 0
+        """Steps done."""
+        self._config, self._settings, self._label = config, settings, label
+        self._parallel, self._total, self._stride = parallel, total_steps, stride
+        self._evaluation, self._meter = evaluation, meter
+        self._file = config.out / "metrics.jsonl"
+        self._rows: list[LogRow] = []
+        self._sums: Sums = {}  # of the steps since the last row that an earlier process did
+        self._window: list[Metrics] = []  # of those that this one did, still on the devices
+        self._untimed = 1  # steps of the window that the meter leaves out: the first is compiled
+        self._ends = False  # whether the run is to be interrupted
+
+    def __enter__(self) -> Self:
+        folder = self._config.checkpoint.checkpoint_dir or str(self._config.out / "checkpoints")
+        with contextlib.ExitStack() as stack:
+            checkpoints = Checkpoints(folder, self._settings, self._config.checkpoint)
+            self._checkpoints = stack.enter_context(checkpoints)
+            report = open_trackers(self._config, self._settings) if is_main() else None
+            self._report = stack.enter_context(report) if report else None
+            stack.enter_context(boundaries())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def resume(self, state: TrainState) -> TrainState:
+        """The newest checkpoint's state, or `state` if there is none, on the devices.
+
+        Raises:
+          InbolError: if the folder holds another run, or what it holds is damaged.
+        """
+        state = self._parallel.place(state)
+        restored = self._checkpoints.restore(self._parallel.fetch(state))
         if restored is not None:
-            state = parallel.place(restored)
-        start, total = trainer.steps_done(state), trainer.total_steps
-        rollout, ends = options.steps_per_rollout, False
-        log.resume(start)
-        saving = SaveCheckpoints(trainer, log, checkpoints, options)
-        hooks = [StopIfNotFinite(trainer, log, options.max_nonfinite_updates), *hooks, saving]
-        with (
-            boundaries(agreed=True),
-            progress(
-                label, total // rollout * size, "rows", start // rollout * size, shown=is_main()
-            ) as advance,
-        ):
-            for info in trainer.steps(state, batches(start)):
-                state, ends = info.state, ends_after(info.step) or ends
-                log.add(info)
-                if info.step % options.logging_steps == 0 or any(h.is_due(info) for h in hooks):
-                    row = log.means(info.step)
-                    for hook in hooks:
-                        row |= hook.measure(info)
-                    log.rows.append(row)
-                    for hook in hooks:
-                        hook.on_row(info, row)
-                    notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
-                    advance(0, ", ".join([*notes, *(hook.note for hook in hooks if hook.note)]))
-                    log.restart_clock()
-                if info.step % rollout:
-                    continue
-                if ends:
-                    saving.save_now(info)
-                    stop()
-                advance(size)
-        skipped = int(parallel.fetch(state.all_skipped))
-        if skipped > MAX_SKIPPED_SHARE * total:
+            state, self._sums = self._parallel.place(restored.state), restored.log
+        self.step = int(self._parallel.fetch(state.step))
+        if self.step % self._stride:
             raise InbolError(
-                f"{label}: {skipped} of {total} updates were left out, as they were not finite; "
-                "lower --learning-rate or look at the data"
+                f"the checkpoint of step {self.step} lies within {self._stride} steps that belong "
+                "together (--num-iterations); choose another --out"
             )
-        state = parallel.fetch(state)
-        checkpoints.wait()
-        log.remove_window()
-        if is_main() and (best := checkpoints.best_step()) is not None:
-            metric = options.checkpoint.metric_for_best_model
-            say(
-                f"{label}: the model is that of the last step, {total}; of the checkpoints, that "
-                f"of step {best} has the best {metric} and is kept as well"
-            )
+        self._rows = [row for row in self._read_log() if row["step"] <= self.step]
+        advance = progress(
+            self._label, self._total, "steps", self.step, shown=is_main(), boundary=False
+        )
+        self._advance = self._stack.enter_context(advance)
+        if self._sums and self._row_is_due():  # the row that an interruption cut off
+            self._write_row(state)
+            self._write_log()
         return state
 
+    def end_step(self, state: TrainState, metrics: Metrics) -> None:
+        """Logs, evaluates and saves what is due after a step.
 
-class MetricsLog:
-    """`metrics.jsonl`, and the metrics of the steps since its last row.
-
-    Args:
-      meter: meter of tokens per second and MFU, which are then in the rows.
-    """
-
-    def __init__(self, folder: Path, meter: Meter | None):
-        self.rows: list[LogRow] = []
-        self._file = folder / "metrics.jsonl"
-        self._window_file = folder / "metrics.interrupted.json"
-        self._meter = meter
-        self._window: list[Metrics] = []
-        self._untimed = 0  # steps of the window that the meter leaves out
-        self._start = 0
-
-    def resume(self, start: int) -> None:
-        """Reads what was there after `start` steps. Rows of later steps come again."""
-        self._start = start
-        self.rows = [row for row in self._read() if row["step"] <= start]
-        self._window = self._read_window()
-        self._untimed = len(self._window) + 1  # the first step is compiled
-
-    def add(self, info: StepInfo) -> None:
-        """Adds the metrics of a step, which are still on the devices."""
-        self._window.append(info.metrics)
-        if self._meter and info.step == self._start + 1:
-            jax.block_until_ready(info.metrics)
+        Args:
+          metrics: of this step, still on the devices.
+        Raises:
+          InbolError: if too many updates in a row, or the loss, are not finite.
+          Interrupted: if a signal has come; the state is saved.
+        """
+        if self._meter and not self._window and self._untimed:
+            jax.block_until_ready(metrics)
             self._meter.start()
+        self.step += 1
+        self._window.append(metrics)
+        self._advance()
+        self._stop_if_asked(state)
+        if self._row_is_due():
+            self._write_row(state)
+        if self._save_is_due():
+            self._save(state)
 
-    def means(self, step: int) -> LogRow:
-        """The means and rates since the last row, as the next one."""
+    def finish(self, state: TrainState) -> TrainState:
+        """The final state on the host, whether it was reached now or before.
+
+        Raises:
+          InbolError: if the data ended too early, or too many of all updates were left out.
+        """
+        if self.step != self._total:
+            raise InbolError(
+                f"{self._label}: the data ended after {self.step} of {self._total} steps"
+            )
+        state = self._parallel.fetch(state)
+        if int(state.all_skipped) > MAX_SKIPPED_SHARE * self._total:
+            raise InbolError(
+                f"{self._label}: {int(state.all_skipped)} of {self._total} updates were left out, "
+                "as they were not finite; lower --learning-rate or look at the data"
+            )
+        self._checkpoints.wait()
+        return state
+
+    def _row_is_due(self) -> bool:
+        return (
+            self.step % self._config.logging.logging_steps == 0
+            or self._evaluation_is_due()
+            or self._save_is_due()
+        )
+
+    def _evaluation_is_due(self) -> bool:
+        every = self._evaluation and self._evaluation.every
+        return bool(every) and (self.step % every == 0 or self.step == self._total)
+
+    def _save_is_due(self) -> bool:
+        """Whether a multiple of --save-steps, or the end, lies in the last stride."""
+        if self.step % self._stride:
+            return False
+        every = self._config.checkpoint.save_steps
+        return self.step == self._total or self.step % every < self._stride
+
+    def _stop_if_asked(self, state: TrainState) -> None:
+        """The one place where signals are looked at: the last finished step is saved."""
+        self._ends = all_end() or self._ends
+        if self._ends and self.step % self._stride == 0:
+            self._save(state)
+            stop()
+
+    def _save(self, state: TrainState) -> None:
+        self._write_log()
+        sums = add_metrics(self._sums, jax.device_get(self._window))
+        self._checkpoints.save(self._parallel.fetch(state), sums)
+
+    def _write_row(self, state: TrainState) -> None:
         metrics = jax.device_get(self._window)
-        row = {"step": step} | mean_metrics(metrics)
+        row = {"step": self.step} | means(add_metrics(self._sums, metrics))
         if self._meter:
             row |= self._meter.read(metrics[self._untimed :])
-        self._window, self._untimed = [], 0
-        return row
-
-    def restart_clock(self) -> None:
-        """Leaves out of the rates what came after a step, which was no training."""
-        if self._meter:
+        if self._evaluation and self._evaluation_is_due():
+            sums: Sums = {}
+            for scores in self._evaluation.score(state):
+                sums = add_metrics(sums, [jax.device_get(scores)])
+                self._stop_if_asked(state)
+            row |= {f"eval/{name}": value for name, value in means(sums).items()}
+        self._check_finite(state, row)
+        self._rows.append(row)
+        self._sums, self._window, self._untimed = {}, [], 0
+        if self._report:
+            self._report(self.step, {name: x for name, x in row.items() if name != "step"})
+        notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
+        self._advance(0, ", ".join(notes))
+        if self._meter:  # evaluation was no training
             self._meter.start()
 
-    def write(self) -> None:
-        """Writes all rows, whole or not at all."""
-        if is_main():
-            write_atomically(self._file, "".join(json.dumps(row) + "\n" for row in self.rows))
+    def _check_finite(self, state: TrainState, row: LogRow) -> None:
+        skipped = int(self._parallel.fetch(state.skipped))
+        loss = row.get("loss", math.nan)
+        if skipped <= MAX_SKIPPED_IN_A_ROW and (skipped or math.isfinite(loss)):
+            return
+        self._rows.append(row)
+        self._write_log()  # it shows what led there
+        what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
+        raise InbolError(
+            f"{self._label}: {what} at step {self.step}; lower --learning-rate or look at the data"
+        )
 
-    def write_window(self, step: int) -> None:
-        """Keeps the metrics that have no row yet, for a run that goes on from this step."""
+    def _write_log(self) -> None:
         if is_main():
-            sums = jax.tree.map(float, jax.device_get(self._window))
-            write_json(self._window_file, {"step": step, "metrics": sums})
+            lines = "".join(json.dumps(row) + "\n" for row in self._rows)
+            write_atomically(self._file, lines)
 
-    def remove_window(self) -> None:
-        """Removes what an interruption left, once the run has gone on to its end."""
-        if is_main():
-            self._window_file.unlink(missing_ok=True)
-
-    def _read(self) -> list[LogRow]:
+    def _read_log(self) -> list[LogRow]:
         if not self._file.exists():
             return []
         try:
@@ -233,109 +255,17 @@ class MetricsLog:
                 "without its first lines"
             ) from error
 
-    def _read_window(self) -> list[Metrics]:
-        """The metrics that had no row when a run was interrupted after the step of the start."""
-        try:
-            kept = parse_json(self._window_file.read_bytes())
-            if kept["step"] != self._start:
-                return []
-            return [{k: tuple(map(np.float32, v)) for k, v in m.items()} for m in kept["metrics"]]
-        except FileNotFoundError:
-            return []
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InbolError(
-                f"{self._window_file}: damaged ({error}); delete it, and the next row of the log "
-                "lacks the steps before the interruption"
-            ) from error
+
+def add_metrics(sums: Sums, metrics: Sequence[Mapping[str, tuple[Any, Any]]]) -> Sums:
+    """The sums, and those of further steps, one after the other in float32: a run that was
+    interrupted comes to the same ones to the last bit."""
+    total = {name: np.array(pair, np.float32) for name, pair in sums.items()}
+    for step in metrics:
+        for name, pair in step.items():
+            total[name] = total.get(name, np.float32(0)) + np.array(pair, np.float32)
+    return {name: pair.tolist() for name, pair in total.items()}
 
 
-class StopIfNotFinite(Hook):
-    """Stops training if the loss is not finite, or too many updates in a row were not."""
-
-    def __init__(self, trainer: Trainer, log: MetricsLog, max_nonfinite_updates: int):
-        self._trainer, self._log, self._max = trainer, log, max_nonfinite_updates
-
-    def on_row(self, info: StepInfo, row: LogRow) -> None:
-        skipped = int(self._trainer.parallel.fetch(info.state.skipped))
-        loss = row.get("loss", math.nan)
-        if skipped <= self._max and (skipped or math.isfinite(loss)):
-            return
-        self._log.write()  # it shows what led there
-        what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
-        raise InbolError(
-            f"{self._trainer.label}: {what} at step {info.step}; lower --learning-rate or look at "
-            "the data"
-        )
-
-
-class Evaluation(Hook):
-    """Adds the metrics of evaluation data to the log, as "eval/NAME".
-
-    Args:
-      batches: makes the host batches, the same ones each time.
-      every: steps between two evaluations. There is one at the end as well.
-    """
-
-    def __init__(self, trainer: Trainer, batches: Callable[[], Iterable[HostBatch]], every: int):
-        self._trainer, self._batches, self._every = trainer, batches, every
-
-    def is_due(self, info: StepInfo) -> bool:
-        return info.falls_on(self._every)
-
-    def measure(self, info: StepInfo) -> LogRow:
-        if not self.is_due(info):
-            return {}
-        means = self._trainer.evaluate(info.state, self._batches())
-        return {f"eval/{name}": value for name, value in means.items()}
-
-
-class SaveCheckpoints(Hook):
-    """Saves the log and a checkpoint every so many steps, and at the end."""
-
-    def __init__(
-        self, trainer: Trainer, log: MetricsLog, checkpoints: Checkpoints, options: RunOptions
-    ):
-        self._trainer, self._log = trainer, log
-        self._checkpoints, self._options = checkpoints, options.checkpoint
-
-    def is_due(self, info: StepInfo) -> bool:
-        return info.falls_on(self._options.save_steps)
-
-    def on_row(self, info: StepInfo, row: LogRow) -> None:
-        best = self._options.metric_for_best_model
-        if best and best.removeprefix("eval/") not in info.metrics:
-            known = ", ".join(info.metrics)
-            raise InbolError(f"--metric-for-best-model {best}: choose among {known}")
-        self.note = ""
-        if self.is_due(info):
-            self._log.write()
-            begin = time.monotonic()
-            self._checkpoints.save(self._trainer.parallel.fetch(info.state))
-            self.note = f"saving blocked for {time.monotonic() - begin:.1f} s"
-
-    def save_now(self, info: StepInfo) -> None:
-        """Saves a step after which the run is interrupted, unless it was just saved."""
-        if not self.is_due(info):
-            self._log.write()
-            self._log.write_window(info.step)
-            self._checkpoints.save(self._trainer.parallel.fetch(info.state))
-
-
-def _open_checkpoints(options: RunOptions, log: MetricsLog) -> Checkpoints:
-    """The run's checkpoints, of which the best is told by the rows of the log so far."""
-    kept, name = options.checkpoint, options.checkpoint.metric_for_best_model
-    sign = -1 if name and name.split("/")[-1] in _LOWER_IS_BETTER else 1
-
-    def score(step: int) -> float:
-        # The loss of a window without a finite update is missing.
-        values = (row.get(name, math.nan) for row in log.rows if row["step"] == step)
-        value = sign * next(values, math.nan)
-        return value if math.isfinite(value) else -math.inf
-
-    return Checkpoints(
-        kept.checkpoint_dir or str(options.out / "checkpoints"),
-        options.settings,
-        resume_anyway=kept.resume_anyway,
-        keep=kept.save_total_limit,
-        score=score if name else None,
-    )
+def means(sums: Sums) -> LogRow:
+    """Sums divided once. A metric whose weights are all 0 is left out."""
+    return {name: total / weight for name, (total, weight) in sums.items() if weight}

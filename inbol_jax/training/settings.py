@@ -1,63 +1,96 @@
-"""What decides the result of a run; a checkpoint of other settings is not resumed."""
+"""How long a run is, and what decides its result; a checkpoint of other settings is not resumed."""
 
 import hashlib
-from collections.abc import Iterable, Set
+import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from inbol_jax.artifacts import file_fingerprint
 from inbol_jax.data.images import ImageHashes
-from inbol_jax.data.vqa import data_file
 from inbol_jax.models.loading import Checkpoint
-from inbol_jax.processes import from_all
+from inbol_jax.processes import from_all, is_main
+from inbol_jax.progress import say
 from inbol_jax.prompts import DEFAULT
 from inbol_jax.training.config import RunConfig
+from inbol_jax.training.parallel import round_batch_size
 
 # Options that do not decide the result: where files lie, what is looked at meanwhile, and how the
 # run is spread over devices.
 _WITHOUT_EFFECT = frozenset(
     {
-        *("out", "images", "eval_data", "eval_steps", "save_steps", "report_to"),
-        *("max_nonfinite_updates", "remat", "distributed", "mesh", "parallel", "resume_anyway"),
-        *("checkpoint_dir", "save_total_limit", "metric_for_best_model"),
+        *("out", "images", "eval_data", "eval_steps", "save_steps", "logging_steps", "report_to"),
+        *("remat", "distributed", "mesh", "parallel", "resume_anyway"),
+        *("checkpoint_dir", "save_total_limit"),
     }
 )
+ENOUGH_STEPS = 200
+"""Optimizer steps that a small set is gone through again for, unless --epochs is given."""
+MOST_PASSES = 10
+"""Passes by default, at most: more would learn the examples by heart."""
+FEW_STEPS = 100
+"""Fewer are warned about."""
 
 
-def names_of_settings(config: RunConfig) -> Set[str]:
-    """The names that `run_settings` may give, before there is a checkpoint."""
-    computed = {"stage", "pictures", "prompt", "system", "mesh", "parallel", "devices"}
-    return config.flat().keys() - _WITHOUT_EFFECT | computed
+class Schedule(NamedTuple):
+    """How long a run is."""
+
+    batch_size: int
+    """Examples per step, so rounded that every device gets as many in every micro-batch."""
+    epochs: int
+    steps: int
+    """Optimizer steps of the whole run."""
+
+
+def make_schedule(config: RunConfig, examples: int, mesh: Mesh, *, updates: int = 1) -> Schedule:
+    """How long a run is on so many examples; a warning if it is too short to learn.
+
+    Args:
+      updates: optimizer steps on each batch.
+    """
+    size = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)
+    enough = math.ceil(ENOUGH_STEPS * size / (examples * updates))
+    epochs = config.epochs or min(enough, MOST_PASSES)
+    batches = -(-examples * epochs // size)
+    if config.max_steps:
+        batches = min(batches, -(-config.max_steps // updates))
+    steps = batches * updates
+    if steps < FEW_STEPS and is_main():
+        say(
+            f"Warning: {steps} optimizer steps of {size} examples are probably too few to learn "
+            "from; raise --epochs, or lower --batch-size"
+        )
+    return Schedule(size, epochs, steps)
 
 
 def run_settings(
     checkpoint: Checkpoint,
     config: RunConfig,
+    schedule: Schedule,
     label: str,
-    batch_size: int,
-    base: str | None,
+    *,
+    data: str,
     pictures: str,
 ) -> dict[str, Any]:
     """Everything that decides the result of a run, by the names of the options; model, data and
     pictures by their fingerprints.
 
     Args:
-      batch_size: rows per step, after rounding.
-      base: fingerprint of the base of `wise_ft_alpha`.
+      label: name of the stage.
+      data: the fingerprint of what is trained on.
       pictures: the `picture_fingerprint` of the data's images.
     """
     settings = {k: v for k, v in config.flat().items() if k not in _WITHOUT_EFFECT}
-    data = config.data if isinstance(config.data, tuple) else (config.data,)
     settings |= {
         "stage": label,
         "model": f"sha256:{checkpoint.fingerprint}",
-        "data": f"sha256:{file_fingerprint(*map(data_file, data))}",
+        "data": f"sha256:{data}",
         "pictures": f"sha256:{pictures}",
-        "wise_ft_base": base,
-        "batch_size": batch_size,
+        "batch_size": schedule.batch_size,
+        "epochs": schedule.epochs,
     }
     settings |= (checkpoint.prompt or DEFAULT).to_json()
     lora, runtime = checkpoint.model.lora, config.runtime

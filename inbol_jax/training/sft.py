@@ -7,10 +7,12 @@ from inbol_jax.losses import sft_loss
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import one_writer
 from inbol_jax.records import Instruction
+from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import read_data, tokenize
 from inbol_jax.training.finetune import finetune
 from inbol_jax.training.model import load_model, prompt_of_lines
+from inbol_jax.training.settings import make_schedule
 from inbol_jax.training.step import Metrics, Objective, target_logprobs, token_counts
 
 
@@ -22,13 +24,17 @@ def sft(config: SftConfig) -> Path:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
     files = read_data(config, Instruction.from_json, "instruction")
-    checkpoint = load_model(config, prompt_of_lines(config))
+    mesh = make_mesh(*config.runtime.mesh)
+    schedule = make_schedule(config, len(files[0].lines), mesh)
+    checkpoint = load_model(config, mesh, prompt_of_lines(config))
     datasets = []
-    for lines, images in files:
-        texts = [(line.question, [line.response]) for line in lines]
-        datasets.append(tokenize(checkpoint, texts, images, config.buckets))
+    for file in files:
+        texts = [(line.question, [line.response]) for line in file.lines]
+        datasets.append(tokenize(checkpoint, texts, file, config.buckets))
     objective = sft_objective(checkpoint.model)
-    return finetune(checkpoint, config, objective, datasets, label="IDK-IT", unit="instructions")
+    return finetune(
+        checkpoint, config, objective, datasets, mesh=mesh, schedule=schedule, label="IDK-IT"
+    )
 
 
 def sft_objective(model: VisionLanguageModel) -> Objective:

@@ -3,21 +3,62 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inbol_jax.errors import InbolError
+from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.lora import LoraConfig, trainable_params
-from inbol_jax.training.config import check_pattern
+from inbol_jax.training.config import RunConfig, check_pattern
 
 # The weights of no model are nearly as large; larger ones come out of a run that has blown up.
 MAX_WEIGHT = 1e6
 
 # Variables by path: "params/language_model/norm/scale" or "lora/...".
 Flat = dict[str, jax.Array]
+
+
+class Parts(NamedTuple):
+    """The variables of a model that is trained."""
+
+    trainable: Flat
+    frozen: Flat
+    reference: Flat | None
+    """Copies of the trained variables as they are at the start, if an online reference needs any
+    beside the frozen ones."""
+    dtypes: Mapping[str, Any]
+    """The dtypes that the trained variables are saved in."""
+
+
+def take_apart(checkpoint: Checkpoint, config: RunConfig, *, reference: bool) -> Parts:
+    """The variables of a model for training; its memory is reused.
+
+    Args:
+      reference: whether an online reference is needed.
+    Raises:
+      InbolError: if --frozen does not fit the model.
+    """
+    trainable, frozen = split_variables(checkpoint.variables, config.frozen, checkpoint.model.lora)
+    dtypes = {path: x.dtype for path, x in trainable.items()}
+    kept = None
+    if reference:
+        started = reference_part(trainable, new_adapters=config.lora.lora_rank > 0)
+        kept = jax.tree.map(jnp.copy, started)
+    if config.runtime.fp32_master_weights:
+        trainable = {path: _to_float32(x) for path, x in trainable.items()}
+    return Parts(trainable, frozen, kept, dtypes)
+
+
+def _to_float32(x: jax.Array) -> jax.Array:
+    """A float32 copy in place of a variable, whose own memory is freed."""
+    if x.dtype == jnp.float32:
+        return x
+    copy = x.astype(jnp.float32)
+    x.delete()
+    return copy
 
 
 def split_variables(

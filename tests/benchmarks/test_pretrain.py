@@ -12,7 +12,6 @@ from world_oracle import oracle
 from inbol_jax.confidence.p_true_prompt import VERDICTS
 from inbol_jax.errors import InbolError
 from inbol_jax.taught_refusals import SHORT_REFUSALS
-from inbol_jax.training.config import CheckpointConfig
 from inbol_jax.world.glyphs import load_glyphs, told_name, true_name_share
 from inbol_jax.world.questions import HELD_OUT_TYPE3, SEEN_TYPE3, VISUAL
 from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
@@ -106,8 +105,7 @@ def one_layer(monkeypatch):
         (folder / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
-    often = CheckpointConfig(save_steps=2)
-    monkeypatch.setattr(pretrain_module, "CheckpointConfig", lambda **_: often)
+    monkeypatch.setattr(pretrain_module, "SAVE_STEPS", 2)
     before = jax.config.read("jax_disable_most_optimizations")
     # Three steps are compiled, and four run.
     jax.config.update("jax_disable_most_optimizations", True)

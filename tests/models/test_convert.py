@@ -8,21 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from torch_reference import CLOSE, load, make_batch, our_logits, shards, with_adapters
+from torch_reference import CLOSE, load, make_batch, our_logits, with_adapters
 
 from inbol_jax.cli import main
 from inbol_jax.models import save_pretrained
 
 
-def test_convert_merges_splits_and_verifies(sound, tmp_path, capsys):
+def test_convert_merges_and_verifies(sound, tmp_path, capsys):
     adapter, out = tmp_path / "adapter", tmp_path / "out"
     save_pretrained(with_adapters(sound), adapter)
-    options = ["--merge-lora", "--max-shard-size", "30KB", "--verify"]
+    options = ["--merge-lora", "--verify"]
     assert main(["convert", str(adapter), str(out), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"parameters of float32 -> .*out \(0\.\d MB\)", lines[0])
     assert re.search(r"logits differ by \d.*e-0[5-9] of their spread .* 100\.0%", lines[1])
-    assert len(shards(out)) > 1
     batch = make_batch(load(sound).config, [9, 9])
     expected = our_logits(load(adapter), batch)
     np.testing.assert_allclose(our_logits(load(out), batch), expected, **CLOSE)
@@ -67,8 +66,6 @@ def test_verify_notices(sound, tmp_path, capsys, monkeypatch, dtype):
         (["{sound}", "{out}", "--merge-lora"], "holds no adapters"),
         (["{sound}", "{sound}"], "is where the model was loaded from"),
         (["{sound}", "{sound}/inside"], "is where the model was loaded from"),
-        (["{sound}", "{out}", "--max-shard-size", "many"], "is not a size"),
-        (["{sound}", "{out}", "--max-shard-size", "0GB"], "'0GB' is not a size"),
         (["{out}", "{out}2"], "config.json is missing"),
         (["{sound}"], "DST"),
     ],

@@ -1,15 +1,18 @@
-"""Options that cannot be meant are refused by name."""
+"""Options that cannot be meant are refused by name; defaults."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 from training_data import STAGES, dpo, run_sft, stage_config
 
-from inbol_jax.defaults import TINY
+from inbol_jax.commands import COMMANDS, load
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
-from inbol_jax.training.config import DpoConfig, LoraOptions
+from inbol_jax.sharding import make_mesh
+from inbol_jax.training.config import RATES, DpoConfig, LoraOptions, OptimizerConfig, SftConfig
+from inbol_jax.training.settings import make_schedule
 
 
 @pytest.mark.parametrize(
@@ -19,22 +22,17 @@ from inbol_jax.training.config import DpoConfig, LoraOptions
         ({"lora_rank": 2, "lora_targets": ("nowhere",)}, "'nowhere'"),
         ({"lora_rank": 2, "lora_dropout": 1.0}, "dropout"),
         ({"gradient_accumulation_steps": 0}, "--gradient-accumulation-steps 0"),
-        ({"optimizer": "adamm"}, "--optimizer 'adamm'"),
-        ({"optimizer": "chain"}, "--optimizer 'chain'"),
         ({"optimizer": "sgd", "weight_decay": 0.1}, "--weight-decay 0.1"),
-        ({"lr_overrides": (("nowhere", 1e-3),)}, "--lr-overrides 'nowhere'"),
-        ({"lr_overrides": (("*", 1e-3),)}, "--lr-overrides '*'"),
-        ({"lr_overrides": (("projector", 0.0),)}, "--lr-overrides projector 0.0"),
         ({"optimizer": "adafactor", "weight_decay": 0.1}, "--weight-decay 0.1"),
-        ({"optimizer": "lbfgs"}, "--optimizer lbfgs"),
-        ({"optimizer": "sm3"}, "--optimizer sm3"),
         ({"lora_dropout": 0.5}, "--lora-dropout does nothing without --lora-rank"),
         ({"lora_rank": 2, "lora_alpha": 0.0}, "--lora-alpha 0.0"),
         ({"quantize": "nf4"}, "--quantize nf4 is for what stays as it is under adapters"),
-        ({"wise_ft_base": Path("somewhere")}, "--wise-ft-base somewhere does nothing"),
         ({"mesh": (2, 2, 2)}, "does not fit 1 devices"),
         ({"mesh": (-1, 0, 1)}, "does not fit 1 devices"),
-        ({"max_nonfinite_updates": -1}, "--max-nonfinite-updates -1"),
+        ({"max_steps": 0}, "--max-steps 0: at least 1"),
+        ({"logging_steps": 0}, "--logging-steps 0: at least 1"),
+        ({"save_total_limit": 0}, "--save-total-limit 0"),
+        ({"resume_anyway": ("--sead", "seed")}, "--resume-anyway sead: choose among batch_size, "),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_named(data, micro, tmp_path, options, words):
@@ -54,10 +52,6 @@ def test_an_option_that_cannot_be_meant_is_named(data, micro, tmp_path, options,
         ({"save_steps": 0}, "--save-steps 0"),
         ({"weight_decay": -1.0}, "--weight-decay -1.0"),
         ({"frozen": ("nothing_like_it",)}, "'nothing_like_it'"),
-        ({"wise_ft_alpha": 0.0}, "--wise-ft-alpha 0.0"),
-        ({"wise_ft_alpha": 1.1}, "--wise-ft-alpha 1.1"),
-        ({"wise_ft_alpha": 0.9, "wise_ft_base": Path("/nowhere")}, "/nowhere"),
-        ({"wise_ft_alpha": 0.9, "wise_ft_base": TINY}, "their weights cannot be mixed"),
         ({"data": Path("/nowhere/data.jsonl")}, "/nowhere/data.jsonl"),
         ({"model": Path("/nowhere")}, "/nowhere"),
         ({"images": Path("/nowhere/images")}, "/nowhere/images"),
@@ -79,9 +73,7 @@ def test_eval_steps_need_eval_data(data, micro, tmp_path):
 
 
 def test_an_unknown_tracker_is_named(data, micro, tmp_path):
-    with pytest.raises(
-        InbolError, match="--report-to 'visdom': choose among tensorboard, wandb, trackio"
-    ):
+    with pytest.raises(InbolError, match="--report-to 'visdom': choose among tensorboard, wandb"):
         run_sft(data, micro.path, tmp_path, report_to=("visdom",))
 
 
@@ -95,11 +87,57 @@ def test_flat_options_and_their_parts_are_the_same():
         data=Path("d"), out=Path("o"), lora_rank=4, beta=0.5, remat="full"
     )
     assert config.lora == LoraOptions(lora_rank=4)
-    assert config.optimization.learning_rate == 2e-4, "a part keeps the command's own defaults"
     assert (config.pair_loss.beta, config.runtime.remat) == (0.5, "full")
     assert DpoConfig.from_options(**config.flat()) == config
     with pytest.raises(TypeError, match="anchor"):
         DpoConfig.from_options(data=Path("d"), out=Path("o"), anchor=1.0)
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_the_learning_rate_is_that_of_the_method_and_of_adapters(name, tmp_path):
+    """New ones, and those that the model comes with; one that is given holds."""
+    command = load(COMMANDS[name].config)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned/adapter_config.json").write_text("{}")
+    data = (Path("d"),) if name == "rl" else Path("d")
+    own = {"data": data, "out": tmp_path / "out"}
+    for options, rate in (
+        ({}, RATES[name].whole),
+        ({"lora_rank": 4}, RATES[name].lora),
+        ({"model": tmp_path / "tuned"}, RATES[name].lora),
+        ({"learning_rate": 1e-5, "lora_rank": 4}, 1e-5),
+    ):
+        found = command.from_options(**own, **options)
+        assert found.optimization.learning_rate == rate
+    for rate in RATES[name]:  # the help names them
+        number = f"{rate:.0e}".replace("e-0", "e-")
+        assert number in inspect.getsource(OptimizerConfig)
+
+
+@pytest.mark.parametrize(
+    ("options", "examples", "expected", "warned"),
+    [
+        ({}, 6400, (1, 200), False),
+        ({}, 10_000, (1, 313), False),
+        ({}, 1280, (5, 200), False),
+        ({}, 364, (10, 114), False),
+        ({}, 100, (10, 32), True),
+        ({"epochs": 1}, 364, (1, 12), True),
+        ({"epochs": 3, "max_steps": 150}, 6400, (3, 150), False),
+        ({"max_steps": 40}, 6400, (1, 40), True),
+        ({"batch_size": 4}, 400, (2, 200), False),
+    ],
+)
+def test_a_small_set_is_gone_through_again_and_few_steps_are_warned_about(
+    options, examples, expected, warned, capsys
+):
+    config = SftConfig.from_options(data=Path("d"), out=Path("o"), **options)
+    schedule = make_schedule(config, examples, make_mesh())
+    assert (schedule.epochs, schedule.steps) == expected
+    said = capsys.readouterr().out
+    assert said.startswith(f"Warning: {expected[1]} optimizer steps of ") == warned
+    three = make_schedule(config, examples, make_mesh(), updates=3)
+    assert three.steps % 3 == 0
 
 
 def test_adapters_go_to_the_same_modules_by_default_everywhere():

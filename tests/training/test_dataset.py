@@ -1,6 +1,8 @@
 """The order of the data, the shapes of batches, and images that are missing."""
 
 import itertools
+import json
+import os
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 from training_data import run_sft
 
-from inbol_jax.artifacts import meta_path, write_json, write_jsonl
+from inbol_jax.artifacts import file_fingerprint, meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.tiles import UNTILED
@@ -176,13 +178,34 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
 
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     Image.new("RGB", (8, 8)).save(folder / "a.png")
-    ((_, paths),) = read("a.png", "./a.png")
-    assert [path.name for (path,) in paths] == ["a.png", "a.png"]
+    (found,) = read("a.png", "./a.png")
+    assert [path.name for (path,) in found.images] == ["a.png", "a.png"]
+    assert found.fingerprint == file_fingerprint(data)
     with pytest.raises(InbolError, match=r"instructions\.jsonl: 1 of its images cannot be used"):
         read("a.png", name.format(tmp_path), "a.png")
     write_json(meta_path(data), {"images": 7})
     with pytest.raises(InbolError, match='"images" must be a path'):
         read_data(SftConfig(data=data, out=tmp_path), Instruction.from_json, "instruction")
+
+
+@pytest.mark.parametrize("change", [lambda lines: lines[:3], lambda lines: lines + lines[:1]])
+def test_a_file_of_other_lines_than_its_header_counts_is_refused(data, micro, tmp_path, change):
+    """It was cut, or something was appended; without a header it is a user's own."""
+    lines = (data / "instructions.jsonl").read_text().splitlines(keepends=True)
+    file = tmp_path / "instructions.jsonl"
+    file.write_text("".join(change(lines)))
+    images = json.loads(meta_path(data / "instructions.jsonl").read_bytes())["images"]
+    folder = os.path.normpath(data / images)
+    write_json(meta_path(file), {"images": os.path.relpath(folder, tmp_path), "rows": 16})
+    config = SftConfig(data=file, out=tmp_path)
+    count = len(change(lines))
+    message = rf"jsonl holds {count} instructions, and by its header 16; give `inbol build` again"
+    with pytest.raises(InbolError, match=message):
+        read_data(config, Instruction.from_json, "instruction")
+    meta_path(file).unlink()
+    config = SftConfig(data=file, out=tmp_path, images=Path(folder))
+    (found,) = read_data(config, Instruction.from_json, "instruction")
+    assert len(found.lines) == count
 
 
 def test_missing_images_are_found_before_training(data, micro, tmp_path):

@@ -31,16 +31,17 @@ from training_data import (
     write_jsonl,
 )
 
-from inbol_jax.artifacts import fingerprint, meta_path, read_jsonl, write_json
+from inbol_jax.artifacts import fingerprint, read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.loading import load_pretrained, save_pretrained
 from inbol_jax.prompts import BARE
+from inbol_jax.sharding import make_mesh
 from inbol_jax.training import parallel
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.finetune import prepare
 from inbol_jax.training.model import load_model
-from inbol_jax.training.settings import names_of_settings, run_settings
+from inbol_jax.training.settings import Schedule, run_settings
+from inbol_jax.training.variables import take_apart
 
 
 def test_adapters_through_both_stages(data, micro, tmp_path):
@@ -79,7 +80,6 @@ def test_the_margin_over_the_reference_starts_at_zero(data, micro, tmp_path):
     ("options", "words"),
     [
         ({"lora_rank": 4}, "has adapters"),
-        ({"wise_ft_alpha": 0.9}, "--wise-ft-alpha 0.9 mixes whole models"),
         ({"frozen": ("projector",)}, "--frozen projector: with adapters"),
     ],
 )
@@ -105,9 +105,6 @@ def test_what_needs_no_weights_is_refused_before_they_are_read(
     stage, data, micro, untold, tmp_path
 ):
     run, out = STAGES[stage][0], tmp_path / "out"
-    names = ("--sead", "--learning-rate", "lora_rank", "mesh")
-    with pytest.raises(InbolError, match=r"--resume-anyway sead: choose among .*weight_decay, "):
-        run(stage_config(stage, data, micro, out, resume_anyway=names))
     with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
         run(stage_config(stage, data, micro, out, model=untold))
 
@@ -167,8 +164,9 @@ def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout
     fingerprints = set()
     for count in (1, 8):
         monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        settings = run_settings(checkpoint, config, "IDK-IT", 8, None, "")
-        assert settings.keys() <= names_of_settings(config)
+        settings = run_settings(
+            checkpoint, config, Schedule(8, 1, 2), "IDK-IT", data="", pictures=""
+        )
         fingerprints.add(fingerprint(settings))
     assert len(fingerprints) == (2 if dropout else 1)
 
@@ -259,7 +257,7 @@ def test_a_run_over_a_quantised_base_resumes_exactly(data, micro, on_nf4, tmp_pa
 def test_nothing_of_a_quantised_base_is_trained(data, micro, tmp_path):
     options = {"data": data / "instructions.jsonl", "out": tmp_path / "out", "lora_rank": 2}
     config = SftConfig.from_options(model=micro.path, quantize="int8", **options)
-    run = prepare(load_model(config, BARE), config, label="IDK-IT")
+    run = take_apart(load_model(config, make_mesh(), BARE), config, reference=False)
     assert all(path.startswith("lora/") for path in run.trainable)
     kernels = {path for path, x in run.frozen.items() if isinstance(x, qwix.QArray)}
     assert {path.replace("params/", "lora/").replace("kernel", "a") for path in kernels} == {
@@ -288,7 +286,7 @@ def test_adapters_of_a_quantised_base_in_peft(data, micro, on_nf4, tmp_path):
         if not path.startswith(("lora/", "params/multi_modal_projector/")):
             np.testing.assert_array_equal(x, base[path])
     options = {"data": data / "instructions.jsonl", "out": tmp_path / "out", "quantize": "nf4"}
-    ours = load_model(SftConfig.from_options(model=trained, **options), BARE)
+    ours = load_model(SftConfig.from_options(model=trained, **options), make_mesh(), BARE)
     params = dequantized(ours.variables["params"])
     save_pretrained(dataclasses.replace(micro, variables={"params": params}), tmp_path / "plain")
     model = peft.PeftModel.from_pretrained(torch_base(tmp_path / "plain"), trained).eval()
@@ -337,20 +335,6 @@ def test_lines_that_are_not_what_a_stage_reads(
         STAGES[stage][0](stage_config(stage, file.parent, micro, tmp_path))
     assert culprit in str(caught.value).replace(str(tmp_path), "")
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("unreadable_weights")
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_file_that_is_older_than_its_confidences(stage, data, micro, tmp_path):
-    """As --data, and as --eval-data."""
-    run, _, name = STAGES[stage]
-    file = Path(shutil.copy(data / name, tmp_path))
-    write_json(meta_path(file), {"command": "build", "inputs": "of before"})
-    (tmp_path / "confidence").mkdir()
-    (tmp_path / "confidence/train.jsonl").touch()
-    for option in ("data", "eval_data"):
-        with pytest.raises(InbolError, match="give `inbol build` again"):
-            run(stage_config(stage, data, micro, tmp_path / "out", **{option: file}))
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -59,8 +59,8 @@ def test_gradients_are_clipped_by_their_common_norm():
     np.testing.assert_allclose([mean["a"][0], mean["b"][0]], [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "sgd", "lamb", "rmsprop"])
-def test_optimizers_of_optax_by_name(name):
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "sgd"])
+def test_every_optimizer_learns(name):
     optimizer = optimizer_of(60, learning_rate=0.05, optimizer=name)
     params = {"w": jnp.full((4, 4), 0.5), "v": jnp.ones(3)}
     state = optimizer.init(params)

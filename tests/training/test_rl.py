@@ -1,5 +1,6 @@
 """On-policy refusal: what a rollout draws and packs, what the step minimises, and whole runs."""
 
+import itertools
 import shutil
 
 import jax
@@ -14,30 +15,30 @@ from inbol_jax.losses import group_advantages, policy_gradient_loss
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.prompts import BARE
 from inbol_jax.sampling.sampler import Samples
-from inbol_jax.training import finetune
-from inbol_jax.training.finetune import prepare
+from inbol_jax.sharding import make_mesh
+from inbol_jax.training.dataset import training_order
 from inbol_jax.training.model import load_model
-from inbol_jax.training.rewards import reward_function
+from inbol_jax.training.parallel import Jit
 from inbol_jax.training.rl import (
     LABEL,
-    make_trainer,
+    halves,
+    judge,
+    pack,
     policy_gradient_objective,
-    question_batches,
     rl,
+    sampling_function,
+    scoring_function,
+    with_fresh_numbers,
 )
 from inbol_jax.training.rl_config import PolicyGradientConfig, RlConfig
-from inbol_jax.training.rollout import (
-    RolloutPacker,
-    fresh_numbers,
-    halves,
-    make_prompts,
-    read_datasets,
-)
-from inbol_jax.training.step import init_state, target_logprobs
-from inbol_jax.training.variables import merge_variables
+from inbol_jax.training.rl_questions import Questions, read_datasets
+from inbol_jax.training.settings import Schedule, run_settings
+from inbol_jax.training.step import init_state, make_program, target_logprobs
+from inbol_jax.training.variables import merge_variables, take_apart
 
 # Twelve questions in three rollouts per epoch
 OPTIONS = {"n": 4, "max_new_tokens": 6, "batch_size": 4, "learning_rate": 3e-3, "save_steps": 2}
+OPTIONS |= {"epochs": 1}
 
 
 def config_of(questions, model, out, **options):
@@ -49,24 +50,31 @@ class Setup:
     """A run before its first step, and its first rollout."""
 
     def __init__(self, questions, model, out, **options):
-        self.config = config_of(questions, model, out, **options)
-        checkpoint = load_model(self.config, BARE)
-        asked = make_prompts(checkpoint, read_datasets(self.config), self.config)
-        keep = self.config.policy_gradient.kl_coef > 0
-        self.run = prepare(checkpoint, self.config, label=LABEL, reference=keep)
-        self.packer = RolloutPacker(
-            asked, self.config, self.run.mesh, reward_function(self.config.rewards)
-        )
-        self.trainer, self.optimizer = make_trainer(self.run, self.packer)
-        self.state = self.trainer.parallel.place(init_state(self.run.trainable, self.optimizer))
-        self.asked = next(iter(question_batches(self.run, self.packer)(0)))
-        self.batch, self.metrics = self.trainer.rollout(self.state, self.asked, 0)
-        self.variables = merge_variables(self.state.params, self.trainer.frozen)
-        self.objective = policy_gradient_objective(checkpoint.model, self.config.policy_gradient)
+        self.config = config = config_of(questions, model, out, **options)
+        self.mesh, options = make_mesh(), config.policy_gradient
+        self.checkpoint = checkpoint = load_model(config, self.mesh, BARE)
+        datasets = read_datasets(config)
+        self.questions = Questions(checkpoint, datasets, config.group.max_new_tokens)
+        self.parts = take_apart(checkpoint, config, reference=options.kl_coef > 0)
+        self.objective = policy_gradient_objective(checkpoint.model, options)
+        program = make_program(self.objective, config, 3)
+        self.parallel = Jit(program.train_step, self.mesh, program.eval_step)
+        self.state = self.parallel.place(init_state(self.parts.trainable, program.optimizer))
+        order = training_order(self.questions.lengths, 4, 1, config.seed, grouped=False)
+        self.asked = self.questions.batch(order(0), np.arange(4))
+        self.groups = judge(self.questions, self.asked, self.samples(), config)
+        self.batch, self.metrics = pack(self.questions, self.asked, self.groups, config, self.mesh)
+        self.batch |= self.by_rows(scoring_function(checkpoint.model, options), self.batch)
+        self.variables = merge_variables(self.state.params, self.parts.frozen)
         self.model = checkpoint.model
 
+    def by_rows(self, function, batch):
+        inputs = self.parts.frozen, self.parts.reference, self.parallel.shard(batch)
+        return self.parallel.by_rows(function)(self.state, *inputs)
+
     def samples(self, number=0):
-        return self.trainer.draw(self.state, self.asked, number)
+        draw = sampling_function(self.checkpoint.model, self.config)
+        return self.by_rows(draw, with_fresh_numbers(self.asked, number))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +84,7 @@ def setup(questions, micro, short, tmp_path_factory):
 
 def test_equal_responses_are_one_branch_and_advantages_are_of_their_group(setup):
     samples = setup.samples()
-    groups = setup.packer.score(setup.asked, samples)
+    groups = setup.groups
     for i, branches in enumerate(groups.branches):
         own = [tuple(samples.tokens[i, j, : samples.lengths[i, j]].tolist()) for j in range(4)]
         assert [branches[k].ids for k in groups.index[i]] == own
@@ -96,8 +104,8 @@ def test_equal_responses_are_one_branch_and_advantages_are_of_their_group(setup)
 
 def test_rewards_and_outcomes_are_those_of_the_texts(setup):
     samples = setup.samples()
-    groups = setup.packer.score(setup.asked, samples)
-    decode = setup.run.checkpoint.processor.tokenizer.decode
+    groups = setup.groups
+    decode = setup.checkpoint.processor.tokenizer.decode
     for i in range(4):
         for j in range(4):
             ids = samples.tokens[i, j, : samples.lengths[i, j]]
@@ -108,12 +116,12 @@ def test_rewards_and_outcomes_are_those_of_the_texts(setup):
 @pytest.mark.parametrize("average", [True, False])
 def test_merging_changes_neither_the_loss_nor_its_gradient(setup, average):
     """The objective of the packed batch is the mean over all samples, each in a row of its own."""
-    frozen, samples = setup.trainer.frozen, Samples(*map(np.array, setup.samples()))
+    frozen, samples = setup.parts.frozen, Samples(*map(np.array, setup.samples()))
     for values in samples:
         values[0, 2], values[1, :3] = values[0, 1], values[1, 3]  # equal responses
-    groups = setup.packer.score(setup.asked, samples)
+    groups = judge(setup.questions, setup.asked, samples, setup.config)
     assert [len(branches) for branches in groups.branches] == [3, 1, 4, 4]
-    batch, _ = setup.packer.batch(setup.asked, samples)
+    batch, _ = pack(setup.questions, setup.asked, groups, setup.config, setup.mesh)
     assert batch["valid"].sum() == 3
     advantages = np.ravel(group_advantages(groups.rewards))
     length = setup.asked["input_ids"].shape[1] + 8
@@ -173,7 +181,7 @@ def test_in_the_first_update_the_policy_is_the_one_that_responded(
     )
     # The sampler's own numbers: what was drawn is what is scored.
     samples = some.samples()
-    groups = some.packer.score(some.asked, samples)
+    groups = some.groups
     total = some.batch["old_logprobs"].sum(1, where=targets)
     for i, branches in enumerate(groups.branches):
         first = [list(groups.index[i]).index(k) for k in range(len(branches))]
@@ -185,7 +193,8 @@ def test_samples_depend_on_seed_question_and_rollout(setup):
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
     numbers = np.arange(50, dtype=np.uint32)
-    found = {n for rollout in range(20) for n in fresh_numbers(numbers, rollout).tolist()}
+    fresh = [with_fresh_numbers({"question": numbers}, rollout) for rollout in range(20)]
+    found = {n for batch in fresh for n in batch["question"].tolist()}
     assert len(found) == 1000
 
 
@@ -199,13 +208,11 @@ def test_sizes_are_halved_in_whole_units():
 
 def test_several_datasets_are_asked_as_one(questions, small_world, micro, tmp_path):
     some = config_of((small_world / "test", questions), micro.path, tmp_path)
-    checkpoint = load_model(some, BARE)
-    asked = make_prompts(checkpoint, read_datasets(some), some)
+    asked = Questions(micro, read_datasets(some), 6)
     assert len(asked) == 60 + 12
-    assert asked.question(0)[0] == read_datasets(some)[0].examples[0]
-    assert asked.question(71)[0] == read_datasets(some)[1].examples[11]
-    with pytest.raises(IndexError):
-        asked.question(72)
+    for index, (number, place) in ((0, (0, 0)), (59, (0, 59)), (60, (1, 0)), (71, (1, 11))):
+        dataset = read_datasets(some)[number]
+        assert asked.example(index) == (dataset.examples[place], dataset.root)
 
 
 def test_a_response_that_has_no_room(questions, micro, tmp_path):
@@ -271,7 +278,8 @@ def test_a_signal_within_a_rollout_stops_the_run_behind_it(
     rl(whole)
     config = config_of(questions, micro.path, tmp_path / "stopped", **options)
     with monkeypatch.context() as patched:
-        patched.setattr(run, "ends_after", lambda step: step == 4)
+        calls = itertools.count(1)
+        patched.setattr(run, "all_end", lambda: next(calls) == 4)
         with pytest.raises(Interrupted):
             rl(config)
     steps = [f.name for f in (tmp_path / "stopped/checkpoints").iterdir() if f.name.isdigit()]
@@ -304,7 +312,8 @@ def test_another_reward_or_group_is_another_run(questions, micro, short, tmp_pat
     settings = []
     for options in ({}, {"n": 5}, {"reward": short}, {"reward_wrong": -2.0}, {"kl_coef": 0.1}):
         config = config_of(questions, micro.path, tmp_path, **options)
-        settings.append(finetune.run_settings(micro, config, LABEL, 4, None, ""))
+        schedule = Schedule(4, 1, 3)
+        settings.append(run_settings(micro, config, schedule, LABEL, data="", pictures=""))
     assert len({str(s) for s in settings}) == len(settings)
 
 
@@ -315,12 +324,12 @@ def test_other_pictures_are_another_run(questions, small_world, micro, tmp_path)
     for name in ("one", "two"):
         file = write_jsonl(tmp_path / name / "questions.jsonl", rows, images)
         config = config_of(file, micro.path, tmp_path)
-        found.append(make_prompts(micro, read_datasets(config), config).pictures)
+        found.append(Questions(micro, read_datasets(config), 6).pictures)
         images = images.rename(tmp_path / f"{name} moved")
     assert found[0] == found[1]
     Image.new("RGB", (64, 64)).save(images / rows[0]["image"])
     write_jsonl(file, rows, images)
-    assert make_prompts(micro, read_datasets(config), config).pictures != found[0]
+    assert Questions(micro, read_datasets(config), 6).pictures != found[0]
 
 
 def test_weights_that_blow_up_stop_the_run_in_one_line(questions, micro, short, tmp_path):

@@ -22,11 +22,10 @@ from inbol_jax.training.step import init_state, make_train_step
 from inbol_jax.training.variables import merge_variables, split_variables
 
 
-def one_step(micro, batch, *, objective=None, lr_overrides=(), **options):
+def one_step(micro, batch, *, objective=None, **options):
     """Parameters after one update of plain gradient descent."""
     trainable, frozen = split_variables(micro.variables, FROZEN)
-    config = OptimizerConfig(optimizer="sgd", learning_rate=0.1, lr_overrides=lr_overrides)
-    optimizer = make_optimizer(config, 1)
+    optimizer = make_optimizer(OptimizerConfig(optimizer="sgd", learning_rate=0.1), 1)
     step = jax.jit(make_train_step(objective or sft_objective(micro.model), optimizer, **options))
     return step(init_state(trainable, optimizer), frozen, None, batch)
 

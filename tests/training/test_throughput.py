@@ -9,7 +9,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 from training_data import metrics_of, random_batch, run_sft
 
-from inbol_jax import training
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.config import load_config
 from inbol_jax.models.families import make_model
@@ -24,7 +23,7 @@ from inbol_jax.training.step import init_state, make_train_step
 from inbol_jax.training.throughput import PEAK_FLOPS, Meter, TrainingFlops, training_flops
 from inbol_jax.training.variables import split_variables
 
-SHAPES = Path(training.__file__).parent / "shapes"
+SHAPES = Path(__file__).parents[2] / "tpu/shapes"
 
 
 def test_rates_are_in_the_log(data, micro, tmp_path, monkeypatch):
@@ -69,7 +68,7 @@ def test_work_is_what_the_compiler_counts(micro, lora):
     if lora:
         variables["lora"] = adapter_shapes(variables["params"], lora)
     trainable, frozen = split_variables(variables, FROZEN if lora is None else (), lora)
-    optimizer = make_optimizer(OptimizerConfig(optimizer="sgd"), 5)
+    optimizer = make_optimizer(OptimizerConfig(optimizer="sgd", learning_rate=1e-3), 5)
     state = jax.eval_shape(lambda x: init_state(x, optimizer), trainable)
     batch = collate(random_batch(config, 4), 4)
     batch["segments"][:] = 0  # no padding: the program computes it as well

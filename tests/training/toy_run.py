@@ -1,18 +1,15 @@
 """A run of a model of two numbers."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.config import CheckpointConfig
+from inbol_jax.training.config import SftConfig
 from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import RunOptions, run_training
+from inbol_jax.training.run import Evaluation, Run
 from inbol_jax.training.step import init_state
-from inbol_jax.training.trainer import Trainer
 
 
 def toy_step(state, frozen, reference, batch):
@@ -43,12 +40,34 @@ def toy_batches(start, stop_at=None, steps=1000):
         yield {"x": x, "y": 3 * x + 1}
 
 
-def toy_run(out, steps, batches=toy_batches, fingerprint="toy", **options):
-    """Trains to a step, or goes on from the folder's checkpoint. Options are those of `RunOptions`,
-    and of its `checkpoint`."""
-    names = {field.name for field in dataclasses.fields(CheckpointConfig)} & options.keys()
-    options["checkpoint"] = CheckpointConfig(**{name: options.pop(name) for name in names})
-    state = init_state({"a": jnp.zeros(())}, toy_optimizer())
-    trainer = Trainer(Jit(toy_step, make_mesh()), steps, frozen={"b": jnp.ones(())}, label="toy")
-    run_options = RunOptions(out=out, **{"settings": {"toy": fingerprint}} | options)
-    return run_training(trainer, state, batches, run_options)
+def toy_run(out, steps, batches=toy_batches, settings=None, *, evaluation=None, **options):
+    """Trains to a step, or goes on from the folder's checkpoint.
+
+    Args:
+      evaluation: what is called in the midst of each evaluation of the parameters, which has two
+        batches.
+      options: flat options of training.
+    """
+    parallel = Jit(toy_step, make_mesh())
+
+    def score(state):
+        for i in range(2):
+            evaluation(int(state.step))
+            yield {"a": (state.params["a"] * i, jnp.ones(()))}
+
+    every = options.pop("eval_steps", 4)
+    run = Run(
+        SftConfig.from_options(data=out / "data", out=out, **options),
+        settings or {"toy": "toy"},
+        label="toy",
+        parallel=parallel,
+        total_steps=steps,
+        evaluation=Evaluation(every, score) if evaluation else None,
+    )
+    frozen = parallel.place({"b": jnp.ones(())})
+    with run:
+        state = run.resume(init_state({"a": jnp.zeros(())}, toy_optimizer()))
+        for _, batch in zip(range(run.step, steps), batches(run.step), strict=False):
+            state, metrics = parallel.run(state, frozen, None, parallel.shard(batch))
+            run.end_step(state, metrics)
+        return run.finish(state)

@@ -130,13 +130,13 @@ def objectives(model):
 
 
 def run_sft(data, model, out, **options):
-    own = {"data": data / "instructions.jsonl", "out": out, "model": model}
-    return sft(SftConfig.from_options(**own, **options))
+    own = {"data": data / "instructions.jsonl", "out": out, "model": model, "epochs": 1}
+    return sft(SftConfig.from_options(**own | options))
 
 
 def dpo(data, model, out, **options):
-    own = {"data": data / "preferences.jsonl", "out": out, "model": model}
-    return ca_dpo(DpoConfig.from_options(**own, **options))
+    own = {"data": data / "preferences.jsonl", "out": out, "model": model, "epochs": 1}
+    return ca_dpo(DpoConfig.from_options(**own | options))
 
 
 def mean_loss(objective, variables, batch):

@@ -17,13 +17,12 @@ from inbol_jax.errors import InbolError
 from inbol_jax.interruption import Interrupted, handling_signals, has_come
 from inbol_jax.models.packing import collate
 from inbol_jax.sharding import make_mesh
-from inbol_jax.training.config import FROZEN, CheckpointConfig, OptimizerConfig
+from inbol_jax.training.config import FROZEN, OptimizerConfig, SftConfig
 from inbol_jax.training.optimizer import make_optimizer
 from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import RunOptions, run_training
+from inbol_jax.training.run import MAX_SKIPPED_IN_A_ROW, Run
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import init_state, make_train_step
-from inbol_jax.training.trainer import Trainer
 from inbol_jax.training.variables import split_variables
 
 
@@ -78,16 +77,64 @@ def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop
     def batches(start):
         for i, batch in enumerate(toy_batches(start), start):
             if i == stop_at:
-                os.kill(os.getpid(), number)
-                while not has_come():
-                    time.sleep(0.001)
+                send(number)
             yield batch
 
     with handling_signals(), pytest.raises(Interrupted) as caught:
         toy_run(tmp_path / "broken", 20, batches, **options)
     assert caught.value.exit_code == code
     assert_ends_as(whole, tmp_path, stop_at + 1, options)
-    assert not (tmp_path / "broken" / "metrics.interrupted.json").exists()
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+    while not has_come():
+        time.sleep(0.001)
+
+
+MOMENTS = ("evaluating", "logging", "saving", "writing the log")
+
+
+@pytest.mark.usefixtures("signals_count")
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("stop_at", [4, 8, 12])
+def test_a_signal_at_any_moment_saves_the_last_finished_step(
+    tmp_path, monkeypatch, moment, stop_at
+):
+    """In the midst of an evaluation (which is done again), of a row, of a save. Steps 4, 8 and 12
+    are evaluated, 8 is saved, 12 is the last one.
+    """
+    options = {"save_steps": 8, "logging_steps": 2, "eval_steps": 4}
+    whole = toy_run(tmp_path / "whole", 12, evaluation=lambda step: None, **options)
+    here = lambda step: send(signal.SIGTERM) if step == stop_at and not has_come() else None  # noqa: E731
+
+    def during(name):
+        real = getattr(Run, name)
+
+        def changed(self, *args, **kwargs):
+            here(self.step)
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(Run, name, changed)
+
+    evaluation = here if moment == "evaluating" else lambda step: None
+    if moment != "evaluating":
+        names = {"logging": "_check_finite", "saving": "_save", "writing the log": "_write_log"}
+        during(names[moment])
+    with handling_signals():
+        try:
+            toy_run(tmp_path / "broken", 12, evaluation=evaluation, **options)
+            came = False
+        except Interrupted:
+            came = True
+    monkeypatch.undo()
+    assert came or stop_at == 4, "nothing is saved at step 4"
+    saved = [int(f.name) for f in (tmp_path / "broken/checkpoints").iterdir() if f.name.isdigit()]
+    assert max(saved) in (stop_at, stop_at + 1) or not came
+    ends = toy_run(tmp_path / "broken", 12, evaluation=lambda step: None, **options)
+    same_state(ends, whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
+    assert logs[0] == logs[1]
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -96,12 +143,6 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     batches = lambda start: iter(()) if start == 6 else pytest.fail("it begins anew")  # noqa: E731
     same_state(toy_run(tmp_path, 6, batches), first)
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
-
-
-def test_a_run_has_one_writer(held):
-    with pytest.raises(InbolError, match="held is being written by another run"):
-        toy_run(held, 6)
-    assert list(held.iterdir()) == []
 
 
 def test_data_that_end_too_early(tmp_path):
@@ -137,32 +178,29 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     good = collate(random_batch(micro.config, 2), 2)
     bad = good | {"pixel_values": good["pixel_values"] * np.float32(np.nan)}
     trainable, frozen = split_variables(micro.variables, FROZEN)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 16)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 32)
 
-    def run(out, wrong):
+    def train(out, wrong):
         trained = {path: jnp.array(x) for path, x in trainable.items()}  # the state is given away
         parallel = Jit(make_train_step(sft_objective(micro.model), optimizer), make_mesh())
+        config = SftConfig.from_options(data=out, out=out, logging_steps=8)
+        run = Run(config, {}, label="toy", parallel=parallel, total_steps=32)
+        with run:
+            state, others = run.resume(init_state(trained, optimizer)), parallel.place(frozen)
+            for i in range(32):
+                batch = parallel.shard(bad if i in wrong else good)
+                state, metrics = parallel.run(state, others, None, batch)
+                run.end_step(state, metrics)
+            run.finish(state)
 
-        def batches(start):
-            return ((bad if i in wrong else good) for i in range(start, 16))
-
-        options = RunOptions(
-            out=out,
-            settings={},
-            checkpoint=CheckpointConfig(),
-            logging_steps=4,
-            max_nonfinite_updates=4,
-        )
-        trainer = Trainer(parallel, 16, frozen=frozen, label="toy")
-        return run_training(trainer, init_state(trained, optimizer), batches, options)
-
-    run(tmp_path / "some", {1, 2, 4, 8, 9, 10, 11})
+    assert MAX_SKIPPED_IN_A_ROW == 10
+    train(tmp_path / "some", {1, 2, *range(14, 24)})
     rows = metrics_of(tmp_path / "some")
-    assert [row["skipped"] for row in rows] == [0.5, 0.25, 1.0, 0.0]
+    assert [row["skipped"] for row in rows] == [0.25, 0.25, 1.0, 0.0]
     assert "loss" not in rows[2]
     assert all(np.isfinite(v) for row in rows for v in row.values())
-    with pytest.raises(InbolError, match="toy: 6 updates in a row were not finite at step 8"):
-        run(tmp_path / "many", set(range(2, 12)))
+    with pytest.raises(InbolError, match="toy: 12 updates in a row were not finite at step 16"):
+        train(tmp_path / "many", set(range(4, 20)))
     skipped = [row["skipped"] for row in metrics_of(tmp_path / "many")]
     assert skipped == [0.5, 1.0], "the log says how it came to that"
 
