@@ -91,6 +91,7 @@ class Run:
         self._window: list[Metrics] = []  # of those that this one did, still on the devices
         self._untimed = 1  # steps of the window that the meter leaves out: the first is compiled
         self._ends = False  # whether the run is to be interrupted
+        self._saved: int | None = None  # the step of the newest checkpoint
 
     def __enter__(self) -> Self:
         folder = self._config.checkpoint.checkpoint_dir or str(self._config.out / "checkpoints")
@@ -122,12 +123,16 @@ class Run:
                 f"the checkpoint of step {self.step} lies within {self._stride} steps that belong "
                 "together (--num-iterations); choose another --out"
             )
-        self._rows = [row for row in self._read_log() if row["step"] <= self.step]
+        self._saved = self.step if restored else None
+        # An interruption may have cut off the row of this step, whose sums are then still there.
+        cut_off = bool(self._sums) and self._row_is_due()
+        last = self.step - cut_off
+        self._rows = [row for row in self._read_log() if row["step"] <= last]
         advance = progress(
             self._label, self._total, "steps", self.step, shown=is_main(), boundary=False
         )
         self._advance = self._stack.enter_context(advance)
-        if self._sums and self._row_is_due():  # the row that an interruption cut off
+        if cut_off:
             self._write_row(state)
             self._write_log()
         return state
@@ -198,9 +203,12 @@ class Run:
             stop()
 
     def _save(self, state: TrainState) -> None:
+        if self._saved == self.step:  # it was resumed from
+            return
         self._write_log()
         sums = add_metrics(self._sums, jax.device_get(self._window))
         self._checkpoints.save(self._parallel.fetch(state), sums)
+        self._saved = self.step
 
     def _write_row(self, state: TrainState) -> None:
         metrics = jax.device_get(self._window)
