@@ -72,15 +72,19 @@ STAGES = {
         starts_with=("confidence",),
     ),
     "sft": Stage(
-        f"sft --model {{model}} --data {{whole}}/build/instructions.jsonl {_TRAINING}", _TRAINED
+        f"sft --model {{model}} --data {{whole}}/build/instructions.jsonl {_TRAINING} "
+        "--eval-data {whole}/build/instructions.jsonl --eval-steps 2",
+        _TRAINED,
     ),
     "dpo": Stage(
-        f"dpo --model {{model}} --data {{whole}}/build/preferences.jsonl {_TRAINING}",
+        f"dpo --model {{model}} --data {{whole}}/build/preferences.jsonl {_TRAINING} "
+        "--eval-data {whole}/build/preferences.jsonl --eval-steps 2",
         (*_TRAINED, "reference.npy"),
     ),
     "rl": Stage(
         "rl --model {model} --data {whole}/export {whole}/extrinsic/extrinsic.jsonl --n 4 "
         "--num-iterations 2 --kl-coef 0.1 --learning-rate 1e-3 --batch-size 8 --save-steps 4 "
+        "--epochs 1 "
         "--out {out}",
         _TRAINED,
     ),

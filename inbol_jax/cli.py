@@ -81,10 +81,10 @@ def _main(program: str, commands: Mapping[str, Command], arguments: Sequence[str
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
         code, message, agreed = 141, "the output was closed", False
     except Exception as error:
-        if (lost := _lost_peer(command, error)) is None:
+        if (cause := _cause_outside(command, error)) is None:
             _leave(command, 1, traceback.format_exc().rstrip())
             raise
-        code, message, agreed = 2, f"error: {printable(lost)}", False
+        code, message, agreed = 2, f"error: {printable(cause)}", False
     if not agreed:
         _leave(command, code, message)
     print(message, file=sys.stderr)
@@ -267,7 +267,13 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _lost_peer(command: Command | None, error: Exception) -> str | None:
+def _cause_outside(command: Command | None, error: Exception) -> str | None:
+    """What to say of an error that is no defect of the program, but comes as one from JAX."""
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            "the device's memory is full; lower --batch-size, or, to train the same, raise "
+            "--gradient-accumulation-steps or set --remat full; --mesh spreads a model over devices"
+        )
     if not (command and command.collective and "jax" in sys.modules):
         return None
     from inbol_jax.processes import lost_peer

@@ -28,6 +28,7 @@ class _State:
     lock = threading.Lock()
     loops = 0  # with boundaries, that the command is in
     received: signal.Signals | None = None
+    passed_on: signal.Signals | None = None
 
 
 def listen() -> None:
@@ -48,7 +49,7 @@ def handling_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _State.received = None
+        _State.received = _State.passed_on = None
 
 
 def pass_on_to_jax() -> None:
@@ -56,6 +57,7 @@ def pass_on_to_jax() -> None:
     joined, and which then tells all of them; SIGINT becomes one."""
 
     def pass_on(number: int, frame: object) -> None:
+        _State.passed_on = signal.Signals(number)
         _set(signal.SIG_DFL, signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -94,7 +96,7 @@ def has_come() -> bool:
 
 def stop() -> None:
     """Raises Interrupted, at a boundary. A process that got no signal stops for one that did."""
-    raise Interrupted(_State.received or signal.SIGTERM)
+    raise Interrupted(_State.received or _State.passed_on or signal.SIGTERM)
 
 
 def _received(number: int, frame: object) -> None:

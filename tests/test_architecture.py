@@ -22,7 +22,7 @@ LAYERS = (
     ("data",),
     ("pages",),
     ("responses.chat", "responses.endpoint"),
-    ("sharding", "processes", "memory"),
+    ("sharding", "processes"),
     ("models",),
     ("sampling",),
     ("confidence",),

@@ -348,6 +348,17 @@ def test_a_stage_that_is_called_from_python_has_one_writer_too(name, held):
         load(COMMANDS[name].run)(SimpleNamespace(out=held))
 
 
+def test_a_full_device_is_said_with_what_saves_memory(tmp_path, monkeypatch, capsys):
+    def full(config):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+
+    monkeypatch.setattr("inbol_jax.construction.build.build", full)
+    assert main(["build", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the device's memory is full; lower --batch-size")
+    assert error.count("\n") == 1
+
+
 def test_a_defect_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("inbol_jax.construction.build.build", lambda config: {}["key"])
     with pytest.raises(KeyError):

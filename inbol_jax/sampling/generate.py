@@ -17,7 +17,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
-from inbol_jax.memory import check_batch_fits, memory_limit
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import READERS, TextEncoder, load_image_inputs, make_text_encoder
@@ -126,8 +125,7 @@ class BatchRunner:
           total: the number of questions, for the progress.
 
         Raises:
-          InbolError: if a number that the step returns is not finite, or a batch does not fit into
-            the device's memory.
+          InbolError: if a number that the step returns is not finite.
         """
         variables = self.checkpoint.variables
         mesh = mesh_of(variables)
@@ -138,15 +136,11 @@ class BatchRunner:
         size = parts * questions_per_device(self.responses, self.batch_size, parts)
 
         shapes: set[BatchShape] = set()
-        checked: set[BatchShape] = set()
 
         def compute(batch: LoadedBatch) -> Any:
             if not batch.arrays:
                 return None
             arrays = shard_batch(batch.arrays, mesh)
-            if memory_limit() is not None and batch.shape not in checked:
-                check_batch_fits(step, variables, arrays)
-                checked.add(batch.shape)
             return step(variables, arrays)
 
         shown = self.label is not None

@@ -5,7 +5,6 @@ Both work in one process and in several: each process hands in the rows of a bat
 hold (`sharding.local_rows`).
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
-from inbol_jax.memory import check_fits, memory_limit
 from inbol_jax.processes import to_host
 from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
 from inbol_jax.training.step import AXIS, Batch, EvalStep, Metrics, TrainState, TrainStep
@@ -35,7 +33,6 @@ class Jit:
         self._step, self._mesh = step, mesh
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._compiled: Any = None
-        self._largest = 0  # numbers in a batch that is known to fit
         if eval_step:
             self.score = jax.jit(
                 eval_step, out_shardings=self._everywhere, compiler_options=COMPILER_OPTIONS
@@ -73,40 +70,11 @@ class Jit:
         return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
     def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
-        """One training step, with the arguments of `TrainStep`. It reuses the memory of `state`.
-
-        Raises:
-          InbolError: if the step does not fit into the memory; its message says how many rows do.
-        """
+        """One training step, with the arguments of `TrainStep`. It reuses the memory of `state`."""
         if self._compiled is None:
             places = jax.tree.map(lambda x: x.sharding, state)
             self._compiled = jit_step(self._step, places, self._mesh)
-        self._check(state, *inputs)
         return self._compiled(state, *inputs)
-
-    def _check(self, state: TrainState, *inputs: Any) -> None:
-        batch = inputs[-1]
-        size = sum(x.size for x in batch.values())
-        if memory_limit() is None or size <= self._largest:
-            return
-        rows = len(next(iter(batch.values())))
-        compiled = self._compiled.lower(state, *inputs).compile()  # the call takes what this makes
-        check_fits(compiled, f"a step of {rows} rows", lambda share: _advice(share, rows))
-        self._largest = size
-
-
-def _advice(share: float, rows: int) -> str:
-    """What to do if a share of a step's rows fits."""
-    if share * rows < 1:
-        return (
-            "train adapters (--lora-rank) on a base of 4 bits (--quantize nf4), spread the model "
-            "(--mesh), or save by --remat full"
-        )
-    return (
-        f"about {int(share * rows)} of its rows fit at a time: multiply "
-        f"--gradient-accumulation-steps by {math.ceil(1 / share)} (the result stays the same), or "
-        "save memory by --remat selective or full"
-    )
 
 
 def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
