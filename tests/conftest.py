@@ -35,6 +35,7 @@ from tiny_families import SIZES, write_random
 from inbol_jax.defaults import TINY
 from inbol_jax.models import loading
 from inbol_jax.models.loading import load_pretrained, save_pretrained
+from inbol_jax.prompts import FILE
 from inbol_jax.world.export import ExportConfig, export
 from inbol_jax.world.splits import Split
 
@@ -113,6 +114,20 @@ def untold(micro, tmp_path):
     folder = shutil.copytree(micro.path, tmp_path / "untold")
     (folder / "chat_template.jinja").write_text("hello")
     (folder / "chat_template.json").unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture
+def talkative(micro, tmp_path):
+    """A checkpoint whose chat template takes a system text; its folder says no prompt."""
+    folder = shutil.copytree(micro.path, tmp_path / "talkative")
+    (folder / FILE).unlink()
+    (folder / "chat_template.json").unlink(missing_ok=True)
+    system = "{% for m in messages if m.role == 'system' %}[{{ m.content[0].text }}]{% endfor %}"
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(
+        template.replace("{{ '<s>' }}", "{{ '<s>' }}" + system)
+    )
     return folder
 
 

@@ -183,20 +183,6 @@ class Stop(Exception):
     """Enough was asked."""
 
 
-@pytest.fixture(scope="module")
-def talkative(micro, tmp_path_factory):
-    """A checkpoint whose chat template takes a system text; its folder says no prompt."""
-    folder = shutil.copytree(micro.path, tmp_path_factory.mktemp("talkative") / "model")
-    (folder / FILE).unlink()
-    (folder / "chat_template.json").unlink(missing_ok=True)
-    system = "{% for m in messages if m.role == 'system' %}[{{ m.content[0].text }}]{% endfor %}"
-    template = (folder / "chat_template.jinja").read_text()
-    (folder / "chat_template.jinja").write_text(
-        template.replace("{{ '<s>' }}", "{{ '<s>' }}" + system)
-    )
-    return folder
-
-
 @pytest.fixture
 def texts(monkeypatch):
     """The (text, prompt) of every turn that an encoder was given; nothing is computed."""

@@ -22,7 +22,7 @@ from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
 from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
-from inbol_jax.prompts import BARE
+from inbol_jax.prompts import BARE, Prompt
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling import engines
@@ -125,6 +125,23 @@ def test_what_was_answered_is_not_asked_again(config, monkeypatch):
     before = predictions(config)
     monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("asked again"))
     assert predictions(config) == before
+
+
+@pytest.mark.parametrize("other", [Prompt("short"), Prompt("bare", "Be brief.")])
+def test_answers_to_another_prompt_are_replaced(config, monkeypatch, other):
+    predictions(config)
+    asked, generate = [], engines.generate
+
+    def recorded(checkpoint, examples, *about, **options):
+        asked.extend(example.id for example in examples)
+        return generate(checkpoint, examples, *about, **options)
+
+    monkeypatch.setattr(engines, "generate", recorded)
+    monkeypatch.setattr(module, "prompts_for", lambda _, __, files, *___: [other] * len(files))
+    predictions(config)
+    assert asked == [*QUESTIONS] * 2
+    header = read_meta(config.out / "predictions/tuned/colours.jsonl")
+    assert (header["prompt"], header["system"]) == (other.prompt, other.system)
 
 
 def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.models.rendering import render
 from inbol_jax.models.tiles import UNTILED
+from inbol_jax.prompts import Prompt
 
 CORPUS = [
     "USER: What is in the picture? ASSISTANT: A cat and a dog. user assistant "
@@ -113,7 +114,7 @@ def processor(case):
     )
 
 
-def encoder_of(processor, max_tokens=200):
+def encoder_of(processor, max_tokens=200, system=""):
     tokenizer = processor.tokenizer
     vocabulary = tokenizer.get_vocab()
     ends = [vocabulary[token] for token in ("<|endoftext|>", "<|im_end|>") if token in vocabulary]
@@ -125,7 +126,7 @@ def encoder_of(processor, max_tokens=200):
         eos_token_ids=ends or [tokenizer.eos_token_id],
         text=SimpleNamespace(max_positions=max_tokens, vocab_size=len(tokenizer)),
     )
-    return TextEncoder(processor, config)
+    return TextEncoder(processor, config, Prompt("bare", system))
 
 
 @pytest.fixture
@@ -133,12 +134,14 @@ def encoder(processor):
     return encoder_of(processor)
 
 
-def theirs(processor, images, answer=None):
+def theirs(processor, images, answer=None, system=""):
     """Ids by transformers' own path from messages and pictures to a model's input."""
     picture = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
     content = [{"type": "image", "image": picture}] * images
     content.append({"type": "text", "text": "What is in the picture?"})
     messages = [{"role": "user", "content": content}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     if answer:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     batch = processor.apply_chat_template(
@@ -148,10 +151,42 @@ def theirs(processor, images, answer=None):
 
 
 @pytest.mark.parametrize("images", [0, 1, 3])
-def test_prompts_are_those_of_transformers(processor, encoder, images):
+@pytest.mark.parametrize("system", ["", r"Be { brief } \1, and say {{ nothing }}."])
+def test_prompts_are_those_of_transformers(processor, images, system):
+    encoder = encoder_of(processor, system=system)
     prompt = encoder.prompt("What is in the picture?", (UNTILED,) * images)
-    assert prompt == theirs(processor, images)
+    assert prompt == theirs(processor, images, system=system)
     assert prompt.count(processor.image_token_id) == 4 * images
+    response = encoder.response("What is in the picture?", "A cat.", (UNTILED,) * images)
+    assert response == encoder_of(processor).response("What is in the picture?", "A cat.")
+
+
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('No system, please') }}{% endif %}"
+)
+ONCE_IN_A_TURN = "{% for message in messages if message['role'] != 'system' %}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: NO_SYSTEM + text,
+            "takes no --system: it fails with TemplateError: No system",
+        ),
+        (
+            lambda text: text.replace("{% for message in messages %}", ONCE_IN_A_TURN, 1),
+            "takes no --system: it writes the text 0 times",
+        ),
+        (lambda text: "hello", "writes the question 0 times"),
+        (lambda text: "{{ nothing.at.all }}", "its chat template fails with UndefinedError"),
+    ],
+)
+def test_templates_that_take_no_system_text(processor, change, message):
+    """Nothing is said of a system text if a template cannot be used in any case."""
+    processor.chat_template = change(processor.chat_template)
+    with pytest.raises(InbolError, match=message):
+        encoder_of(processor, system="Be brief.")
 
 
 def test_a_template_that_writes_one_image_alone_is_refused_for_several(processor):
