@@ -73,15 +73,16 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
     # Our own needs no process, whose start takes a second or more.
     ours = (_OURS / "chat_template.jinja").read_text(encoding="utf-8")
     reply = _texts(**request) if template == ours else _in_child(json.dumps(request))
-    if "error" in reply:
-        if system:
-            render(template, tokens, images)  # may fail without a system text as well
-            raise ValueError(f"takes no --system: it {reply['error']}")
-        raise ValueError(reply["error"])
+    fault = reply.get("error")
+    if system and not fault and any(text.count(SYSTEM) != 1 for text in reply["texts"]):
+        fault = f"writes the text {reply['texts'][0].count(SYSTEM)} times"
+    if fault and system:
+        render(template, tokens, images)  # which may fail as well, and says why
+        raise ValueError(f"takes no --system: it {fault}")
+    if fault:
+        raise ValueError(fault)
     *prompts, whole = reply["texts"]
     prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in prompts)
-    if system and (prompt.count(SYSTEM), whole.count(SYSTEM)) != (1, 1):
-        raise ValueError(f"takes no --system: it writes the text {prompt.count(SYSTEM)} times")
     for name, mark, text in (
         ("question", QUESTION, prompt), ("question", QUESTION, whole), ("response", RESPONSE, whole)
     ):  # fmt: skip
