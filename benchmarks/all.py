@@ -1,10 +1,11 @@
 """Runs the benchmarks that this machine allows, one after the other, and writes their tables.
 
     python benchmarks/all.py                     # JSON into runs/benchmarks, nothing else
-    python benchmarks/all.py --only input startup --docs  # and the tables of docs/performance.md
+    python benchmarks/all.py --only input startup --docs  # and the tables of the pages
 
-A table of the page stands between `<!-- NAME -->` and `<!-- end -->`. Figures of different machines
-are never mixed: a run replaces each table whole, with its command and its device.
+A table of docs/performance.md or benchmarks/NOTES.md stands between `<!-- NAME -->` and
+`<!-- end -->`. Figures of different machines are never mixed: a run replaces each table whole, with
+its command and its device.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from pathlib import Path
 import tyro
 
 FOLDER = Path(__file__).parent
-PAGE = FOLDER.parent / "docs/performance.md"
+PAGES = (FOLDER.parent / "docs/performance.md", FOLDER / "NOTES.md")
 ONE_CORE = ("taskset", "-c", "0")  # steadier than two, and the same for both sides
 COMMANDS = {
     "input": ["input.py"],
@@ -44,7 +45,7 @@ class Config:
     out: Path = Path("runs/benchmarks")
     """Folder of the JSON files."""
     docs: bool = False
-    """Write the tables into docs/performance.md too."""
+    """Write the tables into docs/performance.md and benchmarks/NOTES.md too."""
 
 
 def processor() -> str:
@@ -78,15 +79,17 @@ def run(name: str) -> dict:
 
 
 def write_table(name: str, found: dict) -> None:
-    """Replaces the table of that name in the page. Raises SystemExit if it has no place there."""
-    text = PAGE.read_text(encoding="utf-8")
+    """Replaces the table of that name. Raises SystemExit if no page has a place for it."""
     place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     table = "\n".join(found["table"])
     block = f"```bash\n{found['command']}\n```\n\n{found['machine']}.\n\n{table}\n\n"
-    text, count = place.subn(lambda match: match[1] + block + match[2], text)
-    if not count:
-        raise SystemExit(f"{PAGE} has no <!-- {name} -->")
-    PAGE.write_text(text, encoding="utf-8")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if place.search(text):
+            text = place.sub(lambda match: match[1] + block + match[2], text)
+            page.write_text(text, encoding="utf-8")
+            return
+    raise SystemExit(f"no page has <!-- {name} -->")
 
 
 def main(config: Config) -> None:
