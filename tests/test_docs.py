@@ -102,9 +102,34 @@ def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder):
     assert os.path.getsize("run/eval/report.html") > 10_000
 
 
-@pytest.mark.parametrize("file", MEASURED, ids=lambda file: file.stem)
-def test_results_hold_the_tables_of_the_report(file):
-    table = json.loads(file.read_text())
+def tables(text):
+    """The tables of a Markdown text: (names of the columns but the first, rows of cells)."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [line.strip().strip("|").split("|") for line in block.splitlines()]
+        (_, *columns), _, *rows = [[cell.strip(" ") for cell in line] for line in lines]
+        yield columns, rows
+
+
+def test_results_hold_what_was_measured_over_seeds():
+    """A cell's name in the measured file is that of its row and column, in either order."""
+    means = {row[0]: row[-2] for row in json.loads(MEASURED[0].read_text())["rows"]}
+    text = (ROOT / "docs/results.md").read_text()
+    section = text.split("## Does training help?")[1].split("\n## ")[0]
+    compared = set()
+    for columns, rows in tables(section):
+        for label, *cells in rows:
+            for column, cell in zip(columns, cells, strict=True):
+                names = {f"{label}, {column}", f"{column}, {label}"} & means.keys()
+                assert [means[name] for name in names] == [cell] * (cell != "–")  # noqa: RUF001
+                compared |= names
+    assert {name for name in means if "base minus" not in name} - compared <= {
+        "seconds, without on-policy",
+        "peak memory, GiB",
+    }
+
+
+def test_results_hold_the_table_of_what_was_tried():
+    table = json.loads(MEASURED[1].read_text())
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     results = (ROOT / "docs/results.md").read_text()
     for row in table["rows"]:
@@ -121,8 +146,7 @@ def test_the_numbers_and_the_picture_of_the_readme_are_of_the_measured_run():
     measured = json.loads(MEASURED[0].read_text())
     means = {row[0]: row[-2] for row in measured["rows"]}
     section = (ROOT / "README.md").read_text().split("## What comes out")[1].split("## ")[0]
-    lines = [line.strip().strip("|") for line in section.splitlines() if line.startswith("|")]
-    (_, *columns), _, *rows = ([cell.strip() for cell in line.split("|")] for line in lines)
+    ((columns, rows),) = tables(section)
     compared = 0
     for label, *cells in rows:
         for column, cell in zip(columns, cells, strict=True):
