@@ -86,16 +86,6 @@ def test_a_step_leaves_the_frozen_parameters_alone(micro):
     assert not any((value == trainable[path]).all() for path, value in state.params.items())
 
 
-def test_a_rate_of_its_own(micro):
-    batch = collate(random_batch(micro.config, 2), 2)
-    trainable, _ = split_variables(micro.variables, FROZEN)
-    plain, _ = one_step(micro, batch)
-    scaled, _ = one_step(micro, batch, lr_overrides=(("projector", 0.02), ("linear_1", 7.0)))
-    for path, x in trainable.items():
-        expected = (0.2 if "projector" in path else 1.0) * (plain.params[path] - x)
-        np.testing.assert_allclose(scaled.params[path] - x, expected, atol=1e-6, err_msg=path)
-
-
 def test_dropout_has_a_key_a_step_and_a_micro_batch(micro):
     lora = LoraConfig(rank=2, alpha=4.0, dropout=0.5)
     adapters = init_lora(micro.variables["params"], lora, jax.random.key(0))
