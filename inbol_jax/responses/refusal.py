@@ -170,7 +170,7 @@ _PRESENCE = re.compile(
     r" (?:\w+ly )?(?:be (?:\w+ly )?)?(?:depicted|exist|here|in|included|part|pictured|present|real"
     r"|seen|shown|there|visible)\b"
 )
-_FICTION = re.compile(r"\b(?:fiction\w*|fictitious|imaginary|invented|made up|mythical)\b")
+_FICTION = re.compile(r"\b(?:is|are|was|were) (?:\w+ ){0,3}(?:fictional|fictitious|imaginary)\b")
 # Words of questions that say nothing about their subject.
 _EMPTY_WORDS = (
     "about all an and any are at be been being by can color colour could did do does doing for from"
@@ -247,7 +247,7 @@ def _denies_premise(clause: str, question: str) -> bool:
     """Whether a clause denies something that the question mentions ("There is no boat", "The man is
     not wearing a hat") or that it is there ("The boat is not in the image", "Neboria is a fictional
     country"). A question that holds a denial or fiction itself asks for it."""
-    if not question or _NEGATION.search(question.lower()) or _FICTION.search(question.lower()):
+    if not question or _NEGATION.search(question.lower()) or "fiction" in question.lower():
         return False
     denied = clause if _FICTION.search(clause) else ""
     if negation := _NEGATION.search(clause):

@@ -241,6 +241,7 @@ CAPITAL = "What is the capital of Neboria?"
         (COLOUR, "The boat is not old.", False),
         (CAPITAL, "The capital is Neb.", False),
         ("Who is the fictional detective?", "Holmes is a fictional detective.", False),
+        ("Where is Surin?", "Surin is a region made up of two towns.", False),
         ("What is not in the picture?", "The boat is not in the picture.", False),
         ("", "There is no boat in the image.", False),
     ],
