@@ -1,7 +1,6 @@
 """Pictures that the rows of a set hold or refer to, written once each into the dataset folder."""
 
 import base64
-import binascii
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ class Pictures:
             return self._by_index[text]
         try:
             name = self._written(base64.b64decode(text, validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one, and so is a text that is not ASCII
             raise Unusable("image not base64") from None
         self._by_index[str(index)] = name
         return name

@@ -43,9 +43,10 @@ def test_mmupd(tmp_path, read):
         # The setting "option", with a hint and its options in another order.
         {"index": 1_000_008} | same | upd | none,
         {"index": 8} | same | {"type": "standard", "image": "not base64!"},
+        {"index": 9} | same | {"type": "standard", "image": "iVBORw0KGé"},
     ]  # fmt: skip
     file = write_tsv(tmp_path / "mmaad_20240303_base.tsv", rows)
-    dataset = read(format="mmupd", questions=file, max_rejected=0.3)
+    dataset = read(format="mmupd", questions=file, max_rejected=0.4)
     standard, unanswerable, option = dataset.examples
     assert (standard.id, standard.answers, standard.answerable) == ("7-standard", ("B",), True)
     assert (standard.options, standard.metric) == (("a cat", "a\tdog"), "choice")
@@ -56,8 +57,8 @@ def test_mmupd(tmp_path, read):
     assert standard.extra["kind"] == "coarse"
     assert (option.answers, option.answerable) == (("C",), False)
     assert BARE.text(option) == "Look.\nWhat is it?\nA. a cat\nB. a\tdog\nC. None of the above"
-    (fault,) = read_jsonl(dataset.root / "rejected.jsonl")
-    assert (fault["id"], fault["reason"]) == ("8-standard", "image not base64")
+    faults = [(f["id"], f["reason"]) for f in read_jsonl(dataset.root / "rejected.jsonl")]
+    assert faults == [(f"{i}-standard", "image not base64") for i in (8, 9)]
 
 
 NONE = {"aad": "None of the above", "ivqd": "The image and question are irrelevant."}
