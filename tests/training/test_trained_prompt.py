@@ -1,5 +1,6 @@
 """A trained model says how it was asked, and whoever asks it finds that."""
 
+import contextlib
 import json
 import shutil
 
@@ -12,10 +13,11 @@ from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.prompts import AUTO, BARE, FILE, Prompt, PromptOptions
 from inbol_jax.training import ca_dpo, finetune
+from inbol_jax.training import rl as rl_module
 from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.rl import rl
 from inbol_jax.training.rl_config import RlConfig
-from inbol_jax.training.settings import names_of_settings, run_settings
+from inbol_jax.training.settings import Schedule, run_settings
 from inbol_jax.training.sft import sft
 
 ASKED = Prompt("short", "Be brief.")
@@ -34,7 +36,14 @@ def asked(data, tmp_path):
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch):
     """Training leaves the model as it is, and the reference is 0."""
-    monkeypatch.setattr(finetune, "run_training", lambda trainer, state, *_, **__: state)
+
+    class NoSteps(contextlib.nullcontext):
+        step = 0
+        resume = finish = staticmethod(lambda state: state)
+
+    for module in (finetune, rl_module):
+        monkeypatch.setattr(module, "Run", lambda *_, **__: NoSteps())
+        monkeypatch.setattr(module, "stream_batches", lambda *_, **__: [])
 
     def zeros(dataset, **options):
         return np.zeros((len(dataset), 2), np.float32)
@@ -111,10 +120,13 @@ def test_a_reference_of_another_system_text_is_refused(asked, talkative, tmp_pat
 def test_runs_of_different_prompts_are_different_runs(micro, data, tmp_path):
     config = SftConfig.from_options(data=data / "instructions.jsonl", out=tmp_path)
     runs = [
-        run_settings(micro.asked_by(prompt), config, "IDK-IT", 32, None, "")
+        run_settings(
+            micro.asked_by(prompt), config, Schedule(32, 1, 1), "IDK-IT", data="", pictures=""
+        )
         for prompt in (BARE, Prompt("short"), ASKED)
     ]
     assert [(run["prompt"], run["system"]) for run in runs] == [
         ("bare", ""), ("short", ""), ("short", "Be brief.")
     ]  # fmt: skip
-    assert {"prompt", "system"} <= names_of_settings(config)
+    names = {"resume_anyway": ("prompt", "system")}
+    SftConfig.from_options(data=data / "instructions.jsonl", out=tmp_path, **names)
