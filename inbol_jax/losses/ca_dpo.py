@@ -51,5 +51,6 @@ def ca_dpo_loss(
       >>> print(loss)  # (log 2 + 3) / 2
       [1.8465736]
     """
+    # f32[b], data without a gradient: the model cannot lower its loss by changing the weights.
     weight = weighting(confidence, kind)
     return weight * (pair_loss(policy, reference, beta=beta) + nll_coef * chosen_nll)

@@ -56,6 +56,7 @@ def dpo_loss(
       >>> print(dpo_loss(pair, pair, beta=0.1))  # log 2
       [0.6931472]
     """
+    # With e = label_smoothing: -(1 - e) log sigmoid(reward) - e log sigmoid(-reward)
     reward = beta * preference_margin(policy, reference)
     as_given = -(1.0 - label_smoothing) * jax.nn.log_sigmoid(reward)
     return as_given - label_smoothing * jax.nn.log_sigmoid(-reward)

@@ -17,6 +17,7 @@ def linear_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Fl
     public). With these weights "answer" and "refuse" are pulled equally at c = 1/2, where both are
     worth the same.
     """
+    # c = 0.8: pairs with the correct answer 0.8, pairs with the refusal 0.2.
     prefers_refusal = (kind == REFUSAL_OVER_INCORRECT) | (kind == REFUSAL_OVER_ANSWER)
     return jnp.where(prefers_refusal, 1.0 - confidence, confidence)
 
@@ -41,6 +42,11 @@ def value_weights(confidence: Float[Array, " b"], kind: Int[Array, " b"]) -> Flo
     an answer -1. So the weights are (our reading): correct > refusal c; correct > incorrect 2 c (1
     - c); refusal > incorrect 1 - c; refusal > answer 2.
     """
+    # How often the model faces the choice, times the difference of the values; with c = 0.8:
+    #   correct > refusal    c       * (1 - 0)  = 0.8
+    #   correct > incorrect  c (1-c) * (1 - -1) = 0.32
+    #   refusal > incorrect  (1-c)   * (0 - -1) = 0.2
+    #   refusal > answer     1       * (1 - -1) = 2
     c = confidence
     # f32[4, b], one row per kind in the order of the integers above
     by_kind = jnp.stack([c, 2.0 * c * (1.0 - c), 1.0 - c, jnp.full_like(c, 2.0)])

@@ -174,6 +174,7 @@ class EndpointEngine:
     ) -> list[Generation]:
         files = tuple(images / name for name in example.images)
         question = ChatQuestion(prompt.text(example), files, prompt.system)
+        # From the id: a run that resumes, or asks in another order, sends the same seeds.
         seed = hash64(f"{self._seed}:{example.id}") >> 34  # 30 bits: servers take signed 32
         found = await self._answers(question, self.options.n, seed, taken)
         # Some servers leave the stop string in the answer.
@@ -198,6 +199,7 @@ class EndpointEngine:
         fields = {name: _OPTIONAL[name][0] for name in taken}
         if "logprobs" in fields:
             fields["top_logprobs"] = 1  # llama.cpp lists 20 at each place if it is not told
+        # 10 answers of a server that gives 4 per request: 4, 4, 2, with the seeds s, s + 4, s + 8.
         while (missing := number - len(found)) > 0:
             if "n" in fields:
                 fields["n"] = min(missing, _MAX_CHOICES)
@@ -221,6 +223,7 @@ class EndpointEngine:
         def trial(number: int, *names: str) -> list[Choice]:
             return self._endpoint.run(self._answers(_TRIAL, number, 0, names))
 
+        # With no optional field: if this fails, the fault is not theirs.
         trial(1)
         taken: list[str] = []
         several = self.options.n > 1 and self.options.temperature > 0

@@ -68,8 +68,11 @@ def refusal_tokens(encoder: TextEncoder, refusals: Sequence[str]) -> RefusalToke
       InbolError: if a refusal begins as an answer of one word does, so that its first token decides
         nothing.
     """
+    # A tokenizer may begin all texts with "_": [_ Yes] [_ red] [_ I do ...] [_ Sorry , ...]. Then
+    # column 0 is shared, and column 1 is (Yes, red, I, Sorry): the refusal tokens are I and Sorry.
     texts = [encoder.response("Is it red?", text) for text in ("Yes", "red", *refusals)]
     columns = zip(*texts, strict=False)  # the i-th token of every text
+    # The first column in which the texts differ, or (0, 0, 0), which the next check refuses.
     start, column = next((c for c in enumerate(columns) if len({*c[1]}) > 1), (0, (0, 0, 0)))
     firsts = {*column[2:]}
     if firsts & {*column[:2]}:
@@ -84,6 +87,8 @@ def first_token(logits: Float[Array, "b V"], tokens: Prompt) -> FirstToken:
     """The decision between the refusal tokens and all others, at temperature 1."""
     logprobs = jax.nn.log_softmax(logits, axis=-1)  # b V
     refusal = logprobs[:, jnp.array(tokens)]  # b r
+    # Log-odds add up the refusal tokens, as a sampled refusal may begin with any; the margin takes
+    # the best one, as greedy decoding does.
     other = (logprobs + _forbid(tokens, logits.shape[-1])).max(-1)  # b
     return FirstToken(jax.nn.logsumexp(refusal, axis=-1) - other, refusal.max(-1) - other)
 
@@ -121,6 +126,7 @@ def answer_both_ways(
         prompted,
         key=jax.random.key(0),  # greedy decoding draws nothing
         options=options,
+        # [n = 2, V]: response 0 is free, response 1 may not begin with a refusal token
         first_bias=jnp.stack([jnp.zeros_like(forbidden), forbidden]),
     )
     return samples, first_token(prompted.logits[:, 0], tokens)
@@ -154,6 +160,6 @@ def answer_and_force(
     for members, (samples, first) in runner.run(questions, step, len(examples)):
         yield [
             (example, ForcedAnswer(*map(text, *responses), float(logodds), float(margin)))
-            # Rows behind the members only fill up the batch.
+            # A last batch has fewer questions than rows: `zip` leaves the others out.
             for example, *responses, logodds, margin in zip(members, *samples, *first, strict=False)
         ]

@@ -206,9 +206,9 @@ def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result:
 def padded_length(length: int) -> int:
     """The static length that a prompt is padded to.
 
-    It is a multiple of 8, and from 128 tokens on at most a sixteenth longer than the prompt. There
-    are at most sixteen such lengths, and so programs, per octave; those of one kind of question are
-    few. A question has the same shape in every run.
+    It is a multiple of 8, and from 128 tokens on at most a sixteenth longer than the prompt: 100
+    tokens become 104, 300 become 304, 1000 become 1024. There are at most sixteen such lengths, and
+    so programs, per octave. A question has the same shape in every run.
     """
     step = max(8, 1 << (length - 1).bit_length() >> 5)
     return -(-length // step) * step
@@ -320,7 +320,7 @@ def generate(
     )
     text = functools.partial(to_text, checkpoint, options)
     for members, samples in runner.run(questions, step, len(examples)):
-        # Rows behind the members only fill up the batch.
+        # A last batch has fewer questions than rows: `zip` leaves the rows without a question out.
         yield [
             (example, list(map(text, *responses)))
             for example, *responses in zip(members, *samples, strict=False)
@@ -371,9 +371,9 @@ def to_text(
 ) -> Generation:
     """One response as text, cut before the first stop string.
 
-    A stop string need not begin or end with a token, so it is looked for in the decoded text: the
-    response ends with the token that completes it, and its number of tokens and its log-probability
-    are those up to there.
+    A stop string need not begin or end with a token, so it is looked for in the decoded text. Of
+    the tokens "the", " cat", " sat" and the stop string "at" the text is "the c"; its tokens and
+    its log-probability are those of the first two, the second of which completes the stop string.
 
     Args:
       tokens, logprobs: i32[t] and f32[t].

@@ -78,6 +78,7 @@ def prefill(
 ) -> Prompted:
     """Runs each prompt once; the batch is that of `sample`."""
     mask = batch["attention_mask"] != 0  # b s
+    # The last layer's states are needed at one place alone, that of the last token: [b, 1, d].
     last, cache = model.apply(variables, batch, mask.sum(1, keepdims=True) - 1, method="prefill")
     logits = _logits(last, model.apply(variables, method="head"))
     return Prompted(logits, cache, mask, model.apply(variables, batch, method="next_positions"))
@@ -100,10 +101,15 @@ def decode(
       first_bias: is added to the logits from which the first token of each response is chosen; -inf
         forbids tokens.
     """
+    # Greedy, n = 1, t = 3, prompt p q, answer r s <end>:
+    #   prefill      p q -> logits of r        draw (step 0): r
+    #   advance 1    r   -> logits of s        draw (step 1): s
+    #   advance 2    s   -> logits of <end>    draw (step 2): <end>, done
     ends = jnp.array((*model.config.eos_token_ids, *options.stop_tokens))
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
     b, n, t = len(prompted.mask), options.n, options.max_new_tokens
     head = model.apply(variables, method="head")  # d V
+    # A key per question and not per row: the batch that a question is in changes no sample.
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["question"])  # b
 
     def draw(
@@ -111,16 +117,21 @@ def decode(
     ) -> _State:
         # One more token of each response, behind `previous`. Before the first one all n are alike:
         # logits is b 1 V and previous b 1.
+        # 1. A random quantile for each response.
         # One number per response, from a key per question and step.
         uniform = jax.vmap(
             lambda key: jax.random.uniform(jax.random.fold_in(key, state.step), (n,))
         )(keys)  # b n
+        # 2. Biases act on the choice alone, and are no part of the log-probability.
         biased = logits
         for some in (sequence_bias(model.config, previous), first_bias):
             biased = biased if some is None else biased + some  # b n V
+        # 3. Responses that have ended draw on, as shapes are static; what they draw becomes `eos`.
         token = jnp.where(state.done, eos, sample_token(biased, uniform, options))  # b n
+        # 4. Log-probability under the model itself: no temperature, truncation or bias.
         chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]  # b n
         logprob = jnp.where(state.done, 0.0, chosen - jax.nn.logsumexp(logits, -1))
+        # 5. The end token still counts, so `done` of the state before decides about the length.
         return state._replace(
             step=state.step + 1,
             tokens=state.tokens.at[:, :, state.step].set(token),
@@ -148,8 +159,10 @@ def decode(
         lengths=jnp.zeros((b, n), jnp.int32),
         done=jnp.broadcast_to(done[:, None], (b, n)),
     )
+    # Prompts are padded on the right, so the last token stands at their length - 1.
     last = jnp.take_along_axis(batch["input_ids"], prompted.mask.sum(1)[:, None] - 1, axis=1)  # b 1
     end = jax.lax.while_loop(
+        # A batch ends with its longest response.
         lambda state: (state.step < t) & ~state.done.all(),
         advance,
         draw(start, prompted.logits, last, first_bias),
@@ -173,6 +186,7 @@ def sequence_bias(config: ModelConfig, previous: Int[Array, "b n"]) -> Float[Arr
         return None
     bias = jnp.zeros((*previous.shape, config.text.vocab_size))
     for (*before, token), value in config.sequence_bias:
+        # (token, value): always; (before, token, value): only behind `before`.
         applies = previous == before[0] if before else True
         bias = bias.at[..., token].add(jnp.where(applies, value, 0.0))
     return bias
@@ -193,13 +207,18 @@ def sample_token(
       logits: m is n, or 1 for n draws from the same distribution.
       uniform: the quantile of each draw, in [0, 1).
     """
+    # 1. Temperature.
     if options.temperature == 0:
         return jnp.broadcast_to(jnp.argmax(logits, axis=-1).astype(jnp.int32), uniform.shape)
     p = jax.nn.softmax(logits / options.temperature, axis=-1)  # b m V
+    # 2. Truncations. What they forbid gets p = 0; p no longer sums to 1.
     if options.top_p < 1 or options.top_k:
         p = jnp.where(_kept(p, options), p, 0.0)
     if options.min_p:
         p = jnp.where(p >= options.min_p * p.max(-1, keepdims=True), p, 0.0)
+    # 3. Inversion: the first token whose cumulative probability exceeds the quantile. With
+    # p = (0.5, 0.2, 0, 0.3), cumulative (0.5, 0.7, 0.7, 1), a quantile of 0.6 gives token 1 and one
+    # of 0.7 token 3. The quantile is scaled to the sum, which is what normalising p would do.
     cumulative = jnp.cumsum(p, axis=-1)
     # A parallel cumulative sum may rise by rounding even where nothing was added: only tokens that
     # have any probability can be hit.
@@ -212,6 +231,9 @@ def sample_token(
 
 def _kept(p: Float[Array, "b m V"], options: SamplingOptions) -> Bool[Array, "b m V"]:
     """The tokens that top-k, and then top-p of what is left, keep."""
+    # p = (0.1, 0.4, 0.2, 0.3), top_k = 3, top_p = 0.6:
+    #   order (1, 3, 2, 0), ordered (0.4, 0.3, 0.2, 0.1) -> top-k (0.44, 0.33, 0.22, 0)
+    #   probability before each (0, 0.44, 0.78, 1): places 0 and 1 are kept, that is tokens 1 and 3
     order = jnp.argsort(-p, axis=-1)  # stable: of equal tokens the first ones are kept
     ordered = jnp.take_along_axis(p, order, axis=-1)
     if options.top_k:
