@@ -176,12 +176,12 @@ class EndpointEngine:
         question = ChatQuestion(prompt.text(example), files, prompt.system)
         # From the id: a run that resumes, or asks in another order, sends the same seeds.
         seed = hash64(f"{self._seed}:{example.id}") >> 34  # 30 bits: servers take signed 32
-        found = await self._answers(question, self.options.n, seed, taken)
+        choices = await self._answers(question, self.options.n, seed, taken)
         # Some servers leave the stop string in the answer.
-        texts = [before_stop(choice.text, self.options.stop).strip() for choice in found]
+        texts = [before_stop(choice.text, self.options.stop).strip() for choice in choices]
         return [
             Generation(text, c.logprob, c.tokens, cut=c.finish_reason == "length")
-            for text, c in zip(texts, found, strict=True)
+            for text, c in zip(texts, choices, strict=True)
         ]
 
     async def _answers(
@@ -195,21 +195,21 @@ class EndpointEngine:
         Raises:
           InbolError: as `Endpoint.messages` and `Endpoint.choices`, and if an answer was withheld.
         """
-        messages, found = await self._endpoint.messages(question), list[Choice]()
+        messages, answers = await self._endpoint.messages(question), list[Choice]()
         fields = {name: _OPTIONAL[name][0] for name in taken}
         if "logprobs" in fields:
             fields["top_logprobs"] = 1  # llama.cpp lists 20 at each place if it is not told
         # 10 answers of a server that gives 4 per request: 4, 4, 2, with the seeds s, s + 4, s + 8.
-        while (missing := number - len(found)) > 0:
+        while (missing := number - len(answers)) > 0:
             if "n" in fields:
                 fields["n"] = min(missing, _MAX_CHOICES)
             if "seed" in fields:
-                fields["seed"] = seed + len(found)
+                fields["seed"] = seed + len(answers)
             choices = await self._endpoint.choices(messages, **fields)
             if withheld := {c.finish_reason for c in choices if c.finish_reason in _WITHHELD}:
                 raise InbolError(f"an answer was withheld (finish_reason {min(withheld)!r})")
-            found += choices[: fields.get("n", 1)]
-        return found
+            answers += choices[: fields.get("n", 1)]
+        return answers
 
     @functools.cached_property
     def _taken(self) -> list[str]:

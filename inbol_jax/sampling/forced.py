@@ -153,10 +153,10 @@ def answer_and_force(
     encoder = make_text_encoder(checkpoint)
     shared, tokens = refusal_tokens(encoder, refusals)
     runner = BatchRunner(checkpoint, images, batch_size, 2, set_aside, label, "2 answers")
-    asked = ((example, encoder.text(example)) for example in examples)
+    texts = ((example, encoder.text(example)) for example in examples)
     step = functools.partial(answer_both_ways, checkpoint.model, tokens=tokens, options=options)
     text = functools.partial(to_text, checkpoint, options)
-    questions = encode_prompts(encoder, asked, images, set_aside, suffix=shared)
+    questions = encode_prompts(encoder, texts, images, set_aside, suffix=shared)
     for members, (samples, first) in runner.run(questions, step, len(examples)):
         yield [
             (example, ForcedAnswer(*map(text, *responses), float(logodds), float(margin)))

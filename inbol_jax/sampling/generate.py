@@ -178,11 +178,11 @@ class BatchRunner:
             except InbolError as error:
                 return error
 
-        for member, found in zip(members, READERS.map(read, members), strict=True):
-            if isinstance(found, InbolError):
-                rejected.append((member.example, str(found)))
+        for member, result in zip(members, READERS.map(read, members), strict=True):
+            if isinstance(result, InbolError):
+                rejected.append((member.example, str(result)))
             else:
-                inputs.append(found)
+                inputs.append(result)
                 examples.append(member.example)
         arrays = collate(inputs, size) if inputs else None
         return LoadedBatch(shape, examples, arrays, rejected)
@@ -313,8 +313,8 @@ def generate(
     work = f"{options.n} samples"
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
     encoder = make_text_encoder(checkpoint)
-    asked = ((example, encoder.text(example)) for example in examples)
-    questions = encode_prompts(encoder, asked, images, set_aside)
+    texts = ((example, encoder.text(example)) for example in examples)
+    questions = encode_prompts(encoder, texts, images, set_aside)
     step = functools.partial(
         compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options
     )

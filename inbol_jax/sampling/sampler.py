@@ -65,7 +65,7 @@ def sample(
       batch: input_ids and attention_mask, i32[b, s] padded on the right; the images; `question`
         u32[b], a number of each question that its random keys are folded from, so that its samples
         depend neither on the batch nor on the order; optionally `valid` bool[b], False for rows
-        that only fill up the batch.
+        without a question, which only complete the batch.
       options: static under jit, as is the model.
     """
     return decode(
@@ -124,8 +124,8 @@ def decode(
         )(keys)  # b n
         # 2. Biases act on the choice alone, and are no part of the log-probability.
         biased = logits
-        for some in (sequence_bias(model.config, previous), first_bias):
-            biased = biased if some is None else biased + some  # b n V
+        for bias in (sequence_bias(model.config, previous), first_bias):
+            biased = biased if bias is None else biased + bias  # b n V
         # 3. Responses that have ended draw on, as shapes are static; what they draw becomes `eos`.
         token = jnp.where(state.done, eos, sample_token(biased, uniform, options))  # b n
         # 4. Log-probability under the model itself: no temperature, truncation or bias.
@@ -149,7 +149,7 @@ def decode(
         hidden, suffix = model.apply(variables, token, *context, method="decode_step")
         return draw(state._replace(suffix=suffix), _logits(hidden, head), token)
 
-    # Rows that fill up the batch have nothing to wait for.
+    # Rows without a question are done from the start: the loop waits for none of them.
     done = ~batch["valid"] if "valid" in batch else jnp.zeros(b, bool)
     start = _State(
         step=jnp.zeros((), jnp.int32),
@@ -213,7 +213,7 @@ def sample_token(
     p = jax.nn.softmax(logits / options.temperature, axis=-1)  # b m V
     # 2. Truncations. What they forbid gets p = 0; p no longer sums to 1.
     if options.top_p < 1 or options.top_k:
-        p = jnp.where(_kept(p, options), p, 0.0)
+        p = jnp.where(_in_top(p, options), p, 0.0)
     if options.min_p:
         p = jnp.where(p >= options.min_p * p.max(-1, keepdims=True), p, 0.0)
     # 3. Inversion: the first token whose cumulative probability exceeds the quantile. With
@@ -229,8 +229,8 @@ def sample_token(
     return jnp.where(hit.any(-1), jnp.argmax(hit, axis=-1), last).astype(jnp.int32)
 
 
-def _kept(p: Float[Array, "b m V"], options: SamplingOptions) -> Bool[Array, "b m V"]:
-    """The tokens that top-k, and then top-p of what is left, keep."""
+def _in_top(p: Float[Array, "b m V"], options: SamplingOptions) -> Bool[Array, "b m V"]:
+    """Whether top-k, and then top-p of what is left, keep a token."""
     # p = (0.1, 0.4, 0.2, 0.3), top_k = 3, top_p = 0.6:
     #   order (1, 3, 2, 0), ordered (0.4, 0.3, 0.2, 0.1) -> top-k (0.44, 0.33, 0.22, 0)
     #   probability before each (0, 0.44, 0.78, 1): places 0 and 1 are kept, that is tokens 1 and 3
