@@ -62,15 +62,23 @@ def image_layout(
     from transformers.image_processing_utils import select_best_resolution  # slow to import
 
     (height, width), (pixels, side) = size, tile
+    # An image of 40 x 60 pixels, 1 x 2 tiles, side = 4. It is scaled to the height of the tiles and
+    # is then 4 x 6 features large, in the middle of 4 x 8; one column on each side is padding:
+    #     . a b c | d e f .
+    #     . g h i | j k l .          tokens: 16 of the whole image, then a b c d e f <end>
+    #     . m n o | p q r .                  g h i j k l <end>, m n o p q r <end>, s t u v w x <end>
+    #     . s t u | v w x .
     best = select_best_resolution(size, resolutions)
     rows, columns = best[0] // pixels, best[1] // pixels
     high, wide = rows * side, columns * side
+    # As much padding on one side as on the other: in all an even number.
     if width / height > wide / high:
         high -= (high - int(round(height * (wide / width), 7))) // 2 * 2
     else:
         wide -= (wide - int(round(width * (high / height), 7))) // 2 * 2
     scaled = high, wide
     if max_tiles is not None:
+        # By how much each side has too many features; what is almost right is left as it is.
         ratio = math.sqrt(high * wide / (max_tiles * side**2))
         if ratio > 1.1:
             scaled = int(high // ratio), int(wide // ratio)

@@ -86,12 +86,14 @@ class Attention(nn.Module):
             dense = Dense(heads * c.head_dim, self.compute, use_bias=c.qkv_bias, name=name)
             return dense(x).reshape(b, -1, heads, c.head_dim)
 
+        # Queries at `places` alone, [b, a]; keys and values everywhere, [b, t].
         asking, q_positions = x, positions
         if places is not None:
             asking, q_positions, mask = (take(y, places) for y in (x, positions, mask))
         rotary = c.rope_theta, c.rope_type, dict(c.rope_scaling)
         if self.windowed and c.local_rope_theta:
             rotary = c.local_rope_theta, "default", {}
+        # q is [b, a, num_heads, head_dim], k and v are [b, t, num_kv_heads, head_dim].
         frequency = rope_frequencies(c.head_dim, *rotary)
         q, k = project(asking, c.num_heads, "q_proj"), project(x, c.num_kv_heads, "k_proj")
         if c.qk_norm:
@@ -102,9 +104,11 @@ class Attention(nn.Module):
         k = checkpoint_name(rope(k, positions, frequency), "key")
         v = checkpoint_name(project(x, c.num_kv_heads, "v_proj"), "value")
         if decoding is None:
+            # With places, row i of the mask is no longer position i: `causal` cannot be promised.
             cache, causal = (k, v), places is None and not c.bidirectional_images
             y = dot_product_attention(q, k, v, mask, causal=causal, implementation=implementation)
         elif implementation == "cudnn":
+            # s = 3, n = 2: [p p p | a0 b0 | a1 b1 | ...]: step 1 writes at 3 + 1 * 2.
             place = decoding.prefix[0].shape[1] + decoding.step * k.shape[1]
             cache = tuple(
                 jax.lax.dynamic_update_slice_in_dim(kept, new, place, axis=1)
@@ -183,6 +187,10 @@ def _joined_mask(
     size: int,
 ) -> Bool[Array, "b n {size}"]:
     """Which keys each continuation sees where `SuffixCache` holds all: the prefix and its own."""
+    # n = 2 continuations a and b, t = 2 tokens, of which the first is written:
+    #     columns   a0 b0 a1 b1
+    #     a         1  0  0  0
+    #     b         0  1  0  0
     own = (jnp.eye(n, dtype=bool)[:, None] & suffix[:, None]).reshape(n, -1)  # [n, t*n]
     places = len(prefix), n
     parts = (jnp.broadcast_to(x, (*places, x.shape[-1])) for x in (prefix, own))
@@ -231,9 +239,11 @@ class Decoder(nn.Module):
           added: what is added to the hidden states behind each of the first layers (DeepStack,
             Meng et al. 2024, arXiv 2406.04334).
         """
+        # One mask per kind of layer, [b, t, t], not one per layer.
         masks = {w: mask & _in_window(w, positions, positions) for w in set(self.config.windows)}
         caches = []
         for i, (layer, window) in enumerate(zip(self.layers, self.config.windows, strict=True)):
+            # The other layers need all positions: the next layer's keys and values come of them.
             read = places if layer is self.layers[-1] else None
             x, cache = layer(x, positions, masks[window], read)
             if i < len(added):
@@ -280,10 +290,12 @@ class Decoder(nn.Module):
         """
         x = self.embed(tokens)  # [b, n, d]
         n, room, fused = tokens.shape[1], suffix[0][0].shape, self.fused
+        # t, the tokens that the suffix has room for; fused arrays are [b, s + t*n (rounded), k, d].
         index = jnp.arange((room[1] - prefix_mask.shape[1]) // n if fused else room[2])  # [t]
         prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
         masks = {}
         for window in set(self.config.windows):
+            # Tokens up to the new one, whose key the layer writes; all continuations are at `step`.
             suffix_seen = (index <= step) & (True if window is None else step - index < window)
             prefix_seen = prefix_mask[:, None] & _in_window(window, positions, prefix_positions)
             if fused:

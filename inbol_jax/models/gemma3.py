@@ -24,6 +24,7 @@ class Gemma3Projector(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n y x v"]) -> Float[Array, "n p d"]:
         c, dtype, v = self.config, self.compute.dtype, x.shape[-1]
+        # 896 pixels in patches of 14, squares of 4: [n, 64, 64, v] -> [n, 16 * 16, v]
         square = (c.scale_factor,) * 2
         x = nn.avg_pool(x, square, strides=square).reshape(len(x), -1, v)
         x = RMSNorm(c.vision.layer_norm_eps, dtype, True, name="mm_soft_emb_norm")(x)

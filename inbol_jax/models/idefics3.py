@@ -27,6 +27,7 @@ def position_buckets(side: int) -> np.ndarray:
     constants, in the order of roundings of transformers, so that no device decides by a rounding
     error of its own in which bucket a patch falls.
     """
+    # side = 4: four patches have the positions (0 1 2 3); two patches (0 2), each half the side.
     step = 1 / side
     boundaries = (step + step * np.arange(max(side - 1, 0))).astype(np.float32)
     counts = np.maximum(np.arange(side + 1, dtype=np.float32), 1)  # no patch: any position
@@ -42,6 +43,7 @@ def patch_positions(seen: Bool[Array, "n y x"], side: int) -> Int[Array, "n y x"
       seen: patches that hold any pixel of their image.
     """
     _, rows, columns = seen.shape
+    # Padding lies at the right and below: the first column of patches tells the number of rows.
     buckets = jnp.asarray(position_buckets(side))
     row = buckets[seen[:, :, 0].sum(1)][:, :rows]  # [n, y]
     column = buckets[seen[:, 0, :].sum(1)][:, :columns]  # [n, x]
@@ -83,6 +85,7 @@ class Idefics3(VisionLanguageModel):
         mask = mask.reshape(-1, height, width) != 0
         if batch["pixel_values"].dtype == jnp.uint8:
             pixels = jnp.where(mask[:, None], pixels, 0.0)  # as processors fill up normalised ones
+        # A patch counts as soon as one of its pixels belongs to the image.
         mask = mask[:, : rows * p, : columns * p]
         seen = mask.reshape(-1, rows, p, columns, p).any((2, 4))  # [n, y, x]
         positions = patch_positions(seen, c.vision.image_size // p)

@@ -33,6 +33,7 @@ class InternViT(nn.Module):
         x = embed_patches(pixel_values, kernel, (side, side))
         x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
         first = self.param("cls_token", normal, (1, 1, d)).astype(dtype)
+        # [n, 1 + s, d]: the class token takes part in attention, and is dropped at the end.
         x = jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, d)), x], axis=1)
         x += self.param("position_embeddings", normal, (1, side * side + 1, d)).astype(dtype)
         for i in range(c.num_layers):
@@ -53,6 +54,7 @@ class InternVL(VisionLanguageModel):
 
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
         features, c = self.vision_tower(self.whole_pixels(batch)), self.config  # [n, s, v]
+        # 448 pixels in patches of 14: [n, 1024, v] -> [n, 32, 32, v] -> [n, 256, 4 v]
         side = c.vision.image_size // c.vision.patch_size
         features = features.reshape(len(features), side, side, -1)
         return self.multi_modal_projector(pixel_shuffle(features, c.scale_factor))

@@ -142,6 +142,8 @@ class Dense(nn.Module):
             keep = 1 - lora.dropout
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, rows.shape)
             rows = jnp.where(kept, rows / keep, 0)  # the expected input stays the same
+        # (x a) b and not x (a b): the product a b would be as large as the kernel. The scale goes
+        # to b, [rank, features], which usually is smaller than the result, [r, features].
         hidden = checkpoint_name(rows @ a.astype(dtype), "adapter")  # [r, rank]
         return hidden @ (lora.scale(a.shape[1]) * b).astype(dtype)
 
@@ -158,6 +160,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         init = nn.initializers.zeros if self.unit_offset else nn.initializers.ones
         scale = self.param("scale", init, (x.shape[-1],))
+        # y = x / sqrt(mean(x^2) + epsilon) * scale
         y = x.astype(jnp.float32)  # the mean of squares loses too much precision in bfloat16
         y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.epsilon)
         if self.unit_offset:
@@ -173,12 +176,14 @@ def rope_frequencies(
     Sources: Su et al. 2021 (arXiv 2104.09864); for "linear" Chen et al. 2023 (arXiv 2306.15595);
     "llama3" follows transformers, as no paper describes it.
     """
+    # head_dim = 4 and theta = 10000: two pairs of features, at 1 and at 0.01 radians per position
     frequency = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
     if rope_type == "linear":
         frequency = frequency / scaling["factor"]
     if rope_type == "llama3":
         # Slow frequencies, with few turns in the original context, are divided by the factor; fast
         # ones are not; those between are interpolated.
+        # turns is f32[head_dim / 2].
         turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
         share = np.clip((turns - low) / (high - low), 0.0, 1.0)  # 0: slow, 1: fast
@@ -234,6 +239,7 @@ def dot_product_attention(
     outputs = []
     for start in range(0, t, size):
         stop = min(start + size, t)
+        # 600 queries: 3 chunks of 200, which read the keys before 200, 400 and 600 if causal.
         seen = stop if causal else k.shape[1]
         chunk = q[:, start:stop], k[:, :seen], v[:, :seen]
         chunk_mask = None if mask is None else mask[:, start:stop, :seen]
@@ -255,6 +261,7 @@ def _fused_attention(
     if mask is not None:
         # Beside a mask cuDNN's backward pass takes even lengths alone.
         q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+        # The key that is added is masked, False; the query that is added is cut off below.
         mask = jnp.pad(mask, ((0, 0), *((0, n % 2) for n in mask.shape[1:])))[:, None]
     y = jax.nn.dot_product_attention(
         q, k, v, mask=mask, is_causal=causal, implementation=implementation
@@ -297,6 +304,7 @@ def decode_attention(
     b, n, heads, dim = q.shape
     groups = prefix[0].shape[2]
     q = q.reshape(b, n, groups, heads // groups, dim)  # [b, n, k, g, d], g heads per key
+    # Scores to the shared prefix, [b, n, k, g, s], and to the own suffix, [b, n, k, g, t].
     before = jnp.einsum("bnkgd,bskd->bnkgs", q, prefix[0], preferred_element_type=jnp.float32)
     own = jnp.einsum("bnkgd,bntkd->bnkgt", q, suffix[0], preferred_element_type=jnp.float32)
     before = jnp.where(prefix_mask[:, :, None, None], before, MASK_VALUE)
@@ -304,6 +312,7 @@ def decode_attention(
     scores = jnp.concatenate([before, own], axis=-1)  # [b, n, k, g, s + t]
     weights = jax.nn.softmax(scores * dim**-0.5, axis=-1).astype(q.dtype)  # over both together
     split = before.shape[-1]
+    # The sum over s + t places in two parts, so that the two caches are never concatenated.
     out = jnp.einsum("bnkgs,bskd->bnkgd", weights[..., :split], prefix[1])
     out += jnp.einsum("bnkgt,bntkd->bnkgd", weights[..., split:], suffix[1])
     return out.reshape(b, n, heads * dim)

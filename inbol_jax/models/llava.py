@@ -43,6 +43,7 @@ class Llava(VisionLanguageModel):
         self.language_model = Decoder(c.text, compute)
 
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
+        # 336 pixels in patches of 14 and the class token: [n, 1 + 576, v]
         features = self.vision_tower(self.normalised_pixels(batch))
         if not self.config.keep_first_token:
             features = features[:, 1:]  # without CLIP's class token

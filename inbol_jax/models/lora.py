@@ -110,6 +110,7 @@ def init_lora(
     flat = flatten_dict(params, sep="/")
     lora = {}
     for path in target_modules(params, config):
+        # kernel [in, out] + scale * a [in, rank] @ b [rank, out]
         size, out = flat[f"{path}/kernel"].shape
         if config.rank > min(size, out):
             raise InbolError(
@@ -129,6 +130,7 @@ def init_lora(
 def adapter_row(path: str) -> WeightRow:
     """Returns the row of the weight table for `a` or `b`, made from the row of their kernel."""
     module, _, side = path.rpartition("/")
+    # The kernel's axes (in, out) give a the axes (in, rank) and b (rank, out).
     key, _, (into, out), order = table_row(f"{module}/kernel")
     key = f"{key.removesuffix('.weight')}.lora_{side.upper()}.weight"
     return WeightRow(key, path, (into, "rank") if side == "a" else ("rank", out), order)

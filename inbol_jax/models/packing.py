@@ -59,6 +59,12 @@ def pack_row(
     Raises:
       ValueError: if the row does not fit: nothing is cut, and callers measure rows beforehand.
     """
+    # The prefix p q with the branches a b and c, in 8 tokens and 4 targets:
+    #     index            0  1  2  3  4  5  6  7
+    #     input_ids        p  q  a  b  c  0  0  0     targets          a  b  c  0
+    #     positions        0  1  2  3  2  0  0  0     target_index     1  2  1  0
+    #     segments         0  0  1  1  2 -1 -1 -1     target_segment   1  1  2  0
+    # The state of q predicts a and c, that of a predicts b.
     size = RowShape.of(prefix, branches)
     if not shape.holds(size):
         raise ValueError(
@@ -101,6 +107,7 @@ def collate(
       valid: how many of the rows count, by default all; at least one row is needed to fill up with.
     """
     valid = len(rows) if valid is None else valid
+    # A copy of a sound row cannot give NaN; without targets and not valid, it counts nowhere.
     rows = [*rows, *[rows[0]] * (size - len(rows))]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     if "target_segment" in batch:

@@ -43,12 +43,14 @@ def prepare_picture(
     own = getattr(processor, "images_kwargs", {})  # as in the processor's own call
     # What is left whole beside another picture is so beside itself.
     alone = alone or config.cuts_several
+    # Some processors cut an image into tiles only if it is the only one of its row.
     shown = picture if alone else [[picture, picture]]
 
     def prepared(**options: Any) -> dict[str, np.ndarray]:
         batch = processor.image_processor(shown, return_tensors="np", **own, **options)
         batch = config.prepared(batch)
         arrays = {name: np.asarray(batch[name]) for name in names}
+        # The tiles of the second copy are those of the first.
         if not alone:
             arrays = {name: x[: len(x) // 2] for name, x in arrays.items()}
         # Some processors give a row's tiles as [1, tiles, ...].
@@ -62,6 +64,7 @@ def prepare_picture(
             raise ValueError(f"it gives pixels of {pixels.dtype}, those of 8 bits are needed")
         arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
         arrays |= _normalisation(processor.image_processor, tiles) if raw else {}
+        # What the processor makes without our options; the device must get the same by itself.
         expected = prepared()["pixel_values"] if raw and check else None
     except Exception as error:
         raise InbolError(f"its image processor fails ({first_line(error)})") from error
@@ -75,6 +78,7 @@ def prepare_picture(
         raise InbolError("its image processor gives pixels that are not finite")
     if expected is not None:
         mean, scale = (arrays[name][..., None, None] for name in _NORMALISATION)
+        # Processors fill up with zeros after they have normalised.
         seen = arrays.get("pixel_attention_mask", np.ones(1, bool).reshape(1, 1, 1))[:, None]
         ours = np.where(seen, (pixels - mean) * scale, 0)
         if not np.allclose(ours, expected, rtol=1e-5, atol=1e-5):
@@ -89,6 +93,7 @@ def _normalisation(prepare: Any, tiles: int) -> dict[str, np.ndarray]:
     """How an image processor normalises 8-bit pixels: (pixel - mean) * scale."""
     factor = prepare.rescale_factor if prepare.do_rescale else 1.0
     mean, std = (prepare.image_mean, prepare.image_std) if prepare.do_normalize else (0.0, 1.0)
+    # (u8 * factor - mean) / std = (u8 - mean / factor) * (factor / std)
     # In this order no product is larger than the result: float32 keeps it within 1e-6.
     with np.errstate(divide="ignore", invalid="ignore"):  # a std of 0 is refused by the caller
         values = np.asarray(mean) / factor, factor / np.asarray(std)

@@ -54,6 +54,8 @@ def quantize_decoder(
 def _quantize(kernel: Float[Array, "in out"], kind: str) -> Any:
     import qwix
 
+    # kernel [in, out] -> values [in, out] of 4 or 8 bits, scales [in / 64, out]; 96 inputs: groups
+    # of 32. A scale per group bounds what one large weight costs the precision of the others.
     groups = {0: math.gcd(GROUP_SIZE, len(kernel))}
     return qwix.quantize(
         kernel.astype(jnp.float32),
@@ -80,5 +82,6 @@ def _unpacked_product(rows: jax.Array, kernel: Any) -> jax.Array:
     import qwix
 
     # Kernels could be unpacked at any time: without this XLA would do so for many at once.
+    # rows [r, in]; the unpacked kernel, [in, out] in the dtype of the rows, lives for one product.
     rows, kernel = jax.lax.optimization_barrier((rows, kernel))
     return rows @ qwix.dequantize(kernel.astype(rows.dtype))

@@ -53,13 +53,18 @@ class Places(NamedTuple):
 
 def patch_places(grid: Int[Array, "n m 3"], count: int, merge: int) -> Places:
     """Returns the places of patches that lie square by square, `merge` x `merge` each."""
+    # One image of 2 x 4 patches, merge = 2. Patches of a square lie behind each other:
+    #     0 1 | 4 5        row     0 0 1 1  0 0 1 1
+    #     2 3 | 6 7        column  0 1 0 1  2 3 2 3
     ends = jnp.cumsum(grid.prod(-1), axis=1)  # [n, m]
     index = jnp.arange(count)
+    # How many images have ended at or before the patch; unused patches get the number of images.
     image = (index[:, None] >= ends[:, None]).sum(-1)  # [n, s]
     last = jnp.minimum(image, grid.shape[1] - 1)
     _, rows, columns = jnp.moveaxis(jnp.take_along_axis(grid, last[..., None], axis=1), -1, 0)
     rows, columns = jnp.maximum(rows, 1), jnp.maximum(columns, merge)
     starts = jnp.take_along_axis(jnp.pad(ends, ((0, 0), (1, 0))), image, axis=1)
+    # Which square of the image, and which of its merge**2 patches.
     square, within = jnp.divmod(index - starts, merge**2)
     y, x = jnp.divmod(square, columns // merge)
     row, column = y * merge + within // merge, x * merge + within % merge
@@ -90,6 +95,7 @@ class VisionBlock(nn.Module):
     ) -> Float[Array, "n s d"]:
         c, compute = self.config, self.compute
         (n, s, d), head = x.shape, c.hidden_size // c.num_heads
+        # [n, s, s]: images of a row are packed, and none of them sees another.
         mask = places.image[:, :, None] == places.image[:, None]
         if self.window is not None:
             for place in (places.row // self.window, places.column // self.window):
@@ -97,6 +103,7 @@ class VisionBlock(nn.Module):
         y = _norm(c, compute, "norm1")(x)
         qkv = Dense(3 * d, compute, name="qkv")(y).reshape(n, s, 3, c.num_heads, head)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
+        # Half of a head's pairs turn with the row, half with the column, at the same frequencies.
         frequency = rope_frequencies(head // 2, c.rope_theta, "default", {})
         frequency = np.concatenate([frequency, frequency])  # of rows and of columns
         q, k = rope(q, positions, frequency), rope(k, positions, frequency)
@@ -125,11 +132,13 @@ class NativeVisionTower(nn.Module):
         places = patch_places(grid, pixel_values.shape[1], c.merge_size)
         shape = (3, c.temporal_patch_size, c.patch_size, c.patch_size, d)
         kernel = self.param("patch_projection", nn.initializers.lecun_normal((0, 1, 2, 3)), shape)
+        # A patch comes flat, [c = 3 * frames * p * p]: its convolution is one product.
         x = pixel_values.astype(dtype) @ kernel.reshape(-1, d).astype(dtype)
         if c.patch_bias:
             x += self.param("patch_projection_bias", nn.initializers.zeros, (d,)).astype(dtype)
         if c.num_positions is not None:
             x += self._positions(places).astype(dtype)
+        # A head of 8 features has 4 pairs: positions (row, row, column, column).
         repeats = d // c.num_heads // 4
         positions = [jnp.repeat(p[..., None], repeats, -1) for p in (places.row, places.column)]
         positions = jnp.concatenate(positions, axis=-1)  # [n, s, half a head]
@@ -137,6 +146,7 @@ class NativeVisionTower(nn.Module):
         for i in range(c.num_layers):
             window = None
             if c.window is not None and i not in c.full_layers:
+                # The config counts squares per side, places count patches.
                 window = c.window * c.merge_size
             x = VisionBlock(c, self.compute, window, name=f"blocks_{i}")(x, places, positions)
             if i in c.deepstack_layers:
@@ -150,6 +160,8 @@ class NativeVisionTower(nn.Module):
         side = int(c.num_positions**0.5)
 
         def neighbours(index: jax.Array, count: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+            # The first and last patch get the first and last position. With side = 48, 3 patches
+            # lie at 0, 23.5 and 47: the middle one gets the mean of positions 23 and 24.
             place = index.astype(jnp.float32) * (side - 1) / jnp.maximum(count - 1, 1)
             low = jnp.floor(place)
             share, low = place - low, jnp.clip(low.astype(jnp.int32), 0, side - 1)
@@ -217,8 +229,16 @@ class Qwen3VL(VisionLanguageModel):
         """
         if not _has_images(batch):
             return positions
+        # Text a, an image of 2 x 2 tokens, text b. A token of text has one position on all axes. An
+        # image has one time, from which its rows and columns count. Then b goes on behind the
+        # largest position, 2: an image takes max(rows, columns) positions, not rows * columns.
+        #     token      a  i  i  i  i  b        positions       0  1  2  3  4  5
+        #     time       0  1  1  1  1  3        before          0  0  1  2  3  4
+        #     row        0  1  1  2  2  3        offset of i        0  1  2  3
+        #     column     0  1  2  1  2  3        shift           0  0  0  0  0 -2
         size, done, before = self._images_before(batch)
         image = jnp.minimum(done.sum(-1), size.shape[1] - 1)  # that a token is of, or follows
+        # Image tokens before the image, so that `offset` counts from its own first one.
         starts = jnp.take_along_axis(jnp.cumsum(size.prod(-1), 1) - size.prod(-1), image, axis=1)
         columns = jnp.take_along_axis(size[..., 1], image, axis=1)
         offset = (before - starts).reshape(positions.shape)
@@ -226,6 +246,7 @@ class Qwen3VL(VisionLanguageModel):
         positions = positions + self._shift(batch)
         is_image = batch["input_ids"] == self.config.image_token_id
         start = positions - offset
+        # Time, row and column, [b, t] each; `_frequency_axes` says which one a frequency takes.
         axes = [jnp.where(is_image, x, positions) for x in (start, start + row, start + column)]
         return jnp.stack(axes, axis=-1)[..., self._frequency_axes()]
 
@@ -233,11 +254,13 @@ class Qwen3VL(VisionLanguageModel):
         lengths = batch["attention_mask"].sum(1)
         if not _has_images(batch):
             return lengths
+        # The shift of a text token behind all others: the token -1 is appended to stand for it.
         following = jnp.pad(batch["input_ids"], ((0, 0), (0, 1)), constant_values=-1)
         return lengths + self._shift({**batch, "input_ids": following})[:, -1]
 
     def _frequency_axes(self) -> np.ndarray:
         """i64[half a head]: 0, 1 or 2 for time, row or column."""
+        # mrope_section (2, 1, 1) in a row: t t h w; interleaved: t h w t.
         if not self.config.mrope_interleaved:
             return np.repeat(np.arange(3), self.config.mrope_section)
         index = np.arange(self.config.text.head_dim // 2)
@@ -256,12 +279,14 @@ class Qwen3VL(VisionLanguageModel):
         tokens = (batch["input_ids"] == self.config.image_token_id).astype(jnp.int32)
         tokens = tokens.reshape(len(grid), -1)
         size = grid[..., 1:] // self.config.vision.merge_size
+        # Exclusive sum: a token does not count itself.
         before = jnp.cumsum(tokens, axis=1) - tokens
         return size, jnp.cumsum(size.prod(-1), 1)[:, None] <= before[..., None], before
 
     def _shift(self, batch: Batch) -> Int[Array, "b t"]:
         """By how much the images before a token, in its row, move its position."""
         size, done, _ = self._images_before(batch)
+        # Each finished image takes max(rows, columns) positions instead of rows * columns.
         moved = (done * (size.max(-1) - size.prod(-1))[:, None]).sum(-1)
         moved = moved.reshape(batch["input_ids"].shape)
         return moved - moved[:, :1]  # without the images of other rows

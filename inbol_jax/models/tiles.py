@@ -76,6 +76,7 @@ def tile_grid(image_processor: Any, width: int, height: int) -> Grid:
     Source: `resize`, `resize_for_vision_encoder` and `split_images` of transformers'
     Idefics3ImageProcessor and SmolVLMImageProcessor.
     """
+    # 800 x 400 pixels, longest edge 1456, tiles of 364: scaled to 1456 x 728, cut into 2 rows of 4.
     if not image_processor.do_image_splitting:
         return UNTILED
     size, tile = image_processor.size, image_processor.max_image_size["longest_edge"]
@@ -84,6 +85,8 @@ def tile_grid(image_processor: Any, width: int, height: int) -> Grid:
     elif image_processor.do_resize:
         width, height = size["width"], size["height"]
     ratio = width / height
+    # The longer side is rounded up to whole tiles. The other follows from it by the ratio of the
+    # image, and is then rounded up itself.
     if width >= height:
         columns = math.ceil(width / tile)
         rows = math.ceil(int(columns * tile / ratio) / tile)
@@ -123,6 +126,7 @@ def _squares_of_patches(image_processor: Any, width: int, height: int) -> Grid:
 
 def image_text(processor: Any, grid: Grid, token: str) -> str:
     """Returns what the processor writes around an image, with one image token per tile."""
+    # Each family's processor reads one of these names.
     cut = {"rows": [[grid.rows]], "cols": [[grid.columns]]}
     cut |= {"num_patches": [grid.tiles], "num_crops": [grid.tiles - 1]}
     text = processor.replace_image_token(cut, 0)
@@ -133,6 +137,7 @@ def padded_tiles(count: int) -> int:
     """The static number of tiles that rows are padded to: at most four per octave, and the one of
     the whole image besides, so that grids with up to four tiles per side are not padded. Rows
     without an image have none."""
+    # Without the whole: 4 x 4 tiles stay 16; 17 need steps of 4 and become 20; 33 become 40.
     step = max(1, 1 << (max(count - 2, 0)).bit_length() >> 3)
     return 1 + -(-(count - 1) // step) * step
 

@@ -33,6 +33,7 @@ def embed_patches(
     """
     (rows, columns), p = grid, len(kernel)
     pixels = pixels[:, :, : rows * p, : columns * p].astype(kernel.dtype)
+    # 16 pixels in patches of 8: H = (rows 2, y 8), W = (columns 2, x 8).
     patches = pixels.reshape(-1, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
     # A convolution whose stride is its size is one product per patch.
     x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel)
@@ -41,7 +42,14 @@ def embed_patches(
 
 def pixel_shuffle(x: Float[Array, "n y x v"], factor: int) -> Float[Array, "n p w"]:
     """Returns one feature per square of factor x factor patches: these, behind each other."""
+    # 4 x 4 patches and factor 2:
+    #     In:   0  1 |  2  3        Out:  (0 1 4 5)    (2 3 6 7)
+    #           4  5 |  6  7              (8 9 12 13)  (10 11 14 15)
+    #           -------------
+    #           8  9 | 10 11
+    #          12 13 | 14 15
     n, rows, columns, v = x.shape
+    # [n, rows of squares, row in it, columns of squares, column in it, v]
     x = x.reshape(n, rows // factor, factor, columns // factor, factor, v)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, factor * factor * v)
 
@@ -89,6 +97,7 @@ class VisionLayer(nn.Module):
     ) -> Float[Array, "n s d"]:
         c, compute = self.config, self.compute
         n, s, d = x.shape
+        # A mask of keys alone: padded patches see the image, and become features like all others.
         mask = None if seen is None else jnp.broadcast_to(seen[:, None], (n, s, s))
         norm = RMSNorm if c.rms_norm else nn.LayerNorm
         y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
@@ -170,5 +179,6 @@ class VisionTower(nn.Module):
         norm = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")
         if self.feature_layers is None:
             return norm(states[-1])
+        # Called for its parameters: a module that is never called has none, and weights must match.
         norm(jax.lax.stop_gradient(embeddings[:, 0]))  # unused, too
         return jnp.concatenate([states[layer] for layer in self.feature_layers], axis=-1)

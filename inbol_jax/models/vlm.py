@@ -37,6 +37,13 @@ Batch = Mapping[str, jax.Array]
 
 def packed_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
     """Causal attention in which a token sees the prefix (segment 0) and its own branch."""
+    # Prefix p q, branch 1 (a), branch 2 (c), padding: segments 0 0 1 2 -1. Which keys a query sees:
+    #          p q a c .
+    #     p    1 0 0 0 0
+    #     q    1 1 0 0 0
+    #     a    1 1 1 0 0
+    #     c    1 1 0 1 0        (a is before c, but of another branch)
+    #     .    1 1 0 0 0        (what padding sees does not matter: nothing reads its states)
     t = segments.shape[1]
     causal = jnp.tril(jnp.ones((t, t), bool))
     key, query = segments[:, None, :], segments[:, :, None]
@@ -45,6 +52,7 @@ def packed_mask(segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
 
 def image_mask(is_image: Bool[Array, "b t"], segments: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
     """Whether two tokens are of the same image, or of images without a token between them."""
+    # Tokens t i i t i: starts 0 1 0 0 1, block 0 1 1 0 2: the first two i see each other both ways.
     is_image &= segments == 0
     starts = is_image & ~jnp.pad(is_image, ((0, 0), (1, 0)))[:, :-1]
     block = jnp.where(is_image, jnp.cumsum(starts, axis=1), 0)  # [b, t], from 1; 0 is no image
@@ -96,6 +104,7 @@ class VisionLanguageModel(nn.Module):
         flat = pixels.reshape(-1, *pixels.shape[-3:])
         if pixels.dtype != jnp.uint8:
             return flat
+        # [n, 3, 1, 1] each: one number per image and channel
         mean, scale = (
             batch[name].reshape(-1, pixels.shape[-3], 1, 1)
             for name in ("pixel_mean", "pixel_scale")
@@ -131,6 +140,7 @@ class VisionLanguageModel(nn.Module):
         """Returns what `hidden` returns, and every layer's keys and values."""
         segments, positions = batch.get("segments"), batch.get("positions")
         if segments is None:
+            # 1 -> 0, the prefix; 0 -> -1, padding
             segments = batch["attention_mask"].astype(jnp.int32) - 1  # prefix or padding
         if positions is None:  # padding on the left does not count
             positions = jnp.maximum(jnp.cumsum(batch["attention_mask"], axis=1) - 1, 0)
@@ -176,8 +186,10 @@ class VisionLanguageModel(nn.Module):
         # [n, p, d].
         tokens = is_image if features.ndim == 4 else is_image.reshape(1, -1)
         rows = features.reshape(tokens.shape[0], -1, features.shape[-1])
+        # is_image 0 1 1 0: cumulative 0 1 2 2, index 0 0 1 1; only places 1 and 2 are read below.
         index = jnp.clip(jnp.cumsum(tokens, axis=1) - 1, 0, rows.shape[1] - 1)
         placed = jnp.take_along_axis(rows, index[..., None], axis=1)
+        # [b, t, k*d] -> k arrays [b, t, d]: embeddings, and what the first layers get added
         image, *more = jnp.split(
             placed.reshape(*input_ids.shape, -1), placed.shape[-1] // text.shape[-1], axis=-1
         )
