@@ -57,7 +57,7 @@ def example(page, name, folder):
 def test_the_example_of_the_documentation(pairs, micro):
     program, command = example("docs/architecture.md", "my_loss.py", pairs)
     assert len([line for line in program.splitlines() if line]) <= 10
-    options = ("--model", micro.path, "--batch-size", 4)
+    options = ("--model", micro.path, "--batch-size", 4, "--epochs", 1)
     options += ("--pair-weighting", "uniform", "--nll-coef", 0)
     done = run(pairs, "my_loss.py", *command.split(), *options)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -73,7 +73,8 @@ def test_the_example_of_the_documentation(pairs, micro):
 def test_the_reward_of_the_documentation(questions, micro, tmp_path):
     _, command = example("docs/on-policy.md", "my_reward.py", tmp_path)
     words = command.replace("data/train run/extrinsic.jsonl", str(questions)).split()
-    options = ("--model", micro.path, "--batch-size", 12, "--n", 4, "--max-new-tokens", 4)
+    options = ("--model", micro.path, "--batch-size", 12, "--epochs", 1)
+    options += ("--n", 4, "--max-new-tokens", 4)
     done = run(tmp_path, "my_reward.py", *words, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     (row,) = metrics_of(tmp_path / "run/brief")
