@@ -206,7 +206,8 @@ class Inputs:
         sets = [("vqav2", "q.json", "a.json"), ("columns", "flat.jsonl"), ("columns", "flat.csv")]
         layout, *names = rng.choice(sets)
         self._take(place, rng, *names)
-        words = ["data", "import", "--data.format", layout, "--data.questions", place / names[0]]
+        source = "--data.id" if layout == "columns" else "--data.questions"
+        words = ["data", "import", "--data.format", layout, source, place / names[0]]
         words += ["--data.annotations", place / names[1]] if names[1:] else []
         words += ["--data.images", self.clean / "pictures", "--out", place / "o"]
         return [*words, "--max-rejected", 1], None
