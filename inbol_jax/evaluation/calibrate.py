@@ -63,7 +63,8 @@ def calibrate(config: CalibrateConfig) -> float:
         tokenizer = checkpoint.processor.tokenizer
         encoder = make_text_encoder(checkpoint)
         shared, tokens = refusal_tokens(encoder, refusals)
-        # All prompts end alike. Behind that token, a bias moves the first word and no other.
+        # All prompts end with the same token. A bias that applies only behind it acts on the first
+        # token of a response and on no other.
         end = (*encoder.prompt("Is it red?"), *shared)[-1]
         found = calibration(stakes)
         about = _changes(stakes, bias) | {

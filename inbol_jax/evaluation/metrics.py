@@ -200,6 +200,7 @@ def differences(
     if pairs is None:
         models = list(answers)
         pairs = list(itertools.pairwise(models))
+        # Models a b c: (a, b), (b, c) and (a, c).
         pairs += [(model, models[-1]) for model in models[:-2]]
     result: list[Difference] = []
     for a, b in pairs:
@@ -216,6 +217,7 @@ def differences(
                     f"question {first.id!r}: {a} and {b} were given another type or domain; "
                     "evaluate both again"
                 )
+            # -2 to 2 per question: the pairing is in the difference, so one sample is resampled.
             change = second.user_value - first.user_value
             changes.setdefault(first.domain, []).append((first.type, change))
         for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
@@ -274,6 +276,8 @@ def bootstrap_mean(values: Counter[int], resamples: int, seed: int) -> Estimate:
     n = values.total()
     if not n:
         return Estimate()
+    # {-1: 2, 0: 1, 1: 7}: numbers (-1, 0, 1), counts (2, 1, 7). A row of `draws`, like (3, 1, 6),
+    # says how often 10 draws gave each number; its mean is (6 - 3) / 10.
     numbers, counts = np.array(sorted(values.items())).T
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
     low, high = np.percentile(draws @ numbers / n, (2.5, 97.5))  # [resamples, k] @ [k]
@@ -304,6 +308,7 @@ def _scores(predictions: list[Prediction], resamples: int = 2000, seed: int = 0)
     n = len(predictions)
     if not n:
         return Scores(0)
+    # A Type 3 question has no correct answer, even if a response matches its gold answers.
     correct = sum(p.outcome == "correct" and p.type != 3 for p in predictions)
     refused = sum(p.outcome == "refused" for p in predictions)
     denied = sum(p.denies_premise for p in predictions)

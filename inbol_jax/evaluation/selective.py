@@ -66,6 +66,8 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
     Returns:
       the area under the ROC curve, from Mann and Whitney's U; None if a class is empty.
     """
+    # Scores (1, 2, 2, 3): counts (1, 2, 1), ranks (1, 2.5, 2.5, 4). Of the n m pairs of a positive
+    # and a negative, U = (sum of the positives' ranks) - n (n + 1) / 2 are in order.
     _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1; equal scores share the mean
     n, m = int(positive.sum()), int((~positive).sum())
@@ -76,6 +78,10 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
 
 def value_curve(stakes: Stakes) -> ValueCurve:
     """The mean value under every threshold that makes a difference."""
+    # As the threshold rises over a level, the questions of that level go from refused to answered:
+    # the value changes by their sum of answered - refused.
+    #     score 0.2 0.2 0.7, answered 1 -1 1, refused 0: gains 0 1, so the value / n is 0, 0, 1/3
+    #     under the thresholds -0.8 (refuse all), 0.45 (answer two), 1.7 (answer all)
     levels, place = np.unique(stakes.score, return_inverse=True)
     n, finite = len(place), levels[np.isfinite(levels)]
     gain = np.bincount(place, stakes.answered - stakes.refused, minlength=len(levels))
@@ -102,6 +108,7 @@ def best_threshold(stakes: Stakes) -> float:
     if not len(stakes.score):
         raise InbolError("a threshold is chosen on questions, and there is none")
     curve = value_curve(stakes)
+    # Sums of floats: equally good values may differ in their last bits.
     best = np.flatnonzero(curve.value >= curve.value.max() - 1e-12)[-1]
     return float(curve.threshold[best])
 
@@ -132,13 +139,17 @@ def calibration(stakes: Stakes) -> Calibration:
     of each part is chosen on the others.
     """
     columns = np.stack(stakes)  # 3 n
+    # Sorted by score, then by both values: the folds do not depend on the order of the questions.
     n, columns = columns.shape[1], columns[:, np.lexsort(columns[::-1])]
+    # Fold 0 gets the scores 0, 10, 20, ... of the order: every fold covers the whole range.
     fold, change = np.arange(n) % FOLDS, np.zeros(n)
     for part in range(min(FOLDS, n) if n > 1 else 0):
         score, answered, refused = columns
         threshold = best_threshold(Stakes(*columns[:, fold != part]))
+        # 1: refused only with the bias; -1: refused only without it; 0: no change.
         moved = (score > threshold).astype(float) - (score > 0)
         change[fold == part] = (moved * (refused - answered))[fold == part]
+    # The choice is made anew on each resample: the interval is of choosing, not of one choice.
     bias = bootstrap(lambda i: 0.0 - best_threshold(Stakes(*columns[:, i])), n, resamples=200)
     return Calibration(n, bias, bootstrap(lambda i: float(change[i].mean()), n))
 
@@ -153,6 +164,7 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, n
       answered, and risk, the share of the answered ones that is answered wrongly.
     """
     levels, place = np.unique(score, return_inverse=True)
+    # Levels of +inf are never answered, and come last.
     k = int(np.isfinite(levels).sum())
     answered = np.cumsum(np.bincount(place, minlength=len(levels)))[:k]
     wrong = np.cumsum(np.bincount(place, ~correct, minlength=len(levels)))[:k]
@@ -169,6 +181,8 @@ def aurc(score: np.ndarray, correct: np.ndarray) -> float | None:
     k = int(np.isfinite(levels).sum())
     count = np.bincount(place, minlength=len(levels))[:k]
     wrong = np.bincount(place, ~correct, minlength=len(levels))[:k]
+    # Scores 1 1 2, of which the first is wrong: 1/2 and 1/2 wrong in level 1, 0 in level 2. Errors
+    # 0.5, 1, 1 over 1, 2, 3 answers: risks 0.5, 0.5, 0.33, whose mean is 0.44.
     # Within a level each further answer adds the level's own share of wrong ones.
     errors = np.cumsum(np.repeat(wrong / np.maximum(count, 1), count))
     return float((errors / np.arange(1, len(errors) + 1)).mean()) if len(errors) else None
@@ -206,6 +220,7 @@ def bootstrap(
     if value is None:
         return Estimate()
     random = np.random.default_rng(seed)
+    # Whole questions are drawn: what a statistic compares under one index stays together.
     drawn = (statistic(random.integers(n, size=n)) for _ in range(resamples))
     low, high = np.percentile([d for d in drawn if d is not None] or [value], (2.5, 97.5))
     return Estimate(value, float(low), float(high))

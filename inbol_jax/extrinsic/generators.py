@@ -169,7 +169,7 @@ _ANSWERED_BY_ABSENCE = re.compile(
 )
 # Draws of another image's question. Several are needed because many subjects are in both images.
 _TRIES = 20
-_LEEWAY = 1.3  # how far above its share a thing may be, since some are in almost every image
+_LEEWAY = 1.3  # times its share of the questions a thing may get: some are in almost every image
 _COUNTED = 10_000  # questions that tell how often each thing is asked about
 _WRITTEN = 3  # questions that a model writes per prompt
 _BULLET = re.compile(r"^(?:[-*•\u2013]+|\(?\d{1,2}[.):])\s+")

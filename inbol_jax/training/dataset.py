@@ -104,6 +104,7 @@ class PackedDataset:
         number of tiles, that all rows of the batch fit in. Args: as of `read_batch`.
         """
         sizes = [self.sizes[i] for i in indices]
+        # All processes decide by the rows of the whole batch, so that all run the same program.
         shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
         tiles = padded_tiles(max(self.tiles[i] for i in indices))
         pack = functools.partial(self.pack, shape=shape, tiles=tiles)
@@ -176,6 +177,8 @@ def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
       count: with 0 there are as few shapes as leave less than `MAX_WASTE` of padding beside what
         rounding their lengths makes, and at most `MAX_BUCKETS`.
     """
+    # 10 rows of length 8, 2 of 16, 1 of 64. In one shape they cost best(1, 2) = 13 * 64 = 832. In
+    # two: best(1, 1) + cost(2, 2) = 12 * 16 + 64 = 256 or best(1, 0) + cost(1, 2) = 80 + 192 = 272.
     fitted = [RowShape.fitting([row]) for row in rows]
     rounded, targets = np.array([(shape.tokens, shape.targets) for shape in fitted]).T
     lengths, numbers = np.unique(rounded, return_counts=True)
@@ -198,6 +201,7 @@ def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
         last = start[last] - 1
     ends.append(last)
     longest = [int(lengths[end]) for end in reversed(ends)]
+    # Shorter rows may be padded to a longer shape, which so needs the targets of all of them.
     return [RowShape(n, int(targets[rounded <= n].max())) for n in longest]
 
 
@@ -220,6 +224,7 @@ def training_order(
 
     @functools.lru_cache(maxsize=2)  # a window over several passes costs grain 0.3 s
     def window(number: int) -> np.ndarray:
+        # 32 batches of 8: 256 random rows, sorted by length, then cut into batches of 8 neighbours.
         rows = windows[number]
         return rows[np.argsort([lengths[row] for row in rows], kind="stable")]
 
@@ -227,6 +232,7 @@ def training_order(
         number, part = divmod(i, WINDOW)
         rows = window(number)
         whole = len(rows) // size  # a shorter last batch stays the last one
+        # A short batch has another shape of its own, so it comes last whatever its lengths are.
         places = [*np.random.default_rng((seed, number)).permutation(whole).tolist(), whole]
         return rows[places[part] * size : (places[part] + 1) * size]
 

@@ -64,6 +64,7 @@ class Jit:
 
         def own_rows(x: jax.Array) -> np.ndarray:
             # Along tensor devices hold copies of rows.
+            # By the first row of each part: copies fall together, and sorting restores the order.
             parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
             return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
@@ -72,6 +73,7 @@ class Jit:
     def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
         """One training step, with the arguments of `TrainStep`. It reuses the memory of `state`."""
         if self._compiled is None:
+            # Known at the first call only: the shardings of the state that was placed or restored.
             places = jax.tree.map(lambda x: x.sharding, state)
             self._compiled = jit_step(self._step, places, self._mesh)
         return self._compiled(state, *inputs)
@@ -108,6 +110,7 @@ class Pmap:
 
     def place(self, tree: Any) -> Any:
         def put(x: Any) -> jax.Array:  # [...] -> [devices, ...]
+            # A view: on the host there is one copy, whatever the number of devices.
             copies = np.broadcast_to(to_host(x)[None], (self._count, *np.shape(x)))
             return jax.device_put(copies, self._each)
 
@@ -149,5 +152,6 @@ PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}
 
 def round_batch_size(size: int, mesh: Mesh, gradient_accumulation_steps: int) -> int:
     """The next batch size that gives every device the same number of rows in every micro-batch."""
+    # 10 rows, 2 micro-batches, 4 devices: 5 rows per micro-batch become 8, so 16 rows in all.
     micro_batch = round_batch(-(-size // gradient_accumulation_steps), mesh)
     return gradient_accumulation_steps * micro_batch

@@ -58,6 +58,7 @@ def target_logprobs(
     """
     rngs = {} if key is None else {"dropout": key}
     places = batch["target_index"]  # [b, a]
+    # Hidden states at the a places of a row that predict a target, not at its t tokens.
     hidden = model.apply(variables, batch, places, method="hidden", rngs=rngs)  # [b, a, d]
     head = model.apply(variables, method="head")
     return token_logprobs(hidden, head, batch["targets"], chunk=chunk)
@@ -66,7 +67,7 @@ def target_logprobs(
 def token_counts(batch: Batch) -> Metrics:
     """Tokens per row, and the share of the batch that is padding.
 
-    Rows that only fill up the batch count as padding.
+    Rows without an example, which complete the batch, count as padding.
     """
     rows = batch["valid"].astype(jnp.float32)
     tokens = jnp.sum((batch["segments"] >= 0).sum(1) * rows)
@@ -147,6 +148,7 @@ def make_train_step(
     """
 
     def step(state, frozen, reference, batch) -> tuple[TrainState, Metrics]:
+        # From the step's number: a run that resumes draws the same dropout.
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
@@ -156,6 +158,8 @@ def make_train_step(
             variables = merge_variables(trainable, frozen)
             own_key = jax.random.fold_in(key, number)
             metrics = objective(variables, reference_variables, micro, own_key)
+            # The sum, not the mean: sums of micro-batches and devices add up. Of (6, 3 tokens) and
+            # (2, 1 token) the mean is 8 / 4 = 2, whichever way the rows are split.
             return metrics["loss"][0], metrics
 
         def gradient_sums(micro: Batch, number: Any) -> tuple[Flat, Metrics]:
@@ -179,6 +183,8 @@ def _accumulate(
     def split(x: jax.Array) -> jax.Array:  # [b, ...] -> [count, b / count, ...]
         return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
 
+    # 8 rows, count 2: micro-batch 0 holds rows 0 2 4 6, micro-batch 1 holds 1 3 5 7. If one device
+    # has rows 0 to 3 and another 4 to 7, each has two rows of either micro-batch: nothing moves.
     def add(total: Any, micro: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, gradient_sums(*micro)), None
 
@@ -192,10 +198,12 @@ def _update(
     optimizer: optax.GradientTransformation, state: TrainState, gradients: Flat, metrics: Metrics
 ) -> tuple[TrainState, Metrics]:
     """The next state from summed gradients, or the old parameters if something is not finite."""
+    # Here is the one division. Without any weight, all sums are 0 and stay so.
     weight = jnp.maximum(metrics["loss"][1], 1.0)
     gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
     norm = optax.tree.norm(gradients)  # before clipping
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"][0])
+    # The update is computed in any case, as a program without a branch, and then chosen or not.
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     changed = optax.apply_updates(state.params, updates), opt_state
     params, opt_state = jax.tree.map(
@@ -203,6 +211,7 @@ def _update(
     )
     one = jnp.ones(())
     metrics |= {"gradient_norm": (norm, one)}
+    # Sum and weight become 0: a step that was left out counts in no mean. (0 * NaN would be NaN.)
     metrics = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), metrics)
     metrics["skipped"] = (1.0 - finite, one)
     skipped = jnp.where(finite, 0, state.skipped + 1)
