@@ -7,7 +7,7 @@ The questions of five sets go through `inbol extrinsic`'s default generators and
 kept questions are drawn per set, and each is looked up in `generated_labels.tsv`, which holds what
 a reader judged: "fine" or "garbled" by the SHA-256 of the text, since some sets' licences do not
 allow to give their questions on. --sources names a folder with clones of the two repositories in
-`SETS`, under their names. docs/extrinsic.md has the rule of judging and the figures.
+`SETS`, under their names. benchmarks/NOTES.md has the rule of judging and the figures.
 """
 
 import dataclasses
