@@ -87,15 +87,15 @@ class Attention(nn.Module):
             return dense(x).reshape(b, -1, heads, c.head_dim)
 
         # Queries at `places` alone, [b, a]; keys and values everywhere, [b, t].
-        asking, q_positions = x, positions
+        q_input, q_positions = x, positions
         if places is not None:
-            asking, q_positions, mask = (take(y, places) for y in (x, positions, mask))
+            q_input, q_positions, mask = (take(y, places) for y in (x, positions, mask))
         rotary = c.rope_theta, c.rope_type, dict(c.rope_scaling)
         if self.windowed and c.local_rope_theta:
             rotary = c.local_rope_theta, "default", {}
         # q is [b, a, num_heads, head_dim], k and v are [b, t, num_kv_heads, head_dim].
         frequency = rope_frequencies(c.head_dim, *rotary)
-        q, k = project(asking, c.num_heads, "q_proj"), project(x, c.num_kv_heads, "k_proj")
+        q, k = project(q_input, c.num_heads, "q_proj"), project(x, c.num_kv_heads, "k_proj")
         if c.qk_norm:
             q, k = _norm(c, self.compute, "q_norm")(q), _norm(c, self.compute, "k_norm")(k)
         if c.query_scale != 1:
@@ -111,14 +111,14 @@ class Attention(nn.Module):
             # s = 3, n = 2: [p p p | a0 b0 | a1 b1 | ...]: step 1 writes at 3 + 1 * 2.
             place = decoding.prefix[0].shape[1] + decoding.step * k.shape[1]
             cache = tuple(
-                jax.lax.dynamic_update_slice_in_dim(kept, new, place, axis=1)
-                for kept, new in zip(decoding.suffix, (k, v), strict=True)
+                jax.lax.dynamic_update_slice_in_dim(cached, new, place, axis=1)
+                for cached, new in zip(decoding.suffix, (k, v), strict=True)
             )
             y = dot_product_attention(q, *cache, mask, implementation=implementation)
         else:
             cache = tuple(
-                kept.at[:, :, decoding.step].set(new)
-                for kept, new in zip(decoding.suffix, (k, v), strict=True)
+                cached.at[:, :, decoding.step].set(new)
+                for cached, new in zip(decoding.suffix, (k, v), strict=True)
             )
             y = decode_attention(q, decoding.prefix, mask, cache, decoding.suffix_mask)
         o_proj = Dense(
@@ -191,9 +191,9 @@ def _joined_mask(
     #     columns   a0 b0 a1 b1
     #     a         1  0  0  0
     #     b         0  1  0  0
-    own = (jnp.eye(n, dtype=bool)[:, None] & suffix[:, None]).reshape(n, -1)  # [n, t*n]
+    of_suffix = (jnp.eye(n, dtype=bool)[:, None] & suffix[:, None]).reshape(n, -1)  # [n, t*n]
     places = len(prefix), n
-    parts = (jnp.broadcast_to(x, (*places, x.shape[-1])) for x in (prefix, own))
+    parts = (jnp.broadcast_to(x, (*places, x.shape[-1])) for x in (prefix, of_suffix))
     joined = jnp.concatenate([*parts], axis=-1)  # [b, n, s + t*n]
     return jnp.pad(joined, ((0, 0), (0, 0), (0, size - joined.shape[-1])))
 

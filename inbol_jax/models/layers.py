@@ -139,9 +139,9 @@ class Dense(nn.Module):
         a = self.get_variable("lora", "a")  # [d, rank]
         b = self.get_variable("lora", "b")  # [rank, features]
         if lora.dropout and self.has_rng("dropout"):
-            keep = 1 - lora.dropout
-            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, rows.shape)
-            rows = jnp.where(kept, rows / keep, 0)  # the expected input stays the same
+            share = 1 - lora.dropout
+            keep = jax.random.bernoulli(self.make_rng("dropout"), share, rows.shape)
+            rows = jnp.where(keep, rows / share, 0)  # the expected input stays the same
         # (x a) b and not x (a b): the product a b would be as large as the kernel. The scale goes
         # to b, [rank, features], which usually is smaller than the result, [r, features].
         hidden = checkpoint_name(rows @ a.astype(dtype), "adapter")  # [r, rank]
@@ -305,13 +305,13 @@ def decode_attention(
     groups = prefix[0].shape[2]
     q = q.reshape(b, n, groups, heads // groups, dim)  # [b, n, k, g, d], g heads per key
     # Scores to the shared prefix, [b, n, k, g, s], and to the own suffix, [b, n, k, g, t].
-    before = jnp.einsum("bnkgd,bskd->bnkgs", q, prefix[0], preferred_element_type=jnp.float32)
-    own = jnp.einsum("bnkgd,bntkd->bnkgt", q, suffix[0], preferred_element_type=jnp.float32)
-    before = jnp.where(prefix_mask[:, :, None, None], before, MASK_VALUE)
-    own = jnp.where(suffix_mask, own, MASK_VALUE)
-    scores = jnp.concatenate([before, own], axis=-1)  # [b, n, k, g, s + t]
+    to_prefix = jnp.einsum("bnkgd,bskd->bnkgs", q, prefix[0], preferred_element_type=jnp.float32)
+    to_suffix = jnp.einsum("bnkgd,bntkd->bnkgt", q, suffix[0], preferred_element_type=jnp.float32)
+    to_prefix = jnp.where(prefix_mask[:, :, None, None], to_prefix, MASK_VALUE)
+    to_suffix = jnp.where(suffix_mask, to_suffix, MASK_VALUE)
+    scores = jnp.concatenate([to_prefix, to_suffix], axis=-1)  # [b, n, k, g, s + t]
     weights = jax.nn.softmax(scores * dim**-0.5, axis=-1).astype(q.dtype)  # over both together
-    split = before.shape[-1]
+    split = to_prefix.shape[-1]
     # The sum over s + t places in two parts, so that the two caches are never concatenated.
     out = jnp.einsum("bnkgs,bskd->bnkgd", weights[..., :split], prefix[1])
     out += jnp.einsum("bnkgt,bntkd->bnkgd", weights[..., split:], suffix[1])

@@ -40,14 +40,14 @@ def prepare_picture(
     of_image = config.image_shapes(1)
     names = [name for name in of_image if name not in _NORMALISATION]
     raw = len(names) < len(of_image)  # whether the device normalises
-    own = getattr(processor, "images_kwargs", {})  # as in the processor's own call
+    defaults = getattr(processor, "images_kwargs", {})  # as in the processor's own call
     # What is left whole beside another picture is so beside itself.
     alone = alone or config.cuts_several
     # Some processors cut an image into tiles only if it is the only one of its row.
     shown = picture if alone else [[picture, picture]]
 
     def prepared(**options: Any) -> dict[str, np.ndarray]:
-        batch = processor.image_processor(shown, return_tensors="np", **own, **options)
+        batch = processor.image_processor(shown, return_tensors="np", **defaults, **options)
         batch = config.prepared(batch)
         arrays = {name: np.asarray(batch[name]) for name in names}
         # The tiles of the second copy are those of the first.

@@ -125,15 +125,15 @@ def read_batch(
       indices: the rows of the whole batch. At the end of the data there may be too few.
       mine: positions in the batch, see `sharding.local_rows`.
     """
-    own = [int(indices[i]) for i in mine if i < len(indices)]
+    local = [int(indices[i]) for i in mine if i < len(indices)]
     # A process without rows reads one to take the shapes from; it does not count.
-    rows = [(i, READERS.submit(read, i)) for i in own or [int(indices[0])]]
+    rows = [(i, READERS.submit(read, i)) for i in local or [int(indices[0])]]
     for i, row in rows:
         if not wait([row], timeout=STALL).done:
             names = ", ".join(map(str, files(i)))
             line = f"training waits for its data: {names} has been read for {STALL} s"
             print(line, file=sys.stderr, flush=True)
-    return collate([row.result() for _, row in rows], len(mine), valid=len(own))
+    return collate([row.result() for _, row in rows], len(mine), valid=len(local))
 
 
 def tokenize(

@@ -96,10 +96,10 @@ def optimizer_shardings(
     everywhere = NamedSharding(mesh, PartitionSpec())
     return optax.tree_map_params(
         optimizer,
-        lambda kept, p: p.sharding if kept.shape == p.shape else everywhere,
+        lambda part, p: p.sharding if part.shape == p.shape else everywhere,
         jax.eval_shape(optimizer.init, trainable),
         trainable,
-        transform_non_params=lambda kept: everywhere,
+        transform_non_params=lambda part: everywhere,
     )
 
 
@@ -156,8 +156,8 @@ def make_train_step(
 
         def loss(trainable: Flat, micro: Batch, number: Any) -> tuple[jax.Array, Metrics]:
             variables = merge_variables(trainable, frozen)
-            own_key = jax.random.fold_in(key, number)
-            metrics = objective(variables, reference_variables, micro, own_key)
+            micro_key = jax.random.fold_in(key, number)
+            metrics = objective(variables, reference_variables, micro, micro_key)
             # The sum, not the mean: sums of micro-batches and devices add up. Of (6, 3 tokens) and
             # (2, 1 token) the mean is 8 / 4 = 2, whichever way the rows are split.
             return metrics["loss"][0], metrics
