@@ -78,6 +78,7 @@ class Difference:
         """1 if the interval says that T(b) is above T(a), -1 if below, 0 if it says neither."""
         if not self.says_something:
             return 0
+        # An interval that touches 0 says neither.
         return (self.low > 0) - (self.high < 0)
 
 
@@ -145,6 +146,7 @@ class Metrics:
     @property
     def asked(self) -> list[str]:
         """The models that were asked, the base first: all but baselines and calibrated ones."""
+        # Their predictions are derived from the base's: nobody asked them anything.
         derived = {*BASELINES, *(map(calibrated, self.models) if self.curves else ())}
         return [name for name in self.models if name not in derived]
 
@@ -198,12 +200,14 @@ def differences(
         for model, members in _grouped(predictions, lambda p: p.model).items()
     }
     if pairs is None:
+        # In order of appearance: base, IDK-IT, CA-DPO.
         models = list(answers)
         pairs = list(itertools.pairwise(models))
         # Models a b c: (a, b), (b, c) and (a, c).
         pairs += [(model, models[-1]) for model in models[:-2]]
     result: list[Difference] = []
     for a, b in pairs:
+        # The symmetric difference: questions that one of them answered and the other did not.
         if unpaired := answers[a].keys() ^ answers[b].keys():
             raise InbolError(
                 f"{len(unpaired)} questions were not answered by both {a} and {b}, for example "
@@ -247,6 +251,7 @@ def by_confidence(predictions: Iterable[Prediction], model: str) -> list[Confide
     members = _grouped(answerable, index_of_bin)
     bins = []
     for index, (low, high) in enumerate(itertools.pairwise(CONFIDENCE_EDGES)):
+        # Of 10 questions 4 are refused and 3 are correct: refr 4 / 10, answered_acc 3 / 6.
         outcomes = Counter(p.outcome for p in members.get(index, ()))
         n, answered = outcomes.total(), outcomes["correct"] + outcomes["wrong"]
         rates = share(outcomes["refused"], n), share(outcomes["correct"], answered)

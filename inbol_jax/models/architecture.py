@@ -90,6 +90,7 @@ class ModelConfig:
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each array of so many tiles, as `models.vlm` names them."""
         size, channels = self.vision.image_size, ((tiles, 3), "float32")
+        # Pixels travel as bytes, a quarter of float32; the device normalises them.
         pixels = ((tiles, 3, size, size), "uint8")
         return {"pixel_values": pixels, "pixel_mean": channels, "pixel_scale": channels}
 
@@ -119,6 +120,8 @@ class ModelConfig:
             return np.array([len(pixels)]) * self.num_image_tokens
         if not self.tiled:  # only tiles that transformers leaves unused are zeros
             return None
+        # [b, m, ...] -> [b, m] -> [b], used images per row. The scale of one is never 0; without a
+        # scale, an image whose pixels are all 0 is unused.
         used = np.asarray(batch.get("pixel_scale", pixels)) != 0
         return used.any(axis=tuple(range(2, used.ndim))).sum(1) * self.num_image_tokens
 
@@ -202,10 +205,13 @@ class LlavaNextConfig(LlavaConfig):
                 f"pixel_values {pixels.shape} and {len(sizes)} image_sizes: one image each, as "
                 "tiles [n, tiles, 3, H, W], is needed"
             )
+        # Per image: of_rows (1, 2) becomes (True, False, False).
         alone = [count == 1 for count in of_rows for _ in range(count)]
         layouts = [self.layout(*size, alone=one) for size, one in zip(sizes, alone, strict=True)]
         if (most := max(layout.tiles for layout in layouts)) > pixels.shape[1]:
             raise InbolError(f"pixel_values has {pixels.shape[1]} tiles, an image has {most}")
+        # The processor pads every image to the tiles of the one with most: [n, most, 3, H, W]
+        # becomes [sum of the images' tiles, 3, H, W].
         tiles = [x[: layout.tiles] for x, layout in zip(pixels, layouts, strict=True)]
         return batch | {
             "pixel_values": np.concatenate(tiles),
@@ -214,6 +220,7 @@ class LlavaNextConfig(LlavaConfig):
 
     def image_tokens(self, batch: Mapping[str, np.ndarray]) -> np.ndarray | None:
         layouts = np.asarray(batch.get("image_layouts", np.zeros((0, len(UNCUT)), int)))
+        # As `token_places` counts: features of the whole, then rows with one token more, their end.
         ends = layouts[..., 4] * (layouts[..., 5] + 1)
         tokens = layouts.any(-1) * self.num_image_tokens + ends
         return tokens.sum(-1, keepdims=layouts.ndim == 2)
@@ -299,6 +306,7 @@ class Qwen3VLConfig(ModelConfig):
         patches, vision = tiles * self.tile_patches, self.vision
         if vision.window is None:
             return patches**2
+        # window = 4 tokens, merge 2: 8 x 8 patches see each other in most layers.
         seen = min(patches, (vision.window * vision.merge_size) ** 2)
         full = len(vision.full_layers) / vision.num_layers
         return patches * (full * patches + (1 - full) * seen)
@@ -334,6 +342,7 @@ class Qwen3VLConfig(ModelConfig):
         frames = grid[..., 0][grid.any(-1)]
         if (frames != 1).any():
             raise InbolError("image_grid_thw: more than one frame, and videos are not supported")
+        # [b, m, 3] -> i64[b], patches per row; [k, 3] -> i64[1], of the batch.
         patches = grid.prod(-1).sum(-1, keepdims=grid.ndim == 2)
         held = pixels.shape[-2]
         if (patches > held).any() or (pixels.ndim == 2 and patches[0] != held):

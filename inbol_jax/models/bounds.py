@@ -41,6 +41,7 @@ def check(config: ModelConfig) -> None:
     for part in (vision, text):
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
+            # An option that may be left out.
             if value is None and field.type == (int | None):
                 continue
             if field.type in (int, int | None) and (type(value) is not int or value < 1):
@@ -49,6 +50,7 @@ def check(config: ModelConfig) -> None:
                 )
             if field.type is float and not 0 < value < math.inf:
                 raise InbolError(f"{field.name} = {value!r}: a number greater than 0 is needed")
+    # 0 or infinity would make frequencies that are not finite, or all of them 0.
     for name, value in text.rope_scaling:
         if not 0 < value < math.inf:
             raise InbolError(f"text_config: {name} = {value!r}: a number above 0 is needed")

@@ -87,6 +87,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _llava(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaConfig:
     hf = fill_in_defaults(raw, "LlavaConfig", VISION_TOWERS)
+    # Old checkpoints say so in the decoder's part, newer ones in that of the whole.
     tied = bool(hf.tie_word_embeddings or hf.text_config.tie_word_embeddings)
     return LlavaConfig(**_llava_parts(hf), **read_shared(raw, generation, hf, tied=tied))
 
@@ -132,6 +133,8 @@ def _llava_parts(hf: Any) -> dict[str, Any]:
     layers = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     depth = hf.vision_config.num_hidden_layers
     for layer in layers:
+        # There are depth + 1 states: the embeddings, and one behind each layer. LLaVA takes -2, the
+        # last but one.
         if layer not in range(-depth - 1, depth + 1):
             raise InbolError(f"vision_feature_layer = {layer}: the tower has {depth} layers")
     return {
@@ -183,6 +186,7 @@ def _qwen2_5_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25
     v = hf.vision_config
     tower = _native_tower(
         hf,
+        # 112 pixels / 2 / 14 = 4 tokens per side, rounded down in transformers' order
         window=v.window_size // v.spatial_merge_size // v.patch_size,
         full_layers=_layers_of_tower(v, "fullatt_block_indexes"),
         rms_norm=True,
@@ -205,6 +209,7 @@ def _qwen2_5_vl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25
 
 def _layers_of_tower(v: Any, name: str) -> tuple[int, ...]:
     layers = tuple(getattr(v, name))
+    # Rising, each at most once, and each there: features are collected while the layers run.
     if list(layers) != sorted({*layers} & {*range(v.depth)}):
         raise InbolError(
             f"vision_config.{name} = {layers}: rising numbers of its {v.depth} layers are needed"
@@ -217,7 +222,9 @@ def _native_tower(hf: Any, **given: Any) -> NativeVisionConfig:
     require(v.in_channels, (3,), "vision_config.in_channels")
     require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
     require(v.rope_parameters["rope_type"], ("axial",), "vision_config.rope_type")
+    # Merged features go straight into the decoder, without a projection of their own.
     require(v.out_hidden_size, (text.hidden_size,), "vision_config.out_hidden_size")
+    # Half of a head's pairs turn with rows and half with columns (`qwen3_vl.VisionBlock`).
     if v.hidden_size % (4 * v.num_heads):
         raise InbolError(
             f"vision_config: {v.num_heads} heads of a size that is a multiple of 4 do not make "
@@ -263,6 +270,7 @@ def _internvl(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVL
             rms_norm=vision.norm_type == "rms_norm",
             layer_scale=float(vision.layer_scale_init_value),
         ),
+        # a ratio of 0.5 per side: squares of 2 x 2 patches
         scale_factor=int(1 / hf.downsample_ratio),
         projector_hidden_act=hf.projector_hidden_act,
         **read_shared(raw, generation, hf),
@@ -281,6 +289,7 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
     ):
         require(getattr(text, option), only, f"text_config.{option}")
     side = vision.image_size // vision.patch_size
+    # 896 / 14 = 64 patches per side and 256 = 16 x 16 tokens: squares of 64 / 16 = 4 patches.
     if type(tokens) is not int or tokens < 1 or side % (across := math.isqrt(tokens)):
         raise InbolError(
             f"mm_tokens_per_image = {tokens!r} does not divide {side} x {side} patches"
@@ -300,6 +309,7 @@ def _gemma3(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Gemma3Conf
             hidden_act=text.hidden_activation,
             qk_norm=True,
             embedding_scale=text.hidden_size**0.5,
+            # attention divides by sqrt(head_dim); Gemma 3 wants sqrt(query_pre_attn_scalar)
             query_scale=(text.head_dim / text.query_pre_attn_scalar) ** 0.5,
             unit_offset=True,
             sandwich_norms=True,

@@ -78,6 +78,7 @@ def read_sequence_bias(
             tokens = tokens and all(type(t) is int and 0 <= t < vocab_size for t in sequence)
             if not tokens or type(value) is not float or abs(value) > MAX_BIAS:
                 raise ValueError(f"[{sequence!r}, {value!r}]")
+            # A sequence that stands twice keeps its last value, as in transformers.
             bias[tuple(sequence)] = value
         if not bias:
             raise ValueError("an empty list")
@@ -122,6 +123,7 @@ def read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
     transformers' config.
     """
     missing = dataclasses.MISSING
+    # Ours without a default, that nobody gave: read under transformers' name of the same thing.
     names = [
         f.name for f in dataclasses.fields(kind) if f.name not in given and f.default is missing
     ]
@@ -132,6 +134,7 @@ def read_vision(v: Any, **given: Any) -> VisionConfig:
     """Returns the tower of transformers' config; InbolError names what is not supported."""
     require(v.num_channels, (3,), "vision_config.num_channels")
     require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
+    # Its weights are in the file, so they must have a place, although no feature comes of them.
     has_head = v.model_type == "siglip_vision_model" and v.vision_use_head
     return read(VisionConfig, v, pooling_head=has_head, **given)
 
@@ -141,6 +144,7 @@ def read_text(
 ) -> TextConfig:
     """`rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
     given besides is read as most decoders have it."""
+    # Decoders that have no option for it: Qwen3's always normalise queries and keys.
     given = {
         "hidden_act": getattr(t, "hidden_act", None),
         "qk_norm": t.model_type in ("qwen3", "qwen3_vl_text"),

@@ -75,6 +75,7 @@ def verify(config: ConvertConfig) -> None:
     from inbol_jax.models.loading import load_pretrained
     from inbol_jax.progress import say
 
+    # Both in float32: only the stored weights may differ, not the arithmetic.
     before = _logits(load_pretrained(config.source, dtype="float32"), config.seed)
     result = load_pretrained(config.out, dtype="float32")
     after = _logits(result, config.seed)
@@ -99,11 +100,14 @@ def _logits(checkpoint: Any, seed: int) -> Any:
 
     c, random = checkpoint.config, np.random.default_rng(seed)
     words = random.integers(0, c.text.vocab_size, 24)
+    # Image tokens stand only where the image's features go.
     words = np.where(words == c.image_token_id, 0, words)
     images = c.blank_tile()
+    # 8 words, the image, 16 words: both sides of an image are compared.
     image = np.full(c.image_tokens(images)[0], c.image_token_id)
     ids = np.concatenate([words[:8], image, words[8:]])[None].astype(np.int32)
     shape = images["pixel_values"].shape
+    # (u8 - 127.5) / 74: uniform bytes have a standard deviation of 256 / sqrt(12) = 74.
     if "pixel_mean" in images:
         images["pixel_values"] = random.integers(0, 256, shape, np.uint8)
         images["pixel_mean"] *= 127.5

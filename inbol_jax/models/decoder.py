@@ -163,6 +163,7 @@ class DecoderLayer(nn.Module):
         c, norm = self.config, functools.partial(_norm, self.config, self.compute)
         attention = Attention(c, self.compute, self.windowed, name="self_attn")
         y, cache = attention(norm("input_layernorm")(x), positions, mask, places, decoding)
+        # The residual stream shrinks along with the queries, [b, t, d] -> [b, a, d].
         x = x if places is None else take(x, places)
         mlp = MLP(c, self.compute, name="mlp")
         if not c.sandwich_norms:
@@ -262,6 +263,7 @@ class Decoder(nn.Module):
 
         def room(x: Float[Array, "b s k d"]) -> Float[Array, "b ..."]:
             if self.fused:
+                # The prompt's keys come first, in the same array; n * t more fit behind them.
                 size = -(-(x.shape[1] + t * n) // 8) * 8  # lengths that suit its kernels
                 return jnp.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0)))
             return jnp.zeros((len(x), n, t, *x.shape[2:]), x.dtype)
@@ -292,6 +294,7 @@ class Decoder(nn.Module):
         n, room, fused = tokens.shape[1], suffix[0][0].shape, self.fused
         # t, the tokens that the suffix has room for; fused arrays are [b, s + t*n (rounded), k, d].
         index = jnp.arange((room[1] - prefix_mask.shape[1]) // n if fused else room[2])  # [t]
+        # Padding on either side does not count: mask 0 1 1 1 has the positions 0 0 1 2.
         prefix_positions = jnp.maximum(jnp.cumsum(prefix_mask, axis=1) - 1, 0)  # [b, s]
         masks = {}
         for window in set(self.config.windows):

@@ -31,6 +31,7 @@ def position_buckets(side: int) -> np.ndarray:
     step = 1 / side
     boundaries = (step + step * np.arange(max(side - 1, 0))).astype(np.float32)
     counts = np.maximum(np.arange(side + 1, dtype=np.float32), 1)  # no patch: any position
+    # [n, i] = i / n: how far along the side patch i of n begins
     places = np.arange(side, dtype=np.float32) * (np.float32(1) / counts)[:, None]
     places = np.minimum(places, np.float32(1 - 1e-6))
     return np.searchsorted(boundaries, places, side="right").astype(np.int32)
@@ -82,6 +83,7 @@ class Idefics3(VisionLanguageModel):
             )
         pixels = self.normalised_pixels(batch)
         mask = batch.get("pixel_attention_mask", jnp.ones((len(pixels), height, width), bool))
+        # [n, H, W], True for pixels of the image
         mask = mask.reshape(-1, height, width) != 0
         if batch["pixel_values"].dtype == jnp.uint8:
             pixels = jnp.where(mask[:, None], pixels, 0.0)  # as processors fill up normalised ones

@@ -91,6 +91,7 @@ class Checkpoint:
         if needed is None:
             return
         places = np.asarray(batch["input_ids"]) == self.config.image_token_id  # [b, t]
+        # `needed` has one number per row, or one for all rows if images are not given by row.
         whole = len(needed) != len(places)
         tokens = places.sum(keepdims=True)[0] if whole else places.sum(1)
         for row in np.flatnonzero(tokens != needed)[:1]:
@@ -131,6 +132,7 @@ class Checkpoint:
             self.config.check_processor(processor)
         except InbolError as error:
             raise InbolError(f"{self.path}: {error}") from error
+        # One picture with every level of 8 bits shows whether the processor normalises as we do.
         levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
         self.image_inputs(Image.fromarray(levels.repeat(3, 2)), processor, check=True)
         return processor
@@ -173,6 +175,7 @@ def without_videos(kind: type) -> type:
 
 def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
+    # Parameters depend on no length: one token, and one tile to make the tower's as well.
     ids = np.zeros((1, 1), np.int32)
     batch = {"input_ids": ids, "attention_mask": ids, **config.blank_tile()}
     return make_model(config).init(key, batch)["params"]
@@ -261,6 +264,7 @@ def load_pretrained(
       InbolError: if it is not a checkpoint that the port can run; names the file and the cause.
     """
     name, path = str(path_or_id), find_checkpoint(path_or_id)
+    # A folder of adapters names its base.
     if adapters is None and peft.is_adapter(path):
         adapters = path
         name, path = _find_base(path)

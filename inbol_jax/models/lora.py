@@ -78,7 +78,9 @@ def target_modules(params: Mapping[str, Any], config: LoraConfig) -> list[str]:
                 f"LoRA target {pattern!r} fits no dense layer of the model, "
                 f"for instance {list(names.values())[-1]}"
             )
+    # Whole names, or what follows a dot: "q_proj" fits "...self_attn.q_proj", and not "q_proj2".
     targets = {path for path, name in names.items() if _matches(name, config.targets)}
+    # A module that is trained whole needs no adapter.
     whole = trainable_params(params, config)
     return sorted(path.removesuffix("/kernel") for path in targets.difference(whole))
 
@@ -117,6 +119,7 @@ def init_lora(
                 f"a rank of {config.rank} is more than {module_name(f'{path}/kernel')} can have, "
                 f"which is a matrix of {size} x {out}; choose at most {min(size, out)}"
             )
+        # PEFT's kaiming_uniform(sqrt(5)) is uniform within 1 / sqrt(in). With b = 0, a b is 0.
         # Keyed by the path: one target more or less does not change how the others start.
         module_key, bound = jax.random.fold_in(key, zlib.crc32(path.encode())), size**-0.5
         a = jax.random.uniform(module_key, (size, config.rank), jnp.float32, -bound, bound)

@@ -87,6 +87,7 @@ def load_adapter(
     own_files(folder, (CONFIG, WEIGHTS))
     base = flatten_dict(params, sep="/")
     modules = [path.removesuffix("kernel") for path in base if path.endswith("/kernel")]
+    # Rows of every adapter that could be there: their keys tell what a tensor in the file is.
     adapters = [adapter_row(module + side) for module in modules for side in "ab"]
     rows = {row.key: row for row in [*map(table_row, base), *adapters]}
     lora: dict[str, Any] = {}
@@ -99,6 +100,8 @@ def load_adapter(
                 f"(fingerprint {trained_on}, this one has {base_fingerprint()})"
             )
         for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
+            # base_model.model.X.lora_A.weight -> X.lora_A.weight. PEFT wraps what is trained whole:
+            # X.modules_to_save.weight and X.base_layer.weight are X.weight.
             name = key.removeprefix(_ROOT).replace(".modules_to_save.", ".")
             row = rows.get(canonical_key(name.replace(".base_layer.", "."), rows))
             if row is None:
@@ -226,6 +229,7 @@ def save_adapter(
         tensors[_ROOT + module_key(row.key)] = np.ascontiguousarray(row.to_hf(to_host(x)))
     if not is_main():
         return
+    # .../q_proj/a -> .../q_proj/kernel, whose module PEFT names as a target
     kernels = {f"{path[:-1]}kernel": x for path, x in lora.items() if path.endswith("/a")}
     ranks = {module_name(path): a.shape[1] for path, a in kernels.items()}
     options = {

@@ -115,6 +115,7 @@ class TextEncoder:
         # What the template writes between prompt and response, such as a space, belongs to the
         # response.
         ids = self._encode(template.prompt(question) + template.between + response, about)
+        # A tokenizer that merges across the seam would train on a prompt that is never asked.
         if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
             raise InbolError(f"{about}: the tokenizer changes what was there before the response")
         return (*ids[len(prompt) :], self._eos_token_id(template.whole))
@@ -133,6 +134,7 @@ class TextEncoder:
     def _check_tokens(self, config: ModelConfig) -> None:
         size = config.text.vocab_size
         for token, i in self._tokenizer.get_vocab().items():
+            # The image token needs no embedding: `vlm.embed` replaces it.
             if i >= size and i != config.image_token_id:
                 raise InbolError(
                     f"its tokenizer has a token {token!r} with id {i}, and the model's vocabulary "
@@ -171,6 +173,7 @@ class TextEncoder:
             texts = iter([token * length for length in lengths])
         else:
             texts = iter([image_text(self._processor, grid, token) for grid in images])
+        # Images may stand before or behind the question: `texts` gives them in order of appearance.
         before, after = (
             re.sub(re.escape(placeholder), lambda _: next(texts), text)
             for text in (rendered.before, rendered.after)
@@ -186,6 +189,7 @@ class TextEncoder:
     def _encode(self, text: str, about: str) -> tuple[int, ...]:
         ids: list[int] = []
         image, limit = self._config.image_token_id, self._config.text.max_positions
+        # If `bare`, the text has one token per feature already; otherwise it has one per tile.
         written = 1 if self._config.bare else self._config.num_image_tokens
         for token in self._tokenize(text):
             ids += [token] * (written if token == image else 1)
@@ -199,6 +203,7 @@ class TextEncoder:
     def _eos_token_id(self, text: str) -> int:
         ends = self._config.eos_token_ids
         tokens = zip(ends, self._tokenizer.convert_ids_to_tokens(ends), strict=True)
+        # What the template writes at the end of a response, as it was in the model's own training.
         return next((i for i, token in tokens if text.rstrip().endswith(token)), ends[0])
 
 
@@ -260,6 +265,7 @@ def load_image_inputs(
         pictures.append(picture)
     shapes, tiles = config.image_shapes, sum(grid.tiles for grid in grids)
     arrays = {
+        # The empty array gives shape and dtype to a question without images.
         name: np.concatenate([np.zeros(*empty), *(picture[name] for picture in pictures)])
         for name, empty in shapes(0).items()
     }

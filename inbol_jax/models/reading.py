@@ -118,6 +118,7 @@ def has_own_head(folder: Path) -> bool:
         if head.get_shape() != embedding.get_shape():
             return True
         count = head.get_shape()[0]
+        # In chunks of rows, and only until the first that differs: memory holds no whole embedding.
         chunks = [slice(i, min(i + _ROWS, count)) for i in range(0, count, _ROWS)]
         return any((head[chunk] != embedding[chunk]).any() for chunk in chunks)
 
@@ -162,6 +163,7 @@ def load_params(
         )
     for name, tensor in stored.items():
         shape = leaves[rows[name].path].shape
+        # All tensors are checked before the first one is read.
         _check_tensor(tensor, tuple(shape[i] for i in rows[name].hf_order))
     params = {}
     for file in files:
@@ -206,6 +208,7 @@ def _place(
     read: dict[Any, np.ndarray] = {}  # devices that hold the same part share one reading
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
+        # The file's axis j is our axis hf_order[j]: the device's part alone is read, then turned.
         bounds = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
         if bounds not in read:
             hf_slices = tuple(slice(*bounds[i]) for i in row.hf_order)

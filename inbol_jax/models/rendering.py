@@ -63,6 +63,7 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
     """
     content = [{"type": "image"}] * images
     first = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}] if system else []
+    # Open prompts with the plain and with the padded mark, and one whole chat with its response.
     asked = [
         [*first, {"role": "user", "content": [*content, {"type": "text", "text": question}]}]
         for question in (QUESTION, _PADDED)
@@ -76,18 +77,21 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
     fault = reply.get("error")
     if system and not fault and any(text.count(SYSTEM) != 1 for text in reply["texts"]):
         fault = f"writes the text {reply['texts'][0].count(SYSTEM)} times"
+    # Is it the system text that the template does not take, or anything?
     if fault and system:
         render(template, tokens, images)  # which may fail as well, and says why
         raise ValueError(f"takes no --system: it {fault}")
     if fault:
         raise ValueError(fault)
     *prompts, whole = reply["texts"]
+    # "... assistant\n<think>\n" -> "... assistant\n<think>\n\n</think>\n\n"
     prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in prompts)
     for name, mark, text in (
         ("question", QUESTION, prompt), ("question", QUESTION, whole), ("response", RESPONSE, whole)
     ):  # fmt: skip
         if text.count(mark) != 1:
             raise ValueError(f"writes the {name} {text.count(mark)} times, or changes it")
+    # The padded question must come back as it is, or stripped to the plain one.
     before, _, after = prompt.partition(QUESTION)
     if padded not in (before + _PADDED + after, prompt):
         raise ValueError("changes the question")
@@ -151,6 +155,7 @@ def _answer_within_limits() -> None:
     import transformers.utils.chat_template_utils  # noqa: F401  (before the limits)
 
     request = json.load(sys.stdin)
+    # Importing transformers has used CPU time already; the limit counts from the process's start.
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (used + SECONDS, used + SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -41,6 +41,7 @@ class WeightRow(NamedTuple):
     @property
     def hf_order(self) -> tuple[int, ...]:
         """The inverse of `order`: the checkpoint's axis j is our axis hf_order[j]."""
+        # order (2, 3, 1, 0) has the inverse (3, 2, 0, 1).
         return tuple(np.argsort(self.order).tolist())
 
 
@@ -68,6 +69,7 @@ def _layer_norm(key: str, path: str) -> tuple[WeightRow, ...]:
 
 def _patches(key: str) -> tuple[WeightRow, ...]:
     """The embedding of patches, which torch has as the kernel [out, in, height, width]."""
+    # Theirs [out, in, height, width], ours [height, width, in, out].
     axes, order = "patch patch patch norm", (2, 3, 1, 0)
     kernel = _array(f"{key}.weight", "patch_embedding", axes, order)
     return kernel, _array(f"{key}.bias", "patch_bias", "norm")
@@ -252,6 +254,7 @@ _ALIASES = (
 
 def canonical_key(key: str, rows: Container[str]) -> str:
     """Returns a checkpoint's key in the spelling of the table; a model's own `rows` keep theirs."""
+    # Each spelling that is found may lead to the next: all are tried in this order.
     for pattern, replacement in _ALIASES:
         if key in rows:
             break
@@ -264,6 +267,7 @@ def path_pattern(path: str) -> re.Pattern[str]:
     """Compiles the path of a row: each placeholder becomes a named group."""
     # [text, name, regex, text, name, regex, ..., text]
     text, *rest = re.split(r"\{(\w+)(?::([^}]+))?\}", path)
+    # "layers_{i}/{m:[qkv]}_proj/bias" -> layers_(?P<i>[^/]+?)/(?P<m>[qkv])_proj/bias
     pattern = re.escape(text)
     for name, regex, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
         pattern += f"(?P<{name}>{regex or '[^/]+?'}){re.escape(text)}"
@@ -301,6 +305,7 @@ def param_shardings(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """
     shardings = {}
     for path, parameter in flatten_dict(shapes, sep="/").items():
+        # One leaf, or two for a quantised kernel.
         shard = functools.partial(parameter_sharding, mesh, table_row(path).axes)
         shardings[path] = jax.tree.map(lambda x, shard=shard: shard(x.shape), parameter)
     return unflatten_dict(shardings, sep="/")

@@ -56,6 +56,7 @@ def save_params(folder: Path, params: Mapping[str, Any], *, max_shard_size: str 
     if is_main():
         # Without an index, a crash leaves no mixture of two checkpoints that would load.
         index.unlink(missing_ok=True)
+    # Every process gathers every tensor, which is a collective; the main one keeps and writes it.
     for name, keys in split.filename_to_tensors.items():
         tensors = {}
         for row in (rows[key] for key in keys):

@@ -124,6 +124,7 @@ class EndpointEngine:
             "max_tokens": options.max_new_tokens,
             **{name: value for name, value in wanted.items() if value},
         }
+        # What the options already set is sent in any case, and needs no default of ours.
         unneeded = {*fields, "n"} if options.n == 1 else set(fields)
         self._optional = [name for name in _OPTIONAL if name not in unneeded]
         self._endpoint = Endpoint(config, **fields)
@@ -232,6 +233,7 @@ class EndpointEngine:
                 choices = trial(self.options.n if name == "n" else 1, *taken, name)
             except InbolError:
                 continue
+            # Accepted, but without effect.
             if name == "logprobs" and choices[0].logprob is None:
                 continue
             # Who samples reproducibly may draw the answers of a request from the same seed, and

@@ -128,6 +128,7 @@ def read_batch(
     local = [int(indices[i]) for i in mine if i < len(indices)]
     # A process without rows reads one to take the shapes from; it does not count.
     rows = [(i, READERS.submit(read, i)) for i in local or [int(indices[0])]]
+    # In the order of the batch: while one is waited for, the threads go on with the others.
     for i, row in rows:
         if not wait([row], timeout=STALL).done:
             names = ", ".join(map(str, files(i)))
@@ -153,6 +154,7 @@ def tokenize(
     encoder, rows = make_text_encoder(checkpoint), []
     grids = [encoder.grids(paths) for paths in file.images]
     for (question, responses), cut in zip(texts, grids, strict=True):
+        # start = 0: every token of a response is a target, its end included.
         branches = [Branch(encoder.response(question, text, cut)) for text in responses]
         rows.append((encoder.prompt(question, cut), branches))
     shapes = bucket_shapes(rows, buckets)
