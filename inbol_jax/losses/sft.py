@@ -19,5 +19,7 @@ def sft_loss(
       (sum of the weighted negative log-likelihoods, in nats; sum of the weights).
     """
     weights = mask.astype(jnp.float32)
+    # `where` first: 0 * NaN is NaN. Of (6 nats, 3 tokens) and (4 nats, 1 token) the caller makes
+    # 10 / 4 = 2.5 nats per token; the mean of both means would be (2 + 4) / 2 = 3.
     unmasked = jnp.where(weights != 0, token_logprobs, 0.0)
     return -jnp.sum(unmasked * weights), jnp.sum(weights)

@@ -33,6 +33,7 @@ class VisionConfig:
 
     @property
     def num_patches(self) -> int:
+        # 336 pixels in patches of 14: 24 x 24 = 576; what fills no whole patch is dropped
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -70,11 +71,13 @@ class NativeVisionConfig:
     @property
     def square(self) -> int:
         """Patches per image token."""
+        # 2 x 2 patches, merged into one token
         return self.merge_size**2
 
     @property
     def patch_dim(self) -> int:
         """Numbers per patch."""
+        # channels * frames * height * width: 3 * 2 * 16 * 16 = 1536
         return 3 * self.temporal_patch_size * self.patch_size**2
 
 

@@ -29,6 +29,7 @@ class Gemma3Projector(nn.Module):
         x = nn.avg_pool(x, square, strides=square).reshape(len(x), -1, v)
         x = RMSNorm(c.vision.layer_norm_eps, dtype, True, name="mm_soft_emb_norm")(x)
         init = nn.initializers.lecun_normal()
+        # [v, d]: the checkpoint has it as inputs x outputs, unlike torch's dense layers
         kernel = self.param("mm_input_projection_weight", init, (v, c.text.hidden_size))
         return x @ kernel.astype(dtype)
 

@@ -80,6 +80,7 @@ class VisionEmbeddings(nn.Module):
             x = jnp.concatenate([jnp.broadcast_to(class_token, (n, 1, d)), x], axis=1)
         else:
             x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
+        # One learnt position per patch of a full image, behind that of the class token if any.
         count = side * side + c.is_clip
         position = self.param("position_embedding", normal, (count, d)).astype(dtype)
         return x + (position if positions is None else position[positions.reshape(n, -1)])
@@ -96,6 +97,7 @@ class VisionLayer(nn.Module):
         self, x: Float[Array, "n s d"], seen: Bool[Array, "n s"] | None = None
     ) -> Float[Array, "n s d"]:
         c, compute = self.config, self.compute
+        # d = num_heads * head_dim
         n, s, d = x.shape
         # A mask of keys alone: padded patches see the image, and become features like all others.
         mask = None if seen is None else jnp.broadcast_to(seen[:, None], (n, s, s))

@@ -86,14 +86,15 @@ def refusal_tokens(encoder: TextEncoder, refusals: Sequence[str]) -> RefusalToke
 def first_token(logits: Float[Array, "b V"], tokens: Prompt) -> FirstToken:
     """The decision between the refusal tokens and all others, at temperature 1."""
     logprobs = jax.nn.log_softmax(logits, axis=-1)  # b V
+    # Two refusal tokens of 0.1 and 0.2, others of 0.3 and 0.4: logodds = log(0.3 / 0.4), as the
+    # refusals count together; margin = log(0.2 / 0.4), as greedy decoding compares the best ones.
     refusal = logprobs[:, jnp.array(tokens)]  # b r
-    # Log-odds add up the refusal tokens, as a sampled refusal may begin with any; the margin takes
-    # the best one, as greedy decoding does.
     other = (logprobs + _forbid(tokens, logits.shape[-1])).max(-1)  # b
     return FirstToken(jax.nn.logsumexp(refusal, axis=-1) - other, refusal.max(-1) - other)
 
 
 def _forbid(tokens: Prompt, size: int) -> Float[Array, " V"]:
+    # Added to logits: 0 changes nothing, -inf leaves no probability.
     return jnp.zeros(size).at[jnp.array(tokens)].set(-jnp.inf)
 
 

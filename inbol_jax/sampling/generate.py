@@ -223,6 +223,7 @@ def plan_batches(questions: Sequence[PromptedExample], size: int) -> list[Planne
     buckets: dict[BatchShape, list[PromptedExample]] = {}
     for question in questions:
         shape = BatchShape(padded_length(len(question.prompt)), padded_tiles(question.tiles))
+        # Questions of 97 and 104 tokens with one tile share the shape (104, 1), so one program.
         buckets.setdefault(shape, []).append(question)
     plan = []
     for shape, members in sorted(buckets.items()):
@@ -240,6 +241,7 @@ def questions_per_device(n: int, batch_size: int, parts: int) -> int:
     differently for another number of rows, so one program for every batch gives every question the
     same samples to the last bit. Such a tile also fits the caches, and ends soon.
     """
+    # n = 10: 8 questions, 80 rows
     return max(1, TILE // n) if jax.default_backend() == "cpu" else -(-batch_size // parts)
 
 

@@ -70,6 +70,7 @@ def token_counts(batch: Batch) -> Metrics:
     Rows without an example, which complete the batch, count as padding.
     """
     rows = batch["valid"].astype(jnp.float32)
+    # Segments of padding are -1.
     tokens = jnp.sum((batch["segments"] >= 0).sum(1) * rows)
     size = jnp.float32(batch["segments"].size)
     return {"tokens": (tokens, rows.sum()), "padding": (size - tokens, size)}
@@ -159,7 +160,7 @@ def make_train_step(
             micro_key = jax.random.fold_in(key, number)
             metrics = objective(variables, reference_variables, micro, micro_key)
             # The sum, not the mean: sums of micro-batches and devices add up. Of (6, 3 tokens) and
-            # (2, 1 token) the mean is 8 / 4 = 2, whichever way the rows are split.
+            # (4, 1 token) the loss is 10 / 4 = 2.5; the mean of both means would be 3.
             return metrics["loss"][0], metrics
 
         def gradient_sums(micro: Batch, number: Any) -> tuple[Flat, Metrics]:
