@@ -225,6 +225,7 @@ def differences(
             change = second.user_value - first.user_value
             changes.setdefault(first.domain, []).append((first.type, change))
         for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
+            # The change of a pair's value takes five values at most, so counting them is enough.
             counts = Counter(change for type, change in changes[domain] if type in types)
             interval = bootstrap_mean(counts, resamples, seed)
             result.append(Difference(a, b, domain, group, counts.total(), *interval))

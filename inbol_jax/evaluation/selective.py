@@ -190,6 +190,7 @@ def aurc(score: np.ndarray, correct: np.ndarray) -> float | None:
 
 def coverage_at_risk(score: np.ndarray, correct: np.ndarray, risk: float) -> float:
     """The largest coverage whose risk is at most `risk` (from 0 to 1); 0 if there is none."""
+    # The curve may fall and rise again: the largest coverage of all that are good enough.
     coverages, risks = risk_coverage(score, correct)
     return float(coverages[risks <= risk + 1e-12].max(initial=0.0))
 

@@ -50,6 +50,7 @@ class DecodeStep(NamedTuple):
 
 def take(x: Shaped[Array, "b t ..."], places: Int[Array, "b a"]) -> Shaped[Array, "b a ..."]:
     """What stands at the places of each row."""
+    # places [b, a] -> [b, a, 1, ...], which broadcasts over the axes behind t
     return jnp.take_along_axis(x, places.reshape(places.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
@@ -90,6 +91,7 @@ class Attention(nn.Module):
         q_input, q_positions = x, positions
         if places is not None:
             q_input, q_positions, mask = (take(y, places) for y in (x, positions, mask))
+        # Gemma 3: layers with a window have a base of their own, and its positions are not scaled.
         rotary = c.rope_theta, c.rope_type, dict(c.rope_scaling)
         if self.windowed and c.local_rope_theta:
             rotary = c.local_rope_theta, "default", {}
@@ -137,6 +139,7 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         c = self.config
         dense = functools.partial(Dense, compute=self.compute, use_bias=c.mlp_bias)
+        # down(act(gate x) * (up x)), [b, t, intermediate_size] between
         gate = checkpoint_name(dense(c.intermediate_size, name="gate_proj")(x), "gate")
         up = checkpoint_name(dense(c.intermediate_size, name="up_proj")(x), "up")
         down_proj = dense(c.hidden_size, kernel_init=SMALL_INIT, name="down_proj")
@@ -160,6 +163,7 @@ class DecoderLayer(nn.Module):
         decoding: DecodeStep | None = None,
     ) -> tuple[Float[Array, "b a d"], KVCache | SuffixCache]:
         """Takes and returns what `Attention` does."""
+        # Pre-norm: x + f(norm(x)). Sandwich, as in Gemma 3: x + norm(f(norm(x))).
         c, norm = self.config, functools.partial(_norm, self.config, self.compute)
         attention = Attention(c, self.compute, self.windowed, name="self_attn")
         y, cache = attention(norm("input_layernorm")(x), positions, mask, places, decoding)
@@ -178,6 +182,7 @@ def _in_window(
     window: int | None, query: Int[Array, "b q"], key: Int[Array, "b s"]
 ) -> Bool[Array, "b q s"] | bool:
     """Whether a key is among the last `window` positions up to and including the query's own."""
+    # window 3, query at 5: keys at 3, 4 and 5. Later keys are masked by causality, not here.
     return True if window is None else query[:, :, None] - key[:, None, :] < window
 
 

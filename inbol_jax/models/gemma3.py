@@ -45,5 +45,6 @@ class Gemma3(VisionLanguageModel):
 
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
         features, vision = self.vision_tower(self.whole_pixels(batch)), self.config.vision
+        # Patches lie row by row: [n, side * side, v] -> [n, side, side, v].
         side = vision.image_size // vision.patch_size
         return self.multi_modal_projector(features.reshape(len(features), side, side, -1))

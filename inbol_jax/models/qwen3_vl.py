@@ -186,6 +186,7 @@ class PatchMerger(nn.Module):
     def __call__(self, x: Float[Array, "n s v"]) -> Float[Array, "n p d"]:
         n, _, v = x.shape
         width = v * self.config.vision.square
+        # Patches of a square lie side by side: [n, s, v] -> [n, s / 4, 4 v] merges 2 x 2 of them.
         x = x.reshape(n, -1, width) if self.norm_merged else x
         names = "norm", "linear_fc1", "linear_fc2"
         if self.config.vision.rms_norm:  # Qwen2.5-VL's, which has other keys
@@ -217,6 +218,7 @@ class Qwen3VL(VisionLanguageModel):
         features += [
             merge(state) for merge, state in zip(self.deepstack_merger, deepstack, strict=True)
         ]
+        # The merged last states, and behind them in the same array one part per DeepStack layer.
         features = jnp.concatenate(features, axis=-1)[:, :, None]  # [b, tiles, 1, k*d]
         return features if pixels.ndim == 3 else features[0]
 

@@ -218,6 +218,7 @@ def training_order(
       grouped: within each `WINDOW` of batches, rows of similar length are batched together. The
         order of these batches is random.
     """
+    # A function of the index alone: row i of all epochs is known without those before it.
     order = grain.MapDataset.range(len(lengths)).shuffle(seed=seed).repeat(epochs)
     if not grouped:
         batches = order.batch(size, drop_remainder=False)
@@ -265,6 +266,7 @@ def stream_batches(
 def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatch]:
     """All rows once, in their order, in batches of `size`, or a few more if the devices need it."""
     n = len(dataset)
+    # 3 rows on 4 devices: one batch of 4 rows, of which the last does not count.
     size = round_batch(min(size, n), mesh)
     return stream_batches(
         dataset,

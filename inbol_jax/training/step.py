@@ -202,6 +202,7 @@ def _update(
     # Here is the one division. Without any weight, all sums are 0 and stay so.
     weight = jnp.maximum(metrics["loss"][1], 1.0)
     gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
+    # One NaN in any gradient makes the norm NaN, so that one number tells whether all are finite.
     norm = optax.tree.norm(gradients)  # before clipping
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"][0])
     # The update is computed in any case, as a program without a branch, and then chosen or not.
