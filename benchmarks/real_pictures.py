@@ -47,7 +47,7 @@ class Plan:
 
 
 FULL = Plan(12_000, 12_000, Sizes(train=2000, validation=400, test=1000, ood=400), epochs=4)
-SMALL = Plan(2700, 800, Sizes(train=300, validation=60, test=100, ood=30), epochs=2)
+SMALL = Plan(2700, 2000, Sizes(train=280, validation=50, test=90, ood=24), epochs=3)
 # Whether everything runs, not what comes out.
 TINY = Plan(20, 32, Sizes(train=40, validation=20, test=20, ood=12), epochs=2)
 
