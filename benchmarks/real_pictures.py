@@ -48,8 +48,6 @@ class Plan:
 
 FULL = Plan(12_000, 12_000, Sizes(train=2000, validation=400, test=1000, ood=400), epochs=4)
 SMALL = Plan(2700, 2000, Sizes(train=280, validation=50, test=90, ood=24), epochs=3)
-# Whether everything runs, not what comes out.
-TINY = Plan(20, 32, Sizes(train=40, validation=20, test=20, ood=12), epochs=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     """Seeds of questions, samples and training. The tower is that of the first one."""
     small: bool = False
-    """An hour or two on two CPU cores instead of a night."""
-    tiny: bool = False
-    """Minutes: whether everything runs, not what comes out."""
+    """An hour or two on two CPU cores, instead of a night."""
     until: str = ""
     """Name of the stage to stop behind, such as read."""
     picture: Path = Path("docs/real_pictures.png")
@@ -73,7 +69,7 @@ class Config:
 
     @property
     def plan(self) -> Plan:
-        return TINY if self.tiny else SMALL if self.small else FULL
+        return SMALL if self.small else FULL
 
 
 def train_tower(config: Config, stages: Stages) -> Path:
