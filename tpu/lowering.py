@@ -159,7 +159,7 @@ def collectives(program: str) -> Iterator[Collective]:
     On a TPU a collective that runs beside other work stands in several fusions with the same
     channel; it comes once as well.
 
-    The format is XLA's HLO text, no stable interface: tests/training/test_lowering.py notices if it
+    The format is XLA's HLO text, no stable interface: tests/tpu/test_lowering.py notices if it
     changes.
     """
     channels = set()

@@ -1,1 +1,1 @@
-"""Training: a trainer with hooks, one pure step, and the stages IDK-IT and CA-DPO."""
+"""Training: one pure step, one loop, and the stages IDK-IT, CA-DPO and on-policy refusal."""

@@ -2,6 +2,7 @@
 it lies.
 """
 
+import os
 from pathlib import Path
 
 import jax
@@ -337,7 +338,7 @@ import math
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from inbol_jax.losses import token_logprobs
-from inbol_jax.training.lowering import collectives
+from lowering import collectives
 
 rows, length, width, vocabulary, chunk = 8, 13, 16, 64, 4
 random = np.random.default_rng(0)
@@ -386,7 +387,10 @@ def test_sharded_rows_and_words_stay_where_they_are():
     """On eight devices: rows over `data`, the head's words over `tensor`. Nothing is gathered; one
     chunk's sums are all that travels.
     """
-    own = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "PYTHONPATH": str(ROOT)}
+    own = {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tpu"))),
+    }
     done = run_on_devices(SHARDED, **own)
     assert done.stdout == "checked\n", done.stderr[-3000:]
     assert "rematerialization" not in done.stderr
