@@ -14,6 +14,8 @@ from inbol_jax.sampling.sampler import compiled_sample
 
 DRAWN = SamplingOptions()
 GREEDY = SamplingOptions(temperature=0)
+WIDTH = 40  # of the prompts, padded
+LONGEST = WIDTH + DRAWN.max_new_tokens
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -21,7 +23,7 @@ def logprobs_of(model, variables, batch):
     return jax.nn.log_softmax(model.apply(variables, batch), axis=-1)
 
 
-def make_batch(checkpoint, examples, images, width=40):
+def make_batch(checkpoint, examples, images, width=WIDTH):
     text = make_text_encoder(checkpoint)
     rows = []
     for i, example in enumerate(examples):
@@ -47,8 +49,8 @@ def teacher_forced(checkpoint, batch, row, responses):
     n, length = len(responses), int(batch["attention_mask"][row].sum())
     end = length + responses.shape[1]
     prompt = np.repeat(batch["input_ids"][row, None, :length], n, 0)
-    ids = np.pad(np.concatenate([prompt, responses], axis=1), ((0, 0), (0, 56 - end)))
-    mask = np.broadcast_to(np.arange(56) < end, ids.shape).astype(np.int32)
+    ids = np.pad(np.concatenate([prompt, responses], axis=1), ((0, 0), (0, LONGEST - end)))
+    mask = np.broadcast_to(np.arange(LONGEST) < end, ids.shape).astype(np.int32)
     pixels = [name for name in batch if name.startswith("pixel_")]
     images = {name: np.repeat(batch[name][row, None], n, 0) for name in pixels}
     whole = {"input_ids": ids, "attention_mask": mask, **images}

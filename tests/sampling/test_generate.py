@@ -16,7 +16,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import generate, in_flight, padded_length, to_text
+from inbol_jax.sampling.generate import Generation, generate, in_flight, padded_length, to_text
 from inbol_jax.sampling.sampler import compiled_sample
 
 OPTIONS = SamplingOptions()
@@ -212,7 +212,7 @@ def test_a_stop_token_counts_and_is_not_said(tiny, spoken, questions, images):
     decode, number = tiny.processor.tokenizer.decode, int(spoken[0][1])
     for tokens in ((number,), (2, number)):
         found = to_text(tiny, SamplingOptions(stop_tokens=tokens), *spoken, 2)
-        assert found == (decode(spoken[0][:1]), -3.0, 2)
+        assert found == Generation(decode(spoken[0][:1]), -3.0, 2)
     found = to_text(tiny, SamplingOptions(stop_tokens=(2,)), *spoken, 2)
     assert found.text == decode(spoken[0][:2])
     with pytest.raises(InbolError, match=r"--stop-tokens 1102: .* vocabulary has 1102 tokens"):
