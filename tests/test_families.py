@@ -134,6 +134,7 @@ def test_questions_about_several_images(world, family, tmp_path, capsys, request
     ]
     (data / "data.jsonl").write_text("".join(map(json_line, rows)))
     own = ("--data", data, "--out", tmp_path / "run", "--model", checkpoint.path)
+    own += ("--prompt", "bare")
     inbol(capsys, "confidence", *own, "--n", 1, "--temperature", 0, "--max-new-tokens", 1)
     found = {r["id"]: r["logprobs"][0] for r in read_jsonl(tmp_path / "run/confidence/set.jsonl")}
     expected = {}
@@ -154,6 +155,7 @@ def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
     (folder / "config.json").write_text(json.dumps(config))
     options = ("--n", 2, "--max-new-tokens", 2, "--max-rejected", 1)
     own = ("--data", world / "train", "--out", tmp_path / "run", "--model", folder)
+    own += ("--prompt", "bare")
     said = inbol(capsys, "confidence", *own, *options).out
     stored = {row["id"] for row in read_jsonl(tmp_path / "run/confidence/train.jsonl")}
     rows = [row for row in read_jsonl(world / "train/data.jsonl") if row["answerable"]]

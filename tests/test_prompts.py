@@ -234,7 +234,7 @@ def test_every_command_asks_the_same_text(
     def stop(*_, **__):
         raise Stop
 
-    monkeypatch.setattr(rl, "prepare", stop)
+    monkeypatch.setattr(rl, "take_apart", stop)
     with pytest.raises(Stop):
         main([*command(name, small_world, tmp_path, talkative), *OPTIONS])
     examples = load_dataset_folder(small_world / "test").examples
