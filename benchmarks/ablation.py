@@ -222,6 +222,7 @@ def run(config: Config, seed: int) -> list[Prediction]:
             validation=(folder / "data/thresholds",),
             out=folder / "evaluation",
             models=tuple(models),
+            templates="short",  # that the embedded model refuses with
             max_new_tokens=SAMPLING.max_new_tokens,
             seed=seed,
         )

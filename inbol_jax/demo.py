@@ -179,6 +179,7 @@ def demo(config: DemoConfig) -> Any:
         ),
         curves=(("IDK-IT", idk_it), ("DPO", dpo), ("CA-DPO", ca_dpo), *rl),
         train=out,
+        templates="short",  # that the embedded model refuses with
         max_new_tokens=SAMPLING.max_new_tokens,
         seed=seed,
     )

@@ -41,7 +41,7 @@ class EvaluateConfig(Bounded):
     validation: tuple[Path, ...] = ()
     """Dataset folders on which thresholds are chosen. They add simple baselines, each model with a
     calibrated refusal bias, and curves of T against the share of refusals."""
-    templates: str = "short"
+    templates: str = "one"
     """Refusals whose first tokens decide between refusing and answering (with --validation): the
     sets of `inbol build`, "one", "short", "long", "reason" or "all"."""
     models: tuple[tuple[str, Path], ...] = (("base", TINY),)
@@ -147,7 +147,7 @@ class CalibrateConfig(Bounded):
     """Folder of a copy that gets the bias. By default --model itself gets it; its fingerprint
     changes, so stores sampled from it and adapters trained on it no longer fit."""
     prompt: PromptOptions = AUTO
-    templates: str = "short"
+    templates: str = "one"
     """Refusals whose first tokens get the bias, those that the model was taught: a set of `inbol
     build`, "one", "short", "long", "reason" or "all"."""
     max_new_tokens: NumNewTokens = NEW_TOKENS

@@ -17,7 +17,7 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
-from inbol_jax.evaluation.baselines import against_baselines, compare
+from inbol_jax.evaluation.baselines import against_baselines, check_refusal_tokens, compare
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
 from inbol_jax.evaluation.prediction import DOMAINS, VALIDATION, Prediction
@@ -102,6 +102,7 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, place in config.models:
         engine = open_engine(config, place)
+        of_model: list[Prediction] = []
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
             rows = ask(
                 engine,
@@ -113,7 +114,7 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
                 label=f"{model} on {dataset.name}",
             )
             about = {"dataset": dataset.name, "domain": domain, "model": model}
-            predicted += [
+            of_model += [
                 Prediction.from_json(
                     rows[example.id] | unknown | about | asked[dataset.name, example.id]
                 )
@@ -121,6 +122,9 @@ def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Pr
                 # The others were set aside, and reported.
                 if example.id in rows and (dataset.name, example.id) in asked
             ]
+        if config.validation:  # before the next model is asked, which may take hours
+            check_refusal_tokens(of_model, model)
+        predicted += of_model
     answers = Counter((p.dataset, p.id) for p in predicted)
     predicted = [p for p in predicted if answers[p.dataset, p.id] == len(config.models)]
     settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}

@@ -35,7 +35,7 @@ from inbol_jax.taught_refusals import SHORT_REFUSALS
 def copy(small_world, tmp_path_factory):
     """The shipped model with the bias that the world's 60 test questions ask for."""
     out = tmp_path_factory.mktemp("calibrated") / "model"
-    words = ["--model", TINY, "--data", small_world / "test", "--out", out]
+    words = ["--model", TINY, "--data", small_world / "test", "--out", out, "--templates", "short"]
     assert main(["calibrate", *map(str, words)]) == 0
     return out
 
@@ -100,7 +100,7 @@ def test_in_place_a_new_bias_replaces_the_old_one(small_world, copy, tmp_path, c
     file = folder / "generation_config.json"
     other = json.loads(file.read_text()) | {"sequence_bias": [[[5], -3.5]]}
     file.write_text(json.dumps(other))
-    words = ["calibrate", "--model", folder, "--data", small_world / "test"]
+    words = ["calibrate", "--model", folder, "--data", small_world / "test", "--templates", "short"]
     assert main(list(map(str, words))) == 0
     assert "its bias of generation is replaced" in capsys.readouterr().out
     assert bias_of(folder) == before
@@ -111,7 +111,7 @@ def test_what_was_answered_is_not_asked_again(small_world, copy, tmp_path, monke
     out = tmp_path / "model"
     shutil.copytree(copy / "calibration", out / "calibration")
     monkeypatch.setattr(asking, "answer_and_force", lambda *_, **__: pytest.fail("asked again"))
-    calibrate(CalibrateConfig(TINY, (small_world / "test",), out))
+    calibrate(CalibrateConfig(TINY, (small_world / "test",), out, templates="short"))
     for file in copy.glob("*.*"):
         assert file.read_bytes() == (out / file.name).read_bytes(), file.name
 

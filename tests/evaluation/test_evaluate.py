@@ -412,7 +412,7 @@ def validated(config, monkeypatch, tmp_path):
     folder = shutil.copytree(config.in_domain[0], tmp_path / "validation")
 
     def answer_and_force(checkpoint, examples, images, *, refusals, **options):
-        assert refusals == SHORT_REFUSALS
+        assert refusals == SHORT_REFUSALS[:1]
         for example in examples:
             refuses = example.id == "c"
             said = Generation("I don't know." if refuses else "blue", -1.0, 2)
@@ -467,6 +467,24 @@ def test_columns_of_the_dataset_are_not_taken_for_answers(config):
     write_rows(config, [row | own for row in rows_of(config)])
     assert {(p.forced, p.consistency, p.p_true) for p in predictions(config)} == {(None,) * 3}
     assert predictions(config)
+
+
+def test_a_base_that_answers_as_it_would_refuse_stops_before_the_next_is_asked(
+    validated, monkeypatch
+):
+    asked = []
+
+    def answer_and_force(checkpoint, examples, images, **options):
+        asked.append(options["label"])
+        for example in examples:
+            said = Generation("I see red.", -1.0, 2)  # and "I don't know." begins so as well
+            forced = SimpleNamespace(text="red", logprob=-1.0)
+            yield [(example, ForcedAnswer(said, forced, 1.0, 1.0))]
+
+    monkeypatch.setattr(asking, "answer_and_force", answer_and_force)
+    with pytest.raises(InbolError, match=r"^base: 6 of 6 answers begin with a refusal token"):
+        predictions(validated)
+    assert asked == ["base on colours", "base on validation"]
 
 
 @pytest.mark.slow
