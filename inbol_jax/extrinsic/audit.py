@@ -1,196 +1,252 @@
 """`inbol audit`: what `inbol extrinsic` made on one page, with counts, samples, and whether the
-text alone gives the questions away."""
+text alone gives the questions away.
+
+If it does, a model can learn to refuse without looking at the image. A linear classifier on words
+(scikit-learn) is therefore cross-validated over images, and asked to tell generated questions from
+those that the images answer.
+"""
 
 import functools
-from collections.abc import Hashable, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from inbol_jax.artifacts import one_writer, read_jsonl, write_json
-from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
-from inbol_jax.extrinsic.answers import AnswerStore, model_answers
-from inbol_jax.extrinsic.audit_page import (
-    AuditedQuestion,
-    AuditResult,
-    ModelAnswersSummary,
-    ModelShortcut,
-    Share,
-    TextShortcut,
-    findings,
-    text_warning,
-    write_audit_page,
-)
-from inbol_jax.extrinsic.config import LEAST_QUESTIONS, AuditConfig
-from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
-from inbol_jax.extrinsic.filters import blank_image
-from inbol_jax.extrinsic.generators import ImageQuestion, Reply
-from inbol_jax.extrinsic.shortcut import auc, auc_difference, cross_validated, telling_ngrams
-from inbol_jax.intervals import share
-from inbol_jax.models.loading import load_pretrained
-from inbol_jax.models.processor import prompt_for
+from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.config import AuditConfig
+from inbol_jax.extrinsic.files import KEPT, questions_file, read_header, trail_file
+from inbol_jax.intervals import Estimate
+from inbol_jax.pages.page import embed, write_page
+from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.responses.refusal import is_refusal
-from inbol_jax.sharding import make_mesh
 
+LEAST_QUESTIONS = 20  # of each class; with fewer, an AUC says nothing
 MAX_TEXTS = 10_000  # of each class, for the classifier
-TELLING = 12  # n-grams shown of each class
+FOLDS = 5
+TELLING_AUC = 0.85  # above it the audit warns
+TELLING = 12  # words shown of each class
+COUNTS = ("rows", "counts", "set_aside")  # of the header
 
 
-class Reservoirs:
-    """Uniform random samples of streams, up to `size` items per key (Vitter 1985, algorithm R)."""
+class Question(NamedTuple):
+    """A question of the audit: a generated, an answerable or a rejected one.
 
-    def __init__(self, size: int, seed: int):
-        self.items: dict[Hashable, list[Any]] = {}
-        self._seen: dict[Hashable, int] = {}
-        self._size, self._rng = size, np.random.default_rng(seed)
+    Attributes:
+      original: the image before its evidence was removed; the same as `image` otherwise.
+      generator: "" for an answerable question.
+      filter, reason: of a rejected question; "" otherwise.
+    """
 
-    def add(self, key: Hashable, item: Any) -> None:
-        seen = self._seen[key] = self._seen.get(key, 0) + 1
-        kept = self.items.setdefault(key, [])
-        if len(kept) < self._size:
-            kept.append(item)
-        elif (place := int(self._rng.integers(seen))) < self._size:
-            kept[place] = item
+    id: str
+    question: str
+    image: str
+    original: str
+    generator: str = ""
+    filter: str = ""
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Question":
+        """From a line of extrinsic.jsonl or of its trail.
+
+        Raises:
+          InbolError: if a field is missing or no text.
+        """
+        removed = row.get("removed", row)
+        original = removed.get("image") if isinstance(removed, dict) else None
+        fields = [*map(row.get, ("id", "question", "image")), original]
+        fields += [row.get(name, "") for name in ("generator", "filter", "reason")]
+        if not all(isinstance(field, str) for field in fields):
+            raise InbolError(f"{', '.join(cls._fields)} are texts; run `inbol extrinsic` again")
+        return cls(*fields)
 
 
 @one_writer
-def audit(config: AuditConfig) -> AuditResult:
+def audit(config: AuditConfig) -> dict[str, Any]:
     """Writes audit.html and audit.json. Returns what the latter holds.
 
     Raises:
-      InbolError: if there are no generated questions, no dataset to compare them with, or a model
-        that cannot be loaded.
+      InbolError: if there are no generated questions, or no dataset to compare them with.
     """
     file = questions_file(config.out)
     header = read_header(file)
     images = config.out / header["images"]
     if config.data is None:
-        source = config.out / header["data"]
-        dataset = load_dataset_folder(source, images=config.images or images)
+        dataset = load_dataset_folder(config.out / header["data"], images=images)
     else:
-        dataset = load_dataset_folder(config.data, images=config.images)
+        dataset = load_dataset_folder(config.data)
+    rng = np.random.default_rng(config.seed)
+    generated = [*read_jsonl(file, Question.from_json)]
+    drawn = [generated[i] for i in rng.permutation(len(generated))[:MAX_TEXTS]]
+    text = text_shortcut(drawn, _answerable(dataset, rng), config.seed)
+    result = {name: header[name] for name in COUNTS}
+    result |= {"text": text, "findings": list(findings(header, text))}
+    write_json(config.out / "audit.json", result)
 
-    texts = Reservoirs(MAX_TEXTS, config.seed)  # by whether they were generated
-    samples = Reservoirs(config.samples, config.seed)
-    for question in read_jsonl(file, AuditedQuestion.from_json):
-        texts.add(True, question)
-        samples.add(("kept", question.generator), question)
-    for example in dataset.examples:
-        if example.answerable is not False and isinstance(example.image, str):
-            about = (example.id, example.question, *[example.image] * 2)
-            texts.add(False, AuditedQuestion(*about, options=example.options))
-    if trail_file(file).is_file():
-        for question in read_jsonl(trail_file(file), AuditedQuestion.from_json):
-            samples.add(("rejected", question.filter), question)
-
-    generated, answerable = texts.items.get(True, []), texts.items.get(False, [])
-    text = text_shortcut(generated, answerable, config.seed)
-    model = model_shortcut(config, generated, answerable, images, dataset) if config.model else None
-    result = AuditResult(header, text, model)
-    write_json(config.out / "audit.json", result.to_json())
+    trail = trail_file(file)
+    rejected = read_jsonl(trail, Question.from_json) if trail.is_file() else ()
+    settings = [(name, str(value)) for name, value in header.items() if name not in COUNTS]
+    set_aside = [(*key.split(": ", 1), str(n)) for key, n in header["set_aside"].items()]
     page = config.out / "audit.html"
-    write_audit_page(page, result, samples.items, images)
-    for sentence in findings(result):
+    context = {
+        "findings": result["findings"],
+        "funnel": funnel_table(header, text),
+        "telling": text["telling"] if text else {},
+        "set_aside": Table("Examples without a question", ("Generator", "cause", "n"), set_aside),
+        "settings": Table("Settings", ("Setting", "Value"), settings),
+        "kept": samples(generated, "generator", config.samples, rng),
+        "rejected": samples(rejected, "filter", config.samples, rng),
+        "embed": functools.partial(embed, images),
+    }
+    write_page(page, Path(__file__).parent, context)
+    for sentence in result["findings"]:
         say(sentence)
     say(f"audit -> {page}")
-    if warning := text_warning(result.text):
-        say(warning)
     return result
 
 
+def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[Question]:
+    """Random questions that one image answers."""
+    chosen = []
+    for i in rng.permutation(len(dataset.examples)):
+        example = dataset.examples[i]
+        if example.answerable is not False and isinstance(example.image, str):
+            chosen.append(Question(example.id, example.question, example.image, example.image))
+        if len(chosen) == MAX_TEXTS:
+            break
+    return chosen
+
+
+def samples(
+    questions: Iterable[Question], field: str, n: int, rng: np.random.Generator
+) -> dict[str, list[Question]]:
+    """Up to n random questions for each value of a field; no more than those are in memory."""
+    drawn: dict[str, list[tuple[float, Question]]] = {}
+    for question in questions:
+        heap = drawn.setdefault(getattr(question, field), [])
+        heapq.heappush(heap, (rng.random(), question))
+        if len(heap) > n:
+            heapq.heappop(heap)
+    return {name: [question for _, question in heap] for name, heap in sorted(drawn.items())}
+
+
 def text_shortcut(
-    generated: Sequence[AuditedQuestion], answerable: Sequence[AuditedQuestion], seed: int
-) -> TextShortcut | None:
-    """How well a classifier tells the questions by their text; None if there are too few."""
-    if min(len(generated), len(answerable)) < LEAST_QUESTIONS:
+    generated: Sequence[Question], answerable: Sequence[Question], seed: int
+) -> dict[str, Any] | None:
+    """How well a classifier tells generated questions from answerable ones by their text.
+
+    Returns:
+      "auc": {"all", or a generator: {"value", "low", "high"}}; "telling": {"unanswerable",
+      "answerable": the words and pairs of words that speak most for it}. None if there are too few
+      questions, or those of a class are about one image.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    folds = min(FOLDS, *(len({q.original for q in side}) for side in (generated, answerable)))
+    if min(len(generated), len(answerable)) < LEAST_QUESTIONS or folds < 2:
         return None
     questions = [*generated, *answerable]
-    texts = [q.question for q in questions]
-    labels = np.arange(len(questions)) < len(generated)
-    try:
-        scores = cross_validated(texts, labels, [q.original for q in questions], seed)
-    except ValueError:  # all questions of a class are about one image, or have no words
-        return None
-    aucs = {"all": auc(scores, labels)}
-    generators = np.array([q.generator for q in questions])
-    for name in sorted({q.generator for q in generated}):
-        chosen = ~labels | (generators == name)
-        aucs[name] = auc(scores[chosen], labels[chosen])
-    for_generated, for_answerable = telling_ngrams(texts, labels, TELLING)
-    return TextShortcut(aucs, {"unanswerable": for_generated, "answerable": for_answerable})
-
-
-def model_shortcut(
-    config: AuditConfig,
-    generated: Sequence[AuditedQuestion],
-    answerable: Sequence[AuditedQuestion],
-    images: Path,
-    dataset: VQADataset,
-) -> ModelShortcut | None:
-    """How the model answers with the image and with a grey one; None if there are too few
-    questions."""
-    assert config.model is not None
-    rng = np.random.default_rng(config.seed)
-    files: list[tuple[AuditedQuestion, Path]] = []  # with the image, the generated ones first
-    sizes = []
-    unusable = 0
-    for questions, root in ((generated, images), (answerable, dataset.root)):
-        before, check = len(files), image_check(root)
-        for i in rng.permutation(len(questions))[: config.model_questions]:
-            try:
-                check(questions[i].image)
-                files.append((questions[i], root / questions[i].image))
-            except Unusable:  # missing, or outside the folder
-                unusable += 1
-        sizes.append(len(files) - before)
-    if min(sizes) < LEAST_QUESTIONS:
-        return None
-    prompt = prompt_for(config.model, config.prompt, [dataset.file])
-    mesh = make_mesh(*config.mesh)
-    checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
-    with AnswerStore(config.out / "audit.answers.jsonl") as store:
-        ask = functools.partial(
-            model_answers(checkpoint, store, seed=config.seed, batch_size=config.batch_size),
-            n=1,
-            temperature=0.0,
-            max_new_tokens=config.max_new_tokens,
-        )
-        with_image = ask(
-            [ImageQuestion(q.question, file, str(file), options=q.options) for q, file in files],
-            label="asking with image",
-        )
-        with_blank = ask(
-            [ImageQuestion(q.question, blank_image, "blank", options=q.options) for q, _ in files],
-            label="asking without image",
-        )
-
-    asked = [bool(a) and bool(b) for a, b in zip(with_image, with_blank, strict=True)]
-    labels = (np.arange(len(files)) < sizes[0])[asked]
-    if min(labels.sum(), (~labels).sum()) < LEAST_QUESTIONS:
-        return None
-    seen = [replies[0] for replies, both in zip(with_image, asked, strict=True) if both]
-    blank = [replies[0] for replies, both in zip(with_blank, asked, strict=True) if both]
-    return ModelShortcut(
-        unusable + len(files) - len(labels),
-        _summarise(seen, labels),
-        _summarise(blank, labels),
-        auc_difference(_doubts(seen), _doubts(blank), labels),
+    label = np.arange(len(questions)) < len(generated)
+    # A text's words, marks and pairs of neighbours, scaled to length 1, so that a long text counts
+    # no more than a short one: sparse f64[n, features].
+    vectorizer = TfidfVectorizer(
+        token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), binary=True, use_idf=False
     )
+    x = vectorizer.fit_transform([q.question for q in questions])
+    # Both classes weigh the same, however many texts of each there are.
+    classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
+    # Each text is scored by a classifier that saw no text about its image.
+    score = cross_val_predict(
+        classifier,
+        x,
+        label,
+        groups=np.array([q.original for q in questions], object),
+        cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
+        method="decision_function",
+    )
+    generator = np.array([q.generator for q in questions])
+    auc = {"all": auc_estimate(score, label)}
+    for name in sorted({q.generator for q in generated}):
+        chosen = ~label | (generator == name)
+        auc[name] = auc_estimate(score[chosen], label[chosen])
+
+    # The classifier's penalty keeps the weights of rare words small.
+    ordered = vectorizer.get_feature_names_out()[np.argsort(classifier.fit(x, label).coef_[0])]
+    telling = {"unanswerable": [*ordered[::-1][:TELLING]], "answerable": [*ordered[:TELLING]]}
+    return {"auc": {name: a._asdict() for name, a in auc.items()}, "telling": telling}
 
 
-def _summarise(replies: Sequence[Reply], labels: np.ndarray) -> ModelAnswersSummary:
-    refused = np.array([is_refusal(reply.text) for reply in replies])
-    shares = []
-    for chosen in (labels, ~labels):
-        k, n = int(refused[chosen].sum()), int(chosen.sum())
-        shares.append(Share(*share(k, n), n))
-    return ModelAnswersSummary(auc(_doubts(replies), labels), *shares)
+def auc_estimate(score: np.ndarray, label: np.ndarray) -> Estimate:
+    """Area under the ROC curve: how often a positive scores above a negative, a tie counting half.
+
+    The interval is that of Hanley and McNeil 1982, "The meaning and use of the area under a
+    receiver operating characteristic (ROC) curve".
+
+    Args:
+      score: f64[n].
+      label: bool[n], with both values among them.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    value = float(roc_auc_score(label, score))
+    n, m = int(label.sum()), int((~label).sum())
+    # Chances that two random positives both score above one negative, and one above two negatives.
+    two_positives, two_negatives = value / (2 - value), 2 * value**2 / (1 + value)
+    variance = value * (1 - value)
+    variance += (n - 1) * (two_positives - value**2) + (m - 1) * (two_negatives - value**2)
+    half = 1.959964 * float(np.sqrt(max(0.0, variance) / (n * m)))
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def _doubts(replies: Sequence[Reply]) -> np.ndarray:
-    """f64[n]: 1 - p of an answer and 1 + p of a refusal, where p is its probability."""
-    p = np.exp(np.minimum(0.0, [reply.logprob for reply in replies]))
-    return np.where([is_refusal(reply.text) for reply in replies], 1 + p, 1 - p)
+def findings(header: Mapping[str, Any], text: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yields what the numbers say, in sentences; a warning comes first."""
+    auc = {name: a["value"] for name, a in text["auc"].items()} if text else {"all": None}
+    total = auc.pop("all")
+    if total is not None and total > TELLING_AUC:
+        worst = sorted((name for name in auc if auc[name] > TELLING_AUC), key=lambda n: -auc[n])
+        named = ", ".join(f"{name} ({auc[name]:.2f})" for name in worst)
+        yield (
+            f"Warning: the text alone tells generated from real questions (AUC {total:.2f}), and a "
+            "model would learn to refuse by wording. It is the questions of "
+            f"{named or 'all generators together'}: give the other generators more --turns, or "
+            "leave these out."
+        )
+    kept, proposed = header["rows"], sum(header["counts"].values())
+    yield f"{kept} of {proposed} proposed questions passed the filters."
+    if total is None:
+        yield (
+            f"Too few questions for the shortcut test: {LEAST_QUESTIONS} of each class, about "
+            "several images, are needed."
+        )
+    else:
+        yield (
+            "A classifier that sees the text alone tells generated from answerable questions at "
+            f"AUC {total:.3f}; 0.5 is chance."
+        )
+
+
+def funnel_table(header: Mapping[str, Any], text: Mapping[str, Any] | None) -> Table:
+    """The numbers of proposed, rejected and kept questions, and how well their text tells them,
+    per generator and for all."""
+    generators, filters = header["generators"], header["filters"]
+    auc = text["auc"] if text else {}
+    rows = []
+    for name, members in (*((name, [name]) for name in generators), ("all", generators)):
+        *rejected, kept = (
+            sum(header["counts"].get(f"{member}: {verdict}", 0) for member in members)
+            for verdict in (*filters, KEPT)
+        )
+        told = "{value:.3f} ({low:.3f} to {high:.3f})".format(**auc[name]) if name in auc else ""
+        rows.append([name, *map(str, (kept + sum(rejected), *rejected, kept)), told])
+    return Table(
+        "Questions that were proposed, rejected by each filter in turn, and kept",
+        ("Generator", "proposed", *filters, "kept", "AUC of the text"),
+        rows,
+        (("", 2), ("rejected by", len(filters)), ("", 2)),
+    )

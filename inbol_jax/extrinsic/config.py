@@ -6,13 +6,10 @@ from typing import Annotated
 
 from inbol_jax.data.config import Data
 from inbol_jax.defaults import (
-    NEW_TOKENS,
     BatchSize,
     Bounded,
     Bounds,
     Dtype,
-    NumNewTokens,
-    NumRows,
     NumSamples,
     Seed,
     Share,
@@ -28,8 +25,6 @@ LANGUAGES = (
 )
 # Filters that ask the model of --model.
 MODEL_FILTERS = ("text_only", "answered")
-# Questions of each class without which the audit measures no shortcut.
-LEAST_QUESTIONS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,24 +111,7 @@ class AuditConfig(Bounded):
     data: Path | None = None
     """Dataset whose answerable questions the generated ones are compared with. The default is the
     dataset that they were made from."""
-    images: Path | None = None
-    """Image folder of that dataset, if it is not the dataset's own."""
-    model: Path | None = None
-    """Folder or hub id of a vision-language model that is asked with the image and with a grey one
-    in its place. Without it no model is used."""
-    prompt: PromptOptions = AUTO
-    model_questions: Annotated[NumRows, Bounds(LEAST_QUESTIONS)] = 400
-    """Questions of each class, generated and answerable, that the model is asked."""
     samples: Annotated[int, Bounds(0, 1_000)] = 6
     """Questions shown per generator and per filter."""
-    max_new_tokens: NumNewTokens = NEW_TOKENS
-    """Longest answer of the model, in tokens."""
-    batch_size: BatchSize = 128
-    """Questions per batch; on a CPU the batch may be smaller."""
-    dtype: Dtype = "auto"
-    """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
-    other."""
-    mesh: tuple[int, int, int] = (-1, 1, 1)
-    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     seed: Seed = 0
     """Seed of the random choices and of the folds."""

@@ -58,7 +58,7 @@ def test_real_pictures(tmp_path):
     assert len(list(read_jsonl(trail_file(file)))) == rejected
     result = audit(AuditConfig(tmp_path / "out"))
     page = (tmp_path / "out/audit.html").read_text()
-    assert result.text is not None
+    assert result["text"] is not None
     assert page.count('src="data:image/png;base64,') == page.count("<article")
 
 
