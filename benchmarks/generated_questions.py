@@ -27,7 +27,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.extrinsic import GENERATORS_WITHOUT
-from inbol_jax.extrinsic.filters import FilterContext, default_filters, get_filters
+from inbol_jax.extrinsic.filters import FilterContext, default_filters
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
 from inbol_jax.intervals import wilson_interval
@@ -82,13 +82,11 @@ def drawn(name: str, folder: Path) -> Iterator[tuple[str, str]]:
     config = ExtrinsicConfig(data=folder, out=folder, language="en")
     kept: list[dict[str, Any]] = []
     Funnel(
-        context,
+        FilterContext(context, config),
         get_generators(GENERATORS_WITHOUT),
-        get_filters(default_filters(config, lists_objects=False), FilterContext(context, config)),
-        0,
+        default_filters(config, lists_objects=False),
         keep=kept.append,
         reject=lambda row: None,
-        advance=lambda *_: None,
     ).run(4 * PER_SET)
     for i in rng.permutation(len(kept))[:PER_SET]:
         yield kept[i]["generator"], kept[i]["question"]

@@ -23,8 +23,6 @@ LANGUAGES = (
     *("en", "de", "fr", "es", "it", "pt", "nl"),
     *("ru", "el", "ar", "he", "hi", "bn", "th", "ko", "ja", "zh"),
 )
-# Filters that ask the model of --model.
-MODEL_FILTERS = ("text_only", "answered")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,27 +37,21 @@ class ExtrinsicConfig(Bounded):
     share: Annotated[float, Bounds(above=0, most=1)] = 0.25
     """Number of questions to make, as a share of the dataset's answerable questions."""
     generators: tuple[str, ...] = ()
-    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, balanced,
-    evidence_removed, model_written. The default is the first two if the data lists each image's
-    objects, and the first four otherwise."""
+    """Generators to use: unseeable, mismatched, false_premise, beyond_frame, evidence_removed,
+    model_written. The default is the first two if the data lists each image's objects, and the
+    first four otherwise."""
     turns: tuple[int, ...] = ()
     """Turns of each generator in its order, such as 1 4 for four times as many questions of the
     second one. The default is one each. `inbol audit` tells which generator needs fewer."""
     filters: tuple[str, ...] = ()
     """Filters to use: ill_formed, language, ungrammatical, present, answer_present, duplicate,
-    near_duplicate, leaked, text_only, answered. The default is ill_formed, present and duplicate if
-    the data lists each image's objects, and otherwise all that need no option; --against adds
-    leaked, and --model adds text_only and answered."""
+    text_only, answered. The default is ill_formed, present and duplicate if the data lists each
+    image's objects, and otherwise the first six; --model adds the last two."""
     no_filters: tuple[str, ...] = ()
     """Filters to turn off, of the default ones or of those in --filters."""
-    against: tuple[Path, ...] = ()
-    """Evaluation sets. A question that one of them asks about the same picture is rejected."""
     language: str = "auto"
     """Language of the questions, such as en or de; auto is the language of most of the dataset's
     questions."""
-    near_duplicate: Annotated[float, Bounds(above=0, most=1)] = 0.8
-    """Similarity, in (0, 1], from which a question is rejected as too close to another one about
-    its image."""
     model: Path | None = None
     """Folder or hub id of a vision-language model that filters questions, writes questions and
     finds evidence. Without it no model is used."""
@@ -95,11 +87,9 @@ class ExtrinsicConfig(Bounded):
                 "--endpoint: only the generator model_written asks it; "
                 "add --generators model_written"
             )
-        for name in MODEL_FILTERS:
+        for name in ("text_only", "answered"):
             if name in self.filters and self.model is None:
                 raise InbolError(f"--filters {name}: needs --model")
-        if "leaked" in self.filters and not self.against:
-            raise InbolError("--filters leaked: needs --against")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,17 +22,14 @@ from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import (
     Examples,
     VQADataset,
-    data_file,
-    load_dataset_folder,
     summarise_rejections,
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
-from inbol_jax.extrinsic.asked import EvaluationQuestions
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
-from inbol_jax.extrinsic.filters import FilterContext, check_filters, default_filters, get_filters
+from inbol_jax.extrinsic.filters import FilterContext, check_filters, default_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
 from inbol_jax.models.loading import Checkpoint, load_pretrained
@@ -131,18 +128,10 @@ def _settings(
     }
     for name in (
         *("generators", "turns", "filters", "no_filters", "language"),
-        *("near_duplicate", "model_samples", "agreement"),
+        *("model_samples", "agreement"),
     ):
         if (value := getattr(config, name)) != getattr(ExtrinsicConfig, name):
             settings[name] = value
-    for path in config.against:
-        if not data_file(path).is_file():
-            raise InbolError(
-                f"--against {path}: no dataset there; give a folder that holds data.jsonl, or a "
-                ".jsonl file"
-            )
-    if config.against:
-        settings["against"] = [file_fingerprint(data_file(path)) for path in config.against]
     if config.endpoint.endpoint:
         settings["endpoint"] = config.endpoint.endpoint
         settings["endpoint_model"] = config.endpoint.endpoint_model
@@ -167,10 +156,7 @@ def _write(
     for generator in generators:
         if generator.check:
             generator.check(context)
-    evaluation = _evaluation_questions(config) if config.against else None
-    filter_context = FilterContext(context, config, evaluation)
     names = config.filters or default_filters(config, lists_objects=listed)
-    filters = get_filters([n for n in names if n not in config.no_filters], filter_context)
     file = questions_file(config.out)
     meta_path(file).unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
@@ -179,10 +165,9 @@ def _write(
             for path in (file, trail_file(file))
         )
         funnel = Funnel(
-            context,
+            FilterContext(context, config),
             [g for g, n in zip(generators, turns, strict=True) for _ in range(n)],
-            filters,
-            config.seed,
+            [name for name in names if name not in config.no_filters],
             keep=lambda row: questions.write(json_line(row)),
             reject=lambda row: trail.write(json_line(row)),
             advance=stack.enter_context(progress("generating", len(context.pool), "images")),
@@ -198,7 +183,7 @@ def _write(
         "images": os.path.relpath(context.root.resolve(), out),
         "data": os.path.relpath(source.resolve(), out),
         "generators": [generator.name for generator in generators],
-        "filters": [filter.name for filter in filters],
+        "filters": funnel.filters,
         "counts": _by_text(funnel.verdicts),
         "set_aside": _by_text(funnel.set_aside),
         "rows": rows,
@@ -224,17 +209,3 @@ def _why_none(funnel: Funnel) -> str:
         f"no question is left ({why}); choose other --generators, or leave a filter out with "
         "--no-filters"
     )
-
-
-def _evaluation_questions(config: ExtrinsicConfig) -> EvaluationQuestions:
-    questions = EvaluationQuestions()
-    for path in config.against:
-        split = load_dataset_folder(path, max_rejected=config.max_rejected)
-        with progress(f"hashing {split.name}", len(split.examples), "questions") as advance:
-            questions.add(split.examples, split.root, advance)
-    if questions.unreadable:
-        say(
-            f"{questions.unreadable} images of the sets of --against cannot be read; questions "
-            "about them are compared with nothing"
-        )
-    return questions

@@ -1,20 +1,20 @@
-"""The filters of generated (Type 3) questions, one class per filter.
+"""The filters of generated (Type 3) questions: functions that say why they reject a question.
 
-`FILTERS` lists them by name in the order in which they are applied; those that ask a model come
-last. Each says why it rejects a question, and each rejection is counted under the filter's name.
+`FILTERS` lists them in the order in which they are applied; those that ask a model come last, in
+`MODEL_FILTERS`. Each rejection is counted under the filter's name.
 """
 
+import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.asked import AskedQuestions, EvaluationQuestions
 from inbol_jax.extrinsic.config import LANGUAGES, ExtrinsicConfig
 from inbol_jax.extrinsic.generators import GeneratorContext, ImageQuestion, Proposal
 from inbol_jax.extrinsic.grammar import fault
@@ -22,6 +22,13 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.responses.vqa_accuracy import answer_key
+
+_WORD = re.compile(r"\w+")
+# What a template or a model left behind, and control characters.
+_LEFT_BEHIND = re.compile(
+    r"[{}\x00-\x1f\x7f-\x9f\ufffd]|<\|?[a-z_]+\|?>|\b(?:answer|question|user|assistant)\s*:",
+    re.IGNORECASE,
+)
 
 
 class Candidate(NamedTuple):
@@ -39,67 +46,46 @@ class Candidate(NamedTuple):
         return f"{self.example.id}-{self.proposal.generator}"
 
 
-class FilterContext(NamedTuple):
-    """What filters are made from: what the generators draw on, options, and the questions of the
-    evaluation splits of `--against`."""
+@dataclasses.dataclass
+class FilterContext:
+    """What filters look at: what the generators draw on, and the options."""
 
     source: GeneratorContext
     config: ExtrinsicConfig
-    evaluation: EvaluationQuestions | None = None
 
+    @functools.cached_property
     def language(self) -> str | None:
         """The language that questions must be in; None if no text of the dataset tells it."""
         wanted = self.config.language
         return usual_language(e.question for e in self.source.pool) if wanted == "auto" else wanted
 
+    @functools.cached_property
+    def asked(self) -> set[int]:
+        """Hashes of (image, words) of the questions that the dataset asks or that were kept.
 
-class Filter:
-    """Rejects questions one by one.
-
-    Attributes:
-      name: its name for `--filters`, in the records and in the trail.
-      with_objects: whether it is on by default also if each image's objects are listed. It is then
-        a fact that a thing is missing, and what the other filters would reject are good questions.
-      needs: the option without which it cannot run, and with which it is on by default.
-    """
-
-    name: ClassVar[str]
-    with_objects: ClassVar[bool] = False
-    needs: ClassVar[str] = ""
-
-    def __init__(self, context: FilterContext):
-        self._context = context
-
-    def reject(self, candidate: Candidate) -> str | None:
-        """Returns the reason in words, or None if the question passes."""
-        raise NotImplementedError
-
-    def remember(self, candidate: Candidate) -> None:
-        """Is told each question that passed all single filters."""
+        It takes about 80 bytes per question. Two of ten million share a hash of 64 bits with a
+        probability of 1 in 370,000.
+        """
+        return {_asked_key(e.image, e.question) for e in self.source.pool}
 
 
-class IllFormed(Filter):
+def _asked_key(image: str, question: str) -> int:
+    return hash((image, *_WORD.findall(question.lower())))
+
+
+def ill_formed(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a question of fewer than three words or more than 300 characters, without a question
     mark at its end, with line breaks or control characters, or with what a template or a model left
     behind ("{noun}", "<image>", "Answer:")."""
-
-    name = "ill_formed"
-    with_objects = True
-    _left_behind = re.compile(
-        r"[{}\x00-\x1f\x7f-\x9f\ufffd]|<\|?[a-z_]+\|?>|\b(?:answer|question|user|assistant)\s*:",
-        re.IGNORECASE,
-    )
-
-    def reject(self, candidate: Candidate) -> str | None:
-        question = candidate.proposal.question
-        if len(question.split()) < 3:
-            return "fewer than three words"
-        if not question.rstrip().endswith("?"):
-            return "no question mark at its end"
-        if len(question) > 300:
-            return "longer than 300 characters"
-        match = self._left_behind.search(question)
-        return f"holds {match[0]!r}" if match else None
+    question = candidate.proposal.question
+    if len(question.split()) < 3:
+        return "fewer than three words"
+    if not question.rstrip().endswith("?"):
+        return "no question mark at its end"
+    if len(question) > 300:
+        return "longer than 300 characters"
+    match = _LEFT_BEHIND.search(question)
+    return f"holds {match[0]!r}" if match else None
 
 
 @functools.cache
@@ -126,132 +112,76 @@ def usual_language(texts: Iterable[str]) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-class WrongLanguage(Filter):
+def wrong_language(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a question in another language than that of the dataset's questions."""
-
-    name = "language"
-
-    def __init__(self, context: FilterContext):
-        super().__init__(context)
-        self._wanted = context.language()
-
-    def reject(self, candidate: Candidate) -> str | None:
-        written_in = language(candidate.proposal.question) if self._wanted else None
-        return None if written_in in (None, self._wanted) else f"{written_in}, not {self._wanted}"
+    wanted = context.language
+    written_in = language(candidate.proposal.question) if wanted else None
+    return None if written_in in (None, wanted) else f"{written_in}, not {wanted}"
 
 
-class Ungrammatical(Filter):
+def ungrammatical(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a text that is not one well-formed question in English: of several sentences, without
     a question word or a verb, with a word twice, or with an article that no noun can follow. A
     dataset in another language is not judged."""
-
-    name = "ungrammatical"
-
-    def __init__(self, context: FilterContext):
-        super().__init__(context)
-        self._judges = context.language() in ("en", None)
-
-    def reject(self, candidate: Candidate) -> str | None:
-        return fault(candidate.proposal.question) if self._judges else None
+    return fault(candidate.proposal.question) if context.language in ("en", None) else None
 
 
-class Present(Filter):
+def present(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a question of `mismatched` or `false_premise` if the thing that the image is to lack
     is in it, or may be."""
-
-    name = "present"
-    with_objects = True
-
-    def reject(self, candidate: Candidate) -> str | None:
-        contents, proposal = self._context.source.contents, candidate.proposal
-        if not proposal.absent or contents.absent(candidate.example.image, proposal.subject):
-            return None
-        return f"{proposal.subject!r} may be in the image"
+    contents, proposal = context.source.contents, candidate.proposal
+    if not proposal.absent or contents.absent(candidate.example.image, proposal.subject):
+        return None
+    return f"{proposal.subject!r} may be in the image"
 
 
-class AnswerPresent(Filter):
+def answer_present(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a question if what answers it elsewhere is among this image's annotations.
 
     Questions with an image of their own pass, because the annotations of the image before its
     evidence was removed hold the answer by construction. So do the answers yes and no, and numbers.
     """
-
-    name = "answer_present"
-
-    def reject(self, candidate: Candidate) -> str | None:
-        answer, contents = candidate.proposal.answer, self._context.source.contents
-        spared = not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no")
-        if candidate.proposal.image is not None or spared:
-            return None
-        if not contents.present(candidate.example.image, answer):
-            return None
-        return f"{answer!r} is among the image's annotations"
+    answer = candidate.proposal.answer
+    spared = not any(map(str.isalpha, answer)) or answer_key(answer) in ("yes", "no")
+    if candidate.proposal.image is not None or spared:
+        return None
+    if not context.source.contents.present(candidate.example.image, answer):
+        return None
+    return f"{answer!r} is among the image's annotations"
 
 
-class Duplicate(Filter):
-    """Rejects a question that the dataset asks about the same image, or that was kept before, case
-    aside. It takes about 80 bytes per question."""
-
-    name = "duplicate"
-    with_objects = True
-
-    def __init__(self, context: FilterContext):
-        super().__init__(context)
-        self._asked = {self._key(e.image, e.question) for e in context.source.pool}
-
-    @staticmethod
-    def _key(image: str, question: str) -> int:
-        return hash((image, question.strip().lower()))
-
-    def reject(self, candidate: Candidate) -> str | None:
-        key = self._key(candidate.image, candidate.proposal.question)
-        return "asked already" if key in self._asked else None
-
-    def remember(self, candidate: Candidate) -> None:
-        self._asked.add(self._key(candidate.image, candidate.proposal.question))
+def duplicate(candidate: Candidate, context: FilterContext) -> str | None:
+    """Rejects a question that the dataset asks about the same image, or that was kept before;
+    case, punctuation and spaces aside. It comes last of `FILTERS`, and remembers what passes."""
+    key = _asked_key(candidate.image, candidate.proposal.question)
+    if key in context.asked:
+        return "asked already"
+    context.asked.add(key)
+    return None
 
 
-class NearDuplicate(Filter):
-    """Rejects a question that is nearly the same as one that the dataset asks about the same image,
-    or that was kept before."""
+class Filter(NamedTuple):
+    """A filter that judges questions one by one.
 
-    name = "near_duplicate"
+    Attributes:
+      reject: the reason in words, or None if the question passes.
+      with_objects: whether it is on by default also if each image's objects are listed. It is then
+        a fact that a thing is missing, and what the other filters would reject are good questions.
+    """
 
-    def __init__(self, context: FilterContext):
-        super().__init__(context)
-        self._asked = AskedQuestions()
-        for example in context.source.pool:
-            self._asked.add(example.image, example.question)
-
-    def reject(self, candidate: Candidate) -> str | None:
-        similarity = self._asked.similarity(candidate.image, candidate.proposal.question)
-        if similarity < self._context.config.near_duplicate:
-            return None
-        return f"similarity {similarity:.2f} to another question about the image"
-
-    def remember(self, candidate: Candidate) -> None:
-        self._asked.add(candidate.image, candidate.proposal.question)
+    reject: Callable[[Candidate, FilterContext], str | None]
+    with_objects: bool = False
 
 
-class Leaked(Filter):
-    """Rejects a question that an evaluation split of `--against` asks about the same picture."""
-
-    name = "leaked"
-    needs = "against"
-
-    def __init__(self, context: FilterContext):
-        super().__init__(context)
-        self._evaluation = _require(context.evaluation, self)
-
-    def reject(self, candidate: Candidate) -> str | None:
-        image = self._context.source.root / candidate.image
-        leaked = self._evaluation.contains(candidate.proposal.question, image)
-        return "in an evaluation split" if leaked else None
-
-
-def blank_image() -> Image.Image:
-    """A grey image, which stands for none."""
-    return Image.new("RGB", (64, 64), (127, 127, 127))
+# In the order in which they are applied.
+FILTERS: dict[str, Filter] = {
+    "ill_formed": Filter(ill_formed, with_objects=True),
+    "language": Filter(wrong_language),
+    "ungrammatical": Filter(ungrammatical),
+    "present": Filter(present, with_objects=True),
+    "answer_present": Filter(answer_present),
+    "duplicate": Filter(duplicate, with_objects=True),
+}
 
 
 def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str | None:
@@ -269,69 +199,54 @@ def settled_answer(replies: Sequence[str], answer: str, agreement: float) -> str
     return None
 
 
-class Answered(Filter):
+def answered(
+    candidates: Sequence[Candidate], context: FilterContext, *, blank: bool = False
+) -> list[str | None]:
     """Rejects a question that the model answers the same way each time: it would be answerable, as
-    far as this model can tell. The model is asked about many questions at a time."""
+    far as this model can tell.
 
-    name = "answered"
-    needs = "model"
-    _label, _manner = "asking with image", ""
+    Args:
+      blank: whether the model sees a grey image in place of the question's own, and so answers from
+        the text alone.
 
-    def __init__(self, context: FilterContext):
-        super().__init__(context)
-        self._model = _require(context.source.model, self)
-
-    def _ask(self, candidate: Candidate) -> ImageQuestion:
-        file, proposal = self._context.source.root / candidate.image, candidate.proposal
+    Returns:
+      per question the reason in words, or None if it passes.
+    """
+    assert context.source.model is not None  # the options say so
+    questions = []
+    for image, proposal in ((c.image, c.proposal) for c in candidates):
         options = tuple(proposal.extra.get("options", ()))
-        return ImageQuestion(proposal.question, file, candidate.image, options=options)
-
-    def reject_many(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        """Returns per question the reason in words, or None if it passes."""
-        config = self._context.config
-        answers = self._model(
-            [self._ask(candidate) for candidate in candidates],
-            n=config.model_samples,
-            temperature=1.0,
-            max_new_tokens=12,
-            label=self._label,
-        )
-        reasons: list[str | None] = []
-        for candidate, replies in zip(candidates, answers, strict=True):
-            texts = [reply.text for reply in replies]
-            reason = None if replies else "could not be asked"
-            known = candidate.proposal.answer
-            if (answer := settled_answer(texts, known, config.agreement)) is not None:
-                reason = f"answered {answer!r}{self._manner}"
-            reasons.append(reason)
-        return reasons
-
-
-class TextOnly(Answered):
-    """Rejects a question that the model answers the same way each time when it sees a grey image in
-    place of the question's own, so from the text alone."""
-
-    name = "text_only"
-    _label, _manner = "asking without image", " without the image"
-
-    def _ask(self, candidate: Candidate) -> ImageQuestion:
-        return super()._ask(candidate)._replace(image=blank_image, name="blank")
-
-
-# In the order in which they are applied.
-FILTERS: dict[str, type[Filter]] = {
-    filter.name: filter
-    for filter in (
-        *(IllFormed, WrongLanguage, Ungrammatical, Present, AnswerPresent, Duplicate),
-        *(NearDuplicate, Leaked, TextOnly, Answered),
+        drawn = (blank_image, "blank") if blank else (context.source.root / image, image)
+        questions.append(ImageQuestion(proposal.question, *drawn, options=options))
+    answers = context.source.model(
+        questions,
+        n=context.config.model_samples,
+        temperature=1.0,
+        max_new_tokens=12,
+        label=f"asking {'without' if blank else 'with'} image",
     )
+    reasons: list[str | None] = []
+    for candidate, replies in zip(candidates, answers, strict=True):
+        texts = [reply.text for reply in replies]
+        reason = None if replies else "could not be asked"
+        known = candidate.proposal.answer
+        if (answer := settled_answer(texts, known, context.config.agreement)) is not None:
+            reason = f"answered {answer!r}{' without the image' if blank else ''}"
+        reasons.append(reason)
+    return reasons
+
+
+def blank_image() -> Image.Image:
+    """A grey image, which stands for none."""
+    return Image.new("RGB", (64, 64), (127, 127, 127))
+
+
+# Filters that ask the model about many questions at a time; they come after all others.
+RejectMany = Callable[[Sequence[Candidate], FilterContext], list[str | None]]
+MODEL_FILTERS: dict[str, RejectMany] = {
+    "text_only": functools.partial(answered, blank=True),
+    "answered": answered,
 }
-
-
-def _require(value: Any, filter: Filter) -> Any:
-    if value is None:
-        raise InbolError(f"--filters {filter.name}: needs --{filter.needs}")
-    return value
 
 
 def default_filters(config: ExtrinsicConfig, *, lists_objects: bool) -> list[str]:
@@ -340,23 +255,15 @@ def default_filters(config: ExtrinsicConfig, *, lists_objects: bool) -> list[str
     Args:
       lists_objects: whether the dataset lists each image's objects.
     """
-    return [
-        name
-        for name, filter in FILTERS.items()
-        if (getattr(config, filter.needs) if filter.needs else filter.with_objects >= lists_objects)
-    ]
-
-
-def get_filters(names: Sequence[str], context: FilterContext) -> list[Filter]:
-    """The filters of these names, in the order of `FILTERS`. Raises InbolError if one lacks what it
-    needs."""
-    return [make(context) for name, make in FILTERS.items() if name in names]
+    names = [name for name, filter in FILTERS.items() if filter.with_objects >= lists_objects]
+    return [*names, *(MODEL_FILTERS if config.model else ())]
 
 
 def check_filters(names: Iterable[str], option: str = "--filters") -> None:
     """Raises InbolError, naming the option, if there is no filter of a name."""
+    choices = [*FILTERS, *MODEL_FILTERS]
     for name in names:
-        if name not in FILTERS:
+        if name not in choices:
             raise InbolError(
-                f"{option} {name}: there is no such filter; choose among {', '.join(FILTERS)}"
+                f"{option} {name}: there is no such filter; choose among {', '.join(choices)}"
             )

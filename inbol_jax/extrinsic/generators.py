@@ -10,7 +10,6 @@ name; one of your own is a decorated function:
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +20,54 @@ from PIL import Image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
 from inbol_jax.extrinsic.grammar import subject
-from inbol_jax.extrinsic.templates import BEYOND_FRAME, FALSE_PREMISE, UNSEEABLE, WRITER_PROMPT
 from inbol_jax.records import VQAExample
+
+# Attributes that no picture shows, asked about something that the picture does show.
+UNSEEABLE: dict[str, str] = {
+    "price": "How much does the {noun} cost?",
+    "owner": "Who owns the {noun}?",
+    "smell": "What does the {noun} smell like?",
+    "age": "How old is the {noun}?",
+    "taste": "What does the {noun} taste like?",
+    "sound": "What sound does the {noun} make?",
+    "behind": "What is behind the {noun}?",
+}
+
+# Asked about something that is not there: each presumes that it is.
+FALSE_PREMISE: tuple[str, ...] = (
+    "What is the {noun} next to?",
+    "What is in front of the {noun}?",
+    "What is on top of the {noun}?",
+    "Which side of the picture is the {noun} on?",
+    "What is the {noun} made of?",
+    "Why is the {noun} in the picture?",
+)
+
+# What lies outside the frame, in space or in time.
+BEYOND_FRAME: tuple[str, ...] = (
+    "What is just outside the left edge of the picture?",
+    "What is just outside the right edge of the picture?",
+    "What is above the top edge of the picture?",
+    "What is below the bottom edge of the picture?",
+    "Who is looking at the scene from outside the picture?",
+    "What happened right before this picture was taken?",
+    "What will happen right after this picture was taken?",
+    "What is on the far side of the {noun}?",
+    "What is on the back of the {noun}?",
+    "Where was the {noun} an hour before the picture was taken?",
+)
+
+# For a vision-language model that sees the image. What it writes goes through the same filters as
+# every other question.
+WRITER_PROMPT = """\
+Write {n} questions about this image that cannot be answered from it, however closely one looks. \
+Each question must be about something that the image shows, sound natural, and ask for \
+information that the image does not hold: what is hidden, cut off, outside the frame, before or \
+after the moment, or a property that cannot be seen. No question may be answered by common \
+knowledge, by yes or no, or by reading text in the image. A question that someone has asked about \
+this image and that can be answered: "{question}"
+Write one question on each line, each ending with a question mark, without numbers and without \
+answers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +142,7 @@ class GeneratorContext:
       root: image folder.
       model: the vision-language model of `--model`; None if there is none.
       writer: the endpoint that writes questions, or else the model; None if there is neither.
-      memory: what a generator remembers from one example to the next.
-      prepared: what the generator's own `prepare` returned, by the example's id.
+      prepared: what the generators' `prepare` returned, by the example's id.
     """
 
     pool: Sequence[VQAExample]
@@ -106,7 +150,6 @@ class GeneratorContext:
     root: Path = Path()
     model: Answerer | None = None
     writer: Answerer | None = None
-    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -169,8 +212,6 @@ _ANSWERED_BY_ABSENCE = re.compile(
 )
 # Draws of another image's question. Several are needed because many subjects are in both images.
 _TRIES = 20
-_LEEWAY = 1.3  # times its share of the questions a thing may get: some are in almost every image
-_COUNTED = 10_000  # questions that tell how often each thing is asked about
 _WRITTEN = 3  # questions that a model writes per prompt
 _BULLET = re.compile(r"^(?:[-*•\u2013]+|\(?\d{1,2}[.):])\s+")
 _PLURAL = re.compile(r"(?:\b(?:people|men|women|children|feet|teeth)|(?<![sui])s)$")
@@ -226,40 +267,6 @@ def mismatched(
             extra = {"options": list(other.options)} if other.options else {}
             answer = usual_answer(other)
             yield Proposal(other.question, "mismatched", presumed, True, answer, extra=extra)
-
-
-@register_generator("balanced")
-def balanced(
-    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
-) -> Iterator[Proposal]:
-    """As `mismatched`, but each thing is asked about no more often than in the dataset's own
-    questions, of which the most frequent things are in most images. Many examples give none."""
-    if "balanced" not in context.memory:
-        context.memory["balanced"] = _things_asked_about(context.pool), Counter[str]()
-    wanted, kept = context.memory["balanced"]
-    for other, presumed in _questions_of_others(example, context, rng):
-        room = _LEEWAY * wanted[presumed] * (kept.total() + 1) + 1 - kept[presumed]
-        if room < 1 or _ANSWERED_BY_ABSENCE.match(other.question):
-            continue
-        kept[presumed] += 1
-        yield Proposal(other.question, "balanced", presumed, True, usual_answer(other))
-        kept[presumed] -= 1  # a filter has rejected it
-    raise CannotPropose("what it lacks was asked about often enough")
-
-
-def _things_asked_about(pool: Sequence[VQAExample]) -> Counter[str]:
-    """The share of each thing among those that questions presume."""
-    step = max(1, len(pool) // _COUNTED)
-    questions = (pool[i].question for i in range(0, len(pool), step))
-    things = Counter(
-        thing
-        for q in questions
-        if not _ANSWERED_BY_ABSENCE.match(q)
-        and (thing := subject(q))
-        and thing.split()[-1] not in NOT_THINGS
-    )
-    total = things.total()
-    return Counter({thing: n / total for thing, n in things.items()})
 
 
 @register_generator("false_premise")

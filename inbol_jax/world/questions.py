@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT, VERDICTS
-from inbol_jax.extrinsic.templates import UNSEEABLE
+from inbol_jax.extrinsic.generators import UNSEEABLE
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.scenes import (
     COLOR_NAMES,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.filters import Candidate, FilterContext, get_filters
+from inbol_jax.extrinsic.filters import FILTERS, Candidate, FilterContext
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, get_generators
 from inbol_jax.records import VQAExample
@@ -37,31 +37,25 @@ def run_funnel(
     **context,
 ):
     """What the funnel keeps, counts and rejects. A generator is a `Generator` or a name."""
-    contents = ImageContents(examples)
     made = [g if isinstance(g, Generator) else get_generators([g])[0] for g in generators]
-    generator_context = GeneratorContext(examples, contents, root, **context)
+    source = GeneratorContext(examples, ImageContents(examples), root, **context)
     for generator in made:
         if generator.check:
-            generator.check(generator_context)
-    config = ExtrinsicConfig(Path(), Path())
+            generator.check(source)
+    config = ExtrinsicConfig(Path(), Path(), seed=seed)
     rows, rejected = [], []
     funnel = Funnel(
-        generator_context,
-        made,
-        get_filters(filters, FilterContext(generator_context, config)),
-        seed,
-        keep=rows.append,
-        reject=rejected.append,
+        FilterContext(source, config), made, filters, keep=rows.append, reject=rejected.append
     )
     assert funnel.run(n) == len(rows)
     return FunnelRun(rows, funnel.verdicts, funnel.set_aside, rejected)
 
 
-def make_filter(name, examples, root=Path(), evaluation=None, **options):
-    source = GeneratorContext(examples, ImageContents(examples), root)
-    config = ExtrinsicConfig(Path(), Path(), **options)
-    (made,) = get_filters([name], FilterContext(source, config, evaluation))
-    return made
+def rejects(name, examples, **options):
+    """A filter as a function that says why it rejects a candidate."""
+    source = GeneratorContext(examples, ImageContents(examples))
+    context = FilterContext(source, ExtrinsicConfig(Path(), Path(), **options))
+    return lambda candidate: FILTERS[name].reject(candidate, context)
 
 
 def candidate(example, question, generator="unseeable", **fields):

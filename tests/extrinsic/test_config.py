@@ -15,9 +15,7 @@ ENDPOINT = EndpointConfig(endpoint="http://127.0.0.1:9/v1")
     [
         *(({"share": share}, "--share") for share in (0, -1, 1.5, float("nan"))),
         ({"filters": ("answered",)}, "--filters answered: needs --model"),
-        ({"filters": ("leaked",)}, "--filters leaked: needs --against"),
         ({"language": "klingon"}, "--language klingon: choose auto or one of en, de"),
-        ({"near_duplicate": 0.0}, "--near-duplicate 0.0: more than 0 and at most 1"),
         ({"turns": (1, 0)}, "--turns: at least 1 for each"),
         ({"agreement": 0.5}, "--agreement 0.5: more than 0.5"),
         ({"model_samples": 0}, "--model-samples 0: at least 1"),

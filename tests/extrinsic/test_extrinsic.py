@@ -23,7 +23,7 @@ from inbol_jax.world.splits import Split
 
 WITHOUT_OBJECTS = [
     *("ill_formed", "language", "ungrammatical", "present"),
-    *("answer_present", "duplicate", "near_duplicate"),
+    *("answer_present", "duplicate"),
 ]
 
 
@@ -89,7 +89,7 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
     assert chosen["filters"] == ["ill_formed", "duplicate"]
     without = ("answer_present", "language")
     left = read_meta(run(photos, tmp_path / "b", share=1.0, no_filters=without))
-    kept = ["ill_formed", "ungrammatical", "present", "duplicate", "near_duplicate"]
+    kept = ["ill_formed", "ungrammatical", "present", "duplicate"]
     assert left["filters"] == kept
     assert left["config"] != chosen["config"]
 
@@ -97,25 +97,6 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
 def test_turns_are_given_for_each_generator(photos, tmp_path):
     with pytest.raises(InbolError, match="--turns: give a number for each generator: unseeable"):
         run(photos, tmp_path / "a", turns=(1, 4))
-
-
-def test_questions_of_an_evaluation_split_are_rejected(photos, tmp_path):
-    leaked = [*read_jsonl(run(photos, tmp_path / "first", share=1.0))][:12]
-    evaluation = tmp_path / "evaluation"
-    evaluation.mkdir()
-    lines = []
-    for i, row in enumerate(leaked):
-        (evaluation / f"copy{i}.png").write_bytes((photos / row["image"]).read_bytes())
-        lines.append(json.dumps(row | {"image": f"copy{i}.png"}) + "\n")
-    (evaluation / "data.jsonl").write_text("".join(lines))
-    second = run(photos, tmp_path / "second", share=1.0, against=(evaluation,))
-    assert not asked(read_jsonl(second)) & asked(leaked)
-    rejected = asked(row for row in read_jsonl(trail_file(second)) if row["filter"] == "leaked")
-    # After the first of them the random choices go another way, so not all come up again.
-    assert rejected
-    assert rejected <= asked(leaked)
-    with pytest.raises(InbolError, match=r"--against .*nowhere: no dataset there"):
-        run(photos, tmp_path / "third", against=(tmp_path / "nowhere",))
 
 
 def test_a_set_without_objects(photos, tmp_path, capsys):
@@ -187,7 +168,7 @@ def test_a_set_that_names_no_subject(tmp_path):
         ),
         (
             {"generators": ("evidence_removed",)},
-            "--generators evidence_removed: needs a column `evidence` or `boxes`",
+            "--generators evidence_removed: needs a column `evidence`",
         ),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extrinsic_cases import candidate, example, make_filter, run_funnel
+from extrinsic_cases import candidate, example, rejects, run_funnel
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -12,18 +12,18 @@ from PIL import Image
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import config
-from inbol_jax.extrinsic.config import MODEL_FILTERS, ExtrinsicConfig
+from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.filters import (
     FILTERS,
-    Answered,
+    MODEL_FILTERS,
     FilterContext,
     check_filters,
-    get_filters,
     language,
     settled_answer,
     usual_language,
 )
+from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, Reply
 
 DOG = "What color is the dog?"
@@ -46,23 +46,23 @@ DOG = "What color is the dog?"
     ],
 )
 def test_ill_formed(question, reason):
-    assert make_filter("ill_formed", []).reject(candidate(example(0), question)) == reason
+    assert rejects("ill_formed", [])(candidate(example(0), question)) == reason
 
 
 def test_present_and_answer_present():
     pool = [example(0, DOG, ["brown"]), example(1, "Who holds the kite?", ["a woman"])]
-    present, answer_present = make_filter("present", pool), make_filter("answer_present", pool)
+    present, answer_present = rejects("present", pool), rejects("answer_present", pool)
 
     def mismatched(question, subject, answer):
         fields = {"subject": subject, "absent": True, "answer": answer}
         return candidate(pool[0], question, "mismatched", **fields)
 
     borrowed = mismatched("Who holds the kite?", "kite", "a woman")
-    assert present.reject(borrowed) is None
-    assert answer_present.reject(borrowed) is None
+    assert present(borrowed) is None
+    assert answer_present(borrowed) is None
     back = mismatched("What color is the cat?", "dog", "brown")
-    assert present.reject(back) == "'dog' may be in the image"
-    assert answer_present.reject(back) == "'brown' is among the image's annotations"
+    assert present(back) == "'dog' may be in the image"
+    assert answer_present(back) == "'brown' is among the image's annotations"
     for spared in (
         {"answer": "yes"},
         {"answer": "7"},
@@ -70,33 +70,18 @@ def test_present_and_answer_present():
         {"answer": "brown", "image": "evidence_removed/1.png"},
     ):
         asked = candidate(pool[0], "What color is the cat?", **spared)
-        assert answer_present.reject(asked) is None
-    assert present.reject(candidate(pool[0], "Who owns the dog?", subject="dog")) is None
+        assert answer_present(asked) is None
+    assert present(candidate(pool[0], "Who owns the dog?", subject="dog")) is None
 
 
 def test_duplicates_are_of_one_image_and_of_what_was_kept():
-    duplicate = make_filter("duplicate", [example(0)])
-    assert duplicate.reject(candidate(example(0), f" {DOG.upper()} ")) == "asked already"
+    rejected = rejects("duplicate", [example(0)])
+    assert rejected(candidate(example(0), f" {DOG.upper()} ")) == "asked already"
+    assert rejected(candidate(example(0), "What color, is the  dog")) == "asked already"
     elsewhere = candidate(example(1), DOG)
-    assert duplicate.reject(elsewhere) is None
-    duplicate.remember(elsewhere)
-    assert duplicate.reject(elsewhere) == "asked already"
-    changed = candidate(example(0), DOG, image="evidence_removed/0.png")
-    assert duplicate.reject(changed) is None
-
-
-def test_near_duplicates():
-    color, colour = (f"What is the {word} of the small dog?" for word in ("color", "colour"))
-    pool = [example(0, color), example(1, "How old is the cat?")]
-    near = make_filter("near_duplicate", pool)
-    assert near.reject(candidate(example(0), colour))
-    assert near.reject(candidate(example(1), colour)) is None
-    heavy = candidate(example(0), "How heavy is the dog?")
-    assert near.reject(heavy) is None
-    near.remember(heavy)
-    assert near.reject(candidate(example(0), "how HEAVY is the dog ?"))
-    strict = make_filter("near_duplicate", pool, near_duplicate=1.0)
-    assert strict.reject(candidate(example(0), colour)) is None
+    assert rejected(elsewhere) is None
+    assert rejected(elsewhere) == "asked already"  # it passed a moment ago
+    assert rejected(candidate(example(0), DOG, image="evidence_removed/0.png")) is None
 
 
 @pytest.mark.parametrize(
@@ -162,44 +147,29 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
     assert Counter(name for name, _ in asked) == {"blank": 4, "0.png": 1, "1.png": 1, "2.png": 1}
 
 
-@pytest.mark.parametrize(
-    ("name", "option"), [("leaked", "--against"), ("text_only", "--model"), ("answered", "--model")]
-)
-def test_a_filter_without_what_it_needs(name, option):
-    with pytest.raises(InbolError, match=f"--filters {name}: needs {option}"):
-        make_filter(name, [])
-
-
 def test_filters_by_name():
     no_such = "--filters taste: there is no such filter; choose among ill_formed, language"
     with pytest.raises(InbolError, match=no_such):
-        check_filters(["ill_formed", "taste"])
+        check_filters(["ill_formed", "taste", "answered"])
     source = GeneratorContext([], ImageContents([]))
     context = FilterContext(source, ExtrinsicConfig(Path(), Path()))
-    in_their_order = ["ill_formed", "duplicate"]
-    assert [f.name for f in get_filters(in_their_order[::-1], context)] == in_their_order
-    assert all(name == made.name for name, made in FILTERS.items())
-    assert tuple(FILTERS)[-2:] == MODEL_FILTERS
-    assert {name for name, made in FILTERS.items() if issubclass(made, Answered)} == set(
-        MODEL_FILTERS
-    )
+    funnel = Funnel(context, [], ["answered", "duplicate", "ill_formed"], keep=str, reject=str)
+    assert funnel.filters == ["ill_formed", "duplicate", "answered"]
+    assert list(FILTERS)[-1] == "duplicate"  # it remembers what has passed all others
 
 
 def test_help_and_page_name_every_filter_with_its_default():
     """Both list them in their order; a filter that is missing there is easily forgotten."""
-    assert f"Filters to use: {', '.join(FILTERS)}." in " ".join(inspect.getsource(config).split())
+    names = [*FILTERS, *MODEL_FILTERS]
+    assert f"Filters to use: {', '.join(names)}." in " ".join(inspect.getsource(config).split())
     page = (Path(__file__).parents[2] / "docs/extrinsic.md").read_text().split("## Filters")[1]
-    defaults = {
-        name: f"with `--{made.needs}`"
-        if made.needs
-        else "always"
-        if made.with_objects
-        else "without `objects`"
+    wanted = {
+        name: "always" if made.with_objects else "without `objects`"
         for name, made in FILTERS.items()
-    }
+    } | dict.fromkeys(MODEL_FILTERS, "with `--model`")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
-    listed = {name.strip("`"): default for name, _, default in rows[: len(FILTERS)]}
-    assert list(listed.items()) == list(defaults.items())
+    listed = {name.strip("`"): default for name, _, default in rows[: len(names)]}
+    assert list(listed.items()) == list(wanted.items())
 
 
 @pytest.mark.parametrize(
@@ -233,15 +203,15 @@ def test_languages_of_a_set_and_of_its_questions():
     german.append(example(9, "What is the dog?"))
     assert usual_language(e.question for e in german) == "de"
     assert usual_language(["?", "1"]) is None
-    auto, english = make_filter("language", german), make_filter("language", german, language="en")
+    auto, english = rejects("language", german), rejects("language", german, language="en")
     asked = candidate(german[0], "How old is the dog?")
-    assert auto.reject(asked) == "en, not de"
-    assert english.reject(asked) is None
+    assert auto(asked) == "en, not de"
+    assert english(asked) is None
     for text in ("Сколько лет собаке, скажи?", "狗几岁了呢,请问一下?"):
-        assert english.reject(candidate(german[0], text))
+        assert english(candidate(german[0], text))
     # No language is told of texts like these, so they pass.
     for text in ("Hund Katze Maus?", "Color?"):
-        assert auto.reject(candidate(german[0], text)) is None
+        assert auto(candidate(german[0], text)) is None
 
 
 @given(st.text())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from world_oracle import EXPORTED, oracle
 
-from inbol_jax.extrinsic.templates import UNSEEABLE
+from inbol_jax.extrinsic.generators import UNSEEABLE
 from inbol_jax.world.glyphs import glyph_frequency
 from inbol_jax.world.questions import (
     HELD_OUT_TYPE3,

@@ -2,7 +2,7 @@
 
 import re
 
-from inbol_jax.extrinsic.templates import UNSEEABLE
+from inbol_jax.extrinsic.generators import UNSEEABLE
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.questions import HELD_OUT_UNSEEABLE
 from inbol_jax.world.scenes import OBJECT_SIZES, PATTERNS, PLACES, Scene
