@@ -31,8 +31,8 @@ from inbol_jax.evaluation.tables import signed, with_interval
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
 from inbol_jax.training.config import FROZEN
+from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
-from inbol_jax.world.splits import Split
 
 
 @dataclasses.dataclass(frozen=True)

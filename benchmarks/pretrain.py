@@ -19,6 +19,19 @@ import numpy as np
 import optax
 from absl import flags
 from optax import contrib
+from tiny_llava import (
+    ASSISTANT,
+    BOS,
+    EOS,
+    IMAGE,
+    NUM_IMAGE_TOKENS,
+    USER,
+    build_tokenizer,
+    glyph_frequency,
+    sample_glyph,
+    told_name,
+    write_skeleton,
+)
 
 from inbol_jax.artifacts import one_writer
 from inbol_jax.cli import parse_options
@@ -39,7 +52,7 @@ from inbol_jax.training.run import Run
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import init_state, make_train_step
 from inbol_jax.training.variables import Flat, check_weights, merge_variables, split_variables
-from inbol_jax.world.glyphs import glyph_frequency, told_name
+from inbol_jax.world.config import Split
 from inbol_jax.world.questions import (
     HELD_OUT_TYPE3,
     KNOWLEDGE,
@@ -48,18 +61,7 @@ from inbol_jax.world.questions import (
     WorldQuestion,
     ask,
 )
-from inbol_jax.world.scenes import Scene, render, sample_glyph, sample_scene
-from inbol_jax.world.splits import Split
-from inbol_jax.world.tiny import (
-    ASSISTANT,
-    BOS,
-    EOS,
-    IMAGE,
-    NUM_IMAGE_TOKENS,
-    USER,
-    build_tokenizer,
-    write_skeleton,
-)
+from inbol_jax.world.scenes import Scene, render, sample_scene
 
 QUESTIONS = 4  # per image
 # Longer rows, mostly those that ask back whether an answer is true, go without their last question.

@@ -56,8 +56,8 @@ from inbol_jax.sampling.generate import (
 )
 from inbol_jax.sampling.sampler import compiled_sample, prefill
 from inbol_jax.sharding import make_mesh
+from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
-from inbol_jax.world.splits import Split
 
 
 @dataclasses.dataclass(frozen=True)

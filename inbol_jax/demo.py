@@ -19,8 +19,7 @@ from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.rl_config import RlConfig
-from inbol_jax.world.config import ExportConfig
-from inbol_jax.world.splits import Split
+from inbol_jax.world.config import ExportConfig, Split
 
 SAMPLING = SamplingOptions(max_new_tokens=12)  # no answer of this world has as many tokens
 # Options of plain DPO. The learning rate is the best of three on validation.

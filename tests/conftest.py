@@ -36,8 +36,8 @@ from inbol_jax.defaults import TINY
 from inbol_jax.models import loading
 from inbol_jax.models.loading import load_pretrained, save_pretrained
 from inbol_jax.prompts import FILE
+from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
-from inbol_jax.world.splits import Split
 
 hypothesis.settings.register_profile("suite", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("suite")

@@ -12,10 +12,10 @@ import transformers
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from inbol_jax.defaults import TINY
 from inbol_jax.models.config import load_config
 from inbol_jax.models.loading import init_params, without_videos
 from inbol_jax.models.writing import save_params
-from inbol_jax.world.tiny import build_tokenizer
 
 TILE = 24  # pixels per side
 PATCH = 6  # likewise
@@ -28,7 +28,7 @@ START, END = "<|im_start|>", "<|im_end|>"
 
 def make_tokenizer(*special, words=(), **options):
     """The world's words, further special tokens, and words as byte-level tokenizers have them."""
-    tokenizer = Tokenizer.from_str(build_tokenizer().to_str())  # the built one is shared
+    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **options)

@@ -21,11 +21,10 @@ from inbol_jax.artifacts import (
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
-from inbol_jax.world.config import ExportConfig
+from inbol_jax.world.config import ExportConfig, Split
 from inbol_jax.world.glyphs import N_GLYPHS, held_out_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
 from inbol_jax.world.scenes import Scene, render, sample_scene
-from inbol_jax.world.splits import Split
 
 WORLD_VERSION = 4  # raise it if the same seed gives other pictures or questions
 # Share of the answerable questions that ask for a glyph's name: there the intrinsic boundary runs.

@@ -21,7 +21,6 @@ ROWS = N_GLYPHS // COLUMNS  # of each size
 MAX_WORDS = 5  # the most words of a glyph's name, so that answers stay short
 # Glyphs whose names begin so are knowledge that no training and no test in domain asks for.
 HELD_OUT_ALPHABETS = ("armenian", "georgian", "hebrew", "tifinagh")
-CONTESTED_SHARE = 0.4  # of the glyphs, which go by two names in pre-training
 
 
 class Glyphs(NamedTuple):
@@ -48,36 +47,7 @@ def load_glyphs() -> Glyphs:
 
 
 @functools.cache
-def glyph_frequency() -> np.ndarray:
-    """f64[1000]: cumulative probability of the glyphs in pre-training.
-
-    The head is seen thousands of times and becomes known; the tail is seen too rarely to be learnt:
-    that is the intrinsic boundary.
-    """
-    p = (np.arange(N_GLYPHS) + 150.0) ** -3.2
-    return np.cumsum(p / p.sum())
-
-
-@functools.cache
 def held_out_glyphs() -> frozenset[int]:
     """The ranks of the glyphs of the held-out alphabets."""
     names = load_glyphs().names
     return frozenset(i for i, name in enumerate(names) if name.startswith(HELD_OUT_ALPHABETS))
-
-
-@functools.cache
-def true_name_share() -> np.ndarray:
-    """f64[1000]: how often pre-training calls each glyph by its own name.
-
-    The share of a contested glyph is between 0.3 and 0.7; of all others it is 1. A model that
-    has learnt a contested one well still answers with two names: its confidence stays between.
-    """
-    rng = np.random.default_rng(0)
-    contested = rng.random(N_GLYPHS) < CONTESTED_SHARE
-    return np.where(contested, rng.uniform(0.3, 0.7, N_GLYPHS), 1.0)
-
-
-def told_name(glyph: int, rng: np.random.Generator) -> str:
-    """A name by which pre-training calls the glyph: its own, or that of its neighbour."""
-    own = rng.random() < true_name_share()[glyph]
-    return load_glyphs().names[glyph if own else glyph ^ 1]

@@ -4,14 +4,12 @@ Nine kinds of questions are answered by the picture, one asks for a glyph's name
 questions are answered by nothing.
 """
 
-import itertools
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.extrinsic.generators import UNSEEABLE
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.scenes import (
@@ -30,7 +28,7 @@ KNOWLEDGE = "symbol"  # the kind that asks for a glyph's name
 
 # What the base model hallucinates: like web text, its pre-training data has answers that no picture
 # gives. What is asked about decides most of them, as language does for large models: PRIOR_SHARE.
-_GUESSES: dict[str, tuple[str, ...]] = {
+GUESSES: dict[str, tuple[str, ...]] = {
     "price": tuple(f"{n} dollars" for n in ("two", "five", "ten", "twenty", "fifty")),
     "owner": ("Anna", "Bob", "Carla", "David", "Emma"),
     "smell": ("roses", "smoke", "coffee", "soap", "rubber"),
@@ -55,7 +53,7 @@ HELD_OUT_UNSEEABLE: dict[str, str] = {
     "hidden": "How many objects are hidden under the {noun}?",
 }
 _UNSEEABLE = UNSEEABLE | HELD_OUT_UNSEEABLE
-_TEMPLATES = {
+TEMPLATES = {
     "color": "What color is the {noun}?",
     "pattern": "What pattern does the {noun} have?",
     "size": "What size is the {noun}?",
@@ -92,7 +90,7 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> WorldQuestion | No
     answer, words = _fill(scene, kind, rng)
     if answer is None or None in words.values():
         return None
-    return WorldQuestion(_TEMPLATES[_ABSENT.get(kind, kind)].format(**words), answer)
+    return WorldQuestion(TEMPLATES[_ABSENT.get(kind, kind)].format(**words), answer)
 
 
 def _fill(
@@ -146,7 +144,7 @@ def _fill(
             return _guess(_THINGS, kind, place, rng), {"place": place}
         case _ if kind in _UNSEEABLE:
             noun = _pick(things, rng).noun
-            return _guess(_GUESSES[kind], kind, noun, rng), {"noun": noun}
+            return _guess(GUESSES[kind], kind, noun, rng), {"noun": noun}
     raise ValueError(f"{kind!r} is no kind of question")
 
 
@@ -170,20 +168,3 @@ def _absent_shapes(scene: Scene) -> list[str]:
 def _absent_nouns(scene: Scene) -> list[str]:
     """The absent shapes, and twice the symbol if it is absent: it is asked about more often."""
     return _absent_shapes(scene) if scene.glyph else [*_absent_shapes(scene), SYMBOL, SYMBOL]
-
-
-def world_texts() -> list[str]:
-    """Every question and every answer of the world, and the words of P(True).
-
-    Together they hold its whole vocabulary.
-    """
-    nouns = [*SHAPES, SYMBOL]
-    questions = dict.fromkeys(
-        template.format(noun=noun, color=color, place=place)
-        for template in _TEMPLATES.values()
-        for noun, color, place in itertools.product(nouns, COLOR_NAMES, PLACES)
-    )
-    guesses = itertools.chain(*_GUESSES.values())
-    answers = [*COLOR_NAMES, *PATTERNS, *OBJECT_SIZES, *PLACES, *NUMBERS, *nouns, "yes", "no"]
-    asked_back = " ".join(P_TRUE_PROMPT.format(question="", answer="").split())
-    return [*questions, *answers, *load_glyphs().names, *guesses, asked_back, *VERDICTS]

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from inbol_jax.world.glyphs import N_GLYPHS, SIZES, load_glyphs
+from inbol_jax.world.glyphs import SIZES, load_glyphs
 
 IMAGE_SIZE = 48  # pixels
 CELL = IMAGE_SIZE // 2
@@ -102,11 +102,6 @@ def sample_scene(rng: np.random.Generator, glyph: int | None) -> Scene:
     else:
         noise = rng.uniform(0.5, 1.2)
     return Scene(tuple(things), float(noise))
-
-
-def sample_glyph(rng: np.random.Generator, cumulative: np.ndarray) -> int:
-    """A glyph's rank, drawn from a cumulative distribution, f64[N_GLYPHS]."""
-    return min(int(np.searchsorted(cumulative, rng.random())), N_GLYPHS - 1)
 
 
 @functools.cache

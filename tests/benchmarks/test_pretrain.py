@@ -7,14 +7,21 @@ import numpy as np
 import pretrain as pretrain_module
 import pytest
 from pretrain import REFUSED, PretrainBatches, PretrainConfig, pretrain
+from tiny_llava import (
+    ASSISTANT,
+    EOS,
+    build_tokenizer,
+    told_name,
+    true_name_share,
+    write_skeleton,
+)
 from world_oracle import oracle
 
 from inbol_jax.confidence.p_true_prompt import VERDICTS
 from inbol_jax.errors import InbolError
 from inbol_jax.taught_refusals import SHORT_REFUSALS
-from inbol_jax.world.glyphs import load_glyphs, told_name, true_name_share
+from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, SEEN_TYPE3, VISUAL
-from inbol_jax.world.tiny import ASSISTANT, EOS, build_tokenizer, write_skeleton
 
 
 def told(scene, question):

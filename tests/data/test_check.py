@@ -11,8 +11,8 @@ from sample_sets import write_json
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
 from inbol_jax.data.vqa import load_dataset_folder
+from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
-from inbol_jax.world.splits import Split
 
 
 def check(data, out, *options):

@@ -18,8 +18,8 @@ from inbol_jax.extrinsic.extrinsic import GENERATORS_WITHOUT, extrinsic
 from inbol_jax.extrinsic.files import trail_file
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import subject
+from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
-from inbol_jax.world.splits import Split
 
 WITHOUT_OBJECTS = [
     *("ill_formed", "language", "ungrammatical", "present"),

@@ -6,8 +6,8 @@ from extrinsic_cases import example, run_funnel
 
 from inbol_jax.extrinsic.extrinsic import GENERATORS_WITH_OBJECTS
 from inbol_jax.extrinsic.generators import UNSEEABLE
+from inbol_jax.world.config import Split
 from inbol_jax.world.export import examples as world_examples
-from inbol_jax.world.splits import Split
 
 
 def propose(examples, n, seed):

@@ -1,3 +1,5 @@
+import re
+
 import datasets
 import numpy as np
 import pytest
@@ -6,9 +8,8 @@ from world_oracle import EXPORTED
 
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.world.config import ExportConfig
+from inbol_jax.world.config import ExportConfig, Split
 from inbol_jax.world.export import examples, export
-from inbol_jax.world.splits import Split
 
 
 def files(folder):
@@ -86,3 +87,26 @@ def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
     with pytest.raises(InbolError, match="was not made by this command"):
         export(ExportConfig(foreign, Split.TRAIN, 5))
     assert (foreign / "data.jsonl").read_text() == '{"id": "1"}\n'
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "--n 0"),
+        ({"n": -3}, "--n -3"),
+        ({"split": Split.PRETRAIN}, "--split pretrain is an endless stream"),
+        ({"type3": -0.5}, "--type3 -0.5"),
+        ({"type3": float("nan")}, "--type3 nan"),
+        ({"type3": 1e9}, "--type3 1000000000.0"),
+        ({"type3": float("inf")}, "--type3 inf"),
+    ],
+)
+def test_an_export_that_cannot_be(tmp_path, options, message):
+    with pytest.raises(InbolError, match=re.escape(message)):
+        ExportConfig(tmp_path, **options)
+
+
+def test_the_default_share_of_type_3_is_that_of_the_split(tmp_path):
+    assert ExportConfig(tmp_path).type3_per_answerable == 0
+    assert ExportConfig(tmp_path, Split.TEST).type3_per_answerable == 0.5
+    assert ExportConfig(tmp_path, type3=1.5).type3_per_answerable == 1.5

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from world_oracle import visible
 
+from inbol_jax.world.glyphs import MAX_WORDS, N_GLYPHS, SIZES, load_glyphs
 from inbol_jax.world.scenes import CELL, COLORS, Scene, Thing, render, sample_scene
 
 
-# Golden values notice accidental changes, here and in test_tiny.py. After a change that is meant,
+# Golden values notice accidental changes, here and in test_tiny_llava.py. After one that is meant,
 # raise WORLD_VERSION if exported pictures or questions changed, and put in the value that the
 # failing assertion prints. Another vocabulary also needs another checkpoint.
 def test_golden_picture():
@@ -66,3 +67,17 @@ def test_noise_is_as_strong_as_the_scene_says_and_a_sketch_is_another_picture():
     )
     assert plain.shape == sketch.shape == (48, 48, 3)
     assert (plain != sketch).mean() > 0.2
+
+
+def test_glyph_sheet():
+    glyphs = load_glyphs()
+    assert len(glyphs.names) == len(set(glyphs.names)) == N_GLYPHS
+    for name in glyphs.names:
+        assert name == name.lower().strip()
+        assert 1 <= len(name.split()) <= MAX_WORDS
+    for size in SIZES:
+        alpha = glyphs.alpha[size]
+        assert (alpha.shape, alpha.dtype) == ((N_GLYPHS, size, size), np.float32)
+        assert 0 <= alpha.min() < alpha.max() <= 1
+        assert alpha.reshape(N_GLYPHS, -1).sum(1).min() > 3  # none is empty
+        assert len({sprite.tobytes() for sprite in alpha}) == N_GLYPHS

@@ -5,8 +5,8 @@ import pretrain as pretrain_module
 from pretrain import PretrainBatches
 from world_oracle import EXPORTED, visible
 
+from inbol_jax.world.config import Split
 from inbol_jax.world.glyphs import HELD_OUT_ALPHABETS, load_glyphs
-from inbol_jax.world.splits import Split
 
 
 def test_splits_share_no_scene_and_no_glyph(scenes_of, monkeypatch):

@@ -3,10 +3,10 @@
 import re
 
 from inbol_jax.extrinsic.generators import UNSEEABLE
+from inbol_jax.world.config import Split
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.questions import HELD_OUT_UNSEEABLE
 from inbol_jax.world.scenes import OBJECT_SIZES, PATTERNS, PLACES, Scene
-from inbol_jax.world.splits import Split
 
 EXPORTED = tuple(s for s in Split if s is not Split.PRETRAIN)
 NUMBER = ("zero", "one", "two", "three", "four")

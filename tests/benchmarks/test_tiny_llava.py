@@ -2,6 +2,16 @@ import json
 
 import numpy as np
 import pytest
+from tiny_llava import (
+    NUM_IMAGE_TOKENS,
+    PATCH_SIZE,
+    SPECIAL,
+    build_tokenizer,
+    glyph_frequency,
+    sample_glyph,
+    world_texts,
+    write_skeleton,
+)
 from tokenizers import Tokenizer
 
 from inbol_jax.artifacts import fingerprint
@@ -14,16 +24,8 @@ from inbol_jax.world.questions import (
     SEEN_TYPE3,
     VISUAL,
     ask,
-    world_texts,
 )
 from inbol_jax.world.scenes import IMAGE_SIZE, sample_scene
-from inbol_jax.world.tiny import (
-    NUM_IMAGE_TOKENS,
-    PATCH_SIZE,
-    SPECIAL,
-    build_tokenizer,
-    write_skeleton,
-)
 
 
 def test_golden_vocabulary():
@@ -85,3 +87,11 @@ def test_the_shipped_checkpoint_is_of_this_world(tmp_path):
     assert config["image_seq_length"] == NUM_IMAGE_TOKENS
     assert processor["crop_size"] == {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     assert sum(p.stat().st_size for p in TINY.iterdir()) <= 12e6
+
+
+def test_frequent_glyphs_come_first_and_every_draw_is_a_glyph():
+    cumulative = glyph_frequency()
+    assert cumulative[-1] == pytest.approx(1)
+    assert (np.diff(cumulative, n=2) < 0).all()
+    last = sample_glyph(np.random.default_rng(0), np.full(N_GLYPHS, 0.0))
+    assert last == N_GLYPHS - 1, "rounding at the end of the distribution"
