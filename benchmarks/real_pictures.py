@@ -147,7 +147,8 @@ def probe(folder: Path, base: Path, questions: refusal_policies.Questions) -> di
         for row in asked:
             row["files"] = [data / row["dataset"] / image for image in images_of(row)]
         validation = [i for i, row in enumerate(asked) if row["domain"] == "validation"]
-        scores, chosen = refusal_policies.probe_scores(base, train, asked, validation)
+        (probe,) = refusal_policies.probe_scores(base, train, asked, validation).values()
+        scores, chosen = probe
         lines = [[*key, score] for key, score in scores.items()]
         write_atomically(file, json.dumps({"chosen": chosen, "scores": lines}) + "\n")
     found = json.loads(file.read_text(encoding="utf-8"))
@@ -220,7 +221,7 @@ def report(config: Config, base: Path, folder: Path, seed: int) -> str:
     """The table of a seed, as Markdown."""
     questions = refusal_policies.read(folder / "evaluation/predictions.jsonl")
     scores = probe(folder, base, questions)
-    found = refusal_policies.policies(questions, scores)
+    found = refusal_policies.policies(questions, {"linear probe": scores})
     text = "\n".join([f"Seed {seed}", "", *describe(folder), "", ""])
     text += refusal_policies.markdown(refusal_policies.table(questions, found))
     write_atomically(folder / "table.md", text)

@@ -30,6 +30,8 @@ from real_stages import Stages, Stop
 from inbol_jax.artifacts import read_jsonl, write_atomically
 
 ENDS = (".", "Ċ", "ĊĊ")  # tokens that end an answer; Ċ is how the tokenizer writes a line break
+PROBES = (125, 250, 500, 1000, 2000)  # also fitted on so many of the training questions
+SHOWN = 16  # questions in domain, drawn at random, whose answers are in the table
 ASKED = ("--max-new-tokens", 24, "--temperature", 0.5)
 
 
@@ -85,7 +87,7 @@ def write_questions(config: Config, folder: Path, seed: int) -> None:
 
 def train(folder: Path, data: Path, base: Path, config: Config, stages: Stages, seed: int) -> None:
     """IDK-IT and CA-DPO on the instructions and pairs of `data`, into `folder`."""
-    name, training = folder.name, ("--batch-size", 16, "--seed", seed)
+    name, training = folder.name, ("--batch-size", 8, "--seed", seed)
     stages.command(
         f"IDK-IT {name}",
         "sft", "--data", data / "instructions.jsonl", "--out", folder / "idk_it", "--model", base,
@@ -168,10 +170,12 @@ def report(config: Config, base: Path, folder: Path) -> str:
     for row in (train := list(read_jsonl(folder / "records.jsonl"))) + asked:
         row["files"] = []
     validation = [i for i, row in enumerate(asked) if row["domain"] == "validation"]
-    scores, chosen = refusal_policies.probe_scores(base, train, asked, validation)
-    found = refusal_policies.policies(questions, scores)
-    text = "\n".join([*describe(folder), f"- probe: {chosen}", "", ""])
+    probes = refusal_policies.probe_scores(base, train, asked, validation, PROBES)
+    found = refusal_policies.policies(questions, {n: p.scores for n, p in probes.items()})
+    chosen = [f"- {name}: {probe.chosen}" for name, probe in probes.items()]
+    text = "\n".join([*describe(folder), *chosen, "", ""])
     text += refusal_policies.markdown(refusal_policies.table(questions, found))
+    text += "\n" + refusal_policies.markdown(refusal_policies.sayings(questions, SHOWN))
     write_atomically(folder / "table.md", text)
     return text
 

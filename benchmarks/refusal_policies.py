@@ -5,6 +5,7 @@ response: correct +1, refusal 0, wrong -1; on Type 3 a refusal +1, any answer -1
 chosen on the validation questions, the linear probe is fitted on the training questions.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,12 +70,12 @@ def best_threshold(score: np.ndarray, rows: Rows, correct: np.ndarray) -> float:
 
 
 def policies(
-    questions: Questions, probe: Mapping[tuple[str, str], float] | None = None
+    questions: Questions, probes: Mapping[str, Mapping[tuple[str, str], float]] | None = None
 ) -> list[Policy]:
     """All of them.
 
     Args:
-      probe: {(dataset, id): score} of a linear probe on the base, from `probe_scores`.
+      probes: {name: {(dataset, id): score}} of linear probes on the base, from `probe_scores`.
     """
     base, *trained = questions.models
     found = [
@@ -86,9 +87,9 @@ def policies(
         _threshold("base, bias", questions, base, _margin),
         _threshold("base, P(True)", questions, base, lambda row: -row["p_true"]),
     ]
-    if probe is not None:
-        score = lambda row: probe[row["dataset"], row["id"]]  # noqa: E731
-        found.append(_threshold("linear probe", questions, base, score)._replace(free=False))
+    for name, probe in (probes or {}).items():
+        score = lambda row, probe=probe: probe[row["dataset"], row["id"]]  # noqa: E731
+        found.append(_threshold(name, questions, base, score)._replace(free=False))
     for model in trained:
         as_it_is = _fixed(model, questions, model, lambda row: row["outcome"])
         bias = _threshold(f"{model}, bias", questions, model, _margin)
@@ -180,16 +181,44 @@ def _with_interval(changes: np.ndarray) -> str:
     return f"{changes.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def sayings(questions: Questions, number: int, seed: int = 0) -> list[list[str]]:
+    """Rows of a table, its header first: what every model says to questions in domain that are
+    drawn at random."""
+    by_model = {name: questions.of(name, "in_domain") for name in questions.models}
+    rows = next(iter(by_model.values()))
+    drawn = np.random.default_rng(seed).choice(len(rows), number, replace=False)
+    lines = [["question", "type", "gold", *by_model]]
+    for i in sorted(drawn):
+        kind = str(rows[i]["type"] or "Mixed")
+        gold = "none" if kind == "3" else rows[i]["answers"][0]
+        said = [some[i]["prediction"].replace("\n", " ").strip() for some in by_model.values()]
+        lines.append([rows[i]["question"], kind, gold, *said])
+    return lines
+
+
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n"
+
+
+class Probe(NamedTuple):
+    """How much a linear probe speaks for a refusal, and which layer and penalty were chosen."""
+
+    scores: dict[tuple[str, str], float]
+    chosen: str
 
 
 def probe_scores(
-    checkpoint: Path, train: Rows, asked: Rows, validation: Sequence[int], device_batch: int = 64
-) -> tuple[dict[tuple[str, str], float], str]:
-    """How much a linear probe on the base's hidden states speaks for a refusal.
+    checkpoint: Path,
+    train: Rows,
+    asked: Rows,
+    validation: Sequence[int],
+    sizes: Sequence[int] = (),
+    batch: int = 64,
+) -> dict[str, Probe]:
+    """Linear probes on the base's hidden states, by name.
 
     The state is that of the last token of the prompt, of every fourth layer. The label is whether a
     refusal is worth more than the base's answer: Type 3, or a confidence below 0.5. Layer and
@@ -199,32 +228,34 @@ def probe_scores(
       train: rows with `type`, `confidence`, `question` and `files` (paths of images).
       asked: the base's predictions, with `files`.
       validation: places among `asked` of the questions of validation.
-    Returns:
-      {(dataset, id): score}, and what was chosen.
+      sizes: one more probe each, fitted on so many of the first training questions.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = hidden_states(checkpoint, [*train, *asked], device_batch)
+    states = hidden_states(checkpoint, [*train, *asked], batch)
     label = np.array([row["type"] == 3 or row["confidence"] < 0.5 for row in train])
     rows = [asked[i] for i in validation]
     correct = np.array([row["forced"]["outcome"] == "correct" for row in rows])
-    best = None
-    for layer in range(states.shape[1]):
-        x, others = states[: len(train), layer], states[len(train) :, layer]
-        for c in PENALTIES:
+    keys = [(row["dataset"], row["id"]) for row in asked]
+    probes = {}
+    for size in (len(train), *(size for size in sizes if size < len(train))):
+        best = None
+        for layer, c in itertools.product(range(states.shape[1]), PENALTIES):
             classifier = LogisticRegression(C=c, max_iter=2000)
-            fitted = make_pipeline(StandardScaler(), classifier).fit(x, label)
-            score = fitted.decision_function(others)
+            fitted = make_pipeline(StandardScaler(), classifier)
+            fitted.fit(states[:size, layer], label[:size])
+            score = fitted.decision_function(states[len(train) :, layer])
             mine = score[list(validation)]
             refused = mine > best_threshold(mine, rows, correct)
             worth = value(rows, refused, correct).mean()
             if best is None or worth > best[0]:
                 chosen = f"layer {LAYER_STEP * layer}, C = {c}, T on validation {worth:+.3f}"
                 best = (worth, score, chosen)
-    keys = [(row["dataset"], row["id"]) for row in asked]
-    return dict(zip(keys, best[1].tolist(), strict=True)), best[2]
+        name = "linear probe" + (f" of {size}" if size < len(train) else "")
+        probes[name] = Probe(dict(zip(keys, best[1].tolist(), strict=True)), best[2])
+    return probes
 
 
 LAYER_STEP = 5

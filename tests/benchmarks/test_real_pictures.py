@@ -154,6 +154,7 @@ def prediction(model, domain, i, rng):
         "id": str(i), "dataset": domain, "domain": domain, "model": model, "type": type,
         "outcome": "correct" if correct else "wrong", "confidence": float(correct),
         "consistency": rng.random(), "p_true": rng.random(),
+        "question": f"{i} or | what?", "answers": [f"gold {i}"], "prediction": f"{model}\n{i}",
         "forced": {
             "outcome": "correct" if correct else "wrong", "logodds": rng.normal(),
             "logprob": rng.normal() + 2 * correct, "margin": rng.normal(),
@@ -191,10 +192,22 @@ def test_a_probe_that_knows_the_type_is_the_oracle(load, questions):
     policies = load("refusal_policies")
     rows = questions.models["base"]
     scores = {(row["dataset"], row["id"]): float(row["type"] != 1) for row in rows}
-    found = {p.name: p for p in policies.policies(questions, scores)}
+    found = {p.name: p for p in policies.policies(questions, {"linear probe": scores})}
     for domain in policies.DOMAINS:
         assert (found["linear probe"].value[domain] == found["oracle"].value[domain]).all()
     assert not found["linear probe"].free
+
+
+def test_sayings_are_those_of_questions_drawn_at_random(load, questions):
+    policies = load("refusal_policies")
+    header, *lines = policies.sayings(questions, 5)
+    assert header == ["question", "type", "gold", "base", "idk_it"]
+    places = [int(line[0].split()[0]) for line in lines]
+    assert len({*places}) == 5 and max(places) > 5  # not the first ones
+    for i, line in zip(places, lines, strict=True):
+        gold = "none" if i % 3 == 2 else f"gold {i}"
+        assert line[1:] == [str((1, 2, 3)[i % 3]), gold, f"base {i}", f"idk_it {i}"]
+    assert r"0 or \| what?" in policies.markdown([header, ["0 or | what?", "1", "", "", ""]])
 
 
 def test_a_threshold_is_the_best_of_all(load):
