@@ -4,8 +4,6 @@ import re
 import numpy as np
 import pytest
 from html_page import Page
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
@@ -79,12 +77,11 @@ def test_what_the_page_holds(run, capsys):
 
 
 def test_the_same_page_again(run):
-    audit(AuditConfig(run))
-    before = (run / "audit.html").read_bytes()
-    audit(AuditConfig(run))
-    assert (run / "audit.html").read_bytes() == before
-    audit(AuditConfig(run, seed=1))
-    assert (run / "audit.html").read_bytes() != before
+    pages = []
+    for seed in (0, 0, 1):
+        audit(AuditConfig(run, seed=seed))
+        pages.append((run / "audit.html").read_bytes())
+    assert pages[0] == pages[1] != pages[2]
 
 
 def test_hostile_text_stays_text(run):
@@ -174,18 +171,6 @@ def test_findings_follow_the_numbers_and_name_the_generators_to_blame():
     assert not said(all=0.84, unseeable=1.0)[0].startswith("Warning")
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2).filter(
-        lambda rows: len({y for _, y in rows}) == 2
-    )
-)
-def test_the_interval_of_an_auc_holds_it(rows):
-    score, label = np.array([s for s, _ in rows], float), np.array([y for _, y in rows])
-    found = auc_estimate(score, label)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    assert auc_estimate(-score, label).value == pytest.approx(1 - found.value)
-
-
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     # Of two normal distributions one standard deviation apart: Phi(1 / sqrt 2).
     truth, held = 0.7602, 0
@@ -194,6 +179,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         label = np.arange(160) < 60
         found = auc_estimate(rng.normal(size=160) + label, label)
         held += found.low <= truth <= found.high
+        assert 0 <= found.low <= found.value <= found.high <= 1
     assert 0.91 <= held / 300 <= 0.98
 
 
@@ -231,3 +217,8 @@ def test_no_text_is_scored_by_what_saw_its_image():
 
     assert abs(value(4) - 0.5) < 0.1
     assert value(1) > 0.95
+
+
+def test_audit_options_that_cannot_be(tmp_path):
+    with pytest.raises(InbolError, match="--samples -1"):
+        AuditConfig(tmp_path, samples=-1)

@@ -18,6 +18,7 @@ from inbol_jax.extrinsic.extrinsic import GENERATORS_WITHOUT, extrinsic
 from inbol_jax.extrinsic.files import trail_file
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import subject
+from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
 
@@ -94,11 +95,6 @@ def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
     assert left["config"] != chosen["config"]
 
 
-def test_turns_are_given_for_each_generator(photos, tmp_path):
-    with pytest.raises(InbolError, match="--turns: give a number for each generator: unseeable"):
-        run(photos, tmp_path / "a", turns=(1, 4))
-
-
 def test_a_set_without_objects(photos, tmp_path, capsys):
     file = run(photos, tmp_path / "out", share=1.0)
     rows, meta = [*read_jsonl(file)], read_meta(file)
@@ -127,17 +123,6 @@ def test_share_and_repetition(photos, tmp_path):
     assert read_meta(file)["rows"] == 6
 
 
-def test_a_handful_of_questions_gives_one(tmp_path):
-    file = run(write(tmp_path / "photos", records(1)), tmp_path / "out")
-    assert read_meta(file)["rows"] == 1
-
-
-def test_a_set_without_a_question_that_its_images_answer(tmp_path):
-    rows = [row | {"answers": [], "answerable": False} for row in records(16)]
-    with pytest.raises(InbolError, match="holds no question that one image answers"):
-        run(write(tmp_path / "photos", rows), tmp_path / "out")
-
-
 def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path):
     rows = records(16)
     for row in rows[8:]:
@@ -146,43 +131,48 @@ def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path):
     assert {row["image"] for row in read_jsonl(file)} <= {row["image"] for row in rows[:8]}
 
 
-def test_a_set_that_names_no_subject(tmp_path):
-    rows = [row | {"question": "How many dogs are there?"} for row in records(16)]
-    data, out = write(tmp_path / "numbers", rows), tmp_path / "out"
-    with pytest.raises(InbolError, match="no question names a subject"):
-        run(data, out, generators=("unseeable", "mismatched"))
-    assert not list(out.iterdir())
-    file = run(data, out, share=1.0)  # what lies beyond the frame needs no subject
-    assert {row["generator"] for row in read_jsonl(file)} == {"beyond_frame"}
+ENDPOINT = EndpointConfig(endpoint="http://127.0.0.1:9/v1")
+OPTIONS = [
+    *(({"share": share}, "--share") for share in (0, -1, 1.5, float("nan"))),
+    ({"filters": ("answered",)}, "--filters answered: needs --model"),
+    ({"language": "klingon"}, "--language klingon: choose auto or one of en, de"),
+    ({"turns": (1, 0)}, "--turns: at least 1 for each"),
+    ({"turns": (1, 4)}, "--turns: give a number for each generator: unseeable"),
+    ({"agreement": 0.5}, "--agreement 0.5: more than 0.5"),
+    ({"model_samples": 0}, "--model-samples 0: at least 1"),
+    ({"endpoint": ENDPOINT}, "--endpoint: only the generator model_written asks it"),
+    ({"endpoint": ENDPOINT, "generators": ("model_written",)}, "--endpoint-model"),
+    ({"generators": ("taste",)}, "--generators taste: there is no such generator; choose among un"),
+    ({"generators": ("unseeable",) * 2}, "name each generator once, and at least one"),
+    ({"generators": ("model_written",)}, "model_written: needs --model, or --endpoint"),
+    ({"generators": ("evidence_removed",)}, "evidence_removed: needs a column `evidence` in"),
+    ({"filters": ("taste",)}, "--filters taste: there is no such filter; choose among ill_formed"),
+    ({"no_filters": ("taste",)}, "--no-filters taste: there is no such filter"),
+    (
+        {"generators": ("unseeable",), "language": "de", "share": 1.0},
+        r"no question is left .*unseeable: language 24.*--no-filters",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), OPTIONS)
+def test_options_that_cannot_be(photos, tmp_path, options, message):
+    with pytest.raises(InbolError, match=message):
+        run(photos, tmp_path / "out", **options)
+    assert not list((tmp_path / "out").glob("extrinsic*"))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("change", "message"),
     [
-        ({"generators": ("taste",)}, "--generators taste: there is no such generator"),
-        ({"filters": ("taste",)}, "--filters taste: there is no such filter"),
-        ({"no_filters": ("taste",)}, "--no-filters taste: there is no such filter"),
-        (
-            {"generators": ("model_written",)},
-            "--generators model_written: needs --model, or --endpoint",
-        ),
-        (
-            {"generators": ("evidence_removed",)},
-            "--generators evidence_removed: needs a column `evidence`",
-        ),
+        ({"answers": [], "answerable": False}, "holds no question that one image answers"),
+        ({"question": "How many dogs are there?"}, "no question names a subject"),
     ],
 )
-def test_names_and_generators_that_cannot_be(photos, tmp_path, options, message):
+def test_sets_of_which_no_question_is_made(tmp_path, change, message):
+    data = write(tmp_path / "photos", [row | change for row in records(16)])
     with pytest.raises(InbolError, match=message):
-        run(photos, tmp_path / "out", **options)
-    assert not (tmp_path / "out/extrinsic.jsonl").exists()
-
-
-def test_nothing_left_says_which_filters_took_it(photos, tmp_path):
-    out, message = tmp_path / "out", r"no question is left .*unseeable: language 24.*--no-filters"
-    with pytest.raises(InbolError, match=message):
-        run(photos, out, generators=("unseeable",), language="de", share=1.0)
-    assert not list(out.iterdir())
+        run(data, tmp_path / "out", generators=("unseeable", "mismatched"))
 
 
 def test_a_run_that_failed_leaves_no_half_file_and_no_header(photos, tmp_path, monkeypatch):

@@ -5,12 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from extrinsic_cases import candidate, example, rejects, run_funnel
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from inbol_jax.data.images import load_image
-from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import config
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
@@ -18,13 +15,18 @@ from inbol_jax.extrinsic.filters import (
     FILTERS,
     MODEL_FILTERS,
     FilterContext,
-    check_filters,
     language,
     settled_answer,
     usual_language,
 )
 from inbol_jax.extrinsic.funnel import Funnel
-from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, Reply
+from inbol_jax.extrinsic.generators import (
+    Generator,
+    GeneratorContext,
+    Proposal,
+    Reply,
+    subject,
+)
 
 DOG = "What color is the dog?"
 
@@ -147,10 +149,7 @@ def test_model_filters_ask_with_and_without_the_image(tmp_path):
     assert Counter(name for name, _ in asked) == {"blank": 4, "0.png": 1, "1.png": 1, "2.png": 1}
 
 
-def test_filters_by_name():
-    no_such = "--filters taste: there is no such filter; choose among ill_formed, language"
-    with pytest.raises(InbolError, match=no_such):
-        check_filters(["ill_formed", "taste", "answered"])
+def test_filters_are_applied_in_their_order():
     source = GeneratorContext([], ImageContents([]))
     context = FilterContext(source, ExtrinsicConfig(Path(), Path()))
     funnel = Funnel(context, [], ["answered", "duplicate", "ill_formed"], keep=str, reject=str)
@@ -214,6 +213,27 @@ def test_languages_of_a_set_and_of_its_questions():
         assert auto(candidate(german[0], text)) is None
 
 
-@given(st.text())
-def test_language_takes_any_text(text):
-    language(text)
+def test_what_is_known_of_an_image():
+    listed = ImageContents(
+        [
+            example(1, "What?", image="a", objects=["red star", "Blue ring"]),
+            example(2, "What?", image="b", objects=["green star"]),
+        ]
+    )
+    assert listed.absent("b", "ring")
+    assert listed.absent("b", "red star")  # a star there is, but none is red
+    assert not listed.absent("a", "red star")
+    assert not listed.absent("a", "unicorn")  # named nowhere: who knows
+    assert listed.present("a", "blue ring")
+    assert not listed.present("b", "red star")
+    assert listed.lists_objects
+    told = ImageContents([example(0), example(0, "Who holds the leash?", ["a woman"]), example(1)])
+    assert told.present("0.png", "dog leash woman red")
+    assert told.absent("0.png", "kite")
+    assert not told.absent("0.png", "zebra")
+    assert not told.lists_objects
+    assert not ImageContents([example(0, objects="dog")]).lists_objects  # a list is wanted
+    # A verb behind the subject does not make it absent: b shows the sign, and answers the question.
+    signs = ("What does the sign say?", "What color is the sign?")
+    known = ImageContents([example(i, q, image="ab"[i]) for i, q in enumerate(signs)])
+    assert not known.absent("b", subject(signs[0]))

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from extrinsic_cases import THINGS, example, run_funnel
 
-from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import (
     BEYOND_FRAME,
     FALSE_PREMISE,
@@ -14,7 +13,6 @@ from inbol_jax.extrinsic.generators import (
     Proposal,
     Reply,
     fill,
-    get_generators,
     parse_questions,
     register_generator,
     usual_answer,
@@ -90,17 +88,6 @@ def test_verbs_agree(noun, expected):
     )
 
 
-def test_names_that_are_none():
-    with pytest.raises(
-        InbolError,
-        match="--generators guess: there is no such generator; choose among unseeable, mismatched",
-    ):
-        get_generators(["guess"])
-    for names in ((), ("unseeable", "unseeable")):
-        with pytest.raises(InbolError, match="name each generator once, and at least one"):
-            get_generators(names)
-
-
 def test_the_usual_answer_is_the_most_frequent_one():
     assert usual_answer(example(0, answers=("red", "blue", "blue", "red", "grey"))) == "red"
     assert usual_answer(example(0, answers=())) == ""
@@ -149,8 +136,3 @@ def test_model_written_questions_go_through_the_filters():
     assert {a.question for a in asked} == {
         WRITER_PROMPT.format(n=3, question=example(i).question) for i in range(4)
     }
-
-
-def test_nobody_to_write():
-    with pytest.raises(InbolError, match="needs --model, or --endpoint with --endpoint-model"):
-        run_funnel([example(0)], "model_written")
