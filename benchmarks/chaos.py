@@ -30,7 +30,7 @@ from inbol_jax.defaults import TINY
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 # What the log holds beside the metrics that a run decides.
-CLOCK = ("tokens_per_second", "mfu", "save_seconds", "seconds")
+CLOCK = ("tokens_per_second", "save_seconds", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +83,7 @@ STAGES = {
     ),
     "rl": Stage(
         "rl --model {model} --data {whole}/export {whole}/extrinsic/extrinsic.jsonl --n 4 "
-        "--num-iterations 2 --kl-coef 0.1 --learning-rate 1e-3 --batch-size 8 --save-steps 4 "
-        "--epochs 1 "
-        "--out {out}",
+        "--kl-coef 0.1 --learning-rate 1e-3 --batch-size 8 --save-steps 4 --epochs 1 --out {out}",
         _TRAINED,
     ),
     "convert": Stage("convert {model} {out}", ("*",)),

@@ -12,10 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inbol_jax.sharding import make_mesh
+from inbol_jax.sharding import make_mesh, replicate
 from inbol_jax.training.checkpoint import Checkpoints
-from inbol_jax.training.config import CheckpointConfig
-from inbol_jax.training.parallel import Jit
 from inbol_jax.training.step import init_state
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -30,10 +28,10 @@ def main() -> None:
     params = {
         str(i): jax.random.normal(jax.random.key(i), (width, width)) for i in range(options.arrays)
     }
-    state = Jit(None, make_mesh()).place(init_state(params, optax.adamw(1e-3)))
+    state = replicate(init_state(params, optax.adamw(1e-3)), make_mesh())
     size = sum(x.nbytes for x in jax.tree.leaves(state)) / 2**30
     temporary = tempfile.TemporaryDirectory(dir=options.out)
-    with temporary as folder, Checkpoints(folder, {}, CheckpointConfig()) as checkpoints:
+    with temporary as folder, Checkpoints(Path(folder), {}) as checkpoints:
         for step in (1, 2, 3):
             start = time.monotonic()
             checkpoints.save(state._replace(step=jnp.int32(step)), {})

@@ -44,14 +44,19 @@ from inbol_jax.models.loading import init_params
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
-from inbol_jax.sharding import make_mesh, round_batch
+from inbol_jax.sharding import make_mesh, replicate, round_batch
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import Run
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.step import init_state, make_train_step
-from inbol_jax.training.variables import Flat, check_weights, merge_variables, split_variables
+from inbol_jax.training.step import TrainProgram, make_eval_step, make_train_step
+from inbol_jax.training.trainer import Trainer
+from inbol_jax.training.variables import (
+    Flat,
+    Parts,
+    check_weights,
+    merge_variables,
+    split_variables,
+)
 from inbol_jax.world.config import Split
 from inbol_jax.world.questions import (
     HELD_OUT_TYPE3,
@@ -257,9 +262,8 @@ def pretrain(config: PretrainConfig) -> Path:
             grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
         )
 
-    parallel = Jit(make_train_step(objective, optimizer), mesh)
     settings = {
-        "stage": "pretrain",
+        "stage": "pre-training",
         "steps": config.steps,
         "batch_size": batch_size,
         "learning_rate": config.learning_rate,
@@ -268,15 +272,11 @@ def pretrain(config: PretrainConfig) -> Path:
     run_config = SftConfig.from_options(
         data=config.out, out=config.out, save_steps=SAVE_STEPS, logging_steps=50
     )
-    run = Run(
-        run_config, settings, label="pre-training", parallel=parallel, total_steps=config.steps
+    program = TrainProgram(
+        optimizer, make_train_step(objective, optimizer), make_eval_step(objective)
     )
-    with run:
-        state = run.resume(init_state(trainable, optimizer))
-        for batch in batches(run.step):
-            state, metrics = parallel.run(state, {}, None, parallel.shard(batch))
-            run.end_step(state, metrics)
-        state = run.finish(state)
+    parts = Parts(replicate(trainable, mesh), {}, None, {})
+    state = Trainer(run_config, program, parts, mesh, settings, config.steps).fit(batches)
     check_weights(state.params, "pre-training: no model is saved, lower --learning-rate")
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")

@@ -11,34 +11,31 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_received: signal.Signals | None = None  # the flag
+_loops = 0  # with boundaries, that the command is in
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended a command at a boundary."""
+    """A signal has ended a command at a boundary. Several processes stop for what one got."""
 
-    def __init__(self, number: int):
+    def __init__(self) -> None:
         super().__init__()
-        self.exit_code = 128 + number
-
-
-class _State:
-    lock = threading.Lock()
-    loops = 0  # with boundaries, that the command is in
-    received: signal.Signals | None = None
-    passed_on: signal.Signals | None = None
+        self.exit_code = 128 + (_received or signal.SIGTERM)
 
 
 def listen() -> None:
     """Handles signals as this module says, from now on; in the main thread only."""
-    _set(_received)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _handle)
 
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
     """`listen` until the block ends. In another thread than the main one it does nothing."""
+    global _received
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -49,37 +46,25 @@ def handling_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _State.received = _State.passed_on = None
+        _received = None
 
 
 def pass_on_to_jax() -> None:
     """Leaves SIGTERM to JAX, which has taken it as a notice of preemption when processes were
     joined, and which then tells all of them; SIGINT becomes one."""
-
-    def pass_on(number: int, frame: object) -> None:
-        _State.passed_on = signal.Signals(number)
-        _set(signal.SIG_DFL, signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    _set(pass_on, signal.SIGINT)
-
-
-def _set(action: Any, *numbers: signal.Signals) -> None:
-    for number in numbers or SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, action)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @contextmanager
 def boundaries() -> Iterator[None]:
     """A loop that looks for signals at its boundaries, the last of which is its end."""
-    with _State.lock:
-        _State.loops += 1
+    global _loops
+    _loops += 1
     try:
         yield
     finally:
-        with _State.lock:
-            _State.loops -= 1
+        _loops -= 1
     look()
 
 
@@ -91,19 +76,21 @@ def look() -> None:
 
 def has_come() -> bool:
     """Whether a signal has come to this process."""
-    return _State.received is not None
+    return _received is not None
 
 
 def stop() -> None:
-    """Raises Interrupted, at a boundary. A process that got no signal stops for one that did."""
-    raise Interrupted(_State.received or _State.passed_on or signal.SIGTERM)
+    """Raises Interrupted, at a boundary."""
+    raise Interrupted
 
 
-def _received(number: int, frame: object) -> None:
+def _handle(number: int, frame: object) -> None:
+    global _received
     name = signal.Signals(number).name
-    if _State.loops and not _State.received:
-        _State.received = signal.Signals(number)
-        _set(signal.SIG_DFL)  # a second one ends also compiled code, which lets no handler run
+    if _loops and not _received:
+        _received = signal.Signals(number)
+        for other in SIGNALS:  # a second one ends also compiled code, which lets no handler run
+            signal.signal(other, signal.SIG_DFL)
         _say(f"{name}: this step or batch is finished first; a second signal ends at once")
         return
     # What this leaves unfinished, the next run finishes or removes.

@@ -15,19 +15,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from inbol_jax.errors import printable
 from inbol_jax.interruption import boundaries, look
 
 console = Console(stderr=True, highlight=False)
 _SECONDS_PER_LINE = 30
-
-
-class _Rate(TextColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s")
 
 
 @contextmanager
@@ -50,70 +43,44 @@ def progress(
       boundary: whether the command may be interrupted at the end of a unit. What it has done must
         be kept by then.
     """
-    with (
-        boundaries() if boundary else nullcontext(),
-        _counter(label, total, unit, done, shown) as count,
-    ):
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    live = shown and console.is_terminal
+    bar = Progress(*columns, console=console, transient=True, disable=not live)
+    with boundaries() if boundary else nullcontext(), bar:
+        name = bar.add_task(label, total=total, completed=done, rate="", note="")
+        task, start = bar.tasks[0], time.monotonic()
+        last = start
 
         def advance(n: int = 1, note: str | None = None) -> None:
-            count(n, note)
+            nonlocal last
+            rate = (task.completed + n - done) / (time.monotonic() - start)
+            fields = {} if note is None else {"note": note}
+            bar.update(name, advance=n, rate=f"{rate:,.1f} {unit}/s", **fields)
+            if shown and not live and time.monotonic() - last > _SECONDS_PER_LINE:
+                last = time.monotonic()
+                print(printable(_line(task, rate)), file=sys.stderr, flush=True)
             if n and boundary:
                 look()
 
         yield advance
 
 
-@contextmanager
-def _counter(
-    label: str, total: int | None, unit: str, done: int, shown: bool
-) -> Iterator[Callable[[int, str | None], None]]:
-    if not shown:
-        yield lambda n, note: None
-    elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(""),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(label, total=total, completed=done, unit=unit, note="")
-
-            def count(n: int, note: str | None) -> None:
-                bar.update(task, advance=n, **({} if note is None else {"note": note}))
-
-            yield count
-    else:
-        yield _print_lines(label, total, unit, done)
-
-
-def _print_lines(
-    label: str, total: int | None, unit: str, done: int
-) -> Callable[[int, str | None], None]:
-    """Progress without a terminal: the function that counts."""
-    count, start = done, time.monotonic()
-    last = start
-
-    def advance(n: int, note: str | None) -> None:
-        nonlocal count, last
-        count += n
-        now = time.monotonic()
-        if now - last <= _SECONDS_PER_LINE:
-            return
-        last = now
-        rate = (count - done) / (now - start)
-        of = left = ""
-        if total is not None:
-            seconds = (total - count) / rate if rate else 0
-            of, left = f"/{total}", f", {seconds:,.0f} s left"
-        line = f"{label}: {count}{of}, {rate:,.1f} {unit}/s{left} {note or ''}"
-        print(printable(line.rstrip()), file=sys.stderr, flush=True)
-
-    return advance
+def _line(task: Task, rate: float) -> str:
+    of = left = ""
+    if task.total is not None:
+        seconds = (task.total - task.completed) / rate if rate else 0
+        of, left = f"/{task.total:.0f}", f", {seconds:,.0f} s left"
+    about = f"{task.fields['rate']}{left} {task.fields['note']}"
+    return f"{task.description}: {task.completed:.0f}{of}, {about}".rstrip()
 
 
 def say(line: str) -> None:

@@ -93,8 +93,9 @@ def abstract_pairs(
 
 def abstract_groups(mesh: Mesh, *, rows: int, n: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The columns of groups of n responses, beside packed rows."""
-    shapes = dict.fromkeys(("advantages", "shares"), ((rows, n), jnp.float32))
-    return abstract_batch(mesh, shapes | {"groups": ((rows,), jnp.float32)})
+    shapes = dict.fromkeys(("advantages", "rewards"), ((rows, n), jnp.float32))
+    shapes |= dict.fromkeys(("correct", "refused"), ((rows, n), jnp.bool))
+    return abstract_batch(mesh, shapes)
 
 
 def lower_step(
@@ -115,8 +116,7 @@ def lower_step(
     """
     trainable, frozen = split_variables(variables, config.frozen, lora)
     reference = reference_part(trainable, new_adapters=True) if online_reference else None
-    if config.runtime.fp32_master_weights:
-        trainable = {path: x.update(dtype=jnp.float32) for path, x in trainable.items()}
+    trainable = {path: x.update(dtype=jnp.float32) for path, x in trainable.items()}
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     opt_state = jax.tree.map(
         lambda x, place: x.update(sharding=place),

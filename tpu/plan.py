@@ -66,7 +66,7 @@ from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
-_SHARED += ("fp32_master_weights", "quantize")
+_SHARED += ("quantize",)
 SHAPES = Path(__file__).parent / "shapes"
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
@@ -109,8 +109,6 @@ class Config(Bounded):
     """Whether the reference is cached or computed in every step."""
     optimizer: str = "adamw"
     """Optimizer of optax, by its name there."""
-    fp32_master_weights: bool = True
-    """Keep the trained weights in float32, whatever the number format of the computation is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +117,7 @@ class Config(Bounded):
             "dpo": ("n",),
             "rl": ("reference",),
             "sample": (
-                *("gradient_accumulation_steps", "remat", "reference"),
-                *("optimizer", "fp32_master_weights", "quantize"),
+                *("gradient_accumulation_steps", "remat", "reference", "optimizer", "quantize"),
             ),
         }
         for option in unused[self.stage]:
@@ -231,7 +228,6 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     if isinstance(run, DpoConfig):
         objective, answers = ca_dpo_objective(model, run.pair_loss), 2 * config.answer
     elif isinstance(run, RlConfig):
-        # At worst no two responses of a group are equal.
         objective = policy_gradient_objective(model, run.policy_gradient)
         answers = config.n * config.answer
     else:

@@ -64,3 +64,14 @@ def outcome(example: VQAExample, text: str) -> str:
     about = example.answers, example.metric, example.options, example.question
     right = score(text, *about) >= CORRECT_AT
     return "correct" if right else "wrong"
+
+
+def user_value(outcome: str, type3: bool = False) -> int:
+    """What a response is worth to the user. This is our definition, not the paper's.
+
+    A correct response is worth +1, a refusal 0 and a wrong response -1. To a question that the
+    image cannot answer (Type 3) a refusal is worth +1 and anything else -1. Its mean is T.
+    """
+    if type3:
+        return 1 if outcome == "refused" else -1
+    return {"correct": 1, "refused": 0, "wrong": -1}[outcome]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from pathlib import Path
 
 import jax
@@ -29,11 +28,26 @@ from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, shard_batch
 from inbol_jax.training.config import DpoConfig, PairLossConfig
-from inbol_jax.training.dataset import DataFile, PackedDataset, in_order, read_data, tokenize
-from inbol_jax.training.finetune import finetune
+from inbol_jax.training.dataset import (
+    DataFile,
+    PackedDataset,
+    in_order,
+    read_data,
+    tokenize,
+    training_batches,
+)
 from inbol_jax.training.model import load_model, prompt_of_lines
-from inbol_jax.training.settings import make_schedule
-from inbol_jax.training.step import Batch, Metrics, Objective, target_logprobs, token_counts
+from inbol_jax.training.settings import make_schedule, run_settings
+from inbol_jax.training.step import (
+    Batch,
+    Metrics,
+    Objective,
+    make_program,
+    target_logprobs,
+    token_counts,
+)
+from inbol_jax.training.trainer import Trainer, save_trained
+from inbol_jax.training.variables import take_apart
 
 CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and prompt
 
@@ -45,28 +59,34 @@ def ca_dpo(config: DpoConfig) -> Path:
     Raises:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
+    # ---- The pairs, and the model on the mesh
     pair_functions(config.pair_loss)  # an unknown name is refused before all else
     files = read_data(config, Preference.from_json, "pair")
     mesh = make_mesh(*config.runtime.mesh)
     schedule = make_schedule(config, len(files[0].lines), mesh)
     checkpoint = load_model(config, mesh, prompt_of_lines(config))
+
+    # ---- Packed rows, with what the reference says of them
     datasets = [pair_dataset(checkpoint, file, config.buckets) for file in files]
-    if config.reference == "cached" and not config.reference_free:
+    if config.reference == "cached":
+        # Without gradients four times as many rows fit as in a micro-batch.
+        reference = functools.partial(cached_reference, config, mesh, 4 * schedule.micro_batch)
         names = "reference.npy", "eval_reference.npy"
-        datasets = [
-            cached_reference(dataset, config, mesh, config.out / name)
-            for dataset, name in zip(datasets, names, strict=False)
-        ]
-    return finetune(
-        checkpoint,
-        config,
-        ca_dpo_objective(checkpoint.model, config.pair_loss),
-        datasets,
-        mesh=mesh,
-        schedule=schedule,
-        label="CA-DPO",
-        online_reference=config.reference == "online",
+        datasets = [reference(*one) for one in zip(datasets, names, strict=False)]
+    dataset, *others = datasets
+
+    # ---- The loss, and the run
+    objective = ca_dpo_objective(checkpoint.model, config.pair_loss)
+    program = make_program(objective, config, schedule.steps)
+    parts = take_apart(checkpoint, config, reference=config.reference == "online")
+    about = {"data": dataset.file.fingerprint, "pictures": dataset.file.pictures}
+    settings = run_settings("CA-DPO", config, checkpoint, schedule, **about)
+    trainer = Trainer(config, program, parts, mesh, settings, schedule.steps)
+    state = trainer.fit(
+        training_batches(dataset, schedule, config.seed, mesh),
+        *(functools.partial(in_order, other, mesh, schedule.micro_batch) for other in others),
     )
+    return save_trained(checkpoint, config, parts, state, "CA-DPO")
 
 
 def pair_dataset(checkpoint: Checkpoint, file: DataFile[Preference], buckets: int) -> PackedDataset:
@@ -82,67 +102,41 @@ def pair_dataset(checkpoint: Checkpoint, file: DataFile[Preference], buckets: in
         "kind": np.array([pair.kind for pair in pairs], np.int32),
     }
     texts = [(pair.question, [pair.chosen, pair.rejected]) for pair in pairs]
-    return tokenize(checkpoint, texts, file, buckets, columns)
+    return tokenize(checkpoint, file, texts, columns, buckets=buckets)
 
 
 def cached_reference(
-    dataset: PackedDataset, config: DpoConfig, mesh: Mesh, file: Path
+    config: DpoConfig, mesh: Mesh, batch_size: int, dataset: PackedDataset, name: str
 ) -> PackedDataset:
-    """The pairs with the frozen reference's log-probabilities, which are kept in a file.
+    """The pairs with the frozen reference's log-probabilities.
 
-    Raises:
-      InbolError: if the file holds the reference of another model, of other pairs or pictures, or
-        with another way of averaging.
+    They are kept in a file of that name, whose header says what they were computed from; those of
+    another model, of other pairs or pictures are computed anew.
     """
     checkpoint, average = dataset.checkpoint, config.pair_loss.length_normalized
     header = {
         "command": "reference",
         "model": checkpoint.fingerprint,
-        "data": dataset.data,
+        "data": dataset.file.fingerprint,
         "system": checkpoint.prompt.system if checkpoint.prompt else "",
-        "pictures": dataset.pictures,
+        "pictures": dataset.file.pictures,
         "average": average,
         "dtype": checkpoint.model.dtype.name,
         "quantize": config.runtime.quantize,
     }
-    logprobs = _read_reference(file, header, len(dataset))
-    if logprobs is None:
-        # Without gradients four times as many rows fit as in a micro-batch.
-        size = 4 * -(-config.batch_size // config.gradient_accumulation_steps)
-        logprobs = reference_logprobs(dataset, batch_size=size, mesh=mesh, average=average)
+    file = config.out / name
+    if file.exists() and read_meta(file) == header:
+        logprobs = np.load(file)  # numpy's default refuses pickles
+    else:
+        logprobs = reference_logprobs(dataset, batch_size=batch_size, mesh=mesh, average=average)
         # All processes have looked for the file by now: each of them took part in the computation.
         if is_main():
             meta_path(file).unlink(missing_ok=True)
             with atomically(file) as temporary, temporary.open("wb") as handle:
                 np.save(handle, logprobs)
-            write_json(meta_path(file), header | {"sha256": _digest(logprobs)})
+            write_json(meta_path(file), header)
     columns = {"ref_chosen": logprobs[:, 0], "ref_rejected": logprobs[:, 1]}
     return dataclasses.replace(dataset, columns={**dataset.columns, **columns})
-
-
-def _read_reference(file: Path, header: dict[str, object], pairs: int) -> np.ndarray | None:
-    """The file's log-probabilities f32[n, 2]; None if it is not there, or not finished."""
-    if not file.exists() or not (found := read_meta(file)):
-        return None
-    digest = found.pop("sha256", None)
-    if found != header:
-        raise InbolError(
-            f"{file} holds the reference of another model, other pairs or other pictures; choose "
-            "another --out or delete it"
-        )
-    try:
-        logprobs = np.load(file)  # numpy's default refuses pickles
-    except (OSError, ValueError) as error:
-        raise InbolError(f"{file}: cannot be read ({error}); delete it") from error
-    if logprobs.shape != (pairs, 2) or _digest(logprobs) != digest:
-        raise InbolError(f"{file}: its numbers are not those that were computed; delete it")
-    return logprobs
-
-
-def _digest(logprobs: np.ndarray) -> str:
-    """Of shape, dtype and numbers."""
-    about = f"{logprobs.dtype} {logprobs.shape}".encode()
-    return hashlib.sha256(about + logprobs.tobytes()).hexdigest()
 
 
 def reference_logprobs(

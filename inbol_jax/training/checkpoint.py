@@ -8,25 +8,20 @@ in the data are functions of seed and step.
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 
 from inbol_jax.artifacts import canonical_json
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import lost_peer
-from inbol_jax.training.config import CheckpointConfig
 from inbol_jax.training.step import TrainState
 
-
-class Restored(NamedTuple):
-    """What a run goes on from."""
-
-    state: TrainState
-    log: dict[str, Any]
-    """What the log had not written yet, see `save`."""
+KEPT = 2
+"""How many of the newest checkpoints are kept."""
+_FULL = "free space and run the same command again"
 
 
 class Checkpoints:
@@ -35,22 +30,17 @@ class Checkpoints:
     A context manager, which waits at its end for what is being written.
 
     Args:
-      folder: a folder, or an address that orbax can write, such as gs://bucket/run.
       settings: everything that decides the run, by the names of the options. A folder with the
         checkpoints of another run is refused.
     """
 
-    def __init__(self, folder: str, settings: Mapping[str, Any], options: CheckpointConfig):
-        self._name, self._options = folder, options
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self._folder = folder.resolve()
         self._settings = json.loads(canonical_json(settings))  # as they are read again
-        manager_options = ocp.CheckpointManagerOptions(
-            max_to_keep=options.save_total_limit, cleanup_tmp_directories=True
-        )
-        with self._one_line("choose another --out or --checkpoint-dir"):
-            path = epath.Path(folder)
-            # `resolve` would take an address for a path below the working folder.
-            self._folder = path if "://" in folder else path.resolve()
-            self._manager = ocp.CheckpointManager(self._folder, options=manager_options)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+        self._write_fault = f"cannot write {self._folder}"
+        with _one_line(self._write_fault, "choose another --out"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -63,20 +53,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until what is being saved has been written."""
-        with self._one_line("free space and run the same command again"):
+        with _one_line(self._write_fault, _FULL):
             self._manager.wait_until_finished()
 
-    @contextlib.contextmanager
-    def _one_line(self, advice: str) -> Iterator[None]:
-        # Orbax raises what its storage does, and that may be anything.
-        try:
-            yield
-        except Exception as error:
-            what = lost_peer(error) or f"cannot write {self._name}: {_reason(error)}; {advice}"
-            raise InbolError(what) from error
-
-    def restore(self, like: TrainState) -> Restored | None:
-        """The newest state, in the shapes, dtypes and places of `like`; None without one.
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest state, in the shapes, dtypes and places of `like`, and the `log` that was
+        saved with it; None without one.
 
         Raises:
           InbolError: if it belongs to a run with other settings, or cannot be read.
@@ -85,34 +67,26 @@ class Checkpoints:
         if step is None:
             return None
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = {"run": ocp.args.JsonRestore()}
-        try:
-            run = self._manager.restore(step, args=ocp.args.Composite(**items))["run"]
+        fault = f"the checkpoint {self._folder / str(step)} cannot be read"
+        with _one_line(fault, "delete that folder to go on from the one before, if there is one"):
+            items = ocp.args.Composite(run=ocp.args.JsonRestore())
+            run = self._manager.restore(step, args=items)["run"]
             self._check_settings(run["settings"])
-            items = {"state": ocp.args.StandardRestore(shapes)}
-            state = self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
-        except InbolError:
-            raise
-        except Exception as error:  # see `_one_line`
-            raise InbolError(
-                lost_peer(error)
-                or f"the checkpoint {self._folder / str(step)} cannot be read ({_reason(error)}); "
-                "delete that folder to go on from the one before it, if there is one"
-            ) from error
-        return Restored(state, run["log"])
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+            return self._manager.restore(step, args=items)["state"], run["log"]
 
     def _check_settings(self, saved: Mapping[str, Any]) -> None:
-        ours, may_differ = self._settings, self._options.may_differ
+        ours = self._settings
         differ = [n for n in sorted(ours | saved) if ours.get(n) != saved.get(n)]
-        if differ := [name for name in differ if name not in may_differ]:
+        if differ:
             shown = "; ".join(
                 f"--{n.replace('_', '-')} {_shown(ours.get(n))}, the folder's run has "
                 f"{_shown(saved.get(n))}"
                 for n in differ
             )
             raise InbolError(
-                f"{self._folder} holds a run with other settings ({shown}); choose another --out, "
-                f"delete it, or go on by --resume-anyway {' '.join(differ)}"
+                f"{self._folder} holds a run with other settings ({shown}); choose another --out "
+                "or delete it"
             )
 
     def save(self, state: TrainState, log: Mapping[str, Any]) -> None:
@@ -123,13 +97,20 @@ class Checkpoints:
         """
         run = ocp.args.JsonSave({"settings": self._settings, "log": dict(log)})
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=run)
-        with self._one_line("free space and run the same command again"):
+        with _one_line(self._write_fault, _FULL):
             self._manager.save(int(state.step), args=items)
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
+@contextlib.contextmanager
+def _one_line(fault: str, advice: str) -> Iterator[None]:
+    """Turns whatever the block raises into one line: orbax raises what its storage does."""
+    try:
+        yield
+    except InbolError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
+        raise InbolError(lost_peer(error) or f"{fault} ({reason}); {advice}") from error
 
 
 def _shown(value: Any) -> str:

@@ -27,7 +27,6 @@ from inbol_jax.errors import InbolError
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
 # what is seen.
 FROZEN = ("^vision_(tower|model)/", "embed_tokens")
-TRACKERS = ("tensorboard", "wandb")
 
 
 class Rates(NamedTuple):
@@ -97,17 +96,15 @@ class LoraOptions(Bounded):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Nothing here but dtype, quantize and fp32_master_weights changes its
-    result beyond rounding."""
+    """How a run is computed. Nothing here but dtype and quantize changes its result beyond
+    rounding."""
 
     dtype: Dtype = "auto"
     """Number format of the computation and of frozen weights: auto is float32 for a float32
-    checkpoint, and bfloat16 for any other."""
+    checkpoint, and bfloat16 for any other. What is trained is kept in float32."""
     quantize: Literal["none", "int8", "nf4"] = "none"
     """Number format in which the frozen weights of the decoder are kept under adapters: as they
     are, in 8 bits, or in 4 (nf4, as QLoRA does). It needs qwix."""
-    fp32_master_weights: bool = True
-    """Keep the trained weights in float32, whatever the number format of the computation is."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again to save memory: none, the cheap ones
     (selective), or all of each layer (full)."""
@@ -122,55 +119,16 @@ class RuntimeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationOptions(Bounded):
-    """Evaluation during training."""
-
-    eval_data: Path | None = None
-    """File of the same kind as --data. Its metrics are computed during training."""
-    eval_steps: NumSteps = 100
-    """Steps between two evaluations. There is one at the end as well."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.eval_data is None and self.eval_steps != EvaluationOptions.eval_steps:
-            raise InbolError(f"--eval-steps {self.eval_steps} does nothing without --eval-data")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Bounded):
-    """What is saved: checkpoints while training, and the model at the end."""
+class LoggingConfig(Bounded):
+    """What is written while training: checkpoints and metrics."""
 
     save_steps: NumSteps = 100
-    """Steps between two checkpoints. A run that was stopped resumes from the last one."""
-    save_total_limit: Annotated[int, Bounds(1)] = 2
-    """How many of the newest checkpoints are kept."""
-    checkpoint_dir: str | None = None
-    """Folder of the checkpoints, or an address on an object store, such as gs://bucket/run, which
-    needs gcsfs or s3fs. By default it is OUT/checkpoints."""
-    resume_anyway: tuple[str, ...] = ()
-    """Options in which the checkpoint may differ that the run resumes from, such as learning_rate
-    or data. By default any difference is refused."""
-
-    @property
-    def may_differ(self) -> set[str]:
-        """`resume_anyway` as Python spells options."""
-        return {name.lstrip("-").replace("-", "_") for name in self.resume_anyway}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoggingConfig(Bounded):
-    """Where the metrics go besides OUT/metrics.jsonl."""
-
+    """Steps between two checkpoints in OUT/checkpoints, of which the newest two are kept. A run
+    that was stopped resumes from the last one."""
     logging_steps: NumSteps = 10
     """Steps between two rows of OUT/metrics.jsonl. Evaluations and checkpoints have a row too."""
-    report_to: tuple[str, ...] = ()
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Trackers that get the metrics as well, if installed: tensorboard, wandb."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.report_to:
-            if name not in TRACKERS:
-                raise InbolError(f"--report-to {name!r}: choose among {', '.join(TRACKERS)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,7 +163,6 @@ class RunConfig(Bounded):
     optimization: OptimizerConfig = OptimizerConfig()
     lora: LoraOptions = LoraOptions()
     runtime: RuntimeConfig = RuntimeConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
 
     def __post_init__(self) -> None:
@@ -217,12 +174,6 @@ class RunConfig(Bounded):
             rate = rates.lora if adapters else rates.whole
             optimization = dataclasses.replace(self.optimization, learning_rate=rate)
             object.__setattr__(self, "optimization", optimization)
-        known = self.flat().keys() | {"pictures", "prompt", "system"}
-        if unknown := self.checkpoint.may_differ - known:
-            raise InbolError(
-                f"--resume-anyway {' '.join(sorted(unknown))}: choose among "
-                f"{', '.join(sorted(known))}"
-            )
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
@@ -262,7 +213,10 @@ class TrainConfig(RunConfig):
     """Number of lengths that rows are padded to; each is compiled separately. With more than one,
     rows of similar length are batched together, so that short rows do not pay for long ones. With 0
     there are as few, up to 8, as waste about 4% of the tokens beside rounding to eights."""
-    evaluation: EvaluationOptions = EvaluationOptions()
+    eval_data: Path | None = None
+    """File of the same kind as --data. Its metrics are computed during training."""
+    eval_steps: NumSteps = 100
+    """Steps between two evaluations on --eval-data. There is one at the end as well."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -304,14 +258,7 @@ class DpoConfig(TrainConfig):
     method: ClassVar[str] = "dpo"
 
     pair_loss: PairLossConfig = PairLossConfig()
-    reference_free: bool = False
-    """Put 0 in place of the reference's log-probabilities, which are then not computed."""
-    reference: Literal["cached", "online"] = "cached"
+    reference: Literal["cached", "online", "none"] = "cached"
     """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached),
-    or in every step (online). With online, the reference leaves out new adapters and keeps a frozen
-    copy of every other weight that is trained."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reference_free and self.reference != "cached":
-            raise InbolError(f"--reference {self.reference} does nothing with --reference-free")
+    or in every step (online), or put 0 in their place (none). With online, the reference leaves out
+    new adapters and keeps a frozen copy of every other weight that is trained."""

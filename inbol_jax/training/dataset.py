@@ -8,19 +8,16 @@ exactly.
 import dataclasses
 import functools
 import hashlib
-import itertools
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import wait
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grain
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.artifacts import read_jsonl, read_meta
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.rows import Unusable, image_check
 from inbol_jax.data.vqa import image_folder
 from inbol_jax.errors import InbolError
@@ -28,10 +25,11 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import READERS, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import Grid, padded_tiles
+from inbol_jax.processes import from_all
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
 from inbol_jax.training.config import TrainConfig
-from inbol_jax.training.settings import picture_fingerprint
+from inbol_jax.training.settings import Schedule
 
 HostBatch = dict[str, np.ndarray]
 # Token ids of a prompt, and the branches that may follow it.
@@ -39,20 +37,25 @@ PackedRow = tuple[Sequence[int], Sequence[Branch]]
 
 Line = TypeVar("Line", Instruction, Preference)
 
-STALL = 120  # seconds after which a file that is still being read is named
 WINDOW = 32  # batches among which rows of similar length are grouped
 MAX_WASTE = 0.04  # of the tokens; batches between two lengths add about one per cent
 MAX_BUCKETS = 8  # that are made by themselves
 
 
-class DataFile(NamedTuple, Generic[Line]):
+@dataclasses.dataclass(frozen=True)
+class DataFile(Generic[Line]):
     """What a file that is trained on held when it was read."""
 
     lines: list[Line]
     images: list[list[Path]]
     """The paths of each line's images."""
-    fingerprint: str
+    fingerprint: str = ""
     """Of the bytes that were read, as `artifacts.file_fingerprint` of the file."""
+
+    @functools.cached_property
+    def pictures(self) -> str:
+        """The fingerprint of the images' bytes, which reads each of them once."""
+        return picture_fingerprint(path for paths in self.images for path in paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +64,15 @@ class PackedDataset:
 
     checkpoint: Checkpoint
     """The model, whose processor prepares the images."""
+    file: DataFile
+    """What the rows are made of, one per line."""
     rows: Sequence[PackedRow]
-    images: Sequence[Sequence[Path]]
-    """The paths of each row's images."""
     grids: Sequence[tuple[Grid, ...]]
     """How each row's images are cut, whose tokens are in its prompt."""
     shapes: Sequence[RowShape]
     """The shapes that rows are padded to, by rising length. Each is a program of its own."""
-    data: str = ""
-    """The fingerprint of the file that the rows are made of."""
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Further arrays with one value per row, such as a pair's confidence."""
-    hashes: ImageHashes = dataclasses.field(default_factory=lambda: ImageHashes(Path()))
-    """Of the images, as far as they are known; a copy with other columns shares them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,19 +82,9 @@ class PackedDataset:
         """The size of each row, without padding."""
         return [RowShape.of(*row) for row in self.rows]
 
-    @functools.cached_property
-    def tiles(self) -> list[int]:
-        """The number of image tiles of each row, without padding."""
-        return [sum(grid.tiles for grid in grids) for grids in self.grids]
-
-    @property
-    def pictures(self) -> str:
-        """The fingerprint of the images' bytes, which reads each of them once."""
-        return picture_fingerprint(itertools.chain.from_iterable(self.images), self.hashes)
-
     def pack(self, index: int, shape: RowShape, tiles: int) -> HostBatch:
         """One row of a batch, its images padded to so many tiles."""
-        row, images = pack_row(*self.rows[index], shape), self.images[index]
+        row, images = pack_row(*self.rows[index], shape), self.file.images[index]
         row |= load_image_inputs(self.checkpoint, images, self.grids[index], tiles)
         return row | {name: values[index] for name, values in self.columns.items()}
 
@@ -106,49 +95,40 @@ class PackedDataset:
         sizes = [self.sizes[i] for i in indices]
         # All processes decide by the rows of the whole batch, so that all run the same program.
         shape = next(s for s in self.shapes if all(s.holds(size) for size in sizes))
-        tiles = padded_tiles(max(self.tiles[i] for i in indices))
-        pack = functools.partial(self.pack, shape=shape, tiles=tiles)
-        return read_batch(pack, self.images.__getitem__, indices, mine)
+        tiles = padded_tiles(max(sum(grid.tiles for grid in self.grids[i]) for i in indices))
+        return read_batch(lambda i: self.pack(i, shape, tiles), indices, mine)
 
 
 def read_batch(
-    read: Callable[[int], HostBatch],
-    files: Callable[[int], Iterable[Path]],
-    indices: np.ndarray,
-    mine: np.ndarray,
+    read: Callable[[int], HostBatch], indices: np.ndarray, mine: np.ndarray
 ) -> HostBatch:
-    """This process's rows of a batch, read in threads; says which files take longer than `STALL`.
+    """This process's rows of a batch, read in threads.
 
     Args:
       read: makes the arrays of a row from its index.
-      files: the images of a row.
       indices: the rows of the whole batch. At the end of the data there may be too few.
       mine: positions in the batch, see `sharding.local_rows`.
     """
     local = [int(indices[i]) for i in mine if i < len(indices)]
     # A process without rows reads one to take the shapes from; it does not count.
-    rows = [(i, READERS.submit(read, i)) for i in local or [int(indices[0])]]
-    # In the order of the batch: while one is waited for, the threads go on with the others.
-    for i, row in rows:
-        if not wait([row], timeout=STALL).done:
-            names = ", ".join(map(str, files(i)))
-            line = f"training waits for its data: {names} has been read for {STALL} s"
-            print(line, file=sys.stderr, flush=True)
-    return collate([row.result() for _, row in rows], len(mine), valid=len(local))
+    rows = list(READERS.map(read, local or [int(indices[0])]))
+    return collate(rows, len(mine), valid=len(local))
 
 
 def tokenize(
     checkpoint: Checkpoint,
-    texts: Sequence[tuple[str, Sequence[str]]],
     file: DataFile,
-    buckets: int = 0,
+    texts: Sequence[tuple[str, Sequence[str]]],
     columns: Mapping[str, np.ndarray] | None = None,
+    *,
+    buckets: int = 0,
 ) -> PackedDataset:
     """Images and prompt once per row, then each response as a branch, whose tokens are targets.
 
     Args:
-      texts: question and responses of each row.
       file: the lines that the rows are made of.
+      texts: question and responses of each row.
+      columns: see `PackedDataset`.
       buckets: as in `bucket_shapes`.
     """
     encoder, rows = make_text_encoder(checkpoint), []
@@ -158,9 +138,7 @@ def tokenize(
         branches = [Branch(encoder.response(question, text, cut)) for text in responses]
         rows.append((encoder.prompt(question, cut), branches))
     shapes = bucket_shapes(rows, buckets)
-    return PackedDataset(
-        checkpoint, rows, file.images, grids, shapes, file.fingerprint, columns or {}
-    )
+    return PackedDataset(checkpoint, file, rows, grids, shapes, columns or {})
 
 
 def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
@@ -242,25 +220,22 @@ def training_order(
     return batch
 
 
-class Batched(Protocol):
-    """Rows that are made into batches when they are asked for, as `PackedDataset.batch` does."""
-
-    def batch(self, indices: np.ndarray, mine: np.ndarray) -> HostBatch:
-        """This process's rows of a batch."""
-        ...
-
-
-def stream_batches(
-    dataset: Batched,
-    order: Callable[[int], np.ndarray],
-    mine: np.ndarray,
-    start: int,
-    stop: int,
-) -> Iterable[HostBatch]:
-    """Batches `start` to `stop`, made ahead in a thread."""
-    numbers = grain.MapDataset.range(start, stop)
-    batches = numbers.map(lambda i: dataset.batch(order(i), mine))
+def stream_batches(make: Callable[[int], HostBatch], start: int, stop: int) -> Iterable[HostBatch]:
+    """The batches `start` to `stop`, made ahead in a thread by a function of their number."""
+    batches = grain.MapDataset.range(start, stop).map(make)
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+
+def training_batches(
+    dataset: PackedDataset, schedule: Schedule, seed: int, mesh: Mesh
+) -> Callable[[int], Iterable[HostBatch]]:
+    """The batches of a run from any step on."""
+    size, grouped = schedule.batch_size, len(dataset.shapes) > 1
+    lengths = [row.tokens for row in dataset.sizes]
+    order = training_order(lengths, size, schedule.epochs, seed, grouped=grouped)
+    mine = local_rows(mesh, size)
+    make = lambda i: dataset.batch(order(i), mine)  # noqa: E731
+    return lambda start: stream_batches(make, start, schedule.steps)
 
 
 def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatch]:
@@ -268,13 +243,12 @@ def in_order(dataset: PackedDataset, mesh: Mesh, size: int) -> Iterable[HostBatc
     n = len(dataset)
     # 3 rows on 4 devices: one batch of 4 rows, of which the last does not count.
     size = round_batch(min(size, n), mesh)
-    return stream_batches(
-        dataset,
-        lambda i: np.arange(i * size, min((i + 1) * size, n)),
-        local_rows(mesh, size),
-        0,
-        -(-n // size),
-    )
+    mine = local_rows(mesh, size)
+
+    def make(i: int) -> HostBatch:
+        return dataset.batch(np.arange(i * size, min((i + 1) * size, n)), mine)
+
+    return stream_batches(make, 0, -(-n // size))
 
 
 def read_data(
@@ -290,7 +264,7 @@ def read_data(
         before training, not in its midst.
     """
     files = []
-    for file in filter(None, (config.data, config.evaluation.eval_data)):
+    for file in filter(None, (config.data, config.eval_data)):
         digest = hashlib.sha256(file.name.encode() + b"\0")
         lines = list(read_jsonl(file, parse, digest))
         if not lines:
@@ -321,3 +295,27 @@ def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list
             f"({cause}); name their folder by --images"
         )
     return [[folder / image for image in line.images] for line in lines]
+
+
+def picture_fingerprint(files: Iterable[Path]) -> str:
+    """Sixteen hex digits over the bytes of pictures, in the order in which they first occur.
+
+    Folders and names do not count: those below the image folder are in the data already. Each
+    process reads a share of the files. All must call this, and all get the same.
+    """
+    names, count = list(dict.fromkeys(files)), jax.process_count()
+    mine = names[jax.process_index() :: count]
+    digests = np.zeros((len(names) // count + 1, 8), np.uint8)  # shares may differ by one file
+    for row, digest in zip(digests, READERS.map(_digest, mine), strict=False):
+        row[:] = np.frombuffer(digest, np.uint8)
+    in_order = from_all(digests).swapaxes(0, 1).reshape(-1, 8)[: len(names)]
+    return hashlib.sha256(in_order.tobytes()).hexdigest()[:16]
+
+
+def _digest(file: Path) -> bytes:
+    """Eight bytes of a file's hash; zeros if it cannot be read, which the first batch will say."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()[:8]
+    except OSError:
+        return bytes(8)

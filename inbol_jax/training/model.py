@@ -49,7 +49,7 @@ def prompt_of_lines(config: TrainConfig) -> Prompt:
     own, file, by = load_without_weights(config.model).prompt, config.data, "the data's"
     if not (prompt := header_prompt(file)):
         prompt, by = own or BARE, f"{file.name} has no header that says it"
-    other_file = config.evaluation.eval_data
+    other_file = config.eval_data
     if other_file and (other := header_prompt(other_file)) and other != prompt:
         raise InbolError(
             f"--eval-data {other_file} was made with prompt {other}, {file} with {prompt}"

@@ -15,11 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import to_host
 from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
-from inbol_jax.training.step import AXIS, Batch, EvalStep, Metrics, TrainState, TrainStep
-from inbol_jax.training.variables import Flat
-
-# (state, frozen variables, variables of a reference or None, batch) -> arrays with a row per row
-RowFunction = Callable[[TrainState, Flat, Flat | None, Batch], Any]
+from inbol_jax.training.step import AXIS, Batch, Metrics, TrainProgram, TrainState, TrainStep
 
 
 class Jit:
@@ -29,14 +25,13 @@ class Jit:
     over data and fsdp.
     """
 
-    def __init__(self, step: TrainStep, mesh: Mesh, eval_step: EvalStep | None = None):
-        self._step, self._mesh = step, mesh
+    def __init__(self, program: TrainProgram, mesh: Mesh):
+        self._step, self._mesh = program.train_step, mesh
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._compiled: Any = None
-        if eval_step:
-            self.score = jax.jit(
-                eval_step, out_shardings=self._everywhere, compiler_options=COMPILER_OPTIONS
-            )
+        self.score = jax.jit(
+            program.eval_step, out_shardings=self._everywhere, compiler_options=COMPILER_OPTIONS
+        )
 
     def place(self, tree: Any) -> Any:
         """A tree of arrays on the devices."""
@@ -57,10 +52,11 @@ class Jit:
         """The batch on the devices, from this process's rows of it."""
         return shard_batch(batch, self._mesh)
 
-    def by_rows(self, function: RowFunction) -> Callable[..., Any]:
-        """The function as a program. It returns, on the host, this process's rows of its result."""
-        rows = NamedSharding(self._mesh, BATCH)
-        program = jax.jit(function, out_shardings=rows, compiler_options=COMPILER_OPTIONS)
+    def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of (state, frozen, batch) whose arrays have a row per row of the batch, as a
+        program. It returns, on the host, this process's rows of its result."""
+        split = NamedSharding(self._mesh, BATCH)
+        program = jax.jit(function, out_shardings=split, compiler_options=COMPILER_OPTIONS)
 
         def own_rows(x: jax.Array) -> np.ndarray:
             # Along tensor devices hold copies of rows.
@@ -96,7 +92,7 @@ class Pmap:
     Each device has a copy of everything, and the step sums over `AXIS`.
     """
 
-    def __init__(self, step: TrainStep, mesh: Mesh, eval_step: EvalStep):
+    def __init__(self, program: TrainProgram, mesh: Mesh):
         if mesh.shape["data"] != mesh.size:
             raise InbolError(
                 "--parallel pmap copies the model to every device: leave --mesh as it is, not "
@@ -105,8 +101,8 @@ class Pmap:
         devices = mesh.local_devices
         self._each = NamedSharding(Mesh(np.array(devices), AXIS), PartitionSpec(AXIS))
         self._count = len(devices)
-        self._compiled = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
-        self._score = jax.pmap(eval_step, axis_name=AXIS)
+        self._compiled = jax.pmap(program.train_step, axis_name=AXIS, donate_argnums=0)
+        self._score = jax.pmap(program.eval_step, axis_name=AXIS)
 
     def place(self, tree: Any) -> Any:
         def put(x: Any) -> jax.Array:  # [...] -> [devices, ...]
@@ -125,7 +121,7 @@ class Pmap:
 
         return {name: put(x) for name, x in batch.items()}
 
-    def by_rows(self, function: RowFunction) -> Callable[..., Any]:
+    def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
         program = jax.pmap(function, axis_name=AXIS)
 
         def own_rows(x: jax.Array) -> np.ndarray:  # [devices, b / devices, ...] -> [b, ...]

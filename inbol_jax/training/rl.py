@@ -1,57 +1,67 @@
 """`inbol rl`: on-policy refusal, a policy gradient on groups of the model's own responses.
 
-A rollout draws n responses to each question of a batch from the policy, scores and packs them; then
-one or more steps are trained on it. What is drawn is a function of the weights, the seed and the
-number of the rollout, so a run resumes exactly. Checkpoints lie between rollouts, never within one.
+Each step draws n responses to each question of a batch from the policy as it is, scores and packs
+them, and is trained on them. What is drawn is a function of the weights, the seed and the step, so
+a run resumes exactly.
 """
 
 import functools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from inbol_jax.artifacts import file_fingerprint
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import abstention_bonus, group_advantages, kl_estimate, policy_gradient_loss
+from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.processor import prompt_for
+from inbol_jax.models.processor import make_text_encoder, prompt_for
+from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import from_all, is_main, one_writer
 from inbol_jax.progress import say
+from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import to_text
+from inbol_jax.sampling.generate import (
+    BatchShape,
+    PromptedExample,
+    encode_prompts,
+    model_inputs,
+    padded_length,
+    to_text,
+)
 from inbol_jax.sampling.sampler import Samples, sample
 from inbol_jax.sharding import local_rows, make_mesh
-from inbol_jax.training.dataset import HostBatch, stream_batches, training_order
-from inbol_jax.training.finetune import save_trained
+from inbol_jax.training.dataset import (
+    HostBatch,
+    picture_fingerprint,
+    read_batch,
+    stream_batches,
+    training_order,
+)
 from inbol_jax.training.model import load_model
-from inbol_jax.training.parallel import PARALLEL, round_batch_size
 from inbol_jax.training.rewards import reward_function
 from inbol_jax.training.rl_config import PolicyGradientConfig, RlConfig
-from inbol_jax.training.rl_questions import Questions, read_datasets
-from inbol_jax.training.run import Run
 from inbol_jax.training.settings import make_schedule, run_settings
 from inbol_jax.training.step import (
     Metrics,
     Objective,
     TrainState,
-    init_state,
     make_program,
     target_logprobs,
     token_counts,
 )
+from inbol_jax.training.trainer import Trainer, save_trained
 from inbol_jax.training.variables import Flat, merge_variables, take_apart
 
 LABEL = "on-policy refusal"
-# name -> (sum, weight), as the step's metrics, but on the host
-HostMetrics = dict[str, tuple[np.float32, np.float32]]
 
 
 @one_writer
@@ -61,233 +71,213 @@ def rl(config: RlConfig) -> Path:
     Raises:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
-    # The questions, and the model on the mesh
-    reward_function(config.rewards)  # an unknown name is refused before all else
-    updates = config.policy_gradient.num_iterations
+    # ---- The questions, and the model on the mesh
+    reward_function(config.policy_gradient.reward)  # an unknown name is refused before all else
     datasets = read_datasets(config)
     files = [dataset.file for dataset in datasets]
-    data = file_fingerprint(*files)
     mesh = make_mesh(*config.runtime.mesh)
-    count = sum(len(dataset.examples) for dataset in datasets)
-    schedule = make_schedule(config, count, mesh, updates=updates)
+    schedule = make_schedule(config, sum(len(dataset.examples) for dataset in datasets), mesh)
     tell = say if is_main() else lambda line: None
     prompt = prompt_for(config.model, config.prompt, files, tell)
     checkpoint = load_model(config, mesh, prompt)
-    questions = Questions(checkpoint, datasets, config.group.max_new_tokens)
+    questions = ask(checkpoint, datasets, config.max_new_tokens)
 
-    # What is trained, and the programs on the devices
-    parts = take_apart(checkpoint, config, reference=config.policy_gradient.kl_coef > 0)
+    # ---- The loss, and the run
     objective = policy_gradient_objective(checkpoint.model, config.policy_gradient)
     program = make_program(objective, config, schedule.steps)
-    parallel = PARALLEL[config.runtime.parallel](program.train_step, mesh, program.eval_step)
-    frozen, reference = parallel.place(parts.frozen), parallel.place(parts.reference)
-    draw = parallel.by_rows(sampling_function(checkpoint.model, config))
-    score = parallel.by_rows(scoring_function(checkpoint.model, config.policy_gradient))
+    parts = take_apart(checkpoint, config, reference=config.policy_gradient.kl_coef > 0)
+    pictures = picture_fingerprint(path for question in questions for path in question.images)
+    about = {"data": file_fingerprint(*files), "pictures": pictures}
+    settings = run_settings(LABEL, config, checkpoint, schedule, **about)
+    trainer = Trainer(config, program, parts, mesh, settings, schedule.steps)
 
-    def in_parts(function: Callable[..., Any], state: TrainState, batch: HostBatch) -> Any:
-        """The function's rows for this process's rows, a micro-batch at a time."""
-        split = {n: np.split(x, config.gradient_accumulation_steps) for n, x in batch.items()}
-        micros = [dict(zip(split, xs, strict=True)) for xs in zip(*split.values(), strict=True)]
-        results = [function(state, frozen, reference, parallel.shard(micro)) for micro in micros]
-        return jax.tree.map(lambda *rows: np.concatenate(rows), *results)
+    # ---- Rollouts: the batch of each step is made of responses of the policy as it is then
+    draw = trainer.parallel.rows(sampling_function(checkpoint.model, config))
+    one_each = [1] * len(questions)
+    order = training_order(
+        one_each, schedule.batch_size, schedule.epochs, config.seed, grouped=False
+    )
+    mine = local_rows(mesh, schedule.batch_size)
 
-    # The questions of rollout i, for any i
-    size, rollouts = schedule.batch_size, schedule.steps // updates
-    order = training_order(questions.lengths, size, schedule.epochs, config.seed, grouped=False)
-    batches = functools.partial(
-        stream_batches, questions, order, local_rows(mesh, size), stop=rollouts
-    )
-    run = Run(
-        config,
-        run_settings(checkpoint, config, schedule, LABEL, data=data, pictures=questions.pictures),
-        label=LABEL,
-        parallel=parallel,
-        total_steps=schedule.steps,
-        stride=updates,
-    )
-    with run:
-        state = run.resume(init_state(parts.trainable, program.optimizer, mesh))
-        first = run.step // updates
-        for number, asked in enumerate(batches(first), first):
-            samples = in_parts(draw, state, with_fresh_numbers(asked, number))
-            check_finite(samples, run.step)
-            groups = judge(questions, asked, samples, config)
-            batch, rollout_metrics = pack(questions, asked, groups, config, mesh)
-            if updates > 1 or config.policy_gradient.kl_coef:
-                batch |= in_parts(score, state, batch)
-            placed = parallel.shard(batch)
-            for _ in range(updates):
-                state, metrics = parallel.run(state, frozen, reference, placed)
-                run.end_step(state, {**metrics, **rollout_metrics})
-        state = run.finish(state)
+    def rollouts(start: int) -> Iterable[HostBatch]:
+        read = lambda step: question_batch(checkpoint, questions, order(step), mine)  # noqa: E731
+        for step, asked in enumerate(stream_batches(read, start, schedule.steps), start):
+            placed = trainer.parallel.shard(with_fresh_numbers(asked, step))
+            samples = draw(trainer.state, trainer.frozen, placed)
+            if not np.isfinite(samples.logprobs).all():
+                raise InbolError(
+                    f"{LABEL}: what the model computes is not finite after {step} steps; lower "
+                    "--learning-rate"
+                )
+            groups = judge(checkpoint, questions, asked, samples, config)
+            yield pack(checkpoint, asked, samples, groups, config)
+
+    state = trainer.fit(rollouts)
     return save_trained(checkpoint, config, parts, state, LABEL)
+
+
+# ---- Questions
+
+
+class Question(NamedTuple):
+    """A question as the model is asked it."""
+
+    prompted: PromptedExample
+    root: Path
+    """The folder that its images are relative to."""
+
+    @property
+    def images(self) -> list[Path]:
+        """The paths of its images."""
+        return [self.root / name for name in self.prompted.example.images]
+
+
+def read_datasets(config: RlConfig) -> list[VQADataset]:
+    """The datasets of --data. Raises InbolError if one cannot be read."""
+    datasets = [load_dataset_folder(path) for path in config.data]
+    for dataset in datasets:
+        if dataset.rejected and is_main():
+            total = len(dataset.examples) + len(dataset.rejected)
+            say(f"{dataset.file}: {summarise_rejections(dataset.rejected, total)}")
+    return datasets
+
+
+def ask(
+    checkpoint: Checkpoint, datasets: Sequence[VQADataset], max_new_tokens: int
+) -> list[Question]:
+    """The questions of several datasets.
+
+    Raises:
+      InbolError: if a question cannot be asked, or leaves no room for a response.
+    """
+
+    def refuse(example: VQAExample, reason: str) -> None:
+        raise InbolError(f"question {example.id}: {reason}")
+
+    encoder, questions = make_text_encoder(checkpoint), []
+    for dataset in datasets:
+        texts = ((example, encoder.text(example)) for example in dataset.examples)
+        asked = encode_prompts(encoder, texts, dataset.root, refuse)
+        questions += [Question(prompted, dataset.root) for prompted in asked]
+    room = checkpoint.config.text.max_positions
+    longest = max(len(question.prompted.prompt) for question in questions)
+    if longest + max_new_tokens > room:
+        raise InbolError(
+            f"--max-new-tokens {max_new_tokens}: the longest question has {longest} tokens, and "
+            f"the model was made for {room}"
+        )
+    return questions
+
+
+def question_batch(
+    checkpoint: Checkpoint, questions: Sequence[Question], indices: np.ndarray, mine: np.ndarray
+) -> HostBatch:
+    """This process's rows of a batch of questions as `sample` takes them, and `row` i32[b].
+
+    Args: as of `read_batch`. Prompts and tiles are padded to those of the whole batch.
+    """
+    asked = [questions[i].prompted for i in indices]
+    length, tiles = max(len(one.prompt) for one in asked), max(one.tiles for one in asked)
+    shape = BatchShape(padded_length(length), padded_tiles(tiles))
+
+    def read(index: int) -> HostBatch:
+        prompted, root = questions[index]
+        return model_inputs(checkpoint, prompted, shape, root) | {"row": np.int32(index)}
+
+    return read_batch(read, indices, mine)
 
 
 # ---- Responses
 
 
-def with_fresh_numbers(asked: HostBatch, rollout: int) -> HostBatch:
-    """A batch of questions as `sample` takes it, their numbers u32[b] other ones in each rollout:
+def with_fresh_numbers(asked: HostBatch, step: int) -> HostBatch:
+    """A batch of questions as `sample` takes it, their numbers u32[b] other ones in each step:
     random keys are folded from them."""
-    numbers = [zlib.crc32(f"{rollout}:{number}".encode()) for number in asked["question"]]
+    numbers = [zlib.crc32(f"{step}:{number}".encode()) for number in asked["question"]]
     batch = {name: x for name, x in asked.items() if name != "row"}
     return batch | {"question": np.array(numbers, np.uint32)}
 
 
 def sampling_options(config: RlConfig) -> SamplingOptions:
     """How responses are drawn: from the policy as it is."""
-    return SamplingOptions(n=config.group.n, max_new_tokens=config.group.max_new_tokens)
+    return SamplingOptions(n=config.n, max_new_tokens=config.max_new_tokens)
 
 
 def sampling_function(model: VisionLanguageModel, config: RlConfig) -> Callable[..., Samples]:
     """Draws the n responses to each question of a batch from the policy."""
     options = sampling_options(config)
 
-    def draw(state: TrainState, frozen: Flat, reference: Flat | None, batch) -> Samples:
+    def draw(state: TrainState, frozen: Flat, batch) -> Samples:
         variables = merge_variables(state.params, frozen)
         return sample(model, variables, batch, key=jax.random.key(config.seed), options=options)
 
     return draw
 
 
-def check_finite(samples: Samples, step: int) -> None:
-    """Raises InbolError if the log-probabilities are not finite."""
-    if not np.isfinite(samples.logprobs).all():
-        raise InbolError(
-            f"{LABEL}: what the model computes is not finite after {step} steps; lower "
-            "--learning-rate"
-        )
-
-
 class Groups(NamedTuple):
-    """The n responses to each of b questions, with what they are worth."""
+    """What the n responses to each of b questions are; 0 in rows that fill up the batch."""
 
-    branches: list[list[Branch]]
-    """The distinct responses to each question, in the order in which they were drawn first."""
-    index: np.ndarray
-    """i32[b, n]: which of these each response is."""
     rewards: np.ndarray
-    """f32[b, n], the bonus of abstaining not included."""
+    """f32[b, n], what they are worth, the bonus of abstaining not included."""
     correct: np.ndarray
     """bool[b, n]"""
     refused: np.ndarray
     """bool[b, n]"""
 
 
-def judge(questions: Questions, asked: HostBatch, samples: Samples, config: RlConfig) -> Groups:
-    """The groups of the questions that are valid: what their responses are, and are worth."""
-    reward, options = reward_function(config.rewards), sampling_options(config)
-    branches, columns = [], []
-    for i, row in enumerate(asked["row"][asked["valid"]].tolist()):
-        example, _ = questions.example(row)
-        # Equal responses are one branch, which is scored once: (number, reward, correct, refused)
-        distinct: dict[tuple[int, ...], tuple[int, float, bool, bool]] = {}
-        scores = []
-        for tokens, logprobs, length in zip(*(x[i] for x in samples), strict=True):
-            ids = tuple(tokens[:length].tolist())
-            if ids not in distinct:
-                text = to_text(questions.checkpoint, options, tokens, logprobs, length).text
-                worth, found = reward(example, text), outcome(example, text)
-                distinct[ids] = len(distinct), worth, found == "correct", found == "refused"
-            scores.append(distinct[ids])
-        branches.append([Branch(ids) for ids in distinct])
-        columns.append(scores)
-    table = np.array(columns, np.float32).reshape(len(branches), config.group.n, 4)
-    index, rewards, correct, refused = np.moveaxis(table, 2, 0)
-    return Groups(branches, index.astype(np.int32), rewards, correct > 0, refused > 0)
+def judge(
+    checkpoint: Checkpoint,
+    questions: Sequence[Question],
+    asked: HostBatch,
+    samples: Samples,
+    config: RlConfig,
+) -> Groups:
+    """What the responses are, and are worth."""
+    reward = reward_function(config.policy_gradient.reward)
+    options = sampling_options(config)
+    shape = (len(asked["row"]), config.n)
+    groups = Groups(np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool))
+    for i in np.flatnonzero(asked["valid"]):
+        example = questions[asked["row"][i]].prompted.example
+        for j, response in enumerate(zip(*(x[i] for x in samples), strict=True)):
+            text = to_text(checkpoint, options, *response).text
+            found = outcome(example, text)
+            groups.rewards[i, j] = reward(example, text)
+            groups.correct[i, j], groups.refused[i, j] = found == "correct", found == "refused"
+    return groups
 
 
 # ---- What is trained on
 
 
 def pack(
-    questions: Questions, asked: HostBatch, groups: Groups, config: RlConfig, mesh: Mesh
-) -> tuple[HostBatch, HostMetrics]:
-    """This process's rows of the batch to train on, and the metrics of the whole rollout.
-
-    A group whose responses are all worth the same has no gradient and is left out. From a peaked
-    policy that is most groups, so batches come in a few sizes, on which all processes agree.
+    checkpoint: Checkpoint, asked: HostBatch, samples: Samples, groups: Groups, config: RlConfig
+) -> HostBatch:
+    """This process's rows of the batch to train on: each question with its n responses as branches.
 
     Returns:
-      packed rows with their images and the columns
-      advantages: f32[b, n], of each branch; 0 behind the last one.
-      shares: f32[b, n], how much of its group each branch is; 0 behind the last one.
-      groups: f32[b], whose sum is the number of all groups, those left out included.
+      packed rows with their images, and the columns of `Groups`, and advantages f32[b, n].
     """
-    n, accumulate = config.group.n, config.gradient_accumulation_steps
+    options = config.policy_gradient
     bonus = abstention_bonus(groups.correct, groups.refused)
-    rewards = groups.rewards + np.float32(config.rewards.abstention_bonus) * np.asarray(bonus)
-    scale = config.policy_gradient.scale_rewards
-    advantages = np.asarray(group_advantages(rewards, scale=scale))  # [b, n], of each response
-    differ = advantages.any(axis=1)
-    kept = np.flatnonzero(differ | (config.policy_gradient.kl_coef > 0))  # KL has a gradient always
+    rewards = groups.rewards + np.float32(options.abstention_bonus) * np.asarray(bonus)
+    advantages = np.asarray(group_advantages(rewards, scale=options.scale_rewards))  # [b, n]
+    columns = groups._asdict() | {"advantages": advantages}
 
-    # The smallest sizes that hold the kept rows of every process, and the targets of each row
-    targets = [sum(len(branch.ids) for branch in groups.branches[i]) for i in kept]
-    rows, target = from_all(np.array([len(kept), max(targets, default=0)])).max(axis=0)
-    largest, unit = (round_batch_size(b, mesh, accumulate) for b in (config.batch_size, 1))
-    size = next(s for s in halves(largest, unit) if len(local_rows(mesh, s)) >= rows)
-    target = next(s for s in halves(n * config.group.max_new_tokens, 4) if s >= target)
-    shape = RowShape(asked["input_ids"].shape[1] + target, target)
+    # All processes run one program: the targets of the longest row, as a power of two.
+    longest = int(from_all(samples.lengths.sum(axis=1)).max())
+    targets = 1 << (longest - 1).bit_length()
+    shape = RowShape(asked["input_ids"].shape[1] + targets, targets)
 
-    def packed(i: int, branches: Sequence[Branch]) -> HostBatch:
-        prompt = asked["input_ids"][i][asked["attention_mask"][i] != 0]
-        row = pack_row(prompt.tolist(), branches, shape)
-        row |= {name: asked[name][i] for name in questions.checkpoint.config.image_shapes(1)}
-        row |= {name: np.zeros(n, np.float32) for name in ("shares", "advantages")}
-        if branches:
-            index = groups.index[i]
-            row["shares"] = np.bincount(index, minlength=n).astype(np.float32) / np.float32(n)
-            row["advantages"][index] = advantages[i]  # equal responses have the same
-        return row
+    def packed(i: int) -> HostBatch:
+        prompt = asked["input_ids"][i][asked["attention_mask"][i] != 0].tolist()
+        responses = zip(samples.tokens[i], samples.lengths[i], strict=True)
+        row = pack_row(prompt, [Branch(ids[:n].tolist()) for ids, n in responses], shape)
+        row |= {name: asked[name][i] for name in checkpoint.config.image_shapes(1)}
+        return row | {name: values[i] for name, values in columns.items()}
 
-    # If no group is kept, one row without branches gives the shapes; it is not valid.
-    some = [packed(i, groups.branches[i]) for i in kept] or [packed(0, [])]
-    batch = collate(some, len(local_rows(mesh, size)), valid=len(kept))
-    batch["groups"] = np.zeros(len(batch["valid"]), np.float32)
-    batch["groups"][0] = len(advantages)
-    return batch, _rollout_metrics(groups, differ)
-
-
-def halves(largest: int, unit: int) -> list[int]:
-    """The largest size, its half and its quarter, each rounded up to whole units; rising."""
-    return sorted({-(-largest // (unit * 2**i)) * unit for i in range(3)})
-
-
-def _rollout_metrics(groups: Groups, differ: np.ndarray) -> HostMetrics:
-    """Means over the groups of all processes, as (sum, weight)."""
-    values = {
-        "reward": groups.rewards,
-        "accuracy": groups.correct,
-        "refusal_rate": groups.refused,
-        "informative_groups": differ[:, None],
-    }
-    sums = [x.mean(axis=1, dtype=np.float32).sum() for x in values.values()]
-    *sums, count = from_all(np.array([*sums, len(differ)], np.float32)).sum(axis=0)
-    return {name: (total, count) for name, total in zip(values, sums, strict=True)}
-
-
-def scoring_function(
-    model: VisionLanguageModel, options: PolicyGradientConfig
-) -> Callable[..., dict[str, jax.Array]]:
-    """The log-probabilities that the loss compares with, f32[b, a] of a packed batch's targets:
-    ref_logprobs if there is a KL term, and old_logprobs if there is more than one update.
-
-    In the first update the policy is the one that drew the responses.
-    """
-
-    def score(state: TrainState, frozen: Flat, reference: Flat | None, batch) -> dict:
-        columns = {}
-        if options.num_iterations > 1:
-            variables = merge_variables(state.params, frozen)
-            columns["old_logprobs"] = target_logprobs(model, variables, batch)
-        if options.kl_coef:
-            assert reference is not None
-            variables = merge_variables(reference, frozen)
-            columns["ref_logprobs"] = target_logprobs(model, variables, batch)
-        return columns
-
-    return score
+    size = len(asked["valid"])
+    return collate([packed(i) for i in range(size)], size, valid=int(asked["valid"].sum()))
 
 
 def policy_gradient_objective(
@@ -295,38 +285,38 @@ def policy_gradient_objective(
 ) -> Objective:
     """The mean over groups of the mean loss (`losses.policy_gradient_loss`) of their responses.
 
-    The batch is one of `pack`, with the columns of `scoring_function`. Dropout is
-    not used: the policy that is trained is the one that responds.
+    The batch is one of `pack`. The policy that is trained is the one that responded: the ratio to
+    it is 1, and dropout is not used. The reference is computed if there is a KL term.
     """
     loss = functools.partial(
-        policy_gradient_loss,
-        clip_epsilon=options.clip_epsilon,
-        kl_coef=options.kl_coef,
-        average=options.length_normalized,
+        policy_gradient_loss, kl_coef=options.kl_coef, average=options.length_normalized
     )
 
     def objective(variables, reference, batch, key=None) -> Metrics:
         logprobs = target_logprobs(model, variables, batch)  # [b, a]
-        old = batch.get("old_logprobs", logprobs)
-        ref = batch.get("ref_logprobs")
-        shares = batch["shares"]  # [b, n]
-        branches = 1 + jnp.arange(shares.shape[1])
+        ref = target_logprobs(model, reference, batch) if options.kl_coef else None
+        branches = 1 + jnp.arange(batch["advantages"].shape[1])
         of_branch = batch["target_segment"][:, None] == branches[:, None]  # [b, n, a]
 
         def per_branch(x: jax.Array | None) -> jax.Array | None:
             return None if x is None else jnp.broadcast_to(x[:, None], of_branch.shape)
 
-        losses = loss(
-            per_branch(logprobs), per_branch(old), per_branch(ref), batch["advantages"], of_branch
-        )  # [b, n]
-        metrics = {"loss": (jnp.sum(shares * losses), jnp.sum(batch["groups"]))}
-        weight = jnp.sum(shares[..., None] * of_branch, axis=1)  # [b, a], of each token
-        if "old_logprobs" in batch:
-            moved = jnp.abs(jnp.exp(logprobs - old) - 1.0) > options.clip_epsilon
-            metrics["clip_fraction"] = (jnp.sum(weight * moved), weight.sum())
+        policy = per_branch(logprobs)
+        losses = loss(policy, policy, per_branch(ref), batch["advantages"], of_branch)  # [b, n]
+        valid = batch["valid"].astype(jnp.float32)
+        values = {
+            "loss": losses,
+            "reward": batch["rewards"],
+            "accuracy": batch["correct"].astype(jnp.float32),
+            "refusal_rate": batch["refused"].astype(jnp.float32),
+            "informative_groups": jnp.any(batch["advantages"] != 0, axis=1, keepdims=True),
+        }
+        metrics = {
+            name: (jnp.sum(valid * jnp.mean(x, axis=1)), valid.sum()) for name, x in values.items()
+        }
         if ref is not None:
-            kl = jnp.sum(weight * kl_estimate(logprobs, ref))
-            metrics["kl"] = (kl, weight.sum())
+            tokens = (batch["target_segment"] > 0).astype(jnp.float32)  # none in rows not valid
+            metrics["kl"] = (jnp.sum(tokens * kl_estimate(logprobs, ref)), tokens.sum())
         return metrics | token_counts(batch)
 
     return objective

@@ -1,6 +1,7 @@
 """`inbol sft`: IDK-IT, instruction tuning on correct responses for what is known and refusals for
 what is not."""
 
+import functools
 from pathlib import Path
 
 from inbol_jax.losses import sft_loss
@@ -9,11 +10,18 @@ from inbol_jax.processes import one_writer
 from inbol_jax.records import Instruction
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.dataset import read_data, tokenize
-from inbol_jax.training.finetune import finetune
+from inbol_jax.training.dataset import in_order, read_data, tokenize, training_batches
 from inbol_jax.training.model import load_model, prompt_of_lines
-from inbol_jax.training.settings import make_schedule
-from inbol_jax.training.step import Metrics, Objective, target_logprobs, token_counts
+from inbol_jax.training.settings import make_schedule, run_settings
+from inbol_jax.training.step import (
+    Metrics,
+    Objective,
+    make_program,
+    target_logprobs,
+    token_counts,
+)
+from inbol_jax.training.trainer import Trainer, save_trained
+from inbol_jax.training.variables import take_apart
 
 
 @one_writer
@@ -23,18 +31,31 @@ def sft(config: SftConfig) -> Path:
     Raises:
       InbolError: for what is wrong with data, images, model or options, before training starts.
     """
+    # ---- The instructions, and the model on the mesh
     files = read_data(config, Instruction.from_json, "instruction")
     mesh = make_mesh(*config.runtime.mesh)
     schedule = make_schedule(config, len(files[0].lines), mesh)
     checkpoint = load_model(config, mesh, prompt_of_lines(config))
+
+    # ---- Packed rows
     datasets = []
     for file in files:
         texts = [(line.question, [line.response]) for line in file.lines]
-        datasets.append(tokenize(checkpoint, texts, file, config.buckets))
+        datasets.append(tokenize(checkpoint, file, texts, buckets=config.buckets))
+    dataset, *others = datasets
+
+    # ---- The loss, and the run
     objective = sft_objective(checkpoint.model)
-    return finetune(
-        checkpoint, config, objective, datasets, mesh=mesh, schedule=schedule, label="IDK-IT"
+    program = make_program(objective, config, schedule.steps)
+    parts = take_apart(checkpoint, config)
+    about = {"data": dataset.file.fingerprint, "pictures": dataset.file.pictures}
+    settings = run_settings("IDK-IT", config, checkpoint, schedule, **about)
+    trainer = Trainer(config, program, parts, mesh, settings, schedule.steps)
+    state = trainer.fit(
+        training_batches(dataset, schedule, config.seed, mesh),
+        *(functools.partial(in_order, other, mesh, schedule.micro_batch) for other in others),
     )
+    return save_trained(checkpoint, config, parts, state, "IDK-IT")
 
 
 def sft_objective(model: VisionLanguageModel) -> Objective:

@@ -33,7 +33,7 @@ class Parts(NamedTuple):
     """The dtypes that the trained variables are saved in."""
 
 
-def take_apart(checkpoint: Checkpoint, config: RunConfig, *, reference: bool) -> Parts:
+def take_apart(checkpoint: Checkpoint, config: RunConfig, *, reference: bool = False) -> Parts:
     """The variables of a model for training; its memory is reused.
 
     Args:
@@ -47,9 +47,8 @@ def take_apart(checkpoint: Checkpoint, config: RunConfig, *, reference: bool) ->
     if reference:
         started = reference_part(trainable, new_adapters=config.lora.lora_rank > 0)
         kept = jax.tree.map(jnp.copy, started)
-    if config.runtime.fp32_master_weights:
-        trainable = {path: _to_float32(x) for path, x in trainable.items()}
-    return Parts(trainable, frozen, kept, dtypes)
+    masters = {path: _to_float32(x) for path, x in trainable.items()}
+    return Parts(masters, frozen, kept, dtypes)
 
 
 def _to_float32(x: jax.Array) -> jax.Array:

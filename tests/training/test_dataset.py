@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import time
 from pathlib import Path
 
 import jax
@@ -14,41 +13,29 @@ from training_data import run_sft
 
 from inbol_jax.artifacts import file_fingerprint, meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
-from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
-from inbol_jax.models.tiles import UNTILED
+from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import Instruction
-from inbol_jax.training import dataset
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import (
     MAX_BUCKETS,
     MAX_WASTE,
     WINDOW,
+    DataFile,
     PackedDataset,
     bucket_shapes,
+    read_batch,
     read_data,
     stream_batches,
     training_order,
 )
 
 
-class Counted:
-    """Rows that are their own numbers."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def batch(self, indices, mine):
-        own = [int(indices[i]) for i in mine if i < len(indices)]
-        return collate([{"i": np.int32(i)} for i in own or indices[:1]], len(mine), valid=len(own))
-
-
 def batches_of(n, size, epochs, seed, start, *, lengths=None, mine=None):
+    """Batches of rows that are their own numbers."""
     order = training_order(lengths or [1] * n, size, epochs, seed, grouped=lengths is not None)
     mine = np.arange(size) if mine is None else mine
-    return list(stream_batches(Counted(n), order, mine, start, -(-n * epochs // size)))
+    read = lambda i: read_batch(lambda row: {"i": np.int32(row)}, order(i), mine)  # noqa: E731
+    return list(stream_batches(read, start, -(-n * epochs // size)))
 
 
 def rows_of(batches):
@@ -141,28 +128,11 @@ def test_shapes_that_rows_are_padded_to(micro):
     assert [s.tokens for s in bucket_shapes(packed, 2)] == [16, 32], "the least padding"
     assert bucket_shapes(packed, 1) == [RowShape.fitting(packed)]
     assert len(bucket_shapes(packed[:1], 8)) == 1
-    rows = PackedDataset(micro, packed, [], [()] * len(packed), shapes)
+    rows = PackedDataset(micro, DataFile([], []), packed, [()] * len(packed), shapes)
     object.__setattr__(rows, "pack", lambda i, shape, tiles: pack_row(*packed[i], shape))
     for indices, tokens in (([1, 5], 16), ([2, 1], 24), ([1, 0], 32)):
         batch = rows.batch(np.array(indices), np.arange(2))
         assert batch["input_ids"].shape == (2, tokens)
-
-
-def test_a_stalled_input_names_its_file(micro, monkeypatch, capsys):
-    """Once, and only the file that takes long."""
-
-    def slow(_, images, grids, pad_to):
-        time.sleep(2 * (images[0].stem == "1"))
-        return {"pixel_values": np.zeros((1, 3, 2, 2))}
-
-    monkeypatch.setattr(dataset, "load_image_inputs", slow)
-    monkeypatch.setattr(dataset, "STALL", 1)
-    rows = [([1], [Branch([2])])] * 3
-    images = [[Path(f"{i}.png")] for i in range(3)]
-    data = PackedDataset(micro, rows, images, [(UNTILED,)] * 3, bucket_shapes(rows, 1))
-    assert data.batch(np.arange(3), np.arange(3))["valid"].all()
-    line = "training waits for its data: 1.png has been read for 1 s\n"
-    assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "link.png", "{}/secret.png", "a\0b", "a" * 5000])

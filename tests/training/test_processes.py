@@ -63,7 +63,7 @@ sys.exit(train())
 @pytest.mark.slow
 def test_two_processes_draw_and_train_as_one(questions, micro, short, tmp_path):
     """On-policy refusal of a model that is split over both."""
-    own = {"n": 4, "max_new_tokens": 6, "batch_size": 8, "num_iterations": 2, "kl_coef": 0.1}
+    own = {"n": 4, "max_new_tokens": 6, "batch_size": 8, "kl_coef": 0.1}
     own |= {"epochs": 2, "learning_rate": 1e-3, "reward": short, "model": micro.path}
     (tmp_path / "short.py").write_text(REWARD)
     words = command_line("rl", data=questions, out=tmp_path / "two", mesh=(2, 2, 2), **own)
@@ -135,8 +135,8 @@ def test_two_processes_go_on_with_a_run_of_one(data, micro, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path, number, code):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path, number):
     """Both save that step, and the same command ends where an undisturbed run does."""
     own = {"data": data / "instructions.jsonl", "model": micro.path}
     words = [*command_line("sft", **own, epochs=80, batch_size=8, save_steps=20), "--out"]
@@ -150,7 +150,7 @@ def test_a_signal_to_one_process_ends_both_after_one_step(data, micro, tmp_path,
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [143, code], errors
+    assert [process.returncode for process in running] == [143, 143], errors
     saved = max(int(f.name) for f in (tmp_path / "broken/checkpoints").iterdir())
     assert 20 < saved < 160
     assert saved % 20

@@ -4,8 +4,7 @@ import pytest
 
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
-from inbol_jax.training.rewards import REWARDS, register_reward, reward_function, user_value
-from inbol_jax.training.rl_config import RewardConfig
+from inbol_jax.training.rewards import REWARDS, register_reward, reward_function
 
 CAT = VQAExample("q", "i.png", "What is this?", ("cat",) * 10, True)
 UNSEEN = VQAExample("q", "i.png", "What is behind it?", (), False)
@@ -15,19 +14,7 @@ CASES += [(UNSEEN, "cat"), (VENTURED, "cat")]
 
 
 def test_the_default_is_the_user_value():
-    assert [user_value(*case) for case in CASES] == [1, 0, -1, 1, -1, -1]
-    assert [reward_function(RewardConfig())(*case) for case in CASES] == [1, 0, -1, 1, -1, -1]
-
-
-def test_a_cost_matrix():
-    values = RewardConfig(
-        reward_correct=2.0,
-        reward_refusal=-0.5,
-        reward_wrong=-4.0,
-        reward_refusal_type3=0.25,
-        reward_answer_type3=-8.0,
-    )
-    assert [reward_function(values)(*case) for case in CASES] == [2, -0.5, -4, 0.25, -8, -8]
+    assert [reward_function("value")(*case) for case in CASES] == [1, 0, -1, 1, -1, -1]
 
 
 @pytest.fixture
@@ -38,7 +25,7 @@ def registered():
     def register(name, function):
         register_reward(name)(function)
         names.append(name)
-        return reward_function(RewardConfig(reward=name))
+        return reward_function(name)
 
     yield register
     for name in names:
@@ -49,7 +36,7 @@ def test_a_reward_of_ones_own(registered):
     reward = registered("long", lambda example, text: len(text) + len(example.question))
     assert reward(CAT, "dog") == 16.0
     with pytest.raises(ValueError, match="'long' is registered already"):
-        register_reward("long")(user_value)
+        register_reward("long")(reward)
 
 
 @pytest.mark.parametrize("value", [None, "1", float("nan"), float("-inf")])
@@ -57,8 +44,3 @@ def test_a_reward_that_is_no_number_is_refused(registered, value):
     reward = registered("bad", lambda example, text: value)
     with pytest.raises(InbolError, match=r"--reward bad: it returns .* to question 'q'; a finite"):
         reward(CAT, "dog")
-
-
-def test_a_reward_that_nobody_registered():
-    with pytest.raises(InbolError, match="--reward 'mine': choose one of value"):
-        reward_function(RewardConfig(reward="mine"))

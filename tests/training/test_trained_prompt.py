@@ -1,6 +1,5 @@
 """A trained model says how it was asked, and whoever asks it finds that."""
 
-import contextlib
 import json
 import shutil
 
@@ -12,13 +11,13 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.prompts import AUTO, BARE, FILE, Prompt, PromptOptions
-from inbol_jax.training import ca_dpo, finetune
-from inbol_jax.training import rl as rl_module
+from inbol_jax.training import ca_dpo
 from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.rl import rl
 from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.settings import Schedule, run_settings
 from inbol_jax.training.sft import sft
+from inbol_jax.training.trainer import Trainer
 
 ASKED = Prompt("short", "Be brief.")
 
@@ -37,13 +36,10 @@ def asked(data, tmp_path):
 def untrained(monkeypatch):
     """Training leaves the model as it is, and the reference is 0."""
 
-    class NoSteps(contextlib.nullcontext):
-        step = 0
-        resume = finish = staticmethod(lambda state: state)
+    def no_steps(trainer, *batches):
+        return trainer.parallel.fetch(trainer.state)
 
-    for module in (finetune, rl_module):
-        monkeypatch.setattr(module, "Run", lambda *_, **__: NoSteps())
-        monkeypatch.setattr(module, "stream_batches", lambda *_, **__: [])
+    monkeypatch.setattr(Trainer, "fit", no_steps)
 
     def zeros(dataset, **options):
         return np.zeros((len(dataset), 2), np.float32)
@@ -108,25 +104,13 @@ def test_evaluation_data_of_another_prompt_is_refused(asked, data, talkative, tm
         sft(SftConfig.from_options(**options | {"images": images}))
 
 
-def test_a_reference_of_another_system_text_is_refused(asked, talkative, tmp_path):
-    file = asked / "preferences.jsonl"
-    config = DpoConfig.from_options(data=file, out=tmp_path / "dpo", model=talkative)
-    ca_dpo.ca_dpo(config)
-    write_json(meta_path(file), read_meta(file) | {"system": "Be kind."})
-    with pytest.raises(InbolError, match=r"reference\.npy holds the reference of another model"):
-        ca_dpo.ca_dpo(config)
-
-
 def test_runs_of_different_prompts_are_different_runs(micro, data, tmp_path):
     config = SftConfig.from_options(data=data / "instructions.jsonl", out=tmp_path)
+    schedule = Schedule(32, 32, 1, 1)
     runs = [
-        run_settings(
-            micro.asked_by(prompt), config, Schedule(32, 1, 1), "IDK-IT", data="", pictures=""
-        )
+        run_settings("IDK-IT", config, micro.asked_by(prompt), schedule, data="", pictures="")
         for prompt in (BARE, Prompt("short"), ASKED)
     ]
     assert [(run["prompt"], run["system"]) for run in runs] == [
         ("bare", ""), ("short", ""), ("short", "Be brief.")
     ]  # fmt: skip
-    names = {"resume_anyway": ("prompt", "system")}
-    SftConfig.from_options(data=data / "instructions.jsonl", out=tmp_path, **names)

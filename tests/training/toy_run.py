@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from inbol_jax.sharding import make_mesh
+from inbol_jax.sharding import make_mesh, replicate
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import Evaluation, Run
-from inbol_jax.training.step import init_state
+from inbol_jax.training.step import TrainProgram
+from inbol_jax.training.trainer import Trainer
+from inbol_jax.training.variables import Parts
 
 
 def toy_step(state, frozen, reference, batch):
@@ -28,6 +28,10 @@ def toy_step(state, frozen, reference, batch):
     ), metrics
 
 
+def toy_score(state, frozen, reference, batch):
+    return {"a": (state.params["a"] * batch["x"].sum(), jnp.ones(()))}
+
+
 def toy_optimizer():
     return optax.adam(optax.linear_schedule(0.1, 0.01, 20))
 
@@ -40,34 +44,31 @@ def toy_batches(start, stop_at=None, steps=1000):
         yield {"x": x, "y": 3 * x + 1}
 
 
+def toy_trainer(out, steps, settings=None, *, step=toy_step, **options):
+    """Args: options: flat options of training."""
+    mesh = make_mesh()
+    a, b = replicate((jnp.zeros(()), jnp.ones(())), mesh)
+    config = SftConfig.from_options(data=out / "data", out=out, **options)
+    program = TrainProgram(toy_optimizer(), step, toy_score)
+    settings = {"stage": "toy", **(settings or {})}
+    return Trainer(config, program, Parts({"a": a}, {"b": b}, None, {}), mesh, settings, steps)
+
+
 def toy_run(out, steps, batches=toy_batches, settings=None, *, evaluation=None, **options):
     """Trains to a step, or goes on from the folder's checkpoint.
 
     Args:
-      evaluation: what is called in the midst of each evaluation of the parameters, which has two
-        batches.
-      options: flat options of training.
+      evaluation: what is called in the midst of each evaluation, which has two batches.
+      options: as of `toy_trainer`.
     """
-    parallel = Jit(toy_step, make_mesh())
+    trainer = toy_trainer(out, steps, settings, **options)
 
-    def score(state):
-        for i in range(2):
-            evaluation(int(state.step))
-            yield {"a": (state.params["a"] * i, jnp.ones(()))}
+    def score():
+        for batch, _ in zip(toy_batches(0), range(2), strict=False):
+            evaluation(trainer.step)
+            yield batch
 
-    every = options.pop("eval_steps", 4)
-    run = Run(
-        SftConfig.from_options(data=out / "data", out=out, **options),
-        settings or {"toy": "toy"},
-        label="toy",
-        parallel=parallel,
-        total_steps=steps,
-        evaluation=Evaluation(every, score) if evaluation else None,
-    )
-    frozen = parallel.place({"b": jnp.ones(())})
-    with run:
-        state = run.resume(init_state({"a": jnp.zeros(())}, toy_optimizer()))
-        for _, batch in zip(range(run.step, steps), batches(run.step), strict=False):
-            state, metrics = parallel.run(state, frozen, None, parallel.shard(batch))
-            run.end_step(state, metrics)
-        return run.finish(state)
+    def to_the_end(start):
+        return (batch for batch, _ in zip(batches(start), range(start, steps), strict=False))
+
+    return trainer.fit(to_the_end, score if evaluation else None)

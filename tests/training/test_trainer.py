@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_run import toy_batches, toy_run
+from toy_run import toy_batches, toy_run, toy_step
 from training_data import metrics_of, random_batch, run_sft, weights_of
 
 from inbol_jax.errors import InbolError
@@ -19,11 +19,10 @@ from inbol_jax.models.packing import collate
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import FROZEN, OptimizerConfig, SftConfig
 from inbol_jax.training.optimizer import make_optimizer
-from inbol_jax.training.parallel import Jit
-from inbol_jax.training.run import MAX_SKIPPED_IN_A_ROW, Run
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.step import init_state, make_train_step
-from inbol_jax.training.variables import split_variables
+from inbol_jax.training.step import TrainProgram, make_train_step
+from inbol_jax.training.trainer import MAX_SKIPPED_IN_A_ROW, Trainer
+from inbol_jax.training.variables import Parts, split_variables
 
 
 def same_state(a, b):
@@ -105,17 +104,18 @@ def test_a_signal_at_any_moment_saves_the_last_finished_step(
     are evaluated, 8 is saved, 12 is the last one.
     """
     options = {"save_steps": 8, "logging_steps": 2, "eval_steps": 4}
+    options["eval_data"] = tmp_path
     whole = toy_run(tmp_path / "whole", 12, evaluation=lambda step: None, **options)
     here = lambda step: send(signal.SIGTERM) if step == stop_at and not has_come() else None  # noqa: E731
 
     def during(name):
-        real = getattr(Run, name)
+        real = getattr(Trainer, name)
 
         def changed(self, *args, **kwargs):
             here(self.step)
             return real(self, *args, **kwargs)
 
-        monkeypatch.setattr(Run, name, changed)
+        monkeypatch.setattr(Trainer, name, changed)
 
     evaluation = here if moment == "evaluating" else lambda step: None
     if moment != "evaluating":
@@ -180,19 +180,15 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     bad = good | {"pixel_values": good["pixel_values"] * np.float32(np.nan)}
     trainable, frozen = split_variables(micro.variables, FROZEN)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), 32)
+    step = make_train_step(sft_objective(micro.model), optimizer)
+    program = TrainProgram(optimizer, step, lambda *_: {})
 
     def train(out, wrong):
-        trained = {path: jnp.array(x) for path, x in trainable.items()}  # the state is given away
-        parallel = Jit(make_train_step(sft_objective(micro.model), optimizer), make_mesh())
         config = SftConfig.from_options(data=out, out=out, logging_steps=8)
-        run = Run(config, {}, label="toy", parallel=parallel, total_steps=32)
-        with run:
-            state, others = run.resume(init_state(trained, optimizer)), parallel.place(frozen)
-            for i in range(32):
-                batch = parallel.shard(bad if i in wrong else good)
-                state, metrics = parallel.run(state, others, None, batch)
-                run.end_step(state, metrics)
-            run.finish(state)
+        trained = jax.tree.map(jnp.array, trainable)  # the state is given away
+        parts = Parts(trained, frozen, None, {})
+        trainer = Trainer(config, program, parts, make_mesh(), {"stage": "toy"}, 32)
+        trainer.fit(lambda _: (bad if i in wrong else good for i in range(32)))
 
     assert MAX_SKIPPED_IN_A_ROW == 10
     train(tmp_path / "some", {1, 2, *range(14, 24)})
@@ -204,6 +200,26 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
         train(tmp_path / "many", set(range(4, 20)))
     skipped = [row["skipped"] for row in metrics_of(tmp_path / "many")]
     assert skipped == [0.5, 1.0], "the log says how it came to that"
+
+
+@pytest.mark.parametrize(("wrong", "fails"), [(4, False), (5, True), (8, True)])
+def test_a_run_that_learnt_too_little_fails(tmp_path, wrong, fails):
+    """Also when it is asked for again, and when its skipped updates lie in two processes."""
+
+    def step(state, frozen, reference, batch):
+        bad = state.step % 8 < wrong
+        new, metrics = toy_step(state, frozen, reference, batch)
+        return new._replace(all_skipped=state.all_skipped + bad), metrics
+
+    options = {"save_steps": 2, "step": step}
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path, 8, lambda start: toy_batches(start, stop_at=3), **options)
+    for _ in range(2):
+        if fails:
+            with pytest.raises(InbolError, match=f"toy: {wrong} of 8 updates were left out"):
+                toy_run(tmp_path, 8, **options)
+        else:
+            toy_run(tmp_path, 8, **options)
 
 
 def test_a_damaged_log_is_named(tmp_path):
@@ -224,7 +240,8 @@ def test_evaluation_changes_nothing_but_the_log(data, micro, tmp_path):
     watched = run_sft(data, micro.path, tmp_path / "watched", eval_steps=4, **options)
     for key, x in weights_of(plain).items():
         np.testing.assert_array_equal(weights_of(watched)[key], x)
-    rows = metrics_of(tmp_path / "watched")
+    rows = metrics_of(tmp_path / "watched", rates=True)
+    assert all(row["tokens_per_second"] > 0 for row in rows)
     assert [row["step"] for row in rows if "eval/loss" in row] == [4, 8, 11]
     assert not any("eval/loss" in row for row in metrics_of(tmp_path / "plain"))
     options = {"eval_data": data / "instructions.jsonl", "learning_rate": 1e-30}

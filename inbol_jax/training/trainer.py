@@ -1,0 +1,287 @@
+"""The loop: steps, and what is due after a step (log, evaluation, checkpoint, interruption).
+
+It knows nothing of where batches come from. A run resumes where it stopped, and ends where an
+unbroken one would, in its weights and in its log.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from inbol_jax.artifacts import write_atomically
+from inbol_jax.errors import InbolError
+from inbol_jax.interruption import boundaries, stop
+from inbol_jax.models.loading import Checkpoint, save_pretrained
+from inbol_jax.processes import all_end, is_main
+from inbol_jax.progress import progress, say
+from inbol_jax.prompts import write_prompt
+from inbol_jax.training.checkpoint import Checkpoints
+from inbol_jax.training.config import RunConfig
+from inbol_jax.training.parallel import PARALLEL
+from inbol_jax.training.step import Metrics, TrainProgram, TrainState, init_state
+from inbol_jax.training.trackers import open_trackers
+from inbol_jax.training.variables import Parts, check_weights, merge_variables
+
+HostBatch = Mapping[str, np.ndarray]
+LogRow = dict[str, float]  # metrics by name, and "step"
+Sums = dict[str, list[float]]  # name -> [sum, weight], over steps, on the host
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Updates in a row that may be left out as not finite; one more stops the run."""
+MAX_SKIPPED_SHARE = 0.5
+"""A run of which more updates were left out has learnt too little to be taken for one."""
+# What stands beside the progress bar
+_NOTES = {
+    "loss": "loss {:.3f}",
+    "eval/loss": "eval {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "reward": "reward {:.3f}",
+    "refusal_rate": "refused {:.0%}",
+}
+
+
+class Trainer:
+    """A run in its folder.
+
+        trainer = Trainer(config, program, parts, mesh, settings, steps)
+        state = trainer.fit(batches)
+
+    Attributes:
+      state: the state after the last step, on the devices.
+      step: the number of steps done.
+      frozen, reference: the other variables of the step, on the devices.
+      parallel: how programs run on the devices.
+
+    Args:
+      program: the step, its evaluation, and the optimizer.
+      parts: the variables that are trained, whose memory is used, and the others.
+      settings: everything that decides the result, see `Checkpoints`. `stage` names the run in
+        messages.
+      steps: optimizer steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        program: TrainProgram,
+        parts: Parts,
+        mesh: Mesh,
+        settings: Mapping[str, Any],
+        steps: int,
+    ):
+        self._config, self._settings, self._total = config, settings, steps
+        self._label = str(settings["stage"])
+        self.parallel = PARALLEL[config.runtime.parallel](program, mesh)
+        self.frozen = self.parallel.place(parts.frozen)
+        self.reference = self.parallel.place(parts.reference)
+        self.state = self.parallel.place(init_state(parts.trainable, program.optimizer, mesh))
+        self.step = 0
+        self._file = config.out / "metrics.jsonl"
+        self._rows: list[LogRow] = []
+        self._sums: Sums = {}  # of the steps since the last row that an earlier process did
+        self._window: list[Metrics] = []  # of those that this one did, still on the devices
+        self._untimed = (
+            1  # steps of the window that have no part in the rate: the first is compiled
+        )
+        self._since: float | None = None  # when the timed ones began
+        self._saved: int | None = None  # the step of the newest checkpoint
+
+    def fit(
+        self,
+        batches: Callable[[int], Iterable[HostBatch]],
+        evaluation: Callable[[], Iterable[HostBatch]] | None = None,
+    ) -> TrainState:
+        """Trains to the last step, from the newest checkpoint if there is one.
+
+        Args:
+          batches: the batches from a step on, each of which a process has its own rows of. They
+            may be made of `self.state`, as on-policy ones are.
+          evaluation: the batches of other data, the same ones each time, if there are any.
+        Returns:
+          the final state on the host, whether it was reached now or before.
+        Raises:
+          InbolError: if the folder holds another run, the data end too early, or too many updates,
+            or the loss, are not finite.
+          Interrupted: if a signal has come; the last finished step is saved.
+        """
+        self._evaluation = evaluation
+        with contextlib.ExitStack() as stack:
+            self._checkpoints = stack.enter_context(
+                Checkpoints(self._config.out / "checkpoints", self._settings)
+            )
+            main = is_main()
+            self._trackers = open_trackers(self._config, self._settings, stack) if main else []
+            stack.enter_context(boundaries())
+            cut_off = self._resume()
+            steps = (self._label, self._total, "steps", self.step)
+            self._advance = stack.enter_context(progress(*steps, shown=main, boundary=False))
+            if cut_off:
+                self._write_row()
+                self._write_log()
+            for batch in batches(self.step):
+                placed = self.parallel.shard(batch)
+                self.state, metrics = self.parallel.run(
+                    self.state, self.frozen, self.reference, placed
+                )
+                self._end_step(metrics)
+            return self._finish()
+
+    def _resume(self) -> bool:
+        """Takes over the newest checkpoint. Returns whether an interruption cut off its row."""
+        restored = self._checkpoints.restore(self.parallel.fetch(self.state))
+        if restored is None:
+            return False
+        state, self._sums = restored
+        self.state = self.parallel.place(state)
+        self.step = self._saved = int(self.parallel.fetch(self.state.step))
+        cut_off = bool(self._sums) and self._row_is_due()  # its sums are still there
+        self._rows = [row for row in _read_log(self._file) if row["step"] <= self.step - cut_off]
+        return cut_off
+
+    def _end_step(self, metrics: Metrics) -> None:
+        """Logs, evaluates and saves what is due after a step."""
+        self.step += 1
+        if self._since is None:
+            jax.block_until_ready(metrics)
+            self._since = time.monotonic()
+        self._window.append(metrics)
+        self._advance()
+        self._stop_if_asked()
+        if self._row_is_due():
+            self._write_row()
+        if self._save_is_due():
+            self._save()
+
+    def _finish(self) -> TrainState:
+        if self.step != self._total:
+            raise InbolError(
+                f"{self._label}: the data ended after {self.step} of {self._total} steps"
+            )
+        state = self.parallel.fetch(self.state)
+        if int(state.all_skipped) > MAX_SKIPPED_SHARE * self._total:
+            raise InbolError(
+                f"{self._label}: {int(state.all_skipped)} of {self._total} updates were left out, "
+                "as they were not finite; lower --learning-rate or look at the data"
+            )
+        self._checkpoints.wait()
+        return state
+
+    def _row_is_due(self) -> bool:
+        logged = self.step % self._config.logging.logging_steps == 0
+        return logged or self._evaluation_is_due() or self._save_is_due()
+
+    def _evaluation_is_due(self) -> bool:
+        if self._evaluation is None:
+            return False
+        every = self._config.eval_steps
+        return self.step % every == 0 or self.step == self._total
+
+    def _save_is_due(self) -> bool:
+        return self.step % self._config.logging.save_steps == 0 or self.step == self._total
+
+    def _stop_if_asked(self) -> None:
+        """The one place where signals are looked at: the last finished step is saved."""
+        if all_end():
+            self._save()
+            stop()
+
+    def _save(self) -> None:
+        if self._saved == self.step:  # it was resumed from
+            return
+        self._write_log()
+        sums = add_metrics(self._sums, jax.device_get(self._window))
+        self._checkpoints.save(self.parallel.fetch(self.state), sums)
+        self._saved = self.step
+
+    def _write_row(self) -> None:
+        metrics = jax.device_get(self._window)
+        row = {"step": self.step} | means(add_metrics(self._sums, metrics))
+        timed = [float(step["tokens"][0]) for step in metrics[self._untimed :] if "tokens" in step]
+        if timed and self._since is not None:
+            row["tokens_per_second"] = sum(timed) / (time.monotonic() - self._since)
+        if self._evaluation and self._evaluation_is_due():
+            sums: Sums = {}
+            for batch in self._evaluation():
+                inputs = self.frozen, self.reference, self.parallel.shard(batch)
+                sums = add_metrics(sums, [jax.device_get(self.parallel.score(self.state, *inputs))])
+                self._stop_if_asked()
+            row |= {f"eval/{name}": value for name, value in means(sums).items()}
+        self._check_finite(row)
+        self._rows.append(row)
+        self._sums, self._window, self._untimed = {}, [], 0
+        for track in self._trackers:
+            track(self.step, {name: x for name, x in row.items() if name != "step"})
+        notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
+        self._advance(0, ", ".join(notes))
+        if self._since is not None:
+            self._since = time.monotonic()
+
+    def _check_finite(self, row: LogRow) -> None:
+        skipped = int(self.parallel.fetch(self.state.skipped))
+        loss = row.get("loss", math.nan)
+        if skipped <= MAX_SKIPPED_IN_A_ROW and (skipped or math.isfinite(loss)):
+            return
+        self._rows.append(row)
+        self._write_log()  # it shows what led there
+        what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
+        raise InbolError(
+            f"{self._label}: {what} at step {self.step}; lower --learning-rate or look at the data"
+        )
+
+    def _write_log(self) -> None:
+        if is_main():
+            lines = "".join(json.dumps(row) + "\n" for row in self._rows)
+            write_atomically(self._file, lines)
+
+
+def _read_log(file: Path) -> list[LogRow]:
+    """The rows of a log; a loss that is not finite may be in it, too."""
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise InbolError(
+            f"{file}: not a log of training ({error}); delete it, and the run resumes without its "
+            "first lines"
+        ) from error
+
+
+def add_metrics(sums: Sums, metrics: Sequence[Mapping[str, tuple[Any, Any]]]) -> Sums:
+    """The sums, and those of further steps, one after the other in float32: a run that was
+    interrupted comes to the same ones to the last bit."""
+    total = {name: np.array(pair, np.float32) for name, pair in sums.items()}
+    for step in metrics:
+        for name, pair in step.items():
+            total[name] = total.get(name, np.float32(0)) + np.array(pair, np.float32)
+    return {name: pair.tolist() for name, pair in total.items()}
+
+
+def means(sums: Sums) -> LogRow:
+    """Sums divided once. A metric whose weights are all 0 is left out."""
+    return {name: total / weight for name, (total, weight) in sums.items() if weight}
+
+
+def save_trained(
+    checkpoint: Checkpoint, config: RunConfig, parts: Parts, state: TrainState, label: str
+) -> Path:
+    """Saves the trained model. Returns its folder. Raises InbolError if its weights are broken."""
+    trained = {path: x.astype(parts.dtypes[path]) for path, x in state.params.items()}
+    check_weights(trained, f"{label}: no model is saved, lower --learning-rate")
+    variables = merge_variables(trained, parts.frozen)
+    folder = config.out / "model"
+    save_pretrained(dataclasses.replace(checkpoint, variables=variables), folder)
+    if is_main():
+        if checkpoint.prompt:
+            write_prompt(folder, checkpoint.prompt)
+        say(f"{label}: {int(state.step)} steps -> {folder}")
+    return folder
