@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,32 +30,44 @@ def same_state(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def assert_ends_as(whole, folder, start, options):
-    """The run in `broken` goes on from a step, and ends in state and log where `whole` did."""
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """`unbroken(**options)`: the state and the log of such a run of twenty steps, trained once."""
+    runs = {}
+
+    def whole(**options):
+        key = str(options)
+        if key not in runs:
+            out = tmp_path_factory.mktemp("whole")
+            runs[key] = toy_run(out, 20, **options), (out / "metrics.jsonl").read_text()
+        return runs[key]
+
+    return whole
+
+
+def assert_ends_as(whole, broken, start, options):
+    """The broken run goes on from a step, and ends in state and log where `whole` did."""
     asked = []
 
     def batches(start):
         asked.append(start)
         return toy_batches(start)
 
-    same_state(toy_run(folder / "broken", 20, batches, **options), whole)
+    same_state(toy_run(broken, 20, batches, **options), whole[0])
     assert asked == [start]
-    logs = [(folder / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
-    assert logs[0] == logs[1]
+    assert (broken / "metrics.jsonl").read_text() == whole[1]
 
 
 @pytest.mark.parametrize(
-    ("save_steps", "logging_steps", "stop_at"),
-    [(3, 3, 3), (3, 3, 5), (5, 10, 7), (3, 2, 4), (4, 5, 17), (50, 3, 9)],
+    ("save_steps", "logging_steps", "stop_at"), [(3, 3, 5), (5, 10, 7), (3, 2, 4), (50, 3, 9)]
 )
 def test_an_interrupted_run_ends_where_an_unbroken_one_does(
-    tmp_path, save_steps, logging_steps, stop_at
+    unbroken, tmp_path, save_steps, logging_steps, stop_at
 ):
     options = {"save_steps": save_steps, "logging_steps": logging_steps}
-    whole = toy_run(tmp_path / "whole", 20, **options)
     with pytest.raises(KeyboardInterrupt):
-        toy_run(tmp_path / "broken", 20, lambda start: toy_batches(start, stop_at), **options)
-    assert_ends_as(whole, tmp_path, stop_at // save_steps * save_steps, options)
+        toy_run(tmp_path, 20, lambda start: toy_batches(start, stop_at), **options)
+    assert_ends_as(unbroken(**options), tmp_path, stop_at // save_steps * save_steps, options)
 
 
 @pytest.fixture
@@ -66,12 +79,15 @@ def signals_count():
 
 
 @pytest.mark.usefixtures("signals_count")
-@pytest.mark.parametrize("stop_at", [3, 5, 19])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop_at, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "stop_at"),
+    [(signal.SIGINT, 130, 3), (signal.SIGTERM, 143, 5), (signal.SIGTERM, 143, 19)],
+)
+def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(
+    unbroken, tmp_path, number, code, stop_at
+):
     """The signal comes while step `stop_at` + 1 waits for its batch."""
     options = {"save_steps": 8, "logging_steps": 4}
-    whole = toy_run(tmp_path / "whole", 20, **options)
 
     def batches(start):
         for i, batch in enumerate(toy_batches(start), start):
@@ -80,9 +96,9 @@ def test_a_signal_saves_the_step_and_the_metrics_that_have_no_row(tmp_path, stop
             yield batch
 
     with handling_signals(), pytest.raises(Interrupted) as caught:
-        toy_run(tmp_path / "broken", 20, batches, **options)
+        toy_run(tmp_path, 20, batches, **options)
     assert caught.value.exit_code == code
-    assert_ends_as(whole, tmp_path, stop_at + 1, options)
+    assert_ends_as(unbroken(**options), tmp_path, stop_at + 1, options)
 
 
 def send(number):
@@ -96,16 +112,15 @@ MOMENTS = ("evaluating", "logging", "saving", "writing the log")
 
 @pytest.mark.usefixtures("signals_count")
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("stop_at", [4, 8, 12])
+@pytest.mark.parametrize("stop_at", [4, 8, 20])
 def test_a_signal_at_any_moment_saves_the_last_finished_step(
-    tmp_path, monkeypatch, moment, stop_at
+    unbroken, tmp_path, monkeypatch, moment, stop_at
 ):
-    """In the midst of an evaluation (which is done again), of a row, of a save. Steps 4, 8 and 12
-    are evaluated, 8 is saved, 12 is the last one.
+    """In the midst of an evaluation (which is done again), of a row, of a save. Steps 4, 8 and 20
+    are evaluated, 8 is saved, 20 is the last one.
     """
-    options = {"save_steps": 8, "logging_steps": 2, "eval_steps": 4}
-    options["eval_data"] = tmp_path
-    whole = toy_run(tmp_path / "whole", 12, evaluation=lambda step: None, **options)
+    options = {"save_steps": 8, "logging_steps": 2, "eval_steps": 4, "eval_data": Path("other")}
+    options["evaluation"] = quiet
     here = lambda step: send(signal.SIGTERM) if step == stop_at and not has_come() else None  # noqa: E731
 
     def during(name):
@@ -117,25 +132,28 @@ def test_a_signal_at_any_moment_saves_the_last_finished_step(
 
         monkeypatch.setattr(Trainer, name, changed)
 
-    evaluation = here if moment == "evaluating" else lambda step: None
+    broken = options | {"evaluation": here} if moment == "evaluating" else options
     if moment != "evaluating":
         names = {"logging": "_check_finite", "saving": "_save", "writing the log": "_write_log"}
         during(names[moment])
     for _ in range(2 if moment == "evaluating" else 1):  # what is evaluated again is cut off again
         with handling_signals():
             try:
-                toy_run(tmp_path / "broken", 12, evaluation=evaluation, **options)
+                toy_run(tmp_path, 20, **broken)
                 came = False
             except Interrupted:
                 came = True
     monkeypatch.undo()
     assert came or stop_at == 4, "nothing is saved at step 4"
-    saved = [int(f.name) for f in (tmp_path / "broken/checkpoints").iterdir() if f.name.isdigit()]
+    saved = [int(f.name) for f in (tmp_path / "checkpoints").iterdir() if f.name.isdigit()]
     assert max(saved) in (stop_at, stop_at + 1) or not came
-    ends = toy_run(tmp_path / "broken", 12, evaluation=lambda step: None, **options)
-    same_state(ends, whole)
-    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
-    assert logs[0] == logs[1]
+    ends, whole = toy_run(tmp_path, 20, **options), unbroken(**options)
+    same_state(ends, whole[0])
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+
+
+def quiet(step):
+    """What happens in an evaluation: nothing."""
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -161,15 +179,14 @@ def test_metrics_are_sums_divided_once(tmp_path):
         assert row["weighted"] == pytest.approx(x.mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite(tmp_path, wrong):
+def test_a_loss_that_is_not_finite(tmp_path):
     """Training stops, and no checkpoint of a broken model stays behind to be resumed from."""
 
     def batches(start):
         for i, batch in enumerate(toy_batches(start), start):
-            yield batch | ({"y": batch["y"] * np.float32(wrong)} if i == 4 else {})
+            yield batch | ({"y": batch["y"] * np.float32(np.nan)} if i == 4 else {})
 
-    with pytest.raises(InbolError, match=r"toy: the loss is (nan|inf) at step"):
+    with pytest.raises(InbolError, match="toy: the loss is nan at step"):
         toy_run(tmp_path, 20, batches, save_steps=2, logging_steps=10)
     assert np.isfinite(float(toy_run(tmp_path, 20, save_steps=2, logging_steps=10).params["a"]))
 
@@ -202,7 +219,7 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
     assert skipped == [0.5, 1.0], "the log says how it came to that"
 
 
-@pytest.mark.parametrize(("wrong", "fails"), [(4, False), (5, True), (8, True)])
+@pytest.mark.parametrize(("wrong", "fails"), [(4, False), (5, True)])
 def test_a_run_that_learnt_too_little_fails(tmp_path, wrong, fails):
     """Also when it is asked for again, and when its skipped updates lie in two processes."""
 

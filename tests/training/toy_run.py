@@ -69,6 +69,6 @@ def toy_run(out, steps, batches=toy_batches, settings=None, *, evaluation=None, 
             yield batch
 
     def to_the_end(start):
-        return (batch for batch, _ in zip(batches(start), range(start, steps), strict=False))
+        return (batch for _, batch in zip(range(start, steps), batches(start), strict=False))
 
     return trainer.fit(to_the_end, score if evaluation else None)
