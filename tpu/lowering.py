@@ -123,7 +123,7 @@ def lower_step(
         jax.eval_shape(program.optimizer.init, trainable),
         optimizer_shardings(trainable, program.optimizer, mesh),
     )
-    state = TrainState(scalar, trainable, opt_state, scalar, scalar)
+    state = TrainState(scalar, trainable, opt_state, scalar)
     places = jax.tree.map(lambda x: x.sharding, state)
     return jit_step(program.train_step, places, mesh).lower(state, frozen, reference, batch)
 

@@ -34,7 +34,6 @@ class TrainState(NamedTuple):
     params: Flat  # the trained variables
     opt_state: Any
     skipped: jax.Array  # i32[], updates in a row that were left out as not finite
-    all_skipped: jax.Array  # i32[], updates of the whole run that were left out
 
 
 # (state, frozen variables, variables of an online reference or None, batch) -> (state, metrics)
@@ -86,7 +85,7 @@ def init_state(
     init = optimizer.init
     if mesh is not None:
         init = jax.jit(init, out_shardings=optimizer_shardings(trainable, optimizer, mesh))
-    return TrainState(jnp.int32(0), trainable, init(trainable), jnp.int32(0), jnp.int32(0))
+    return TrainState(jnp.int32(0), trainable, init(trainable), jnp.int32(0))
 
 
 def optimizer_shardings(
@@ -217,8 +216,7 @@ def _update(
     metrics = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), metrics)
     metrics["skipped"] = (1.0 - finite, one)
     skipped = jnp.where(finite, 0, state.skipped + 1)
-    all_skipped = state.all_skipped + jnp.where(finite, 0, 1)
-    return TrainState(state.step + 1, params, opt_state, skipped, all_skipped), metrics
+    return TrainState(state.step + 1, params, opt_state, skipped), metrics
 
 
 def make_eval_step(objective: Objective, *, axis: str | None = None) -> EvalStep:

@@ -37,8 +37,6 @@ Sums = dict[str, list[float]]  # name -> [sum, weight], over steps, on the host
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Updates in a row that may be left out as not finite; one more stops the run."""
-MAX_SKIPPED_SHARE = 0.5
-"""A run of which more updates were left out has learnt too little to be taken for one."""
 # What stands beside the progress bar
 _NOTES = {
     "loss": "loss {:.3f}",
@@ -166,14 +164,8 @@ class Trainer:
             raise InbolError(
                 f"{self._label}: the data ended after {self.step} of {self._total} steps"
             )
-        state = self.parallel.fetch(self.state)
-        if int(state.all_skipped) > MAX_SKIPPED_SHARE * self._total:
-            raise InbolError(
-                f"{self._label}: {int(state.all_skipped)} of {self._total} updates were left out, "
-                "as they were not finite; lower --learning-rate or look at the data"
-            )
         self._checkpoints.wait()
-        return state
+        return self.parallel.fetch(self.state)
 
     def _row_is_due(self) -> bool:
         logged = self.step % self._config.logging.logging_steps == 0

@@ -58,24 +58,6 @@ def test_ca_dpo_is_weight_times_dpo_and_nll(weighting, rows):
     np.testing.assert_allclose(loss, weight * (dpo + 3.0 * nll), rtol=1e-6)
 
 
-@given(pairs)
-@few
-def test_uniform_is_plain_dpo(rows):
-    *arguments, c, kind = columns(rows)
-    np.testing.assert_array_equal(
-        weighted(arguments, c, kind, beta=0.2, weighting="uniform"),
-        dpo_loss(*two(*arguments), beta=0.2),
-    )
-
-
-def test_value_weights_and_dpo_are_the_defaults():
-    arguments, c = random_pairs(4), np.full(4, 0.8, np.float32)
-    np.testing.assert_array_equal(
-        ca_dpo_loss(*two(*arguments), c, KINDS, c, beta=0.1, nll_coef=2.0),
-        weighted(arguments, c, KINDS, c, beta=0.1, nll_coef=2.0, weighting="value", loss="sigmoid"),
-    )
-
-
 @ALL
 @pytest.mark.parametrize("weighting", PAIR_WEIGHTINGS)
 def test_weights_combine_with_every_loss(name, options, weighting):
@@ -125,10 +107,3 @@ def test_ca_dpo_gradients(weighting):
         arguments, c = random_pairs(4, seed=1, dtype=np.float64), jnp.array([0.1, 0.4, 0.7, 0.0])
         loss = lambda *a: weighted(a, c, KINDS, beta=0.3, weighting=weighting)  # noqa: E731
         check_grads(loss, arguments, order=1, atol=1e-6, rtol=1e-6)
-
-
-def test_ca_dpo_compiles_without_its_python_values():
-    c, nll = np.linspace(0, 1, 4, dtype=np.float32), np.ones(4, np.float32)
-    run = functools.partial(ca_dpo_loss, beta=0.1, nll_coef=1.0)
-    arguments = *two(*random_pairs(4)), c, KINDS, nll
-    np.testing.assert_allclose(jax.jit(run)(*arguments), run(*arguments), rtol=1e-6)

@@ -204,12 +204,3 @@ def test_extreme_log_probabilities(advantage):
     arguments = (old, np.zeros((1, 3)), np.full(1, advantage), np.ones((1, 3)))
     assert np.isfinite(policy_gradient_loss(logprobs, *arguments, kl_coef=0.1)).all()
     assert np.isfinite(gradient(logprobs, *arguments, kl_coef=0.1)).all()
-
-
-def test_duplicates_of_a_group_are_one_response_with_their_share_as_weight():
-    """What `inbol rl` relies on when it merges equal responses into one branch."""
-    logprobs, old, ref, advantages, mask = (x[[0, 1, 2]] for x in case())
-    loss = functools.partial(policy_gradient_loss, kl_coef=0.1)
-    twice = [x[[0, 0, 0, 1, 2, 2]] for x in (logprobs, old, ref, advantages, mask)]
-    merged = np.dot([3 / 6, 1 / 6, 2 / 6], loss(logprobs, old, ref, advantages, mask))
-    assert np.mean(loss(*twice)) == pytest.approx(float(merged), rel=1e-5)

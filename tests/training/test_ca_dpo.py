@@ -42,6 +42,7 @@ from inbol_jax.training.step import init_state, make_train_step, target_logprobs
 from inbol_jax.training.variables import split_variables
 
 
+@pytest.mark.slow
 def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     options = {"epochs": 15, "batch_size": 16, "learning_rate": 5e-4, "beta": 0.5}
     dpo(data, TINY, tmp_path / "start", **options | {"epochs": 1, "learning_rate": 1e-12})

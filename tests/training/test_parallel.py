@@ -21,14 +21,6 @@ register_reward("short")(lambda example, text: -len(text) / 10)
 for words in json.loads(sys.argv[2]):
     assert main(words) == 0, words
 """
-SPREAD = """
-import numpy as np
-from inbol_jax.sharding import make_mesh, replicate, shard_batch
-rows = shard_batch({"x": np.arange(16)}, make_mesh())["x"]
-found = [s.data.tolist() for s in rows.addressable_shards]
-assert found == [[i, i + 1] for i in range(0, 16, 2)], "each device has rows of its own"
-assert replicate(np.arange(3), make_mesh()).sharding.is_fully_replicated
-"""
 SPECIAL = {
     "one": {},
     "pmap": {"parallel": "pmap"},
@@ -43,9 +35,9 @@ def spread(name):
     return SPECIAL[name] if name in SPECIAL else {"mesh": tuple(map(int, name.split()))}
 
 
-def on_devices(*commands, devices=8, program=PROGRAM):
+def on_devices(*commands, devices=8):
     """Runs command lines on so many virtual devices. XLA moves no whole parameter by force."""
-    done = run_on_devices(program, devices, json.dumps(commands), devices=devices, timeout=900)
+    done = run_on_devices(PROGRAM, devices, json.dumps(commands), devices=devices, timeout=900)
     assert "Involuntary full rematerialization" not in done.stderr, done.stderr
     return done
 
@@ -128,24 +120,6 @@ def test_a_run_goes_on_on_another_mesh(data, micro, tmp_path):
     for name in SOME:
         assert metrics_of(tmp_path / name)[0] == one[0], "it was not trained again"
         assert_same_runs(tmp_path / "one", tmp_path / name)
-
-
-@pytest.mark.slow
-def test_eight_devices_train_as_one(data, micro, tmp_path):
-    """Twelve rows an update on one device, rounded to sixteen on eight: so one device is given
-    sixteen.
-    """
-    options = {"epochs": 3, "learning_rate": 1e-3}
-    files = {"sft": data / "instructions.jsonl", "dpo": data / "preferences.jsonl"}
-    own = {"model": micro.path, "batch_size": 12, **options}
-    commands = [
-        command_line(stage, data=file, out=tmp_path / "many" / stage, **own)
-        for stage, file in files.items()
-    ]
-    on_devices(*commands, program=SPREAD + PROGRAM)
-    for stage, run in (("sft", run_sft), ("dpo", dpo)):
-        run(data, micro.path, tmp_path / stage, batch_size=16, **options)
-        assert_same_runs(tmp_path / stage, tmp_path / "many" / stage)
 
 
 @pytest.mark.slow

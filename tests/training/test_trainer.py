@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_run import toy_batches, toy_run, toy_step
+from toy_run import toy_batches, toy_run
 from training_data import metrics_of, random_batch, run_sft, weights_of
 
 from inbol_jax.errors import InbolError
@@ -217,26 +217,6 @@ def test_training_stops_after_too_many_updates_in_a_row(micro, tmp_path):
         train(tmp_path / "many", set(range(4, 20)))
     skipped = [row["skipped"] for row in metrics_of(tmp_path / "many")]
     assert skipped == [0.5, 1.0], "the log says how it came to that"
-
-
-@pytest.mark.parametrize(("wrong", "fails"), [(4, False), (5, True)])
-def test_a_run_that_learnt_too_little_fails(tmp_path, wrong, fails):
-    """Also when it is asked for again, and when its skipped updates lie in two processes."""
-
-    def step(state, frozen, reference, batch):
-        bad = state.step % 8 < wrong
-        new, metrics = toy_step(state, frozen, reference, batch)
-        return new._replace(all_skipped=state.all_skipped + bad), metrics
-
-    options = {"save_steps": 2, "step": step}
-    with pytest.raises(KeyboardInterrupt):
-        toy_run(tmp_path, 8, lambda start: toy_batches(start, stop_at=3), **options)
-    for _ in range(2):
-        if fails:
-            with pytest.raises(InbolError, match=f"toy: {wrong} of 8 updates were left out"):
-                toy_run(tmp_path, 8, **options)
-        else:
-            toy_run(tmp_path, 8, **options)
 
 
 def test_a_damaged_log_is_named(tmp_path):
