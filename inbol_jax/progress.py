@@ -53,10 +53,12 @@ def progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+    # Where nothing is drawn, the bar only counts.
     live = shown and console.is_terminal
     bar = Progress(*columns, console=console, transient=True, disable=not live)
     with boundaries() if boundary else nullcontext(), bar:
         name = bar.add_task(label, total=total, completed=done, rate="", note="")
+        # The rate is of this process alone: what was done before it is left out.
         task, start = bar.tasks[0], time.monotonic()
         last = start
 

@@ -209,6 +209,7 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
         else:
             logprobs = target_logprobs(model, reference, batch)
             reference_pair = pair_logprobs(logprobs, batch, average=average)
+        # Log-probabilities of the a targets of each row, those of chosen before those of rejected.
         logprobs = target_logprobs(model, variables, batch, key)  # [b, a]
         policy_pair = pair_logprobs(logprobs, batch, average=average)
         is_chosen = batch["target_segment"] == CHOSEN
@@ -227,6 +228,7 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
                 pair_loss=pair_loss,
             )
 
+        # Each metric is (sum, weight); rows that fill up the batch have weight 0.
         valid = batch["valid"].astype(jnp.float32)
         values = {
             "loss": loss(options.nll_coef),

@@ -69,6 +69,7 @@ class Checkpoints:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         fault = f"the checkpoint {self._folder / str(step)} cannot be read"
         with _one_line(fault, "delete that folder to go on from the one before, if there is one"):
+            # The settings first: the state of another run may have other shapes.
             items = ocp.args.Composite(run=ocp.args.JsonRestore())
             run = self._manager.restore(step, args=items)["run"]
             self._check_settings(run["settings"])

@@ -87,9 +87,8 @@ class Trainer:
         self._rows: list[LogRow] = []
         self._sums: Sums = {}  # of the steps since the last row that an earlier process did
         self._window: list[Metrics] = []  # of those that this one did, still on the devices
-        self._untimed = (
-            1  # steps of the window that have no part in the rate: the first is compiled
-        )
+        # Steps of the window that have no part in the rate: the first one is compiled.
+        self._untimed = 1
         self._since: float | None = None  # when the timed ones began
         self._saved: int | None = None  # the step of the newest checkpoint
 
@@ -148,11 +147,13 @@ class Trainer:
     def _end_step(self, metrics: Metrics) -> None:
         """Logs, evaluates and saves what is due after a step."""
         self.step += 1
+        # Steps are queued: only the first is waited for, which also compiles.
         if self._since is None:
             jax.block_until_ready(metrics)
             self._since = time.monotonic()
         self._window.append(metrics)
         self._advance()
+        # Before the row: it may take an evaluation, and what it sums is saved with the state.
         self._stop_if_asked()
         if self._row_is_due():
             self._write_row()

@@ -44,9 +44,11 @@ def take_apart(checkpoint: Checkpoint, config: RunConfig, *, reference: bool = F
     trainable, frozen = split_variables(checkpoint.variables, config.frozen, checkpoint.model.lora)
     dtypes = {path: x.dtype for path, x in trainable.items()}
     kept = None
+    # The step gives away the memory of what it trains, so what the reference needs is copied.
     if reference:
         started = reference_part(trainable, new_adapters=config.lora.lora_rank > 0)
         kept = jax.tree.map(jnp.copy, started)
+    # Updates that bfloat16 would round away add up in float32.
     masters = {path: _to_float32(x) for path, x in trainable.items()}
     return Parts(masters, frozen, kept, dtypes)
 
