@@ -28,6 +28,7 @@ from inbol_jax.progress import say
 from inbol_jax.questions import image_paths, read_image_columns, with_options
 from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import ENDPOINT
+from inbol_jax.stage import HINT, changes
 
 Row = dict[str, Any]
 Parsed = TypeVar("Parsed")
@@ -284,11 +285,9 @@ class ConfidenceStore(AppendOnlyLines):
             self.rewrite(())
             header = {}
         elif other and (header or self.file.stat().st_size):
-            changed = ", ".join(sorted(k for k in settings if header.get(k) != settings[k]))
-            raise InbolError(
-                f"{self.file} was sampled with other settings ({changed or 'no header'}); "
-                "choose another --out or delete it"
-            )
+            changed = changes({name: header.get(name) for name in settings}, settings)
+            how = f"with {'; '.join(changed.values())}" if header else "by another command"
+            raise InbolError(f"{self.file} was made {how}: {HINT}")
         for number, (_, row) in enumerate(_read(self.file, _checked), 1):
             if row["fingerprint"] != self.fingerprint or row["id"] in self.done:
                 raise InbolError(

@@ -18,11 +18,12 @@ from inbol_jax.artifacts import one_writer, read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.config import AuditConfig
-from inbol_jax.extrinsic.files import KEPT, questions_file, read_header, trail_file
+from inbol_jax.extrinsic.files import KEPT, questions_file, trail_file
 from inbol_jax.intervals import Estimate
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
+from inbol_jax.stage import finished_header
 
 LEAST_QUESTIONS = 20  # of each class; with fewer, an AUC says nothing
 MAX_TEXTS = 10_000  # of each class, for the classifier
@@ -73,7 +74,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
       InbolError: if there are no generated questions, or no dataset to compare them with.
     """
     file = questions_file(config.out)
-    header = read_header(file)
+    header = finished_header(file, "extrinsic")
     images = config.out / header["images"]
     if config.data is None:
         dataset = load_dataset_folder(config.out / header["data"], images=images)
@@ -89,7 +90,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
 
     trail = trail_file(file)
     rejected = read_jsonl(trail, Question.from_json) if trail.is_file() else ()
-    settings = [(name, str(value)) for name, value in header.items() if name not in COUNTS]
+    settings = [(name, str(value)) for name, value in header["settings"].items()]
     set_aside = [(*key.split(": ", 1), str(n)) for key, n in header["set_aside"].items()]
     page = config.out / "audit.html"
     context = {

@@ -8,27 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import inbol_jax.extrinsic.evidence  # noqa: F401 - registers its generator
-from inbol_jax.artifacts import (
-    atomically,
-    file_fingerprint,
-    fingerprint,
-    json_line,
-    meta_path,
-    one_writer,
-    read_meta,
-    write_json,
-)
+from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer
 from inbol_jax.data.importing import open_dataset
-from inbol_jax.data.vqa import (
-    Examples,
-    VQADataset,
-    summarise_rejections,
-)
+from inbol_jax.data.vqa import Examples, VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
+from inbol_jax.extrinsic.files import questions_file, trail_file
 from inbol_jax.extrinsic.filters import FilterContext, check_filters, default_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
@@ -38,6 +25,7 @@ from inbol_jax.progress import progress, say
 from inbol_jax.prompts import BARE, header_prompt
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sharding import make_mesh
+from inbol_jax.stage import Stage
 
 # The default generators if each image's objects are listed, and without.
 GENERATORS_WITH_OBJECTS = ("unseeable", "mismatched")
@@ -68,24 +56,26 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
         checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
 
     file = questions_file(config.out)
-    settings = _settings(config, dataset, checkpoint)
-    if read_meta(file).get("config") != fingerprint(settings) or not file.exists():
-        pool = _answerable_by_one_image(dataset)
-        with contextlib.ExitStack() as stack:
-            model = writer = None
-            if checkpoint is not None or endpoint is not None:
-                store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
-            if checkpoint is not None:
-                options = {"seed": config.seed, "batch_size": config.batch_size, "shown": False}
-                model = model_answers(checkpoint, store, **options)
-                # What tells it to write questions is a whole prompt already.
-                bare = dataclasses.replace(BARE, system=prompt.system)
-                writer = model_answers(checkpoint.asked_by(bare), store, **options)
-            if endpoint is not None:
-                writer = endpoint_answers(endpoint, store)
-            context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
-            _write(config, context, settings, dataset.file)
-    header = read_header(file)
+    settings, inputs = _settings(config, checkpoint), _inputs(dataset, checkpoint)
+    with Stage(file, "extrinsic", settings, inputs=inputs) as stage:
+        if not stage.finished:
+            pool = _answerable_by_one_image(dataset)
+            with contextlib.ExitStack() as stack:
+                model = writer = None
+                if checkpoint is not None or endpoint is not None:
+                    store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
+                if checkpoint is not None:
+                    options = {"seed": config.seed, "batch_size": config.batch_size}
+                    model = model_answers(checkpoint, store, **options, shown=False)
+                    # What tells it to write questions is a whole prompt already.
+                    bare = dataclasses.replace(BARE, system=prompt.system)
+                    asked = checkpoint.asked_by(bare)
+                    writer = model_answers(asked, store, **options, shown=False)
+                if endpoint is not None:
+                    writer = endpoint_answers(endpoint, store)
+                context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
+                _write(config, context, stage, dataset.file)
+        header = stage.header
     if header["set_aside"]:
         say(f"not tried: {_list(header['set_aside'])}")
     say(f"{header['rows']} Type 3 questions ({_list(header['counts'])}) -> {file}")
@@ -115,36 +105,29 @@ def _list(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
-def _settings(
-    config: ExtrinsicConfig, dataset: VQADataset, checkpoint: Checkpoint | None
-) -> dict[str, Any]:
-    """What the questions depend on. Options at their defaults are left out, so that a new option
-    does not make a finished run stale."""
-    settings: dict[str, Any] = {
-        "command": "extrinsic",
-        "dataset": file_fingerprint(dataset.file),
-        "share": config.share,
-        "seed": config.seed,
-    }
-    for name in (
-        *("generators", "turns", "filters", "no_filters", "language"),
-        *("model_samples", "agreement"),
-    ):
-        if (value := getattr(config, name)) != getattr(ExtrinsicConfig, name):
-            settings[name] = value
+def _settings(config: ExtrinsicConfig, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The options that the questions depend on."""
+    names = "share", "seed", "generators", "turns", "filters", "no_filters", "language"
+    names = *names, "model_samples", "agreement"
+    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.endpoint.endpoint:
         settings["endpoint"] = config.endpoint.endpoint
         settings["endpoint_model"] = config.endpoint.endpoint_model
     if checkpoint is not None:
-        settings["model"] = checkpoint.fingerprint
         settings["dtype"] = checkpoint.model.dtype.name
-        settings["asked"] = checkpoint.prompt and checkpoint.prompt.to_json()
+        settings |= checkpoint.prompt.to_json() if checkpoint.prompt else {}
     return settings
 
 
-def _write(
-    config: ExtrinsicConfig, context: GeneratorContext, settings: dict[str, Any], source: Path
-) -> None:
+def _inputs(dataset: VQADataset, checkpoint: Checkpoint | None) -> dict[str, str]:
+    """Fingerprints of what the questions depend on."""
+    inputs = {"data": file_fingerprint(dataset.file)}
+    if checkpoint is not None:
+        inputs["model"] = checkpoint.fingerprint
+    return inputs
+
+
+def _write(config: ExtrinsicConfig, context: GeneratorContext, stage: Stage, source: Path) -> None:
     """Writes questions and trail, and then the header, without which they are not finished."""
     listed = context.contents.lists_objects
     default = GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT
@@ -157,12 +140,11 @@ def _write(
         if generator.check:
             generator.check(context)
     names = config.filters or default_filters(config, lists_objects=listed)
-    file = questions_file(config.out)
-    meta_path(file).unlink(missing_ok=True)
+    paths = stage.file, trail_file(stage.file)
     with contextlib.ExitStack() as stack:
         questions, trail = (
             stack.enter_context(stack.enter_context(atomically(path)).open("w", encoding="utf-8"))
-            for path in (file, trail_file(file))
+            for path in paths
         )
         funnel = Funnel(
             FilterContext(context, config),
@@ -177,18 +159,16 @@ def _write(
             raise InbolError(f"{source}: {_why_none(funnel)}")
     out = config.out.resolve()
     said = header_prompt(source)
-    header = settings | {
+    stage.finish(
+        rows,
         **(said.to_json() if said else {}),  # the questions are asked as those of the dataset
-        "config": fingerprint(settings),
-        "images": os.path.relpath(context.root.resolve(), out),
-        "data": os.path.relpath(source.resolve(), out),
-        "generators": [generator.name for generator in generators],
-        "filters": funnel.filters,
-        "counts": _by_text(funnel.verdicts),
-        "set_aside": _by_text(funnel.set_aside),
-        "rows": rows,
-    }
-    write_json(meta_path(file), header)
+        images=os.path.relpath(context.root.resolve(), out),
+        data=os.path.relpath(source.resolve(), out),
+        generators=[generator.name for generator in generators],
+        filters=funnel.filters,
+        counts=_by_text(funnel.verdicts),
+        set_aside=_by_text(funnel.set_aside),
+    )
 
 
 def _by_text(counts: Counter[tuple[str, str]]) -> dict[str, int]:

@@ -189,7 +189,7 @@ def test_it_belongs_to_the_samples(asked, small_world, tmp_path, capsys):
     for file in (out / "confidence").glob("test.jsonl*"):
         file.unlink()
     assert confidence(small_world / "test", out, *QUICK, "--seed", 1, "--p-true") == 2
-    assert "p_true/test.jsonl was sampled with other settings (samples)" in capsys.readouterr().err
+    assert "p_true/test.jsonl was made with --samples" in capsys.readouterr().err
     assert build(out, "--estimator", "p-true") == 2
     assert "p_true/test.jsonl is of other samples than those of" in capsys.readouterr().err
 

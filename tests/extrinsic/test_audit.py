@@ -20,7 +20,7 @@ from inbol_jax.extrinsic.audit import (
 )
 from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.extrinsic.files import read_header, trail_file
+from inbol_jax.extrinsic.files import trail_file
 
 HOSTILE = (
     "What is the <script>alert('q')</script> \"quoted\" & "
@@ -114,7 +114,7 @@ def test_hostile_text_stays_text(run):
 
 
 def test_the_funnel_adds_up(run):
-    header = read_header(run / "extrinsic.jsonl")
+    header = read_meta(run / "extrinsic.jsonl")
     table = funnel_table(header, None)
     assert [row[0] for row in table.rows] == [*header["generators"], "all"]
     for row in table.rows:

@@ -1,0 +1,192 @@
+"""The shape of a command that leaves a file: one writer, a header of what made it, one end.
+
+    with Stage(out / "extrinsic.jsonl", "extrinsic", {"seed": 3}, inputs={"data": "9f86d081"}) as s:
+        if not s.finished:
+            n = write_the_file()
+            s.finish(rows=n)
+
+The header `FILE.meta.json` has the command, its settings by the names of the options, fingerprints
+of what it read, and once the file is whole, its number of rows.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from inbol_jax.artifacts import (
+    canonical_json,
+    meta_path,
+    parse_json,
+    read_meta,
+    sole_writer,
+    write_json,
+)
+from inbol_jax.errors import InbolError
+from inbol_jax.progress import say
+from inbol_jax.records import VQAExample
+
+HINT = "choose another --out, or delete it"
+Lock = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+def changes(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between the settings of an earlier run and ours, by the name of the option.
+
+    >>> changes({"n": 10, "seed": 0}, {"n": 20, "seed": 0})
+    {'n': '--n 10, and now --n 20'}
+    >>> changes({"against": []}, {"against": ["vqa", "gqa"]})
+    {'against': 'no --against, and now --against vqa gqa'}
+    """
+    made, now = (parse_json(canonical_json(settings)) for settings in (made, now))
+    return {
+        name: f"{_option(name, made.get(name))}, and now {_option(name, now.get(name))}"
+        for name in sorted(made | now)
+        if made.get(name) != now.get(name)
+    }
+
+
+def _option(name: str, value: Any) -> str:
+    """An option with its value, as it is typed."""
+    option = f"--{name.replace('_', '-')}"
+    if value is False or value in (None, "", []):
+        return f"no {option}"
+    if value is True:
+        return option
+    values = value if isinstance(value, list) else [value]
+    return " ".join([option, *(v if isinstance(v, str) else json.dumps(v) for v in values)])
+
+
+def finished_header(file: Path, command: str) -> dict[str, Any]:
+    """The header of a file that a stage has finished.
+
+    Raises:
+      InbolError: if there is no such file, or the stage that makes it has not finished it.
+    """
+    header = read_meta(file)
+    if header.get("command") != command or "rows" not in header or not file.exists():
+        raise InbolError(
+            f"{file.parent} holds no finished {file.name}; run `inbol {command}` first"
+        )
+    return header
+
+
+class Stage:
+    """One run of a command, the only one that writes its file until the `with` block ends.
+
+    Args:
+      file: what the command makes, as a whole or line by line.
+      settings: everything that the file depends on, by the names of the options.
+      inputs: {option: fingerprint of what it names}; what a fingerprint is of cannot be shown.
+      replace: whether a file of other settings is made again, which a line then says, instead of
+        refused. For commands whose work costs nothing.
+      writes: False in a process that only reads what another one writes.
+      lock: what keeps other processes from writing into the file's folder; None if the caller holds
+        the file already.
+
+    Attributes:
+      finished: whether an earlier run with the same settings and inputs has finished the file.
+      header: of the file, as it stands on the disk.
+
+    Raises:
+      InbolError: at the beginning of the block, if another run is writing the file, or if it was
+        made with other settings, of other inputs, or by another command.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        command: str,
+        settings: Mapping[str, Any],
+        *,
+        inputs: Mapping[str, str] | None = None,
+        replace: bool = False,
+        writes: bool = True,
+        lock: Lock | None = sole_writer,
+    ):
+        self.file, self.finished = file, False
+        self.header = {"command": command, "settings": settings, "inputs": inputs or {}}
+        self.header = parse_json(canonical_json(self.header))  # as it is read again
+        self._replace, self._writes, self._lock = replace, writes, lock
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._writes and self._lock:
+            self._open.enter_context(self._lock(self.file.parent))
+        with contextlib.ExitStack() as stack:
+            stack.push(self._open)
+            self._begin()
+            stack.pop_all()
+        return self
+
+    def _begin(self) -> None:
+        if self.file.exists():
+            header = read_meta(self.file)
+            different = self._different_from(header)
+            if different and not self._replace:
+                raise InbolError(f"{self.file} {different}: {HINT}")
+            if different and self._writes:
+                say(f"{self.file} {different}: it is made again")
+            self.finished = not different and "rows" in header
+            if self.finished:
+                self.header = header
+                say(f"{self.file}: finished before, by the same settings ({header['rows']} rows)")
+        if not self.finished and self._writes:
+            write_json(meta_path(self.file), self.header)
+
+    def _different_from(self, header: Mapping[str, Any]) -> str:
+        """How the file that is there was made differently; empty if it was made so."""
+        if header.get("command") != self.header["command"]:
+            return f"was not made by `inbol {self.header['command']}`"
+        if settings := changes(header["settings"], self.header["settings"]):
+            return f"was made with {'; '.join(settings.values())}"
+        inputs = changes(header["inputs"], self.header["inputs"])
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in inputs)
+        return f"was made of another {options}, or of what has changed since" if inputs else ""
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] and self._writes and not self.file.exists():
+            meta_path(self.file).unlink(missing_ok=True)  # nothing was made with these settings
+        self._open.close()
+
+    def finish(self, rows: int, **about: Any) -> None:
+        """Notes that the file is whole: how many rows it has, and what else its readers need."""
+        self.header |= {**about, "rows": rows}
+        if self._writes:
+            write_json(meta_path(self.file), self.header)
+
+
+class SetAside:
+    """What a command could not use, with the reasons: it is said, and stops the command if it is
+    too much. Engines call it with an example and the reason.
+
+    Args:
+      most: the largest share that may be set aside, in [0, 1].
+      option: the option that says so, if there is one.
+    """
+
+    def __init__(self, most: float, option: str = "--max-rejected"):
+        self._most, self._option = most, option
+        self.reasons: dict[str, str] = {}  # by the question's id
+
+    def __call__(self, example: VQAExample, reason: str) -> None:
+        self.reasons[example.id] = reason
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def report(self, label: str, total: int, remedy: str) -> None:
+        """Says how many of `total` questions were set aside, with the first of them.
+
+        Raises:
+          InbolError: if they are more than may be; it says the remedy.
+        """
+        if not self.reasons:
+            return
+        id, reason = next(iter(self.reasons.items()))
+        line = f"{label}: {len(self)} of {total} questions set aside (first: {id}: {reason})"
+        if len(self) > self._most * total:
+            limit = f"{self._option} {self._most}".strip()
+            raise InbolError(f"{line}, more than {limit} allows; {remedy}")
+        say(line)
