@@ -8,8 +8,9 @@ from typing import Any
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.data.columns import Spec, no_column, value
 from inbol_jax.data.config import DataConfig
+from inbol_jax.data.folder import Unusable, image_check
 from inbol_jax.data.images import ImageError, image_suffix
-from inbol_jax.data.rows import RawRow, Unusable, image_check, literal_list
+from inbol_jax.data.rows import RawRow, literal_list
 from inbol_jax.data.sources import Rows
 from inbol_jax.errors import InbolError
 

@@ -2,13 +2,12 @@
 
 import ast
 import dataclasses
-import functools
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from inbol_jax.artifacts import parse_json
+from inbol_jax.data.folder import Unusable
 from inbol_jax.errors import InbolError
 from inbol_jax.questions import LETTERS, read_image_columns
 from inbol_jax.records import METRICS, VQAExample, parse_metric
@@ -19,19 +18,6 @@ COLUMNS += ("source", "split", "metric")
 
 
 LITERAL = 1 << 16  # characters of a list that is written as a text
-
-
-class Unusable(Exception):
-    """Says why a row is set aside: a cause that can be counted, and what is known about this row.
-
-    Attributes:
-      detail: what helps to mend it, such as the path that was looked for.
-      id: the record's id.
-    """
-
-    def __init__(self, cause: str, detail: str = "", *, id: str | None = None):
-        super().__init__(cause)
-        self.detail, self.id = detail, id
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,31 +159,3 @@ def _text(row: RawRow, column: str) -> str:
     if not value or not value.strip():
         raise Unusable(f"{column} missing")
     return value
-
-
-def image_check(root: Path) -> Callable[[str], None]:
-    """A function that raises `Unusable` for an image that is missing, empty or outside the folder.
-
-    Many questions share an image, so each image is looked at once.
-    """
-    root = root.resolve()
-
-    @functools.cache
-    def fault(image: str) -> tuple[str, str] | None:
-        if Path(image).is_absolute():
-            return "image path absolute", image
-        try:
-            path = (root / image).resolve()
-            if not path.is_relative_to(root):  # by `..`, or through a symbolic link
-                return "image outside the folder", f"it is {path}"
-            if path.is_file():
-                return None if path.stat().st_size else ("image empty", str(path))
-        except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle
-            path = root / image
-        return "image missing", f"looked for {path}"
-
-    def check(image: str) -> None:
-        if found := fault(image):
-            raise Unusable(*found)
-
-    return check

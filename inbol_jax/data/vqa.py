@@ -13,16 +13,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from inbol_jax.artifacts import atomically, meta_path, read_meta, write_jsonl
-from inbol_jax.data.rows import (
-    RawRow,
-    Rejection,
-    Unusable,
-    image_check,
-    make_example,
-    parse_line,
-    record_id,
-)
+from inbol_jax.artifacts import atomically, write_jsonl
+from inbol_jax.data.folder import Unusable, image_check, image_folder
+from inbol_jax.data.rows import RawRow, Rejection, make_example, parse_line, record_id
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.records import VQAExample
 
@@ -122,22 +115,6 @@ def load_dataset_folder(
     stop_at_too_many(rejected, len(examples) + len(rejected), max_rejected, file)
     name = path.resolve().name if path.is_dir() else file.stem
     return VQADataset(name, root, examples, rejected, file)
-
-
-def image_folder(file: Path, images: Path | None) -> Path:
-    """The folder that the images of a JSON lines file are in; by default its header names it."""
-    named = read_meta(file).get("images", ".") if images is None else "."
-    if not isinstance(named, str):
-        raise InbolError(
-            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
-        )
-    folder = images or file.parent / named
-    if not folder.is_dir():
-        raise InbolError(
-            f"{folder}: no such image folder; give the folder that the image column of {file} "
-            "is relative to by --images"
-        )
-    return folder
 
 
 def _existing_data_file(path: Path) -> Path:

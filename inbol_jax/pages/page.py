@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jinja2
 
 from inbol_jax.artifacts import write_atomically
+from inbol_jax.data.folder import Unusable, image_check
 from inbol_jax.data.images import ImageError, load_image
-from inbol_jax.data.rows import Unusable, image_check
 
 MAX_SIDE = 256  # pixels of an image
 MAX_TEXT = 300  # characters of a question or an answer on a card

@@ -18,8 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inbol_jax.artifacts import read_jsonl, read_meta
-from inbol_jax.data.rows import Unusable, image_check
-from inbol_jax.data.vqa import image_folder
+from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row

@@ -1,0 +1,65 @@
+"""The folder of a file's images, and whether an image can be used; no picture is opened."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from inbol_jax.artifacts import meta_path, read_meta
+from inbol_jax.errors import InbolError
+
+
+class Unusable(Exception):
+    """Says why a row is set aside: a cause that can be counted, and what is known about this row.
+
+    Attributes:
+      detail: what helps to mend it, such as the path that was looked for.
+      id: the record's id.
+    """
+
+    def __init__(self, cause: str, detail: str = "", *, id: str | None = None):
+        super().__init__(cause)
+        self.detail, self.id = detail, id
+
+
+def image_folder(file: Path, images: Path | None) -> Path:
+    """The folder that the images of a JSON lines file are in; by default its header names it."""
+    named = read_meta(file).get("images", ".") if images is None else "."
+    if not isinstance(named, str):
+        raise InbolError(
+            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
+        )
+    folder = images or file.parent / named
+    if not folder.is_dir():
+        raise InbolError(
+            f"{folder}: no such image folder; give the folder that the image column of {file} "
+            "is relative to by --images"
+        )
+    return folder
+
+
+def image_check(root: Path) -> Callable[[str], None]:
+    """A function that raises `Unusable` for an image that is missing, empty or outside the folder.
+
+    Many questions share an image, so each image is looked at once.
+    """
+    root = root.resolve()
+
+    @functools.cache
+    def fault(image: str) -> tuple[str, str] | None:
+        if Path(image).is_absolute():
+            return "image path absolute", image
+        try:
+            path = (root / image).resolve()
+            if not path.is_relative_to(root):  # by `..`, or through a symbolic link
+                return "image outside the folder", f"it is {path}"
+            if path.is_file():
+                return None if path.stat().st_size else ("image empty", str(path))
+        except (OSError, ValueError, RuntimeError):  # a long name, a NUL in it, links in a circle
+            path = root / image
+        return "image missing", f"looked for {path}"
+
+    def check(image: str) -> None:
+        if found := fault(image):
+            raise Unusable(*found)
+
+    return check
