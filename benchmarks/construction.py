@@ -64,7 +64,7 @@ def lines(config: Config, shard: int, model: str) -> Iterator[dict[str, Any]]:
         answers = [gold if about.random() < 0.8 else about.choice(WORDS) for _ in range(10)]
         example = VQAExample(
             id=f"vqav2-{i:09}",
-            image=f"train2014/COCO_train2014_{i // 5:012}.jpg",
+            images=(f"train2014/COCO_train2014_{i // 5:012}.jpg",),
             question=f"What is the {kind} thing number {number} near the {near} made of?",
             answers=() if type3 else tuple(answers),
             answerable=not type3,

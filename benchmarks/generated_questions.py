@@ -63,12 +63,12 @@ class Config:
     """How many of the drawn questions to print in place of the figures, to be read."""
 
 
-def asked(row: dict[str, Any]) -> tuple[str, str]:
-    """Image and question of a row; the question is the first line of a prompt."""
+def asked(row: dict[str, Any]) -> tuple[tuple[str], str]:
+    """Images and question of a row; the question is the first line of a prompt."""
     text = str(row.get("text") if "question_id" in row and "prompt" not in row else "")
     text = text or str(row.get("prompt") or row.get("question") or "")
     image = row.get("image") or row.get("url") or row.get("image_name") or row.get("question_id")
-    return str(image), re.sub(r"^<image>\s*", "", text).split("\n")[0].strip()
+    return (str(image),), re.sub(r"^<image>\s*", "", text).split("\n")[0].strip()
 
 
 def drawn(name: str, folder: Path) -> Iterator[tuple[str, str]]:

@@ -68,7 +68,7 @@ def write_set(folder: Path, n: int) -> None:
             image = i // 5
             row = {
                 "id": f"q{i}",
-                "image": f"{image // 1000:04}/{image:07}.png",
+                "images": [f"{image // 1000:04}/{image:07}.png"],
                 "question": TEMPLATES[k].format(thing),
             }
             file.write(json.dumps(row | {"answers": [said] * 10, "answerable": True}) + "\n")

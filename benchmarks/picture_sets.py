@@ -215,8 +215,8 @@ def write(
         for line in lines:
             blurred = line.pop("blurred")
             index = line.pop("picture")
-            line["image"] = f"images/{index}{'-blurred' if blurred else ''}.png"
-            target = folder / name / line["image"]
+            line["images"] = [f"images/{index}{'-blurred' if blurred else ''}.png"]
+            target = folder / name / line["images"][0]
             if not target.exists():
                 image = read(every[index].file)
                 save(unreadable(image) if blurred else image, target)

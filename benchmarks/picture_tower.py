@@ -157,6 +157,6 @@ def write_reading(
             rng.choice(QUESTIONS[kind]),
             right_answers(picture._replace(kind=kind)),
         )
-        lines.append({"image": image, "question": question, "response": response})
+        lines.append({"images": [image], "question": question, "response": response})
     write_atomically(file, "".join(json.dumps(line) + "\n" for line in lines))
     return file

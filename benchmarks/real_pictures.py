@@ -157,7 +157,7 @@ def probe(folder: Path, base: Path, questions: refusal_policies.Questions) -> di
 
 
 def images_of(row: dict) -> list[str]:
-    return row["images"] if "images" in row else [row["image"]]
+    return row["images"]
 
 
 def describe(folder: Path) -> list[str]:
@@ -235,7 +235,7 @@ def what_is_shown(folder: Path) -> dict[tuple[str, str], str]:
     shown = {}
     for row in read_jsonl(folder / "data.jsonl"):
         flag = "flag of " if row["shows_kind"] in ("flag", "capital") else ""
-        blurred = ", blurred" if "blurred" in row["image"] else ""
+        blurred = ", blurred" if "blurred" in row["images"][0] else ""
         shown[folder.name, row["id"]] = f"{flag}{row['shows']}{blurred}"
     return shown
 

@@ -130,7 +130,7 @@ def random_shapes(config: Config, llava: ModelConfig) -> tuple[VisionLanguageMod
             "question": np.uint32(index),
         }
 
-    asked = [PromptedExample(VQAExample(str(i), "", ""), prompt()) for i in range(config.questions)]
+    asked = [PromptedExample(VQAExample(str(i), (), ""), prompt()) for i in range(config.questions)]
     plan = plan_batches(asked, questions_per_device(config.n, config.batch_size, 1))
     batches = [
         (shape.length, [row(int(e.id), ids, shape.length) for e, ids, _ in rows])

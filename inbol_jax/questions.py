@@ -1,10 +1,13 @@
-"""What a question is beside its text: any number of images, perhaps options, and a metric."""
+"""Records in files, and what a question is beside its text: images, options, a metric."""
 
 import contextlib
 import functools
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
+
+import msgspec
+from msgspec import Meta
 
 from inbol_jax.errors import InbolError
 
@@ -15,81 +18,75 @@ METRICS = ("inclusion", "vqa", "exact", "yes_no", "choice", "numeric")
 
 LETTERS = string.ascii_uppercase  # of the options of a multiple-choice question
 
-# The path of a question's image; a tuple if there are several, or none.
-ImagePaths = str | tuple[str, ...]
+Text = Annotated[str, Meta(min_length=1)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A line of a JSON lines file. Its types are checked when it is read, not when it is made."""
+
+    remedy: ClassVar[str] = "; mend the line, or run `inbol build` again"
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of the line."""
+        return msgspec.json.decode(msgspec.json.encode(self))  # tuples are lists there
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The record of a line's object; columns that it does not know are passed over.
+
+        Raises:
+          InbolError: naming the field at fault, in the words of msgspec.
+        """
+        try:
+            return msgspec.convert(row, cls)
+        except msgspec.ValidationError as error:
+            raise InbolError(f"{error}{cls.remedy}") from None
+
+
+class Question(Record, frozen=True):
+    """A question about one image, about several, or about text alone.
+
+    Attributes:
+      id: unique within its dataset.
+      images: their paths, relative to the dataset's image folder, in the order of the prompt.
+      question: the text that the user asks.
+    """
+
+    id: Text
+    images: tuple[Text, ...]
+    question: str
+
+    @property
+    def image(self) -> str:
+        """The first image, of questions that have one."""
+        return self.images[0]
+
+
+class WithOptions(Question, frozen=True, kw_only=True):
+    """A question, and how its responses are matched.
+
+    Attributes:
+      options: what a multiple-choice question offers; at most as many as there are letters.
+      source: name of the dataset that the question came from; empty if it is not known.
+      split: split of that dataset; empty if it is not known.
+      metric: how responses are matched with the gold answers, as `parse_metric` reads it.
+    """
+
+    options: Annotated[tuple[str, ...], Meta(max_length=len(LETTERS))] = ()
+    source: str = ""
+    split: str = ""
+    metric: str = METRICS[0]
+
+    @property
+    def whole(self) -> str:
+        """The question with its options, as a page shows it; it tells two questions apart."""
+        return "\n".join((self.question, *lettered(self.options)))
 
 
 def lettered(options: Sequence[str]) -> list[str]:
     """The options as a model is shown them: "A. red", "B. blue"."""
     return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
-
-
-def with_options(question: str, options: Sequence[str]) -> str:
-    """The question, and each option on a line of its own."""
-    return "\n".join((question, *lettered(options)))
-
-
-def image_columns(image: ImagePaths) -> dict[str, Any]:
-    """The column `image` of one image, `images` (a list) of several or none.
-
-    So each column has one type, and readers of tables take the lines as they are.
-    """
-    return {"image": image} if isinstance(image, str) else {"images": list(image)}
-
-
-def read_image_columns(row: Mapping[str, Any]) -> ImagePaths:
-    """What `image_columns` wrote; `image` may be a list as well.
-
-    Text alone must be said (`"images": []`): a row without both columns lacks its image.
-
-    Raises:
-      ValueError: saying what is wrong, in a phrase that can be counted.
-    """
-    image, images = row.get("image"), row.get("images")
-    if image is not None and images is not None:
-        raise ValueError("both image and images")
-    paths = image if images is None else images
-    if images is not None and not isinstance(images, list):
-        raise ValueError("images not a list")
-    if isinstance(paths, list):
-        if not all(isinstance(path, str) and path.strip() for path in paths):
-            raise ValueError("images not a list of strings")
-        return paths[0] if len(paths) == 1 else tuple(paths)
-    if paths is not None and not isinstance(paths, str):
-        raise ValueError("image not a string")
-    if not paths or not paths.strip():
-        raise ValueError("image missing")
-    return paths
-
-
-def image_paths(image: ImagePaths) -> tuple[str, ...]:
-    """All paths, whatever their number."""
-    return (image,) if isinstance(image, str) else image
-
-
-class WithImages:
-    """A record with images, whatever their number."""
-
-    __slots__ = ()
-    image: ImagePaths
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """The paths of the images, in the order in which the model sees them."""
-        return image_paths(self.image)
-
-
-class WithOptions(WithImages):
-    """A question with images and perhaps options."""
-
-    __slots__ = ()
-    question: str
-    options: tuple[str, ...]
-
-    @property
-    def whole(self) -> str:
-        """The question with its options, as a page shows it; it tells two questions apart."""
-        return with_options(self.question, self.options)
 
 
 @functools.cache

@@ -243,7 +243,7 @@ def test_a_corrupt_checkpoint(file, damage, model, small_world, tmp_path, capsys
 
 def test_images_that_are_missing_or_damaged(tmp_path, capsys):
     same = {"question": "What is the symbol?", "answers": ["a"], "answerable": True}
-    rows = [{"id": f"q{i}", "image": f"{i}.png"} | same for i in range(4)]
+    rows = [{"id": f"q{i}", "images": [f"{i}.png"]} | same for i in range(4)]
     (tmp_path / "data").mkdir()
     write_jsonl(tmp_path / "data/data.jsonl", rows, {})
     for i in range(3):

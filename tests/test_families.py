@@ -23,7 +23,7 @@ def world(small_world, tmp_path_factory):
     """
     folder = shutil.copytree(small_world, tmp_path_factory.mktemp("cut") / "world")
     for split in ("train", "test"):
-        images = sorted({row["image"] for row in read_jsonl(folder / split / "data.jsonl")})
+        images = sorted({row["images"][0] for row in read_jsonl(folder / split / "data.jsonl")})
         for name in images[::3]:
             picture = load_image(folder / split / name)
             picture.crop((0, 0, 48, 24)).save(folder / split / name)
@@ -62,7 +62,7 @@ def test_the_whole_pipeline(world, family, counted, tmp_path, capsys, request):
     lesson.write_text(
         "".join(
             json.dumps(
-                {k: row[k] for k in ("id", "image", "question")}
+                {k: row[k] for k in ("id", "images", "question")}
                 | {"response": row["answers"][0], "boundary": "known", "type": 1}
             )
             + "\n"
@@ -125,7 +125,7 @@ def test_questions_about_several_images(world, family, tmp_path, capsys, request
     """
     checkpoint = request.getfixturevalue(family)
     data = shutil.copytree(world / "train", tmp_path / "set")
-    a, b, *_ = sorted({row["image"] for row in read_jsonl(data / "data.jsonl")})
+    a, b, *_ = sorted({row["images"][0] for row in read_jsonl(data / "data.jsonl")})
     assert load_image(data / a).size != load_image(data / b).size
     asked = {"two": [a, b], "turned": [b, a], "none": []}
     rows = [
@@ -159,6 +159,6 @@ def test_an_image_whose_tokens_do_not_fit_is_an_error_of_its_record(
     said = inbol(capsys, "confidence", *own, *options).out
     stored = {row["id"] for row in read_jsonl(tmp_path / "run/confidence/train.jsonl")}
     rows = [row for row in read_jsonl(world / "train/data.jsonl") if row["answerable"]]
-    cut = {row["id"] for row in rows if load_image(world / "train" / row["image"]).height == 24}
+    cut = {row["id"] for row in rows if load_image(world / "train" / row["images"][0]).height == 24}
     assert cut <= stored < {row["id"] for row in rows}
     assert "and the model was made for 58" in said

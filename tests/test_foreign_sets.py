@@ -29,7 +29,10 @@ def commands(block):
 def train_a_model_that_knows_something(base, model):
     """Puts it where the page has the user's own model."""
     data = load_dataset_folder(Path("sets/train"))
-    lessons = [Instruction(e.id, e.image, BARE.text(e), e.answers[0]) for e in data.examples]
+    lessons = [
+        Instruction(images=e.images, question=BARE.text(e), response=e.answers[0])
+        for e in data.examples
+    ]
     write_jsonl(Path("lessons.jsonl"), (x.to_json() for x in lessons), {"images": "raw"})
     options = {"epochs": 40, "learning_rate": 5e-3, "batch_size": 16, "model": base}
     sft(SftConfig.from_options(data=Path("lessons.jsonl"), out=Path("base"), **options))

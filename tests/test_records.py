@@ -1,34 +1,48 @@
+"""Records come back from their lines, and a line that is none is named with its file."""
+
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
-from inbol_jax.records import Boundary, BoundaryRecord, Instruction, PairKind, Preference, Response
+from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.records import (
+    Boundary,
+    BoundaryRecord,
+    Instruction,
+    PairKind,
+    Preference,
+    Response,
+    VQAExample,
+)
 
 UNIT = st.floats(0, 1)
-PATHS = st.text(min_size=1).filter(str.strip)
-IMAGES = PATHS | st.lists(PATHS, max_size=3).map(tuple).filter(lambda paths: len(paths) != 1)
+TYPES = st.sampled_from([1, 2, 3, None])
+TEXTS = st.lists(st.text(), max_size=3).map(tuple)
+ABOUT = {
+    "id": st.text(min_size=1),
+    "images": st.lists(st.text(min_size=1), max_size=3).map(tuple),
+    "question": st.text(),
+}
 
 
 @st.composite
 def records(draw):
-    texts = draw(st.lists(st.text(), min_size=1, max_size=8, unique=True))
     found = ([], [], [])
     boundary, type = draw(
         st.sampled_from([("known", 1), ("mixed", None), ("unknown", 2), ("unknown", 3)])
     )
-    for text in texts:
+    for text in draw(st.lists(st.text(), min_size=1, max_size=8, unique=True)):
         count = draw(st.integers(0, 5))
         outcome = draw(st.integers(1 if type == 3 else 0, 2))
         found[outcome].append(Response(text, count, draw(st.floats(-99, 0)) if count else None))
     low, confidence, high = sorted(draw(st.tuples(UNIT, UNIT, UNIT)))
     return BoundaryRecord(
-        id=draw(st.text(min_size=1)),
-        image=draw(IMAGES),
-        question=draw(st.text()),
-        answers=draw(st.lists(st.text()).map(tuple)),
+        **{name: draw(values) for name, values in ABOUT.items()},
+        answers=draw(TEXTS),
         type=type,
         boundary=Boundary(boundary),
         confidence=0.0 if type == 3 else confidence,
@@ -40,174 +54,111 @@ def records(draw):
         incorrect=tuple(found[1]),
         refusal=tuple(found[2]),
         source=draw(st.text()),
-        split=draw(st.text()),
         metric=draw(st.sampled_from(["vqa", "yes_no", "numeric:0.1"])),
-        options=draw(st.lists(st.text(), max_size=3).map(tuple)),
+        options=draw(TEXTS),
         generator=draw(st.none() | st.text()),
-        filters=draw(st.lists(st.text(), max_size=3).map(tuple)),
+        filters=draw(TEXTS),
     )
 
 
 PREFERENCES = st.builds(
     Preference,
-    id=st.text(),
-    image=IMAGES,
-    question=st.text(),
+    **ABOUT,
     chosen=st.text(),
     rejected=st.text(),
     kind=st.sampled_from(PairKind),
     confidence=UNIT,
-    type=st.sampled_from([1, 2, 3, None]),
+    type=TYPES,
 )
-
-
 INSTRUCTIONS = st.builds(
     Instruction,
-    id=st.text(),
-    image=IMAGES,
-    question=st.text(),
+    **ABOUT | {"id": st.text()},
     response=st.text(),
     boundary=st.sampled_from([*Boundary, None]),
-    type=st.sampled_from([1, 2, 3, None]),
+    type=TYPES,
 )
-
-
-def through_json(value):
-    return json.loads(json.dumps(value, ensure_ascii=False))
-
-
-@given(records())
-def test_record_round_trip(record):
-    assert BoundaryRecord.from_json(through_json(record.to_json())) == record
-
-
-@given(PREFERENCES)
-def test_preference_round_trip(preference):
-    row = through_json(preference.to_json())
-    assert Preference.from_json(row) == preference
-    assert row["kind"] == preference.kind.name.lower()  # words on disk, not the losses' integers
-
-
-@given(INSTRUCTIONS)
-def test_instruction_round_trip(instruction):
-    assert Instruction.from_json(through_json(instruction.to_json())) == instruction
-
-
-def test_an_instruction_that_a_user_wrote_needs_image_question_and_response_alone():
-    row = {"image": "a.png", "question": "What?", "response": "red"}
-    assert Instruction.from_json(row) == Instruction("", "a.png", "What?", "red")
-    for name in row:
-        for bad in ({k: v for k, v in row.items() if k != name}, row | {name: 3}):
-            with pytest.raises(InbolError, match=f"'{name}' is missing or of the wrong type"):
-                Instruction.from_json(bad)
-    with pytest.raises(InbolError, match="'certain' is not a valid Boundary"):
-        Instruction.from_json(row | {"boundary": "certain"})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        *(
-            ({name: None}, f"'{name}' is missing or of the wrong type; run `inbol build`")
-            for name in ("id", "image", "question", "chosen", "rejected", "kind", "confidence")
-        ),
-        ({"chosen": 3}, "'chosen' is missing or of the wrong type"),
-        ({"confidence": "0.5"}, "'confidence' is missing or of the wrong type"),
-        ({"confidence": 1.5}, "confidence 1.5 is not between 0 and 1"),
-        ({"confidence": float("nan")}, "confidence nan is not between 0 and 1"),
-        ({"kind": "wrong_over_correct"}, "kind 'wrong_over_correct': it must be one of correct_"),
-    ],
+# Any other columns, as long as none has the name of a field.
+EXTRA = st.dictionaries(
+    st.text().filter(lambda name: name not in VQAExample.__struct_fields__),
+    st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.floats(0, 1)),
+    max_size=3,
 )
-def test_a_row_that_is_no_preference_pair(changes, message):
-    kind = PairKind.CORRECT_OVER_REFUSAL
-    pair = Preference("q1", "a.png", "What?", "red", "I don't know.", kind, 0.5, 1)
-    with pytest.raises(InbolError, match=message):
-        Preference.from_json(through_json(pair.to_json()) | changes)
+EXAMPLES = st.builds(
+    VQAExample, **ABOUT, answers=TEXTS, answerable=st.sampled_from([True, False, None]),
+    extra=EXTRA, source=st.text(), options=TEXTS, metric=st.sampled_from(["inclusion", "choice"])
+)  # fmt: skip
 
 
-@given(PREFERENCES)
-def test_a_pair_may_have_more_columns(preference):
-    assert Preference.from_json(through_json(preference.to_json()) | {"extra": 1}) == preference
+@given(records() | PREFERENCES | INSTRUCTIONS | EXAMPLES)
+def test_a_record_comes_back_from_its_line(record):
+    line = json.dumps(record.to_json(), ensure_ascii=False)
+    assert type(record).from_json(json.loads(line)) == record
 
 
-def test_the_integers_of_pair_kinds_are_stable():
-    assert {k.name: int(k) for k in PairKind} == {
-        "CORRECT_OVER_REFUSAL": 0,
-        "CORRECT_OVER_INCORRECT": 1,
-        "REFUSAL_OVER_INCORRECT": 2,
-        "REFUSAL_OVER_ANSWER": 3,
-    }
+ROW = {"id": "q1", "images": ["a.png"], "question": "What?"}
+RECORD = ROW | {"answers": ["red"], "type": 1, "boundary": "known", "confidence": 0.8}
+RECORD |= {"n_correct": 8, "n_samples": 10, "wilson_low": 0.5, "wilson_high": 0.9, "version": 4}
+RECORD["correct"] = [{"text": "red", "count": 8, "logprob": -1.0}]
+RECORD["incorrect"] = [{"text": "blue", "count": 2, "logprob": None}]  # as of an endpoint
+RECORD["refusal"] = [{"text": "I don't know.", "count": 0, "logprob": None}]
+PAIR = ROW | {"chosen": "red", "rejected": "I don't know.", "kind": "correct_over_refusal"}
+PAIR |= {"confidence": 0.5, "type": 1, "a column of ones own": 1}
+LESSON = {"images": ["a.png"], "question": "What?", "response": "red"}
+SAID = ROW | {"answers": ["red"], "dataset": "test", "domain": "in_domain", "model": "base"}
+SAID |= {"type": None, "confidence": 0.5, "prediction": "red", "outcome": "correct"}
+
+# (a sound line, what is changed, what the message says); ... leaves a column out.
+FAULTS = [
+    (BoundaryRecord, RECORD, {"version": 3}, "Invalid enum value 3 - at `$.version`; mend the"),
+    (BoundaryRecord, RECORD, {"shape": 1}, "unknown field `shape`"),
+    (BoundaryRecord, RECORD, {"refusal": ...}, "missing required field `refusal`"),
+    (BoundaryRecord, RECORD, {"boundary": "certain"}, "value 'certain' - at `$.boundary`"),
+    (BoundaryRecord, RECORD, {"answers": "red"}, "Expected `array`, got `str` - at `$.answers`"),
+    (BoundaryRecord, RECORD, {"metric": "bleu"}, "metric 'bleu' is not known"),
+    (BoundaryRecord, RECORD, {"correct": [{"text": 3}]}, "at `$.correct[0].text`"),
+    (BoundaryRecord, RECORD, {"type": 4}, "Invalid enum value 4 - at `$.type`"),
+    (BoundaryRecord, RECORD, {"type": 2}, "type 2 is not possible with boundary known"),
+    (BoundaryRecord, RECORD, {"type": 3, "boundary": "unknown"}, "Type 3 has no correct samples"),
+    (BoundaryRecord, RECORD, {"n_correct": -1}, "Expected `int` >= 0 - at `$.n_correct`"),
+    (BoundaryRecord, RECORD, {"n_correct": 7}, "counts of the responses are not n_correct"),
+    (BoundaryRecord, RECORD, {"n_samples": 11}, "counts of the responses are not n_correct"),
+    (BoundaryRecord, RECORD, {"confidence": 0.95}, "confidence is not within its interval"),
+    (BoundaryRecord, RECORD, {"wilson_high": 1.1}, "Expected `float` <= 1.0 - at `$.wilson_high`"),
+    (
+        BoundaryRecord,
+        RECORD,
+        {"refusal": [{"text": "red", "count": 0, "logprob": -1.0}]},
+        "a response that was not sampled has no logprob",
+    ),
+    (BoundaryRecord, RECORD, {"refusal": [{"text": "red"}]}, "a response is there twice"),
+    (Preference, PAIR, {"chosen": ...}, "missing required field `chosen`; mend the line, or run"),
+    (Preference, PAIR, {"images": "a.png"}, "Expected `array`, got `str` - at `$.images`"),
+    (Preference, PAIR, {"confidence": 1.5}, "Expected `float` <= 1.0 - at `$.confidence`"),
+    (Preference, PAIR, {"kind": "wrong_over_correct"}, "'wrong_over_correct' - at `$.kind`"),
+    (Instruction, LESSON, {"images": ...}, "missing required field `images`"),
+    (Instruction, LESSON, {"response": 3}, "Expected `str`, got `int` - at `$.response`"),
+    (Instruction, LESSON, {"boundary": "certain"}, "value 'certain' - at `$.boundary`"),
+    (Prediction, SAID, {"outcome": "dunno"}, "value 'dunno' - at `$.outcome`; run `inbol evaluate"),
+    (Prediction, SAID, {"domain": "../x"}, "value '../x' - at `$.domain`"),
+    (Prediction, SAID, {"answers": ["red", None]}, "at `$.answers[1]`"),
+    (Prediction, SAID, {"p_true": "high"}, "at `$.p_true`"),
+    (Prediction, SAID, {"forced": {"prediction": "red"}}, "field `outcome` - at `$.forced`"),
+]
 
 
-def row(**changes):
-    responses = (
-        (Response("red", 8, -1.0),),
-        (Response("blue", 2, -2.0),),
-        (Response("I don't know."),),
-    )
-    record = BoundaryRecord(
-        "q1", "a.png", "What?", ("red",), 1, Boundary.KNOWN, 0.8, 8, 10, 0.5, 0.9, *responses
-    )
-    return through_json(record.to_json()) | changes
+@pytest.mark.parametrize(("kind", "sound", "changes", "message"), FAULTS)
+def test_a_line_that_is_no_record_is_named(tmp_path, kind, sound, changes, message):
+    bad = {name: value for name, value in (sound | changes).items() if value is not ...}
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(sound)}\n{json.dumps(bad)}\n")
+    rows = read_jsonl(tmp_path / "x.jsonl", kind.from_json)
+    assert isinstance(next(rows), kind)
+    with pytest.raises(InbolError) as caught:
+        next(rows)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'x.jsonl'}:2: ")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"version": 0}, "record q1: version 0, this program reads 3; run `inbol build` again"),
-        ({"version": 2}, "version 2"),
-        ({"version": None}, "version None"),
-        ({"shape": 1}, r"record q1: fields differ: \['shape'\]"),
-        ({"boundary": "certain"}, "record q1: 'certain' is not a valid Boundary"),
-        ({"answers": 3}, "record q1: answers, options and filters are lists"),
-        ({"answers": "red"}, "record q1: answers, options and filters are lists"),
-        ({"answers": [3]}, "answers, .* are texts"),
-        ({"question": None}, "question, .* are texts"),
-        ({"generator": 3}, "generator .* are texts"),
-        ({"metric": "bleu"}, "record q1: metric 'bleu' is not known"),
-        ({"metric": 3}, "record q1: "),
-        ({"filters": [{}]}, "filters are texts"),
-        ({"correct": [{"text": "red", "number": 3}]}, "record q1: .*number"),
-        ({"incorrect": ["red"]}, "record q1: "),
-        ({"type": 4}, "record q1: type 4 is not possible with boundary known"),
-        ({"type": 2}, "type 2 is not possible with boundary known"),
-        ({"type": 3, "boundary": "unknown"}, "Type 3 has no correct samples and confidence 0"),
-        ({"n_correct": 11}, "11 of 10 correct is not possible"),
-        ({"n_correct": -1}, "-1 of 10 correct is not possible"),
-        ({"n_correct": "8"}, "record q1: "),
-        ({"n_samples": None}, "record q1: "),
-        ({"n_samples": 11}, "10 responses, 8 of them correct, were counted, not 11 and 8"),
-        ({"n_correct": 7}, "not 10 and 7"),
-        ({"confidence": 0.95}, "confidence 0.95 is not within its interval 0.5 to 0.9"),
-        ({"confidence": float("nan")}, "confidence nan"),
-        ({"confidence": "0.8"}, "record q1: "),
-        ({"wilson_high": 1.1}, "interval 0.5 to 1.1 within 0 to 1"),
-        (
-            {"incorrect": [{"text": "blue", "count": 2, "logprob": float("-inf")}]},
-            "logprob is a finite number or null",
-        ),
-        (
-            {"refusal": [{"text": "I don't know.", "count": 0, "logprob": -1.0}]},
-            "null if a response was not sampled",
-        ),
-        ({"refusal": [{"text": "red", "count": 0, "logprob": None}]}, "a response is there twice"),
-    ],
-)
-def test_a_row_that_is_no_record(changes, message):
-    with pytest.raises(InbolError, match=message):
-        BoundaryRecord.from_json(row(**changes))
-
-
-def test_a_sampled_response_may_lack_its_log_probability():
-    """As of an endpoint that gives none."""
-    changed = row(incorrect=[{"text": "blue", "count": 2, "logprob": None}])
-    assert BoundaryRecord.from_json(changed).incorrect[0].logprob is None
-
-
-def test_a_row_without_a_field():
-    short = row()
-    del short["refusal"]
-    with pytest.raises(InbolError, match=r"record q1: fields differ: \['refusal'\]"):
-        BoundaryRecord.from_json(short)
-    with pytest.raises(InbolError, match=r"record \(no id\): version None"):
-        BoundaryRecord.from_json({})
+def test_kinds_of_pairs_are_words_on_disk_and_numbers_in_losses():
+    assert Preference.from_json(PAIR).to_json()["kind"] == "correct_over_refusal"
+    assert [kind.number for kind in PairKind] == [0, 1, 2, 3]
+    assert str(PairKind.REFUSAL_OVER_ANSWER) == "refusal_over_answer"

@@ -33,7 +33,6 @@ from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
-from inbol_jax.questions import image_columns
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
@@ -238,7 +237,7 @@ def _self_evaluation(
 ) -> dict[str, Any]:
     """A line of a store's P(True) file."""
     # With its options: others are another question.
-    about = {"id": example.id, **image_columns(example.image), "question": example.whole}
+    about = {"id": example.id, "images": list(example.images), "question": example.whole}
     return about | {"proposed": proposed, "p_true": p_true}
 
 

@@ -25,8 +25,8 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import Examples
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
-from inbol_jax.questions import image_paths, read_image_columns, with_options
-from inbol_jax.records import METRICS, Sample, SampledQuestion, VQAExample
+from inbol_jax.questions import lettered
+from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import ENDPOINT
 from inbol_jax.stage import HINT, changes
 
@@ -96,7 +96,7 @@ def _read(file: Path, parse: Callable[[Row], Parsed]) -> Iterator[tuple[int, Par
                     return
                 try:
                     parsed = parse(parse_json(line))
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, InbolError) as error:
                     raise InbolError(
                         f"{file}:{number}: not a line of a confidence store ({error!r})"
                     ) from error
@@ -107,7 +107,7 @@ def _read(file: Path, parse: Callable[[Row], Parsed]) -> Iterator[tuple[int, Par
 
 
 def _checked(row: Row) -> Row:
-    row["id"], row["question"], read_image_columns(row), row["fingerprint"]
+    row["id"], row["question"], row["images"], row["fingerprint"]
     return row
 
 
@@ -141,24 +141,9 @@ def question_of(row: Row) -> SampledQuestion:
     if n_correct != (correct := columns[3].count("correct")):
         raise ValueError(f"{correct} correct outcomes, but n_correct {n_correct}")
     samples = tuple(map(_make_sample, zip(*columns, strict=True)))
-    image = read_image_columns(row)
-    row.pop("image" if isinstance(image, str) and "image" in row else "images")
-    example = VQAExample(
-        id=row.pop("id"),
-        image=image,
-        question=row.pop("question"),
-        answers=tuple(row.pop("answers")),
-        answerable=row.pop("answerable"),
-        source=row.pop("source", None) or "",
-        split=row.pop("split", None) or "",
-        metric=row.pop("metric", None) or METRICS[0],
-        options=tuple(row.pop("options", ())),
-        extra=row,
-    )
-    texts = (example.id, *example.images, example.whole, *example.answers, *columns[0])
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("id, image, question, answers and samples are texts")
-    return SampledQuestion(example, samples)
+    if not all(isinstance(text, str) for text in columns[0]):
+        raise TypeError("samples are texts")
+    return SampledQuestion(VQAExample.from_json(row), samples)
 
 
 def read_store(file: Path) -> Iterator[SampledQuestion]:
@@ -333,7 +318,8 @@ class ConfidenceStore(AppendOnlyLines):
             if row["id"] not in where:
                 return "gone", None
             example = examples[where[row["id"]]]
-            asked = with_options(row["question"], row.get("options", ())), row.get("image_hash")
+            whole = "\n".join((row["question"], *lettered(row.get("options", ()))))
+            asked = whole, row.get("image_hash")
             new = refresh(example, _without_hashes(dict(row)))
             if asked != (example.whole, _joined(images, example.images)) or new is None:
                 return "changed", None
@@ -379,13 +365,12 @@ class ConfidenceStore(AppendOnlyLines):
     def append(self, rows: Iterable[Row]) -> None:
         """Adds lines, with their hashes; waits until they are on the disk."""
         rows = list(rows)
-        self._images.of(name for row in rows for name in image_paths(read_image_columns(row)))
+        self._images.of(name for row in rows for name in row["images"])
         super().append(map(self._hashed, rows))
         self.done.update(row["id"] for row in rows)
 
     def _hashed(self, row: Row) -> Row:
-        names = image_paths(read_image_columns(row))
-        image = _joined(self._images.of(names), names)
+        image = _joined(self._images.of(row["images"]), row["images"])
         return row | {"fingerprint": self.fingerprint, "image_hash": image}
 
     def finish(self, set_aside: int = 0) -> None:

@@ -123,8 +123,8 @@ def _write_all(
             ):
                 preferences.write(json_line(pair.to_json()))
                 tally.pair_questions.append(i)
-                tally.pair_kinds.append(pair.kind)
-                sides = f"{pair.kind}:{pair.chosen}:{pair.rejected}"
+                tally.pair_kinds.append(pair.kind.number)
+                sides = f"{pair.kind.number}:{pair.chosen}:{pair.rejected}"
                 tally.pair_keys.append(hash64(f"{seed}:{pair.id}:{sides}"))
             advance()
     tally.close()

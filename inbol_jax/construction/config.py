@@ -12,7 +12,7 @@ from inbol_jax.defaults import Bounded, Bounds, NumSamples, Seed
 from inbol_jax.errors import InbolError
 from inbol_jax.records import PairKind
 
-PAIR_KINDS = {kind.name.lower(): kind for kind in PairKind}
+PAIR_KINDS = {str(kind): kind.number for kind in PairKind}
 
 
 @dataclasses.dataclass(frozen=True)

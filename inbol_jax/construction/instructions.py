@@ -20,5 +20,10 @@ def make_instruction(
         case _:
             return None
     return Instruction(
-        record.id, record.image, prompt.text(record), response, record.boundary, record.type
+        id=record.id,
+        images=record.images,
+        question=prompt.text(record),
+        response=response,
+        boundary=record.boundary,
+        type=record.type,
     )

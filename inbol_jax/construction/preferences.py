@@ -56,7 +56,7 @@ def make_preferences(
     kinds = PAIRS_OF_CLASS[record.boundary]
     if record.type == 3:
         kinds = (PairKind.REFUSAL_OVER_ANSWER,)
-    question = {name: getattr(record, name) for name in ("id", "image", "confidence", "type")}
+    question = {name: getattr(record, name) for name in ("id", "images", "confidence", "type")}
     question["question"] = prompt.text(record)
     return [
         Preference(**question, chosen=chosen, rejected=rejected, kind=kind)

@@ -6,6 +6,7 @@ from inbol_jax.confidence.boundary import Thresholds, classify, question_type
 from inbol_jax.confidence.estimators import Estimator, sampled_accuracy
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import share
+from inbol_jax.questions import WithOptions
 from inbol_jax.records import Boundary, BoundaryRecord, Response, SampledQuestion
 from inbol_jax.responses.matching import CORRECT_AT, score
 from inbol_jax.responses.refusal import is_refusal
@@ -33,10 +34,9 @@ def make_record(
     # A dataset may have columns of its own that are called like those of `inbol extrinsic`.
     generator, filters = (example.extra.get(name) for name in ("generator", "filters"))
     generator = generator if isinstance(generator, str) else None
+    about = {name: getattr(example, name) for name in WithOptions.__struct_fields__}
     return BoundaryRecord(
-        id=example.id,
-        image=example.image,
-        question=example.question,
+        **about,
         answers=example.answers,
         type=question_type(boundary, answerable=example.answerable),
         boundary=boundary,
@@ -48,10 +48,6 @@ def make_record(
         correct=responses["correct"],
         incorrect=responses["wrong"],
         refusal=responses["refused"],
-        source=example.source,
-        split=example.split,
-        metric=example.metric,
-        options=example.options,
         generator=generator,
         filters=tuple(map(str, filters)) if generator and isinstance(filters, list) else (),
     )

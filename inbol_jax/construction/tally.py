@@ -13,7 +13,8 @@ from inbol_jax.records import Boundary, PairKind
 
 # The rows of the table. Mixed has no type, in the arrays 0.
 TYPES = {1: "Type 1, known", 0: "mixed", 2: "Type 2, unknown", 3: "Type 3"}
-REFUSED = (PairKind.REFUSAL_OVER_INCORRECT, PairKind.REFUSAL_OVER_ANSWER)  # a refusal is chosen
+# The kinds whose chosen response is a refusal.
+REFUSED = (PairKind.REFUSAL_OVER_INCORRECT.number, PairKind.REFUSAL_OVER_ANSWER.number)
 MAX_SIDE = 0.8  # share of refusals, or of answers, above which a warning is given
 MIN_ANSWERS = 50  # instructions that answer, below which a warning is given
 _OTHERS = -1  # group of all items whose group has no share of its own
@@ -27,7 +28,7 @@ class Tally:
       question_types: i8[questions], 1 to 3; 0 for Mixed.
       instruction_questions: u32[instructions], index of the question.
       pair_questions: u32[pairs], index of the question.
-      pair_kinds: i8[pairs], a `PairKind`.
+      pair_kinds: i8[pairs], the number of a `PairKind`.
       pair_keys: u64[pairs], random numbers that depend on the seed and the pair.
       n_noisy: labels within sampling noise of a threshold.
       n_unanswered: Known questions that have no correct response.
@@ -135,9 +136,11 @@ def _keep_shares(
     for group, share in wanted.items():
         n = min(counts[group], math.floor(total * share + 1e-6))
         if share and not n:
-            name = "what is not named" if group == _OTHERS else getattr(group, "name", str(group))
+            names = {_OTHERS: "what is not named"}
+            names |= dict(enumerate(PAIR_KINDS)) if option == "--pair-shares" else {}
+            name = names.get(group, group)
             raise InbolError(
-                f"{option}: nothing is left of {name.lower()} (there are {counts[group]}); "
+                f"{option}: nothing is left of {name} (there are {counts[group]}); "
                 "lower its share, or use more data"
             )
         (items,) = np.nonzero(groups == group)

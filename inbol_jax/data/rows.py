@@ -3,20 +3,17 @@
 import ast
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from inbol_jax.artifacts import parse_json
 from inbol_jax.data.folder import Unusable
 from inbol_jax.errors import InbolError
-from inbol_jax.questions import LETTERS, read_image_columns
-from inbol_jax.records import METRICS, VQAExample, parse_metric
+from inbol_jax.questions import LETTERS, parse_metric
+from inbol_jax.records import VQAExample
 
 RawRow = Mapping[str, Any]  # a row as its source holds it: names of columns and their values
-COLUMNS = ("id", "image", "images", "question", "answers", "answerable", "options")
-COLUMNS += ("source", "split", "metric")
-
-
 LITERAL = 1 << 16  # characters of a list that is written as a text
 
 
@@ -90,72 +87,34 @@ def record_id(value: Any) -> str | None:
 def make_example(row: RawRow) -> VQAExample:
     """The record of a row that has the columns of `data.jsonl`; all others go to `extra`.
 
+    An id may be an integer as well, and an answer an object with an "answer", as VQAv2 has them.
+
     Raises:
       Unusable: if a column is missing or holds a value that it cannot hold.
     """
-    id = record_id(row.get("id"))
-    if id is None:
-        raise Unusable("id missing" if row.get("id") in (None, "") else "id not a string")
-    question = _text(row, "question")
+    row = dict(row)
+    if (id := record_id(row.get("id"))) is not None:
+        row["id"] = id
+    if isinstance(answers := row.get("answers"), list):
+        row["answers"] = [a.get("answer") if isinstance(a, dict) else a for a in answers]
     try:
-        image = read_image_columns(row)
-    except ValueError as cause:
-        raise Unusable(str(cause)) from None
-    given = [] if row.get("answers") is None else row["answers"]
-    if not isinstance(given, list):
-        raise Unusable("answers not a list")
-    answers = tuple(item.get("answer") if isinstance(item, dict) else item for item in given)
-    if not all(isinstance(answer, str) for answer in answers):
-        raise Unusable("answer not a string")
-    answerable = row.get("answerable")
-    if answerable is not None and not (isinstance(answerable, int) and answerable in (0, 1)):
-        raise Unusable("answerable not true, false or null")
-    if answerable and not any(answer.strip() for answer in answers):
+        example = VQAExample.from_json(row)
+        metric, _ = parse_metric(example.metric)
+    except InbolError as cause:  # places in lists are no causes of their own
+        raise Unusable(re.sub(r"\[\d+\]", "[]", str(cause))) from None
+    options = example.options
+    if not example.question.strip():
+        raise Unusable("question blank")
+    if not all(option.strip() for option in options):
+        raise Unusable("option blank")
+    if example.answerable and not any(answer.strip() for answer in example.answers):
         raise Unusable("answerable without answers")
-    source, split = row.get("source") or "", row.get("split") or ""
-    if not (isinstance(source, str) and isinstance(split, str)):
-        raise Unusable("source or split not a string")
-    options = _options(row)
-    metric = row.get("metric") or ("choice" if options else METRICS[0])
-    try:
-        parse_metric(metric)
-    except (InbolError, AttributeError, TypeError):
-        raise Unusable("metric not known") from None
-    if answerable and options and metric == "choice":
+    if example.answerable and options and metric == "choice":
         known = {*LETTERS[: len(options)].lower(), *map(_plain, options)}
-        if not known & set(map(_plain, answers)):
+        if not known & set(map(_plain, example.answers)):
             raise Unusable("answer none of the options")
-    return VQAExample(
-        id=id,
-        image=image,
-        question=question,
-        answers=answers,
-        answerable=None if answerable is None else bool(answerable),
-        extra={name: value for name, value in row.items() if name not in COLUMNS},
-        source=source,
-        split=split,
-        metric=metric,
-        options=options,
-    )
-
-
-def _options(row: RawRow) -> tuple[str, ...]:
-    options = [] if row.get("options") is None else row["options"]
-    if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
-        raise Unusable("options not a list of strings")
-    if len(options) > len(LETTERS):
-        raise Unusable(f"more than {len(LETTERS)} options")
-    return tuple(options)
+    return example
 
 
 def _plain(text: str) -> str:
     return text.lower().strip(" ().")
-
-
-def _text(row: RawRow, column: str) -> str:
-    value = row.get(column)
-    if value is not None and not isinstance(value, str):
-        raise Unusable(f"{column} not a string")
-    if not value or not value.strip():
-        raise Unusable(f"{column} missing")
-    return value

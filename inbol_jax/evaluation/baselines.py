@@ -5,11 +5,11 @@ that the model gives if it may not refuse. Thresholds are chosen on the validati
 T is highest, and applied to all others. Each policy's decisions are predictions like any others.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from inbol_jax.errors import InbolError
@@ -83,10 +83,9 @@ class Comparison(NamedTuple):
 
 def decided(p: Prediction, name: str, *, refuse: bool) -> Prediction:
     """The prediction as a refusal, or as the answer that is given without one, if it is known."""
-    if refuse:
-        return dataclasses.replace(p, model=name, prediction=REFUSALS[0], outcome="refused")
     answer = p.forced or p
-    return dataclasses.replace(p, model=name, prediction=answer.prediction, outcome=answer.outcome)
+    said = (REFUSALS[0], "refused") if refuse else (answer.prediction, answer.outcome)
+    return msgspec.structs.replace(p, model=name, prediction=said[0], outcome=said[1])
 
 
 def check_refusal_tokens(predictions: Sequence[Prediction], model: str) -> None:

@@ -99,8 +99,8 @@ class StoredAnswers:
                 if not isinstance(image, Path):
                     drawn, image = image(), Path(folder) / f"{key}.png"
                     drawn.save(image, compress_level=1)
-                path = str(image.resolve())
-                examples.append(VQAExample(key, path, question.question, options=question.options))
+                paths, options = (str(image.resolve()),), question.options
+                examples.append(VQAExample(key, paths, question.question, options=options))
             for answers in self._ask(examples, label, sampling, tell) if new else ():
                 self._store.add(answers)
         return [known.get(key, []) for key in keys]

@@ -57,9 +57,10 @@ class Question(NamedTuple):
         Raises:
           InbolError: if a field is missing or no text.
         """
-        removed = row.get("removed", row)
-        original = removed.get("image") if isinstance(removed, dict) else None
-        fields = [*map(row.get, ("id", "question", "image")), original]
+        images, removed = row.get("images"), row.get("removed")
+        image = images[0] if isinstance(images, list) and images else None
+        original = removed.get("image") if isinstance(removed, dict) else image
+        fields = [*map(row.get, ("id", "question")), image, original]
         fields += [row.get(name, "") for name in ("generator", "filter", "reason")]
         if not all(isinstance(field, str) for field in fields):
             raise InbolError(f"{', '.join(cls._fields)} are texts; run `inbol extrinsic` again")
@@ -115,7 +116,7 @@ def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[Question]
     chosen = []
     for i in rng.permutation(len(dataset.examples)):
         example = dataset.examples[i]
-        if example.answerable is not False and isinstance(example.image, str):
+        if example.answerable is not False and len(example.images) == 1:
             chosen.append(Question(example.id, example.question, example.image, example.image))
         if len(chosen) == MAX_TEXTS:
             break

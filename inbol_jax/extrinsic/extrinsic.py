@@ -87,7 +87,7 @@ def _answerable_by_one_image(dataset: VQADataset) -> Examples:
     answerable, others = [], 0
     for i, example in enumerate(dataset.examples):
         if example.answerable is not False:
-            one = isinstance(example.image, str)
+            one = len(example.images) == 1
             others += not one
             if one:
                 answerable.append(i)

@@ -118,7 +118,7 @@ class Funnel:
         self._reject(
             {
                 "id": candidate.id,
-                "image": candidate.image,
+                "images": [candidate.image],
                 "question": proposal.question,
                 "generator": proposal.generator,
                 "passed": self.filters[: self.filters.index(filter)],
@@ -134,7 +134,7 @@ class Funnel:
         made_by = {"kind": proposal.generator, "generator": proposal.generator}
         return VQAExample(
             candidate.id,
-            candidate.image,
+            (candidate.image,),
             proposal.question,
             answerable=False,
             extra={**made_by, "filters": self.filters, **proposal.extra},

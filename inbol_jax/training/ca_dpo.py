@@ -99,7 +99,7 @@ def pair_dataset(checkpoint: Checkpoint, file: DataFile[Preference], buckets: in
         "ref_chosen": np.zeros(len(pairs), np.float32),
         "ref_rejected": np.zeros(len(pairs), np.float32),
         "confidence": np.array([pair.confidence for pair in pairs], np.float32),
-        "kind": np.array([pair.kind for pair in pairs], np.int32),
+        "kind": np.array([pair.kind.number for pair in pairs], np.int32),
     }
     texts = [(pair.question, [pair.chosen, pair.rejected]) for pair in pairs]
     return tokenize(checkpoint, file, texts, columns, buckets=buckets)
@@ -248,7 +248,7 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
 def _reward_metrics(reward: jax.Array, kind: jax.Array, valid: jax.Array) -> Metrics:
     """Mean reward margin and the share of positive ones, of all pairs and per kind."""
     metrics = {}
-    groups = {"": valid} | {f"/{k.name.lower()}": valid * (kind == k) for k in PairKind}
+    groups = {"": valid} | {f"/{k}": valid * (kind == k.number) for k in PairKind}
     for suffix, weight in groups.items():
         metrics[f"reward_margin{suffix}"] = (jnp.sum(weight * reward), weight.sum())
         metrics[f"reward_accuracy{suffix}"] = (jnp.sum(weight * (reward > 0)), weight.sum())

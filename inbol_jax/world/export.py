@@ -102,7 +102,7 @@ def _example(
         question = ask(scene, kind, rng)
     example = VQAExample(
         id=name,
-        image=f"images/{name}.png",
+        images=(f"images/{name}.png",),
         question=question.text,
         answers=(question.answer,) if answerable else (),
         answerable=answerable,

@@ -108,7 +108,7 @@ def test_what_is_written_is_kept_and_depends_on_the_seed_alone(sets, pictures, t
     assert write(tmp_path / "a", 0)["train"] == b"mine"
     for file in (tmp_path / "b").glob("*/data.jsonl"):
         for line in map(json.loads, file.read_text().splitlines()):
-            assert (file.parent / line["image"]).exists()
+            assert (file.parent / line["images"][0]).exists()
 
 
 def test_a_stage_runs_once_and_one_that_failed_runs_again(load, tmp_path):

@@ -12,7 +12,7 @@ def sampled(i, n_correct, n_cut=0, *, n=10, answers=("red",), answerable=True):
         for k in range(n)
     ]
     samples = [s._replace(cut=k < n_cut) for k, s in enumerate(samples)]
-    example = VQAExample(f"q{i}", "a.png", f"What colour is {i}?", answers, answerable)
+    example = VQAExample(f"q{i}", ("a.png",), f"What colour is {i}?", answers, answerable)
     return SampledQuestion(example, tuple(samples))
 
 

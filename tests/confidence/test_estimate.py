@@ -68,7 +68,7 @@ def test_a_dataset_that_changed(sampled, small_world, tmp_path, capsys):
     assert "p_true/test.jsonl: 1 dropped, as they are no longer" in capsys.readouterr().out
     assert main(["build", "--out", str(out)]) == 0
     assert {row["id"] for row in read_jsonl(p_true_file(out / "confidence/test.jsonl"))} == {*found}
-    (data / rows[1]["image"]).write_bytes((data / rows[-1]["image"]).read_bytes())
+    (data / rows[1]["images"][0]).write_bytes((data / rows[-1]["images"][0]).read_bytes())
     assert confidence(data, out, *QUICK) == 2
     assert "or had another image, when it was sampled" in capsys.readouterr().err
 
@@ -228,7 +228,7 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
         for i, r in enumerate(rows)
     ]
     pictures = [
-        {"bytes": (small_world / "test" / r["image"]).read_bytes(), "path": None} for r in rows
+        {"bytes": (small_world / "test" / r["images"][0]).read_bytes(), "path": None} for r in rows
     ]
     made = datasets.Dataset.from_list(
         [a | {"category": "random", "image": p} for a, p in zip(asked, pictures, strict=True)]
@@ -249,7 +249,7 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
             "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong"
             for t in row["samples"]
         ]
-        assert (tmp_path / "out/data/POPE-test" / row["image"]).is_file()
+        assert (tmp_path / "out/data/POPE-test" / row["images"][0]).is_file()
     capsys.readouterr()
     assert main(["confidence", *map(str, options), *QUICK, "--status"]) == 0
     assert "POPE-test: 12 answered, 0 pending, 0 set aside" in capsys.readouterr().out

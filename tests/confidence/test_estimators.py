@@ -20,7 +20,7 @@ from inbol_jax.intervals import Estimate, share
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import Generation
 
-EXAMPLE = VQAExample("q", "a.png", "What color is it?", ("red",), True)
+EXAMPLE = VQAExample("q", ("a.png",), "What color is it?", ("red",), True)
 
 
 def line(*answers, example=EXAMPLE):
@@ -86,7 +86,7 @@ def test_refusals_are_no_answers():
 @pytest.mark.parametrize("name", ["consistency", "likelihood"])
 def test_no_gold_answer_is_needed(name):
     answers = [("red", -1.0, 2), ("red", -1.0, 2), ("blue", -2.0, 2)]
-    without = VQAExample("q", "a.png", "What color is it?")
+    without = VQAExample("q", ("a.png",), "What color is it?")
     assert get_estimator(name)(line(*answers, example=without)) == get_estimator(name)(
         line(*answers)
     )

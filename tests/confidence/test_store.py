@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import json
 import os
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from inbol_jax import interruption
 from inbol_jax.artifacts import fingerprint, json_line, meta_path, read_jsonl, read_meta
@@ -35,7 +35,7 @@ IMAGES = ImageHashes(Path("no images"))
 
 
 def example(i, question="What color is the dog?", image="a.png"):
-    return VQAExample(f"q{i}", image, question, ("red",), True, {"kind": "color"})
+    return VQAExample(f"q{i}", (image,), question, ("red",), True, {"kind": "color"})
 
 
 def line(i):
@@ -61,10 +61,14 @@ def file(tmp_path):
 def test_a_line_holds_the_question_and_every_sample():
     assert line(3).to_json() == {
         "id": "q3",
-        "image": "a.png",
+        "images": ["a.png"],
         "question": "What color is the dog?",
         "answers": ["red"],
         "answerable": True,
+        "options": [],
+        "source": "",
+        "split": "",
+        "metric": "inclusion",
         "kind": "color",
         "samples": ["Red", "blue", "I don't know."],
         "logprobs": [-0.12346, -2.0, -3.0],
@@ -254,10 +258,10 @@ def test_answers_that_changed_are_scored_again_and_what_is_gone_is_dropped(file,
     """Nothing is sampled, the lock stays, and once more there is nothing to change."""
     data = write_data(file, "a.png")
     images = ImageHashes(data.parent)
-    new = dataclasses.replace(example(1), answers=("blue",))
-    type3 = dataclasses.replace(example(2), answers=(), answerable=False)
-    other = dataclasses.replace(example(3), extra={"kind": "shade"})
-    null = dataclasses.replace(example(4), extra={"kind": None})
+    new = replace(example(1), answers=("blue",))
+    type3 = replace(example(2), answers=(), answerable=False)
+    other = replace(example(3), extra={"kind": "shade"})
+    null = replace(example(4), extra={"kind": None})
     with ConfidenceStore(file, SETTINGS, images) as store:
         store.append([*map(row, range(4)), {**row(4), "kind": None}, row(5)])
         store.update([new, type3, other, null, example(5), example(9)], data, scored)
@@ -279,7 +283,7 @@ def test_answers_that_changed_are_scored_again_and_what_is_gone_is_dropped(file,
     assert found["q5"] == line(5)
     before = file.stat()
     with ConfidenceStore(file, SETTINGS, images) as store:
-        again = [new, type3, other, dataclasses.replace(null, extra={"kind": None})]
+        again = [new, type3, other, replace(null, extra={"kind": None})]
         store.update([*again, example(5), example(9)], data, scored)
     assert os.path.samestat(file.stat(), before)
     assert capsys.readouterr().out == ""
@@ -381,7 +385,7 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 
 SAMPLES = (Sample("red", -1.0, 2, "correct"),)
-examples = [VQAExample(f"q{i}", "a.png", "What is this? " * (i % 7)) for i in range(1500)]
+examples = [VQAExample(f"q{i}", ("a.png",), "What is this? " * (i % 7)) for i in range(1500)]
 with ConfidenceStore(Path(sys.argv[1]), {"seed": 0}, ImageHashes(Path())) as store:
     pending = store.pending(examples)
     for i in range(0, len(pending), 3):
@@ -440,7 +444,7 @@ def test_questions_with_options_and_any_number_of_images(file):
     about = {"answers": ("A",), "metric": "choice", "options": ("red", "blue")}
     examples = [
         VQAExample(f"q{i}", paths, "Which?", **about)
-        for i, paths in enumerate([("a.png", "b.png"), (), "a.png"])
+        for i, paths in enumerate([("a.png", "b.png"), (), ("a.png",)])
     ]
     lines = [sampled_question(e, [Generation("A. red", -1.0, 2)]) for e in examples]
     with ConfidenceStore(file, SETTINGS, images) as store:
@@ -457,7 +461,7 @@ def test_questions_with_options_and_any_number_of_images(file):
 
     changed(*examples)
     with pytest.raises(InbolError, match="q2 was another question"):
-        changed(*examples[:2], dataclasses.replace(examples[2], options=("blue", "red")))
+        changed(*examples[:2], replace(examples[2], options=("blue", "red")))
     (data.parent / "b.png").write_text("another picture")
     with pytest.raises(InbolError, match=r"q0 was another question, .* \(and 0 more\)"):
         changed(*examples)

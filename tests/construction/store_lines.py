@@ -27,7 +27,7 @@ def line(id, outcomes, *, answerable=True, **changes):
     texts = [{"c": "red", "r": "I cannot tell."}.get(o) or next(wrong) for o in outcomes]
     row = {
         "id": id,
-        "image": f"images/{id}.png",
+        "images": [f"images/{id}.png"],
         "question": f"What color is thing {id}?",
         "answers": ["red"] if answerable else [],
         "answerable": answerable,

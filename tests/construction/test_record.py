@@ -33,7 +33,7 @@ def sampled(outcomes, *, texts=None, answers=("red",), answerable=True, extra=No
         for i, (text, name) in enumerate(zip(texts, names, strict=True))
     )
     about = {"answers": tuple(answers), "answerable": answerable, "extra": extra or {}} | columns
-    example = VQAExample("q1", "images/a.png", "What color is the star?", **about)
+    example = VQAExample("q1", ("images/a.png",), "What color is the star?", **about)
     return SampledQuestion(example, samples)
 
 

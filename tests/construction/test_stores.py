@@ -55,7 +55,7 @@ def test_what_was_built_of_other_confidences_is_refused(out):
     file, p_true = out / "confidence/train.jsonl", out / "confidence/p_true/train.jsonl"
     rows = []
     for row in four_groups():
-        about = {name: row[name] for name in ("id", "image", "question", "fingerprint")}
+        about = {name: row[name] for name in ("id", "images", "question", "fingerprint")}
         p = 0.9 if row["id"].startswith("known") else 0.1
         rows.append(about | {"proposed": "red", "p_true": p})
     write_jsonl(p_true, rows, {"set_aside": 0})

@@ -27,7 +27,7 @@ def test_the_table_counts_what_was_kept(tmp_path):
     tally.question_types.extend([1, 2, 3, 0, 1])
     tally.instruction_questions.extend([0, 1, 2, 4])
     tally.pair_questions.extend([0, 0, 2, 3])
-    tally.pair_kinds.extend([0, 1, PairKind.REFUSAL_OVER_ANSWER, 0])
+    tally.pair_kinds.extend([0, 1, PairKind.REFUSAL_OVER_ANSWER.number, 0])
     tally.pair_keys.extend([5, 6, 7, 8])
     tally.close()
     selection = select(tally, BuildConfig(tmp_path, **UNCAPPED))
@@ -74,7 +74,7 @@ def tally_of(types):
         tally.question_types.append(type)
         tally.instruction_questions.append(i)
         tally.pair_questions.append(i)
-        tally.pair_kinds.append(kinds.get(type, PairKind.REFUSAL_OVER_INCORRECT))
+        tally.pair_kinds.append(kinds.get(type, PairKind.REFUSAL_OVER_INCORRECT).number)
         tally.pair_keys.append(i)
     tally.close()
     return tally

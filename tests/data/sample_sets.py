@@ -59,7 +59,7 @@ def json_rows(text):
 
 def dataset_row(**changes):
     """A row of `data.jsonl`; a column that is changed to ... is left out."""
-    values = {"id": "q1", "image": "images/a.png", "question": "What colour?"}
+    values = {"id": "q1", "images": ["images/a.png"], "question": "What colour?"}
     values |= {"answers": ["red", "red", "blue"], "answerable": True} | changes
     return {column: value for column, value in values.items() if value is not ...}
 

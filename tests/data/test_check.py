@@ -79,14 +79,14 @@ def spoil(fault, row, path, outside):
             row["question"] = "caf\udce9?"
             return "not UTF-8"
         case "climbs out":
-            row["image"] = f"images/../../outside/{row['id']}.png"
+            row["images"] = [f"images/../../outside/{row['id']}.png"]
             return "image outside the folder"
         case "link out":
             path.unlink()
             path.symlink_to(outside)
             return "image outside the folder"
         case "absolute":
-            row["image"] = str(outside)
+            row["images"] = [str(outside)]
             return "image path absolute"
 
 
@@ -104,9 +104,9 @@ def faulty_set(folder, records, faults, seed):
     chosen = dict(zip(rng.sample(range(1, records), faults), FAULTS * 2 + drawn, strict=False))
     expected, lines = {}, []
     for i in range(records):
-        row = {"id": f"q{i}", "image": f"images/{i}.png", "question": f"What is {i}?"}
+        row = {"id": f"q{i}", "images": [f"images/{i}.png"], "question": f"What is {i}?"}
         row |= {"answers": ["red"] * 3, "answerable": True}
-        path = folder / row["image"]
+        path = folder / row["images"][0]
         save(path, i, compress_level=1)
         if i in chosen:
             cause = spoil(chosen[i], row, path, outside)
@@ -155,14 +155,14 @@ def rows_about(folder, *images):
     folder.mkdir(exist_ok=True)
     with (folder / "data.jsonl").open("w") as file:
         for i, image in enumerate(images):
-            row = {"id": f"{folder.name}-{i}", "image": image, "question": "What?"}
+            row = {"id": f"{folder.name}-{i}", "images": [image], "question": "What?"}
             file.write(json.dumps(row | {"answers": ["red"]}) + "\n")
 
 
 def test_gold_answers_that_do_not_score_right_are_named(tmp_path, capsys):
     data, out = tmp_path / "set", tmp_path / "out"
     save(data / "a.png", 0)
-    row = {"image": "a.png", "question": "Which country?", "answerable": True}
+    row = {"images": ["a.png"], "question": "Which country?", "answerable": True}
     aliases = ["US", "USA", "United States", "America"]
     rows = [
         row | {"id": "alternatives", "answers": aliases},

@@ -49,7 +49,7 @@ def test_faults_in_an_official_pair(tmp_path, read):
     assert by_id["7"].answerable is None, "without answers nobody can say"
     assert sorted((r.id or "", r.reason) for r in dataset.rejected) == [
         ("", "annotation without an id"),
-        ("", "id not a string"),
+        ("", "Expected `str`, got `array` - at `$.id`"),
         ("", "not a JSON object"),
         ("", "not a JSON object"),
         ("1", "duplicated id"),
@@ -88,11 +88,11 @@ def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
 def test_an_import_gives_no_header_before_its_rows_are_whole(tmp_path, read, unkvqa):
     file = unkvqa["questions"]
     file.write_text(file.read_text().replace("What?", ""))
-    with pytest.raises(InbolError, match=r"1 of 1 set aside: 1 question missing \(0\)"):
+    with pytest.raises(InbolError, match=r"1 of 1 set aside: 1 question blank \(0\)"):
         read(**unkvqa)
     folder = tmp_path / "out/data/val"
     assert [path.name for path in folder.glob("data.jsonl*")] == []
-    assert [row["reason"] for row in read_jsonl(folder / "rejected.jsonl")] == ["question missing"]
+    assert [row["reason"] for row in read_jsonl(folder / "rejected.jsonl")] == ["question blank"]
 
 
 def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, unkvqa, kills):

@@ -357,7 +357,11 @@ def test_ids_as_tables_hold_them(tmp_path, read):
         (i, ("red",)) for i in ("0", "1", "2.0")
     ]
     faults = [(fault.line, fault.reason) for fault in dataset.rejected]
-    assert faults == [(4, "id not a string"), (5, "id missing"), (6, "id not a string")]
+    assert faults == [
+        (4, "Expected `str`, got `float` - at `$.id`"),
+        (5, "Object missing required field `id`"),
+        (6, "Expected `str`, got `bool` - at `$.id`"),
+    ]
 
 
 def test_flags_as_tables_spell_them(tmp_path, read):
@@ -375,7 +379,7 @@ def test_an_option_that_has_no_letter(tmp_path, read):
     row = {"image": "a.png", "question": "What?", "answers": "B"}
     options = [*(f"thing {i}" for i in range(26)), "B"]
     file = write_json(tmp_path / "rows.json", [row | {"options": options}])
-    with pytest.raises(InbolError, match="1 more than 26 options"):
+    with pytest.raises(InbolError, match="1 Expected `array` of length <= 26"):
         read(id=str(file), images=images)
 
 

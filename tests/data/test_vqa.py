@@ -24,7 +24,7 @@ def test_reads_a_folder(tmp_path):
     assert (first.split, first.metric, first.extra) == ("val", "inclusion", {"meta": {"k": [1]}})
     assert [e.answerable for e in dataset.examples] == [True, False, None]
     assert (second.id, second.extra, third.answers) == ("2", {}, ())
-    assert first.to_json() == whole
+    assert first.to_json() == first.to_json() | whole
 
 
 def test_records_are_read_when_they_are_asked_for(tmp_path):
@@ -35,7 +35,7 @@ def test_records_are_read_when_they_are_asked_for(tmp_path):
     assert len(examples) == 21
     assert [e.id for e in examples] == [str(i) for i in range(21)]
     assert (examples[3].question, examples[-1].id) == ("Où est 3 ?", "20")
-    assert examples[3].to_json() == rows[3] | {"id": "3"}
+    assert examples[3].to_json() == rows[3] | {"id": "3", "options": []}
     assert [e.id for e in examples[1::7]] == ["1", "8", "15"]
     assert [e.id for e in examples.take([5, 2, 20])] == ["5", "2", "20"]
     assert list(examples[:2][1:]) == [examples[1]]
@@ -46,12 +46,11 @@ def test_records_are_read_when_they_are_asked_for(tmp_path):
         examples[0]
 
 
-def test_answers_as_objects_and_answerable_as_numbers(tmp_path):
+def test_answers_as_objects(tmp_path):
     answers = [{"answer": "red", "answer_confidence": "yes"}, {"answer": "blue"}, "red"]
-    write(tmp_path, row(answers=answers, answerable=1), row(id=2, answerable=0))
-    first, second = load_dataset_folder(tmp_path).examples
-    assert first.answers == ("red", "blue", "red")
-    assert (first.answerable, second.answerable) == (True, False)
+    write(tmp_path, row(answers=answers))
+    (example,) = load_dataset_folder(tmp_path).examples
+    assert example.answers == ("red", "blue", "red")
 
 
 def test_byte_order_mark_blank_lines_and_line_ends(tmp_path):
@@ -87,21 +86,24 @@ def test_an_id_is_taken_by_the_first_usable_record(tmp_path):
     dataset = load_dataset_folder(tmp_path, max_rejected=1)
     assert [e.id for e in dataset.examples] == ["q1", "2"]
     assert dataset.rejected == [
-        Rejection(1, "q1", "question missing"),
+        Rejection(1, "q1", "question blank"),
         Rejection(4, "2", "duplicated id"),
     ]
 
 
 def test_too_many_bad_records_stop_the_run(tmp_path):
-    rows = [row(id=i) for i in range(18)] + [row(id="x", image="b.png"), row(id="y", question="")]
+    rows = [row(id=i) for i in range(18)] + [
+        row(id="x", images=["b.png"]),
+        row(id="y", question=""),
+    ]
     write(tmp_path, *rows)
     assert len(load_dataset_folder(tmp_path).examples) == 18  # exactly a tenth may go
-    write(tmp_path, *rows, row(id="z", image="b.png"))
+    write(tmp_path, *rows, row(id="z", images=["b.png"]))
     with pytest.raises(InbolError) as caught:
         load_dataset_folder(tmp_path)
     message = str(caught.value)
     missing = f"2 image missing (first: x, looked for {tmp_path / 'b.png'})"
-    causes = f"3 of 21 set aside: {missing}, 1 question missing (y)"
+    causes = f"3 of 21 set aside: {missing}, 1 question blank (y)"
     assert f"{causes}; at most 10% may be" in message
     assert message.endswith("; --images names the folder that paths are relative to")
     assert "\n" not in message

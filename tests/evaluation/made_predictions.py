@@ -1,7 +1,6 @@
 """Predictions that the tests of this folder make up."""
 
-import dataclasses
-
+import msgspec
 import numpy as np
 
 from inbol_jax.evaluation.evaluate import measure
@@ -30,7 +29,7 @@ def prediction(i, outcome, type=1, **fields):
         "dataset": domain,
         "domain": domain,
         "model": "base",
-        "image": f"{i}.png",
+        "images": (f"{i}.png",),
         "question": "What colour is it?",
         "answers": () if type == 3 else ("red",),
         "kind": "colour",
@@ -52,7 +51,7 @@ def good_and_bad(n=48, models=MODELS):
         fields = {
             "dataset": "worlds",
             "domain": "in_domain" if i < n // 2 else "out_of_domain",
-            "image": f"{i % 3}.png" if i else 'a"><b>.png',
+            "images": (f"{i % 3}.png" if i else 'a"><b>.png',),
             "question": f"What is number {i}?" if i else HOSTILE,
             "answers": () if type == 3 else ("red", "red", "blue") if i else (HOSTILE,),
             "kind": "" if i % 3 else "colour" if i else HOSTILE,
@@ -85,7 +84,7 @@ def with_validation(predictions, seed=0):
             # The same questions are in both domains, as questions of two datasets.
             dataset = p.dataset if domain == p.domain else f"{p.domain} {domain}"
             about = {"domain": domain, "dataset": dataset, "forced": forced}
-            made.append(dataclasses.replace(p, **about, **scores))
+            made.append(msgspec.structs.replace(p, **about, **scores))
     return made
 
 

@@ -1,11 +1,11 @@
 """Policies and curves against brute force, on predictions that are made up."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 from made_predictions import MODELS, good_and_bad, measured, prediction, with_validation
+from msgspec.structs import replace
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import (
@@ -92,7 +92,7 @@ def test_a_decision_keeps_everything_else_of_the_question():
     assert (refusal.prediction, refusal.user_value) == ("I don't know.", 1)
     for other in (answer, refusal):
         back = {"model": p.model, "prediction": p.prediction, "outcome": p.outcome}
-        assert dataclasses.replace(other, **back) == p
+        assert replace(other, **back) == p
 
 
 def test_curves_are_those_of_the_pure_functions(predictions, compared):
@@ -178,7 +178,7 @@ def test_without_validation_stands_what_needs_none(predictions, metrics):
         assert best in ("base", "always_refuse")
         pairs = {(d.a, d.b) for d in plain.differences if d.domain == domain}
         assert {(best, name) for name in MODELS[1:]} <= pairs
-    bare = [dataclasses.replace(p, forced=None) for p in tested]
+    bare = [replace(p, forced=None) for p in tested]
     oracle = [p for p in compare(bare, 0).predictions if p.model == "oracle"]
     said = {(p.dataset, p.id): p.outcome for p in bare if p.model == "base"}
     for p in oracle:
@@ -188,7 +188,7 @@ def test_without_validation_stands_what_needs_none(predictions, metrics):
 
 def test_predictions_without_forced_answers_are_refused(predictions):
     for name in ("forced", "consistency", "p_true"):
-        old = [dataclasses.replace(predictions[0], **{name: None}), *predictions[1:]]
+        old = [replace(predictions[0], **{name: None}), *predictions[1:]]
         with pytest.raises(InbolError, match="made without --validation; give `inbol evaluate`"):
             compare(old, seed=0)
 
@@ -206,9 +206,9 @@ def test_answers_that_begin_as_refusals_do_are_refused(predictions):
     answers = [p for p in base if p.outcome != "refused"]
     few = len(base) // 20
     moved = {id(p) for p in answers[:few]}
-    some = [dataclasses.replace(p, prediction="The cat.") if id(p) in moved else p for p in base]
+    some = [replace(p, prediction="The cat.") if id(p) in moved else p for p in base]
     check_refusal_tokens(some, "base")
     moved = {id(p) for p in answers[: few + 1]}
-    some = [dataclasses.replace(p, prediction="The cat.") if id(p) in moved else p for p in base]
+    some = [replace(p, prediction="The cat.") if id(p) in moved else p for p in base]
     with pytest.raises(InbolError, match=rf"^base: {few + 1} of .* 'The cat.'; choose refusals"):
         compare(some, seed=0)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from endpoint_server import said
+from msgspec.structs import replace
 from PIL import Image
 
 from inbol_jax.artifacts import read_jsonl, read_meta
@@ -67,7 +68,7 @@ def config(monkeypatch, tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "colours" / "black.png")
     lines, store = [], []
     for id, (answers, outcomes) in QUESTIONS.items():
-        example = VQAExample(id, "black.png", "What colour?", tuple(answers), bool(answers))
+        example = VQAExample(id, ("black.png",), "What colour?", tuple(answers), bool(answers))
         samples = tuple(Sample("red", -1.0, 2, outcome) for outcome in outcomes)
         store.append(SampledQuestion(example, samples))
         lines.append(json.dumps(example.to_json() | {"kind": "colour"}) + "\n")
@@ -506,7 +507,7 @@ def test_a_real_model_is_compared_with_what_its_own_samples_say(small_world, mic
         assert p.consistency == self_consistency(stored[p.id]).value
         assert p.p_true == stored[p.id].p_true
     base, same = ([p for p in predicted if p.model == name] for name in ("base", "same"))
-    assert [dataclasses.replace(p, model="base") for p in same] == base
+    assert [replace(p, model="base") for p in same] == base
     assert metrics.curves["base"] == {
         domain: dataclasses.replace(curve, aurc_change=None)
         for domain, curve in metrics.curves["same"].items()

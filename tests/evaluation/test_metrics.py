@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_predictions import TYPES, prediction
+from msgspec.structs import replace
 from scipy import stats
 
 from inbol_jax.errors import InbolError
@@ -55,7 +56,7 @@ def random_predictions(n, models=("base", "idk_it", "ca_dpo"), seed=0):
 
 
 def renamed(predictions, model):
-    return [dataclasses.replace(p, model=model) for p in predictions]
+    return [replace(p, model=model) for p in predictions]
 
 
 def cells(summary):
@@ -169,7 +170,7 @@ def test_pairing_is_narrower_than_two_intervals_if_the_models_mostly_agree():
     predictions = random_predictions(200, models=("a",))
     changed = renamed(predictions, "b")
     for i in range(0, 200, 20):
-        changed[i] = dataclasses.replace(changed[i], outcome="refused")
+        changed[i] = replace(changed[i], outcome="refused")
     d = next(d for d in differences(predictions + changed) if d.group == "all")
     cell = summarise(predictions)["a"]["in_domain"]["all"]
     assert d.high - d.low < (cell.t_high - cell.t_low) / 2

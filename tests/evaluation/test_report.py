@@ -15,6 +15,7 @@ from made_predictions import (
     prediction,
     with_validation,
 )
+from msgspec.structs import replace
 from PIL import Image
 
 from inbol_jax.errors import InbolError
@@ -191,7 +192,7 @@ def test_any_number_of_models_and_little_else(models, tmp_path):
 
 def test_type_3_alone_and_a_lone_surrogate(tmp_path):
     made = [p for p in good_and_bad(16) if p.type == 3]
-    made = [dataclasses.replace(p, prediction="\ud800 \u202e\x00") for p in made]
+    made = [replace(p, prediction="\ud800 \u202e\x00") for p in made]
     curves = {"IDK-IT": [{"step": 0, "loss": float("nan")}]}
     write(tmp_path, made, tmp_path, train_confidence=[], curves=curves)
     assert (tmp_path / "report.html").read_text()
@@ -206,7 +207,7 @@ def test_yes_no_sets_have_a_table_of_their_own(tmp_path):
     made = good_and_bad(8)
     for i, p in enumerate(made):
         if p.type == 1:
-            made[i] = dataclasses.replace(p, metric="yes_no", answers=("yes",))
+            made[i] = replace(p, metric="yes_no", answers=("yes",))
     write(tmp_path, made, tmp_path, curves={})
     assert all("Yes-no questions" in text for text in texts(tmp_path))
 
@@ -218,12 +219,12 @@ def test_headline_says_only_what_the_intervals_allow():
     assert "the interval lies above 0, so ca_dpo beats base" in sentences[0]
     # the same answers, the best model first
     order = {"base": "ca_dpo", "idk_it": "mid", "ca_dpo": "base"}
-    backwards = [dataclasses.replace(p, model=order[p.model]) for p in predictions]
+    backwards = [replace(p, model=order[p.model]) for p in predictions]
     backwards.sort(key=lambda p: ["base", "mid", "ca_dpo"].index(p.model))
     worse = "the interval lies below 0, so ca_dpo is worse than base"
     assert worse in headline(metrics_of(backwards))[0]
     base = [p for p in predictions if p.model == "base"]
-    twins = [dataclasses.replace(p, model=model) for model in ("base", "b", "c") for p in base]
+    twins = [replace(p, model=model) for model in ("base", "b", "c") for p in base]
     same = headline(metrics_of(twins))
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
     assert "T of c minus that of b is +0.000" in same[2]

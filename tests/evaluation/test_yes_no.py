@@ -1,7 +1,6 @@
-import dataclasses
-
 import pytest
 from made_predictions import prediction
+from msgspec.structs import replace
 
 from inbol_jax.evaluation.yes_no import word_rule, yes_no_table
 from inbol_jax.records import VQAExample
@@ -12,7 +11,7 @@ def predictions(said, model="m", metric="yes_no"):
     """Predictions of (gold, response)."""
     made = []
     for i, (gold, text) in enumerate(said):
-        example = VQAExample(str(i), "a.png", "Is there a dog?", (gold,), True, metric=metric)
+        example = VQAExample(str(i), ("a.png",), "Is there a dog?", (gold,), True, metric=metric)
         fields = {"dataset": "POPE", "model": model, "answers": (gold,), "metric": metric}
         made.append(prediction(i, outcome(example, text), prediction=text, **fields))
     return made
@@ -56,5 +55,5 @@ def test_other_sets_are_left_out():
     assert yes_no_table(predictions([("yes", "yes")], metric="vqa")) is None
     [only] = predictions([("yes", "yes")])
     assert yes_no_table([only])
-    assert yes_no_table([dataclasses.replace(only, answers=())]) is None
+    assert yes_no_table([replace(only, answers=())]) is None
     assert yes_no_table([prediction(1, "correct", answers=("yes",), prediction="yes")]) is None

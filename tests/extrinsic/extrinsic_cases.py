@@ -17,7 +17,7 @@ COLORS = ("brown", "red")
 
 def example(i, question=None, answers=("red",), image=None, **extra):
     question = question or f"What color is the {THINGS[i % 8]}?"
-    return VQAExample(f"q{i}", image or f"{i}.png", question, tuple(answers), True, extra)
+    return VQAExample(f"q{i}", (image or f"{i}.png",), question, tuple(answers), True, extra)
 
 
 class FunnelRun(NamedTuple):

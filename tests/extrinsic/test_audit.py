@@ -40,10 +40,10 @@ def run(tmp_path):
     things, rows = ("dog", "kite", "bus", "cake", "clock"), []
     for i in range(30):
         Image.new("RGB", (24, 24), (8 * i, 0, 0)).save(data / f"{i}.png")
-        about = {"image": f"{i}.png", "answers": ["red"], "answerable": True}
+        about = {"images": [f"{i}.png"], "answers": ["red"], "answerable": True}
         questions = f"How many of them are in picture {i}?", f"What color is the {things[i % 5]}?"
         rows += [{"id": f"q{i}-{k}", "question": q} | about for k, q in enumerate(questions)]
-    about = {"image": "0.png", "answers": [], "answerable": False}
+    about = {"images": ["0.png"], "answers": [], "answerable": False}
     rows.append({"id": "none", "question": "Why?"} | about)
     write(data / "data.jsonl", rows)
     extrinsic(ExtrinsicConfig(data, tmp_path / "run", share=1.0))
@@ -91,8 +91,8 @@ def test_hostile_text_stays_text(run):
         for row in rows:
             row |= {"question": HOSTILE, "reason": HOSTILE, "id": HOSTILE + row["id"]}
         write(spoiled, rows)
-    rows[0]["image"] = "../../../etc/passwd"
-    rows[1]["image"] = 'x"><script>alert(1)</script>.png'
+    rows[0]["images"] = ["../../../etc/passwd"]
+    rows[1]["images"] = ['x"><script>alert(1)</script>.png']
     write(file, rows)
     meta = read_meta(file)
     meta["generators"] = [*meta["generators"], HOSTILE]

@@ -96,17 +96,17 @@ def test_evidence_by_boxes(tmp_path):
         i = int(row["id"].removeprefix("q").split("-")[0])
         assert row["question"] == examples[i].question
         assert row["removed"] | {"how": ""} == {
-            "image": f"{i}.png",
+            "images": [f"{i}.png"],
             "how": "",
             "by": "boxes",
             "boxes": [[4, 4, 8, 8]],
         }
         assert not row["answerable"]
         assert row["answers"] == []
-        assert row["image"].startswith("evidence_removed/")
-        whole, changed = load_image(tmp_path / f"{i}.png"), load_image(tmp_path / row["image"])
+        assert row["images"][0].startswith("evidence_removed/")
+        whole, changed = load_image(tmp_path / f"{i}.png"), load_image(tmp_path / row["images"][0])
         assert (changed.size != whole.size) == (row["removed"]["how"] == "crop")
-    assert len({r["image"] for r in rows}) == 12
+    assert len({r["images"][0] for r in rows}) == 12
     before = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
     assert run_funnel(examples, "evidence_removed", root=tmp_path).rows == rows
     after = {p.name: p.read_bytes() for p in (tmp_path / "evidence_removed").iterdir()}
@@ -119,7 +119,7 @@ def test_a_color_is_never_left_by_a_blur_and_a_jpeg_stays_one(tmp_path):
     examples = [example(i, image=f"{i}.JPG", evidence=[[4, 4, 8, 8]]) for i in range(12)]
     rows, *_ = run_funnel(examples, "evidence_removed", root=tmp_path)
     assert {r["removed"]["how"] for r in rows} == {"mask", "crop"}
-    with Image.open(tmp_path / rows[0]["image"]) as image:
+    with Image.open(tmp_path / rows[0]["images"][0]) as image:
         assert image.format == "JPEG"
 
 
@@ -167,6 +167,6 @@ def test_evidence_by_occlusion(tmp_path):
     }
     options = {"n": 1, "temperature": 0, "max_new_tokens": 1, "label": ""}
     for row in rows:
-        ((reply,),) = Eye()([ImageQuestion("", tmp_path / row["image"], "")], **options)
+        ((reply,),) = Eye()([ImageQuestion("", tmp_path / row["images"][0], "")], **options)
         assert reply.text == "no"
     assert [n for _, n in eye.calls] == [4, 3 * len(evidence.WINDOWS)]

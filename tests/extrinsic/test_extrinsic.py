@@ -33,7 +33,7 @@ def run(data, out, **options):
 
 
 def asked(rows):
-    return {(row["image"], row["question"]) for row in rows}
+    return {(row["images"][0], row["question"]) for row in rows}
 
 
 def records(n):
@@ -41,7 +41,7 @@ def records(n):
     rows = []
     for i in range(n):
         question = f"What color is the {THINGS[i % 8]}?"
-        row = {"id": f"q{i}", "image": f"images/{i}.png", "question": question}
+        row = {"id": f"q{i}", "images": [f"images/{i}.png"], "question": question}
         rows.append(row | {"answers": [COLORS[i % 2]]} | about)
     return rows
 
@@ -49,7 +49,7 @@ def records(n):
 def write(folder, rows):
     (folder / "images").mkdir(parents=True)
     for i, row in enumerate(rows):
-        Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(folder / row["image"])
+        Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(folder / row["images"][0])
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -76,7 +76,7 @@ def test_every_rejected_question_is_in_the_trail(photos, tmp_path):
     filters = meta["filters"]
     assert filters == WITHOUT_OBJECTS
     for row in rejected:
-        assert set(row) == {"id", "image", "question", "generator", "passed", "filter", "reason"}
+        assert set(row) == {"id", "images", "question", "generator", "passed", "filter", "reason"}
         assert row["passed"] == filters[: filters.index(row["filter"])]
     for row in kept:
         assert row["filters"] == filters
@@ -99,10 +99,12 @@ def test_a_set_without_objects(photos, tmp_path, capsys):
     rows, meta = [*read_jsonl(file)], read_meta(file)
     assert {row["generator"] for row in rows} == set(GENERATORS_WITHOUT)
     assert {tuple(row["filters"]) for row in rows} == {tuple(WITHOUT_OBJECTS)}
-    noun = {row["image"]: subject(row["question"]) for row in records(24)}
+    noun = {row["images"][0]: subject(row["question"]) for row in records(24)}
     for row in rows:
         if row["generator"] != "beyond_frame":
-            assert (noun[row["image"]] in row["question"]) is (row["generator"] == "unseeable"), row
+            assert (noun[row["images"][0]] in row["question"]) is (
+                row["generator"] == "unseeable"
+            ), row
     kept = sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
     assert meta["rows"] == len(rows) == kept
     dataset = load_dataset_folder(file)  # the header leads to the images
@@ -135,7 +137,7 @@ def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path):
     for row in rows[8:]:
         row |= {"answers": [], "answerable": False}
     file = run(write(tmp_path / "photos", rows), tmp_path / "out", share=1.0)
-    assert {row["image"] for row in read_jsonl(file)} <= {row["image"] for row in rows[:8]}
+    assert {row["images"][0] for row in read_jsonl(file)} <= {row["images"][0] for row in rows[:8]}
 
 
 ENDPOINT = EndpointConfig(endpoint="http://127.0.0.1:9/v1")
@@ -232,7 +234,9 @@ def test_a_model_filters_writes_and_finds_evidence(micro, small_world, tmp_path)
     (data / "images").mkdir(parents=True)
     rows = [*read_jsonl(small_world / "train/data.jsonl")][:24]
     for row in rows:
-        (data / row["image"]).write_bytes((small_world / "train" / row["image"]).read_bytes())
+        (data / row["images"][0]).write_bytes(
+            (small_world / "train" / row["images"][0]).read_bytes()
+        )
         row["evidence"] = [[4, 4, 30, 30]]
     (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     generators = ("unseeable", "mismatched", "evidence_removed")
@@ -260,9 +264,8 @@ def test_questions_about_several_images_or_none_are_left_out_and_counted(tmp_pat
     data = write(tmp_path / "photos", rows)
     for row, images in zip(rows, (["images/0.png", "images/1.png"], []), strict=False):
         row["images"] = images
-        del row["image"]
     (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert all(row["image"] for row in read_jsonl(run(data, tmp_path / "out", share=1.0)))
+    assert all(row["images"] for row in read_jsonl(run(data, tmp_path / "out", share=1.0)))
     assert "2 questions about several images, or none, are left out" in capsys.readouterr().out
 
 

@@ -43,7 +43,7 @@ def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
     templates = {t: re.escape(t).replace(r"\{noun\}", r"(\w+)") for t in UNSEEABLE.values()}
     used = Counter()
     for row in proposed.rows:
-        question, shown = row["question"], objects[row["image"]]
+        question, shown = row["question"], objects[row["images"][0]]
         if row["generator"] == "mismatched":
             assert unanswerable(question, shown), row
             continue
@@ -71,7 +71,7 @@ def test_rows_are_type_3_questions_with_ids_of_their_own(world, proposed):
     rows = proposed.rows
     ids = [row["id"] for row in rows]
     assert len({*ids, *(e.id for e in world)}) == len(ids) + len(world)
-    asked = [(e.image, e.question) for e in world] + [(r["image"], r["question"]) for r in rows]
+    asked = [(e.image, e.question) for e in world] + [(r["images"][0], r["question"]) for r in rows]
     assert len(set(asked)) == len(asked)
     for row in rows:
         assert (row["answers"], row["answerable"], row["kind"]) == ([], False, row["generator"])
@@ -97,7 +97,7 @@ def test_duplicates_and_ill_formed_questions_are_rejected():
     for seed in range(30):
         rows, more, *_ = propose(pool, 60, seed)
         verdicts += more
-        assert len({(row["image"], row["question"]) for row in rows}) == len(rows)
+        assert len({(row["images"][0], row["question"]) for row in rows}) == len(rows)
     assert verdicts["mismatched", "ill_formed"] > 0
     assert verdicts["mismatched", "duplicate"] + verdicts["unseeable", "duplicate"] > 0
 

@@ -27,7 +27,7 @@ def test_false_premises_are_about_what_is_missing():
         forms = (re.escape(t).replace(r"\{noun\}", r"(\w+)") for t in FALSE_PREMISE)
         noun = next(match[1] for form in forms if (match := re.fullmatch(form, row["question"])))
         assert noun in THINGS
-        assert noun != THINGS[int(row["image"][:-4]) % 8]
+        assert noun != THINGS[int(row["images"][0][:-4]) % 8]
 
 
 def test_a_generator_that_is_there_twice_has_two_turns():
@@ -43,7 +43,7 @@ def test_beyond_the_frame_names_only_what_is_shown():
     assert len(rows) == 60
     seen = set()
     for row in rows:
-        i = int(row["image"][:-4])
+        i = int(row["images"][0][:-4])
         template = row["question"]
         if i % 2:
             template = template.replace(f"the {THINGS[i % 8]}", "the {noun}")
@@ -122,7 +122,7 @@ def test_model_written_questions_go_through_the_filters():
     rows, verdicts, set_aside, _ = run_funnel(
         examples, "model_written", writer=writer, root=Path("images")
     )
-    assert [(r["image"], r["question"]) for r in rows] == [("0.png", "Who took it?")]
+    assert [(r["images"][0], r["question"]) for r in rows] == [("0.png", "Who took it?")]
     assert verdicts == {
         ("model_written", "ill_formed"): 1,
         ("model_written", "kept"): 1,

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from inbol_jax.losses import PAIR_LOSSES, PairLogprobs
 from inbol_jax.records import PairKind
 
-KINDS = np.array([int(kind) for kind in PairKind])
+KINDS = np.array([kind.number for kind in PairKind])
 nats = st.floats(-60, 0, width=32, allow_subnormal=False)
 confidence = st.floats(0, 1, width=32, allow_subnormal=False)
 betas = st.sampled_from([0.01, 0.1, 0.5, 1.0, 5.0])

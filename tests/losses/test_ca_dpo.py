@@ -95,7 +95,9 @@ def test_pulls_balance_at_one_half():
             kinds = PairKind.CORRECT_OVER_REFUSAL, PairKind.REFUSAL_OVER_INCORRECT
             pairs = (zero, refusal, zero, zero), (refusal, zero, zero, zero)
             both = zip(pairs, kinds, strict=True)
-            return sum(weighted(a, zero + c, jnp.array([k]), beta=1.0).sum() for a, k in both)
+            return sum(
+                weighted(a, zero + c, jnp.array([k.number]), beta=1.0).sum() for a, k in both
+            )
 
         pull = -float(jax.grad(total)(jnp.zeros(1))[0])
         assert np.sign(pull) == sign

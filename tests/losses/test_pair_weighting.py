@@ -11,7 +11,7 @@ from inbol_jax.records import PairKind
 
 def test_kinds_are_those_of_the_records():
     names = [kind.name for kind in PairKind]
-    assert [getattr(pair_weighting, name) for name in names] == [int(kind) for kind in PairKind]
+    assert [getattr(pair_weighting, name) for name in names] == [kind.number for kind in PairKind]
     assert sorted(name for name in vars(pair_weighting) if "_OVER_" in name) == sorted(names)
 
 

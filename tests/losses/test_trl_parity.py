@@ -62,7 +62,7 @@ def rows(small_world):
     rows = []
     for i, (q, text) in enumerate(zip(questions, other, strict=True)):
         chosen, rejected = (q["answers"][0], text)[:: 1 if i % 2 else -1]
-        image = small_world / "train" / q["image"]
+        image = small_world / "train" / q["images"][0]
         row = {"image": image, "question": q["question"]}
         rows.append(row | {"chosen": chosen, "rejected": rejected})
     return rows

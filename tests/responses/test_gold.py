@@ -28,5 +28,5 @@ ALIASES = ("US", "USA", "United States", "America")
     ],
 )
 def test_gold_answers_are_asked_by_the_question_s_own_metric(answers, columns, fault):
-    found = fault_of_gold(VQAExample("q", "a.png", "Which?", answers, **columns))
+    found = fault_of_gold(VQAExample("q", ("a.png",), "Which?", answers, **columns))
     assert fault in found if fault else found is None, found

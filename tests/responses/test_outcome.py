@@ -4,6 +4,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 
 TEN = ("red",) * 10
+IMAGE = ("a.png",)
 MOST_SAY_NO = ("No",) * 9 + ("yes",)
 NOT_SHOWN = "The dog's leash is not visible."
 
@@ -11,29 +12,37 @@ NOT_SHOWN = "The dog's leash is not visible."
 @pytest.mark.parametrize(
     ("example", "text", "expected"),
     [
-        (VQAExample("q", "a.png", "Which?", TEN), "red", "correct"),
-        (VQAExample("q", "a.png", "Which?", TEN), "blue", "wrong"),
-        (VQAExample("q", "a.png", "Which?", TEN), "I don't know", "refused"),
-        (VQAExample("q", "a.png", "How many?", ("200",), metric="numeric"), "about 204", "correct"),
-        (VQAExample("q", "a.png", "How many?", ("200",), metric="numeric:0.01"), "204", "wrong"),
-        # Nothing is correct without gold answers, nor on Type 3, whatever annotators answered.
-        (VQAExample("q", "a.png", "Which?"), "red", "wrong"),
-        (VQAExample("q", "a.png", "Which?", TEN, answerable=False), "red", "wrong"),
-        (VQAExample("q", "a.png", "Which?", TEN, answerable=False), "unanswerable", "refused"),
-        (VQAExample("q", "a.png", "Which?", answerable=False), "", "wrong"),
-        # A refusal is never correct, even if it is the gold answer.
-        (VQAExample("q", "a.png", "Which?", ("unanswerable",) * 10), "unanswerable", "refused"),
-        # In a yes/no set, what is not shown is answered: no.
-        (VQAExample("q", "a.png", "A dog?", ("no",), metric="yes_no"), NOT_SHOWN, "correct"),
-        (VQAExample("q", "a.png", "A dog?", ("yes",), metric="yes_no"), NOT_SHOWN, "wrong"),
+        (VQAExample("q", IMAGE, "Which?", TEN), "red", "correct"),
+        (VQAExample("q", IMAGE, "Which?", TEN), "blue", "wrong"),
+        (VQAExample("q", IMAGE, "Which?", TEN), "I don't know", "refused"),
         (
-            VQAExample("q", "a.png", "A dog?", ("No",) * 5 + ("yes",), metric="vqa"),
+            VQAExample("q", IMAGE, "How many?", ("200",), metric="numeric"),
+            "about 204",
+            "correct",
+        ),
+        (VQAExample("q", IMAGE, "How many?", ("200",), metric="numeric:0.01"), "204", "wrong"),
+        # Nothing is correct without gold answers, nor on Type 3, whatever annotators answered.
+        (VQAExample("q", IMAGE, "Which?"), "red", "wrong"),
+        (VQAExample("q", IMAGE, "Which?", TEN, answerable=False), "red", "wrong"),
+        (VQAExample("q", IMAGE, "Which?", TEN, answerable=False), "unanswerable", "refused"),
+        (VQAExample("q", IMAGE, "Which?", answerable=False), "", "wrong"),
+        # A refusal is never correct, even if it is the gold answer.
+        (VQAExample("q", IMAGE, "Which?", ("unanswerable",) * 10), "unanswerable", "refused"),
+        # In a yes/no set, what is not shown is answered: no.
+        (VQAExample("q", IMAGE, "A dog?", ("no",), metric="yes_no"), NOT_SHOWN, "correct"),
+        (VQAExample("q", IMAGE, "A dog?", ("yes",), metric="yes_no"), NOT_SHOWN, "wrong"),
+        (
+            VQAExample("q", IMAGE, "A dog?", ("No",) * 5 + ("yes",), metric="vqa"),
             NOT_SHOWN,
             "wrong",
         ),
-        (VQAExample("q", "a.png", "A dog?", ("no",), metric="yes_no"), "I can't tell.", "refused"),
-        (VQAExample("q", "a.png", "Whose?", TEN), NOT_SHOWN, "refused"),
-        (VQAExample("q", "a.png", "A dog?", ("no",), answerable=False), NOT_SHOWN, "refused"),
+        (
+            VQAExample("q", IMAGE, "A dog?", ("no",), metric="yes_no"),
+            "I can't tell.",
+            "refused",
+        ),
+        (VQAExample("q", IMAGE, "Whose?", TEN), NOT_SHOWN, "refused"),
+        (VQAExample("q", IMAGE, "A dog?", ("no",), answerable=False), NOT_SHOWN, "refused"),
     ],
 )
 def test_outcome(example, text, expected):
@@ -62,13 +71,13 @@ NO_BOAT = "There is no boat in the image."
 def test_who_denies_the_premise_refuses_a_question_of_type_3(
     question, answers, answerable, metric, expected
 ):
-    example = VQAExample("q", "a.png", question, answers, answerable, metric=metric)
+    example = VQAExample("q", IMAGE, question, answers, answerable, metric=metric)
     assert outcome(example, NO_BOAT) == expected
 
 
 def choice(answers, *options, answerable=True):
     about = {"answerable": answerable, "metric": "choice", "options": options}
-    return VQAExample("q", "a.png", "Which?", answers, **about)
+    return VQAExample("q", IMAGE, "Which?", answers, **about)
 
 
 KNOWN = choice(("B",), "red", "It cannot be determined")
@@ -100,7 +109,7 @@ OFFERED = choice(("C",), "red", "blue", "None of the above", answerable=False)
         (OFFERED, "C", "refused"),
         (OFFERED, "none of the above", "refused"),
         (OFFERED, "B. blue", "wrong"),
-        (VQAExample("q", "a.png", "Which?", (), False), "None of the above", "wrong"),
+        (VQAExample("q", IMAGE, "Which?", (), False), "None of the above", "wrong"),
         # Nor is a gold answer that is not offered: what to say where no option is right.
         (TOLD, "F", "refused"),
         (TOLD, "(f)", "refused"),

@@ -25,7 +25,7 @@ OPTIONS = SamplingOptions(n=3, max_new_tokens=8)
 def questions(tmp_path):
     """`questions(n)` are n questions about one image in `tmp_path`."""
     Image.new("RGB", (3, 2), "red").save(tmp_path / "red.png")
-    return lambda n: [VQAExample(f"q{i}", "red.png", f"What is {i}?") for i in range(n)]
+    return lambda n: [VQAExample(f"q{i}", ("red.png",), f"What is {i}?") for i in range(n)]
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_images_arrive_with_the_pixels_of_the_file(serve, sample, tmp_path):
     noise.convert("P").save(tmp_path / "2.gif")
     names = ["0.jpg", "1.png", "2.gif"]
     server = serve(answers)
-    sample(server, [VQAExample(name, name, name) for name in names])
+    sample(server, [VQAExample(name, (name,), name) for name in names])
     for body in bodies_of(server):
         name, data = asked(body)
         assert body["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;")
@@ -285,7 +285,7 @@ def test_questions_that_fail_are_set_aside_and_the_others_sampled(serve, questio
     server = serve(reply)
     good = questions(16)[8:]
     examples = [e for pair in zip(questions(8), good, strict=True) for e in pair]
-    lost = [VQAExample(f"lost{i}", "none.png", "What?") for i in range(9)]
+    lost = [VQAExample(f"lost{i}", ("none.png",), "What?") for i in range(9)]
     given, rejected = sample(server, [*examples, *lost])
     assert given.keys() == {e.id for e in good}
     causes = dict(rejected)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from virtual_devices import run_on_devices
 
 from inbol_jax.data.vqa import load_dataset_folder
@@ -336,9 +337,9 @@ def test_what_cannot_be_asked_is_set_aside(micro, questions, images, tmp_path):
         (folder / e.image.split("/")[-1]).write_bytes((images / e.image).read_bytes())
     (folder / "broken.png").write_bytes((images / sound[0].image).read_bytes()[:100])
     broken = [
-        VQAExample("missing", "images/nowhere.png", sound[0].question),
-        VQAExample("broken", "images/broken.png", sound[1].question),
-        VQAExample("placeholder", sound[0].image, "What is <image> here?"),
+        VQAExample("missing", ("images/nowhere.png",), sound[0].question),
+        VQAExample("broken", ("images/broken.png",), sound[1].question),
+        VQAExample("placeholder", sound[0].images, "What is <image> here?"),
     ]
     mixed = [broken[0], sound[0], broken[1], sound[1], broken[2], sound[2]]
     # Of both kinds in one batch, then a batch of nothing but broken ones.
@@ -393,7 +394,7 @@ def test_questions_about_several_images_and_about_none(micro, questions, images)
     text, options = "Which is larger?", SamplingOptions(temperature=1.0, max_new_tokens=4)
     examples = [
         VQAExample(f"{len(paths)}{i}", paths, text, options=("this", "that"))
-        for i, paths in enumerate([(), one, (one, other), (other, one), (one, one)])
+        for i, paths in enumerate([(), (one,), (one, other), (other, one), (one, one)])
     ]
     encoder = make_text_encoder(micro)
     grids = [encoder.grids(images / name for name in e.images) for e in examples]
@@ -411,6 +412,6 @@ def test_questions_about_several_images_and_about_none(micro, questions, images)
     assert together.keys() == {e.id for e in examples}
     for example in examples:
         assert logprobs([example])[example.id] == together[example.id]
-    same = [dataclasses.replace(e, id="same") for e in examples[2:4]]
+    same = [replace(e, id="same") for e in examples[2:4]]
     first, second = (logprobs([e])["same"] for e in same)
     assert first != second, "the order of the images decides"

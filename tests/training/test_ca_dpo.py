@@ -189,7 +189,7 @@ def test_the_reference_is_kept_and_computed_anew_for_another_one(
     assert reference() == reference() == (1, -1)
     images = images.rename(tmp_path / "moved")
     assert reference() == (1, -1)
-    first = next(read_jsonl(data / "preferences.jsonl"))["image"]
+    first = next(read_jsonl(data / "preferences.jsonl"))["images"][0]
     Image.new("RGB", (64, 64)).save(images / first)
     assert reference() == (2, -2)
     assert reference(length_normalized=True) == (3, -3)

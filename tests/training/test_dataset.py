@@ -143,7 +143,7 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
 
     def read(*images):
         row = {"question": "What is this?", "response": "Red."}
-        write_jsonl(data, [row | {"image": image} for image in images], {"images": "images"})
+        write_jsonl(data, [row | {"images": [image]} for image in images], {"images": "images"})
         return read_data(SftConfig(data=data, out=tmp_path), Instruction.from_json, "instruction")
 
     (folder / "link.png").symlink_to(tmp_path / "secret.png")

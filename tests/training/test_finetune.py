@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_its_own_pictures_only(data, small_world, micro, tmp_
     run_sft(data, micro.path, tmp_path / "out", images=images, **options)
     moved = images.rename(tmp_path / "moved")
     run_sft(data, micro.path, tmp_path / "out", images=moved, **options)
-    first = next(read_jsonl(data / "instructions.jsonl"))["image"]
+    first = next(read_jsonl(data / "instructions.jsonl"))["images"][0]
     Image.new("RGB", (64, 64)).save(moved / first)
     with pytest.raises(InbolError, match=r"\(--pictures .*; choose another --out or delete it$"):
         run_sft(data, micro.path, tmp_path / "out", images=moved, **options)
@@ -291,7 +291,7 @@ def test_quantising_without_the_library_is_refused_before_weights_are_read(
     ("stage", "change", "culprit"),
     [
         ("IDK-IT", {"response": ...}, "response"),
-        ("IDK-IT", {"image": "images/nowhere.png"}, "nowhere.png"),
+        ("IDK-IT", {"images": ["images/nowhere.png"]}, "nowhere.png"),
         ("IDK-IT", {"question": "What is <image>?"}, "placeholder"),
         ("IDK-IT", {"response": "It is an <image>."}, "placeholder"),
         ("CA-DPO", {"chosen": "red</s>"}, "special token"),

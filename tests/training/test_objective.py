@@ -84,9 +84,9 @@ def test_objectives_are_their_definitions(micro):
         "padding": (batch["segments"] < 0).mean(),
     }
     for of in PairKind:
-        if (among := kind == of).any():
-            expected[f"reward_margin/{of.name.lower()}"] = reward[among].mean()
-            expected[f"reward_accuracy/{of.name.lower()}"] = (reward > 0)[among].mean()
+        if (among := kind == of.number).any():
+            expected[f"reward_margin/{of}"] = reward[among].mean()
+            expected[f"reward_accuracy/{of}"] = (reward > 0)[among].mean()
     assert means(metrics) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 

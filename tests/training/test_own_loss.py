@@ -29,7 +29,7 @@ def pairs(small_world, tmp_path):
     questions = list(read_jsonl(small_world / "train/data.jsonl"))[:4]
     own = {"rejected": "seventeen purple", "kind": "correct_over_incorrect", "confidence": 0.5}
     rows = [
-        {name: q[name] for name in ("id", "image", "question")}
+        {name: q[name] for name in ("id", "images", "question")}
         | {"chosen": q["answers"][0], "type": 1, **own}
         for q in questions
     ]

@@ -6,9 +6,9 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 from inbol_jax.training.rewards import REWARDS, register_reward, reward_function
 
-CAT = VQAExample("q", "i.png", "What is this?", ("cat",) * 10, True)
-UNSEEN = VQAExample("q", "i.png", "What is behind it?", (), False)
-VENTURED = VQAExample("q", "i.png", "What is behind it?", ("cat",) * 10, False)
+CAT = VQAExample("q", ("i.png",), "What is this?", ("cat",) * 10, True)
+UNSEEN = VQAExample("q", ("i.png",), "What is behind it?", (), False)
+VENTURED = VQAExample("q", ("i.png",), "What is behind it?", ("cat",) * 10, False)
 CASES = [(CAT, "cat"), (CAT, "I don't know."), (CAT, "dog"), (UNSEEN, "I don't know.")]
 CASES += [(UNSEEN, "cat"), (VENTURED, "cat")]
 

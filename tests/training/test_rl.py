@@ -240,7 +240,7 @@ def test_another_reward_or_group_is_another_run(questions, micro, short, tmp_pat
 
 def test_other_pictures_are_another_run(small_world, tmp_path):
     images = shutil.copytree(small_world / "test", tmp_path / "images")
-    names = [row["image"] for row in read_jsonl(small_world / "test/data.jsonl")]
+    names = [row["images"][0] for row in read_jsonl(small_world / "test/data.jsonl")]
 
     def pictures(folder):
         return picture_fingerprint(folder / name for name in names)

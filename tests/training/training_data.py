@@ -39,7 +39,7 @@ def instructions(world, n=16):
     rows = []
     for i, q in enumerate(questions(world)[:n]):
         response = SHORT_REFUSALS[i % 4] if i % 2 else q["answers"][0]
-        row = {k: q[k] for k in ("id", "image", "question")}
+        row = {k: q[k] for k in ("id", "images", "question")}
         rows.append(row | {"response": response, "boundary": "known", "type": 1})
     return rows
 
@@ -47,12 +47,12 @@ def instructions(world, n=16):
 def preferences(world, n=16):
     rows = []
     for i, q in enumerate(questions(world)[:n]):
-        kind = PairKind(i % 4)
+        kind = list(PairKind)[i % 4]
         texts = {"correct": q["answers"][0], "answer": q["answers"][0]}
         texts |= {"refusal": SHORT_REFUSALS[i % 3], "incorrect": "seventeen purple"}
-        chosen, rejected = kind.name.lower().split("_over_")
+        chosen, rejected = str(kind).split("_over_")
         type3 = kind is PairKind.REFUSAL_OVER_ANSWER
-        row = {k: q[k] for k in ("id", "image", "question")} | {"kind": kind.name.lower()}
+        row = {k: q[k] for k in ("id", "images", "question")} | {"kind": str(kind)}
         row |= {"chosen": texts[chosen], "rejected": texts[rejected]}
         confidence = 0.0 if type3 else 0.4 + 0.02 * i
         rows.append(row | {"confidence": confidence, "type": 3 if type3 else None})

@@ -47,7 +47,7 @@ def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
     lines, cache = str(tmp_path / "test/data.jsonl"), str(tmp_path / "cache")
     table = datasets.load_dataset("json", data_files=lines, split="train", cache_dir=cache)
     assert table.num_rows == 30
-    columns = {"id", "image", "question", "answers", "answerable", "kind", "objects"}
+    columns = {"id", "images", "question", "answers", "answerable", "kind", "objects"}
     assert columns <= set(table.column_names)
     assert sum(table["answerable"]) == 20
     dataset = load_dataset_folder(tmp_path / "test")
