@@ -38,8 +38,9 @@ import tyro
 from jax.experimental import topologies
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import ModelConfig, Qwen3VLConfig
-from inbol_jax.models.config import load_config
+from inbol_jax.models.config import ModelConfig
+from inbol_jax.models.families import load_config
+from inbol_jax.models.qwen3_vl import Qwen3VLConfig
 from inbol_jax.sharding import make_mesh
 
 sys.path.insert(0, str(Path(__file__).parent))

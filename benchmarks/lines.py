@@ -17,9 +17,12 @@ PARTS = {
         (*LOSSES, "losses/logprob.py", "training/ca_dpo.py"),
         "Tunix 798, TRL 1,785, EasyDeL 1,793",
     ),
-    "Qwen3-VL: what no other family uses": (("models/qwen3_vl.py",), ""),
+    "Qwen3-VL, with the tower that Qwen2.5-VL has as well": (
+        ("models/qwen3_vl.py", "models/native_vit.py"),
+        "",
+    ),
     "Qwen3-VL, with the layers that it shares with other families": (
-        ("models/qwen3_vl.py", *SHARED),
+        ("models/qwen3_vl.py", "models/native_vit.py", *SHARED),
         "bonsai 1,113",
     ),
     "on-policy training": (

@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from inbol_jax.models import Checkpoint, load_pretrained
-from inbol_jax.models.config import load_config
+from inbol_jax.models.families import load_config
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.reading import weight_files
 from inbol_jax.models.writing import save_params

@@ -23,8 +23,7 @@ import tyro
 from jax.experimental import topologies
 
 from inbol_jax.losses import PairLogprobs, dpo_loss, sequence_logprob, token_logprobs
-from inbol_jax.models.config import load_config
-from inbol_jax.models.families import make_model
+from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.vlm import VisionLanguageModel

@@ -38,8 +38,7 @@ from inbol_jax.cli import parse_options
 from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT, VERDICTS
 from inbol_jax.defaults import BatchSize, Bounded, NumProcesses, NumSteps, Positive, Seed
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import load_config
-from inbol_jax.models.families import make_model
+from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.loading import init_params
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.writing import save_params

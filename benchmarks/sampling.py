@@ -38,9 +38,8 @@ import tyro
 
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
-from inbol_jax.models.architecture import ModelConfig
-from inbol_jax.models.config import load_config
-from inbol_jax.models.families import make_model
+from inbol_jax.models.config import ModelConfig
+from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.loading import init_params, load_pretrained
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import make_text_encoder

@@ -180,7 +180,7 @@ READERS = {
     "Image.open": {"data.images", "world.glyphs"},
     "json.loads": {"artifacts", "data.rows", "data.sources", "models.rendering"}
     | {"training.checkpoint", "training.trainer", "training.trackers", "world.glyphs"},
-    "json.load": {"models.rendering"},
+    "json.load": set(),
 }
 
 

@@ -11,7 +11,7 @@ from torch_reference import asked, their_logits, torch_base
 from inbol_jax.artifacts import json_line, read_jsonl
 from inbol_jax.cli import main
 from inbol_jax.data.images import load_image
-from inbol_jax.models.config import load_config
+from inbol_jax.models.families import load_config
 
 SLOW, EVERYDAY = pytest.mark.slow, ("smolvlm", "qwen3_vl")
 

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from inbol_jax.defaults import TINY
-from inbol_jax.models.config import load_config
+from inbol_jax.models.families import load_config
 from inbol_jax.models.loading import init_params, without_videos
 from inbol_jax.models.writing import save_params
 

@@ -45,8 +45,7 @@ from lowering import (
 from inbol_jax.cli import parse_options
 from inbol_jax.defaults import BatchSize, Bounded, Bounds, NumNewTokens, NumSamples
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import load_config
-from inbol_jax.models.families import make_model
+from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.layers import attention_for
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.quantize import check_installed

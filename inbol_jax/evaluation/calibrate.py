@@ -16,8 +16,7 @@ from inbol_jax.evaluation.prediction import VALIDATION, Prediction
 from inbol_jax.evaluation.selective import Stakes, best_threshold, calibration
 from inbol_jax.evaluation.tables import worth_of_bias
 from inbol_jax.models import peft
-from inbol_jax.models.config import read_generation, read_json
-from inbol_jax.models.config_parts import GENERATION
+from inbol_jax.models.hf_config import GENERATION, read_generation, read_json
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.models.reading import checkpoint_files, own_files

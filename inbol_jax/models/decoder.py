@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from inbol_jax.models.architecture_parts import TextConfig
+from inbol_jax.models.config import TextConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
     REMAT_POLICIES,

@@ -7,17 +7,64 @@ Beside the arrays of `models.vlm`, a batch may hold
   pixel_attention_mask  [*n, H, W]  0 for pixels that only fill up an image, by default none
 """
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import Idefics3Config
+from inbol_jax.models.config import SquaresConfig
 from inbol_jax.models.decoder import Decoder
+from inbol_jax.models.hf_config import fill_in_defaults, read_shared, read_vision
 from inbol_jax.models.layers import ComputeOptions, Dense
+from inbol_jax.models.tiles import Grid
 from inbol_jax.models.vit import VisionTower, pixel_shuffle
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
+from inbol_jax.models.weights import add_rows, decoder, matrix, tower
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Idefics3Config(SquaresConfig):
+    """Idefics3, SmolVLM and SmolVLM2: SigLIP-like tower, pixel shuffle, one projection, decoder."""
+
+    # SmolVLM's own class also needs torchvision and num2words, for videos; images and texts are
+    # the same.
+    processor_class = "Idefics3Processor"
+    parts = ("vision_model", "connector", "text_model")
+
+    def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
+        # 800 x 400 pixels, longest edge 1456, tiles of 364: scaled to 1456 x 728, and cut into 2
+        # rows of 4.
+        images = processor.image_processor
+        return Grid(*images.get_number_of_image_patches(height, width)[1:])
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        size = self.vision.image_size
+        mask = {"pixel_attention_mask": ((tiles, size, size), "bool")}
+        return super().image_shapes(tiles) | mask
+
+
+def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3Config:
+    """Returns what config.json and generation_config.json say, or raises InbolError."""
+    kind = {"idefics3": "Idefics3Config", "smolvlm": "SmolVLMConfig"}[raw["model_type"]]
+    # transformers takes any of these, and none, as the same tower
+    towers = ("idefics3_vision", "smolvlm_vision", "idefics3", "smolvlm")
+    hf = fill_in_defaults(raw, kind, towers)
+    vision, factor = read_vision(hf), hf.scale_factor
+    if factor < 1 or vision.side % factor:
+        raise InbolError(f"scale_factor = {factor} does not divide {vision.side} patches")
+    return Idefics3Config(vision=vision, scale_factor=factor, **read_shared(raw, generation, hf))
+
+
+add_rows(
+    *tower("model.vision_model.", "vision_model/"),
+    matrix("model.connector.modality_projection.proj.weight", "connector/proj/kernel", "mlp embed"),
+    *decoder("model.text_model.", "text_model/", "lm_head.weight"),
+)
 
 
 def position_buckets(side: int) -> np.ndarray:
@@ -93,3 +140,6 @@ class Idefics3(VisionLanguageModel):
         positions = patch_positions(seen, c.vision.image_size // p)
         features = self.vision_model(pixels, positions, seen.reshape(len(seen), -1))  # [n, s, v]
         return self.connector(features.reshape(len(pixels), rows, columns, -1))
+
+
+Model = Idefics3

@@ -4,18 +4,102 @@ Sources: Zhu et al. 2025 (arXiv 2504.10479); Wang et al. 2025 (arXiv 2508.18265)
 are those of transformers' InternVLForConditionalGeneration.
 """
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from inbol_jax.models.architecture_parts import VisionConfig
+from inbol_jax.models.config import SquaresConfig, VisionConfig
 from inbol_jax.models.decoder import Decoder
-from inbol_jax.models.layers import ComputeOptions
+from inbol_jax.models.hf_config import fill_in_defaults, read_shared, read_vision, require
+from inbol_jax.models.layers import ACTIVATIONS, ComputeOptions
 from inbol_jax.models.llava import Projector
+from inbol_jax.models.tiles import UNTILED, Grid
 from inbol_jax.models.vit import VisionLayer, embed_patches, pixel_shuffle
 from inbol_jax.models.vlm import Batch, VisionLanguageModel
+from inbol_jax.models.weights import add_rows, array, below, dense, layer_norm, patches
 
 PROJECTOR_EPS = 1e-5  # which no config of transformers changes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InternVLConfig(SquaresConfig):
+    """InternVL3 and 3.5: InternViT, pixel shuffle, norm and two-layer projector, decoder."""
+
+    processor_class = "InternVLProcessor"
+
+    projector_hidden_act: str
+
+    def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
+        images = processor.image_processor
+        tiles = images.get_number_of_image_patches(height, width, processor.images_kwargs)
+        # The text of these has no rows.
+        return Grid(1, tiles - 1) if tiles > 1 else UNTILED
+
+
+def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> InternVLConfig:
+    """Returns what config.json and generation_config.json say, or raises InbolError."""
+    hf = fill_in_defaults(raw, "InternVLConfig", ("internvl_vision",))
+    vision = hf.vision_config
+    side, patch = vision.image_size[0], vision.patch_size[0]
+    require(
+        hf,
+        {
+            "vision_feature_layer": (-1,),
+            "vision_feature_select_strategy": ("default",),
+            "downsample_ratio": (1.0, 0.5, 0.25),
+            "projector_hidden_act": ACTIVATIONS,
+            "vision_config.norm_type": ("layer_norm", "rms_norm"),
+            "vision_config.use_absolute_position_embeddings": (True,),
+            "vision_config.use_mask_token": (False,),
+            "vision_config.use_mean_pooling": (True,),
+            "vision_config.image_size": ([side, side], (side, side)),
+            "vision_config.patch_size": ([patch, patch], (patch, patch)),
+        },
+    )
+    return InternVLConfig(
+        vision=read_vision(
+            hf,
+            image_size=side,
+            patch_size=patch,
+            qkv_bias=bool(vision.attention_bias),
+            qk_norm=bool(vision.use_qk_norm),
+            rms_norm=vision.norm_type == "rms_norm",
+            layer_scale=float(vision.layer_scale_init_value),
+        ),
+        # a ratio of 0.5 per side: squares of 2 x 2 patches
+        scale_factor=int(1 / hf.downsample_ratio),
+        projector_hidden_act=hf.projector_hidden_act,
+        **read_shared(raw, generation, hf),
+    )
+
+
+# Projector and decoder besides are LLaVA's.
+add_rows(
+    *below(
+        "vision_tower.",
+        "vision_tower/",
+        array("embeddings.cls_token", "cls_token", "norm norm norm"),
+        array("embeddings.position_embeddings", "position_embeddings", "norm position norm"),
+        *patches("embeddings.patch_embeddings.projection"),
+    ),
+    *below(
+        "vision_tower.encoder.layer.{i}.",
+        "vision_tower/layer_{i}/",
+        *layer_norm("layernorm_before", "layer_norm1"),
+        *layer_norm("layernorm_after", "layer_norm2"),
+        *dense("attention.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
+        array("attention.{m}_norm.weight", "{m:[qk]}_norm/scale", "heads"),
+        *dense("attention.projection_layer", "out_proj", "heads embed"),
+        *dense("mlp.fc1", "fc1", "embed mlp"),
+        *dense("mlp.fc2", "fc2", "mlp embed"),
+        array("lambda_{n}", "lambda_{n}", "norm"),
+    ),
+    *layer_norm("multi_modal_projector.layer_norm", "multi_modal_projector/layer_norm"),
+)
 
 
 class InternViT(nn.Module):
@@ -27,7 +111,7 @@ class InternViT(nn.Module):
     @nn.compact
     def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s d"]:
         c, dtype, normal = self.config, self.compute.dtype, nn.initializers.normal(0.02)
-        d, p, side = c.hidden_size, c.patch_size, c.image_size // c.patch_size
+        d, p, side = c.hidden_size, c.patch_size, c.side
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d)).astype(dtype)
         x = embed_patches(pixel_values, kernel, (side, side))
@@ -55,6 +139,8 @@ class InternVL(VisionLanguageModel):
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
         features, c = self.vision_tower(self.whole_pixels(batch)), self.config  # [n, s, v]
         # 448 pixels in patches of 14: [n, 1024, v] -> [n, 32, 32, v] -> [n, 256, 4 v]
-        side = c.vision.image_size // c.vision.patch_size
-        features = features.reshape(len(features), side, side, -1)
+        features = features.reshape(len(features), c.vision.side, c.vision.side, -1)
         return self.multi_modal_projector(pixel_shuffle(features, c.scale_factor))
+
+
+Model = InternVL

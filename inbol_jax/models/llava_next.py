@@ -7,16 +7,199 @@ and LlavaOnevisionForConditionalGeneration. Beside the arrays of `models.vlm`, a
                  i32[b, m, 6]  of up to m images per row, those that are unused being 0
 `LlavaNextConfig.prepared` makes them of a processor's `image_sizes`. An image's tiles lie behind
 the whole, and behind those of the image before.
+
+The resolution that fits an image best is cut into tiles. The whole image, scaled to a tile, comes
+before them. Tokens are the features of the whole; then, row by row across all tiles, those that are
+no padding, and behind each row one token that ends it (`pack_image_features` of transformers'
+models). Layouts are floored and compared as transformers does in Python, on the host, so that no
+device decides by a rounding of its own.
 """
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.llava import Llava
+from inbol_jax.models.hf_config import fill_in_defaults, read_shared
+from inbol_jax.models.llava import Llava, LlavaConfig, read_parts
+from inbol_jax.models.tiles import Grid
 from inbol_jax.models.vlm import Batch
+from inbol_jax.models.weights import add_rows, array
+
+
+class Layout(NamedTuple):
+    """Of one image. All zeros are no image."""
+
+    rows: int
+    """Of tiles; 0 if the whole image is the only tile."""
+    columns: int
+    height: int
+    """Rows of features that are no padding, in the middle of the tiles."""
+    width: int
+    scaled_height: int
+    """What these are scaled to; a token that ends it follows each row."""
+    scaled_width: int
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles, the whole image included."""
+        return self.rows * self.columns + 1
+
+    def num_tokens(self, per_tile: int) -> int:
+        """The number of image tokens, of which a tile has so many features."""
+        return per_tile + self.scaled_height * (self.scaled_width + 1)
+
+
+UNCUT = Layout(0, 0, 0, 0, 1, 0)
+"""Of an image that is one tile: its features, and the token that ends them."""
+
+
+def image_layout(
+    size: tuple[int, int],
+    resolutions: Sequence[tuple[int, int]],
+    tile: tuple[int, int],
+    max_tiles: int | None,
+) -> Layout:
+    """Returns the layout of an image.
+
+    Args:
+      size: height and width of the image in pixels.
+      resolutions: heights and widths that it may be scaled to.
+      tile: pixels, and features, per side of a tile.
+      max_tiles: features of more tiles than so are scaled down.
+    Raises:
+      InbolError: if nothing would be left of the image.
+    """
+    from transformers.image_processing_utils import select_best_resolution  # slow to import
+
+    (height, width), (pixels, side) = size, tile
+    # An image of 40 x 60 pixels, 1 x 2 tiles, side = 4. It is scaled to the height of the tiles and
+    # is then 4 x 6 features large, in the middle of 4 x 8; one column on each side is padding:
+    #     . a b c | d e f .
+    #     . g h i | j k l .          tokens: 16 of the whole image, then a b c d e f <end>
+    #     . m n o | p q r .                  g h i j k l <end>, m n o p q r <end>, s t u v w x <end>
+    #     . s t u | v w x .
+    best = select_best_resolution(size, resolutions)
+    rows, columns = best[0] // pixels, best[1] // pixels
+    high, wide = rows * side, columns * side
+    # As much padding on one side as on the other: in all an even number.
+    if width / height > wide / high:
+        high -= (high - int(round(height * (wide / width), 7))) // 2 * 2
+    else:
+        wide -= (wide - int(round(width * (high / height), 7))) // 2 * 2
+    scaled = high, wide
+    if max_tiles is not None:
+        # By how much each side has too many features; what is almost right is left as it is.
+        ratio = math.sqrt(high * wide / (max_tiles * side**2))
+        if ratio > 1.1:
+            scaled = int(high // ratio), int(wide // ratio)
+            if not all(scaled):
+                raise InbolError(f"an image of {width} x {height} pixels is too thin")
+    return Layout(rows, columns, high, wide, *scaled)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlavaNextConfig(LlavaConfig):
+    """LLaVA-NeXT: a LLaVA that sees the tiles of an image and the whole, see `models.anyres`."""
+
+    processor_class = "LlavaNextProcessor"
+    tiled = True
+    usual_tiles = 5  # of 640 x 480 pixels
+    max_tiles: ClassVar[int | None] = None
+
+    resolutions: tuple[tuple[int, int], ...]
+    """Heights and widths in pixels that an image may be scaled to."""
+
+    def layout(self, height: int, width: int, *, alone: bool = True) -> Layout:
+        """Returns the layout of an image, by default a question's only one."""
+        if not (alone or self.cuts_several):
+            return UNCUT
+        size = self.vision.image_size
+        tile = size, size // self.vision.patch_size
+        return image_layout((height, width), self.resolutions, tile, self.max_tiles)
+
+    def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
+        layout = self.layout(height, width, alone=alone)
+        tokens = layout.num_tokens(self.num_image_tokens)
+        return Grid(layout.rows, layout.columns, tokens=tokens)
+
+    def max_image_tokens(self, tiles: int) -> int:
+        layouts = [self.layout(*size) for size in self.resolutions]
+        if tiles not in (numbers := sorted({layout.tiles for layout in layouts})):
+            raise InbolError(f"{tiles} tiles per image: its resolutions have {numbers}")
+        per_tile = self.num_image_tokens
+        return max(layout.num_tokens(per_tile) for layout in layouts if layout.tiles == tiles)
+
+    def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        # No image has less than one tile; zeros are behind those of the images.
+        layouts = {"image_layouts": ((tiles, len(UNCUT)), "int32")}
+        return super().image_shapes(tiles) | layouts
+
+    def prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "pixel_values" not in batch or "image_layouts" in batch:
+            return batch
+        batch, pixels = dict(batch), np.asarray(batch["pixel_values"])
+        sizes = np.asarray(batch.pop("image_sizes")).tolist()
+        of_rows = np.asarray(batch.pop("batch_num_images", np.ones(len(sizes), int))).tolist()
+        # Per image: of_rows (1, 2) becomes (True, False, False).
+        alone = [count == 1 for count in of_rows for _ in range(count)]
+        layouts = [self.layout(*size, alone=one) for size, one in zip(sizes, alone, strict=True)]
+        # The processor pads every image to the tiles of the one with most: [n, most, 3, H, W]
+        # becomes [sum of the images' tiles, 3, H, W].
+        tiles = [x[: layout.tiles] for x, layout in zip(pixels, layouts, strict=True)]
+        return batch | {
+            "pixel_values": np.concatenate(tiles),
+            "image_layouts": np.array(layouts, np.int32),
+        }
+
+    def counts(self, picture: Mapping[str, np.ndarray]) -> tuple[int, int]:
+        layout = Layout(*picture["image_layouts"][0].tolist())
+        return len(picture["pixel_values"]), layout.num_tokens(self.num_image_tokens)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlavaOnevisionConfig(LlavaNextConfig):
+    """LLaVA-OneVision: like LLaVA-NeXT, but features of many tiles are scaled down, and images are
+    cut that are their question's only one."""
+
+    processor_class = "LlavaOnevisionProcessor"
+    cuts_several = False
+
+    max_tiles: int
+    """Features of more tiles than so are scaled down."""
+
+
+def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaNextConfig:
+    """Returns what config.json and generation_config.json say, or raises InbolError."""
+    kind, options = LlavaNextConfig, {}
+    if raw["model_type"] == "llava_onevision":
+        kind = LlavaOnevisionConfig
+    hf = fill_in_defaults(raw, kind.__name__)
+    if kind is LlavaOnevisionConfig:
+        match = re.fullmatch(r"anyres_max_([1-9]\d?)", hf.vision_aspect_ratio)
+        if not match:
+            raise InbolError(f"vision_aspect_ratio = {hf.vision_aspect_ratio!r} is not supported")
+        options["max_tiles"] = int(match[1])
+    resolutions = tuple(map(tuple, hf.image_grid_pinpoints))
+    shared = read_shared(raw, generation, hf)
+    config = kind(resolutions=resolutions, **options, **read_parts(hf), **shared)
+    if config.num_image_tokens != (patches := config.vision.num_patches):
+        raise InbolError(
+            f"vision_feature_select_strategy = {hf.vision_feature_select_strategy!r} does not "
+            f"leave the {patches} patches of a tile"
+        )
+    return config
+
+
+add_rows(array("image_newline", "image_newline", "norm"))  # besides LLaVA's
 
 
 class LlavaNext(Llava):
@@ -118,3 +301,6 @@ def _neighbours(
     low = jnp.minimum(jnp.floor(place).astype(jnp.int32), last)
     share = jnp.clip(place - low, 0.0, 1.0)
     return [(low, 1 - share), (jnp.minimum(low + 1, last), share)]
+
+
+Model = LlavaNext

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,33 +18,24 @@ from PIL import Image
 from inbol_jax.artifacts import file_fingerprint, fingerprint, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
-from inbol_jax.models.architecture import ModelConfig
-from inbol_jax.models.config import load_config, read_generation, read_json
-from inbol_jax.models.config_parts import GENERATION, read_sequence_bias
-from inbol_jax.models.families import make_model
+from inbol_jax.models.config import ModelConfig
+from inbol_jax.models.families import load_config, make_model
+from inbol_jax.models.hf_config import GENERATION, read_generation, read_json, read_sequence_bias
 from inbol_jax.models.layers import attention_for
 from inbol_jax.models.lora import merge_lora
-from inbol_jax.models.pixels import check_sides, first_line, prepare_picture
+from inbol_jax.models.pixels import first_line, prepare_picture
 from inbol_jax.models.reading import (
     OTHER_FILES,
     checkpoint_files,
     has_own_head,
     load_params,
     own_files,
+    unread_tensors,
 )
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import save_params
 from inbol_jax.processes import is_main, wait_for_all
 from inbol_jax.prompts import FILE, Prompt, read_prompt
-
-_PICTURES = "preprocessor_config.json"
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(
-    model: VisionLanguageModel, variables: Mapping[str, Any], batch: Mapping[str, Any]
-) -> jax.Array:
-    return model.apply(variables, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,35 +62,6 @@ class Checkpoint:
         object.__setattr__(other, "prompt", prompt)
         return other
 
-    def apply(self, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        """Returns the logits f32[b, t, V] of a processor's batch (see `models.vlm`), under `jit`.
-
-        Raises:
-          InbolError: if the batch holds more or fewer images than its image tokens need, or videos.
-        """
-        batch = {name: value for name, value in batch.items() if value is not None}
-        if videos := [name for name in batch if name.endswith("_videos")]:
-            raise InbolError(f"{videos[0]}: videos are not supported")
-        if not isinstance(batch["input_ids"], jax.core.Tracer):  # which has no values yet
-            batch = self.config.prepared(batch)
-            self._check_counts(batch)
-        return _logits(self.model, variables, batch)
-
-    def _check_counts(self, batch: Mapping[str, Any]) -> None:
-        """Raises InbolError if a batch's image tokens are not those of its images."""
-        needed = self.config.image_tokens(batch)
-        if needed is None:
-            return
-        places = np.asarray(batch["input_ids"]) == self.config.image_token_id  # [b, t]
-        # `needed` has one number per row, or one for all rows if images are not given by row.
-        whole = len(needed) != len(places)
-        tokens = places.sum(keepdims=True)[0] if whole else places.sum(1)
-        for row in np.flatnonzero(tokens != needed)[:1]:
-            where = "the batch" if whole else f"row {row} of the batch"
-            raise InbolError(
-                f"{tokens[row]} image tokens in {where}, but its images have {needed[row]}"
-            )
-
     def is_from(self, folder: Path) -> bool:
         """Whether the model or its adapters were loaded from that folder."""
         return folder.resolve() in [p.resolve() for p in (self.path, self.adapters) if p]
@@ -113,10 +75,6 @@ class Checkpoint:
         """
         import transformers  # seconds to import, and not every caller needs it
 
-        for file in own_files(self.path):
-            options = read_json(file) if file.suffix == ".json" else {}
-            if file.name in (_PICTURES, "processor_config.json"):
-                check_sides(file, options, self.config.max_size)
         try:
             # The backend of numpy and Pillow; the other one needs torchvision.
             kind = without_videos(getattr(transformers, self.config.processor_class))
@@ -128,17 +86,11 @@ class Checkpoint:
             raise InbolError(
                 f"{self.path}: the processor cannot be loaded ({first_line(error)})"
             ) from error
-        try:
-            self.config.check_processor(processor)
-        except InbolError as error:
-            raise InbolError(f"{self.path}: {error}") from error
-        # One picture with every level of 8 bits shows whether the processor normalises as we do.
-        levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-        self.image_inputs(Image.fromarray(levels.repeat(3, 2)), processor, check=True)
+        self.image_inputs(Image.new("RGB", (16, 16)), processor)  # of the model's sizes, or refused
         return processor
 
     def image_inputs(
-        self, picture: Image.Image, processor: Any = None, **options: bool
+        self, picture: Image.Image, processor: Any = None, *, alone: bool = True
     ) -> dict[str, np.ndarray]:
         """Returns what `pixels.prepare_picture` does, by default with the checkpoint's processor.
 
@@ -146,7 +98,7 @@ class Checkpoint:
         """
         processor = processor or self.processor
         try:
-            return prepare_picture(self.config, processor, picture, **options)
+            return prepare_picture(self.config, processor, picture, alone=alone)
         except InbolError as error:
             raise InbolError(f"{self.path}: {error}") from error
 
@@ -177,7 +129,8 @@ def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
     # Parameters depend on no length: one token, and one tile to make the tower's as well.
     ids = np.zeros((1, 1), np.int32)
-    batch = {"input_ids": ids, "attention_mask": ids, **config.blank_tile()}
+    tile = {name: np.zeros(*shape) for name, shape in config.image_shapes(1).items()}
+    batch = {"input_ids": ids, "attention_mask": ids, **tile}
     return make_model(config).init(key, batch)["params"]
 
 
@@ -209,25 +162,40 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         ) from error
 
 
-def _find_base(adapter: Path) -> tuple[str, Path]:
-    """Name and folder of the base of an adapter. Raises InbolError if it is no checkpoint."""
-    name = peft.base_of(adapter)
-    named = f"{adapter / peft.CONFIG}: base_model_name_or_path"
-    try:
-        path = find_checkpoint(name)
-    except InbolError as error:
-        raise InbolError(f"{named}: {error}") from error
-    if peft.is_adapter(path):
-        raise InbolError(
-            f"{named} {name} is itself an adapter; make it a whole model by `inbol convert {path} "
-            "DST --merge-lora`, and name DST instead"
-        )
-    if not (path / "config.json").is_file():
-        raise InbolError(
-            f"{named} {name} is no checkpoint folder (config.json is missing); if the base was "
-            "moved, write there where it is now"
-        )
-    return name, path
+class _Resolved(NamedTuple):
+    """What a name stands for."""
+
+    name: str
+    """Of the model, without adapters."""
+    path: Path
+    adapters: Path | None
+    config: ModelConfig
+
+
+def _resolve(path_or_id: str | Path, adapters: str | Path | None = None) -> _Resolved:
+    """Finds a checkpoint and its adapters, and reads its config; reads no weight.
+
+    Raises:
+      InbolError: if it is none, or if the base of an adapter is none.
+    """
+    name, path = str(path_or_id), find_checkpoint(path_or_id)
+    adapters = None if adapters is None else find_checkpoint(adapters)
+    if adapters is None and peft.is_adapter(path):  # which names its base
+        adapters, name = path, peft.base_of(path)
+        named = f"{adapters / peft.CONFIG}: base_model_name_or_path"
+        try:
+            path = find_checkpoint(name)
+        except InbolError as error:
+            raise InbolError(f"{named}: {error}") from error
+        if not (path / "config.json").is_file():
+            raise InbolError(
+                f"{named} {name} is no checkpoint folder (config.json is missing); if the base was "
+                "moved, write there where it is now; if it is itself an adapter, make it a whole "
+                f"model by `inbol convert {path} DST --merge-lora`, and name DST"
+            )
+    config = load_config(path)
+    checkpoint_files(path)  # are there
+    return _Resolved(name, path, adapters, config)
 
 
 def load_without_weights(path_or_id: str | Path) -> Checkpoint:
@@ -237,12 +205,9 @@ def load_without_weights(path_or_id: str | Path) -> Checkpoint:
     Raises:
       InbolError: if it is no checkpoint that the port can run.
     """
-    path = folder = find_checkpoint(path_or_id)
-    if peft.is_adapter(path):
-        _, path = _find_base(path)
-    config = load_config(path)
-    checkpoint_files(path)
-    return Checkpoint(make_model(config), {}, config, path, prompt=read_prompt(folder, path))
+    _, path, adapters, config = _resolve(path_or_id)
+    asked = read_prompt(adapters or path, path)
+    return Checkpoint(make_model(config), {}, config, path, prompt=asked)
 
 
 def load_pretrained(
@@ -263,13 +228,7 @@ def load_pretrained(
     Raises:
       InbolError: if it is not a checkpoint that the port can run; names the file and the cause.
     """
-    name, path = str(path_or_id), find_checkpoint(path_or_id)
-    # A folder of adapters names its base.
-    if adapters is None and peft.is_adapter(path):
-        adapters = path
-        name, path = _find_base(path)
-    config = load_config(path)
-    checkpoint_files(path)  # before any weight is read
+    name, path, folder, config = _resolve(path_or_id, adapters)
     if isinstance(dtype, str) and dtype == "auto":
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     dtype = jnp.dtype(dtype)
@@ -278,14 +237,17 @@ def load_pretrained(
         text, tied = dataclasses.replace(config.text, tie_word_embeddings=False), False
         config = dataclasses.replace(config, text=text)
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
-    hub_id = None if Path(name) == path else name
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    model = make_model(config, dtype, attention=attention_for(device, dtype))
-    asked = read_prompt(path)
-    base = Checkpoint(model, {"params": params}, config, path, hub_id=hub_id, prompt=asked)
-    if adapters is None:
+    base = Checkpoint(
+        make_model(config, dtype, attention=attention_for(device, dtype)),
+        {"params": params},
+        config,
+        path,
+        hub_id=None if Path(name) == path else name,
+        prompt=read_prompt(path),
+    )
+    if folder is None:
         return base
-    folder = find_checkpoint(adapters)
     lora, variables = peft.load_adapter(
         folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
@@ -294,7 +256,7 @@ def load_pretrained(
         config = dataclasses.replace(config, sequence_bias=bias)
     return dataclasses.replace(
         base,
-        model=model.clone(config=config, lora=lora),
+        model=base.model.clone(config=config, lora=lora),
         variables=variables,
         config=config,
         adapters=folder,
@@ -349,11 +311,12 @@ def _save_model(checkpoint: Checkpoint, path: Path, max_shard_size: str) -> None
     params, lora = checkpoint.variables["params"], checkpoint.variables.get("lora")
     if lora:
         params = merge_lora(params, lora, checkpoint.model.lora)
-    save_params(path, params, max_shard_size=max_shard_size)
+    dtype = jax.tree.leaves(params)[0].dtype
+    unread = {key: x.astype(dtype) for key, x in unread_tensors(checkpoint.path).items()}
+    save_params(path, params, unread, max_shard_size=max_shard_size)
     if is_main():
         config = read_json(checkpoint.path / "config.json")
-        dtype = str(jax.tree.leaves(params)[0].dtype)
-        write_json(path / "config.json", _with_dtype(config, dtype))
+        write_json(path / "config.json", _with_dtype(config, str(dtype)))
         # transformers would apply an adapter that was saved here before
         for name in (peft.CONFIG, peft.WEIGHTS):
             (path / name).unlink(missing_ok=True)

@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 
 from inbol_jax.artifacts import atomically, write_json
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import read_json
+from inbol_jax.models.hf_config import read_json
 from inbol_jax.models.lora import LoraConfig, adapter_row, target_modules, trainable_params
-from inbol_jax.models.reading import open_tensors, own_files
-from inbol_jax.models.weights import WeightRow, canonical_key, module_key, module_name, table_row
+from inbol_jax.models.reading import open_tensors
+from inbol_jax.models.weights import canonical_key, module_key, module_name, table_row
 from inbol_jax.models.writing import write_tensors
 from inbol_jax.processes import is_main, to_host
 from inbol_jax.sharding import parameter_sharding
@@ -28,11 +28,12 @@ _ROOT = "base_model.model."  # what PEFT puts in front of the keys of transforme
 _HARMLESS = {
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode",
     "layers_pattern", "layers_to_transform", "loftq_config", "megatron_config", "megatron_core",
-    "modules_to_save", "peft_type", "peft_version", "rank_pattern", "runtime_config",
+    "modules_to_save", "peft_version", "rank_pattern", "runtime_config",
     "qalora_group_size", "target_modules", "task_type", "r", "lora_alpha", "lora_dropout",
     "use_rslora",
 }  # fmt: skip
 _ALLOWED = {
+    "peft_type": ("LORA",),
     "bias": ("none",),
     # the other ways to initialise also change the base
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
@@ -79,12 +80,10 @@ def load_adapter(
       InbolError: if the adapter belongs to another base, is of a type that is not supported, or is
         damaged.
     """
-    options = _read_options(folder)
-    config = _lora_config(options, folder / CONFIG)
+    config, complete = _read_config(folder)
     file = folder / WEIGHTS
     if not file.is_file():
         raise InbolError(f"{file} is missing: the folder holds no safetensors adapter")
-    own_files(folder, (CONFIG, WEIGHTS))
     base = flatten_dict(params, sep="/")
     modules = [path.removesuffix("kernel") for path in base if path.endswith("/kernel")]
     # Rows of every adapter that could be there: their keys tell what a tensor in the file is.
@@ -109,90 +108,52 @@ def load_adapter(
                     f"{file}: {key} belongs to no parameter of this base model: "
                     "the adapter was made for another"
                 )
-            array = _import_array(f"{file}: {key}", tensors.get_tensor(key), row, base)
-            sharding = parameter_sharding(mesh, row.axes, array.shape) if mesh else None
-            leaves = whole if row.path in base else lora
-            leaves[row.path] = jax.device_put(array, sharding)
-    try:
-        _check_complete(options, config, params, lora, whole)
-    except InbolError as error:
-        raise InbolError(f"{file}: {error}") from None
+            x, own = tensors.get_tensor(key), base.get(row.path)
+            x = row.from_hf(x) if x.ndim == len(row.order) else x
+            if x.ndim != len(row.order) or (own is not None and x.shape != own.shape):
+                raise InbolError(f"{file}: {key} has shape {x.shape}, the base another")
+            x = np.ascontiguousarray(x, np.float32 if own is None else own.dtype)
+            sharding = parameter_sharding(mesh, row.axes, x.shape) if mesh else None
+            leaves = lora if own is None else whole
+            leaves[row.path] = jax.device_put(x, sharding)
+    for module in sorted({path.rpartition("/")[0] for path in lora}):
+        a, b = lora.get(f"{module}/a"), lora.get(f"{module}/b")
+        kernel = base[f"{module}/kernel"].shape
+        # a is [in, rank] and b [rank, out], of any rank
+        if a is None or b is None or (a.shape[0], *b.shape) != (kernel[0], a.shape[1], kernel[1]):
+            raise InbolError(f"{file}: lora_A and lora_B of {module} do not fit the base")
+    expected = [f"{path}/a" for path in target_modules(params, config)] if complete else []
+    expected += (trained_whole := trainable_params(params, config))
+    missing = [path for path in expected if path not in lora | whole]
+    unnamed = sorted(whole.keys() - {*trained_whole})
+    if missing or unnamed or not lora:
+        raise InbolError(
+            f"{file}: does not hold what {CONFIG} names (missing: {missing[:1]}, not named: "
+            f"{unnamed[:1]})"
+        )
     variables = {"params": base | whole, "lora": lora}
     return config, {name: unflatten_dict(flat, sep="/") for name, flat in variables.items()}
 
 
-def _import_array(
-    name: str, x: np.ndarray, row: WeightRow, base: Mapping[str, jax.Array]
-) -> np.ndarray:
-    """Returns a tensor in our layout: `a` and `b` in f32, others in the dtype of the base."""
-    if x.ndim == len(row.order):
-        x = row.from_hf(x)
-    if row.path in base:
-        expected, dtype = tuple(base[row.path].shape), base[row.path].dtype
-    else:  # of any rank, but between the sizes of the kernel
-        module, _, side = row.path.rpartition("/")
-        size, out = base[f"{module}/kernel"].shape
-        expected = (size, x.shape[-1]) if side == "a" else (x.shape[0], out)
-        dtype = np.float32
-    if x.shape != expected:
-        raise InbolError(
-            f"{name} has shape {x.shape}, this base model needs {expected}: "
-            "the adapter was made for another"
-        )
-    return np.ascontiguousarray(x, dtype)
+def _read_config(folder: Path) -> tuple[LoraConfig, bool]:
+    """Returns PEFT's options, and whether every module that they name has an adapter.
 
-
-def _check_complete(
-    options: Mapping[str, Any],
-    config: LoraConfig,
-    params: Mapping[str, Any],
-    lora: Mapping[str, jax.Array],
-    whole: Mapping[str, jax.Array],
-) -> None:
-    """Raises InbolError if an adapter does not hold exactly what its configuration names."""
-    if not lora:
-        raise InbolError("holds no lora_A or lora_B")
-    for module in sorted({path.rpartition("/")[0] for path in lora}):
-        a, b = lora.get(f"{module}/a"), lora.get(f"{module}/b")
-        if a is None or b is None or a.shape[1] != b.shape[0]:
-            raise InbolError(f"lora_A and lora_B of {module} do not fit together")
-    partial = [path for path in target_modules(params, config) if f"{path}/a" not in lora]
-    if partial and not (options.get("layers_to_transform") or options.get("exclude_modules")):
-        name = module_name(f"{partial[0]}/kernel")
-        raise InbolError(f"the adapter of {name} is missing: {CONFIG} names it as a target")
-    trainable = trainable_params(params, config)
-    for path in trainable:
-        if path not in whole:
-            raise InbolError(f"{path} is missing: {CONFIG} says that it was trained whole")
-    if unnamed := sorted(whole.keys() - trainable):
-        raise InbolError(
-            f"holds {unnamed[0]} whole, which is not among modules_to_save of {CONFIG}"
-        )
-
-
-def _read_options(folder: Path) -> dict[str, Any]:
-    """Returns PEFT's options, all of which are supported."""
+    Raises InbolError for an option that is not supported.
+    """
     file = folder / CONFIG
     if not file.is_file():
         raise InbolError(f"{folder} is not an adapter folder: {CONFIG} is missing")
     options = read_json(file)
-    if options.get("peft_type") != "LORA":
-        raise InbolError(
-            f"{file}: peft_type = {options.get('peft_type')!r} is not supported (supported: 'LORA')"
-        )
-    for name, value in options.items():
+    for name, value in {"peft_type": None, **options}.items():
         allowed = _ALLOWED.get(name)
         if value not in allowed if allowed else value and name not in _HARMLESS:
             raise InbolError(f"{file}: {name} = {value!r} is not supported")
-    return options
 
-
-def _lora_config(options: Mapping[str, Any], file: Path) -> LoraConfig:
     def names(value: Any) -> tuple[str, ...]:
         return (value,) if isinstance(value, str) else tuple(sorted(value or ()))
 
     try:
-        return LoraConfig(
+        config = LoraConfig(
             rank=options["r"],
             alpha=float(options["lora_alpha"]),
             dropout=float(options.get("lora_dropout") or 0.0),
@@ -200,10 +161,9 @@ def _lora_config(options: Mapping[str, Any], file: Path) -> LoraConfig:
             rslora=bool(options.get("use_rslora")),
             trainable=names(options.get("modules_to_save")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, InbolError) as error:
         raise InbolError(f"{file}: not a LoRA configuration ({error!r})") from error
-    except InbolError as error:
-        raise InbolError(f"{file}: {error}") from error
+    return config, not (options.get("layers_to_transform") or options.get("exclude_modules"))
 
 
 def save_adapter(

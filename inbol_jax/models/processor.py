@@ -13,10 +13,10 @@ import numpy as np
 
 from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.loading import Checkpoint, load_without_weights
 from inbol_jax.models.rendering import QUESTION, Template, render
-from inbol_jax.models.tiles import UNTILED, Grid, image_text, pad_tiles
+from inbol_jax.models.tiles import UNTILED, Grid, pad_tiles
 from inbol_jax.progress import say
 from inbol_jax.prompts import DEFAULT, Prompt, PromptOptions, choose_prompt
 from inbol_jax.questions import WithOptions
@@ -71,7 +71,7 @@ class TextEncoder:
         size = image_size(image)
         try:
             return self._config.grid(self._processor, *size, alone=alone)
-        except InbolError as error:
+        except (InbolError, ValueError) as error:  # transformers' own is a ValueError
             raise InbolError(f"{image}: {error}") from error
 
     def grids(self, images: Iterable[Path]) -> tuple[Grid, ...]:
@@ -91,9 +91,8 @@ class TextEncoder:
         """
         about = f"question {question[:60]!r}"
         self._check_is_data(question, about)
-        ids = self._encode(self._template(images).prompt(question), about)
-        tokens = sum(grid.num_tokens(self._config.num_image_tokens) for grid in images)
-        if ids.count(self._config.image_token_id) != tokens:
+        ids = self._encode(self._template(images).prompt(question), images, about)
+        if ids.count(self._config.image_token_id) != sum(self._runs(images)):
             raise InbolError(f"{about}: contains the model's image placeholder")
         return ids
 
@@ -114,7 +113,8 @@ class TextEncoder:
         prompt, template = self.prompt(question, images), self._template(images)
         # What the template writes between prompt and response, such as a space, belongs to the
         # response.
-        ids = self._encode(template.prompt(question) + template.between + response, about)
+        text = template.prompt(question) + template.between + response
+        ids = self._encode(text, images, about)
         # A tokenizer that merges across the seam would train on a prompt that is never asked.
         if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
             raise InbolError(f"{about}: the tokenizer changes what was there before the response")
@@ -157,28 +157,25 @@ class TextEncoder:
         except ValueError as error:
             raise InbolError(f"its chat template {error}") from error
         rendered = rendered.with_system(self._asked.system)
-        placeholder, token = self._image_token, self._image_token
-        if self._config.tiled:
-            placeholder = self._processor.image_token
+        token = self._image_token
+        placeholder = self._processor.image_token if self._config.tiled else token
         (number,) = self._tokenizer.convert_tokens_to_ids([placeholder])
         found = self._tokenize(rendered.prompt(QUESTION)).count(number)
         if found != len(images):
             raise InbolError(
                 f"its chat template writes {found} image tokens for {len(images)} images"
             )
-        if not self._config.tiled:
-            return rendered
-        if self._config.bare:
-            lengths = [grid.num_tokens(self._config.num_image_tokens) for grid in images]
-            texts = iter([token * length for length in lengths])
-        else:
-            texts = iter([image_text(self._processor, grid, token) for grid in images])
         # Images may stand before or behind the question: `texts` gives them in order of appearance.
+        texts = iter([self._config.image_text(self._processor, grid, token) for grid in images])
         before, after = (
             re.sub(re.escape(placeholder), lambda _: next(texts), text)
             for text in (rendered.before, rendered.after)
         )
         return rendered._replace(before=before, after=after)
+
+    def _runs(self, images: tuple[Grid, ...]) -> list[int]:
+        """How many tokens each image token of a text stands for."""
+        return [count for grid in images for count in self._config.runs(grid)]
 
     def _tokenize(self, text: str) -> list[int]:
         # As in transformers, the tokenizer adds the begin token unless the template has it.
@@ -186,13 +183,12 @@ class TextEncoder:
         add_special_tokens = not (bos and text.startswith(bos))
         return self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
 
-    def _encode(self, text: str, about: str) -> tuple[int, ...]:
-        ids: list[int] = []
+    def _encode(self, text: str, images: tuple[Grid, ...], about: str) -> tuple[int, ...]:
         image, limit = self._config.image_token_id, self._config.text.max_positions
-        # If `bare`, the text has one token per feature already; otherwise it has one per tile.
-        written = 1 if self._config.bare else self._config.num_image_tokens
+        # Two images of 4 and 2 tokens: "<image><image>Why?" -> i i i i i i Why ?
+        runs, ids = iter(self._runs(images)), list[int]()
         for token in self._tokenize(text):
-            ids += [token] * (written if token == image else 1)
+            ids += [token] * (next(runs, 1) if token == image else 1)
         if len(ids) > limit:  # never cut: images need all their tokens
             raise InbolError(
                 f"{about}: {len(ids)} tokens, of which {ids.count(image)} are its "
@@ -249,19 +245,16 @@ def load_image_inputs(
       InbolError: if the image cannot be read, or if the processor's sizes are not the model's or
         the prompt's.
     """
-    config, pictures = checkpoint.config, []
-    per_tile, alone = config.num_image_tokens, len(paths) == 1
+    config, pictures, alone = checkpoint.config, [], len(paths) == 1
     for path, grid in zip(paths, grids, strict=True):
         picture = checkpoint.image_inputs(load_image(path), alone=alone)
-        for what, found, written in (
-            ("tiles", config.num_tiles(picture), grid.tiles),
-            ("image tokens", config.image_tokens(picture)[0], grid.num_tokens(per_tile)),
-        ):
-            if found != written:
-                raise InbolError(
-                    f"{path}: its image processor makes {found} {what}, its prompt was written "
-                    f"for {written}; if the file was changed meanwhile, start again"
-                )
+        written = grid.tiles, sum(config.runs(grid))
+        if (found := config.counts(picture)) != written:
+            raise InbolError(
+                f"{path}: its image processor makes {found[0]} tiles of {found[1]} tokens, its "
+                f"prompt was written for {written[0]} of {written[1]}; if the file was changed "
+                "meanwhile, start again"
+            )
         pictures.append(picture)
     shapes, tiles = config.image_shapes, sum(grid.tiles for grid in grids)
     arrays = {

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,10 @@ from inbol_jax.sharding import parameter_sharding
 
 # Buffers that old versions of transformers saved beside the weights.
 _IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
+# SigLIP's attention pooling, which checkpoints hold and no family uses: it is not loaded, and
+# copied from file to file when the model is saved.
+_UNREAD = re.compile(r"^vision_tower\.vision_model\.head\.")
 _DTYPES = ("F32", "F16", "BF16")
-_ROWS = 1 << 12  # of two tensors that are compared, at a time
 _INDEX = "model.safetensors.index.json"
 # Config, tokenizer, processor and chat template of a checkpoint, as transformers names them.
 OTHER_FILES = (
@@ -36,27 +38,14 @@ COPIED_FILES = (*OTHER_FILES, FILE)
 
 
 def own_files(folder: Path, names: Iterable[str] = COPIED_FILES) -> list[Path]:
-    """Returns which of these files are in a checkpoint's folder.
-
-    Raises:
-      InbolError: if one is a link to a place outside. A hub cache links to its own `blobs`.
-    """
-    root = folder.resolve()
-    places = {root, root.parents[1] / "blobs"} if root.parent.name == "snapshots" else {root}
-    files = [folder / name for name in names if (folder / name).is_file()]
-    for file in files:
-        if not places & {*file.resolve().parents}:
-            raise InbolError(
-                f"{file} is a link out of the checkpoint's folder; copy the file there"
-            )
-    return files
+    """Returns which of these files are in a checkpoint's folder."""
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
     """Returns the sorted files that a checkpoint consists of, whatever else lies in its folder.
 
-    Raises:
-      InbolError: as `weight_files` and `own_files`.
+    Raises InbolError as `weight_files`.
     """
     weights = [file.name for file in weight_files(folder)]
     index = [] if weights == ["model.safetensors"] else [_INDEX]
@@ -75,17 +64,17 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         raise InbolError(f"{whole} is missing: the folder holds no safetensors weights")
     try:
-        names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
-        files = [folder / name for name in names]
-        present = [file.is_file() for file in files]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = sorted(
+            {Path(name) for name in parse_json(index.read_bytes())["weight_map"].values()}
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InbolError(f"{index}: not an index of safetensors files ({error})") from error
-    for name, file, there in zip(names, files, present, strict=True):
-        if Path(name).name != name:
-            raise InbolError(f"{index}: {name!r} is not a file name")
-        if not there:
-            raise InbolError(f"{file} is missing: {index.name} names it; copy or download it again")
-    return files
+    for name in names:
+        if len(name.parts) != 1 or not (folder / name).is_file():
+            raise InbolError(
+                f"{folder / name} is missing: {_INDEX} names it; copy or download it again"
+            )
+    return [folder / name for name in names]
 
 
 @contextmanager
@@ -100,27 +89,29 @@ def open_tensors(file: Path) -> Iterator[Any]:
         ) from error
 
 
+def unread_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a checkpoint that the model does not use, by their keys."""
+    unread = {}
+    for file in weight_files(folder):
+        with open_tensors(file) as tensors:
+            for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
+                if _UNREAD.match(name := canonical_key(key, ())):
+                    unread[name] = tensors.get_tensor(key)
+    return unread
+
+
 def has_own_head(folder: Path) -> bool:
     """Whether a head is stored that differs from the embedding: then they are not tied.
 
     transformers decides so whatever the config says, as some leave it out and so take a default.
     """
-    with ExitStack() as opened:
-        parts = {}
-        for file in weight_files(folder):
-            tensors = opened.enter_context(open_tensors(file))
+    parts = {}
+    for file in weight_files(folder):
+        with open_tensors(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
                 if match := re.search(r"(lm_head|embed_tokens)\.weight$", key):
-                    parts[match[1]] = tensors.get_slice(key)
-        if len(parts) < 2:
-            return False
-        head, embedding = parts.values()
-        if head.get_shape() != embedding.get_shape():
-            return True
-        count = head.get_shape()[0]
-        # In chunks of rows, and only until the first that differs: memory holds no whole embedding.
-        chunks = [slice(i, min(i + _ROWS, count)) for i in range(0, count, _ROWS)]
-        return any((head[chunk] != embedding[chunk]).any() for chunk in chunks)
+                    parts[match[1]] = tensors.get_tensor(key)
+    return len(parts) == 2 and not np.array_equal(*parts.values())
 
 
 class _StoredTensor(NamedTuple):
@@ -161,10 +152,13 @@ def load_params(
             f"{where}: {len(missing)} keys missing {missing[:3]}, "
             f"{len(unknown)} unknown {unknown[:3]}"
         )
-    for name, tensor in stored.items():
-        shape = leaves[rows[name].path].shape
-        # All tensors are checked before the first one is read.
-        _check_tensor(tensor, tuple(shape[i] for i in rows[name].hf_order))
+    # All tensors are checked before the first one is read.
+    for name, (file, key, shape, stored_dtype) in stored.items():
+        ours = leaves[rows[name].path].shape
+        if shape != (expected := tuple(ours[i] for i in rows[name].hf_order)):
+            raise InbolError(f"{file}: {key} has shape {shape}, config.json says {expected}")
+        if stored_dtype not in _DTYPES:
+            raise InbolError(f"{file}: {key} is of type {stored_dtype}, none of {_DTYPES}")
     params = {}
     for file in files:
         with open_tensors(file) as tensors:
@@ -186,19 +180,12 @@ def _find_tensors(
                 name = canonical_key(key, rows)
                 if name in stored:
                     raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")
-                if _IGNORED.search(name) or (tied and name == "language_model.lm_head.weight"):
+                is_tied_head = tied and name == "language_model.lm_head.weight"
+                if _IGNORED.search(name) or _UNREAD.match(name) or is_tied_head:
                     continue
                 part = tensors.get_slice(key)
                 stored[name] = _StoredTensor(file, key, tuple(part.get_shape()), part.get_dtype())
     return stored
-
-
-def _check_tensor(tensor: _StoredTensor, expected: tuple[int, ...]) -> None:
-    file, key, shape, dtype = tensor
-    if shape != expected:
-        raise InbolError(f"{file}: {key} has shape {shape}, config.json says {expected}")
-    if dtype not in _DTYPES:
-        raise InbolError(f"{file}: {key} is of type {dtype}, which is none of {', '.join(_DTYPES)}")
 
 
 def _place(

@@ -1,26 +1,18 @@
-"""A chat template around marks, rendered in a process of its own.
+"""A chat template around marks, rendered by transformers in its sandbox.
 
-A template is a program of whoever made the checkpoint. transformers' sandbox keeps it from the
-machine, but not from looping for ever or from filling the memory. So it runs where both have a
-limit, once, with marks in place of question and response.
+A template is a program of whoever made the checkpoint. It is rendered once per number of images,
+with marks in place of question and response, so that no text of a user ever reaches it.
 """
 
 import functools
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-SECONDS, MEMORY, CHARACTERS = 2, 4 << 30, 100_000
-"""What a template may take: CPU time, bytes, and length of its text."""
 QUESTION, RESPONSE = "Is mark 4071 The question?", "Mark 9352 is The response."
 SYSTEM = "Mark 2816 is The system text."
 _THOUGHT = re.compile(r"<think>\s*$")
 _PADDED = f" {QUESTION}\n"
-_OURS = Path(__file__).parents[1] / "world/assets/tiny-llava"
 
 
 class Template(NamedTuple):
@@ -58,39 +50,50 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
       tokens: JSON object of the tokenizer's special tokens by name.
       system: whether the mark of a system text comes first.
     Raises:
-      ValueError: if the template fails, takes more than its limits, or does not write the question,
-        the response or the system text once and as it is; says which.
+      ValueError: if the template fails, or does not write the question, the response or the system
+        text once and as it is; says which.
     """
-    content = [{"type": "image"}] * images
+    from transformers.utils.chat_template_utils import render_jinja_template  # slow to import
+
     first = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}] if system else []
-    # Open prompts with the plain and with the padded mark, and one whole chat with its response.
-    asked = [
-        [*first, {"role": "user", "content": [*content, {"type": "text", "text": question}]}]
-        for question in (QUESTION, _PADDED)
-    ]
     answer = {"role": "assistant", "content": [{"type": "text", "text": RESPONSE}]}
-    chats = [*asked, [*asked[0], answer]]
-    request = {"template": template, "tokens": json.loads(tokens), "chats": chats}
-    # Our own needs no process, whose start takes a second or more.
-    ours = (_OURS / "chat_template.jinja").read_text(encoding="utf-8")
-    reply = _texts(**request) if template == ours else _in_child(json.dumps(request))
-    fault = reply.get("error")
-    if system and not fault and any(text.count(SYSTEM) != 1 for text in reply["texts"]):
-        fault = f"writes the text {reply['texts'][0].count(SYSTEM)} times"
-    # Is it the system text that the template does not take, or anything?
-    if fault and system:
+
+    def text(question: str, *response: dict) -> str:
+        content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
+        chat = [*first, {"role": "user", "content": content}, *response]
+        try:
+            (rendered,), _ = render_jinja_template(
+                [chat],
+                chat_template=template,
+                add_generation_prompt=not response,
+                enable_thinking=False,
+                **json.loads(tokens),
+            )
+        except Exception as error:  # a template can raise anything
+            line = f"fails with {type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(ascii(line[:300])[1:-1]) from error
+        if system and rendered.count(SYSTEM) != 1:
+            raise ValueError(f"writes the text {rendered.count(SYSTEM)} times")
+        return rendered
+
+    try:
+        # Open prompts with the plain and with the padded mark, and one whole chat.
+        prompt, padded, whole = text(QUESTION), text(_PADDED), text(QUESTION, answer)
+    except ValueError as error:
+        if not system:
+            raise
+        # Is it the system text that the template does not take, or anything?
         render(template, tokens, images)  # which may fail as well, and says why
-        raise ValueError(f"takes no --system: it {fault}")
-    if fault:
-        raise ValueError(fault)
-    *prompts, whole = reply["texts"]
+        raise ValueError(f"takes no --system: it {error}") from error
     # "... assistant\n<think>\n" -> "... assistant\n<think>\n\n</think>\n\n"
-    prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in prompts)
-    for name, mark, text in (
-        ("question", QUESTION, prompt), ("question", QUESTION, whole), ("response", RESPONSE, whole)
-    ):  # fmt: skip
-        if text.count(mark) != 1:
-            raise ValueError(f"writes the {name} {text.count(mark)} times, or changes it")
+    prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in (prompt, padded))
+    for name, mark, written in (
+        ("question", QUESTION, prompt),
+        ("question", QUESTION, whole),
+        ("response", RESPONSE, whole),
+    ):
+        if written.count(mark) != 1:
+            raise ValueError(f"writes the {name} {written.count(mark)} times, or changes it")
     # The padded question must come back as it is, or stripped to the plain one.
     before, _, after = prompt.partition(QUESTION)
     if padded not in (before + _PADDED + after, prompt):
@@ -101,66 +104,3 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
     if whole.startswith(prompt):
         between = whole[len(prompt) :].partition(RESPONSE)[0]
     return Template(before, after, between, whole, padded == prompt)
-
-
-def _in_child(request: str) -> dict[str, Any]:
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", __file__],
-            input=request,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=60 + 10 * SECONDS,
-            # threads of a library would count as memory
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"takes more than {SECONDS} s") from error
-    if done.returncode < 0:
-        raise ValueError(f"takes more than {SECONDS} s or {MEMORY >> 30} GiB")
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return json.loads(done.stdout)
-
-
-def _texts(template: str, tokens: dict[str, Any], chats: list[list[Any]]) -> dict[str, Any]:
-    """Returns {"texts": one per chat} or {"error": one line}."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    texts = []
-    try:
-        for chat in chats:
-            is_open = chat[-1]["role"] == "user"
-            (text,), _ = render_jinja_template(
-                [chat],
-                chat_template=template,
-                add_generation_prompt=is_open,
-                enable_thinking=False,
-                **tokens,
-            )
-            if len(text) > CHARACTERS:
-                return {"error": f"writes more than {CHARACTERS:,} characters"}
-            texts.append(text)
-    except Exception as error:  # a template can raise anything
-        line = f"fails with {type(error).__name__}: {error}".splitlines()[0]
-        return {"error": ascii(line[:300])[1:-1]}
-    return {"texts": texts}
-
-
-def _answer_within_limits() -> None:
-    """The process: from a request on its input to a reply on its output."""
-    import resource
-
-    import transformers.utils.chat_template_utils  # noqa: F401  (before the limits)
-
-    request = json.load(sys.stdin)
-    # Importing transformers has used CPU time already; the limit counts from the process's start.
-    used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (used + SECONDS, used + SECONDS + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    print(json.dumps(_texts(**request)))
-
-
-if __name__ == "__main__":
-    _answer_within_limits()

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.architecture_parts import VisionConfig
+from inbol_jax.models.config import VisionConfig
 from inbol_jax.models.layers import (
     ACTIVATIONS,
     SMALL_INIT,
@@ -70,8 +70,7 @@ class VisionEmbeddings(nn.Module):
         """
         c, dtype, normal = self.config, self.compute.dtype, nn.initializers.normal(0.02)
         n, d, p = pixel_values.shape[0], c.hidden_size, c.patch_size
-        side = c.image_size // p
-        rows, columns = (side, side) if positions is None else positions.shape[1:]
+        rows, columns = (c.side, c.side) if positions is None else positions.shape[1:]
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d))
         x = embed_patches(pixel_values, kernel.astype(dtype), (rows, columns))
@@ -81,7 +80,7 @@ class VisionEmbeddings(nn.Module):
         else:
             x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
         # One learnt position per patch of a full image, behind that of the class token if any.
-        count = side * side + c.is_clip
+        count = c.num_patches + c.is_clip
         position = self.param("position_embedding", normal, (count, d)).astype(dtype)
         return x + (position if positions is None else position[positions.reshape(n, -1)])
 
@@ -127,31 +126,6 @@ class VisionLayer(nn.Module):
         return y * self.param(name, nn.initializers.constant(start), y.shape[-1:]).astype(y.dtype)
 
 
-class PoolingHead(nn.Module):
-    """The weights of SigLIP's attention pooling, which LLaVA keeps but does not use."""
-
-    config: VisionConfig
-
-    @nn.compact
-    def __call__(self) -> None:
-        d, m = self.config.hidden_size, self.config.intermediate_size
-        shapes = {
-            "probe": (1, 1, d),
-            "in_proj_kernel": (d, 3 * d),
-            "in_proj_bias": (3 * d,),
-            "out_proj_kernel": (d, d),
-            "out_proj_bias": (d,),
-            "layernorm_scale": (d,),
-            "layernorm_bias": (d,),
-            "fc1_kernel": (d, m),
-            "fc1_bias": (m,),
-            "fc2_kernel": (m, d),
-            "fc2_bias": (d,),
-        }
-        for name, shape in shapes.items():
-            self.param(name, nn.initializers.normal(0.02), shape)
-
-
 class VisionTower(nn.Module):
     """The hidden states after each of `feature_layers`, concatenated along the features; or those
     behind the last norm, for None. `positions` and `seen` are those of the embeddings and layers.
@@ -176,8 +150,6 @@ class VisionTower(nn.Module):
         states = [x]  # [n, s, d] each
         for i in range(c.num_layers):
             states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1], seen))
-        if c.pooling_head:  # unused: it keeps the weights of the checkpoint
-            PoolingHead(c, name="head")()
         norm = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")
         if self.feature_layers is None:
             return norm(states[-1])

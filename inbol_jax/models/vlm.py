@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
 from inbol_jax.models.layers import ComputeOptions
 from inbol_jax.models.lora import LoraConfig

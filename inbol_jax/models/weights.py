@@ -1,7 +1,8 @@
 """The weight table: Hugging Face keys, our parameter paths, and the logical axes of each parameter.
 
 Loading, saving, sharding and PEFT's names all read this one table. Every parameter of the model
-must match exactly one row, and every key of a checkpoint exactly one parameter.
+must match exactly one row, and every key of a checkpoint exactly one parameter. A family's file
+adds its rows when it is imported; families give their parts different paths, or share rows.
 """
 
 import functools
@@ -45,197 +46,95 @@ class WeightRow(NamedTuple):
         return tuple(np.argsort(self.order).tolist())
 
 
-def _array(key: str, path: str, axes: str, order: tuple[int, ...] | None = None) -> WeightRow:
+TABLE: dict[str, WeightRow] = {}
+"""The rows of the families that have been imported, by their paths."""
+
+
+def add_rows(*rows: WeightRow) -> None:
+    """Adds rows to the table; those that another family has added already must be the same."""
+    for row in rows:
+        if TABLE.setdefault(row.path, row) != row:
+            raise ValueError(f"{row.path} has two rows in the weight table")
+
+
+def array(key: str, path: str, axes: str, order: tuple[int, ...] | None = None) -> WeightRow:
+    """A parameter; `axes` are the names of its axes, `order` is by default theirs."""
     names = tuple(axes.split())
     return WeightRow(key, path, names, order or tuple(range(len(names))))
 
 
-def _matrix(key: str, path: str, axes: str) -> WeightRow:
-    return _array(key, path, axes, order=(1, 0))
+def matrix(key: str, path: str, axes: str) -> WeightRow:
+    """A kernel, which torch has as [out, in]."""
+    return array(key, path, axes, order=(1, 0))
 
 
-def _dense(key: str, path: str, axes: str) -> tuple[WeightRow, ...]:
+def dense(key: str, path: str, axes: str) -> tuple[WeightRow, ...]:
     """Kernel and bias. `axes` names those of input and output."""
     out = axes.split()[1]
     # A bias along the residual stream is a small vector, which is needed whole.
-    bias = _array(f"{key}.bias", f"{path}/bias", "norm" if out == "embed" else out)
-    return _matrix(f"{key}.weight", f"{path}/kernel", axes), bias
+    bias = array(f"{key}.bias", f"{path}/bias", "norm" if out == "embed" else out)
+    return matrix(f"{key}.weight", f"{path}/kernel", axes), bias
 
 
-def _layer_norm(key: str, path: str) -> tuple[WeightRow, ...]:
-    scale = _array(f"{key}.weight", f"{path}/scale", "norm")
-    return scale, _array(f"{key}.bias", f"{path}/bias", "norm")
+def layer_norm(key: str, path: str) -> tuple[WeightRow, ...]:
+    """Scale and bias."""
+    scale = array(f"{key}.weight", f"{path}/scale", "norm")
+    return scale, array(f"{key}.bias", f"{path}/bias", "norm")
 
 
-def _patches(key: str) -> tuple[WeightRow, ...]:
+def patches(key: str) -> tuple[WeightRow, ...]:
     """The embedding of patches, which torch has as the kernel [out, in, height, width]."""
     # Theirs [out, in, height, width], ours [height, width, in, out].
     axes, order = "patch patch patch norm", (2, 3, 1, 0)
-    kernel = _array(f"{key}.weight", "patch_embedding", axes, order)
-    return kernel, _array(f"{key}.bias", "patch_bias", "norm")
+    kernel = array(f"{key}.weight", "patch_embedding", axes, order)
+    return kernel, array(f"{key}.bias", "patch_bias", "norm")
 
 
-def _below(key: str, path: str, *rows: WeightRow) -> tuple[WeightRow, ...]:
+def below(key: str, path: str, *rows: WeightRow) -> tuple[WeightRow, ...]:
+    """The rows of a part whose keys and paths begin so."""
     return tuple(row._replace(key=key + row.key, path=path + row.path) for row in rows)
 
 
-def _tower(key: str, path: str) -> tuple[WeightRow, ...]:
+def tower(key: str, path: str) -> tuple[WeightRow, ...]:
     """What all towers have: patches, positions, layers, and the norm behind them."""
     layers = (
-        *_layer_norm("layer_norm{n}", "layer_norm{n}"),
-        *_dense("self_attn.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
-        *_dense("self_attn.out_proj", "out_proj", "heads embed"),
-        *_dense("mlp.fc1", "fc1", "embed mlp"),
-        *_dense("mlp.fc2", "fc2", "mlp embed"),
+        *layer_norm("layer_norm{n}", "layer_norm{n}"),
+        *dense("self_attn.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
+        *dense("self_attn.out_proj", "out_proj", "heads embed"),
+        *dense("mlp.fc1", "fc1", "embed mlp"),
+        *dense("mlp.fc2", "fc2", "mlp embed"),
     )
     embeddings = (
-        *_patches("patch_embedding"),
-        _array("position_embedding.weight", "position_embedding", "position norm"),
+        *patches("patch_embedding"),
+        array("position_embedding.weight", "position_embedding", "position norm"),
     )
     return (
-        *_below(f"{key}embeddings.", f"{path}embeddings/", *embeddings),
-        *_below(f"{key}encoder.layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
-        *_layer_norm(f"{key}post_layernorm", f"{path}post_layernorm"),
+        *below(f"{key}embeddings.", f"{path}embeddings/", *embeddings),
+        *below(f"{key}encoder.layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
+        *layer_norm(f"{key}post_layernorm", f"{path}post_layernorm"),
     )
 
 
-def _decoder(key: str, path: str, head: str, *, mlp_bias: bool = True) -> tuple[WeightRow, ...]:
+def decoder(key: str, path: str, head: str, *, mlp_bias: bool = True) -> tuple[WeightRow, ...]:
     """A decoder whose keys begin with `key`, and its head with the key `head`."""
     mlp = (
-        *_dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
-        *_dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
+        *dense("mlp.{m}_proj", "mlp/{m:gate|up}_proj", "embed mlp"),
+        *dense("mlp.down_proj", "mlp/down_proj", "mlp embed"),
     )
     layers = (
-        _array("{m}_layernorm.weight", "{m}_layernorm/scale", "norm"),
-        *_dense("self_attn.{m}_proj", "self_attn/{m:[qkv]}_proj", "embed heads"),
-        *_dense("self_attn.o_proj", "self_attn/o_proj", "heads embed"),
-        _array("self_attn.{m}_norm.weight", "self_attn/{m:[qk]}_norm/scale", "norm"),
+        array("{m}_layernorm.weight", "{m}_layernorm/scale", "norm"),
+        *dense("self_attn.{m}_proj", "self_attn/{m:[qkv]}_proj", "embed heads"),
+        *dense("self_attn.o_proj", "self_attn/o_proj", "heads embed"),
+        array("self_attn.{m}_norm.weight", "self_attn/{m:[qk]}_norm/scale", "norm"),
         *(row for row in mlp if mlp_bias or not row.path.endswith("/bias")),
     )
     return (
-        *_below(f"{key}layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
-        _array(f"{key}embed_tokens.weight", f"{path}embed_tokens/embedding", "vocab embed"),
-        _array(f"{key}norm.weight", f"{path}norm/scale", "norm"),
-        _matrix(head, f"{path}lm_head", "embed vocab"),
+        *below(f"{key}layers.{{i}}.", f"{path}layers_{{i}}/", *layers),
+        array(f"{key}embed_tokens.weight", f"{path}embed_tokens/embedding", "vocab embed"),
+        array(f"{key}norm.weight", f"{path}norm/scale", "norm"),
+        matrix(head, f"{path}lm_head", "embed vocab"),
     )
 
-
-def _merger(key: str, path: str) -> tuple[WeightRow, ...]:
-    """Qwen3-VL's patches of a square into one feature."""
-    return (
-        *_layer_norm(f"{key}norm", f"{path}norm"),
-        *_dense(f"{key}linear_fc1", f"{path}linear_fc1", "embed mlp"),
-        *_dense(f"{key}linear_fc2", f"{path}linear_fc2", "mlp embed"),
-    )
-
-
-# Families give their parts different paths, so that one table serves all.
-TABLE: tuple[WeightRow, ...] = (
-    # LLaVA
-    *_tower("vision_tower.vision_model.", "vision_tower/"),
-    *_below(
-        "vision_tower.vision_model.",
-        "vision_tower/",
-        _array("embeddings.class_embedding", "embeddings/class_embedding", "norm"),
-        *_layer_norm("pre_layrnorm", "pre_layernorm"),  # the checkpoints' spelling
-    ),
-    *_below(
-        "vision_tower.vision_model.head.",
-        "vision_tower/head/",
-        _array("probe", "probe", "position position norm"),
-        _matrix("attention.in_proj_weight", "in_proj_kernel", "embed heads"),
-        _array("attention.in_proj_bias", "in_proj_bias", "heads"),
-        _matrix("attention.out_proj.weight", "out_proj_kernel", "heads embed"),
-        _array("attention.out_proj.bias", "out_proj_bias", "norm"),
-        _array("layernorm.weight", "layernorm_scale", "norm"),
-        _array("layernorm.bias", "layernorm_bias", "norm"),
-        _matrix("mlp.{m}.weight", "{m:fc[12]}_kernel", "embed mlp"),
-        _array("mlp.{m}.bias", "{m:fc[12]}_bias", "norm"),
-    ),
-    *_below(
-        "multi_modal_projector.",
-        "multi_modal_projector/",
-        *_dense("linear_1", "linear_1", "embed mlp"),
-        *_dense("linear_2", "linear_2", "mlp embed"),
-    ),
-    *_decoder("language_model.model.", "language_model/", "language_model.lm_head.weight"),
-    # LLaVA-NeXT and LLaVA-OneVision, which are LLaVA's besides
-    _array("image_newline", "image_newline", "norm"),
-    # InternVL; projector and decoder besides are LLaVA's
-    *_below(
-        "vision_tower.",
-        "vision_tower/",
-        _array("embeddings.cls_token", "cls_token", "norm norm norm"),
-        _array("embeddings.position_embeddings", "position_embeddings", "norm position norm"),
-        *_patches("embeddings.patch_embeddings.projection"),
-    ),
-    *_below(
-        "vision_tower.encoder.layer.{i}.",
-        "vision_tower/layer_{i}/",
-        *_layer_norm("layernorm_before", "layer_norm1"),
-        *_layer_norm("layernorm_after", "layer_norm2"),
-        *_dense("attention.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
-        _array("attention.{m}_norm.weight", "{m:[qk]}_norm/scale", "heads"),
-        *_dense("attention.projection_layer", "out_proj", "heads embed"),
-        *_dense("mlp.fc1", "fc1", "embed mlp"),
-        *_dense("mlp.fc2", "fc2", "mlp embed"),
-        _array("lambda_{n}", "lambda_{n}", "norm"),
-    ),
-    *_layer_norm("multi_modal_projector.layer_norm", "multi_modal_projector/layer_norm"),
-    # Gemma 3; tower and decoder are LLaVA's
-    _array(
-        "multi_modal_projector.mm_input_projection_weight",
-        "multi_modal_projector/mm_input_projection_weight",
-        "embed mlp",
-    ),
-    _array(
-        "multi_modal_projector.mm_soft_emb_norm.weight",
-        "multi_modal_projector/mm_soft_emb_norm/scale",
-        "norm",
-    ),
-    # Idefics3, SmolVLM, SmolVLM2
-    *_tower("model.vision_model.", "vision_model/"),
-    _matrix(
-        "model.connector.modality_projection.proj.weight", "connector/proj/kernel", "mlp embed"
-    ),
-    *_decoder("model.text_model.", "text_model/", "lm_head.weight"),
-    # Qwen3-VL
-    *_below(
-        "model.visual.",
-        "vision_tower/",
-        _array(
-            "patch_embed.proj.weight",
-            "patch_projection",
-            "patch patch patch patch norm",
-            (1, 2, 3, 4, 0),
-        ),
-        _array("patch_embed.proj.bias", "patch_projection_bias", "norm"),
-        _array("pos_embed.weight", "position_embedding", "position norm"),
-    ),
-    *_below(
-        "model.visual.blocks.{i}.",
-        "vision_tower/blocks_{i}/",
-        *_layer_norm("norm{n}", "norm{n}"),
-        *_dense("attn.qkv", "qkv", "embed heads"),
-        *_dense("attn.proj", "proj", "heads embed"),
-        *_dense("mlp.linear_fc1", "linear_fc1", "embed mlp"),
-        *_dense("mlp.linear_fc2", "linear_fc2", "mlp embed"),
-    ),
-    *_merger("model.visual.merger.", "merger/"),
-    # Qwen2.5-VL, which is Qwen3-VL's besides
-    *_below(
-        "model.visual.blocks.{i}.mlp.",
-        "vision_tower/blocks_{i}/",
-        *_dense("{m}_proj", "{m:gate|up}_proj", "embed mlp"),
-        *_dense("down_proj", "down_proj", "mlp embed"),
-    ),
-    _array("model.visual.merger.ln_q.weight", "merger/ln_q/scale", "norm"),
-    *_dense("model.visual.merger.mlp.0", "merger/mlp_0", "embed mlp"),
-    *_dense("model.visual.merger.mlp.2", "merger/mlp_2", "mlp embed"),
-    # Qwen3-VL
-    *_merger("model.visual.deepstack_merger_list.{i}.", "deepstack_merger_{i}/"),
-    *_decoder("model.language_model.", "language_decoder/", "lm_head.weight", mlp_bias=False),
-)
 
 # Other spellings of LLaVA's and InternVL's keys: those of transformers' modules, and of version 5;
 # and those of Qwen2.5-VL's checkpoints on the hub.
@@ -276,7 +175,7 @@ def path_pattern(path: str) -> re.Pattern[str]:
 
 def table_row(path: str) -> WeightRow:
     """Returns the row of a parameter, filled in. Raises InbolError unless exactly one matches."""
-    matches = [(row, m) for row in TABLE if (m := path_pattern(row.path).fullmatch(path))]
+    matches = [(row, m) for row in TABLE.values() if (m := path_pattern(row.path).fullmatch(path))]
     if len(matches) != 1:
         raise InbolError(f"parameter {path} matches {len(matches)} rows of the weight table")
     row, match = matches[0]

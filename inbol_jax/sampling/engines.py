@@ -101,8 +101,7 @@ _OPTIONAL: dict[str, tuple[Any, str]] = {
 }
 _MAX_CHOICES = 128  # per request, as at OpenAI
 _WITHHELD = ("content_filter", "abort", "error")  # why an answer ends that is not the model's own
-# Who samples answers this differently, however sure of other answers, if asked so many times.
-_TRIALS = 5
+# Who samples answers this differently, however sure of other answers.
 _TRIAL = ChatQuestion("Reply with a random six-digit number and nothing else.")
 
 
@@ -244,12 +243,4 @@ class EndpointEngine:
             taken.append(name)
         if lacking := [_OPTIONAL[name][1] for name in self._optional if name not in taken]:
             say(f"{self._name}: the endpoint has {'; '.join(lacking)}")
-        if several and "n" not in taken:
-            choices = trial(min(_TRIALS, self.options.n), *taken)
-            if len({choice.text for choice in choices}) == 1:
-                hint = (
-                    "does the server sample?" if choices[0].text else "is --max-new-tokens enough?"
-                )
-                same = f"{len(choices)} answers to {_TRIAL.text!r} are all {choices[0].text!r}"
-                say(f"{self._name}: {same}; {hint}")
         return taken

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.architecture import ModelConfig
+from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sharding import COMPILER_OPTIONS

@@ -2,13 +2,13 @@ import shutil
 
 import jax
 import pytest
-from torch_reference import CASES, LLAVA, RANDOM, load, make_batch, random_torch, with_adapters
+from torch_reference import CASES, load, make_batch, random_torch, with_adapters
 
 from inbol_jax.models import LoraConfig, save_pretrained
 
 FAMILIES = (
-    "clip llama biases, linear rope, full, relu",
     "siglip qwen2 window above, full, ragged patches",
+    pytest.param("clip llama tied, biases, linear rope, full", marks=pytest.mark.slow),
     pytest.param("clip mistral window", marks=pytest.mark.slow),
 )
 
@@ -20,18 +20,7 @@ def saved_random(name, tmp_path_factory):
     return model, folder
 
 
-@pytest.fixture(scope="module", params=RANDOM)
-def random_pair(request, tmp_path_factory):
-    return saved_random(request.param, tmp_path_factory)
-
-
-@pytest.fixture(scope="module", params=LLAVA)
-def llava_pair(request, tmp_path_factory):
-    """The same, of LLaVA, whose keys have several spellings."""
-    return saved_random(request.param, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sound(tmp_path_factory):
     """The folder of a random model."""
     return saved_random("clip llama grouped", tmp_path_factory)[1]
@@ -50,21 +39,18 @@ def split(sound, tmp_path):
     return tmp_path / "split"
 
 
-@pytest.fixture(params=["shipped", *CASES])
-def model_of_ours(request, tiny, tmp_path):
-    if request.param == "shipped":
-        return tiny
-    random_torch(request.param).save_pretrained(tmp_path)
-    return load(tmp_path)
+@pytest.fixture(scope="session", params=CASES)
+def model_of_ours(request, tmp_path_factory):
+    return load(saved_random(request.param, tmp_path_factory)[1])
 
 
-@pytest.fixture(params=FAMILIES, scope="module")
+@pytest.fixture(params=FAMILIES, scope="session")
 def base(request, tmp_path_factory):
     """The folder of a random model of each decoder."""
     return saved_random(request.param, tmp_path_factory)[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batch(base):
     config = load(base).config
     return make_batch(config, [config.num_image_tokens + 4, config.num_image_tokens + 9])

@@ -1,4 +1,4 @@
-"""Greedy decoding against transformers' `generate`, token for token, for every decoder family."""
+"""Greedy decoding against transformers' `generate`, token for token, for every kind of decoder."""
 
 import dataclasses
 import functools
@@ -76,7 +76,7 @@ def assert_same_tokens(checkpoint, model):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_family(case, tmp_path):
+def test_every_decoder(case, tmp_path):
     model = random_torch(case)
     model.save_pretrained(tmp_path)
     assert_same_tokens(load(tmp_path), model)

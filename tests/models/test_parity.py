@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file
 from torch_reference import (
     CLOSE,
+    RANDOM,
     assert_same_logits,
     by_row,
     images_of,
@@ -19,6 +22,7 @@ from torch_reference import (
     make_batch,
     our_logits,
     pad,
+    random_config,
     random_torch,
     tokens_per_image,
 )
@@ -29,29 +33,54 @@ from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models import load_pretrained, save_pretrained
 from inbol_jax.models.decoder import take
+from inbol_jax.models.families import load_config
 from inbol_jax.models.layers import ACTIVATIONS
+from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.packing import Branch, RowShape, pack_row
+from inbol_jax.models.weights import TABLE, module_name, path_pattern, table_row
 
 
-@pytest.fixture(scope="module")
-def shipped_torch():
+def test_shipped_checkpoint(tiny):
     model, report = AutoModelForImageTextToText.from_pretrained(
         TINY, output_loading_info=True, local_files_only=True
     )
     assert not any(report.values()), "missing, unexpected or mismatched keys"
-    return model.eval()
+    assert_same_logits(tiny, model.eval())
+    assert_same_logits(tiny, model, images=(0, 0, 0))
 
 
-def test_shipped_checkpoint(tiny, shipped_torch):
-    assert_same_logits(tiny, shipped_torch)
+@pytest.mark.parametrize("case", RANDOM)
+def test_random_checkpoints(case, tmp_path):
+    """Logits of rows of two, no and one image; names of modules; and an export, which holds the
+    very tensors of transformers, also those that the model does not use."""
+    model = random_torch(case)
+    model.save_pretrained(tmp_path / "theirs")
+    checkpoint = load(tmp_path / "theirs")
+    assert_same_logits(checkpoint, model, images=(2, 0, 1))
+    paths = list(flatten_dict(dict(checkpoint.variables["params"]), sep="/"))
+    assert {module_name(path) for path in paths} <= {name for name, _ in model.named_modules()}
+    save_pretrained(checkpoint, tmp_path / "export")
+    keys = load_file(tmp_path / "export/model.safetensors").keys()
+    assert {table_row(path).key for path in paths} == {k for k in keys if ".head." not in k}
+    again, report = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "export", output_loading_info=True
+    )
+    assert not any(report.values())
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
 
 
-@pytest.mark.parametrize(
-    "images", [(2, 0, 1), (0, 0, 0)], ids=["two, no and one image", "text alone"]
-)
-def test_random_checkpoints(random_pair, images):
-    model, folder = random_pair
-    assert_same_logits(load(folder), model, images=images)
+def test_no_row_of_the_table_is_idle_and_none_matches_what_another_does(tmp_path):
+    used = set()
+    for case in RANDOM:
+        random_config(case).save_pretrained(tmp_path)
+        for path in flatten_dict(dict(param_shapes(load_config(tmp_path))), sep="/"):
+            assert table_row(path).path == path
+            used |= {row for row in TABLE if path_pattern(row).fullmatch(path)}
+    assert used == TABLE.keys()
+    with pytest.raises(InbolError, match="language_model/adapter/scale matches 0 rows"):
+        table_row("language_model/adapter/scale")
 
 
 def test_images_by_row_are_the_images_in_order(model_of_ours):
@@ -66,14 +95,6 @@ def test_images_by_row_are_the_images_in_order(model_of_ours):
     )
 
 
-def test_images_that_the_tokens_do_not_ask_for(tiny):
-    batch = make_batch(tiny.config, [20, 20])
-    with pytest.raises(InbolError, match="32 image tokens in the batch, but its images have 16"):
-        tiny.apply(tiny.variables, batch | {"pixel_values": batch["pixel_values"][:1]})
-    with pytest.raises(InbolError, match="images have 0"):
-        tiny.apply(tiny.variables, batch | {"pixel_values": None})
-
-
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name):
     x = np.linspace(-12, 12, 999, dtype=np.float32)
@@ -85,28 +106,15 @@ def test_activations(name):
     )
 
 
-def test_export_reloads_in_transformers(random_pair, tmp_path):
-    model, folder = random_pair
-    checkpoint = load(folder)
-    save_pretrained(checkpoint, tmp_path / "export")
-    again, report = AutoModelForImageTextToText.from_pretrained(
-        tmp_path / "export", output_loading_info=True
-    )
-    assert not any(report.values())
-    assert again.state_dict().keys() == model.state_dict().keys()
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-    assert_same_logits(load(tmp_path / "export"), again)
-
-
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_files(tmp_path, dtype):
     """Most checkpoints are stored so. Loaded as float32, they are the very numbers of the file."""
     model = random_torch("clip llama grouped").to(getattr(torch, dtype))
-    model.save_pretrained(tmp_path)
-    checkpoint = load(tmp_path)
-    assert {x.dtype for x in jax.tree.leaves(checkpoint.variables)} == {np.dtype(np.float32)}
-    assert_same_logits(checkpoint, model.float())
+    model.save_pretrained(tmp_path / "half")
+    model.float().save_pretrained(tmp_path / "whole")
+    half, whole = (load(tmp_path / name).variables for name in ("half", "whole"))
+    assert {x.dtype for x in jax.tree.leaves(half)} == {np.dtype(np.float32)}
+    jax.tree.map(np.testing.assert_array_equal, dict(half), dict(whole))
 
 
 def test_parameters_and_computation_in_bfloat16(sound, tmp_path):

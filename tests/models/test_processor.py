@@ -120,9 +120,9 @@ def encoder_of(processor, max_tokens=200, system=""):
     ends = [vocabulary[token] for token in ("<|endoftext|>", "<|im_end|>") if token in vocabulary]
     config = SimpleNamespace(
         image_token_id=vocabulary["<image>"],
-        num_image_tokens=4,
         tiled=False,
-        bare=False,
+        runs=lambda grid: [4],
+        image_text=lambda processor, grid, token: token,
         eos_token_ids=ends or [tokenizer.eos_token_id],
         text=SimpleNamespace(max_positions=max_tokens, vocab_size=len(tokenizer)),
     )
@@ -229,12 +229,6 @@ def test_images_are_never_cut(processor):
         encoder.response("What is in the picture?", "A cat and a dog and a cat and a dog.")
 
 
-@pytest.mark.parametrize("response", ["", "  "])
-def test_an_empty_response(encoder, response):
-    with pytest.raises(InbolError, match="its response is empty"):
-        encoder.response("What is in the picture?", response)
-
-
 def test_encoders_are_freed_with_their_caches(processor):
     encoder = encoder_of(processor)
     assert encoder.prompt("What?") is encoder.prompt("What?")
@@ -242,11 +236,6 @@ def test_encoders_are_freed_with_their_caches(processor):
     del encoder
     gc.collect()
     assert alive() is None
-
-
-def test_placeholders_in_a_question(encoder):
-    with pytest.raises(InbolError, match="contains the model's image placeholder"):
-        encoder.prompt("What is <image>?")
 
 
 def test_special_tokens_in_a_text_are_refused_and_never_control(processor, encoder):
@@ -260,14 +249,10 @@ def test_special_tokens_in_a_text_are_refused_and_never_control(processor, encod
             encoder.prompt(f"What is {token}?")
         with pytest.raises(InbolError, match=f"with response 'It is .*': {message}"):
             encoder.response("What is it?", f"It is {token}.")
+    with pytest.raises(InbolError, match="its response is empty"):
+        encoder.response("What is it?", "  ")
     # What only looks like one is text.
     assert encoder.response("What is it?", "It is < s > or USER: a man.")
-
-
-def test_a_processor_without_a_template(processor):
-    processor.chat_template = None
-    with pytest.raises(InbolError, match="no chat template"):
-        encoder_of(processor)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +311,6 @@ def refused(tiny, folder, template):
 @pytest.mark.parametrize(
     ("template", "cause"),
     [
-        (PLAIN.replace("c.text", "'What?'"), "writes the question 0 times"),
         (PLAIN.replace("c.text", "c.text * 2"), "writes the question 2 times"),
         (PLAIN.replace("c.text", "c.text | lower"), "writes the question 0 times"),
         (PLAIN.replace("<image>", ""), "writes 0 image tokens for 1 images"),
@@ -334,18 +318,11 @@ def refused(tiny, folder, template):
         (PLAIN.replace("in messages", "in messages[:1]"), "writes the response 0 times"),
         ("{{ raise_exception('no\x1b[31m\nway') }}", "fails with TemplateError: no\\x1b[31m"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "fails with SecurityError"),
-        ("{{ nothing.at.all }}", "fails with UndefinedError"),
         ("{% for", "fails with TemplateSyntaxError"),
         ("{% for i in range(10**9) %}{% endfor %}", "fails with OverflowError"),
-        ("{{ 'long' * 10**6 }}", "writes more than 100,000 characters"),
-        ("{{ 'long' * 10**11 }}", "fails with MemoryError"),
-        (
-            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-            "takes more than 2 s",
-        ),
     ],
 )
-def test_templates_that_lose_something_or_are_hostile(tiny, copied, monkeypatch, template, cause):
+def test_templates_that_lose_something_or_are_hostile(tiny, copied, template, cause):
     assert cause in refused(tiny, copied, template)
 
 
@@ -363,16 +340,12 @@ def test_tokens_that_the_model_does_not_have(tiny):
     ("name", "change"),
     [
         ("tokenizer.json", lambda text: text[:500]),
-        ("tokenizer.json", lambda text: "\0\1garbage"),
         ("tokenizer.json", lambda text: "[]"),
-        ("tokenizer.json", lambda text: text.replace('"model"', '"mdl"')),
-        ("tokenizer_config.json", lambda text: "[" * 100_000),
         ("tokenizer_config.json", lambda text: text.replace('"</s>"', "7")),
         ("processor_config.json", lambda text: '{"processor_class": 5}'),
         ("preprocessor_config.json", lambda text: "{}"),
-        ("preprocessor_config.json", lambda text: text.replace("48", "1000000")),
+        ("preprocessor_config.json", lambda text: text.replace("48", "24")),
         ("preprocessor_config.json", lambda text: text.replace("48", "-1")),
-        ("preprocessor_config.json", lambda text: text.replace("0.5", "NaN")),
         ("preprocessor_config.json", lambda text: text.replace("0.5", '"half"')),
         ("chat_template.json", lambda text: '{"chat_template": 5}'),
     ],
@@ -384,7 +357,7 @@ def test_broken_processor_files(tiny, tmp_path, name, change):
     with pytest.raises(InbolError) as caught:
         make_text_encoder(dataclasses.replace(tiny, path=folder))
     message = str(caught.value)
-    assert str(folder / name) in message or message.startswith(f"{folder}: ")
+    assert message.startswith(f"{folder}: ")
     assert "\n" not in message
     assert len(message) < 600
 
@@ -401,20 +374,8 @@ def test_pixels_are_normalised_as_the_processor_does(request, family, half):
     prepare = prepare.__class__.from_dict(prepare.to_dict() | other)
     noise = np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8)
     picture = Image.fromarray(noise)
-    arrays = checkpoint.image_inputs(picture, SimpleNamespace(image_processor=prepare), check=True)
+    arrays = checkpoint.image_inputs(picture, SimpleNamespace(image_processor=prepare))
     assert arrays["pixel_values"].dtype == np.uint8
     expected = np.asarray(prepare(picture, return_tensors="np")["pixel_values"])
     found = np.asarray(checkpoint.model.apply({}, arrays, method="normalised_pixels"))
     np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=0, atol=1e-6)
-
-
-def test_a_processor_that_normalises_in_its_own_way_is_refused(tiny):
-    class Other(type(tiny.processor.image_processor)):
-        def normalize(self, image, mean, std, **_):
-            return image**2
-
-    prepare = Other.from_dict(tiny.processor.image_processor.to_dict())
-    with pytest.raises(InbolError, match="does not normalise pixels by a mean and a standard"):
-        tiny.image_inputs(
-            Image.new("RGB", (48, 48), "red"), SimpleNamespace(image_processor=prepare), check=True
-        )

@@ -1,4 +1,6 @@
-"""Reading weights: every spelling of the keys, and what is said about files that are broken."""
+"""Weights on disk: every spelling of the keys, what is said about files that are broken, and
+checkpoints that are written in one file or several.
+"""
 
 import json
 import shutil
@@ -8,55 +10,65 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from torch_reference import (
+    CLOSE,
+    LLAVA,
     SPELLINGS,
-    assert_same_logits,
     edit_config,
     load,
+    make_batch,
+    our_logits,
     random_torch,
     refusal,
     shards,
-    torch_base,
+    torch_logits,
 )
+from transformers import AutoModelForImageTextToText
 
+from inbol_jax.defaults import TINY
 from inbol_jax.models import save_pretrained
-from inbol_jax.models.config import load_config
+from inbol_jax.models.families import load_config
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.reading import load_params
+from inbol_jax.models.weights import TABLE
+from inbol_jax.models.writing import save_params
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
 PATCHES = "vision_tower.embeddings.patch_embedding.weight"
 NORM = "language_model.model.norm.weight"
+EXTRA = "language_model.model.layers.7.extra.weight"
+INDEX = "model.safetensors.index.json"
 
 
-def edit_weights(folder, edit):
-    tensors = load_file(folder / "model.safetensors")
-    edit(tensors)
-    save_file(tensors, folder / "model.safetensors")
+@pytest.fixture(scope="module", params=["siglip llama llama3 rope, default", *list(LLAVA)[1:3]])
+def pair(request, tmp_path_factory):
+    """A random model of transformers, and its folder: keys of a pooling head, of a tied head."""
+    model, folder = random_torch(request.param), tmp_path_factory.mktemp("random")
+    model.save_pretrained(folder)
+    return model, folder
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_the_keys(llava_pair, spelling, tmp_path):
-    _, folder = llava_pair
-    shutil.copy(folder / "config.json", tmp_path)
+def test_every_spelling_of_the_keys(pair, spelling, tmp_path):
+    """Buffers that old versions saved beside them are passed over."""
+    _, folder = pair
+    buffers = {
+        "vision_tower.vision_model.embeddings.position_ids": np.arange(5)[None],
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32),
+    }
     tensors = load_file(folder / "model.safetensors")
     renamed = {SPELLINGS[spelling](key): value for key, value in tensors.items()}
     assert (renamed.keys() == tensors.keys()) == (spelling == "as written")
-    save_file(renamed, tmp_path / "model.safetensors")
+    save_file(renamed | buffers, tmp_path / "model.safetensors")
     shapes = param_shapes(load_config(folder))
     jax.tree.map(
         np.testing.assert_array_equal, load_params(tmp_path, shapes), load_params(folder, shapes)
     )
 
 
-def test_buffers_of_old_checkpoints_are_passed_over(llava_pair, tmp_path):
-    _, folder = llava_pair
-    shutil.copy(folder / "config.json", tmp_path)
-    buffers = {
-        "vision_tower.vision_model.embeddings.position_ids": np.arange(5)[None],
-        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32),
-    }
-    save_file(load_file(folder / "model.safetensors") | buffers, tmp_path / "model.safetensors")
-    load(tmp_path)
+def test_orders_undo_each_other():
+    for row in TABLE.values():
+        x = np.random.default_rng(0).normal(size=(5, 3, 2, 4, 6)[: len(row.order)])
+        np.testing.assert_array_equal(row.to_hf(row.from_hf(x)), x)
 
 
 def test_a_head_stored_beside_the_embedding_it_is_tied_to(tmp_path):
@@ -72,139 +84,107 @@ def test_a_head_stored_beside_the_embedding_it_is_tied_to(tmp_path):
     save_file(tensors | {key: head[::-1].copy()}, tmp_path / "model.safetensors")
     own = load(tmp_path)
     assert not own.config.text.tie_word_embeddings
-    assert_same_logits(own, torch_base(tmp_path))
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path).state_dict()
+    np.testing.assert_array_equal(theirs["lm_head.weight"].numpy(), head[::-1])
     save_pretrained(own, tmp_path / "export")
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "export").variables, own.variables)
 
 
-def test_a_missing_key_is_named(broken):
-    edit_weights(broken, lambda tensors: tensors.pop(Q_PROJ))
-    message = refusal(broken)
-    assert Q_PROJ in message
-    assert "1 keys missing" in message
-    assert "model.safetensors" in message
-
-
-def test_an_unknown_key_is_named(broken):
-    key = "language_model.model.layers.7.extra.weight"
-    edit_weights(broken, lambda tensors: tensors.update({key: np.zeros(2, np.float32)}))
-    assert f"1 unknown ['{key}']" in refusal(broken)
-
-
-def test_one_parameter_under_two_names(broken):
-    twin = SPELLINGS["modules"](Q_PROJ)
-    edit_weights(broken, lambda tensors: tensors.update({twin: tensors[Q_PROJ]}))
-    message = refusal(broken)
-    assert Q_PROJ in message
-    assert twin in message
-    assert "same parameter" in message
-
-
-RESHAPES = {"short": lambda x: x[:-1], "flat": lambda x: x.reshape(-1), "deeper": lambda x: x[None]}
-
-
-@pytest.mark.parametrize("how", RESHAPES)
-@pytest.mark.parametrize("key", [Q_PROJ, PATCHES, NORM])
-def test_a_wrong_shape_is_named(broken, how, key):
-    if (how, key) == ("flat", NORM):
-        return  # a vector is flat
-    reshape = RESHAPES[how]
-    edit_weights(
-        broken, lambda tensors: tensors.update({key: np.ascontiguousarray(reshape(tensors[key]))})
-    )
-    message = refusal(broken)
-    assert key in message
-    assert "shape" in message
-
-
-def test_config_and_weights_that_disagree(broken):
-    edit_config(broken, {"text_config": {"vocab_size": 51}})
-    message = refusal(broken)
-    assert "(50, 24)" in message
-    assert "(51, 24)" in message
+def changed(key, change):
+    return lambda x: x | {key: np.ascontiguousarray(change(x[key]))}
 
 
 @pytest.mark.parametrize(
-    "kept",
-    [0, 5, 100, 4000, -1],
-    ids=["empty", "length cut", "header cut", "tensors cut", "last byte cut"],
+    ("edit", "words"),
+    [
+        (lambda x: {k: v for k, v in x.items() if k != Q_PROJ}, f"1 keys missing ['{Q_PROJ}']"),
+        (lambda x: x | {EXTRA: np.zeros(2, np.float32)}, f"1 unknown ['{EXTRA}']"),
+        (lambda x: x | {SPELLINGS["modules"](Q_PROJ): x[Q_PROJ]}, "are the same parameter"),
+        (changed(Q_PROJ, lambda x: x[:-1]), f"{Q_PROJ} has shape"),
+        (changed(PATCHES, lambda x: x.reshape(-1)), f"{PATCHES} has shape"),
+        (changed(NORM, lambda x: x[None]), f"{NORM} has shape"),
+        (changed(NORM, lambda x: x.astype(np.int8)), "is of type I8"),
+    ],
 )
+def test_tensors_that_do_not_fit_are_named(broken, edit, words):
+    file = broken / "model.safetensors"
+    save_file(edit(load_file(file)), file)
+    message = refusal(broken)
+    assert words in message
+    assert str(file) in message
+
+
+def test_shapes_are_compared_before_a_weight_is_read(broken, monkeypatch):
+    monkeypatch.setattr("inbol_jax.models.reading._place", None)
+    edit_config(broken, {"text_config": {"vocab_size": 1 << 20}})
+    message = refusal(broken)
+    assert "(50, 24), config.json says (1048576, 24)" in message
+
+
+@pytest.mark.parametrize("kept", [0, 5, 4000, -1])
 def test_truncated_weights(broken, kept):
     file = broken / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
-    message = refusal(broken)
-    assert str(file) in message
-    assert "not a readable safetensors file" in message
-
-
-def test_weights_that_are_something_else(broken):
-    (broken / "model.safetensors").write_bytes(
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
-    )
-    assert "not a readable safetensors file" in refusal(broken)
+    assert f"{file}: not a readable safetensors file" in refusal(broken)
 
 
 def test_missing_files(broken, tmp_path):
     (broken / "model.safetensors").unlink()
     assert "model.safetensors is missing" in refusal(broken)
-    (broken / "model.safetensors.index.json").write_text("{}")
-    assert "not an index of safetensors files" in refusal(broken)
+    for value in ({}, {"weight_map": {"a": 5}}, {"weight_map": {"a": None}}):
+        (broken / INDEX).write_text(json.dumps(value))
+        assert f"{INDEX}: not an index" in refusal(broken)
     (broken / "config.json").unlink()
     assert "config.json is missing" in refusal(broken)
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
 
 
-def test_a_missing_shard(split):
-    shards(split)[1].unlink()
-    message = refusal(split)
-    assert shards(split)[0].name.replace("00001-of", "00002-of") in message
-    assert "is missing" in message
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname", "gone.safetensors"])
+def test_an_index_that_leaves_the_folder(split, name):
+    content = json.loads((split / INDEX).read_text())
+    content["weight_map"][next(iter(content["weight_map"]))] = name
+    (split / INDEX).write_text(json.dumps(content))
+    assert f"{name} is missing: {INDEX} names it" in refusal(split)
 
 
-def test_a_truncated_shard(split):
-    file = shards(split)[-1]
-    file.write_bytes(file.read_bytes()[:-1])
-    message = refusal(split)
-    assert str(file) in message
-    assert "not a readable safetensors file" in message
-
-
-def test_a_shard_with_other_tensors(split):
-    first, second = shards(split)[:2]
-    shutil.copy(first, second)
+def test_several_files_are_one_checkpoint(sound, split):
+    files = shards(split)
+    assert len(files) > 3
+    assert not (split / "model.safetensors").exists()
+    total = 0
+    for tensors in map(load_file, files):
+        size = sum(x.nbytes for x in tensors.values())
+        assert size <= 20_000 or len(tensors) == 1
+        total += size
+    assert json.loads((split / INDEX).read_text())["metadata"]["total_size"] == total
+    one, many = load(sound), load(split)
+    jax.tree.map(np.testing.assert_array_equal, dict(one.variables), dict(many.variables))
+    model, report = AutoModelForImageTextToText.from_pretrained(split, output_loading_info=True)
+    assert not any(report.values())
+    batch = make_batch(one.config, [9, 9])
+    np.testing.assert_allclose(our_logits(many, batch), torch_logits(model.eval(), batch), **CLOSE)
+    shutil.copy(files[0], files[1])
     assert "are the same parameter" in refusal(split)
 
 
-@pytest.mark.parametrize(
-    "name", ["../outside.safetensors", "/etc/hostname", "sub/model.safetensors"]
-)
-def test_an_index_that_leaves_the_folder(split, name):
-    index = split / "model.safetensors.index.json"
-    content = json.loads(index.read_text())
-    content["weight_map"][next(iter(content["weight_map"]))] = name
-    index.write_text(json.dumps(content))
-    assert f"{name!r} is not a file name" in refusal(split)
+def test_files_of_an_earlier_save_do_not_stay(sound, split):
+    checkpoint = load(sound)
+    save_pretrained(checkpoint, split, max_shard_size="40KB")
+    index = json.loads((split / INDEX).read_text())
+    assert {f.name for f in shards(split)} == set(index["weight_map"].values())
+    save_pretrained(checkpoint, split)
+    assert shards(split) == []
+    assert sorted(p.name for p in split.glob("model*")) == ["model.safetensors"]
 
 
-def test_weights_of_a_type_that_holds_no_floats(split):
-    file = shards(split)[0]
-    save_file({key: x.astype(np.int8) for key, x in load_file(file).items()}, file)
-    assert "is of type I8" in refusal(split)
-
-
-@pytest.mark.parametrize("value", [5, None, "x" * 5000, {"a": "b"}])
-def test_an_index_with_names_that_are_none(split, value):
-    (split / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": value}}))
-    assert "model.safetensors.index.json: not an index" in refusal(split)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_links_out_of_the_folder(broken, tmp_path, name):
-    outside = tmp_path / "outside"
-    outside.write_bytes((broken / name).read_bytes() if (broken / name).is_file() else b"{}")
-    (broken / name).unlink(missing_ok=True)
-    (broken / name).symlink_to(outside)
-    assert f"{broken / name} is a link out of the checkpoint's folder" in refusal(broken)
+def test_saving_takes_any_tree_of_the_model(tiny, tmp_path):
+    save_params(tmp_path, tiny.variables["params"])
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    ours = load_file(TINY / "model.safetensors")
+    written = load_file(tmp_path / "model.safetensors")
+    assert ours.keys() == written.keys()
+    for key, value in ours.items():
+        np.testing.assert_array_equal(written[key], value, err_msg=key)
 
 
 def test_links_of_a_hub_cache(broken, tmp_path):
@@ -213,11 +193,4 @@ def test_links_of_a_hub_cache(broken, tmp_path):
     shutil.copytree(broken, blobs)
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
-    (tmp_path / "linked").symlink_to(snapshot)
-    assert load(tmp_path / "linked").fingerprint == load(broken).fingerprint
-
-
-def test_shapes_are_compared_before_a_weight_is_read(broken, monkeypatch):
-    monkeypatch.setattr("inbol_jax.models.reading._place", None)
-    edit_config(broken, {"text_config": {"vocab_size": 1 << 20, "intermediate_size": 1 << 20}})
-    assert "config.json says" in refusal(broken)
+    assert load(snapshot).fingerprint == load(broken).fingerprint

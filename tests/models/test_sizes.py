@@ -1,7 +1,6 @@
 """Real checkpoints' shapes and counts, without any weight, against transformers' own models."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from flax.traverse_util import flatten_dict
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from inbol_jax.models.config import load_config
+from inbol_jax.models.families import load_config
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.weights import module_key, param_shardings, table_row
 from inbol_jax.sharding import make_mesh
@@ -135,25 +134,31 @@ REAL |= {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+EVERYDAY = {"llava-1.5-7b", "llava-onevision-0.5b", "smolvlm-256m", "internvl3.5-1b"}
+EVERYDAY |= {"gemma3-4b", "qwen2.5-vl-3b", "qwen3-vl-2b"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in EVERYDAY else pytest.param(name, marks=pytest.mark.slow) for name in REAL],
+)
 def test_shapes_and_counts(name, tmp_path):
     config, published = REAL[name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
         theirs = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(tmp_path))
-    count = sum(p.numel() for p in theirs.parameters())
-    assert published in (None, count)
+    assert published in (None, sum(p.numel() for p in theirs.parameters()))
     ours = flatten_dict(dict(param_shapes(load_config(tmp_path))), sep="/")
-    assert sum(math.prod(leaf.shape) for leaf in ours.values()) == count
     shapes = {}
     for path, leaf in ours.items():
         row = table_row(path)
         shapes[module_key(row.key)] = tuple(leaf.shape[i] for i in row.hf_order)
-    # A tied head is named once, as the embedding.
-    assert shapes == {key: tuple(p.shape) for key, p in theirs.named_parameters()}
+    # A tied head is named once, as the embedding. SigLIP's pooling head is not read.
+    named = {key: tuple(p.shape) for key, p in theirs.named_parameters() if ".head." not in key}
+    assert shapes == named
 
 
-@pytest.mark.parametrize("name", ["llava-1.5-7b", "smolvlm2-2.2b", "internvl3.5-8b", "gemma3-4b"])
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "gemma3-4b"])
 def test_every_leaf_has_a_place_on_a_mesh(name):
     shapes = param_shapes(load_config(SHAPES / name))
     leaves = flatten_dict(dict(shapes), sep="/")

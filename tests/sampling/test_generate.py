@@ -84,7 +84,7 @@ def test_the_number_of_programs_is_bounded_and_said(tiny, questions, images, cap
 ONE, TWO = SimpleNamespace(size=1), SimpleNamespace(size=2)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 4])
 def test_results_come_in_order_from_threads(workers):
     """Each waits until as many as there are workers have begun; the first ones take longest."""
     together, threads = threading.Barrier(workers), set()
@@ -160,7 +160,7 @@ def test_questions_are_read_and_planned_a_window_at_a_time(
     batches.close()
 
 
-@pytest.mark.parametrize("stop", [(" ",), ("e", "o "), ("a c", "r")])
+@pytest.mark.parametrize("stop", [("e", "o "), ("a c", "r")])
 def test_text_tokens_and_logprob_end_with_a_stop_string(tiny, questions, images, free, stop):
     options, whole = free
     options = dataclasses.replace(options, stop=stop)
@@ -209,15 +209,13 @@ def test_of_two_stop_strings_the_one_that_is_complete_first_cuts(tiny, spoken):
     assert to_text(tiny, options, *spoken, len(spoken[0])).text == "What color"
 
 
-def test_a_stop_token_counts_and_is_not_said(tiny, spoken, questions, images):
+def test_a_stop_token_counts_and_is_not_said(tiny, spoken):
     decode, number = tiny.processor.tokenizer.decode, int(spoken[0][1])
     for tokens in ((number,), (2, number)):
         found = to_text(tiny, SamplingOptions(stop_tokens=tokens), *spoken, 2)
         assert found == Generation(decode(spoken[0][:1]), -3.0, 2)
     found = to_text(tiny, SamplingOptions(stop_tokens=(2,)), *spoken, 2)
     assert found.text == decode(spoken[0][:2])
-    with pytest.raises(InbolError, match=r"--stop-tokens 1102: .* vocabulary has 1102 tokens"):
-        answers(tiny, questions, images, options=SamplingOptions(stop_tokens=(3, 1102)))
 
 
 # --- the same samples everywhere
@@ -289,7 +287,6 @@ def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
     assert whole.keys() == {e.id for e in chosen}
     assert len({tuple(g.text for g in generations) for generations in whole.values()}) > 5
     others = {
-        "reversed": answers(tiny, chosen[::-1], images),
         "smaller batches": answers(tiny, chosen[3:] + chosen[:3], images, batch_size=3),
         "fewer": answers(tiny, chosen[5:12:2], images, batch_size=3),
     }
@@ -297,20 +294,6 @@ def test_samples_depend_on_neither_batch_nor_order(tiny, questions, images):
         assert other == {id: whole[id] for id in other}, name
     assert len(others["fewer"]) == 4
     assert answers(tiny, chosen, images, seed=1) != whole
-
-
-def test_generations_are_texts(tiny, questions, images):
-    encoder = make_text_encoder(tiny)
-    found = answers(tiny, questions, images, n=3)
-    for example in questions:
-        assert len(found[example.id]) == 3
-        for generation in found[example.id]:
-            assert generation.text == generation.text.strip()
-            assert "<" not in generation.text  # no special token
-            assert generation.logprob < 0
-            assert 1 <= generation.tokens <= OPTIONS.max_new_tokens
-            if generation.tokens < OPTIONS.max_new_tokens and generation.text:
-                assert len(encoder.response(example.question, generation.text)) >= 2
 
 
 @pytest.mark.parametrize("ends", [{"stop": ("e",)}, {"stop_tokens": (*range(90),)}])
@@ -357,34 +340,25 @@ def test_what_cannot_be_asked_is_set_aside(micro, questions, images, tmp_path):
             assert found == {}
 
 
-def test_no_question_no_answer(tiny, images):
-    assert answers(tiny, [], images) == {}
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("path", [("language_model", "norm", "scale"), ("vision_tower",)])
-def test_logits_that_are_not_finite_stop_and_name_the_model(
-    micro, questions, images, temperature, path
-):
+def test_logits_that_are_not_finite_stop_and_name_the_model(micro, questions, images, temperature):
+    params = jax.tree.map(lambda x: x * np.nan, dict(micro.variables["params"]))
+    spoilt = dataclasses.replace(micro, variables={"params": params})
     options = SamplingOptions(temperature=temperature, max_new_tokens=2)
     with pytest.raises(InbolError, match=rf"^{micro.path}: .* is not finite; its weights"):
-        answers(with_nan(micro, *path), questions[:2], images, options=options)
+        answers(spoilt, questions[:2], images, options=options)
 
 
-def test_more_new_tokens_than_the_model_was_made_for(micro, questions, images):
-    with pytest.raises(InbolError, match="--max-new-tokens 256: the model was made for 256"):
-        answers(micro, questions[:2], images, options=SamplingOptions(max_new_tokens=256))
-
-
-def with_nan(checkpoint, *path):
-    """The checkpoint with one array, or all below a module, not a number."""
-
-    def spoil(place, x):
-        names = tuple(key.key for key in place)
-        return x * np.nan if names[: len(path)] == path else x
-
-    params = jax.tree_util.tree_map_with_path(spoil, dict(checkpoint.variables["params"]))
-    return dataclasses.replace(checkpoint, variables={"params": params})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 256}, "--max-new-tokens 256: the model was made for 256"),
+        ({"stop_tokens": (3, 1102)}, "--stop-tokens 1102: .* vocabulary has 1102 tokens"),
+    ],
+)
+def test_options_that_the_model_cannot_follow(micro, questions, images, options, message):
+    with pytest.raises(InbolError, match=message):
+        answers(micro, questions[:2], images, options=SamplingOptions(**options))
 
 
 def test_questions_about_several_images_and_about_none(micro, questions, images):

@@ -14,7 +14,7 @@ import plan
 import pytest
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import load_config
+from inbol_jax.models.families import load_config
 from inbol_jax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[2]

@@ -1,13 +1,17 @@
-"""Parts of a config that families share: tower, decoder, tokens. Read from transformers' own
-configuration classes, which fill in what a config.json leaves out.
+"""What all families read alike of a checkpoint's config.json, by transformers' own configuration
+classes. These fill in what a config leaves out: those on the hub write down what differs from the
+defaults.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
-from inbol_jax.models.architecture_parts import TextConfig, VisionConfig
+from inbol_jax.models.config import TextConfig, VisionConfig
 from inbol_jax.models.layers import ACTIVATIONS
 
 VISION_TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -31,11 +35,58 @@ MAX_BIAS = 1e30  # of a logit, far within float32
 GENERATION = "generation_config.json"
 
 
-def require(value: Any, allowed: Collection[Any], name: str) -> None:
-    """Raises InbolError, which names the option, for a value that is not allowed."""
-    if value not in allowed:
-        supported = ", ".join(map(repr, allowed))
-        raise InbolError(f"{name} = {value!r} is not supported (supported: {supported})")
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object. Raises InbolError if the file holds none."""
+    try:
+        value = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InbolError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InbolError(f"{file}: a JSON object is needed")
+    return value
+
+
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Reads generation_config.json; empty if there is none. Raises InbolError if it is no JSON."""
+    file = folder / GENERATION
+    return read_json(file) if file.is_file() else {}
+
+
+def require(hf: Any, allowed: Mapping[str, Collection[Any]]) -> None:
+    """Raises InbolError, which names the option, for a value that the port does not support.
+
+    Args:
+      hf: transformers' config object.
+      allowed: the supported values of each option, whose name may lead into a part of the config,
+        as "text_config.hidden_act" does.
+    """
+    for name, supported in allowed.items():
+        value = functools.reduce(getattr, name.split("."), hf)
+        if value not in supported:
+            options = ", ".join(map(repr, supported))
+            raise InbolError(f"{name} = {value!r} is not supported (supported: {options})")
+
+
+def fill_in_defaults(
+    raw: Mapping[str, Any],
+    kind: str,
+    towers: Collection[str] = VISION_TOWERS,
+    decoders: Collection[str] = DECODERS,
+) -> Any:
+    """Returns transformers' config object of that class, which has every option.
+
+    Raises:
+      InbolError: if its parts are none of these types, or if its weights are quantised.
+    """
+    import transformers  # seconds to import, and the Flax modules do not need it
+
+    if "quantization_config" in raw:
+        raise InbolError(
+            "quantization_config is not supported: use the checkpoint's unquantised weights"
+        )
+    hf = getattr(transformers, kind).from_dict(dict(raw))
+    require(hf, {"vision_config.model_type": towers, "text_config.model_type": decoders})
+    return hf
 
 
 def read_shared(
@@ -48,8 +99,14 @@ def read_shared(
     decoder = hf.text_config
     eos = generation.get("eos_token_id", raw.get("eos_token_id", decoder.eos_token_id))
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
-    require(stored_dtype, ("float32", "float16", "bfloat16"), "dtype")
+    if stored_dtype not in ("float32", "float16", "bfloat16"):
+        raise InbolError(f"dtype = {stored_dtype!r} is not supported")
+    # Neither can be guessed, and neither may come up later as an error of JAX.
+    for name, token in (("image_token_id", hf.image_token_id), ("eos_token_id", eos)):
+        if token is None:
+            raise InbolError(f"{name} is missing")
     return {
+        "model_type": raw["model_type"],
         "text": read_text(decoder, **{"tied": bool(hf.tie_word_embeddings)} | text),
         "image_token_id": hf.image_token_id,
         "pad_token_id": generation.get("pad_token_id", decoder.pad_token_id) or 0,
@@ -68,57 +125,23 @@ def read_sequence_bias(
       InbolError: if it is not a list of [token ids, number with a decimal point], with one token
         or two in a row. transformers also knows biases of longer sequences.
     """
-    entries = generation.get("sequence_bias")
-    if entries is None:
-        return ()
     bias = {}
     try:
-        for sequence, value in entries:
-            tokens = type(sequence) is list and len(sequence) in (1, 2)
-            tokens = tokens and all(type(t) is int and 0 <= t < vocab_size for t in sequence)
-            if not tokens or type(value) is not float or abs(value) > MAX_BIAS:
+        for sequence, value in generation.get("sequence_bias") or []:
+            known = all(type(token) is int and 0 <= token < vocab_size for token in sequence)
+            if not known or len(sequence) not in (1, 2) or not -MAX_BIAS <= value <= MAX_BIAS:
                 raise ValueError(f"[{sequence!r}, {value!r}]")
             # A sequence that stands twice keeps its last value, as in transformers.
             bias[tuple(sequence)] = value
-        if not bias:
-            raise ValueError("an empty list")
     except (TypeError, ValueError) as error:
         raise InbolError(
             f"{GENERATION}: sequence_bias ({error}): a list of [token ids, bias] is needed, of "
-            f"one or two of the model's {vocab_size} tokens, each bias with a decimal point"
+            f"one or two of the model's {vocab_size} tokens"
         ) from error
     return tuple(bias.items())
 
 
-def fill_in_defaults(
-    raw: Mapping[str, Any],
-    family: str,
-    towers: Sequence[str],
-    decoders: Sequence[str] = DECODERS,
-    *,
-    named: bool = True,
-) -> Any:
-    """Returns transformers' config object of that class, which has every option.
-
-    If parts need not be `named`, those that do not say of what type they are are the first ones.
-    """
-    import transformers
-
-    parts = {"vision_config": towers, "text_config": decoders}
-    if not named:
-        raw = dict(raw)
-        raw |= {part: {"model_type": types[0]} | dict(raw[part]) for part, types in parts.items()}
-    for part, supported in parts.items():
-        given = raw[part] if isinstance(raw[part], Mapping) else {"model_type": raw[part]}
-        require(given["model_type"], supported, f"{part}.model_type")
-    if "quantization_config" in raw:
-        raise InbolError(
-            "quantization_config is not supported: use the checkpoint's unquantised weights"
-        )
-    return getattr(transformers, family).from_dict(dict(raw))
-
-
-def read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
+def read_fields(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
     """Returns a VisionConfig or TextConfig; what is neither given nor has a default is read from
     transformers' config.
     """
@@ -130,38 +153,39 @@ def read(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
     return kind(**given, **{name: getattr(hf, HF_NAMES.get(name, name)) for name in names})
 
 
-def read_vision(v: Any, **given: Any) -> VisionConfig:
-    """Returns the tower of transformers' config; InbolError names what is not supported."""
-    require(v.num_channels, (3,), "vision_config.num_channels")
-    require(v.hidden_act, ACTIVATIONS, "vision_config.hidden_act")
-    # Its weights are in the file, so they must have a place, although no feature comes of them.
-    has_head = v.model_type == "siglip_vision_model" and v.vision_use_head
-    return read(VisionConfig, v, pooling_head=has_head, **given)
+def read_vision(hf: Any, **given: Any) -> VisionConfig:
+    """Returns the tower of a family's config; InbolError names what is not supported."""
+    require(hf, {"vision_config.num_channels": (3,), "vision_config.hidden_act": ACTIVATIONS})
+    return read_fields(VisionConfig, hf.vision_config, **given)
 
 
 def read_text(
     t: Any, *, tied: bool, rope: Mapping[str, Any] | None = None, **given: Any
 ) -> TextConfig:
-    """`rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
-    given besides is read as most decoders have it."""
+    """Returns the decoder of transformers' `text_config`, or raises InbolError.
+
+    `rope` is the config of rotary positions, if it is not all of `rope_parameters`; what is not
+    given besides is read as most decoders have it.
+    """
     # Decoders that have no option for it: Qwen3's always normalise queries and keys.
     given = {
         "hidden_act": getattr(t, "hidden_act", None),
         "qk_norm": t.model_type in ("qwen3", "qwen3_vl_text"),
     } | given
-    require(given["hidden_act"], ACTIVATIONS, "text_config.hidden_act")
     rope = rope or t.rope_parameters or {}
     rope_type = rope.get("rope_type", "default")
-    require(rope_type, ROPE_TYPES, "text_config.rope_type")
-    require(rope.get("partial_rotary_factor", 1.0), (1.0,), "text_config.partial_rotary_factor")
-    for name in ROPE_TYPES[rope_type]:
-        if not isinstance(rope.get(name), int | float):
-            raise InbolError(f"text_config: rope_type {rope_type!r} needs a number {name!r}")
+    for name, value, supported in (
+        ("hidden_act", given["hidden_act"], ACTIVATIONS),
+        ("rope_type", rope_type, ROPE_TYPES),
+        ("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), (1.0,)),
+    ):
+        if value not in supported:
+            raise InbolError(f"text_config.{name} = {value!r} is not supported")
     window = getattr(t, "sliding_window", None)
     # Qwen2 and Qwen3 list which layers have the window; Mistral gives it to all.
     types = getattr(t, "layer_types", None) or ["sliding_attention"] * t.num_hidden_layers
     bias = bool(getattr(t, "attention_bias", False))
-    return read(
+    return read_fields(
         TextConfig,
         t,
         num_kv_heads=t.num_key_value_heads or t.num_attention_heads,
