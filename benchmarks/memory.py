@@ -23,8 +23,8 @@ import tyro
 from jax.experimental import topologies
 
 from inbol_jax.losses import PairLogprobs, dpo_loss, sequence_logprob, token_logprobs
+from inbol_jax.models.config import LoraConfig
 from inbol_jax.models.families import load_config, make_model
-from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.sharding import make_mesh

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.models.config import ModelConfig
+from inbol_jax.models.config import LoraConfig, ModelConfig
 from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.lora import LoraConfig, adapter_sharding, init_lora
+from inbol_jax.models.lora import adapter_sharding, init_lora
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.quantize import quantize_decoder
 from inbol_jax.models.weights import param_shardings

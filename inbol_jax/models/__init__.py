@@ -8,7 +8,7 @@ from typing import Any
 
 _MODULES = {
     "Checkpoint": "loading",
-    "LoraConfig": "lora",
+    "LoraConfig": "config",
     "load_pretrained": "loading",
     "save_pretrained": "loading",
 }

@@ -1,15 +1,18 @@
-"""The architecture of a model, as far as the Flax port knows it: plain frozen dataclasses.
+"""The architecture of a model, as far as the Flax port knows it, and the options of its adapters:
+plain frozen dataclasses.
 
 Here is what families share. A family's own class stands in the family's file, with the function
 that reads it from a checkpoint's config.json.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
+from inbol_jax.errors import InbolError
 from inbol_jax.models.tiles import UNTILED, Grid
 
 
@@ -68,7 +71,7 @@ class TextConfig:
     rope_theta: float
     rope_type: str
     rope_scaling: tuple[tuple[str, float], ...]
-    """(name, value) of each number that `rope_type` needs, see `config_parts.ROPE_TYPES`."""
+    """(name, value) of each number that `rope_type` needs, see `hf_config.ROPE_TYPES`."""
     qkv_bias: bool
     o_bias: bool
     mlp_bias: bool
@@ -199,3 +202,43 @@ class SquaresConfig(ModelConfig):
 
     def runs(self, grid: Grid) -> list[int]:
         return [self.num_image_tokens] * grid.tiles
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Options of the adapters.
+
+    Modules are given by names or regular expressions, which must match the whole Hugging Face name
+    of a module, or all that follows one of its dots.
+    """
+
+    rank: int = 128
+    """Rank of the update."""
+    alpha: float = 256.0
+    """Scale of the update times the rank (with rslora: times the square root of the rank)."""
+    dropout: float = 0.0
+    """Share of the adapters' inputs that training sets to zero."""
+    targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
+    """Modules that get an adapter; by default every dense layer of the decoder."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), as in Kalajdzievski 2023 (arXiv 2312.03732)."""
+    trainable: tuple[str, ...] = ()
+    """Modules that are trained whole beside the adapters, with all that is below them."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.targets:
+            raise InbolError(
+                "adapters need a rank of at least 1, a dropout from 0 to less than 1 and targets, "
+                f"not {self}"
+            )
+        for pattern in (*self.targets, *self.trainable):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InbolError(
+                    f"{pattern!r} is neither a module's name nor a regular expression ({error})"
+                ) from error
+
+    def scale(self, rank: int) -> float:
+        """Returns the factor of the product `a @ b` of an adapter of that rank."""
+        return self.alpha / (rank**0.5 if self.rslora else rank)

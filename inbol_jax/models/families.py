@@ -13,9 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import ModelConfig
+from inbol_jax.models.config import LoraConfig, ModelConfig
 from inbol_jax.models.hf_config import read_generation, read_json
-from inbol_jax.models.lora import LoraConfig
 from inbol_jax.models.vlm import VisionLanguageModel
 
 # model_type in config.json -> the family's file

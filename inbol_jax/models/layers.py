@@ -13,8 +13,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from inbol_jax.models.lora import LoraConfig
-from inbol_jax.models.quantize import product
+from inbol_jax.models.config import LoraConfig
 
 # Names as in transformers' configs; those that published checkpoints of the families use.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -127,6 +126,27 @@ class Dense(nn.Module):
         # to b, [rank, features], which usually is smaller than the result, [r, features].
         hidden = checkpoint_name(rows @ a.astype(dtype), "adapter")  # [r, rank]
         return hidden @ (lora.scale(a.shape[1]) * b).astype(dtype)
+
+
+def product(rows: Float[Array, "r in"], kernel: Any) -> Float[Array, "r out"]:
+    """Returns rows @ kernel, in the dtype of the rows.
+
+    Args:
+      kernel: an array [in, out], or a `qwix.QArray` of that shape, which gets no gradient.
+    """
+    if hasattr(kernel, "qvalue"):
+        return _unpacked_product(rows, kernel)
+    return rows @ kernel.astype(rows.dtype)
+
+
+@jax.checkpoint  # The backward pass unpacks again.
+def _unpacked_product(rows: jax.Array, kernel: Any) -> jax.Array:
+    import qwix
+
+    # Kernels could be unpacked at any time: without this XLA would do so for many at once.
+    # rows [r, in]; the unpacked kernel, [in, out] in the dtype of the rows, lives for one product.
+    rows, kernel = jax.lax.optimization_barrier((rows, kernel))
+    return rows @ qwix.dequantize(kernel.astype(rows.dtype))
 
 
 class RMSNorm(nn.Module):

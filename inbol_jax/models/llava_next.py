@@ -108,7 +108,7 @@ def image_layout(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlavaNextConfig(LlavaConfig):
-    """LLaVA-NeXT: a LLaVA that sees the tiles of an image and the whole, see `models.anyres`."""
+    """LLaVA-NeXT: a LLaVA that sees the tiles of an image and the whole."""
 
     processor_class = "LlavaNextProcessor"
     tiled = True

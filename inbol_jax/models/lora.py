@@ -5,7 +5,6 @@ Adapters live in a variable collection of their own, `lora`:
 base model, so that the reference of DPO needs no second copy of the weights.
 """
 
-import dataclasses
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,48 +16,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
 from inbol_jax.errors import InbolError
+from inbol_jax.models.config import LoraConfig
 from inbol_jax.models.weights import WeightRow, module_name, table_row
 from inbol_jax.sharding import parameter_sharding
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraConfig:
-    """Options of the adapters.
-
-    Modules are given by names or regular expressions, which must match the whole Hugging Face name
-    of a module, or all that follows one of its dots.
-    """
-
-    rank: int = 128
-    """Rank of the update."""
-    alpha: float = 256.0
-    """Scale of the update times the rank (with rslora: times the square root of the rank)."""
-    dropout: float = 0.0
-    """Share of the adapters' inputs that training sets to zero."""
-    targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
-    """Modules that get an adapter; by default every dense layer of the decoder."""
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank), as in Kalajdzievski 2023 (arXiv 2312.03732)."""
-    trainable: tuple[str, ...] = ()
-    """Modules that are trained whole beside the adapters, with all that is below them."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.targets:
-            raise InbolError(
-                "adapters need a rank of at least 1, a dropout from 0 to less than 1 and targets, "
-                f"not {self}"
-            )
-        for pattern in (*self.targets, *self.trainable):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise InbolError(
-                    f"{pattern!r} is neither a module's name nor a regular expression ({error})"
-                ) from error
-
-    def scale(self, rank: int) -> float:
-        """Returns the factor of the product `a @ b` of an adapter of that rank."""
-        return self.alpha / (rank**0.5 if self.rslora else rank)
 
 
 def _matches(name: str, patterns: Sequence[str], below: str = "") -> bool:

@@ -15,7 +15,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.lora import LoraConfig, trainable_params
+from inbol_jax.models.config import LoraConfig
+from inbol_jax.models.lora import trainable_params
 
 GROUP_SIZE = 64
 """Inputs that share a scale, as in the paper; fewer if that does not divide a kernel's inputs."""
@@ -64,24 +65,3 @@ def _quantize(kernel: Float[Array, "in out"], kind: str) -> Any:
         tiled_axes=groups,
         scale_dtype=kernel.dtype,
     )
-
-
-def product(rows: Float[Array, "r in"], kernel: Any) -> Float[Array, "r out"]:
-    """Returns rows @ kernel, in the dtype of the rows.
-
-    Args:
-      kernel: an array [in, out], or a `qwix.QArray` of that shape, which gets no gradient.
-    """
-    if hasattr(kernel, "qvalue"):
-        return _unpacked_product(rows, kernel)
-    return rows @ kernel.astype(rows.dtype)
-
-
-@jax.checkpoint  # The backward pass unpacks again.
-def _unpacked_product(rows: jax.Array, kernel: Any) -> jax.Array:
-    import qwix
-
-    # Kernels could be unpacked at any time: without this XLA would do so for many at once.
-    # rows [r, in]; the unpacked kernel, [in, out] in the dtype of the rows, lives for one product.
-    rows, kernel = jax.lax.optimization_barrier((rows, kernel))
-    return rows @ qwix.dequantize(kernel.astype(rows.dtype))

@@ -26,10 +26,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from inbol_jax.errors import InbolError
-from inbol_jax.models.config import ModelConfig
+from inbol_jax.models.config import LoraConfig, ModelConfig
 from inbol_jax.models.decoder import Decoder, KVCache, SuffixCache
 from inbol_jax.models.layers import ComputeOptions
-from inbol_jax.models.lora import LoraConfig
 from inbol_jax.sharding import keep_looked_up_rows
 
 Batch = Mapping[str, jax.Array]

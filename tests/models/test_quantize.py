@@ -9,8 +9,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from torch_reference import dequantized, load, make_batch
 
 from inbol_jax.models import LoraConfig
+from inbol_jax.models.layers import product
 from inbol_jax.models.lora import init_lora
-from inbol_jax.models.quantize import product, quantize_decoder
+from inbol_jax.models.quantize import quantize_decoder
 
 
 def quantized(kernel, kind):

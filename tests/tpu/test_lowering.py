@@ -92,7 +92,7 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the tests and what they share
 from test_lowering import MESHES, distinct, lowered
 from inbol_jax.models.families import load_config
-from inbol_jax.models.lora import LoraConfig
+from inbol_jax.models.config import LoraConfig
 from inbol_jax.sharding import make_mesh
 config = distinct(load_config(Path(sys.argv[2])))
 for sizes in MESHES:
