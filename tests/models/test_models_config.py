@@ -119,7 +119,7 @@ def test_left_out_values_are_those_of_transformers(broken):
     sparse = {
         "model_type": "llava",
         "text_config": {"model_type": "llama", "vocab_size": 32064, "rms_norm_eps": 1e-05},
-        "vision_config": {"hidden_size": 1024, "num_hidden_layers": 24, "patch_size": 14},
+        "vision_config": {"num_hidden_layers": 24, "patch_size": 14},
     }
     (broken / "config.json").write_text(json.dumps(sparse))
     (broken / "generation_config.json").unlink()

@@ -150,7 +150,7 @@ def theirs(processor, images, answer=None, system=""):
     return tuple(batch["input_ids"][0])
 
 
-@pytest.mark.parametrize("images", [0, 1, 3])
+@pytest.mark.parametrize("images", [0, 3])
 @pytest.mark.parametrize("system", ["", r"Be { brief } \1, and say {{ nothing }}."])
 def test_prompts_are_those_of_transformers(processor, images, system):
     encoder = encoder_of(processor, system=system)
@@ -189,7 +189,12 @@ def test_templates_that_take_no_system_text(processor, change, message):
         encoder_of(processor, system="Be brief.")
 
 
-def test_a_template_that_writes_one_image_alone_is_refused_for_several(processor):
+def test_templates_that_write_fewer_images_or_more(processor):
+    template = processor.chat_template
+    processor.chat_template = template.replace("<image>", "<image><image>")
+    with pytest.raises(InbolError, match="its chat template writes 2 image tokens for 1 images"):
+        encoder_of(processor)
+    processor.chat_template = template
     processor.chat_template = re.sub(
         r"\{\{ ('<image>\n?') \}\}", r"{{ \1 if loop.first }}", processor.chat_template
     )
@@ -293,28 +298,11 @@ PLAIN = (
 )
 
 
-@pytest.fixture(scope="module")
-def copied(tiny, tmp_path_factory):
-    return shutil.copytree(tiny.path, tmp_path_factory.mktemp("copied") / "model")
-
-
-def refused(tiny, folder, template):
-    (folder / "chat_template.jinja").write_text(template)
-    (folder / "chat_template.json").unlink(missing_ok=True)
-    with pytest.raises(InbolError) as caught:
-        make_text_encoder(dataclasses.replace(tiny, path=folder))
-    assert str(caught.value).startswith(f"{folder}: its chat template ")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("template", "cause"),
     [
         (PLAIN.replace("c.text", "c.text * 2"), "writes the question 2 times"),
         (PLAIN.replace("c.text", "c.text | lower"), "writes the question 0 times"),
-        (PLAIN.replace("<image>", ""), "writes 0 image tokens for 1 images"),
-        (PLAIN.replace("<image>", "<image><image>"), "writes 2 image tokens"),
         (PLAIN.replace("in messages", "in messages[:1]"), "writes the response 0 times"),
         ("{{ raise_exception('no\x1b[31m\nway') }}", "fails with TemplateError: no\\x1b[31m"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "fails with SecurityError"),
@@ -322,8 +310,10 @@ def refused(tiny, folder, template):
         ("{% for i in range(10**9) %}{% endfor %}", "fails with OverflowError"),
     ],
 )
-def test_templates_that_lose_something_or_are_hostile(tiny, copied, template, cause):
-    assert cause in refused(tiny, copied, template)
+def test_templates_that_lose_something_or_are_hostile(template, cause):
+    with pytest.raises(ValueError, match=re.escape(cause)) as caught:
+        render(template, "{}", 1)
+    assert "\n" not in str(caught.value)
 
 
 def test_tokens_that_the_model_does_not_have(tiny):

@@ -21,12 +21,6 @@ def shipped(name):
     return json.loads((SHAPES / name / "config.json").read_text())
 
 
-def changed(name, **text):
-    """A shipped config with other options of its decoder."""
-    config = shipped(name)
-    return config | {"text_config": config["text_config"] | text}
-
-
 MISTRAL = {"model_type": "mistral", "vocab_size": 32064, "rms_norm_eps": 1e-5}
 SIGLIP = {
     "model_type": "siglip_vision_model",
@@ -61,18 +55,11 @@ INTERLEAVE = {
 }
 # config.json, and the number of parameters if that is published.
 REAL = {
-    # The published count is that of Vicuna's own 32,000 tokens. Padded to 32,064, as in the 7B,
-    # embedding and head have 64 more rows.
-    "llava-1.5-13b unpadded": (changed("llava-1.5-13b", vocab_size=32000), 13_350_839_296),
     "bakllava": (
         shipped("llava-1.5-7b") | {"text_config": MISTRAL | {"sliding_window": 4096}},
         None,
     ),
     "llava-interleave-qwen-0.5b": (INTERLEAVE | {"text_config": QWEN | QWEN_SMALL}, None),
-    "llava-interleave-qwen-7b": (
-        INTERLEAVE | {"text_config": QWEN | {"intermediate_size": 11008}},
-        None,
-    ),
 }
 INTERNVIT_6B = {
     "model_type": "internvl_vision",
