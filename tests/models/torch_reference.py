@@ -299,9 +299,7 @@ RANDOM = LLAVA | LLAVA_NEXT | IDEFICS3 | INTERNVL | GEMMA3 | QWEN2_5_VL | QWEN3_
 # giving images is among the others once.
 _EVERYDAY = (
     "clip mistral window",
-    "siglip qwen2 window above, full, ragged patches",
     "llava_onevision siglip qwen2, scaled down",
-    "smolvlm llama untied, ragged patches, head_dim",
     "gemma3 tied, window, linear rope",
     "qwen3_vl grouped, two layers of features",
 )
