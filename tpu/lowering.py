@@ -44,7 +44,7 @@ def abstract_variables(
     """
     shapes = jax.tree.map(lambda x: x.update(dtype=dtype), param_shapes(config))
     if lora is not None and quantize != "none":
-        decoder = config.parts[2]
+        decoder = config.decoder
         shapes = jax.eval_shape(lambda x: quantize_decoder(x, decoder, quantize, lora), shapes)
     places = param_shardings(shapes, mesh)
     variables: dict[str, Any] = {

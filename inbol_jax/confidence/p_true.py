@@ -79,8 +79,7 @@ def self_evaluate(
     encoder = make_text_encoder(checkpoint)
     tokens = verdict_tokens(encoder)
     words = jnp.array([tokens.true, tokens.false])
-    work = "1 proposed answer"
-    runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label, work=work)
+    runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label)
     questions = (
         (example, P_TRUE_PROMPT.format(question=encoder.text(example), answer=answer))
         for example, answer in proposals

@@ -108,12 +108,8 @@ class ModelConfig:
     """Whether the processor also cuts an image that is not the only one of its question."""
     usual_tiles: ClassVar[int] = 1
     """Of an image, if nothing says how many (`tpu/plan.py`)."""
-    parts: ClassVar[tuple[str, str, str]] = (
-        "vision_tower",
-        "multi_modal_projector",
-        "language_model",
-    )
-    """Names of the vision tower, of what follows it, and of the decoder in parameter paths."""
+    decoder: ClassVar[str] = "language_model"
+    """Name of the decoder in parameter paths."""
 
     model_type: str
     """transformers' name of the family, which `families` finds the family's file by."""
@@ -134,15 +130,6 @@ class ModelConfig:
     def num_image_tokens(self) -> int:
         """Image tokens per tile; an image that is not tiled is one tile."""
         raise NotImplementedError
-
-    @property
-    def tile_patches(self) -> int:
-        """Patches per tile."""
-        return self.vision.num_patches
-
-    def patch_pairs(self, tiles: float) -> float:
-        """Pairs of patches of so many tiles that attend to each other."""
-        return tiles * self.tile_patches**2
 
     def max_image_tokens(self, tiles: int) -> int:
         """How many image tokens an image of so many tiles has at most."""

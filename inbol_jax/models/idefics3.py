@@ -34,7 +34,7 @@ class Idefics3Config(SquaresConfig):
     # SmolVLM's own class also needs torchvision and num2words, for videos; images and texts are
     # the same.
     processor_class = "Idefics3Processor"
-    parts = ("vision_model", "connector", "text_model")
+    decoder = "text_model"
 
     def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
         # 800 x 400 pixels, longest edge 1456, tiles of 364: scaled to 1456 x 728, and cut into 2

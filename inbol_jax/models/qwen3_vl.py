@@ -44,7 +44,7 @@ class Qwen3VLConfig(ModelConfig):
     processor_class = "Qwen3VLProcessor"
     tiled = True
     usual_tiles = 300  # of 640 x 480 pixels
-    parts = ("vision_tower", "merger", "language_decoder")
+    decoder = "language_decoder"
 
     vision: NativeVisionConfig
     mrope_section: tuple[int, ...]
@@ -56,19 +56,6 @@ class Qwen3VLConfig(ModelConfig):
     def num_image_tokens(self) -> int:
         return 1
 
-    @property
-    def tile_patches(self) -> int:
-        return self.vision.square
-
-    def patch_pairs(self, tiles: float) -> float:
-        patches, vision = tiles * self.tile_patches, self.vision
-        if vision.window is None:
-            return patches**2
-        # window = 4 tokens, merge 2: 8 x 8 patches see each other in most layers.
-        seen = min(patches, (vision.window * vision.merge_size) ** 2)
-        full = len(vision.full_layers) / vision.num_layers
-        return patches * (full * patches + (1 - full) * seen)
-
     def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
         # Images keep their sizes: each square of patches is one token and, here, one tile.
         images = processor.image_processor
@@ -77,12 +64,12 @@ class Qwen3VLConfig(ModelConfig):
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {
-            "pixel_values": ((tiles * self.tile_patches, self.vision.patch_dim), "float32"),
+            "pixel_values": ((tiles * self.vision.square, self.vision.patch_dim), "float32"),
             "image_grid_thw": ((tiles, 3), "int32"),  # zeros behind those of the images
         }
 
     def counts(self, picture: Mapping[str, np.ndarray]) -> tuple[int, int]:
-        tiles = len(picture["pixel_values"]) // self.tile_patches
+        tiles = len(picture["pixel_values"]) // self.vision.square
         return tiles, tiles
 
 

@@ -61,8 +61,8 @@ def image_mask(is_image: Bool[Array, "b t"], segments: Int[Array, "b t"]) -> Boo
 class VisionLanguageModel(nn.Module):
     """A model of any family; the rest of the project calls `apply` with its methods' names.
 
-    A family's module makes its submodules in `setup`, named as `ModelConfig.parts` says, and has
-    `tile_features`, or `encode_images` if its images are not as above.
+    A family's module makes its submodules in `setup`, the decoder named `ModelConfig.decoder`, and
+    has `tile_features`, or `encode_images` if its images are not as above.
     """
 
     config: ModelConfig
@@ -82,7 +82,7 @@ class VisionLanguageModel(nn.Module):
     @property
     def decoder(self) -> Decoder:
         """The text decoder among the submodules."""
-        return getattr(self, self.config.parts[2])
+        return getattr(self, self.config.decoder)
 
     def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
         """Returns features in the decoder's embedding space, one vector per image token, and behind

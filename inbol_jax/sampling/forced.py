@@ -153,7 +153,7 @@ def answer_and_force(
     options = SamplingOptions(n=2, temperature=0.0, max_new_tokens=max_new_tokens)
     encoder = make_text_encoder(checkpoint)
     shared, tokens = refusal_tokens(encoder, refusals)
-    runner = BatchRunner(checkpoint, images, batch_size, 2, set_aside, label, "2 answers")
+    runner = BatchRunner(checkpoint, images, batch_size, 2, set_aside, label)
     texts = ((example, encoder.text(example)) for example in examples)
     step = functools.partial(answer_both_ways, checkpoint.model, tokens=tokens, options=options)
     text = functools.partial(to_text, checkpoint, options)

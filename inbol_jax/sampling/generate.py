@@ -21,7 +21,7 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
 from inbol_jax.models.processor import READERS, TextEncoder, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles
-from inbol_jax.progress import progress, say
+from inbol_jax.progress import progress
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import compiled_sample
@@ -77,7 +77,6 @@ PlannedBatch = tuple[BatchShape, list[PromptedExample]]
 class LoadedBatch(NamedTuple):
     """A planned batch with its images read."""
 
-    shape: BatchShape
     examples: list[VQAExample]
     """The questions that are asked, in the order of the rows."""
     arrays: Mapping[str, np.ndarray] | None
@@ -106,9 +105,7 @@ class BatchRunner:
     set_aside: SetAside
     """Is called with each example whose image cannot be read, and the cause."""
     label: str | None
-    """Of the progress, and of the line that counts programs; None shows neither."""
-    work: str
-    """What is done to each question, for the line that counts programs."""
+    """Of the progress; None shows none."""
 
     def run(
         self,
@@ -135,13 +132,10 @@ class BatchRunner:
         parts = round_batch(1, mesh)
         size = parts * questions_per_device(self.responses, self.batch_size, parts)
 
-        shapes: set[BatchShape] = set()
-
         def compute(batch: LoadedBatch) -> Any:
             if not batch.arrays:
                 return None
-            arrays = shard_batch(batch.arrays, mesh)
-            return step(variables, arrays)
+            return step(variables, shard_batch(batch.arrays, mesh))
 
         shown = self.label is not None
         with progress(self.label or "", total, "questions", shown=shown) as advance:
@@ -149,17 +143,9 @@ class BatchRunner:
                 for example, reason in batch.rejected:
                     self.set_aside(example, reason)
                 if batch.examples:
-                    shapes.add(batch.shape)
                     check_finite(self.checkpoint, batch.examples, result)
                     yield batch.examples, result
                 advance(len(batch.rejected) + len(batch.examples))
-        if shapes and shown:
-            lengths, tiles = (", ".join(map(str, sorted({*x}))) for x in zip(*shapes, strict=True))
-            images = "" if tiles == "1" else f" and images of {tiles} tiles"
-            say(
-                f"{self.label}: {len(shapes)} programs compiled, for {size} questions x "
-                f"{self.work} and prompts of {lengths} tokens{images}"
-            )
 
     def _batches(self, questions: Iterable[PromptedExample], size: int) -> Iterator[LoadedBatch]:
         """Plans a window after the other, and reads each batch's images ahead of its turn."""
@@ -185,7 +171,7 @@ class BatchRunner:
                 inputs.append(result)
                 examples.append(member.example)
         arrays = collate(inputs, size) if inputs else None
-        return LoadedBatch(shape, examples, arrays, rejected)
+        return LoadedBatch(examples, arrays, rejected)
 
 
 def check_finite(checkpoint: Checkpoint, examples: Sequence[VQAExample], result: Any) -> None:
@@ -312,8 +298,7 @@ def generate(
             raise InbolError(
                 f"--stop-tokens {token}: the model's vocabulary has {vocabulary} tokens"
             )
-    work = f"{options.n} samples"
-    runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label, work)
+    runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label)
     encoder = make_text_encoder(checkpoint)
     texts = ((example, encoder.text(example)) for example in examples)
     questions = encode_prompts(encoder, texts, images, set_aside)

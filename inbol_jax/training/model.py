@@ -95,7 +95,7 @@ def load_model(config: RunConfig, mesh: Mesh, prompt: Prompt) -> Checkpoint:
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
     if config.runtime.quantize != "none":
-        kind, decoder = config.runtime.quantize, checkpoint.config.parts[2]
+        kind, decoder = config.runtime.quantize, checkpoint.config.decoder
         params = quantize_decoder(variables["params"], decoder, kind, lora)
         places = param_shardings(params, mesh)
         variables = {**variables, "params": jax.device_put(params, places)}

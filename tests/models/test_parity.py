@@ -206,7 +206,7 @@ def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
     """The last layer, which computes nothing else, and the decoder's gradients of that."""
     checkpoint, places = model_of_ours, jnp.array([[3, 0, 3], [1, 2, 5]])
     params = dict(checkpoint.variables["params"])
-    key = checkpoint.config.parts[2]
+    key = checkpoint.config.decoder
     decoder = params.pop(key)
     shortest = tokens_per_image(checkpoint.config) + 2
     batch = make_batch(checkpoint.config, [shortest, shortest + 4])
