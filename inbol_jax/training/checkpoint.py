@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from inbol_jax.artifacts import canonical_json
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import lost_peer
+from inbol_jax.stage import HINT, changes
 from inbol_jax.training.step import TrainState
 
 KEPT = 2
@@ -72,23 +73,11 @@ class Checkpoints:
             # The settings first: the state of another run may have other shapes.
             items = ocp.args.Composite(run=ocp.args.JsonRestore())
             run = self._manager.restore(step, args=items)["run"]
-            self._check_settings(run["settings"])
+            if different := changes(run["settings"], self._settings):
+                made = "; ".join(different.values())
+                raise InbolError(f"{self._folder} holds a run that was made with {made}: {HINT}")
             items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             return self._manager.restore(step, args=items)["state"], run["log"]
-
-    def _check_settings(self, saved: Mapping[str, Any]) -> None:
-        ours = self._settings
-        differ = [n for n in sorted(ours | saved) if ours.get(n) != saved.get(n)]
-        if differ:
-            shown = "; ".join(
-                f"--{n.replace('_', '-')} {_shown(ours.get(n))}, the folder's run has "
-                f"{_shown(saved.get(n))}"
-                for n in differ
-            )
-            raise InbolError(
-                f"{self._folder} holds a run with other settings ({shown}); choose another --out "
-                "or delete it"
-            )
 
     def save(self, state: TrainState, log: Mapping[str, Any]) -> None:
         """Begins to save a state. Returns once it may be changed.
@@ -112,7 +101,3 @@ def _one_line(fault: str, advice: str) -> Iterator[None]:
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
         raise InbolError(lost_peer(error) or f"{fault} ({reason}); {advice}") from error
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -82,13 +82,13 @@ def test_a_damaged_checkpoint_is_named(finished, damage):
 def test_a_checkpoint_of_another_run(finished):
     """The difference is shown, and nothing is touched."""
     before = sorted(files_of(finished))
-    ours = {"learning_rate": 1e-4, "lora_targets": ("a", "b"), "base": None}
-    with pytest.raises(InbolError) as caught:
-        toy_run(finished, 4, settings=ours)
-    assert "other settings (--base null, the" not in one_line(caught)  # what is not there is null
-    assert "--learning-rate 0.0001, the folder's run has null" in one_line(caught)
-    with pytest.raises(InbolError, match="--stage other, the folder's run has toy"):
-        toy_run(finished, 4, settings={"stage": "other"})
+    for settings, difference in (
+        ({"learning_rate": 1e-4}, "made with no --learning-rate, and now --learning-rate 0.0001: "),
+        ({"stage": "other"}, "made with --stage toy, and now --stage other: choose another --out"),
+    ):
+        with pytest.raises(InbolError) as caught:
+            toy_run(finished, 4, settings=settings)
+        assert difference in one_line(caught)
     assert sorted(files_of(finished)) == before
 
 
