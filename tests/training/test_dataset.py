@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from training_data import run_sft
 
 from inbol_jax.artifacts import file_fingerprint, meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
@@ -56,12 +55,6 @@ def test_every_row_once_an_epoch():
     jax.tree.map(np.testing.assert_array_equal, again, batches[5:])
     other = np.concatenate(rows_of(batches_of(n, size, epochs, seed=1, start=0)))
     assert rows.tolist() != other.tolist()
-
-
-def test_batches_larger_than_the_data():
-    (batch,) = batches_of(3, 8, 1, seed=0, start=0)
-    assert batch["valid"].tolist() == [True] * 3 + [False] * 5
-    assert sorted(batch["i"][:3].tolist()) == [0, 1, 2]
 
 
 def test_each_process_makes_its_own_rows():
@@ -176,9 +169,3 @@ def test_a_file_of_other_lines_than_its_header_counts_is_refused(data, micro, tm
     config = SftConfig(data=file, out=tmp_path, images=Path(folder))
     (found,) = read_data(config, Instruction.from_json, "instruction")
     assert len(found.lines) == count
-
-
-def test_missing_images_are_found_before_training(data, micro, tmp_path):
-    message = r"instructions.jsonl: 16 of its images cannot be used, the first is .*; name their "
-    with pytest.raises(InbolError, match=message + "folder by --images"):
-        run_sft(data, micro.path, tmp_path, images=tmp_path)

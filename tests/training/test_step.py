@@ -159,17 +159,15 @@ def test_split_and_merge(tiny):
     assert (len(everything), nothing) == (len(expected), {})
 
 
-@pytest.mark.parametrize("frozen", [("^decoder/",), (*FROZEN, "lora")])
-def test_a_pattern_that_freezes_nothing_is_named(tiny, frozen):
-    with pytest.raises(InbolError, match=re.escape(repr(frozen[-1])) + " matches no parameter"):
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        (("^decoder/",), "'^decoder/' matches no parameter"),
+        ((*FROZEN, "lora"), "'lora' matches no parameter"),
+        (("vision_tower", "projector", "language_model"), "leaves no parameter"),
+        (("*norm",), "'*norm'"),
+    ],
+)
+def test_patterns_that_cannot_be_meant(tiny, frozen, message):
+    with pytest.raises(InbolError, match=re.escape(message)):
         split_variables(tiny.variables, frozen)
-
-
-def test_nothing_left_to_train(tiny):
-    with pytest.raises(InbolError, match="leaves no parameter"):
-        split_variables(tiny.variables, ("vision_tower", "projector", "language_model"))
-
-
-def test_a_pattern_that_is_no_expression(tiny):
-    with pytest.raises(InbolError, match=re.escape("'*norm'")):
-        split_variables(tiny.variables, ("*norm",))
