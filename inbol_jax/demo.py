@@ -44,7 +44,7 @@ class DemoConfig(Bounded):
     large, and so is a set in another style; one of other kinds of Type 3 questions and one of
     other knowledge are a quarter of it each."""
     rl: bool = False
-    """Also train by on-policy refusal, from the IDK-IT model; it takes one to two minutes more."""
+    """Also train by on-policy refusal, from the IDK-IT model; it takes some minutes more."""
 
 
 class Stages:
