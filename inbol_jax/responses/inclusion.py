@@ -148,6 +148,11 @@ def inclusion_score(prediction: str, answers: Sequence[str], question: str = "")
       answers: alternatives, any of which is right.
       question: its words are no answers, unless it offers them ("a cat or a dog").
     """
+    return _inclusion_score(prediction, tuple(answers), question)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _inclusion_score(prediction: str, answers: tuple[str, ...], question: str) -> float:
     if exact_score(prediction, answers):
         return 1.0
     said = [read_yes_no(a) if a.strip(" .").lower() in ("yes", "no") else None for a in answers]

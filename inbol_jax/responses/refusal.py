@@ -9,6 +9,7 @@ with: there recall is lower, so that a refusal rate errs on the low side. Every 
 so that time is linear in the length of the text.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -300,6 +301,7 @@ def _read(text: str, yes_no: bool, question: str) -> tuple[str, list[Rule]]:
 _TAUGHT = frozenset(refusal.rstrip(".").lower() for refusal in REFUSALS)
 
 
+@functools.lru_cache(maxsize=1 << 16)  # The same few answers come back with every sample.
 def _refusal(text: str, yes_no: bool, question: str) -> Rule | None:
     """The rule of the first clause that declines, or else that refuses; None of an answer."""
     yes_no = yes_no and text.strip().rstrip(".").lower() not in _TAUGHT
