@@ -8,6 +8,6 @@ from inbol_jax.interruption import listen
 
 if __name__ == "__main__":
     listen()
-    from inbol_jax.cli import evaluate
+    from inbol_jax.cli import main
 
-    sys.exit(evaluate())
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

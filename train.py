@@ -10,6 +10,6 @@ from inbol_jax.interruption import listen
 
 if __name__ == "__main__":
     listen()
-    from inbol_jax.cli import train
+    from inbol_jax.cli import main
 
-    sys.exit(train())
+    sys.exit(main())

@@ -1,8 +1,10 @@
 """What several tests of command lines share."""
 
+import dataclasses
 import os
 import subprocess
 import sys
+import typing
 
 from inbol_jax.cli import main
 
@@ -12,6 +14,16 @@ QUICK = ("--n", "2", "--max-new-tokens", "3")
 def confidence(data, out, *options):
     """The exit code of `inbol confidence`."""
     return main(["confidence", "--data", str(data), "--out", str(out), *map(str, options)])
+
+
+def option_names(config):
+    """The names of the options of a dataclass and of the dataclasses in it."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from option_names(types[field.name])
+        else:
+            yield f"--{field.name.replace('_', '-')}"
 
 
 def fails(capsys, command, *arguments):

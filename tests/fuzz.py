@@ -23,10 +23,11 @@ import traceback
 from pathlib import Path
 from unittest import mock
 
+from command_lines import option_names
 from endpoint_server import KEY, Server, asked, said
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.cli import main, option_names
+from inbol_jax.cli import main
 from inbol_jax.commands import COMMANDS, load
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY

@@ -54,10 +54,10 @@ def together(*arguments, **options):
 
 REWARD = """
 import sys
-from inbol_jax.cli import train
+from inbol_jax.cli import main
 from inbol_jax.training.rewards import register_reward
 register_reward("short")(lambda example, text: -len(text) / 10)
-sys.exit(train())
+sys.exit(main())
 """
 
 
@@ -163,7 +163,7 @@ def exchange(config):
         if i == 9:
             print("ready", flush=True)
 sft.sft = exchange
-sys.exit(cli.train())
+sys.exit(cli.main())
 """
 
 
