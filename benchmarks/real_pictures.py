@@ -130,7 +130,7 @@ def run_method(config: Config, base: Path, seed: int) -> Path:
         "evaluate", "--in-domain", data / "test", "--validation", data / "validation",
         "--out-of-domain", *(data / name for name in OUT_OF_DOMAIN),
         "--models", "base", base, "idk_it", idk_it / "model", "ca_dpo", ca_dpo / "model",
-        "--train", folder, "--out", folder / "evaluation", *asked,
+        "--out", folder / "evaluation", *asked,
     )  # fmt: skip
     return folder
 

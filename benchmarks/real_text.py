@@ -131,7 +131,7 @@ def run_method(config: Config, base: Path, seed: int) -> Path:
         "evaluate",
         "evaluate", "--in-domain", data / "test", "--validation", data / "validation",
         "--out-of-domain", data / "ood", "--models", "base", base, *named,
-        "--train", folder, "--out", folder / "evaluation", *asked,
+        "--out", folder / "evaluation", *asked,
     )  # fmt: skip
     return folder
 

@@ -176,8 +176,6 @@ def demo(config: DemoConfig) -> Any:
             ("ca_dpo", ca_dpo / "model"),
             *((name, folder / "model") for name, folder in rl),
         ),
-        curves=(("IDK-IT", idk_it), ("DPO", dpo), ("CA-DPO", ca_dpo), *rl),
-        train=out,
         templates="short",  # that the embedded model refuses with
         max_new_tokens=SAMPLING.max_new_tokens,
         seed=seed,

@@ -5,7 +5,6 @@ that the model gives if it may not refuse. Thresholds are chosen on the validati
 T is highest, and applied to all others. Each policy's decisions are predictions like any others.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,22 +12,26 @@ import msgspec
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.metrics import Curve, Curves, Difference, Summary, differences
+from inbol_jax.evaluation.metrics import (
+    Curve,
+    Curves,
+    Difference,
+    Metrics,
+    Summary,
+    differences,
+    summarise,
+)
 from inbol_jax.evaluation.prediction import BASELINES, DOMAINS, VALIDATION, Prediction, calibrated
 from inbol_jax.evaluation.selective import (
-    COSTS,
-    RISKS,
     Calibration,
-    Stakes,
     aurc,
     auroc,
     best_threshold,
-    bootstrap,
     calibration,
     coverage_at_risk,
-    effective_reliability,
     value_curve,
 )
+from inbol_jax.intervals import bootstrap
 from inbol_jax.taught_refusals import REFUSALS
 
 # Of a prediction, how much speaks for a refusal. The last three do not look at refusal tokens.
@@ -39,29 +42,15 @@ SCORES: Mapping[str, Score] = {
     "consistency": lambda p: -p.consistency,
     "p_true": lambda p: -p.p_true,
 }
-# (model, domain) -> its predictions
-Answers = Mapping[tuple[str, str], Sequence[Prediction]]
 POINTS = 101  # of a curve that are kept, at most
 MAX_AMBIGUOUS = 0.05  # share of the answers
+RISKS = (0.01, 0.05, 0.1, 0.2)  # whose coverage is reported
+COSTS = (1, 10, 100)  # of a wrong answer, whose effective reliability Phi is reported
 
 
 def margin(p: Prediction) -> float:
     """The score that a refusal bias is added to."""
     return p.forced.margin
-
-
-class Policy(NamedTuple):
-    """Refuses where `score` is above `threshold`."""
-
-    name: str
-    model: str
-    """The model whose predictions it decides about."""
-    score: Score
-    threshold: float
-
-    def decide(self, p: Prediction) -> Prediction:
-        """The prediction as this policy makes it."""
-        return decided(p, self.name, refuse=self.score(p) > self.threshold)
 
 
 class Comparison(NamedTuple):
@@ -104,19 +93,9 @@ def check_refusal_tokens(predictions: Sequence[Prediction], model: str) -> None:
         )
 
 
-class Scored(NamedTuple):
-    """A score of one model's predictions, beside what it is to tell; n questions."""
-
-    stakes: Stakes
-    """In T. Its score is +inf if the model refuses in words of its own, at any threshold."""
-    correct: np.ndarray
-    """bool[n], whether the forced answer is correct; never on Type 3."""
-    type: np.ndarray
-    """i64[n], 1, 2 or 3; 0 for Mixed."""
-
-
-def scored(predictions: Sequence[Prediction], score: Score) -> Scored:
-    """The columns of predictions that hold forced answers."""
+def columns(predictions: Sequence[Prediction], score: Score) -> dict[str, np.ndarray]:
+    """`score`, `answered`, `refused` and `correct` as in `selective`, of n predictions that hold
+    forced answers, and `type`: i64[n], 1, 2 or 3; 0 for Mixed. Values are those of T."""
     rows = [
         (
             np.inf if p.forced.outcome == "refused" else score(p),
@@ -127,8 +106,14 @@ def scored(predictions: Sequence[Prediction], score: Score) -> Scored:
         )
         for p in predictions
     ]
-    *stakes, correct, type = np.array(rows, np.float64).reshape(-1, 5).T
-    return Scored(Stakes(*stakes), correct.astype(bool), type.astype(int))
+    score, answered, refused, correct, type = np.array(rows, np.float64).reshape(-1, 5).T
+    names = {"score": score, "answered": answered, "refused": refused}
+    return names | {"correct": correct.astype(bool), "type": type.astype(int)}
+
+
+def stakes(of: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns on which a threshold is chosen, as `selective` takes them."""
+    return of["score"], of["answered"], of["refused"]
 
 
 def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
@@ -142,31 +127,45 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     answers: dict[tuple[str, str], list[Prediction]] = {}
     for p in predictions:
         answers.setdefault((p.model, p.domain), []).append(p)
-    base = next(iter(answers))[0]
-    validated = any(domain == VALIDATION for _, domain in answers)
-    chosen = _policies(answers) if validated else []
-    ends = [Policy("always_refuse", base, lambda p: 1.0, 0.5), Policy("oracle", base, _knows, 0.5)]
-    decisions = [
-        policy.decide(p)
-        for policy in (ends[0], *chosen, ends[1])
-        for domain in DOMAINS
-        for p in answers.get((policy.model, domain), ())
-    ]
-    return Comparison(
-        decisions,
-        {policy.name: policy.threshold for policy in chosen},
-        _curves(answers, chosen, seed) if chosen else {},
-        {
-            policy.model: calibration(scored(answers[policy.model, VALIDATION], margin).stakes)
-            for policy in chosen
-            if policy.score is margin
-        },
-    )
-
-
-def _policies(answers: Answers) -> list[Policy]:
-    """The base's scores and every model's margin, with thresholds chosen on validation."""
     models = list(dict.fromkeys(model for model, _ in answers))
+    base, thresholds, scores = models[0], {}, {}
+    if any(domain == VALIDATION for _, domain in answers):
+        _check_scores(answers, models)
+        scores = {f"base_threshold_{name}": (base, score) for name, score in SCORES.items()}
+        scores |= {calibrated(model): (model, margin) for model in models}
+    # {(policy, domain): its columns}
+    table = {
+        (name, domain): columns(answers.get((model, domain), ()), score)
+        for name, (model, score) in scores.items()
+        for domain in (VALIDATION, *DOMAINS)
+    }
+    thresholds = {name: best_threshold(*stakes(table[name, VALIDATION])) for name in scores}
+    policies = {"always_refuse": (base, lambda p: 1.0)} | scores | {"oracle": (base, _knows)}
+    decisions = [
+        decided(p, name, refuse=score(p) > thresholds.get(name, 0.5))
+        for name, (model, score) in policies.items()
+        for domain in DOMAINS
+        for p in answers.get((model, domain), ())
+    ]
+    curves: Curves = {}
+    for domain in (domain for domain in DOMAINS if (base, domain) in answers):
+        areas = {n: _area(table[n, domain]) for n, (model, _) in scores.items() if model == base}
+        areas = {name: area for name, area in areas.items() if area is not None}
+        best = table[min(areas, key=areas.__getitem__), domain] if areas else None
+        for name, (model, score) in scores.items():
+            test, validation = table[name, domain], table[name, VALIDATION]
+            rival = None if model == base else best
+            found = curve(test, validation, thresholds[name], rival, seed)
+            curves.setdefault(model if score is margin else name, {})[domain] = found
+    calibrations = {
+        model: calibration(*stakes(table[name, VALIDATION]))
+        for name, (model, score) in scores.items()
+        if score is margin
+    }
+    return Comparison(decisions, thresholds, curves, calibrations)
+
+
+def _check_scores(answers: Mapping[tuple[str, str], list[Prediction]], models: list[str]) -> None:
     for model in models:
         of_model = [p for (name, _), some in answers.items() if name == model for p in some]
         for p in of_model:
@@ -176,16 +175,6 @@ def _policies(answers: Answers) -> list[Policy]:
                     "evaluate` again with it"
                 )
         check_refusal_tokens(of_model, model)
-    scores = {f"base_threshold_{name}": (models[0], score) for name, score in SCORES.items()}
-    scores |= {calibrated(model): (model, margin) for model in models}
-    return [
-        Policy(name, model, score, _chosen(answers, model, score))
-        for name, (model, score) in scores.items()
-    ]
-
-
-def _chosen(answers: Answers, model: str, score: Score) -> float:
-    return best_threshold(scored(answers.get((model, VALIDATION), ()), score).stakes)
 
 
 def _knows(p: Prediction) -> float:
@@ -193,62 +182,73 @@ def _knows(p: Prediction) -> float:
     return float(p.type == 3 or p.confidence < 0.5)
 
 
-def _curves(answers: Answers, policies: Sequence[Policy], seed: int) -> Curves:
-    """The curve of every policy in every domain but validation."""
-    base = policies[0].model
-    validation = {p.name: scored(answers[p.model, VALIDATION], p.score) for p in policies}
-    curves: Curves = {}
-    for domain in (domain for domain in DOMAINS if (base, domain) in answers):
-        here = {p.name: scored(answers[p.model, domain], p.score) for p in policies}
-        of_base = {p.name: here[p.name] for p in policies if p.model == base}
-        areas = {name: area for name, x in of_base.items() if (area := _area(x)) is not None}
-        best = here[min(areas, key=areas.__getitem__)] if areas else None
-        for policy in policies:
-            rival = None if policy.model == base else best
-            name = policy.model if policy.score is margin else policy.name
-            on_test, on_validation = here[policy.name], validation[policy.name]
-            curve = _curve(on_test, on_validation, policy.threshold, rival, seed)
-            curves.setdefault(name, {})[domain] = curve
-    return curves
+def _area(of: Mapping[str, np.ndarray]) -> float | None:
+    return aurc(of["score"], of["correct"])
 
 
-def _curve(
-    test: Scored, validation: Scored, threshold: float, rival: Scored | None, seed: int
+def curve(
+    test: Mapping[str, np.ndarray],
+    validation: Mapping[str, np.ndarray],
+    threshold: float,
+    rival: Mapping[str, np.ndarray] | None,
+    seed: int,
 ) -> Curve:
-    score, correct, n = test.stakes.score, test.correct, len(test.correct)
-    known_or_type3 = np.isin(test.type, (1, 3))
-    answered = (test.type != 3) & np.isfinite(score)  # not refused in words of its own
-    whole = value_curve(test.stakes)
-    kept = np.unique(np.linspace(0, len(whole.value) - 1, POINTS).round().astype(int))
+    """How well a score tells what to refuse in one domain.
+
+    Args:
+      test, validation: `columns` of the score there, and where thresholds are chosen.
+      threshold: the one that is best for T on validation.
+      rival: `columns` of another score of the same questions, whose area is compared.
+    """
+    score, correct, n = test["score"], test["correct"], len(test["score"])
+    known_or_type3 = np.isin(test["type"], (1, 3))
+    told = (test["type"] != 3) & np.isfinite(score)  # not refused in words of its own
+
+    def area_change(i: np.ndarray) -> float | None:
+        areas = [aurc(x["score"][i], x["correct"][i]) for x in (test, rival)]
+        return None if None in areas else areas[0] - areas[1]
+
+    def phi(cost: float) -> float:
+        """Phi_c of Whitehead et al. with hard correctness, and with their choice of threshold:
+        correct +1, refused 0, wrong -c."""
+        worth = np.where(validation["correct"], 1.0, -float(cost))
+        chosen = best_threshold(validation["score"], worth, np.zeros_like(worth))
+        return float(np.where(score <= chosen, np.where(correct, 1.0, -cost), 0.0).mean())
+
+    _, refused, t = value_curve(*stakes(test))
+    kept = np.unique(np.linspace(0, len(t) - 1, POINTS).round().astype(int))
     return Curve(
         threshold=threshold,
-        auroc_type3=auroc(score[known_or_type3], test.type[known_or_type3] == 3),
-        auroc_wrong=auroc(score[answered], ~correct[answered]),
+        auroc_type3=auroc(score[known_or_type3], test["type"][known_or_type3] == 3),
+        auroc_wrong=auroc(score[told], ~correct[told]),
         aurc=bootstrap(lambda i: aurc(score[i], correct[i]), n, seed=seed),
-        aurc_change=rival and bootstrap(functools.partial(_change, test, rival), n, seed=seed),
+        aurc_change=rival and bootstrap(area_change, n, seed=seed),
         coverage_at_risk={f"{risk:g}": coverage_at_risk(score, correct, risk) for risk in RISKS},
-        phi={str(cost): _phi(test, validation, cost) for cost in COSTS},
-        best_t=float(whole.value.max()),
-        refused=[round(float(x), 6) for x in whole.refused[kept]],
-        t=[round(float(x), 6) for x in whole.value[kept]],
+        phi={str(cost): phi(cost) for cost in COSTS},
+        best_t=float(t.max()),
+        refused=[round(float(x), 6) for x in refused[kept]],
+        t=[round(float(x), 6) for x in t[kept]],
     )
 
 
-def _area(x: Scored) -> float | None:
-    return aurc(x.stakes.score, x.correct)
-
-
-def _change(test: Scored, rival: Scored, i: np.ndarray) -> float | None:
-    areas = [aurc(x.stakes.score[i], x.correct[i]) for x in (test, rival)]
-    return None if None in areas else areas[0] - areas[1]
-
-
-def _phi(test: Scored, validation: Scored, cost: float) -> float:
-    """Phi_c at the threshold that is best for that cost on validation, as Whitehead et al. do."""
-    worth = np.where(validation.correct, 1.0, -float(cost))
-    stakes = Stakes(validation.stakes.score, worth, np.zeros_like(worth))
-    answered = test.stakes.score <= best_threshold(stakes)
-    return effective_reliability(test.correct, answered, cost)
+def measure(
+    predicted: Sequence[Prediction],
+    tested: Sequence[Prediction],
+    seed: int,
+    seconds: Mapping[str, float],
+) -> Metrics:
+    """The metrics of the tested predictions, with those baselines that the others, which are of
+    validation, allow."""
+    changes = differences(tested, seed=seed)
+    compared = compare(predicted, seed)
+    everything = [*tested, *compared.predictions]
+    summary = summarise(everything, seed=seed)
+    models = list(dict.fromkeys(p.model for p in tested))
+    known = {(d.a, d.b, d.domain) for d in changes}
+    for d in against_baselines(summary, everything, models, seed):
+        changes += [] if (d.a, d.b, d.domain) in known else [d]
+    _, thresholds, curves, calibrations = compared
+    return Metrics(summary, changes, dict(seconds), curves, thresholds, calibrations)
 
 
 def best_baseline(summary: Summary, base: str, domain: str) -> str:

@@ -5,15 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import check_name, sole_writer, write_json, writing
+from inbol_jax.artifacts import sole_writer, write_json, writing
 from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
-from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
+from inbol_jax.data.vqa import VQADataset
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
-from inbol_jax.evaluation.baselines import check_refusal_tokens, margin, scored
+from inbol_jax.evaluation.baselines import check_refusal_tokens, columns, margin, stakes
 from inbol_jax.evaluation.config import CalibrateConfig
+from inbol_jax.evaluation.evaluate import read_datasets
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
-from inbol_jax.evaluation.selective import Stakes, best_threshold, calibration
+from inbol_jax.evaluation.selective import best_threshold, calibration, value_at
 from inbol_jax.evaluation.tables import worth_of_bias
 from inbol_jax.models import peft
 from inbol_jax.models.hf_config import GENERATION, read_generation, read_json
@@ -27,6 +28,7 @@ from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
 
 DIGITS = 4  # of the bias
+CASES = ("without", "with")  # the bias, in calibration.json
 
 
 def calibrate(config: CalibrateConfig) -> float:
@@ -38,10 +40,7 @@ def calibrate(config: CalibrateConfig) -> float:
     Raises:
       InbolError: if something is wrong with data, model or output folder.
     """
-    datasets = [load_dataset_folder(folder) for folder in config.data]
-    for dataset in datasets:
-        check_name(dataset.name, "dataset")
-    refuse_same_names(datasets)
+    datasets = read_datasets(config.data)
     refusals = refusals_of(config.templates)
     lines: dict[str, None] = {}
     files = [dataset.file for dataset in datasets]
@@ -57,18 +56,22 @@ def calibrate(config: CalibrateConfig) -> float:
         for dataset, prompt in zip(datasets, prompts, strict=True):
             answers += _answers(config, checkpoint, prompt, dataset, out)
         check_refusal_tokens(answers, f"--model {config.model}")
-        stakes = scored(answers, margin).stakes
-        bias = round(-best_threshold(stakes), DIGITS) + 0.0  # no minus before a zero
+        score, *worth = stakes(columns(answers, margin))
+        bias = round(-best_threshold(score, *worth), DIGITS) + 0.0  # no minus before a zero
         tokenizer = checkpoint.processor.tokenizer
         encoder = make_text_encoder(checkpoint)
         shared, tokens = refusal_tokens(encoder, refusals)
         # All prompts end with the same token. A bias that applies only behind it acts on the first
         # token of a response and on no other.
         end = (*encoder.prompt("Is it red?"), *shared)[-1]
-        found = calibration(stakes)
-        about = _changes(stakes, bias) | {
-            "bias_interval": found.bias[1:],
-            "gain": found.gain,
+        worth_of_it = calibration(score, *worth)
+        about: dict[str, Any] = {"bias": bias, "n": len(answers)}
+        for name, threshold in zip(CASES, (0.0, -bias), strict=True):
+            t = value_at(score, *worth, threshold)
+            about[name] = {"t": t, "refused": float((score > threshold).mean())}
+        about |= {
+            "bias_interval": worth_of_it.bias[1:],
+            "gain": worth_of_it.gain,
             "data": [dataset.name for dataset in datasets],
             "prompts": [prompt.to_json() for prompt in prompts],
             "refusals": refusals,
@@ -81,13 +84,12 @@ def calibrate(config: CalibrateConfig) -> float:
             "sequence_bias": [[[end, token], bias] for token in tokens]
         }
         write_json(out / GENERATION, generation)
-    before, after = (about[name] for name in ("without", "with"))
+    before, after = (f"{about[k]['t']:+.3f} ({about[k]['refused']:.1%} refused)" for k in CASES)
     say(
         f"bias {bias:+g} on {', '.join(about['tokens'])}: T of {len(answers)} questions from "
-        f"{before['t']:+.3f} ({before['refused']:.1%} refused) to {after['t']:+.3f} "
-        f"({after['refused']:.1%} refused) -> {out / GENERATION}"
+        f"{before} to {after} -> {out / GENERATION}"
     )
-    say(worth_of_bias(str(out), found))
+    say(worth_of_bias(str(out), worth_of_it))
     return bias
 
 
@@ -123,15 +125,6 @@ def _answers(
         for e in dataset.examples
         if e.id in rows
     ]
-
-
-def _changes(stakes: Stakes, bias: float) -> dict[str, Any]:
-    """What calibration.json says of T and refusals without and with the bias."""
-    about: dict[str, Any] = {"bias": bias, "n": len(stakes.score)}
-    for name, threshold in (("without", 0.0), ("with", -bias)):
-        refused = float((stakes.score > threshold).mean())
-        about[name] = {"t": stakes.value(threshold), "refused": refused}
-    return about
 
 
 def _generation(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from inbol_jax.defaults import (
     check_out,
 )
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import BASELINES, calibrated
+from inbol_jax.evaluation.prediction import BASELINES, DOMAINS, VALIDATION, calibrated
 from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 
@@ -49,10 +49,6 @@ class EvaluateConfig(Bounded):
     that is called NAME at --endpoint. The first model is the base: its confidence decides which
     type a question has."""
     prompt: PromptOptions = AUTO
-    curves: tuple[tuple[str, Path], ...] = ()
-    """Name and run folder of each training stage whose curves the report shows."""
-    train: Path | None = None
-    """Folder of `inbol build`, for the histogram of the training confidences."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
     n: NumSamples = 10
     """Samples per question for the confidence."""
@@ -124,6 +120,16 @@ class EvaluateConfig(Bounded):
         if not (model := name.removeprefix(ENDPOINT)):
             raise InbolError(f"--models {ENDPOINT}: the name of the endpoint's model is needed")
         return dataclasses.replace(self.endpoint, endpoint_model=model)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of all datasets."""
+        return (*self.in_domain, *self.out_of_domain, *self.validation)
+
+    @property
+    def domains(self) -> list[str]:
+        """The domain of each of `folders`."""
+        return [name for name in (*DOMAINS, VALIDATION) for _ in getattr(self, name)]
 
     @property
     def refusals(self) -> tuple[str, ...]:

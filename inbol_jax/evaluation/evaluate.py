@@ -3,11 +3,11 @@
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from inbol_jax.artifacts import check_name, one_writer, read_jsonl, write_json, write_jsonl
+from inbol_jax.artifacts import check_name, one_writer, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
@@ -17,17 +17,15 @@ from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
-from inbol_jax.evaluation.baselines import against_baselines, check_refusal_tokens, compare
+from inbol_jax.evaluation.baselines import check_refusal_tokens, measure
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.metrics import Metrics, differences, summarise
-from inbol_jax.evaluation.prediction import DOMAINS, VALIDATION, Prediction
+from inbol_jax.evaluation.metrics import Metrics
+from inbol_jax.evaluation.prediction import VALIDATION, Prediction
 from inbol_jax.evaluation.report import headline, write_report
-from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
-from inbol_jax.records import BoundaryRecord
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
 from inbol_jax.sharding import make_mesh
@@ -41,59 +39,32 @@ def evaluate(config: EvaluateConfig) -> Metrics:
       InbolError: if something is wrong with data, models or output folder.
     """
     start = time.monotonic()
-    inputs = read_inputs(config)
-    predicted = predictions(config, inputs)
+    predicted = predictions(config)
     seconds = {"evaluation": round(time.monotonic() - start, 2)}
-    return report(config, predicted, config.out, seconds, inputs=inputs)
+    return report(config, predicted, config.out, seconds)
 
 
-class Inputs(NamedTuple):
-    """What an evaluation reads, besides models.
-
-    Attributes:
-      datasets: with the domain of each.
-      curves: {name: rows of the log}.
-      train_confidence: of the answerable training questions.
-    """
-
-    datasets: list[tuple[VQADataset, str]]
-    curves: dict[str, list[dict[str, Any]]]
-    train_confidence: list[float]
-
-
-def read_inputs(config: EvaluateConfig) -> Inputs:
-    """Reads them.
+def read_datasets(folders: Iterable[Path]) -> list[VQADataset]:
+    """The datasets of folders.
 
     Raises:
-      InbolError: if one cannot be read, or two datasets have one name.
+      InbolError: if one cannot be read, or two have one name, or one that no file can have.
     """
-    datasets = [
-        (load_dataset_folder(folder), domain)
-        for domain in (*DOMAINS, VALIDATION)
-        for folder in getattr(config, domain)
-    ]
-    for dataset, _ in datasets:
+    datasets = [load_dataset_folder(folder) for folder in folders]
+    for dataset in datasets:
         check_name(dataset.name, "dataset")
-    refuse_same_names(dataset for dataset, _ in datasets)
-    for _, run in config.curves:
-        if not (run / "metrics.jsonl").is_file():
-            raise InbolError(f"--curves {run}: the folder holds no metrics.jsonl")
-    curves = {name: list(read_jsonl(run / "metrics.jsonl")) for name, run in config.curves}
-    file = config.train and config.train / "records.jsonl"
-    records = read_jsonl(file, BoundaryRecord.from_json) if file else ()
-    return Inputs(datasets, curves, [r.confidence for r in records if r.type != 3])
+    refuse_same_names(datasets)
+    return datasets
 
 
 @one_writer
-def predictions(config: EvaluateConfig, inputs: Inputs | None = None) -> list[Prediction]:
+def predictions(config: EvaluateConfig) -> list[Prediction]:
     """Samples the base's confidence, asks every model greedily, and writes `predictions.jsonl`.
 
-    Args:
-      inputs: what `read_inputs` gives; it is called if they are not given.
     Raises:
       InbolError: if something is wrong with data or models, before anything is sampled.
     """
-    datasets = (inputs or read_inputs(config)).datasets
+    datasets = list(zip(read_datasets(config.folders), config.domains, strict=True))
     prompts = choose_prompts(config, [dataset.file for dataset, _ in datasets])
     asked = about_questions(config, datasets, prompts[config.models[0][0]])
     predicted: list[Prediction] = []
@@ -170,7 +141,6 @@ def about_questions(
       prompts: with which the base is asked, one per dataset.
     """
     asked: dict[tuple[str, str], dict[str, int | float | None]] = {}
-    folders = (*config.in_domain, *config.out_of_domain, *config.validation)
     base = config.models[0][1]
     if endpoint := config.endpoint_of(base):
         model: dict[str, Any] = {"endpoint": endpoint}
@@ -178,7 +148,7 @@ def about_questions(
         model = {"model": base, "p_true": bool(config.validation)}
         model |= {"batch_size": config.batch_size, "dtype": config.dtype, "mesh": config.mesh}
     sampling = SamplingOptions(config.temperature, n=config.n, max_new_tokens=config.max_new_tokens)
-    for (dataset, _), folder, prompt in zip(datasets, folders, prompts, strict=True):
+    for (dataset, _), folder, prompt in zip(datasets, config.folders, prompts, strict=True):
         options = ConfidenceConfig(folder, config.out, sampling=sampling, seed=config.seed, **model)
         store = estimate(options, dataset, prompt)
         for q in read_store(store):
@@ -199,14 +169,12 @@ def report(
     out: Path,
     seconds: Mapping[str, float],
     other_tables: Sequence[Table] = (),
-    inputs: Inputs | None = None,
 ) -> Metrics:
     """Writes metrics and report of predictions into `out`. Returns the metrics.
 
     Args:
       seconds: {stage: how long it took}.
       other_tables: as in `write_report`.
-      inputs: as in `predictions`.
     """
     tested = [p for p in predicted if p.domain != VALIDATION]
     if config.validation and len(tested) == len(predicted):
@@ -215,48 +183,9 @@ def report(
         )
     metrics = measure(predicted, tested, config.seed, seconds)
     write_json(out / "metrics.json", metrics.to_json())
-    inputs = inputs or read_inputs(config)
-    write_report(
-        out,
-        config,
-        tested,
-        metrics,
-        curves=inputs.curves,
-        train_confidence=inputs.train_confidence,
-        image_folders={dataset.name: dataset.root for dataset, _ in inputs.datasets},
-        other_tables=other_tables,
-    )
+    folders = {dataset.name: dataset.root for dataset in read_datasets(config.folders)}
+    write_report(out, config, tested, metrics, image_folders=folders, other_tables=other_tables)
     for line in headline(metrics):
         say(line)
-    if table := yes_no_table(tested):
-        for name, *cells in table.rows:
-            named = map(" ".join, zip(table.columns[1:], cells, strict=True))
-            say(f"{'; '.join(named)} ({name})")
     say(f"report -> {out / 'report.html'}")
     return metrics
-
-
-def measure(
-    predicted: Sequence[Prediction],
-    tested: Sequence[Prediction],
-    seed: int,
-    seconds: Mapping[str, float],
-) -> Metrics:
-    """The metrics of the tested predictions, with those baselines that the others, which are of
-    validation, allow."""
-    changes = differences(tested, seed=seed)
-    compared = compare(predicted, seed)
-    everything = [*tested, *compared.predictions]
-    summary = summarise(everything, seed=seed)
-    models = list(dict.fromkeys(p.model for p in tested))
-    known = {(d.a, d.b, d.domain) for d in changes}
-    for d in against_baselines(summary, everything, models, seed):
-        changes += [] if (d.a, d.b, d.domain) in known else [d]
-    return Metrics(
-        summary,
-        changes,
-        dict(seconds),
-        compared.curves,
-        compared.thresholds,
-        compared.calibrations,
-    )

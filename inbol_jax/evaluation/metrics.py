@@ -14,12 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, calibrated
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
-from inbol_jax.intervals import Estimate, share
+from inbol_jax.intervals import Estimate, bootstrap_mean, share
 
 GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type1": (1,),
@@ -269,25 +267,6 @@ def by_question_kind(
     for (model, kind), members in keys.items():
         kinds.setdefault(kind, {})[model] = _scores(members)
     return dict(sorted(kinds.items()))
-
-
-def bootstrap_mean(values: Counter[int], resamples: int, seed: int) -> Estimate:
-    """Mean and 95% percentile bootstrap interval of integers, given how often each occurs.
-
-    To draw n of n questions with replacement and to count their values is one multinomial draw
-    over the few distinct values; `scipy.stats.bootstrap` draws n indices per resample.
-
-    Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
-    """
-    n = values.total()
-    if not n:
-        return Estimate()
-    # {-1: 2, 0: 1, 1: 7}: numbers (-1, 0, 1), counts (2, 1, 7). A row of `draws`, like (3, 1, 6),
-    # says how often 10 draws gave each number; its mean is (6 - 3) / 10.
-    numbers, counts = np.array(sorted(values.items())).T
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-    low, high = np.percentile(draws @ numbers / n, (2.5, 97.5))  # [resamples, k] @ [k]
-    return Estimate(float(counts @ numbers / n), float(low), float(high))
 
 
 def _grouped(

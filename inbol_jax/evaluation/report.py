@@ -14,15 +14,13 @@ import numpy as np
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.dual_accuracy import pair_table
 from inbol_jax.evaluation.metrics import Difference, Metrics, Scores
-from inbol_jax.evaluation.plots import Curves, draw_all, draw_tradeoff
+from inbol_jax.evaluation.plots import draw_all
 from inbol_jax.evaluation.prediction import TYPES, Prediction, calibrated
 from inbol_jax.evaluation.selective import MIN_QUESTIONS
 from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
     baseline_tables,
-    denial_table,
     difference_table,
     duration,
     kind_tables,
@@ -33,7 +31,6 @@ from inbol_jax.evaluation.tables import (
     with_interval,
     worth_of_bias,
 )
-from inbol_jax.evaluation.yes_no import yes_no_table
 from inbol_jax.pages import figures
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
@@ -49,8 +46,6 @@ def write_report(
     predictions: Sequence[Prediction],
     metrics: Metrics,
     *,
-    curves: Curves,
-    train_confidence: Sequence[float | int],
     image_folders: Mapping[str, Path],
     other_tables: Sequence[Table] = (),
 ) -> None:
@@ -60,7 +55,6 @@ def write_report(
 
     Args:
       config: its thresholds are drawn, its seed chooses the gallery, all options are shown.
-      train_confidence: of the answerable training questions, in [0, 1].
       image_folders: {dataset: the folder that its image paths start from}.
       other_tables: tables that were measured elsewhere, for comparison.
 
@@ -69,28 +63,24 @@ def write_report(
     """
     if not predictions:
         raise InbolError("no predictions to report on; run `inbol evaluate` first")
-    models, everything = metrics.asked, metrics
-    metrics = dataclasses.replace(metrics, models={name: metrics.models[name] for name in models})
-    of_sets = (yes_no_table(predictions), pair_table(predictions), denial_table(metrics.models))
-    of_sets = [*filter(None, of_sets)]
+    models = metrics.asked
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
-    drawings = draw_all(predictions, metrics, curves, train_confidence, config.thresholds)
-    drawings += [draw_tradeoff(everything)] if everything.curves else []
+    drawings = draw_all(predictions, metrics, config.thresholds)
     gallery = []
     for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
         folder = image_folders.get(answers[0].dataset)
         gallery.append(([embed(folder, image) for image in answers[0].images], answers))
     context = {
-        "headline": headline(everything),
+        "headline": headline(metrics),
         "models": models,
         "n_questions": len({(p.dataset, p.id) for p in predictions}),
         "datasets": sorted({p.dataset for p in predictions}),
-        "score_tables": [score_table(metrics.models, domain) for domain in metrics.domains],
+        "score_tables": [score_table(metrics, domain) for domain in metrics.domains],
         "difference_table": difference_table(metrics.differences),
-        "baseline_tables": baseline_tables(everything),
-        "validated": bool(everything.curves),
-        "kind_tables": kind_tables(predictions, models) + of_sets,
+        "baseline_tables": baseline_tables(metrics),
+        "validated": bool(metrics.curves),
+        "kind_tables": kind_tables(predictions, models),
         "other_tables": other_tables,
         "drawings": drawings,
         "gallery": gallery,

@@ -65,11 +65,11 @@ def duration(seconds: float | int) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def score_table(models: Summary, domain: str) -> Table:
+def score_table(metrics: Metrics, domain: str) -> Table:
     """Acc, RefR and T of every model on every type of question in one domain."""
     rows = []
     for group, label in GROUP_LABELS.items():
-        cells = {model: domains[domain][group] for model, domains in models.items()}
+        cells = {model: metrics.models[model][domain][group] for model in metrics.asked}
         if n := next(iter(cells.values())).n:
             rows.append([f"{label} ({n} questions)"])
             rows += [
@@ -77,21 +77,6 @@ def score_table(models: Summary, domain: str) -> Table:
                 for model, c in cells.items()
             ]
     return Table(DOMAIN_LABELS[domain], ("", "Acc", "RefR", "T (95% interval)"), rows)
-
-
-def denial_table(models: Summary) -> Table | None:
-    """How many refusals of Type 3 deny what the question takes for granted; None if none does."""
-    rows = [
-        (f"{DOMAIN_LABELS[domain]}, {model}", percent(group.refr), percent(group.denied))
-        for model, domains in models.items()
-        for domain, groups in domains.items()
-        if (group := groups["type3"]).denied
-    ]
-    caption = (
-        'Refusals of Type 3 that deny what the question takes for granted ("There is no boat."); '
-        "RefR holds them"
-    )
-    return Table(caption, ("Domain, model", "RefR", "Of these, denials"), rows) if rows else None
 
 
 def difference_table(differences: Sequence[Difference]) -> Table:

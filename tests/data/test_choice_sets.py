@@ -4,18 +4,21 @@ import base64
 import csv
 import json
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 from sample_sets import json_rows, picture, stored, write_hub, write_images, write_json
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.dual_accuracy import is_right
 from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.prompts import BARE
 from inbol_jax.responses.matching import CORRECT_AT
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.responses.vqa_accuracy import vqa_soft_score
+
+SCORES = runpy.run_path(str(Path(__file__).parents[2] / "examples/single_benchmarks.py"))
 
 
 def write_tsv(file, rows):
@@ -112,7 +115,7 @@ def test_mmupd_counts_as_its_scorer(tmp_path, read, upd, setting):
         for said in map(str.strip, SAID):
             about = {"type": 3 if row["type"] == "upd" else None, "prediction": said}
             about["outcome"] = outcome(example, said)
-            counted = is_right(Prediction.from_json(example.to_json() | asked | about))
+            counted = SCORES["is_right"](Prediction.from_json(example.to_json() | asked | about))
             expected = official_hit(row, said, upd, setting == "instruction")
             assert counted == expected, (said, row["type"])
 

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 
-from inbol_jax.evaluation.evaluate import measure
+from inbol_jax.evaluation.baselines import measure
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
 from inbol_jax.evaluation.prediction import VALIDATION, Forced, Prediction
 
@@ -13,12 +13,6 @@ HOSTILE = (
 )
 MODELS = ("base", "idk_it", "ca_dpo")
 TYPES = (1, None, 2, 3)
-CURVES = {
-    "IDK-IT": [{"step": i, "loss": 2 / (i + 1)} for i in range(80)],
-    "CA-DPO": [
-        {"step": i, "loss": 0.6, "reward_margin": 0.1 * i, "reward_accuracy": 0.5} for i in range(5)
-    ],
-}
 
 
 def prediction(i, outcome, type=1, **fields):

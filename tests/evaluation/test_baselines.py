@@ -13,14 +13,15 @@ from inbol_jax.evaluation.baselines import (
     against_baselines,
     best_baseline,
     check_refusal_tokens,
+    columns,
     compare,
     decided,
     margin,
-    scored,
+    measure,
+    stakes,
 )
-from inbol_jax.evaluation.evaluate import measure
 from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, calibrated
-from inbol_jax.evaluation.selective import Stakes, aurc, auroc, value_curve
+from inbol_jax.evaluation.selective import aurc, auroc, value_curve
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_curves_are_those_of_the_pure_functions(predictions, compared):
             refused, refused_t = curve.refused[0], curve.t[0]
             assert (refused, refused_t) == (1.0, pytest.approx((type == 3).mean()))
             assert len(curve.t) == len(curve.refused) <= 101
-            assert curve.best_t == value_curve(scored(some, score).stakes).value.max()
+            assert curve.best_t == value_curve(*stakes(columns(some, score)))[2].max()
 
 
 def test_phi_takes_a_threshold_of_its_own_cost_from_validation():
@@ -133,12 +134,11 @@ def test_phi_takes_a_threshold_of_its_own_cost_from_validation():
 
 
 def test_scores_of_a_model_that_refuses_by_itself_are_never_answered(predictions):
-    x = scored(of(predictions, "base", "in_domain"), margin)
+    x = columns(of(predictions, "base", "in_domain"), margin)
     refuses = [p.forced.outcome == "refused" for p in of(predictions, "base", "in_domain")]
     assert any(refuses)
-    np.testing.assert_array_equal(x.stakes.score == np.inf, refuses)
-    assert isinstance(x.stakes, Stakes)
-    assert not x.correct[refuses].any()
+    np.testing.assert_array_equal(x["score"] == np.inf, refuses)
+    assert not x["correct"][refuses].any()
 
 
 def test_metrics_hold_models_baselines_and_the_differences_from_the_best(predictions, metrics):

@@ -15,7 +15,6 @@ from PIL import Image
 from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.confidence.store import read_store
-from inbol_jax.data import vqa
 from inbol_jax.defaults import NEW_TOKENS, TINY
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.evaluation import asking
@@ -213,14 +212,6 @@ def test_a_question_that_was_set_aside_while_sampling_is_left_out(config, monkey
     assert [p.id for p in predictions(config)] == ["b", "c"] * 2
 
 
-def test_curves_without_a_log_are_named(config, tmp_path):
-    config = dataclasses.replace(config, curves=(("IDK-IT", tmp_path),))
-    with pytest.raises(InbolError, match=r"--curves .*: the folder holds no metrics.jsonl"):
-        predictions(config)
-    (tmp_path / "metrics.jsonl").touch()
-    assert predictions(config)
-
-
 def test_two_datasets_of_one_name_are_refused(config, tmp_path):
     same = shutil.copytree(tmp_path / "colours", tmp_path / "other" / "colours")
     with pytest.raises(InbolError, match="two datasets are called colours"):
@@ -232,7 +223,6 @@ def test_two_datasets_of_one_name_are_refused(config, tmp_path):
     [
         ({"models": (("base", TINY), ("b", Path("gone")))}, "gone is not a checkpoint folder"),
         ({"out_of_domain": (Path("gone"),)}, "gone: no such file or folder"),
-        ({"train": Path("gone")}, r"cannot read gone/records.jsonl"),
     ],
 )
 def test_what_is_missing_is_found_before_anything_is_sampled(config, monkeypatch, option, message):
@@ -256,20 +246,6 @@ def test_models_that_cannot_be_asked_are_found_before_anything_is_sampled(
     options = {"models": models[:1], "validation": (folder,), "templates": "long"}
     with pytest.raises(InbolError, match="begins a refusal and an answer with the same token"):
         predictions(dataclasses.replace(config, **options))
-
-
-def test_inputs_are_read_once(config, monkeypatch):
-    scan, read = vqa._scan, []
-    monkeypatch.setattr(vqa, "_scan", lambda *about: read.append(about[0]) or scan(*about))
-    evaluate(config)
-    assert read == [config.in_domain[0] / "data.jsonl"]
-
-
-def test_training_records_that_are_none_are_found_before_anything_is_sampled(config, monkeypatch):
-    (config.in_domain[0] / "records.jsonl").write_text('{"id": "a"}\n')
-    monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
-    with pytest.raises(InbolError, match=r"records\.jsonl:1: "):
-        predictions(dataclasses.replace(config, train=config.in_domain[0]))
 
 
 @pytest.mark.parametrize(

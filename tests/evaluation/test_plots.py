@@ -1,15 +1,14 @@
-from made_predictions import CURVES, MODELS, good_and_bad, measured, with_validation
+from made_predictions import MODELS, good_and_bad, measured, metrics_of, with_validation
 
 from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation import plots
-from inbol_jax.evaluation.metrics import by_confidence, summarise
 from inbol_jax.evaluation.prediction import calibrated
 from inbol_jax.pages import figures
 
 
 def test_figure_4_takes_bins_with_nothing_in_them():
     known = [p for p in good_and_bad() if p.type == 1]
-    figure = plots.confidence_curves({model: by_confidence(known, model) for model in MODELS})
+    figure = plots.confidence_curves(known, MODELS, "in_domain").figure
     assert len(figure.axes) == 2
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
     assert figures.svg(figure, prefix="f", label="f")
@@ -18,7 +17,7 @@ def test_figure_4_takes_bins_with_nothing_in_them():
 def test_figure_4_names_every_model():
     models = ("base", "_hidden", "e" * 80)
     made = good_and_bad(8, models)
-    figure = plots.confidence_curves({model: by_confidence(made, model) for model in models})
+    figure = plots.confidence_curves(made, models, "in_domain").figure
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}"]
 
@@ -26,7 +25,8 @@ def test_figure_4_names_every_model():
 def test_the_tradeoff_names_every_line_and_marks_where_models_are():
     models = ("base", "_hidden", "e" * 80)
     _, metrics = measured(with_validation(good_and_bad(40, models)))
-    figure = plots.tradeoff(metrics)
+    drawing = plots.tradeoff(metrics)
+    figure = drawing.figure
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     others = [f"base_threshold_{name}" for name in ("likelihood", "consistency", "p_true")]
     assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}", *others, "oracle"]
@@ -35,25 +35,13 @@ def test_the_tradeoff_names_every_line_and_marks_where_models_are():
         for name in (*models, *map(calibrated, models), "oracle"):
             scores = metrics.models[name][domain]["all"]
             assert (scores.refr, scores.t) in points
-    drawing = plots.draw_tradeoff(metrics)
     assert drawing.name == "tradeoff"
     assert "<svg" in drawing.svg
 
 
-def test_curves_draw_what_is_there():
-    titles = [axes.get_title(loc="left") for axes in plots.training_curves(CURVES).axes]
-    assert titles == [
-        "IDK-IT: loss",
-        "CA-DPO: loss",
-        "CA-DPO: reward margin (nats)",
-        "CA-DPO: reward accuracy",
-    ]
-    assert plots.training_curves({}).axes == []
-
-
 def test_summary_bars_are_the_same_every_time():
-    models = summarise(good_and_bad())
-    first, second = (figures.svg(plots.summary_bars(models), prefix="p", label="") for _ in "ab")
+    metrics = metrics_of(good_and_bad())
+    first, second = (plots.summary_bars(metrics, "in_domain").svg for _ in "ab")
     assert first == second
 
 

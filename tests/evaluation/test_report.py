@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from html_page import Page
 from made_predictions import (
-    CURVES,
     HOSTILE,
     MODELS,
     good_and_bad,
@@ -38,9 +37,8 @@ def write(out, predictions, folder, **changes):
     metrics = dataclasses.replace(
         metrics_of(predictions), seconds={"train": 61.0, "evaluate": 3.25}
     )
-    content = {"curves": CURVES, "train_confidence": [0.0, 0.3, 0.5, 0.7, 1.0]}
-    content["image_folders"] = {"worlds": folder} if folder else {}
-    write_report(out, CONFIG, predictions, metrics, **(content | changes))
+    folders = {"worlds": folder} if folder else {}
+    write_report(out, CONFIG, predictions, metrics, image_folders=folders, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +83,14 @@ def test_tables_measured_elsewhere(report, images, tmp_path):
 
 def test_baselines_and_curves_stand_in_both_formats(images, tmp_path):
     tested, metrics = measured(with_validation(good_and_bad(160)))
-    content = {"curves": CURVES, "train_confidence": [0.5], "image_folders": {"worlds": images}}
-    write_report(tmp_path, CONFIG, tested, metrics, **content)
+    write_report(tmp_path, CONFIG, tested, metrics, image_folders={"worlds": images})
     html, markdown = texts(tmp_path)
     page = Page(html)
     assert page.open == page.unbalanced == []
     assert "<h2>Against simple baselines</h2>" in html
     assert "## Against simple baselines" in markdown
     assert "![T against the share of refusals" in markdown
-    assert html.count("<svg") == 6
+    assert html.count("<svg") == 5
     assert (tmp_path / "figures" / "tradeoff.png").is_file()
     for name in (*MODELS, *map(calibrated, MODELS), *BASELINES):
         scores = metrics.models[name]["in_domain"]["all"]
@@ -109,8 +106,7 @@ def test_baselines_and_curves_stand_in_both_formats(images, tmp_path):
 
 def test_without_validation_always_refusing_stands_in_the_report(images, tmp_path):
     tested, metrics = measured(good_and_bad(48))
-    content = {"curves": {}, "train_confidence": [], "image_folders": {"worlds": images}}
-    write_report(tmp_path, CONFIG, tested, metrics, **content)
+    write_report(tmp_path, CONFIG, tested, metrics, image_folders={"worlds": images})
     for text in texts(tmp_path):
         assert "always_refuse" in text.split("Against simple baselines")[1]
         assert "base_threshold" not in text
@@ -141,7 +137,7 @@ def test_html_is_accessible(page):
     assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
     drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawn) == 5  # summary, two domains by confidence, histogram, curves
+    assert len(drawn) == 4  # summary, two domains by confidence, histogram
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawn)
     text = " ".join(page.texts)
     for shown in ("✓ correct", "✗ wrong", "○ refused", "✓ refused", "✗ answered"):
@@ -160,7 +156,7 @@ def test_markdown_tables_parse_and_hold_no_html(report):
         assert {len(header)} == {len(rule)} | {len(line) for line in body}
     assert "<" not in text
     links = re.findall(r"!?\[[^\]]*\]\(([^)]*)\)", text)
-    names = ("summary", "confidence_in_domain", "confidence_out_of_domain", "histogram", "curves")
+    names = ("summary", "confidence_in_domain", "confidence_out_of_domain", "histogram")
     assert links == [f"figures/{name}.png" for name in names]
     assert all((report / link).stat().st_size > 5000 for link in links)
 
@@ -184,7 +180,7 @@ def test_the_same_arguments_give_the_same_bytes(report, images, tmp_path):
 def test_any_number_of_models_and_little_else(models, tmp_path):
     made = good_and_bad(8, models)
     few = [p for p in made if p.domain == "in_domain" and p.type != 3]
-    write(tmp_path, few, None, curves={}, train_confidence=[])
+    write(tmp_path, few, None)
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == page.unbalanced == []
     assert "no image folder for this dataset" in page.texts
@@ -193,23 +189,13 @@ def test_any_number_of_models_and_little_else(models, tmp_path):
 def test_type_3_alone_and_a_lone_surrogate(tmp_path):
     made = [p for p in good_and_bad(16) if p.type == 3]
     made = [replace(p, prediction="\ud800 \u202e\x00") for p in made]
-    curves = {"IDK-IT": [{"step": 0, "loss": float("nan")}]}
-    write(tmp_path, made, tmp_path, train_confidence=[], curves=curves)
+    write(tmp_path, made, tmp_path)
     assert (tmp_path / "report.html").read_text()
 
 
 def test_no_predictions_are_an_error(tmp_path):
     with pytest.raises(InbolError, match="no predictions"):
         write(tmp_path, [], None)
-
-
-def test_yes_no_sets_have_a_table_of_their_own(tmp_path):
-    made = good_and_bad(8)
-    for i, p in enumerate(made):
-        if p.type == 1:
-            made[i] = replace(p, metric="yes_no", answers=("yes",))
-    write(tmp_path, made, tmp_path, curves={})
-    assert all("Yes-no questions" in text for text in texts(tmp_path))
 
 
 def test_headline_says_only_what_the_intervals_allow():
