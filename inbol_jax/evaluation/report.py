@@ -134,11 +134,9 @@ def mark(answer: Prediction) -> tuple[str, str, str]:
 
 
 def headline(metrics: Metrics) -> list[str]:
-    """What the numbers say: per domain the last model against what needs no training and against
-    the model before it, and which models refuse nearly all that the base knows; then what biases
-    are worth."""
-    models = metrics.asked
-    base, last = models[0], models[-1]
+    """What the numbers say: per domain the last model against what needs no training, accuracy and
+    refusals, and which models refuse nearly all that the base knows; then what biases are worth."""
+    base, last = metrics.asked[0], metrics.asked[-1]
     changes = {(d.a, d.b, d.domain): d for d in metrics.differences if d.group == "all"}
     sentences = []
     for domain in metrics.domains:
@@ -154,12 +152,6 @@ def headline(metrics: Metrics) -> list[str]:
                 f"{t}; {best}, the best of what needs no training, has {signed(free['all'].t)}. "
                 f"The paired difference is {_verdict(changes[best, last, domain])}."
             )
-        if base not in (last, best):
-            d = changes[base, last, domain]
-            sentences.append(
-                f"{name}: from {base} T goes from {signed(first['all'].t)} to {signed(whole.t)}, a "
-                f"paired difference of {with_interval(d.diff, d.low, d.high)}."
-            )
         if base != last and final["type12"].n and final["type3"].n:
             accuracy = [percent(groups["type12"].acc) for groups in (first, final)]
             refusal = [percent(groups["type3"].refr) for groups in (first, final)]
@@ -167,10 +159,7 @@ def headline(metrics: Metrics) -> list[str]:
                 f"{name}: accuracy on answerable questions goes from {' to '.join(accuracy)}, "
                 f"refusal of Type 3 from {' to '.join(refusal)}."
             )
-        if len(models) > 2:
-            step = _verdict(changes[models[-2], last, domain])
-            sentences.append(f"{name}: T of {last} minus that of {models[-2]} is {step}.")
-        for model in models:
+        for model in metrics.asked:
             known = metrics.models[model][domain]["type1"]
             if known.n and known.refr > REFUSES_ALL:
                 sentences.append(
@@ -178,7 +167,7 @@ def headline(metrics: Metrics) -> list[str]:
                     f"that {base} knows, so it does little else than always refusing."
                 )
     return sentences + [
-        worth_of_bias(calibrated(model), found) for model, found in metrics.calibrations.items()
+        worth_of_bias(calibrated(model), worth) for model, worth in metrics.calibrations.items()
     ]
 
 

@@ -25,28 +25,21 @@ LABELS = {
     "P": "denies what the question takes for granted",
     "V": "ventures or names an answer",
     "A": "answers wherever it stands: 'no', a number, a few words of their own, a contrast",
-    "I": "says in a few words what it is",
     "S": "states something, which answers unless a refusal came before it",
     "G": "gives grounds",
     "-": "is a reason, an aside or a concession: neither answer nor refusal",
-    "O": "offers something else: what follows is not read",
     ".": "ends a sentence",
 }
 # Rows of (pattern over the labels, whether the text refuses, example).
 DECISIONS = (
-    (r"^[^ASIV]*D", True, "I can't assist with that. It is wrong."),
+    (r"^[^ASV]*D", True, "I can't assist with that. It is wrong."),
     (r"V", False, "I am not sure, but I think it is red."),
-    (r"C[^AI]*$", True, "The screen is blank, so I cannot tell."),
-    (r"G-*R[^ASI]*$", True, "It is a city. Without landmarks, it is impossible to tell which."),
-    (r"^-*R.*\.[^AI]*R[^AI]*$", True, "I cannot tell. He stands there. I really cannot say."),
-    (
-        r"^[^A]*R-*\.[^ASI.]*R[^AI]*$",
-        True,
-        "It is a sum. A part is not given. It cannot be computed.",
-    ),
-    (r"[ASI].*[RCDP]", False, "The car is red, but I can't tell the make."),
+    (r"C[^A]*$", True, "The screen is blank, so I cannot tell."),
+    (r"G-*R[^AS]*$", True, "It is a city. Without landmarks, it is impossible to tell which."),
+    (r"^-*R.*\.[^A]*R[^A]*$", True, "I cannot tell. He stands there. I really cannot say."),
+    (r"[AS].*[RCDP]", False, "The car is red, but I can't tell the make."),
     (r"P[^A]*$", True, "There is no boat. It is a train."),
-    (r"[AI]", False, "I don't know. It is red."),
+    (r"A", False, "I don't know. It is red."),
     (r"[RCD]", True, "I don't know. He stands beside a tree."),
 )
 _DECISIONS = tuple((re.compile(pattern), refuses) for pattern, refuses, _ in DECISIONS)
@@ -57,40 +50,28 @@ AROUND = tuple(
     for label, pattern in (
         ("V", r"(?:\w+ ){0,3}(?:answer|option|choice)(?: \w+)? (?:must |would |should )?(?:be"
               r"|is) (?!(?:un|in|im)\w+|not\b|none\b|n a\b|can not|that\b|a matter)"),
-        ("V", r".*\bboxed (?!(?:text )?(?:can not|error|insufficient|n a|no|none|not|un\w+)\b)"),
         ("A", r"no$|.*\b(?:is|are|was|were) (?:about |approximately |around )?\d"),
-        ("O", r"i can (?:\w+ )?(?:suggest|(?:give|offer|provide|share)(?: you)?(?: with)?(?: \w+)?"
-              r" general)\b"),
-        ("V", r"(?:yes |no )?i (?:would |will |do |can )?(?:\w+ly )?(?:think|believe|guess|suppose"
-              r"|assume|say|bet|suspect|imagine|choose|pick|select|go (?:for|with))\b(?! (?:so"
-              r"|it is not|not))|(?:my|an?|i can make an?) (?:best |educated )?guess|assuming\b"
-              r"|it can be (?:assumed|concluded|inferred)|here (?:is|are) (?:an?|my|some|the|two"
-              r"|three)\b|(?:most )?likely|maybe|perhaps(?! you)|probably|possibly|presumably"
-              r"|apparently|looks? like|seems? (?:to|like)|yes$"),
+        ("V", r"(?:yes |no )?i (?:would |do |can )?(?:\w+ly )?(?:think|believe|guess|suppose|assume"
+              r"|say|choose|pick|go (?:for|with))\b(?! (?:so|it is not|not))|(?:my|an?|i can make"
+              r" an?) (?:best |educated )?guess|here (?:is|are) (?:an?|my|some|the)\b|(?:most"
+              r" )?likely|maybe|perhaps(?! you)|probably|possibly|looks? like|seems? (?:to|like)"
+              r"|yes$"),
         # Not "it seems that you misspelt it": a fault of the question is no guess at its answer.
         ("V", r"(?:it|he|she|they|this|that|there|the (?:\w+ ){0,2}?\w+) (?:\w+ )?(?:(?:looks?"
-              r"|seems?|appears?)(?! (?:like |that )?you\b)(?! (?:\w+ ){0,9}(?:error|fiction\w*"
-              r"|fictitious|incomplete|issue|mis\w+|necessary|cut|ended|typo)\b)|resembles?"
-              r"|(?:might|may|could|must)(?! (?:also )?(?:be (?:any|available|best|found|helpful"
-              r"|many|necessary|an? (?:\w+ ){0,3}(?:controversial|error|fiction\w*|misspell\w+"
-              r"|sensitive|typo))|depend|have (?:different|many|several|various)|mean|range|refer"
-              r"|vary))|(?:is|are) (?:\w+ly |very |most )?(?:probably|likely|possibly|perhaps"
-              r"|maybe))\b"),
+              r"|seems?|appears?)(?! (?:like |that )?you\b)|resembles?|(?:might|may|could|must)(?!"
+              r" (?:also )?(?:be (?:an?|necessary|helpful) |depend|have|range|refer|vary))|(?:is"
+              r"|are) (?:\w+ly |very |most )?(?:probably|likely|possibly))\b"),
         ("G", r"(?:as(?! an?\b)|because|due to|given|if|since|unless|without)\b"),
-        ("-", r".*\b(?:<IMAGE>|camera|depend\w*|var(?:y|ies)|blurr\w+|hidden|obscured|unclear|dark"
-              r"|covered|visible|shown|cropped|low|small|away|clear\w*|angle|above|beyond|out|not"
+        ("-", r".*\b(?:<IMAGE>|camera|depend\w*|var(?:y|ies)|blurr\w+|hidden|obscured|unclear"
+              r"|dark|covered|visible|shown|cropped|low|small|away|clear\w*|angle|above|beyond|out|not"
               r"|no|without|while|too|enough|wish|sorry|see|knowledge|provide|based|given"
               r"|ask\w*)\b"),
         ("-", r"(?:\w+ ){0,2}<DOCUMENT>(?: \w+)? (?:only |also )?(?:discuss|focus|mention|refer"
-              r"|suggest|talk)(?:es|s)?\b|to \w+ |we (?:need|have to|must)|you (?:can|may|might"
-              r"|need|should)\b|(?:great|sure|certainly|of course|absolutely)$|let |here(?:'s)?\b"
-              r"|okay|note |please|thank|apologies|according to|from the|as an? |for (?:the"
-              r" )?(?:most|more) |boxed |i (?:can (?:\w+ )?(?:assist|guide|help|offer|suggest"
-              r"|tell you)|am (?:just )?an? |am (?:glad|happy|here)|appreciate|must|recommend"
-              r"|suggest|understand|want|will do my|would be)|(?:it|this|that) is (?:also |always "
-              r"|very |really )?(?:advisable|best|crucial|difficult|essential|generally|hard"
-              r"|illegal|important|impossible|necessary|not possible|recommended|wrong)"),
-        ("I", r"(?:it|he|she|this|that|they|there) (?:is|are|was|were)(?: [\w']+){1,5}$"),
+              r"|suggest|talk)(?:es|s)?\b|(?:to|we|you|let|note|please|thank|according|from|for) "
+              r"|(?:great|sure|certainly|of course|absolutely)$|here\b|okay|apologies|as an? "
+              r"|i (?:can|am|appreciate|must|recommend|suggest|understand|want|will|would) |(?:it"
+              r"|this|that) is (?:\w+ )?(?:advisable|best|crucial|difficult|essential|generally"
+              r"|hard|illegal|important|impossible|necessary|not possible|recommended|wrong)"),
     )
 )  # fmt: skip
 
@@ -267,7 +248,7 @@ def _label(clause: _Clause, brief: bool) -> str:
     if clause.concedes:
         return "-"
     label = next((label for label, pattern in AROUND if pattern.match(clause.text)), "S")
-    if label in "IS":
+    if label == "S":
         alone = clause.asks or brief or (clause.opens and clause.closes)
         if clause.contrasts or (alone and len(clause.text.split()) <= _SHORT):
             return "A"
@@ -294,7 +275,7 @@ def _read(text: str, yes_no: bool, question: str) -> tuple[str, list[Rule]]:
                 "P" if rule is PREMISE else "D" if rule in DECLINES else "C" if concludes else "R"
             )
             brief = rule is not PREMISE and len(clause.text.split()) <= _BRIEF
-    return labels.partition("O")[0], rules
+    return labels, rules
 
 
 # They refuse any question, though others would deny something by such words.

@@ -26,7 +26,7 @@ from inbol_jax.evaluation.selective import aurc, auroc, value_curve
 
 @pytest.fixture(scope="module")
 def predictions():
-    return with_validation(good_and_bad(160))
+    return with_validation(good_and_bad(96))
 
 
 @pytest.fixture(scope="module")

@@ -106,27 +106,6 @@ def test_groups_add_up(predictions):
             assert n["type12"] == n["type1"] + n["mixed"] + n["type2"] == n["all"] - n["type3"]
 
 
-def test_counts_agree_with_resampling_the_indices():
-    predictions = random_predictions(400, models=("a", "b"))
-    cell = summarise(predictions, resamples=20_000)["b"]["in_domain"]["all"]
-    values = {}
-    for model in "ab":
-        here = [p for p in predictions if p.model == model and p.domain == "in_domain"]
-        values[model] = np.array([p.user_value for p in here])
-    index = np.random.default_rng(7).integers(0, len(values["b"]), (20_000, len(values["b"])))
-    ends = np.percentile(values["b"][index].mean(1), (2.5, 97.5))
-    np.testing.assert_allclose((cell.t_low, cell.t_high), ends, atol=0.011)
-    difference = next(
-        d
-        for d in differences(predictions, resamples=20_000)
-        if d.domain == "in_domain" and d.group == "all"
-    )
-    ends = np.percentile((values["b"] - values["a"])[index].mean(1), (2.5, 97.5))
-    np.testing.assert_allclose((difference.low, difference.high), ends, atol=0.011)
-    before = summarise(predictions)["a"]["in_domain"]["all"].t
-    np.testing.assert_allclose(difference.diff, cell.t - before, atol=1e-12)
-
-
 @pytest.mark.parametrize("counts", [(20, 30, 50), (0, 3, 497), (300, 0, 700)])
 def test_the_bootstrap_gives_scipys_interval_within_monte_carlo_error(counts):
     values = np.repeat((-1, 0, 1), counts)
@@ -224,26 +203,16 @@ def test_bins_are_closed_below_and_the_last_one_on_both_sides():
 
 
 @given(predictions_of_three_models())
-def test_rates_by_confidence_lie_in_their_wilson_intervals(predictions):
-    for b in by_confidence(predictions, "a"):
+def test_rates_by_confidence_are_of_answerable_questions_and_lie_in_their_intervals(predictions):
+    bins = by_confidence(predictions, "a")
+    assert sum(b.n for b in bins) == sum(p.model == "a" and p.type != 3 for p in predictions)
+    for b in bins:
         assert (b.refr.value is None) == (b.n == 0)
         assert (b.answered_acc.value is None) == (b.n == 0 or b.refr.value == 1)
         for rate in (b.refr, b.answered_acc):
             if rate.value is not None:
                 assert 0 <= rate.low <= rate.value + 1e-12
                 assert rate.value - 1e-12 <= rate.high <= 1
-
-
-def test_by_confidence_leaves_type_3_and_other_models_out():
-    predictions = [
-        prediction(1, "wrong"),
-        prediction(2, "refused", 3),
-        prediction(3, "refused", None),
-        prediction(4, "correct", model="other"),
-        prediction(5, "correct", 2),
-    ]
-    middle = by_confidence(predictions, "base")[2]
-    assert (middle.n, middle.refr.value, middle.answered_acc.value) == (3, 1 / 3, 1 / 2)
 
 
 def test_by_question_kind():
@@ -268,8 +237,14 @@ def test_metrics_are_json_and_the_seed_decides():
     predictions = random_predictions(50)
     summary = summarise(predictions)
     metrics = Metrics(summary, differences(predictions), {"evaluation": 1.5})
-    result = dataclasses.asdict(metrics)
+    result = metrics.to_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result) == ["models", "differences", "seconds"]
+    assert list(result["models"]["base"]["in_domain"]) == list(GROUPS)
+    names = ["n", "acc", "refr", "t", "t_low", "t_high", "denied"]
+    assert list(result["models"]["base"]["in_domain"]["type1"]) == names
+    names = ["a", "b", "domain", "group", "n", "diff", "low", "high"]
+    assert list(result["differences"][0]) == names
     for bin in by_confidence(predictions, "base"):
         json.dumps(bin, allow_nan=False)
     assert list(result["models"]) == ["base", "idk_it", "ca_dpo"]
@@ -285,15 +260,3 @@ def test_denials_are_counted_apart_among_the_refusals_of_type_3():
     groups = summarise(made)["base"]["in_domain"]
     assert (groups["type3"].refr, groups["type3"].denied) == (2 / 3, 1 / 3)
     assert (groups["all"].denied, groups["type1"].denied) == (1 / 4, 0)
-
-
-def test_the_layout_of_metrics_json():
-    made = [prediction(1, "correct", model=model) for model in "ab"]
-    result = Metrics(summarise(made), differences(made), {}).to_json()
-    assert list(result) == ["models", "differences", "seconds"]
-    assert list(result["models"]["a"]["in_domain"]) == list(GROUPS)
-    names = ["n", "acc", "refr", "t", "t_low", "t_high", "denied"]
-    assert list(result["models"]["a"]["in_domain"]["type1"]) == names
-    assert list(result["differences"][0]) == [
-        *("a", "b", "domain", "group", "n", "diff", "low", "high")
-    ]

@@ -19,11 +19,9 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.metrics import summarise
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
 from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
 from inbol_jax.evaluation.tables import difference_table, percent
-from inbol_jax.pages import figures
 from inbol_jax.pages.page import cell
 from inbol_jax.pages.table import Table
 
@@ -82,7 +80,7 @@ def test_tables_measured_elsewhere(report, images, tmp_path):
 
 
 def test_baselines_and_curves_stand_in_both_formats(images, tmp_path):
-    tested, metrics = measured(with_validation(good_and_bad(160)))
+    tested, metrics = measured(with_validation(good_and_bad(48)))
     write_report(tmp_path, CONFIG, tested, metrics, image_folders={"worlds": images})
     html, markdown = texts(tmp_path)
     page = Page(html)
@@ -161,13 +159,6 @@ def test_markdown_tables_parse_and_hold_no_html(report):
     assert all((report / link).stat().st_size > 5000 for link in links)
 
 
-def test_both_formats_carry_the_same_numbers(report, page):
-    cell = summarise(good_and_bad())["ca_dpo"]["in_domain"]["type12"]
-    number = f"{cell.t:+.3f}".replace("-", figures.MINUS)
-    assert number in (report / "report.md").read_text()
-    assert any(text.startswith(number) for text in page.texts)
-
-
 def test_the_same_arguments_give_the_same_bytes(report, images, tmp_path):
     write(tmp_path, good_and_bad(), images)
     for path in report.rglob("*.*"):
@@ -186,16 +177,13 @@ def test_any_number_of_models_and_little_else(models, tmp_path):
     assert "no image folder for this dataset" in page.texts
 
 
-def test_type_3_alone_and_a_lone_surrogate(tmp_path):
+def test_type_3_alone_a_lone_surrogate_and_nothing(tmp_path):
+    with pytest.raises(InbolError, match="no predictions"):
+        write(tmp_path, [], None)
     made = [p for p in good_and_bad(16) if p.type == 3]
     made = [replace(p, prediction="\ud800 \u202e\x00") for p in made]
     write(tmp_path, made, tmp_path)
     assert (tmp_path / "report.html").read_text()
-
-
-def test_no_predictions_are_an_error(tmp_path):
-    with pytest.raises(InbolError, match="no predictions"):
-        write(tmp_path, [], None)
 
 
 def test_headline_says_only_what_the_intervals_allow():
@@ -213,7 +201,6 @@ def test_headline_says_only_what_the_intervals_allow():
     twins = [replace(p, model=model) for model in ("base", "b", "c") for p in base]
     same = headline(metrics_of(twins))
     assert "the interval holds 0, so this evaluation does not tell c from base" in same[0]
-    assert "T of c minus that of b is +0.000" in same[2]
     assert not any("always refusing" in sentence for sentence in same)
     assert "no other model" in headline(metrics_of(base))[0]
 
@@ -265,13 +252,10 @@ def test_the_choice_is_even_and_only_the_seed_decides():
     assert choose_questions(predictions, 0, seed=0) == []
 
 
-def test_gold_answers_stand_once_the_most_frequent_first():
-    question = prediction(1, "wrong", answers=("blue", "red", "green", "red"))
-    assert gold(question) == "red, blue, green"
-    assert gold(prediction(1, "wrong", 3)) == ""
-
-
-def test_marks_say_what_an_answer_is_worth():
+def test_a_card_says_what_is_right_and_what_an_answer_is_worth():
+    assert (
+        gold(prediction(1, "wrong", answers=("blue", "red", "green", "red"))) == "red, blue, green"
+    )
     assert mark(prediction(1, "correct")) == ("✓", "correct", "good")
     assert mark(prediction(1, "refused", None)) == ("○", "refused", "neutral")
     assert mark(prediction(1, "wrong", 2)) == ("✗", "wrong", "bad")
