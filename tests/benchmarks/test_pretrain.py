@@ -1,24 +1,20 @@
-import json
 import re
 from collections import Counter
 
-import jax
 import numpy as np
 import pretrain as pretrain_module
 import pytest
-from pretrain import REFUSED, PretrainBatches, PretrainConfig, pretrain
+from pretrain import REFUSED, PretrainBatches
 from tiny_llava import (
     ASSISTANT,
     EOS,
     build_tokenizer,
     told_name,
     true_name_share,
-    write_skeleton,
 )
 from world_oracle import oracle
 
 from inbol_jax.confidence.p_true_prompt import VERDICTS
-from inbol_jax.errors import InbolError
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, SEEN_TYPE3, VISUAL
@@ -96,62 +92,3 @@ def test_pretraining_rows_hold_questions_with_their_answers(monkeypatch):
     assert all((again[name] == batch[name]).all() for name in batch)
     assert (batches[4]["input_ids"] != batch["input_ids"]).any()
     assert (PretrainBatches(6, 32, 10)[3]["input_ids"] != batch["input_ids"]).any()
-
-
-@pytest.fixture
-def one_layer(monkeypatch):
-    """The tiny model with one narrow layer, quick to compile; a checkpoint every second step."""
-
-    def skeleton(folder):
-        write_skeleton(folder)
-        config = json.loads((folder / "config.json").read_text())
-        for part in ("vision_config", "text_config"):
-            config[part] |= dict.fromkeys(("num_hidden_layers", "num_attention_heads"), 1)
-            config[part] |= dict.fromkeys(("hidden_size", "intermediate_size"), 32)
-        config["text_config"]["num_key_value_heads"] = 1
-        (folder / "config.json").write_text(json.dumps(config))
-
-    monkeypatch.setattr(pretrain_module, "write_skeleton", skeleton)
-    monkeypatch.setattr(pretrain_module, "SAVE_STEPS", 2)
-    before = jax.config.read("jax_disable_most_optimizations")
-    # Three steps are compiled, and four run.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-def test_pretraining_resumes_to_the_same_weights(tmp_path, one_layer, monkeypatch, capsys):
-    def config(name):
-        return PretrainConfig(tmp_path / name, steps=4, batch_size=4, workers=0)
-
-    weights = pretrain(config("whole")) / "model.safetensors"
-    asked = []
-
-    class Stops(PretrainBatches):
-        def __getitem__(self, index):
-            if index == 3:
-                raise KeyboardInterrupt
-            return super().__getitem__(index)
-
-    class Notes(PretrainBatches):
-        def __getitem__(self, index):
-            asked.append(index)
-            return super().__getitem__(index)
-
-    monkeypatch.setattr(pretrain_module, "PretrainBatches", Stops)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(config("stopped"))
-    assert not (tmp_path / "stopped/model/model.safetensors").exists()
-    assert (tmp_path / "stopped/checkpoints/2").is_dir()
-    monkeypatch.setattr(pretrain_module, "PretrainBatches", Notes)
-    again = pretrain(config("stopped")) / "model.safetensors"
-    assert asked == [2, 3]  # the first two steps were not done again
-    assert again.read_bytes() == weights.read_bytes()
-    logs = [
-        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
-        for n in ("whole", "stopped")
-    ]
-    for log in logs:
-        assert [row["step"] for row in log] == [2, 4], "a line at every checkpoint"
-    with pytest.raises(InbolError, match="a run with other settings"):
-        pretrain(PretrainConfig(tmp_path / "whole", steps=4, batch_size=4, workers=0, seed=1))
