@@ -53,10 +53,9 @@ def progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    # Where nothing is drawn, the bar only counts.
     live = shown and console.is_terminal
-    bar = Progress(*columns, console=console, transient=True, disable=not live)
-    with boundaries() if boundary else nullcontext(), bar:
+    bar = Progress(*columns, console=console, transient=True)  # only counts if it is not started
+    with boundaries() if boundary else nullcontext(), bar if live else nullcontext():
         name = bar.add_task(label, total=total, completed=done, rate="", note="")
         # The rate is of this process alone: what was done before it is left out.
         task, start = bar.tasks[0], time.monotonic()
@@ -64,7 +63,7 @@ def progress(
 
         def advance(n: int = 1, note: str | None = None) -> None:
             nonlocal last
-            rate = (task.completed + n - done) / (time.monotonic() - start)
+            rate = (task.completed + n - done) / max(time.monotonic() - start, 1e-9)
             fields = {} if note is None else {"note": note}
             bar.update(name, advance=n, rate=f"{rate:,.1f} {unit}/s", **fields)
             if shown and not live and time.monotonic() - last > _SECONDS_PER_LINE:
