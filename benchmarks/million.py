@@ -99,7 +99,7 @@ def import_pair(config: Config) -> None:
     pair = config.out / "pair"
     data = DataConfig(
         format="vqav2",
-        questions=pair / "questions.json",
+        id=str(pair / "questions.json"),
         annotations=pair / "annotations.json",
         images=pair / "val2014",
         split="val2014",

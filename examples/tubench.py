@@ -153,7 +153,7 @@ def convert(config: Config) -> Path:
     images.mkdir(parents=True, exist_ok=True)
     questions = config.out / f"{config.zip.stem}.jsonl"
     write_atomically(questions, "".join(lines))
-    data = DataConfig(format="tubench", questions=questions, images=images)
+    data = DataConfig(format="tubench", id=str(questions), images=images)
     return import_dataset(data, config.out)
 
 

@@ -215,7 +215,7 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
     for i in range(3):
         (tmp_path / f"data/{i}.png").write_bytes(b"no picture")
     confidence = ("confidence", "--data", tmp_path / "data", "--out", tmp_path / "out")
-    missing = f"1 image missing (q3, looked for {tmp_path / 'data/3.png'})"
+    missing = f"1 image missing (first: q3, looked for {tmp_path / 'data/3.png'})"
     assert f"1 of 4 set aside: {missing}; at most 10% may be; --images names" in fails(
         capsys, main, *confidence
     )

@@ -1,9 +1,7 @@
 """`inbol data check`: examines every picture of a set, and looks for it in other sets."""
 
-import itertools
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,12 +23,10 @@ from inbol_jax.data.vqa import (
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.prompts import header_prompt
-from inbol_jax.records import VQAExample
 from inbol_jax.responses.gold import fault_of_gold
 
 HEADER = {"command": "data check"}
-GOLD_FILE = "gold.jsonl"
-CHUNK = 512  # records whose pictures are decoded at once
+GOLD_FILE, SHARED_FILE = "gold.jsonl", "shared.jsonl"
 
 
 @one_writer
@@ -57,14 +53,57 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
         )
     known: dict[bytes, tuple[str, str]] = {}  # (other set, its image) by the hash of the pixels
     for other in others:
-        for _, hashes, _ in _decoded_batches(other):
-            for image, pixels in hashes.items():
+        for image, pixels in _decoded(other).items():
+            if isinstance(pixels, bytes):
                 known.setdefault(pixels, (other.name, image))
     if file.exists() and not file.samefile(dataset.file):
         file.unlink()  # it never stands beside the header of another set
-    counts, rejected, misjudged = _check_records(
-        config, dataset, known, [other.name for other in others]
-    )
+    decoded = _decoded(dataset)
+    rejected, misjudged = list(dataset.rejected), []
+    shared: dict[str, list[str]] = defaultdict(list)  # ids of the sound records by image
+    rows = 0
+    with writing_dataset(config.out) as lines:
+        for example in dataset.examples:
+            found = {image: decoded[image] for image in example.images}
+            if fault := next((x for x in found.values() if isinstance(x, str)), None):
+                rejected.append(Rejection(None, example.id, fault))
+                continue
+            for image, pixels in found.items():
+                if pixels in known:
+                    shared[image].append(example.id)
+            if fault := fault_of_gold(example):
+                misjudged.append(Rejection(None, example.id, fault))
+            lines.write(json_line(example.to_json()))
+            rows += 1
+        images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
+        header = HEADER | {"images": images, "rows": rows}
+        if said := header_prompt(dataset.file):
+            header |= said.to_json()
+        write_json(meta_path(file), header)
+    write_rejections(config.out, rejected, HEADER)
+    by_id = ({"id": one.id, "reason": one.reason} for one in misjudged)
+    write_jsonl(config.out / GOLD_FILE, by_id, HEADER)
+    overlaps = {other.name: {"images": 0, "questions": 0} for other in others}
+    questions: dict[str, set[str]] = defaultdict(set)  # ids: a question may have several pictures
+    shared_rows = []
+    for image, ids in shared.items():
+        name, same = known[decoded[image]]
+        shared_rows.append({"image": image, "ids": ids, "other": same, "dataset": name})
+        questions[name].update(ids)
+        overlaps[name] = {"images": overlaps[name]["images"] + 1, "questions": len(questions[name])}
+    if others:
+        write_jsonl(config.out / SHARED_FILE, shared_rows, HEADER)
+    pictures = [pixels for pixels in decoded.values() if isinstance(pixels, bytes)]
+    counts = {
+        "dataset": dataset.name,
+        "records": rows + len(rejected),
+        "sound": rows,
+        "rejected": {reason: count for reason, count, _ in causes_of_rejection(rejected)},
+        "gold_not_right": {cause: n for cause, n, _ in causes_of_rejection(misjudged)},
+        "images": len(pictures),
+        "different_images": len(set(pictures)),
+        "shared": overlaps,
+    }
     write_json(config.out / "check.json", counts)
     _report(config, counts, rejected, misjudged)
     if len(rejected) > config.max_rejected * counts["records"]:
@@ -75,13 +114,10 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
     return counts
 
 
-def _decoded_batches(
-    dataset: VQADataset,
-) -> Iterator[tuple[list[VQAExample], dict[str, bytes], dict[str, str]]]:
-    """All records in their order, and, by name, the pixel hashes of their pictures and the faults
-    of those that cannot be decoded.
+def _decoded(dataset: VQADataset) -> dict[str, bytes | str]:
+    """The pixel hash of each picture, or the fault of one that cannot be decoded, by its name.
 
-    Each picture comes once, with its first record; pictures are decoded on all cores.
+    Pictures are decoded on all cores.
     """
 
     def decode(image: str) -> bytes | str:
@@ -90,102 +126,39 @@ def _decoded_batches(
         except ImageError as error:
             return error.cause
 
-    examples = iter(dataset.examples)
-    seen: set[str] = set()
+    names = list(dict.fromkeys(name for example in dataset.examples for name in example.images))
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,  # decoders release the interpreter's lock
-        progress(f"checking {dataset.name}", len(dataset.examples), "records") as advance,
+        progress(f"checking {dataset.name}", len(names), "pictures") as advance,
     ):
-        while chunk := list(itertools.islice(examples, CHUNK)):
-            images = dict.fromkeys(image for example in chunk for image in example.images)
-            new = [image for image in images if image not in seen]
-            seen.update(new)
-            decoded = dict(zip(new, pool.map(decode, new), strict=True))
-            hashes = {image: one for image, one in decoded.items() if isinstance(one, bytes)}
-            faults = {image: one for image, one in decoded.items() if isinstance(one, str)}
-            yield chunk, hashes, faults
-            advance(len(chunk))
-
-
-def _check_records(
-    config: CheckConfig,
-    dataset: VQADataset,
-    known: Mapping[bytes, tuple[str, str]],
-    others: Sequence[str],
-) -> tuple[dict[str, Any], list[Rejection], list[Rejection]]:
-    """Writes the sound records, the others, and the shared pictures. Returns counts, others, and
-    the sound ones whose gold answers do not score right.
-    """
-    rejected = list(dataset.rejected)
-    misjudged: list[Rejection] = []
-    rows = 0
-    faults: dict[str, str] = {}  # these three by image
-    hashes: dict[str, bytes] = {}
-    shared: dict[str, list[str]] = defaultdict(list)  # ids of the sound records about it
-    with writing_dataset(config.out) as lines:
-        for examples, sound, unsound in _decoded_batches(dataset):
-            faults |= unsound
-            hashes |= sound
-            for example in examples:
-                if fault := next((faults[i] for i in example.images if i in faults), None):
-                    rejected.append(Rejection(None, example.id, fault))
-                    continue
-                for image in dict.fromkeys(example.images):
-                    if hashes[image] in known:
-                        shared[image].append(example.id)
-                if fault := fault_of_gold(example):
-                    misjudged.append(Rejection(None, example.id, fault))
-                lines.write(json_line(example.to_json()))
-                rows += 1
-        images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-        header = HEADER | {"images": images, "rows": rows}
-        if said := header_prompt(dataset.file):
-            header |= said.to_json()
-        write_json(meta_path(config.out / DATA_FILE), header)
-    write_rejections(config.out, rejected, HEADER)
-    by_id = ({"id": one.id, "reason": one.reason} for one in misjudged)
-    write_jsonl(config.out / GOLD_FILE, by_id, HEADER)
-    shared_rows = []
-    questions: dict[str, set[str]] = defaultdict(set)  # ids: a question may have several pictures
-    for image, ids in shared.items():
-        name, other = known[hashes[image]]
-        shared_rows.append({"image": image, "ids": ids, "other": other, "dataset": name})
-        questions[name].update(ids)
-    pictures = Counter(row["dataset"] for row in shared_rows)
-    if others:
-        write_jsonl(config.out / "shared.jsonl", shared_rows, HEADER)
-    counts = {
-        "dataset": dataset.name,
-        "records": rows + len(rejected),
-        "sound": rows,
-        "rejected": {reason: count for reason, count, _ in causes_of_rejection(rejected)},
-        "gold_not_right": {cause: n for cause, n, _ in causes_of_rejection(misjudged)},
-        "images": len(hashes),
-        "different_images": len(set(hashes.values())),
-        "shared": {n: {"images": pictures[n], "questions": len(questions[n])} for n in others},
-    }
-    return counts, rejected, misjudged
+        decoded = {}
+        for name, result in zip(names, pool.map(decode, names), strict=True):
+            decoded[name] = result
+            advance()
+    return decoded
 
 
 def _report(
     config: CheckConfig,
     counts: dict[str, Any],
-    rejected: Sequence[Rejection],
-    misjudged: Sequence[Rejection],
+    rejected: list[Rejection],
+    misjudged: list[Rejection],
 ) -> None:
-    for reason, count, first in causes_of_rejection(rejected):
-        say(f"{count:>9,}  {reason:<32} first: {first}")
+    def say_causes(rejections: list[Rejection]) -> None:
+        for reason, count, first in causes_of_rejection(rejections):
+            say(f"{count:>9,}  {reason:<32} first: {first}")
+
+    say_causes(rejected)
     if misjudged:
         say(
             f"{len(misjudged):,} questions do not score right when their own gold answers are the "
             f"response -> {config.out / GOLD_FILE}"
         )
-        for reason, count, first in causes_of_rejection(misjudged):
-            say(f"{count:>9,}  {reason:<32} first: {first}")
+        say_causes(misjudged)
     for name, overlap in counts["shared"].items():
         say(
             f"{overlap['images']:,} images, of {overlap['questions']:,} questions, are in {name} "
-            f"too -> {config.out / 'shared.jsonl'}"
+            f"too -> {config.out / SHARED_FILE}"
         )
     say(
         f"{counts['sound']:,} of {counts['records']:,} records of {counts['dataset']} are sound, "

@@ -6,15 +6,14 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from inbol_jax.data.rows import RawRow, Unusable, literal_list, record_id
-from inbol_jax.questions import LETTERS
-from inbol_jax.records import METRICS
+from inbol_jax.data.folder import Unusable
+from inbol_jax.data.rows import RawRow, literal_list, record_id
+from inbol_jax.questions import LETTERS, METRICS
 
 # Columns in their order of preference, or a function of the row.
 Column = str | tuple[str, ...] | Callable[[RawRow], Any] | None
-Columns = dict[str, Any]  # those of `data.jsonl`, not validated yet, and any others
 
-# What a row of an official file has beside its columns: the file's name, and the split of COCO's
+# What a row of a text file has beside its columns: the file's name, and the split of COCO's
 # pictures that the names of files tell.
 FILE, COCO = "official file", "coco"
 BY_ANSWER = "by answer"  # the metric of a set whose questions get the one of their own answers
@@ -24,25 +23,20 @@ FLAGS = dict.fromkeys((True, "1", "1.0", "true", "yes", "answerable"), True)
 FLAGS |= dict.fromkeys((False, "0", "0.0", "false", "no", "unanswerable"), False)
 
 
-class Join(NamedTuple):
-    """Two subsets on the hub, by the suffixes of their names."""
-
-    questions: str
-    pictures: str
-    reference: str  # the column of a question that holds its picture's id
-
-
 class Spec(NamedTuple):
     """How a set is read."""
 
-    metric: str = METRICS[0]  # how its answers are matched
+    # How its answers are matched; None is the row's own, or `choice` with options.
+    metric: str | None = None
     prompt: str | None = None  # the preset of its own evaluation, written into the header
     hub: str | None = None  # a copy for the `datasets` library
     annotations: bool = False  # whether the official answers are in a file of their own
     split: Column = None
     splits: bool = False  # whether the official file holds several
     by_id: str | None = None  # the column of a row's key, if the file is an object of objects
-    join: Join | None = None  # if the pictures of the copy on the hub are in their own subset
+    # If the copy on the hub has its pictures in a subset of their own: the ends of the subsets'
+    # names, and the column that holds a picture's id.
+    join: tuple[str, str, str] | None = None
     base64: bool = False  # whether the official file holds pictures as text in base64
     text_only: bool = False  # whether rows without a picture ask about text alone
     numbered: bool = False  # whether rows without ids are numbered
@@ -50,9 +44,15 @@ class Spec(NamedTuple):
     image: Column = "image"
     question: Column = "question"
     options: Column = None
-    answers: Column = "answers"
+    answers: Column = "answers"  # with options also the number of the right one, from 0 on
     answerable: Column = None  # by default a question is answerable if it has answers
-    extra: Mapping[str, Column] = {}  # other columns, by their names in `data.jsonl`
+    extra: Mapping[str, Column] | None = {}  # other columns; None keeps all
+
+
+def name_of(row: RawRow, column: str | tuple[str, ...]) -> str | None:
+    """The first name of a column under which the row holds something."""
+    names = (column,) if isinstance(column, str) else column
+    return next((name for name in names if not is_null(row.get(name))), None)
 
 
 def value(row: RawRow, column: Column) -> Any:
@@ -66,33 +66,66 @@ def value(row: RawRow, column: Column) -> Any:
             return column(row)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Unusable("columns not as the set has them", repr(error)[:80]) from None
-    names = (column,) if isinstance(column, str) else column or ()
-    return next((row[name] for name in names if not is_null(row.get(name))), None)
+    name = name_of(row, column or ())
+    return None if name is None else row[name]
 
 
-def columns_of(row: RawRow, spec: Spec) -> Columns:
-    """The columns of `data.jsonl` that a row of a public set gives, but for its images.
+def columns_of(row: RawRow, spec: Spec) -> dict[str, Any]:
+    """The columns of `data.jsonl` that a row gives, but for its images.
 
     Raises:
       Unusable: if a column holds what it cannot hold.
     """
-    options = option_list(value(row, spec.options))
-    answers = by_letter(answer_list(value(row, spec.answers)), options)
-    answerable = value(row, spec.answerable)
-    if spec.answerable is None or (answerable and not answers):
-        answerable = bool(answers) or None  # without answers nobody can say
-    metric = spec.metric
-    if metric == BY_ANSWER:
-        metric = "choice" if options else metric_of(str(answers[0]) if answers else "")
-    columns = {name: value(row, column) for name, column in spec.extra.items()}
+    options = literal_list(value(row, spec.options)) or []
+    if not isinstance(options, list):
+        raise Unusable("options not a list")
+    options = [str(option) for option in options]
+    answers = _answers(value(row, spec.answers), options, letters=spec.extra is not None)
+    answerable = True
+    if callable(spec.answerable) or spec.answerable in row:
+        answerable = read_flag(value(row, spec.answerable))
+    if answerable and not answers:
+        answerable = None  # without answers nobody can say
+    if spec.extra is None:
+        columns = [spec.id, spec.image, spec.question, spec.options, spec.answers]
+        used = {name_of(row, column) for column in columns} | {spec.answerable}
+        columns = {name: plain(cell) for name, cell in row.items() if name not in used}
+    else:
+        columns = {name: plain(value(row, column)) for name, column in spec.extra.items()}
     columns |= {"id": value(row, spec.id), "question": value(row, spec.question)}
     columns |= {"answers": answers, "answerable": answerable, "options": options}
-    return columns | {"metric": metric, "split": value(row, spec.split)}
+    if spec.metric == BY_ANSWER:
+        columns["metric"] = "choice" if options else metric_of(str(answers[0]) if answers else "")
+    elif spec.metric is not None:
+        columns["metric"] = spec.metric
+    if spec.split:
+        columns["split"] = value(row, spec.split)
+    return columns
 
 
-def no_column(name: str, row: RawRow) -> Unusable:
-    """What is wrong with a row without a column; it says which there are."""
-    return Unusable(f"no column {name!r}", f"there are {', '.join(map(str, row))}")
+def _answers(value: Any, options: Sequence[str], letters: bool) -> list[Any]:
+    """Answers as a list of texts: of texts or objects, of an object of lists, or of one text; of
+    the number of an option, its letter. `letters` says that the set gives letters."""
+    value = literal_list(value.get("answer") if isinstance(value, dict) else value)
+    values = value if isinstance(value, list) else [] if value == "" else [value]
+    values = [item.get("answer") if isinstance(item, dict) else item for item in values]
+    answers = [number_text(item, options) for item in values if not is_null(item)]
+    number = str(answers[0]) if options and answers and not isinstance(value, list) else ""
+    if number.isdecimal() and number not in options:
+        answers, letters = [letter_of(int(number), options)], True
+    if letters:
+        # A letter that is the text of an option as well would be read as that one: the text of its
+        # own option stands instead.
+        texts = dict(zip(LETTERS, options, strict=False))
+        answers = [texts.get(answer, answer) if answer in options else answer for answer in answers]
+    return answers
+
+
+def letter_of(number: int, options: Sequence[str]) -> str:
+    """The letter of the option with this number, from 0 on."""
+    if not 0 <= number < min(len(options), len(LETTERS)):
+        raise Unusable("answer not the number of an option")
+    return LETTERS[number]
 
 
 def is_null(value: Any) -> bool:
@@ -100,48 +133,11 @@ def is_null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def answer_list(value: Any, options: Sequence[str] = ()) -> list[Any]:
-    """Answers as a list of texts: of texts or objects, of an object of lists, or of one text."""
-    if isinstance(value, dict):
-        value = value.get("answer")
-    values = value if isinstance(value, list) else [] if value == "" else [value]
-    values = [item.get("answer") if isinstance(item, dict) else item for item in values]
-    return [number_text(item, options) for item in values if not is_null(item)]
-
-
 def number_text(value: Any, options: Sequence[str] = ()) -> Any:
     """The text of a number, any other value as it is. Of 3.0 it is "3", if no option is "3.0":
     pandas makes floats of a column of integers with gaps."""
     whole = isinstance(value, float) and value.is_integer() and str(value) not in options
     return str(int(value) if whole else value) if isinstance(value, int | float) else value
-
-
-def by_letter(answers: Sequence[Any], options: Sequence[str]) -> list[Any]:
-    """The answers of a set that gives letters. If a letter is the text of an option as well, it
-    would be read as that one: the text of its own option stands instead."""
-    texts = dict(zip(LETTERS, options, strict=False))
-    return [texts.get(answer, answer) if answer in options else answer for answer in answers]
-
-
-def option_list(value: Any) -> list[str]:
-    """A list of options, which some tables hold as a text; empty if there is nothing."""
-    options = literal_list(value) or []
-    if not isinstance(options, list):
-        raise Unusable("options not a list")
-    return [str(option) for option in options]
-
-
-def letter_of(index: Any, options: Sequence[str]) -> list[str]:
-    """The letter of a right option that is given by its number; none if no number is."""
-    if is_null(index) or index == "":
-        return []
-    try:
-        number = int(index)
-    except (TypeError, ValueError):
-        number = -1
-    if not 0 <= number < min(len(options), len(LETTERS)):
-        raise Unusable("answer not the number of an option")
-    return [LETTERS[number]]
 
 
 def read_flag(value: Any) -> bool | None:
@@ -196,12 +192,8 @@ def dashed(*columns: Column) -> Column:
     """An id made of several columns, None if one of them holds nothing."""
 
     def id(row: RawRow) -> str | None:
-        parts = [value(row, column) for column in columns]
-        return (
-            None
-            if None in parts or "" in parts
-            else "-".join(str(number_text(part)) for part in parts)
-        )
+        parts = [str(number_text(value(row, column)) or "") for column in columns]
+        return "-".join(parts) if all(parts) else None
 
     return id
 
@@ -211,14 +203,15 @@ def checksum(row: RawRow) -> str:
     return f"{zlib.crc32(str(row.get('question')).encode('utf-8', 'surrogateescape')):08x}"
 
 
-def listed(name: str) -> Column:
-    """A list, which one copy of the set holds as a text."""
-    return lambda row: literal_list(row.get(name))
-
-
 def numbered_option(answer: str, options: str) -> Column:
     """The letter of the right option, by the column of its number and that of all options."""
-    return lambda row: letter_of(row.get(answer), option_list(row.get(options)))
+
+    def letter(row: RawRow) -> str | None:
+        number = value(row, answer)
+        known = number is not None and number != ""
+        return letter_of(int(number), literal_list(row[options])) if known else None
+
+    return letter
 
 
 def lettered_columns(row: RawRow) -> list[str]:

@@ -16,7 +16,8 @@ from inbol_jax.records import parse_metric
 
 FORMATS = ("folder", *SETS)
 # Files that --data.id reads, by the end of their names; a file has no splits.
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".tar")
+TEXT_FILES = (".csv", ".tsv", ".json", ".jsonl")
+FILES = (*TEXT_FILES, ".parquet", ".arrow", ".tar")
 # One {} for the id of an image: "images/{:06d}.jpg".
 _TEMPLATE = re.compile(r"[^{}]*\{(:[^{}]*)?\}[^{}]*")
 
@@ -46,43 +47,30 @@ class DataConfig(Bounded):
     vizwiz, textvqa, pope, tubench, haloquest, unkvqa, mmupd, mmbench, scienceqa, mmmu, aokvqa
     (choices), aokvqa_direct (answers in words) or mme. The default is folder with --data and
     columns with --data.id."""
-    questions: Annotated[Path | None, _named("data.questions")] = None
-    """Official file of questions (JSON, JSON lines, CSV, TSV)."""
+    id: Annotated[str | None, _named("data.id", "--data.questions")] = None
+    """A local file (.csv, .tsv, .json, .jsonl, .parquet, .arrow, or .tar for webdataset), such as
+    the official one of a set; a folder of such files, of images with metadata.jsonl or
+    metadata.csv; or the id of a set on the hub, by default the one in
+    docs/datasets.md."""
     annotations: Annotated[Path | None, _named("data.annotations")] = None
     """Official file of the answers, if they are not in the file of questions."""
-    id: Annotated[str | None, _named("data.id")] = None
-    """A local file (.csv, .tsv, .json, .jsonl, .parquet, .arrow, or .tar for webdataset); a folder
-    of such files, of images with metadata.jsonl or metadata.csv, or from `save_to_disk`; or the
-    id of a set on the hub, by default the one in docs/datasets.md."""
     subset: Annotated[str | None, _named("data.subset")] = None
     """Subset of that set, if it has several (`datasets` calls it the config)."""
     split: Annotated[str | None, _named("data.split")] = None
     """Split of the set. A local set with one split, or a single file, needs none."""
-    streaming: Annotated[bool, _named("data.streaming")] = True
-    """Read a hub set while it is downloaded; otherwise it is downloaded whole first, as it must be
-    if its pictures are files beside its table."""
     name: Annotated[str | None, _named("data.name")] = None
     """Name of the set in output files; by default made of its id or file name, and the split."""
     limit: Annotated[int | None, _named("data.limit"), Bounds(1)] = None
     """Read only this many records, from the first one on."""
-    id_column: Annotated[str | None, _named("data.id-column")] = None
-    """Column of the ids, for format columns. The default is "id" or "question_id"; if there is
-    neither, records are numbered."""
-    image_column: Annotated[str, _named("data.image-column")] = "image"
+    image_column: Annotated[str | None, _named("data.image-column")] = None
     """Column of the images, for format columns: a picture, a path below the image folder, or a list
-    of these; an empty list is a question about text alone."""
+    of these; an empty list is a question about text alone. The default is "image" or "images"."""
     question_column: Annotated[str, _named("data.question-column")] = "question"
     """Column of the questions, for format columns."""
     answers_column: Annotated[str | None, _named("data.answers-column")] = None
     """Column of the answers, for format columns: a string, a list of strings, or a list of objects
     with an "answer"; with options also the number of the right one, from 0 on. The default is
-    "answers" or "answer", if there is such a column."""
-    options_column: Annotated[str | None, _named("data.options-column")] = None
-    """Column of the options of multiple choice, for format columns: a list of strings. The default
-    is "options" or "choices", if there is such a column."""
-    answerable_column: Annotated[str | None, _named("data.answerable-column")] = None
-    """Column that says whether a question is answerable, for format columns. The default is
-    "answerable", if there is such a column."""
+    "answers" or "answer"."""
     metric: Annotated[str | None, _named("data.metric")] = None
     """How answers are matched: inclusion, vqa, exact, yes_no, choice, numeric or numeric:TOLERANCE.
     The default is the set's own metric."""
@@ -91,53 +79,45 @@ class DataConfig(Bounded):
         super().__post_init__()
         if self.source_format not in FORMATS:
             raise InbolError(f"--data.format {self.format}: choose one of {', '.join(FORMATS)}")
-        sources = {"--data": self.dir, "--data.questions": self.questions, "--data.id": self.id}
-        given = [option for option, value in sources.items() if value]
-        if not given and not self.format:
-            raise InbolError(
-                "no dataset is named: give --data DIR, or --data.format and its files, "
-                "or --data.id (docs/datasets.md)"
-            )
         spec = SETS.get(self.source_format)
-        if not given and spec and spec.hub:
-            object.__setattr__(self, "id", spec.hub)
-            given = ["--data.id"]
-        possible = {"folder": ["--data"], "columns": ["--data.id"]}.get(
-            self.source_format, ["--data.questions", "--data.id"]
-        )
-        if len(given) != 1 or given[0] not in possible:
-            instead = f", not {' and '.join(given)}" if given else ""
-            raise InbolError(f"format {self.source_format} takes {' or '.join(possible)}{instead}")
+        if not (self.dir or self.id or (spec and spec.hub)):
+            raise InbolError(
+                "no dataset is named: give --data DIR, --data.id, or --data.format of a set that "
+                "is on the hub (docs/datasets.md)"
+            )
         if spec is None:
-            for name in sorted(vars(self).keys() - {"dir", "images", "format"}):
+            for name in sorted(vars(self).keys() - {"dir", "images", "format", "limit"}):
                 if getattr(self, name) != getattr(DataConfig, name):
                     raise InbolError(
                         f"--data.{name.replace('_', '-')} is of no use with a dataset folder; "
                         "its records say it themselves"
                     )
+        elif self.dir:
+            raise InbolError(
+                f"--data {self.dir}: a set of format {self.source_format} is named by --data.id"
+            )
         else:
+            object.__setattr__(self, "id", self.id or spec.hub)
             self._check_set(spec)
 
     def _check_set(self, spec: Spec) -> None:
         """Whether the options name what the set is read from."""
-        option = f"--data.format {self.format}"
-        if self.annotations and not self.questions:
-            raise InbolError("--data.annotations needs --data.questions")
-        if self.id and not spec.hub and self.source_format != "columns":
-            raise InbolError(
-                f"{option} reads the set's own file: give --data.questions instead of --data.id"
-            )
-        if self.id and not (self.split or self.is_file or Path(self.id).exists()):
+        option = f"--data.format {self.source_format}"
+        if not (self.is_file or spec.hub or self.format in (None, "columns")):
+            raise InbolError(f"{option} reads the set's own file: give it by --data.id")
+        is_text = str(self.id).lower().endswith(TEXT_FILES)
+        if self.is_file and (spec.annotations and is_text) != bool(self.annotations):
+            needs = "needs --data.annotations, the file with the answers"
+            raise InbolError(f"{option} {needs if spec.annotations else 'has its own answers'}")
+        if self.annotations and not self.is_file:
+            raise InbolError("--data.annotations goes with an official file as --data.id")
+        if not (self.split or self.is_file or Path(str(self.id)).exists()):
             raise InbolError(f"--data.id {self.id}: --data.split is needed")
-        if self.id and spec.join and not self.subset:
+        if spec.join and not (self.subset or self.is_file):
             raise InbolError(
                 f"{option} needs --data.subset, the beginning of its subsets' names "
                 "(testdev_balanced)"
             )
-        if self.questions and spec.annotations and not self.annotations:
-            raise InbolError(f"{option} needs --data.annotations, the file with the answers")
-        if self.annotations and not spec.annotations:
-            raise InbolError(f"{option} has its answers in --data.questions")
         if self.image_template and not _TEMPLATE.fullmatch(self.image_template):
             raise InbolError(
                 f"--data.image-template {self.image_template}: one {{}} is needed for the image's "
@@ -160,11 +140,9 @@ class DataConfig(Bounded):
         """The name of the set in output files."""
         name = self.name
         if name is None:
-            base = self.questions.stem if self.questions else ""
-            if self.id is not None:
-                local = Path(self.id)
-                base = local.stem if local.exists() else self.id.split("/")[-1]
-            name = "-".join(filter(None, (base, self.id and self.subset, self.split)))
+            local = Path(str(self.id))
+            base = local.stem if local.exists() else str(self.id).split("/")[-1]
+            name = "-".join(filter(None, (base, self.subset, self.split)))
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
         if not safe:
             raise InbolError(f"--data.name {name!r}: letters, digits, '.', '-' and '_' are needed")

@@ -8,7 +8,7 @@ import hashlib
 import io
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -56,17 +56,12 @@ def load_image(path: Path) -> Image.Image:
         range (float, signed, 32 bits), or larger than `MAX_PIXELS`; the message names file and
         cause.
     """
-    try:
-        with _open(path) as image:
-            _check_header(image)
-            image.load()
-            with contextlib.suppress(Exception):  # damaged metadata of a sound image
-                # Decoding a TIFF has applied and dropped the orientation already.
-                ImageOps.exif_transpose(image, in_place=True)
-            rgb = _to_rgb(image)
-    except Exception as error:  # on damaged files, decoders raise errors of many types
-        fault, cause = _fault(error)
-        raise ImageError(f"{path}: {fault}", cause) from error
+    with _opened(path, f"{path}: ") as image:
+        image.load()
+        with contextlib.suppress(Exception):  # damaged metadata of a sound image
+            # Decoding a TIFF has applied and dropped the orientation already.
+            ImageOps.exif_transpose(image, in_place=True)
+        rgb = _to_rgb(image)
     rgb.info.clear()  # nobody is to apply the orientation a second time
     return rgb
 
@@ -76,23 +71,39 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises ImageError as `load_image`, but not for what only decoding shows.
     """
-    try:
-        with _open(path) as image:
-            _check_header(image)
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            turned = turned and image.format != "TIFF"  # whose size Pillow has swapped already
-    except Exception as error:  # as in `load_image`
-        fault, cause = _fault(error)
-        raise ImageError(f"{path}: {fault}", cause) from error
+    with _opened(path, f"{path}: ") as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        turned = turned and image.format != "TIFF"  # whose size Pillow has swapped already
     return (height, width) if turned else (width, height)
 
 
-def _open(path: Path | BinaryIO) -> Image.Image:
-    """Reads the header alone; Pillow's warning of very large images is raised as an error."""
-    with _HEADER_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path, formats=FORMATS)
+def image_suffix(data: bytes) -> str:
+    """The suffix (".jpg", ".png" ...) of an encoded image, by its header; nothing is decoded.
+
+    Raises:
+      ImageError: if it is no image in one of `FORMATS`, or has more pixels than `MAX_PIXELS`.
+    """
+    if not data:
+        raise ImageError("an image without a byte", "image empty")
+    with _opened(io.BytesIO(data)) as image:
+        suffix = str(image.format).lower()
+    return ".jpg" if suffix == "jpeg" else f".{suffix}"
+
+
+@contextlib.contextmanager
+def _opened(path: Path | BinaryIO, label: str = "") -> Iterator[Image.Image]:
+    """The image of which the header alone was read; what fails in the block is an ImageError."""
+    try:
+        with _HEADER_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            _check_header(image)
+            yield image
+    except Exception as error:  # on damaged files, decoders raise errors of many types
+        fault, cause = _fault(error)
+        raise ImageError(f"{label}{fault}", cause) from error
 
 
 def _check_header(image: Image.Image) -> None:
@@ -135,26 +146,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def image_suffix(data: bytes) -> str:
-    """The suffix (".jpg", ".png" ...) of an encoded image, by its header; nothing is decoded.
-
-    Raises:
-      ImageError: if it is no image in one of `FORMATS`, or has more pixels than `MAX_PIXELS`.
-    """
-    if not data:
-        raise ImageError("an image without a byte", "image empty")
-    try:
-        with _open(io.BytesIO(data)) as image:
-            pixels, suffix = image.width * image.height, (image.format or "").lower()
-    except BOMBS:
-        pixels, suffix = MAX_PIXELS + 1, ""
-    except Exception as error:
-        raise ImageError("not an image", "not an image") from error
-    if pixels > MAX_PIXELS:
-        raise ImageError(f"an image of more than {MAX_PIXELS:,} pixels", "image too large")
-    return ".jpg" if suffix == "jpeg" else f".{suffix}"
 
 
 class ImageHashes:

@@ -1,10 +1,9 @@
 """`inbol data import`: any set as a dataset folder, which every command reads."""
 
+import contextlib
 import dataclasses
 import itertools
-import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,20 @@ from filelock import FileLock
 from inbol_jax.artifacts import (
     file_fingerprint,
     fingerprint,
+    json_line,
     meta_path,
     read_jsonl,
     read_meta,
     write_json,
     writing,
 )
-from inbol_jax.data.columns import (
-    COCO,
-    FILE,
-    Columns,
-    Spec,
-    answer_list,
-    by_letter,
-    columns_of,
-    letter_of,
-    no_column,
-    number_text,
-    option_list,
-    plain,
-    read_flag,
-    value,
-)
-from inbol_jax.data.config import DataConfig, ImportConfig, as_data_config
+from inbol_jax.data.columns import COCO, FILE, Spec, columns_of, value
+from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
+from inbol_jax.data.folder import Unusable
 from inbol_jax.data.pictures import Pictures
-from inbol_jax.data.rows import RawRow, Rejection, Unusable, literal_list, make_example, record_id
+from inbol_jax.data.rows import RawRow, Rejection, make_example, record_id
 from inbol_jax.data.sets import SETS
-from inbol_jax.data.sources import Rows, id_rows, joined, text_rows
+from inbol_jax.data.sources import Rows, joined, library_rows, text_rows
 from inbol_jax.data.vqa import (
     DATA_FILE,
     REJECTED_FILE,
@@ -52,7 +38,7 @@ from inbol_jax.data.vqa import (
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
-from inbol_jax.records import METRICS, VQAExample
+from inbol_jax.records import VQAExample
 
 IMAGES = "--data.images names the folder of paths, --data.image-template makes paths of ids"
 
@@ -79,7 +65,8 @@ def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.
     config = as_data_config(data)
     if config.source_format == "folder":
         assert config.dir is not None
-        return load_dataset_folder(config.dir, images=config.images, max_rejected=max_rejected)
+        options = {"images": config.images, "limit": config.limit, "max_rejected": max_rejected}
+        return load_dataset_folder(config.dir, **options)
     folder = import_dataset(config, out / "data" / config.called(), max_rejected=max_rejected)
     dataset = load_dataset_folder(folder, max_rejected=max_rejected)
     rejected = [Rejection(**row) for row in read_jsonl(folder / REJECTED_FILE)] + dataset.rejected
@@ -96,7 +83,11 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     Raises:
       InbolError: as `open_dataset`; also if the folder holds another set.
     """
-    _check_files(config)
+    for option, path in (("id", config.is_file and config.id), ("annotations", config.annotations)):
+        if path and not Path(path).is_file():
+            raise InbolError(f"--data.{option} {path}: no such file")
+    if config.images and not config.images.is_dir():
+        raise InbolError(f"--data.images {config.images}: no such folder")
     settings = _settings(config, folder)
     file = folder / DATA_FILE
     with writing(folder):
@@ -112,33 +103,17 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
                     f"{folder} holds a dataset made with other settings ({', '.join(changed)}); "
                     "choose another --out or --data.name, or delete it"
                 )
-    kinds = [f"{kind} {count:,}" for kind, count in header["kinds"].items()]
-    shown = f" ({', '.join(kinds)})" if 1 < len(kinds) <= 12 else ""
-    unknown = header.get("without_answers")
-    unknown = f"{unknown:,} of them without answers, " if unknown else ""
     say(
-        f"{header['rows']:,} questions of {folder.name}{shown}, {unknown}"
-        f"{header['set_aside']:,} set aside -> {folder}"
+        f"{header['rows']:,} questions of {folder.name}, {header['without_answers']:,} of them "
+        f"without answers, {header['set_aside']:,} set aside -> {folder}"
     )
     return folder
-
-
-def _check_files(config: DataConfig) -> None:
-    """Whether the files that the options name are there."""
-    for name in ("questions", "annotations"):
-        path = getattr(config, name)
-        if path is not None and not path.is_file():
-            raise InbolError(f"--data.{name} {path}: no such file")
-    if config.images is not None and not config.images.is_dir():
-        raise InbolError(f"--data.images {config.images}: no such folder")
-    if config.questions and not config.images and not SETS[config.source_format].base64:
-        raise InbolError("--data.questions needs --data.images, the folder with the set's images")
 
 
 def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
     """Everything that the imported records depend on."""
     settings = {"command": "import"} | vars(config)
-    for place in ("dir", "images", "questions", "annotations", "id", "streaming", "name"):
+    for place in ("dir", "images", "annotations", "id", "name"):
         del settings[place]
     settings["format"] = config.source_format
     settings["set"] = _source_fingerprint(config)
@@ -148,78 +123,97 @@ def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
 
 def _source_fingerprint(config: DataConfig) -> str:
     """Changes if the set's files do; for a set on the hub it is the id."""
-    if config.id is None:
-        return file_fingerprint(*filter(None, (config.questions, config.annotations)))
-    local = Path(config.id)
+    local = Path(str(config.id))
+    if config.is_file:
+        return file_fingerprint(*filter(None, (local, config.annotations)))
     if not local.exists():
-        return config.id
+        return str(config.id)
     stamps = []
-    for file in sorted(local.rglob("*")) if local.is_dir() else [local]:
-        if file.is_file():
-            stat = file.stat()
-            stamps.append((os.path.relpath(file, local), stat.st_size, stat.st_mtime_ns))
+    for file in sorted(path for path in local.rglob("*") if path.is_file()):
+        stat = file.stat()
+        stamps.append((os.path.relpath(file, local), stat.st_size, stat.st_mtime_ns))
     return fingerprint(stamps)
+
+
+def _spec(config: DataConfig) -> Spec:
+    """How the set is read: its line of the table, with the columns that the options name."""
+    spec = SETS[config.source_format]
+    if config.source_format == "columns":
+        spec = spec._replace(
+            image=config.image_column or spec.image,
+            question=config.question_column,
+            answers=config.answers_column or spec.answers,
+        )
+    return spec._replace(metric=config.metric or spec.metric)
 
 
 def _write(
     config: DataConfig, folder: Path, settings: Mapping[str, Any], max_rejected: float
 ) -> None:
     """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
-    spec = SETS[config.source_format]
-    join = spec.join if config.id else None
-    subset = config.subset or ""
-    pictures = Pictures(
-        config, spec, folder, id_rows(config, subset + join.pictures) if join else None
-    )
-    names = _official_names(config)
-    ids: set[str] = set()
-    kinds: Counter[str] = Counter()
+    spec, ids = _spec(config), set[str]()
+    pictures = Pictures(config, spec, folder)
     rejected: list[Rejection] = []
     without_answers = 0
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
         writing_dataset(folder) as lines,
     ):
-        for number, row in itertools.islice(_rows(config, spec), config.limit):
+        for number, row in itertools.islice(_rows(config, spec, pictures), config.limit):
             try:
                 if isinstance(row, Unusable):
                     raise row
-                row = {**row, **names}
-                if spec.splits and names and config.split not in (None, value(row, spec.split)):
-                    continue  # of another split
+                if not _is_of_split(row, spec, config):
+                    continue
                 example = _example(number, row, spec, config, pictures)
                 if example.id in ids:
                     raise Unusable("duplicated id", id=example.id)
-                line = _json_line(example)
+                line = json_line(example.to_json())
             except Unusable as cause:
-                id = cause.id
-                if id is None and not isinstance(row, Unusable):
-                    id = record_id(row.get("question_id", row.get("id", row.get("index"))))
-                rejected.append(Rejection(number or None, id, str(cause), cause.detail))
+                rejected.append(Rejection(number or None, cause.id, str(cause), cause.detail))
+            except (UnicodeEncodeError, RecursionError) as error:  # half a surrogate pair
+                cause = "not UTF-8" if isinstance(error, UnicodeError) else "nested too deeply"
+                rejected.append(Rejection(number, record_id(value(row, spec.id)), cause))
             else:
                 ids.add(example.id)
                 without_answers += not example.answers and example.answerable is None
-                if kind := example.extra.get("kind"):
-                    kinds[str(kind)] += 1
                 lines.write(line)
             advance()
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
-        stop_at_too_many(rejected, total, max_rejected, str(config.id or config.questions), IMAGES)
+        stop_at_too_many(rejected, total, max_rejected, str(config.id), IMAGES)
         counts = {"set_aside": len(rejected), "without_answers": without_answers}
-        counts |= {"kinds": dict(kinds.most_common(20))}
         prompt = {"prompt": spec.prompt} if spec.prompt else {}
         header = {**settings, **prompt, **counts, "rows": len(ids)}
         write_json(meta_path(folder / DATA_FILE), header)
 
 
-def _rows(config: DataConfig, spec: Spec) -> Rows:
-    """The rows of the set's own file or files, or of what --data.id names."""
-    if config.questions is None:
-        suffix = spec.join.questions if spec.join else ""
-        return id_rows(config, f"{config.subset or ''}{suffix}" or None)
-    rows = text_rows(config.questions, by_id=spec.by_id)
-    return joined(rows, text_rows(config.annotations)) if config.annotations else rows
+def _rows(config: DataConfig, spec: Spec, pictures: Pictures) -> Rows:
+    """The rows of the file, folder or hub set that --data.id names, with what its names tell."""
+    local, subset = Path(str(config.id)), config.subset
+    if local.suffix.lower() in TEXT_FILES:
+        rows = text_rows(local, by_id=spec.by_id)
+        if config.annotations:
+            rows = joined(rows, text_rows(config.annotations))
+        names = _official_names(config) if config.source_format != "columns" else {}
+        for number, row in rows:
+            yield number, row if isinstance(row, Unusable) else {**row, **names}
+        return
+    if spec.join and not config.is_file:
+        pictures.joined = {}
+        for _, row in library_rows(config, f"{subset}{spec.join[1]}"):
+            with contextlib.suppress(Unusable):  # its questions will lack it
+                if name := pictures.name(row.get("image")):
+                    pictures.joined[str(row.get("id"))] = name
+        subset = f"{subset}{spec.join[0]}"
+    yield from library_rows(config, subset)
+
+
+def _is_of_split(row: RawRow, spec: Spec, config: DataConfig) -> bool:
+    """Whether a row is of the split that is asked for, if an official file holds several."""
+    if not (spec.splits and config.is_file and config.split):
+        return True
+    return value(row, spec.split) == config.split
 
 
 def _example(
@@ -230,68 +224,25 @@ def _example(
     Raises:
       Unusable: if the row cannot be used; it has the record's id if that could be read.
     """
-    by_name = config.source_format == "columns"
-    columns: dict[str, Any] = {}
+    id = None
     try:
-        columns = _named_columns(row, config) if by_name else columns_of(row, spec)
-        is_named = config.id_column or "id" in row or "question_id" in row
-        if spec.numbered and columns["id"] is None and not is_named:
+        id = value(row, spec.id)
+        columns = columns_of(row, spec)
+        if spec.numbered and id is None and not {"id", "question_id"} & row.keys():
             columns["id"] = f"{config.split}-{number}" if config.split else str(number)
-        columns["source"] = columns.get("source") or (
-            config.called() if by_name else config.source_format
-        )
+        named = config.called() if config.source_format == "columns" else config.source_format
+        columns["source"] = columns.get("source") or named
         columns["split"] = config.split or columns.get("split")
-        columns["metric"] = config.metric or columns["metric"]
         kept = {name: value for name, value in columns.items() if value is not None}
         return make_example({**kept, "images": pictures.names(row)})
     except Unusable as cause:
-        raise Unusable(str(cause), cause.detail, id=record_id(columns.get("id"))) from None
-
-
-def _named_columns(row: RawRow, config: DataConfig) -> Columns:
-    """As `columns_of`, of any set whose columns the options name; all other columns are kept."""
-    for name in (config.question_column, config.id_column, config.options_column):
-        if name is not None and name not in row:
-            raise no_column(name, row)
-    id = config.id_column or ("id" if "id" in row else "question_id")
-    flag = config.answerable_column or "answerable"
-    choices = config.options_column or ("options" if "options" in row else "choices")
-    options = option_list(row.get(choices))
-    gold = config.answers_column or ("answers" if "answers" in row else "answer")
-    answers = literal_list(row.get(gold))
-    number = number_text(answers, options)
-    if options and isinstance(number, str) and number.isdecimal() and number not in options:
-        answers = by_letter(letter_of(number, options), options)
-    answers = answer_list(answers, options)
-    used = {config.image_column, config.question_column, gold, id, flag, choices}
-    return {name: plain(cell) for name, cell in row.items() if name not in used} | {
-        "id": row.get(id),
-        "question": row[config.question_column],
-        "answers": answers,
-        "answerable": read_flag(row[flag]) if flag in row else bool(answers) or None,
-        "options": options,
-        "metric": row.get("metric") or ("choice" if options else METRICS[0]),
-    }
+        raise Unusable(str(cause), cause.detail, id=record_id(id)) from None
 
 
 def _official_names(config: DataConfig) -> RawRow:
     """What the names of official files tell about each of their rows."""
-    if config.questions is None:
-        return {}
-    paths = filter(None, (config.questions, config.annotations, config.images))
+    paths = [*filter(None, (Path(str(config.id)), config.annotations, config.images))]
     names = (config.split or "", *(path.name for path in paths))
     splits = ("train2014", "val2014", "test2015")
     coco = next((split for name in names for split in splits if split in name), None)
-    return {FILE: config.questions.stem, COCO: coco}
-
-
-def _json_line(example: VQAExample) -> str:
-    """A line of `data.jsonl`; refuses what it cannot hold: half surrogate pairs, NaN, objects."""
-    try:
-        line = json.dumps(example.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
-        line.encode()
-    except UnicodeEncodeError:
-        raise Unusable("not UTF-8", id=example.id) from None
-    except (TypeError, ValueError, RecursionError):
-        raise Unusable("not JSON", id=example.id) from None
-    return line
+    return {FILE: paths[0].stem, COCO: coco}

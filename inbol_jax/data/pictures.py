@@ -2,16 +2,16 @@
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import write_atomically
-from inbol_jax.data.columns import Spec, no_column, value
+from inbol_jax.data.columns import Spec, value
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.folder import Unusable, image_check
 from inbol_jax.data.images import ImageError, image_suffix
 from inbol_jax.data.rows import RawRow, literal_list
-from inbol_jax.data.sources import Rows
 from inbol_jax.errors import InbolError
 
 
@@ -21,20 +21,16 @@ class Pictures:
     If the set has an image folder, the names are paths below it. Otherwise each picture is written
     as it is into the dataset folder, under the hash of its bytes, so that one that many questions
     share is there once.
+
+    Attributes:
+      joined: names of pictures by their ids, if the set has them in a subset of their own.
     """
 
-    def __init__(self, config: DataConfig, spec: Spec, folder: Path, joined: Rows | None = None):
-        """`joined` are the rows of the subset with the pictures, if the set has them apart."""
+    def __init__(self, config: DataConfig, spec: Spec, folder: Path):
         self._config, self._spec, self._folder = config, spec, folder
         self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
         self._check = image_check(config.images) if config.images else None
-        self._joined: dict[str, str | Unusable | None] | None = None if joined is None else {}
-        for _, row in joined or ():
-            if not isinstance(row, Unusable):
-                try:
-                    self._joined[str(row.get("id"))] = self._name(row.get("image"))
-                except Unusable as fault:  # its frames hold the row with its picture
-                    self._joined[str(row.get("id"))] = Unusable(str(fault), fault.detail)
+        self.joined: Mapping[str, str] | None = None
 
     def names(self, row: RawRow) -> list[str]:
         """The names of a row's pictures, in the order of the prompt; none is text alone.
@@ -42,32 +38,21 @@ class Pictures:
         Raises:
           Unusable: if the row lacks a picture, or holds no image in a known format.
         """
-        if self._joined is not None:
-            found = self._joined.get(str(row.get(self._spec.join.reference)))
-            if isinstance(found, Unusable):
-                raise found
-        elif self._config.source_format == "columns":
-            if self._config.image_column not in row:
-                raise no_column(self._config.image_column, row)
-            found = literal_list(row[self._config.image_column])  # a list in a cell of CSV
+        if self.joined is not None:
+            names = [self.joined.get(str(row.get(self._spec.join[2])))]
         else:
-            found = value(row, self._spec.image)
-        if isinstance(found, list):
-            if any(isinstance(item, list) for item in found):
-                raise Unusable("image a list of lists (one list of pictures or paths is read)")
-            names = [self._name(item) for item in found]
-            if None in names:  # without that picture it would be another question
-                raise Unusable("image missing in a list of pictures")
-            return names
-        if self._joined is None and found is not None:
-            found = self._name(found, row.get("index") if self._spec.base64 else None)
-        if found is not None:
-            return [found]
-        if self._spec.text_only:
-            return []
-        raise Unusable("image missing", f"the row has {', '.join(map(str, row))}")
+            found = literal_list(value(row, self._spec.image))  # a list in a cell of CSV
+            if found is None and self._spec.text_only:
+                return []
+            index = row.get("index") if self._spec.base64 else None
+            names = [
+                self.name(one, index) for one in (found if isinstance(found, list) else [found])
+            ]
+        if None in names:  # without that picture it would be another question
+            raise Unusable("image missing", f"the row has {', '.join(map(str, row))}")
+        return names
 
-    def _name(self, picture: Any, index: Any = None) -> str | None:
+    def name(self, picture: Any, index: Any = None) -> str | None:
         """The name of a picture: bytes, a path, an object with either, or text in base64."""
         if isinstance(picture, dict) and ("bytes" in picture or "path" in picture):
             picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
@@ -79,10 +64,9 @@ class Pictures:
             picture = int(picture)
         if self._config.image_template and isinstance(picture, str | int):
             picture = _path(self._config.image_template, picture)
-        if isinstance(picture, int | float):
-            raise Unusable("image a number (--data.image-template makes a path of it)")
         if not isinstance(picture, str | bytes):
-            raise Unusable("image not a picture or path")
+            number = " (--data.image-template makes paths of numbers)"
+            raise Unusable(f"image not a picture or path{number * isinstance(picture, int)}")
         if self._check is None:
             data = _read(picture, self._config) if isinstance(picture, str) else picture
             return self._written(data)
@@ -116,30 +100,22 @@ class Pictures:
 
 def _path(template: str, id: str | int) -> str:
     """The path of an image by its id; numbers may be written as text, as CSV does."""
-    try:
-        return template.format(id)
-    except ValueError:
+    for kind in (type(id), int):
         try:
-            return template.format(int(id))
+            return template.format(kind(id))
         except ValueError as error:
-            raise InbolError(f"--data.image-template {template}: {id!r} ({error})") from error
+            fault = error
+    raise InbolError(f"--data.image-template {template}: {id!r} ({fault})")
 
 
 def _read(name: str, config: DataConfig) -> bytes:
-    """Reads a picture among the set's files, or those that `datasets` downloaded; no other."""
-    assert config.id is not None
-    local = Path(config.id)
-    if local.exists():
-        roots = [local if local.is_dir() else local.parent]
-    else:
-        import datasets
-
-        roots = [Path(datasets.config.HF_DATASETS_CACHE), Path(datasets.config.HF_CACHE_HOME)]
-    roots = [root.resolve() for root in roots]
-    path = roots[0] / name
+    """Reads a picture among the files of a local set; no other."""
+    local = Path(str(config.id))
+    root = (local if local.is_dir() else local.parent).resolve()
+    path = root / name
     try:
         path = path.resolve()
-        if not any(path.is_relative_to(root) for root in roots):
+        if not local.exists() or not path.is_relative_to(root):
             raise Unusable("image outside the set's files", f"it is {path}")
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError):

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -45,21 +44,12 @@ def parse_line(line: bytes) -> RawRow:
     try:
         row = parse_json(line)
     except UnicodeError:
-        raise Unusable("not UTF-8", id=_id_of_other_text(line)) from None
+        raise Unusable("not UTF-8") from None
     except ValueError:
         raise Unusable("not JSON") from None
     if not isinstance(row, dict):
         raise Unusable("not a JSON object")
     return row
-
-
-def _id_of_other_text(line: bytes) -> str | None:
-    """The id of a record whose text is not UTF-8; its undecodable bytes are spelt out."""
-    try:
-        row = json.loads(line.decode(errors="backslashreplace").replace("\\x", "\\\\x"))
-    except (ValueError, RecursionError):
-        return None
-    return record_id(row.get("id")) if isinstance(row, dict) else None
 
 
 def literal_list(value: Any) -> Any:

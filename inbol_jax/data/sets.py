@@ -11,29 +11,26 @@ from inbol_jax.data.columns import (
     BY_ANSWER,
     COCO,
     FILE,
-    Join,
     Spec,
     cell,
     checksum,
     dashed,
     lettered_columns,
-    listed,
     numbered_option,
     official_path,
     pair,
-    plain,
     read_flag,
     text,
     with_hint,
 )
-from inbol_jax.data.rows import RawRow, literal_list
+from inbol_jax.data.rows import RawRow
 from inbol_jax.questions import LETTERS
 
 
 def _vizwiz_answerable(row: RawRow) -> bool | None:
     """The hub's copy has the type of the most frequent answer, possibly "unanswerable"."""
     if "answerable" in row:
-        return read_flag(row["answerable"])
+        return row["answerable"]
     kind = row.get("category", row.get("answer_type"))
     return None if kind is None else kind != "unanswerable"
 
@@ -103,8 +100,7 @@ def _scienceqa_image(row: RawRow) -> Any:
 
 
 def _mmmu_answers(row: RawRow) -> Any:
-    answers = literal_list(row["answer"])
-    return [] if answers == "?" else answers  # as in a test split
+    return [] if row["answer"] == "?" else row["answer"]  # as in a test split
 
 
 # fmt: off
@@ -124,13 +120,17 @@ _AOKVQA = Spec(
 
 SETS = {
     # Any set, by the names of its columns.
-    "columns": Spec(numbered=True),
+    "columns": Spec(
+        numbered=True, id=("id", "question_id"), image=("image", "images"),
+        options=("options", "choices"), answers=("answers", "answer"), answerable="answerable",
+        extra=None,
+    ),
     "vqav2": _VQAV2,
     # OK-VQA (Marino et al. 2019, arXiv 1906.00067), in the layout of VQAv2.
     "okvqa": _VQAV2._replace(hub="lmms-lab/OK-VQA"),
     # GQA: one answer (Hudson and Manning 2019, arXiv 1902.09506).
     "gqa": Spec(
-        "exact", "short", "lmms-lab/GQA", join=Join("_instructions", "_images", "imageId"),
+        "exact", "short", "lmms-lab/GQA", join=("_instructions", "_images", "imageId"),
         by_id="question_id", id=("id", "question_id"), image=official_path("{imageId}.jpg"),
         answers="answer", extra={"kind": lambda row: (row.get("types") or {}).get("structural")},
     ),
@@ -165,9 +165,9 @@ SETS = {
     # UNK-VQA: altered until it cannot be answered (Guo et al. 2023, arXiv 2310.10942).
     "unkvqa": Spec(
         prompt="short", image="image_name", answers=_unkvqa_answer,
-        answerable=lambda row: read_flag(row["answerability"]["binary"]),
+        answerable=lambda row: row["answerability"]["binary"],
         extra={"kind": lambda row: _ALTERED.get(row["alter_type"], row["alter_type"]),
-               "other_options": lambda row: plain(_unkvqa_answer(row, "options"))},
+               "other_options": lambda row: _unkvqa_answer(row, "options")},
     ),
     # MM-UPD: is there a right option at all (Miyai et al. 2024, arXiv 2403.20331). A question and
     # the one made of it that cannot be answered are a pair; dual accuracy counts pairs.
@@ -201,7 +201,7 @@ SETS = {
     "aokvqa": _AOKVQA,
     # A-OKVQA without its choices: ten answers in words.
     "aokvqa_direct": _AOKVQA._replace(
-        metric="vqa", prompt="short", options=None, answers=listed("direct_answers")
+        metric="vqa", prompt="short", options=None, answers="direct_answers"
     ),
     # MME: two questions about each picture (Fu et al. 2023, arXiv 2306.13394), which are a pair:
     # accuracy+ is the share of pairs with both right.

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.data.config import FILES, DataConfig
-from inbol_jax.data.rows import RawRow, Unusable, parse_line, record_id
+from inbol_jax.data.folder import Unusable
+from inbol_jax.data.rows import RawRow, parse_line, record_id
 from inbol_jax.errors import InbolError
 
 Rows = Iterator[tuple[int, RawRow | Unusable]]
@@ -25,7 +26,6 @@ Rows = Iterator[tuple[int, RawRow | Unusable]]
 LISTS = ("questions", "annotations", "annotation", "data")
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}  # of `datasets`
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "ppm")  # files of a webdataset
-METADATA = ("metadata.jsonl", "metadata.csv")  # of a folder of images
 
 
 def text_rows(path: Path, *, by_id: str | None = None) -> Rows:
@@ -44,9 +44,7 @@ def text_rows(path: Path, *, by_id: str | None = None) -> Rows:
             yield from _json_lines(path)
         else:
             for number, row in enumerate(_json_records(path, by_id), 1):
-                cause = "a list, not an object whose keys name columns"
-                cause = cause if isinstance(row, list) else "not a JSON object"
-                yield number, row if isinstance(row, dict) else Unusable(cause)
+                yield number, row if isinstance(row, dict) else Unusable("not a JSON object")
     except OSError as error:
         raise InbolError(f"cannot read {path}: {error.strerror}") from error
 
@@ -104,17 +102,16 @@ def _csv_rows(path: Path, delimiter: str) -> Rows:
 
 
 def joined(questions: Rows, annotations: Rows) -> Rows:
-    """Questions with their annotations, whatever the order of either; what has no other half, at
-    the end if it is an annotation, comes as `Unusable`."""
-    by_id: dict[str, RawRow] = {}
+    """Questions with their annotations, whatever the order of either; what has no other half comes
+    as `Unusable`, annotations at the end."""
+    by_id: dict[str | None, RawRow] = {}
     for _, row in annotations:
         id = None if isinstance(row, Unusable) else record_id(row.get("question_id"))
         if isinstance(row, Unusable):
             yield 0, row
-        elif id is None:
-            yield 0, Unusable("annotation without an id")
-        elif id in by_id:
-            yield 0, Unusable("second annotation of a question", id=id)
+        elif id is None or id in by_id:
+            cause = "annotation without an id" if id is None else "second annotation of a question"
+            yield 0, Unusable(cause, id=id)
         else:
             by_id[id] = row
     asked = set()
@@ -132,34 +129,12 @@ def joined(questions: Rows, annotations: Rows) -> Rows:
             yield 0, Unusable("annotation without question", id=id)
 
 
-def id_rows(config: DataConfig, subset: str | None) -> Rows:
-    """Rows of what `--data.id` names, with pictures as they are stored, not decoded.
+def library_rows(config: DataConfig, subset: str | None) -> Rows:
+    """Rows of what the `datasets` library reads, with pictures as they are stored, not decoded.
 
     Raises:
       InbolError: if there is no such set, subset or split, or if its files cannot be read.
     """
-    assert config.id is not None
-    local = Path(config.id)
-    if local.is_file() and local.suffix.lower() not in FILES:
-        raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(FILES)}")
-    if config.is_file and not local.is_file():
-        raise InbolError(f"--data.id {local}: no such file")
-    if config.is_file and local.suffix.lower() not in BUILDERS:
-        yield from text_rows(local)
-        return
-    folders = [local / config.split, local] if config.split else [local]
-    for file in (folder / name for folder in folders for name in METADATA):
-        if file.is_file():  # of images beside it, or below it
-            below = file.parent.relative_to(local)
-            for number, row in text_rows(file):
-                name = None if isinstance(row, Unusable) else row.get("file_name")
-                yield number, {**row, "image": str(below / str(name))} if name else row
-            return
-    yield from _library_rows(config, subset)
-
-
-def _library_rows(config: DataConfig, subset: str | None) -> Rows:
-    """Rows of what the `datasets` library reads."""
     import datasets  # takes a second, which a dataset folder does not need
 
     datasets.disable_progress_bars()
@@ -192,22 +167,17 @@ def _load(config: DataConfig, subset: str | None, cache: str) -> Any:
     """The set as the `datasets` library has it, or the text files that it consists of."""
     import datasets
 
-    assert config.id is not None
-    local = Path(config.id)
+    local = Path(str(config.id))
     if not local.exists():
-        options = {"name": subset, "split": config.split, "streaming": config.streaming}
-        return datasets.load_dataset(config.id, **options)
-    if config.is_file:
-        files = {"train": str(local)}
-        builder = datasets.load_dataset_builder(
-            BUILDERS[local.suffix.lower()], data_files=files, cache_dir=cache
-        )
+        return datasets.load_dataset(config.id, name=subset, split=config.split, streaming=True)
+    if local.is_file():
+        if local.suffix.lower() not in BUILDERS:
+            raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(FILES)}")
+        options = {"data_files": {"train": str(local)}, "cache_dir": cache}
+        builder = datasets.load_dataset_builder(BUILDERS[local.suffix.lower()], **options)
         return builder.as_streaming_dataset(split="train")
     if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        saved = datasets.load_from_disk(str(local))
-        if isinstance(saved, datasets.DatasetDict):
-            saved = saved[_only_split(config, saved)]
-        return saved.to_iterable_dataset()
+        raise InbolError(f"--data.id {local}: is from `save_to_disk`; write it by `to_parquet`")
     builder = datasets.load_dataset_builder(str(local.resolve()), name=subset, cache_dir=cache)
     split = _only_split(config, map(str, builder.config.data_files))
     if builder.name in ("csv", "json"):

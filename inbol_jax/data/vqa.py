@@ -84,20 +84,21 @@ def data_file(path: Path) -> Path:
 
 
 def load_dataset_folder(
-    path: Path, *, images: Path | None = None, max_rejected: float = 0.1
+    path: Path,
+    *,
+    images: Path | None = None,
+    limit: int | None = None,
+    max_rejected: float = 0.1,
 ) -> VQADataset:
     """Reads a dataset in the project's own layout.
 
-    The columns are id (string or integer), image (path below the image folder) or images (a list
-    of such paths, empty for text alone), question, answers (a list of strings, or of objects with
-    an "answer", as in VQAv2 and VizWiz), answerable (true, false or null; 1 and 0 are read as well)
-    and, optionally, options (a list of strings), source, split and metric. All other columns go to
-    `VQAExample.extra`.
+    The columns are those of `VQAExample`; all others go to its `extra`.
 
     Args:
       path: a folder that holds `data.jsonl`, or a `.jsonl` file.
       images: the image folder. The default is the one that the file's header names under "images",
         relative to the file's folder; without a header it is the file's folder.
+      limit: read this many records, from the first one on; None reads all.
       max_rejected: largest share of the records that may be set aside, in [0, 1].
 
     Raises:
@@ -106,10 +107,12 @@ def load_dataset_folder(
     if not 0 <= max_rejected <= 1:
         raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     path = Path(path)
-    file = _existing_data_file(path)
+    file = data_file(path)
+    if not file.is_file() or file.suffix != ".jsonl":
+        raise InbolError(f"{path}: give a folder that holds {DATA_FILE}, or a .jsonl file")
     root = image_folder(file, images)
     try:
-        examples, rejected = _scan(file, root)
+        examples, rejected = _scan(file, root, limit)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
     stop_at_too_many(rejected, len(examples) + len(rejected), max_rejected, file)
@@ -117,20 +120,7 @@ def load_dataset_folder(
     return VQADataset(name, root, examples, rejected, file)
 
 
-def _existing_data_file(path: Path) -> Path:
-    file = data_file(path)
-    if not path.exists():
-        fault = f"no such file or folder; give a folder that holds {DATA_FILE}, or a .jsonl file"
-    elif not file.is_file():
-        fault = f"the folder holds no {DATA_FILE}; give a folder that does, or a .jsonl file"
-    elif file.suffix != ".jsonl":
-        fault = f"not a .jsonl file; give one, or a folder that holds {DATA_FILE}"
-    else:
-        return file
-    raise InbolError(f"{path}: {fault}")
-
-
-def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
+def _scan(file: Path, root: Path, limit: int | None) -> tuple[Examples, list[Rejection]]:
     """Validates each line of the file once."""
     check_image = image_check(root)
     offsets = array.array("Q")
@@ -142,6 +132,8 @@ def _scan(file: Path, root: Path) -> tuple[Examples, list[Rejection]]:
             start, end = end, end + len(line)
             if not line.strip():
                 continue
+            if len(ids) + len(rejected) == limit:
+                break
             row: RawRow = {}
             try:
                 row = parse_line(line)
@@ -184,25 +176,18 @@ def stop_at_too_many(
     if total == 0:
         raise InbolError(f"{source}: holds no records; write one JSON object per line")
     if len(rejected) > max_rejected * total:
-        counts = summarise_rejections(rejected, total)
-        where = f", starting at line {line}" if (line := rejected[0].line) else ""
         reason, *_ = next(causes_of_rejection(rejected))
-        remedy = (
-            images
-            if reason.startswith(("image missing", "image outside"))
-            else f"mend the file{where}"
+        about_images = reason.startswith(("image missing", "image outside"))
+        raise InbolError(
+            f"{source}: {summarise_rejections(rejected, total)}; at most {max_rejected:.0%} may "
+            f"be; {images if about_images else 'mend the file'}"
         )
-        raise InbolError(f"{source}: {counts}; at most {max_rejected:.0%} may be; {remedy}")
 
 
 def summarise_rejections(rejected: Sequence[Rejection], total: int) -> str:
-    """ "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"."""
-    causes = [
-        f"{count} {reason} ({'first: ' if count > 1 else ''}{first})"
-        for reason, count, first in causes_of_rejection(rejected)
-    ]
-    line = f"{len(rejected)} of {total} set aside"
-    return f"{line}: {', '.join(causes)}" if causes else line
+    """ "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (first: q3)"."""
+    causes = [f"{n} {reason} (first: {one})" for reason, n, one in causes_of_rejection(rejected)]
+    return f"{len(rejected)} of {total} set aside{': ' * bool(causes)}{', '.join(causes)}"
 
 
 def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, int, str]]:

@@ -1,5 +1,6 @@
 """Small sets in the layouts of official files and of repositories on the hub."""
 
+import base64
 import io
 import json
 
@@ -29,6 +30,11 @@ def stored(data):
     return {"bytes": data, "path": None}
 
 
+def encoded(number):
+    """A picture as official tables hold it."""
+    return base64.b64encode(picture(number)).decode()
+
+
 def write_images(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
@@ -50,11 +56,6 @@ def write_hub(folder, split, rows, subset=None, pictures=("image",)):
     where.mkdir(parents=True, exist_ok=True)
     table.to_parquet(where / f"{split}-00000-of-00001.parquet")
     return folder
-
-
-def json_rows(text):
-    """The rows that JSON lines hold."""
-    return [json.loads(line) for line in text.strip().splitlines()]
 
 
 def dataset_row(**changes):

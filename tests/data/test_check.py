@@ -11,8 +11,6 @@ from sample_sets import write_json
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
 from inbol_jax.data.vqa import load_dataset_folder
-from inbol_jax.world.config import Split
-from inbol_jax.world.export import ExportConfig, export
 
 
 def check(data, out, *options):
@@ -76,7 +74,7 @@ def spoil(fault, row, path, outside):
             row["answers"] = [""]
             return "answerable without answers"
         case "not UTF-8":
-            row["question"] = "caf\udce9?"
+            row |= {"question": "caf\udce9?", "id": ""}
             return "not UTF-8"
         case "climbs out":
             row["images"] = [f"images/../../outside/{row['id']}.png"]
@@ -118,11 +116,7 @@ def faulty_set(folder, records, faults, seed):
 
 @pytest.mark.parametrize(
     ("records", "faults", "seed"),
-    [
-        (1000, 100, 0),
-        pytest.param(10_000, 1000, 0, marks=pytest.mark.slow),
-        *(pytest.param(500, 50, seed, marks=pytest.mark.slow) for seed in range(1, 6)),
-    ],
+    [(260, 26, 0), pytest.param(10_000, 1000, 1, marks=pytest.mark.slow)],
 )
 def test_every_fault_is_reported_and_all_else_comes_through(
     tmp_path, capsys, records, faults, seed
@@ -131,7 +125,7 @@ def test_every_fault_is_reported_and_all_else_comes_through(
     expected = faulty_set(data, records, faults, seed)
     assert check(data, out) == 0, "a tenth is accepted"
     rejected = list(read_jsonl(out / "rejected.jsonl"))
-    assert sorted((r["id"], r["reason"]) for r in rejected) == sorted(expected.values())
+    assert sorted((r["id"] or "", r["reason"]) for r in rejected) == sorted(expected.values())
     sound = load_dataset_folder(out, max_rejected=0)
     assert [e.id for e in sound.examples] == [f"q{i}" for i in range(records) if i not in expected]
     assert sound.root.samefile(data)
@@ -155,7 +149,8 @@ def rows_about(folder, *images):
     folder.mkdir(exist_ok=True)
     with (folder / "data.jsonl").open("w") as file:
         for i, image in enumerate(images):
-            row = {"id": f"{folder.name}-{i}", "images": [image], "question": "What?"}
+            image = [image] if isinstance(image, str) else image
+            row = {"id": f"{folder.name}-{i}", "images": image, "question": "What?"}
             file.write(json.dumps(row | {"answers": ["red"]}) + "\n")
 
 
@@ -221,16 +216,6 @@ def test_a_question_about_several_shared_images_counts_once(tmp_path, capsys):
     assert "2 images, of 1 questions, are in test too" in capsys.readouterr().out
 
 
-def test_splits_of_the_world_share_no_image(tmp_path, capsys):
-    for split in (Split.TRAIN, Split.TEST):
-        export(ExportConfig(tmp_path / split, split, 20))
-    assert check(tmp_path / "train", tmp_path / "o", "--against", tmp_path / "test") == 0
-    output = capsys.readouterr().out
-    assert "0 images, of 0 questions, are in test too" in output
-    assert "20 of 20 records of train are sound, 0 set aside" in output
-    assert "set aside; 20 image files with 20 different pictures" in output
-
-
 def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
     save(tmp_path / "images/a.png", 1)
     (tmp_path / "images/b.png").write_bytes(b"no")
@@ -238,7 +223,7 @@ def test_a_set_with_official_files_is_checked_and_written(tmp_path, capsys):
     names = ["a.png", "b.png", "c.png"]
     rows = [same | {"question_id": i, "image_name": name} for i, name in enumerate(names)]
     file, out = write_json(tmp_path / "val.json", rows), tmp_path / "out"
-    arguments = ["data", "check", "--data.format", "unkvqa", "--data.questions", str(file)]
+    arguments = ["data", "check", "--data.format", "unkvqa", "--data.id", str(file)]
     arguments += ["--data.images", str(tmp_path / "images"), "--out", str(out)]
     assert main([*arguments, "--max-rejected", "0.7"]) == 0
     rejected = [(row["id"], row["reason"]) for row in read_jsonl(out / "rejected.jsonl")]

@@ -67,21 +67,15 @@ def test_every_kind_of_file(tmp_path, read, suffix):
     )
 
 
-@pytest.mark.parametrize("kind", ["images", "saved", "saved splits", "tars", "tsv", "csv"])
+@pytest.mark.parametrize("kind", ["images", "tars", "tsv", "csv"])
 @pytest.mark.parametrize("split", ["train", None])
 def test_every_kind_of_folder(tmp_path, read, kind, split):
     folder = tmp_path / "set"
-    rows = [row | {"image": stored(picture(i))} for i, row in enumerate(ROWS)]
-    table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     if kind == "images":
         write_images(folder, "0.png", "1.png")
         about = [{**row, "file_name": f"{i}.png"} for i, row in enumerate(ROWS)]
         lines = ({name: v for name, v in row.items() if name != "image"} for row in about)
         (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    elif kind == "saved":
-        table.save_to_disk(folder)
-    elif kind == "saved splits":
-        datasets.DatasetDict({"train": table}).save_to_disk(folder)
     elif kind == "tars":
         folder.mkdir()
         write_tar(folder / "train-0.tar")

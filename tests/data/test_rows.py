@@ -2,7 +2,6 @@ import pytest
 from sample_sets import dataset_row as row
 from sample_sets import write_rows as write
 
-from inbol_jax.data.rows import Rejection
 from inbol_jax.data.vqa import load_dataset_folder
 
 BAD = [
@@ -86,24 +85,3 @@ def test_a_bad_record_is_set_aside_with_its_cause(surroundings, bad, reason):
     dataset = load_dataset_folder(surroundings, max_rejected=0.25)
     assert [e.id for e in dataset.examples] == ["q1", "q3", "q4"]
     assert [(r.line, r.reason) for r in dataset.rejected] == [(2, reason)]
-
-
-def test_the_id_of_a_record_with_text_that_is_none(tmp_path):
-    lines = [
-        b'{"id": "q\\\\x1", "question": "\xff"}',
-        b'{"id": "q\xfe2"}',
-        b'{"id": "q3\\ud800"}',
-        b'{"id": "\xff',
-        b'[\xff"]',
-    ]
-    write(tmp_path, row(), *lines)
-    found = [
-        (r.line, r.id, r.reason) for r in load_dataset_folder(tmp_path, max_rejected=1).rejected
-    ]
-    assert found == [
-        (i + 2, id, "not UTF-8") for i, id in enumerate([None, "q\\xfe2", "q3\\ud800", None, None])
-    ]
-    write(tmp_path, row(), b'{"id": "q2", "question": "caf\xe9?"}')
-    assert load_dataset_folder(tmp_path, max_rejected=1).rejected == [
-        Rejection(2, "q2", "not UTF-8")
-    ]

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import math
 
-import datasets
 import pytest
 from sample_sets import (
     ANSWERS,
     AS_OBJECTS,
-    json_rows,
+    encoded,
     picture,
     stored,
     write_hub,
@@ -20,339 +18,307 @@ from sample_sets import (
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.data.columns import metric_of
 from inbol_jax.data.config import FORMATS
-from inbol_jax.data.images import load_image
 from inbol_jax.data.sets import SETS
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import BARE
+
+COCO = "COCO_val2014_000000000042.jpg"
+DIRECT = ["ride", "ride", *["go"] * 8]
+AOKVQA = {"split": "val", "image_id": 42, "question_id": "22",
+          "choices": ["ride", "eat", "go"], "correct_choice_idx": 2, "rationales": ["x"],
+          "difficult_direct_answer": False}  # fmt: skip
+HALO = {"image_name": "a.png", "url": "http://x/a.png", "image type": "real", "split": "train"}
+MCQ = {"hint": "nan", "A": "3", "B": "4", "C": "", "D": "", "answer": "A", "L2-category": "logic",
+       "source": "s", "category": "c", "comment": "", "split": "dev"}  # fmt: skip
+UPD = MCQ | {"hint": "", "E": "", "masked_answer": "", "l2-category": "coarse", "type": "standard"}
+MMMU = {"question_type": "open", "explanation": "", "subfield": "Algebra", "options": "[]"}
+SCIENCE = {"choices": ["solid", "gas"], "answer": 1, "hint": "Look.", "subject": "physics"}
+UNK = {"image_name": "a.png", "alter_type": "T-9"}
+
+# (format, name of the official file or "hub", rows, what the records hold). A row without a
+# question asks "What?", and one of the hub has picture 0; of None, nothing is looked for.
+CASES = [
+    ("vqav2", "hub", [{"question_id": 0, "answers": AS_OBJECTS, "answer_type": "other"},
+                      {"question_id": 1, "answers": [], "answer_type": "other"}],
+     [{"id": "0", "answers": ANSWERS, "answerable": True, "metric": "vqa", "split": "val",
+       "source": "vqav2", "kind": "other"}, {"answers": [], "answerable": None}]),
+    ("vqav2", "hub", [{"question_id": 1, "answers": {"answer": ANSWERS, "other": [1]}}],
+     [{"answers": ANSWERS}]),
+    ("okvqa", "hub", [{"question_id": "297", "answers": ["race"] * 8 + ["motocross"] * 2}],
+     [{"id": "297", "answers": ["race"] * 8 + ["motocross"] * 2, "metric": "vqa"}]),
+    ("gqa", "questions.json", {"029": {"question": "What?", "answer": "yes", "imageId": "23"}},
+     [{"id": "029", "images": ["23.jpg"], "answers": ["yes"], "metric": "exact"}]),
+    ("vizwiz", "hub", [{"question_id": "V_0.jpg", "answers": ["dog"], "category": "unanswerable"},
+                       {"question_id": "V_1.jpg", "answers": ["red"], "category": "other"}],
+     [{"id": "V_0.jpg", "answerable": False, "answers": ["dog"]}, {"answerable": True}]),
+    ("vizwiz", "val.json", [{"image": "V.jpg", "answers": AS_OBJECTS, "answerable": 0}],
+     [{"id": "V.jpg", "answerable": False, "answers": ANSWERS, "metric": "vqa"}]),
+    ("textvqa", "TextVQA_val.json", {"data": [{"image_id": "003", "question_id": 34,
+                                               "answers": ["nokia"], "ocr_tokens": ["N"]}]},
+     [{"id": "34", "images": ["003.jpg"], "answers": ["nokia"]}]),
+    ("pope", "hub", [{"question_id": "1", "answer": "yes", "category": "random"},
+                     {"question_id": "1", "answer": "no", "category": "popular"}],
+     [{"id": "random-1", "answers": ["yes"], "metric": "yes_no"}, {"id": "popular-1"}]),
+    ("pope", "coco_pope_popular.json", [{"question_id": 1, "image": COCO, "text": "A dog?",
+                                         "label": "yes"},
+                                        {"question_id": 2, "image": COCO, "label": "no"}],
+     [{"id": "popular-1", "question": "A dog?", "answers": ["yes"], "kind": "popular"},
+      {"question": "What?", "answers": ["no"]}]),
+    ("tubench", "hub", [
+        {"answer": answer, "dataset": "U", "is_unanswerable": answer == "Unanswerable",
+         "strategy": "S.1", "question_idx": i, "image_variant": "original", "item_id": "7"}
+        for i, answer in enumerate(["Yes", "Unanswerable", "B", "1,250", "Friday"])],
+     [{"id": "U-7-original-0", "answers": ["Yes"], "metric": "yes_no"},
+      {"answerable": False, "answers": [], "metric": "inclusion", "strategy": "S.1", "kind": "U"},
+      {"metric": "choice"}, {"metric": "numeric:0", "answers": ["1,250"]},
+      {"metric": "inclusion"}]),
+    ("haloquest", "haloquest.csv", [
+        HALO | {"hallucination type": "false premises", "groundtruth responses": "No dog.; No"},
+        HALO | {"hallucination type": "visually challenging", "groundtruth responses": "Three; 3",
+                "question": "How\nmany?", "image_name": ""},
+        HALO | {"hallucination type": "false premises", "groundtruth responses": "x",
+                "question": "Of another split?", "split": "eval"}],
+     [{"answerable": False, "answers": ["No dog.", "No"], "split": "train", "image_type": "real",
+       "kind": "false premises"},
+      {"answerable": True, "answers": ["Three", "3"], "images": ["a.png"]}]),
+    ("unkvqa", "annt_val.json", {"annotation": [
+        UNK | {"question_id": 1, "alter_type": "T-1", "answerability": {"binary": True, "other": {
+            "answer": "nothing", "options": {"orig": "glasses"}}}},
+        UNK | {"question_id": 2, "answerability": {"binary": False, "other": {"answer": "1"}}},
+        UNK | {"question_id": 3, "answerability": {"binary": True, "other": None}}]},
+     [{"id": "1", "answerable": True, "answers": ["nothing"], "kind": "word replacement",
+       "other_options": {"orig": "glasses"}},
+      {"answerable": False, "answers": []}, {"answerable": None, "kind": "T-9"}]),
+    ("mmupd", "mmaad_base.tsv", [
+        {"index": 7, "image": encoded(0)} | UPD,
+        {"index": 7, "image": encoded(0)} | UPD | {
+            "type": "upd", "answer": "F", "masked_answer": "9"},
+        {"index": 1_000_008, "image": encoded(0)} | UPD | {
+            "type": "upd", "answer": "C", "C": "None of the above", "hint": "Look."}],
+     [{"id": "7-standard", "answers": ["A"], "options": ["3", "4"], "metric": "choice", "pair": "7",
+       "kind": "coarse"},
+      {"id": "7-upd", "answers": [], "answerable": False, "masked_answer": "9", "pair": "7"},
+      {"answers": ["C"], "answerable": False, "question": "Look.\nWhat?", "pair": "8"}]),
+    ("mmupd", "hub", [{"A": "cat", "B": "dog", "C": None, "D": "nan", "answer": "A", "type": kind}
+                      for kind in ("standard", "aad")],
+     [{"id": "val-1", "answerable": True}, {"answerable": False, "options": ["cat", "dog"]}]),
+    ("mmbench", "MMBench_DEV_EN.tsv", [
+        {"index": 241, "image": encoded(0)} | MCQ,
+        {"index": 1_000_241, "image": "241"} | MCQ | {"A": "4", "B": "3", "answer": "B"},
+        {"index": 242, "image": encoded(1)} | MCQ | {"answer": ""}],
+     [{"id": "241", "question": "What?", "options": ["3", "4"], "pair": "241", "kind": "logic"},
+      {"pair": "241", "answers": ["B"]}, {"answerable": None}]),
+    ("scienceqa", "hub", [SCIENCE, SCIENCE | {"image": None, "choices": ["1", "0"]}],
+     [{"id": "val-1", "answers": ["B"], "question": "Look.\nWhat?"},
+      {"images": [], "answers": ["B"]}]),  # 1 is the place of "0" here
+    ("scienceqa", "problems.json", {
+        "5": SCIENCE | {"question": "What?", "image": "image.png", "split": "train"},
+        "7": SCIENCE | {"question": "What?", "image": None, "split": "test"}},
+     [{"id": "5", "images": ["train/5/image.png"], "split": "train", "kind": "physics"}]),
+    ("mmmu", "hub", [
+        MMMU | {"id": "a", "image_1": stored(picture(0)), "image_2": stored(picture(1)),
+                "options": "['$6', \"it's 7\"]", "answer": "B"},
+        MMMU | {"id": "b", "image_1": None, "image_2": None, "answer": "['24/7', '3.4']"},
+        MMMU | {"id": "c", "image_1": None, "image_2": None, "answer": "8.4"},
+        MMMU | {"id": "d", "image_1": None, "image_2": None, "answer": "?"}],
+     [{"options": ["$6", "it's 7"], "answers": ["B"], "metric": "choice"},
+      {"answers": ["24/7", "3.4"], "options": [], "metric": "inclusion"},
+      {"answers": ["8.4"], "metric": "numeric:0"}, {"answers": [], "answerable": None}]),
+    ("aokvqa", "aokvqa_val.json", [AOKVQA | {"direct_answers": DIRECT}],
+     [{"id": "22", "images": ["000000000042.jpg"], "answers": ["C"], "metric": "choice"}]),
+    ("aokvqa_direct", "hub", [AOKVQA | {"direct_answers": str(DIRECT)}],  # as one copy has it
+     [{"answers": DIRECT, "options": [], "metric": "vqa", "difficult_direct_answer": False}]),
+    ("mme", "hub", [{"question_id": "20.png", "question": f"Is it {word}?", "answer": answer,
+                     "category": "OCR"} for word, answer in (("red", "Yes"), ("blue", "No"))],
+     [{"answers": ["Yes"], "metric": "yes_no", "pair": "OCR-20.png", "kind": "OCR"},
+      {"answers": ["No"], "pair": "OCR-20.png"}]),
+]  # fmt: skip
+
+
+def write(tmp_path, name, rows):
+    """The options by which rows are read, as a copy of the hub or as an official file."""
+    if name == "hub":
+        pictures = [c for c in rows[0] if c.startswith("image_") and c[6:].isdecimal()]
+        image = {} if pictures else {"image": stored(picture(0))}
+        rows = [{"question": "What?", **image} | row for row in rows]
+        return {"id": write_hub(tmp_path / "hub", "val", rows, pictures=pictures or ("image",)),
+                "split": "val"}  # fmt: skip
+    file = tmp_path / name
+    if name.endswith((".csv", ".tsv")):
+        with file.open("w", newline="") as lines:
+            rows = [{"question": "What?"} | row for row in rows]
+            separator = "\t" if name.endswith(".tsv") else ","
+            writer = csv.DictWriter(lines, rows[0], delimiter=separator, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif isinstance(rows, list):
+        asked = [row if "text" in row else {"question": "What?"} | row for row in rows]
+        lines = list(map(json.dumps, asked))
+        file.write_text("\n".join(lines) if "pope" in name else f"[{','.join(lines)}]")
+    else:
+        head = {"question": "What?"}
+        lists = {k: [head | r for r in v] if isinstance(v, list) else v for k, v in rows.items()}
+        write_json(file, lists)
+    images = tmp_path / "images"
+    write_images(images / "train/5", "image.png")
+    names = ("23.jpg", "V.jpg", "003.jpg", COCO, "a.png", "000000000042.jpg")
+    return {"id": file} | (
+        {} if name.endswith(".tsv") else {"images": write_images(images, *names)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "rows", "expected"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES]
+)
+def test_a_set_in_its_own_schema(tmp_path, read, format, name, rows, expected):
+    options = write(tmp_path, name, rows)
+    if SETS[format].splits and name != "hub":
+        options["split"] = "train"
+    examples = list(read(format=format, **options).examples)
+    assert len(examples) == len(expected)
+    for example, facts in zip(examples, expected, strict=True):
+        row = example.to_json()
+        assert {name: row.get(name) for name in facts} == facts
+    assert len({e.id for e in examples}) == len(examples)
 
 
 def test_every_set_is_a_format_and_is_tested():
     assert ("folder", *SETS) == FORMATS
-    tested = "columns vqav2 okvqa gqa vizwiz textvqa pope tubench haloquest unkvqa"
-    choice_sets = "mmupd mmbench scienceqa mmmu aokvqa aokvqa_direct mme"
-    assert set(SETS) == {*tested.split(), *choice_sets.split()}
+    assert {case[0] for case in CASES} == {*SETS} - {"columns"}
 
 
-def test_vqav2_official(tmp_path, read):
-    names = ("COCO_val2014_000000262148.jpg", "COCO_val2014_000000000042.jpg")
-    images = write_images(tmp_path / "val2014", *names)
-    questions = json_rows("""
-        {"image_id": 262148, "question": "Where is he looking?", "question_id": 262148000}
-        {"image_id": 262148, "question": "What is this?", "question_id": 262148001}
-        {"image_id": 42, "question": "What is that?", "question_id": 42000}
-    """)
-    same = {"question_type": "what", "multiple_choice_answer": "net", "answer_type": "other"}
-    annotations = []
-    for question in questions[::-1]:  # official files have one order; another one is read as well
-        ids = {name: question[name] for name in ("image_id", "question_id")}
-        annotations.append(same | ids | {"answers": AS_OBJECTS})
-    (head,) = json_rows("""
-        {"info": {"version": "2.0"}, "data_type": "mscoco", "license": {"url": "x"}, "data_subtype": "val2014"}
-    """)  # noqa: E501
-    q = tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json"
-    a = tmp_path / "v2_mscoco_val2014_annotations.json"
-    write_json(q, head | {"questions": questions})
-    write_json(a, head | {"annotations": annotations})
-    dataset = read(format="vqav2", questions=q, annotations=a, images=images)
-    assert dataset.name == "v2_OpenEnded_mscoco_val2014_questions"
-    assert dataset.root.samefile(images)
-    by_id = {e.id: e for e in dataset.examples}
-    assert by_id.keys() == {"262148000", "262148001", "42000"}
-    first = by_id["262148000"]
-    assert (first.image, first.question) == (names[0], "Where is he looking?")
-    assert (first.answers, first.answerable) == (tuple(ANSWERS), True)
-    assert (first.source, first.split, first.metric) == ("vqav2", "val2014", "vqa")
-    assert first.extra == {"kind": "other", "question_type": "what"}
-    load_image(dataset.root / first.image)
-    again = read(format="vqav2", questions=q, annotations=a, images=images)
-    assert len(again.examples) == 3, "a set that was imported is read"
+def test_metrics_by_the_answer():
+    metrics = {"no.": "yes_no", "(c)": "choice", "-3.5": "numeric:0"}
+    metrics |= {"nan": "inclusion", "": "inclusion"}
+    assert {answer: metric_of(answer) for answer in metrics} == metrics
 
 
-@pytest.mark.parametrize("streaming", [True, False])
-def test_vqav2_of_the_hub(tmp_path, read, streaming, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    same = {"question_type": "what is this", "answer_type": "other", "image_id": 262148}
-    rows = []
-    for i in range(4):
-        row = {"question_id": 262148000 + i, "question": f"What is this, {i}?"}
-        rows.append(same | row | {"answers": AS_OBJECTS, "image": stored(picture(i // 2, "JPEG"))})
-    folder = write_hub(tmp_path / "VQAv2", "validation", rows)
-    dataset = read(format="vqav2", id=str(folder), split="validation", streaming=streaming)
-    assert dataset.name == "VQAv2-validation"
-    assert [e.id for e in dataset.examples] == [str(262148000 + i) for i in range(4)]
-    facts = {(e.answers, e.split, e.metric) for e in dataset.examples}
-    assert facts == {(tuple(ANSWERS), "validation", "vqa")}
+def test_pictures_that_questions_share_are_there_once(tmp_path, read):
+    rows = [{"question_id": i, "image": stored(picture(i // 2, "JPEG")), "answers": ["x"]}
+            for i in range(4)]  # fmt: skip
+    dataset = read(format="vqav2", **write(tmp_path, "hub", rows))
     a, b, c, d = (e.image for e in dataset.examples)
-    assert a == b != c == d, "a picture that questions share is there once"
+    assert a == b != c == d
     assert (dataset.root / a).read_bytes() == picture(0, "JPEG")
     assert a.endswith(".jpg")
     assert len([p for p in (dataset.root / "images").rglob("*") if p.is_file()]) == 2
 
 
-def test_answers_as_an_object_of_lists(tmp_path, read):
-    answers = {"answer": ANSWERS, "answer_confidence": ["yes"] * 10}
-    row = {"answers": answers, "question_id": 1, "question": "What?", "image": stored(picture(0))}
-    folder = write_hub(tmp_path / "VQAv2", "validation", [row])
-    (example,) = read(format="vqav2", id=str(folder), split="validation").examples
-    assert (example.answers, example.answerable) == (tuple(ANSWERS), True)
-
-
-def test_okvqa(tmp_path, read):
-    row = {"question_id": "2971475", "question": "What sport?", "image": stored(picture(0))}
-    row |= {"answers": ["race"] * 8 + ["motocross"] * 2}
-    row |= {"question_type": "eight", "answer_type": "other"}
-    folder = write_hub(tmp_path / "OK-VQA", "val2014", [row])
-    (example,) = read(format="okvqa", id=str(folder), split="val2014").examples
-    assert (example.id, example.answers.count("race")) == ("2971475", 8)
-    assert (example.metric, example.extra["kind"]) == ("vqa", "other")
-
-    images = write_images(tmp_path / "images", "COCO_train2014_000000051606.jpg")
-    questions = json_rows('{"image_id": 51606, "question": "What is it?", "question_id": 516065}')
-    answer = {"answer_id": 1, "raw_answer": "pony tail", "answer": "pony tail"}
-    annotation = {"image_id": 51606, "question_id": 516065, "answers": [answer], "confidence": 3}
-    q = tmp_path / "OpenEnded_mscoco_train2014_questions.json"
-    a = tmp_path / "mscoco_train2014_annotations.json"
-    write_json(q, {"questions": questions})
-    write_json(a, {"annotations": [annotation]})
-    (example,) = read(format="okvqa", questions=q, annotations=a, images=images).examples
-    assert (example.id, example.answers) == ("516065", ("pony tail",))
-    assert example.image == "COCO_train2014_000000051606.jpg"
-
-
 def test_gqa_of_the_hub_finds_its_pictures_in_another_subset(tmp_path, read):
-    questions = json_rows("""
-        {"id": "201307251", "imageId": "n161313", "question": "Is it overcast?", "answer": "no", "types": {"structural": "verify"}}
-        {"id": "201640614", "imageId": "n235859", "question": "Who wears the dress?", "answer": "women", "types": {"structural": "query"}}
-        {"id": "201640615", "imageId": "n161313", "question": "What is it?", "answer": "sky", "types": {"structural": "query"}}
-        {"id": "201640616", "imageId": "n0", "question": "What is there?", "answer": "sky", "types": {"structural": "query"}}
-    """)  # noqa: E501
-    pictures = [
-        {"id": "n161313", "image": stored(picture(0))},
-        {"id": "n235859", "image": stored(picture(1))},
-    ]
+    rows = [{"id": f"2{i}", "imageId": name, "question": "What?", "answer": "sky",
+             "types": {"structural": "query"}}
+            for i, name in enumerate(["n1", "n2", "n0"])]  # fmt: skip
+    pictures = [{"id": f"n{i}", "image": stored(picture(i))} for i in (1, 2)]
     subsets = ("testdev_balanced_instructions", "testdev_balanced_images")
-    folder = write_hub(tmp_path / "GQA", "testdev", questions, subsets[0], pictures=())
+    folder = write_hub(tmp_path / "GQA", "testdev", rows, subsets[0], pictures=())
     write_hub(folder, "testdev", pictures, subsets[1])
     listed = "".join(
         f"- config_name: {name}\n  data_files:\n  - split: testdev\n    path: {name}/testdev-*\n"
         for name in subsets
     )
     (folder / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
-    options = {"id": str(folder), "subset": "testdev_balanced", "split": "testdev"}
-    dataset = read(max_rejected=0.5, format="gqa", **options)
-    first, second, third = dataset.examples
-    assert (first.id, first.answers) == ("201307251", ("no",))
-    assert (first.metric, first.extra["kind"]) == ("exact", "verify")
-    assert first.image == third.image != second.image
-    assert (dataset.root / second.image).read_bytes() == picture(1)
+    options = {"format": "gqa", "id": folder, "subset": "testdev_balanced", "split": "testdev"}
+    dataset = read(max_rejected=0.5, **options)
+    first, second = dataset.examples
+    assert (first.id, first.answers, first.extra["kind"]) == ("20", ("sky",), "query")
+    found = [(dataset.root / e.image).read_bytes() for e in (first, second)]
+    assert found == [picture(1), picture(2)]
     (fault,) = read_jsonl(dataset.root / "rejected.jsonl")
-    assert (fault["line"], fault["id"], fault["reason"]) == (4, "201640616", "image missing")
+    assert (fault["line"], fault["id"], fault["reason"]) == (3, "22", "image missing")
 
 
-def test_gqa_official_is_an_object_of_objects(tmp_path, read):
-    images = write_images(tmp_path / "images", "2354786.jpg")
-    row = {"question": "Is it blue?", "answer": "yes", "imageId": "2354786", "isBalanced": True}
-    file = write_json(tmp_path / "questions.json", {"02930152": row})
-    (example,) = read(format="gqa", questions=file, images=images, split="val").examples
-    assert (example.id, example.image) == ("02930152", "2354786.jpg")
-    assert (example.answers, example.split) == (("yes",), "val")
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"image": "not base64!"}, "image not base64"),
+        ({"image": "iVBORw0KGé"}, "image not base64"),
+        ({"image": encoded(0), "answer": "E"}, "answer none of the options"),
+        ({"image": ""}, "image missing"),
+    ],
+)
+def test_a_row_of_a_choice_set_that_is_set_aside(tmp_path, read, row, reason):
+    sound = {"index": 0, "image": encoded(0)} | MCQ
+    file = write(tmp_path, "MMBench.tsv", [sound, {"index": 1, "image": ""} | MCQ | row])
+    (fault,) = read(format="mmbench", **file, max_rejected=1.0).rejected
+    assert (fault.id, fault.reason) == ("1", reason)
 
 
-def test_vizwiz(tmp_path, read):
-    ten = ["unanswerable"] * 7 + ["unsuitable", "dog", "dog"]
-    rows = []
-    for i, (answers, category) in enumerate([(ten, "unanswerable"), (["red"] * 10, "other")]):
-        row = {"question_id": f"VizWiz_val_{i}.jpg", "question": "What is it?", "answers": answers}
-        rows.append(row | {"category": category, "image": stored(picture(i))})
-    folder = write_hub(tmp_path / "VizWiz-VQA", "val", rows)
-    first, second = read(format="vizwiz", id=str(folder), split="val").examples
-    assert (first.id, first.answerable, first.answers) == ("VizWiz_val_0.jpg", False, tuple(ten))
-    assert (second.answerable, second.metric) == (True, "vqa")
-
-    images = write_images(tmp_path / "val", "VizWiz_val_00000000.jpg", "VizWiz_val_00000001.jpg")
-    answers = [{"answer": a, "answer_confidence": "no"} for a in ten]
-    same = {"question": "What is it?", "answers": answers, "answer_type": "other"}
-    official = [same | {"image": f"VizWiz_val_0000000{i}.jpg", "answerable": i} for i in (0, 1)]
-    file = write_json(tmp_path / "val.json", official)
-    first, second = read(format="vizwiz", questions=file, images=images).examples
-    assert (first.id, first.answerable) == ("VizWiz_val_00000000.jpg", False)
-    assert (second.answerable, second.answers) == (True, tuple(ten))
-
-
-def test_textvqa(tmp_path, read):
-    answers = ["nokia"] * 9 + ["toshiba"]
-    (row,) = json_rows("""
-        {"image_id": "003a8ae2ef43b901", "question_id": 34602, "question": "What brand?", "set_name": "val"}
-    """)  # noqa: E501
-    row |= {"answers": answers, "ocr_tokens": ["NOKIA"], "image": stored(picture(0))}
-    folder = write_hub(tmp_path / "textvqa", "validation", [row])
-    (example,) = read(format="textvqa", id=str(folder), split="validation").examples
-    assert (example.id, example.answers) == ("34602", tuple(answers))
-    assert (example.answerable, example.metric) == (True, "vqa")
-
-    images = write_images(tmp_path / "train_images", "003a8ae2ef43b901.jpg")
-    data = {"dataset_type": "val", "data": [row | {"image": None}]}
-    file = write_json(tmp_path / "TextVQA_0.5.1_val.json", data)
-    (example,) = read(format="textvqa", questions=file, images=images).examples
-    assert example.image == "003a8ae2ef43b901.jpg"
-
-
-def test_pope(tmp_path, read, capsys):
-    rows = json_rows("""
-        {"id": "0", "question_id": "1", "answer": "yes", "category": "random"}
-        {"id": "1", "question_id": "2", "answer": "no", "category": "random"}
-        {"id": "2", "question_id": "1", "answer": "yes", "category": "popular"}
-        {"id": "3", "question_id": "2", "answer": "no", "category": "popular"}
-        {"id": "4", "question_id": "1", "answer": "no", "category": "adversarial"}
-    """)
-    same = {"question": "Is there a dog?", "image_source": "COCO_1", "image": stored(picture(0))}
-    folder = write_hub(tmp_path / "POPE", "test", [same | row for row in rows])
-    examples = list(read(format="pope", id=str(folder), split="test").examples)
-    ids = ["random-1", "random-2", "popular-1", "popular-2", "adversarial-1"]
-    assert [e.id for e in examples] == ids
-    assert {(e.metric, e.source) for e in examples} == {("yes_no", "pope")}
-    counts = "5 questions of POPE-test (random 2, popular 2, adversarial 1), 0 set aside"
-    assert counts in capsys.readouterr().out
-
-    name = "COCO_val2014_000000310196.jpg"
-    images = write_images(tmp_path / "val2014", name)
-    text = "Is there a snowboard in the image?"
-    line = {"question_id": 1, "image": name, "text": text, "label": "yes"}
-    lines = [line, line | {"question_id": 2, "label": "no"}]
-    file = tmp_path / "coco_pope_popular.json"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    first, second = read(format="pope", questions=file, images=images).examples
-    assert (first.id, first.question, first.answers) == ("popular-1", text, ("yes",))
-    assert (second.answers, second.extra) == (("no",), {"kind": "popular"})
-
-
-def test_tubench(tmp_path, read):
-    rows = json_rows("""
-        {"answer": "Yes", "dataset": "UVQA", "is_unanswerable": false, "strategy": null, "question_idx": 0}
-        {"answer": "Unanswerable", "dataset": "UVQA", "is_unanswerable": true, "strategy": "S.1", "question_idx": 1}
-        {"answer": "B", "dataset": "UGeoQA", "is_unanswerable": false, "strategy": null, "question_idx": 0}
-        {"answer": "1,250", "dataset": "UTabMWP", "is_unanswerable": false, "strategy": null, "question_idx": 0}
-        {"answer": "Friday", "dataset": "UTabMWP", "is_unanswerable": false, "strategy": null, "question_idx": 1}
-    """)  # noqa: E501
-    same = {"question": "Is it hot?", "image_variant": "original", "item_id": "7"}
-    rows = [same | row | {"image": stored(picture(0))} for row in rows]
-    folder = write_hub(tmp_path / "TUBench", "test", rows)
-    examples = list(read(format="tubench", id=str(folder), split="test").examples)
-    assert [(e.id, e.answerable, e.answers, e.metric) for e in examples] == [
-        ("UVQA-7-original-0", True, ("Yes",), "yes_no"),
-        ("UVQA-7-original-1", False, (), "inclusion"),
-        ("UGeoQA-7-original-0", True, ("B",), "choice"),
-        ("UTabMWP-7-original-0", True, ("1,250",), "numeric:0"),
-        ("UTabMWP-7-original-1", True, ("Friday",), "inclusion"),
-    ]
-    assert examples[1].extra == {"kind": "UVQA", "strategy": "S.1"}
-    metrics = {"no.": "yes_no", "(c)": "choice", "-3.5": "numeric:0"}
-    metrics |= {"nan": "inclusion", "": "inclusion"}
-    assert {answer: metric_of(answer) for answer in metrics} == metrics
-
-
-def test_haloquest(tmp_path, read):
-    images = write_images(tmp_path / "images", "a.png", "b.png")
-    header = "image_name,url,image type,hallucination type,question,groundtruth responses,split"
-    dog = "There is no dog.; No dog is in the image"
-    rows = [
-        ["a.png", "http://x/a.png", "generated", "false premises", "What is the dog doing?", dog],
-        ["a.png", "http://x/a.png", "generated", "insufficient context", "Whose, ours?", "Unknown"],
-        ["b.png", "http://x/b.png", "real", "visually challenging", "How\nmany?", "Three; 3"],
-        ["b.png", "http://x/b.png", "real", "visually challenging", "How many?", "Three"],
-    ]
-    # As in the official file: a blank name, and a question that comes twice.
-    rows.append(["", "http://x/b.png", "real", "visually challenging", "Whose\nis it?", "Hers"])
-    rows.append(["a.png", "http://x/a.png", "generated", "false premises", rows[0][4], "It sits"])
-    splits = ["train", "train", "train", "eval", "train", "train"]
-    file = tmp_path / "haloquest-train.csv"
-    with file.open("w", newline="") as lines:
-        csv.writer(lines).writerow(header.split(","))
-        csv.writer(lines).writerows([*row, split] for row, split in zip(rows, splits, strict=True))
-    options = {"format": "haloquest", "questions": file, "images": images}
-    first, second, third, nameless = read(**options, split="train", max_rejected=0.2).examples
-    assert (nameless.image, nameless.answers) == ("b.png", ("Hers",))
-    assert nameless.id.startswith("b.png-")
-    assert (first.answerable, second.answerable, third.answerable) == (False, False, True)
-    assert first.answers == ("There is no dog.", "No dog is in the image")
-    assert (third.answers, third.image, third.question) == (("Three", "3"), "b.png", "How\nmany?")
-    assert len({first.id, second.id, third.id}) == 3
-    assert first.split == "train"
-    assert first.extra == {"kind": "false premises", "image_type": "generated"}
-
-
-def test_unkvqa(tmp_path, read):
-    images = write_images(tmp_path / "images-val", "COCO_val2014_000000000042.jpg")
-    same = {"question": "What is it?", "image_name": "COCO_val2014_000000000042.jpg"}
-    same["misc"] = {"question_id_origin": 42000, "answer_origin": "glasses"}
-    rows = json_rows("""
-        {"question_id": 1, "alter_type": "T-1", "answerability": {"binary": true, "other": {"answer": "nothing", "options": {"orig": "glasses", "baseline": "nothing", "random": "camera"}}}}
-        {"question_id": 2, "alter_type": "I-2", "answerability": {"binary": false, "other": {"answer": "1", "reason": "3"}}}
-        {"question_id": 3, "alter_type": "T-9", "answerability": {"binary": true, "other": null}}
-    """)  # noqa: E501
-    head = {"answer_map": {"1": "I don't know"}, "reason_map": {}, "alter_type_map": {"T-1": "x"}}
-    file = write_json(tmp_path / "annt_val.json", head | {"annotation": [same | r for r in rows]})
-    first, second, third = read(format="unkvqa", questions=file, images=images).examples
-    assert (first.id, first.answerable, first.answers) == ("1", True, ("nothing",))
-    assert first.extra["kind"] == "word replacement"
-    assert first.extra["other_options"] == {
-        "orig": "glasses",
-        "baseline": "nothing",
-        "random": "camera",
-    }
-    assert (second.answerable, second.answers) == (False, ())
-    assert second.extra["kind"] == "image mask"
-    assert (third.answerable, third.answers, third.extra["kind"]) == (None, (), "T-9")
+@pytest.mark.parametrize(
+    ("file", "split", "found"),
+    [
+        ("q_train2014.json", "val2014", "val2014"),
+        ("q_train2014.json", "dev", "train2014"),
+        ("q.json", None, "test2015"),
+    ],
+)
+def test_the_split_of_coco_pictures(tmp_path, read, file, split, found):
+    folder = tmp_path / "train2014 of coco"  # the name of a folder above says nothing
+    images = write_images(folder / "test2015", f"COCO_{found}_000000000001.jpg")
+    q = write_json(folder / file, [{"question_id": 1, "image_id": 1, "question": "What?"}])
+    a = write_json(folder / "a.json", [{"question_id": 1, "answers": ANSWERS}])
+    options = {"format": "okvqa", "id": q, "annotations": a, "split": split}
+    (example,) = read(**options, images=images).examples
+    assert (example.image, example.split) == (f"COCO_{found}_000000000001.jpg", split or found)
+    if file == "q.json":
+        with pytest.raises(InbolError, match="split not known"):
+            read(**options, name="other", images=images.rename(folder / "pictures"))
 
 
 def test_any_set_by_its_columns(tmp_path, read):
-    same = {"score": 0.5, "none": None, "tags": ["a"]}
-    rows = []
-    for i in range(3):
-        row = {"key": i, "q": f"What is {i}?", "gold": f"thing {i}", "known": i != 1}
-        rows.append(same | row | {"pic": stored(picture(i))})
-    folder = write_hub(tmp_path / "My set", "train", rows, pictures=("pic",))
-    options = {"id": str(folder), "split": "train"}
-    options |= {"image_column": "pic", "question_column": "q", "answers_column": "gold"}
-    columns = {"id_column": "key", "answerable_column": "known"}
-    dataset = read(**options, **columns, metric="numeric:0.1", name="a/b c")
+    rows = [
+        {"question_id": i, "q": f"What is {i}?", "gold": f"thing {i}", "answerable": i != 1,
+         "score": 0.5, "none": None, "tags": ["a"], "pic": stored(picture(i))} for i in range(3)
+    ]  # fmt: skip
+    options = {"id": write_hub(tmp_path / "My set", "train", rows, pictures=("pic",))}
+    options |= {"split": "train", "question_column": "q", "answers_column": "gold"}
+    dataset = read(**options, image_column="pic", metric="numeric:0.1", name="a/b c")
     assert dataset.name == "a-b-c"
     first, second, _ = dataset.examples
     assert (first.id, first.answers, first.answerable) == ("0", ("thing 0",), True)
     assert (first.metric, first.source, second.answerable) == ("numeric:0.1", "a-b-c", False)
     assert first.extra == {"score": 0.5, "tags": ["a"]}
-    numbered = read(**options, limit=2, name="numbered")
-    assert [e.id for e in numbered.examples] == ["train-1", "train-2"]
-    with pytest.raises(InbolError, match="3 of 3 set aside: 3 no column 'picture'"):
-        read(**(options | {"image_column": "picture"}), name="other")
+    two = read(**options, image_column="pic", limit=2, name="two")
+    assert [e.id for e in two.examples] == ["0", "1"]
+    with pytest.raises(InbolError, match=r"3 of 3 set aside: 3 image missing \(first: 0, the row"):
+        read(**options, name="other")
+
+
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
     ("answers", "options", "gold"),
     [
-        ([None, "red", math.nan], None, ("red",)),
-        ([None], None, ()),
-        (math.nan, None, ()),
-        (3.0, None, ("3",)),
-        ([3.0, 2.5, 7], None, ("3", "2.5", "7")),
-        (1.0, ["red", "blue"], ("B",)),
-        (1.0, ["2.0", "1.0"], ("1.0",)),
-        ("B", ["C", "A", "B"], ("B",)),
-        (["(b)", "A"], ["x", "y", "(b)"], ("(b)", "A")),
+        ([None, "red", NAN], None, ["red"]),
+        (NAN, None, []),
+        (3.0, None, ["3"]),
+        ([3.0, 2.5, 7], None, ["3", "2.5", "7"]),
+        ("['red', 'blue']", None, ["red", "blue"]),
+        (1.0, ["red", "blue"], ["B"]),
+        ("1", ["red", "blue"], ["B"]),
+        (1.0, ["2.0", "1.0"], ["1.0"]),
+        ("B", ["C", "A", "B"], ["B"]),
+        (1, ["C", "A", "B"], ["A"]),
+        (["(b)", "A"], ["x", "y", "(b)"], ["(b)", "A"]),
+        ("x", "['x', 'y']", ["x"]),
+        (4, ["x", "y"], "answer not the number of an option"),
+        ("z", ["x", "y"], "answer none of the options"),
+        ("x", {"a": "x"}, "options not a list"),
+        ("B", ["x"] * 27, "Expected `array` of length <= 26 - at `$.options`"),
     ],
-)
-def test_answers_as_tables_hold_them(tmp_path, read, answers, options, gold):
-    images = write_images(tmp_path / "images", "a.png")
-    row = {"image": "a.png", "question": "What?", "answers": answers, "options": options}
-    file = write_json(tmp_path / "rows.json", [row])
-    (example,) = read(id=str(file), images=images).examples
-    assert example.answers == gold
+)  # fmt: skip
+def test_answers_and_options_as_tables_hold_them(tmp_path, read, answers, options, gold):
+    row = {"id": 0, "image": [], "question": "What?", "answers": answers, "options": options}
+    sound = row | {"id": 1, "answers": "x", "options": None}
+    dataset = read(id=write_json(tmp_path / "rows.json", [row, sound]), max_rejected=0.5)
+    found = [r.reason for r in dataset.rejected] or [list(dataset.examples[0].answers)]
+    assert found == [gold]
 
 
 def test_ids_as_tables_hold_them(tmp_path, read):
-    images = write_images(tmp_path / "images", "a.png")
-    same = {"image": "a.png", "question": "What?", "answer": "red"}
+    same = {"image": [], "question": "What?", "answer": "red"}
     rows = [same | {"id": id} for id in (0, 1.0, "2.0", 2.5, None, True)]
-    dataset = read(id=str(write_json(tmp_path / "r.json", rows)), images=images, max_rejected=0.5)
+    dataset = read(id=write_json(tmp_path / "r.json", rows), max_rejected=0.5)
     assert [(e.id, e.answers) for e in dataset.examples] == [
         (i, ("red",)) for i in ("0", "1", "2.0")
     ]
@@ -362,44 +328,28 @@ def test_ids_as_tables_hold_them(tmp_path, read):
         (5, "Object missing required field `id`"),
         (6, "Expected `str`, got `bool` - at `$.id`"),
     ]
+    nameless = read(id=write_json(tmp_path / "n.json", [same, same]), split="dev")
+    assert [e.id for e in nameless.examples] == ["dev-1", "dev-2"]
 
 
 def test_flags_as_tables_spell_them(tmp_path, read):
-    images = write_images(tmp_path / "images", "a.png")
     flags = {"1.0": True, " 0.0": False, "": None, "YES": True, "unanswerable": False}
-    lines = [f"a.png,What?,red,{flag}\n" for flag in flags]
+    lines = [f"[],What?,red,{flag}\n" for flag in flags]
     file = tmp_path / "rows.csv"
     file.write_text("".join(["image,question,answers,answerable\n", *lines]))
-    examples = read(id=str(file), images=images).examples
-    assert [e.answerable for e in examples] == list(flags.values())
+    assert [e.answerable for e in read(id=file).examples] == list(flags.values())
 
 
-def test_an_option_that_has_no_letter(tmp_path, read):
-    images = write_images(tmp_path / "images", "a.png")
-    row = {"image": "a.png", "question": "What?", "answers": "B"}
-    options = [*(f"thing {i}" for i in range(26)), "B"]
-    file = write_json(tmp_path / "rows.json", [row | {"options": options}])
-    with pytest.raises(InbolError, match="1 Expected `array` of length <= 26"):
-        read(id=str(file), images=images)
-
-
-@pytest.mark.parametrize(
-    ("questions", "split", "found"),
-    [
-        ("q_train2014.json", "val2014", "val2014"),
-        ("q_train2014.json", "dev", "train2014"),
-        ("q.json", None, "test2015"),
-        ("q.json", "x", "test2015"),
-    ],
-)
-def test_the_split_of_coco_pictures(tmp_path, read, questions, split, found):
-    folder = tmp_path / "train2014 of coco"  # the name of a folder above says nothing
-    images = write_images(folder / "test2015", f"COCO_{found}_000000000001.jpg")
-    q = write_json(folder / questions, [{"question_id": 1, "image_id": 1, "question": "What?"}])
-    a = write_json(folder / "a.json", [{"question_id": 1, "answers": ANSWERS}])
-    options = {"format": "okvqa", "questions": q, "annotations": a, "split": split}
-    (example,) = read(**options, images=images).examples
-    assert (example.image, example.split) == (f"COCO_{found}_000000000001.jpg", split or found)
-    if questions == "q.json":
-        with pytest.raises(InbolError, match="split not known"):
-            read(**options, name="other", images=images.rename(folder / "pictures"))
+def test_pictures_and_questions_of_any_set(tmp_path, read):
+    same = {"question": "Which?", "choices": ["x", "y"], "answers": "x"}
+    images = [["0.png", "1.png"], [], "1.png", None, [["0.png"]]]
+    rows = [same | {"id": i, "images": image} for i, image in enumerate(images)]
+    pictures = write_images(tmp_path / "pictures", "0.png", "1.png")
+    file = write_json(tmp_path / "rows.json", rows)
+    dataset = read(id=file, images=pictures, max_rejected=0.5)
+    assert [e.images for e in dataset.examples] == [("0.png", "1.png"), (), ("1.png",)]
+    assert [(r.id, r.reason) for r in dataset.rejected] == [
+        ("3", "image missing"),
+        ("4", "image not a picture or path"),
+    ]
+    assert BARE.text(dataset.examples[0]) == "Which?\nA. x\nB. y"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inbol_jax.data.rows import Unusable
+from inbol_jax.data.folder import Unusable
 from inbol_jax.data.sources import joined, text_rows
 from inbol_jax.errors import InbolError
 

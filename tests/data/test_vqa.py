@@ -53,6 +53,12 @@ def test_answers_as_objects(tmp_path):
     assert example.answers == ("red", "blue", "red")
 
 
+def test_a_limit_reads_no_further(tmp_path):
+    write(tmp_path, row(), b"broken", row(id=2), row(id=3))
+    dataset = load_dataset_folder(tmp_path, limit=3, max_rejected=0.5)
+    assert ([e.id for e in dataset.examples], len(dataset.rejected)) == (["q1", "2"], 1)
+
+
 def test_byte_order_mark_blank_lines_and_line_ends(tmp_path):
     first, second = (json.dumps(r).encode() for r in (row(), row(id=2, question="où ? \u2028")))
     write(tmp_path).write_bytes(b"\xef\xbb\xbf" + first + b"\r\n\n  \n" + second)
@@ -103,7 +109,7 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
         load_dataset_folder(tmp_path)
     message = str(caught.value)
     missing = f"2 image missing (first: x, looked for {tmp_path / 'b.png'})"
-    causes = f"3 of 21 set aside: {missing}, 1 question blank (y)"
+    causes = f"3 of 21 set aside: {missing}, 1 question blank (first: y)"
     assert f"{causes}; at most 10% may be" in message
     assert message.endswith("; --images names the folder that paths are relative to")
     assert "\n" not in message
@@ -111,13 +117,10 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
 
 
 def test_what_is_not_a_dataset(tmp_path):
-    with pytest.raises(InbolError, match="nowhere: no such file or folder; give a folder"):
-        load_dataset_folder(tmp_path / "nowhere")
-    with pytest.raises(InbolError, match=r"holds no data\.jsonl; give a folder"):
-        load_dataset_folder(tmp_path)
     (tmp_path / "data.csv").write_text("id\n")
-    with pytest.raises(InbolError, match=r"not a \.jsonl file"):
-        load_dataset_folder(tmp_path / "data.csv")
+    for path in (tmp_path / "nowhere", tmp_path, tmp_path / "data.csv"):
+        with pytest.raises(InbolError, match=f"{path}: give a folder that holds data.jsonl, or a"):
+            load_dataset_folder(path)
     (tmp_path / "data.jsonl").write_text("\n")
     with pytest.raises(InbolError, match="holds no records"):
         load_dataset_folder(tmp_path)
@@ -128,10 +131,9 @@ def test_what_is_not_a_dataset(tmp_path):
 def test_summary_of_rejections():
     missing = [Rejection(1, "q17", "image missing"), Rejection(2, "q18", "image missing")]
     duplicated, torn = Rejection(9, "q3", "duplicated id"), Rejection(4, None, "not JSON")
-    summary = "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (q3)"
+    summary = "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (first: q3)"
     assert summarise_rejections([*missing, duplicated], 500) == summary
-    assert summarise_rejections([duplicated], 1) == "1 of 1 set aside: 1 duplicated id (q3)"
-    assert summarise_rejections([torn], 9) == "1 of 9 set aside: 1 not JSON (line 4)"
+    assert summarise_rejections([torn], 9) == "1 of 9 set aside: 1 not JSON (first: line 4)"
     assert summarise_rejections([], 9) == "0 of 9 set aside"
     assert "\n" not in summarise_rejections([Rejection(4, "a\nb", "image missing")], 9)
 
