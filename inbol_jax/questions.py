@@ -29,7 +29,8 @@ class Record(msgspec.Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The object of the line."""
-        return msgspec.json.decode(msgspec.json.encode(self))  # tuples are lists there
+        # Tuples are lists there, and what numpy has drawn is Python's.
+        return msgspec.json.decode(msgspec.json.encode(self, enc_hook=lambda x: x.item()))
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +157,13 @@ def test_a_line_that_is_no_record_is_named(tmp_path, kind, sound, changes, messa
         next(rows)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path / 'x.jsonl'}:2: ")
+
+
+def test_what_numpy_has_drawn_is_written_as_any_other_value():
+    drawn = np.random.default_rng(0).choice(["What?"])
+    extra = {"score": np.float64(0.5), "place": np.int64(3)}
+    row = VQAExample("q1", (), drawn, extra=extra).to_json()
+    assert (row["question"], row["score"], row["place"]) == ("What?", 0.5, 3)
 
 
 def test_kinds_of_pairs_are_words_on_disk_and_numbers_in_losses():
