@@ -97,6 +97,7 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
         raise SystemExit(0)
     if not words:
         raise InbolError("a command is missing; see inbol --help")
+    # "data impot" is close to "data import"; "confidense --data" needs its first word alone.
     close: list[str] = []
     for said in (" ".join(words[:2]), words[0]):
         close = close or difflib.get_close_matches(said, COMMANDS, n=1)
@@ -117,7 +118,7 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config, prog=program, args=words, config=_MARKERS)
+            return tyro.cli(config, prog=program, args=words, config=_MARKERS)  # or --help
     except SystemExit as left:
         if left.code:
             raise InbolError(_on_one_line(said.getvalue())) from left
@@ -129,7 +130,7 @@ def _on_one_line(box: str) -> str:
     separate."""
     parts: list[str] = [""]
     for line in box.strip().splitlines()[1:]:
-        text = line.strip(" │|")
+        text = line.strip(" │|")  # a terminal without UTF-8 gets the plain characters
         if set(text) <= {*"─-╰╯+"}:
             parts.append("")
         else:
@@ -171,7 +172,7 @@ def _run(command: Command, config: Any) -> int:
         (pass_on_to_jax if command.collective else listen)()
     if getattr(config, "out", None) is not None:
         _check_writable(config.out)
-    result = function(config)
+    result = function(config)  # `data check` returns an exit code of its own
     return result if isinstance(result, int) else 0
 
 

@@ -15,7 +15,6 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.metrics import (
     Curve,
     Curves,
-    Difference,
     Metrics,
     Summary,
     differences,
@@ -98,6 +97,7 @@ def columns(predictions: Sequence[Prediction], score: Score) -> dict[str, np.nda
     forced answers, and `type`: i64[n], 1, 2 or 3; 0 for Mixed. Values are those of T."""
     rows = [
         (
+            # What refuses in words of its own is refused under every threshold.
             np.inf if p.forced.outcome == "refused" else score(p),
             decided(p, p.model, refuse=False).user_value,
             decided(p, p.model, refuse=True).user_value,
@@ -106,6 +106,7 @@ def columns(predictions: Sequence[Prediction], score: Score) -> dict[str, np.nda
         )
         for p in predictions
     ]
+    # [n, 5], also if there is no prediction; a column each
     score, answered, refused, correct, type = np.array(rows, np.float64).reshape(-1, 5).T
     names = {"score": score, "answered": answered, "refused": refused}
     return names | {"correct": correct.astype(bool), "type": type.astype(int)}
@@ -128,7 +129,8 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     for p in predictions:
         answers.setdefault((p.model, p.domain), []).append(p)
     models = list(dict.fromkeys(model for model, _ in answers))
-    base, thresholds, scores = models[0], {}, {}
+    # {policy: (the model that it decides about, its score)}, of those that need a threshold
+    base, scores = models[0], {}
     if any(domain == VALIDATION for _, domain in answers):
         _check_scores(answers, models)
         scores = {f"base_threshold_{name}": (base, score) for name, score in SCORES.items()}
@@ -140,6 +142,7 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
         for domain in (VALIDATION, *DOMAINS)
     }
     thresholds = {name: best_threshold(*stakes(table[name, VALIDATION])) for name in scores}
+    # Both ends have a score of 0 or 1, so that 0.5 is their threshold.
     policies = {"always_refuse": (base, lambda p: 1.0)} | scores | {"oracle": (base, _knows)}
     decisions = [
         decided(p, name, refuse=score(p) > thresholds.get(name, 0.5))
@@ -149,6 +152,7 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     ]
     curves: Curves = {}
     for domain in (domain for domain in DOMAINS if (base, domain) in answers):
+        # The rival of the trained models is the best of the base's scores in this domain.
         areas = {n: _area(table[n, domain]) for n, (model, _) in scores.items() if model == base}
         areas = {name: area for name, area in areas.items() if area is not None}
         best = table[min(areas, key=areas.__getitem__), domain] if areas else None
@@ -201,10 +205,12 @@ def curve(
       rival: `columns` of another score of the same questions, whose area is compared.
     """
     score, correct, n = test["score"], test["correct"], len(test["score"])
+    # Mixed questions and Type 2 are neither what should be answered nor what cannot be.
     known_or_type3 = np.isin(test["type"], (1, 3))
     told = (test["type"] != 3) & np.isfinite(score)  # not refused in words of its own
 
     def area_change(i: np.ndarray) -> float | None:
+        # Both areas under one index of questions: the difference is paired.
         areas = [aurc(x["score"][i], x["correct"][i]) for x in (test, rival)]
         return None if None in areas else areas[0] - areas[1]
 
@@ -215,6 +221,7 @@ def curve(
         chosen = best_threshold(validation["score"], worth, np.zeros_like(worth))
         return float(np.where(score <= chosen, np.where(correct, 1.0, -cost), 0.0).mean())
 
+    # f64[k] each; of k points at most POINTS are written, the first and the last one always.
     _, refused, t = value_curve(*stakes(test))
     kept = np.unique(np.linspace(0, len(t) - 1, POINTS).round().astype(int))
     return Curve(
@@ -238,15 +245,23 @@ def measure(
     seconds: Mapping[str, float],
 ) -> Metrics:
     """The metrics of the tested predictions, with those baselines that the others, which are of
-    validation, allow."""
-    changes = differences(tested, seed=seed)
+    validation, allow.
+
+    Of each trained model, as it is and if possible calibrated, T is compared with that of the best
+    baseline of the domain.
+    """
     compared = compare(predicted, seed)
     everything = [*tested, *compared.predictions]
-    summary = summarise(everything, seed=seed)
-    models = list(dict.fromkeys(p.model for p in tested))
+    summary, changes = summarise(everything, seed=seed), differences(tested, seed=seed)
+    base, *others = dict.fromkeys(p.model for p in tested)
+    trained = [name for model in others for name in (model, calibrated(model)) if name in summary]
+    # The base may be the best baseline itself: no pair is compared twice.
     known = {(d.a, d.b, d.domain) for d in changes}
-    for d in against_baselines(summary, everything, models, seed):
-        changes += [] if (d.a, d.b, d.domain) in known else [d]
+    for domain in summary[base]:
+        best = best_baseline(summary, base, domain)
+        some = [p for p in everything if p.domain == domain and p.model in (best, *trained)]
+        pairs = [(best, name) for name in trained if (best, name, domain) not in known]
+        changes += differences(some, pairs=pairs, seed=seed)
     _, thresholds, curves, calibrations = compared
     return Metrics(summary, changes, dict(seconds), curves, thresholds, calibrations)
 
@@ -262,22 +277,3 @@ def best_baseline(summary: Summary, base: str, domain: str) -> str:
         (name for name in names if name in summary),
         key=lambda name: summary[name][domain]["all"].t,
     )
-
-
-def against_baselines(
-    summary: Summary, predictions: Sequence[Prediction], models: Sequence[str], seed: int
-) -> list[Difference]:
-    """T of each trained model, as it is and if possible calibrated, minus T of the best baseline.
-
-    Args:
-      predictions: of models and policies, without validation.
-      models: those that were asked, the base first.
-    """
-    result = []
-    trained = [name for model in models[1:] for name in (model, calibrated(model))]
-    trained = [name for name in trained if name in summary]
-    for domain in summary[models[0]]:
-        best = best_baseline(summary, models[0], domain)
-        some = [p for p in predictions if p.domain == domain and p.model in (best, *trained)]
-        result += differences(some, pairs=[(best, name) for name in trained], seed=seed)
-    return result

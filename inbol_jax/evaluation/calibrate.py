@@ -56,6 +56,7 @@ def calibrate(config: CalibrateConfig) -> float:
         for dataset, prompt in zip(datasets, prompts, strict=True):
             answers += _answers(config, checkpoint, prompt, dataset, out)
         check_refusal_tokens(answers, f"--model {config.model}")
+        # Greedy decoding refuses where margin + bias > 0, so the bias is minus the threshold.
         score, *worth = stakes(columns(answers, margin))
         bias = round(-best_threshold(score, *worth), DIGITS) + 0.0  # no minus before a zero
         tokenizer = checkpoint.processor.tokenizer

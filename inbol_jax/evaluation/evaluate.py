@@ -96,6 +96,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
         if config.validation:  # before the next model is asked, which may take hours
             check_refusal_tokens(of_model, model)
         predicted += of_model
+    # A question that one model could not be asked is left out for all: differences are paired.
     answers = Counter((p.dataset, p.id) for p in predicted)
     predicted = [p for p in predicted if answers[p.dataset, p.id] == len(config.models)]
     settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
@@ -119,7 +120,7 @@ def choose_prompts(config: EvaluateConfig, files: Sequence[Path]) -> dict[str, l
             ]
         else:
             prompts[name] = prompts_for(place, config.prompt, files, config.refusals, tell)
-    for line in lines:
+    for line in lines:  # each once: most models are asked alike
         say(line)
     return prompts
 
@@ -154,6 +155,7 @@ def about_questions(
         for q in read_store(store):
             boundary = classify(q.n_correct, q.n_samples, config.thresholds)
             type = question_type(boundary, answerable=q.example.answerable)
+            # Nothing that is said to a Type 3 question is correct, whatever its samples match.
             confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
             about = {"type": type, "confidence": confidence}
             if config.validation:
@@ -176,6 +178,7 @@ def report(
       seconds: {stage: how long it took}.
       other_tables: as in `write_report`.
     """
+    # Thresholds are chosen on the validation questions, so nothing is reported of them.
     tested = [p for p in predicted if p.domain != VALIDATION]
     if config.validation and len(tested) == len(predicted):
         raise InbolError(

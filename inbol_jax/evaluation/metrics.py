@@ -169,6 +169,7 @@ def summarise(
 ) -> Summary:
     """Scores of every model in every domain and group; an error if an answer is there twice."""
     summary: Summary = {}
+    # Domains come in the order of the questions, and are sorted at the end.
     for (model, domain), members in _grouped(predictions, lambda p: (p.model, p.domain)).items():
         summary.setdefault(model, {})[domain] = {
             group: _scores([p for p in members if p.type in types], resamples, seed)
@@ -193,7 +194,7 @@ def differences(
     Raises:
       InbolError: if two models were not asked the same questions under the same type and domain.
     """
-    answers = {
+    answers = {  # {model: {question: its answer}}
         model: {(p.dataset, p.id): p for p in members}
         for model, members in _grouped(predictions, lambda p: p.model).items()
     }
@@ -246,12 +247,14 @@ def by_confidence(predictions: Iterable[Prediction], model: str) -> list[Confide
             raise InbolError(f"question {p.id!r}: confidence {confidence} lies outside 0 to 1")
         return bisect.bisect(CONFIDENCE_EDGES[1:-1], confidence)
 
+    # Every Type 3 question has confidence 0: there it would hide those that the base cannot answer.
     answerable = (p for p in predictions if p.model == model and p.type != 3)
     members = _grouped(answerable, index_of_bin)
     bins = []
     for index, (low, high) in enumerate(itertools.pairwise(CONFIDENCE_EDGES)):
         # Of 10 questions 4 are refused and 3 are correct: refr 4 / 10, answered_acc 3 / 6.
         outcomes = Counter(p.outcome for p in members.get(index, ()))
+        # An empty bin has no rate, and one whose questions are all refused no accuracy.
         n, answered = outcomes.total(), outcomes["correct"] + outcomes["wrong"]
         rates = share(outcomes["refused"], n), share(outcomes["correct"], answered)
         bins.append(ConfidenceBin(low, high, n, *rates))
@@ -284,7 +287,7 @@ def _grouped(
                 f"prediction {p.id!r} of {p.model} on {p.dataset} stands twice; "
                 "run `inbol evaluate` again"
             )
-        seen.add((p.model, p.dataset, p.id))
+        seen.add((p.model, p.dataset, p.id))  # an id is unique within its dataset alone
         groups.setdefault(key(p), []).append(p)
     return groups
 
@@ -297,6 +300,6 @@ def _scores(predictions: list[Prediction], resamples: int = 2000, seed: int = 0)
     correct = sum(p.outcome == "correct" and p.type != 3 for p in predictions)
     refused = sum(p.outcome == "refused" for p in predictions)
     denied = sum(p.denies_premise for p in predictions)
-    values = Counter(p.user_value for p in predictions)
+    values = Counter(p.user_value for p in predictions)  # of -1, 0 and 1
     interval = bootstrap_mean(values, resamples, seed)
     return Scores(n, correct / n, refused / n, *interval, denied / n)

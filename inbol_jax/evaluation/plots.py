@@ -55,6 +55,7 @@ def draw_all(
     predictions: Sequence[Prediction], metrics: Metrics, thresholds: Thresholds
 ) -> list[Drawing]:
     """All figures of a report, the summary first; those for which there is something to draw."""
+    # The summary is of the domain of training, which comes first in the alphabet.
     drawings, panels = [summary_bars(metrics, metrics.domains[0])], {}
     for domain in metrics.domains:
         if here := [p for p in predictions if p.type != 3 and p.domain == domain]:
@@ -84,7 +85,7 @@ def confidence_curves(
     left, right = figure.subplots(1, 2, sharey=True)
     ends = []
     for index, (model, model_bins) in enumerate(bins.items()):
-        centres = [(b.low + b.high) / 2 for b in model_bins]
+        centres = [(b.low + b.high) / 2 for b in model_bins]  # five, from 0.1 to 0.9
         colour, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
         style = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
         for axes, rate in ((left, "refr"), (right, "answered_acc")):
@@ -92,7 +93,7 @@ def confidence_curves(
             y, low, high = np.array([getattr(b, rate) for b in model_bins], np.float64).T
             axes.fill_between(centres, low, high, color=colour, alpha=0.12, linewidth=0)
             axes.plot(centres, y, **style, clip_on=False, label=_short(model))
-        shares = [percent(b.refr.value) for b in model_bins if b.n]
+        shares = [percent(b.refr.value) for b in model_bins if b.n]  # of the bins with questions
         ends.append(f"{model} from {shares[0]} to {shares[-1]}")
     first = next(iter(bins.values()))
     # Every model was asked the same questions, but they answered different ones.
@@ -136,6 +137,7 @@ def tradeoff(metrics: Metrics) -> Drawing:
             curve = metrics.curves[name][domain]
             style = {"color": MODEL_COLOURS[0], "linewidth": 1.2, "dashes": dashes}
             handles += axes.plot(curve.refused, curve.t, **style, label=name)
+        # The oracle is a point: it has no threshold to move.
         point = metrics.models["oracle"][domain]["all"]
         star = {"color": INK, "linestyle": "none", "marker": "*", "markersize": 11}
         handles += axes.plot([point.refr], [point.t], **star, label="oracle")
@@ -165,6 +167,7 @@ def _model_line(
     colour, marker = style
     curve = metrics.curves[model][domain]
     (line,) = axes.plot(curve.refused, curve.t, color=colour, linewidth=1.8, label=_short(model))
+    # Neither mark need lie on the line: it moves the forced answers, and the model gives its own.
     for name, fill in ((model, colour), (calibrated(model), "white")):
         point = metrics.models[name][domain]["all"]
         mark = {"marker": marker, "markersize": 7, "markerfacecolor": fill, "zorder": 3}
@@ -192,7 +195,7 @@ def summary_bars(metrics: Metrics, domain: str) -> Drawing:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.xaxis.set_visible(False)
-        axes.set(xlim=(0, 1.2), ylim=(len(models) - 0.5, -0.5))
+        axes.set(xlim=(0, 1.2), ylim=(len(models) - 0.5, -0.5))  # T stands right of the bars
     worth = [
         Patch(color=GOOD, label="+1  correct, or refused on Type 3"),
         Patch(color=NEUTRAL, label="0  refused"),
@@ -219,7 +222,7 @@ def _draw_bar(axes: Axes, y: int, cell: Scores, *, type3: bool) -> None:
     else:
         wrong = 1 - cell.acc - cell.refr
         parts = ("correct", cell.acc, GOOD), ("refused", cell.refr, NEUTRAL), ("wrong", wrong, BAD)
-    left = 0.0
+    left = 0.0  # where the next part begins
     for name, share, colour in parts:
         axes.barh(y, share, 0.72, left, color=colour, edgecolor="white", linewidth=0.8)
         if share >= 0.065:  # name and number if the part is wide, the number alone otherwise

@@ -67,7 +67,7 @@ def write_report(
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
     drawings = draw_all(predictions, metrics, config.thresholds)
-    gallery = []
+    gallery = []  # of (the question's images, all models' answers)
     for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
         folder = image_folders.get(answers[0].dataset)
         gallery.append(([embed(folder, image) for image in answers[0].images], answers))
@@ -94,7 +94,7 @@ def write_report(
     }
     for drawing in drawings:
         figures.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
-    for name in ("report.md", "report.html"):
+    for name in ("report.md", "report.html"):  # the page that is opened comes last
         write_page(out / name, Path(__file__).parent, context)
 
 
@@ -109,6 +109,7 @@ def choose_questions(
     for p in predictions:
         questions.setdefault((p.dataset, p.id), []).append(p)
     strata: dict[tuple[str, int], list[list[Prediction]]] = {}
+    # Sorted, so that the choice does not depend on the order of the questions.
     for _, answers in sorted(questions.items()):
         stratum = answers[0].domain, TYPES.index(answers[0].type)
         strata.setdefault(stratum, []).append(answers)
@@ -137,6 +138,7 @@ def headline(metrics: Metrics) -> list[str]:
     """What the numbers say: per domain the last model against what needs no training, accuracy and
     refusals, and which models refuse nearly all that the base knows; then what biases are worth."""
     base, last = metrics.asked[0], metrics.asked[-1]
+    # "all" holds every type: it is what the best baseline was picked by.
     changes = {(d.a, d.b, d.domain): d for d in metrics.differences if d.group == "all"}
     sentences = []
     for domain in metrics.domains:

@@ -53,7 +53,7 @@ def value_curve(
     count = np.bincount(place, minlength=len(levels))
     n_answered = np.concatenate([[0], np.cumsum(count)])[: len(finite) + 1]
     value = refused.sum() + np.concatenate([[0.0], np.cumsum(gain)])[: len(finite) + 1]
-    threshold = np.zeros(1)
+    threshold = np.zeros(1)  # any, if the model refuses everything by itself
     if len(finite):
         middle = finite[:-1] + np.diff(finite) / 2
         threshold = np.concatenate([[finite[0] - 1], middle, [finite[-1] + 1]])
@@ -149,7 +149,7 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, n
       f64[k] each, from few answers to many: coverage, the share of all questions that is
       answered, and risk, the share of the answered ones that is answered wrongly.
     """
-    answered, wrong = map(np.cumsum, _levels(score, correct))
+    answered, wrong = map(np.cumsum, _levels(score, correct))  # up to each level
     return answered / len(score), wrong / answered
 
 

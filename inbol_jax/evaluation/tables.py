@@ -70,7 +70,7 @@ def score_table(metrics: Metrics, domain: str) -> Table:
     rows = []
     for group, label in GROUP_LABELS.items():
         cells = {model: metrics.models[model][domain][group] for model in metrics.asked}
-        if n := next(iter(cells.values())).n:
+        if n := next(iter(cells.values())).n:  # all models were asked the same questions
             rows.append([f"{label} ({n} questions)"])
             rows += [
                 [model, percent(c.acc), percent(c.refr), with_interval(c.t, c.t_low, c.t_high)]
@@ -81,7 +81,7 @@ def score_table(metrics: Metrics, domain: str) -> Table:
 
 def difference_table(differences: Sequence[Difference]) -> Table:
     """Paired differences of T between models, with a mark if the interval leaves 0 out."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    rows: dict[tuple[str, str, str], list[str]] = {}  # a row per pair, a cell per group
     for d in sorted(differences, key=lambda d: d.domain):
         change = f"{DOMAIN_LABELS[d.domain]}: {d.b} {MINUS} {d.a}"
         rows.setdefault((d.domain, d.a, d.b), [change]).append(_marked(d))
@@ -111,7 +111,7 @@ def baseline_tables(metrics: Metrics) -> list[Table]:
 
 
 def _policy_table(models: Summary, domain: str) -> Table:
-    groups, rows = ("type1", "type2", "type12", "type3"), []
+    groups, rows = ("type1", "type2", "type12", "type3"), []  # whose T has a column of its own
     for name, domains in models.items():
         scores = domains[domain]
         whole, acc = scores["all"], scores["type12"].acc

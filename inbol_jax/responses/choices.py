@@ -128,10 +128,10 @@ def mentioned_option(text: str, options: Sequence[str]) -> int | None:
     text = known.mark(text)
     if _NEGATED.search(text):
         return None
-    said, found = f" {answer_key(text)} ", set()
+    said, found = f" {answer_key(text)} ", set()  # with blanks, so that whole words are found
     for key in sorted(known.keys, key=len, reverse=True):
         if f" {key} " in said:
-            said = said.replace(f" {key} ", " | ")
+            said = said.replace(f" {key} ", " | ")  # the longer option hides the one within it
             found.add(known.keys[key])
     return found.pop() if len(found) == 1 else None
 

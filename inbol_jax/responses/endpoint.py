@@ -159,6 +159,7 @@ class Endpoint:
         submitted = (
             (item, asyncio.run_coroutine_threadsafe(result(item), _event_loop())) for item in items
         )
+        # Twice as many as are asked at a time: none of the slots waits for who takes the replies.
         pending = deque(itertools.islice(submitted, 2 * self.config.endpoint_concurrency + 1))
         try:
             with interruption.boundaries():

@@ -74,6 +74,7 @@ def _places(tokens: Sequence[str], gold: Sequence[str]) -> Iterator[int]:
 
 def _echoed(words: Sequence[str], at: int, end: int, question: Sequence[str]) -> bool:
     """Whether the question has these words too, with the word before them or the one behind."""
+    # "Kuwait" at 1 of (of, kuwait, city): the runs "of kuwait" and "kuwait city".
     runs = [words[max(at - 1, 0) : end], words[at : end + 1]]
     n = end - at + 1
     said = {tuple(question[i : i + n]) for i in range(len(question) - n + 1)}

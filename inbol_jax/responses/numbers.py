@@ -47,6 +47,7 @@ def _read_words(words: Sequence[str], start: float | None) -> float | None:
     for word in words:
         value = _VALUES.get(word)
         if value is not None:
+            # "twenty two", "two hundred five"; "nineteen eighty" is no one number
             ones_behind_tens = _VALUES.get(last, 0) >= 20 and 1 <= value <= 9
             if group is not None and last != "hundred" and not ones_behind_tens:
                 return None
@@ -58,10 +59,10 @@ def _read_words(words: Sequence[str], start: float | None) -> float | None:
                 return None
             group *= 100
         else:
-            if _SCALES[word] >= last_scale:
+            if _SCALES[word] >= last_scale:  # scales fall: "two million five thousand"
                 return None
             last_scale = _SCALES[word]
-            total, group = total + group * last_scale, None
+            total, group = total + group * last_scale, None  # the next group begins anew
         last = word
     return total + (group or 0)
 

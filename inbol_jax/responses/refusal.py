@@ -197,10 +197,12 @@ def _clauses(text: str) -> Iterator[_Clause]:
         contrasts = contrasts or bool(_CONTRAST.match(clause))
         while start < len(clause) and (filler := _FILLER.match(clause, start)):
             start = filler.end()
+        # What is nothing but fillers is no clause of its own.
         if start < len(clause):
             concedes = opens and before.endswith("though")
             yield _Clause(clause[start:], opens, closes, follows, contrasts, concedes, "?" in end)
             opens = contrasts = False
+        # "so" holds until its sentence ends.
         opens, follows = opens or closes, follows and not closes
         before = end.strip()
         contrasts = contrasts or bool(_CONTRAST.match(before))
@@ -257,7 +259,7 @@ def _label(clause: _Clause, brief: bool) -> str:
 
 def _read(text: str, yes_no: bool, question: str) -> tuple[str, list[Rule]]:
     """The labels of a text's clauses, and the rules of those that refuse."""
-    labels, rules, brief = "", list[Rule](), False
+    labels, rules, brief = "", list[Rule](), False  # labels: "R.S", a refusal and a statement
     for clause in itertools.islice(_clauses(text), _MAX_CLAUSES):
         if clause.opens:
             labels, brief = labels + "." if labels else "", False
