@@ -1,5 +1,5 @@
 """Generator `evidence_removed`: an example's own question about its image without what answers it,
-which is masked, blurred or cropped away.
+which is masked or cropped away.
 
 The record says where this evidence is (a column `evidence`), or the model finds it by occlusion:
 windows of two sizes are covered one after the other, and the smallest one that changes the model's
@@ -7,7 +7,6 @@ right answer is removed.
 """
 
 import math
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from inbol_jax.artifacts import atomically, fingerprint, write_atomically
 from inbol_jax.data.images import ImageError, load_image
@@ -81,9 +80,8 @@ def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Im
 
     Args:
       boxes: in pixels.
-      how: "mask" fills the boxes with the image's mean colour. "blur" leaves nothing in them that
-        is finer than a quarter of the box. "crop" keeps the largest part beside all boxes, or masks
-        if that would leave less than a quarter of the image.
+      how: "mask" fills the boxes with the image's mean colour. "crop" keeps the largest part beside
+        all boxes, or masks if that would leave less than a quarter of the image.
 
     Raises:
       InbolError: if no box lies within the image.
@@ -95,12 +93,11 @@ def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Im
         part = _largest_part_beside(edges, image.size)
         if _area(part) >= LEAST_LEFT * image.width * image.height:
             return image.crop(part), "crop"
-        how = "mask"
     result = image.copy()
     mean = tuple(int(c) for c in np.asarray(image, np.float32).mean(axis=(0, 1)).round())
     for edge in edges:
-        result.paste(mean if how == "mask" else _blurred(image.crop(edge)), edge)
-    return result, how
+        result.paste(mean, edge)
+    return result, "mask"
 
 
 def _edges_within(box: Box, size: tuple[int, int]) -> Edges | None:
@@ -128,22 +125,6 @@ def _largest_part_beside(edges: Sequence[Edges], size: tuple[int, int]) -> Edges
 
 def _area(edges: Edges) -> int:
     return (edges[2] - edges[0]) * (edges[3] - edges[1])
-
-
-def _blurred(patch: Image.Image) -> Image.Image:
-    # The patch is shrunk to a few pixels first: a blur alone would leave its own edges sharp enough
-    # to read large letters by.
-    tiny = patch.resize((2, 2), Image.Resampling.BOX)
-    smooth = tiny.resize(patch.size, Image.Resampling.BILINEAR)
-    return smooth.filter(ImageFilter.GaussianBlur(max(1.0, min(patch.size) / 4)))
-
-
-def _choose_way(example: VQAExample, ways: Sequence[str]) -> str:
-    """One of the ways by the example's id, so that it is the same in every run and order."""
-    # What is blurred keeps its color.
-    if re.search(r"\bcolou?r", example.question, re.IGNORECASE):
-        ways = [way for way in ways if way != "blur"]
-    return ways[zlib.crc32(example.id.encode()) % len(ways)]
 
 
 def _find_evidence(
@@ -183,17 +164,14 @@ def _find_evidence(
 
 def _cover(example: VQAExample, root: Path, window: Box) -> ImageQuestion:
     """The example's question about its image without this window."""
-    how = _choose_way(example, ("mask", "blur"))
 
     def draw() -> Image.Image:
         image = load_image(root / example.image)
         image.thumbnail((MAX_SIDE, MAX_SIDE))
-        return remove(image, [_in_pixels(window, image)], how)[0]
+        return remove(image, [_in_pixels(window, image)], "mask")[0]
 
-    name = f"{example.image} without {fingerprint([window, how])}"
-    return ImageQuestion(
-        example.question, draw, name, root / example.image, options=example.options
-    )
+    file, name = root / example.image, f"{example.image} without {window}"
+    return ImageQuestion(example.question, draw, name, file, options=example.options)
 
 
 def _in_pixels(window: Box, image: Image.Image) -> Box:
@@ -226,15 +204,16 @@ def evidence_removed(
     window = context.prepared.get(example.id)
     if isinstance(window, CannotPropose):
         raise window
-    by, ways = "boxes", ("mask", "blur", "crop")
+    # By the example's id, so that it is the same in every run and order.
+    by, how = "boxes", ("mask", "crop")[zlib.crc32(example.id.encode()) % 2]
     try:
         boxes = evidence_boxes(example)
         if boxes is None and window is None:
             raise CannotPropose("record does not say where")
         image = load_image(context.root / example.image)
         if boxes is None:
-            boxes, by, ways = [_in_pixels(window, image)], "occlusion", ("mask", "blur")
-        changed, how = remove(image, boxes, _choose_way(example, ways))
+            boxes, by, how = [_in_pixels(window, image)], "occlusion", "mask"
+        changed, how = remove(image, boxes, how)
     except ImageError as error:
         raise CannotPropose(error.cause) from error
     except InbolError as error:

@@ -43,7 +43,7 @@ def test_boxes_that_are_none(bad):
         evidence_boxes(example(0, evidence=bad))
 
 
-@pytest.mark.parametrize("how", ["mask", "blur", "crop"])
+@pytest.mark.parametrize("how", ["mask", "crop"])
 def test_what_is_removed_is_gone_and_the_rest_is_there(how):
     pixels = np.random.default_rng(1).integers(0, 256, (60, 80, 3), np.uint8)
     pixels[20:30, 10:26] = (255, 0, 0)
@@ -59,10 +59,8 @@ def test_what_is_removed_is_gone_and_the_rest_is_there(how):
     outside = changed.copy()
     outside[19:31, 9:27] = False
     assert not outside.any()
-    inside = found[20:30, 10:26].astype(int)
-    steps = max(np.abs(np.diff(inside, axis=axis)).max() for axis in (0, 1))
-    # The stripe had steps of 255: it cannot be made out.
-    assert steps <= (0 if how == "mask" else 20)
+    inside = found[20:30, 10:26]
+    assert (inside == inside[0, 0]).all()  # one colour
 
 
 def test_boxes_at_the_borders():
@@ -91,7 +89,7 @@ def test_evidence_by_boxes(tmp_path):
         ("evidence_removed", "not an image"): 1,
         ("evidence_removed", "record does not say where"): 1,
     }
-    assert {r["removed"]["how"] for r in rows} == {"mask", "blur", "crop"}
+    assert {r["removed"]["how"] for r in rows} == {"mask", "crop"}
     for row in rows:
         i = int(row["id"].removeprefix("q").split("-")[0])
         assert row["question"] == examples[i].question
@@ -113,13 +111,11 @@ def test_evidence_by_boxes(tmp_path):
     assert after == before, "nothing else is left there"
 
 
-def test_a_color_is_never_left_by_a_blur_and_a_jpeg_stays_one(tmp_path):
-    for i in range(12):
-        Image.new("RGB", (40, 30), "red").save(tmp_path / f"{i}.JPG", "JPEG")
-    examples = [example(i, image=f"{i}.JPG", evidence=[[4, 4, 8, 8]]) for i in range(12)]
-    rows, *_ = run_funnel(examples, "evidence_removed", root=tmp_path)
-    assert {r["removed"]["how"] for r in rows} == {"mask", "crop"}
-    with Image.open(tmp_path / rows[0]["images"][0]) as image:
+def test_a_changed_jpeg_is_a_jpeg(tmp_path):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.JPG", "JPEG")
+    examples = [example(0, image="a.JPG", evidence=[[4, 4, 8, 8]])]
+    ((made,), *_) = run_funnel(examples, "evidence_removed", root=tmp_path)
+    with Image.open(tmp_path / made["images"][0]) as image:
         assert image.format == "JPEG"
 
 
