@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from inbol_jax.artifacts import fingerprint, one_writer, parse_json, write_json
+from inbol_jax.artifacts import meta_path, one_writer, read_meta, write_json
 from inbol_jax.commands import load, run
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.config import BuildConfig
@@ -17,6 +17,7 @@ from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.stage import HINT, changes
 from inbol_jax.training.config import DpoConfig, SftConfig
 from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.world.config import ExportConfig, Split
@@ -45,45 +46,6 @@ class DemoConfig(Bounded):
     other knowledge are a quarter of it each."""
     rl: bool = False
     """Also train by on-policy refusal, from the IDK-IT model; it takes some minutes more."""
-
-
-class Stages:
-    """Runs each stage once: `<out>/demo.json` says which stages are done, and for which settings.
-
-    Raises:
-      InbolError: if the folder holds a demo with other settings, or its state cannot be read.
-    """
-
-    def __init__(self, out: Path, settings: Any):
-        self._file = out / "demo.json"
-        settings_fingerprint = fingerprint(settings)
-        try:
-            state = parse_json(self._file.read_bytes()) if self._file.exists() else {}
-            if not isinstance(state, dict) or (state and "seconds" not in state):
-                raise ValueError("not a demo's state")
-        except ValueError as error:
-            raise InbolError(f"{self._file}: not readable ({error}); delete it") from error
-        if state and state.get("config") != settings_fingerprint:
-            raise InbolError(
-                f"{out} holds a demo with other settings; choose another --out or delete it"
-            )
-        self._state = state or {"config": settings_fingerprint, "seconds": {}}
-        write_json(self._file, self._state)
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """{stage: how long it took}, of the stages that are done."""
-        return dict(self._state["seconds"])
-
-    def run(self, name: str, product: Path, action: Callable[[], Any]) -> None:
-        """Runs `action` unless the stage is done and its product is still there."""
-        if name in self.seconds and product.exists():
-            say(f"{name}: done before")
-            return
-        start = time.monotonic()
-        action()
-        self._state["seconds"][name] = round(time.monotonic() - start, 2)
-        write_json(self._file, self._state)
 
 
 def train_idk_it(folder: Path, seed: int, **options: Any) -> None:
@@ -154,7 +116,21 @@ def demo(config: DemoConfig) -> Any:
     data, idk_it, dpo, ca_dpo = (out / name for name in ("data", "idk_it", "dpo", "ca_dpo"))
     settings = dataclasses.asdict(config)
     del settings["out"]
-    stages = Stages(out, settings)
+    state = read_meta(out / "demo")  # what earlier runs of the same command have done
+    if different := changes(state.get("settings", settings), settings):
+        raise InbolError(f"{out} holds a demo of {'; '.join(different.values())}: {HINT}")
+    seconds: dict[str, float] = state.get("seconds", {})  # of the stages that are done
+
+    def stage(name: str, product: Path, action: Callable[[], Any]) -> None:
+        """Runs a stage, unless it is done and its product is still there."""
+        if name in seconds and product.exists():
+            say(f"{name}: done before")
+            return
+        start = time.monotonic()
+        action()
+        seconds[name] = round(time.monotonic() - start, 2)
+        write_json(meta_path(out / "demo"), {"settings": settings, "seconds": seconds})
+
     sizes = {
         Split.TRAIN: config.n_train,
         Split.VALIDATION: config.n_test // 2,
@@ -189,24 +165,24 @@ def demo(config: DemoConfig) -> Any:
         for source in (data / Split.TRAIN, out / "extrinsic.jsonl"):
             run("confidence", ConfidenceConfig(source, out, sampling=SAMPLING, seed=seed))
 
-    stages.run("world", data / Split.OOD_KNOWLEDGE / "data.jsonl", export_splits)
+    stage("world", data / Split.OOD_KNOWLEDGE / "data.jsonl", export_splits)
     questions = ExtrinsicConfig(data / Split.TRAIN, out, seed=seed)
-    stages.run("extrinsic", out / "extrinsic.jsonl", lambda: run("extrinsic", questions))
-    stages.run("confidence", out / "confidence" / "extrinsic.jsonl", estimate_confidence)
+    stage("extrinsic", out / "extrinsic.jsonl", lambda: run("extrinsic", questions))
+    stage("confidence", out / "confidence" / "extrinsic.jsonl", estimate_confidence)
     construction = BuildConfig(out, seed=seed)
-    stages.run("build", out / "preferences.jsonl", lambda: run("build", construction))
-    stages.run("IDK-IT", idk_it / "model", lambda: train_idk_it(out, seed))
-    stages.run("DPO", dpo / "model", lambda: train_dpo(out, seed))
-    stages.run("CA-DPO", ca_dpo / "model", lambda: train_ca_dpo(out, seed))
+    stage("build", out / "preferences.jsonl", lambda: run("build", construction))
+    stage("IDK-IT", idk_it / "model", lambda: train_idk_it(out, seed))
+    stage("DPO", dpo / "model", lambda: train_dpo(out, seed))
+    stage("CA-DPO", ca_dpo / "model", lambda: train_ca_dpo(out, seed))
     if config.rl:
-        stages.run("on-policy", out / "rl/model", lambda: train_rl(out, seed))
+        stage("on-policy", out / "rl/model", lambda: train_rl(out, seed))
     predictions = evaluation.out / "predictions.jsonl"
     predict = load("evaluation.evaluate:predictions")
-    stages.run("evaluation", predictions, lambda: predict(evaluation))
+    stage("evaluation", predictions, lambda: predict(evaluation))
     return load("evaluation.evaluate:report")(
         evaluation,
         load("evaluation.prediction:read_predictions")(predictions),
         out,
-        stages.seconds,
+        seconds,
         [Table.read(file) for file in MEASURED],
     )

@@ -125,7 +125,7 @@ def test_demo_trains_both_stages(run):
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):
     out = Path(shutil.copytree(run[0], tmp_path / "out"))  # its times come along
-    results = {"demo.json", "metrics.json", "report.html", "report.md"}
+    results = {"demo.meta.json", "metrics.json", "report.html", "report.md"}
     files = [p for p in out.rglob("*") if p.is_file() and "figures" not in p.parts]
     kept = [p for p in files if p.name not in results]
     before = {p: p.stat().st_mtime_ns for p in kept}
@@ -139,15 +139,15 @@ def test_demo_again_does_nothing(run, tmp_path, capsys):
 
 def test_demo_with_other_settings_is_refused(run, capsys):
     before = metrics_of(run[0])
-    for other in ((*SIZES, "--seed", "1"), ("--n-train", "61", *SIZES[2:])):
-        error = fails(capsys, main, "demo", "--out", run[0], *other)
-        assert "holds a demo with other settings" in error
+    for other in (("--seed", 1), ("--n-train", 61)):
+        error = fails(capsys, main, "demo", "--out", run[0], *SIZES, *other)
+        assert f"and now {other[0]} {other[1]}" in error
     assert metrics_of(run[0]) == before
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"seconds": {}}'])
+@pytest.mark.parametrize("content", ["{", "[1]"])
 def test_demo_with_a_damaged_state(tmp_path, content, capsys):
-    (tmp_path / "demo.json").write_text(content)
+    (tmp_path / "demo.meta.json").write_text(content)
     fails(capsys, main, "demo", "--out", tmp_path, *SIZES)
 
 

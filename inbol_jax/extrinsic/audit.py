@@ -10,61 +10,42 @@ import functools
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 
 from inbol_jax.artifacts import one_writer, read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
-from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.config import AuditConfig
-from inbol_jax.extrinsic.files import KEPT, questions_file, trail_file
+from inbol_jax.extrinsic.files import KEPT, Header, questions_file, read_header, trail_file
 from inbol_jax.intervals import Estimate
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
-from inbol_jax.stage import finished_header
+from inbol_jax.questions import Question
 
 LEAST_QUESTIONS = 20  # of each class; with fewer, an AUC says nothing
 MAX_TEXTS = 10_000  # of each class, for the classifier
 FOLDS = 5
 TELLING_AUC = 0.85  # above it the audit warns
 TELLING = 12  # words shown of each class
-COUNTS = ("rows", "counts", "set_aside")  # of the header
 
 
-class Question(NamedTuple):
-    """A question of the audit: a generated, an answerable or a rejected one.
+class AuditedQuestion(Question, frozen=True, kw_only=True):
+    """A generated question, a rejected one (with `filter` and `reason`), or an answerable one."""
 
-    Attributes:
-      original: the image before its evidence was removed; the same as `image` otherwise.
-      generator: "" for an answerable question.
-      filter, reason: of a rejected question; "" otherwise.
-    """
+    remedy: ClassVar[str] = "; run `inbol extrinsic` again"
 
-    id: str
-    question: str
-    image: str
-    original: str
     generator: str = ""
     filter: str = ""
     reason: str = ""
+    removed: dict[str, Any] = msgspec.field(default_factory=dict)
 
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Question":
-        """From a line of extrinsic.jsonl or of its trail.
-
-        Raises:
-          InbolError: if a field is missing or no text.
-        """
-        images, removed = row.get("images"), row.get("removed")
-        image = images[0] if isinstance(images, list) and images else None
-        original = removed.get("image") if isinstance(removed, dict) else image
-        fields = [*map(row.get, ("id", "question")), image, original]
-        fields += [row.get(name, "") for name in ("generator", "filter", "reason")]
-        if not all(isinstance(field, str) for field in fields):
-            raise InbolError(f"{', '.join(cls._fields)} are texts; run `inbol extrinsic` again")
-        return cls(*fields)
+    @property
+    def original(self) -> str:
+        """The image before its evidence was removed."""
+        return str(self.removed.get("image", self.image))
 
 
 @one_writer
@@ -75,24 +56,24 @@ def audit(config: AuditConfig) -> dict[str, Any]:
       InbolError: if there are no generated questions, or no dataset to compare them with.
     """
     file = questions_file(config.out)
-    header = finished_header(file, "extrinsic")
-    images = config.out / header["images"]
+    header = read_header(file)
+    images = config.out / header.images
     if config.data is None:
-        dataset = load_dataset_folder(config.out / header["data"], images=images)
+        dataset = load_dataset_folder(config.out / header.data, images=images)
     else:
         dataset = load_dataset_folder(config.data)
     rng = np.random.default_rng(config.seed)
-    generated = [*read_jsonl(file, Question.from_json)]
+    generated = [*read_jsonl(file, AuditedQuestion.from_json)]
     drawn = [generated[i] for i in rng.permutation(len(generated))[:MAX_TEXTS]]
     text = text_shortcut(drawn, _answerable(dataset, rng), config.seed)
-    result = {name: header[name] for name in COUNTS}
+    result = {name: getattr(header, name) for name in ("rows", "counts", "set_aside")}
     result |= {"text": text, "findings": list(findings(header, text))}
     write_json(config.out / "audit.json", result)
 
     trail = trail_file(file)
-    rejected = read_jsonl(trail, Question.from_json) if trail.is_file() else ()
-    settings = [(name, str(value)) for name, value in header["settings"].items()]
-    set_aside = [(*key.split(": ", 1), str(n)) for key, n in header["set_aside"].items()]
+    rejected = read_jsonl(trail, AuditedQuestion.from_json) if trail.is_file() else ()
+    settings = [(name, str(value)) for name, value in header.settings.items()]
+    set_aside = [(*key.split(": ", 1), str(n)) for key, n in header.set_aside.items()]
     page = config.out / "audit.html"
     context = {
         "findings": result["findings"],
@@ -111,33 +92,33 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     return result
 
 
-def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[Question]:
+def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[AuditedQuestion]:
     """Random questions that one image answers."""
     chosen = []
     for i in rng.permutation(len(dataset.examples)):
         example = dataset.examples[i]
         if example.answerable is not False and len(example.images) == 1:
-            chosen.append(Question(example.id, example.question, example.image, example.image))
+            chosen.append(AuditedQuestion(example.id, example.images, example.question))
         if len(chosen) == MAX_TEXTS:
             break
     return chosen
 
 
 def samples(
-    questions: Iterable[Question], field: str, n: int, rng: np.random.Generator
-) -> dict[str, list[Question]]:
+    questions: Iterable[AuditedQuestion], field: str, n: int, rng: np.random.Generator
+) -> dict[str, list[AuditedQuestion]]:
     """Up to n random questions for each value of a field; no more than those are in memory."""
-    drawn: dict[str, list[tuple[float, Question]]] = {}
+    drawn: dict[str, list[tuple[float, str, AuditedQuestion]]] = {}
     for question in questions:
         heap = drawn.setdefault(getattr(question, field), [])
-        heapq.heappush(heap, (rng.random(), question))
+        heapq.heappush(heap, (rng.random(), question.id, question))
         if len(heap) > n:
             heapq.heappop(heap)
-    return {name: [question for _, question in heap] for name, heap in sorted(drawn.items())}
+    return {name: [question for *_, question in heap] for name, heap in sorted(drawn.items())}
 
 
 def text_shortcut(
-    generated: Sequence[Question], answerable: Sequence[Question], seed: int
+    generated: Sequence[AuditedQuestion], answerable: Sequence[AuditedQuestion], seed: int
 ) -> dict[str, Any] | None:
     """How well a classifier tells generated questions from answerable ones by their text.
 
@@ -206,7 +187,7 @@ def auc_estimate(score: np.ndarray, label: np.ndarray) -> Estimate:
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def findings(header: Mapping[str, Any], text: Mapping[str, Any] | None) -> Iterator[str]:
+def findings(header: Header, text: Mapping[str, Any] | None) -> Iterator[str]:
     """Yields what the numbers say, in sentences; a warning comes first."""
     auc = {name: a["value"] for name, a in text["auc"].items()} if text else {"all": None}
     total = auc.pop("all")
@@ -219,7 +200,7 @@ def findings(header: Mapping[str, Any], text: Mapping[str, Any] | None) -> Itera
             f"{named or 'all generators together'}: give the other generators more --turns, or "
             "leave these out."
         )
-    kept, proposed = header["rows"], sum(header["counts"].values())
+    kept, proposed = header.rows, sum(header.counts.values())
     yield f"{kept} of {proposed} proposed questions passed the filters."
     if total is None:
         yield (
@@ -233,15 +214,15 @@ def findings(header: Mapping[str, Any], text: Mapping[str, Any] | None) -> Itera
         )
 
 
-def funnel_table(header: Mapping[str, Any], text: Mapping[str, Any] | None) -> Table:
+def funnel_table(header: Header, text: Mapping[str, Any] | None) -> Table:
     """The numbers of proposed, rejected and kept questions, and how well their text tells them,
     per generator and for all."""
-    generators, filters = header["generators"], header["filters"]
+    generators, filters = header.generators, header.filters
     auc = text["auc"] if text else {}
     rows = []
     for name, members in (*((name, [name]) for name in generators), ("all", generators)):
         *rejected, kept = (
-            sum(header["counts"].get(f"{member}: {verdict}", 0) for member in members)
+            sum(header.counts.get(f"{member}: {verdict}", 0) for member in members)
             for verdict in (*filters, KEPT)
         )
         told = "{value:.3f} ({low:.3f} to {high:.3f})".format(**auc[name]) if name in auc else ""

@@ -15,7 +15,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.files import questions_file, trail_file
+from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
 from inbol_jax.extrinsic.filters import FilterContext, check_filters, default_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
@@ -56,7 +56,9 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
         checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
 
     file = questions_file(config.out)
-    settings, inputs = _settings(config, checkpoint), _inputs(dataset, checkpoint)
+    settings, inputs = _settings(config, checkpoint), {"data": file_fingerprint(dataset.file)}
+    if checkpoint is not None:
+        inputs["model"] = checkpoint.fingerprint
     with Stage(file, "extrinsic", settings, inputs=inputs) as stage:
         if not stage.finished:
             pool = _answerable_by_one_image(dataset)
@@ -75,10 +77,10 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
                     writer = endpoint_answers(endpoint, store)
                 context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
                 _write(config, context, stage, dataset.file)
-        header = stage.header
-    if header["set_aside"]:
-        say(f"not tried: {_list(header['set_aside'])}")
-    say(f"{header['rows']} Type 3 questions ({_list(header['counts'])}) -> {file}")
+    header = read_header(file)
+    if header.set_aside:
+        say(f"not tried: {_list(header.set_aside)}")
+    say(f"{header.rows} Type 3 questions ({_list(header.counts)}) -> {file}")
     return file
 
 
@@ -117,14 +119,6 @@ def _settings(config: ExtrinsicConfig, checkpoint: Checkpoint | None) -> dict[st
         settings["dtype"] = checkpoint.model.dtype.name
         settings |= checkpoint.prompt.to_json() if checkpoint.prompt else {}
     return settings
-
-
-def _inputs(dataset: VQADataset, checkpoint: Checkpoint | None) -> dict[str, str]:
-    """Fingerprints of what the questions depend on."""
-    inputs = {"data": file_fingerprint(dataset.file)}
-    if checkpoint is not None:
-        inputs["model"] = checkpoint.fingerprint
-    return inputs
 
 
 def _write(config: ExtrinsicConfig, context: GeneratorContext, stage: Stage, source: Path) -> None:

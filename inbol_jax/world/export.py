@@ -9,18 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inbol_jax.artifacts import (
-    fingerprint,
-    json_line,
-    meta_path,
-    one_writer,
-    read_meta,
-    write_atomically,
-    write_json,
-)
-from inbol_jax.errors import InbolError
+from inbol_jax.artifacts import json_line, write_atomically
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
+from inbol_jax.stage import Stage
 from inbol_jax.world.config import ExportConfig, Split
 from inbol_jax.world.glyphs import N_GLYPHS, held_out_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
@@ -31,45 +23,29 @@ WORLD_VERSION = 4  # raise it if the same seed gives other pictures or questions
 KNOWLEDGE_SHARE = 0.4
 
 
-@one_writer
 def export(config: ExportConfig) -> Path:
     """Writes the dataset, unless it is already complete. Returns its folder.
 
     Raises:
       InbolError: if the folder holds another dataset.
     """
-    type3 = config.type3_per_answerable
-    settings = {
-        "command": "world export",
-        "split": str(config.split),
-        "n": config.n,
-        "type3": type3,
-        "seed": config.seed,
-        "world": WORLD_VERSION,
-    }
-    settings["config"] = fingerprint(settings)
-    file = config.out / "data.jsonl"
-    if file.exists():
-        header = read_meta(file)
-        if header.get("config") != settings["config"]:
-            cause = "made with other settings" if header else "that was not made by this command"
-            raise InbolError(
-                f"{config.out} holds a dataset {cause}; choose another --out or delete it"
-            )
-    else:
-        rows = []
-        total = n_questions(config.split, config.n, type3)
-        with progress(f"drawing {config.split}", total, "images") as advance:
-            for example, picture in examples(config.split, config.n, type3, config.seed):
-                png = io.BytesIO()
-                Image.fromarray(picture).save(png, "PNG", compress_level=1)
-                write_atomically(config.out / example.image, png.getvalue(), sync=False)
-                rows.append(example.to_json())
-                advance()
-        # The header first: rows without one are not ours.
-        write_json(meta_path(file), settings | {"rows": len(rows)})
-        write_atomically(file, "".join(map(json_line, rows)))
-    say(f"{read_meta(file)['rows']} questions of the world's {config.split} split -> {config.out}")
+    type3, file = config.type3_per_answerable, config.out / "data.jsonl"
+    settings = {"split": config.split, "n": config.n, "type3": type3, "seed": config.seed}
+    with Stage(file, "world export", settings | {"world": WORLD_VERSION}) as stage:
+        if not stage.finished:
+            rows = []
+            total = n_questions(config.split, config.n, type3)
+            with progress(f"drawing {config.split}", total, "images") as advance:
+                for example, picture in examples(config.split, config.n, type3, config.seed):
+                    png = io.BytesIO()
+                    Image.fromarray(picture).save(png, "PNG", compress_level=1)
+                    write_atomically(config.out / example.image, png.getvalue(), sync=False)
+                    rows.append(example.to_json())
+                    advance()
+            write_atomically(file, "".join(map(json_line, rows)))
+            stage.finish(len(rows))
+        n = stage.header["rows"]
+    say(f"{n} questions of the world's {config.split} split -> {config.out}")
     return config.out
 
 

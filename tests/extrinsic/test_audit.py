@@ -10,7 +10,7 @@ from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
 from inbol_jax.cli import main
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.audit import (
-    Question,
+    AuditedQuestion,
     auc_estimate,
     audit,
     findings,
@@ -20,7 +20,7 @@ from inbol_jax.extrinsic.audit import (
 )
 from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.extrinsic.files import trail_file
+from inbol_jax.extrinsic.files import Header, read_header, trail_file
 
 HOSTILE = (
     "What is the <script>alert('q')</script> \"quoted\" & "
@@ -114,13 +114,13 @@ def test_hostile_text_stays_text(run):
 
 
 def test_the_funnel_adds_up(run):
-    header = read_meta(run / "extrinsic.jsonl")
+    header = read_header(run / "extrinsic.jsonl")
     table = funnel_table(header, None)
-    assert [row[0] for row in table.rows] == [*header["generators"], "all"]
+    assert [row[0] for row in table.rows] == [*header.generators, "all"]
     for row in table.rows:
         proposed, *rejected, kept = map(int, row[1:-1])
         assert proposed == sum(rejected) + kept
-    assert int(table.rows[-1][-2]) == read_meta(run / "extrinsic.jsonl")["rows"]
+    assert int(table.rows[-1][-2]) == header.rows
     assert len(table.columns) == len(table.rows[0]) == sum(width for _, width in table.spans)
 
 
@@ -139,8 +139,8 @@ def test_questions_that_are_not_there(run, tmp_path, capsys):
         audit(AuditConfig(run))
 
 
-def question(i, text="", generator="", image=""):
-    return Question(f"q{i}", text, image, image, generator)
+def question(i, text="", generator="", image="a.png"):
+    return AuditedQuestion(f"q{i}", (image,), text, generator=generator)
 
 
 def test_samples_are_uniform_per_value():
@@ -161,7 +161,7 @@ def test_findings_follow_the_numbers_and_name_the_generators_to_blame():
     def said(**aucs):
         return list(findings(header, {"auc": {name: {"value": v} for name, v in aucs.items()}}))
 
-    header = {"rows": 10, "counts": {"a: kept": 10, "a: present": 10}}
+    header = Header(10, {"a: kept": 10, "a: present": 10}, {}, "", "", ["a"], ["present"], {})
     warning, kept, total = said(all=0.88, mismatched=0.7, beyond_frame=0.9, unseeable=1.0)
     assert warning.startswith("Warning: the text alone tells generated from real questions")
     assert "(AUC 0.88)" in warning

@@ -94,7 +94,7 @@ def test_evidence_by_boxes(tmp_path):
         i = int(row["id"].removeprefix("q").split("-")[0])
         assert row["question"] == examples[i].question
         assert row["removed"] | {"how": ""} == {
-            "images": [f"{i}.png"],
+            "image": f"{i}.png",
             "how": "",
             "by": "boxes",
             "boxes": [[4, 4, 8, 8]],
