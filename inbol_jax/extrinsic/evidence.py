@@ -228,7 +228,5 @@ def evidence_removed(
         changed.save(temporary, **options)
     rounded = [[round(v, 2) for v in box] for box in boxes]
     extra = {"removed": {"image": example.image, "how": how, "by": by, "boxes": rounded}}
-    if example.options:
-        extra["options"] = list(example.options)
-    answer = usual_answer(example)
-    yield Proposal(example.question, NAME, answer=answer, image=name, extra=extra)
+    about = {"answer": usual_answer(example), "options": example.options, "extra": extra}
+    yield Proposal(example.question, NAME, image=name, **about)

@@ -215,9 +215,8 @@ def answered(
     assert context.source.model is not None  # the options say so
     questions = []
     for image, proposal in ((c.image, c.proposal) for c in candidates):
-        options = tuple(proposal.extra.get("options", ()))
         drawn = (blank_image, "blank") if blank else (context.source.root / image, image)
-        questions.append(ImageQuestion(proposal.question, *drawn, options=options))
+        questions.append(ImageQuestion(proposal.question, *drawn, options=proposal.options))
     answers = context.source.model(
         questions,
         n=context.config.model_samples,

@@ -11,6 +11,7 @@ import numpy as np
 from inbol_jax.extrinsic.files import KEPT
 from inbol_jax.extrinsic.filters import FILTERS, MODEL_FILTERS, Candidate, FilterContext
 from inbol_jax.extrinsic.generators import CannotPropose, Generator
+from inbol_jax.questions import METRICS
 from inbol_jax.records import VQAExample
 
 CHUNK = 256  # examples that a model looks at together
@@ -138,6 +139,8 @@ class Funnel:
             proposal.question,
             answerable=False,
             extra={**made_by, "filters": self.filters, **proposal.extra},
+            options=proposal.options,
+            metric="choice" if proposal.options else METRICS[0],
             source=candidate.example.source,
             split=candidate.example.split,
         ).to_json()

@@ -82,6 +82,7 @@ class Proposal:
       answer: what answers the question elsewhere, for another image or before the evidence was
         removed; "" if that is not known.
       image: the question's image if it is not the example's own, relative to the same folder.
+      options: what a multiple-choice question offers.
       extra: further columns of the record.
     """
 
@@ -91,6 +92,7 @@ class Proposal:
     absent: bool = False
     answer: str = ""
     image: str | None = None
+    options: tuple[str, ...] = ()
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -264,9 +266,8 @@ def mismatched(
     """A question that was asked of another image, about a thing that this one does not contain."""
     for other, presumed in _questions_of_others(example, context, rng):
         if not _ANSWERED_BY_ABSENCE.match(other.question):
-            extra = {"options": list(other.options)} if other.options else {}
-            answer = usual_answer(other)
-            yield Proposal(other.question, "mismatched", presumed, True, answer, extra=extra)
+            about = usual_answer(other), None, other.options
+            yield Proposal(other.question, "mismatched", presumed, True, *about)
 
 
 @register_generator("false_premise")
