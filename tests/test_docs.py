@@ -85,6 +85,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow  # the demo's tests run the same commands every day
 def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder):
     """README's commands, one after the other, on fewer questions."""
     section = (ROOT / "README.md").read_text().split("## The method, command by command")[1]
