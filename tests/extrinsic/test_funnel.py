@@ -83,25 +83,6 @@ def test_deterministic(world, proposed):
     assert propose(world, 600, 1).rows != proposed.rows
 
 
-def test_duplicates_and_ill_formed_questions_are_rejected():
-    pool = [
-        example(1, "What color is the dog?", image="a"),
-        example(2, "What color is the cat?", image="b"),
-        example(3, "The cat?", image="c"),
-        example(4, "Name the cat", image="c"),
-    ]
-    rows, verdicts, *_ = propose(pool, 4, 0)
-    assert verdicts.total() >= len(rows)
-    assert not {row["question"] for row in rows} & {"The cat?", "Name the cat"}
-    pool += [example(i, "How many?", image="a") for i in range(5, 60)]
-    for seed in range(30):
-        rows, more, *_ = propose(pool, 60, seed)
-        verdicts += more
-        assert len({(row["images"][0], row["question"]) for row in rows}) == len(rows)
-    assert verdicts["mismatched", "ill_formed"] > 0
-    assert verdicts["mismatched", "duplicate"] + verdicts["unseeable", "duplicate"] > 0
-
-
 def test_an_example_of_which_no_question_is_made_is_counted():
     examples = [example(0), example(1, "How many are there?"), example(2, "How many?")]
     rows, verdicts, set_aside, _ = run_funnel(examples, "unseeable")
