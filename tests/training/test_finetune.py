@@ -48,7 +48,8 @@ from inbol_jax.training.variables import take_apart
 def adapted(data, micro, tmp_path_factory):
     """The folder of IDK-IT with new adapters and a projector that is trained whole. Read-only."""
     out = tmp_path_factory.mktemp("adapted")
-    run_sft(data, micro.path, out, **LORA, lora_trainable=("multi_modal_projector",))
+    options = LORA | {"lora_trainable": ("multi_modal_projector",), "logging_steps": 4}
+    run_sft(data, micro.path, out, **options)
     return out
 
 
