@@ -180,7 +180,6 @@ def test_a_damaged_line_is_named(file, damaged):
         {"samples_cut": [True]},
         {"n_samples": 4},
         {"n_correct": 2},
-        {"answers": None},
         {"answers": [7]},
         {"question": {}},
         {name: [] for name in _COLUMNS} | {"n_samples": 0},
