@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from real_stages import Stages
 from safetensors.numpy import load_file, save_file
 
 from inbol_jax.artifacts import file_fingerprint, write_json
@@ -23,7 +24,7 @@ from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
-from inbol_jax.demo import PLAIN_DPO, SAMPLING, Stages, train_ca_dpo, train_idk_it
+from inbol_jax.demo import PLAIN_DPO, SAMPLING, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.baselines import measure
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import predictions
@@ -120,9 +121,9 @@ def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
             estimate(ConfidenceConfig(source, folder, sampling=SAMPLING, seed=seed))
         build(BuildConfig(folder, seed=seed))
 
-    stages.run("data", folder / "extrinsic.jsonl", data)
-    stages.run("pairs", folder / "preferences.jsonl", pairs)
-    stages.run("IDK-IT", folder / "idk_it/model", lambda: train_idk_it(folder, seed))
+    stages.run("data", data)
+    stages.run("pairs", pairs)
+    stages.run("IDK-IT", lambda: train_idk_it(folder, seed))
 
 
 def data_of(variant: Variant, folder: Path, seed: int) -> Path:
@@ -192,12 +193,7 @@ def chosen(config: Config) -> list[Variant]:
 def run(config: Config, seed: int) -> list[Prediction]:
     """Predictions of base, IDK-IT and every chosen variant on the validation split."""
     folder = config.out / str(seed)
-    settings = {
-        "model": file_fingerprint(TINY / "model.safetensors"),
-        "train": config.n_train,
-        "val": config.n_validation,
-    }
-    stages = Stages(folder, settings)
+    stages = Stages(folder)
     prepare(config, seed, folder, stages)
     models = [("base", TINY), ("idk_it", folder / "idk_it/model")]
     for variant in chosen(config):
@@ -216,7 +212,7 @@ def run(config: Config, seed: int) -> list[Prediction]:
             if variant.mixed is not None:
                 mix_with_base(out / "model/model.safetensors", variant.mixed)
 
-        stages.run(variant.name, out / "model", train)
+        stages.run(name, train)
         models.append((name, out / "model"))
     return predictions(
         EvaluateConfig(
