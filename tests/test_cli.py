@@ -22,7 +22,7 @@ from inbol_jax.errors import InbolError
 
 CONFIGS = {name: load(command.config) for name, command in COMMANDS.items()}
 # These commands draw no random number, so they have no --seed.
-UNDRAWN = {"data import", "data check", "calibrate"}
+UNDRAWN = {"data import", "data check", "calibrate", "convert"}
 
 
 def helps(text):
@@ -125,7 +125,7 @@ def test_data_that_is_not_there(tmp_path, capsys):
     nowhere = tmp_path / "nowhere"
     for words in (("confidence",), ("extrinsic",)):
         error = fails(capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out")
-        assert f"{nowhere}: no such file or folder" in error
+        assert f"{nowhere}: give a folder that holds data.jsonl" in error
     for words in (("sft",), ("dpo",)):
         assert f"cannot read {nowhere}" in fails(
             capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out"
@@ -133,7 +133,7 @@ def test_data_that_is_not_there(tmp_path, capsys):
         assert f"cannot read {tmp_path}" in fails(
             capsys, main, *words, "--data", tmp_path, "--out", tmp_path / "out"
         )
-    assert f"{nowhere}: no such file or folder" in fails(
+    assert f"{nowhere}: give a folder that holds data.jsonl" in fails(
         capsys, main, "evaluate", "--in-domain", nowhere, "--out", tmp_path / "out"
     )
     assert "inbol confidence" in fails(capsys, main, "build", "--out", tmp_path / "out")
@@ -285,8 +285,8 @@ def test_two_runs_into_one_folder(held, tmp_path, capsys):
 
 
 # These lock the files that they write: several runs may fill one folder. Calibrate locks the model
-# if it gets no --out.
-SHARING = {"data import", "confidence", "calibrate"}
+# if it gets no --out, and extrinsic its folder when it has read the data.
+SHARING = {"data import", "confidence", "calibrate", "extrinsic"}
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SHARING])

@@ -168,7 +168,7 @@ def test_two_datasets_of_one_name_and_none_are_refused(small_world, tmp_path):
     data = (small_world / "test", small_world / "test")
     with pytest.raises(InbolError, match="two datasets are called test"):
         calibrate(CalibrateConfig(TINY, data, tmp_path / "out"))
-    with pytest.raises(InbolError, match="no such file or folder"):
+    with pytest.raises(InbolError, match="give a folder that holds"):
         calibrate(CalibrateConfig(TINY, (tmp_path / "none",), tmp_path / "out"))
 
 
