@@ -31,30 +31,17 @@ def test_targets(base):
     assert all(path.startswith("multi_modal") for path in projector)
 
 
-@pytest.mark.parametrize(
-    "options", [{"targets": ("nowhere",)}, {"targets": ("norm",)}, {"trainable": ("proj",)}]
-)
-def test_modules_that_are_not_there(base, options):
-    params = load(base).variables["params"]
-    with pytest.raises(InbolError, match=r"'(nowhere|norm|proj)'"):
-        init_lora(params, LoraConfig(**options), jax.random.key(0))
-
-
-@pytest.mark.parametrize(
-    "options", [{"rank": 0}, {"dropout": 1.0}, {"targets": ()}, {"targets": ("(",)}]
-)
-def test_options_that_cannot_be_meant(options):
-    with pytest.raises(InbolError):
-        LoraConfig(**options)
-
-
-def test_a_rank_that_no_matrix_has(base):
+def test_options_that_do_not_fit(base):
     params = load(base).variables["params"]
     init_lora(params, LoraConfig(rank=24, targets=("up_proj",)), jax.random.key(0))
     with pytest.raises(InbolError, match=r"rank of 25 is more than .*up_proj .* 24 x 40; choose"):
         init_lora(params, LoraConfig(rank=25, targets=("up_proj",)), jax.random.key(0))
-    with pytest.raises(InbolError, match="rank of 1000000000"):
-        init_lora(params, LoraConfig(rank=10**9), jax.random.key(0))
+    for options in ({"targets": ("nowhere",)}, {"targets": ("norm",)}, {"trainable": ("proj",)}):
+        with pytest.raises(InbolError, match=r"'(nowhere|norm|proj)'"):
+            init_lora(params, LoraConfig(**options), jax.random.key(0))
+    for options in ({"rank": 0}, {"dropout": 1.0}, {"targets": ()}, {"targets": ("(",)}):
+        with pytest.raises(InbolError):
+            LoraConfig(**options)
 
 
 def test_new_adapters_change_nothing_and_learn(base, batch):

@@ -4,10 +4,8 @@ Tokenizers and templates are like those of the checkpoints that people use.
 """
 
 import dataclasses
-import gc
 import re
 import shutil
-import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -232,15 +230,6 @@ def test_images_are_never_cut(processor):
     encoder.prompt("What is in the picture?")
     with pytest.raises(InbolError, match="with response 'A cat and a dog"):
         encoder.response("What is in the picture?", "A cat and a dog and a cat and a dog.")
-
-
-def test_encoders_are_freed_with_their_caches(processor):
-    encoder = encoder_of(processor)
-    assert encoder.prompt("What?") is encoder.prompt("What?")
-    alive = weakref.ref(encoder)
-    del encoder
-    gc.collect()
-    assert alive() is None
 
 
 def test_special_tokens_in_a_text_are_refused_and_never_control(processor, encoder):

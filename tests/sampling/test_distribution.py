@@ -15,7 +15,6 @@ from draws import (
     truncated,
     under_many_keys,
 )
-from scipy import stats
 
 from inbol_jax.sampling.config import SamplingOptions
 
@@ -105,19 +104,3 @@ def test_forks_are_independent(micro, questions, images, options):
             assert_drawn_jointly(alike, q)
             tested += 1
     assert tested
-
-
-def test_forks_are_distributed_as_runs_of_their_own(micro, questions, images):
-    """Whole responses of n forks of one prefill, against as many runs of one sample each under
-    other seeds: chi-square of the table."""
-    options = SamplingOptions(0.15, max_new_tokens=3)
-    batch = under_many_keys(make_batch(micro, questions[:1], images), 400)
-    forks = draw_from(micro, batch, n=4, options=options).tokens.reshape(-1, 3)
-    runs = [draw_from(micro, batch, options=options, seed=1 + i).tokens[:, 0] for i in range(4)]
-    responses, which = np.unique(np.concatenate([forks, *runs]), axis=0, return_inverse=True)
-    parts = np.split(which.reshape(-1), 2)
-    table = np.stack([np.bincount(part, minlength=len(responses)) for part in parts])
-    common = table.sum(0) >= 10
-    table = np.concatenate([table[:, common], table[:, ~common].sum(1, keepdims=True)], 1)
-    assert common.sum() > 5
-    assert stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue > 1e-4
