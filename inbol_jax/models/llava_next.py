@@ -179,18 +179,16 @@ class LlavaOnevisionConfig(LlavaNextConfig):
 
 def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> LlavaNextConfig:
     """Returns what config.json and generation_config.json say, or raises InbolError."""
-    kind, options = LlavaNextConfig, {}
-    if raw["model_type"] == "llava_onevision":
-        kind = LlavaOnevisionConfig
+    onevision = raw["model_type"] == "llava_onevision"
+    kind = LlavaOnevisionConfig if onevision else LlavaNextConfig
     hf = fill_in_defaults(raw, kind.__name__)
-    if kind is LlavaOnevisionConfig:
+    options = {"resolutions": tuple(map(tuple, hf.image_grid_pinpoints))}
+    if onevision:
         match = re.fullmatch(r"anyres_max_([1-9]\d?)", hf.vision_aspect_ratio)
         if not match:
             raise InbolError(f"vision_aspect_ratio = {hf.vision_aspect_ratio!r} is not supported")
         options["max_tiles"] = int(match[1])
-    resolutions = tuple(map(tuple, hf.image_grid_pinpoints))
-    shared = read_shared(raw, generation, hf)
-    config = kind(resolutions=resolutions, **options, **read_parts(hf), **shared)
+    config = kind(**options, **read_parts(hf), **read_shared(raw, generation, hf))
     if config.num_image_tokens != (patches := config.vision.num_patches):
         raise InbolError(
             f"vision_feature_select_strategy = {hf.vision_feature_select_strategy!r} does not "
