@@ -90,7 +90,7 @@ STAGES = {
     "evaluate": Stage(
         "evaluate --in-domain {whole}/export --n 2 --models base {model} "
         "trained {whole}/sft/model --out {out}",
-        ("predictions.jsonl", "predictions/*/*.jsonl", "confidence/*.jsonl"),
+        ("predictions.jsonl", "answers/*/*.jsonl", "samples/*.jsonl"),
     ),
     "calibrate": Stage(
         "calibrate --data {whole}/export --model {model} --out {out}",

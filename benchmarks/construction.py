@@ -2,9 +2,9 @@
 
     python benchmarks/construction.py --folder runs/construction --n 1000000
 
-It writes synthetic stores with lines like those of VQAv2: ten gold answers, ten samples of a few
-words. A second store stands for the IDK-IT model's. The build runs in a process of its own, whose
-peak resident memory (on Linux; with Python and the libraries) is printed.
+It writes a synthetic dataset like VQAv2, with ten gold answers per question, and stores with ten
+samples of a few words. A second store stands for the IDK-IT model's. The build runs in a process of
+its own, whose peak resident memory (on Linux; with Python and the libraries) is printed.
 """
 
 import dataclasses
@@ -20,14 +20,15 @@ from typing import Any
 
 import tyro
 
+from inbol_jax.answers import Asker, Generation, to_row
 from inbol_jax.artifacts import read_meta, write_jsonl
-from inbol_jax.records import Sample, SampledQuestion, VQAExample
-from inbol_jax.responses.outcome import outcome
+from inbol_jax.data.images import ImageHashes
+from inbol_jax.prompts import BARE
+from inbol_jax.records import VQAExample
 from inbol_jax.taught_refusals import REFUSALS
 
 WORDS = ("red", "two", "a man", "skateboard", "left", "yes", "no", "on the table")
 WORDS += ("brown and white", "it is a bus", "wood", "nike", "winter")
-SHARDS = 4
 # Runs a command line, then writes what Linux says of the process. getrusage would not do: what it
 # says of a child includes the memory of its parent at the time of the fork.
 MEASURED = """
@@ -55,50 +56,55 @@ class Config:
     """Seed of the questions."""
 
 
-def lines(config: Config, shard: int, model: str) -> Iterator[dict[str, Any]]:
-    """The lines of one shard. All models get the same questions and give samples of their own."""
-    for i in range(shard, config.n, SHARDS):
+def questions(config: Config) -> Iterator[VQAExample]:
+    """The questions, which are the same for all models; about text alone, so that no image is
+    read."""
+    for i in range(config.n):
         about = random.Random(f"{config.seed}:{i}")
         gold, type3 = about.choice(WORDS), about.random() < 0.2
         kind, number, near = about.choice(WORDS), i % 1000, about.choice(WORDS)
         answers = [gold if about.random() < 0.8 else about.choice(WORDS) for _ in range(10)]
-        example = VQAExample(
+        yield VQAExample(
             id=f"vqav2-{i:09}",
-            images=(f"train2014/COCO_train2014_{i // 5:012}.jpg",),
+            images=(),
             question=f"What is the {kind} thing number {number} near the {near} made of?",
             answers=() if type3 else tuple(answers),
             answerable=not type3,
+            metric="vqa",
+            extra={"gold": gold},
         )
+
+
+def lines(config: Config, asker: Asker, model: str) -> Iterator[dict[str, Any]]:
+    """The samples of a model."""
+    for i, example in enumerate(questions(config)):
         rng = random.Random(f"{config.seed}:{i}:{model}")
         share_correct = rng.choice((0.02, 0.5, 0.97))
-        samples = []
+        said = []
         for _ in range(10):
             if rng.random() < share_correct:
-                text = gold
+                text = example.extra["gold"]
             elif rng.random() < 0.1:
                 text = rng.choice(REFUSALS)
             else:
                 text = f"{rng.choice(WORDS)} {rng.choice(WORDS)}"
-            # The real outcome costs ten times the rest of the line: most lines get a cheap one.
-            cheap = "refused" if text in REFUSALS else "correct" if text == gold else "wrong"
-            cheap = "wrong" if type3 and cheap == "correct" else cheap
-            name = outcome(example, text) if i < 50 else cheap
-            samples.append(Sample(text, round(-10 * rng.random(), 5), 4, name))
-        yield SampledQuestion(example, tuple(samples)).to_json() | {
-            "fingerprint": "0123456789abcdef"
-        }
+            said.append(Generation(text, -10 * rng.random(), 4))
+        yield {"key": asker.key(example), "set_aside": None, "id": example.id, **to_row(said)}
 
 
 def main(config: Config) -> None:
     """Writes what is missing, builds, and prints one line."""
-    made_from = {"n": config.n, "seed": config.seed}
+    data = config.folder / f"train-{config.n}-{config.seed}.jsonl"
+    if not data.exists():
+        write_jsonl(data, (example.to_json() for example in questions(config)), {})
     for model in ("run", "idk_it") if config.worst else ("run",):
-        for shard in range(SHARDS):
-            name = f"train.{shard + 1:04}-of-{SHARDS:04}.jsonl"
-            file = config.folder / model / "confidence" / name
-            if read_meta(file).get("made_from") != made_from:
-                header = {"made_from": made_from, "model": model, "images": "."}
-                write_jsonl(file, lines(config, shard, model), header)
+        file = config.folder / model / "confidence/train.jsonl"
+        settings = {"model": model, "prompt": "bare", "system": ""}
+        asker = Asker(settings, BARE, ImageHashes(config.folder))
+        settings |= {"data": f"../../{data.name}", "images": "../.."}
+        if read_meta(file).get("settings") != settings:
+            header = {"command": "confidence", "settings": settings, "inputs": {}}
+            write_jsonl(file, lines(config, asker, model), header)
     run, status = config.folder / "run", config.folder / "status.txt"
     options = ["build", "--out", str(run)]
     if config.worst:

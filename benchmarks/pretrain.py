@@ -35,7 +35,8 @@ from tiny_llava import (
 
 from inbol_jax.artifacts import one_writer
 from inbol_jax.cli import parse_options
-from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT, VERDICTS
+from inbol_jax.confidence.p_true import VERDICTS
+from inbol_jax.confidence.samples import P_TRUE_PROMPT
 from inbol_jax.defaults import BatchSize, Bounded, NumProcesses, NumSteps, Positive, Seed
 from inbol_jax.errors import InbolError
 from inbol_jax.models.families import load_config, make_model

@@ -57,7 +57,7 @@ def responses(file: Path) -> list[Response]:
     """The distinct responses of a file."""
     found = []
     for row in read_jsonl(file):
-        texts = row.get("samples", [row.get("prediction", row.get("text", ""))])
+        texts = row.get("responses", [row.get("prediction", row.get("text", ""))])
         found += [Response(row.get("question", ""), text) for text in texts]
     return list(dict.fromkeys(found))
 

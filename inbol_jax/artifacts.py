@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from filelock import lock_descriptor
 
@@ -139,50 +139,33 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
     Raises:
       InbolError: if the folder cannot be made or written.
     """
-    # A run that is killed leaves the file, and the next one that writes `path` takes it over.
+    # A run that is killed leaves the file, and the next one that writes `path` takes its name.
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked_file(temporary):
-            try:
-                yield temporary
-                if sync:
-                    with temporary.open("rb") as file:
-                        os.fsync(file.fileno())
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-
-
-@contextlib.contextmanager
-def _locked_file(path: Path) -> Iterator[None]:
-    """An empty file that no other process or thread writes until the block ends."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
         try:
-            _lock(file, path)
-            # The one that held it may have renamed or removed it meanwhile.
-            if _is_at(file, path):
-                os.ftruncate(file, 0)
-                yield
-                return
-        finally:
-            os.close(file)
+            yield temporary
+            if sync:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    """Locks what is open there until it is closed. Raises InbolError if another one holds it."""
+def lock(descriptor: int, path: Path) -> None:
+    """Locks what is open there until it is closed.
+
+    Raises:
+      InbolError: if another process holds it.
+    """
     if not lock_descriptor(descriptor, blocking=False):
         raise InbolError(
             f"{path} is being written by another run; wait for its end, or choose another --out"
         )
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether what is open there is still what the path names."""
-    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 _held: list[os.stat_result] = []  # folders that this process holds
@@ -204,7 +187,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         place = os.fstat(handle)
         if not any(os.path.samestat(place, held) for held in _held):
-            _lock(handle, folder)
+            lock(handle, folder)
         _held.append(place)
         try:
             yield
@@ -309,90 +292,3 @@ def read_jsonl(
             except InbolError as error:
                 raise InbolError(f"{path}:{number}: {error}") from error
             yield parsed
-
-
-class AppendOnlyLines:
-    """A JSON lines file to which one process appends, locked until `with` closes it.
-
-    The lock is on the file itself and ends with the process. A last line without its end, which a
-    killed run has left, is not read, and is cut before anything is appended.
-
-    Raises:
-      InbolError: if the file cannot be written, or another process is writing it.
-    """
-
-    def __init__(self, path: Path):
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
-        try:
-            _lock(self._file.fileno(), path)
-            # Another run may have put a new file in its place, or removed it, before the lock.
-            if not _is_at(self._file.fileno(), path):
-                raise InbolError(f"{path} was just replaced by another run; try again")
-        except InbolError:
-            self._file.close()
-            raise
-        self._path, self._end = path, _end_of_last_line(self._file)
-
-    def __enter__(self) -> "AppendOnlyLines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # of what `append` could not write, and has said so
-            self._file.close()
-
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number from 1, row) of every whole line. An InbolError names one that is not JSON."""
-        position = self._file.seek(0)
-        for number, line in enumerate(self._file, 1):
-            position += len(line)
-            if position > self._end:
-                return
-            try:
-                yield number, parse_json(line)
-            except ValueError as error:
-                raise InbolError(f"{self._path}:{number}: not JSON ({error})") from error
-
-    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds rows, and waits until they are on the disk.
-
-        Raises:
-          InbolError: if they cannot be written; the rows that were there stay.
-        """
-        lines = b"".join(json_line(row).encode() for row in rows)
-        with writing(self._path, "free space and run the same command again"):
-            self._file.truncate(self._end)
-            self._file.write(lines)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._end = self._file.seek(0, os.SEEK_END)
-
-    def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replaces all lines at once, by rows that may be made of the old ones as they come.
-
-        Raises:
-          InbolError: if another process takes the new file at the moment when it gets its name.
-        """
-        with contextlib.ExitStack() as stack:
-            with atomically(self._path) as temporary:
-                file = stack.enter_context(temporary.open("a+b"))
-                for row in rows:
-                    file.write(json_line(row).encode())
-                file.flush()
-            _lock(file.fileno(), self._path)
-            self._file.close()
-            self._file, self._end = file, file.tell()
-            stack.pop_all()
-
-
-def _end_of_last_line(file: BinaryIO) -> int:
-    position = file.seek(0, os.SEEK_END)
-    while position:
-        start = max(0, position - (1 << 20))
-        file.seek(start)
-        newline = file.read(position - start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        position = start
-    return 0

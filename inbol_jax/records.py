@@ -107,7 +107,7 @@ class Sample(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SampledQuestion:
-    """A line of the confidence store: a question with its sampled responses.
+    """A question with its sampled responses, judged.
 
     Attributes:
       example: the question, with all columns of its dataset.
@@ -132,18 +132,6 @@ class SampledQuestion:
     def answering_samples(self) -> list[Sample]:
         """The samples that answer the question: all but the refusals."""
         return [sample for sample in self.samples if sample.outcome != "refused"]
-
-    def to_json(self) -> dict[str, Any]:
-        """The columns of the question, then those of the samples, one list per column."""
-        return self.example.to_json() | {
-            "samples": [sample.text for sample in self.samples],
-            "logprobs": [sample.logprob for sample in self.samples],
-            "token_counts": [sample.tokens for sample in self.samples],
-            "outcomes": [sample.outcome for sample in self.samples],
-            "samples_cut": [sample.cut for sample in self.samples],
-            "n_correct": self.n_correct,
-            "n_samples": self.n_samples,
-        }
 
 
 class Response(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -80,10 +80,11 @@ class Stage:
       settings: everything that the file depends on, by the names of the options.
       inputs: {option: fingerprint of what it names}; what a fingerprint is of cannot be shown.
       replace: whether a file of other settings is made again, which a line then says, instead of
-        refused. For commands whose work costs nothing.
+        refused. For commands whose work costs nothing; who replaces the file removes its header.
       writes: False in a process that only reads what another one writes.
-      lock: what keeps other processes from writing into the file's folder; None if the caller holds
-        the file already.
+      grows: whether the file is a store of answers, which is never finished as its questions may
+        become more; the store has locked it already.
+      lock: what keeps other processes from writing into the file's folder.
 
     Attributes:
       finished: whether an earlier run with the same settings and inputs has finished the file.
@@ -103,16 +104,17 @@ class Stage:
         inputs: Mapping[str, str] | None = None,
         replace: bool = False,
         writes: bool = True,
-        lock: Lock | None = sole_writer,
+        grows: bool = False,
+        lock: Lock = sole_writer,
     ):
         self.file, self.finished = file, False
         self.header = {"command": command, "settings": settings, "inputs": inputs or {}}
         self.header = parse_json(canonical_json(self.header))  # as it is read again
-        self._replace, self._writes, self._lock = replace, writes, lock
+        self._replace, self._writes, self._grows, self._lock = replace, writes, grows, lock
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        if self._writes and self._lock:
+        if self._writes and not self._grows:
             self._open.enter_context(self._lock(self.file.parent))
         with contextlib.ExitStack() as stack:
             stack.push(self._open)
@@ -121,23 +123,25 @@ class Stage:
         return self
 
     def _begin(self) -> None:
-        if self.file.exists():
+        different = ""
+        if self.file.exists() and self.file.stat().st_size:
             header = read_meta(self.file)
             different = self._different_from(header)
             if different and not self._replace:
                 raise InbolError(f"{self.file} {different}: {HINT}")
             if different and self._writes:
                 say(f"{self.file} {different}: it is made again")
-            self.finished = not different and "rows" in header
+            self.finished = not different and "rows" in header and not self._grows
             if self.finished:
                 self.header = header
                 say(f"{self.file}: finished before, by the same settings ({header['rows']} rows)")
-        if not self.finished and self._writes:
+        # What is made again keeps its header until it is replaced.
+        if not (self.finished or different) and self._writes:
             write_json(meta_path(self.file), self.header)
 
     def _different_from(self, header: Mapping[str, Any]) -> str:
         """How the file that is there was made differently; empty if it was made so."""
-        if header.get("command") != self.header["command"]:
+        if header.get("command") != self.header["command"] or "inputs" not in header:
             return f"was not made by `inbol {self.header['command']}`"
         if settings := changes(header["settings"], self.header["settings"]):
             return f"was made with {'; '.join(settings.values())}"
@@ -146,7 +150,7 @@ class Stage:
         return f"was made of another {options}, or of what has changed since" if inputs else ""
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] and self._writes and not self.file.exists():
+        if error[0] and self._writes and not (self.file.exists() and self.file.stat().st_size):
             meta_path(self.file).unlink(missing_ok=True)  # nothing was made with these settings
         self._open.close()
 

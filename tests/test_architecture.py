@@ -21,6 +21,7 @@ LAYERS = (
     ("stage",),
     ("responses",),
     ("data",),
+    ("answers",),
     ("pages",),
     ("responses.chat", "responses.endpoint"),
     ("sharding", "processes"),

@@ -3,7 +3,6 @@ import enum
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.artifacts import (
-    AppendOnlyLines,
-    atomically,
     canonical_json,
     check_name,
     file_fingerprint,
@@ -243,59 +240,6 @@ def test_a_file_that_cannot_be_read(tmp_path):
         list(read_jsonl(tmp_path))
 
 
-def test_appended_lines_stay_and_a_torn_one_is_cut(tmp_path):
-    file = tmp_path / "a/answers.jsonl"
-    with AppendOnlyLines(file) as lines:
-        assert list(lines.rows()) == []
-        lines.append([{"id": 1}])
-        lines.append([{"id": "où"}, {"id": 3}])
-        with pytest.raises(InbolError, match="is being written by another run; wait for its end"):
-            AppendOnlyLines(file)
-    whole = file.read_bytes()
-    file.write_bytes(whole + b'{"id": 4, "text": "' + b"x" * (3 << 20))
-    with AppendOnlyLines(file) as lines:
-        assert list(lines.rows()) == [(1, {"id": 1}), (2, {"id": "où"}), (3, {"id": 3})]
-        assert file.stat().st_size > 3 << 20  # nothing is cut before something is appended
-        lines.append([{"id": 5}])
-        assert list(lines.rows())[-1] == (4, {"id": 5})
-    assert file.read_bytes() == whole + b'{"id": 5}\n'
-    file.write_bytes(b"{\n")
-    with (
-        AppendOnlyLines(file) as lines,
-        pytest.raises(InbolError, match=r"answers\.jsonl:1: not JSON"),
-    ):
-        list(lines.rows())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InbolError, match=r"cannot write .*; choose another --out"):
-        AppendOnlyLines(tmp_path / "file/answers.jsonl")
-
-
-def test_lines_are_rewritten_at_once_and_stay_locked(tmp_path, monkeypatch):
-    file = tmp_path / "answers.jsonl"
-    with AppendOnlyLines(file) as lines:
-        lines.append([{"id": 1}, {"id": 2}])
-        whole = file.read_bytes()
-        with pytest.raises(ZeroDivisionError):
-            lines.rewrite({"id": 1 // (2 - row["id"])} for _, row in lines.rows())
-        assert file.read_bytes() == whole
-        lines.rewrite({"id": -row["id"]} for _, row in lines.rows())
-        with pytest.raises(InbolError, match="is being written by another run"):
-            AppendOnlyLines(file)
-        lines.append([{"id": 3}])
-        assert [row for _, row in lines.rows()] == [{"id": -1}, {"id": -2}, {"id": 3}]
-    assert [row["id"] for row in read_jsonl(file)] == [-1, -2, 3]
-    assert list(tmp_path.iterdir()) == [file]
-
-    def lock_too_late(*args, **kwargs):
-        (tmp_path / "new").touch()  # another run has put a new file in the place of the opened one
-        (tmp_path / "new").rename(file)
-        return True
-
-    monkeypatch.setattr("inbol_jax.artifacts.lock_descriptor", lock_too_late)
-    with pytest.raises(InbolError, match="was just replaced by another run"):
-        AppendOnlyLines(file)
-
-
 NOT_NAMES = ("", ".", "..", "a/b", "a\\b", "a\n", "\x1b[2J", "\udc80", "é" * 51)
 
 
@@ -352,27 +296,3 @@ def test_what_a_killed_writer_leaves_is_taken_over(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [".x.tmp"]
     write_atomically(tmp_path / "x", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "new")]
-
-
-def test_a_file_has_one_writer(tmp_path):
-    with atomically(tmp_path / "x") as temporary:
-        temporary.write_text("mine")
-        error = in_another_process("write_atomically(Path(sys.argv[1]), 'theirs')", tmp_path / "x")
-        assert "is being written by another run" in error
-    assert (tmp_path / "x").read_text() == "mine"
-
-
-def test_a_full_disk_is_one_error_and_keeps_the_lines_before(tmp_path):
-    file, (limit, most) = tmp_path / "lines.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
-    lines = AppendOnlyLines(file)
-    lines.append([{"a": 1}])
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (12, most))  # the next line ends at 18
-        with lines, pytest.raises(InbolError, match=r"lines\.jsonl: File too large; free space"):
-            lines.append([{"a": 2}])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-    with AppendOnlyLines(file) as lines:
-        assert [row for _, row in lines.rows()] == [{"a": 1}]
-        lines.append([{"a": 3}])
-    assert file.read_text() == '{"a": 1}\n{"a": 3}\n'

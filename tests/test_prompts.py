@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.cli import main
 from inbol_jax.confidence.config import ConfidenceConfig
-from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT
+from inbol_jax.confidence.samples import P_TRUE_PROMPT
 from inbol_jax.confidence.try_prompts import try_prompts
 from inbol_jax.data.sets import SETS
 from inbol_jax.data.vqa import load_dataset_folder
@@ -257,7 +257,7 @@ def test_p_true_builds_on_the_same_text(small_world, talkative, answering, texts
     turns = {
         P_TRUE_PROMPT.format(question=ASKED.text(example), answer=answer)
         for example in examples
-        for answer in rows[example.id]["samples"]
+        for answer in rows[example.id]["responses"]
     }
     assert {prompt for _, prompt in texts} == {ASKED}
     assert {text for text, _ in texts} <= turns
@@ -272,7 +272,8 @@ def test_an_endpoint_is_asked_the_same_text(small_world, serve, tmp_path):
     assert {asked(body)[0] for body in bodies} == {ASKED.text(example) for example in examples}
     system = {"role": "system", "content": ASKED.system}
     assert all(body["messages"][0] == system for body in bodies)
-    assert header_prompt(tmp_path / "confidence/test.jsonl") == ASKED
+    settings = read_meta(tmp_path / "confidence/test.jsonl")["settings"]
+    assert {name: settings[name] for name in ("prompt", "system")} == ASKED.to_json()
 
 
 def test_what_is_built_and_trained_on_holds_the_same_text(
@@ -295,7 +296,8 @@ def test_what_is_built_and_trained_on_holds_the_same_text(
     other = tmp_path / "confidence/other.jsonl"
     shutil.copy(file, other)
     for change in ({"prompt": "bare"}, {"system": ""}):
-        write_json(meta_path(other), read_meta(file) | change)
+        header = read_meta(file)
+        write_json(meta_path(other), header | {"settings": header["settings"] | change})
         error = fails(capsys, main, "build", "--out", tmp_path)
         assert re.search(r"other\.jsonl was asked with prompt .*, and .*test\.jsonl with ", error)
 

@@ -97,7 +97,7 @@ def test_what_is_set_aside_is_said_and_limited(capsys, most, stops):
     set_aside.report("sampling", 10, "mend them")
     assert not capsys.readouterr().out
     for id in ("a", "b"):
-        set_aside(VQAExample(id, "x.png", "What?"), f"{id}.png: damaged")
+        set_aside(VQAExample(id, ("x.png",), "What?"), f"{id}.png: damaged")
     line = "sampling: 2 of 10 questions set aside (first: a: a.png: damaged)"
     if stops:
         with pytest.raises(InbolError) as error:

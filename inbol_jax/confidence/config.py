@@ -19,7 +19,7 @@ class ConfidenceConfig(Bounded):
     data: Data
     """The questions, their images and their answers."""
     out: Path
-    """Results go to OUT/confidence/NAME.jsonl. A stopped run continues where it stopped."""
+    """Answers go to OUT/confidence/NAME.jsonl. A stopped run continues where it stopped."""
     model: Path = TINY
     """Folder or hub id of the checkpoint; the default is the tiny LLaVA of the package."""
     prompt: PromptOptions = AUTO
@@ -46,9 +46,6 @@ class ConfidenceConfig(Bounded):
     """The run stops if a larger share of the records or images is unusable."""
     seed: Seed = 0
     """Seed of the samples."""
-    status: bool = False
-    """Say how many questions are answered, pending and set aside, and how fast. Nothing is
-    sampled."""
     plot: bool = False
     """Draw the stored confidences into OUT/confidence/NAME.png. Nothing is sampled."""
     try_prompts: bool = False
@@ -62,7 +59,7 @@ class ConfidenceConfig(Bounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("status", "plot", "p_true", "distributed"):
+        for name in ("plot", "p_true", "distributed"):
             if self.try_prompts and getattr(self, name):
                 raise InbolError(f"--try-prompts and --{name.replace('_', '-')}: give one of them")
         if self.endpoint.endpoint:

@@ -1,109 +1,97 @@
 """Confidence of a model on every question of a dataset: c(x) = correct samples / samples."""
 
 import array
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from inbol_jax.artifacts import canonical_json
+from inbol_jax.answers import AnswerStore, to_row
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.doubts import EARLY, Doubts, describe_cut
 from inbol_jax.confidence.estimators import describe_mean, estimates, get_estimator, proposed_answer
 from inbol_jax.confidence.p_true import self_evaluate
-from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT
-from inbol_jax.confidence.store import (
-    ConfidenceStore,
-    Row,
-    check_p_true,
+from inbol_jax.confidence.samples import (
+    Samples,
+    asker_of,
     p_true_file,
-    question_of,
-    read_store,
-    shard_path,
+    sampled_question,
     store_file,
+    taken,
 )
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
-from inbol_jax.records import Sample, SampledQuestion, VQAExample
-from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
-from inbol_jax.sampling.generate import Generation
 from inbol_jax.sharding import make_mesh
+from inbol_jax.stage import SetAside, Stage
+
+NO_SAMPLES: dict[str, Any] = {
+    name: [] for name in ("responses", "counts", "logprobs", "tokens", "cut")
+}
+REMEDY = (
+    "the same command asks for them again and keeps the others; if images cannot be read, "
+    "`inbol data import` makes a dataset without them, and a busy endpoint needs a higher "
+    "--endpoint-retries or --endpoint-timeout, or a lower --endpoint-concurrency"
+)
 
 
-def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> SampledQuestion:
-    """The question with its samples: each one's outcome is decided, its log-probability rounded."""
-    samples = [
-        Sample(
-            text,
-            None if logprob is None else round(logprob, 5),
-            tokens,
-            outcome(example, text),
-            cut,
-        )
-        for text, logprob, tokens, cut in generations
-    ]
-    return SampledQuestion(example, tuple(samples))
-
-
-def estimate(
-    config: ConfidenceConfig, dataset: VQADataset | None = None, prompt: Prompt | None = None
-) -> Path:
+def estimate(config: ConfidenceConfig) -> Path:
     """Fills the store of one dataset. Returns its file.
 
-    Args:
-      dataset: what `config.data` names, if it was read before.
-      prompt: the choice of `config.prompt`, if it was made before.
     Raises:
       InbolError: for what is wrong with data, model, options or output folder, before anything is
         sampled.
     """
     estimator = get_estimator(config.estimator)
-    if dataset is None:
-        dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
+    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file = store_file(config.out, dataset.name)
-    # An endpoint needs no device, and JAX would take those that its server may use.
-    process = {"index": 0, "count": 1}
-    if not config.endpoint.endpoint:
-        process = {"index": jax.process_index(), "count": jax.process_count()}
-    if config.estimator == "p-true" and not config.p_true:
-        check_p_true(shard_path(file, **process), finished=False)
-    prompt = prompt or prompt_of(config, dataset)
+    if config.estimator == "p-true" and not (config.p_true or p_true_file(file).is_file()):
+        raise InbolError(
+            f"--estimator p-true: {file} has no P(True); `inbol confidence --p-true` adds it and "
+            "samples nothing again"
+        )
+    prompt = prompt_of(config, dataset)
     engine = open_engine(config)
-    settings = _settings(config, engine, dataset, file) | prompt.to_json()
-    images = ImageHashes(dataset.root)
-    with ConfidenceStore(file, settings, images, **process) as store:
-        examples = dataset.examples[process["index"] :: process["count"]]
-        doubted = _add_samples(config, engine, prompt, dataset, examples, store)
-        if config.p_true and isinstance(engine, CheckpointEngine):
-            about = {
-                "command": "confidence --p-true",
-                "samples": store.fingerprint,
-                "p_true_prompt": P_TRUE_PROMPT,
-            }
-            checkpoint = engine.checkpoint.asked_by(prompt)
-            with ConfidenceStore(p_true_file(file), about, images, **process) as evaluations:
-                _add_p_true(config, checkpoint, dataset, examples, store, evaluations)
-        values, doubts = array.array("d"), Doubts()
-        for question in read_store(store.file):
+    # As seen from the store: the output can be moved together with the data.
+    places = {"data": dataset.file, "images": dataset.root}
+    settings = asker_settings(config, engine, prompt) | {
+        name: os.path.relpath(path.resolve(), file.parent.resolve())
+        for name, path in places.items()
+    }
+    # An endpoint needs no device, and JAX would take those that its server may use.
+    process = 0 if config.endpoint.endpoint else jax.process_index()
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(AnswerStore(file, process))
+        stage = Stage(file, "confidence", settings, writes=process == 0, grows=True)
+        stage = stack.enter_context(stage)
+        samples, doubted = ask_samples(config, engine, settings, dataset, store)
+        values, doubts, n = array.array("d"), Doubts(), 0
+        for question in samples:
             doubts.add(question)
             values.extend(e.value for e in estimates([question], estimator))
+            n += 1
+        stage.finish(n, set_aside=samples.n_set_aside)
     about = describe_mean(config.estimator, values) + describe_cut(doubts.n_cut, doubts.n_samples)
-    say(f"{len(store.done)} questions x {config.sampling.n} samples{about} -> {store.file}")
+    say(f"{n} questions x {config.sampling.n} samples{about} -> {file}")
     if not doubted:
         _say_doubts(config, dataset, doubts)
-    return store.file
+    return file
+
+
+def asker_settings(config: ConfidenceConfig, engine: Engine, prompt: Prompt) -> dict[str, Any]:
+    """Everything that samples depend on beside the questions, by the names of the options."""
+    sampling = dataclasses.asdict(config.sampling)
+    return {**engine.settings(), **sampling, "seed": config.seed, **prompt.to_json()}
 
 
 def _say_doubts(config: ConfidenceConfig, dataset: VQADataset, doubts: Doubts) -> bool:
@@ -131,130 +119,104 @@ def open_engine(config: ConfidenceConfig) -> Engine:
     return CheckpointEngine(checkpoint, config.sampling, config.seed, config.batch_size)
 
 
-def _settings(
-    config: ConfidenceConfig, engine: Engine, dataset: VQADataset, file: Path
-) -> dict[str, Any]:
-    """What samples depend on, as the store's header spells it."""
-    sampling = dataclasses.asdict(config.sampling).items()
-    return {
-        "command": "confidence",
-        **engine.settings(),
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in sampling},
-        "seed": config.seed,
-        "dataset": dataset.name,
-        # As seen from the store: the output can be moved together with the data.
-        "images": os.path.relpath(dataset.root.resolve(), file.parent.resolve()),
-    }
-
-
-def scored(example: VQAExample, row: Row) -> Row:
-    """The line of an example, given its old line: its samples are scored again if it changed."""
-    question = question_of(dict(row))
-    if canonical_json(question.example.to_json()) == canonical_json(example.to_json()):
-        return row
-    samples = [s._replace(outcome=outcome(example, s.text)) for s in question.samples]
-    return SampledQuestion(example, tuple(samples)).to_json()
-
-
-def _add_samples(
+def ask_samples(
     config: ConfidenceConfig,
     engine: Engine,
-    prompt: Prompt,
+    settings: dict[str, Any],
     dataset: VQADataset,
-    examples: Sequence[VQAExample],
-    store: ConfidenceStore,
-) -> bool:
-    """Samples answers to every question that is not in the store yet.
+    store: AnswerStore,
+) -> tuple[Samples, bool]:
+    """Samples answers to every question that is not in the store yet, and asks for P(True) if the
+    options say so. Of several processes each asks its share.
 
-    The first ones are looked at before the others cost hours. Returns whether that gave a warning.
+    Args:
+      settings: of the asker (`asker_settings`).
+    Returns:
+      the samples, and whether something in the first of them was warned of.
+    Raises:
+      InbolError: if more questions than --max-rejected cannot be asked.
     """
-    store.update(examples, dataset.file, scored)
-    pending = store.pending(examples)
+    samples = Samples(dataset.examples, asker_of(settings, dataset), store)
+    index, count = 0, 1
+    if isinstance(engine, CheckpointEngine):
+        index, count = jax.process_index(), jax.process_count()
+    pending = [i for i in samples.pending() if i % count == index]
     if pending and config.estimator == "likelihood" and not engine.gives_logprobs():
         raise InbolError(
             f"--estimator likelihood: {config.endpoint.endpoint_model} comes without "
             "log-probabilities; choose accuracy or consistency"
         )
-    rejected: list[tuple[VQAExample, str]] = []
-    first, doubted = Doubts(), False
+    set_aside, first, doubted = SetAside(config.max_rejected), Doubts(), False
+    label = f"sampling {dataset.name}"
     for batch in engine.generate(
-        pending,
+        taken(dataset.examples, pending),
         dataset.root,
-        prompt=prompt,
-        label=f"sampling {dataset.name}",
-        set_aside=lambda *rejection: rejected.append(rejection),
+        prompt=samples.prompt,
+        label=label,
+        set_aside=set_aside,
     ):
-        questions = [sampled_question(*generated) for generated in batch]
-        store.append(question.to_json() for question in questions)
+        store.add(
+            {samples.keys[e.id]: _about(e.id, e.question) | to_row(said) for e, said in batch}
+        )
+        # The first answers are looked at before the others cost hours.
         if first.n_judged < EARLY:
-            for question in questions:
-                first.add(question)
+            for example, said in batch:
+                first.add(sampled_question(example, said))
             if first.n_judged >= EARLY:
                 doubted = _say_doubts(config, dataset, first)
-    _finish(store, rejected, len(pending), len(examples), config.max_rejected)
-    return doubted
+    set_aside.report(label, len(dataset.examples), REMEDY)
+    for id, reason in set_aside.reasons.items():
+        store.add({samples.keys[id]: _about(id, "") | NO_SAMPLES | {"set_aside": reason}})
+    file = p_true_file(store.base)
+    if config.p_true and isinstance(engine, CheckpointEngine):
+        with AnswerStore(file, index) as evaluations:
+            samples.p_true = evaluations
+            _ask_p_true(config, engine, dataset, samples, index, count)
+    if file.is_file():
+        samples.p_true = AnswerStore(file)
+    return samples, doubted
 
 
-def _add_p_true(
+def _about(id: str, question: str) -> dict[str, str]:
+    """What tells people which question a line answers; programs know it by its key."""
+    return {"id": id, "question": question}
+
+
+def _ask_p_true(
     config: ConfidenceConfig,
-    checkpoint: Checkpoint,
+    engine: CheckpointEngine,
     dataset: VQADataset,
-    examples: Sequence[VQAExample],
-    samples: ConfidenceStore,
-    evaluations: ConfidenceStore,
+    samples: Samples,
+    index: int,
+    count: int,
 ) -> None:
-    """Asks about every question of the samples that was not asked about before."""
-    proposed = {q.example.id: proposed_answer(q) for q in read_store(samples.file)}
-
-    def same_proposal(example: VQAExample, row: Row) -> Row | None:
-        return row if row["proposed"] == proposed.get(example.id) else None
-
-    evaluations.update(examples, dataset.file, same_proposal, ask_again=True)
-    pending = evaluations.pending(examples)
-    waiting = len(proposed) - len(evaluations.done)
-    rejected: list[tuple[VQAExample, str]] = []
-    refused = (e for e in pending if e.id in proposed and proposed[e.id] is None)
-    evaluations.append(_self_evaluation(example, None, None) for example in refused)
+    """Asks about every proposed answer that was not asked about before."""
+    evaluations = samples.p_true
+    assert evaluations is not None
+    proposed: dict[str, tuple[str, str]] = {}  # id -> key and proposed answer
+    for question in samples:
+        answer, key = proposed_answer(question), samples.p_true_key(question)
+        if answer is not None and key is not None and key not in evaluations:
+            proposed[question.example.id] = key, answer
+    # In the order of the dataset, of which the batches are planned.
+    asked = [i for i, id in enumerate(samples.keys) if id in proposed and i % count == index]
+    set_aside, label = SetAside(config.max_rejected), f"P(True) {dataset.name}"
     for batch in self_evaluate(
-        checkpoint,
-        ((e, answer) for e in pending if (answer := proposed.get(e.id)) is not None),
+        engine.checkpoint.asked_by(samples.prompt),
+        ((e, proposed[e.id][1]) for e in taken(dataset.examples, asked)),
         dataset.root,
-        total=len(proposed) - len(evaluations.done),
+        total=len(asked),
         batch_size=config.batch_size,
-        label=f"P(True) {dataset.name}",
-        set_aside=lambda *rejection: rejected.append(rejection),
+        label=label,
+        set_aside=set_aside,
     ):
-        evaluations.append(
-            _self_evaluation(example, proposed[example.id], round(value, 6))
-            for example, value in batch
-        )
-    _finish(evaluations, rejected, waiting, len(proposed), config.max_rejected)
-    say(f"{len(evaluations.done)} questions with P(True) -> {evaluations.file}")
-
-
-def _self_evaluation(
-    example: VQAExample, proposed: str | None, p_true: float | None
-) -> dict[str, Any]:
-    """A line of a store's P(True) file."""
-    # With its options: others are another question.
-    about = {"id": example.id, "images": list(example.images), "question": example.whole}
-    return about | {"proposed": proposed, "p_true": p_true}
-
-
-def _finish(
-    store: ConfidenceStore,
-    rejected: Sequence[tuple[VQAExample, str]],
-    asked: int,
-    total: int,
-    max_rejected: float,
-) -> None:
-    """Says what was set aside, and notes it in the store's header unless it is too much."""
-    if rejected:
-        example, reason = rejected[0]
-        say(f"{len(rejected)} of {asked} questions set aside (first: {example.id}: {reason})")
-        if len(rejected) > max_rejected * total:
-            raise InbolError(
-                f"{len(rejected)} of {total} questions could not be asked, "
-                f"more than --max-rejected {max_rejected}"
-            )
-    store.finish(len(rejected))
+        rows = {}
+        for example, value in batch:
+            key, answer = proposed[example.id]
+            rows[key] = {"id": example.id, "proposed": answer, "p_true": round(value, 6)}
+        evaluations.add(rows)
+    set_aside.report(label, len(dataset.examples), REMEDY)
+    for id, reason in set_aside.reasons.items():
+        key, answer = proposed[id]
+        evaluations.add({key: {"id": id, "proposed": answer, "p_true": None, "set_aside": reason}})
+    say(f"{len(asked) - len(set_aside)} more questions with P(True) -> {evaluations.file}")

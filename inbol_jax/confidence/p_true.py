@@ -1,7 +1,7 @@
 """P(True): after it has answered, the model is asked whether its answer is true.
 
 Source: Kadavath et al. 2022 (arXiv 2207.05221), "Language Models (Mostly) Know What They Know".
-The words of the question are ours (`inbol_jax.confidence.p_true_prompt`).
+The words of the question are ours (`confidence.samples.P_TRUE_PROMPT`).
 """
 
 import functools
@@ -13,13 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT, VERDICTS
+from inbol_jax.confidence.samples import p_true_text
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.models.vlm import VisionLanguageModel
+from inbol_jax.prompts import DEFAULT
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.generate import BatchRunner, Prompt, SetAside, encode_prompts
 from inbol_jax.sharding import COMPILER_OPTIONS
+
+VERDICTS = ("True", "False")
 
 
 class VerdictTokens(NamedTuple):
@@ -81,7 +84,7 @@ def self_evaluate(
     words = jnp.array([tokens.true, tokens.false])
     runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label)
     questions = (
-        (example, P_TRUE_PROMPT.format(question=encoder.text(example), answer=answer))
+        (example, p_true_text(checkpoint.prompt or DEFAULT, example, answer))
         for example, answer in proposals
     )
     batches = runner.run(

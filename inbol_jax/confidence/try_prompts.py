@@ -14,7 +14,8 @@ import numpy as np
 from inbol_jax.confidence.boundary import Boundary, classify
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.doubts import cut_warning
-from inbol_jax.confidence.estimate import open_engine, prompt_of, sampled_question
+from inbol_jax.confidence.estimate import open_engine, prompt_of
+from inbol_jax.confidence.samples import sampled_question
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError

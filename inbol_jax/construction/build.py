@@ -7,32 +7,32 @@ seed and on the question alone: the order of the stores decides that of the line
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from inbol_jax.artifacts import (
     atomically,
-    fingerprint,
     hash64,
     json_line,
     meta_path,
     one_writer,
     write_json,
 )
-from inbol_jax.confidence.boundary import Thresholds, within_noise
+from inbol_jax.confidence.boundary import within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator
-from inbol_jax.confidence.store import read_rows, read_store
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.stores import Negatives, Stores, find_stores
+from inbol_jax.construction.stores import Stores, find_stores
 from inbol_jax.construction.tally import TYPES, Selection, Tally, select, table, warnings
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
-from inbol_jax.records import Boundary, BoundaryRecord
+from inbol_jax.records import Boundary
+from inbol_jax.stage import Stage
 
 FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
 
@@ -41,17 +41,27 @@ FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
 def build(config: BuildConfig) -> None:
     """Writes the three files, each with its header, and prints what is in them.
 
+    Files of other settings are built again, as nothing is sampled for them.
+
     Raises:
       InbolError: if there is no confidence to read, a store is not finished, the stores belong to
         different images, two questions have one id, or a class or a group that is to have a share
         would be empty. The files of an earlier build then stay.
     """
     estimator = get_estimator(config.estimator)
+    file = config.out / FILES[0]
     stores = find_stores(config)
+    settings = dataclasses.asdict(config) | {"out": ""}
+    settings |= settings.pop("thresholds")
+    with Stage(file, "build", settings, inputs=stores.fingerprints, replace=True) as stage:
+        if not stage.finished:
+            _build(config, stores, estimator, stage)
+
+
+def _build(config: BuildConfig, stores: Stores, estimator: Estimator, stage: Stage) -> None:
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(atomically(config.out / name)) for name in FILES]
         tally = _write_all(config, stores, estimator, paths)
-        _check_ids(tally.question_keys, stores.files)
         if tally.n_without_negatives:
             _check_negatives(tally, config)
         selection = select(tally, config)
@@ -60,30 +70,13 @@ def build(config: BuildConfig) -> None:
         for name in FILES:  # a file without its header is not finished
             meta_path(config.out / name).unlink(missing_ok=True)
     counts = (len(tally.question_keys), *(int(mask.sum()) for mask in selection))
-    settings = {"command": "build", **dataclasses.asdict(config), "out": "", **stores.fingerprints}
-    settings |= stores.prompt.to_json()
-    header = settings | {"config": fingerprint(settings), "images": stores.images}
-    for name, rows in zip(FILES, counts, strict=True):
-        write_json(meta_path(config.out / name), header | {"rows": rows})
-    _say_results(tally, selection, stores)
+    images = os.path.relpath(stores.images.resolve(), config.out.resolve())
+    about = stores.prompt.to_json() | {"images": images}
+    for name, rows in zip(FILES[1:], counts[1:], strict=True):
+        write_json(meta_path(config.out / name), stage.header | about | {"rows": rows})
+    stage.finish(counts[0], **about)
+    _say_results(tally, selection)
     say("{} records, {} instructions, {} pairs -> {}".format(*counts, config.out))
-
-
-def _read_records(
-    files: Sequence[Path], thresholds: Thresholds, estimator: Estimator
-) -> Iterator[BoundaryRecord]:
-    """The records of the stores' questions, but for those that the estimator gives nothing for."""
-    for file in files:
-        for number, question in enumerate(read_store(file), 1):
-            if question.example.answerable is not False and estimator(question) is None:
-                continue
-            try:
-                record = make_record(question, thresholds, estimator)
-            except KeyError as error:  # an outcome that is none
-                raise InbolError(
-                    f"{file}:{number}: not a line of a confidence store ({error!r})"
-                ) from error
-            yield record
 
 
 def _write_all(
@@ -92,13 +85,19 @@ def _write_all(
     """Writes the lines that all questions give to the three paths."""
     tally = Tally()
     refusals, seed = config.refusals, config.seed
+    total = sum(len(samples.keys) for samples in stores.samples)
     with contextlib.ExitStack() as stack:
         records, instructions, preferences = (
             stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for path in paths
         )
-        negatives = Negatives(stores.negatives, stack) if stores.negatives else None
-        advance = stack.enter_context(progress("construction", stores.n_questions, "questions"))
-        for i, record in enumerate(_read_records(stores.files, config.thresholds, estimator)):
+        advance = stack.enter_context(progress("construction", total, "questions"))
+        for question in stores.questions():
+            advance()
+            if question.example.answerable is not False and estimator(question) is None:
+                tally.n_without_estimate += 1
+                continue
+            record = make_record(question, config.thresholds, estimator)
+            i = len(tally.question_keys)
             records.write(json_line(record.to_json()))
             tally.question_keys.append(hash64(f"{seed}:{record.id}"))
             tally.question_types.append(record.type or 0)
@@ -111,7 +110,9 @@ def _write_all(
                 instructions.write(json_line(instruction.to_json()))
                 tally.instruction_questions.append(i)
 
-            incorrect = record.incorrect if negatives is None else negatives.find(record)
+            incorrect = record.incorrect
+            if stores.negatives is not None:
+                incorrect = stores.negatives_of(question.example)
             tally.n_without_negatives += incorrect is None
             for pair in make_preferences(
                 record,
@@ -126,25 +127,24 @@ def _write_all(
                 tally.pair_kinds.append(pair.kind.number)
                 sides = f"{pair.kind.number}:{pair.chosen}:{pair.rejected}"
                 tally.pair_keys.append(hash64(f"{seed}:{pair.id}:{sides}"))
-            advance()
+    _check_estimates(tally, stores, config)
     tally.close()
     return tally
 
 
-def _check_ids(keys: np.ndarray, files: Sequence[Path]) -> None:
-    """Raises InbolError if two questions have one id. Reads the files if two keys are equal."""
-    if len(np.unique(keys)) == len(keys):
+def _check_estimates(tally: Tally, stores: Stores, config: BuildConfig) -> None:
+    """Says how many questions have no P(True); raises InbolError if some were not asked for it."""
+    n = tally.n_without_estimate
+    if not n:
         return
-    seen: set[str] = set()
-    for file in files:
-        for number, (_, question) in enumerate(read_rows(file), 1):
-            id = question.example.id
-            if id in seen:
-                raise InbolError(
-                    f"{file}:{number}: id {id} is in another store too; ids must be unique across "
-                    "datasets"
-                )
-            seen.add(id)
+    aside = sum(samples.n_p_true_set_aside for samples in stores.samples)
+    if n > aside and not config.partial:
+        raise InbolError(
+            f"--estimator p-true: {n - aside} questions have no P(True) yet; "
+            "`inbol confidence --p-true` adds it and samples nothing again. It cannot be asked of "
+            "an endpoint's model"
+        )
+    say(f"{n} questions have no P(True), and are left out")
 
 
 def _check_negatives(tally: Tally, config: BuildConfig) -> None:
@@ -168,12 +168,9 @@ def _keep_lines(path: Path, mask: np.ndarray) -> None:
         file.writelines(itertools.compress(lines, mask))
 
 
-def _say_results(tally: Tally, selection: Selection, stores: Stores) -> None:
+def _say_results(tally: Tally, selection: Selection) -> None:
     for line in (*table(tally, selection), *warnings(tally, selection)):
         say(line)
-    n_questions = len(tally.question_types)
-    if left_out := stores.n_questions - n_questions:
-        say(f"{left_out} questions could not be asked for P(True), and are left out")
     noisy = tally.n_noisy / max(1, (tally.question_types != 3).sum())
     say(f"{noisy:.0%} of the labels lie within sampling noise of a threshold")
     if tally.n_unanswered:

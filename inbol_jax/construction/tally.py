@@ -32,6 +32,7 @@ class Tally:
       pair_keys: u64[pairs], random numbers that depend on the seed and the pair.
       n_noisy: labels within sampling noise of a threshold.
       n_unanswered: Known questions that have no correct response.
+      n_without_estimate: questions that the estimator gives nothing for, which are left out.
       n_without_negatives: questions that the stores of `--negatives` do not have.
     """
 
@@ -40,6 +41,7 @@ class Tally:
         self.instruction_questions, self.pair_questions = array("I"), array("I")
         self.pair_kinds, self.pair_keys = array("b"), array("Q")
         self.n_noisy = self.n_unanswered = self.n_without_negatives = 0
+        self.n_without_estimate = 0
 
     def close(self) -> None:
         """Turns the growing arrays into numpy's, without copying them."""

@@ -162,6 +162,8 @@ class ImageHashes:
     def of(self, names: Iterable[str]) -> Mapping[str, str]:
         """{name: hash} of at least these files; the hash is empty if a file cannot be read."""
         new = list(dict.fromkeys(name for name in names if name not in self._known))
+        if not new:
+            return self._known
         long = len(new) > _HASHED  # no boundary if few, as while a batch's lines are appended
         with progress("comparing images", len(new), "images", shown=long, boundary=long) as advance:
             for start in range(0, len(new), _HASHED):

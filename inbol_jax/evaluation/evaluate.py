@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import check_name, one_writer, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
-from inbol_jax.confidence.estimate import estimate
+from inbol_jax.confidence.estimate import ask_samples, asker_settings
+from inbol_jax.confidence.estimate import open_engine as confidence_engine
 from inbol_jax.confidence.estimators import self_consistency
-from inbol_jax.confidence.store import read_store
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
@@ -69,7 +70,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     asked = about_questions(config, datasets, prompts[config.models[0][0]])
     predicted: list[Prediction] = []
     # Columns of these names are the dataset's own.
-    unknown = {} if config.validation else dict.fromkeys(("forced", "consistency", "p_true"))
+    unknown = {} if config.validation else dict.fromkeys(("consistency", "p_true"))
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, place in config.models:
         engine = open_engine(config, place)
@@ -79,7 +80,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
                 engine,
                 dataset,
                 images[dataset.name],
-                config.out / "predictions" / model / f"{dataset.name}.jsonl",
+                config.out / "answers" / model / f"{dataset.name}.jsonl",
                 prompt=prompt,
                 refusals=config.refusals,
                 label=f"{model} on {dataset.name}",
@@ -149,19 +150,24 @@ def about_questions(
         model = {"model": base, "p_true": bool(config.validation)}
         model |= {"batch_size": config.batch_size, "dtype": config.dtype, "mesh": config.mesh}
     sampling = SamplingOptions(config.temperature, n=config.n, max_new_tokens=config.max_new_tokens)
-    for (dataset, _), folder, prompt in zip(datasets, config.folders, prompts, strict=True):
-        options = ConfidenceConfig(folder, config.out, sampling=sampling, seed=config.seed, **model)
-        store = estimate(options, dataset, prompt)
-        for q in read_store(store):
-            boundary = classify(q.n_correct, q.n_samples, config.thresholds)
-            type = question_type(boundary, answerable=q.example.answerable)
-            # Nothing that is said to a Type 3 question is correct, whatever its samples match.
-            confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
-            about = {"type": type, "confidence": confidence}
-            if config.validation:
-                # What could not be asked for P(True) is what the base is least sure of.
-                about |= {"consistency": self_consistency(q).value, "p_true": q.p_true or 0.0}
-            asked[dataset.name, q.example.id] = about
+    model |= {"sampling": sampling, "seed": config.seed}
+    engine = None
+    for (dataset, _), prompt in zip(datasets, prompts, strict=True):
+        options = ConfidenceConfig(dataset.file, config.out, **model)
+        engine = engine or confidence_engine(options)
+        settings = asker_settings(options, engine, prompt)
+        with AnswerStore(config.out / "samples" / f"{dataset.name}.jsonl", 0) as store:
+            samples, _ = ask_samples(options, engine, settings, dataset, store)
+            for q in samples:
+                boundary = classify(q.n_correct, q.n_samples, config.thresholds)
+                type = question_type(boundary, answerable=q.example.answerable)
+                # Nothing that is said to a Type 3 question is correct, whatever its samples match.
+                confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
+                about = {"type": type, "confidence": confidence}
+                if config.validation:
+                    # What could not be asked for P(True) is what the base is least sure of.
+                    about |= {"consistency": self_consistency(q).value, "p_true": q.p_true or 0.0}
+                asked[dataset.name, q.example.id] = about
     return asked
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import inbol_jax.extrinsic.evidence  # noqa: F401 - registers its generator
+from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import Examples, VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.answers import AnswerStore, endpoint_answers, model_answers
+from inbol_jax.extrinsic.answers import endpoint_answers, model_answers
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
@@ -65,7 +66,8 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
             with contextlib.ExitStack() as stack:
                 model = writer = None
                 if checkpoint is not None or endpoint is not None:
-                    store = stack.enter_context(AnswerStore(config.out / "extrinsic.answers.jsonl"))
+                    answers = config.out / "extrinsic.answers.jsonl"
+                    store = stack.enter_context(AnswerStore(answers, process=0))
                 if checkpoint is not None:
                     options = {"seed": config.seed, "batch_size": config.batch_size}
                     model = model_answers(checkpoint, store, **options, shown=False)

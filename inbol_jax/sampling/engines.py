@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from inbol_jax.answers import Generation
 from inbol_jax.artifacts import hash64
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
@@ -20,7 +21,7 @@ from inbol_jax.responses.chat import ChatQuestion, Choice
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import Generation, SetAside, before_stop, generate
+from inbol_jax.sampling.generate import SetAside, before_stop, generate
 
 Batches = Iterator[list[tuple[VQAExample, list[Generation]]]]
 

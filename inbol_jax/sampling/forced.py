@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from inbol_jax.answers import Generation
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
@@ -22,7 +23,6 @@ from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import (
     BatchRunner,
-    Generation,
     Prompt,
     SetAside,
     encode_prompts,

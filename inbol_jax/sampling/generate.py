@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from inbol_jax.answers import Generation
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import collate
@@ -35,18 +36,6 @@ TILE = 80
 WORKERS = 4
 # Questions whose batches are planned together. Only these are in memory, however many there are.
 WINDOW = 1 << 15
-
-
-class Generation(NamedTuple):
-    """One response; it was cut if it had not ended by itself at `max_new_tokens`.
-
-    Log-probability, in nats, and number of tokens are None if an endpoint does not say them.
-    """
-
-    text: str
-    logprob: float | None
-    tokens: int | None
-    cut: bool = False
 
 
 class PromptedExample(NamedTuple):

@@ -1,6 +1,5 @@
-"""`inbol confidence` as a whole: options, resumption, status, plot, several processes."""
+"""`inbol confidence` as a whole: options, resumption, plot, several processes."""
 
-import json
 import os
 import shutil
 import socket
@@ -9,104 +8,58 @@ import datasets
 import pytest
 from command_lines import QUICK, confidence, finish, start
 
-from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_jsonl
+from inbol_jax.artifacts import read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import main
-from inbol_jax.confidence.store import p_true_file, shards
+from inbol_jax.confidence.samples import Samples
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.responses.yes_no import read_yes_no
 
 
-def without_starts(folder):
-    """Every file but the time in the headers."""
-    found = {p: p.read_text() for p in folder.rglob("*.json*")}
-    for path, text in found.items():
-        if path.name.endswith("meta.json"):
-            header = json.loads(text).items()
-            found[path] = {k: v for k, v in header if k not in ("started", "started_with")}
-    return found
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.json*")}
+
+
+def said(*files):
+    """{id: the line} of stores."""
+    return {row["id"]: row for file in files for row in read_jsonl(file)}
 
 
 def test_a_run_that_is_there_samples_nothing(sampled, small_world, capsys):
-    before = without_starts(sampled)
+    before = contents(sampled)
     capsys.readouterr()
     assert confidence(small_world / "test", sampled, *QUICK) == 0
     assert "60 questions x 2 samples, mean confidence (accuracy) 0." in capsys.readouterr().out
-    assert without_starts(sampled) == before
+    assert contents(sampled) == before
 
 
 def test_a_dataset_that_changed(sampled, small_world, tmp_path, capsys):
-    """Sampled with P(True), then edited: `inbol build`, --plot and --estimator p-true refuse what
-    is outdated; the same command scores again, drops, and samples what is new alone."""
+    """Answers are judged again, and what is new, or asks something else, is asked alone: of all
+    lines that were there none is touched. P(True) likewise."""
     out, data = (tmp_path / name for name in ("out", "test"))
     shutil.copytree(small_world / "test", data)
     assert confidence(data, out, *QUICK, "--p-true") == 0
-    rows = list(read_jsonl(data / "data.jsonl"))
-    texts = {row["id"]: row["samples"] for row in read_jsonl(out / "confidence/test.jsonl")}
+    file, extra = (out / "confidence" / name for name in ("test.jsonl", "p_true/test.jsonl"))
+    before, rows = [file.read_bytes(), extra.read_bytes()], list(read_jsonl(data / "data.jsonl"))
+    texts = {id: row["responses"] for id, row in said(file).items()}
     change = next(r for r in rows[1:] if r["answerable"] and any(texts[r["id"]]))
     change["answers"] = [next(filter(None, texts[change["id"]]))]
     new = rows[2] | {"id": "new"}
     images = {"images": read_meta(data / "data.jsonl").get("images", ".")}
     write_jsonl(data / "data.jsonl", [*rows[1:], new], images)
-    capsys.readouterr()
-    for words in (["build", "--out", out], ["confidence", "--data", data, "--out", out, "--plot"]):
-        assert main(list(map(str, words))) == 2
-        assert "data.jsonl was changed since" in capsys.readouterr().err
-    assert confidence(data, out, *QUICK) == 0
-    assert (
-        "test.jsonl: 1 scored again, as answers or other columns of theirs changed; 1 dropped, "
-        "as they are no longer in the dataset\n" in capsys.readouterr().out
-    )
-    found = {row["id"]: row for row in read_jsonl(out / "confidence/test.jsonl")}
-    assert found.keys() == texts.keys() - {rows[0]["id"]} | {"new"}
-    assert {id: row["samples"] for id, row in found.items() if id != "new"} == {
-        id: samples for id, samples in texts.items() if id != rows[0]["id"]
-    }
-    assert found[change["id"]]["n_correct"] > 0
-    assert main(["build", "--out", str(out), "--estimator", "p-true"]) == 2
-    assert "has p_true for 60 questions so far" in capsys.readouterr().err
+    (data / rows[5]["images"][0]).write_bytes((data / rows[-1]["images"][0]).read_bytes())
+    assert main(["build", "--out", str(out)]) == 2
+    assert "test.jsonl: 2 of 60 questions have no answer yet; give" in capsys.readouterr().err
     assert confidence(data, out, *QUICK, "--p-true") == 0
-    assert "p_true/test.jsonl: 1 dropped, as they are no longer" in capsys.readouterr().out
-    assert main(["build", "--out", str(out)]) == 0
-    assert {row["id"] for row in read_jsonl(p_true_file(out / "confidence/test.jsonl"))} == {*found}
-    (data / rows[1]["images"][0]).write_bytes((data / rows[-1]["images"][0]).read_bytes())
-    assert confidence(data, out, *QUICK) == 2
-    assert "or had another image, when it was sampled" in capsys.readouterr().err
-
-
-def test_status_reads_and_nothing_else(sampled, small_world, tmp_path, capsys):
-    store = sampled / "confidence/test.jsonl"
-    before = without_starts(sampled)
-    capsys.readouterr()
-    options = ("--status", "--model", tmp_path / "no model is needed")
-    assert confidence(small_world / "test", sampled, *options) == 0
-    rows = [r for r in read_jsonl(store) if r["answerable"]]
-    mean = sum(r["n_correct"] for r in rows) / sum(r["n_samples"] for r in rows)
-    cut = sum(sum(r["samples_cut"]) for r in read_jsonl(store)) / 120
-    line = capsys.readouterr().out
-    assert line.startswith("test: 60 answered, 0 pending, 0 set aside")
-    about = f"mean confidence (accuracy) {mean:.3f}, {cut:.1%} of the samples cut\n"
-    assert line.endswith(about)
-    assert without_starts(sampled) == before
-
-
-def test_status_of_a_store_that_is_being_filled(sampled, small_world, tmp_path, capsys):
-    folder, source = tmp_path / "confidence", sampled / "confidence/test.jsonl"
-    folder.mkdir()
-    lines = source.read_bytes().splitlines(keepends=True)
-    (folder / "test.jsonl").write_bytes(b"".join(lines[:15]) + lines[15][:40])
-    header = json.loads(meta_path(source).read_text())
-    del header["rows"], header["set_aside"]
-    meta_path(folder / "test.jsonl").write_text(
-        json.dumps(header | {"started": 1000.0, "started_with": 5})
-    )
-    os.utime(folder / "test.jsonl", (0, 1004.0))
-    capsys.readouterr()
-    assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "consistency") == 0
-    line = capsys.readouterr().out
-    assert line.startswith(
-        "test: 15 answered, 45 pending, 0 set aside, 2.5 questions/s in the latest run, "
-        "mean confidence (consistency) "
-    )
+    assert "60 questions x 2 samples" in capsys.readouterr().out
+    for path, old in zip((file, extra), before, strict=True):
+        assert path.read_bytes().startswith(old)
+    added = [row["id"] for row in read_jsonl(file)][60:]
+    assert sorted(added) == sorted(["new", rows[5]["id"]])
+    (question,) = [q for q in Samples.open(file) if q.example.id == change["id"]]
+    assert question.n_correct > 0
+    options = ("--estimator", "p-true", "--delta-uk", 0.5, "--delta-k", 0.52)
+    assert main(["build", "--out", str(out), *map(str, options)]) in (0, 2)
+    assert "no P(True) yet" not in capsys.readouterr().err
 
 
 def test_plot(sampled, small_world, capsys):
@@ -123,11 +76,7 @@ def test_plot(sampled, small_world, capsys):
             in capsys.readouterr().out
         )
         assert (sampled / "confidence/test.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("option", ["--status", "--plot"])
-def test_nothing_to_read(small_world, tmp_path, option, capsys):
-    assert confidence(small_world / "test", tmp_path, option) == 2
+    assert confidence(small_world / "test", sampled / "empty", "--plot") == 2
     assert "nothing was sampled yet" in capsys.readouterr().err
 
 
@@ -187,13 +136,9 @@ def test_another_estimator_builds_other_records_from_the_same_samples(sampled, c
     assert "--estimator 'vibes'" in capsys.readouterr().err
 
 
-def rows(*files):
-    return sorted(line for file in files for line in file.read_text().splitlines())
-
-
 def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, tmp_path_factory):
-    """To the last bit; each process writes a shard, `inbol build` and --status read them together.
-    P(True) likewise."""
+    """To the last bit; each process writes a file of its own, and all are one store, with which one
+    process goes on. P(True) likewise."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -203,23 +148,20 @@ def test_two_processes_give_the_samples_of_one(sampled, small_world, tmp_path, t
     both = [start(*words, **shared, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in both:
         finish(process)
-    files = shards(tmp_path / "confidence/test.jsonl")
-    assert [f.name for f in files] == ["test.0001-of-0002.jsonl", "test.0002-of-0002.jsonl"]
-    assert [read_meta(f)["rows"] for f in files] == [30, 30]
-    assert rows(*files) == rows(sampled / "confidence/test.jsonl")
-    # One process does not go on with the shards of two.
-    assert confidence(small_world / "test", tmp_path, *QUICK) == 2
     one = shutil.copytree(sampled, tmp_path_factory.mktemp("one"), dirs_exist_ok=True)
     assert confidence(small_world / "test", one, *QUICK, "--p-true") == 0
-    assert rows(*map(p_true_file, files)) == rows(one / "confidence/p_true/test.jsonl")
-    for options in ((), ("--estimator", "p-true", "--delta-uk", "0.5", "--delta-k", "0.53")):
-        assert main(["build", "--out", str(tmp_path), *options]) == 0
-    assert confidence(small_world / "test", tmp_path, "--status", "--estimator", "p-true") == 0
+    for name in ("confidence", "confidence/p_true"):
+        files = sorted((tmp_path / name).glob("*.jsonl"))
+        assert [file.name for file in files] == ["test.jsonl", "test.process-1.jsonl"]
+        assert said(*files) == said(one / name / "test.jsonl")
     files[1].unlink()
-    assert main(["build", "--out", str(tmp_path)]) == 2
+    assert confidence(small_world / "test", tmp_path, *QUICK, "--p-true") == 0
+    assert said(files[0]) == said(one / name / "test.jsonl")
+    options = ("--estimator", "p-true", "--delta-uk", "0.5", "--delta-k", "0.53")
+    assert main(["build", "--out", str(tmp_path), *options]) == 0
 
 
-def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path, capsys):
+def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_path):
     """A local copy with pictures in its rows; the shipped model's answers are read by the set's own
     metric."""
     rows = list(read_jsonl(small_world / "test/data.jsonl"))[:20]
@@ -240,24 +182,20 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
     options = ["--data.format", "pope", "--data.id", tmp_path / "POPE", "--data.split", "test"]
     options += ["--data.limit", 12, "--out", tmp_path / "out"]
     assert main(["confidence", *map(str, options), *QUICK]) == 0
-    found = {row["id"]: row for row in read_jsonl(tmp_path / "out/confidence/POPE-test.jsonl")}
+    file = tmp_path / "out/confidence/POPE-test.jsonl"
+    found = {question.example.id: question for question in Samples.open(file)}
     assert found.keys() == {f"random-{i}" for i in range(12)}
-    for row in found.values():
-        about = [row[name] for name in ("metric", "source", "split", "kind")]
+    for question in found.values():
+        example = question.example
+        about = [example.metric, example.source, example.split, example.extra["kind"]]
         assert about == ["yes_no", "pope", "test", "random"]
-        assert row["outcomes"] == [
-            "refused" if is_refusal(t) else "correct" if read_yes_no(t) == "yes" else "wrong"
-            for t in row["samples"]
-        ]
-        assert (tmp_path / "out/data/POPE-test" / row["images"][0]).is_file()
-    capsys.readouterr()
-    assert main(["confidence", *map(str, options), *QUICK, "--status"]) == 0
-    assert "POPE-test: 12 answered, 0 pending, 0 set aside" in capsys.readouterr().out
+        for sample in question.samples:
+            right = "correct" if read_yes_no(sample.text) == "yes" else "wrong"
+            assert sample.outcome == ("refused" if is_refusal(sample.text) else right)
     # What was imported is a dataset folder, which any other command reads.
     again = ("--data", tmp_path / "out/data/POPE-test", "--out", tmp_path / "again")
     assert main(["confidence", *map(str, again), *QUICK]) == 0
-    read = list(read_jsonl(tmp_path / "again/confidence/POPE-test.jsonl"))
-    assert {r["id"]: r["samples"] for r in read} == {i: r["samples"] for i, r in found.items()}
+    assert said(tmp_path / "again/confidence/POPE-test.jsonl").keys() == found.keys()
 
 
 def test_yes_no_questions_are_evaluated_as_such(small_world, tmp_path):

@@ -1,6 +1,7 @@
 """`inbol confidence` with the model of an endpoint in place of a checkpoint."""
 
 import os
+import re
 import signal
 import threading
 
@@ -12,7 +13,7 @@ from endpoint_server import KEY, asked, said
 from inbol_jax.artifacts import meta_path, parse_json, read_jsonl, read_meta
 from inbol_jax.cli import main
 from inbol_jax.confidence import estimate
-from inbol_jax.confidence.store import read_store
+from inbol_jax.confidence.samples import Samples
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.responses import endpoint
 from inbol_jax.responses.chat import read_choices
@@ -53,7 +54,7 @@ def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path
     server = serve(scripted)
     assert main(words(server)) == 0
     file = tmp_path / "out/confidence/test.jsonl"
-    found = {q.example.id: q for q in read_store(file)}
+    found = {q.example.id: q for q in Samples.open(file)}
     dataset = load_dataset_folder(small_world / "test")
     assert list(found) == [example.id for example in dataset.examples]
     spoken = {}
@@ -73,7 +74,8 @@ def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path
         ]
         assert all(s.outcome == outcome(example, s.text) for s in question.samples)
     header = read_meta(file)
-    assert (header["model"], header["rows"], header["n"]) == ("endpoint:org/model-1", 60, 5)
+    settings = header["settings"]
+    assert (settings["model"], header["rows"], settings["n"]) == ("endpoint:org/model-1", 60, 5)
     everything = "".join(f.read_text() for f in file.parent.rglob("*") if f.is_file())
     shown = capsys.readouterr()
     assert "***" in everything
@@ -84,7 +86,7 @@ def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path
 
 @pytest.mark.parametrize("early", [10, 50])
 def test_a_run_that_cannot_end_well_says_so_once(serve, words, monkeypatch, capsys, early):
-    """After the first questions, or at the end if there are fewer; --status says the share."""
+    """After the first questions, or at the end if there are fewer."""
     monkeypatch.setattr(estimate, "EARLY", early)
     server = serve(lambda body, n: said(*["and on"] * body.get("n", 1), finish_reason="length"))
     assert main(words(server)) == 0
@@ -95,8 +97,6 @@ def test_a_run_that_cannot_end_well_says_so_once(serve, words, monkeypatch, caps
     assert len(warned) == 2
     assert all((i < end) == (early == 10) for i in warned)
     assert '5 of 5 say "and on"; gold is' in lines[warned[1] + 1]
-    assert main(words(server, "--status")) == 0
-    assert "0.000, 100.0% of the samples cut" in capsys.readouterr().out
 
 
 def test_a_run_that_was_cut_goes_on_at_another_address(serve, words, tmp_path, capsys):
@@ -184,14 +184,13 @@ def test_without_log_probabilities_likelihood_is_refused_by_name(serve, words, t
     assert main(words(server)) == 0
     assert "the endpoint has no log-probabilities" in capsys.readouterr().out
     rows = list(read_jsonl(tmp_path / "out/confidence/test.jsonl"))
-    assert {x for row in rows for x in row["logprobs"] + row["token_counts"]} == {None}
+    assert {x for row in rows for x in row["logprobs"] + row["tokens"]} == {None}
     build = ["build", "--out", tmp_path / "out", "--delta-k", 0.1, "--delta-uk", 0.05]
-    for command in (words(server, "--status"), words(server, "--plot"), build):
+    for command in (words(server), words(server, "--plot"), build):
         error = fails(capsys, main, *command, "--estimator", "likelihood")
         assert "have no log-probabilities, as their endpoint gave none" in error
     error = fails(capsys, main, *build, "--estimator", "p-true")
-    assert "cannot be asked of an endpoint's model; choose another --estimator" in error
-    assert main(words(server, "--status", "--estimator", "consistency")) == 0
+    assert "It cannot be asked of an endpoint's model" in error
     assert main([*map(str, build), "--estimator", "consistency"]) == 0
     records = list(read_jsonl(tmp_path / "out/records.jsonl"))
     responses = [r for record in records for r in record["incorrect"]]
@@ -209,13 +208,15 @@ def test_an_endpoint_that_fails_too_often_is_left(serve, words, tmp_path, capsys
         return reply
 
     error = fails(capsys, main, *words(serve(faulty(4))))
-    assert "15 of 60 questions could not be asked, more than --max-rejected 0.1" in error
+    assert re.search("15 of 60 questions set aside .*, more than --max-rejected 0.1 allows", error)
     assert main(words(serve(faulty(6)))) == 0
     shown = capsys.readouterr().out
-    assert "2 of 15 questions set aside (first: " in shown
+    assert "2 of 60 questions set aside (first: " in shown
     assert "status 400: ***" in shown
+    file = tmp_path / "out/confidence/test.jsonl"
+    assert (read_meta(file)["rows"], read_meta(file)["set_aside"]) == (58, 2)
     assert main(words(serve(scripted))) == 0
-    assert read_meta(tmp_path / "out/confidence/test.jsonl")["rows"] == 60
+    assert (read_meta(file)["rows"], read_meta(file)["set_aside"]) == (60, 0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.confidence.estimate import sampled_question
 from inbol_jax.confidence.estimators import (
     ESTIMATORS,
     get_estimator,
@@ -15,6 +14,7 @@ from inbol_jax.confidence.estimators import (
     self_consistency,
     sequence_likelihood,
 )
+from inbol_jax.confidence.samples import sampled_question
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import Estimate, share
 from inbol_jax.records import VQAExample

@@ -2,7 +2,6 @@
 it is added to."""
 
 import dataclasses
-import json
 import shutil
 
 import jax
@@ -11,12 +10,11 @@ import pytest
 from command_lines import QUICK, confidence
 from virtual_devices import run_on_devices
 
-from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
+from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import main
 from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.confidence.p_true import self_evaluate, verdict_tokens
-from inbol_jax.confidence.p_true_prompt import P_TRUE_PROMPT
-from inbol_jax.confidence.store import read_rows, read_store
+from inbol_jax.confidence.samples import P_TRUE_PROMPT, Samples
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
@@ -111,50 +109,48 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
 # --- the store
 
 
+def questions(out):
+    """{id: question} of a store, with P(True)."""
+    return {q.example.id: q for q in Samples.open(out / "confidence/test.jsonl")}
+
+
 def test_it_is_added_without_sampling(sampled, asked, small_world, tmp_path, capsys):
     """The samples' file is not touched; in one go it comes out the same; once more there is nothing
     to do."""
     file, extra = (asked / "confidence" / name for name in ("test.jsonl", "p_true/test.jsonl"))
     assert file.read_bytes() == (sampled / "confidence/test.jsonl").read_bytes()
-    questions = {question.example.id: question for _, question in read_rows(file)}
     found = evaluations(asked)
-    assert found.keys() == questions.keys()
-    for id, row in found.items():
-        assert row["proposed"] == proposed_answer(questions[id])
-        assert (row["p_true"] is None) == (row["proposed"] is None)
-        assert row["p_true"] is None or 0 < row["p_true"] < 1
-    for question in read_store(file):
-        assert question.p_true == (found[question.example.id]["p_true"] or 0.0)
-    header = read_meta(extra)
-    assert (header["rows"], header["set_aside"]) == (60, 0)
-    assert header["samples"] == read_meta(file)["config"]
+    for id, question in questions(asked).items():
+        proposed = proposed_answer(question)
+        if proposed is None:
+            assert question.p_true == 0
+        else:
+            assert found[id]["proposed"] == proposed
+            assert 0 < found[id]["p_true"] == question.p_true < 1
     options = (*QUICK, "--p-true", "--estimator", "p-true")
     assert confidence(small_world / "test", tmp_path, *options) == 0
     assert "60 questions x 2 samples, mean confidence (p-true) 0." in capsys.readouterr().out
-    assert sorted((tmp_path / "confidence/p_true/test.jsonl").read_text().splitlines()) == sorted(
-        extra.read_text().splitlines()
-    )
+    assert evaluations(tmp_path) == found
     before = extra.read_bytes()
     assert confidence(small_world / "test", asked, *QUICK, "--p-true") == 0
     assert extra.read_bytes() == before
     assert "programs compiled" not in capsys.readouterr().out
 
 
-def test_a_killed_run_goes_on(asked, small_world, tmp_path):
+def test_a_killed_run_goes_on(asked, small_world, tmp_path, capsys):
     """With what it left, the last line torn: nothing is lost, nothing twice, to the last bit."""
     out = copy(asked, tmp_path)
     extra = out / "confidence/p_true/test.jsonl"
     lines = extra.read_bytes().splitlines(keepends=True)
     extra.write_bytes(b"".join(lines[:23]) + lines[23][:30])
-    header = {k: v for k, v in read_meta(extra).items() if k not in ("rows", "set_aside")}
-    write_json(meta_path(extra), header)
     assert build(out, "--estimator", "p-true") == 2
+    assert f"{len(lines) - 23} questions have no P(True) yet" in capsys.readouterr().err
     assert confidence(small_world / "test", out, *QUICK, "--p-true") == 0
     assert extra.read_bytes().startswith(b"".join(lines[:23]))
     assert sorted(extra.read_bytes().splitlines(keepends=True)) == sorted(lines)
 
 
-@pytest.mark.parametrize("command", ["confidence", "--status", "--plot", "build"])
+@pytest.mark.parametrize("command", ["confidence", "--plot", "build"])
 def test_a_store_without_it_is_refused(sampled, small_world, command, capsys):
     if command == "build":
         assert build(sampled, "--estimator", "p-true") == 2
@@ -162,54 +158,23 @@ def test_a_store_without_it_is_refused(sampled, small_world, command, capsys):
         options = ("--estimator", "p-true", *[command][command == "confidence" :])
         assert confidence(small_world / "test", sampled, *QUICK, *options) == 2
     error = capsys.readouterr().err
-    assert (
-        "test.jsonl has no p_true; `inbol confidence --p-true` adds it and samples nothing again"
-        in error
-    )
+    assert "P(True)" in error or "by p-true" in error
     assert error.count("\n") == 1
-
-
-def test_a_store_with_some_of_it_is_not_built_from(asked, small_world, tmp_path, capsys):
-    """Sampled further, after P(True) was asked for: a store may grow with its dataset."""
-    out = copy(asked, tmp_path)
-    file = out / "confidence/test.jsonl"
-    with file.open("a") as lines:
-        lines.write(json.dumps(next(read_jsonl(file)) | {"id": "new"}) + "\n")
-    write_json(meta_path(file), read_meta(file) | {"rows": 61})
-    assert build(out, "--estimator", "p-true") == 2
-    assert "test.jsonl has p_true for 60 questions so far" in capsys.readouterr().err
-    assert confidence(small_world / "test", out, "--status", "--estimator", "p-true") == 0
-    assert "test: 61 answered, 0 pending, 0 set aside, 60 with P(True), " in capsys.readouterr().out
-
-
-def test_it_belongs_to_the_samples(asked, small_world, tmp_path, capsys):
-    """Another seed has other samples: what was said of the first ones is neither read nor gone on
-    with."""
-    out = copy(asked, tmp_path)
-    for file in (out / "confidence").glob("test.jsonl*"):
-        file.unlink()
-    assert confidence(small_world / "test", out, *QUICK, "--seed", 1, "--p-true") == 2
-    assert "p_true/test.jsonl was made with --samples" in capsys.readouterr().err
-    assert build(out, "--estimator", "p-true") == 2
-    assert "p_true/test.jsonl is of other samples than those of" in capsys.readouterr().err
 
 
 def test_records_by_p_true(asked, capsys):
     """Confidence, class and no interval; Type 3 stays without any."""
-    values = sorted(row["p_true"] or 0 for row in evaluations(asked).values())
+    values = sorted(question.p_true for question in questions(asked).values())
     low, high = values[len(values) // 3], values[2 * len(values) // 3]
     assert build(asked, "--estimator", "p-true", "--delta-uk", low, "--delta-k", high) == 0
     records = {r["id"]: r for r in read_jsonl(asked / "records.jsonl")}
-    for id, row in evaluations(asked).items():
-        value = 0.0 if records[id]["type"] == 3 else row["p_true"] or 0.0
+    for id, question in questions(asked).items():
+        value = 0.0 if records[id]["type"] == 3 else question.p_true
         assert records[id]["confidence"] == value
         if records[id]["type"] != 3:
             assert records[id]["boundary"] == (
                 "known" if value >= high else "unknown" if value <= low else "mixed"
             )
-    inputs = read_meta(asked / "records.jsonl")["inputs"]
-    assert build(asked) == 0
-    assert read_meta(asked / "records.jsonl")["inputs"] != inputs, "other files were read"
 
 
 def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
@@ -225,30 +190,20 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
     examples = load_dataset_folder(data).examples
     shared = {rows[i]["id"] for i in long if proposed_answer_of(out, rows[i]["id"]) is not None}
     gone = next(e for e in examples if e.id in shared)
-    meta = read_meta(out / "confidence/test.jsonl")
     assert confidence(data, out, *QUICK, "--p-true", "--max-rejected", 0) == 2
-    assert "could not be asked, more than --max-rejected 0" in capsys.readouterr().err
+    assert "more than --max-rejected 0" in capsys.readouterr().err
     assert confidence(data, out, *QUICK, "--p-true") == 0
-    assert (
-        f"{len(shared)} of {len(shared)} questions set aside (first: {gone.id}: "
-        in capsys.readouterr().out
-    )
-    assert evaluations(out).keys() == {e.id for e in examples} - shared
-    assert read_meta(out / "confidence/p_true/test.jsonl")["set_aside"] == len(shared)
-    assert read_meta(out / "confidence/test.jsonl")["config"] == meta["config"]
+    assert f"{len(shared)} of 60 questions set aside (first: {gone.id}: " in capsys.readouterr().out
+    assert {id for id, row in evaluations(out).items() if row["set_aside"]} == shared
     left_out = {e.id for e in examples if e.id in shared and e.answerable}
     assert build(out, "--estimator", "p-true", "--delta-uk", 0.5, "--delta-k", 0.51) == 0
-    assert (
-        f"{len(left_out)} questions could not be asked for P(True), and are left out"
-        in capsys.readouterr().out
-    )
+    assert f"{len(left_out)} questions have no P(True), and are left out" in capsys.readouterr().out
     kept = {r["id"] for r in read_jsonl(out / "records.jsonl")}
     assert kept == {e.id for e in examples} - left_out
 
 
 def proposed_answer_of(out, id):
-    questions = read_store(out / "confidence/test.jsonl")
-    return next(proposed_answer(question) for question in questions if question.example.id == id)
+    return proposed_answer(questions(out)[id])
 
 
 @pytest.mark.slow

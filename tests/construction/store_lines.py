@@ -3,44 +3,46 @@
 import pytest
 from hypothesis import strategies as st
 
+from inbol_jax.answers import AnswerStore, Generation, to_row
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.store import question_of
+from inbol_jax.confidence.samples import asker_of, sampled_question
 from inbol_jax.construction.build import FILES, BuildConfig, build
 from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
 from inbol_jax.construction.templates import RefusalMix
+from inbol_jax.data.rows import make_example
+from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.prompts import BARE
+from inbol_jax.stage import Stage
 from inbol_jax.taught_refusals import REFUSALS
 
-OUTCOME = {"c": "correct", "w": "wrong", "r": "refused"}
 WRONG = ("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2
 UNCAPPED = {"max_refusals": 1.0}
 SHORT = RefusalMix((("short", 1.0),))
 
 
 def line(id, outcomes, *, answerable=True, **changes):
-    """A line of a confidence store; outcomes by letter: c, w or r."""
+    """A question with its samples, of which the letters say what they will be judged: correct,
+    wrong or refused."""
     wrong = iter(WRONG)
-    texts = [{"c": "red", "r": "I cannot tell."}.get(o) or next(wrong) for o in outcomes]
     row = {
         "id": id,
-        "images": [f"images/{id}.png"],
+        "images": ["x.png"],
         "question": f"What color is thing {id}?",
         "answers": ["red"] if answerable else [],
         "answerable": answerable,
-        "samples": texts,
-        "logprobs": [-1.0] * len(texts),
-        "token_counts": [2] * len(texts),
-        "outcomes": [OUTCOME[o] for o in outcomes],
-        "samples_cut": [False] * len(texts),
-        "n_correct": outcomes.count("c"),
-        "n_samples": len(texts),
-        "fingerprint": "f",
+        "samples": [{"c": "red", "r": "I cannot tell."}.get(o) or next(wrong) for o in outcomes],
     }
     return row | changes
+
+
+def question_of(row):
+    """The sampled question of a line, as it is read from a store."""
+    example = make_example({name: row[name] for name in row if name != "samples"})
+    return sampled_question(example, [Generation(text, -1.0, 2) for text in row["samples"]])
 
 
 LINES = [
@@ -72,14 +74,33 @@ def four_groups(n=60):
     ]
 
 
-def store(out, name, rows, **header):
-    """Writes a finished store into `out`/confidence."""
-    (out.parent / "data").mkdir(exist_ok=True, parents=True)
-    header = {"model": "m1", "images": "../../data"} | header
-    write_jsonl(out / "confidence" / f"{name}.jsonl", rows, header)
+def store(out, name, rows, model="m1", asked=None):
+    """Writes a dataset beside `out`, and its samples into `out`/confidence.
+
+    Args:
+      asked: of several processes the rows that each asked; by default one asked them all.
+    """
+    data, file = out.parent / "data", out / "confidence" / f"{name}.jsonl"
+    for old in file.parent.glob(f"{name}*"):
+        old.unlink()
+    questions = [{k: row[k] for k in row if k != "samples"} for row in rows]
+    write_jsonl(data / f"{name}.jsonl", questions, {})
+    (data / "x.png").write_bytes(b"a picture")
+    settings = {"model": model, "n": 10, "seed": 0, "prompt": "bare", "system": ""}
+    settings |= {"data": f"../../data/{name}.jsonl", "images": "../../data"}
+    dataset = load_dataset_folder(data / f"{name}.jsonl")
+    with Stage(file, "confidence", settings, grows=True) as stage:
+        asker = asker_of(stage.header["settings"], dataset)
+        keys = asker.keys(dataset.examples)
+        for process, part in enumerate(asked or [rows]):
+            with AnswerStore(file, process) as answers:
+                said = {row["id"]: [Generation(t, -1.0, 2) for t in row["samples"]] for row in part}
+                answers.add({keys[id]: to_row(given) for id, given in said.items()})
+        stage.finish(len(rows))
+    return file
 
 
-def negatives(out, change=lambda row: row):
+def negatives(out):
     """A store of a model that gives other wrong answers, lacks unknown0 and refuses unknown1."""
     rows = []
     for row in reversed(four_groups()):
@@ -87,13 +108,13 @@ def negatives(out, change=lambda row: row):
             rows.append(line("unknown1", "rrrrrrrrrr"))
         elif row["id"] != "unknown0":
             texts = [{"blue": "mauve"}.get(text, text) for text in row["samples"]]
-            rows.append(change(row | {"samples": texts}))
+            rows.append(row | {"samples": texts})
     store(out.parent / "idk_it", "dpo_start", rows, model="m2")
     return out.parent / "idk_it/confidence"
 
 
 def records(lines=LINES, thresholds=None):
-    return [make_record(question_of(dict(row)), thresholds or Thresholds()) for row in lines]
+    return [make_record(question_of(row), thresholds or Thresholds()) for row in lines]
 
 
 def instructions(records, refusals, seed):

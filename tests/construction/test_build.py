@@ -45,7 +45,7 @@ def test_build_writes_three_files_that_can_be_read_again(out):
     for file in FILES:
         meta = read_meta(out / file)
         assert (out / meta["images"]).samefile(out.parent / "data")
-        assert {"command", "seed", "config", "inputs", "rows"} <= set(meta)
+        assert {"command", "settings", "inputs", "rows", "prompt"} <= set(meta)
 
 
 def test_build_is_deterministic_and_takes_its_options(out):
@@ -79,24 +79,27 @@ def test_a_class_without_questions(tmp_path, rows, missing):
 
 def test_one_id_in_two_stores(out):
     store(out, "more", [LINES[0]])
-    nothing_is_built(out, r"train.jsonl:1: id known is in another store too")
+    nothing_is_built(out, r"train\.jsonl: id known is in another store too")
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("old", "new", "message"),
     [
-        {"id": "q"},
-        line("q", "ccc", samples=["red"]),
-        line("q", "ccc") | {"outcomes": ["right"] * 3},
-        line("q", "www") | {"outcomes": ["amiss"] * 3},
-        line("q", "ccc", n_samples=None),
-        line("q", "", n_samples=0),
+        ('"counts": [3]', '"counts": [3, 4]', "holds no samples"),
+        ('"counts": [3]', '"counts": [0]', "holds no samples"),
+        ('"responses": ["red"]', '"responses": [1]', "holds no samples"),
+        ('"cut"', '"cat"', "holds no samples"),
+        ('"key"', '"kay"', r"zzz\.jsonl:2: not a line of answers"),
+        ('{"key"', '"key"', r"zzz\.jsonl:2: not a line of answers"),
     ],
-    ids=["fields", "lengths", "outcomes", "unknown outcome", "count", "no samples"],
 )
-def test_a_line_that_is_none_of_a_store(out, bad):
-    store(out, "zzz", [line("fine", "ccc"), bad])
-    nothing_is_built(out, r"zzz\.jsonl:2: not a line of a confidence store")
+def test_a_line_that_is_none_of_a_store(out, old, new, message):
+    file = store(out, "zzz", [line("fine", "cc"), line("q", "ccc")])
+    whole = file.read_text()
+    assert old in whole
+    fine, bad = whole.splitlines(keepends=True)
+    file.write_text(fine + bad.replace(old, new))
+    nothing_is_built(out, message)
 
 
 def test_a_build_that_fails_leaves_the_one_before(out):
@@ -124,11 +127,9 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-def rows_of_build(out, shards, options):
+def rows_of_build(out, rows, options, asked=None):
     """The sorted rows of each file, or the error's message."""
-    for number, shard in enumerate(shards, 1):
-        suffix = "" if len(shards) == 1 else f".{number:04}-of-{len(shards):04}"
-        store(out, f"train{suffix}", shard)
+    store(out, "train", rows, asked=asked)
     try:
         files = built(out, **options)
     except InbolError as error:  # too few of a group for its share: then for every order
@@ -138,7 +139,7 @@ def rows_of_build(out, shards, options):
 
 @settings(max_examples=25, deadline=None)
 @given(st.data(), OPTIONS)
-def test_construction_is_deterministic_and_independent_of_the_order_of_the_shards(data, options):
+def test_construction_is_deterministic_and_independent_of_who_asked(data, options):
     rows = [data.draw(any_line(f"q{i}")) for i in range(12)]
     rows.append(line("known", "c" * 10))
     rows.append(line("unknown", "w" * 10))
@@ -147,8 +148,8 @@ def test_construction_is_deterministic_and_independent_of_the_order_of_the_shard
     shuffled = data.draw(st.permutations(rows))
     parts = [shuffled[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
     with tempfile.TemporaryDirectory() as folder:
-        whole, again, shards = (
-            rows_of_build(Path(folder) / name / "run", shards, options)
-            for name, shards in (("whole", [rows]), ("again", [rows]), ("shards", parts))
+        whole, again, shared = (
+            rows_of_build(Path(folder) / name / "run", rows, options, asked)
+            for name, asked in (("whole", None), ("again", None), ("shared", parts))
         )
-    assert whole == again == shards
+    assert whole == again == shared

@@ -18,7 +18,7 @@ from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation import asking
-from inbol_jax.evaluation.asking import ask, greedy
+from inbol_jax.evaluation.asking import ask, greedy, judged_row
 from inbol_jax.evaluation.calibrate import calibrate
 from inbol_jax.evaluation.config import CalibrateConfig
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
@@ -40,6 +40,13 @@ def copy(small_world, tmp_path_factory):
     return out
 
 
+def answers(small_world, folder):
+    """{id: the judged answers} of a calibration."""
+    examples = {e.id: e for e in load_dataset_folder(small_world / "test").examples}
+    rows = read_jsonl(folder / "calibration" / "test.jsonl")
+    return {row["id"]: judged_row(examples[row["id"]], row) for row in rows}
+
+
 def bias_of(folder):
     return json.loads((folder / "generation_config.json").read_text())["sequence_bias"]
 
@@ -58,7 +65,7 @@ def test_the_bias_is_on_the_refusal_tokens_and_transformers_reads_it(tiny, copy)
 
 def test_no_bias_is_better_on_these_questions(small_world, copy):
     about = json.loads((copy / "calibration.json").read_text())
-    rows = list(read_jsonl(copy / "calibration" / "test.jsonl"))
+    rows = answers(small_world, copy).values()
     assert about["n"] == len(rows) == 60
 
     def value(row, bias):
@@ -80,7 +87,7 @@ def test_no_bias_is_better_on_these_questions(small_world, copy):
 def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     dataset = load_dataset_folder(small_world / "test")
     images = ImageHashes(dataset.root)
-    foretold = {row["id"]: row for row in read_jsonl(copy / "calibration" / "test.jsonl")}
+    foretold = answers(small_world, copy)
     engine = CheckpointEngine(load_pretrained(copy), greedy(12), 0, 64)
     biased = ask(
         engine, dataset, images, tmp_path / "a.jsonl", prompt=BARE, refusals=(), label="test"

@@ -12,9 +12,11 @@ from endpoint_server import said
 from msgspec.structs import replace
 from PIL import Image
 
-from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.answers import from_row
+from inbol_jax.artifacts import read_jsonl
 from inbol_jax.confidence.estimators import self_consistency
-from inbol_jax.confidence.store import read_store
+from inbol_jax.confidence.samples import judged
+from inbol_jax.data import vqa
 from inbol_jax.defaults import NEW_TOKENS, TINY
 from inbol_jax.errors import InbolError, printable
 from inbol_jax.evaluation import asking
@@ -77,8 +79,9 @@ def config(monkeypatch, tmp_path):
         for example in examples:
             yield [(example, [Generation("red", -1.0, 2)])]
 
-    monkeypatch.setattr(module, "estimate", lambda *_: None)
-    monkeypatch.setattr(module, "read_store", lambda file: store)
+    monkeypatch.setattr(module, "confidence_engine", lambda options: None)
+    monkeypatch.setattr(module, "asker_settings", lambda *_: {})
+    monkeypatch.setattr(module, "ask_samples", lambda *_: (store, False))
     monkeypatch.setattr(module, "load_pretrained", load_pretrained)
     monkeypatch.setattr(module, "prompts_for", bare)
     monkeypatch.setattr(engines, "generate", generate)
@@ -141,12 +144,10 @@ def test_answers_to_another_prompt_are_replaced(config, monkeypatch, other):
     monkeypatch.setattr(module, "prompts_for", lambda _, __, files, *___: [other] * len(files))
     predictions(config)
     assert asked == [*QUESTIONS] * 2
-    header = read_meta(config.out / "predictions/tuned/colours.jsonl")
-    assert (header["prompt"], header["system"]) == (other.prompt, other.system)
 
 
-def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatch, capsys):
-    """Answers: scored again. Question or image: asked again. Gone: dropped. Others: as they are."""
+def test_what_changed_in_the_dataset_is_judged_or_asked_again(config, monkeypatch):
+    """Answers: judged again. Question or image: asked again. Gone: left out."""
     predictions(config)
     asked, generate = [], engines.generate
 
@@ -170,7 +171,6 @@ def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatc
         ("c", "wrong", "shade"),
     ]
     assert asked == []
-    assert "2 scored again, as answers or other columns" in capsys.readouterr().out
     rows[1]["question"] = "Which colour?"
     assert {p.question for p in changed() if p.id == "b"} == {"Which colour?"}
     assert asked == [["b"]] * 2
@@ -185,7 +185,7 @@ def test_what_changed_in_the_dataset_is_asked_or_scored_again(config, monkeypatc
 def test_a_killed_evaluation_goes_on(config, monkeypatch):
     """The order of the predictions is that of the dataset, whatever was asked first."""
     before = predictions(config)
-    file = config.out / "predictions" / "tuned" / "colours.jsonl"
+    file = config.out / "answers" / "tuned" / "colours.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[2] + lines[0] + lines[1][:20])
     generate = engines.generate
@@ -198,17 +198,18 @@ def test_a_killed_evaluation_goes_on(config, monkeypatch):
     assert predictions(config) == before
 
 
-def test_answers_of_another_checkpoint_are_replaced(config, tmp_path):
+def test_another_checkpoint_is_asked_and_what_the_first_one_said_stays(config, tmp_path):
     predictions(config)
     models = (*config.models[:1], ("tuned", tmp_path / "further"))
     predictions(dataclasses.replace(config, models=models))
-    header = read_meta(config.out / "predictions" / "tuned" / "colours.jsonl")
-    assert (header["model"], header["rows"]) == (str(tmp_path / "further"), 3)
+    rows = [*read_jsonl(config.out / "answers" / "tuned" / "colours.jsonl")]
+    assert [row["id"] for row in rows] == ["a", "b", "c"] * 2
+    assert len({row["key"] for row in rows}) == 6
 
 
 def test_a_question_that_was_set_aside_while_sampling_is_left_out(config, monkeypatch):
-    store = module.read_store(None)[1:]
-    monkeypatch.setattr(module, "read_store", lambda file: store)
+    store, _ = module.ask_samples()
+    monkeypatch.setattr(module, "ask_samples", lambda *_: (store[1:], False))
     assert [p.id for p in predictions(config)] == ["b", "c"] * 2
 
 
@@ -227,7 +228,7 @@ def test_two_datasets_of_one_name_are_refused(config, tmp_path):
 )
 def test_what_is_missing_is_found_before_anything_is_sampled(config, monkeypatch, option, message):
     monkeypatch.setattr(module, "prompts_for", asking.prompts_for)
-    monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
+    monkeypatch.setattr(module, "ask_samples", lambda *_: pytest.fail("sampled first"))
     with pytest.raises(InbolError, match=message):
         predictions(dataclasses.replace(config, **option))
 
@@ -238,7 +239,7 @@ def test_models_that_cannot_be_asked_are_found_before_anything_is_sampled(
 ):
     """One without a chat template to go by, and refusals whose words the model does not know."""
     monkeypatch.setattr(module, "prompts_for", asking.prompts_for)
-    monkeypatch.setattr(module, "estimate", lambda *_: pytest.fail("sampled first"))
+    monkeypatch.setattr(module, "ask_samples", lambda *_: pytest.fail("sampled first"))
     models = (("base", TINY), ("b", untold))
     with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
         predictions(dataclasses.replace(config, models=models))
@@ -321,8 +322,6 @@ def test_models_of_an_endpoint_are_compared(served):
     assert {(body["temperature"], body["max_tokens"], body.get("n")) for body in bodies} == {
         (0.0, NEW_TOKENS, None)
     }
-    header = read_meta(config.out / "predictions/more/colours.jsonl")
-    assert (header["model"], header["max_new_tokens"]) == ("endpoint:large", NEW_TOKENS)
     before = len(bodies)
     assert predictions(config) == predicted
     assert len(served.server.asked) == before
@@ -362,14 +361,14 @@ def test_a_question_without_an_answer_is_left_out_for_all_models(served, monkeyp
     # The first model's requests are 0 to 3, then comes a trial, and then 5.
     assert [p.id for p in predictions(config)] == ["b", "c"] * 2
     shown = capsys.readouterr().out
-    assert "more on colours: 1 of 3 questions got no answer (a; the first one because: " in shown
+    assert "more on colours: 1 of 3 questions set aside (first: a: " in shown
     failing.clear()
     assert [p.id for p in predictions(config)] == ["a", "b", "c"] * 2
     failing.append("b")
     monkeypatch.setattr(asking, "MAX_UNANSWERED", 0.1)
     shutil.rmtree(config.out)
     served.server.asked.clear()
-    message = r"1 of 3 questions got no answer \(a; .*status 500.*at most 10% .*asks for them again"
+    message = r"1 of 3 questions set aside \(first: a: .*status 500.*more than 0.1.* asks for"
     with pytest.raises(InbolError, match=message):
         predictions(config)
 
@@ -431,8 +430,6 @@ def test_both_answers_resume_and_follow_the_dataset(validated, monkeypatch):
 
 def test_answers_without_the_other_ones_are_asked_for_again(config, validated):
     assert {p.forced for p in predictions(config)} == {None}
-    header = read_meta(config.out / "predictions" / "base" / "colours.jsonl")
-    assert "refusals" not in header
     assert all(p.forced for p in predictions(validated))
     old = [p for p in predictions(config) if p.domain == "in_domain"]
     with pytest.raises(InbolError, match="made without it; give `inbol evaluate` again"):
@@ -478,16 +475,21 @@ def test_a_real_model_is_compared_with_what_its_own_samples_say(small_world, mic
     metrics = evaluate(config)
     predicted = read_predictions(tmp_path / "predictions.jsonl")
     assert len(predicted) == 2 * (60 + 60)
-    stored = {q.example.id: q for q in read_store(tmp_path / "confidence" / "test.jsonl")}
+    said, p_true = (
+        {row["id"]: row for row in read_jsonl(tmp_path / "samples" / name)}
+        for name in ("test.jsonl", "p_true/test.jsonl")
+    )
+    examples = {e.id: e for e in vqa.load_dataset_folder(small_world / "test").examples}
     for p in (p for p in predicted if p.dataset == "test"):
-        assert p.consistency == self_consistency(stored[p.id]).value
-        assert p.p_true == stored[p.id].p_true
+        question = judged(examples[p.id], from_row(said[p.id]))
+        assert p.consistency == self_consistency(question).value
+        assert p.p_true == (p_true[p.id]["p_true"] if p.id in p_true else 0.0)
     base, same = ([p for p in predicted if p.model == name] for name in ("base", "same"))
     assert [replace(p, model="base") for p in same] == base
     assert metrics.curves["base"] == {
         domain: dataclasses.replace(curve, aurc_change=None)
         for domain, curve in metrics.curves["same"].items()
     }
-    before = {file: file.read_bytes() for file in (tmp_path / "predictions").rglob("*.jsonl")}
+    before = {file: file.read_bytes() for file in (tmp_path / "answers").rglob("*.jsonl")}
     assert evaluate(config).models == metrics.models
     assert {file: file.read_bytes() for file in before} == before

@@ -1,0 +1,223 @@
+"""What models said, kept by what they were asked: a line is never wrong, at most unused.
+
+The key of a line is a hash of everything that an answer depends on: the asker (the model and how it
+answers), the whole text, the question's id, from which random numbers come, and the bytes of the
+images. Gold answers are no part of it: what was said is judged when it is read. So a corrected
+answer costs nothing, and an edited question or an exchanged picture is asked again.
+
+    {"key": "5d41402abc4b2a76", "set_aside": null, "responses": ["red", "blue"], "counts": [7, 3]}
+"""
+
+import contextlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import msgspec
+
+from inbol_jax.artifacts import canonical_json, fingerprint, json_line, lock, parse_json, writing
+from inbol_jax.data.images import ImageHashes
+from inbol_jax.errors import InbolError
+from inbol_jax.prompts import Prompt
+from inbol_jax.records import VQAExample
+
+Row = dict[str, Any]
+
+
+class Generation(NamedTuple):
+    """One response; it was cut if it had not ended by itself at `max_new_tokens`.
+
+    Log-probability, in nats, and number of tokens are None if an endpoint does not say them.
+    """
+
+    text: str
+    logprob: float | None
+    tokens: int | None
+    cut: bool = False
+
+
+def to_row(generations: Iterable[Generation]) -> Row:
+    """The columns of a line: the distinct responses, in the order in which they came, with their
+    counts. Log-probabilities are rounded to five digits.
+
+    >>> to_row([Generation("red", -0.25, 2), Generation("red", -0.25, 2)])["counts"]
+    [2]
+    """
+    rounded = (g._replace(logprob=g.logprob and round(g.logprob, 5)) for g in generations)
+    counts = Counter(rounded)
+    texts, logprobs, tokens, cut = (list(column) for column in zip(*counts, strict=True))
+    return {
+        "responses": texts,
+        "counts": list(counts.values()),
+        "logprobs": logprobs,
+        "tokens": tokens,
+        "cut": cut,
+    }
+
+
+def from_row(row: Row) -> list[tuple[Generation, int]]:
+    """What `to_row` was given: each distinct response and how often it came.
+
+    Raises:
+      ValueError: if the columns do not agree.
+    """
+    columns = [row[name] for name in ("responses", "logprobs", "tokens", "cut", "counts")]
+    pairs = [(Generation(*said), n) for *said, n in zip(*columns, strict=True)]
+    if not all(isinstance(g.text, str) and isinstance(n, int) and n > 0 for g, n in pairs):
+        raise ValueError("responses are texts, and counts above 0")
+    return pairs
+
+
+class Asker:
+    """Who is asked, and what identifies a question to it.
+
+    Args:
+      settings: everything that answers depend on beside the question: model, sampling, seed, ...
+      prompt: how questions are put; its text and its system text are part of the key.
+      images: hashes of the files of the folder that images are relative to.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], prompt: Prompt, images: ImageHashes):
+        self._settings = canonical_json([settings, prompt.system])
+        self.prompt, self._images = prompt, images
+
+    def key(self, example: VQAExample, text: str | None = None) -> str:
+        """Sixteen hex digits. `text` is what is asked about the example, by default its prompt."""
+        text = self.prompt.text(example) if text is None else text
+        hashes = self._images.of(example.images)
+        images = [hashes[name] for name in example.images]
+        return fingerprint([self._settings, example.id, text, images])
+
+    def keys(self, examples: Sequence[VQAExample]) -> dict[str, str]:
+        """{id: key} of a whole dataset; its images are read at once."""
+        self._images.of({name for example in examples for name in example.images})
+        return {example.id: self.key(example) for example in examples}
+
+
+class _Line(msgspec.Struct):
+    """What a store must know of every line."""
+
+    key: str
+    set_aside: str | None = None
+
+
+_LINES = msgspec.json.Decoder(_Line)
+
+
+class AnswerStore:
+    """The lines of a file by their keys, which are in memory; the rest stays on the disk.
+
+    What other processes wrote beside the file, into NAME.process-1.jsonl and so on, belongs to the
+    store. A last line without its end, which a killed run has left, is not read.
+
+    Args:
+      process: which process this is among those that ask at the same time; each appends to a file
+        of its own, locked until `with` closes the store. None only reads, also while others write.
+    Raises:
+      InbolError: if the file cannot be used, another run is writing it, or a whole line is not a
+        line of answers.
+    """
+
+    def __init__(self, file: Path, process: int | None = None):
+        self.base = file
+        self.file = file.with_name(f"{file.stem}.process-{process}.jsonl") if process else file
+        self._places: dict[str, tuple[Path, int]] = {}  # where the lines begin
+        self._set_aside: set[str] = set()
+        self._ends: dict[Path, int] = {}  # where the last whole line ends
+        with contextlib.ExitStack() as stack:
+            if process is not None:
+                self._own = stack.enter_context(self._open_own())
+            others = file.parent.glob(f"{_escaped(file.stem)}.process-*.jsonl")
+            for path in sorted({file, *others, self.file}):
+                if path.exists():
+                    self._index(path)
+            self._open = stack.pop_all()
+
+    def _open_own(self) -> BinaryIO:
+        with writing(self.file):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            handle = self.file.open("ab")
+        try:
+            lock(handle.fileno(), self.file)
+        except InbolError:
+            handle.close()
+            raise
+        return handle
+
+    def _index(self, path: Path) -> None:
+        """Remembers where each line begins."""
+        end = 0
+        with path.open("rb") as lines:
+            for number, data in enumerate(lines, 1):
+                if not data.endswith(b"\n"):
+                    break
+                try:
+                    line = _LINES.decode(data)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise InbolError(
+                        f"{path}:{number}: not a line of answers ({error}); delete that line"
+                    ) from error
+                self._remember(line.key, path, end, set_aside=line.set_aside is not None)
+                end += len(data)
+        self._ends[path] = end
+
+    def _remember(self, key: str, path: Path, place: int, *, set_aside: bool) -> None:
+        if not set_aside:
+            self._places[key] = path, place
+            self._set_aside.discard(key)
+        elif key not in self._places:
+            self._set_aside.add(key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):  # of what `add` could not write, and has said so
+            self._open.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, in the order of the lines."""
+        return iter(self._places)
+
+    def __getitem__(self, key: str) -> Row:
+        path, place = self._places[key]
+        with path.open("rb") as lines:
+            lines.seek(place)
+            return parse_json(lines.readline())
+
+    def is_set_aside(self, key: str) -> bool:
+        """Whether the last run that asked could not ask this."""
+        return key in self._set_aside
+
+    def add(self, rows: Mapping[str, Row]) -> None:
+        """Appends lines, and waits until they are on the disk.
+
+        Args:
+          rows: by key, all with the same columns, such as those of `to_row`. A row whose column
+            `set_aside` has a reason could not be asked: the next run asks it again.
+        Raises:
+          InbolError: if they cannot be written; the rows that were there stay.
+        """
+        rows = {key: {"key": key, "set_aside": None, **row} for key, row in rows.items()}
+        lines = [json_line(row).encode() for row in rows.values()]
+        # Lines of 5, 7 and 6 bytes behind 100 others begin at 100, 105 and 112, and end at 118.
+        *starts, end = itertools.accumulate(map(len, lines), initial=self._ends[self.file])
+        with writing(self.file, "free space and run the same command again"):
+            self._own.truncate(self._ends[self.file])
+            self._own.write(b"".join(lines))
+            self._own.flush()
+            os.fsync(self._own.fileno())
+        for (key, row), start in zip(rows.items(), starts, strict=True):
+            self._remember(key, self.file, start, set_aside=row["set_aside"] is not None)
+        self._ends[self.file] = end
+
+
+def _escaped(stem: str) -> str:
+    """A name as a pattern that matches nothing else."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)
