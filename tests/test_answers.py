@@ -125,9 +125,9 @@ def test_a_full_disk_is_one_error_and_keeps_the_lines_before(file):
     whole = file.read_bytes()
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 9, most))
-        with AnswerStore(file, 0) as store:
-            with pytest.raises(InbolError, match=r"train\.jsonl: File too large; free space"):
-                store.add(rows(1))
+        message = r"train\.jsonl: File too large; free space"
+        with AnswerStore(file, 0) as store, pytest.raises(InbolError, match=message):
+            store.add(rows(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     with AnswerStore(file, 0) as store:
