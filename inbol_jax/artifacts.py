@@ -156,13 +156,13 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
             raise
 
 
-def lock(descriptor: int, path: Path) -> None:
+def lock(descriptor: int, path: Path, *, wait: bool = False) -> None:
     """Locks what is open there until it is closed.
 
     Raises:
-      InbolError: if another process holds it.
+      InbolError: if another process holds it and we do not wait for it.
     """
-    if not lock_descriptor(descriptor, blocking=False):
+    if not lock_descriptor(descriptor, blocking=wait):
         raise InbolError(
             f"{path} is being written by another run; wait for its end, or choose another --out"
         )
@@ -172,12 +172,14 @@ _held: list[os.stat_result] = []  # folders that this process holds
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keeps other processes from writing into a folder until the block ends.
 
     The lock is on the folder itself and ends with the process, however that ends. A process may
     enter again what it holds.
 
+    Args:
+      wait: whether to wait for another process that holds the folder.
     Raises:
       InbolError: if another process holds the folder, or it cannot be made.
     """
@@ -187,7 +189,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         place = os.fstat(handle)
         if not any(os.path.samestat(place, held) for held in _held):
-            lock(handle, folder)
+            lock(handle, folder, wait=wait)
         _held.append(place)
         try:
             yield

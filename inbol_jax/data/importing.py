@@ -2,23 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from inbol_jax.artifacts import (
     file_fingerprint,
     fingerprint,
     json_line,
-    meta_path,
     read_jsonl,
-    read_meta,
-    write_json,
-    writing,
+    sole_writer,
 )
 from inbol_jax.data.columns import COCO, FILE, Spec, columns_of, value
 from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
@@ -39,6 +34,7 @@ from inbol_jax.data.vqa import (
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
+from inbol_jax.stage import Stage
 
 IMAGES = "--data.images names the folder of paths, --data.image-template makes paths of ids"
 
@@ -88,21 +84,13 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             raise InbolError(f"--data.{option} {path}: no such file")
     if config.images and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
-    settings = _settings(config, folder)
-    file = folder / DATA_FILE
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # the first of several processes imports the set
-            if not file.exists():
-                _write(config, folder, settings, max_rejected)
-            header = read_meta(file)
-            if other := [name for name in settings if header.get(name, ...) != settings[name]]:
-                options = (f"--data.{name.replace('_', '-')}" for name in other if name != "set")
-                changed = ["the set's files"] * ("set" in other) + list(options)
-                raise InbolError(
-                    f"{folder} holds a dataset made with other settings ({', '.join(changed)}); "
-                    "choose another --out or --data.name, or delete it"
-                )
+    settings, inputs = _settings(config, folder), {"data": _source_fingerprint(config)}
+    # The first of several processes imports the set, the others wait for it.
+    lock = functools.partial(sole_writer, wait=True)
+    with Stage(folder / DATA_FILE, "data import", settings, inputs=inputs, lock=lock) as stage:
+        if not stage.finished:
+            _write(config, stage, max_rejected)
+        header = stage.header
     say(
         f"{header['rows']:,} questions of {folder.name}, {header['without_answers']:,} of them "
         f"without answers, {header['set_aside']:,} set aside -> {folder}"
@@ -112,13 +100,18 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
 
 def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
     """Everything that the imported records depend on."""
-    settings = {"command": "import"} | vars(config)
+    settings = {f"data.{name}": value for name, value in vars(config).items()}
     for place in ("dir", "images", "annotations", "id", "name"):
-        del settings[place]
-    settings["format"] = config.source_format
-    settings["set"] = _source_fingerprint(config)
-    settings["images"] = os.path.relpath((config.images or folder).resolve(), folder.resolve())
-    return settings
+        del settings[f"data.{place}"]
+    return settings | {
+        "data.format": config.source_format,
+        "data.images": _images(config, folder),
+    }
+
+
+def _images(config: DataConfig, folder: Path) -> str:
+    """The folder with the images, as seen from the dataset's."""
+    return os.path.relpath((config.images or folder).resolve(), folder.resolve())
 
 
 def _source_fingerprint(config: DataConfig) -> str:
@@ -147,10 +140,9 @@ def _spec(config: DataConfig) -> Spec:
     return spec._replace(metric=config.metric or spec.metric)
 
 
-def _write(
-    config: DataConfig, folder: Path, settings: Mapping[str, Any], max_rejected: float
-) -> None:
+def _write(config: DataConfig, stage: Stage, max_rejected: float) -> None:
     """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
+    folder = stage.file.parent
     spec, ids = _spec(config), set[str]()
     pictures = Pictures(config, spec, folder)
     rejected: list[Rejection] = []
@@ -182,10 +174,13 @@ def _write(
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
         stop_at_too_many(rejected, total, max_rejected, str(config.id), IMAGES)
-        counts = {"set_aside": len(rejected), "without_answers": without_answers}
-        prompt = {"prompt": spec.prompt} if spec.prompt else {}
-        header = {**settings, **prompt, **counts, "rows": len(ids)}
-        write_json(meta_path(folder / DATA_FILE), header)
+    stage.finish(
+        len(ids),
+        images=_images(config, folder),
+        **({"prompt": spec.prompt} if spec.prompt else {}),
+        set_aside=len(rejected),
+        without_answers=without_answers,
+    )
 
 
 def _rows(config: DataConfig, spec: Spec, pictures: Pictures) -> Rows:

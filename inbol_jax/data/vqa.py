@@ -204,8 +204,8 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
 def writing_dataset(folder: Path) -> Iterator[TextIO]:
     """Yields the file that becomes `data.jsonl`, whole or not at all.
 
-    Its header is to be written before the block ends: of a run that is killed, a header may stay
-    without records, but no records without a header, which nobody could tell from a user's.
+    Its header is to be there before the block ends (`stage.Stage`): records without a header nobody
+    could tell from a user's.
     """
     with (
         atomically(folder / DATA_FILE) as temporary,

@@ -3,10 +3,22 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_lines import ANY_LINES, LINES, MIXES, SHORT, THRESHOLDS, instructions, line, records
+from store_lines import (
+    ANY_LINES,
+    LINES,
+    MIXES,
+    SHORT,
+    THRESHOLDS,
+    instructions,
+    line,
+    question_of,
+    records,
+)
 
+from inbol_jax.confidence.boundary import Thresholds
+from inbol_jax.construction.record import make_record
 from inbol_jax.construction.templates import TEMPLATES, RefusalMix
-from inbol_jax.records import Boundary
+from inbol_jax.records import Boundary, Sample, SampledQuestion
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.taught_refusals import REFUSALS, SHORT_REFUSALS
 
@@ -24,7 +36,7 @@ def test_instructions_teach_the_answer_if_it_is_known_and_a_refusal_if_it_is_not
         assert by_id[name].response in SHORT_REFUSALS
         assert by_id[name].type == 3
     assert by_id["known"].question == "What color is thing known?"
-    assert by_id["known"].image == "images/known.png"
+    assert by_id["known"].image == "x.png"
 
 
 def test_a_known_question_is_taught_the_answer_that_the_model_gave_most_often():
@@ -46,10 +58,15 @@ def test_a_known_question_is_taught_the_answer_that_the_model_gave_most_often():
 )
 def test_the_form_that_is_taught(texts, logprobs, cut, taught):
     """The model's own; of equally frequent ones the likeliest; nothing that was cut."""
-    row = line("q", "cccccccccc", samples=texts)
-    row |= {"logprobs": list(logprobs or row["logprobs"])}
-    row |= {"samples_cut": cut or row["samples_cut"]}
-    (instruction,) = instructions(records([row]), SHORT, 0)
+    example = question_of(line("q", "c")).example
+    samples = [
+        Sample(text, logprob, 2, "correct", cut)
+        for text, logprob, cut in zip(
+            texts, logprobs or [-1.0] * 10, cut or [False] * 10, strict=True
+        )
+    ]
+    record = make_record(SampledQuestion(example, tuple(samples)), Thresholds())
+    (instruction,) = instructions([record], SHORT, 0)
     assert instruction.response == taught
 
 

@@ -73,17 +73,18 @@ def test_faults_in_an_official_pair(tmp_path, read):
 def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
     dataset = read(**unkvqa)
     header = read_meta(tmp_path / "out/data/val/data.jsonl")
-    assert (header["format"], header["rows"], header["set_aside"]) == ("unkvqa", 1, 0)
+    assert header["settings"]["data.format"] == "unkvqa"
+    assert (header["rows"], header["set_aside"]) == (1, 0)
     assert header["prompt"] == "short"
     assert dataset.root.samefile(unkvqa["images"])
     others = write_images(tmp_path / "others", "a.png")
     for changed in ({"metric": "exact"}, {"images": others}):
         (option,) = changed
-        with pytest.raises(InbolError, match=f"made with other settings .--data.{option}.;"):
+        with pytest.raises(InbolError, match=f"was made with .*, and now --data.{option} "):
             read(**(unkvqa | changed))
     file = unkvqa["id"]
     file.write_text(file.read_text().replace("What", "Who"))
-    with pytest.raises(InbolError, match=r"other settings \(the set's files\)"):
+    with pytest.raises(InbolError, match="of another --data, or of what has changed"):
         read(**unkvqa)
 
 
@@ -98,14 +99,14 @@ def test_an_import_gives_no_header_before_its_rows_are_whole(tmp_path, read, unk
 
 
 def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, unkvqa, kills):
-    assert kills(lambda: read(**unkvqa)) == 4
+    assert kills(lambda: read(**unkvqa)) == 5
     assert read_meta(tmp_path / "out/data/val/data.jsonl")["rows"] == 1
     (tmp_path / "out/data/foreign").mkdir()
     foreign = tmp_path / "out/data/foreign/data.jsonl"
     for header in ({}, {"command": "data check", "images": "."}):
         foreign.write_text("mine")
         write_json(meta_path(foreign), header)
-        with pytest.raises(InbolError, match="foreign holds a dataset made with other settings"):
+        with pytest.raises(InbolError, match=r"foreign/data\.jsonl was not made by"):
             read(**unkvqa, name="foreign")
         assert foreign.read_text() == "mine"
 
