@@ -30,9 +30,6 @@ class ConfidenceConfig(Bounded):
     p_true: bool = False
     """Ask the model afterwards whether the answer that it gave most often is true. The results can
     be added to an existing store without sampling again."""
-    estimator: str = "accuracy"
-    """Which confidence is shown: "accuracy" against the gold answers, "consistency" or
-    "likelihood" of the samples, or "p-true"."""
     dtype: Dtype = "auto"
     """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
     other."""
@@ -46,20 +43,17 @@ class ConfidenceConfig(Bounded):
     """The run stops if a larger share of the records or images is unusable."""
     seed: Seed = 0
     """Seed of the samples."""
-    plot: bool = False
-    """Draw the stored confidences into OUT/confidence/NAME.png. Nothing is sampled."""
     try_prompts: bool = False
     """Ask 100 random questions with each prompt that fits, and say how confident the model is with
     each. Nothing is stored."""
     thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    """Confidence thresholds that separate Known, Mixed and Unknown in the plot and in the table of
-    prompts."""
+    """Confidence thresholds that separate Known, Mixed and Unknown in the table of prompts."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Endpoint whose model is sampled in place of --model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("plot", "p_true", "distributed"):
+        for name in ("p_true", "distributed"):
             if self.try_prompts and getattr(self, name):
                 raise InbolError(f"--try-prompts and --{name.replace('_', '-')}: give one of them")
         if self.endpoint.endpoint:
@@ -74,8 +68,3 @@ class ConfidenceConfig(Bounded):
                     f"--{name.replace('_', '-')} is of a checkpoint that is loaded here; leave it "
                     "out, or --endpoint"
                 )
-        if self.estimator == "p-true":
-            raise InbolError(
-                "--estimator p-true: P(True) is asked of checkpoints only; choose accuracy, "
-                "consistency or likelihood, or give --model in place of --endpoint"
-            )

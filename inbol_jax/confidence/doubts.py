@@ -42,6 +42,12 @@ class Doubts:
         self.n_judged += 1
         self._confidence += question.n_correct / question.n_samples
 
+    def summary(self) -> str:
+        """The mean confidence, and the share of samples that were cut; empty without samples."""
+        mean = f", mean confidence {self._confidence / self.n_judged:.3f}" if self.n_judged else ""
+        cut = f", {self.n_cut / self.n_samples:.1%} of the samples cut" if self.n_samples else ""
+        return mean + cut
+
     def warnings(self, label: str, max_new_tokens: int) -> Iterator[str]:
         """Yields the lines of the warnings; none if there is nothing to say."""
         yield from cut_warning(label, self.n_cut, self.n_samples, max_new_tokens)
@@ -63,11 +69,6 @@ class Doubts:
             )
         for question in self._examples[:: math.ceil(len(self._examples) / EXAMPLES)]:
             yield _beside_gold(question)
-
-
-def describe_cut(n_cut: int, n: int) -> str:
-    """What a command says of n samples; nothing if there are none."""
-    return f", {n_cut / n:.1%} of the samples cut" if n else ""
 
 
 def cut_warning(label: str, n_cut: float, n: int, max_new_tokens: int) -> Iterator[str]:

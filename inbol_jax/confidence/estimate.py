@@ -1,6 +1,5 @@
 """Confidence of a model on every question of a dataset: c(x) = correct samples / samples."""
 
-import array
 import contextlib
 import dataclasses
 import os
@@ -11,8 +10,8 @@ import jax
 
 from inbol_jax.answers import AnswerStore, to_row
 from inbol_jax.confidence.config import ConfidenceConfig
-from inbol_jax.confidence.doubts import EARLY, Doubts, describe_cut
-from inbol_jax.confidence.estimators import describe_mean, estimates, get_estimator, proposed_answer
+from inbol_jax.confidence.doubts import EARLY, Doubts
+from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.confidence.p_true import self_evaluate
 from inbol_jax.confidence.samples import (
     Samples,
@@ -24,7 +23,6 @@ from inbol_jax.confidence.samples import (
 )
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
-from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import say
@@ -50,16 +48,10 @@ def estimate(config: ConfidenceConfig) -> Path:
       InbolError: for what is wrong with data, model, options or output folder, before anything is
         sampled.
     """
-    estimator = get_estimator(config.estimator)
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file = store_file(config.out, dataset.name)
-    if config.estimator == "p-true" and not (config.p_true or p_true_file(file).is_file()):
-        raise InbolError(
-            f"--estimator p-true: {file} has no P(True); `inbol confidence --p-true` adds it and "
-            "samples nothing again"
-        )
     prompt = prompt_of(config, dataset)
     engine = open_engine(config)
     # As seen from the store: the output can be moved together with the data.
@@ -75,14 +67,12 @@ def estimate(config: ConfidenceConfig) -> Path:
         stage = Stage(file, "confidence", settings, writes=process == 0, grows=True)
         stage = stack.enter_context(stage)
         samples, doubted = ask_samples(config, engine, settings, dataset, store)
-        values, doubts, n = array.array("d"), Doubts(), 0
+        doubts, n = Doubts(), 0
         for question in samples:
             doubts.add(question)
-            values.extend(e.value for e in estimates([question], estimator))
             n += 1
         stage.finish(n, set_aside=samples.n_set_aside)
-    about = describe_mean(config.estimator, values) + describe_cut(doubts.n_cut, doubts.n_samples)
-    say(f"{n} questions x {config.sampling.n} samples{about} -> {file}")
+    say(f"{n} questions x {config.sampling.n} samples{doubts.summary()} -> {file}")
     if not doubted:
         _say_doubts(config, dataset, doubts)
     return file
@@ -141,11 +131,6 @@ def ask_samples(
     if isinstance(engine, CheckpointEngine):
         index, count = jax.process_index(), jax.process_count()
     pending = [i for i in samples.pending() if i % count == index]
-    if pending and config.estimator == "likelihood" and not engine.gives_logprobs():
-        raise InbolError(
-            f"--estimator likelihood: {config.endpoint.endpoint_model} comes without "
-            "log-probabilities; choose accuracy or consistency"
-        )
     set_aside, first, doubted = SetAside(config.max_rejected), Doubts(), False
     label = f"sampling {dataset.name}"
     for batch in engine.generate(

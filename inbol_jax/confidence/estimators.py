@@ -6,7 +6,7 @@ ends are the confidence itself.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import Estimate, share
@@ -87,15 +87,3 @@ def get_estimator(name: str) -> Estimator:
     if name not in ESTIMATORS:
         raise InbolError(f"--estimator {name!r}: choose one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[name]
-
-
-def estimates(questions: Iterable[SampledQuestion], estimator: Estimator) -> Iterator[Estimate]:
-    """The estimates of the answerable questions that have what the estimator needs."""
-    for question in questions:
-        if question.example.answerable is not False and (estimate := estimator(question)):
-            yield estimate
-
-
-def describe_mean(name: str, values: Sequence[float]) -> str:
-    """What a command says of the values of the estimator NAME; nothing if there are none."""
-    return f", mean confidence ({name}) {math.fsum(values) / len(values):.3f}" if values else ""

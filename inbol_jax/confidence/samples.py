@@ -9,8 +9,14 @@ from inbol_jax.answers import AnswerStore, Asker, Generation, from_row, to_row
 from inbol_jax.artifacts import check_name, file_fingerprint, read_meta
 from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.data.images import ImageHashes
-from inbol_jax.data.vqa import Examples, VQADataset, load_dataset_folder
+from inbol_jax.data.vqa import (
+    Examples,
+    VQADataset,
+    load_dataset_folder,
+    summarise_rejections,
+)
 from inbol_jax.errors import InbolError
+from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
@@ -97,6 +103,9 @@ class Samples:
         settings = read_meta(file)["settings"]
         data, images = (file.parent / settings[name] for name in PLACES)
         dataset = load_dataset_folder(data, images=images, max_rejected=1.0)
+        if dataset.rejected:
+            total = len(dataset.examples) + len(dataset.rejected)
+            say(f"{data}: {summarise_rejections(dataset.rejected, total)}")
         extra = p_true_file(file)
         p_true = AnswerStore(extra) if extra.is_file() else None
         asker = asker_of(settings, dataset)

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.plot import confidence_histograms
+from inbol_jax.evaluation.histograms import confidence_histograms
 from inbol_jax.evaluation.metrics import Metrics, Scores, by_confidence
 from inbol_jax.evaluation.prediction import BASELINES, Prediction, calibrated
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, percent, signed

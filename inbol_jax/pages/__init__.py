@@ -1,1 +1,1 @@
-"""HTML pages, tables and the style of figures, for audit, report and confidence plot."""
+"""HTML pages, tables and the style of figures, for audit and report."""

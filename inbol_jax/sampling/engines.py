@@ -34,9 +34,6 @@ class Engine(Protocol):
     def settings(self) -> dict[str, Any]:
         """What identifies the model, for headers: resuming with another one is refused."""
 
-    def gives_logprobs(self) -> bool:
-        """Whether responses come with their log-probability."""
-
     def generate(
         self,
         examples: Sequence[VQAExample],
@@ -62,10 +59,6 @@ class CheckpointEngine:
         """The checkpoint's fingerprint, and its dtype."""
         dtype = self.checkpoint.model.dtype.name
         return {"model": self.checkpoint.fingerprint, "dtype": dtype}
-
-    def gives_logprobs(self) -> bool:
-        """True."""
-        return True
 
     def generate(
         self,
@@ -132,10 +125,6 @@ class EndpointEngine:
     def settings(self) -> dict[str, Any]:
         """The model's name. Its address may change."""
         return {"model": f"{ENDPOINT}{self._name}"}
-
-    def gives_logprobs(self) -> bool:
-        """Whether the endpoint gives them, which is tried."""
-        return "logprobs" in self._taken
 
     def generate(
         self,

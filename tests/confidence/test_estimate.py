@@ -1,4 +1,4 @@
-"""`inbol confidence` as a whole: options, resumption, plot, several processes."""
+"""`inbol confidence` as a whole: options, resumption, several processes."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def test_a_run_that_is_there_samples_nothing(sampled, small_world, capsys):
     before = contents(sampled)
     capsys.readouterr()
     assert confidence(small_world / "test", sampled, *QUICK) == 0
-    assert "60 questions x 2 samples, mean confidence (accuracy) 0." in capsys.readouterr().out
+    assert "60 questions x 2 samples, mean confidence 0." in capsys.readouterr().out
     assert contents(sampled) == before
 
 
@@ -62,31 +62,9 @@ def test_a_dataset_that_changed(sampled, small_world, tmp_path, capsys):
     assert "no P(True) yet" not in capsys.readouterr().err
 
 
-def test_plot(sampled, small_world, capsys):
-    for estimator in ("accuracy", "likelihood"):
-        (sampled / "confidence/test.png").unlink(missing_ok=True)
-        capsys.readouterr()
-        options = ("--plot", "--estimator", estimator, "--delta-k", 0.9)
-        assert confidence(small_world / "test", sampled, *options) == 0
-        # Two samples: every Wilson interval holds a threshold. A likelihood is no share of samples,
-        # and has none.
-        expected = {"accuracy": "100%", "likelihood": "0%"}[estimator]
-        assert (
-            f"40 confidences, {expected} of the labels lie within sampling noise of a threshold"
-            in capsys.readouterr().out
-        )
-        assert (sampled / "confidence/test.png").read_bytes().startswith(b"\x89PNG")
-    assert confidence(small_world / "test", sampled / "empty", "--plot") == 2
-    assert "nothing was sampled yet" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ("--estimator", "vibes"),
-            "--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true",
-        ),
         (("--top-k", -1), "--top-k -1: "),
         (("--min-p", 1.5), "--min-p 1.5: "),
         (("--stop", ""), "--stop ('',): "),

@@ -127,9 +127,7 @@ def test_it_is_added_without_sampling(sampled, asked, small_world, tmp_path, cap
         else:
             assert found[id]["proposed"] == proposed
             assert 0 < found[id]["p_true"] == question.p_true < 1
-    options = (*QUICK, "--p-true", "--estimator", "p-true")
-    assert confidence(small_world / "test", tmp_path, *options) == 0
-    assert "60 questions x 2 samples, mean confidence (p-true) 0." in capsys.readouterr().out
+    assert confidence(small_world / "test", tmp_path, *QUICK, "--p-true") == 0
     assert evaluations(tmp_path) == found
     before = extra.read_bytes()
     assert confidence(small_world / "test", asked, *QUICK, "--p-true") == 0
@@ -150,15 +148,10 @@ def test_a_killed_run_goes_on(asked, small_world, tmp_path, capsys):
     assert sorted(extra.read_bytes().splitlines(keepends=True)) == sorted(lines)
 
 
-@pytest.mark.parametrize("command", ["confidence", "--plot", "build"])
-def test_a_store_without_it_is_refused(sampled, small_world, command, capsys):
-    if command == "build":
-        assert build(sampled, "--estimator", "p-true") == 2
-    else:
-        options = ("--estimator", "p-true", *[command][command == "confidence" :])
-        assert confidence(small_world / "test", sampled, *QUICK, *options) == 2
+def test_a_store_without_it_is_refused(sampled, capsys):
+    assert build(sampled, "--estimator", "p-true") == 2
     error = capsys.readouterr().err
-    assert "P(True)" in error or "by p-true" in error
+    assert "questions have no P(True) yet; `inbol confidence --p-true` adds it" in error
     assert error.count("\n") == 1
 
 

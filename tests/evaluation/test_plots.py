@@ -1,7 +1,7 @@
 from made_predictions import MODELS, good_and_bad, measured, metrics_of, with_validation
 
-from inbol_jax.confidence.plot import confidence_histograms
 from inbol_jax.evaluation import plots
+from inbol_jax.evaluation.histograms import confidence_histograms
 from inbol_jax.evaluation.prediction import calibrated
 from inbol_jax.pages import figures
 
