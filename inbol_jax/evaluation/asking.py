@@ -104,7 +104,7 @@ def ask(
 
     with AnswerStore(file, 0) as store:
         pending = [i for i, key in enumerate(keys.values()) if key not in store]
-        for rows in answers(taken(dataset.examples, pending)):
+        for rows in answers(taken(dataset.examples, pending)) if pending else ():
             store.add(rows)
         unanswered.report(label, total, REMEDY)
         rows = {

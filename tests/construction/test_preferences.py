@@ -11,11 +11,14 @@ from store_lines import (
     built,
     line,
     preferences,
+    question_of,
     records,
 )
 
+from inbol_jax.confidence.boundary import Thresholds
+from inbol_jax.construction.record import make_record
 from inbol_jax.construction.templates import RefusalMix
-from inbol_jax.records import PairKind, Response
+from inbol_jax.records import PairKind, Response, Sample, SampledQuestion
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 
@@ -84,9 +87,11 @@ def test_incorrect_responses_of_another_model_replace_the_records_own():
 
 def test_equal_sides_make_no_pair():
     # a template that some detector took for an answer
-    row = line("q", "wwwwwwwwww", samples=[SHORT_REFUSALS[0]] * 10)
-    assert not preferences(records([row]), RefusalMix(), 0)
-    assert len(preferences(records([row]), RefusalMix((("reason", 1.0),)), 0)) == 1
+    samples = (Sample(SHORT_REFUSALS[0], -1.0, 2, "wrong"),) * 10
+    question = SampledQuestion(question_of(line("q", "w")).example, samples)
+    record = make_record(question, Thresholds())
+    assert not preferences([record], RefusalMix(), 0)
+    assert len(preferences([record], RefusalMix((("reason", 1.0),)), 0)) == 1
 
 
 def test_several_pairs_per_kind(out):

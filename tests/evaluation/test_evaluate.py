@@ -335,8 +335,13 @@ def test_a_model_of_an_endpoint_beside_a_checkpoint(served, config, monkeypatch)
 
 
 def test_the_base_of_an_endpoint_is_sampled_there(served, monkeypatch):
-    sampled = []
-    monkeypatch.setattr(module, "estimate", lambda options, *_: sampled.append(options))
+    sampled, (store, _) = [], module.ask_samples()
+
+    def ask_samples(options, *_):
+        sampled.append(options)
+        return store, False
+
+    monkeypatch.setattr(module, "ask_samples", ask_samples)
     predictions(served(("base", "endpoint:small"), n=4, temperature=0.5))
     (options,) = sampled
     assert (options.endpoint.endpoint_model, options.sampling.n) == ("small", 4)
@@ -392,7 +397,7 @@ def validated(config, monkeypatch, tmp_path):
         for example in examples:
             refuses = example.id == "c"
             said = Generation("I don't know." if refuses else "blue", -1.0, 2)
-            forced = SimpleNamespace(text="blue", logprob=-0.123456)
+            forced = Generation("blue", -0.123456, 2)
             margin = 1.0 if refuses else -2.0
             yield [(example, ForcedAnswer(said, forced, margin + 0.5, margin))]
 
@@ -401,10 +406,16 @@ def validated(config, monkeypatch, tmp_path):
 
 
 def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch):
-    sampled = []
-    monkeypatch.setattr(module, "estimate", lambda options, *_: sampled.append(options))
+    sampled, (store, _) = [], module.ask_samples()
+
+    def ask_samples(options, *_):
+        sampled.append(options)
+        return store, False
+
+    monkeypatch.setattr(module, "ask_samples", ask_samples)
     metrics = evaluate(validated)
-    assert [(s.data.name, s.p_true) for s in sampled] == [("colours", True), ("validation", True)]
+    asked = [(s.data.parent.name, s.p_true) for s in sampled]
+    assert asked == [("colours", True), ("validation", True)]
     predicted = read_predictions(validated.out / "predictions.jsonl")
     assert [p.domain for p in predicted] == (["in_domain"] * 3 + ["validation"] * 3) * 2
     first, second = predicted[:2]
@@ -452,7 +463,7 @@ def test_a_base_that_answers_as_it_would_refuse_stops_before_the_next_is_asked(
         asked.append(options["label"])
         for example in examples:
             said = Generation("I see red.", -1.0, 2)  # and "I don't know." begins so as well
-            forced = SimpleNamespace(text="red", logprob=-1.0)
+            forced = Generation("red", -1.0, 2)
             yield [(example, ForcedAnswer(said, forced, 1.0, 1.0))]
 
     monkeypatch.setattr(asking, "answer_and_force", answer_and_force)
