@@ -285,8 +285,8 @@ def test_two_runs_into_one_folder(held, tmp_path, capsys):
 
 
 # These lock the files that they write: several runs may fill one folder. Calibrate locks the model
-# if it gets no --out, and extrinsic its folder when it has read the data.
-SHARING = {"data import", "confidence", "calibrate", "extrinsic"}
+# if it gets no --out, and world export its folder once it knows what it writes.
+SHARING = {"data import", "confidence", "calibrate", "world export"}
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SHARING])
