@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -219,3 +221,61 @@ def test_tests_mirror_the_package():
     assert folders <= packages | {"tpu", "benchmarks", "examples"}
     untested = packages - folders
     assert not untested
+
+
+def imported_at_its_top(name):
+    """Our own modules that run when a module is imported: what it imports outside of functions, and
+    every package above those."""
+    outside = []
+    nodes = [TREES[MODULES[name]]]
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            outside.append(node)
+        elif not isinstance(node, (*FUNCTIONS, ast.Lambda)):
+            nodes += ast.iter_child_nodes(node)
+    own = set()
+    for target in imported(ast.Module(outside, [])):
+        parts = target.split(".")
+        if parts[0] == "inbol_jax":
+            own |= {".".join(parts[1:end]) for end in range(1, len(parts) + 1)}
+    return (own & set(MODULES)) | {name.rpartition(".")[0]}
+
+
+def lines_with_imports(name):
+    """Lines of a module and of all own modules that it imports at its top, followed through."""
+    seen, todo = set(), [name]
+    while todo:
+        if (module := todo.pop()) not in seen:
+            seen.add(module)
+            todo += imported_at_its_top(module)
+    return sum(len(MODULES[m].read_text(encoding="utf-8").splitlines()) for m in seen)
+
+
+# Lines of a module and of all that it imports at its top, followed through (what a function imports
+# when it is called does not count). They are there to be lowered, and never to be raised.
+MOST_LINES = {
+    "losses": 700,
+    "sampling.sampler": 2_000,
+    "construction.build": 4_800,  # the goal is 3,000
+    "confidence.confidence": 10_500,  # the goal is 6,500
+    "training.ca_dpo": 7_850,  # the goal is 6,500
+}
+MOST_LINES_OF_THE_PACKAGE = 22_100  # the goal is 16,000
+
+
+@pytest.mark.parametrize("name", MOST_LINES)
+def test_a_module_draws_in_few_lines(name):
+    assert lines_with_imports(name) <= MOST_LINES[name]
+
+
+def test_the_package_is_small():
+    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES)
+    assert lines <= MOST_LINES_OF_THE_PACKAGE, "a feature pays for its lines: what does it replace?"
+
+
+def test_importing_the_training_changes_no_environment_variable():
+    program = (
+        "import os, jax; before = dict(os.environ); import inbol_jax.training.ca_dpo; "
+        "assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
