@@ -167,7 +167,11 @@ def report(config: Config, base: Path, folder: Path) -> str:
     """The table of a seed, as Markdown."""
     questions = refusal_policies.read(folder / "evaluation/predictions.jsonl")
     asked = questions.models["base"]
-    for row in (train := list(read_jsonl(folder / "records.jsonl"))) + asked:
+    # Records stand in the order of their samples, which is one of lengths; that of the questions
+    # is random.
+    order = {row["id"]: i for i, row in enumerate(read_jsonl(folder / "data/train/data.jsonl"))}
+    train = sorted(read_jsonl(folder / "records.jsonl"), key=lambda row: order[row["id"]])
+    for row in [*train, *asked]:
         row["files"] = []
     validation = [i for i, row in enumerate(asked) if row["domain"] == "validation"]
     probes = refusal_policies.probe_scores(base, train, asked, validation, PROBES)
