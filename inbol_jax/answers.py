@@ -127,6 +127,7 @@ class AnswerStore:
         self._places: dict[str, tuple[Path, int]] = {}  # where the lines begin
         self._set_aside: set[str] = set()
         self._ends: dict[Path, int] = {}  # where the last whole line ends
+        self._own: BinaryIO | None = None
         with contextlib.ExitStack() as stack:
             if process is not None:
                 self._own = stack.enter_context(self._open_own())
@@ -142,6 +143,10 @@ class AnswerStore:
             handle = self.file.open("ab")
         try:
             lock(handle.fileno(), self.file)
+            # Another run that has added nothing may have removed the file before the lock.
+            opened = os.fstat(handle.fileno())
+            if not (self.file.exists() and os.path.samestat(opened, self.file.stat())):
+                raise InbolError(f"{self.file} was just removed by another run; try again")
         except InbolError:
             handle.close()
             raise
@@ -175,6 +180,8 @@ class AnswerStore:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._own is not None and not self._ends[self.file]:
+            self.file.unlink(missing_ok=True)  # nothing was asked
         with contextlib.suppress(OSError):  # of what `add` could not write, and has said so
             self._open.close()
 
@@ -205,6 +212,7 @@ class AnswerStore:
           InbolError: if they cannot be written; the rows that were there stay.
         """
         rows = {key: {"key": key, "set_aside": None, **row} for key, row in rows.items()}
+        assert self._own is not None
         lines = [json_line(row).encode() for row in rows.values()]
         # Lines of 5, 7 and 6 bytes behind 100 others begin at 100, 105 and 112, and end at 118.
         *starts, end = itertools.accumulate(map(len, lines), initial=self._ends[self.file])

@@ -95,6 +95,17 @@ def test_one_run_writes_and_any_may_read(file):
         assert "k0" in AnswerStore(file)
 
 
+def test_a_run_that_adds_nothing_leaves_no_file(file):
+    with AnswerStore(file, 0):
+        assert file.exists()
+    assert not file.exists()
+    with AnswerStore(file, 0) as store:
+        store.add(rows(0))
+    with AnswerStore(file, 0):
+        pass
+    assert [*AnswerStore(file)] == ["k0"]
+
+
 def test_several_processes_write_one_store(file):
     """Another number of them goes on with it."""
     with AnswerStore(file, 0) as first, AnswerStore(file, 1) as second:
