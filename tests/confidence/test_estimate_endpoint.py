@@ -64,12 +64,12 @@ def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path
     for example in dataset.examples:
         question = found[example.id]
         assert question.example == example
-        given = [(sample.text, sample.logprob) for sample in question.samples]
+        given = sorted((sample.text, sample.logprob) for sample in question.samples)
         assert given in [
-            [
+            sorted(
                 (c["message"]["content"].replace(KEY, "***"), -0.5 * len(c["logprobs"]["content"]))
                 for c in choices
-            ]
+            )
             for choices in spoken[example.question]
         ]
         assert all(s.outcome == outcome(example, s.text) for s in question.samples)
