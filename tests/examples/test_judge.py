@@ -14,7 +14,7 @@ from inbol_jax.responses.config import EndpointConfig
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples/judge.py"))
 ROWS = [
     {"question": "Who?", "prediction": "I don't know."},
-    {"question": "Who?", "samples": ["Anna", "I don't know.", "Anna"]},
+    {"question": "Who?", "responses": ["Anna", "I don't know.", "Anna"]},
     {"question": "What?", "prediction": "It beats me, honestly."},
     {"text": "red"},
     {"text": "hm"},
