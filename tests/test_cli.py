@@ -219,9 +219,7 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
     assert f"1 of 4 set aside: {missing}; at most 10% may be; --images names" in fails(
         capsys, main, *confidence
     )
-    assert "3 of 3 questions set aside" in fails(
-        capsys, main, *confidence, "--max-rejected", 0.3
-    )
+    assert "3 of 3 questions set aside" in fails(capsys, main, *confidence, "--max-rejected", 0.3)
     instructions = [row | {"response": "alpha", "boundary": "known", "type": 1} for row in rows]
     for i, cause in ((3, "1 of its images cannot be used"), (0, "not an image")):
         write_jsonl(tmp_path / "instructions.jsonl", [instructions[i]], {"images": "data"})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.answers import AnswerStore, Asker, Generation, from_row, to_row
-from inbol_jax.artifacts import check_name, file_fingerprint, read_meta
+from inbol_jax.artifacts import check_name, file_fingerprint, meta_path, read_meta
 from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import (
@@ -44,7 +44,9 @@ def store_file(out: Path, name: str) -> Path:
 def stores_in(folder: Path) -> list[Path]:
     """The stores of `inbol confidence` in a folder. What several processes wrote is one store, and
     stores of other commands, such as the answers to test questions, are none."""
-    files = sorted(folder.glob("*.jsonl"))
+    # Of several processes the first may have asked nothing: the header alone is always there.
+    headers = folder.glob(meta_path(Path("*.jsonl")).name)
+    files = sorted(header.with_name(header.name.removesuffix(".meta.json")) for header in headers)
     return [file for file in files if read_meta(file).get("command") == "confidence"]
 
 

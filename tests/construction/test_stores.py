@@ -33,6 +33,13 @@ def test_answers_of_other_commands_are_never_read(out, command):
     assert "test" not in {record["id"] for record in records}
 
 
+def test_a_store_may_lack_what_the_first_process_asked(tmp_path):
+    file = store(tmp_path / "run", "train", LINES, asked=[[], LINES])
+    assert not file.exists()
+    records, _, _ = built(tmp_path / "run")
+    assert {record["id"] for record in records} == {row["id"] for row in LINES}
+
+
 def test_what_was_not_asked_is_noticed_and_left_out_with_partial(out, capsys):
     file = out / "confidence/train.jsonl"
     whole = file.read_bytes()
