@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from collections import Counter
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import datasets
 import pandas as pd
