@@ -51,7 +51,7 @@ def test_ca_dpo_learns_sixteen_pairs(data, tmp_path):
     assert start["reward_margin"] == pytest.approx(0, abs=1e-3)
     pairs = [Preference.from_json(row) for row in read_jsonl(data / "preferences.jsonl")]
     confidence = jnp.array([p.confidence for p in pairs], jnp.float32)
-    weight = float(value_weights(confidence, jnp.array([p.kind for p in pairs])).mean())
+    weight = float(value_weights(confidence, jnp.array([p.kind.number for p in pairs])).mean())
     assert start["dpo"] == pytest.approx(np.log(2) * weight, rel=1e-3)
     dpo(data, TINY, tmp_path, **options)
     rows = metrics_of(tmp_path)
