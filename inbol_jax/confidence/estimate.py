@@ -150,8 +150,12 @@ def ask_samples(
             if first.n_judged >= EARLY:
                 doubted = _say_doubts(config, dataset, first)
     set_aside.report(label, len(dataset.examples), REMEDY)
-    for id, reason in set_aside.reasons.items():
-        store.add({samples.keys[id]: _about(id, "") | NO_SAMPLES | {"set_aside": reason}})
+    store.add(  # at once: each call waits for the disk
+        {
+            samples.keys[id]: _about(id, "") | NO_SAMPLES | {"set_aside": reason}
+            for id, reason in set_aside.reasons.items()
+        }
+    )
     file = p_true_file(store.base)
     if config.p_true and isinstance(engine, CheckpointEngine):
         with AnswerStore(file, index) as evaluations:
@@ -201,7 +205,9 @@ def _ask_p_true(
             rows[key] = {"id": example.id, "proposed": answer, "p_true": round(value, 6)}
         evaluations.add(rows)
     set_aside.report(label, len(dataset.examples), REMEDY)
+    rows = {}
     for id, reason in set_aside.reasons.items():
         key, answer = proposed[id]
-        evaluations.add({key: {"id": id, "proposed": answer, "p_true": None, "set_aside": reason}})
+        rows[key] = {"id": id, "proposed": answer, "p_true": None, "set_aside": reason}
+    evaluations.add(rows)
     say(f"{len(asked) - len(set_aside)} more questions with P(True) -> {evaluations.file}")
