@@ -80,12 +80,14 @@ def test_demo_report_opens_offline(run):
 def test_demo_metrics_have_the_agreed_layout(run):
     metrics = metrics_of(run[0])
     assert {"models", "seconds"} <= set(metrics)
-    calibrated = {f"{name}_calibrated" for name in MODELS}
+    likelihood = {f"{name}_likelihood" for name in MODELS[1:]}
+    own = {f"{name}_calibrated" for name in MODELS} | likelihood
     assert list(metrics["models"])[: len(MODELS)] == list(MODELS)
-    assert set(metrics["models"]) == {*MODELS, *BASELINES, *calibrated}
+    assert set(metrics["models"]) == {*MODELS, *BASELINES, *own}
     chosen = set(metrics["models"]) - {*MODELS, "always_refuse", "oracle"}
     assert set(metrics["thresholds"]) == chosen
-    assert set(metrics["curves"]) == {*MODELS, *(b for b in BASELINES if "threshold" in b)}
+    by_threshold = {name for name in BASELINES if "threshold" in name}
+    assert set(metrics["curves"]) == {*MODELS, *likelihood, *by_threshold}
     for domains in metrics["models"].values():
         assert set(domains) == set(DOMAINS)
         for groups in domains.values():

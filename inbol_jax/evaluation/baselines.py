@@ -20,7 +20,14 @@ from inbol_jax.evaluation.metrics import (
     differences,
     summarise,
 )
-from inbol_jax.evaluation.prediction import BASELINES, DOMAINS, VALIDATION, Prediction, calibrated
+from inbol_jax.evaluation.prediction import (
+    BASELINES,
+    DOMAINS,
+    VALIDATION,
+    Prediction,
+    by_likelihood,
+    calibrated,
+)
 from inbol_jax.evaluation.selective import (
     Calibration,
     aurc,
@@ -58,9 +65,9 @@ class Comparison(NamedTuple):
     Attributes:
       predictions: of all policies, on the questions that are not of validation.
       thresholds: {policy: threshold}, of those that were chosen on validation.
-      curves: of every model's refusal margin under the model's name, and of the base's other
-        scores under those of the baselines; none without validation questions.
-      calibrations: {model: what its refusal bias is worth}.
+      curves: of every model's refusal margin under the model's name, and of all other scores under
+        the names of their policies; none without validation questions.
+      calibrations: {policy: what it is worth to choose its threshold}, of the models' own scores.
     """
 
     predictions: list[Prediction]
@@ -130,11 +137,13 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
         answers.setdefault((p.model, p.domain), []).append(p)
     models = list(dict.fromkeys(model for model, _ in answers))
     # {policy: (the model that it decides about, its score)}, of those that need a threshold
-    base, scores = models[0], {}
+    base, scores, own = models[0], {}, {}
     if any(domain == VALIDATION for _, domain in answers):
         _check_scores(answers, models)
         scores = {f"base_threshold_{name}": (base, score) for name, score in SCORES.items()}
-        scores |= {calibrated(model): (model, margin) for model in models}
+        own = {calibrated(model): (model, margin) for model in models}
+        own |= {by_likelihood(model): (model, SCORES["likelihood"]) for model in models[1:]}
+        scores |= own
     # {(policy, domain): its columns}
     table = {
         (name, domain): columns(answers.get((model, domain), ()), score)
@@ -162,9 +171,11 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
             found = curve(test, validation, thresholds[name], rival, seed)
             curves.setdefault(model if score is margin else name, {})[domain] = found
     calibrations = {
-        model: calibration(*stakes(table[name, VALIDATION]))
-        for name, (model, score) in scores.items()
-        if score is margin
+        name: calibration(
+            *stakes(table[name, VALIDATION]),
+            refuses=table[calibrated(model), VALIDATION]["score"] > 0,
+        )
+        for name, (model, _) in own.items()
     }
     return Comparison(decisions, thresholds, curves, calibrations)
 
@@ -247,14 +258,19 @@ def measure(
     """The metrics of the tested predictions, with those baselines that the others, which are of
     validation, allow.
 
-    Of each trained model, as it is and if possible calibrated, T is compared with that of the best
-    baseline of the domain.
+    Of each trained model, as it is and if possible with either threshold, T is compared with that
+    of the best baseline of the domain.
     """
     compared = compare(predicted, seed)
     everything = [*tested, *compared.predictions]
     summary, changes = summarise(everything, seed=seed), differences(tested, seed=seed)
     base, *others = dict.fromkeys(p.model for p in tested)
-    trained = [name for model in others for name in (model, calibrated(model)) if name in summary]
+    trained = [
+        name
+        for model in others
+        for name in (model, calibrated(model), by_likelihood(model))
+        if name in summary
+    ]
     # The base may be the best baseline itself: no pair is compared twice.
     known = {(d.a, d.b, d.domain) for d in changes}
     for domain in summary[base]:

@@ -5,7 +5,7 @@ Nothing here imports JAX: help must be fast.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
@@ -23,7 +23,13 @@ from inbol_jax.defaults import (
     check_out,
 )
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import BASELINES, DOMAINS, VALIDATION, calibrated
+from inbol_jax.evaluation.prediction import (
+    BASELINES,
+    DOMAINS,
+    VALIDATION,
+    by_likelihood,
+    calibrated,
+)
 from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 
@@ -39,8 +45,8 @@ class EvaluateConfig(Bounded):
     out_of_domain: tuple[Path, ...] = ()
     """Dataset folders whose questions are unlike those of training."""
     validation: tuple[Path, ...] = ()
-    """Dataset folders on which thresholds are chosen. They add simple baselines, each model with a
-    calibrated refusal bias, and curves of T against the share of refusals."""
+    """Dataset folders on which thresholds are chosen. They add simple baselines, each model with
+    what `inbol calibrate` can give it, and curves of T against the share of refusals."""
     templates: str = "one"
     """Refusals whose first tokens decide between refusing and answering (with --validation): the
     sets of `inbol build`, "one", "short", "long", "reason" or "all"."""
@@ -82,7 +88,7 @@ class EvaluateConfig(Bounded):
         if len({name for name, _ in self.models}) < len(self.models):
             raise InbolError("--models: two models have the same name; rename one of them")
         names = {name for name, _ in self.models}
-        taken = names & {*BASELINES, *map(calibrated, names)}
+        taken = names & {*BASELINES, *map(calibrated, names), *map(by_likelihood, names)}
         if taken:
             raise InbolError(f"--models {min(taken)}: a baseline has this name; choose another one")
         if not self.validation and self.templates != EvaluateConfig.templates:
@@ -138,11 +144,14 @@ class EvaluateConfig(Bounded):
         return refusals if self.validation else ()
 
 
+Rule = Literal["bias", "likelihood"]
+
+
 @dataclasses.dataclass(frozen=True)
 class CalibrateConfig(Bounded):
-    """Choose the bias on a model's refusal tokens that makes T highest, and keep it with the model.
+    """Choose the rule of refusing that makes T highest on validation, and keep it with the model.
 
-    It becomes `sequence_bias` of generation_config.json, which `inbol` and transformers apply.
+    It is kept in generation_config.json. `inbol` applies either rule, transformers the bias.
     """
 
     model: Path
@@ -154,8 +163,11 @@ class CalibrateConfig(Bounded):
     changes, so stores sampled from it and adapters trained on it no longer fit."""
     prompt: PromptOptions = AUTO
     templates: str = "one"
-    """Refusals whose first tokens get the bias, those that the model was taught: a set of `inbol
-    build`, "one", "short", "long", "reason" or "all"."""
+    """Refusals whose first tokens decide between refusing and answering, those that the model was
+    taught: a set of `inbol build`, "one", "short", "long", "reason" or "all"."""
+    rule: Rule | None = None
+    """What refuses: a bias on the refusal tokens, or a threshold on the likelihood of the model's
+    own answer. By default the one whose T on validation is higher."""
     max_new_tokens: NumNewTokens = NEW_TOKENS
     """Maximum number of tokens per answer."""
     batch_size: BatchSize = 32

@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, calibrated
+from inbol_jax.evaluation.prediction import (
+    BASELINES,
+    TYPES,
+    Prediction,
+    by_likelihood,
+    calibrated,
+)
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
 from inbol_jax.intervals import Estimate, bootstrap_mean, share
 
@@ -145,7 +151,9 @@ class Metrics:
     def asked(self) -> list[str]:
         """The models that were asked, the base first: all but baselines and calibrated ones."""
         # Their predictions are derived from the base's: nobody asked them anything.
-        derived = {*BASELINES, *(map(calibrated, self.models) if self.curves else ())}
+        derived = {*BASELINES}
+        if self.curves:
+            derived |= {*map(calibrated, self.models), *map(by_likelihood, self.models)}
         return [name for name in self.models if name not in derived]
 
 

@@ -33,6 +33,12 @@ def calibrated(model: str) -> str:
     return f"{model}_calibrated"
 
 
+def by_likelihood(model: str) -> str:
+    """What a trained model is called with the threshold on the likelihood of its own answer that
+    was chosen on validation."""
+    return f"{model}_likelihood"
+
+
 Outcome = Literal["correct", "refused", "wrong"]
 
 

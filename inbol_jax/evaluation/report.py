@@ -16,7 +16,7 @@ from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Difference, Metrics, Scores
 from inbol_jax.evaluation.plots import draw_all
-from inbol_jax.evaluation.prediction import TYPES, Prediction, calibrated
+from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.selective import MIN_QUESTIONS
 from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
@@ -29,7 +29,7 @@ from inbol_jax.evaluation.tables import (
     short_label,
     signed,
     with_interval,
-    worth_of_bias,
+    worth_of_rule,
 )
 from inbol_jax.pages import figures
 from inbol_jax.pages.page import embed, write_page
@@ -136,7 +136,8 @@ def mark(answer: Prediction) -> tuple[str, str, str]:
 
 def headline(metrics: Metrics) -> list[str]:
     """What the numbers say: per domain the last model against what needs no training, accuracy and
-    refusals, and which models refuse nearly all that the base knows; then what biases are worth."""
+    refusals, and which models refuse nearly all that the base knows; then what each threshold is
+    worth."""
     base, last = metrics.asked[0], metrics.asked[-1]
     # "all" holds every type: it is what the best baseline was picked by.
     changes = {(d.a, d.b, d.domain): d for d in metrics.differences if d.group == "all"}
@@ -169,7 +170,7 @@ def headline(metrics: Metrics) -> list[str]:
                     f"that {base} knows, so it does little else than always refusing."
                 )
     return sentences + [
-        worth_of_bias(calibrated(model), worth) for model, worth in metrics.calibrations.items()
+        worth_of_rule(policy, worth) for policy, worth in metrics.calibrations.items()
     ]
 
 

@@ -74,12 +74,12 @@ def best_threshold(score: np.ndarray, answered: np.ndarray, refused: np.ndarray)
 
 
 class Calibration(NamedTuple):
-    """What choosing a refusal bias on n questions is worth.
+    """What choosing a threshold on n questions is worth.
 
     Attributes:
-      bias: the best one, minus the threshold on the margin, with the 95% bootstrap interval of such
-        a choice.
-      gain: of T over no bias, on questions on which the bias was not chosen, with its 95% interval.
+      bias: minus the best threshold, with the 95% bootstrap interval of such a choice.
+      gain: of T over the model as it is, on questions on which the threshold was not chosen, with
+        its 95% interval.
     """
 
     n: int
@@ -88,29 +88,34 @@ class Calibration(NamedTuple):
 
     @property
     def tells(self) -> bool:
-        """Whether the questions tell the bias from none."""
+        """Whether the questions tell the threshold from none."""
         return self.n >= MIN_QUESTIONS and self.gain.low > 0
 
 
-def calibration(score: np.ndarray, answered: np.ndarray, refused: np.ndarray) -> Calibration:
-    """The best bias on the margin, which is the score, and what can be expected of it.
+def calibration(
+    score: np.ndarray, answered: np.ndarray, refused: np.ndarray, *, refuses: np.ndarray
+) -> Calibration:
+    """The best threshold, and what can be expected of it.
 
-    For the gain the questions are dealt into `FOLDS` parts in the order of their scores. The bias
-    of each part is chosen on the others.
+    For the gain the questions are dealt into `FOLDS` parts in the order of their scores. The
+    threshold of each part is chosen on the others.
+
+    Args:
+      refuses: bool[n], whether the model as it is refuses.
     """
-    columns = np.stack((score, answered, refused))  # [3, n]
-    # Sorted by score, then by both values: the folds do not depend on the order of the questions.
+    columns = np.stack((score, answered, refused, refuses))  # [4, n]
+    # Sorted by score, then by the others: the folds do not depend on the order of the questions.
     n, columns = len(score), columns[:, np.lexsort(columns[::-1])]
-    score, answered, refused = columns
+    score, answered, refused, refuses = columns
     # Fold 0 gets the scores 0, 10, 20, ... of the order: every fold covers the whole range.
     fold, change = np.arange(n) % FOLDS, np.zeros(n)
     for part in range(min(FOLDS, n) if n > 1 else 0):
-        threshold = best_threshold(*columns[:, fold != part])
-        # 1: refused only with the bias; -1: refused only without it; 0: no change.
-        moved = (score > threshold).astype(float) - (score > 0)
+        threshold = best_threshold(*columns[:3, fold != part])
+        # 1: refused only with the threshold; -1: refused only without it; 0: no change.
+        moved = (score > threshold) - refuses
         change[fold == part] = (moved * (refused - answered))[fold == part]
     # The choice is made anew on each resample: the interval is of choosing, not of one choice.
-    bias = bootstrap(lambda i: 0.0 - best_threshold(*columns[:, i]), n, resamples=200)
+    bias = bootstrap(lambda i: 0.0 - best_threshold(*columns[:3, i]), n, resamples=200)
     return Calibration(n, bias, bootstrap(lambda i: float(change[i].mean()), n))
 
 

@@ -47,13 +47,15 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{signed(value)} ({signed(low)}{SPACE}to{SPACE}{signed(high)})"
 
 
-def worth_of_bias(name: str, found: Calibration) -> str:
-    """A sentence on the refusal bias of a model, which warns if it cannot be relied on."""
-    bias, gain = with_interval(*found.bias), with_interval(*found.gain)
-    said = f"{name}: its bias is {bias}, chosen on {found.n} validation questions. "
+def worth_of_rule(name: str, found: Calibration) -> str:
+    """A sentence on a bias, or a least log-probability, which warns if it cannot be relied on."""
+    chosen, gain = with_interval(*found.bias), with_interval(*found.gain)
+    said = f"{name}: {chosen}, chosen on {found.n} validation questions. "
     said += f"Where it was not chosen it gains {gain} of T"
     if not found.tells:
-        said = f"Warning: {said}, which is not told from nothing: take more questions, or no bias"
+        said = (
+            f"Warning: {said}, which is not told from nothing: take more questions, or none of it"
+        )
     return f"{said}."
 
 

@@ -125,6 +125,9 @@ class ModelConfig:
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     """(token or pair of tokens, what generation adds to the logit of the last one, if the other
     one has come before), from generation_config.json; training and P(True) do not use it."""
+    refuse_below: tuple[float, str] | None = None
+    """A log-probability in nats, and the refusal that replaces a greedy answer that is less likely,
+    from generation_config.json."""
 
     @property
     def num_image_tokens(self) -> int:

@@ -112,8 +112,26 @@ def read_shared(
         "pad_token_id": generation.get("pad_token_id", decoder.pad_token_id) or 0,
         "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
         "stored_dtype": stored_dtype,
-        "sequence_bias": read_sequence_bias(generation, decoder.vocab_size),
+        **read_refusing(generation, decoder.vocab_size),
     }
+
+
+def read_refusing(generation: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Returns `sequence_bias` and `refuse_below` of `ModelConfig`, as `inbol calibrate` keeps them.
+
+    Raises:
+      InbolError: if either is not what it should be.
+    """
+    rule = generation.get("refuse_below")
+    if rule is not None:
+        match rule:
+            case {"logprob": int() | float() as logprob, "refusal": str() as refusal}:
+                rule = float(logprob), refusal
+            case _:
+                raise InbolError(
+                    f"{GENERATION}: refuse_below {rule!r}: a logprob and a refusal are needed"
+                )
+    return {"sequence_bias": read_sequence_bias(generation, vocab_size), "refuse_below": rule}
 
 
 def read_sequence_bias(

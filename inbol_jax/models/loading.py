@@ -20,7 +20,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models import peft
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.families import load_config, make_model
-from inbol_jax.models.hf_config import GENERATION, read_generation, read_json, read_sequence_bias
+from inbol_jax.models.hf_config import GENERATION, read_generation, read_json, read_refusing
 from inbol_jax.models.layers import attention_for
 from inbol_jax.models.lora import merge_lora
 from inbol_jax.models.pixels import first_line, prepare_picture
@@ -113,8 +113,8 @@ class Checkpoint:
         if self.adapters is None:
             return self.base_fingerprint
         adapters = file_fingerprint(self.adapters / peft.CONFIG, self.adapters / peft.WEIGHTS)
-        own_bias = [self.config.sequence_bias] if self.config.sequence_bias else []
-        return fingerprint([self.base_fingerprint, adapters, *own_bias])
+        refusing = [rule for rule in (self.config.sequence_bias, self.config.refuse_below) if rule]
+        return fingerprint([self.base_fingerprint, adapters, *refusing])
 
 
 def without_videos(kind: type) -> type:
@@ -251,9 +251,9 @@ def load_pretrained(
     lora, variables = peft.load_adapter(
         folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
     )
-    if generation := read_generation(folder):  # what the base is biased by is not the adapters'
-        bias = read_sequence_bias(generation, config.text.vocab_size)
-        config = dataclasses.replace(config, sequence_bias=bias)
+    if generation := read_generation(folder):  # how the base refuses is not how the adapters do
+        refusing = read_refusing(generation, config.text.vocab_size)
+        config = dataclasses.replace(config, **refusing)
     return dataclasses.replace(
         base,
         model=base.model.clone(config=config, lora=lora),
@@ -287,7 +287,7 @@ def save_pretrained(
     try:
         if is_main():
             path.mkdir(parents=True, exist_ok=True)
-            # A bias of generation belongs to the adapters that it was calibrated with.
+            # A rule of refusing belongs to the adapters that it was calibrated with.
             own = own_files(checkpoint.adapters, [GENERATION, FILE]) if checkpoint.adapters else []
             for file in (*own_files(checkpoint.path), *own):
                 if not (file.name == "config.json" and as_adapter):

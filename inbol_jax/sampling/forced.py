@@ -26,6 +26,7 @@ from inbol_jax.sampling.generate import (
     Prompt,
     SetAside,
     encode_prompts,
+    refuse_unlikely,
     to_text,
 )
 from inbol_jax.sampling.sampler import Samples, decode, prefill
@@ -159,8 +160,10 @@ def answer_and_force(
     text = functools.partial(to_text, checkpoint, options)
     questions = encode_prompts(encoder, texts, images, set_aside, suffix=shared)
     for members, (samples, first) in runner.run(questions, step, len(examples)):
-        yield [
-            (example, ForcedAnswer(*map(text, *responses), float(logodds), float(margin)))
-            # A last batch has fewer questions than rows: `zip` leaves the others out.
-            for example, *responses, logodds, margin in zip(members, *samples, *first, strict=False)
-        ]
+        answers = []
+        # A last batch has fewer questions than rows: `zip` leaves the others out.
+        for example, *responses, logodds, margin in zip(members, *samples, *first, strict=False):
+            said, forced = map(text, *responses)
+            said = refuse_unlikely(checkpoint, said)
+            answers.append((example, ForcedAnswer(said, forced, float(logodds), float(margin))))
+        yield answers

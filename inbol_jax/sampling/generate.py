@@ -269,7 +269,8 @@ def generate(
     """Yields finished batches: examples with their `options.n` responses each.
 
     The samples of a question depend on the seed and on its id, neither on the batch that it is in
-    nor on the order. Questions of one padded length share a program.
+    nor on the order. Questions of one padded length share a program. A greedy answer that the
+    checkpoint is to refuse for its likelihood is replaced.
 
     Args:
       images, batch_size, label: as in `BatchRunner`.
@@ -294,13 +295,26 @@ def generate(
     step = functools.partial(
         compiled_sample, checkpoint.model, key=jax.random.key(seed), options=options
     )
-    text = functools.partial(to_text, checkpoint, options)
+
+    def text(*response: np.ndarray) -> Generation:
+        said = to_text(checkpoint, options, *response)
+        return said if options.temperature else refuse_unlikely(checkpoint, said)
+
     for members, samples in runner.run(questions, step, len(examples)):
         # A last batch has fewer questions than rows: `zip` leaves the rows without a question out.
         yield [
             (example, list(map(text, *responses)))
             for example, *responses in zip(members, *samples, strict=False)
         ]
+
+
+def refuse_unlikely(checkpoint: Checkpoint, answer: Generation) -> Generation:
+    """The greedy answer, or the refusal that `refuse_below` of the config puts in its place, with
+    the answer's log-probability."""
+    threshold, refusal = checkpoint.config.refuse_below or (-np.inf, "")
+    if answer.logprob >= threshold:
+        return answer
+    return answer._replace(text=refusal, cut=False)
 
 
 def in_flight(

@@ -73,11 +73,11 @@ def load_model(config: RunConfig, mesh: Mesh, prompt: Prompt) -> Checkpoint:
     make_text_encoder(load_without_weights(config.model).asked_by(prompt))
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
     check_weights(flatten_dict(dict(checkpoint.variables), sep="/"), f"--model {config.model}")
-    if checkpoint.config.sequence_bias:
+    if checkpoint.config.sequence_bias or checkpoint.config.refuse_below:
         raise InbolError(
-            f"--model {config.model}: its generation_config.json holds a sequence_bias, which fits "
-            "these weights and not those that come of training; train the model as it was before "
-            "`inbol calibrate`, and calibrate the result"
+            f"--model {config.model}: its generation_config.json holds a sequence_bias or "
+            "refuse_below, which fits these weights and not those that come of training; train the "
+            "model as it was before `inbol calibrate`, and calibrate the result"
         )
     variables, lora, new = checkpoint.variables, checkpoint.model.lora, lora_config(config.lora)
     if new and lora:

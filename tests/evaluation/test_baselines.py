@@ -19,7 +19,7 @@ from inbol_jax.evaluation.baselines import (
     measure,
     stakes,
 )
-from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, calibrated
+from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, by_likelihood, calibrated
 from inbol_jax.evaluation.selective import aurc, auroc, value_curve
 
 
@@ -47,7 +47,7 @@ def t(predictions):
 
 
 def test_every_policy_decides_about_every_question_but_those_of_validation(predictions, compared):
-    names = [*BASELINES[:5], *map(calibrated, MODELS), "oracle"]
+    names = [*BASELINES[:5], *map(calibrated, MODELS), *map(by_likelihood, MODELS[1:]), "oracle"]
     assert list(dict.fromkeys(p.model for p in compared.predictions)) == names
     asked = {(p.dataset, p.id) for p in predictions if p.domain != VALIDATION}
     for name in names:
@@ -60,6 +60,7 @@ def test_every_policy_decides_about_every_question_but_those_of_validation(predi
 def test_thresholds_are_the_best_on_validation_and_decide_elsewhere(predictions, compared):
     scores = {f"base_threshold_{name}": ("base", score) for name, score in SCORES.items()}
     scores |= {calibrated(model): (model, margin) for model in MODELS}
+    scores |= {by_likelihood(model): (model, SCORES["likelihood"]) for model in MODELS[1:]}
     for name, (model, score) in scores.items():
         threshold, validation = compared.thresholds[name], of(predictions, model, VALIDATION)
 
@@ -96,10 +97,12 @@ def test_a_decision_keeps_everything_else_of_the_question():
 
 
 def test_curves_are_those_of_the_pure_functions(predictions, compared):
-    assert list(compared.curves) == [*BASELINES[1:5], *MODELS]
+    own = {by_likelihood(model): model for model in MODELS[1:]}
+    assert list(compared.curves) == [*BASELINES[1:5], *MODELS, *own]
     for name, domains in compared.curves.items():
         score = SCORES.get(name.removeprefix("base_threshold_"), margin)
-        model = name if name in MODELS else "base"
+        score = SCORES["likelihood"] if name in own else score
+        model = own.get(name, name if name in MODELS else "base")
         for domain, curve in domains.items():
             some = of(predictions, model, domain)
             x = np.array([np.inf if p.forced.outcome == "refused" else score(p) for p in some])
@@ -142,14 +145,19 @@ def test_scores_of_a_model_that_refuses_by_itself_are_never_answered(predictions
 
 def test_metrics_hold_models_baselines_and_the_differences_from_the_best(predictions, metrics):
     assert metrics.asked == list(MODELS)
-    assert set(metrics.models) == {*MODELS, *BASELINES, *map(calibrated, MODELS)}
+    assert set(metrics.models) == {
+        *MODELS,
+        *BASELINES,
+        *map(calibrated, MODELS),
+        *map(by_likelihood, MODELS[1:]),
+    }
     assert metrics.domains == ["in_domain", "out_of_domain"]
     for domain in metrics.domains:
         best = best_baseline(metrics.models, "base", domain)
         candidates = {"base", "base_calibrated", *BASELINES} - {"oracle"}
         values = {name: metrics.models[name][domain]["all"].t for name in candidates}
         assert values[best] == max(values.values())
-        for name in (*MODELS[1:], *map(calibrated, MODELS[1:])):
+        for name in (f(model) for f in (str, calibrated, by_likelihood) for model in MODELS[1:]):
             (d,) = (
                 d
                 for d in metrics.differences

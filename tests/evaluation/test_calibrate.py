@@ -1,4 +1,4 @@
-"""The bias that is chosen, where it is kept, and what it then does, with the shipped model."""
+"""The rule that is chosen, where it is kept, and what it then does, with the shipped model."""
 
 import dataclasses
 import json
@@ -31,13 +31,25 @@ from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 
+def calibrated_copy(small_world, out, *words):
+    """The shipped model with the rule that the world's 60 test questions ask for."""
+    given = ["--model", TINY, "--data", small_world / "test", "--out", out, "--templates", "short"]
+    assert main(["calibrate", *map(str, given), *words]) == 0
+    return out
+
+
 @pytest.fixture(scope="module")
 def copy(small_world, tmp_path_factory):
-    """The shipped model with the bias that the world's 60 test questions ask for."""
     out = tmp_path_factory.mktemp("calibrated") / "model"
-    words = ["--model", TINY, "--data", small_world / "test", "--out", out, "--templates", "short"]
-    assert main(["calibrate", *map(str, words)]) == 0
-    return out
+    return calibrated_copy(small_world, out, "--rule", "bias")
+
+
+@pytest.fixture(scope="module")
+def by_likelihood(copy, small_world, tmp_path_factory):
+    """A copy with a threshold on the likelihood; nothing is asked anew."""
+    out = tmp_path_factory.mktemp("by_likelihood") / "model"
+    shutil.copytree(copy / "calibration", out / "calibration")
+    return calibrated_copy(small_world, out, "--rule", "likelihood")
 
 
 def answers(small_world, folder):
@@ -101,6 +113,66 @@ def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     assert load_pretrained(TINY).config.sequence_bias == ()  # the original is as it was
 
 
+def test_an_answer_that_is_not_likely_enough_is_refused(small_world, by_likelihood, tmp_path):
+    dataset = load_dataset_folder(small_world / "test")
+    checkpoint = load_pretrained(by_likelihood)
+    threshold, refusal = checkpoint.config.refuse_below
+    assert refusal == SHORT_REFUSALS[0]
+    engine = CheckpointEngine(checkpoint, greedy(12), 0, 64)
+    said = ask(
+        engine,
+        dataset,
+        ImageHashes(dataset.root),
+        tmp_path / "a.jsonl",
+        prompt=BARE,
+        refusals=(),
+        label="test",
+    )
+    foretold = answers(small_world, by_likelihood)
+    refused = {name for name, row in foretold.items() if row["forced"]["logprob"] < threshold}
+    assert 0 < len(refused) < len(said)
+    for name, row in said.items():
+        forced = foretold[name]["forced"]
+        assert row["prediction"] == (refusal if name in refused else forced["prediction"])
+    about = json.loads((by_likelihood / "calibration.json").read_text())
+    assert about["with"]["refused"] == np.mean([r["outcome"] == "refused" for r in said.values()])
+
+
+def test_by_default_the_rule_of_the_higher_t_is_kept(small_world, copy, by_likelihood, tmp_path):
+    shutil.copytree(copy / "calibration", tmp_path / "model" / "calibration")
+    chosen = calibrated_copy(small_world, tmp_path / "model")
+    files = [folder / "calibration.json" for folder in (chosen, copy, by_likelihood)]
+    first, *both = (json.loads(file.read_text()) for file in files)
+    assert first == max(both, key=lambda about: about["with"]["t"])
+
+
+def test_transformers_gives_the_likelihood_that_the_rule_needs(small_world, by_likelihood):
+    """In the two lines of docs/evaluation.md."""
+    import torch
+    import transformers
+    from PIL import Image
+
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(by_likelihood)
+    processor = transformers.AutoProcessor.from_pretrained(by_likelihood, backend="pil")
+    dataset = load_dataset_folder(small_world / "test")
+    foretold = answers(small_world, by_likelihood)
+    for example in dataset.examples[:3]:
+        content = [{"type": "image"}, {"type": "text", "text": example.question}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        picture = Image.open(dataset.root / example.images[0]).convert("RGB")
+        inputs = processor(images=picture, text=text, return_tensors="pt")
+        with torch.no_grad():
+            said = model.generate(
+                **inputs, do_sample=False, return_dict_in_generate=True, output_logits=True
+            )
+        logprob = model.compute_transition_scores(
+            said.sequences, said.logits, normalize_logits=True
+        ).sum()
+        assert float(logprob) == pytest.approx(foretold[example.id]["forced"]["logprob"], abs=1e-4)
+
+
 def test_in_place_a_new_bias_replaces_the_old_one(small_world, copy, tmp_path, capsys):
     folder = shutil.copytree(copy, tmp_path / "model")
     before = bias_of(folder)
@@ -108,8 +180,9 @@ def test_in_place_a_new_bias_replaces_the_old_one(small_world, copy, tmp_path, c
     other = json.loads(file.read_text()) | {"sequence_bias": [[[5], -3.5]]}
     file.write_text(json.dumps(other))
     words = ["calibrate", "--model", folder, "--data", small_world / "test", "--templates", "short"]
+    words += ["--rule", "bias"]
     assert main(list(map(str, words))) == 0
-    assert "its bias of generation is replaced" in capsys.readouterr().out
+    assert "its rule of refusing is replaced" in capsys.readouterr().out
     assert bias_of(folder) == before
     assert load_pretrained(folder).config.sequence_bias == tuple((tuple(t), b) for t, b in before)
 
@@ -118,13 +191,15 @@ def test_what_was_answered_is_not_asked_again(small_world, copy, tmp_path, monke
     out = tmp_path / "model"
     shutil.copytree(copy / "calibration", out / "calibration")
     monkeypatch.setattr(asking, "answer_and_force", lambda *_, **__: pytest.fail("asked again"))
-    calibrate(CalibrateConfig(TINY, (small_world / "test",), out, templates="short"))
+    data = (small_world / "test",)
+    calibrate(CalibrateConfig(TINY, data, out, templates="short", rule="bias"))
     for file in copy.glob("*.*"):
         assert file.read_bytes() == (out / file.name).read_bytes(), file.name
 
 
-def test_an_adapter_keeps_its_bias_beside_it(small_world, micro, tmp_path):
-    """A copy of it finds its base; both are biased and the base is not."""
+@pytest.mark.parametrize("rule", ["bias", "likelihood"])
+def test_an_adapter_keeps_its_rule_beside_it(rule, small_world, micro, tmp_path):
+    """A copy of it finds its base; both have the rule and the base has none."""
     lora_config = LoraConfig(rank=2)
     lora = init_lora(micro.variables["params"], lora_config, jax.random.key(0))
     adapter = dataclasses.replace(
@@ -135,13 +210,15 @@ def test_an_adapter_keeps_its_bias_beside_it(small_world, micro, tmp_path):
     save_pretrained(adapter, tmp_path / "adapter")
     before = load_pretrained(tmp_path / "adapter").fingerprint
     data = (small_world / "test",)
-    calibrate(CalibrateConfig(tmp_path / "adapter", data, tmp_path / "copy"))
+    calibrate(CalibrateConfig(tmp_path / "adapter", data, tmp_path / "copy", rule=rule))
     assert load_pretrained(tmp_path / "adapter").fingerprint == before
-    calibrate(CalibrateConfig(tmp_path / "adapter", data))
+    calibrate(CalibrateConfig(tmp_path / "adapter", data, rule=rule))
     copied, own = (load_pretrained(tmp_path / name) for name in ("copy", "adapter"))
     assert copied.path == own.path == micro.path.resolve()
     assert copied.config.sequence_bias == own.config.sequence_bias != ()
     assert copied.model.config == own.model.config
+    assert (own.config.refuse_below is None) == (rule == "bias")
+    assert own.fingerprint == copied.fingerprint != before
     assert load_pretrained(micro.path).config.sequence_bias == ()
 
 

@@ -277,6 +277,10 @@ X, Y, VALIDATION = Path("x"), Path("y"), {"validation": (Path("v"),)}
             {"models": (("a", X), ("a_calibrated", Y))} | VALIDATION,
             "--models a_calibrated: a baseline has this name",
         ),
+        (
+            {"models": (("a", X), ("a_likelihood", Y))},
+            "--models a_likelihood: a baseline has this name",
+        ),
         ({"endpoint": URL}, "--endpoint: give --endpoint-model, or endpoint:NAME in --models"),
         ({"models": (("a", Path("endpoint:m")),)}, "--models endpoint:m: give --endpoint, the URL"),
         ({"models": (("a", Path("endpoint:")),), "endpoint": URL}, "the name of the endpoint's"),

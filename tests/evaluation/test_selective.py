@@ -45,6 +45,11 @@ def invariant(function, score, *rest):
     return value
 
 
+def worth(score, answered, refused):
+    """Of a bias on the margin, which is the score: above 0 the model refuses."""
+    return calibration(score, answered, refused, refuses=score > 0)
+
+
 def test_a_bias_is_told_from_none_if_it_helps_where_it_was_not_chosen():
     """Scores that say where to refuse, and are too low by 2; the same with little data; and noise,
     for which the best threshold of the very questions promises more than it keeps."""
@@ -55,7 +60,7 @@ def test_a_bias_is_told_from_none_if_it_helps_where_it_was_not_chosen():
         score = hint * (hard - 1) - 2 * (not hint) + random.normal(size=n)
         return score, np.where(hard, -1.0, 1.0), np.zeros(n)
 
-    many, few, noise = (calibration(*drawn(*x)) for x in ((600, 4), (15, 4), (600, 0)))
+    many, few, noise = (worth(*drawn(*x)) for x in ((600, 4), (15, 4), (600, 0)))
     assert many.tells
     assert 1 < many.bias.low <= many.bias.value <= many.bias.high < 3
     assert 0.1 < many.gain.low < many.gain.value < many.gain.high < 0.4
@@ -63,7 +68,7 @@ def test_a_bias_is_told_from_none_if_it_helps_where_it_was_not_chosen():
     assert not noise.tells
     draws = [drawn(60, 0) for _ in range(30)]
     promised = [value_at(*s, best_threshold(*s)) - value_at(*s, 0.0) for s in draws]
-    kept = [calibration(*drawn(60, 0)).gain.value for _ in range(30)]
+    kept = [worth(*drawn(60, 0)).gain.value for _ in range(30)]
     assert np.mean(promised) > 0.03 > np.mean(kept)
 
 
@@ -72,11 +77,22 @@ def test_a_bias_is_told_from_none_if_it_helps_where_it_was_not_chosen():
 def test_what_a_bias_is_worth_does_not_depend_on_the_order(questions):
     stakes = stakes_of(questions)
     order = np.random.default_rng(1).permutation(len(questions))
-    found, shuffled = (calibration(*s) for s in (stakes, (x[order] for x in stakes)))
+    found, shuffled = (worth(*s) for s in (stakes, (x[order] for x in stakes)))
     assert found == shuffled
     assert found.bias.value == 0.0 - best_threshold(*stakes)
     assert -2 <= found.gain.value <= 2  # to refuse Type 3 is worth 2 more than to answer it
     assert not found.tells  # of 12 questions
+
+
+def test_a_threshold_gains_over_what_the_model_refuses_by_itself():
+    """The score orders the questions rightly; the model refuses by tossing a coin."""
+    random = np.random.default_rng(0)
+    score, coin = random.normal(size=400), random.random(400) < 0.5
+    answered, refused = np.where(score > 0, -1.0, 1.0), np.zeros(400)
+    gain = calibration(score, answered, refused, refuses=coin).gain
+    perfect, by_coin = (score <= 0).mean(), np.where(coin, refused, answered).mean()
+    assert gain.value == pytest.approx(perfect - by_coin, abs=0.03)
+    assert calibration(score, answered, refused, refuses=score > 0).gain.value <= 0
 
 
 @settings(deadline=None, max_examples=30)

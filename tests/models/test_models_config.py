@@ -175,6 +175,12 @@ def test_a_bias_of_generation_that_is_not_one_of_one_or_two_tokens_is_named(brok
     assert "generation_config.json: sequence_bias" in refusal(broken)
 
 
+@pytest.mark.parametrize("rule", [-3.0, {"logprob": "-3"}, {"logprob": -3.0, "refusal": 1}])
+def test_a_rule_of_refusing_that_is_none_is_named(broken, rule):
+    (broken / "generation_config.json").write_text(json.dumps({"refuse_below": rule}))
+    assert "generation_config.json: refuse_below" in refusal(broken)
+
+
 def test_a_bias_of_generation_is_read(broken):
     file = broken / "generation_config.json"
     bias = [[[4], 1.5], [[5, 4], -2.0], [[4], 2.5]]  # the last of equal ones counts, as in a dict

@@ -117,11 +117,15 @@ def test_a_run_goes_on_with_its_own_pictures_only(data, small_world, micro, tmp_
         run_sft(data, micro.path, tmp_path / "out", images=moved, **options)
 
 
-def test_a_calibrated_model_is_not_trained_further(data, micro, tmp_path):
+@pytest.mark.parametrize(
+    "rule",
+    [{"sequence_bias": [[[7], 1.5]]}, {"refuse_below": {"logprob": -3.0, "refusal": "No."}}],
+)
+def test_a_calibrated_model_is_not_trained_further(rule, data, micro, tmp_path):
     shutil.copytree(micro.path, tmp_path / "start")
     file = tmp_path / "start/generation_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"sequence_bias": [[[7], 1.5]]}))
-    with pytest.raises(InbolError, match="holds a sequence_bias"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | rule))
+    with pytest.raises(InbolError, match="holds a sequence_bias or refuse_below"):
         run_sft(data, tmp_path / "start", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
