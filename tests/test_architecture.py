@@ -260,7 +260,7 @@ MOST_LINES = {
     "confidence.confidence": 10_500,  # the goal is 6,500
     "training.ca_dpo": 7_850,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 22_100  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 22_200  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)
