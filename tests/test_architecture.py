@@ -257,7 +257,7 @@ MOST_LINES = {
     "losses": 700,
     "sampling.sampler": 2_000,
     "construction.build": 4_800,  # the goal is 3,000
-    "confidence.confidence": 10_500,  # the goal is 6,500
+    "confidence.confidence": 10_550,  # the goal is 6,500
     "training.ca_dpo": 7_850,  # the goal is 6,500
 }
 MOST_LINES_OF_THE_PACKAGE = 22_200  # the goal is 16,000
