@@ -16,7 +16,8 @@ def make_instruction(
         case Boundary.KNOWN if record.correct:
             response = record.correct[0].text
         case Boundary.UNKNOWN:
-            response = refusals.pick(f"{seed}:{record.id}", record.type)
+            key = f"{seed}:{record.id}"
+            response = refusals.pick(key, record.type, pictured=bool(record.images))
         case _:
             return None
     return Instruction(

@@ -44,7 +44,7 @@ def make_preferences(
     rng = np.random.default_rng(hash64(key))
     # The first refusal has the key of the question's instruction: both teach the same one.
     keys = [key, *(f"{key}:{i}" for i in range(1, pairs_per_kind))]
-    refusal = [refusals.pick(key, record.type) for key in keys]
+    refusal = [refusals.pick(key, record.type, pictured=bool(record.images)) for key in keys]
     correct = [record.correct[0].text] * pairs_per_kind if record.correct else []
     wrong = _draw(record.incorrect if incorrect is None else incorrect, rng, pairs_per_kind)
     sides = {

@@ -58,15 +58,17 @@ class RefusalMix:
                 "--refusal-mix: each set once, with a share above 0; the shares must add up to 1"
             )
 
-    def pick(self, key: str, question_type: int | None) -> str:
+    def pick(self, key: str, question_type: int | None, *, pictured: bool = True) -> str:
         """The refusal for a question: hashes of the key alone choose the set and the template.
 
         Args:
           key: what identifies the question; a seed may be part of it.
           question_type: 3 if the image lacks the answer.
+          pictured: whether the question has an image; if not, the refusal speaks of none.
         """
         # The set is the one in whose interval of [0, 1) the hash lies.
         ends = list(itertools.accumulate(share for _, share in self.parts))
         name, _ = self.parts[bisect.bisect_right(ends[:-1], hash64(f"{key}:set") / 2**64)]
-        refusals = TEMPLATES[name][question_type == 3]
+        refusals = TEMPLATES[name][pictured and question_type == 3]
+        refusals = [refusal for refusal in refusals if pictured or "image" not in refusal]
         return refusals[hash64(key) % len(refusals)]

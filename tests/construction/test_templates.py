@@ -27,6 +27,13 @@ def test_a_refusal_depends_on_the_key_alone():
     assert chosen == [3, 2, 3]
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_question_without_an_image_is_refused_without_one(name):
+    mix = RefusalMix(((name, 1.0),))
+    picked = {mix.pick(f"q{i}", type, pictured=False) for i in range(100) for type in (2, 3)}
+    assert picked == {text for text in TEMPLATES[name][0] if "image" not in text}
+
+
 def test_every_template_is_a_refusal_and_short_is_short():
     assert all(is_refusal(text) for sets in TEMPLATES.values() for texts in sets for text in texts)
     longest_short = max(len(text.split()) for text in TEMPLATES["short"][0])
