@@ -1,6 +1,6 @@
 """What the stages cost on an H100 or a TPU, read from their compiled programs; neither is needed.
 
-    pip install "jax[cuda12]" qwix     # for an H100; libcuda is not needed
+    pip install "jax[cuda12]"          # for an H100; libcuda is not needed
     python benchmarks/compiled.py --out compiled.json
     pip install libtpu
     python benchmarks/compiled.py --device v5e:4x4 --models qwen3-vl-8b --only sft dpo
@@ -71,18 +71,8 @@ PROGRAMS = {
     ),
     "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
     "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
-    # 32 rows of IDK-IT per step, 4 or 2 at a time
+    # 32 rows of IDK-IT per step, 4 at a time
     "24 GB: bfloat16, full remat": PlanConfig("sft", remat="full", **_IN_PARTS),
-    "24 GB: int8, selective remat, 2 rows": PlanConfig(
-        "sft",
-        remat="selective",
-        quantize="int8",
-        **_IN_PARTS | {"gradient_accumulation_steps": 16},
-    ),
-    "24 GB: nf4, selective remat": PlanConfig(
-        "sft", remat="selective", quantize="nf4", **_IN_PARTS
-    ),
-    "24 GB: nf4": PlanConfig("sft", quantize="nf4", **_IN_PARTS),
 }
 # Image tokens and tiles of a picture of 640 x 480 pixels, by each model's processor as published
 PICTURES = {"smolvlm2-2.2b": (13 * 81, 13), "qwen3-vl-4b": (300, None), "qwen3-vl-8b": (300, None)}

@@ -19,7 +19,6 @@ from inbol_jax.models.config import LoraConfig, ModelConfig
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import adapter_sharding, init_lora
 from inbol_jax.models.packing import RowShape
-from inbol_jax.models.quantize import quantize_decoder
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
 from inbol_jax.training.config import RunConfig
@@ -31,21 +30,13 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
 def abstract_variables(
-    config: ModelConfig,
-    mesh: Mesh,
-    *,
-    dtype: Any,
-    lora: LoraConfig | None = None,
-    quantize: str = "none",
+    config: ModelConfig, mesh: Mesh, *, dtype: Any, lora: LoraConfig | None = None
 ) -> dict[str, Any]:
     """The model's variables as shapes with places, as training would put them.
 
-    Parameters have `dtype`, or are quantised under adapters, which are float32.
+    Parameters have `dtype`, adapters are float32.
     """
     shapes = jax.tree.map(lambda x: x.update(dtype=dtype), param_shapes(config))
-    if lora is not None and quantize != "none":
-        decoder = config.decoder
-        shapes = jax.eval_shape(lambda x: quantize_decoder(x, decoder, quantize, lora), shapes)
     places = param_shardings(shapes, mesh)
     variables: dict[str, Any] = {
         "params": jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)

@@ -48,7 +48,6 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.layers import attention_for
 from inbol_jax.models.packing import RowShape
-from inbol_jax.models.quantize import check_installed
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
@@ -65,7 +64,6 @@ from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
-_SHARED += ("quantize",)
 SHAPES = Path(__file__).parent / "shapes"
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
@@ -100,8 +98,6 @@ class Config(Bounded):
     """Responses sampled per question."""
     lora_rank: Annotated[int, Bounds(0)] = 0
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""
-    quantize: Literal["none", "int8", "nf4"] = "none"
-    """Number format of the decoder's frozen weights under adapters: none, int8 or nf4."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again: none, selective or full."""
     reference: Literal["cached", "online"] = "cached"
@@ -115,17 +111,13 @@ class Config(Bounded):
             "sft": ("n", "reference"),
             "dpo": ("n",),
             "rl": ("reference",),
-            "sample": (
-                *("gradient_accumulation_steps", "remat", "reference", "optimizer", "quantize"),
-            ),
+            "sample": ("gradient_accumulation_steps", "remat", "reference", "optimizer"),
         }
         for option in unused[self.stage]:
             if getattr(self, option) != getattr(Config, option):
                 raise InbolError(
                     f"--{option.replace('_', '-')} does nothing for {self.stage}; drop it"
                 )
-        if self.quantize != "none" and not self.lora_rank:
-            raise InbolError(f"--quantize {self.quantize} does nothing without --lora-rank")
 
 
 def plan(config: Config) -> int:
@@ -216,11 +208,7 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     lora = lora_config(run.lora)
     attention = attention_for(mesh.devices.flat[0], jnp.bfloat16)
     model = make_model(architecture, jnp.bfloat16, lora, config.remat, attention)
-    if config.quantize != "none":
-        check_installed(config.quantize)
-    variables = abstract_variables(
-        architecture, mesh, dtype=jnp.bfloat16, lora=lora, quantize=config.quantize
-    )
+    variables = abstract_variables(architecture, mesh, dtype=jnp.bfloat16, lora=lora)
     if config.stage == "sample":
         return _lower_sample(config, model, variables, mesh)
     rows = round_batch_size(config.batch_size, mesh, config.gradient_accumulation_steps)

@@ -102,7 +102,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         # One row axis: with more, XLA's CPU backend copies x transposed for the kernel's gradient.
         rows = x.reshape(-1, x.shape[-1]).astype(dtype)  # [rows, d]
-        y = product(rows, kernel)  # [rows, features]
+        y = rows @ kernel.astype(dtype)  # [rows, features]
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         if self.has_variable("lora", "a"):
@@ -126,27 +126,6 @@ class Dense(nn.Module):
         # to b, [rank, features], which usually is smaller than the result, [r, features].
         hidden = checkpoint_name(rows @ a.astype(dtype), "adapter")  # [r, rank]
         return hidden @ (lora.scale(a.shape[1]) * b).astype(dtype)
-
-
-def product(rows: Float[Array, "r in"], kernel: Any) -> Float[Array, "r out"]:
-    """Returns rows @ kernel, in the dtype of the rows.
-
-    Args:
-      kernel: an array [in, out], or a `qwix.QArray` of that shape, which gets no gradient.
-    """
-    if hasattr(kernel, "qvalue"):
-        return _unpacked_product(rows, kernel)
-    return rows @ kernel.astype(rows.dtype)
-
-
-@jax.checkpoint  # The backward pass unpacks again.
-def _unpacked_product(rows: jax.Array, kernel: Any) -> jax.Array:
-    import qwix
-
-    # Kernels could be unpacked at any time: without this XLA would do so for many at once.
-    # rows [r, in]; the unpacked kernel, [in, out] in the dtype of the rows, lives for one product.
-    rows, kernel = jax.lax.optimization_barrier((rows, kernel))
-    return rows @ qwix.dequantize(kernel.astype(rows.dtype))
 
 
 class RMSNorm(nn.Module):

@@ -10,7 +10,6 @@ import re
 from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
@@ -198,13 +197,9 @@ def module_name(path: str) -> str:
 
 
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Returns the sharding of every leaf, which may be an array or a `jax.ShapeDtypeStruct`.
-
-    Values and scales of a quantised kernel have the axes of the kernel.
-    """
-    shardings = {}
-    for path, parameter in flatten_dict(shapes, sep="/").items():
-        # One leaf, or two for a quantised kernel.
-        shard = functools.partial(parameter_sharding, mesh, table_row(path).axes)
-        shardings[path] = jax.tree.map(lambda x, shard=shard: shard(x.shape), parameter)
+    """Returns the sharding of every leaf, which may be an array or a `jax.ShapeDtypeStruct`."""
+    shardings = {
+        path: parameter_sharding(mesh, table_row(path).axes, x.shape)
+        for path, x in flatten_dict(shapes, sep="/").items()
+    }
     return unflatten_dict(shardings, sep="/")

@@ -122,7 +122,6 @@ def cached_reference(
         "pictures": dataset.file.pictures,
         "average": average,
         "dtype": checkpoint.model.dtype.name,
-        "quantize": config.runtime.quantize,
     }
     file = config.out / name
     if file.exists() and read_meta(file) == header:

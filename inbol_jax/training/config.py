@@ -96,15 +96,11 @@ class LoraOptions(Bounded):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Nothing here but dtype and quantize changes its result beyond
-    rounding."""
+    """How a run is computed. Nothing here but dtype changes its result beyond rounding."""
 
     dtype: Dtype = "auto"
     """Number format of the computation and of frozen weights: auto is float32 for a float32
     checkpoint, and bfloat16 for any other. What is trained is kept in float32."""
-    quantize: Literal["none", "int8", "nf4"] = "none"
-    """Number format in which the frozen weights of the decoder are kept under adapters: as they
-    are, in 8 bits, or in 4 (nf4, as QLoRA does). It needs qwix."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again to save memory: none, the cheap ones
     (selective), or all of each layer (full)."""

@@ -9,16 +9,12 @@ from jax.sharding import Mesh
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import (
     Checkpoint,
-    find_checkpoint,
     load_pretrained,
     load_without_weights,
     refuse_folder,
 )
 from inbol_jax.models.lora import LoraConfig, init_lora
-from inbol_jax.models.peft import is_adapter
 from inbol_jax.models.processor import make_text_encoder
-from inbol_jax.models.quantize import check_installed, quantize_decoder
-from inbol_jax.models.weights import param_shardings
 from inbol_jax.processes import is_main
 from inbol_jax.prompts import BARE, Prompt, header_prompt, tell_prompt
 from inbol_jax.training.config import FROZEN, LoraOptions, RunConfig, TrainConfig
@@ -68,7 +64,6 @@ def load_model(config: RunConfig, mesh: Mesh, prompt: Prompt) -> Checkpoint:
       InbolError: if the checkpoint cannot be used, the options of adapters do not go with the
         model, generation is biased, or OUT/model cannot take the result.
     """
-    _check_quantize(config)
     # What needs no weights comes first.
     make_text_encoder(load_without_weights(config.model).asked_by(prompt))
     checkpoint = load_pretrained(config.model, dtype=config.runtime.dtype, mesh=mesh)
@@ -94,23 +89,5 @@ def load_model(config: RunConfig, mesh: Mesh, prompt: Prompt) -> Checkpoint:
             "--lora-trainable; drop the option"
         )
     refuse_folder(checkpoint, config.out / "model", adapters=lora is not None)
-    if config.runtime.quantize != "none":
-        kind, decoder = config.runtime.quantize, checkpoint.config.decoder
-        params = quantize_decoder(variables["params"], decoder, kind, lora)
-        places = param_shardings(params, mesh)
-        variables = {**variables, "params": jax.device_put(params, places)}
     model = checkpoint.model.clone(lora=lora, remat=config.runtime.remat)
     return dataclasses.replace(checkpoint, model=model, variables=variables, prompt=prompt)
-
-
-def _check_quantize(config: RunConfig) -> None:
-    """Raises InbolError if there will be no frozen kernels to quantise, or nothing to do it by."""
-    kind = config.runtime.quantize
-    if kind == "none":
-        return
-    if not config.lora.lora_rank and not is_adapter(find_checkpoint(config.model)):
-        raise InbolError(
-            f"--quantize {kind} is for what stays as it is under adapters: give --lora-rank, or "
-            "as --model a folder of adapters"
-        )
-    check_installed(kind)

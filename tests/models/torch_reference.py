@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import peft
 import pytest
-import qwix
 import torch
 import transformers
 from PIL import Image
@@ -624,15 +623,6 @@ def with_adapters(folder, config=None, scale=0.1):
         checkpoint,
         model=make_model(checkpoint.config, jnp.float32, config),
         variables=checkpoint.variables | {"lora": lora},
-    )
-
-
-def dequantized(params):
-    """The parameters with arrays in the place of quantised kernels."""
-    return jax.tree.map(
-        lambda x: qwix.dequantize(x) if isinstance(x, qwix.QArray) else x,
-        params,
-        is_leaf=lambda x: isinstance(x, qwix.QArray),
     )
 
 

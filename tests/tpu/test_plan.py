@@ -2,14 +2,12 @@
 them, which takes minutes.
 """
 
-import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import plan
 import pytest
 
@@ -123,27 +121,12 @@ def test_sampling_keeps_to_the_chips_of_a_host(monkeypatch, topology, one):
         ("rl", {"reference": "online"}),
         ("dpo", {"n": 3}),
         ("sample", {"gradient_accumulation_steps": 2}),
-        ("sample", {"quantize": "nf4", "lora_rank": 2}),
     ],
 )
 def test_an_option_that_the_stage_does_not_use_is_refused(stage, options):
     option = next(iter(options)).replace("_", "-")
     with pytest.raises(InbolError, match=f"--{option} does nothing for {stage}"):
         plan.Config(stage, **options)
-
-
-def test_a_quantised_base_takes_less_memory(micro):
-    """The decoder's kernels take one byte in place of two, and a scale is for 16 or 32 inputs."""
-    options = {"model": str(micro.path), "prompt": 40, "answer": 4, "batch_size": 8, "lora_rank": 2}
-    sizes = {}
-    for kind in ("none", "int8"):
-        lowered = plan.lower(plan.Config("sft", quantize=kind, **options), micro.path, make_mesh())
-        arguments = jax.tree.leaves(lowered.args_info)
-        sizes[kind] = sum(math.prod(x.shape) * x.dtype.itemsize for x in arguments)
-    attention, mlp = 2 * 32 * 32 + 2 * 32 * 16, 3 * 32 * 48
-    assert sizes["none"] - sizes["int8"] == pytest.approx(attention + mlp, rel=2 / 16)
-    with pytest.raises(InbolError, match="--quantize int8 does nothing without --lora-rank"):
-        plan.Config("sft", quantize="int8")
 
 
 def test_shapes_of_known_models_lie_beside_it():

@@ -48,7 +48,6 @@ REFUSED = [
     ("sft", {"model": Path("/nowhere")}, "/nowhere"),
     ("sft", {"mesh": (2, 2, 2)}, "does not fit 1 devices"),
     ("sft", {"mesh": (-1, 0, 1)}, "does not fit 1 devices"),
-    ("sft", {"quantize": "nf4"}, "--quantize nf4 is for what stays as it is under adapters"),
     ("sft", {"lora_rank": 2, "lora_targets": ("nowhere",)}, "'nowhere'"),
     ("dpo", {"frozen": ("nothing_like_it",)}, "'nothing_like_it'"),
     ("sft", {"optimizer": "sgd", "weight_decay": 0.1}, "--weight-decay 0.1"),

@@ -5,18 +5,14 @@ import itertools
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
-import qwix
 from PIL import Image
-from safetensors.numpy import load_file, save_file
-from torch_reference import assert_close, dequantized, make_batch, torch_base
+from safetensors.numpy import save_file
 from training_data import (
     LORA,
     STAGES,
@@ -34,14 +30,10 @@ from training_data import (
 from inbol_jax.artifacts import fingerprint, read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
-from inbol_jax.models.loading import load_pretrained, save_pretrained
-from inbol_jax.prompts import BARE
-from inbol_jax.sharding import make_mesh
+from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training import parallel, variables
 from inbol_jax.training.config import SftConfig
-from inbol_jax.training.model import load_model
 from inbol_jax.training.settings import Schedule, run_settings
-from inbol_jax.training.variables import take_apart
 
 
 @pytest.fixture(scope="module")
@@ -213,83 +205,6 @@ def test_a_stage_resumes_exactly(stage, data, micro, tmp_path, monkeypatch):
     # Where the images and the checkpoints lie is not what decides a run; the seed is.
     with pytest.raises(InbolError, match="made with --seed 0, and now --seed 1: choose"):
         run(dataclasses.replace(config, seed=1))
-
-
-@pytest.fixture(scope="module")
-def on_nf4(data, micro, tmp_path_factory):
-    """The options of a run over a quantised base, and its folder. Read-only."""
-    options = LORA | {"lora_trainable": ("multi_modal_projector",), "save_steps": 4}
-    options |= {"quantize": "nf4"}
-    out = tmp_path_factory.mktemp("nf4")
-    run_sft(data, micro.path, out, **options)
-    return options, out
-
-
-@pytest.mark.slow
-def test_a_run_over_a_quantised_base_resumes_exactly(data, micro, on_nf4, tmp_path):
-    options, out = on_nf4
-    rows = metrics_of(out)
-    assert rows[-1]["loss"] < rows[0]["loss"]
-    gone = shutil.ignore_patterns("8", "model")  # as if it had been stopped after step 4
-    shutil.copytree(out, tmp_path / "again", ignore=gone)
-    run_sft(data, micro.path, tmp_path / "again", **options)
-    assert metrics_of(tmp_path / "again") == rows
-    file = "model/adapter_model.safetensors"
-    ours, theirs = load_file(tmp_path / "again" / file), load_file(out / file)
-    assert ours.keys() == theirs.keys()
-    assert all((ours[key] == theirs[key]).all() for key in ours)
-    with pytest.raises(InbolError, match="with --quantize nf4, and now --quantize int8"):
-        run_sft(data, micro.path, tmp_path / "again", **options | {"quantize": "int8"})
-
-
-def test_nothing_of_a_quantised_base_is_trained(data, micro, tmp_path):
-    options = {"data": data / "instructions.jsonl", "out": tmp_path / "out", "lora_rank": 2}
-    config = SftConfig.from_options(model=micro.path, quantize="int8", **options)
-    run = take_apart(load_model(config, make_mesh(), BARE), config)
-    assert all(path.startswith("lora/") for path in run.trainable)
-    kernels = {path for path, x in run.frozen.items() if isinstance(x, qwix.QArray)}
-    assert {path.replace("params/", "lora/").replace("kernel", "a") for path in kernels} == {
-        path for path in run.trainable if path.endswith("/a")
-    }
-
-
-@pytest.mark.slow
-def test_ca_dpo_goes_on_over_a_quantised_base(data, on_nf4, tmp_path):
-    """Its reference has the same base: the margin starts at zero."""
-    first, options = on_nf4[1] / "model", {"learning_rate": 1e-12, "batch_size": 16}
-    dpo(data, first, tmp_path, quantize="nf4", **options)
-    assert metrics_of(tmp_path)[0]["reward_margin"] == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_adapters_of_a_quantised_base_in_peft(data, micro, on_nf4, tmp_path):
-    """They are of the checkpoint that was given; on the weights that the quantised ones stand for
-    PEFT computes what training does.
-    """
-    trained = on_nf4[1] / "model"
-    found, base = load_pretrained(trained, dtype=jnp.float32), flat(micro.variables)
-    assert found.path == micro.path.resolve()
-    for path, x in flat(found.variables).items():
-        if not path.startswith(("lora/", "params/multi_modal_projector/")):
-            np.testing.assert_array_equal(x, base[path])
-    options = {"data": data / "instructions.jsonl", "out": tmp_path / "out", "quantize": "nf4"}
-    ours = load_model(SftConfig.from_options(model=trained, **options), make_mesh(), BARE)
-    params = dequantized(ours.variables["params"])
-    save_pretrained(dataclasses.replace(micro, variables={"params": params}), tmp_path / "plain")
-    model = peft.PeftModel.from_pretrained(torch_base(tmp_path / "plain"), trained).eval()
-    tokens = micro.config.num_image_tokens
-    assert_close(ours, model, make_batch(micro.config, [tokens + 4, tokens + 9]))
-
-
-@pytest.mark.usefixtures("unreadable_weights")
-def test_quantising_without_the_library_is_refused_before_weights_are_read(
-    data, micro, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "qwix", None)
-    with pytest.raises(InbolError, match="--quantize nf4: qwix is not installed; `pip install"):
-        run_sft(data, micro.path, tmp_path, quantize="nf4", **LORA)
-    with pytest.raises(InbolError, match="--quantize int8 is for what stays as it is"):
-        run_sft(data, micro.path, tmp_path, quantize="int8")
 
 
 @pytest.mark.parametrize(

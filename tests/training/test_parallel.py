@@ -120,16 +120,3 @@ def test_a_run_goes_on_on_another_mesh(data, micro, tmp_path):
     for name in SOME:
         assert metrics_of(tmp_path / name)[0] == one[0], "it was not trained again"
         assert_same_runs(tmp_path / "one", tmp_path / name)
-
-
-@pytest.mark.slow
-def test_a_quantised_base_is_the_same_on_every_mesh(data, micro, tmp_path):
-    """Values and scales are split as the kernel would be."""
-    options = {"epochs": 3, "batch_size": 8, "lora_rank": 4, "quantize": "nf4"}
-    run_sft(data, micro.path, tmp_path / "one", **options)
-    options |= {"data": data / "instructions.jsonl", "model": micro.path}
-    on_devices(
-        *(command_line("sft", out=tmp_path / name, **options, **spread(name)) for name in SOME)
-    )
-    for name in SOME:
-        assert_same_runs(tmp_path / "one", tmp_path / name)
