@@ -5,7 +5,7 @@
    their embeddings. The decoder is not run.
 2. Reading (`inbol sft`). The projector, and adapters of the decoder, learn to answer questions
    about the picture by its name. Merged, they are the base. With the decoder frozen, 1,600
-   questions taught little (docs/results.md).
+   questions taught little (NOTES.md).
 
 Pictures are drawn by their weight, shifted, turned, scaled and lit at random.
 """
