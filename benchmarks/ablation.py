@@ -18,10 +18,10 @@ import tyro
 from real_stages import Stages
 from safetensors.numpy import load_file, save_file
 
+from inbol_jax import commands
 from inbol_jax.artifacts import file_fingerprint, write_json
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.config import ConfidenceConfig
-from inbol_jax.confidence.estimate import estimate
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import PLAIN_DPO, SAMPLING, train_ca_dpo, train_idk_it
@@ -118,12 +118,18 @@ def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
 
     def pairs() -> None:
         for source in (train, folder / "extrinsic.jsonl"):
-            estimate(ConfidenceConfig(source, folder, sampling=SAMPLING, seed=seed))
+            sample(source, folder, seed)
         build(BuildConfig(folder, seed=seed))
 
     stages.run("data", data)
     stages.run("pairs", pairs)
     stages.run("IDK-IT", lambda: train_idk_it(folder, seed))
+
+
+def sample(data: Path, out: Path, seed: int, model: Path = TINY) -> None:
+    """Asks a model for its confidence in the questions of a dataset."""
+    options = {"model": model, "sampling": SAMPLING, "seed": seed}
+    commands.run("confidence", ConfidenceConfig(data, out, **options))
 
 
 def data_of(variant: Variant, folder: Path, seed: int) -> Path:
@@ -142,7 +148,7 @@ def with_type3(folder: Path, seed: int, share: float) -> Path:
     out = folder / f"type3_{share}"
     extrinsic(ExtrinsicConfig(folder / "data/train", out, share=share, seed=seed))
     for source in (folder / "data/train", out / "extrinsic.jsonl"):
-        estimate(ConfidenceConfig(source, out, sampling=SAMPLING, seed=seed))
+        sample(source, out, seed)
     build(BuildConfig(out, max_refusals=1, seed=seed))
     return out
 
@@ -151,8 +157,7 @@ def with_negatives(folder: Path, seed: int) -> Path:
     """Pairs whose incorrect responses are those of the IDK-IT model, where it gives any."""
     negatives = folder / "of_idk_it"
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):
-        model = folder / "idk_it/model"
-        estimate(ConfidenceConfig(source, negatives, model, sampling=SAMPLING, seed=seed))
+        sample(source, negatives, seed, folder / "idk_it/model")
     out = _same_confidences(folder, "negatives")
     build(BuildConfig(out, negatives=negatives / "confidence", seed=seed))
     return out

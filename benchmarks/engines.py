@@ -24,7 +24,8 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
+from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine
 from inbol_jax.sampling.generate import Generation
 
 PERMUTATIONS = 2000  # of the test
@@ -106,7 +107,7 @@ def main(config: Config) -> None:
 
     def both(options: SamplingOptions) -> list[Answers]:
         engines = [
-            CheckpointEngine(checkpoint, options, config.seed, 32),
+            CheckpointEngine(lambda: checkpoint, options, config.seed, 32),
             EndpointEngine(endpoint, options, config.seed),
         ]
         return [answers(engine, dataset, examples) for engine in engines]

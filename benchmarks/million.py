@@ -114,8 +114,8 @@ def check_set(config: Config) -> None:
 
 def confidence(config: Config) -> None:
     """`inbol confidence` with a stand-in for the model."""
+    from inbol_jax.commands import run
     from inbol_jax.confidence.config import ConfidenceConfig
-    from inbol_jax.confidence.estimate import estimate
     from inbol_jax.sampling import generate
     from inbol_jax.sampling.config import SamplingOptions
     from inbol_jax.sampling.sampler import Samples
@@ -135,9 +135,8 @@ def confidence(config: Config) -> None:
 
     generate.compiled_sample, generate.model_inputs = stand_in, no_pixels
     generate.TILE = 1024  # as large as an accelerator's batches; each is synced to the disk
-    estimate(
-        ConfidenceConfig(config.out / "set", config.out / "run", sampling=SamplingOptions(n=2))
-    )
+    sampling = SamplingOptions(n=2)
+    run("confidence", ConfidenceConfig(config.out / "set", config.out / "run", sampling=sampling))
 
 
 STAGES: dict[str, Callable[[Config], None]] = {

@@ -35,7 +35,6 @@ from tiny_llava import (
 
 from inbol_jax.artifacts import one_writer
 from inbol_jax.cli import parse_options
-from inbol_jax.confidence.p_true import VERDICTS
 from inbol_jax.confidence.samples import P_TRUE_PROMPT
 from inbol_jax.defaults import BatchSize, Bounded, NumProcesses, NumSteps, Positive, Seed
 from inbol_jax.errors import InbolError
@@ -44,6 +43,7 @@ from inbol_jax.models.loading import init_params
 from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.models.writing import save_params
 from inbol_jax.progress import say
+from inbol_jax.sampling.p_true import VERDICTS
 from inbol_jax.sharding import make_mesh, replicate, round_batch
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.config import SftConfig

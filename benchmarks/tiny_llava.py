@@ -13,9 +13,9 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from inbol_jax.artifacts import parse_json, write_atomically
-from inbol_jax.confidence.p_true import VERDICTS
 from inbol_jax.confidence.samples import P_TRUE_PROMPT
 from inbol_jax.defaults import TINY
+from inbol_jax.sampling.p_true import VERDICTS
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.world.glyphs import N_GLYPHS, load_glyphs
 from inbol_jax.world.questions import GUESSES, NUMBERS, TEMPLATES

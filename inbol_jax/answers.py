@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -113,6 +113,9 @@ class AnswerStore:
     What other processes wrote beside the file, into NAME.process-1.jsonl and so on, belongs to the
     store. A last line without its end, which a killed run has left, is not read.
 
+    Attributes:
+      set_aside: the keys of what the last run that asked could not ask.
+
     Args:
       process: which process this is among those that ask at the same time; each appends to a file
         of its own, locked until `with` closes the store. None only reads, also while others write.
@@ -125,7 +128,7 @@ class AnswerStore:
         self.base = file
         self.file = file.with_name(f"{file.stem}.process-{process}.jsonl") if process else file
         self._places: dict[str, tuple[Path, int]] = {}  # where the lines begin
-        self._set_aside: set[str] = set()
+        self.set_aside: set[str] = set()
         self._ends: dict[Path, int] = {}  # where the last whole line ends
         self._own: BinaryIO | None = None
         with contextlib.ExitStack() as stack:
@@ -172,9 +175,9 @@ class AnswerStore:
     def _remember(self, key: str, path: Path, place: int, *, set_aside: bool) -> None:
         if not set_aside:
             self._places[key] = path, place
-            self._set_aside.discard(key)
+            self.set_aside.discard(key)
         elif key not in self._places:
-            self._set_aside.add(key)
+            self.set_aside.add(key)
 
     def __enter__(self) -> Self:
         return self
@@ -198,9 +201,15 @@ class AnswerStore:
             lines.seek(place)
             return parse_json(lines.readline())
 
-    def is_set_aside(self, key: str) -> bool:
-        """Whether the last run that asked could not ask this."""
-        return key in self._set_aside
+    def rows(self, keys: Container[str] | None = None) -> Iterator[tuple[str, Row]]:
+        """Keys and their lines, in the order of the lines, by default all. Each file is opened
+        once."""
+        with contextlib.ExitStack() as stack:
+            files = {path: stack.enter_context(path.open("rb")) for path in self._ends}
+            for key, (path, place) in self._places.items():
+                if keys is None or key in keys:
+                    files[path].seek(place)
+                    yield key, parse_json(files[path].readline())
 
     def add(self, rows: Mapping[str, Row]) -> None:
         """Appends lines, and waits until they are on the disk.

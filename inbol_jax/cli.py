@@ -164,7 +164,6 @@ def _run(command: Command, config: Any) -> int:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     use_cache()
-    function = load(command.run)
     if getattr(config, "distributed", False):
         from inbol_jax.processes import join
 
@@ -172,7 +171,7 @@ def _run(command: Command, config: Any) -> int:
         (pass_on_to_jax if command.collective else listen)()
     if getattr(config, "out", None) is not None:
         _check_writable(config.out)
-    result = function(config)  # `data check` returns an exit code of its own
+    result = command(config)  # `data check` returns an exit code of its own
     return result if isinstance(result, int) else 0
 
 

@@ -11,10 +11,16 @@ class Command(NamedTuple):
     """One command."""
 
     config: str  # "module:class" of its options
-    run: str  # "module:function" that takes them
+    run: str  # "module:function" that takes them, and the engine if there is one
+    engine: str | None = None  # "module:function" that opens the model that it asks
     # Whether no process of several can go on after one has failed, as in training. In sampling,
     # each process finishes its own share.
     collective: bool = False
+
+    def __call__(self, config: Any) -> Any:
+        """Runs it on its options. Returns what its function returns."""
+        given = [load(self.engine)(config)] if self.engine else []
+        return load(self.run)(config, *given)
 
 
 COMMANDS: dict[str, Command] = {
@@ -24,7 +30,11 @@ COMMANDS: dict[str, Command] = {
     "world export": Command("world.config:ExportConfig", "world.export:export"),
     "extrinsic": Command("extrinsic.config:ExtrinsicConfig", "extrinsic.extrinsic:extrinsic"),
     "audit": Command("extrinsic.config:AuditConfig", "extrinsic.audit:audit"),
-    "confidence": Command("confidence.config:ConfidenceConfig", "confidence.confidence:confidence"),
+    "confidence": Command(
+        "confidence.config:ConfidenceConfig",
+        "confidence.confidence:confidence",
+        "sampling.engines:open_engine",
+    ),
     "build": Command("construction.config:BuildConfig", "construction.build:build"),
     "sft": Command("training.config:SftConfig", "training.sft:sft", collective=True),
     "dpo": Command("training.config:DpoConfig", "training.ca_dpo:ca_dpo", collective=True),
@@ -43,4 +53,4 @@ def load(name: str) -> Any:
 
 def run(name: str, config: Any) -> Any:
     """Runs the command of that name on its options. Returns what its function returns."""
-    return load(COMMANDS[name].run)(config)
+    return COMMANDS[name](config)

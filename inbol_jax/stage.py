@@ -79,8 +79,6 @@ class Stage:
       file: what the command makes, as a whole or line by line.
       settings: everything that the file depends on, by the names of the options.
       inputs: {option: fingerprint of what it names}; what a fingerprint is of cannot be shown.
-      replace: whether a file of other settings is made again, which a line then says, instead of
-        refused. For commands whose work costs nothing; who replaces the file removes its header.
       writes: False in a process that only reads what another one writes.
       grows: whether the file is a store of answers, which is never finished as its questions may
         become more; the store has locked it already.
@@ -102,7 +100,6 @@ class Stage:
         settings: Mapping[str, Any],
         *,
         inputs: Mapping[str, str] | None = None,
-        replace: bool = False,
         writes: bool = True,
         grows: bool = False,
         lock: Lock = sole_writer,
@@ -110,7 +107,7 @@ class Stage:
         self.file, self.finished = file, False
         self.header = {"command": command, "settings": settings, "inputs": inputs or {}}
         self.header = parse_json(canonical_json(self.header))  # as it is read again
-        self._replace, self._writes, self._grows, self._lock = replace, writes, grows, lock
+        self._writes, self._grows, self._lock = writes, grows, lock
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -123,20 +120,15 @@ class Stage:
         return self
 
     def _begin(self) -> None:
-        different = ""
         if self.file.exists() and self.file.stat().st_size:
             header = read_meta(self.file)
-            different = self._different_from(header)
-            if different and not self._replace:
+            if different := self._different_from(header):
                 raise InbolError(f"{self.file} {different}: {HINT}")
-            if different and self._writes:
-                say(f"{self.file} {different}: it is made again")
-            self.finished = not different and "rows" in header and not self._grows
+            self.finished = "rows" in header and not self._grows
             if self.finished:
                 self.header = header
                 say(f"{self.file}: finished before, by the same settings ({header['rows']} rows)")
-        # What is made again keeps its header until it is replaced.
-        if not (self.finished or different) and self._writes:
+        if self._writes and not self.finished:
             write_json(meta_path(self.file), self.header)
 
     def _different_from(self, header: Mapping[str, Any]) -> str:

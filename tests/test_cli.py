@@ -239,7 +239,7 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
         ("confidence --data DATA --batch-size 0", "--batch-size 0: at least 1 and at most 16,384"),
         ("confidence --data DATA --top-p 2", "--top-p 2.0"),
         ("build --delta-k 0.2", "delta-uk < delta-k"),
-        ("build --templates longest", "--templates or --refusal-mix 'longest'"),
+        ("build --templates longest", "--templates 'longest'"),
         ("demo --n-train 0", "--n-train 0: at least 1 and at most 1,000,000"),
         ("demo --n-test 1", "--n-test 1: at least 4 is needed"),
         ("demo --seed abc", "Error parsing --seed: invalid literal for int() with base 10: 'abc'"),

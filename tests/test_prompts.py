@@ -331,7 +331,7 @@ def test_trying_prompts(small_world, answering, micro, tmp_path, capsys):
     config = ConfidenceConfig(
         small_world / "train", tmp_path, micro.path, sampling=SamplingOptions(n=2), try_prompts=True
     )
-    trials = try_prompts(config)
+    trials = try_prompts(config, engines.open_engine(config))
     assert [trial.prompt.prompt for trial in trials] == ["bare", "short"]
     assert {trial.confidence for trial in trials} == {0.5}
     assert {trial.cut for trial in trials} == {0.5}
@@ -362,7 +362,8 @@ def test_trying_prompts_on_options_and_at_an_endpoint(tmp_path, serve, capsys):
             endpoint=EndpointConfig(server.url, "m"),
             try_prompts=True,
         )
-        found[name] = {trial.prompt.prompt: trial.confidence for trial in try_prompts(config)}
+        trials = try_prompts(config, engines.open_engine(config))
+        found[name] = {trial.prompt.prompt: trial.confidence for trial in trials}
     assert found["all"] == {"bare": 0, "short": 0, "letter": 1, "vizwiz": 0}
     assert found["some"] == {"bare": 0, "short": 0, "letter": 0.5, "vizwiz": 0}
     assert "has --prompt 'letter'" in capsys.readouterr().out

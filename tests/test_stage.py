@@ -47,16 +47,13 @@ def test_a_finished_stage_is_finished_and_says_so(tmp_path, capsys):
         ({"command": "other"}, "was not made by `inbol other`: choose another --out, or delete it"),
     ],
 )
-def test_the_output_of_another_run_is_refused_or_made_again(tmp_path, capsys, other, message):
+def test_the_output_of_another_run_is_refused(tmp_path, other, message):
     finish(tmp_path)
     before = read_meta(tmp_path / "probe.jsonl")
     with pytest.raises(InbolError) as error, stage(tmp_path, **other):
         pass
     assert message in str(error.value)
     assert read_meta(tmp_path / "probe.jsonl") == before
-    finish(tmp_path, rows=5, replace=True, **other)
-    assert "it is made again" in capsys.readouterr().out
-    assert read_meta(tmp_path / "probe.jsonl")["rows"] == 5
 
 
 def test_a_file_that_a_user_wrote_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 
+from inbol_jax.progress import say
 from inbol_jax.records import SampledQuestion
 
 MAX_CUT = 0.05  # share of the answers above which a warning is given
@@ -18,18 +19,21 @@ class Doubts:
     """Counts the samples of a run, and says what speaks against them.
 
     Attributes:
+      n_questions, n_judged: how many questions there are, and how many have gold answers.
       n_samples, n_cut: how many samples there are, and how many of them were cut.
-      n_judged: how many questions have gold answers.
+      warned: whether a warning was said.
     """
 
-    def __init__(self) -> None:
-        self.n_samples = self.n_cut = self.n_judged = 0
+    def __init__(self, *, warned: bool = False) -> None:
+        self.warned = warned
+        self.n_questions = self.n_judged = self.n_samples = self.n_cut = 0
         self._confidence = 0.0  # summed over the judged questions
         self._examples: list[SampledQuestion] = []
         self._stride = 1  # every so many judged questions there is an example
 
     def add(self, question: SampledQuestion) -> None:
         """Counts a question."""
+        self.n_questions += 1
         self.n_samples += question.n_samples
         self.n_cut += sum(sample.cut for sample in question.samples)
         if question.example.answerable is False or not question.example.answers:
@@ -47,6 +51,12 @@ class Doubts:
         mean = f", mean confidence {self._confidence / self.n_judged:.3f}" if self.n_judged else ""
         cut = f", {self.n_cut / self.n_samples:.1%} of the samples cut" if self.n_samples else ""
         return mean + cut
+
+    def warn(self, label: str, max_new_tokens: int) -> None:
+        """Says the lines of `warnings`."""
+        for line in self.warnings(label, max_new_tokens):
+            self.warned = True
+            say(line)
 
     def warnings(self, label: str, max_new_tokens: int) -> Iterator[str]:
         """Yields the lines of the warnings; none if there is nothing to say."""

@@ -3,9 +3,9 @@
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from inbol_jax.answers import AnswerStore, Asker, Generation, from_row, to_row
+from inbol_jax.answers import AnswerStore, Asker, Generation, Row, from_row, to_row
 from inbol_jax.artifacts import check_name, file_fingerprint, meta_path, read_meta
 from inbol_jax.confidence.estimators import proposed_answer
 from inbol_jax.data.images import ImageHashes
@@ -56,11 +56,6 @@ def p_true_file(file: Path) -> Path:
     return file.parent / "p_true" / file.name
 
 
-def p_true_text(prompt: Prompt, example: VQAExample, answer: str) -> str:
-    """What a model is asked of an answer that it gave."""
-    return P_TRUE_PROMPT.format(question=prompt.text(example), answer=answer)
-
-
 def judged(example: VQAExample, said: Iterable[tuple[Generation, int]]) -> SampledQuestion:
     """The question with its samples, each distinct response judged once."""
     samples: list[Sample] = []
@@ -75,28 +70,33 @@ def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> 
     return judged(example, from_row(to_row(generations)))
 
 
+class Proposal(NamedTuple):
+    """The answer that a model gave most often to a question, and is asked the truth of."""
+
+    id: str
+    key: str
+    answer: str
+
+    def row(self, p_true: float | None, **about: str) -> tuple[str, Row]:
+        """A line of the store of P(True), by its key."""
+        return self.key, {"id": self.id, "proposed": self.answer, "p_true": p_true, **about}
+
+
 class Samples:
     """The questions of a dataset with what one asker, of one prompt, said to them.
 
     Attributes:
       keys: {id: key} of all questions.
       prompt: how they are put.
-      p_true: the store with the P(True) of the proposed answers; None if there is none.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[VQAExample],
-        asker: Asker,
-        store: AnswerStore,
-        p_true: AnswerStore | None = None,
-    ):
-        self._examples, self._asker, self.prompt = examples, asker, asker.prompt
-        self.store, self.p_true = store, p_true
+    def __init__(self, examples: Sequence[VQAExample], asker: Asker, store: AnswerStore):
+        self._examples, self._asker, self.prompt, self.store = examples, asker, asker.prompt, store
         self.keys = asker.keys(examples)
+        self._p_true: dict[str, float | None] | None = None
 
     @classmethod
-    def open(cls, file: Path) -> "Samples":
+    def open(cls, file: Path) -> Self:
         """What a store holds, also while it is filled.
 
         Raises:
@@ -108,52 +108,58 @@ class Samples:
         if dataset.rejected:
             total = len(dataset.examples) + len(dataset.rejected)
             say(f"{data}: {summarise_rejections(dataset.rejected, total)}")
-        extra = p_true_file(file)
-        p_true = AnswerStore(extra) if extra.is_file() else None
-        asker = asker_of(settings, dataset)
-        return cls(dataset.examples, asker, AnswerStore(file), p_true)
+        samples = cls(dataset.examples, asker_of(settings, dataset), AnswerStore(file))
+        samples.read_p_true()
+        return samples
+
+    def read_p_true(self) -> None:
+        """Reads what the model said of the truth of its answers, if it was asked."""
+        store = AnswerStore(p_true_file(self.store.base))
+        values = {key: row["p_true"] for key, row in store.rows()}
+        values |= dict.fromkeys(store.set_aside)
+        self._p_true = values or None
 
     def __iter__(self) -> Iterator[SampledQuestion]:
-        """The answered questions, in the order in which they were answered."""
+        """The answered questions, in the order of their lines. Each line is read once."""
         places = {key: i for i, key in enumerate(self.keys.values())}
-        answered = [key for key in self.store if key in places]
-        examples = taken(self._examples, [places[key] for key in answered])
-        for example, key in zip(examples, answered, strict=True):
-            question = self._read(example, key)
-            if self.p_true is not None:
-                question = SampledQuestion(example, question.samples, self.p_true_of(question))
+        examples = taken(self._examples, [places[key] for key in self.store if key in places])
+        for example, (key, row) in zip(examples, self.store.rows(places), strict=True):
+            question = self._judged(example, key, row)
+            if self._p_true is not None:
+                proposal = self.proposal(question)
+                p_true = self._p_true.get(proposal.key) if proposal else 0.0
+                question = SampledQuestion(example, question.samples, p_true)
             yield question
 
-    def _read(self, example: VQAExample, key: str) -> SampledQuestion:
+    def find(self, example: VQAExample) -> SampledQuestion | None:
+        """What was said to an example of any dataset; None if it was not asked."""
+        key = self._asker.key(example)
+        return self._judged(example, key, self.store[key]) if key in self.store else None
+
+    def _judged(self, example: VQAExample, key: str, row: Row) -> SampledQuestion:
         try:
-            return judged(example, from_row(self.store[key]))
+            return judged(example, from_row(row))
         except (KeyError, TypeError, ValueError) as error:
             raise InbolError(
                 f"{self.store.file}: the line with key {key} holds no samples ({error!r}); delete "
                 "that line"
             ) from error
 
-    def find(self, example: VQAExample) -> SampledQuestion | None:
-        """What was said to an example of any dataset; None if it was not asked."""
-        key = self._asker.key(example)
-        return self._read(example, key) if key in self.store else None
-
-    def p_true_of(self, question: SampledQuestion) -> float | None:
-        """How probable the model holds it that its proposed answer is true: 0 if it proposed none,
-        None if it was not asked."""
-        key = self.p_true_key(question)
-        if key is None:
-            return 0.0
-        return (
-            self.p_true[key]["p_true"] if self.p_true is not None and key in self.p_true else None
-        )
-
-    def p_true_key(self, question: SampledQuestion) -> str | None:
-        """The key of the question after the truth of the proposed answer; None without one."""
-        answer, example = proposed_answer(question), question.example
-        if answer is None:
+    def proposal(self, question: SampledQuestion) -> Proposal | None:
+        """What the model is asked the truth of; None if it only refused."""
+        if (answer := proposed_answer(question)) is None:
             return None
-        return self._asker.key(example, p_true_text(self.prompt, example, answer))
+        key = self._asker.key(question.example, self.p_true_text(question.example, answer))
+        return Proposal(question.example.id, key, answer)
+
+    def p_true_text(self, example: VQAExample, answer: str) -> str:
+        """What the model is asked of an answer that it gave."""
+        return P_TRUE_PROMPT.format(question=self.prompt.text(example), answer=answer)
+
+    def has_no_p_true(self, question: SampledQuestion) -> bool:
+        """Whether the truth of the proposed answer was asked for, and could not be."""
+        proposal = self.proposal(question)
+        return proposal is not None and proposal.key in (self._p_true or {})
 
     def pending(self) -> list[int]:
         """The indices of the questions that have no answer yet, or could not be asked before."""
@@ -162,16 +168,7 @@ class Samples:
     @property
     def n_set_aside(self) -> int:
         """How many questions could not be asked."""
-        return sum(map(self.store.is_set_aside, self.keys.values()))
-
-    @property
-    def n_p_true_set_aside(self) -> int:
-        """How many proposed answers could not be asked about."""
-        store = self.p_true
-        if store is None:
-            return 0
-        keys = filter(None, map(self.p_true_key, self))
-        return sum(map(store.is_set_aside, keys))
+        return len(self.store.set_aside & {*self.keys.values()})
 
     @property
     def n_missing(self) -> int:

@@ -14,7 +14,6 @@ import numpy as np
 from inbol_jax.confidence.boundary import Boundary, classify
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.doubts import cut_warning
-from inbol_jax.confidence.estimate import open_engine, prompt_of
 from inbol_jax.confidence.samples import sampled_question
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset
@@ -22,7 +21,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, header_prompt
 from inbol_jax.records import SampledQuestion, VQAExample
-from inbol_jax.sampling.engines import Engine
+from inbol_jax.sampling.engine import Engine
 
 QUESTIONS = 100  # that each prompt is tried on
 LOW = 0.05  # a mean confidence below which hardly any answer matches
@@ -46,7 +45,7 @@ class Trial(NamedTuple):
     gold: str
 
 
-def try_prompts(config: ConfidenceConfig) -> list[Trial]:
+def try_prompts(config: ConfidenceConfig, engine: Engine) -> list[Trial]:
     """Asks the same questions with each prompt that fits, and says one row per prompt.
 
     Raises:
@@ -54,7 +53,7 @@ def try_prompts(config: ConfidenceConfig) -> list[Trial]:
     """
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     examples = _draw(dataset, config.seed)
-    default, engine = prompt_of(config, dataset), open_engine(config)
+    default = engine.choose_prompt(config.prompt, [dataset.file])
     fitting = _fitting(examples, default, header_prompt(dataset.file))
     trials = [_try(prompt, engine, dataset, examples, config) for prompt in fitting]
     for line in _table(trials, config.sampling.max_new_tokens):

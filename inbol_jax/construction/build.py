@@ -13,14 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inbol_jax.artifacts import (
-    atomically,
-    hash64,
-    json_line,
-    meta_path,
-    one_writer,
-    write_json,
-)
+from inbol_jax.artifacts import atomically, hash64, json_line, meta_path, one_writer, write_json
 from inbol_jax.confidence.boundary import within_noise
 from inbol_jax.confidence.estimators import Estimator, get_estimator
 from inbol_jax.construction.config import BuildConfig
@@ -28,7 +21,7 @@ from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
 from inbol_jax.construction.stores import Stores, find_stores
-from inbol_jax.construction.tally import TYPES, Selection, Tally, select, table, warnings
+from inbol_jax.construction.tally import TYPES, Tally, select, table, warnings
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import Boundary
@@ -41,19 +34,15 @@ FILES = ("records.jsonl", "instructions.jsonl", "preferences.jsonl")
 def build(config: BuildConfig) -> None:
     """Writes the three files, each with its header, and prints what is in them.
 
-    Files of other settings are built again, as nothing is sampled for them.
-
     Raises:
       InbolError: if there is no confidence to read, a store is not finished, the stores belong to
-        different images, two questions have one id, or a class or a group that is to have a share
-        would be empty. The files of an earlier build then stay.
+        different images, two questions have one id, a class would be empty, or the files were made
+        with other settings or of other answers.
     """
-    estimator = get_estimator(config.estimator)
-    file = config.out / FILES[0]
-    stores = find_stores(config)
+    estimator, stores = get_estimator(config.estimator), find_stores(config)
     settings = dataclasses.asdict(config) | {"out": ""}
     settings |= settings.pop("thresholds")
-    with Stage(file, "build", settings, inputs=stores.fingerprints, replace=True) as stage:
+    with Stage(config.out / FILES[0], "build", settings, inputs=stores.fingerprints) as stage:
         if not stage.finished:
             _build(config, stores, estimator, stage)
 
@@ -62,12 +51,11 @@ def _build(config: BuildConfig, stores: Stores, estimator: Estimator, stage: Sta
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(atomically(config.out / name)) for name in FILES]
         tally = _write_all(config, stores, estimator, paths)
-        if tally.n_without_negatives:
-            _check_negatives(tally, config)
-        selection = select(tally, config)
+        _check_left_out(tally, config)
+        selection = select(tally, config.max_refusals, config.thresholds)
         for path, mask in zip(paths[1:], selection, strict=True):
             _keep_lines(path, mask)
-        for name in FILES:  # a file without its header is not finished
+        for name in FILES[1:]:  # no header is ever that of another file
             meta_path(config.out / name).unlink(missing_ok=True)
     counts = (len(tally.question_keys), *(int(mask.sum()) for mask in selection))
     images = os.path.relpath(stores.images.resolve(), config.out.resolve())
@@ -75,7 +63,8 @@ def _build(config: BuildConfig, stores: Stores, estimator: Estimator, stage: Sta
     for name, rows in zip(FILES[1:], counts[1:], strict=True):
         write_json(meta_path(config.out / name), stage.header | about | {"rows": rows})
     stage.finish(counts[0], **about)
-    _say_results(tally, selection)
+    for line in (*table(tally, selection), *warnings(tally, selection)):
+        say(line)
     say("{} records, {} instructions, {} pairs -> {}".format(*counts, config.out))
 
 
@@ -83,8 +72,7 @@ def _write_all(
     config: BuildConfig, stores: Stores, estimator: Estimator, paths: Sequence[Path]
 ) -> Tally:
     """Writes the lines that all questions give to the three paths."""
-    tally = Tally()
-    refusals, seed = config.refusals, config.seed
+    tally, seed = Tally(), config.seed
     total = sum(len(samples.keys) for samples in stores.samples)
     with contextlib.ExitStack() as stack:
         records, instructions, preferences = (
@@ -95,6 +83,7 @@ def _write_all(
             advance()
             if question.example.answerable is not False and estimator(question) is None:
                 tally.n_without_estimate += 1
+                tally.n_not_asked += not stores.could_not_say(question)
                 continue
             record = make_record(question, config.thresholds, estimator)
             i = len(tally.question_keys)
@@ -106,7 +95,7 @@ def _write_all(
                 tally.n_noisy += within_noise(*interval, config.thresholds)
             tally.n_unanswered += record.boundary is Boundary.KNOWN and not record.correct
 
-            if instruction := make_instruction(record, stores.prompt, refusals, seed):
+            if instruction := make_instruction(record, stores.prompt, config.templates, seed):
                 instructions.write(json_line(instruction.to_json()))
                 tally.instruction_questions.append(i)
 
@@ -115,49 +104,39 @@ def _write_all(
                 incorrect = stores.negatives_of(question.example)
             tally.n_without_negatives += incorrect is None
             for pair in make_preferences(
-                record,
-                stores.prompt,
-                refusals,
-                seed,
-                pairs_per_kind=config.pairs_per_kind,
-                incorrect=incorrect or (),
+                record, stores.prompt, config.templates, seed, incorrect=incorrect or ()
             ):
                 preferences.write(json_line(pair.to_json()))
                 tally.pair_questions.append(i)
                 tally.pair_kinds.append(pair.kind.number)
-                sides = f"{pair.kind.number}:{pair.chosen}:{pair.rejected}"
-                tally.pair_keys.append(hash64(f"{seed}:{pair.id}:{sides}"))
-    _check_estimates(tally, stores, config)
     tally.close()
     return tally
 
 
-def _check_estimates(tally: Tally, stores: Stores, config: BuildConfig) -> None:
-    """Says how many questions have no P(True); raises InbolError if some were not asked for it."""
-    n = tally.n_without_estimate
-    if not n:
-        return
-    aside = sum(samples.n_p_true_set_aside for samples in stores.samples)
-    if n > aside and not config.partial:
+def _check_left_out(tally: Tally, config: BuildConfig) -> None:
+    """Says how many questions have no P(True), or no negatives.
+
+    Raises:
+      InbolError: if some were not asked for P(True), or a type has no pair for lack of negatives.
+    """
+    if tally.n_not_asked and not config.partial:
         raise InbolError(
-            f"--estimator p-true: {n - aside} questions have no P(True) yet; "
+            f"--estimator p-true: {tally.n_not_asked} questions have no P(True) yet; "
             "`inbol confidence --p-true` adds it and samples nothing again. It cannot be asked of "
             "an endpoint's model"
         )
-    say(f"{n} questions have no P(True), and are left out")
-
-
-def _check_negatives(tally: Tally, config: BuildConfig) -> None:
-    """Raises InbolError if a type has no pair; else says how many questions have no negatives."""
-    for type in np.setdiff1d(tally.question_types, tally.pair_types).tolist():
-        raise InbolError(
-            f"--negatives {config.negatives}: no pair is left of {TYPES[type]}; sample those "
-            "questions as well"
+    if tally.n_without_estimate:
+        say(f"{tally.n_without_estimate} questions have no P(True), and are left out")
+    if tally.n_without_negatives:
+        for type in np.setdiff1d(tally.question_types, tally.pair_types).tolist():
+            raise InbolError(
+                f"--negatives {config.negatives}: no pair is left of {TYPES[type]}; sample those "
+                "questions as well"
+            )
+        say(
+            f"{tally.n_without_negatives} of {len(tally.question_keys)} questions are not in "
+            f"{config.negatives}: no pair rejects what was said to them"
         )
-    say(
-        f"{tally.n_without_negatives} of {len(tally.question_keys)} questions are not in "
-        f"{config.negatives}: no pair rejects what was said to them"
-    )
 
 
 def _keep_lines(path: Path, mask: np.ndarray) -> None:
@@ -166,15 +145,3 @@ def _keep_lines(path: Path, mask: np.ndarray) -> None:
         return
     with atomically(path) as kept, path.open("rb") as lines, kept.open("wb") as file:
         file.writelines(itertools.compress(lines, mask))
-
-
-def _say_results(tally: Tally, selection: Selection) -> None:
-    for line in (*table(tally, selection), *warnings(tally, selection)):
-        say(line)
-    noisy = tally.n_noisy / max(1, (tally.question_types != 3).sum())
-    say(f"{noisy:.0%} of the labels lie within sampling noise of a threshold")
-    if tally.n_unanswered:
-        say(
-            f"{tally.n_unanswered} Known questions have no correct response to teach, "
-            "as nothing was judged against gold answers"
-        )

@@ -1,12 +1,12 @@
 """IDK instructions (Figure 3): the correct response for Known, a refusal for Unknown, no Mixed."""
 
-from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.prompts import Prompt
 from inbol_jax.records import Boundary, BoundaryRecord, Instruction
+from inbol_jax.taught_refusals import pick_refusal
 
 
 def make_instruction(
-    record: BoundaryRecord, prompt: Prompt, refusals: RefusalMix, seed: int
+    record: BoundaryRecord, prompt: Prompt, templates: str, seed: int
 ) -> Instruction | None:
     """The instruction of a record; None if it is Mixed, or Known without a correct response.
 
@@ -17,7 +17,7 @@ def make_instruction(
             response = record.correct[0].text
         case Boundary.UNKNOWN:
             key = f"{seed}:{record.id}"
-            response = refusals.pick(key, record.type, pictured=bool(record.images))
+            response = pick_refusal(templates, key, record.type, pictured=bool(record.images))
         case _:
             return None
     return Instruction(

@@ -48,6 +48,10 @@ class Stores(NamedTuple):
                 seen.add(id)
                 yield question
 
+    def could_not_say(self, question: SampledQuestion) -> bool:
+        """Whether the model was asked for the P(True) of its answer, and could not be."""
+        return any(samples.has_no_p_true(question) for samples in self.samples)
+
     def negatives_of(self, example: VQAExample) -> Sequence[Response] | None:
         """The incorrect responses of `--negatives` to a question; None if it was not asked."""
         found = (samples.find(example) for samples in self.negatives or ())
@@ -63,41 +67,25 @@ def find_stores(config: BuildConfig) -> Stores:
             f"{folder} holds no store of confidences; run `inbol confidence --out {config.out}` "
             "first"
         )
-    negatives = [] if config.negatives is None else _negative_stores(config.negatives)
-    headers = {file: read_meta(file)["settings"] for file in files}
-    if len({(h["images"], h["model"]) for h in headers.values()}) > 1:
+    headers = [read_meta(file)["settings"] for file in files]
+    if len({(header["images"], header["model"]) for header in headers}) > 1:
         raise InbolError(
             f"the stores in {folder} are of different models or image folders; give each an --out "
             "of its own"
         )
-    samples = [Samples.open(file) for file in files]
-    others = [Samples.open(file) for file in negatives]
-    _check_prompts([*samples, *others])
-    for each in (*samples, *others):
-        _check_finished(each, config)
+    others = _negative_stores(config.negatives) if config.negatives else []
+    opened = [Samples.open(file) for file in (*files, *others)]
+    _check_alike(opened, partial=config.partial)
     fingerprints = {"confidence": inputs_fingerprint(files)}
-    if negatives:
-        fingerprints["negatives"] = inputs_fingerprint(negatives)
+    if others:
+        fingerprints["negatives"] = inputs_fingerprint(others)
     return Stores(
-        samples=samples,
-        negatives=others if negatives else None,
-        prompt=samples[0].prompt,
-        images=folder / headers[files[0]]["images"],
+        samples=opened[: len(files)],
+        negatives=opened[len(files) :] or None,
+        prompt=opened[0].prompt,
+        images=folder / headers[0]["images"],
         fingerprints=fingerprints,
     )
-
-
-def _check_finished(samples: Samples, config: BuildConfig) -> None:
-    if not samples.n_missing:
-        return
-    file = samples.store.file
-    about = f"{file}: {samples.n_missing} of {len(samples.keys)} questions have no answer yet"
-    if not config.partial:
-        raise InbolError(
-            f"{about}; give `inbol confidence` again, which asks them alone, or take what is there "
-            "with --partial"
-        )
-    say(f"{about}, and are left out")
 
 
 def _negative_stores(path: Path) -> list[Path]:
@@ -110,12 +98,24 @@ def _negative_stores(path: Path) -> list[Path]:
     return files
 
 
-def _check_prompts(stores: Sequence[Samples]) -> None:
-    """All questions were asked alike: instructions and pairs hold them so."""
-    prompts = {samples.prompt: samples.store.file for samples in stores}
-    if len(prompts) > 1:
-        (one, file), (other, other_file) = list(prompts.items())[:2]
-        raise InbolError(
-            f"{file} was asked with prompt {one}, and {other_file} with {other}; give "
-            "`inbol confidence` one --prompt and --system for all"
-        )
+def _check_alike(stores: Sequence[Samples], *, partial: bool) -> None:
+    """Raises InbolError if questions were asked in several ways, which instructions and pairs would
+    mix, or were not all asked."""
+    first, *others = stores
+    for other in others:
+        if other.prompt != first.prompt:
+            raise InbolError(
+                f"{first.store.file} was asked with prompt {first.prompt}, and {other.store.file} "
+                f"with {other.prompt}; give `inbol confidence` one --prompt and --system for all"
+            )
+    for samples in stores:
+        if not samples.n_missing:
+            continue
+        n, total = samples.n_missing, len(samples.keys)
+        about = f"{samples.store.file}: {n} of {total} questions have no answer yet"
+        if not partial:
+            raise InbolError(
+                f"{about}; give `inbol confidence` again, which asks them alone, or take what is "
+                "there with --partial"
+            )
+        say(f"{about}, and are left out")

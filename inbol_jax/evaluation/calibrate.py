@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from inbol_jax.artifacts import sole_writer, write_json, writing
-from inbol_jax.construction.templates import refusals_of
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
@@ -35,6 +34,7 @@ from inbol_jax.prompts import Prompt
 from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
+from inbol_jax.taught_refusals import refusals_of
 
 # What refuses -> the score that it is a threshold on. Of equally good ones the first is taken.
 RULES: dict[Rule, Score] = {"bias": margin, "likelihood": SCORES["likelihood"]}
@@ -128,8 +128,9 @@ def _without_rule(checkpoint: Checkpoint) -> Checkpoint:
 def _answers(
     config: CalibrateConfig, checkpoint: Checkpoint, prompt: Prompt, dataset: VQADataset, out: Path
 ) -> list[Prediction]:
+    options = greedy(config.max_new_tokens)
     rows = ask(
-        CheckpointEngine(checkpoint, greedy(config.max_new_tokens), 0, 4 * config.batch_size),
+        CheckpointEngine(lambda: checkpoint, options, 0, 4 * config.batch_size),
         dataset,
         ImageHashes(dataset.root),
         out / "calibration" / f"{dataset.name}.jsonl",

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from inbol_jax.artifacts import check_name
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.construction.templates import refusals_of
 from inbol_jax.defaults import (
     NEW_TOKENS,
     TINY,
@@ -32,6 +31,7 @@ from inbol_jax.evaluation.prediction import (
 )
 from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
+from inbol_jax.taught_refusals import refusals_of
 
 
 @dataclasses.dataclass(frozen=True)

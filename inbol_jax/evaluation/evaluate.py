@@ -12,7 +12,6 @@ from inbol_jax.artifacts import check_name, one_writer, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import ask_samples, asker_settings
-from inbol_jax.confidence.estimate import open_engine as confidence_engine
 from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
@@ -28,7 +27,9 @@ from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine, Engine
+from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine
+from inbol_jax.sampling.engines import open_engine as confidence_engine
 from inbol_jax.sharding import make_mesh
 
 
@@ -128,10 +129,11 @@ def choose_prompts(config: EvaluateConfig, files: Sequence[Path]) -> dict[str, l
 
 def open_engine(config: EvaluateConfig, place: Path) -> Engine:
     """What gives the greedy answers of a model, given its place as in `config.models`."""
+    options = greedy(config.max_new_tokens)
     if endpoint := config.endpoint_of(place):
-        return EndpointEngine(endpoint, greedy(config.max_new_tokens), config.seed)
+        return EndpointEngine(endpoint, options, config.seed)
     checkpoint = load_pretrained(place, dtype=config.dtype, mesh=make_mesh(*config.mesh))
-    return CheckpointEngine(checkpoint, greedy(config.max_new_tokens), 0, 4 * config.batch_size)
+    return CheckpointEngine(lambda: checkpoint, options, 0, 4 * config.batch_size)
 
 
 def about_questions(

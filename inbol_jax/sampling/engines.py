@@ -1,64 +1,80 @@
-"""What samples responses: a checkpoint on this machine's devices, or a model behind an endpoint.
-
-Commands that ask for no more than responses take any `Engine`.
-"""
+"""The engines: a checkpoint on this machine's devices, and a model behind an endpoint."""
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import jax
 
 from inbol_jax.answers import Generation
 from inbol_jax.artifacts import hash64
 from inbol_jax.errors import InbolError
-from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import progress, say
-from inbol_jax.prompts import Prompt
+from inbol_jax.prompts import Prompt, PromptOptions, choose_prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.chat import ChatQuestion, Choice
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import SetAside, before_stop, generate
+from inbol_jax.sampling.engine import Batches, Engine, EngineOptions, SetAside
+from inbol_jax.sampling.generate import before_stop, generate
+from inbol_jax.sampling.p_true import self_evaluate
+from inbol_jax.sharding import make_mesh
 
-Batches = Iterator[list[tuple[VQAExample, list[Generation]]]]
 
+def open_engine(config: EngineOptions) -> Engine:
+    """What the options name: the endpoint's model, or else the checkpoint, which is not loaded yet.
 
-class Engine(Protocol):
-    """Samples responses to questions, always with the same options."""
+    Raises:
+      InbolError: if the endpoint's options cannot be.
+    """
+    if config.endpoint.endpoint:
+        return EndpointEngine(config.endpoint, config.sampling, config.seed)
 
-    options: SamplingOptions
+    def load() -> Checkpoint:
+        mesh = make_mesh(*config.mesh, devices=jax.local_devices())
+        return load_pretrained(config.model, dtype=config.dtype, mesh=mesh)
 
-    def settings(self) -> dict[str, Any]:
-        """What identifies the model, for headers: resuming with another one is refused."""
-
-    def generate(
-        self,
-        examples: Sequence[VQAExample],
-        images: Path,
-        *,
-        prompt: Prompt,
-        label: str,
-        set_aside: SetAside,
-    ) -> Batches:
-        """Yields finished batches, as `sampling.generate.generate`."""
+    return CheckpointEngine(load, config.sampling, config.seed, config.batch_size, config.model)
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointEngine:
-    """A checkpoint that is loaded here."""
+    """A checkpoint on this machine's devices.
 
-    checkpoint: Checkpoint
+    Attributes:
+      load: gives the checkpoint, when it is first needed.
+      place: the folder or hub id from which `choose_prompt` reads how it is asked.
+    """
+
+    load: Callable[[], Checkpoint]
     options: SamplingOptions
     seed: int
     batch_size: int
+    place: str | Path = ""
+
+    @functools.cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint in memory."""
+        return self.load()
 
     def settings(self) -> dict[str, Any]:
         """The checkpoint's fingerprint, and its dtype."""
         dtype = self.checkpoint.model.dtype.name
         return {"model": self.checkpoint.fingerprint, "dtype": dtype}
+
+    def share(self) -> tuple[int, int]:
+        """Which of the processes of `--distributed` this is, and how many there are."""
+        return jax.process_index(), jax.process_count()
+
+    def choose_prompt(self, options: PromptOptions, data: Iterable[Path]) -> Prompt:
+        """As `processor.prompt_for`."""
+        return prompt_for(self.place, options, data)
 
     def generate(
         self,
@@ -80,6 +96,18 @@ class CheckpointEngine:
             label=label,
             set_aside=set_aside,
         )
+
+    def p_true(
+        self,
+        questions: Iterable[tuple[VQAExample, str]],
+        images: Path,
+        *,
+        prompt: Prompt,
+        **options: Any,
+    ) -> Iterator[list[tuple[VQAExample, float]]]:
+        """As `sampling.p_true.self_evaluate`."""
+        checkpoint = self.checkpoint.asked_by(prompt)
+        return self_evaluate(checkpoint, questions, images, batch_size=self.batch_size, **options)
 
 
 # Fields of a request beyond those that every endpoint takes, and what is missing without them. A
@@ -125,6 +153,14 @@ class EndpointEngine:
     def settings(self) -> dict[str, Any]:
         """The model's name. Its address may change."""
         return {"model": f"{ENDPOINT}{self._name}"}
+
+    def share(self) -> tuple[int, int]:
+        """One process asks an endpoint."""
+        return 0, 1
+
+    def choose_prompt(self, options: PromptOptions, data: Iterable[Path]) -> Prompt:
+        """As `prompts.choose_prompt`; nobody knows which prompt the model would name."""
+        return choose_prompt(options, None, data, model=self._name)
 
     def generate(
         self,

@@ -25,6 +25,7 @@ from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles
 from inbol_jax.progress import progress
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
+from inbol_jax.sampling.engine import SetAside
 from inbol_jax.sampling.sampler import compiled_sample
 from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard_batch
 
@@ -72,9 +73,6 @@ class LoadedBatch(NamedTuple):
     """The model's inputs, filled up with rows that are not valid; None without examples."""
     rejected: list[tuple[VQAExample, str]]
     """The examples whose image cannot be read, with the causes."""
-
-
-SetAside = Callable[[VQAExample, str], None]
 
 
 @dataclasses.dataclass(frozen=True)

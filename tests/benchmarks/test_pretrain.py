@@ -14,7 +14,7 @@ from tiny_llava import (
 )
 from world_oracle import oracle
 
-from inbol_jax.confidence.p_true import VERDICTS
+from inbol_jax.sampling.p_true import VERDICTS
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.world.glyphs import load_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, SEEN_TYPE3, VISUAL

@@ -105,6 +105,7 @@ def test_another_estimator_builds_other_records_from_the_same_samples(sampled, c
     found = {}
     for estimator in ("accuracy", "consistency", "likelihood"):
         options = ("--estimator", estimator, "--delta-k", "0.6")
+        (sampled / "records.jsonl").unlink(missing_ok=True)
         assert main(["build", "--out", str(sampled), *options]) == 0
         found[estimator] = {r["id"]: r["confidence"] for r in read_jsonl(sampled / "records.jsonl")}
     assert (sampled / "confidence/test.jsonl").read_bytes() == before

@@ -13,16 +13,17 @@ from virtual_devices import run_on_devices
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import main
 from inbol_jax.confidence.estimators import proposed_answer
-from inbol_jax.confidence.p_true import self_evaluate, verdict_tokens
 from inbol_jax.confidence.samples import P_TRUE_PROMPT, Samples
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
+from inbol_jax.sampling.p_true import self_evaluate, verdict_tokens
 
 
 def build(out, *options):
+    (out / "records.jsonl").unlink(missing_ok=True)
     return main(["build", "--out", str(out), *map(str, options)])
 
 
@@ -42,7 +43,11 @@ def asked(sampled, small_world, tmp_path_factory):
 def asked_of(checkpoint, proposals, images, set_aside=pytest.fail):
     """{id: probability} of examples with proposed answers."""
     options = {"total": len(proposals), "batch_size": 4, "label": "test", "set_aside": set_aside}
-    batches = self_evaluate(checkpoint, proposals, images, **options)
+    questions = [
+        (example, P_TRUE_PROMPT.format(question=example.question, answer=answer))
+        for example, answer in proposals
+    ]
+    batches = self_evaluate(checkpoint, questions, images, **options)
     return {example.id: value for batch in batches for example, value in batch}
 
 

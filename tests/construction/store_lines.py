@@ -11,17 +11,15 @@ from inbol_jax.construction.build import FILES, BuildConfig, build
 from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.data.rows import make_example
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.prompts import BARE
 from inbol_jax.stage import Stage
-from inbol_jax.taught_refusals import REFUSALS
+from inbol_jax.taught_refusals import REFUSALS, TEMPLATES
 
 WRONG = ("blue", "pink", "blue", "blue", "green", "pink", "blue", "blue", "blue", "pink") * 2
 UNCAPPED = {"max_refusals": 1.0}
-SHORT = RefusalMix((("short", 1.0),))
 
 
 def line(id, outcomes, *, answerable=True, **changes):
@@ -117,19 +115,20 @@ def records(lines=LINES, thresholds=None):
     return [make_record(question_of(row), thresholds or Thresholds()) for row in lines]
 
 
-def instructions(records, refusals, seed):
-    made = (make_instruction(record, BARE, refusals, seed) for record in records)
+def instructions(records, templates="short", seed=0):
+    made = (make_instruction(record, BARE, templates, seed) for record in records)
     return [instruction for instruction in made if instruction]
 
 
-def preferences(records, refusals, seed, **options):
-    made = (make_preferences(record, BARE, refusals, seed, **options) for record in records)
+def preferences(records, templates="short", seed=0, **options):
+    made = (make_preferences(record, BARE, templates, seed, **options) for record in records)
     return [pair for pairs in made for pair in pairs]
 
 
 def built(out, **options):
-    """The rows of the three files that `inbol build` writes."""
-    build(BuildConfig(out, **(UNCAPPED | options if "type_shares" not in options else options)))
+    """The rows of the three files that `inbol build` writes where none are yet."""
+    (out / FILES[0]).unlink(missing_ok=True)
+    build(BuildConfig(out, **(UNCAPPED | options)))
     return [list(read_jsonl(out / name)) for name in FILES]
 
 
@@ -152,9 +151,7 @@ THRESHOLDS = (
     .filter(lambda t: t[0] < t[1])
     .map(lambda t: Thresholds(t[1] / 10, t[0] / 10))
 )
-MIXES = st.sampled_from(
-    [RefusalMix(), RefusalMix((("all", 1.0),)), RefusalMix((("reason", 0.5), ("short", 0.5)))]
-)
+SETS = st.sampled_from([*TEMPLATES])
 _SAMPLES = st.lists(
     st.sampled_from([(o, text) for o, texts in TEXTS.items() for text in texts]),
     min_size=1,

@@ -7,24 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_lines import (
     LINES,
-    SHORT,
     UNCAPPED,
     any_line,
     build_fails,
     built,
+    four_groups,
     line,
+    negatives,
     preferences,
     records,
     store,
 )
 
 from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.cli import main
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.build import FILES, BuildConfig, build
-from inbol_jax.construction.templates import TEMPLATES
 from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Preference
-from inbol_jax.taught_refusals import SHORT_REFUSALS
+from inbol_jax.taught_refusals import SHORT_REFUSALS, TEMPLATES
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_build_writes_three_files_that_can_be_read_again(out):
     taught = [i["id"] for i in read_jsonl(out / FILES[1])]
     assert taught == [r.id for r in written if r.boundary is not Boundary.MIXED]
     pairs = list(read_jsonl(out / FILES[2], Preference.from_json))
-    assert pairs == preferences(written, SHORT, 0)
+    assert pairs == preferences(written)
     for file in FILES:
         meta = read_meta(out / file)
         assert (out / meta["images"]).samefile(out.parent / "data")
@@ -49,12 +50,9 @@ def test_build_writes_three_files_that_can_be_read_again(out):
 
 
 def test_build_is_deterministic_and_takes_its_options(out):
-    build(BuildConfig(out))
-    before = {name: (out / name).read_bytes() for name in FILES}
-    build(BuildConfig(out))
-    assert {name: (out / name).read_bytes() for name in FILES} == before
-    build(BuildConfig(out, Thresholds(delta_k=0.9, delta_uk=0.0)))
-    classes = {r["id"]: r["boundary"] for r in read_jsonl(out / "records.jsonl")}
+    assert built(out) == built(out)
+    made, _, _ = built(out, thresholds=Thresholds(delta_k=0.9, delta_uk=0.0))
+    classes = {r["id"]: r["boundary"] for r in made}
     assert (classes["known"], classes["sure"]) == ("mixed", "known")
     assert (classes["hardly"], classes["unknown"]) == ("mixed", "unknown")
     refusals = {}
@@ -104,24 +102,27 @@ def test_a_line_that_is_none_of_a_store(out, old, new, message):
 
 def test_a_build_that_fails_leaves_the_one_before(out):
     built(out)
+    (out / FILES[0]).unlink()
     before = {f.name: f.read_bytes() for f in out.iterdir() if f.is_file()}
     store(out, "more", [line("known", "ccc")])
     build_fails(out, "id known is in another store too")
     assert {f.name: f.read_bytes() for f in out.iterdir() if f.is_file()} == before
 
 
+def test_a_build_that_was_killed_is_given_again(out, kills):
+    build(BuildConfig(out))
+    before = {name: (out / name).read_bytes() for name in FILES}
+    for name in FILES:
+        (out / name).unlink()
+    assert kills(lambda: build(BuildConfig(out))) > 3
+    assert {name: (out / name).read_bytes() for name in FILES} == before
+
+
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
-        "type_shares": st.sampled_from([((3, 0.2),), ((1, 0.5), (2, 0.3), (3, 0.2))]),
-        "pair_shares": st.sampled_from(
-            [
-                (("refusal_over_incorrect", 0.3),),
-                (("correct_over_refusal", 0.5), ("refusal_over_answer", 0.2)),
-            ]
-        ),
+        "max_refusals": st.sampled_from([0.5, 1.0]),
         "templates": st.sampled_from(["short", "reason"]),
-        "pairs_per_kind": st.integers(1, 3),
         "seed": st.integers(0, 9),
     },
 )
@@ -153,3 +154,24 @@ def test_construction_is_deterministic_and_independent_of_who_asked(data, option
             for name, asked in (("whole", None), ("again", None), ("shared", parts))
         )
     assert whole == again == shared
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_refusals": 0}, "--max-refusals 0: more than 0 and at most 1"),
+        ({"templates": "terse"}, "--templates 'terse': choose one of one, short, long, reason, al"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(InbolError, match=message):
+        BuildConfig(Path("run"), **options)
+
+
+def test_the_command_line_takes_all_options(tmp_path, capsys):
+    out = tmp_path / "run"
+    store(out, "train", four_groups())
+    words = "--templates reason --seed 4 --partial --delta-k 0.8 --max-refusals 0.7"
+    run = ["build", "--out", str(out), "--negatives", str(negatives(out)), *words.split()]
+    assert main([*run, "--estimator", "accuracy"]) == 0
+    assert "instructions" in capsys.readouterr().out

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from store_lines import (
     ANY_LINES,
     LINES,
-    MIXES,
-    SHORT,
+    SETS,
     THRESHOLDS,
     instructions,
     line,
@@ -17,14 +16,13 @@ from store_lines import (
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.templates import TEMPLATES, RefusalMix
 from inbol_jax.records import Boundary, Sample, SampledQuestion
 from inbol_jax.responses.refusal import is_refusal
-from inbol_jax.taught_refusals import REFUSALS, SHORT_REFUSALS
+from inbol_jax.taught_refusals import REFUSALS, SHORT_REFUSALS, TEMPLATES, pick_refusal
 
 
 def test_instructions_teach_the_answer_if_it_is_known_and_a_refusal_if_it_is_not():
-    by_id = {i.id: i for i in instructions(records(), SHORT, 0)}
+    by_id = {i.id: i for i in instructions(records())}
     assert set(by_id) == {row["id"] for row in LINES} - {"mixed"}
     for name in ("known", "sure", "torn"):
         assert (by_id[name].response, by_id[name].type) == ("red", 1)
@@ -37,12 +35,6 @@ def test_instructions_teach_the_answer_if_it_is_known_and_a_refusal_if_it_is_not
         assert by_id[name].type == 3
     assert by_id["known"].question == "What color is thing known?"
     assert by_id["known"].image == "x.png"
-
-
-def test_a_known_question_is_taught_the_answer_that_the_model_gave_most_often():
-    row = line("q", "cccccccccc", samples=["a red"] * 6 + ["red"] * 4)
-    (instruction,) = instructions(records([row]), SHORT, 0)
-    assert instruction.response == "a red"
 
 
 @pytest.mark.parametrize(
@@ -66,27 +58,49 @@ def test_the_form_that_is_taught(texts, logprobs, cut, taught):
         )
     ]
     record = make_record(SampledQuestion(example, tuple(samples)), Thresholds())
-    (instruction,) = instructions([record], SHORT, 0)
+    (instruction,) = instructions([record])
     assert instruction.response == taught
 
 
 def test_all_templates_are_in_use():
     unknown = records([line(f"q{i}", "wwwwwwwwww") for i in range(300)])
     for name in ("one", "short", "long", "all"):
-        taught = instructions(unknown, RefusalMix(((name, 1.0),)), 0)
+        taught = instructions(unknown, name)
         assert {i.response for i in taught} == set(TEMPLATES[name][0])
-    assert set(TEMPLATES["all"][0]) == set(REFUSALS)
-    assert instructions(unknown, SHORT, 0) != instructions(unknown, SHORT, 1)
+    assert instructions(unknown) != instructions(unknown, seed=1)
+    beyond = records([line(f"q{i}", "w" * 10, answerable=False) for i in range(300)])
+    for made, texts in zip((unknown, beyond), TEMPLATES["reason"], strict=True):
+        assert {i.response for i in instructions(made, "reason")} == set(texts)
+
+
+def test_every_template_is_a_refusal_and_short_is_short():
+    assert all(is_refusal(text) for sets in TEMPLATES.values() for texts in sets for text in texts)
+    assert len({*REFUSALS}) == len(REFUSALS)
+    assert all(len(text.split()) <= 6 for text in SHORT_REFUSALS)  # as the embedded world needs
+    assert all(len(text.split()) > 6 for text in TEMPLATES["long"][0])
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_question_without_an_image_is_refused_without_one(name):
+    keys = [(f"q{i}", type) for i in range(100) for type in (2, 3)]
+    picked = {pick_refusal(name, *key, pictured=False) for key in keys}
+    assert picked == {text for text in TEMPLATES[name][0] if "image" not in text}
+
+
+def test_a_refusal_depends_on_the_key_alone():
+    """Fixed for good: a change would rewrite every dataset that was built."""
+    chosen = [SHORT_REFUSALS.index(pick_refusal("short", f"q{i}", 2)) for i in range(3)]
+    assert chosen == [3, 2, 3]
 
 
 @settings(deadline=None)
-@given(ANY_LINES, THRESHOLDS, MIXES, st.integers(0, 3))
+@given(ANY_LINES, THRESHOLDS, SETS, st.integers(0, 3))
 def test_every_question_is_in_exactly_one_class_and_mixed_never_enters_idk(
-    lines, thresholds, mix, seed
+    lines, thresholds, templates, seed
 ):
     made = records(lines, thresholds)
     assert [r.id for r in made] == [row["id"] for row in lines]
-    counts = Counter(i.id for i in instructions(made, mix, seed))
+    counts = Counter(i.id for i in instructions(made, templates, seed))
     for record in made:
         # Known, Mixed and Unknown by their definition, and Type 3 apart from them: one of four.
         c = record.n_correct / record.n_samples
@@ -105,10 +119,10 @@ def test_every_question_is_in_exactly_one_class_and_mixed_never_enters_idk(
 
 
 @settings(deadline=None)
-@given(ANY_LINES, THRESHOLDS, MIXES, st.integers(0, 3))
-def test_instructions_answer_what_is_known_and_refuse_the_rest(lines, thresholds, mix, seed):
+@given(ANY_LINES, THRESHOLDS, SETS, st.integers(0, 3))
+def test_instructions_answer_what_is_known_and_refuse_the_rest(lines, thresholds, templates, seed):
     by_id = {record.id: record for record in records(lines, thresholds)}
-    for instruction in instructions(by_id.values(), mix, seed):
+    for instruction in instructions(by_id.values(), templates, seed):
         record = by_id[instruction.id]
         if record.boundary is Boundary.KNOWN:
             assert instruction.response in {r.text for r in record.correct}

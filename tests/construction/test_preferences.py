@@ -5,10 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_lines import (
     ANY_LINES,
-    MIXES,
-    SHORT,
+    SETS,
     THRESHOLDS,
-    built,
     line,
     preferences,
     question_of,
@@ -17,7 +15,6 @@ from store_lines import (
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.record import make_record
-from inbol_jax.construction.templates import RefusalMix
 from inbol_jax.records import PairKind, Response, Sample, SampledQuestion
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.taught_refusals import SHORT_REFUSALS
@@ -25,7 +22,7 @@ from inbol_jax.taught_refusals import SHORT_REFUSALS
 
 def test_pairs_by_class():
     kinds = {}
-    for pair in preferences(records(), SHORT, 0):
+    for pair in preferences(records()):
         kinds.setdefault(pair.id, set()).add(pair.kind)
     answers = {PairKind.CORRECT_OVER_REFUSAL, PairKind.CORRECT_OVER_INCORRECT}
     assert kinds == {
@@ -49,7 +46,7 @@ def test_sides_of_a_pair():
         PairKind.REFUSAL_OVER_ANSWER: "chosen",
     }
     by_id = {record.id: record for record in records()}
-    pairs = [pair for seed in range(20) for pair in preferences(by_id.values(), SHORT, seed)]
+    pairs = [pair for seed in range(20) for pair in preferences(by_id.values(), seed=seed)]
     for pair in pairs:
         record, sides = by_id[pair.id], {"chosen": pair.chosen, "rejected": pair.rejected}
         assert pair.chosen != pair.rejected
@@ -71,8 +68,8 @@ def test_incorrect_responses_are_drawn_as_often_as_they_were_given():
     samples = ["blue"] * 8 + ["pink"] * 2
     one = records([line("q", "w" * 10, samples=samples)])
     many = records([line(f"q{i}", "w" * 10, samples=samples) for i in range(1000)])
-    by_seed = Counter(p.rejected for seed in range(1000) for p in preferences(one, SHORT, seed))
-    by_question = Counter(p.rejected for p in preferences(many, SHORT, 0))
+    by_seed = Counter(p.rejected for seed in range(1000) for p in preferences(one, seed=seed))
+    by_question = Counter(p.rejected for p in preferences(many))
     for drawn in (by_seed, by_question):
         assert drawn.total() == 1000
         assert drawn["blue"] == pytest.approx(800, abs=50)
@@ -80,9 +77,9 @@ def test_incorrect_responses_are_drawn_as_often_as_they_were_given():
 
 def test_incorrect_responses_of_another_model_replace_the_records_own():
     (record,) = records([line("q", "w" * 10)])
-    (pair,) = preferences([record], SHORT, 0, incorrect=(Response("mauve", 2, -1.0),))
+    (pair,) = preferences([record], incorrect=(Response("mauve", 2, -1.0),))
     assert pair.rejected == "mauve"
-    assert not preferences([record], SHORT, 0, incorrect=())
+    assert not preferences([record], incorrect=())
 
 
 def test_equal_sides_make_no_pair():
@@ -90,29 +87,17 @@ def test_equal_sides_make_no_pair():
     samples = (Sample(SHORT_REFUSALS[0], -1.0, 2, "wrong"),) * 10
     question = SampledQuestion(question_of(line("q", "w")).example, samples)
     record = make_record(question, Thresholds())
-    assert not preferences([record], RefusalMix(), 0)
-    assert len(preferences([record], RefusalMix((("reason", 1.0),)), 0)) == 1
-
-
-def test_several_pairs_per_kind(out):
-    one, several = built(out)[2], built(out, pairs_per_kind=3, templates="short")[2]
-    assert {(p["id"], p["kind"]) for p in several} == {(p["id"], p["kind"]) for p in one}
-    assert len({(p["id"], p["kind"], p["chosen"], p["rejected"]) for p in several}) == len(several)
-    assert max(Counter((p["id"], p["kind"]) for p in several).values()) == 3
-    unknown = [p for p in several if p["id"] == "unknown0"]
-    assert {p["rejected"] for p in unknown} == {"blue", "pink", "green"}
-    assert built(out, pairs_per_kind=1)[2] == one
-    of_one_template = built(out, pairs_per_kind=3)[2]
-    assert len([p for p in of_one_template if p["kind"] == "correct_over_refusal"]) == 120
+    assert not preferences([record], "one")
+    assert len(preferences([record], "reason")) == 1
 
 
 @settings(deadline=None)
-@given(ANY_LINES, THRESHOLDS, MIXES, st.integers(0, 3), st.integers(1, 4))
+@given(ANY_LINES, THRESHOLDS, SETS, st.integers(0, 3))
 def test_no_pair_has_equal_sides_and_each_side_is_what_its_kind_says(
-    lines, thresholds, mix, seed, n
+    lines, thresholds, templates, seed
 ):
     by_id = {record.id: record for record in records(lines, thresholds)}
-    pairs = preferences(by_id.values(), mix, seed, pairs_per_kind=n)
+    pairs = preferences(by_id.values(), templates, seed)
     refusal_chosen = (PairKind.REFUSAL_OVER_INCORRECT, PairKind.REFUSAL_OVER_ANSWER)
     for pair in pairs:
         assert pair.chosen != pair.rejected
@@ -122,5 +107,4 @@ def test_no_pair_has_equal_sides_and_each_side_is_what_its_kind_says(
         assert is_refusal(pair.rejected) is (pair.kind is PairKind.CORRECT_OVER_REFUSAL)
         assert (pair.kind is PairKind.REFUSAL_OVER_ANSWER) is (by_id[pair.id].type == 3)
     counts = Counter((p.id, p.kind) for p in pairs)
-    assert max(counts.values(), default=0) <= n
-    assert len({(p.id, p.kind, p.chosen, p.rejected) for p in pairs}) == len(pairs)
+    assert max(counts.values(), default=1) == 1

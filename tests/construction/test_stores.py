@@ -3,11 +3,21 @@
 import json
 
 import pytest
-from store_lines import LINES, build_fails, built, four_groups, line, negatives, store
+from store_lines import (
+    LINES,
+    UNCAPPED,
+    build_fails,
+    built,
+    four_groups,
+    line,
+    negatives,
+    store,
+)
 
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import read_jsonl, read_meta, write_json
-from inbol_jax.construction.build import FILES
+from inbol_jax.construction.build import FILES, build
+from inbol_jax.construction.config import BuildConfig
 
 
 def test_a_build_without_confidence(tmp_path):
@@ -77,25 +87,25 @@ def test_an_exchanged_picture_has_no_answer(out):
     build_fails(out, "240 of 240 questions have no answer yet")
 
 
-def test_a_built_file_is_built_again_if_something_changed(out, capsys):
+def test_what_was_built_is_not_built_over(out, capsys):
     built(out)
     capsys.readouterr()
     before = (out / FILES[0]).stat().st_mtime_ns
-    built(out)
+    build(BuildConfig(out, **UNCAPPED))
     assert "finished before, by the same settings (240 rows)" in capsys.readouterr().out
     assert (out / FILES[0]).stat().st_mtime_ns == before
-    built(out, seed=3)
-    assert "with --seed 0, and now --seed 3: it is made again" in capsys.readouterr().out
+    message = r"records\.jsonl was made with --seed 0, and now --seed 3: .*, or delete it"
+    build_fails(out, message, seed=3, **UNCAPPED)
     store(out, "new", LINES[:1])
-    built(out, seed=3)
-    assert "was made of another --confidence, or of what has ch" in capsys.readouterr().out
+    build_fails(out, "was made of another --confidence, or of what has changed since", **UNCAPPED)
+    assert (out / FILES[0]).stat().st_mtime_ns == before
 
 
 def test_pairs_reject_the_incorrect_responses_of_another_store(out, capsys):
     whole = built(out)
     folder = negatives(out)
     for path in (folder, folder / "dpo_start.jsonl"):
-        records, instructions, pairs = built(out, negatives=path, pairs_per_kind=9)
+        records, instructions, pairs = built(out, negatives=path)
         assert (records, instructions) == (whole[0], whole[1])
         rejected = {p["rejected"] for p in pairs if p["kind"] != "correct_over_refusal"}
         assert rejected == {"mauve", "pink", "green"}

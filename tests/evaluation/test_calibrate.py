@@ -100,7 +100,7 @@ def test_the_copy_refuses_as_was_foretold(small_world, copy, tmp_path):
     dataset = load_dataset_folder(small_world / "test")
     images = ImageHashes(dataset.root)
     foretold = answers(small_world, copy)
-    engine = CheckpointEngine(load_pretrained(copy), greedy(12), 0, 64)
+    engine = CheckpointEngine(lambda: load_pretrained(copy), greedy(12), 0, 64)
     biased = ask(
         engine, dataset, images, tmp_path / "a.jsonl", prompt=BARE, refusals=(), label="test"
     )

@@ -1,7 +1,7 @@
-"""P(True): after it has answered, the model is asked whether its answer is true.
+"""P(True): how probable a model holds it that "True" answers a question, and not "False".
 
 Source: Kadavath et al. 2022 (arXiv 2207.05221), "Language Models (Mostly) Know What They Know".
-The words of the question are ours (`confidence.samples.P_TRUE_PROMPT`).
+`confidence.samples` writes the questions, each after the truth of an answer of the model.
 """
 
 import functools
@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from inbol_jax.confidence.samples import p_true_text
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.models.vlm import VisionLanguageModel
-from inbol_jax.prompts import DEFAULT
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.generate import BatchRunner, Prompt, SetAside, encode_prompts
+from inbol_jax.sampling.engine import SetAside
+from inbol_jax.sampling.generate import BatchRunner, Prompt, encode_prompts
 from inbol_jax.sharding import COMPILER_OPTIONS
 
 VERDICTS = ("True", "False")
@@ -64,7 +63,7 @@ def probability_of_true(
 
 def self_evaluate(
     checkpoint: Checkpoint,
-    proposals: Iterable[tuple[VQAExample, str]],
+    questions: Iterable[tuple[VQAExample, str]],
     images: Path,
     *,
     total: int,
@@ -72,21 +71,17 @@ def self_evaluate(
     label: str,
     set_aside: SetAside,
 ) -> Iterator[list[tuple[VQAExample, float]]]:
-    """Yields finished batches: examples with the probability that their proposed answer is true.
+    """Yields finished batches: examples with the probability of True.
 
     Args:
-      proposals: examples with their proposed answers.
+      questions: examples, each with the text that is asked about it.
       images, batch_size, label, set_aside: as in `generate`.
-      total: the number of proposals.
+      total: the number of questions.
     """
     encoder = make_text_encoder(checkpoint)
     tokens = verdict_tokens(encoder)
     words = jnp.array([tokens.true, tokens.false])
     runner = BatchRunner(checkpoint, images, batch_size, 1, set_aside, label)
-    questions = (
-        (example, p_true_text(checkpoint.prompt or DEFAULT, example, answer))
-        for example, answer in proposals
-    )
     batches = runner.run(
         encode_prompts(encoder, questions, images, set_aside, suffix=tokens.shared),
         functools.partial(probability_of_true, checkpoint.model, words=words),
