@@ -20,9 +20,8 @@ from typing import Any
 
 import tyro
 
-from inbol_jax.answers import Asker, Generation, to_row
+from inbol_jax.answers import Asker, Generation, ImageHashes, to_row
 from inbol_jax.artifacts import read_meta, write_jsonl
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.prompts import BARE
 from inbol_jax.records import VQAExample
 from inbol_jax.taught_refusals import REFUSALS

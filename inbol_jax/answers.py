@@ -9,22 +9,25 @@ answer costs nothing, and an edited question or an exchanged picture is asked ag
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import msgspec
 
 from inbol_jax.artifacts import canonical_json, fingerprint, json_line, lock, parse_json, writing
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.errors import InbolError
+from inbol_jax.progress import progress
 from inbol_jax.prompts import Prompt
 from inbol_jax.records import VQAExample
 
 Row = dict[str, Any]
+HASHED = 4096  # files that are waiting to be hashed at a time
 
 
 class Generation(NamedTuple):
@@ -69,6 +72,38 @@ def from_row(row: Row) -> list[tuple[Generation, int]]:
     if not all(isinstance(g.text, str) and isinstance(n, int) and n > 0 for g, n in pairs):
         raise ValueError("responses are texts, and counts above 0")
     return pairs
+
+
+class ImageHashes:
+    """Hashes of the files of a folder: sixteen hex digits of the SHA-256 of their bytes.
+
+    Each file is read once, a block at a time, in threads.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._known: dict[str, str] = {}
+        self._pool = ThreadPoolExecutor()
+
+    def of(self, names: Iterable[str]) -> Mapping[str, str]:
+        """{name: hash} of at least these files; the hash is empty if a file cannot be read."""
+        new = list(dict.fromkeys(name for name in names if name not in self._known))
+        if not new:
+            return self._known
+        long = len(new) > HASHED  # no boundary if few, as while a batch's lines are appended
+        with progress("comparing images", len(new), "images", shown=long, boundary=long) as advance:
+            for start in range(0, len(new), HASHED):
+                some = new[start : start + HASHED]
+                self._known.update(zip(some, self._pool.map(self._hash, some), strict=True))
+                advance(len(some))
+        return self._known
+
+    def _hash(self, name: str) -> str:
+        try:
+            with (self._folder / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError:
+            return ""
 
 
 class Asker:

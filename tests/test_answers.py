@@ -1,5 +1,6 @@
 """One store for whatever models said: by key, never stale, whole after any kill."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -16,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.answers import AnswerStore, Asker, Generation, from_row, to_row
+from inbol_jax import answers
+from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, from_row, to_row
 from inbol_jax.artifacts import json_line
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.errors import InbolError
 from inbol_jax.prompts import BARE, Prompt
 from inbol_jax.records import VQAExample
@@ -149,7 +150,8 @@ def test_a_full_disk_is_one_error_and_keeps_the_lines_before(file):
 
 
 WRITER = """
-import sys; from pathlib import Path; from inbol_jax.answers import *
+import sys; from pathlib import Path; from inbol_jax import answers
+from inbol_jax.answers import *
 with AnswerStore(Path(sys.argv[1]), 0) as store:
     for i in range(10_000):
         if f"k{i}" not in store:
@@ -203,6 +205,19 @@ def key(tmp_path):
         return Asker(settings, prompt, ImageHashes(tmp_path)).key(example, text)
 
     return key
+
+
+def test_hashes_are_of_the_bytes_and_each_file_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "HASHED", 2)  # several rounds
+    names = [f"{i}.png" for i in range(5)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    hashes = ImageHashes(tmp_path)
+    expected = {name: hashlib.sha256(name.encode()).hexdigest()[:16] for name in names}
+    assert hashes.of([*names, *names, "gone.png"]) == expected | {"gone.png": ""}
+    (tmp_path / "0.png").write_text("another")
+    assert hashes.of(names)["0.png"] == expected["0.png"]
+    assert ImageHashes(tmp_path).of(["0.png"])["0.png"] != expected["0.png"]
 
 
 def test_what_an_answer_depends_on_gives_another_key(key):

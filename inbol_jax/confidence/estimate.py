@@ -17,7 +17,6 @@ from inbol_jax.confidence.samples import (
     p_true_file,
     sampled_question,
     store_file,
-    taken,
 )
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
@@ -114,7 +113,7 @@ def _ask_pending(
     set_aside, first = SetAside(config.max_rejected), Doubts()
     label = f"sampling {dataset.name}"
     for batch in engine.generate(
-        taken(dataset.examples, pending),
+        [dataset.examples[i] for i in pending],
         dataset.root,
         prompt=samples.prompt,
         label=label,
@@ -157,7 +156,7 @@ def _ask_p_true(
     # In the order of the dataset, of which the batches are planned.
     index, count = engine.share()
     asked = [i for i, id in enumerate(samples.keys) if id in proposed and i % count == index]
-    examples = taken(dataset.examples, asked)
+    examples = [dataset.examples[i] for i in asked]
     set_aside, label = SetAside(config.max_rejected), f"P(True) {dataset.name}"
     for batch in engine.p_true(
         ((e, samples.p_true_text(e, proposed[e.id].answer)) for e in examples),

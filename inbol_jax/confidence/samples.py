@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from inbol_jax.answers import AnswerStore, Asker, Generation, Row, from_row, to_row
+from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
 from inbol_jax.artifacts import check_name, file_fingerprint, meta_path, read_meta
 from inbol_jax.confidence.estimators import proposed_answer
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import (
-    Examples,
     VQADataset,
     load_dataset_folder,
     summarise_rejections,
@@ -122,8 +120,8 @@ class Samples:
     def __iter__(self) -> Iterator[SampledQuestion]:
         """The answered questions, in the order of their lines. Each line is read once."""
         places = {key: i for i, key in enumerate(self.keys.values())}
-        examples = taken(self._examples, [places[key] for key in self.store if key in places])
-        for example, (key, row) in zip(examples, self.store.rows(places), strict=True):
+        for key, row in self.store.rows(places):
+            example = self._examples[places[key]]
             question = self._judged(example, key, row)
             if self._p_true is not None:
                 proposal = self.proposal(question)
@@ -181,13 +179,6 @@ def asker_of(settings: Mapping[str, Any], dataset: VQADataset) -> Asker:
     prompt = Prompt(settings["prompt"], settings["system"])
     settings = {name: settings[name] for name in settings if name not in PLACES}
     return Asker(settings, prompt, ImageHashes(dataset.root))
-
-
-def taken(examples: Sequence[VQAExample], indices: Sequence[int]) -> Sequence[VQAExample]:
-    """The examples at the indices; those of a dataset stay on the disk."""
-    if isinstance(examples, Examples):
-        return examples.take(indices)
-    return [examples[i] for i in indices]
 
 
 def inputs_fingerprint(files: Sequence[Path]) -> str:

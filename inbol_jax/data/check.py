@@ -2,7 +2,9 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import json_line, meta_path, one_writer, read_meta, write_json, write_jsonl
@@ -23,10 +25,12 @@ from inbol_jax.data.vqa import (
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.prompts import header_prompt
+from inbol_jax.records import VQAExample
 from inbol_jax.responses.gold import fault_of_gold
 
 HEADER = {"command": "data check"}
 GOLD_FILE, SHARED_FILE = "gold.jsonl", "shared.jsonl"
+Pictures = dict[str, bytes | str]  # name -> the hash of its pixels, or its fault
 
 
 @one_writer
@@ -51,61 +55,32 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
             f"--out {config.out}: holds a dataset that this command did not write; "
             "choose another folder"
         )
-    known: dict[bytes, tuple[str, str]] = {}  # (other set, its image) by the hash of the pixels
-    for other in others:
-        for image, pixels in _decoded(other).items():
-            if isinstance(pixels, bytes):
-                known.setdefault(pixels, (other.name, image))
-    if file.exists() and not file.samefile(dataset.file):
-        file.unlink()  # it never stands beside the header of another set
-    decoded = _decoded(dataset)
-    rejected, misjudged = list(dataset.rejected), []
-    shared: dict[str, list[str]] = defaultdict(list)  # ids of the sound records by image
-    rows = 0
-    with writing_dataset(config.out) as lines:
-        for example in dataset.examples:
-            found = {image: decoded[image] for image in example.images}
-            if fault := next((x for x in found.values() if isinstance(x, str)), None):
-                rejected.append(Rejection(None, example.id, fault))
-                continue
-            for image, pixels in found.items():
-                if pixels in known:
-                    shared[image].append(example.id)
-            if fault := fault_of_gold(example):
-                misjudged.append(Rejection(None, example.id, fault))
-            lines.write(json_line(example.to_json()))
-            rows += 1
-        images = os.path.relpath(dataset.root.resolve(), config.out.resolve())
-        header = HEADER | {"images": images, "rows": rows}
-        if said := header_prompt(dataset.file):
-            header |= said.to_json()
-        write_json(meta_path(file), header)
-    write_rejections(config.out, rejected, HEADER)
-    by_id = ({"id": one.id, "reason": one.reason} for one in misjudged)
-    write_jsonl(config.out / GOLD_FILE, by_id, HEADER)
-    overlaps = {other.name: {"images": 0, "questions": 0} for other in others}
-    questions: dict[str, set[str]] = defaultdict(set)  # ids: a question may have several pictures
-    shared_rows = []
-    for image, ids in shared.items():
-        name, same = known[decoded[image]]
-        shared_rows.append({"image": image, "ids": ids, "other": same, "dataset": name})
-        questions[name].update(ids)
-        overlaps[name] = {"images": overlaps[name]["images"] + 1, "questions": len(questions[name])}
-    if others:
-        write_jsonl(config.out / SHARED_FILE, shared_rows, HEADER)
-    pictures = [pixels for pixels in decoded.values() if isinstance(pixels, bytes)]
+    pictures = _decoded(dataset)
+    sound, rejected = [], list(dataset.rejected)
+    for example in dataset.examples:
+        found = (pictures[image] for image in example.images)
+        if fault := next((one for one in found if isinstance(one, str)), None):
+            rejected.append(Rejection(None, example.id, fault))
+        else:
+            sound.append(example)
+    _write(dataset, sound, rejected, config.out)
+    faults = ((example.id, fault_of_gold(example)) for example in sound)
+    misjudged = [Rejection(None, id, fault) for id, fault in faults if fault]
+    rows = ({"id": one.id, "reason": one.reason} for one in misjudged)
+    write_jsonl(config.out / GOLD_FILE, rows, HEADER)
+    hashes = [pixels for pixels in pictures.values() if isinstance(pixels, bytes)]
     counts = {
         "dataset": dataset.name,
-        "records": rows + len(rejected),
-        "sound": rows,
+        "records": len(sound) + len(rejected),
+        "sound": len(sound),
         "rejected": {reason: count for reason, count, _ in causes_of_rejection(rejected)},
         "gold_not_right": {cause: n for cause, n, _ in causes_of_rejection(misjudged)},
-        "images": len(pictures),
-        "different_images": len(set(pictures)),
-        "shared": overlaps,
+        "images": len(hashes),
+        "different_images": len(set(hashes)),
+        "shared": _shared(sound, pictures, others, config.out),
     }
     write_json(config.out / "check.json", counts)
-    _report(config, counts, rejected, misjudged)
+    _report(config.out, counts, rejected, misjudged)
     if len(rejected) > config.max_rejected * counts["records"]:
         raise InbolError(
             f"{len(rejected):,} of {counts['records']:,} records cannot be used, more than "
@@ -114,11 +89,8 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
     return counts
 
 
-def _decoded(dataset: VQADataset) -> dict[str, bytes | str]:
-    """The pixel hash of each picture, or the fault of one that cannot be decoded, by its name.
-
-    Pictures are decoded on all cores.
-    """
+def _decoded(dataset: VQADataset) -> Pictures:
+    """The pictures of a set, decoded on all cores."""
 
     def decode(image: str) -> bytes | str:
         try:
@@ -138,13 +110,56 @@ def _decoded(dataset: VQADataset) -> dict[str, bytes | str]:
     return decoded
 
 
-def _report(
-    config: CheckConfig,
-    counts: dict[str, Any],
-    rejected: list[Rejection],
-    misjudged: list[Rejection],
+def _write(
+    dataset: VQADataset, sound: Sequence[VQAExample], rejected: Sequence[Rejection], out: Path
 ) -> None:
-    def say_causes(rejections: list[Rejection]) -> None:
+    file = out / DATA_FILE
+    images = os.path.relpath(dataset.root.resolve(), out.resolve())
+    header = HEADER | {"images": images, "rows": len(sound)}
+    if said := header_prompt(dataset.file):
+        header |= said.to_json()
+    if file.exists() and not file.samefile(dataset.file):
+        file.unlink()  # it never stands beside the header of another set
+    with writing_dataset(out) as lines:
+        lines.writelines(json_line(example.to_json()) for example in sound)
+        write_json(meta_path(file), header)
+    write_rejections(out, rejected, HEADER)
+
+
+def _shared(
+    sound: Sequence[VQAExample], pictures: Pictures, others: Sequence[VQADataset], out: Path
+) -> dict[str, dict[str, int]]:
+    """Writes which pictures other sets have as well. Returns {set: how many, of how many
+    questions}."""
+    known: dict[bytes, tuple[str, str]] = {}  # (other set, its image) by the hash of the pixels
+    for other in others:
+        for image, pixels in _decoded(other).items():
+            if isinstance(pixels, bytes):
+                known.setdefault(pixels, (other.name, image))
+    asked = defaultdict[str, list[str]](list)  # ids of the questions about a picture
+    for example in sound:
+        for image in dict.fromkeys(example.images):
+            if pictures[image] in known:
+                asked[image].append(example.id)
+    rows, images, questions = [], defaultdict[str, int](int), defaultdict[str, set[str]](set)
+    for image, ids in asked.items():
+        name, same = known[pictures[image]]
+        rows.append({"image": image, "ids": ids, "other": same, "dataset": name})
+        images[name] += 1
+        questions[name].update(ids)  # a question may have several pictures
+    if others:
+        write_jsonl(out / SHARED_FILE, rows, HEADER)
+    names = [other.name for other in others]
+    return {name: {"images": images[name], "questions": len(questions[name])} for name in names}
+
+
+def _report(
+    out: Path,
+    counts: dict[str, Any],
+    rejected: Sequence[Rejection],
+    misjudged: Sequence[Rejection],
+) -> None:
+    def say_causes(rejections: Sequence[Rejection]) -> None:
         for reason, count, first in causes_of_rejection(rejections):
             say(f"{count:>9,}  {reason:<32} first: {first}")
 
@@ -152,16 +167,16 @@ def _report(
     if misjudged:
         say(
             f"{len(misjudged):,} questions do not score right when their own gold answers are the "
-            f"response -> {config.out / GOLD_FILE}"
+            f"response -> {out / GOLD_FILE}"
         )
         say_causes(misjudged)
     for name, overlap in counts["shared"].items():
         say(
             f"{overlap['images']:,} images, of {overlap['questions']:,} questions, are in {name} "
-            f"too -> {config.out / SHARED_FILE}"
+            f"too -> {out / SHARED_FILE}"
         )
     say(
         f"{counts['sound']:,} of {counts['records']:,} records of {counts['dataset']} are sound, "
         f"{len(rejected):,} set aside; {counts['images']:,} image files with "
-        f"{counts['different_images']:,} different pictures -> {config.out}"
+        f"{counts['different_images']:,} different pictures -> {out}"
     )

@@ -34,11 +34,7 @@ class Spec(NamedTuple):
     split: Column = None
     splits: bool = False  # whether the official file holds several
     by_id: str | None = None  # the column of a row's key, if the file is an object of objects
-    # If the copy on the hub has its pictures in a subset of their own: the ends of the subsets'
-    # names, and the column that holds a picture's id.
-    join: tuple[str, str, str] | None = None
     base64: bool = False  # whether the official file holds pictures as text in base64
-    text_only: bool = False  # whether rows without a picture ask about text alone
     numbered: bool = False  # whether rows without ids are numbered
     id: Column = ("question_id", "id", "index")
     image: Column = "image"
@@ -86,12 +82,7 @@ def columns_of(row: RawRow, spec: Spec) -> dict[str, Any]:
         answerable = read_flag(value(row, spec.answerable))
     if answerable and not answers:
         answerable = None  # without answers nobody can say
-    if spec.extra is None:
-        columns = [spec.id, spec.image, spec.question, spec.options, spec.answers]
-        used = {name_of(row, column) for column in columns} | {spec.answerable}
-        columns = {name: plain(cell) for name, cell in row.items() if name not in used}
-    else:
-        columns = {name: plain(value(row, column)) for name, column in spec.extra.items()}
+    columns = _extra(row, spec)
     columns |= {"id": value(row, spec.id), "question": value(row, spec.question)}
     columns |= {"answers": answers, "answerable": answerable, "options": options}
     if spec.metric == BY_ANSWER:
@@ -103,6 +94,15 @@ def columns_of(row: RawRow, spec: Spec) -> dict[str, Any]:
     return columns
 
 
+def _extra(row: RawRow, spec: Spec) -> dict[str, Any]:
+    """The columns that are passed on as they are."""
+    if spec.extra is not None:
+        return {name: plain(value(row, column)) for name, column in spec.extra.items()}
+    columns = [spec.id, spec.image, spec.question, spec.options, spec.answers]
+    used = {name_of(row, column) for column in columns} | {spec.answerable}
+    return {name: plain(cell) for name, cell in row.items() if name not in used}
+
+
 def _answers(value: Any, options: Sequence[str], letters: bool) -> list[Any]:
     """Answers as a list of texts: of texts or objects, of an object of lists, or of one text; of
     the number of an option, its letter. `letters` says that the set gives letters."""
@@ -112,20 +112,15 @@ def _answers(value: Any, options: Sequence[str], letters: bool) -> list[Any]:
     answers = [number_text(item, options) for item in values if not is_null(item)]
     number = str(answers[0]) if options and answers and not isinstance(value, list) else ""
     if number.isdecimal() and number not in options:
-        answers, letters = [letter_of(int(number), options)], True
+        if int(number) >= min(len(options), len(LETTERS)):
+            raise Unusable("answer not the number of an option")
+        answers, letters = [LETTERS[int(number)]], True
     if letters:
         # A letter that is the text of an option as well would be read as that one: the text of its
         # own option stands instead.
         texts = dict(zip(LETTERS, options, strict=False))
         answers = [texts.get(answer, answer) if answer in options else answer for answer in answers]
     return answers
-
-
-def letter_of(number: int, options: Sequence[str]) -> str:
-    """The letter of the option with this number, from 0 on."""
-    if not 0 <= number < min(len(options), len(LETTERS)):
-        raise Unusable("answer not the number of an option")
-    return LETTERS[number]
 
 
 def is_null(value: Any) -> bool:
@@ -201,17 +196,6 @@ def dashed(*columns: Column) -> Column:
 def checksum(row: RawRow) -> str:
     """Eight hex digits of the question, for the ids of sets that have none."""
     return f"{zlib.crc32(str(row.get('question')).encode('utf-8', 'surrogateescape')):08x}"
-
-
-def numbered_option(answer: str, options: str) -> Column:
-    """The letter of the right option, by the column of its number and that of all options."""
-
-    def letter(row: RawRow) -> str | None:
-        number = value(row, answer)
-        known = number is not None and number != ""
-        return letter_of(int(number), literal_list(row[options])) if known else None
-
-    return letter
 
 
 def lettered_columns(row: RawRow) -> list[str]:

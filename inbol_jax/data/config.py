@@ -17,7 +17,7 @@ from inbol_jax.records import parse_metric
 FORMATS = ("folder", *SETS)
 # Files that --data.id reads, by the end of their names; a file has no splits.
 TEXT_FILES = (".csv", ".tsv", ".json", ".jsonl")
-FILES = (*TEXT_FILES, ".parquet", ".arrow", ".tar")
+FILES = (*TEXT_FILES, ".parquet", ".arrow")
 # One {} for the id of an image: "images/{:06d}.jpg".
 _TEMPLATE = re.compile(r"[^{}]*\{(:[^{}]*)?\}[^{}]*")
 
@@ -44,14 +44,12 @@ class DataConfig(Bounded):
     "images/{:06d}.jpg" if it holds numbers."""
     format: Annotated[str | None, _named("data.format")] = None
     """Format of the questions: folder, columns (any set, by its column names), vqav2, okvqa, gqa,
-    vizwiz, textvqa, pope, tubench, haloquest, unkvqa, mmupd, mmbench, scienceqa, mmmu, aokvqa
-    (choices), aokvqa_direct (answers in words) or mme. The default is folder with --data and
-    columns with --data.id."""
+    vizwiz, textvqa, pope, tubench, haloquest, unkvqa, mmupd or mmbench. The default is folder with
+    --data and columns with --data.id."""
     id: Annotated[str | None, _named("data.id", "--data.questions")] = None
-    """A local file (.csv, .tsv, .json, .jsonl, .parquet, .arrow, or .tar for webdataset), such as
-    the official one of a set; a folder of such files, of images with metadata.jsonl or
-    metadata.csv; or the id of a set on the hub, by default the one in
-    docs/datasets.md."""
+    """A local file (.csv, .tsv, .json, .jsonl, .parquet or .arrow), such as the official one of a
+    set; a folder of such files, or of images with metadata.jsonl or metadata.csv; or the id of a
+    set on the hub, by default the one in docs/datasets.md."""
     annotations: Annotated[Path | None, _named("data.annotations")] = None
     """Official file of the answers, if they are not in the file of questions."""
     subset: Annotated[str | None, _named("data.subset")] = None
@@ -113,11 +111,6 @@ class DataConfig(Bounded):
             raise InbolError("--data.annotations goes with an official file as --data.id")
         if not (self.split or self.is_file or Path(str(self.id)).exists()):
             raise InbolError(f"--data.id {self.id}: --data.split is needed")
-        if spec.join and not (self.subset or self.is_file):
-            raise InbolError(
-                f"{option} needs --data.subset, the beginning of its subsets' names "
-                "(testdev_balanced)"
-            )
         if self.image_template and not _TEMPLATE.fullmatch(self.image_template):
             raise InbolError(
                 f"--data.image-template {self.image_template}: one {{}} is needed for the image's "

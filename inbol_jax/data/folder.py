@@ -31,8 +31,8 @@ def image_folder(file: Path, images: Path | None) -> Path:
     folder = images or file.parent / named
     if not folder.is_dir():
         raise InbolError(
-            f"{folder}: no such image folder; give the folder that the images of {file} are in by "
-            "--images"
+            f"{folder}: no such image folder; --images names the one that the images of {file} are "
+            "in"
         )
     return folder
 

@@ -8,8 +8,7 @@ import hashlib
 import io
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,13 +16,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inbol_jax.errors import InbolError
-from inbol_jax.progress import progress
 
 MAX_PIXELS = 40_000_000  # 120 MB of RGB; more is a mistake or a decompression bomb
 
 _ORIENTATION = 0x0112  # the tag in EXIF; from 5 on the sides are swapped
-_HASHED = 4096  # files that are waiting to be hashed at a time
-
 # Raster formats that Pillow decodes by itself. EPS would run Ghostscript, and the header of a
 # container such as ICO hides the sizes of its images.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -146,38 +142,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-class ImageHashes:
-    """Hashes of the files of a folder: sixteen hex digits of the SHA-256 of their bytes.
-
-    Each file is read once, a block at a time, in threads.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._known: dict[str, str] = {}
-        self._pool = ThreadPoolExecutor()
-
-    def of(self, names: Iterable[str]) -> Mapping[str, str]:
-        """{name: hash} of at least these files; the hash is empty if a file cannot be read."""
-        new = list(dict.fromkeys(name for name in names if name not in self._known))
-        if not new:
-            return self._known
-        long = len(new) > _HASHED  # no boundary if few, as while a batch's lines are appended
-        with progress("comparing images", len(new), "images", shown=long, boundary=long) as advance:
-            for start in range(0, len(new), _HASHED):
-                some = new[start : start + _HASHED]
-                self._known.update(zip(some, self._pool.map(self._hash, some), strict=True))
-                advance(len(some))
-        return self._known
-
-    def _hash(self, name: str) -> str:
-        try:
-            with (self._folder / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        except OSError:
-            return ""
 
 
 def pixel_hash(image: Image.Image) -> bytes:

@@ -1,12 +1,10 @@
 """`inbol data import`: any set as a dataset folder, which every command reads."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 from inbol_jax.artifacts import (
     file_fingerprint,
@@ -84,34 +82,24 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
             raise InbolError(f"--data.{option} {path}: no such file")
     if config.images and not config.images.is_dir():
         raise InbolError(f"--data.images {config.images}: no such folder")
-    settings, inputs = _settings(config, folder), {"data": _source_fingerprint(config)}
+    # As seen from the dataset's folder.
+    images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
+    settings = {f"data.{name}": value for name, value in vars(config).items()}
+    for place in ("dir", "annotations", "id", "name"):  # the fingerprint says what they hold
+        del settings[f"data.{place}"]
+    settings |= {"data.format": config.source_format, "data.images": images}
+    inputs = {"data": _source_fingerprint(config)}
     # The first of several processes imports the set, the others wait for it.
     lock = functools.partial(sole_writer, wait=True)
     with Stage(folder / DATA_FILE, "data import", settings, inputs=inputs, lock=lock) as stage:
         if not stage.finished:
-            _write(config, stage, max_rejected)
+            _write(config, stage, images, max_rejected)
         header = stage.header
     say(
         f"{header['rows']:,} questions of {folder.name}, {header['without_answers']:,} of them "
         f"without answers, {header['set_aside']:,} set aside -> {folder}"
     )
     return folder
-
-
-def _settings(config: DataConfig, folder: Path) -> dict[str, Any]:
-    """Everything that the imported records depend on."""
-    settings = {f"data.{name}": value for name, value in vars(config).items()}
-    for place in ("dir", "images", "annotations", "id", "name"):
-        del settings[f"data.{place}"]
-    return settings | {
-        "data.format": config.source_format,
-        "data.images": _images(config, folder),
-    }
-
-
-def _images(config: DataConfig, folder: Path) -> str:
-    """The folder with the images, as seen from the dataset's."""
-    return os.path.relpath((config.images or folder).resolve(), folder.resolve())
 
 
 def _source_fingerprint(config: DataConfig) -> str:
@@ -121,42 +109,32 @@ def _source_fingerprint(config: DataConfig) -> str:
         return file_fingerprint(*filter(None, (local, config.annotations)))
     if not local.exists():
         return str(config.id)
-    stamps = []
-    for file in sorted(path for path in local.rglob("*") if path.is_file()):
-        stat = file.stat()
-        stamps.append((os.path.relpath(file, local), stat.st_size, stat.st_mtime_ns))
-    return fingerprint(stamps)
+    files = {file: file.stat() for file in sorted(local.rglob("*")) if file.is_file()}
+    return fingerprint(
+        [(os.path.relpath(f, local), s.st_size, s.st_mtime_ns) for f, s in files.items()]
+    )
 
 
-def _spec(config: DataConfig) -> Spec:
-    """How the set is read: its line of the table, with the columns that the options name."""
-    spec = SETS[config.source_format]
-    if config.source_format == "columns":
-        spec = spec._replace(
-            image=config.image_column or spec.image,
-            question=config.question_column,
-            answers=config.answers_column or spec.answers,
-        )
-    return spec._replace(metric=config.metric or spec.metric)
-
-
-def _write(config: DataConfig, stage: Stage, max_rejected: float) -> None:
+def _write(config: DataConfig, stage: Stage, images: str, max_rejected: float) -> None:
     """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
-    folder = stage.file.parent
-    spec, ids = _spec(config), set[str]()
-    pictures = Pictures(config, spec, folder)
-    rejected: list[Rejection] = []
-    without_answers = 0
+    folder, spec = stage.file.parent, SETS[config.source_format]
+    if config.source_format == "columns":
+        image, answers = config.image_column, config.answers_column
+        spec = spec._replace(
+            image=image or spec.image,
+            question=config.question_column,
+            answers=answers or spec.answers,
+        )
+    spec = spec._replace(metric=config.metric or spec.metric)
+    pictures, rejected = Pictures(config, spec, folder), list[Rejection]()
+    ids, without_answers = set[str](), 0
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
         writing_dataset(folder) as lines,
     ):
-        for number, row in itertools.islice(_rows(config, spec, pictures), config.limit):
+        for number, row in itertools.islice(_rows(config, spec), config.limit):
+            advance()
             try:
-                if isinstance(row, Unusable):
-                    raise row
-                if not _is_of_split(row, spec, config):
-                    continue
                 example = _example(number, row, spec, config, pictures)
                 if example.id in ids:
                     raise Unusable("duplicated id", id=example.id)
@@ -170,55 +148,50 @@ def _write(config: DataConfig, stage: Stage, max_rejected: float) -> None:
                 ids.add(example.id)
                 without_answers += not example.answers and example.answerable is None
                 lines.write(line)
-            advance()
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
         stop_at_too_many(rejected, total, max_rejected, str(config.id), IMAGES)
-    stage.finish(
-        len(ids),
-        images=_images(config, folder),
-        **({"prompt": spec.prompt} if spec.prompt else {}),
-        set_aside=len(rejected),
-        without_answers=without_answers,
-    )
+    about = {"prompt": spec.prompt} if spec.prompt else {}
+    about |= {"images": images, "set_aside": len(rejected), "without_answers": without_answers}
+    stage.finish(len(ids), **about)
 
 
-def _rows(config: DataConfig, spec: Spec, pictures: Pictures) -> Rows:
+def _rows(config: DataConfig, spec: Spec) -> Rows:
     """The rows of the file, folder or hub set that --data.id names, with what its names tell."""
-    local, subset = Path(str(config.id)), config.subset
-    if local.suffix.lower() in TEXT_FILES:
-        rows = text_rows(local, by_id=spec.by_id)
-        if config.annotations:
-            rows = joined(rows, text_rows(config.annotations))
-        names = _official_names(config) if config.source_format != "columns" else {}
-        for number, row in rows:
-            yield number, row if isinstance(row, Unusable) else {**row, **names}
+    local = Path(str(config.id))
+    if local.suffix.lower() not in TEXT_FILES:
+        yield from library_rows(config)
         return
-    if spec.join and not config.is_file:
-        pictures.joined = {}
-        for _, row in library_rows(config, f"{subset}{spec.join[1]}"):
-            with contextlib.suppress(Unusable):  # its questions will lack it
-                if name := pictures.name(row.get("image")):
-                    pictures.joined[str(row.get("id"))] = name
-        subset = f"{subset}{spec.join[0]}"
-    yield from library_rows(config, subset)
+    rows = text_rows(local, by_id=spec.by_id)
+    if config.annotations:
+        rows = joined(rows, text_rows(config.annotations))
+    names = _official_names(config) if config.source_format != "columns" else {}
+    for number, row in rows:
+        if isinstance(row, Unusable):
+            yield number, row
+        elif not (spec.splits and config.split) or value(row, spec.split) == config.split:
+            yield number, {**row, **names}
 
 
-def _is_of_split(row: RawRow, spec: Spec, config: DataConfig) -> bool:
-    """Whether a row is of the split that is asked for, if an official file holds several."""
-    if not (spec.splits and config.is_file and config.split):
-        return True
-    return value(row, spec.split) == config.split
+def _official_names(config: DataConfig) -> RawRow:
+    """What the names of official files tell about each of their rows."""
+    paths = [*filter(None, (Path(str(config.id)), config.annotations, config.images))]
+    names = (config.split or "", *(path.name for path in paths))
+    splits = ("train2014", "val2014", "test2015")
+    coco = next((split for name in names for split in splits if split in name), None)
+    return {FILE: paths[0].stem, COCO: coco}
 
 
 def _example(
-    number: int, row: RawRow, spec: Spec, config: DataConfig, pictures: Pictures
+    number: int, row: RawRow | Unusable, spec: Spec, config: DataConfig, pictures: Pictures
 ) -> VQAExample:
     """The record of a row.
 
     Raises:
       Unusable: if the row cannot be used; it has the record's id if that could be read.
     """
+    if isinstance(row, Unusable):
+        raise row
     id = None
     try:
         id = value(row, spec.id)
@@ -232,12 +205,3 @@ def _example(
         return make_example({**kept, "images": pictures.names(row)})
     except Unusable as cause:
         raise Unusable(str(cause), cause.detail, id=record_id(id)) from None
-
-
-def _official_names(config: DataConfig) -> RawRow:
-    """What the names of official files tell about each of their rows."""
-    paths = [*filter(None, (Path(str(config.id)), config.annotations, config.images))]
-    names = (config.split or "", *(path.name for path in paths))
-    splits = ("train2014", "val2014", "test2015")
-    coco = next((split for name in names for split in splits if split in name), None)
-    return {FILE: paths[0].stem, COCO: coco}

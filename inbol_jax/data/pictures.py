@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,12 @@ class Pictures:
     If the set has an image folder, the names are paths below it. Otherwise each picture is written
     as it is into the dataset folder, under the hash of its bytes, so that one that many questions
     share is there once.
-
-    Attributes:
-      joined: names of pictures by their ids, if the set has them in a subset of their own.
     """
 
     def __init__(self, config: DataConfig, spec: Spec, folder: Path):
         self._config, self._spec, self._folder = config, spec, folder
         self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
         self._check = image_check(config.images) if config.images else None
-        self.joined: Mapping[str, str] | None = None
 
     def names(self, row: RawRow) -> list[str]:
         """The names of a row's pictures, in the order of the prompt; none is text alone.
@@ -38,21 +33,14 @@ class Pictures:
         Raises:
           Unusable: if the row lacks a picture, or holds no image in a known format.
         """
-        if self.joined is not None:
-            names = [self.joined.get(str(row.get(self._spec.join[2])))]
-        else:
-            found = literal_list(value(row, self._spec.image))  # a list in a cell of CSV
-            if found is None and self._spec.text_only:
-                return []
-            index = row.get("index") if self._spec.base64 else None
-            names = [
-                self.name(one, index) for one in (found if isinstance(found, list) else [found])
-            ]
+        found = literal_list(value(row, self._spec.image))  # a list in a cell of CSV
+        pictures = found if isinstance(found, list) else [found]
+        names = [self._name(picture, row.get("index")) for picture in pictures]
         if None in names:  # without that picture it would be another question
             raise Unusable("image missing", f"the row has {', '.join(map(str, row))}")
         return names
 
-    def name(self, picture: Any, index: Any = None) -> str | None:
+    def _name(self, picture: Any, index: Any) -> str | None:
         """The name of a picture: bytes, a path, an object with either, or text in base64."""
         if isinstance(picture, dict) and ("bytes" in picture or "path" in picture):
             picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]

@@ -18,21 +18,24 @@ LITERAL = 1 << 16  # characters of a list that is written as a text
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that was set aside."""
+    """A record that was set aside.
+
+    Attributes:
+      line: its line or place in the source, from 1; None if only its image is at fault.
+      id: its id, if it could be read.
+      detail: what helps to mend it, such as the path that was looked for.
+    """
 
     line: int | None
-    """Its line or place in the source, from 1; None if only its image is at fault."""
     id: str | None
-    """Its id, if it could be read; half surrogate pairs, which cannot be written, are spelt out."""
     reason: str
     detail: str = ""
-    """What helps to mend it, such as the path that was looked for."""
 
-    def __post_init__(self) -> None:
-        for name in ("id", "detail"):
-            if not (getattr(self, name) or "").isascii():
-                spelt = getattr(self, name).encode(errors="backslashreplace").decode()
-                object.__setattr__(self, name, spelt)
+    def to_json(self) -> dict[str, Any]:
+        """A row of `rejected.jsonl`; half surrogate pairs, which cannot be written, are spelt."""
+        row = dataclasses.asdict(self)
+        texts = {name: value for name, value in row.items() if isinstance(value, str)}
+        return row | {k: v.encode(errors="backslashreplace").decode() for k, v in texts.items()}
 
 
 def parse_line(line: bytes) -> RawRow:

@@ -16,7 +16,6 @@ from inbol_jax.data.columns import (
     checksum,
     dashed,
     lettered_columns,
-    numbered_option,
     official_path,
     pair,
     read_flag,
@@ -93,29 +92,12 @@ def _mmupd_answers(row: RawRow) -> list[str]:
     return list(letters)
 
 
-def _scienceqa_image(row: RawRow) -> Any:
-    """The official pictures lie in a folder per split and id."""
-    image = row.get("image")
-    return f"{row['split']}/{row['id']}/{image}" if FILE in row and image else image
-
-
-def _mmmu_answers(row: RawRow) -> Any:
-    return [] if row["answer"] == "?" else row["answer"]  # as in a test split
-
-
 # fmt: off
 # VQAv2 (Goyal et al. 2017, arXiv 1612.00837): ten answers per question.
 _VQAV2 = Spec(
     "vqa", "short", "lmms-lab/VQAv2", annotations=True, split=COCO,
     image=official_path("COCO_{coco}_{image_id:012d}.jpg"),
     extra={"kind": "answer_type", "question_type": "question_type"},
-)
-# A-OKVQA with its four choices (Schwenk et al. 2022, arXiv 2206.01718); pictures of COCO's 2017.
-_AOKVQA = Spec(
-    "choice", "letter", "HuggingFaceM4/A-OKVQA", split="split",
-    image=official_path("{image_id:012d}.jpg"), options="choices",
-    answers=numbered_option("correct_choice_idx", "choices"),
-    extra={"difficult_direct_answer": "difficult_direct_answer"},
 )
 
 SETS = {
@@ -130,8 +112,7 @@ SETS = {
     "okvqa": _VQAV2._replace(hub="lmms-lab/OK-VQA"),
     # GQA: one answer (Hudson and Manning 2019, arXiv 1902.09506).
     "gqa": Spec(
-        "exact", "short", "lmms-lab/GQA", join=("_instructions", "_images", "imageId"),
-        by_id="question_id", id=("id", "question_id"), image=official_path("{imageId}.jpg"),
+        "exact", "short", by_id="question_id", image=official_path("{imageId}.jpg"),
         answers="answer", extra={"kind": lambda row: (row.get("types") or {}).get("structural")},
     ),
     # VizWiz: pictures by blind people (Gurari et al. 2018, arXiv 1802.08218). Unanswerable
@@ -184,31 +165,6 @@ SETS = {
         "choice", "letter", "lmms-lab/MMBench", base64=True, id=text("index"), question=with_hint,
         options=lettered_columns, answers=text("answer"),
         extra={"pair": pair, "kind": ("l2-category", "L2-category"), "category": "category"},
-    ),
-    # ScienceQA: school questions, about half without a picture (Lu et al. 2022, arXiv 2209.09513).
-    "scienceqa": Spec(
-        "choice", "letter", "lmms-lab/ScienceQA", split="split", splits=True, by_id="id",
-        text_only=True, numbered=True, id="id", image=_scienceqa_image, question=with_hint,
-        options="choices", answers=numbered_option("answer", "choices"),
-        extra={"kind": "subject", "topic": "topic"},
-    ),
-    # MMMU: college questions with up to seven pictures (Yue et al. 2023, arXiv 2311.16502).
-    "mmmu": Spec(
-        BY_ANSWER, None, "MMMU/MMMU", text_only=True, options="options", answers=_mmmu_answers,
-        image=lambda row: [row[f"image_{i}"] for i in range(1, 8) if row.get(f"image_{i}")],
-        extra={"kind": "question_type", "subfield": "subfield"},
-    ),
-    "aokvqa": _AOKVQA,
-    # A-OKVQA without its choices: ten answers in words.
-    "aokvqa_direct": _AOKVQA._replace(
-        metric="vqa", prompt="short", options=None, answers="direct_answers"
-    ),
-    # MME: two questions about each picture (Fu et al. 2023, arXiv 2306.13394), which are a pair:
-    # accuracy+ is the share of pairs with both right.
-    "mme": Spec(
-        "yes_no", "short", "lmms-lab/MME", base64=True, answers="answer",
-        id=dashed("category", "question_id", checksum),
-        extra={"pair": dashed("category", "question_id"), "kind": "category"},
     ),
 }
 # fmt: on

@@ -24,8 +24,7 @@ Rows = Iterator[tuple[int, RawRow | Unusable]]
 
 # The keys of official files for their records; UNK-VQA has the one without an "s".
 LISTS = ("questions", "annotations", "annotation", "data")
-BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}  # of `datasets`
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "ppm")  # files of a webdataset
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}  # of `datasets`
 
 
 def text_rows(path: Path, *, by_id: str | None = None) -> Rows:
@@ -129,7 +128,7 @@ def joined(questions: Rows, annotations: Rows) -> Rows:
             yield 0, Unusable("annotation without question", id=id)
 
 
-def library_rows(config: DataConfig, subset: str | None) -> Rows:
+def library_rows(config: DataConfig) -> Rows:
     """Rows of what the `datasets` library reads, with pictures as they are stored, not decoded.
 
     Raises:
@@ -143,7 +142,7 @@ def library_rows(config: DataConfig, subset: str | None) -> Rows:
         # Of local files nothing is copied, so that no old copy is ever read; even the library's
         # locks go to a folder that does not stay.
         with tempfile.TemporaryDirectory() as cache:
-            rows = _load(config, subset, cache)
+            rows = _load(config, cache)
             if isinstance(rows, list):
                 text = (row for file in rows for _, row in text_rows(Path(file)))
                 yield from enumerate(text, 1)
@@ -152,22 +151,22 @@ def library_rows(config: DataConfig, subset: str | None) -> Rows:
                 if (undecoded := _undecoded(feature)) != feature:
                     rows = rows.cast_column(column, undecoded)
             for number, row in enumerate(rows, 1):
-                yield number, _unpacked(row) if "__key__" in row else row
+                yield number, row
     except InbolError:
         raise
     except Exception as error:  # any error of the reader or client that the library chose
         fault = f"record {number + 1}: cannot be read"
         if not number:
-            fault = f"no set that `datasets` can load with subset {subset}, split {config.split}"
+            fault = "no set that `datasets` can load with these --data.subset and --data.split"
         cause = " ".join(str(error).split())[:300] or type(error).__name__
         raise InbolError(f"--data.id {config.id}: {fault} ({cause})") from error
 
 
-def _load(config: DataConfig, subset: str | None, cache: str) -> Any:
+def _load(config: DataConfig, cache: str) -> Any:
     """The set as the `datasets` library has it, or the text files that it consists of."""
     import datasets
 
-    local = Path(str(config.id))
+    local, subset = Path(str(config.id)), config.subset
     if not local.exists():
         return datasets.load_dataset(config.id, name=subset, split=config.split, streaming=True)
     if local.is_file():
@@ -179,20 +178,13 @@ def _load(config: DataConfig, subset: str | None, cache: str) -> Any:
     if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
         raise InbolError(f"--data.id {local}: is from `save_to_disk`; write it by `to_parquet`")
     builder = datasets.load_dataset_builder(str(local.resolve()), name=subset, cache_dir=cache)
-    split = _only_split(config, map(str, builder.config.data_files))
+    splits = list(map(str, builder.config.data_files))
+    split = splits[0] if config.split is None and len(splits) == 1 else config.split
+    if split not in splits:
+        raise InbolError(f"--data.id {local}: give --data.split, one of {', '.join(splits)}")
     if builder.name in ("csv", "json"):
         return list(builder.config.data_files[split])
     return builder.as_streaming_dataset(split=split)
-
-
-def _only_split(config: DataConfig, splits: Iterable[str]) -> str:
-    """The split that is named, or else the only one that there is."""
-    splits = list(splits)
-    if config.split in splits:
-        return config.split
-    if config.split is None and len(splits) == 1:
-        return splits[0]
-    raise InbolError(f"--data.id {config.id}: give --data.split, one of {', '.join(splits)}")
 
 
 def _undecoded(feature: Any) -> Any:
@@ -204,12 +196,3 @@ def _undecoded(feature: Any) -> Any:
     if isinstance(feature, datasets.List):
         return datasets.List(_undecoded(feature.feature), length=feature.length)
     return feature
-
-
-def _unpacked(row: RawRow) -> RawRow:
-    """A sample of a webdataset: the columns of its JSON beside its files, the first picture among
-    them as `image`, and its key as `id`, unless the JSON has such columns."""
-    columns = row.get("json")
-    pictures = (row[name] for name in row if name.lower() in PICTURES and row[name] is not None)
-    usual = {"id": row["__key__"], "image": next(pictures, None)}
-    return usual | row | (columns if isinstance(columns, dict) else {})

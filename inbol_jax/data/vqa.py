@@ -3,15 +3,12 @@
 Records that cannot be used are set aside with their cause; a run stops only if they are too many.
 """
 
-import array
 import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
-
-import numpy as np
 
 from inbol_jax.artifacts import atomically, write_jsonl
 from inbol_jax.data.folder import Unusable, image_check, image_folder
@@ -23,64 +20,21 @@ DATA_FILE = "data.jsonl"
 REJECTED_FILE = "rejected.jsonl"
 
 
-class Examples(Sequence[VQAExample]):
-    """Records of a JSON lines file by the offsets of their lines, u64[n].
-
-    A record is read when it is asked for; a slice reads nothing.
-    """
-
-    def __init__(self, file: Path, offsets: np.ndarray):
-        self._file, self._offsets, self._state = file, offsets, _state(file)
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return Examples(self._file, self._offsets[index])
-        return next(self._read(self._offsets[[index]]))
-
-    def __iter__(self) -> Iterator[VQAExample]:
-        return self._read(self._offsets)
-
-    def take(self, indices: Sequence[int]) -> "Examples":
-        """The records at the indices, in the order of the indices."""
-        return Examples(self._file, self._offsets[np.asarray(indices, np.int64)])
-
-    def _read(self, offsets: np.ndarray) -> Iterator[VQAExample]:
-        if _state(self._file) != self._state:
-            raise InbolError(f"{self._file}: was changed while it was read; run the command again")
-        with self._file.open("rb") as lines:
-            for offset in offsets.tolist():
-                lines.seek(offset)
-                yield make_example(parse_line(lines.readline()))
-
-
-def _state(file: Path) -> tuple[int, int, int]:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise InbolError(f"{file}: cannot be read ({error.strerror})") from error
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class VQADataset:
-    """A dataset as read: its usable records and the others, both in the file's order."""
+    """A dataset as read: its usable records and the others, both in the file's order.
+
+    Attributes:
+      name: the name of the folder, or of the `.jsonl` file without its suffix.
+      root: the image folder, which the paths of images are relative to.
+      file: the JSON lines that hold the records.
+    """
 
     name: str
-    """The name of the folder, or of the `.jsonl` file without its suffix."""
     root: Path
-    """The image folder, which the paths of images are relative to."""
-    examples: Sequence[VQAExample]
+    examples: list[VQAExample]
     rejected: list[Rejection]
     file: Path
-    """The JSON lines that hold the records."""
-
-
-def data_file(path: Path) -> Path:
-    """The file of records: `data.jsonl` of a folder, or the `.jsonl` file itself."""
-    return path / DATA_FILE if path.is_dir() else path
 
 
 def load_dataset_folder(
@@ -104,10 +58,8 @@ def load_dataset_folder(
     Raises:
       InbolError: if there is no such dataset, or if more records than that share cannot be used.
     """
-    if not 0 <= max_rejected <= 1:
-        raise InbolError(f"max_rejected is {max_rejected}; give a share between 0 and 1")
     path = Path(path)
-    file = data_file(path)
+    file = path / DATA_FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".jsonl":
         raise InbolError(f"{path}: give a folder that holds {DATA_FILE}, or a .jsonl file")
     root = image_folder(file, images)
@@ -120,19 +72,15 @@ def load_dataset_folder(
     return VQADataset(name, root, examples, rejected, file)
 
 
-def _scan(file: Path, root: Path, limit: int | None) -> tuple[Examples, list[Rejection]]:
-    """Validates each line of the file once."""
-    check_image = image_check(root)
-    offsets = array.array("Q")
-    rejected: list[Rejection] = []
-    ids: set[str] = set()
-    end = 0
+def _scan(file: Path, root: Path, limit: int | None) -> tuple[list[VQAExample], list[Rejection]]:
+    """The records of the file, and what is wrong with the others."""
+    check_image, ids = image_check(root), set[str]()
+    examples, rejected = list[VQAExample](), list[Rejection]()
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            start, end = end, end + len(line)
             if not line.strip():
                 continue
-            if len(ids) + len(rejected) == limit:
+            if len(examples) + len(rejected) == limit:
                 break
             row: RawRow = {}
             try:
@@ -143,12 +91,12 @@ def _scan(file: Path, root: Path, limit: int | None) -> tuple[Examples, list[Rej
                 for image in example.images:
                     check_image(image)
             except Unusable as cause:
-                id = record_id(row.get("id")) if cause.id is None else cause.id
+                id = record_id(row.get("id"))
                 rejected.append(Rejection(number, id, str(cause), cause.detail))
             else:
                 ids.add(example.id)
-                offsets.append(start)
-    return Examples(file, np.array(offsets, np.uint64)), rejected
+                examples.append(example)
+    return examples, rejected
 
 
 def refuse_same_names(datasets: Iterable[VQADataset]) -> None:
@@ -192,9 +140,8 @@ def summarise_rejections(rejected: Sequence[Rejection], total: int) -> str:
 
 def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, int, str]]:
     """Each cause, how many records have it, and the first one; the most frequent cause is first."""
-    counts = Counter(rejection.reason for rejection in rejected)
     first = {rejection.reason: rejection for rejection in reversed(rejected)}
-    for reason, count in counts.most_common():
+    for reason, count in Counter(rejection.reason for rejection in rejected).most_common():
         one = first[reason]
         name = f"line {one.line}" if one.id is None else one.id
         yield reason, count, printable(", ".join(filter(None, (name, one.detail))))
@@ -218,4 +165,5 @@ def write_rejections(
     folder: Path, rejected: Sequence[Rejection], header: Mapping[str, Any]
 ) -> None:
     """Writes `rejected.jsonl` beside the records that were kept."""
-    write_jsonl(folder / REJECTED_FILE, map(dataclasses.asdict, rejected), header)
+    rows = (rejection.to_json() for rejection in rejected)
+    write_jsonl(folder / REJECTED_FILE, rows, header)

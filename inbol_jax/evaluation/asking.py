@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from inbol_jax.answers import AnswerStore, Asker, Generation, Row, from_row, to_row
+from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
 from inbol_jax.confidence.doubts import cut_warning
 from inbol_jax.confidence.estimate import REMEDY
-from inbol_jax.confidence.samples import taken
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.models.loading import load_without_weights
 from inbol_jax.models.processor import make_text_encoder
@@ -103,8 +101,8 @@ def ask(
             }
 
     with AnswerStore(file, 0) as store:
-        pending = [i for i, key in enumerate(keys.values()) if key not in store]
-        for rows in answers(taken(dataset.examples, pending)) if pending else ():
+        pending = [example for example in dataset.examples if keys[example.id] not in store]
+        for rows in answers(pending) if pending else ():
             store.add(rows)
         unanswered.report(label, total, REMEDY)
         rows = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from inbol_jax.answers import ImageHashes
 from inbol_jax.artifacts import sole_writer, write_json, writing
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.baselines import (

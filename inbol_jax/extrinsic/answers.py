@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.answers import AnswerStore, Asker, Generation, Row, from_row, to_row
-from inbol_jax.data.images import ImageHashes
+from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 from inbol_jax.models.loading import Checkpoint

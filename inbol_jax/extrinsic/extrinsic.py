@@ -11,7 +11,7 @@ import inbol_jax.extrinsic.evidence  # noqa: F401 - registers its generator
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer
 from inbol_jax.data.importing import open_dataset
-from inbol_jax.data.vqa import Examples, VQADataset, summarise_rejections
+from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.answers import endpoint_answers, model_answers
 from inbol_jax.extrinsic.config import ExtrinsicConfig
@@ -24,6 +24,7 @@ from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import progress, say
 from inbol_jax.prompts import BARE, header_prompt
+from inbol_jax.records import VQAExample
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sharding import make_mesh
 from inbol_jax.stage import Stage
@@ -86,23 +87,19 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     return file
 
 
-def _answerable_by_one_image(dataset: VQADataset) -> Examples:
+def _answerable_by_one_image(dataset: VQADataset) -> list[VQAExample]:
     """The questions that Type 3 questions are made from: all generators need an image, and one."""
-    answerable, others = [], 0
-    for i, example in enumerate(dataset.examples):
-        if example.answerable is not False:
-            one = len(example.images) == 1
-            others += not one
-            if one:
-                answerable.append(i)
+    answerable = [example for example in dataset.examples if example.answerable is not False]
+    of_one_image = [example for example in answerable if len(example.images) == 1]
+    others = len(answerable) - len(of_one_image)
     if others:
         say(f"{others} questions about several images, or none, are left out")
-    if not answerable:
+    if not of_one_image:
         raise InbolError(
             f"{dataset.file}: holds no question that one image answers; Type 3 questions are made "
             "from those"
         )
-    return dataset.examples.take(answerable)
+    return of_one_image
 
 
 def _list(counts: dict[str, int]) -> str:

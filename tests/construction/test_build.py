@@ -103,10 +103,10 @@ def test_a_line_that_is_none_of_a_store(out, old, new, message):
 def test_a_build_that_fails_leaves_the_one_before(out):
     built(out)
     (out / FILES[0]).unlink()
-    before = {f.name: f.read_bytes() for f in out.iterdir() if f.is_file()}
+    before = [(out / name).read_bytes() for name in FILES[1:]]
     store(out, "more", [line("known", "ccc")])
     build_fails(out, "id known is in another store too")
-    assert {f.name: f.read_bytes() for f in out.iterdir() if f.is_file()} == before
+    assert [(out / name).read_bytes() for name in FILES[1:]] == before
 
 
 def test_a_build_that_was_killed_is_given_again(out, kills):

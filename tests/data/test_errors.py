@@ -24,7 +24,6 @@ from inbol_jax.errors import InbolError
         ({"format": "gqa", "id": "q.json"}, "--data.id q.json: no such file"),
         ({"format": "unkvqa", "id": "x", "split": "val"}, "reads the set's own file: give it by"),
         ({"id": "x"}, "--data.split is needed"),
-        ({"format": "gqa", "id": "x", "split": "testdev"}, "--data.format gqa needs --data.subset"),
         (
             {"id": "x", "annotations": "a", "split": "val"},
             "--data.annotations goes with an official file",

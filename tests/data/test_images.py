@@ -1,4 +1,3 @@
-import hashlib
 import struct
 import warnings
 import zlib
@@ -7,11 +6,9 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from inbol_jax.data import images
 from inbol_jax.data.images import (
     MAX_PIXELS,
     ImageError,
-    ImageHashes,
     image_size,
     image_suffix,
     load_image,
@@ -222,19 +219,6 @@ def test_the_largest_size_is_decoded(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     with pytest.raises(InbolError, match=r"truncated|broken"):  # it got as far as the decoder
         load_image(tmp_path / "cut.png")
-
-
-def test_hashes_are_of_the_bytes_and_each_file_is_read_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "_HASHED", 2)  # several rounds
-    names = [f"{i}.png" for i in range(5)]
-    for name in names:
-        (tmp_path / name).write_text(name)
-    hashes = ImageHashes(tmp_path)
-    expected = {name: hashlib.sha256(name.encode()).hexdigest()[:16] for name in names}
-    assert hashes.of([*names, *names, "gone.png"]) == expected | {"gone.png": ""}
-    (tmp_path / "0.png").write_text("another")
-    assert hashes.of(names)["0.png"] == expected["0.png"]
-    assert ImageHashes(tmp_path).of(["0.png"])["0.png"] != expected["0.png"]
 
 
 def test_no_global_state_changes(tmp_path):

@@ -1,9 +1,7 @@
 """What `--data.id` reads from the disk: every kind of file and folder that its help names."""
 
-import io
 import json
 import os
-import tarfile
 
 import datasets
 import pytest
@@ -15,17 +13,6 @@ ROWS = [
     {"id": f"q{i}", "question": f"What is {i}?", "answers": f"thing {i}", "image": f"pics/{i}.png"}
     for i in range(2)
 ]
-
-
-def write_tar(file):
-    """A webdataset: per sample a picture and its JSON, which have one key."""
-    with tarfile.open(file, "w") as archive:
-        for i, row in enumerate(ROWS):
-            about = {name: row[name] for name in ("question", "answers")}
-            for suffix, data in (("png", picture(i)), ("json", json.dumps(about).encode())):
-                info = tarfile.TarInfo(f"q{i}.{suffix}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +30,6 @@ def test_every_kind_of_file(tmp_path, read, suffix):
     table = datasets.Dataset.from_list(ROWS)
     if suffix == ".json":
         file.write_text(json.dumps({"data": ROWS}))
-    elif suffix == ".tar":
-        write_tar(file)
     elif suffix == ".arrow":
         table.save_to_disk(tmp_path / "saved")
         next((tmp_path / "saved").glob("*.arrow")).rename(file)
@@ -67,7 +52,7 @@ def test_every_kind_of_file(tmp_path, read, suffix):
     )
 
 
-@pytest.mark.parametrize("kind", ["images", "tars", "tsv", "csv"])
+@pytest.mark.parametrize("kind", ["images", "tsv", "csv"])
 @pytest.mark.parametrize("split", ["train", None])
 def test_every_kind_of_folder(tmp_path, read, kind, split):
     folder = tmp_path / "set"
@@ -76,9 +61,6 @@ def test_every_kind_of_folder(tmp_path, read, kind, split):
         about = [{**row, "file_name": f"{i}.png"} for i, row in enumerate(ROWS)]
         lines = ({name: v for name, v in row.items() if name != "image"} for row in about)
         (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
-    elif kind == "tars":
-        folder.mkdir()
-        write_tar(folder / "train-0.tar")
     else:
         write_images(folder / "pics", "0.png", "1.png")
         separator = "\t" if kind == "tsv" else ","

@@ -15,7 +15,6 @@ from sample_sets import (
     write_json,
 )
 
-from inbol_jax.artifacts import read_jsonl
 from inbol_jax.data.columns import metric_of
 from inbol_jax.data.config import FORMATS
 from inbol_jax.data.sets import SETS
@@ -23,16 +22,10 @@ from inbol_jax.errors import InbolError
 from inbol_jax.prompts import BARE
 
 COCO = "COCO_val2014_000000000042.jpg"
-DIRECT = ["ride", "ride", *["go"] * 8]
-AOKVQA = {"split": "val", "image_id": 42, "question_id": "22",
-          "choices": ["ride", "eat", "go"], "correct_choice_idx": 2, "rationales": ["x"],
-          "difficult_direct_answer": False}  # fmt: skip
 HALO = {"image_name": "a.png", "url": "http://x/a.png", "image type": "real", "split": "train"}
 MCQ = {"hint": "nan", "A": "3", "B": "4", "C": "", "D": "", "answer": "A", "L2-category": "logic",
        "source": "s", "category": "c", "comment": "", "split": "dev"}  # fmt: skip
 UPD = MCQ | {"hint": "", "E": "", "masked_answer": "", "l2-category": "coarse", "type": "standard"}
-MMMU = {"question_type": "open", "explanation": "", "subfield": "Algebra", "options": "[]"}
-SCIENCE = {"choices": ["solid", "gas"], "answer": 1, "hint": "Look.", "subject": "physics"}
 UNK = {"image_name": "a.png", "alter_type": "T-9"}
 
 # (format, name of the official file or "hub", rows, what the records hold). A row without a
@@ -108,41 +101,14 @@ CASES = [
         {"index": 242, "image": encoded(1)} | MCQ | {"answer": ""}],
      [{"id": "241", "question": "What?", "options": ["3", "4"], "pair": "241", "kind": "logic"},
       {"pair": "241", "answers": ["B"]}, {"answerable": None}]),
-    ("scienceqa", "hub", [SCIENCE, SCIENCE | {"image": None, "choices": ["1", "0"]}],
-     [{"id": "val-1", "answers": ["B"], "question": "Look.\nWhat?"},
-      {"images": [], "answers": ["B"]}]),  # 1 is the place of "0" here
-    ("scienceqa", "problems.json", {
-        "5": SCIENCE | {"question": "What?", "image": "image.png", "split": "train"},
-        "7": SCIENCE | {"question": "What?", "image": None, "split": "test"}},
-     [{"id": "5", "images": ["train/5/image.png"], "split": "train", "kind": "physics"}]),
-    ("mmmu", "hub", [
-        MMMU | {"id": "a", "image_1": stored(picture(0)), "image_2": stored(picture(1)),
-                "options": "['$6', \"it's 7\"]", "answer": "B"},
-        MMMU | {"id": "b", "image_1": None, "image_2": None, "answer": "['24/7', '3.4']"},
-        MMMU | {"id": "c", "image_1": None, "image_2": None, "answer": "8.4"},
-        MMMU | {"id": "d", "image_1": None, "image_2": None, "answer": "?"}],
-     [{"options": ["$6", "it's 7"], "answers": ["B"], "metric": "choice"},
-      {"answers": ["24/7", "3.4"], "options": [], "metric": "inclusion"},
-      {"answers": ["8.4"], "metric": "numeric:0"}, {"answers": [], "answerable": None}]),
-    ("aokvqa", "aokvqa_val.json", [AOKVQA | {"direct_answers": DIRECT}],
-     [{"id": "22", "images": ["000000000042.jpg"], "answers": ["C"], "metric": "choice"}]),
-    ("aokvqa_direct", "hub", [AOKVQA | {"direct_answers": str(DIRECT)}],  # as one copy has it
-     [{"answers": DIRECT, "options": [], "metric": "vqa", "difficult_direct_answer": False}]),
-    ("mme", "hub", [{"question_id": "20.png", "question": f"Is it {word}?", "answer": answer,
-                     "category": "OCR"} for word, answer in (("red", "Yes"), ("blue", "No"))],
-     [{"answers": ["Yes"], "metric": "yes_no", "pair": "OCR-20.png", "kind": "OCR"},
-      {"answers": ["No"], "pair": "OCR-20.png"}]),
 ]  # fmt: skip
 
 
 def write(tmp_path, name, rows):
     """The options by which rows are read, as a copy of the hub or as an official file."""
     if name == "hub":
-        pictures = [c for c in rows[0] if c.startswith("image_") and c[6:].isdecimal()]
-        image = {} if pictures else {"image": stored(picture(0))}
-        rows = [{"question": "What?", **image} | row for row in rows]
-        return {"id": write_hub(tmp_path / "hub", "val", rows, pictures=pictures or ("image",)),
-                "split": "val"}  # fmt: skip
+        rows = [{"question": "What?", "image": stored(picture(0))} | row for row in rows]
+        return {"id": write_hub(tmp_path / "hub", "val", rows), "split": "val"}
     file = tmp_path / name
     if name.endswith((".csv", ".tsv")):
         with file.open("w", newline="") as lines:
@@ -159,12 +125,10 @@ def write(tmp_path, name, rows):
         head = {"question": "What?"}
         lists = {k: [head | r for r in v] if isinstance(v, list) else v for k, v in rows.items()}
         write_json(file, lists)
-    images = tmp_path / "images"
-    write_images(images / "train/5", "image.png")
-    names = ("23.jpg", "V.jpg", "003.jpg", COCO, "a.png", "000000000042.jpg")
-    return {"id": file} | (
-        {} if name.endswith(".tsv") else {"images": write_images(images, *names)}
-    )
+    if name.endswith(".tsv"):
+        return {"id": file}
+    images = write_images(tmp_path / "images", "23.jpg", "V.jpg", "003.jpg", COCO, "a.png")
+    return {"id": file, "images": images}
 
 
 @pytest.mark.parametrize(
@@ -202,29 +166,6 @@ def test_pictures_that_questions_share_are_there_once(tmp_path, read):
     assert (dataset.root / a).read_bytes() == picture(0, "JPEG")
     assert a.endswith(".jpg")
     assert len([p for p in (dataset.root / "images").rglob("*") if p.is_file()]) == 2
-
-
-def test_gqa_of_the_hub_finds_its_pictures_in_another_subset(tmp_path, read):
-    rows = [{"id": f"2{i}", "imageId": name, "question": "What?", "answer": "sky",
-             "types": {"structural": "query"}}
-            for i, name in enumerate(["n1", "n2", "n0"])]  # fmt: skip
-    pictures = [{"id": f"n{i}", "image": stored(picture(i))} for i in (1, 2)]
-    subsets = ("testdev_balanced_instructions", "testdev_balanced_images")
-    folder = write_hub(tmp_path / "GQA", "testdev", rows, subsets[0], pictures=())
-    write_hub(folder, "testdev", pictures, subsets[1])
-    listed = "".join(
-        f"- config_name: {name}\n  data_files:\n  - split: testdev\n    path: {name}/testdev-*\n"
-        for name in subsets
-    )
-    (folder / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
-    options = {"format": "gqa", "id": folder, "subset": "testdev_balanced", "split": "testdev"}
-    dataset = read(max_rejected=0.5, **options)
-    first, second = dataset.examples
-    assert (first.id, first.answers, first.extra["kind"]) == ("20", ("sky",), "query")
-    found = [(dataset.root / e.image).read_bytes() for e in (first, second)]
-    assert found == [picture(1), picture(2)]
-    (fault,) = read_jsonl(dataset.root / "rejected.jsonl")
-    assert (fault["line"], fault["id"], fault["reason"]) == (3, "22", "image missing")
 
 
 @pytest.mark.parametrize(

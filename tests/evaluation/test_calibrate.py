@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from transformers import GenerationConfig
 
+from inbol_jax.answers import ImageHashes
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.cli import main
-from inbol_jax.data.images import ImageHashes
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.defaults import TINY
 from inbol_jax.errors import InbolError
