@@ -118,7 +118,7 @@ def test_an_answer_that_is_not_likely_enough_is_refused(small_world, by_likeliho
     checkpoint = load_pretrained(by_likelihood)
     threshold, refusal = checkpoint.config.refuse_below
     assert refusal == SHORT_REFUSALS[0]
-    engine = CheckpointEngine(checkpoint, greedy(12), 0, 64)
+    engine = CheckpointEngine(lambda: checkpoint, greedy(12), 0, 64)
     said = ask(
         engine,
         dataset,
