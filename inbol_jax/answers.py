@@ -9,11 +9,11 @@ answer costs nothing, and an edited question or an exchanged picture is asked ag
 """
 
 import contextlib
+import glob
 import hashlib
-import itertools
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -143,7 +143,7 @@ _LINES = msgspec.json.Decoder(_Line)
 
 
 class AnswerStore:
-    """The lines of a file by their keys, which are in memory; the rest stays on the disk.
+    """The lines of a file by their keys, in memory as they stand in the file.
 
     What other processes wrote beside the file, into NAME.process-1.jsonl and so on, belongs to the
     store. A last line without its end, which a killed run has left, is not read.
@@ -162,17 +162,17 @@ class AnswerStore:
     def __init__(self, file: Path, process: int | None = None):
         self.base = file
         self.file = file.with_name(f"{file.stem}.process-{process}.jsonl") if process else file
-        self._places: dict[str, tuple[Path, int]] = {}  # where the lines begin
+        self._lines: dict[str, bytes] = {}
         self.set_aside: set[str] = set()
-        self._ends: dict[Path, int] = {}  # where the last whole line ends
+        self._end = 0  # of the last whole line in our own file
         self._own: BinaryIO | None = None
         with contextlib.ExitStack() as stack:
             if process is not None:
                 self._own = stack.enter_context(self._open_own())
-            others = file.parent.glob(f"{_escaped(file.stem)}.process-*.jsonl")
+            others = file.parent.glob(f"{glob.escape(file.stem)}.process-*.jsonl")
             for path in sorted({file, *others, self.file}):
-                if path.exists():
-                    self._index(path)
+                end = self._read(path) if path.exists() else 0
+                self._end = end if path == self.file else self._end
             self._open = stack.pop_all()
 
     def _open_own(self) -> BinaryIO:
@@ -190,8 +190,8 @@ class AnswerStore:
             raise
         return handle
 
-    def _index(self, path: Path) -> None:
-        """Remembers where each line begins."""
+    def _read(self, path: Path) -> int:
+        """Reads the lines of a file. Returns where the last whole one ends."""
         end = 0
         with path.open("rb") as lines:
             for number, data in enumerate(lines, 1):
@@ -203,48 +203,35 @@ class AnswerStore:
                     raise InbolError(
                         f"{path}:{number}: not a line of answers ({error}); delete that line"
                     ) from error
-                self._remember(line.key, path, end, set_aside=line.set_aside is not None)
+                self._keep(line.key, data, set_aside=line.set_aside is not None)
                 end += len(data)
-        self._ends[path] = end
+        return end
 
-    def _remember(self, key: str, path: Path, place: int, *, set_aside: bool) -> None:
+    def _keep(self, key: str, line: bytes, *, set_aside: bool) -> None:
         if not set_aside:
-            self._places[key] = path, place
+            self._lines[key] = line
             self.set_aside.discard(key)
-        elif key not in self._places:
+        elif key not in self._lines:
             self.set_aside.add(key)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._own is not None and not self._ends[self.file]:
+        if self._own is not None and not self._end:
             self.file.unlink(missing_ok=True)  # nothing was asked
         with contextlib.suppress(OSError):  # of what `add` could not write, and has said so
             self._open.close()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._lines
 
     def __iter__(self) -> Iterator[str]:
         """The keys, in the order of the lines."""
-        return iter(self._places)
+        return iter(self._lines)
 
     def __getitem__(self, key: str) -> Row:
-        path, place = self._places[key]
-        with path.open("rb") as lines:
-            lines.seek(place)
-            return parse_json(lines.readline())
-
-    def rows(self, keys: Container[str] | None = None) -> Iterator[tuple[str, Row]]:
-        """Keys and their lines, in the order of the lines, by default all. Each file is opened
-        once."""
-        with contextlib.ExitStack() as stack:
-            files = {path: stack.enter_context(path.open("rb")) for path in self._ends}
-            for key, (path, place) in self._places.items():
-                if keys is None or key in keys:
-                    files[path].seek(place)
-                    yield key, parse_json(files[path].readline())
+        return parse_json(self._lines[key])
 
     def add(self, rows: Mapping[str, Row]) -> None:
         """Appends lines, and waits until they are on the disk.
@@ -257,19 +244,12 @@ class AnswerStore:
         """
         rows = {key: {"key": key, "set_aside": None, **row} for key, row in rows.items()}
         assert self._own is not None
-        lines = [json_line(row).encode() for row in rows.values()]
-        # Lines of 5, 7 and 6 bytes behind 100 others begin at 100, 105 and 112, and end at 118.
-        *starts, end = itertools.accumulate(map(len, lines), initial=self._ends[self.file])
+        lines = {key: json_line(row).encode() for key, row in rows.items()}
         with writing(self.file, "free space and run the same command again"):
-            self._own.truncate(self._ends[self.file])
-            self._own.write(b"".join(lines))
+            self._own.truncate(self._end)
+            self._own.write(b"".join(lines.values()))
             self._own.flush()
             os.fsync(self._own.fileno())
-        for (key, row), start in zip(rows.items(), starts, strict=True):
-            self._remember(key, self.file, start, set_aside=row["set_aside"] is not None)
-        self._ends[self.file] = end
-
-
-def _escaped(stem: str) -> str:
-    """A name as a pattern that matches nothing else."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)
+        for key, line in lines.items():
+            self._keep(key, line, set_aside=rows[key]["set_aside"] is not None)
+            self._end += len(line)

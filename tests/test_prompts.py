@@ -8,6 +8,7 @@ from command_lines import confidence, fails
 from endpoint_server import asked, said
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import Scripted
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.cli import main
@@ -31,9 +32,7 @@ from inbol_jax.prompts import (
     write_prompt,
 )
 from inbol_jax.records import Instruction, Preference, VQAExample
-from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling import engines
-from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import BatchRunner, Generation
 from inbol_jax.training import rl
 
@@ -302,18 +301,6 @@ def test_what_is_built_and_trained_on_holds_the_same_text(
         assert re.search(r"other\.jsonl was asked with prompt .*, and .*test\.jsonl with ", error)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"), [(("--prompt", "short"), "prompt"), (("--system", "Be kind."), "system")]
-)
-def test_samples_of_another_prompt_are_not_mixed(
-    change, named, small_world, talkative, answering, tmp_path, capsys
-):
-    words = command("confidence", small_world, tmp_path, talkative)
-    assert main([*words, "--n", "2"]) == 0
-    error = fails(capsys, main, *words, "--n", "2", *change)
-    assert re.search(f"was made with (no )?--{named}.*, and now --{named}", error)
-
-
 def test_a_template_without_a_place_for_a_system_text(small_world, tmp_path, capsys, micro):
     words = command("confidence", small_world, tmp_path, micro.path)
     error = fails(capsys, main, *words, "--system", "Be brief.")
@@ -326,44 +313,36 @@ def test_a_prompt_with_a_special_token(option, small_world, tmp_path, capsys, ta
     assert f"{option[:8]}: contains the model's image placeholder" in error
 
 
-def test_trying_prompts(small_world, answering, micro, tmp_path, capsys):
-    """A row per prompt that fits, and nothing is kept."""
-    config = ConfidenceConfig(
-        small_world / "train", tmp_path, micro.path, sampling=SamplingOptions(n=2), try_prompts=True
-    )
-    trials = try_prompts(config, engines.open_engine(config))
-    assert [trial.prompt.prompt for trial in trials] == ["bare", "short"]
-    assert {trial.confidence for trial in trials} == {0.5}
+class Trying(Scripted):
+    """Half of the samples are right and half are cut; at options, only if letters are asked for."""
+
+    def generate(self, examples, images, *, prompt, label, set_aside):
+        for example in examples:
+            right = not example.options or prompt.prompt == "letter"
+            text = example.answers[0] if right else "No idea at all"
+            said = [Generation(text, -1.0, 2), Generation("something else", -1.0, 32, cut=True)]
+            yield [(example, said)]
+
+
+@pytest.mark.parametrize(
+    ("options", "confidences"),
+    [
+        ([], {"bare": 0.5, "short": 0.5, "vizwiz": 0.5}),
+        (["cat", "dog"], {"bare": 0, "short": 0, "letter": 0.5, "vizwiz": 0}),
+    ],
+)
+def test_trying_prompts(tmp_path, options, confidences, capsys):
+    """A row per prompt that fits, the dataset's own among them; nothing is kept."""
+    about = {"images": [], "options": options, "answers": ["B" if options else "dog"]}
+    rows = [about | {"id": str(i), "question": f"What is {i}?"} for i in range(3)]
+    write_jsonl(tmp_path / "data/set.jsonl", rows, {"prompt": "vizwiz"})
+    config = ConfidenceConfig(tmp_path / "data/set.jsonl", tmp_path / "out", try_prompts=True)
+    trials = try_prompts(config, Trying())
+    assert {trial.prompt.prompt: trial.confidence for trial in trials} == confidences
     assert {trial.cut for trial in trials} == {0.5}
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "out").exists()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:5] == ["prompt", "confidence", "Known", "Mixed", "Unknown"]
-    assert lines[2].split()[:6] == ["bare", "0.500", "0%", "100%", "0%", "50%"]
-    assert lines[-2] == "the highest mean confidence has --prompt 'bare'"
-    assert lines[-1].startswith("Warning: prompt bare: 50% of the answers were cut")
-
-
-def test_trying_prompts_on_options_and_at_an_endpoint(tmp_path, serve, capsys):
-    """Letters are asked for where there are options; a dataset's own prompt is tried as well."""
-    for name, options in (("all", (["cat", "dog"],) * 2), ("some", (["cat", "dog"], []))):
-        rows = [
-            {"id": str(i), "images": [], "question": f"What is {i}?", "answers": ["dog"]}
-            | ({"options": some, "answers": ["B"]} if some else {})
-            for i, some in enumerate(options)
-        ]
-        write_jsonl(tmp_path / f"{name}.jsonl", rows, {"prompt": "vizwiz"})
-    server = serve(lambda body, n: said("B" if LETTER in asked(body)[0] else "No idea at all"))
-    found = {}
-    for name in ("all", "some"):
-        config = ConfidenceConfig(
-            tmp_path / f"{name}.jsonl",
-            tmp_path,
-            sampling=SamplingOptions(n=1),
-            endpoint=EndpointConfig(server.url, "m"),
-            try_prompts=True,
-        )
-        trials = try_prompts(config, engines.open_engine(config))
-        found[name] = {trial.prompt.prompt: trial.confidence for trial in trials}
-    assert found["all"] == {"bare": 0, "short": 0, "letter": 1, "vizwiz": 0}
-    assert found["some"] == {"bare": 0, "short": 0, "letter": 0.5, "vizwiz": 0}
-    assert "has --prompt 'letter'" in capsys.readouterr().out
+    assert lines[0].split()[:5] == ["prompt", "confidence", "Known", "Mixed", "Unknown"]
+    best = "letter" if options else "bare"
+    assert lines[-2] == f"the highest mean confidence has --prompt '{best}'"
+    assert lines[-1].startswith(f"Warning: prompt {best}: 50% of the answers were cut")

@@ -113,30 +113,29 @@ class Samples:
     def read_p_true(self) -> None:
         """Reads what the model said of the truth of its answers, if it was asked."""
         store = AnswerStore(p_true_file(self.store.base))
-        values = {key: row["p_true"] for key, row in store.rows()}
+        values = {key: store[key]["p_true"] for key in store}
         values |= dict.fromkeys(store.set_aside)
         self._p_true = values or None
 
     def __iter__(self) -> Iterator[SampledQuestion]:
-        """The answered questions, in the order of their lines. Each line is read once."""
-        places = {key: i for i, key in enumerate(self.keys.values())}
-        for key, row in self.store.rows(places):
-            example = self._examples[places[key]]
-            question = self._judged(example, key, row)
+        """The answered questions, in the order of their lines."""
+        examples = dict(zip(self.keys.values(), self._examples, strict=True))
+        for key in filter(examples.__contains__, self.store):
+            question = self._judged(examples[key], key)
             if self._p_true is not None:
                 proposal = self.proposal(question)
                 p_true = self._p_true.get(proposal.key) if proposal else 0.0
-                question = SampledQuestion(example, question.samples, p_true)
+                question = SampledQuestion(question.example, question.samples, p_true)
             yield question
 
     def find(self, example: VQAExample) -> SampledQuestion | None:
         """What was said to an example of any dataset; None if it was not asked."""
         key = self._asker.key(example)
-        return self._judged(example, key, self.store[key]) if key in self.store else None
+        return self._judged(example, key) if key in self.store else None
 
-    def _judged(self, example: VQAExample, key: str, row: Row) -> SampledQuestion:
+    def _judged(self, example: VQAExample, key: str) -> SampledQuestion:
         try:
-            return judged(example, from_row(row))
+            return judged(example, from_row(self.store[key]))
         except (KeyError, TypeError, ValueError) as error:
             raise InbolError(
                 f"{self.store.file}: the line with key {key} holds no samples ({error!r}); delete "

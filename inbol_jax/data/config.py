@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from inbol_jax.artifacts import check_name
-from inbol_jax.data.columns import Spec
-from inbol_jax.data.sets import SETS
+from inbol_jax.data.sets import SETS, Spec
 from inbol_jax.defaults import Bounded, Bounds, Share
 from inbol_jax.errors import InbolError
 from inbol_jax.records import parse_metric

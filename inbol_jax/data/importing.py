@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 from inbol_jax.artifacts import (
     file_fingerprint,
@@ -13,12 +14,12 @@ from inbol_jax.artifacts import (
     read_jsonl,
     sole_writer,
 )
-from inbol_jax.data.columns import COCO, FILE, Spec, columns_of, value
+from inbol_jax.data.columns import cleaned, first, named_columns
 from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
 from inbol_jax.data.folder import Unusable
 from inbol_jax.data.pictures import Pictures
 from inbol_jax.data.rows import RawRow, Rejection, make_example, record_id
-from inbol_jax.data.sets import SETS
+from inbol_jax.data.sets import COCO, FILE, SETS, Spec
 from inbol_jax.data.sources import Rows, joined, library_rows, text_rows
 from inbol_jax.data.vqa import (
     DATA_FILE,
@@ -118,15 +119,7 @@ def _source_fingerprint(config: DataConfig) -> str:
 def _write(config: DataConfig, stage: Stage, images: str, max_rejected: float) -> None:
     """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
     folder, spec = stage.file.parent, SETS[config.source_format]
-    if config.source_format == "columns":
-        image, answers = config.image_column, config.answers_column
-        spec = spec._replace(
-            image=image or spec.image,
-            question=config.question_column,
-            answers=answers or spec.answers,
-        )
-    spec = spec._replace(metric=config.metric or spec.metric)
-    pictures, rejected = Pictures(config, spec, folder), list[Rejection]()
+    pictures, rejected = Pictures(config, folder, base64=spec.base64), list[Rejection]()
     ids, without_answers = set[str](), 0
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
@@ -143,7 +136,7 @@ def _write(config: DataConfig, stage: Stage, images: str, max_rejected: float) -
                 rejected.append(Rejection(number or None, cause.id, str(cause), cause.detail))
             except (UnicodeEncodeError, RecursionError) as error:  # half a surrogate pair
                 cause = "not UTF-8" if isinstance(error, UnicodeError) else "nested too deeply"
-                rejected.append(Rejection(number, record_id(value(row, spec.id)), cause))
+                rejected.append(Rejection(number, _raw_id(row), cause))
             else:
                 ids.add(example.id)
                 without_answers += not example.answers and example.answerable is None
@@ -169,7 +162,7 @@ def _rows(config: DataConfig, spec: Spec) -> Rows:
     for number, row in rows:
         if isinstance(row, Unusable):
             yield number, row
-        elif not (spec.splits and config.split) or value(row, spec.split) == config.split:
+        elif not (spec.splits and config.split) or row.get("split") == config.split:
             yield number, {**row, **names}
 
 
@@ -182,6 +175,11 @@ def _official_names(config: DataConfig) -> RawRow:
     return {FILE: paths[0].stem, COCO: coco}
 
 
+def _raw_id(row: RawRow) -> str | None:
+    """The id of a row that cannot be used."""
+    return record_id(first(row, "question_id", "id", "index"))
+
+
 def _example(
     number: int, row: RawRow | Unusable, spec: Spec, config: DataConfig, pictures: Pictures
 ) -> VQAExample:
@@ -192,16 +190,29 @@ def _example(
     """
     if isinstance(row, Unusable):
         raise row
-    id = None
+    id = _raw_id(row)
     try:
-        id = value(row, spec.id)
-        columns = columns_of(row, spec)
-        if spec.numbered and id is None and not {"id", "question_id"} & row.keys():
+        columns = _columns(row, spec, config)
+        id = record_id(columns["id"])
+        if columns["id"] is None and not {"id", "question_id"} & row.keys():
             columns["id"] = f"{config.split}-{number}" if config.split else str(number)
-        named = config.called() if config.source_format == "columns" else config.source_format
+        named = config.called() if spec.columns is None else config.source_format
         columns["source"] = columns.get("source") or named
         columns["split"] = config.split or columns.get("split")
-        kept = {name: value for name, value in columns.items() if value is not None}
-        return make_example({**kept, "images": pictures.names(row)})
+        if metric := config.metric or spec.metric:
+            columns["metric"] = metric
+        record = cleaned(columns, letters=spec.columns is not None)
+        return make_example(record | {"images": pictures.names(columns["image"], row)})
     except Unusable as cause:
-        raise Unusable(str(cause), cause.detail, id=record_id(id)) from None
+        raise Unusable(str(cause), cause.detail, id=id) from None
+
+
+def _columns(row: RawRow, spec: Spec, config: DataConfig) -> dict[str, Any]:
+    """The columns of `data.jsonl` that a row gives, as the row holds them."""
+    if spec.columns is None:
+        options = config.image_column, config.question_column, config.answers_column
+        return dict(named_columns(row, *options))
+    try:
+        return spec.columns(row)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Unusable("columns not as the set has them", repr(error)[:80]) from None

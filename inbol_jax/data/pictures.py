@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import write_atomically
-from inbol_jax.data.columns import Spec, value
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.folder import Unusable, image_check
 from inbol_jax.data.images import ImageError, image_suffix
@@ -22,18 +21,19 @@ class Pictures:
     share is there once.
     """
 
-    def __init__(self, config: DataConfig, spec: Spec, folder: Path):
-        self._config, self._spec, self._folder = config, spec, folder
+    def __init__(self, config: DataConfig, folder: Path, *, base64: bool):
+        self._config, self._folder, self._base64 = config, folder, base64
         self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
         self._check = image_check(config.images) if config.images else None
 
-    def names(self, row: RawRow) -> list[str]:
-        """The names of a row's pictures, in the order of the prompt; none is text alone.
+    def names(self, found: Any, row: RawRow) -> list[str]:
+        """The names of the pictures that were found in a row, in the order of the prompt; an empty
+        list is text alone.
 
         Raises:
           Unusable: if the row lacks a picture, or holds no image in a known format.
         """
-        found = literal_list(value(row, self._spec.image))  # a list in a cell of CSV
+        found = literal_list(found)  # a list in a cell of CSV
         pictures = found if isinstance(found, list) else [found]
         names = [self._name(picture, row.get("index")) for picture in pictures]
         if None in names:  # without that picture it would be another question
@@ -46,7 +46,7 @@ class Pictures:
             picture = picture.get("path") if picture.get("bytes") is None else picture["bytes"]
         if picture is None or picture == "":
             return None
-        if self._spec.base64 and isinstance(picture, str) and not self._config.images:
+        if self._base64 and isinstance(picture, str) and not self._config.images:
             return self._decoded(picture, index)
         if isinstance(picture, float) and picture.is_integer():  # an id, in pandas' spelling
             picture = int(picture)

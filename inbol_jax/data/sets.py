@@ -1,68 +1,116 @@
-"""The public sets: for each a few lines of a table, which say what its columns hold.
+"""The public sets: a function per set, which says what the columns of its rows hold.
 
 Rows come from a set's official file or from its copy on the hub, whose columns differ. To add a
-set, write its lines in `SETS`, and one in docs/datasets.md.
+set, write its function and its line in `SETS`, and one in docs/datasets.md.
 """
 
-from typing import Any
+import itertools
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from inbol_jax.data.columns import (
-    BY_ANSWER,
-    COCO,
-    FILE,
-    Spec,
-    cell,
-    checksum,
-    dashed,
-    lettered_columns,
-    official_path,
-    pair,
-    read_flag,
-    text,
-    with_hint,
-)
-from inbol_jax.data.rows import RawRow
-from inbol_jax.questions import LETTERS
+from inbol_jax.data.columns import first, is_null, number_text, read_flag
+from inbol_jax.data.folder import Unusable
+from inbol_jax.data.rows import RawRow, record_id
+from inbol_jax.questions import LETTERS, METRICS
+
+# What a row of a text file has beside its columns: the file's name, and the split of COCO's
+# pictures that the names of files tell.
+FILE, COCO = "official file", "coco"
+# MMBench and MM-UPD add this to the index of a question whose options are in another order.
+ROTATED = 1_000_000
 
 
-def _vizwiz_answerable(row: RawRow) -> bool | None:
-    """The hub's copy has the type of the most frequent answer, possibly "unanswerable"."""
-    if "answerable" in row:
-        return row["answerable"]
-    kind = row.get("category", row.get("answer_type"))
-    return None if kind is None else kind != "unanswerable"
+class Spec(NamedTuple):
+    """How a set is read."""
+
+    # The columns of `data.jsonl` that a row gives, the pictures as `image`, as the row holds them.
+    # It may raise what a row of other columns makes it raise.
+    columns: Callable[[RawRow], dict[str, Any]] | None
+    metric: str | None = None  # how answers are matched; None is the row's own
+    prompt: str | None = None  # the preset of its own evaluation, written into the header
+    hub: str | None = None  # a copy for the `datasets` library
+    annotations: bool = False  # whether the official answers are in a file of their own
+    splits: bool = False  # whether the official file holds several
+    by_id: str | None = None  # the column of a row's key, if the file is an object of objects
+    base64: bool = False  # whether the official file holds pictures as text in base64
 
 
-def _pope_part(row: RawRow) -> str:
-    """One of POPE's three parts, which number their questions alike."""
+def _vqav2(row: RawRow) -> dict[str, Any]:
+    """VQAv2 (Goyal et al. 2017, arXiv 1612.00837), ten answers per question; OK-VQA (Marino et al.
+    2019, arXiv 1906.00067) has its layout."""
+    if not row.get("image") and row.get(COCO, "") is None:
+        raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
+    about = {"kind": row.get("answer_type"), "question_type": row.get("question_type")}
+    about |= {"split": row.get(COCO), "answers": row.get("answers")}
+    return _asked(row, "COCO_{coco}_{image_id:012d}.jpg") | about
+
+
+def _gqa(row: RawRow) -> dict[str, Any]:
+    """GQA (Hudson and Manning 2019, arXiv 1902.09506): one answer."""
+    kind = (row.get("types") or {}).get("structural")
+    return _asked(row, "{imageId}.jpg") | {"answers": row["answer"], "kind": kind}
+
+
+def _vizwiz(row: RawRow) -> dict[str, Any]:
+    """VizWiz (Gurari et al. 2018, arXiv 1802.08218): pictures by blind people.
+
+    Unanswerable questions keep the answers that annotators ventured. The hub's copy has the type of
+    the most frequent answer, possibly "unanswerable".
+    """
+    kind = first(row, "category", "answer_type")
+    answerable = None if kind is None else kind != "unanswerable"
+    about = {"id": first(row, "question_id", "image"), "kind": kind, "answers": row["answers"]}
+    return _asked(row) | about | {"answerable": row.get("answerable", answerable)}
+
+
+def _textvqa(row: RawRow) -> dict[str, Any]:
+    """TextVQA (Singh et al. 2019, arXiv 1904.08920): questions about text in pictures."""
+    return _asked(row, "{image_id}.jpg") | {"answers": row["answers"]}
+
+
+def _pope(row: RawRow) -> dict[str, Any]:
+    """POPE (Li et al. 2023, arXiv 2305.10355): is there such an object. Its three parts number
+    their questions alike."""
     file = row.get(FILE, "")
     parts = (part for part in ("adversarial", "popular", "random") if part in file)
-    return row.get("category") or next(parts, file)
+    part = row.get("category") or next(parts, file)
+    about = {"id": f"{part}-{row['question_id']}", "question": first(row, "question", "text")}
+    return _asked(row) | about | {"answers": first(row, "answer", "label"), "kind": part}
 
 
-def _tubench_answerable(row: RawRow) -> bool | None:
-    flag = read_flag(row["is_unanswerable"])
-    return None if flag is None else not flag
+def _tubench(row: RawRow) -> dict[str, Any]:
+    """TUBench (He et al. 2024, arXiv 2410.04107): code, photographs, geometry and tables. The copy
+    has letters without options; `examples/tubench.py` reads the official zips, with options."""
+    flag, options = read_flag(row["is_unanswerable"]), row.get("options")
+    id = "-".join(str(row[x]) for x in ("dataset", "item_id", "image_variant", "question_idx"))
+    about = {"id": id, "kind": row["dataset"], "strategy": row.get("strategy"), "options": options}
+    answers = [] if flag else [cell(row["answer"])]
+    metric = "choice" if options else metric_of("".join(answers))
+    answerable = None if flag is None else not flag
+    return _asked(row) | about | {"answers": answers, "answerable": answerable, "metric": metric}
 
 
-def _haloquest_image(row: RawRow) -> str:
-    """Where `image_name` is blank (18 rows), the name that ends `url`; nothing is fetched."""
-    return cell(row["image_name"]) or unquote_plus(cell(row["url"]).rpartition("/")[2])
+def _haloquest(row: RawRow) -> dict[str, Any]:
+    """HaloQuest (Wang et al. 2024, arXiv 2407.15680): false premises, missing context.
 
-
-def _haloquest_answerable(row: RawRow) -> bool | None:
-    kind = cell(row["hallucination type"]).lower()
-    return not ("false premise" in kind or "insufficient context" in kind) if kind else None
-
-
-def _haloquest_answers(row: RawRow) -> list[str]:
-    answers = cell(row["groundtruth responses"]).split(";")
-    return [answer.strip() for answer in answers if answer.strip()]
+    It has no ids; of the 13 questions that it has twice, the second is set aside. Where
+    `image_name` is blank (18 rows), the picture has the name that ends `url`; nothing is fetched.
+    """
+    image = cell(row["image_name"]) or unquote_plus(cell(row["url"]).rpartition("/")[2])
+    question = str(row["question"]).encode("utf-8", "surrogateescape")
+    kind, answers = cell(row["hallucination type"]), cell(row["groundtruth responses"]).split(";")
+    lacks = any(lack in kind.lower() for lack in ("false premise", "insufficient context"))
+    about = {"id": f"{image}-{zlib.crc32(question):08x}", "image": image, "split": row["split"]}
+    about |= {"answers": [answer.strip() for answer in answers if answer.strip()]}
+    about |= {"answerable": not lacks if kind else None, "kind": kind or None}
+    return _asked(row) | about | {"image_type": cell(row["image type"]) or None}
 
 
 # What UNK-VQA calls the ways in which its questions and pictures were altered.
-_ALTERED = {
+ALTERED = {
     "T-1": "word replacement",
     "T-2": "semantic negation",
     "I-1": "image replacement",
@@ -71,100 +119,89 @@ _ALTERED = {
 }
 
 
-def _unkvqa_answer(row: RawRow, key: str = "answer") -> Any:
-    """The answer of a question that has one, beside which other options stand."""
-    other = row["answerability"].get("other") or {}
-    return other.get(key) if read_flag(row["answerability"]["binary"]) else None
+def _unkvqa(row: RawRow) -> dict[str, Any]:
+    """UNK-VQA (Guo et al. 2023, arXiv 2310.10942): altered until it cannot be answered. Beside the
+    answer of a question that has one stand other options."""
+    answerable, other = row["answerability"]["binary"], row["answerability"].get("other") or {}
+    other = other if read_flag(answerable) else {}
+    kind = ALTERED.get(row["alter_type"], row["alter_type"])
+    about = {"image": row["image_name"], "answers": other.get("answer"), "answerable": answerable}
+    return _asked(row) | about | {"kind": kind, "other_options": other.get("options")}
 
 
-def _mmupd_answerable(row: RawRow) -> bool | None:
-    kind = cell(row["type"])
-    return kind == "standard" if kind else None
+def _choices(row: RawRow) -> dict[str, Any]:
+    """MMBench (Liu et al. 2023, arXiv 2307.06281).
+
+    The options are columns A, B, ... up to the first that is empty. A question whose options come
+    rotated as well is right if all rotations are: they are a pair. The question stands behind its
+    hint, as in the set's own prompts.
+    """
+    index, hint = record_id(row.get("index")) or "", cell(row.get("hint"))
+    options = itertools.takewhile(bool, (cell(row.get(letter)) for letter in LETTERS))
+    kind = first(row, "l2-category", "L2-category")
+    about = {"id": index or None, "kind": kind, "category": row.get("category")}
+    about |= {"pair": str(int(index) % ROTATED) if index.isdecimal() else None}
+    about |= {"question": f"{hint}\n{row['question']}" if hint else row["question"]}
+    return _asked(row) | about | {"options": list(options), "answers": cell(row["answer"])}
 
 
-def _mmupd_answers(row: RawRow) -> list[str]:
-    """Of a question without a right option, only a letter that says so: in the setting "option" the
-    last one, in "instruction" the "F" that the question asks for."""
-    letters = {cell(row["answer"])} - {""}
-    if _mmupd_answerable(row) is False:
-        told = "F" if '"F.' in with_hint(row) else ""
-        letters &= {*LETTERS[: len(lettered_columns(row))], told}
-    return list(letters)
+def _mmupd(row: RawRow) -> dict[str, Any]:
+    """MM-UPD (Miyai et al. 2024, arXiv 2403.20331): is there a right option at all.
 
+    A question and the one made of it that cannot be answered are a pair; dual accuracy counts
+    pairs. Of a question without a right option, only a letter that says so is an answer: in the
+    setting "option" the last one, in "instruction" the "F" that the question asks for.
+    """
+    columns, type = _choices(row), cell(row["type"])
+    columns |= {name: cell(row.get(name)) or None for name in ("type", "masked_answer", "task")}
+    columns["id"] = f"{columns['id']}-{type}" if columns["id"] and type else None
+    columns["answerable"] = type == "standard" if type else None
+    letters = {*LETTERS[: len(columns["options"])], *("F" * ('"F.' in columns["question"]))}
+    if columns["answerable"] is False and columns["answers"] not in letters:
+        columns["answers"] = []
+    return columns
 
-# fmt: off
-# VQAv2 (Goyal et al. 2017, arXiv 1612.00837): ten answers per question.
-_VQAV2 = Spec(
-    "vqa", "short", "lmms-lab/VQAv2", annotations=True, split=COCO,
-    image=official_path("COCO_{coco}_{image_id:012d}.jpg"),
-    extra={"kind": "answer_type", "question_type": "question_type"},
-)
 
 SETS = {
-    # Any set, by the names of its columns.
-    "columns": Spec(
-        numbered=True, id=("id", "question_id"), image=("image", "images"),
-        options=("options", "choices"), answers=("answers", "answer"), answerable="answerable",
-        extra=None,
-    ),
-    "vqav2": _VQAV2,
-    # OK-VQA (Marino et al. 2019, arXiv 1906.00067), in the layout of VQAv2.
-    "okvqa": _VQAV2._replace(hub="lmms-lab/OK-VQA"),
-    # GQA: one answer (Hudson and Manning 2019, arXiv 1902.09506).
-    "gqa": Spec(
-        "exact", "short", by_id="question_id", image=official_path("{imageId}.jpg"),
-        answers="answer", extra={"kind": lambda row: (row.get("types") or {}).get("structural")},
-    ),
-    # VizWiz: pictures by blind people (Gurari et al. 2018, arXiv 1802.08218). Unanswerable
-    # questions keep the answers that annotators ventured.
-    "vizwiz": Spec(
-        "vqa", "vizwiz", "lmms-lab/VizWiz-VQA", id=("question_id", "image"),
-        answerable=_vizwiz_answerable, extra={"kind": ("category", "answer_type")},
-    ),
-    # TextVQA: questions about text in pictures (Singh et al. 2019, arXiv 1904.08920).
-    "textvqa": Spec("vqa", "short", "lmms-lab/textvqa", image=official_path("{image_id}.jpg")),
-    # POPE: is there such an object (Li et al. 2023, arXiv 2305.10355).
-    "pope": Spec(
-        "yes_no", "short", "lmms-lab/POPE", id=dashed(_pope_part, "question_id"),
-        question=("question", "text"), answers=("answer", "label"), extra={"kind": _pope_part},
-    ),
-    # TUBench: code, photographs, geometry and tables (He et al. 2024, arXiv 2410.04107). The copy
-    # has letters without options; `examples/tubench.py` reads the official zips, with options.
-    "tubench": Spec(
-        BY_ANSWER, None, "MM-Hallu/TUBench",
-        id=dashed("dataset", "item_id", "image_variant", "question_idx"), options="options",
-        answers=lambda row: [] if _tubench_answerable(row) is False else cell(row["answer"]),
-        answerable=_tubench_answerable, extra={"kind": "dataset", "strategy": "strategy"},
-    ),
-    # HaloQuest: false premises, missing context (Wang et al. 2024, arXiv 2407.15680). It has no
-    # ids; of the 13 questions that it has twice, the second is set aside.
-    "haloquest": Spec(
-        prompt="bare", split=text("split"), splits=True, id=dashed(_haloquest_image, checksum),
-        image=_haloquest_image, answers=_haloquest_answers, answerable=_haloquest_answerable,
-        extra={"kind": text("hallucination type"), "image_type": text("image type")},
-    ),
-    # UNK-VQA: altered until it cannot be answered (Guo et al. 2023, arXiv 2310.10942).
-    "unkvqa": Spec(
-        prompt="short", image="image_name", answers=_unkvqa_answer,
-        answerable=lambda row: row["answerability"]["binary"],
-        extra={"kind": lambda row: _ALTERED.get(row["alter_type"], row["alter_type"]),
-               "other_options": lambda row: _unkvqa_answer(row, "options")},
-    ),
-    # MM-UPD: is there a right option at all (Miyai et al. 2024, arXiv 2403.20331). A question and
-    # the one made of it that cannot be answered are a pair; dual accuracy counts pairs.
-    "mmupd": Spec(
-        "choice", "letter", "MM-Hallu/MM-UPD", base64=True, numbered=True,
-        id=dashed("index", "type"), question=with_hint, options=lettered_columns,
-        answers=_mmupd_answers, answerable=_mmupd_answerable,
-        extra={"pair": pair, "kind": "l2-category", "category": "category", "type": text("type"),
-               "masked_answer": text("masked_answer"), "task": text("task")},
-    ),
-    # MMBench (Liu et al. 2023, arXiv 2307.06281). A question whose options come rotated as well is
-    # right if all rotations are: they are a pair.
-    "mmbench": Spec(
-        "choice", "letter", "lmms-lab/MMBench", base64=True, id=text("index"), question=with_hint,
-        options=lettered_columns, answers=text("answer"),
-        extra={"pair": pair, "kind": ("l2-category", "L2-category"), "category": "category"},
-    ),
+    "columns": Spec(None),  # any set, by the names of its columns
+    "vqav2": Spec(_vqav2, "vqa", "short", "lmms-lab/VQAv2", annotations=True),
+    "okvqa": Spec(_vqav2, "vqa", "short", "lmms-lab/OK-VQA", annotations=True),
+    "gqa": Spec(_gqa, "exact", "short", by_id="question_id"),
+    "vizwiz": Spec(_vizwiz, "vqa", "vizwiz", "lmms-lab/VizWiz-VQA"),
+    "textvqa": Spec(_textvqa, "vqa", "short", "lmms-lab/textvqa"),
+    "pope": Spec(_pope, "yes_no", "short", "lmms-lab/POPE"),
+    "tubench": Spec(_tubench, hub="MM-Hallu/TUBench"),
+    "haloquest": Spec(_haloquest, prompt="bare", splits=True),
+    "unkvqa": Spec(_unkvqa, prompt="short"),
+    "mmupd": Spec(_mmupd, "choice", "letter", "MM-Hallu/MM-UPD", base64=True),
+    "mmbench": Spec(_choices, "choice", "letter", "lmms-lab/MMBench", base64=True),
 }
-# fmt: on
+
+
+def _asked(row: RawRow, official_path: str = "") -> dict[str, Any]:
+    """What most sets have: an id, the question, and the column `image`; in official files without
+    that column, a path made of others."""
+    image = row.get("image")
+    if not image and official_path and FILE in row:
+        image = official_path.format_map(row)
+    id = first(row, "question_id", "id", "index")
+    return {"id": id, "question": row.get("question"), "image": image}
+
+
+def cell(value: Any) -> str:
+    """The text of a table's cell, empty if it holds nothing ("nan" and "None" are pandas')."""
+    text = "" if is_null(value) else str(number_text(value)).strip()
+    return "" if text.lower() in ("nan", "none") else text
+
+
+def metric_of(answer: str) -> str:
+    """The metric for a gold answer that is a yes or no, an option's letter, a number, or words."""
+    plain = answer.strip(" .()").lower()
+    if plain in ("yes", "no"):
+        return "yes_no"
+    if len(plain) == 1 and plain.isalpha():
+        return "choice"
+    try:
+        return "numeric:0" if math.isfinite(float(plain.replace(",", ""))) else METRICS[0]
+    except ValueError:
+        return METRICS[0]

@@ -1,4 +1,6 @@
-"""An engine without a model: what it says follows from the question and from its texts."""
+"""An engine without a model: what it says follows from the question."""
+
+import zlib
 
 from inbol_jax.answers import Generation
 from inbol_jax.confidence.config import ConfidenceConfig
@@ -32,7 +34,7 @@ class Scripted:
     def p_true(self, questions, images, *, prompt, total, label, set_aside):
         for example, text in questions:
             self.judged.append(example.id)
-            yield [(example, len(text) % 97 / 97)]
+            yield [(example, zlib.crc32(text.encode()) % 1000 / 1000)]
 
 
 def run(data, out, engine=None, **options):

@@ -119,13 +119,6 @@ def test_questions_without_answers_are_said(read, unkvqa, capsys):
         assert "1 questions of val, 1 of them without answers, 0" in capsys.readouterr().out
 
 
-def test_a_limit_reads_no_further(read, unkvqa):
-    file = unkvqa["id"]
-    (row,) = json.loads(file.read_text())
-    write_json(file, [row | {"question_id": i} for i in range(3)])
-    assert [e.id for e in read(**unkvqa, limit=2).examples] == ["0", "1"]
-
-
 def test_processes_that_want_one_set_wait_for_each_other(tmp_path, unkvqa):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

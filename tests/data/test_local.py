@@ -5,7 +5,7 @@ import os
 
 import datasets
 import pytest
-from sample_sets import picture, stored, write_images
+from sample_sets import picture, write_images
 
 from inbol_jax.data.config import FILES
 
@@ -68,32 +68,6 @@ def test_every_kind_of_folder(tmp_path, read, kind, split):
     dataset = read(id=str(folder), split=split)
     assert [e.answers for e in dataset.examples] == [(row["answers"],) for row in ROWS]
     assert (dataset.root / dataset.examples[1].image).read_bytes() == picture(1)
-
-
-def test_pictures_in_lists(tmp_path, read):
-    """Columns of lists of pictures, as the library stores them."""
-    pictures = [stored(picture(0)), stored(picture(1))]
-    rows = [ROWS[0] | {"image": pictures}, ROWS[1] | {"image": []}]
-    table = datasets.Dataset.from_list(rows)
-    table.cast_column("image", datasets.List(datasets.Image())).to_parquet(tmp_path / "a.parquet")
-    two, none = read(id=str(tmp_path / "a.parquet")).examples
-    assert (len(two.images), none.images) == (2, ())
-
-
-def rows_with(image):
-    return [row | {"image": image(i)} for i, row in enumerate(ROWS)]
-
-
-def test_pictures_by_their_ids(tmp_path, read):
-    write_images(tmp_path / "set/images", "000000.jpg", "000001.jpg")
-    file = tmp_path / "rows.json"
-    file.write_text(json.dumps(rows_with(lambda i: float(i) if i else "0")))  # CSV has texts
-    options = {"id": str(file), "image_template": "images/{:06d}.jpg"}
-    dataset = read(**options, images=tmp_path / "set")
-    assert [e.image for e in dataset.examples] == ["images/000000.jpg", "images/000001.jpg"]
-    (tmp_path / "set/images").rename(tmp_path / "images")
-    written = read(**options, name="written")  # beside the file itself
-    assert (written.root / written.examples[1].image).read_bytes() == picture(1)
 
 
 def test_tables_are_read_as_they_are_written(tmp_path, read):

@@ -1,16 +1,16 @@
-"""Pictures that rows hold or refer to."""
+"""Pictures that rows hold or refer to, and what cannot be used of them."""
 
 import zlib
 
 import datasets
 import pytest
-from sample_sets import picture, stored, write_hub, write_images
+from sample_sets import picture, stored, write_hub, write_images, write_json
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.errors import InbolError
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
     write_images(tmp_path / "set/pictures", "0.png", "1.png")
     (tmp_path / "secret.png").write_bytes(picture(9))
@@ -20,8 +20,8 @@ def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
     ]
     table = datasets.Dataset.from_list(rows)
     file = tmp_path / f"set/rows.{suffix}"
-    {"jsonl": table.to_json, "csv": table.to_csv, "parquet": table.to_parquet}[suffix](file)
-    options = {"id": str(file), "split": "train", "max_rejected": 0.5}
+    {"csv": table.to_csv, "parquet": table.to_parquet}[suffix](file)
+    options = {"id": str(file), "max_rejected": 0.5}
     dataset = read(**options)
     assert [(e.id, e.answers) for e in dataset.examples] == [("q0", ("red",)), ("q1", ("red",))]
     assert (dataset.root / dataset.examples[1].image).read_bytes() == picture(1)
@@ -30,8 +30,7 @@ def test_a_local_file_with_paths_of_images(tmp_path, read, suffix):
 
     dataset = read(**options, images=tmp_path / "set", name="in place")
     assert [e.image for e in dataset.examples] == ["pictures/0.png", "pictures/1.png"]
-    rejected = read_jsonl(tmp_path / "out/data/in-place/rejected.jsonl")
-    faults = {f["id"]: f["reason"] for f in rejected}
+    faults = {r.id: r.reason for r in dataset.rejected}
     assert faults == {"q2": "image outside the folder", "q3": "image missing"}
 
 
@@ -64,3 +63,37 @@ def test_pictures_in_rows_that_cannot_be_used(tmp_path, read):
     assert {r.id: r.reason for r in dataset.rejected} == expected
     with pytest.raises(InbolError, match=r"7 of 8 set aside: .*; at most 10% may be"):
         read(max_rejected=0.1, **options)
+
+
+def test_lists_of_pictures(tmp_path, read):
+    """None is a question about text alone, two have their order."""
+    same = {"question": "Which?", "choices": ["x", "y"], "answers": "x"}
+    images = [["0.png", "1.png"], [], "1.png", None, [["0.png"]]]
+    rows = [same | {"id": i, "images": image} for i, image in enumerate(images)]
+    pictures = write_images(tmp_path / "pictures", "0.png", "1.png")
+    file = write_json(tmp_path / "rows.json", rows)
+    dataset = read(id=file, images=pictures, max_rejected=0.5)
+    assert [e.images for e in dataset.examples] == [("0.png", "1.png"), (), ("1.png",)]
+    faults = [(r.id, r.reason) for r in dataset.rejected]
+    assert faults == [("3", "image missing"), ("4", "image not a picture or path")]
+    table = datasets.Dataset.from_list(
+        [same | {"image": [stored(picture(0)), stored(picture(1))]}, same | {"image": []}]
+    )
+    table.cast_column("image", datasets.List(datasets.Image())).to_parquet(tmp_path / "a.parquet")
+    two, none = read(id=str(tmp_path / "a.parquet")).examples
+    assert (len(two.images), none.images) == (2, ())
+
+
+def test_pictures_by_their_ids(tmp_path, read):
+    write_images(tmp_path / "set/images", "000000.jpg", "000001.jpg")
+    same = {"question": "What?", "answers": "red"}
+    rows = [same | {"image": image} for image in ("0", 1.0)]  # CSV has texts, pandas floats
+    options = {
+        "id": write_json(tmp_path / "rows.json", rows),
+        "image_template": "images/{:06d}.jpg",
+    }
+    dataset = read(**options, images=tmp_path / "set")
+    assert [e.image for e in dataset.examples] == ["images/000000.jpg", "images/000001.jpg"]
+    (tmp_path / "set/images").rename(tmp_path / "images")
+    written = read(**options, name="written")  # beside the file itself
+    assert (written.root / written.examples[1].image).read_bytes() == picture(1)

@@ -15,11 +15,9 @@ from sample_sets import (
     write_json,
 )
 
-from inbol_jax.data.columns import metric_of
 from inbol_jax.data.config import FORMATS
 from inbol_jax.data.sets import SETS
 from inbol_jax.errors import InbolError
-from inbol_jax.prompts import BARE
 
 COCO = "COCO_val2014_000000000042.jpg"
 HALO = {"image_name": "a.png", "url": "http://x/a.png", "image type": "real", "split": "train"}
@@ -151,12 +149,6 @@ def test_every_set_is_a_format_and_is_tested():
     assert {case[0] for case in CASES} == {*SETS} - {"columns"}
 
 
-def test_metrics_by_the_answer():
-    metrics = {"no.": "yes_no", "(c)": "choice", "-3.5": "numeric:0"}
-    metrics |= {"nan": "inclusion", "": "inclusion"}
-    assert {answer: metric_of(answer) for answer in metrics} == metrics
-
-
 def test_pictures_that_questions_share_are_there_once(tmp_path, read):
     rows = [{"question_id": i, "image": stored(picture(i // 2, "JPEG")), "answers": ["x"]}
             for i in range(4)]  # fmt: skip
@@ -218,8 +210,6 @@ def test_any_set_by_its_columns(tmp_path, read):
     assert (first.id, first.answers, first.answerable) == ("0", ("thing 0",), True)
     assert (first.metric, first.source, second.answerable) == ("numeric:0.1", "a-b-c", False)
     assert first.extra == {"score": 0.5, "tags": ["a"]}
-    two = read(**options, image_column="pic", limit=2, name="two")
-    assert [e.id for e in two.examples] == ["0", "1"]
     with pytest.raises(InbolError, match=r"3 of 3 set aside: 3 image missing \(first: 0, the row"):
         read(**options, name="other")
 
@@ -279,18 +269,3 @@ def test_flags_as_tables_spell_them(tmp_path, read):
     file = tmp_path / "rows.csv"
     file.write_text("".join(["image,question,answers,answerable\n", *lines]))
     assert [e.answerable for e in read(id=file).examples] == list(flags.values())
-
-
-def test_pictures_and_questions_of_any_set(tmp_path, read):
-    same = {"question": "Which?", "choices": ["x", "y"], "answers": "x"}
-    images = [["0.png", "1.png"], [], "1.png", None, [["0.png"]]]
-    rows = [same | {"id": i, "images": image} for i, image in enumerate(images)]
-    pictures = write_images(tmp_path / "pictures", "0.png", "1.png")
-    file = write_json(tmp_path / "rows.json", rows)
-    dataset = read(id=file, images=pictures, max_rejected=0.5)
-    assert [e.images for e in dataset.examples] == [("0.png", "1.png"), (), ("1.png",)]
-    assert [(r.id, r.reason) for r in dataset.rejected] == [
-        ("3", "image missing"),
-        ("4", "image not a picture or path"),
-    ]
-    assert BARE.text(dataset.examples[0]) == "Which?\nA. x\nB. y"

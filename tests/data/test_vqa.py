@@ -5,7 +5,7 @@ from sample_sets import dataset_row as row
 from sample_sets import write_rows as write
 
 from inbol_jax.data.rows import Rejection
-from inbol_jax.data.vqa import load_dataset_folder, summarise_rejections
+from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 
 
@@ -103,13 +103,3 @@ def test_what_is_not_a_dataset(tmp_path):
     (tmp_path / "data.jsonl").write_text("\n")
     with pytest.raises(InbolError, match="holds no records"):
         load_dataset_folder(tmp_path)
-
-
-def test_summary_of_rejections():
-    missing = [Rejection(1, "q17", "image missing"), Rejection(2, "q18", "image missing")]
-    duplicated, torn = Rejection(9, "q3", "duplicated id"), Rejection(4, None, "not JSON")
-    summary = "3 of 500 set aside: 2 image missing (first: q17), 1 duplicated id (first: q3)"
-    assert summarise_rejections([*missing, duplicated], 500) == summary
-    assert summarise_rejections([torn], 9) == "1 of 9 set aside: 1 not JSON (first: line 4)"
-    assert summarise_rejections([], 9) == "0 of 9 set aside"
-    assert "\n" not in summarise_rejections([Rejection(4, "a\nb", "image missing")], 9)
