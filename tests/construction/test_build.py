@@ -83,12 +83,10 @@ def test_one_id_in_two_stores(out):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"counts": [3]', '"counts": [3, 4]', "holds no samples"),
         ('"counts": [3]', '"counts": [0]', "holds no samples"),
         ('"responses": ["red"]', '"responses": [1]', "holds no samples"),
         ('"cut"', '"cat"', "holds no samples"),
         ('"key"', '"kay"', r"zzz\.jsonl:2: not a line of answers"),
-        ('{"key"', '"key"', r"zzz\.jsonl:2: not a line of answers"),
     ],
 )
 def test_a_line_that_is_none_of_a_store(out, old, new, message):
@@ -138,7 +136,7 @@ def rows_of_build(out, rows, options, asked=None):
     return [sorted(json.dumps(row, sort_keys=True) for row in rows) for rows in files]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data(), OPTIONS)
 def test_construction_is_deterministic_and_independent_of_who_asked(data, options):
     rows = [data.draw(any_line(f"q{i}")) for i in range(12)]
