@@ -4,7 +4,7 @@
 
 The copy on the hub has letters without options; UVQA.zip, UCR.zip, UGeoQA.zip, UTabMWP1.zip and
 UTabMWP2.zip have the options too. A set in files of its own becomes any other's: write its rows as
-JSON lines with its pictures beside them, and import these with the set's format.
+JSON lines with its pictures beside them, and import these.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from inbol_jax.artifacts import json_line, write_atomically
 from inbol_jax.data.config import DataConfig
 from inbol_jax.data.importing import import_dataset
 from inbol_jax.errors import InbolError
+from inbol_jax.questions import METRICS
 
 MAX_MEMBER = 1 << 26  # bytes of a file in a zip
 UNANSWERABLE = "Unanswerable"  # the gold label of such a question
@@ -127,6 +128,27 @@ def choice_rows(members: Members, name: PurePosixPath, about: Row) -> Iterator[R
     yield {**about, **altered}
 
 
+def record(row: Row) -> Row:
+    """A row as a line of a dataset. Each question has the metric of its own answer."""
+    id = "-".join(str(row[x]) for x in ("dataset", "item_id", "image_variant", "question_idx"))
+    answers = [] if row["is_unanswerable"] else [row["answer"] or ""]
+    columns = {"id": id, "source": "tubench", "question": row["question"], "answers": answers}
+    columns |= {"answerable": not row["is_unanswerable"], "image": row.get("image")}
+    columns |= {"kind": row["dataset"], "strategy": row.get("strategy")}
+    if options := row.get("options"):
+        return columns | {"options": options, "metric": "choice"}
+    return columns | {"metric": metric_of("".join(answers))}
+
+
+def metric_of(answer: str) -> str:
+    """The metric for a gold answer that is a yes or no, a number, or words."""
+    plain = answer.strip(" .()").lower()
+    if plain in ("yes", "no"):
+        return "yes_no"
+    is_number = plain.replace(",", "").removeprefix("-").replace(".", "", 1).isdecimal()
+    return "numeric:0" if is_number else METRICS[0]
+
+
 def convert(config: Config) -> Path:
     """Writes the rows and their pictures, and imports them. Returns the dataset folder.
 
@@ -143,7 +165,7 @@ def convert(config: Config) -> Path:
                         if (data := row.pop("image", None)) is not None:
                             row["image"] = f"{len(lines)}"  # pictures are known by their content
                             write_atomically(images / row["image"], data, sync=False)
-                        lines.append(json_line(row))
+                        lines.append(json_line(record(row)))
                 except (ValueError, UnicodeError) as fault:
                     print(f"{name}: {fault}", file=sys.stderr)
     except (OSError, zipfile.BadZipFile) as error:
@@ -153,7 +175,7 @@ def convert(config: Config) -> Path:
     images.mkdir(parents=True, exist_ok=True)
     questions = config.out / f"{config.zip.stem}.jsonl"
     write_atomically(questions, "".join(lines))
-    data = DataConfig(format="tubench", id=str(questions), images=images)
+    data = DataConfig(id=str(questions), images=images)
     return import_dataset(data, config.out)
 
 

@@ -1,10 +1,11 @@
 """Whether samples can serve: a share that was cut, and a mean confidence near 0 or 1, are said."""
 
-import math
+import heapq
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
 
+from inbol_jax.artifacts import hash64
 from inbol_jax.progress import say
 from inbol_jax.records import SampledQuestion
 
@@ -29,7 +30,6 @@ class Doubts:
         self.n_questions = self.n_judged = self.n_samples = self.n_cut = 0
         self._confidence = 0.0  # summed over the judged questions
         self._examples: list[SampledQuestion] = []
-        self._stride = 1  # every so many judged questions there is an example
 
     def add(self, question: SampledQuestion) -> None:
         """Counts a question."""
@@ -38,11 +38,8 @@ class Doubts:
         self.n_cut += sum(sample.cut for sample in question.samples)
         if question.example.answerable is False or not question.example.answers:
             return
-        # Questions of one kind follow each other, so the examples stay spread over all of them.
-        if self.n_judged % self._stride == 0:
-            self._examples.append(question)
-            if len(self._examples) == 2 * EXAMPLES:
-                self._examples, self._stride = self._examples[::2], 2 * self._stride
+        # Questions of one kind follow each other: those with the smallest hashes are of any kind.
+        self._examples = heapq.nsmallest(EXAMPLES, [*self._examples, question], key=_random)
         self.n_judged += 1
         self._confidence += question.n_correct / question.n_samples
 
@@ -77,8 +74,11 @@ class Doubts:
                 f"{about}, so hardly anything will be taught to be refused. If answers below are "
                 "wrong, the metric is too lenient (--data.metric); otherwise ask harder questions"
             )
-        for question in self._examples[:: math.ceil(len(self._examples) / EXAMPLES)]:
-            yield _beside_gold(question)
+        yield from map(_beside_gold, self._examples)
+
+
+def _random(question: SampledQuestion) -> int:
+    return hash64(question.example.id)
 
 
 def cut_warning(label: str, n_cut: float, n: int, max_new_tokens: int) -> Iterator[str]:

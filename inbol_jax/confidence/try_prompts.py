@@ -20,8 +20,9 @@ from inbol_jax.data.vqa import VQADataset
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, header_prompt
-from inbol_jax.records import SampledQuestion, VQAExample
+from inbol_jax.records import VQAExample
 from inbol_jax.sampling.engine import Engine
+from inbol_jax.stage import SetAside
 
 QUESTIONS = 100  # that each prompt is tried on
 LOW = 0.05  # a mean confidence below which hardly any answer matches
@@ -94,22 +95,12 @@ def _try(
     examples: Sequence[VQAExample],
     config: ConfidenceConfig,
 ) -> Trial:
-    rejected: list[str] = []
-    asked: dict[str, SampledQuestion] = {}
+    set_aside, label = SetAside(config.max_rejected), f"prompt {prompt}"
     batches = engine.generate(
-        examples,
-        dataset.root,
-        prompt=prompt,
-        label=f"prompt {prompt}",
-        set_aside=lambda _, reason: rejected.append(reason),
+        examples, dataset.root, prompt=prompt, label=label, set_aside=set_aside
     )
-    for example, generations in (pair for batch in batches for pair in batch):
-        asked[example.id] = sampled_question(example, generations)
-    if len(rejected) > config.max_rejected * len(examples) or not asked:
-        raise InbolError(
-            f"{len(rejected)} of {len(examples)} questions could not be asked with prompt {prompt} "
-            f"(first: {rejected[0]})"
-        )
+    asked = {e.id: sampled_question(e, said) for batch in batches for e, said in batch}
+    set_aside.report(label, len(examples), "give a --prompt of your own, or mend the questions")
     questions = [asked[example.id] for example in examples if example.id in asked]
     counts = Counter(classify(q.n_correct, q.n_samples, config.thresholds) for q in questions)
     shown = questions[0]

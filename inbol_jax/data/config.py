@@ -43,7 +43,7 @@ class DataConfig(Bounded):
     "images/{:06d}.jpg" if it holds numbers."""
     format: Annotated[str | None, _named("data.format")] = None
     """Format of the questions: folder, columns (any set, by its column names), vqav2, okvqa, gqa,
-    vizwiz, textvqa, pope, tubench, haloquest, unkvqa, mmupd or mmbench. The default is folder with
+    vizwiz, textvqa, pope, haloquest, unkvqa, mmupd or mmbench. The default is folder with
     --data and columns with --data.id."""
     id: Annotated[str | None, _named("data.id", "--data.questions")] = None
     """A local file (.csv, .tsv, .json, .jsonl, .parquet or .arrow), such as the official one of a

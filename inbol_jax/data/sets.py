@@ -5,7 +5,6 @@ set, write its function and its line in `SETS`, and one in docs/datasets.md.
 """
 
 import itertools
-import math
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from urllib.parse import unquote_plus
 from inbol_jax.data.columns import first, is_null, number_text, read_flag
 from inbol_jax.data.folder import Unusable
 from inbol_jax.data.rows import RawRow, record_id
-from inbol_jax.questions import LETTERS, METRICS
+from inbol_jax.questions import LETTERS
 
 # What a row of a text file has beside its columns: the file's name, and the split of COCO's
 # pictures that the names of files tell.
@@ -79,18 +78,6 @@ def _pope(row: RawRow) -> dict[str, Any]:
     part = row.get("category") or next(parts, file)
     about = {"id": f"{part}-{row['question_id']}", "question": first(row, "question", "text")}
     return _asked(row) | about | {"answers": first(row, "answer", "label"), "kind": part}
-
-
-def _tubench(row: RawRow) -> dict[str, Any]:
-    """TUBench (He et al. 2024, arXiv 2410.04107): code, photographs, geometry and tables. The copy
-    has letters without options; `examples/tubench.py` reads the official zips, with options."""
-    flag, options = read_flag(row["is_unanswerable"]), row.get("options")
-    id = "-".join(str(row[x]) for x in ("dataset", "item_id", "image_variant", "question_idx"))
-    about = {"id": id, "kind": row["dataset"], "strategy": row.get("strategy"), "options": options}
-    answers = [] if flag else [cell(row["answer"])]
-    metric = "choice" if options else metric_of("".join(answers))
-    answerable = None if flag is None else not flag
-    return _asked(row) | about | {"answers": answers, "answerable": answerable, "metric": metric}
 
 
 def _haloquest(row: RawRow) -> dict[str, Any]:
@@ -170,7 +157,6 @@ SETS = {
     "vizwiz": Spec(_vizwiz, "vqa", "vizwiz", "lmms-lab/VizWiz-VQA"),
     "textvqa": Spec(_textvqa, "vqa", "short", "lmms-lab/textvqa"),
     "pope": Spec(_pope, "yes_no", "short", "lmms-lab/POPE"),
-    "tubench": Spec(_tubench, hub="MM-Hallu/TUBench"),
     "haloquest": Spec(_haloquest, prompt="bare", splits=True),
     "unkvqa": Spec(_unkvqa, prompt="short"),
     "mmupd": Spec(_mmupd, "choice", "letter", "MM-Hallu/MM-UPD", base64=True),
@@ -192,16 +178,3 @@ def cell(value: Any) -> str:
     """The text of a table's cell, empty if it holds nothing ("nan" and "None" are pandas')."""
     text = "" if is_null(value) else str(number_text(value)).strip()
     return "" if text.lower() in ("nan", "none") else text
-
-
-def metric_of(answer: str) -> str:
-    """The metric for a gold answer that is a yes or no, an option's letter, a number, or words."""
-    plain = answer.strip(" .()").lower()
-    if plain in ("yes", "no"):
-        return "yes_no"
-    if len(plain) == 1 and plain.isalpha():
-        return "choice"
-    try:
-        return "numeric:0" if math.isfinite(float(plain.replace(",", ""))) else METRICS[0]
-    except ValueError:
-        return METRICS[0]

@@ -35,18 +35,17 @@ def test_warnings_follow_the_shares(counts):
     assert sum("the mean confidence" in line for line in lines) == extreme
     shown = [line for line in lines if "; gold is" in line]
     assert len(lines) == cut + extreme + len(shown)
-    assert not extreme or len(shown) == min(n, EXAMPLES) or len(shown) >= EXAMPLES // 2
-    assert len(shown) == len({*shown}) <= EXAMPLES * extreme
+    assert len(shown) == len({*shown}) == extreme * min(n, EXAMPLES)
 
 
-@pytest.mark.parametrize("n", [1, 9, 10, 11, 19, 20, 21, 999])
+@pytest.mark.parametrize("n", [1, 9, 10, 11, 999])
 def test_examples_are_spread_over_all_questions(n):
     shown = lines_about([sampled(i, 0) for i in range(n)])[1:]
     places = [int(line.split("is ")[1].split("?")[0]) for line in shown]
-    assert places[0] == 0
-    assert min(n, EXAMPLES // 2) <= len(places) <= EXAMPLES
-    assert places[-1] >= n // 2 - 1
-    assert shown[0] == '  "What colour is 0?": 10 of 10 say "blue"; gold is "red"'
+    assert len({*places}) == len(places) == min(n, EXAMPLES)
+    assert min(places) < n / 3 <= n * 2 / 3 <= max(places) + 1
+    asked = f"What colour is {places[0]}?"
+    assert shown[0] == f'  "{asked}": 10 of 10 say "blue"; gold is "red"'
 
 
 @pytest.mark.parametrize("about", [{"answers": ()}, {"answerable": False}])
@@ -54,11 +53,3 @@ def test_questions_that_nothing_can_be_right_to_say_nothing_of_the_confidence(ab
     assert lines_about([sampled(i, 0, **about) for i in range(2 * EARLY)]) == []
     (line,) = lines_about([sampled(i, 0, 10, **about) for i in range(3)])
     assert "100% of the answers were cut" in line
-
-
-def test_both_ends_say_what_to_look_at():
-    low, high = (lines_about([sampled(i, k) for i in range(EARLY)])[0] for k in (0, 10))
-    assert "is 0.000, so hardly anything will be taught to be answered" in low
-    assert "--max-new-tokens" in low
-    assert "is 1.000, so hardly anything will be taught to be refused" in high
-    assert all("--data.metric" in line for line in (low, high))

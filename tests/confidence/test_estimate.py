@@ -8,8 +8,10 @@ import pytest
 from command_lines import QUICK, confidence, finish, start
 from scripted import Scripted, run
 
+from inbol_jax.answers import Generation
 from inbol_jax.artifacts import read_jsonl, read_meta, write_jsonl
 from inbol_jax.cli import main
+from inbol_jax.confidence import estimate
 from inbol_jax.confidence.samples import Samples
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.refusal import is_refusal
@@ -59,6 +61,28 @@ def test_a_dataset_that_changed(small_world, tmp_path, capsys):
     (question,) = [q for q in Samples.open(files[0]) if q.example.id == change["id"]]
     assert question.n_correct > 0
     assert build(out, "--estimator", "p-true", "--delta-uk", 0.5, "--delta-k", 0.52) == 0
+
+
+class Rambling(Scripted):
+    """All it says is cut, and wrong."""
+
+    def generate(self, examples, images, *, prompt, label, set_aside):
+        for example in examples:
+            yield [(example, [Generation("and on", -1.0, 3, cut=True)] * 2)]
+
+
+@pytest.mark.parametrize("early", [10, 50])
+def test_a_run_that_cannot_end_well_says_so_once(small_world, tmp_path, monkeypatch, capsys, early):
+    """After the first questions, or at the end if there are fewer."""
+    monkeypatch.setattr(estimate, "EARLY", early)
+    run(small_world / "test", tmp_path, Rambling(), p_true=False)
+    lines = capsys.readouterr().out.splitlines()
+    (end,) = [i for i, line in enumerate(lines) if "60 questions x 2 samples" in line]
+    assert "mean confidence 0.000, 100.0% of the samples cut ->" in lines[end]
+    warned = [i for i, line in enumerate(lines) if line.startswith("Warning: test: ")]
+    assert len(warned) == 2
+    assert all((i < end) == (early == 10) for i in warned)
+    assert '2 of 2 say "and on"; gold is' in lines[warned[1] + 1]
 
 
 @pytest.mark.parametrize(

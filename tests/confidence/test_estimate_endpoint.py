@@ -10,9 +10,8 @@ import pytest
 from command_lines import fails
 from endpoint_server import KEY, asked, said
 
-from inbol_jax.artifacts import meta_path, parse_json, read_jsonl, read_meta
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
 from inbol_jax.cli import main
-from inbol_jax.confidence import estimate
 from inbol_jax.confidence.samples import Samples
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.responses import endpoint
@@ -84,21 +83,6 @@ def test_the_store_holds_what_the_model_said(serve, words, small_world, tmp_path
     assert "60 questions x 5 samples, mean confidence 0." in shown.out
 
 
-@pytest.mark.parametrize("early", [10, 50])
-def test_a_run_that_cannot_end_well_says_so_once(serve, words, monkeypatch, capsys, early):
-    """After the first questions, or at the end if there are fewer."""
-    monkeypatch.setattr(estimate, "EARLY", early)
-    server = serve(lambda body, n: said(*["and on"] * body.get("n", 1), finish_reason="length"))
-    assert main(words(server)) == 0
-    lines = capsys.readouterr().out.splitlines()
-    (end,) = [i for i, line in enumerate(lines) if "60 questions x 5 samples" in line]
-    assert "mean confidence 0.000, 100.0% of the samples cut ->" in lines[end]
-    warned = [i for i, line in enumerate(lines) if line.startswith("Warning: test: ")]
-    assert len(warned) == 2
-    assert all((i < end) == (early == 10) for i in warned)
-    assert '5 of 5 say "and on"; gold is' in lines[warned[1] + 1]
-
-
 def test_a_run_that_was_cut_goes_on_at_another_address(serve, words, tmp_path, capsys):
     whole, file = serve(scripted), tmp_path / "out/confidence/test.jsonl"
     assert main(words(whole)) == 0
@@ -131,20 +115,13 @@ def test_a_run_that_was_cut_goes_on_at_another_address(serve, words, tmp_path, c
     assert file.read_bytes() == expected
 
 
-@pytest.mark.parametrize("alone", [False, True])
 def test_a_signal_keeps_what_came_behind_a_question_that_hangs(
-    serve, words, small_world, tmp_path, monkeypatch, alone
+    serve, words, small_world, tmp_path, monkeypatch
 ):
-    """Whether all answers of a question come at once, or each is asked for alone."""
     monkeypatch.setattr(endpoint, "LAST_WAIT", 2)
     examples = load_dataset_folder(small_world / "test").examples
     first, file = examples[0].question, tmp_path / "out/confidence/test.jsonl"
     begun, received, released = [], [], threading.Event()
-
-    def answered(body, n):
-        if alone and body.get("n", 1) > 1:
-            return 400, {}, {}
-        return scripted(body, n)
 
     def hanging(body, n):
         text, image = asked(body)
@@ -153,12 +130,12 @@ def test_a_signal_keeps_what_came_behind_a_question_that_hangs(
             begun.append(question)
             if question == first and begun.count(first) == 1:
                 released.wait()
-        return answered(body, n)
+        return scripted(body, n)
 
     def read(reply):
         if begun:
             received.append(reply)
-            if len(received) == 8 * (5 if alone else 1):
+            if len(received) == 8:
                 os.kill(os.getpid(), signal.SIGTERM)
         return read_choices(reply)
 
@@ -167,30 +144,8 @@ def test_a_signal_keeps_what_came_behind_a_question_that_hangs(
     released.set()
     kept = [row["id"] for row in read_jsonl(file)]
     assert kept == [example.id for example in examples[1:9]]
-    assert main(words(serve(answered))) == 0
-    resumed = file.read_bytes().splitlines()
-    assert [parse_json(line)["id"] for line in resumed][:9] == [*kept, examples[0].id]
-    file.unlink()
-    meta_path(file).unlink()
-    assert main(words(serve(answered))) == 0
-    assert sorted(file.read_bytes().splitlines()) == sorted(resumed)
-
-
-def test_without_log_probabilities_likelihood_is_refused_by_name(serve, words, tmp_path, capsys):
-    server = serve(lambda body, n: scripted(body | {"logprobs": False}, n))
-    assert main(words(server)) == 0
-    assert "the endpoint has no log-probabilities" in capsys.readouterr().out
-    rows = list(read_jsonl(tmp_path / "out/confidence/test.jsonl"))
-    assert {x for row in rows for x in row["logprobs"] + row["tokens"]} == {None}
-    build = ["build", "--out", tmp_path / "out", "--delta-k", 0.1, "--delta-uk", 0.05]
-    error = fails(capsys, main, *build, "--estimator", "likelihood")
-    assert "have no log-probabilities, as their endpoint gave none" in error
-    error = fails(capsys, main, *build, "--estimator", "p-true")
-    assert "It cannot be asked of an endpoint's model" in error
-    assert main([*map(str, build), "--estimator", "consistency"]) == 0
-    records = list(read_jsonl(tmp_path / "out/records.jsonl"))
-    responses = [r for record in records for r in record["incorrect"]]
-    assert {r["logprob"] for r in responses} == {None}
+    assert main(words(serve(scripted))) == 0
+    assert [row["id"] for row in read_jsonl(file)][:9] == [*kept, examples[0].id]
 
 
 def test_an_endpoint_that_fails_too_often_is_left(serve, words, tmp_path, capsys):

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from inbol_jax.confidence.estimators import (
     ESTIMATORS,
     get_estimator,
-    p_true,
     proposed_answer,
     sampled_accuracy,
     self_consistency,
@@ -113,11 +112,6 @@ def test_estimates_are_confidences_and_do_not_depend_on_the_order(samples, rando
     assert proposed_answer(line(*other)) == proposed_answer(line(*samples))
 
 
-def test_p_true_is_what_the_model_said():
-    assert p_true(with_p_true(MIXED, 0.7)) == Estimate(0.7, 0.7, 0.7)
-    assert p_true(MIXED) is None, "it was not asked"
-
-
 def test_the_proposed_answer_is_the_most_frequent_one():
     """In the likeliest of its spellings, which of two as frequent answers decides too; never a
     refusal."""
@@ -126,11 +120,3 @@ def test_the_proposed_answer_is_the_most_frequent_one():
     assert proposed_answer(line(("blue", -2.0, 2), ("red", -1.0, 2))) == "red"
     assert proposed_answer(line(*[("I don't know.", -0.1, 5)] * 3, ("blue", -9.0, 1))) == "blue"
     assert proposed_answer(line(*[("I don't know.", -0.1, 5)] * 3)) is None
-
-
-def test_an_estimator_that_is_not_there():
-    with pytest.raises(
-        InbolError,
-        match="--estimator 'vibes': choose one of accuracy, consistency, likelihood, p-true",
-    ):
-        get_estimator("vibes")

@@ -74,7 +74,8 @@ def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
     dataset = read(**unkvqa)
     header = read_meta(tmp_path / "out/data/val/data.jsonl")
     assert header["settings"]["data.format"] == "unkvqa"
-    assert (header["rows"], header["set_aside"]) == (1, 0)
+    counts = {name: header[name] for name in ("rows", "set_aside", "without_answers")}
+    assert counts == {"rows": 1, "set_aside": 0, "without_answers": 0}
     assert header["prompt"] == "short"
     assert dataset.root.samefile(unkvqa["images"])
     others = write_images(tmp_path / "others", "a.png")
@@ -109,14 +110,6 @@ def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, un
         with pytest.raises(InbolError, match=r"foreign/data\.jsonl was not made by"):
             read(**unkvqa, name="foreign")
         assert foreign.read_text() == "mine"
-
-
-def test_questions_without_answers_are_said(read, unkvqa, capsys):
-    file = unkvqa["id"]
-    file.write_text(file.read_text().replace("false", "true"))
-    for _ in range(2):
-        assert read(**unkvqa).examples[0].answerable is None
-        assert "1 questions of val, 1 of them without answers, 0" in capsys.readouterr().out
 
 
 def test_processes_that_want_one_set_wait_for_each_other(tmp_path, unkvqa):

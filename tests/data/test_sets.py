@@ -55,14 +55,6 @@ CASES = [
                                         {"question_id": 2, "image": COCO, "label": "no"}],
      [{"id": "popular-1", "question": "A dog?", "answers": ["yes"], "kind": "popular"},
       {"question": "What?", "answers": ["no"]}]),
-    ("tubench", "hub", [
-        {"answer": answer, "dataset": "U", "is_unanswerable": answer == "Unanswerable",
-         "strategy": "S.1", "question_idx": i, "image_variant": "original", "item_id": "7"}
-        for i, answer in enumerate(["Yes", "Unanswerable", "B", "1,250", "Friday"])],
-     [{"id": "U-7-original-0", "answers": ["Yes"], "metric": "yes_no"},
-      {"answerable": False, "answers": [], "metric": "inclusion", "strategy": "S.1", "kind": "U"},
-      {"metric": "choice"}, {"metric": "numeric:0", "answers": ["1,250"]},
-      {"metric": "inclusion"}]),
     ("haloquest", "haloquest.csv", [
         HALO | {"hallucination type": "false premises", "groundtruth responses": "No dog.; No"},
         HALO | {"hallucination type": "visually challenging", "groundtruth responses": "Three; 3",

@@ -25,13 +25,6 @@ def test_reads_a_folder(tmp_path):
     assert first.to_json() == first.to_json() | whole
 
 
-def test_answers_as_objects(tmp_path):
-    answers = [{"answer": "red", "answer_confidence": "yes"}, {"answer": "blue"}, "red"]
-    write(tmp_path, row(answers=answers))
-    (example,) = load_dataset_folder(tmp_path).examples
-    assert example.answers == ("red", "blue", "red")
-
-
 def test_a_limit_reads_no_further(tmp_path):
     write(tmp_path, row(), b"broken", row(id=2), row(id=3))
     dataset = load_dataset_folder(tmp_path, limit=3, max_rejected=0.5)
