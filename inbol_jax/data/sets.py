@@ -42,9 +42,12 @@ def _vqav2(row: RawRow) -> dict[str, Any]:
     2019, arXiv 1906.00067) has its layout."""
     if not row.get("image") and row.get(COCO, "") is None:
         raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
-    about = {"kind": row.get("answer_type"), "question_type": row.get("question_type")}
-    about |= {"split": row.get(COCO), "answers": row.get("answers")}
-    return _asked(row, "COCO_{coco}_{image_id:012d}.jpg") | about
+    return _asked(row, "COCO_{coco}_{image_id:012d}.jpg") | {
+        "answers": row.get("answers"),
+        "kind": row.get("answer_type"),
+        "question_type": row.get("question_type"),
+        "split": row.get(COCO),
+    }
 
 
 def _gqa(row: RawRow) -> dict[str, Any]:
@@ -54,15 +57,17 @@ def _gqa(row: RawRow) -> dict[str, Any]:
 
 
 def _vizwiz(row: RawRow) -> dict[str, Any]:
-    """VizWiz (Gurari et al. 2018, arXiv 1802.08218): pictures by blind people.
-
-    Unanswerable questions keep the answers that annotators ventured. The hub's copy has the type of
-    the most frequent answer, possibly "unanswerable".
-    """
+    """VizWiz (Gurari et al. 2018, arXiv 1802.08218): pictures by blind people."""
     kind = first(row, "category", "answer_type")
+    # The hub's copy has the type of the most frequent answer in place of a flag.
     answerable = None if kind is None else kind != "unanswerable"
-    about = {"id": first(row, "question_id", "image"), "kind": kind, "answers": row["answers"]}
-    return _asked(row) | about | {"answerable": row.get("answerable", answerable)}
+    return _asked(row) | {
+        "id": first(row, "question_id", "image"),
+        # Unanswerable questions keep the answers that annotators ventured.
+        "answers": row["answers"],
+        "answerable": row.get("answerable", answerable),
+        "kind": kind,
+    }
 
 
 def _textvqa(row: RawRow) -> dict[str, Any]:
@@ -71,29 +76,37 @@ def _textvqa(row: RawRow) -> dict[str, Any]:
 
 
 def _pope(row: RawRow) -> dict[str, Any]:
-    """POPE (Li et al. 2023, arXiv 2305.10355): is there such an object. Its three parts number
-    their questions alike."""
+    """POPE (Li et al. 2023, arXiv 2305.10355): is there such an object."""
+    # Its three parts number their questions alike; the copy names them, the files are called so.
     file = row.get(FILE, "")
     parts = (part for part in ("adversarial", "popular", "random") if part in file)
     part = row.get("category") or next(parts, file)
-    about = {"id": f"{part}-{row['question_id']}", "question": first(row, "question", "text")}
-    return _asked(row) | about | {"answers": first(row, "answer", "label"), "kind": part}
+    return _asked(row) | {
+        "id": f"{part}-{row['question_id']}",
+        "question": first(row, "question", "text"),
+        "answers": first(row, "answer", "label"),
+        "kind": part,
+    }
 
 
 def _haloquest(row: RawRow) -> dict[str, Any]:
-    """HaloQuest (Wang et al. 2024, arXiv 2407.15680): false premises, missing context.
-
-    It has no ids; of the 13 questions that it has twice, the second is set aside. Where
-    `image_name` is blank (18 rows), the picture has the name that ends `url`; nothing is fetched.
-    """
+    """HaloQuest (Wang et al. 2024, arXiv 2407.15680): false premises, missing context."""
+    # Where `image_name` is blank (18 rows), the name that ends `url`; nothing is fetched.
     image = cell(row["image_name"]) or unquote_plus(cell(row["url"]).rpartition("/")[2])
-    question = str(row["question"]).encode("utf-8", "surrogateescape")
-    kind, answers = cell(row["hallucination type"]), cell(row["groundtruth responses"]).split(";")
+    # It has no ids; of the 13 questions that it has twice, the second is set aside.
+    checksum = zlib.crc32(str(row["question"]).encode("utf-8", "surrogateescape"))
+    kind = cell(row["hallucination type"])
     lacks = any(lack in kind.lower() for lack in ("false premise", "insufficient context"))
-    about = {"id": f"{image}-{zlib.crc32(question):08x}", "image": image, "split": row["split"]}
-    about |= {"answers": [answer.strip() for answer in answers if answer.strip()]}
-    about |= {"answerable": not lacks if kind else None, "kind": kind or None}
-    return _asked(row) | about | {"image_type": cell(row["image type"]) or None}
+    answers = cell(row["groundtruth responses"]).split(";")
+    return _asked(row) | {
+        "id": f"{image}-{checksum:08x}",
+        "image": image,
+        "split": row["split"],
+        "answers": [answer.strip() for answer in answers if answer.strip()],
+        "answerable": not lacks if kind else None,
+        "kind": kind or None,
+        "image_type": cell(row["image type"]) or None,
+    }
 
 
 # What UNK-VQA calls the ways in which its questions and pictures were altered.
@@ -107,46 +120,53 @@ ALTERED = {
 
 
 def _unkvqa(row: RawRow) -> dict[str, Any]:
-    """UNK-VQA (Guo et al. 2023, arXiv 2310.10942): altered until it cannot be answered. Beside the
-    answer of a question that has one stand other options."""
-    answerable, other = row["answerability"]["binary"], row["answerability"].get("other") or {}
-    other = other if read_flag(answerable) else {}
-    kind = ALTERED.get(row["alter_type"], row["alter_type"])
-    about = {"image": row["image_name"], "answers": other.get("answer"), "answerable": answerable}
-    return _asked(row) | about | {"kind": kind, "other_options": other.get("options")}
+    """UNK-VQA (Guo et al. 2023, arXiv 2310.10942): altered until it cannot be answered."""
+    answerability = row["answerability"]
+    # Beside the answer of a question that has one stand other options.
+    other = answerability.get("other") or {}
+    other = other if read_flag(answerability["binary"]) else {}
+    return _asked(row) | {
+        "image": row["image_name"],
+        "answers": other.get("answer"),
+        "answerable": answerability["binary"],
+        "kind": ALTERED.get(row["alter_type"], row["alter_type"]),
+        "other_options": other.get("options"),
+    }
 
 
-def _choices(row: RawRow) -> dict[str, Any]:
-    """MMBench (Liu et al. 2023, arXiv 2307.06281).
-
-    The options are columns A, B, ... up to the first that is empty. A question whose options come
-    rotated as well is right if all rotations are: they are a pair. The question stands behind its
-    hint, as in the set's own prompts.
-    """
-    index, hint = record_id(row.get("index")) or "", cell(row.get("hint"))
+def _mmbench(row: RawRow) -> dict[str, Any]:
+    """MMBench (Liu et al. 2023, arXiv 2307.06281): choices, some in several orders."""
+    index = record_id(row.get("index")) or ""
+    # As in the set's own prompts, the question stands behind its hint.
+    hint, question = cell(row.get("hint")), row["question"]
+    # The options are columns A, B, ... up to the first that is empty.
     options = itertools.takewhile(bool, (cell(row.get(letter)) for letter in LETTERS))
-    kind = first(row, "l2-category", "L2-category")
-    about = {"id": index or None, "kind": kind, "category": row.get("category")}
-    about |= {"pair": str(int(index) % ROTATED) if index.isdecimal() else None}
-    about |= {"question": f"{hint}\n{row['question']}" if hint else row["question"]}
-    return _asked(row) | about | {"options": list(options), "answers": cell(row["answer"])}
+    return _asked(row) | {
+        "id": index or None,
+        "question": f"{hint}\n{question}" if hint else question,
+        "options": list(options),
+        "answers": cell(row["answer"]),
+        # A question is right if all its rotations are: they are a pair.
+        "pair": str(int(index) % ROTATED) if index.isdecimal() else None,
+        "kind": first(row, "l2-category", "L2-category"),
+        "category": row.get("category"),
+    }
 
 
 def _mmupd(row: RawRow) -> dict[str, Any]:
-    """MM-UPD (Miyai et al. 2024, arXiv 2403.20331): is there a right option at all.
-
-    A question and the one made of it that cannot be answered are a pair; dual accuracy counts
-    pairs. Of a question without a right option, only a letter that says so is an answer: in the
-    setting "option" the last one, in "instruction" the "F" that the question asks for.
-    """
-    columns, type = _choices(row), cell(row["type"])
-    columns |= {name: cell(row.get(name)) or None for name in ("type", "masked_answer", "task")}
+    """MM-UPD (Miyai et al. 2024, arXiv 2403.20331): is there a right option at all."""
+    columns, type = _mmbench(row), cell(row["type"])
+    # A question and the one made of it that cannot be answered have one index, and are a pair.
     columns["id"] = f"{columns['id']}-{type}" if columns["id"] and type else None
     columns["answerable"] = type == "standard" if type else None
-    letters = {*LETTERS[: len(columns["options"])], *("F" * ('"F.' in columns["question"]))}
-    if columns["answerable"] is False and columns["answers"] not in letters:
-        columns["answers"] = []
-    return columns
+    if columns["answerable"] is False:
+        # Only a letter that says so is an answer: in the setting "option" the last one, in
+        # "instruction" the "F" that the question asks for.
+        letters = {*LETTERS[: len(columns["options"])]}
+        letters |= {"F"} if '"F.' in columns["question"] else set()
+        columns["answers"] = [*letters & {columns["answers"]}]
+    others = {name: cell(row.get(name)) or None for name in ("type", "masked_answer", "task")}
+    return columns | others
 
 
 SETS = {
@@ -160,7 +180,7 @@ SETS = {
     "haloquest": Spec(_haloquest, prompt="bare", splits=True),
     "unkvqa": Spec(_unkvqa, prompt="short"),
     "mmupd": Spec(_mmupd, "choice", "letter", "MM-Hallu/MM-UPD", base64=True),
-    "mmbench": Spec(_choices, "choice", "letter", "lmms-lab/MMBench", base64=True),
+    "mmbench": Spec(_mmbench, "choice", "letter", "lmms-lab/MMBench", base64=True),
 }
 
 
