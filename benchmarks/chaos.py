@@ -83,7 +83,7 @@ STAGES = {
     ),
     "rl": Stage(
         "rl --model {model} --data {whole}/export {whole}/extrinsic/extrinsic.jsonl --n 4 "
-        "--kl-coef 0.1 --learning-rate 1e-3 --batch-size 8 --save-steps 4 --epochs 1 --out {out}",
+        "--learning-rate 1e-3 --batch-size 8 --save-steps 4 --epochs 1 --out {out}",
         _TRAINED,
     ),
     "convert": Stage("convert {model} {out}", ("*",)),

@@ -61,14 +61,10 @@ PROGRAMS = {
     "sft": PlanConfig("sft", answer=64, **_TRAINING),
     "sft, selective remat": PlanConfig("sft", answer=64, remat="selective", **_TRAINING),
     "sft, full remat": PlanConfig("sft", answer=64, remat="full", **_TRAINING),
-    "dpo, reference cached": PlanConfig("dpo", **_TRAINING),
-    "dpo, reference online": PlanConfig("dpo", reference="online", **_TRAINING),
+    "dpo": PlanConfig("dpo", **_TRAINING),
     # 672 tokens, about what rows of short answers are padded to by default
     "672 tokens: sft": PlanConfig("sft", answer=32, **_TRAINING),
-    "672 tokens: dpo, reference cached": PlanConfig("dpo", prompt=608, **_TRAINING),
-    "672 tokens: dpo, reference online": PlanConfig(
-        "dpo", prompt=608, reference="online", **_TRAINING
-    ),
+    "672 tokens: dpo": PlanConfig("dpo", prompt=608, **_TRAINING),
     "sample, 16 questions": PlanConfig("sample", answer=16, batch_size=16),
     "sample, 32 questions": PlanConfig("sample", answer=16, batch_size=32),
     # 32 rows of IDK-IT per step, 4 at a time

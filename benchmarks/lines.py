@@ -26,7 +26,7 @@ PARTS = {
         "bonsai 1,113",
     ),
     "on-policy training": (
-        ("losses/policy_gradient.py", "training/rl*.py", "training/rewards.py"),
+        ("losses/policy_gradient.py", "training/rl.py"),
         "nanochat 326",
     ),
     "the whole package": (("**/*.py",), "nanochat 6,587, gemma's gm 16,963"),

@@ -66,7 +66,7 @@ def every_position(chunk: int | None):
     """
 
     def objective(model: VisionLanguageModel) -> Objective:
-        def run(variables, reference, batch, key=None):
+        def run(variables, batch, key=None):
             hidden = model.apply(variables, batch, method="hidden")
             head = model.apply(variables, method="head")
             logprobs = token_logprobs(hidden, head, batch["input_ids"], chunk=chunk)
@@ -83,7 +83,7 @@ def two_rows(model: VisionLanguageModel) -> Objective:
     chosen.
     """
 
-    def run(variables, reference, batch, key=None):
+    def run(variables, batch, key=None):
         logprobs = target_logprobs(model, variables, batch)
         total = sequence_logprob(logprobs, batch["target_segment"] > 0)
         half = len(total) // 2
@@ -98,13 +98,11 @@ def _dpo(policy, batch):
     return {"loss": (dpo_loss(policy, reference, beta=0.1).sum(), batch["valid"].sum())}
 
 
-ONLINE = "reference online, remat full"
 # name: (rematerialisation, objective, whether the answers of a pair share image and prompt)
 VARIANTS = {
     "as built, remat full": ("full", ours, True),
     "as built, remat selective": ("selective", ours, True),
     "as built, no remat": ("none", ours, True),
-    ONLINE: ("full", ours, True),
     "image and prompt not shared, remat full": ("full", two_rows, False),
     "logits of every position, chunked, remat full": ("full", every_position(128), True),
     "logits of every position, whole, remat full": ("full", every_position(None), True),
@@ -144,9 +142,7 @@ def main(config: Config) -> None:
         model = make_model(llava, jnp.bfloat16, lora, remat)
         start = time.monotonic()
         program = make_program(objective(model), RUN, total_steps=100)
-        lowered = lower_step(
-            program, RUN, variables, batch, mesh, lora=lora, online_reference=name == ONLINE
-        )
+        lowered = lower_step(program, RUN, variables, batch, mesh, lora=lora)
         row: dict[str, object] = {"variant": name}
         try:
             plan = lowered.compile().memory_analysis()

@@ -47,16 +47,16 @@ from inbol_jax.sampling.p_true import VERDICTS
 from inbol_jax.sharding import make_mesh, replicate, round_batch
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.config import SftConfig
+from inbol_jax.training.model import check_weights, split_variables
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.step import TrainProgram, make_eval_step, make_train_step
-from inbol_jax.training.trainer import Trainer
-from inbol_jax.training.variables import (
+from inbol_jax.training.step import (
     Flat,
-    Parts,
-    check_weights,
+    TrainProgram,
+    make_eval_step,
+    make_train_step,
     merge_variables,
-    split_variables,
 )
+from inbol_jax.training.trainer import Trainer
 from inbol_jax.world.config import Split
 from inbol_jax.world.questions import (
     HELD_OUT_TYPE3,
@@ -242,12 +242,12 @@ def pretrain(config: PretrainConfig) -> Path:
     optimizer = _optimizer(config.learning_rate, config.steps)
     sft = sft_objective(make_model(architecture))
 
-    def objective(variables: Mapping, reference: None, batch: Mapping, key: jax.Array):
+    def objective(variables: Mapping, batch: Mapping, key: jax.Array):
         # [b, 48, 48, 3] in 0 to 255 -> [b, 1 image, 3, 48, 48] in -1 to 1, as the processor does it
         pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0
         pixels = pixels.transpose(0, 3, 1, 2)[:, None]
         valid = jnp.ones(len(pixels), jnp.bool)  # no row merely fills up a batch
-        return sft(variables, reference, {**batch, "valid": valid, "pixel_values": pixels})
+        return sft(variables, {**batch, "valid": valid, "pixel_values": pixels})
 
     # Grain reads its switches from absl's command line, which is not ours.
     flags.FLAGS.mark_as_parsed()
@@ -275,8 +275,8 @@ def pretrain(config: PretrainConfig) -> Path:
     program = TrainProgram(
         optimizer, make_train_step(objective, optimizer), make_eval_step(objective)
     )
-    parts = Parts(replicate(trainable, mesh), {}, None, {})
-    state = Trainer(run_config, program, parts, mesh, settings, config.steps).fit(batches)
+    trainable = replicate(trainable, mesh)
+    state = Trainer(run_config, program, trainable, {}, mesh, settings, config.steps).fit(batches)
     check_weights(state.params, "pre-training: no model is saved, lower --learning-rate")
     save_params(folder, merge_variables(jax.device_get(state.params), {})["params"])
     say(f"pre-trained {config.steps * batch_size:,} images -> {folder}")

@@ -38,7 +38,7 @@ COMMANDS: dict[str, Command] = {
     "build": Command("construction.config:BuildConfig", "construction.build:build"),
     "sft": Command("training.config:SftConfig", "training.sft:sft", collective=True),
     "dpo": Command("training.config:DpoConfig", "training.ca_dpo:ca_dpo", collective=True),
-    "rl": Command("training.rl_config:RlConfig", "training.rl:rl", collective=True),
+    "rl": Command("training.config:RlConfig", "training.rl:rl", collective=True),
     "evaluate": Command("evaluation.config:EvaluateConfig", "evaluation.evaluate:evaluate"),
     "calibrate": Command("evaluation.config:CalibrateConfig", "evaluation.calibrate:calibrate"),
     "convert": Command("models.convert:ConvertConfig", "models.convert:convert"),

@@ -18,8 +18,7 @@ from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.stage import HINT, changes
-from inbol_jax.training.config import DpoConfig, SftConfig
-from inbol_jax.training.rl_config import RlConfig
+from inbol_jax.training.config import DpoConfig, RlConfig, SftConfig
 from inbol_jax.world.config import ExportConfig, Split
 
 SAMPLING = SamplingOptions(max_new_tokens=12)  # no answer of this world has as many tokens

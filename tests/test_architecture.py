@@ -182,7 +182,7 @@ def test_nothing_is_unpickled_and_no_foreign_code_is_run():
 READERS = {
     "Image.open": {"data.images", "world.glyphs"},
     "json.loads": {"artifacts", "data.rows", "data.sources", "models.rendering"}
-    | {"training.checkpoint", "training.trainer", "training.trackers", "world.glyphs"},
+    | {"training.checkpoint", "training.trainer", "world.glyphs"},
     "json.load": set(),
 }
 

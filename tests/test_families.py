@@ -89,7 +89,7 @@ def test_the_whole_pipeline(world, family, tmp_path, capsys, request):
     data, model, out = run / "preferences.jsonl", out / "model", run / "ca_dpo"
     inbol(capsys, "dpo", "--data", data, "--model", model, "--out", out, "--epochs", 1, *steps)
     last_loss(out)
-    once = ("--epochs", 1, "--batch-size", 20, "--n", 4, "--kl-coef", 0.1)
+    once = ("--epochs", 1, "--batch-size", 20, "--n", 4)
     inbol(capsys, "rl", "--data", world / "test", "--model", base, "--out", run / "rl", *once)
     last_loss(run / "rl")
 

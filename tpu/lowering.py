@@ -22,9 +22,9 @@ from inbol_jax.models.packing import RowShape
 from inbol_jax.models.weights import param_shardings
 from inbol_jax.sharding import BATCH
 from inbol_jax.training.config import RunConfig
+from inbol_jax.training.model import split_variables
 from inbol_jax.training.parallel import jit_step
 from inbol_jax.training.step import TrainProgram, TrainState, optimizer_shardings
-from inbol_jax.training.variables import reference_part, split_variables
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -97,7 +97,6 @@ def lower_step(
     mesh: Mesh,
     *,
     lora: LoraConfig | None = None,
-    online_reference: bool = False,
 ) -> jax.stages.Lowered:
     """The step that `--parallel jit` runs, on abstract arrays. `.compile()` it for what it needs.
 
@@ -106,7 +105,6 @@ def lower_step(
       lora: options of the adapters, which are new, if any.
     """
     trainable, frozen = split_variables(variables, config.frozen, lora)
-    reference = reference_part(trainable, new_adapters=True) if online_reference else None
     trainable = {path: x.update(dtype=jnp.float32) for path, x in trainable.items()}
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     opt_state = jax.tree.map(
@@ -116,7 +114,7 @@ def lower_step(
     )
     state = TrainState(scalar, trainable, opt_state, scalar)
     places = jax.tree.map(lambda x: x.sharding, state)
-    return jit_step(program.train_step, places, mesh).lower(state, frozen, reference, batch)
+    return jit_step(program.train_step, places, mesh).lower(state, frozen, batch)
 
 
 class Collective(NamedTuple):

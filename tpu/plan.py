@@ -54,16 +54,15 @@ from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.sampler import sample
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, round_batch
 from inbol_jax.training.ca_dpo import ca_dpo_objective
-from inbol_jax.training.config import DpoConfig, SftConfig
+from inbol_jax.training.config import DpoConfig, RlConfig, SftConfig
 from inbol_jax.training.model import lora_config
 from inbol_jax.training.parallel import round_batch_size
 from inbol_jax.training.rl import policy_gradient_objective
-from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import make_program
 
 # Options of the stage's own command
-_SHARED = ("batch_size", "gradient_accumulation_steps", "optimizer", "lora_rank", "remat")
+_SHARED = ("batch_size", "gradient_accumulation_steps", "lora_rank", "remat")
 SHAPES = Path(__file__).parent / "shapes"
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
@@ -100,19 +99,11 @@ class Config(Bounded):
     """Rank of the adapters. With 0 the whole decoder and projector are trained."""
     remat: Literal["none", "selective", "full"] = "none"
     """Activations that the backward pass computes again: none, selective or full."""
-    reference: Literal["cached", "online"] = "cached"
-    """Whether the reference is cached or computed in every step."""
-    optimizer: str = "adamw"
-    """Optimizer of optax, by its name there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        unused = {
-            "sft": ("n", "reference"),
-            "dpo": ("n",),
-            "rl": ("reference",),
-            "sample": ("gradient_accumulation_steps", "remat", "reference", "optimizer"),
-        }
+        of_training = ("gradient_accumulation_steps", "remat")
+        unused = {"sft": ("n",), "dpo": ("n",), "rl": (), "sample": of_training}
         for option in unused[self.stage]:
             if getattr(self, option) != getattr(Config, option):
                 raise InbolError(
@@ -224,8 +215,7 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     if isinstance(run, RlConfig):
         batch |= abstract_groups(mesh, rows=rows, n=config.n)
     program = make_program(objective, run, total_steps=100)
-    online = config.reference == "online"
-    return lower_step(program, run, variables, batch, mesh, lora=lora, online_reference=online)
+    return lower_step(program, run, variables, batch, mesh, lora=lora)
 
 
 def _lower_sample(

@@ -36,7 +36,7 @@ from inbol_jax.training.dataset import (
     tokenize,
     training_batches,
 )
-from inbol_jax.training.model import load_model, prompt_of_lines
+from inbol_jax.training.model import load_model, prompt_of_lines, save_trained, take_apart
 from inbol_jax.training.settings import make_schedule, run_settings
 from inbol_jax.training.step import (
     Batch,
@@ -46,8 +46,7 @@ from inbol_jax.training.step import (
     target_logprobs,
     token_counts,
 )
-from inbol_jax.training.trainer import Trainer, save_trained
-from inbol_jax.training.variables import take_apart
+from inbol_jax.training.trainer import Trainer
 
 CHOSEN, REJECTED = 1, 2  # branches of a pair's row, which share image and prompt
 
@@ -78,15 +77,15 @@ def ca_dpo(config: DpoConfig) -> Path:
     # ---- The loss, and the run
     objective = ca_dpo_objective(checkpoint.model, config.pair_loss)
     program = make_program(objective, config, schedule.steps)
-    parts = take_apart(checkpoint, config, reference=config.reference == "online")
+    variables = take_apart(checkpoint, config)
     about = {"data": dataset.file.fingerprint, "pictures": dataset.file.pictures}
     settings = run_settings("CA-DPO", config, checkpoint, schedule, **about)
-    trainer = Trainer(config, program, parts, mesh, settings, schedule.steps)
+    trainer = Trainer(config, program, *variables, mesh, settings, schedule.steps)
     state = trainer.fit(
         training_batches(dataset, schedule, config.seed, mesh),
         *(functools.partial(in_order, other, mesh, schedule.micro_batch) for other in others),
     )
-    return save_trained(checkpoint, config, parts, state, "CA-DPO")
+    return save_trained(checkpoint, config, state, "CA-DPO")
 
 
 def pair_dataset(checkpoint: Checkpoint, file: DataFile[Preference], buckets: int) -> PackedDataset:
@@ -195,29 +194,24 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
     """The mean CA-DPO loss (`losses.ca_dpo_loss`) over the pairs that are not padding.
 
     The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind
-    i32[b], valid bool[b]. If the objective gets variables of a reference, it computes the
-    reference's log-probabilities itself and does not use the batch's. With `length_normalized`,
-    those of the batch must be averages too.
+    i32[b], valid bool[b]. With `length_normalized`, the reference's log-probabilities are averages
+    too.
     """
     pair_loss, weighting = pair_functions(options)
     average = options.length_normalized
 
-    def objective(variables, reference, batch, key=None) -> Metrics:
-        if reference is None:
-            reference_pair = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
-        else:
-            logprobs = target_logprobs(model, reference, batch)
-            reference_pair = pair_logprobs(logprobs, batch, average=average)
+    def objective(variables, batch, key=None) -> Metrics:
         # Log-probabilities of the a targets of each row, those of chosen before those of rejected.
         logprobs = target_logprobs(model, variables, batch, key)  # [b, a]
-        policy_pair = pair_logprobs(logprobs, batch, average=average)
+        policy = pair_logprobs(logprobs, batch, average=average)
+        reference = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
         is_chosen = batch["target_segment"] == CHOSEN
         chosen_nll = -sequence_logprob(logprobs, is_chosen, average=True)
 
         def loss(nll_coef: float) -> jax.Array:  # [b]
             return ca_dpo_loss(
-                policy_pair,
-                reference_pair,
+                policy,
+                reference,
                 batch["confidence"],
                 batch["kind"],
                 chosen_nll,
@@ -233,11 +227,11 @@ def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Obj
             "loss": loss(options.nll_coef),
             "dpo": loss(0.0),  # the weighted loss of pairs alone
             "nll": chosen_nll,
-            "logprob_chosen": policy_pair.chosen,
-            "logprob_rejected": policy_pair.rejected,
+            "logprob_chosen": policy.chosen,
+            "logprob_rejected": policy.rejected,
         }
         metrics = {name: (jnp.sum(valid * x), valid.sum()) for name, x in values.items()}
-        reward = options.beta * preference_margin(policy_pair, reference_pair)
+        reward = options.beta * preference_margin(policy, reference)
         metrics |= _reward_metrics(reward, batch["kind"], valid)
         return metrics | token_counts(batch)
 

@@ -1,60 +1,45 @@
-"""Options of IDK-IT (`inbol sft`) and CA-DPO (`inbol dpo`); those of `inbol rl` stand in
-`rl_config.py`. Imports are light: help must be fast.
+"""Options of IDK-IT (`inbol sft`), CA-DPO (`inbol dpo`) and on-policy refusal (`inbol rl`). Imports
+are light: help must be fast.
 
 A training config is composed of parts, each of which refuses values that cannot be meant. On the
 command line all options are flat; `from_options` takes them flat in Python as well.
 """
 
 import dataclasses
-import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from inbol_jax.defaults import (
+    NEW_TOKENS,
     TINY,
     BatchSize,
     Bounded,
     Bounds,
     Dtype,
     NumBuckets,
+    NumNewTokens,
+    NumSamples,
     NumSteps,
     Positive,
     Seed,
     check_out,
 )
 from inbol_jax.errors import InbolError
+from inbol_jax.prompts import AUTO, PromptOptions
 
 # The vision tower and the embeddings stay as they are: refusing is a matter of what is said, not of
 # what is seen.
 FROZEN = ("^vision_(tower|model)/", "embed_tokens")
 
-
-class Rates(NamedTuple):
-    """Peak learning rates, unless --learning-rate says another."""
-
-    whole: float
-    """Of a model that is trained whole. It suits the tiny model of the package."""
-    lora: float
-    """Of adapters, whatever they are on."""
-
-
-RATES = {"sft": Rates(3e-4, 2e-4), "dpo": Rates(2e-4, 5e-5), "rl": Rates(3e-4, 1e-4)}
-
-
-def check_pattern(option: str, pattern: str) -> None:
-    """Raises InbolError, which names the option, if the pattern is not a regular expression."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InbolError(f"{option} {pattern!r} is not a regular expression ({error})") from error
+# Peak learning rates by method, unless --learning-rate says another: of a model that is trained
+# whole (they suit the tiny one of the package), and of adapters, whatever they are on.
+RATES = {"sft": (3e-4, 2e-4), "dpo": (2e-4, 5e-5), "rl": (3e-4, 1e-4)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Bounded):
-    """The optimizer and its learning rates."""
+    """AdamW and its learning rates."""
 
-    optimizer: Literal["adamw", "adafactor", "lion", "sgd"] = "adamw"
-    """Optimizer of optax: adamw, adafactor, lion or sgd."""
     learning_rate: Annotated[float | None, Bounds(above=0)] = None
     """Peak learning rate, reached after a warm-up of a tenth of the steps. By default: sft 3e-4,
     dpo 2e-4, rl 3e-4 for a model that is trained whole; 2e-4, 5e-5, 1e-4 for adapters."""
@@ -115,19 +100,6 @@ class RuntimeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoggingConfig(Bounded):
-    """What is written while training: checkpoints and metrics."""
-
-    save_steps: NumSteps = 100
-    """Steps between two checkpoints in OUT/checkpoints, of which the newest two are kept. A run
-    that was stopped resumes from the last one."""
-    logging_steps: NumSteps = 10
-    """Steps between two rows of OUT/metrics.jsonl. Evaluations and checkpoints have a row too."""
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Trackers that get the metrics as well, if installed: tensorboard, wandb."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(Bounded):
     """What all training commands take."""
 
@@ -156,18 +128,22 @@ class RunConfig(Bounded):
     everything else is frozen anyway."""
     seed: Seed = 0
     """Seed of the order of the data, of new adapters and of dropout."""
+    save_steps: NumSteps = 100
+    """Steps between two checkpoints in OUT/checkpoints, of which the newest two are kept. A run
+    that was stopped resumes from the last one."""
+    logging_steps: NumSteps = 10
+    """Steps between two rows of OUT/metrics.jsonl. Evaluations and checkpoints have a row too."""
     optimization: OptimizerConfig = OptimizerConfig()
     lora: LoraOptions = LoraOptions()
     runtime: RuntimeConfig = RuntimeConfig()
-    logging: LoggingConfig = LoggingConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_out(self.out, self.model, "model")
         if self.optimization.learning_rate is None:
-            rates = RATES[self.method]
+            whole, of_adapters = RATES[self.method]
             adapters = self.lora.lora_rank or (self.model / "adapter_config.json").is_file()
-            rate = rates.lora if adapters else rates.whole
+            rate = of_adapters if adapters else whole
             optimization = dataclasses.replace(self.optimization, learning_rate=rate)
             object.__setattr__(self, "optimization", optimization)
 
@@ -254,7 +230,56 @@ class DpoConfig(TrainConfig):
     method: ClassVar[str] = "dpo"
 
     pair_loss: PairLossConfig = PairLossConfig()
-    reference: Literal["cached", "online", "none"] = "cached"
+    reference: Literal["cached", "none"] = "cached"
     """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached),
-    or in every step (online), or put 0 in their place (none). With online, the reference leaves out
-    new adapters and keeps a frozen copy of every other weight that is trained."""
+    or put 0 in their place (none)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyGradientConfig(Bounded):
+    """What responses are worth, and the loss of a response (`losses.policy_gradient_loss`)."""
+
+    reward: str = "value"
+    """Function that scores a response: value (the user value: the mean reward is T), or one of your
+    own (docs/on-policy.md)."""
+    scale_rewards: bool = True
+    """Divide the advantages of a group by the standard deviation of its rewards (GRPO)."""
+    length_normalized: bool = False
+    """Take the mean over the tokens of a response (GRPO) instead of the sum, whose gradient is the
+    unbiased one. With the mean a refusal, which is longer than most answers, is learnt slower."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RlConfig(RunConfig):
+    """On-policy refusal: a policy gradient on the model's own responses.
+
+    Each question gets a group of responses, drawn from the model as it is. What a response is worth
+    beyond the mean of its group is its advantage.
+    """
+
+    method: ClassVar[str] = "rl"
+
+    data: tuple[Path, ...]
+    """Dataset folders, or .jsonl files: questions with their answers, and questions that cannot be
+    answered from the image (Type 3)."""
+    batch_size: BatchSize = 32
+    """Questions per optimizer step, each with n responses."""
+    seed: Seed = 0
+    """Seed of the order of the data, of the responses and of new adapters."""
+    n: Annotated[NumSamples, Bounds(2)] = 10
+    """Responses per question, drawn at temperature 1 and without truncation, that is, from the
+    policy itself. They are compared with each other."""
+    max_new_tokens: NumNewTokens = NEW_TOKENS
+    """A response that has not ended by itself is cut after this number of tokens."""
+    prompt: PromptOptions = AUTO
+    policy_gradient: PolicyGradientConfig = PolicyGradientConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.data:
+            raise InbolError("--data: at least one dataset is needed")
+        if self.lora.lora_dropout:
+            raise InbolError(
+                f"--lora-dropout {self.lora.lora_dropout}: the policy that is trained must be the "
+                "one that responds, which has none; drop the option"
+            )

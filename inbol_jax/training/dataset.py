@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grain
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,7 +23,7 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import READERS, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import Grid, padded_tiles
-from inbol_jax.processes import from_all
+from inbol_jax.processes import from_all, is_main
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
 from inbol_jax.training.config import TrainConfig
@@ -299,22 +298,20 @@ def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list
 def picture_fingerprint(files: Iterable[Path]) -> str:
     """Sixteen hex digits over the bytes of pictures, in the order in which they first occur.
 
-    Folders and names do not count: those below the image folder are in the data already. Each
-    process reads a share of the files. All must call this, and all get the same.
+    Folders and names do not count: those below the image folder are in the data already. One
+    process reads the files and tells the others, so all must call this.
     """
-    names, count = list(dict.fromkeys(files)), jax.process_count()
-    mine = names[jax.process_index() :: count]
-    digests = np.zeros((len(names) // count + 1, 8), np.uint8)  # shares may differ by one file
-    for row, digest in zip(digests, READERS.map(_digest, mine), strict=False):
-        row[:] = np.frombuffer(digest, np.uint8)
-    in_order = from_all(digests).swapaxes(0, 1).reshape(-1, 8)[: len(names)]
-    return hashlib.sha256(in_order.tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    if is_main():
+        for part in READERS.map(_digest, dict.fromkeys(files)):
+            digest.update(part)
+    return from_all(np.frombuffer(digest.digest()[:8], np.uint8))[0].tobytes().hex()
 
 
 def _digest(file: Path) -> bytes:
-    """Eight bytes of a file's hash; zeros if it cannot be read, which the first batch will say."""
+    """A file's hash; nothing if it cannot be read, which the first batch will say."""
     try:
         with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()[:8]
+            return hashlib.file_digest(opened, "sha256").digest()
     except OSError:
-        return bytes(8)
+        return b""

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import to_host
 from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
-from inbol_jax.training.step import AXIS, Batch, Metrics, TrainProgram, TrainState, TrainStep
+from inbol_jax.training.step import AXIS, Batch, Flat, Metrics, TrainProgram, TrainState, TrainStep
 
 
 class Jit:
@@ -59,20 +59,20 @@ class Jit:
         program = jax.jit(function, out_shardings=split, compiler_options=COMPILER_OPTIONS)
 
         def own_rows(x: jax.Array) -> np.ndarray:
-            # Along tensor devices hold copies of rows.
-            # By the first row of each part: copies fall together, and sorting restores the order.
+            # By the first row of each part: copies along tensor fall together, and sorting restores
+            # the order.
             parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
             return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
         return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
-    def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
-        """One training step, with the arguments of `TrainStep`. It reuses the memory of `state`."""
+    def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One training step. It reuses the memory of `state`."""
         if self._compiled is None:
             # Known at the first call only: the shardings of the state that was placed or restored.
             places = jax.tree.map(lambda x: x.sharding, state)
             self._compiled = jit_step(self._step, places, self._mesh)
-        return self._compiled(state, *inputs)
+        return self._compiled(state, frozen, batch)
 
 
 def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
@@ -101,7 +101,7 @@ class Pmap:
         devices = mesh.local_devices
         self._each = NamedSharding(Mesh(np.array(devices), AXIS), PartitionSpec(AXIS))
         self._count = len(devices)
-        self._compiled = jax.pmap(program.train_step, axis_name=AXIS, donate_argnums=0)
+        self._step = jax.pmap(program.train_step, axis_name=AXIS, donate_argnums=0)
         self._score = jax.pmap(program.eval_step, axis_name=AXIS)
 
     def place(self, tree: Any) -> Any:
@@ -129,12 +129,12 @@ class Pmap:
 
         return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
-    def run(self, state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
-        state, metrics = self._compiled(state, *inputs)
+    def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics = self._step(state, frozen, batch)
         return state, _first_copy(metrics)
 
-    def score(self, state: TrainState, *inputs: Any) -> Metrics:
-        return _first_copy(self._score(state, *inputs))
+    def score(self, state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
+        return _first_copy(self._score(state, frozen, batch))
 
 
 def _first_copy(tree: Any) -> Any:
@@ -142,8 +142,7 @@ def _first_copy(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
 
 
-Parallel = Jit | Pmap
-PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}
+PARALLEL: dict[str, type[Jit | Pmap]] = {"jit": Jit, "pmap": Pmap}
 
 
 def round_batch_size(size: int, mesh: Mesh, gradient_accumulation_steps: int) -> int:

@@ -5,11 +5,11 @@ them, and is trained on them. What is drawn is a function of the weights, the se
 a run resumes exactly.
 """
 
-import functools
+import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ import numpy as np
 from inbol_jax.artifacts import file_fingerprint
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.losses import abstention_bonus, group_advantages, kl_estimate, policy_gradient_loss
+from inbol_jax.losses import group_advantages, policy_gradient_loss
+from inbol_jax.losses.registry import register_in
 from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import make_text_encoder, prompt_for
@@ -27,7 +28,7 @@ from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.processes import from_all, is_main, one_writer
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.outcome import outcome
+from inbol_jax.responses.outcome import outcome, user_value
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import (
     BatchShape,
@@ -39,6 +40,7 @@ from inbol_jax.sampling.generate import (
 )
 from inbol_jax.sampling.sampler import Samples, sample
 from inbol_jax.sharding import local_rows, make_mesh
+from inbol_jax.training.config import PolicyGradientConfig, RlConfig
 from inbol_jax.training.dataset import (
     HostBatch,
     picture_fingerprint,
@@ -46,20 +48,19 @@ from inbol_jax.training.dataset import (
     stream_batches,
     training_order,
 )
-from inbol_jax.training.model import load_model
-from inbol_jax.training.rewards import reward_function
-from inbol_jax.training.rl_config import PolicyGradientConfig, RlConfig
+from inbol_jax.training.model import load_model, save_trained, take_apart
 from inbol_jax.training.settings import make_schedule, run_settings
 from inbol_jax.training.step import (
+    Flat,
     Metrics,
     Objective,
     TrainState,
     make_program,
+    merge_variables,
     target_logprobs,
     token_counts,
 )
-from inbol_jax.training.trainer import Trainer, save_trained
-from inbol_jax.training.variables import Flat, merge_variables, take_apart
+from inbol_jax.training.trainer import Trainer
 
 LABEL = "on-policy refusal"
 
@@ -85,11 +86,11 @@ def rl(config: RlConfig) -> Path:
     # ---- The loss, and the run
     objective = policy_gradient_objective(checkpoint.model, config.policy_gradient)
     program = make_program(objective, config, schedule.steps)
-    parts = take_apart(checkpoint, config, reference=config.policy_gradient.kl_coef > 0)
+    variables = take_apart(checkpoint, config)
     pictures = picture_fingerprint(path for question in questions for path in question.images)
     about = {"data": file_fingerprint(*files), "pictures": pictures}
     settings = run_settings(LABEL, config, checkpoint, schedule, **about)
-    trainer = Trainer(config, program, parts, mesh, settings, schedule.steps)
+    trainer = Trainer(config, program, *variables, mesh, settings, schedule.steps)
 
     # ---- Rollouts: the batch of each step is made of responses of the policy as it is then
     draw = trainer.parallel.rows(sampling_function(checkpoint.model, config))
@@ -113,7 +114,7 @@ def rl(config: RlConfig) -> Path:
             yield pack(checkpoint, asked, samples, groups, config)
 
     state = trainer.fit(rollouts)
-    return save_trained(checkpoint, config, parts, state, LABEL)
+    return save_trained(checkpoint, config, state, LABEL)
 
 
 # ---- Questions
@@ -187,6 +188,44 @@ def question_batch(
     return read_batch(read, indices, mine)
 
 
+# ---- Rewards
+
+# (question with its gold answers, text of the response) -> what it is worth
+Reward = Callable[[VQAExample, str], float]
+F = TypeVar("F", bound=Reward)
+
+REWARDS: dict[str, Reward] = {
+    "value": lambda example, text: user_value(outcome(example, text), example.answerable is False)
+}
+
+
+def register_reward(name: str) -> Callable[[F], F]:
+    """Decorator that registers a reward, for --reward. Raises ValueError if the name is taken."""
+    return register_in(REWARDS, name)
+
+
+def reward_function(name: str) -> Reward:
+    """The reward of that name.
+
+    Raises:
+      InbolError: if it is not registered; later, if it returns no finite number.
+    """
+    if name not in REWARDS:
+        raise InbolError(f"--reward {name!r}: choose one of {', '.join(REWARDS)}")
+    reward = REWARDS[name]
+
+    def checked(example: VQAExample, text: str) -> float:
+        value = reward(example, text)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise InbolError(
+                f"--reward {name}: it returns {value!r} for {text[:60]!r} as a response to "
+                f"question {example.id!r}; a finite number is needed"
+            )
+        return float(value)
+
+    return checked
+
+
 # ---- Responses
 
 
@@ -218,7 +257,7 @@ class Groups(NamedTuple):
     """What the n responses to each of b questions are; 0 in rows that fill up the batch."""
 
     rewards: np.ndarray
-    """f32[b, n], what they are worth, the bonus of abstaining not included."""
+    """f32[b, n], what they are worth."""
     correct: np.ndarray
     """bool[b, n]"""
     refused: np.ndarray
@@ -258,12 +297,10 @@ def pack(
     Returns:
       packed rows with their images, and the columns of `Groups`, and advantages f32[b, n].
     """
-    options = config.policy_gradient
-    bonus = abstention_bonus(groups.correct, groups.refused)
-    rewards = groups.rewards + np.float32(options.abstention_bonus) * np.asarray(bonus)
     # Rewards (1, -1, 1, 1) of a group become advantages (0.58, -1.73, 0.58, 0.58). In a group whose
     # rewards are all the same they are 0, and so is its gradient.
-    advantages = np.asarray(group_advantages(rewards, scale=options.scale_rewards))  # [b, n]
+    scale = config.policy_gradient.scale_rewards
+    advantages = np.asarray(group_advantages(groups.rewards, scale=scale))  # [b, n]
     columns = groups._asdict() | {"advantages": advantages}
 
     # All processes run one program: the targets of the longest row, as a power of two. Of ten
@@ -289,26 +326,20 @@ def policy_gradient_objective(
     """The mean over groups of the mean loss (`losses.policy_gradient_loss`) of their responses.
 
     The batch is one of `pack`. The policy that is trained is the one that responded: the ratio to
-    it is 1, and dropout is not used. The reference is computed if there is a KL term.
+    it is 1, and dropout is not used.
     """
-    loss = functools.partial(
-        policy_gradient_loss, kl_coef=options.kl_coef, average=options.length_normalized
-    )
 
-    def objective(variables, reference, batch, key=None) -> Metrics:
+    def objective(variables, batch, key=None) -> Metrics:
         logprobs = target_logprobs(model, variables, batch)  # [b, a]
-        ref = target_logprobs(model, reference, batch) if options.kl_coef else None
         # Targets of a row lie one behind another; `target_segment` says whose each of them is.
         branches = 1 + jnp.arange(batch["advantages"].shape[1])  # [n]
         of_branch = batch["target_segment"][:, None] == branches[:, None]  # [b, n, a]
-
-        def per_branch(x: jax.Array | None) -> jax.Array | None:
-            return None if x is None else jnp.broadcast_to(x[:, None], of_branch.shape)
-
         # The policy is the one that responded, so its log-probabilities stand for the old ones too.
         # The ratio is then 1, and its gradient is that of the log-probability (REINFORCE).
-        policy = per_branch(logprobs)
-        losses = loss(policy, policy, per_branch(ref), batch["advantages"], of_branch)  # [b, n]
+        policy = jnp.broadcast_to(logprobs[:, None], of_branch.shape)
+        losses = policy_gradient_loss(  # [b, n]
+            policy, policy, None, batch["advantages"], of_branch, average=options.length_normalized
+        )
         valid = batch["valid"].astype(jnp.float32)
         values = {
             "loss": losses,
@@ -320,9 +351,6 @@ def policy_gradient_objective(
         metrics = {
             name: (jnp.sum(valid * jnp.mean(x, axis=1)), valid.sum()) for name, x in values.items()
         }
-        if ref is not None:
-            tokens = (batch["target_segment"] > 0).astype(jnp.float32)  # none in rows not valid
-            metrics["kl"] = (jnp.sum(tokens * kl_estimate(logprobs, ref)), tokens.sum())
         return metrics | token_counts(batch)
 
     return objective

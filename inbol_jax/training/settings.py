@@ -16,7 +16,7 @@ from inbol_jax.training.parallel import round_batch_size
 # Options that do not decide the result: where files lie, what is looked at meanwhile, and how the
 # run is spread over devices.
 _WITHOUT_EFFECT = ("out", "images", "eval_data", "eval_steps", "save_steps", "logging_steps")
-_WITHOUT_EFFECT += ("report_to", "remat", "distributed", "mesh", "parallel")
+_WITHOUT_EFFECT += ("remat", "distributed", "mesh", "parallel")
 ENOUGH_STEPS = 200
 """Optimizer steps that a small set is gone through again for, unless --epochs is given."""
 MOST_PASSES = 10
@@ -70,8 +70,7 @@ def run_settings(
       data: the fingerprint of what is trained on.
       pictures: that of the bytes of the data's images.
     """
-    settings = {k: v for k, v in config.flat().items() if k not in _WITHOUT_EFFECT}
-    settings |= {
+    settings = {k: v for k, v in config.flat().items() if k not in _WITHOUT_EFFECT} | {
         "stage": stage,
         "model": f"sha256:{checkpoint.fingerprint}",
         "data": f"sha256:{data}",

@@ -11,7 +11,7 @@ from inbol_jax.records import Instruction
 from inbol_jax.sharding import make_mesh
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import in_order, read_data, tokenize, training_batches
-from inbol_jax.training.model import load_model, prompt_of_lines
+from inbol_jax.training.model import load_model, prompt_of_lines, save_trained, take_apart
 from inbol_jax.training.settings import make_schedule, run_settings
 from inbol_jax.training.step import (
     Metrics,
@@ -20,8 +20,7 @@ from inbol_jax.training.step import (
     target_logprobs,
     token_counts,
 )
-from inbol_jax.training.trainer import Trainer, save_trained
-from inbol_jax.training.variables import take_apart
+from inbol_jax.training.trainer import Trainer
 
 
 @one_writer
@@ -47,21 +46,21 @@ def sft(config: SftConfig) -> Path:
     # ---- The loss, and the run
     objective = sft_objective(checkpoint.model)
     program = make_program(objective, config, schedule.steps)
-    parts = take_apart(checkpoint, config)
+    variables = take_apart(checkpoint, config)
     about = {"data": dataset.file.fingerprint, "pictures": dataset.file.pictures}
     settings = run_settings("IDK-IT", config, checkpoint, schedule, **about)
-    trainer = Trainer(config, program, parts, mesh, settings, schedule.steps)
+    trainer = Trainer(config, program, *variables, mesh, settings, schedule.steps)
     state = trainer.fit(
         training_batches(dataset, schedule, config.seed, mesh),
         *(functools.partial(in_order, other, mesh, schedule.micro_batch) for other in others),
     )
-    return save_trained(checkpoint, config, parts, state, "IDK-IT")
+    return save_trained(checkpoint, config, state, "IDK-IT")
 
 
 def sft_objective(model: VisionLanguageModel) -> Objective:
     """Mean negative log-likelihood per response token. Pre-training uses it too."""
 
-    def objective(variables, reference, batch, key=None) -> Metrics:
+    def objective(variables, batch, key=None) -> Metrics:
         logprobs = target_logprobs(model, variables, batch, key)
         loss = sft_loss(logprobs, batch["target_segment"] > 0)
         return {"loss": loss, **token_counts(batch)}

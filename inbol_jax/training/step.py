@@ -6,21 +6,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.losses import token_logprobs
 from inbol_jax.models.vlm import VisionLanguageModel
-from inbol_jax.training.config import RunConfig
-from inbol_jax.training.optimizer import make_optimizer
-from inbol_jax.training.variables import Flat, merge_variables
+from inbol_jax.training.config import OptimizerConfig, RunConfig
 
 Batch = Mapping[str, jax.Array]
-Variables = Mapping[str, Any]
+# Variables by path: "params/language_model/norm/scale" or "lora/...".
+Flat = dict[str, jax.Array]
 # name -> (sum, weight). The sums are divided once, when those of all devices and steps are in.
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-# (variables, variables of an online reference or None, batch, dropout key or None) -> metrics.
-# The metric "loss" is what is minimised.
-Objective = Callable[[Variables, Variables | None, Batch, jax.Array | None], Metrics]
+# (variables, batch, dropout key or None) -> metrics. The metric "loss" is what is minimised.
+Objective = Callable[[Mapping[str, Any], Batch, jax.Array | None], Metrics]
 # Target positions per row whose logits exist at a time: 16 MiB per row for 32 thousand words. VQA
 # answers are shorter, so they are not chunked.
 CHUNK = 128
@@ -36,14 +35,14 @@ class TrainState(NamedTuple):
     skipped: jax.Array  # i32[], updates in a row that were left out as not finite
 
 
-# (state, frozen variables, variables of an online reference or None, batch) -> (state, metrics)
-TrainStep = Callable[[TrainState, Flat, Flat | None, Batch], tuple[TrainState, Metrics]]
-EvalStep = Callable[[TrainState, Flat, Flat | None, Batch], Metrics]
+# (state, frozen variables, batch) -> (state, metrics)
+TrainStep = Callable[[TrainState, Flat, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[TrainState, Flat, Batch], Metrics]
 
 
 def target_logprobs(
     model: VisionLanguageModel,
-    variables: Variables,
+    variables: Mapping[str, Any],
     batch: Batch,
     key: jax.Array | None = None,
     *,
@@ -75,6 +74,11 @@ def token_counts(batch: Batch) -> Metrics:
     return {"tokens": (tokens, rows.sum()), "padding": (size - tokens, size)}
 
 
+def merge_variables(first: Flat, second: Flat) -> dict[str, Any]:
+    """The model's nested variables from two flat parts."""
+    return unflatten_dict({**second, **first}, sep="/")
+
+
 def init_state(
     trainable: Flat, optimizer: optax.GradientTransformation, mesh: Mesh | None = None
 ) -> TrainState:
@@ -103,6 +107,28 @@ def optimizer_shardings(
     )
 
 
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """AdamW for a run of `total_steps` steps: a warm-up of a tenth of them, the schedule, and
+    gradients clipped to a global norm of 1."""
+    # A run of one step starts at the peak: with a learning rate of 0 it would do nothing.
+    rise = min(max(1, round(0.1 * total_steps)), total_steps - 1)
+    peak, rest = config.learning_rate, max(total_steps - rise, 1)
+    after = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "constant": optax.constant_schedule(peak),
+    }
+    warm_up = optax.linear_schedule(0.0, peak, rise)
+    rate = optax.join_schedules([warm_up, after[config.schedule]], [rise])
+
+    def matrices(params: Flat) -> Any:
+        return jax.tree.map(lambda p: p.ndim > 1, params)  # biases and norms have no decay
+
+    # Runs are short, so the second moment has to follow faster than with optax's 0.999.
+    adamw = optax.adamw(rate, b2=0.98, weight_decay=config.weight_decay, mask=matrices)
+    return optax.chain(optax.clip_by_global_norm(1.0), adamw)
+
+
 class TrainProgram(NamedTuple):
     """What a run computes: training runs it, and `tpu/plan.py` lowers it."""
 
@@ -112,11 +138,7 @@ class TrainProgram(NamedTuple):
 
 
 def make_program(objective: Objective, config: RunConfig, total_steps: int) -> TrainProgram:
-    """The program of a run of `total_steps` steps.
-
-    Raises:
-      InbolError: if the optimizer cannot be used.
-    """
+    """The program of a run of `total_steps` steps."""
     optimizer = make_optimizer(config.optimization, total_steps)
     axis = AXIS if config.runtime.parallel == "pmap" else None
     accumulate = config.gradient_accumulation_steps
@@ -134,7 +156,7 @@ def make_train_step(
     axis: str | None = None,
     seed: int = 0,
 ) -> TrainStep:
-    """A pure function (state, frozen, reference, batch) -> (state, metrics).
+    """A pure function (state, frozen, batch) -> (state, metrics).
 
     Gradients are of sums. They are added up over micro-batches and over the devices of a pmap, and
     divided once. If the gradient or loss is not finite, the update is left out: `state.skipped`
@@ -147,17 +169,15 @@ def make_train_step(
       seed: seed of dropout. Each step, micro-batch and device has a key of its own.
     """
 
-    def step(state, frozen, reference, batch) -> tuple[TrainState, Metrics]:
+    def step(state, frozen, batch) -> tuple[TrainState, Metrics]:
         # From the step's number: a run that resumes draws the same dropout.
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        reference_variables = None if reference is None else merge_variables(reference, frozen)
 
         def loss(trainable: Flat, micro: Batch, number: Any) -> tuple[jax.Array, Metrics]:
             variables = merge_variables(trainable, frozen)
-            micro_key = jax.random.fold_in(key, number)
-            metrics = objective(variables, reference_variables, micro, micro_key)
+            metrics = objective(variables, micro, jax.random.fold_in(key, number))
             # The sum, not the mean: sums of micro-batches and devices add up. Of (6, 3 tokens) and
             # (4, 1 token) the loss is 10 / 4 = 2.5; the mean of both means would be 3.
             return metrics["loss"][0], metrics
@@ -220,12 +240,10 @@ def _update(
 
 
 def make_eval_step(objective: Objective, *, axis: str | None = None) -> EvalStep:
-    """A pure function (state, frozen, reference, batch) -> metrics, with no gradient or dropout."""
+    """A pure function (state, frozen, batch) -> metrics, with no gradient or dropout."""
 
-    def evaluate(state, frozen, reference, batch) -> Metrics:
-        reference_variables = None if reference is None else merge_variables(reference, frozen)
-        variables = merge_variables(state.params, frozen)
-        metrics = objective(variables, reference_variables, batch, None)
+    def evaluate(state, frozen, batch) -> Metrics:
+        metrics = objective(merge_variables(state.params, frozen), batch, None)
         return jax.lax.psum(metrics, axis) if axis else metrics
 
     return evaluate

@@ -4,8 +4,6 @@ It knows nothing of where batches come from. A run resumes where it stopped, and
 unbroken one would, in its weights and in its log.
 """
 
-import contextlib
-import dataclasses
 import json
 import math
 import time
@@ -20,16 +18,12 @@ from jax.sharding import Mesh
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
 from inbol_jax.interruption import boundaries, stop
-from inbol_jax.models.loading import Checkpoint, save_pretrained
 from inbol_jax.processes import all_end, is_main
-from inbol_jax.progress import progress, say
-from inbol_jax.prompts import write_prompt
+from inbol_jax.progress import progress
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.config import RunConfig
 from inbol_jax.training.parallel import PARALLEL
-from inbol_jax.training.step import Metrics, TrainProgram, TrainState, init_state
-from inbol_jax.training.trackers import open_trackers
-from inbol_jax.training.variables import Parts, check_weights, merge_variables
+from inbol_jax.training.step import Flat, Metrics, TrainProgram, TrainState, init_state
 
 HostBatch = Mapping[str, np.ndarray]
 LogRow = dict[str, float]  # metrics by name, and "step"
@@ -37,31 +31,24 @@ Sums = dict[str, list[float]]  # name -> [sum, weight], over steps, on the host
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Updates in a row that may be left out as not finite; one more stops the run."""
-# What stands beside the progress bar
-_NOTES = {
-    "loss": "loss {:.3f}",
-    "eval/loss": "eval {:.3f}",
-    "tokens_per_second": "{:,.0f} tokens/s",
-    "reward": "reward {:.3f}",
-    "refusal_rate": "refused {:.0%}",
-}
+_NOTED = ("loss", "eval/loss", "reward", "tokens_per_second")  # beside the progress bar
 
 
 class Trainer:
     """A run in its folder.
 
-        trainer = Trainer(config, program, parts, mesh, settings, steps)
+        trainer = Trainer(config, program, *take_apart(checkpoint, config), mesh, settings, steps)
         state = trainer.fit(batches)
 
     Attributes:
       state: the state after the last step, on the devices.
       step: the number of steps done.
-      frozen, reference: the other variables of the step, on the devices.
+      frozen: the other variables of the step, on the devices.
       parallel: how programs run on the devices.
 
     Args:
       program: the step, its evaluation, and the optimizer.
-      parts: the variables that are trained, whose memory is used, and the others.
+      trainable: the variables that are trained; their memory is used.
       settings: everything that decides the result, see `Checkpoints`. `stage` names the run in
         messages.
       steps: optimizer steps of the whole run.
@@ -71,7 +58,8 @@ class Trainer:
         self,
         config: RunConfig,
         program: TrainProgram,
-        parts: Parts,
+        trainable: Flat,
+        frozen: Flat,
         mesh: Mesh,
         settings: Mapping[str, Any],
         steps: int,
@@ -79,17 +67,15 @@ class Trainer:
         self._config, self._settings, self._total = config, settings, steps
         self._label = str(settings["stage"])
         self.parallel = PARALLEL[config.runtime.parallel](program, mesh)
-        self.frozen = self.parallel.place(parts.frozen)
-        self.reference = self.parallel.place(parts.reference)
-        self.state = self.parallel.place(init_state(parts.trainable, program.optimizer, mesh))
+        self.frozen = self.parallel.place(frozen)
+        self.state = self.parallel.place(init_state(trainable, program.optimizer, mesh))
         self.step = 0
         self._file = config.out / "metrics.jsonl"
         self._rows: list[LogRow] = []
-        self._sums: Sums = {}  # of the steps since the last row that an earlier process did
-        self._window: list[Metrics] = []  # of those that this one did, still on the devices
-        # Steps of the window that have no part in the rate: the first one is compiled.
-        self._untimed = 1
-        self._since: float | None = None  # when the timed ones began
+        # What has no row yet: of steps that an earlier process did, and of ours, on the devices.
+        self._sums: Sums = {}
+        self._window: list[Metrics] = []
+        self._since: float | None = None  # when this process wrote its last row
         self._saved: int | None = None  # the step of the newest checkpoint
 
     def fit(
@@ -111,26 +97,23 @@ class Trainer:
           Interrupted: if a signal has come; the last finished step is saved.
         """
         self._evaluation = evaluation
-        with contextlib.ExitStack() as stack:
-            self._checkpoints = stack.enter_context(
-                Checkpoints(self._config.out / "checkpoints", self._settings)
-            )
-            main = is_main()
-            self._trackers = open_trackers(self._config, self._settings, stack) if main else []
-            stack.enter_context(boundaries())
+        folder = self._config.out / "checkpoints"
+        with boundaries(), Checkpoints(folder, self._settings) as self._checkpoints:
             cut_off = self._resume()
-            steps = (self._label, self._total, "steps", self.step)
-            self._advance = stack.enter_context(progress(*steps, shown=main, boundary=False))
-            if cut_off:
-                self._write_row()
-                self._write_log()
-            for batch in batches(self.step):
-                placed = self.parallel.shard(batch)
-                self.state, metrics = self.parallel.run(
-                    self.state, self.frozen, self.reference, placed
+            label = (self._label, self._total, "steps", self.step)
+            with progress(*label, shown=is_main(), boundary=False) as self._advance:
+                if cut_off:
+                    self._write_row()
+                for batch in batches(self.step):
+                    placed = self.parallel.shard(batch)
+                    self.state, metrics = self.parallel.run(self.state, self.frozen, placed)
+                    self._end_step(metrics)
+            if self.step != self._total:
+                raise InbolError(
+                    f"{self._label}: the data ended after {self.step} of {self._total} steps"
                 )
-                self._end_step(metrics)
-            return self._finish()
+            self._checkpoints.wait()
+            return self.parallel.fetch(self.state)
 
     def _resume(self) -> bool:
         """Takes over the newest checkpoint. Returns whether an interruption cut off its row."""
@@ -147,39 +130,24 @@ class Trainer:
     def _end_step(self, metrics: Metrics) -> None:
         """Logs, evaluates and saves what is due after a step."""
         self.step += 1
-        # Steps are queued: only the first is waited for, which also compiles.
-        if self._since is None:
-            jax.block_until_ready(metrics)
-            self._since = time.monotonic()
         self._window.append(metrics)
         self._advance()
         # Before the row: it may take an evaluation, and what it sums is saved with the state.
         self._stop_if_asked()
         if self._row_is_due():
             self._write_row()
-        if self._save_is_due():
+        if self._is_due(self._config.save_steps):
             self._save()
 
-    def _finish(self) -> TrainState:
-        if self.step != self._total:
-            raise InbolError(
-                f"{self._label}: the data ended after {self.step} of {self._total} steps"
-            )
-        self._checkpoints.wait()
-        return self.parallel.fetch(self.state)
-
-    def _row_is_due(self) -> bool:
-        logged = self.step % self._config.logging.logging_steps == 0
-        return logged or self._evaluation_is_due() or self._save_is_due()
-
-    def _evaluation_is_due(self) -> bool:
-        if self._evaluation is None:
-            return False
-        every = self._config.eval_steps
+    def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self._total
 
-    def _save_is_due(self) -> bool:
-        return self.step % self._config.logging.save_steps == 0 or self.step == self._total
+    def _row_is_due(self) -> bool:
+        logged = self.step % self._config.logging_steps == 0
+        return logged or self._evaluation_is_due() or self._is_due(self._config.save_steps)
+
+    def _evaluation_is_due(self) -> bool:
+        return self._evaluation is not None and self._is_due(self._config.eval_steps)
 
     def _stop_if_asked(self) -> None:
         """The one place where signals are looked at: the last finished step is saved."""
@@ -190,7 +158,6 @@ class Trainer:
     def _save(self) -> None:
         if self._saved == self.step:  # it was resumed from
             return
-        self._write_log()
         sums = add_metrics(self._sums, jax.device_get(self._window))
         self._checkpoints.save(self.parallel.fetch(self.state), sums)
         self._saved = self.step
@@ -198,42 +165,37 @@ class Trainer:
     def _write_row(self) -> None:
         metrics = jax.device_get(self._window)
         row = {"step": self.step} | means(add_metrics(self._sums, metrics))
-        timed = [float(step["tokens"][0]) for step in metrics[self._untimed :] if "tokens" in step]
-        if timed and self._since is not None:
-            row["tokens_per_second"] = sum(timed) / (time.monotonic() - self._since)
-        if self._evaluation and self._evaluation_is_due():
-            sums: Sums = {}
-            for batch in self._evaluation():
-                inputs = self.frozen, self.reference, self.parallel.shard(batch)
-                sums = add_metrics(sums, [jax.device_get(self.parallel.score(self.state, *inputs))])
-                self._stop_if_asked()
-            row |= {f"eval/{name}": value for name, value in means(sums).items()}
-        self._check_finite(row)
+        tokens = sum(float(step["tokens"][0]) for step in metrics if "tokens" in step)
+        if tokens and self._since is not None:  # the first row has no rate: it pays for compiling
+            row["tokens_per_second"] = tokens / (time.monotonic() - self._since)
+        if self._evaluation_is_due():
+            row |= self._evaluate()
         self._rows.append(row)
-        self._sums, self._window, self._untimed = {}, [], 0
-        for track in self._trackers:
-            track(self.step, {name: x for name, x in row.items() if name != "step"})
-        notes = [form.format(row[name]) for name, form in _NOTES.items() if name in row]
-        self._advance(0, ", ".join(notes))
-        if self._since is not None:
-            self._since = time.monotonic()
+        if is_main():
+            lines = "".join(json.dumps(row) + "\n" for row in self._rows)
+            write_atomically(self._file, lines)
+        self._check_finite(row)  # after the log, which shows what led there
+        self._sums, self._window = {}, []
+        self._advance(0, ", ".join(f"{name} {row[name]:,.4g}" for name in _NOTED if name in row))
+        self._since = time.monotonic()
+
+    def _evaluate(self) -> LogRow:
+        sums: Sums = {}
+        for batch in self._evaluation():
+            found = self.parallel.score(self.state, self.frozen, self.parallel.shard(batch))
+            sums = add_metrics(sums, [jax.device_get(found)])
+            self._stop_if_asked()
+        return {f"eval/{name}": value for name, value in means(sums).items()}
 
     def _check_finite(self, row: LogRow) -> None:
         skipped = int(self.parallel.fetch(self.state.skipped))
         loss = row.get("loss", math.nan)
         if skipped <= MAX_SKIPPED_IN_A_ROW and (skipped or math.isfinite(loss)):
             return
-        self._rows.append(row)
-        self._write_log()  # it shows what led there
         what = f"{skipped} updates in a row were not finite" if skipped else f"the loss is {loss}"
         raise InbolError(
             f"{self._label}: {what} at step {self.step}; lower --learning-rate or look at the data"
         )
-
-    def _write_log(self) -> None:
-        if is_main():
-            lines = "".join(json.dumps(row) + "\n" for row in self._rows)
-            write_atomically(self._file, lines)
 
 
 def _read_log(file: Path) -> list[LogRow]:
@@ -262,19 +224,3 @@ def add_metrics(sums: Sums, metrics: Sequence[Mapping[str, tuple[Any, Any]]]) ->
 def means(sums: Sums) -> LogRow:
     """Sums divided once. A metric whose weights are all 0 is left out."""
     return {name: total / weight for name, (total, weight) in sums.items() if weight}
-
-
-def save_trained(
-    checkpoint: Checkpoint, config: RunConfig, parts: Parts, state: TrainState, label: str
-) -> Path:
-    """Saves the trained model. Returns its folder. Raises InbolError if its weights are broken."""
-    trained = {path: x.astype(parts.dtypes[path]) for path, x in state.params.items()}
-    check_weights(trained, f"{label}: no model is saved, lower --learning-rate")
-    variables = merge_variables(trained, parts.frozen)
-    folder = config.out / "model"
-    save_pretrained(dataclasses.replace(checkpoint, variables=variables), folder)
-    if is_main():
-        if checkpoint.prompt:
-            write_prompt(folder, checkpoint.prompt)
-        say(f"{label}: {int(state.step)} steps -> {folder}")
-    return folder

@@ -2,7 +2,7 @@ import pytest
 from training_data import instructions, preferences, write_jsonl
 
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.training.rewards import REWARDS, register_reward
+from inbol_jax.training.rl import REWARDS, register_reward
 
 
 @pytest.fixture(scope="module")

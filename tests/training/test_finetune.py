@@ -31,7 +31,7 @@ from inbol_jax.artifacts import fingerprint, read_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.loading import load_pretrained
-from inbol_jax.training import parallel, variables
+from inbol_jax.training import model, parallel
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.settings import Schedule, run_settings
 
@@ -170,7 +170,7 @@ def test_float32_master_weights_keep_small_updates(data, micro, tmp_path, monkey
     moved = {}
     for masters in (True, False):
         if not masters:
-            monkeypatch.setattr(variables, "_to_float32", lambda x: x)
+            monkeypatch.setattr(model, "_to_float32", lambda x: x)
         found = weights_of(run_sft(data, micro.path, tmp_path / str(masters), **options))
         assert {x.dtype for x in found.values()} == {jnp.dtype(jnp.bfloat16)}
         keys = [key for key in start if "mlp.down_proj" in key]

@@ -139,7 +139,7 @@ def test_long_responses_have_the_logits_of_a_chunk_at_a_time(micro, name):
     for key in ("targets", "target_index", "target_segment"):
         batch[key] = np.resize(batch[key], (rows, targets))
     objective = objectives(micro.model)[name]
-    gradient = jax.grad(lambda p: objective({"params": p}, None, batch)["loss"][0])
+    gradient = jax.grad(lambda p: objective({"params": p}, batch)["loss"][0])
     program = str(jax.make_jaxpr(gradient)(micro.variables["params"]))
     found = re.findall(rf"f32\[((?:\d+,)+){words}\]", program)
     positions = [np.prod([int(n) for n in shape.split(",")[:-1]]) for shape in found]

@@ -15,7 +15,7 @@ PROGRAM = """
 import json, sys
 import jax
 from inbol_jax.cli import main
-from inbol_jax.training.rewards import register_reward
+from inbol_jax.training.rl import register_reward
 assert jax.device_count() == int(sys.argv[1])
 register_reward("short")(lambda example, text: -len(text) / 10)
 for words in json.loads(sys.argv[2]):
@@ -91,7 +91,6 @@ def test_on_policy_refusal_is_the_same_on_every_mesh(questions, micro, tmp_path)
     """It draws the same responses, and trains to the same weights."""
     options = {"data": questions, "model": micro.path, "epochs": 3, "batch_size": 8, "n": 4}
     options |= {"max_new_tokens": 6, "learning_rate": 1e-3, "reward": "short"}
-    options |= {"kl_coef": 0.1}
 
     def command(name):
         return command_line("rl", out=tmp_path / name, **options, **spread(name))

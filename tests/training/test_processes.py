@@ -13,8 +13,8 @@ from training_data import assert_same_runs, command_line, dpo, metrics_of, run_s
 
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import join
+from inbol_jax.training.config import RlConfig
 from inbol_jax.training.rl import rl
-from inbol_jax.training.rl_config import RlConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def together(*arguments, **options):
 REWARD = """
 import sys
 from inbol_jax.cli import main
-from inbol_jax.training.rewards import register_reward
+from inbol_jax.training.rl import register_reward
 register_reward("short")(lambda example, text: -len(text) / 10)
 sys.exit(main())
 """
@@ -64,7 +64,7 @@ sys.exit(main())
 @pytest.mark.slow
 def test_two_processes_draw_and_train_as_one(questions, micro, short, tmp_path):
     """On-policy refusal of a model that is split over both."""
-    own = {"n": 4, "max_new_tokens": 6, "batch_size": 8, "kl_coef": 0.1}
+    own = {"n": 4, "max_new_tokens": 6, "batch_size": 8}
     own |= {"epochs": 2, "learning_rate": 1e-3, "reward": short, "model": micro.path}
     (tmp_path / "short.py").write_text(REWARD)
     words = command_line("rl", data=questions, out=tmp_path / "two", mesh=(2, 2, 2), **own)
@@ -87,9 +87,8 @@ def test_two_processes_train_as_one(data, micro, tmp_path):
     besides |= OPTIONS
     trained = run_sft(data, micro.path, one / "sft", **besides)
     own = {"data": data / "instructions.jsonl", "model": micro.path, "out": two / "sft"}
-    own |= {"mesh": (2, 2, 2), "report_to": "tensorboard"}
+    own |= {"mesh": (2, 2, 2)}
     printed = together(*command_line("sft", **own, **besides))
-    assert len(list((two / "sft/tensorboard").iterdir())) == 1, "and it alone logs"
     assert [text.count("IDK-IT: 10 steps") for text in printed] == [1, 0], (
         "the first process speaks"
     )

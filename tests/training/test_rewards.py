@@ -4,7 +4,7 @@ import pytest
 
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
-from inbol_jax.training.rewards import REWARDS, register_reward, reward_function
+from inbol_jax.training.rl import REWARDS, register_reward, reward_function
 
 CAT = VQAExample("q", ("i.png",), "What is this?", ("cat",) * 10, True)
 UNSEEN = VQAExample("q", ("i.png",), "What is behind it?", (), False)

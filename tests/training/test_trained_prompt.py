@@ -12,9 +12,8 @@ from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.prompts import AUTO, BARE, FILE, Prompt, PromptOptions
 from inbol_jax.training import ca_dpo
-from inbol_jax.training.config import DpoConfig, SftConfig
+from inbol_jax.training.config import DpoConfig, RlConfig, SftConfig
 from inbol_jax.training.rl import rl
-from inbol_jax.training.rl_config import RlConfig
 from inbol_jax.training.settings import Schedule, run_settings
 from inbol_jax.training.sft import sft
 from inbol_jax.training.trainer import Trainer

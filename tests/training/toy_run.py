@@ -9,10 +9,9 @@ from inbol_jax.sharding import make_mesh, replicate
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.step import TrainProgram
 from inbol_jax.training.trainer import Trainer
-from inbol_jax.training.variables import Parts
 
 
-def toy_step(state, frozen, reference, batch):
+def toy_step(state, frozen, batch):
     """Gradient descent on a straight line; learning rate and moments make the state matter."""
     optimizer = toy_optimizer()
 
@@ -28,7 +27,7 @@ def toy_step(state, frozen, reference, batch):
     ), metrics
 
 
-def toy_score(state, frozen, reference, batch):
+def toy_score(state, frozen, batch):
     return {"a": (state.params["a"] * batch["x"].sum(), jnp.ones(()))}
 
 
@@ -51,7 +50,7 @@ def toy_trainer(out, steps, settings=None, *, step=toy_step, **options):
     config = SftConfig.from_options(data=out / "data", out=out, **options)
     program = TrainProgram(toy_optimizer(), step, toy_score)
     settings = {"stage": "toy", **(settings or {})}
-    return Trainer(config, program, Parts({"a": a}, {"b": b}, None, {}), mesh, settings, steps)
+    return Trainer(config, program, {"a": a}, {"b": b}, mesh, settings, steps)
 
 
 def toy_run(out, steps, batches=toy_batches, settings=None, *, evaluation=None, **options):

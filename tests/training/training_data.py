@@ -140,7 +140,7 @@ def dpo(data, model, out, **options):
 
 def mean_loss(objective, variables, batch):
     """(loss, metrics): what the training step minimises."""
-    metrics = objective(variables, None, batch)
+    metrics = objective(variables, batch)
     total, weight = metrics["loss"]
     return total / jnp.maximum(weight, 1.0), metrics
 
