@@ -38,12 +38,14 @@ from inbol_jax.errors import InbolError, printable
 from inbol_jax.interruption import Interrupted, handling_signals, listen, pass_on_to_jax
 
 DESCRIPTION = 'InBoL in JAX: teach a vision-language model to say "I don\'t know".'
+INTERRUPTED = "interrupted; the same command goes on from here"
 _MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: every command of the package. Returns the exit code."""
     command: Command | None = None
+    together = False
     try:
         with handling_signals():
             words = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,23 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = COMMANDS[name]
             config = parse_options(load(command.config), f"inbol {name}", options)
             return _run(command, config)
-    except InbolError as error:
-        code, message, agreed = 2, f"error: {printable(str(error))}", False
-    except KeyboardInterrupt as error:
-        code, message = 130, "interrupted; the same command goes on from here"
-        if agreed := isinstance(error, Interrupted):
-            code, agreed = error.exit_code, command.collective
+    except Interrupted as error:
+        code, message = error.exit_code, INTERRUPTED
+        together = command.collective  # then all processes end here
+    except KeyboardInterrupt:
+        code, message = 130, INTERRUPTED
     except BrokenPipeError:  # who reads the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in the buffer
-        code, message, agreed = 141, "the output was closed", False
-    except OSError as error:  # a full disk, a path that is too long: nothing that a defect causes
-        code, message, agreed = 2, f"error: {printable(str(error))}", False
+        code, message = 141, "the output was closed"
+    # OSError: a full disk, a path that is too long; nothing that a defect causes
+    except (InbolError, OSError) as error:
+        code, message = 2, f"error: {printable(str(error))}"
     except Exception as error:
         if (cause := _cause_outside(command, error)) is None:
             _leave(command, 1, traceback.format_exc().rstrip())
             raise
-        code, message, agreed = 2, f"error: {printable(cause)}", False
-    if not agreed:
+        code, message = 2, f"error: {printable(cause)}"
+    if not together:
         _leave(command, code, message)
     print(message, file=sys.stderr)
     return code

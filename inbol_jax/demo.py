@@ -22,7 +22,8 @@ from inbol_jax.training.config import DpoConfig, RlConfig, SftConfig
 from inbol_jax.world.config import ExportConfig, Split
 
 SAMPLING = SamplingOptions(max_new_tokens=12)  # no answer of this world has as many tokens
-# Options of plain DPO. The learning rate is the best of three on validation.
+# Options of plain DPO on the same pairs. The learning rate is the best of three on validation, a
+# tenth of CA-DPO's: without the NLL term, more forgets answers.
 PLAIN_DPO = {"pair_weighting": "uniform", "nll_coef": 0.0, "learning_rate": 2e-5}
 # What benchmarks/demo_seeds.py and benchmarks/ablation.py measured: one seed alone says little.
 _FOLDER = Path(__file__).parent / "world/assets/measured"
@@ -53,17 +54,8 @@ def train_idk_it(folder: Path, seed: int, **options: Any) -> None:
     Args:
       options: flat options of `inbol sft` that replace the demo's own.
     """
-    own = {"data": folder / "instructions.jsonl", "out": folder / "idk_it"}
-    own |= {"epochs": 1, "seed": seed}
-    run("sft", SftConfig.from_options(**(own | options)))
-
-
-def train_dpo(folder: Path, seed: int) -> None:
-    """Plain DPO on the same pairs, from the same IDK-IT model, into `<folder>/dpo`.
-
-    Without the NLL term it needs a tenth of CA-DPO's learning rate: with more it forgets answers.
-    """
-    train_ca_dpo(folder, seed, out=folder / "dpo", **PLAIN_DPO)
+    own = {"data": folder / "instructions.jsonl", "out": folder / "idk_it", "epochs": 1}
+    run("sft", SftConfig.from_options(**own | {"seed": seed} | options))
 
 
 def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
@@ -84,24 +76,7 @@ def train_ca_dpo(folder: Path, seed: int, **options: Any) -> None:
         "epochs": 1,
         "seed": seed,
     }
-    run("dpo", DpoConfig.from_options(**(own | options)))
-
-
-def train_rl(folder: Path, seed: int, **options: Any) -> None:
-    """On-policy refusal from the IDK-IT model, on the same questions, into `<folder>/rl`.
-
-    Args:
-      options: as in `train_ca_dpo`.
-    """
-    own = {
-        "data": (folder / "data/train", folder / "extrinsic.jsonl"),
-        "out": folder / "rl",
-        "model": folder / "idk_it/model",
-        "max_new_tokens": SAMPLING.max_new_tokens,
-        "epochs": 1,
-        "seed": seed,
-    }
-    run("rl", RlConfig.from_options(**(own | options)))
+    run("dpo", DpoConfig.from_options(**own | options))
 
 
 @one_writer
@@ -171,10 +146,18 @@ def demo(config: DemoConfig) -> Any:
     construction = BuildConfig(out, seed=seed)
     stage("build", out / "preferences.jsonl", lambda: run("build", construction))
     stage("IDK-IT", idk_it / "model", lambda: train_idk_it(out, seed))
-    stage("DPO", dpo / "model", lambda: train_dpo(out, seed))
+    stage("DPO", dpo / "model", lambda: train_ca_dpo(out, seed, out=dpo, **PLAIN_DPO))
     stage("CA-DPO", ca_dpo / "model", lambda: train_ca_dpo(out, seed))
     if config.rl:
-        stage("on-policy", out / "rl/model", lambda: train_rl(out, seed))
+        on_policy = RlConfig.from_options(
+            data=(data / Split.TRAIN, out / "extrinsic.jsonl"),
+            out=out / "rl",
+            model=idk_it / "model",
+            max_new_tokens=SAMPLING.max_new_tokens,
+            epochs=1,
+            seed=seed,
+        )
+        stage("on-policy", out / "rl/model", lambda: run("rl", on_policy))
     predictions = evaluation.out / "predictions.jsonl"
     predict = load("evaluation.evaluate:predictions")
     stage("evaluation", predictions, lambda: predict(evaluation))

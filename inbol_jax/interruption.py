@@ -94,8 +94,7 @@ def _handle(number: int, frame: object) -> None:
         _say(f"{name}: this step or batch is finished first; a second signal ends at once")
         return
     # What this leaves unfinished, the next run finishes or removes.
-    cursor = "\033[?25h" if os.isatty(2) else ""  # which a progress bar hides
-    _say(f"{cursor}{name}: ended at once; the same command goes on from here")
+    _say(f"{name}: ended at once; the same command goes on from here")
     os._exit(128 + number)
 
 

@@ -35,8 +35,7 @@ def join() -> None:
     names = ", ".join(_VARIABLES)
     address, count, index = found = [os.environ.get(name) for name in _VARIABLES]
     if any(found) and not all(found):
-        missing = next(name for name in _VARIABLES if not os.environ.get(name))
-        raise InbolError(f"--distributed: of {names} set all or none; missing: {missing}")
+        raise InbolError(f"--distributed: set all of {names}, or none")
     try:
         jax.distributed.initialize(
             address or None,
@@ -68,11 +67,9 @@ def lost_peer(error: BaseException) -> str | None:
     text = next(iter(str(error).splitlines()), "")
     if not (jax.distributed.is_initialized() and _LOST.search(text)):
         return None
-    count, index = jax.process_count(), jax.process_index()
-    who = f"process {1 - index} of 2" if count == 2 else f"one of the {count - 1} other processes"
     return (
-        f"{who} is gone, or cannot be reached ({text[:200]}); give the same command again in every "
-        "process, it goes on from the newest checkpoint"
+        f"another process is gone, or cannot be reached ({text[:200]}); give the same command "
+        "again in every process, it goes on from the newest checkpoint"
     )
 
 
