@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON = 1 << 24  # bytes of one value
+HINT = "choose another --out, or delete it"
 
 
 def parse_json(data: str | bytes) -> Any:
@@ -58,6 +59,33 @@ def canonical_json(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Sixteen hex digits of the SHA-256 of `canonical_json(value)`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def changes(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between the settings of an earlier run and ours, by the name of the option.
+
+    >>> changes({"n": 10, "seed": 0}, {"n": 20, "seed": 0})
+    {'n': '--n 10, and now --n 20'}
+    >>> changes({"against": []}, {"against": ["vqa", "gqa"]})
+    {'against': 'no --against, and now --against vqa gqa'}
+    """
+    made, now = (parse_json(canonical_json(settings)) for settings in (made, now))
+    return {
+        name: f"{_option(name, made.get(name))}, and now {_option(name, now.get(name))}"
+        for name in sorted(made | now)
+        if made.get(name) != now.get(name)
+    }
+
+
+def _option(name: str, value: Any) -> str:
+    """An option with its value, as it is typed."""
+    option = f"--{name.replace('_', '-')}"
+    if value is False or value in (None, "", []):
+        return f"no {option}"
+    if value is True:
+        return option
+    values = value if isinstance(value, list) else [value]
+    return " ".join([option, *(v if isinstance(v, str) else json.dumps(v) for v in values)])
 
 
 def hash64(text: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from inbol_jax.artifacts import meta_path, one_writer, read_meta, write_json
+from inbol_jax.artifacts import HINT, changes, meta_path, one_writer, read_meta, write_json
 from inbol_jax.commands import load, run
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.config import BuildConfig
@@ -17,7 +17,6 @@ from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.stage import HINT, changes
 from inbol_jax.training.config import DpoConfig, RlConfig, SftConfig
 from inbol_jax.world.config import ExportConfig, Split
 

@@ -10,13 +10,14 @@ of what it read, and once the file is whole, its number of rows.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from inbol_jax.artifacts import (
+    HINT,
     canonical_json,
+    changes,
     meta_path,
     parse_json,
     read_meta,
@@ -27,35 +28,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 
-HINT = "choose another --out, or delete it"
 Lock = Callable[[Path], contextlib.AbstractContextManager[None]]
-
-
-def changes(made: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """What differs between the settings of an earlier run and ours, by the name of the option.
-
-    >>> changes({"n": 10, "seed": 0}, {"n": 20, "seed": 0})
-    {'n': '--n 10, and now --n 20'}
-    >>> changes({"against": []}, {"against": ["vqa", "gqa"]})
-    {'against': 'no --against, and now --against vqa gqa'}
-    """
-    made, now = (parse_json(canonical_json(settings)) for settings in (made, now))
-    return {
-        name: f"{_option(name, made.get(name))}, and now {_option(name, now.get(name))}"
-        for name in sorted(made | now)
-        if made.get(name) != now.get(name)
-    }
-
-
-def _option(name: str, value: Any) -> str:
-    """An option with its value, as it is typed."""
-    option = f"--{name.replace('_', '-')}"
-    if value is False or value in (None, "", []):
-        return f"no {option}"
-    if value is True:
-        return option
-    values = value if isinstance(value, list) else [value]
-    return " ".join([option, *(v if isinstance(v, str) else json.dumps(v) for v in values)])
 
 
 def finished_header(file: Path, command: str) -> dict[str, Any]:

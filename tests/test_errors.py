@@ -21,7 +21,7 @@ def test_results_progress_and_errors_go_through_it(capsys, monkeypatch):
     assert main(["confidence", "--data", HOSTILE.rstrip("\0"), "--out", "/dev/null"]) == 2
     output, error = capsys.readouterr()
     assert output == f"{ESCAPED}\n"
-    assert error.startswith(f"{ESCAPED}: 1/1, ")
+    assert error.startswith(f"{ESCAPED}: 100% 1/1 [")
     assert error.count("\n") == 2
     assert not {*error} & {*HOSTILE} - {*ESCAPED, "\n"}
 

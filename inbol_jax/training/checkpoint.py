@@ -14,10 +14,9 @@ from typing import Any, Self
 import jax
 import orbax.checkpoint as ocp
 
-from inbol_jax.artifacts import canonical_json
+from inbol_jax.artifacts import HINT, canonical_json, changes
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import lost_peer
-from inbol_jax.stage import HINT, changes
 from inbol_jax.training.step import TrainState
 
 KEPT = 2

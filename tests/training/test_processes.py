@@ -212,5 +212,5 @@ def test_a_process_that_fails_does_not_wait_for_the_others(data, micro, tmp_path
 
 def test_processes_that_cannot_be_found(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    with pytest.raises(InbolError, match="--distributed: set all of .*JAX_NUM_PROCESSES, .* or no"):
+    with pytest.raises(InbolError, match=r"--distributed: set all of JAX_.*, or none"):
         join()
