@@ -1,5 +1,7 @@
-"""The demo, end to end, as a process of its own."""
+"""The demo, end to end."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -46,7 +48,10 @@ def metrics_of(out):
 def run(tmp_path_factory):
     """(folder, stdout, stderr) of a whole demo with seed 0. No test writes into it."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    return (out, *finish(start("demo", "--out", out, *SIZES)))
+    said, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        assert main(["demo", "--out", str(out), *SIZES]) == 0
+    return out, said.getvalue(), errors.getvalue()
 
 
 def test_demo_leaves_its_files(run):

@@ -253,55 +253,41 @@ def sampling_function(model: VisionLanguageModel, config: RlConfig) -> Callable[
     return draw
 
 
-class Groups(NamedTuple):
-    """What the n responses to each of b questions are; 0 in rows that fill up the batch."""
-
-    rewards: np.ndarray
-    """f32[b, n], what they are worth."""
-    correct: np.ndarray
-    """bool[b, n]"""
-    refused: np.ndarray
-    """bool[b, n]"""
-
-
 def judge(
     checkpoint: Checkpoint,
     questions: Sequence[Question],
     asked: HostBatch,
     samples: Samples,
     config: RlConfig,
-) -> Groups:
-    """What the responses are, and are worth."""
+) -> HostBatch:
+    """What the n responses to each of b questions are: rewards f32[b, n], correct and refused
+    bool[b, n]; 0 in rows that fill up the batch."""
     reward = reward_function(config.policy_gradient.reward)
-    options = sampling_options(config)
-    shape = (len(asked["row"]), config.n)
-    groups = Groups(np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool))
+    options, shape = sampling_options(config), (len(asked["row"]), config.n)
+    rewards, correct, refused = (np.zeros(shape, kind) for kind in (np.float32, bool, bool))
     for i in np.flatnonzero(asked["valid"]):
         example = questions[asked["row"][i]].prompted.example
         for j, response in enumerate(zip(*(x[i] for x in samples), strict=True)):
             text = to_text(checkpoint, options, *response).text
             found = outcome(example, text)
-            groups.rewards[i, j] = reward(example, text)
-            groups.correct[i, j], groups.refused[i, j] = found == "correct", found == "refused"
-    return groups
+            rewards[i, j] = reward(example, text)
+            correct[i, j], refused[i, j] = found == "correct", found == "refused"
+    return {"rewards": rewards, "correct": correct, "refused": refused}
 
 
 # ---- What is trained on
 
 
 def pack(
-    checkpoint: Checkpoint, asked: HostBatch, samples: Samples, groups: Groups, config: RlConfig
+    checkpoint: Checkpoint, asked: HostBatch, samples: Samples, groups: HostBatch, config: RlConfig
 ) -> HostBatch:
-    """This process's rows of the batch to train on: each question with its n responses as branches.
-
-    Returns:
-      packed rows with their images, and the columns of `Groups`, and advantages f32[b, n].
-    """
+    """This process's rows of the batch to train on: each question with its n responses as branches,
+    its images, what `judge` says, and the advantages f32[b, n]."""
     # Rewards (1, -1, 1, 1) of a group become advantages (0.58, -1.73, 0.58, 0.58). In a group whose
     # rewards are all the same they are 0, and so is its gradient.
     scale = config.policy_gradient.scale_rewards
-    advantages = np.asarray(group_advantages(groups.rewards, scale=scale))  # [b, n]
-    columns = groups._asdict() | {"advantages": advantages}
+    advantages = np.asarray(group_advantages(groups["rewards"], scale=scale))  # [b, n]
+    columns = groups | {"advantages": advantages}
 
     # All processes run one program: the targets of the longest row, as a power of two. Of ten
     # responses with 53 tokens in all, the row has 64 targets.

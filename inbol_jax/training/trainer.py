@@ -92,8 +92,8 @@ class Trainer:
         Returns:
           the final state on the host, whether it was reached now or before.
         Raises:
-          InbolError: if the folder holds another run, the data end too early, or too many updates,
-            or the loss, are not finite.
+          InbolError: if the folder holds another run, or too many updates, or the loss, are not
+            finite.
           Interrupted: if a signal has come; the last finished step is saved.
         """
         self._evaluation = evaluation
@@ -108,10 +108,7 @@ class Trainer:
                     placed = self.parallel.shard(batch)
                     self.state, metrics = self.parallel.run(self.state, self.frozen, placed)
                     self._end_step(metrics)
-            if self.step != self._total:
-                raise InbolError(
-                    f"{self._label}: the data ended after {self.step} of {self._total} steps"
-                )
+            assert self.step == self._total, "the data ended early"
             self._checkpoints.wait()
             return self.parallel.fetch(self.state)
 

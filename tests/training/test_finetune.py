@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import save_file
 from training_data import (
     LORA,
@@ -27,7 +26,7 @@ from training_data import (
     write_jsonl,
 )
 
-from inbol_jax.artifacts import fingerprint, read_jsonl
+from inbol_jax.artifacts import fingerprint
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig
 from inbol_jax.models.loading import load_pretrained
@@ -93,20 +92,6 @@ def test_what_needs_no_weights_is_refused_before_they_are_read(
     run, out = STAGES[stage][0], tmp_path / "out"
     with pytest.raises(InbolError, match="its chat template writes the question 0 times"):
         run(stage_config(stage, data, micro, out, model=untold))
-
-
-@pytest.mark.slow
-def test_a_run_goes_on_with_its_own_pictures_only(data, small_world, micro, tmp_path):
-    """Wherever they lie."""
-    options = {"batch_size": 16}
-    images = shutil.copytree(small_world / "train", tmp_path / "images")
-    run_sft(data, micro.path, tmp_path / "out", images=images, **options)
-    moved = images.rename(tmp_path / "moved")
-    run_sft(data, micro.path, tmp_path / "out", images=moved, **options)
-    first = next(read_jsonl(data / "instructions.jsonl"))["images"][0]
-    Image.new("RGB", (64, 64)).save(moved / first)
-    with pytest.raises(InbolError, match=r"made with --pictures .*: choose another --out"):
-        run_sft(data, micro.path, tmp_path / "out", images=moved, **options)
 
 
 @pytest.mark.parametrize(

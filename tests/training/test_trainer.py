@@ -163,11 +163,6 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
-def test_data_that_end_too_early(tmp_path):
-    with pytest.raises(InbolError, match="the data ended after 4 of 6 steps"):
-        toy_run(tmp_path, 6, lambda start: toy_batches(start, steps=4))
-
-
 def test_metrics_are_sums_divided_once(tmp_path):
     steps = 7
     toy_run(tmp_path, steps, logging_steps=3)
