@@ -178,23 +178,13 @@ def resize(hidden_size):
 
 DAMAGES = [
     ("model.safetensors", cut),
-    ("model.safetensors", lambda p: p.write_bytes(b"")),
-    ("model.safetensors", Path.unlink),
-    ("config.json", cut),
     ("config.json", Path.unlink),
-    ("config.json", lambda p: p.write_text("[]")),
     ("config.json", change(text_config=None)),
     ("config.json", change(model_type="gpt2")),
-    ("config.json", change(image_token_index=None)),
-    ("config.json", resize("160")),
     ("config.json", resize(32)),
     ("generation_config.json", cut),
-    ("generation_config.json", lambda p: p.write_text("[]")),
     ("tokenizer.json", cut),
-    ("tokenizer.json", Path.unlink),
-    ("tokenizer.json", lambda p: p.write_text("{}")),
     ("processor_config.json", cut),
-    ("preprocessor_config.json", cut),
 ]
 
 
@@ -234,14 +224,10 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
     [
         ("dpo --data DATA --pair-weighting cubic", "'cubic': choose one of linear, margin, unif"),
         ("dpo --data DATA --beta 0", "--beta 0.0: more than 0 is needed"),
-        ("sft --data DATA --epochs 0", "--epochs 0: at least 1 and at most 1,000"),
         ("confidence --data DATA --n 1000000000", "--n 1000000000: at least 1 and at most 10,000"),
-        ("confidence --data DATA --batch-size 0", "--batch-size 0: at least 1 and at most 16,384"),
         ("confidence --data DATA --top-p 2", "--top-p 2.0"),
         ("build --delta-k 0.2", "delta-uk < delta-k"),
         ("build --templates longest", "--templates 'longest'"),
-        ("demo --n-train 0", "--n-train 0: at least 1 and at most 1,000,000"),
-        ("demo --n-test 1", "--n-test 1: at least 4 is needed"),
         ("demo --seed abc", "Error parsing --seed: invalid literal for int() with base 10: 'abc'"),
         ("demo --n-test", "Missing value for argument '--n-test'"),
         ("demo --sead 1", "Unrecognized options: --sead, 1; Perhaps you meant: --seed INT Seed of"),

@@ -1,5 +1,3 @@
-import pytest
-
 from inbol_jax.cli import main
 from inbol_jax.errors import printable
 from inbol_jax.progress import progress, say
@@ -24,8 +22,3 @@ def test_results_progress_and_errors_go_through_it(capsys, monkeypatch):
     assert error.startswith(f"{ESCAPED}: 100% 1/1 [")
     assert error.count("\n") == 2
     assert not {*error} & {*HOSTILE} - {*ESCAPED, "\n"}
-
-
-@pytest.mark.parametrize("text", ["", "plain"])
-def test_other_text_stays(text):
-    assert printable(text) == text

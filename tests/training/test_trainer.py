@@ -163,9 +163,15 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
 
 
-def test_metrics_are_sums_divided_once(tmp_path):
+def test_metrics_are_sums_divided_once_and_in_the_log_at_once(tmp_path):
     steps = 7
-    toy_run(tmp_path, steps, logging_steps=3)
+
+    def batches(start):
+        for i, batch in enumerate(toy_batches(start), start):
+            assert i < 4 or metrics_of(tmp_path)
+            yield batch
+
+    toy_run(tmp_path, steps, batches, logging_steps=3)
     rows = metrics_of(tmp_path)
     assert [row["step"] for row in rows] == [3, 6, 7]
     for row, (start, end) in zip(rows, ((0, 3), (3, 6), (6, 7)), strict=True):
