@@ -51,15 +51,12 @@ NumSamples = Annotated[int, Bounds(1, 10_000)]
 NumNewTokens = Annotated[int, Bounds(1, 4_096)]
 NEW_TOKENS = 32  # by default: room for an answer in a short sentence
 BatchSize = Annotated[int, Bounds(1, 16_384)]
-NumEpochs = Annotated[int, Bounds(1, 1_000)]
 NumSteps = Annotated[int, Bounds(1, 10_000_000)]
 NumRows = Annotated[int, Bounds(1, 1_000_000)]
-NumBuckets = Annotated[int, Bounds(0, 100)]
 NumProcesses = Annotated[int, Bounds(0, 1_000)]
 NumRequests = Annotated[int, Bounds(0, 1_000)]
 Share = Annotated[float, Bounds(0, 1)]
 Positive = Annotated[float, Bounds(above=0)]
-Finite = Annotated[float, Bounds()]
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 
 

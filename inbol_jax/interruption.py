@@ -71,17 +71,12 @@ def boundaries() -> Iterator[None]:
 def look() -> None:
     """Marks a boundary. Raises Interrupted if a signal has come."""
     if has_come():
-        stop()
+        raise Interrupted
 
 
 def has_come() -> bool:
     """Whether a signal has come to this process."""
     return _received is not None
-
-
-def stop() -> None:
-    """Raises Interrupted, at a boundary."""
-    raise Interrupted
 
 
 def _handle(number: int, frame: object) -> None:

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from inbol_jax.commands import COMMANDS, load
-from inbol_jax.defaults import Bounded, Bounds, Finite, Positive, Share
+from inbol_jax.defaults import Bounded, Bounds, Positive, Share
 from inbol_jax.errors import InbolError
 
 
@@ -34,7 +34,7 @@ def test_every_number_that_a_command_takes_has_bounds_that_are_checked(command):
 class Options(Bounded):
     share: Share = 0.5
     learning_rate: Positive = 1.0
-    reward: Finite = 0.0
+    reward: typing.Annotated[float, Bounds()] = 0.0
     rows: typing.Annotated[int | None, Bounds(2, 1_000)] = None
     mix: typing.Annotated[float, Bounds(0, below=1)] = 0.0
 

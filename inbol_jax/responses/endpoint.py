@@ -172,7 +172,7 @@ class Endpoint:
                         wait([future for _, future in pending], timeout=LAST_WAIT)
                         came = [(item, f) for item, f in pending if f.done() and not f.cancelled()]
                         yield [(item, future.result()) for item, future in came]
-                        interruption.stop()
+                        raise interruption.Interrupted
                     reply = future.result()
                     if not isinstance(reply, ImageError):
                         failures = failures + 1 if isinstance(reply, InbolError) else 0

@@ -16,7 +16,6 @@ from inbol_jax.defaults import (
     Bounded,
     Bounds,
     Dtype,
-    NumBuckets,
     NumNewTokens,
     NumSamples,
     NumSteps,
@@ -181,7 +180,7 @@ class TrainConfig(RunConfig):
     """File that `inbol build` writes: instructions.jsonl for sft, preferences.jsonl for dpo."""
     images: Path | None = None
     """Image folder. By default it is the one that the header of --data names."""
-    buckets: NumBuckets = 0
+    buckets: Annotated[int, Bounds(0, 100)] = 0
     """Number of lengths that rows are padded to; each is compiled separately. With more than one,
     rows of similar length are batched together, so that short rows do not pay for long ones. With 0
     there are as few, up to 8, as waste about 4% of the tokens beside rounding to eights."""

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from inbol_jax.artifacts import write_atomically
 from inbol_jax.errors import InbolError
-from inbol_jax.interruption import boundaries, stop
+from inbol_jax.interruption import Interrupted, boundaries
 from inbol_jax.processes import all_end, is_main
 from inbol_jax.progress import progress
 from inbol_jax.training.checkpoint import Checkpoints
@@ -150,7 +150,7 @@ class Trainer:
         """The one place where signals are looked at: the last finished step is saved."""
         if all_end():
             self._save()
-            stop()
+            raise Interrupted
 
     def _save(self) -> None:
         if self._saved == self.step:  # it was resumed from
