@@ -45,16 +45,9 @@ def truncate(folder):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def garble(folder):
-    for file in files_of(folder / "state"):
-        file.write_bytes(b"garbage" * 10)
-
-
 DAMAGES = {
     "truncated": truncate,
-    "garbled state": garble,
     "state gone": lambda folder: shutil.rmtree(folder / "state"),
-    "settings gone": lambda folder: shutil.rmtree(folder / "run"),
     "empty": lambda folder: [
         shutil.rmtree(p) if p.is_dir() else p.unlink() for p in folder.iterdir()
     ],
