@@ -140,47 +140,23 @@ def tokenize(
 
 
 def bucket_shapes(rows: Sequence[PackedRow], count: int = 0) -> list[RowShape]:
-    """At most `count` shapes, the longest last: those for which the rows need the least padding.
-
-    With the lengths l_0 < l_1 < ... of the rows, all rows of the lengths i to j cost, padded to
-    l_j, cost(i, j) = l_j * (number of rows of these lengths). The least that the rows up to length
-    j cost in k shapes is
-
-        best(1, j) = cost(0, j)
-        best(k, j) = min over i of best(k - 1, i - 1) + cost(i, j)
-
-    where i is the first length of the last shape. Going back over these i gives the shapes.
+    """At most `count` shapes, the longest last, each for about as many rows as the others.
 
     Args:
       count: with 0 there are as few shapes as leave less than `MAX_WASTE` of padding beside what
         rounding their lengths makes, and at most `MAX_BUCKETS`.
     """
-    # 10 rows of length 8, 2 of 16, 1 of 64. In one shape they cost best(1, 2) = 13 * 64 = 832. In
-    # two: best(1, 1) + cost(2, 2) = 12 * 16 + 64 = 256 or best(1, 0) + cost(1, 2) = 80 + 192 = 272.
     fitted = [RowShape.fitting([row]) for row in rows]
-    rounded, targets = np.array([(shape.tokens, shape.targets) for shape in fitted]).T
-    lengths, numbers = np.unique(rounded, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(numbers)])  # rows shorter than each length
-    # cost[i, j]: tokens of the rows from length i to length j, all padded to length j
-    cost = np.where(
-        np.tri(len(lengths), dtype=bool).T, (below[1:] - below[:-1, None]) * lengths, np.inf
-    )
-    best, starts = cost[0], []  # best[j] for k shapes; starts[k - 2][j]: the i that it is had by
-    for k in range(2, (count or MAX_BUCKETS) + 1):
-        if k > len(lengths) or (not count and 1 - rounded.sum() / best[-1] < MAX_WASTE):
+    lengths, targets = np.array([(shape.tokens, shape.targets) for shape in fitted]).T
+    ordered = np.sort(lengths)
+    for k in [count] if count else range(1, MAX_BUCKETS + 1):
+        # The longest rows of k parts: of ten rows in three parts, those with indices 3, 6 and 9.
+        longest = np.unique(ordered[[-(-len(rows) * i // k) - 1 for i in range(1, k + 1)]])
+        padded = longest[np.searchsorted(longest, ordered)]
+        if 1 - ordered.sum() / padded.sum() < MAX_WASTE:
             break
-        before = np.concatenate([[np.inf], best[:-1]])  # [i]: best(k - 1, i - 1)
-        costs = before[:, None] + cost  # [i, j]
-        starts.append(costs.argmin(axis=0))
-        best = costs.min(axis=0)
-    last, ends = len(lengths) - 1, []  # from the longest shape back to the shortest
-    for start in reversed(starts):
-        ends.append(last)
-        last = start[last] - 1
-    ends.append(last)
-    longest = [int(lengths[end]) for end in reversed(ends)]
     # Shorter rows may be padded to a longer shape, which so needs the targets of all of them.
-    return [RowShape(n, int(targets[rounded <= n].max())) for n in longest]
+    return [RowShape(int(n), int(targets[lengths <= n].max())) for n in longest]
 
 
 def training_order(

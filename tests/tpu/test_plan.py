@@ -117,8 +117,7 @@ def test_sampling_keeps_to_the_chips_of_a_host(monkeypatch, topology, one):
 @pytest.mark.parametrize(
     ("stage", "options"),
     [
-        ("sft", {"reference": "online"}),
-        ("rl", {"reference": "online"}),
+        ("sft", {"n": 3}),
         ("dpo", {"n": 3}),
         ("sample", {"gradient_accumulation_steps": 2}),
     ],
