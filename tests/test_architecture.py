@@ -258,7 +258,7 @@ MOST_LINES = {
     "sampling.sampler": 2_000,
     "construction.build": 4_400,  # the goal is 3,000
     "confidence.confidence": 5_650,
-    "training.ca_dpo": 7_700,  # the goal is 6,500
+    "training.ca_dpo": 7_270,  # the goal is 6,500
 }
 MOST_LINES_OF_THE_PACKAGE = 21_700  # the goal is 16,000
 
