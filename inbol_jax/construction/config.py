@@ -28,7 +28,7 @@ class BuildConfig(Bounded):
     """Confidence store of the same questions, a .jsonl file or a folder of them. Its incorrect
     responses become the rejected ones instead of the records' own. Give a store that was sampled
     from the IDK-IT model, from which CA-DPO starts."""
-    max_refusals: Annotated[float, Bounds(above=0, most=1)] = 0.6
+    max_refusals: Annotated[float, Bounds(above=0, most=1)] = 0.5
     """The largest share of refusals among the instructions. The questions of surplus ones are left
     out, as many of Type 2 as of Type 3 in proportion; 1 keeps all."""
     partial: bool = False
