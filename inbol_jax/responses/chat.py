@@ -7,7 +7,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from inbol_jax.data.images import load_image
 
@@ -19,9 +21,7 @@ Messages = Sequence[Mapping[str, Any]]
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChatQuestion:
     """What an endpoint's model is asked: the user's turn, with the files of images before its text,
-    and a system prompt.
-
-    No system turn is sent if `system` is empty.
+    and a system prompt, without which no system turn is sent.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Choice(NamedTuple):
     text: str
     logprob: float | None
     tokens: int | None
-    finish_reason: Any
+    finish_reason: str | None
 
 
 def make_messages(question: ChatQuestion) -> Messages:
@@ -68,35 +68,61 @@ def _data_uri(image: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def read_choices(reply: Any) -> list[Choice]:
-    """The answers of a reply, at least one. Raises ValueError if it is no reply of this layout."""
+# The fields of a reply that are read.
+class _Token(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class _Reply(msgspec.Struct):
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
+
+
+def read_choices(reply: str) -> list[Choice]:
+    """The answers in the JSON of a reply, at least one.
+
+    Raises:
+      ValueError: if it is no chat completion.
+    """
     try:
-        choices = list(map(_read_choice, reply["choices"]))
-        _ = choices[0]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError("not a chat completion") from error
-    return choices
+        choices = msgspec.json.decode(reply, type=_Reply).choices
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deeply") from error
+    return list(map(_read_choice, choices))
 
 
-def _read_choice(choice: Any) -> Choice:
-    message, reason = choice["message"], choice.get("finish_reason")
-    text = message["content"]
+def _read_choice(choice: _Choice) -> Choice:
+    text = choice.message.content
     if text is None:  # the model declines in a field of its own, thinks, or says nothing
-        text = message.get("refusal") or ""
+        text = choice.message.refusal or ""
     _, ended, said = text.rpartition(END_OF_THOUGHT)
     if not ended and text.lstrip().startswith(THOUGHT):
         said = ""  # it was cut while it was thinking
-    logprobs = choice.get("logprobs")
-    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return Choice(said.strip(), *_sum_logprobs(tokens or ()), reason)
+    tokens = (choice.logprobs and choice.logprobs.content) or ()
+    return Choice(said.strip(), *_sum_logprobs(tokens), choice.finish_reason)
 
 
-def _sum_logprobs(tokens: Sequence[Any]) -> tuple[float | None, int | None]:
+def _sum_logprobs(tokens: Sequence[_Token]) -> tuple[float | None, int | None]:
     """Log-probability and number of the tokens behind the thoughts; None without such tokens."""
-    texts = [token["token"] for token in tokens]
+    texts = [token.token for token in tokens]
     thoughts, ended, _ = "".join(texts).rpartition(END_OF_THOUGHT)
     start, places = len(thoughts + ended), itertools.accumulate(map(len, texts), initial=0)
-    values = [float(t["logprob"]) for t, at in zip(tokens, places, strict=False) if at >= start]
+    values = [t.logprob for t, place in zip(tokens, places, strict=False) if place >= start]
     if not values:
         return None, None
     if not math.isfinite(total := sum(values)):

@@ -1,13 +1,14 @@
 """Options of what asks an endpoint."""
 
 import dataclasses
+import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from inbol_jax.defaults import Bounded, Bounds, NumRequests, Positive
 from inbol_jax.errors import InbolError
 
 ENDPOINT = "endpoint:"  # stands before the name of an endpoint's model, in --models and in headers
+_BASE_URL = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d+)?(/[^\s?#]*)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +29,12 @@ class EndpointConfig(Bounded):
     """Requests in flight at a time."""
 
     def __post_init__(self) -> None:
-        if self.endpoint:
-            self._check_url()
-        elif self.endpoint_model:
-            raise InbolError(f"--endpoint-model {self.endpoint_model}: give --endpoint as well")
         super().__post_init__()
-
-    def _check_url(self) -> None:
-        try:
-            url = urlsplit(self.endpoint)
-            usable = url.scheme in ("http", "https") and url.hostname and " " not in self.endpoint
-            _ = url.port  # reading it raises ValueError if it is no number
-        except ValueError:
-            usable = False
-        if not usable:
-            raise InbolError(
-                f"--endpoint {self.endpoint!r}: a base URL is needed, such as "
-                "http://localhost:8000/v1"
+        if self.endpoint and not _BASE_URL.fullmatch(self.endpoint):
+            raise InbolError(  # the URL is not quoted: it may hold a password
+                "--endpoint: a base URL is needed, such as http://localhost:8000/v1, without user, "
+                "password and query; the key is read from the environment variable of "
+                "--endpoint-key"
             )
-        if url.username or url.password or url.query or url.fragment:
-            raise InbolError(
-                "--endpoint: the URL must hold no user, password or query; put the key into the "
-                "environment variable that --endpoint-key names"
-            )
+        if self.endpoint_model and not self.endpoint:
+            raise InbolError(f"--endpoint-model {self.endpoint_model}: give --endpoint as well")

@@ -12,11 +12,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from inbol_jax import interruption
-from inbol_jax.artifacts import parse_json
 from inbol_jax.data.images import ImageError
 from inbol_jax.errors import InbolError
 from inbol_jax.responses.chat import ChatQuestion, Choice, Messages, make_messages, read_choices
@@ -45,10 +44,6 @@ class Endpoint:
     def __init__(self, config: EndpointConfig, **options: Any):
         import openai  # half a second, which only those pay who ask an endpoint
 
-        if not config.endpoint:
-            raise InbolError(
-                "--endpoint '': a base URL is needed, such as http://localhost:8000/v1"
-            )
         if not config.endpoint_model:
             raise InbolError("--endpoint-model: the name of the endpoint's model is needed")
         self.config = config
@@ -105,26 +100,20 @@ class Endpoint:
         except openai.APITimeoutError as error:
             raise self._error("timed out; is the endpoint up, and not overloaded?") from error
         except openai.APIConnectionError as error:
-            raise self._error(f"{_first_cause(error)}; is the endpoint up?") from error
+            raise self._error(f"{error.__cause__ or error}; is the endpoint up?") from error
         except openai.APIStatusError as error:
-            hint = ""
-            if error.status_code in (401, 403):
-                hint = f"; the key is read from the environment variable {self.config.endpoint_key}"
-                hint += "" if self._key else ", which is not set"
-            elif error.status_code == 404:
-                hint = "; check --endpoint (most end in /v1) and --endpoint-model"
             body = error.body if isinstance(error.body, dict) else {}
             said = body.get("message", error.response.text)
-            raise self._error(f"status {error.status_code}: {said}", hint) from error
+            raise self._error(f"status {error.status_code}: {said}", self._hint(error)) from error
         text = self._without_key(reply.http_response.text)
         try:
-            return read_choices(parse_json(text))
+            return read_choices(text)
         except ValueError as error:
             raise self._error(f"not the answer of a chat-completions endpoint ({text})") from error
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Waits for one of the coroutines, from outside of them."""
-        return asyncio.run_coroutine_threadsafe(coroutine, _event_loop()).result()
+        return self._submit(coroutine).result()
 
     def map(
         self, ask: Callable[[Item], Coroutine[Any, Any, Result]], items: Iterable[Item]
@@ -144,7 +133,6 @@ class Endpoint:
             whose image cannot be read are not among them.
           Interrupted: after the last list.
         """
-
         stopped, failures = threading.Event(), 0
 
         async def result(item: Item) -> Result | InbolError:
@@ -156,9 +144,7 @@ class Endpoint:
                 except InbolError as error:
                     return error
 
-        submitted = (
-            (item, asyncio.run_coroutine_threadsafe(result(item), _event_loop())) for item in items
-        )
+        submitted = ((item, self._submit(result(item))) for item in items)
         # Twice as many as are asked at a time: none of the slots waits for who takes the replies.
         pending = deque(itertools.islice(submitted, 2 * self.config.endpoint_concurrency + 1))
         try:
@@ -188,6 +174,19 @@ class Endpoint:
             for _, future in pending:
                 future.cancel()
 
+    def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        return asyncio.run_coroutine_threadsafe(coroutine, _event_loop())
+
+    def _hint(self, error: Any) -> str:
+        """What to look at after a status that is no success."""
+        if error.status_code in (401, 403):
+            unset = "" if self._key else ", which is not set"
+            variable = self.config.endpoint_key
+            return f"; the key is read from the environment variable {variable}{unset}"
+        if error.status_code == 404:
+            return "; check --endpoint (most end in /v1) and --endpoint-model"
+        return ""
+
     def _error(self, cause: str, hint: str = "") -> InbolError:
         """An error that quotes at most 300 characters of a reply, on one line."""
         cause = " ".join(self._without_key(cause).split())[:300]
@@ -205,20 +204,9 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _first_cause(error: BaseException) -> str:
-    """What went wrong below the layers that say no more than that a connection failed."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return str(error) or type(error).__name__
-
-
 def _read_key(variable: str) -> str:
     """Returns the API key; empty if the environment variable is not set."""
     key = os.environ.get(variable, "").strip()
-    # An HTTP library would quote such a key in its error.
-    if not (key.isascii() and key.isprintable()):
-        raise InbolError(
-            f"{variable}: what the environment variable holds is no API key; "
-            "it has characters that an HTTP header must not have"
-        )
+    if not (key.isascii() and key.isprintable()):  # an HTTP library would quote it in its error
+        raise InbolError(f"{variable}: what this environment variable holds is no API key")
     return key

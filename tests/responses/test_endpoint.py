@@ -222,10 +222,21 @@ def test_many_failures_in_a_row_end_it(serve):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EndpointConfig(), "--endpoint '': a base URL is needed"),
-        (EndpointConfig("http://localhost:1/v1"), "--endpoint-model"),
+        ({"endpoint": "localhost:8000"}, "a base URL is needed"),
+        ({"endpoint": "file:///etc/passwd"}, "a base URL is needed"),
+        ({"endpoint": "http://h:port/v1"}, "a base URL is needed"),
+        ({"endpoint": "http://a b/v1"}, "a base URL is needed"),
+        ({"endpoint": "https://user:pw@host/v1"}, "without user, password and query"),
+        ({"endpoint": "https://host/v1?key=1"}, "without user, password and query"),
+        ({"endpoint_model": "m"}, "--endpoint-model m: give --endpoint as well"),
+        ({"endpoint": "http://[::1]:1/v1"}, "--endpoint-model: the name"),
+        ({"endpoint_retries": -1}, "--endpoint-retries -1: at least 0"),
+        ({"endpoint_concurrency": 0}, "--endpoint-concurrency 0: at least 1"),
+        ({"endpoint_timeout": 0.0}, "--endpoint-timeout 0.0"),
+        ({"endpoint_timeout": float("nan")}, "--endpoint-timeout nan"),
     ],
 )
-def test_an_endpoint_needs_an_address_and_a_model(options, message):
-    with pytest.raises(InbolError, match=message):
-        Endpoint(options)
+def test_impossible_options(options, message):
+    with pytest.raises(InbolError, match=message) as caught:
+        Endpoint(EndpointConfig(**options))
+    assert "pw" not in str(caught.value)
