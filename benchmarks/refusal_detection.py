@@ -33,7 +33,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.intervals import wilson_interval
 from inbol_jax.records import METRICS
 from inbol_jax.responses.outcome import premise_of
-from inbol_jax.responses.refusal import PREMISE, matching_rule, refusal_kind
+from inbol_jax.responses.refusal import PREMISE, find_refusal
 
 HERE = Path(__file__).parent
 LISTS = HERE.parent / "tests/responses"
@@ -512,10 +512,10 @@ def denials(folder: Path) -> None:
         about = counts.setdefault((record["hallucination type"], record["split"]), Counter())
         for text in record["groundtruth responses"].split(";") if question else ():
             about["references"] += bool(text.strip())
-            about["refuse alone"] += refusal_kind(text) is not None
-            kind = refusal_kind(text, question=question)
-            about["beside the question"] += kind is not None
-            about["deny"] += kind == PREMISE.name
+            about["refuse alone"] += find_refusal(text) is not None
+            rule = find_refusal(text, question=question)
+            about["beside the question"] += rule is not None
+            about["deny"] += rule is PREMISE
     print("\nHaloQuest's references, but to yes/no questions")
     for about, found in sorted(counts.items()):
         print(f"  {', '.join(about)}: {', '.join(f'{n} {name}' for name, n in found.items())}")
@@ -534,13 +534,18 @@ def main(config: Config) -> None:
         for name in names:
             texts += public_texts(config.sources, name, labels.get(name, {}))
     started = time.process_time()
-    rules = [matching_rule(t.text) for t in texts]
+    found = [find_refusal(t.text) for t in texts]
     seconds = time.process_time() - started
+    rules = [rule and rule.name for rule in found]
     table(texts, rules)
     length = sum(len(t.text) for t in texts) / len(texts)
     print(f"{len(texts) / seconds:.0f} texts per second, of {length:.0f} characters on average\n")
 
-    kinds = Counter((t.label, refusal_kind(t.text)) for t in texts if t.source not in OWN)
+    kinds = Counter(
+        (t.label, rule and rule.kind)
+        for t, rule in zip(texts, found, strict=True)
+        if t.source not in OWN
+    )
     if kinds:
         print("label, and what the rules say: texts")
         for (label, kind), n in sorted(kinds.items(), key=lambda item: -item[1]):

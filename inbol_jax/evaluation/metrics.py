@@ -175,7 +175,7 @@ class ConfidenceBin(NamedTuple):
 def summarise(
     predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
 ) -> Summary:
-    """Scores of every model in every domain and group; an error if an answer is there twice."""
+    """Scores of every model in every domain and group."""
     summary: Summary = {}
     # Domains come in the order of the questions, and are sorted at the end.
     for (model, domain), members in _grouped(predictions, lambda p: (p.model, p.domain)).items():
@@ -200,12 +200,11 @@ def differences(
     keep their answers to them.
 
     Raises:
-      InbolError: if two models were not asked the same questions under the same type and domain.
+      InbolError: if two models were not asked the same questions.
     """
-    answers = {  # {model: {question: its answer}}
-        model: {(p.dataset, p.id): p for p in members}
-        for model, members in _grouped(predictions, lambda p: p.model).items()
-    }
+    answers: dict[str, dict[tuple[str, str], Prediction]] = {}  # model -> question -> its answer
+    for p in predictions:
+        answers.setdefault(p.model, {})[p.dataset, p.id] = p
     if pairs is None:
         # In order of appearance: base, IDK-IT, CA-DPO.
         models = list(answers)
@@ -222,14 +221,8 @@ def differences(
             )
         changes: dict[str, list[tuple[int | None, int]]] = {}  # domain -> (type, change)
         for question, first in answers[a].items():
-            second = answers[b][question]
-            if (first.type, first.domain) != (second.type, second.domain):
-                raise InbolError(
-                    f"question {first.id!r}: {a} and {b} were given another type or domain; "
-                    "evaluate both again"
-                )
             # -2 to 2 per question: the pairing is in the difference, so one sample is resampled.
-            change = second.user_value - first.user_value
+            change = answers[b][question].user_value - first.user_value
             changes.setdefault(first.domain, []).append((first.type, change))
         for domain, (group, types) in itertools.product(sorted(changes), GROUPS.items()):
             # The change of a pair's value takes five values at most, so counting them is enough.
@@ -243,25 +236,15 @@ def by_confidence(predictions: Iterable[Prediction], model: str) -> list[Confide
     """One model's refusal rate and answered accuracy by confidence: Figure 4 of the paper.
 
     Type 3 is left out. The last bin is closed.
-
-    Raises:
-      InbolError: if a confidence does not lie between 0 and 1.
     """
-
-    def index_of_bin(p: Prediction) -> int:
-        # A confidence is k / N, computed elsewhere: 0.1 * 6 must fall into the same bin as 0.6.
-        confidence = round(float(p.confidence), 9)
-        if not 0 <= confidence <= 1:
-            raise InbolError(f"question {p.id!r}: confidence {confidence} lies outside 0 to 1")
-        return bisect.bisect(CONFIDENCE_EDGES[1:-1], confidence)
-
     # Every Type 3 question has confidence 0: there it would hide those that the base cannot answer.
-    answerable = (p for p in predictions if p.model == model and p.type != 3)
-    members = _grouped(answerable, index_of_bin)
+    answerable = [p for p in predictions if p.model == model and p.type != 3]
+    # A confidence is k / N, computed elsewhere: 0.1 * 6 must fall into the same bin as 0.6.
+    place = [bisect.bisect(CONFIDENCE_EDGES[1:-1], round(p.confidence, 9)) for p in answerable]
     bins = []
     for index, (low, high) in enumerate(itertools.pairwise(CONFIDENCE_EDGES)):
         # Of 10 questions 4 are refused and 3 are correct: refr 4 / 10, answered_acc 3 / 6.
-        outcomes = Counter(p.outcome for p in members.get(index, ()))
+        outcomes = Counter(p.outcome for p, i in zip(answerable, place, strict=True) if i == index)
         # An empty bin has no rate, and one whose questions are all refused no accuracy.
         n, answered = outcomes.total(), outcomes["correct"] + outcomes["wrong"]
         rates = share(outcomes["refused"], n), share(outcomes["correct"], answered)
@@ -283,19 +266,9 @@ def by_question_kind(
 def _grouped(
     predictions: Iterable[Prediction], key: Callable[[Prediction], Any]
 ) -> dict[Any, list[Prediction]]:
-    """The predictions that share a key, the keys in order of appearance.
-
-    If a prediction is there twice, it is an error: every mean would count it twice.
-    """
+    """The predictions that share a key, the keys in order of appearance."""
     groups: dict[Any, list[Prediction]] = {}
-    seen = set()
     for p in predictions:
-        if (p.model, p.dataset, p.id) in seen:
-            raise InbolError(
-                f"prediction {p.id!r} of {p.model} on {p.dataset} stands twice; "
-                "run `inbol evaluate` again"
-            )
-        seen.add((p.model, p.dataset, p.id))  # an id is unique within its dataset alone
         groups.setdefault(key(p), []).append(p)
     return groups
 

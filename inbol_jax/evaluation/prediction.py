@@ -10,7 +10,7 @@ from inbol_jax.artifacts import read_jsonl
 from inbol_jax.questions import Probability, WithOptions
 from inbol_jax.records import Type
 from inbol_jax.responses.outcome import premise_of, user_value
-from inbol_jax.responses.refusal import PREMISE, refusal_kind
+from inbol_jax.responses.refusal import PREMISE, find_refusal
 
 DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
@@ -111,7 +111,7 @@ class Prediction(WithOptions, frozen=True, kw_only=True):
         if self.type != 3 or self.outcome != "refused":
             return False
         premise = premise_of(self.question, self.metric)
-        return refusal_kind(self.prediction, question=premise) == PREMISE.name
+        return find_refusal(self.prediction, question=premise) is PREMISE
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:

@@ -111,6 +111,9 @@ def _gives(sentence: str, golds: Sequence[tuple[str, ...]], question: Sequence[s
                 continue
             if "," in lower[:at] and not _SAYS & set(lower):
                 continue  # "grey, red"
+            # Within a longer name: "China" in "the South China Sea".
+            if at > 0 and end < len(tokens) and tokens[at - 1].istitle() and tokens[end].istitle():
+                continue
             denied_behind = lower[end : end + 1] == ["not"] or lower[end + 1 : end + 2] == ["not"]
             if set(lower[start:at]) & _DENIES or (
                 denied_behind and "," not in lower[end : end + 1]

@@ -13,9 +13,8 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from inbol_jax.responses.refusal_rules import DECLINES, NOT_SHOWN, RULES, Rule, fill
+from inbol_jax.responses.refusal_rules import NOT_SHOWN, RULES, Rule, fill
 from inbol_jax.taught_refusals import REFUSALS
 
 LABELS = {
@@ -48,8 +47,8 @@ _DECISIONS = tuple((re.compile(pattern), refuses) for pattern, refuses, _ in DEC
 AROUND = tuple(
     (label, re.compile(fill(pattern)))
     for label, pattern in (
-        ("V", r"(?:\w+ ){0,3}(?:answer|option|choice)(?: \w+)? (?:must |would |should )?(?:be"
-              r"|is) (?!(?:un|in|im)\w+|not\b|none\b|n a\b|can not|that\b|a matter)"),
+        ("V", r"(?:\w+ ){0,3}(?:answer|option|choice)(?: \w+)? (?:be|is)"
+              r" (?!(?:un|in|im)\w+|not\b|none\b|n a\b|can not|that\b|a matter)"),
         ("A", r"no$|.*\b(?:is|are|was|were) (?:about |approximately |around )?\d"),
         ("V", r"(?:yes |no )?i (?:would |do |can )?(?:\w+ly )?(?:think|believe|guess|suppose|assume"
               r"|say|choose|pick|go (?:for|with))\b(?! (?:so|it is not|not))|(?:my|an?|i can make"
@@ -69,9 +68,7 @@ AROUND = tuple(
         ("-", r"(?:\w+ ){0,2}<DOCUMENT>(?: \w+)? (?:only |also )?(?:discuss|focus|mention|refer"
               r"|suggest|talk)(?:es|s)?\b|(?:to|we|you|let|note|please|thank|according|from|for) "
               r"|(?:great|sure|certainly|of course|absolutely)$|here\b|okay|apologies|as an? "
-              r"|i (?:can|am|appreciate|must|recommend|suggest|understand|want|will|would) |(?:it"
-              r"|this|that) is (?:\w+ )?(?:advisable|best|crucial|difficult|essential|generally"
-              r"|hard|illegal|important|impossible|necessary|not possible|recommended|wrong)"),
+              r"|i (?:can|am|appreciate|must|recommend|suggest|understand|want|will|would) "),
     )
 )  # fmt: skip
 
@@ -81,13 +78,10 @@ _CONCLUDES = re.compile(
     r"(?:answer|problem|prompt|question|request)|being (?:asked|referred))\b"
 )
 # Behind a verb of reporting somebody else refuses.
-_REPORTS = re.compile(
-    r"\b(?:says?|said|saying|reads|reading|writes|written|titled|called|named|spells|caption)\b"
-    r"(?! quoted\b)"
-)
+_REPORTS = re.compile(r"\b(?:says?|said|read|writ|titled|called|named|caption)\w*\b(?! quoted)")
 _SHORT = 3  # words that are an answer by themselves: "not sure, a wolf?"
-_MAX_CLAUSES = 1000  # what stands behind them is not read
 _BRIEF = 6  # words of a refusal behind which such an answer may stand
+_LONGEST = 20_000  # characters that are read
 
 # "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
 _NEGATED = {
@@ -111,10 +105,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _PREPARED = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r'^"([^"]*)"$', r"\1"),
         (r" \((?!un|not|no)\w{2,8}\)", ""),  # an acronym: "working capital (WC)"
-        # The speaker's own words: 'I must answer: "not specified"'.
-        (r'\b(i (?:must|would) (?:answer|say)|the answer is):? "([^"]*)"', r"\1 \2"),
         # "No, I can't": not to what was asked, but to answer it. "1." and "### Response:".
         (r"^(?:no, (?=i\b)|\d{1,2}\. (?=\D)|[\s#=*\[-]{0,9}(?:a:|(?:answer|response|solution)\b"
          r"[\s=*\]]{0,9}[:\n=])\s*)", ""),
@@ -122,15 +113,14 @@ _PREPARED = tuple(
         (r"\b(dr|[a-z]\.[a-z]|jr|mr|mrs|ms|sr|st|vs)\.(?=[ ,])(?! *$)", r"\1"),  # abbreviations
         (r"(?<=[\w.]\s)explanation:(?s:.*)", ""),  # behind a response that it explains
         (r"</?\w{1,20}>", " "),  # "</s>", which some models print
-        (r'"[^"]*"', " quoted "),
-        (r"(?<!\w)'(?:[^']|(?<=\w)'(?=\w))*'(?!\w)", " quoted "),
+        (r"""(?<=.)"[^"]*"|(?<!\w)'(?:[^']|(?<=\w)'(?=\w))*'(?!\w)""", " quoted "),
     )
 )  # fmt: skip
+_SENTENCE_END = re.compile(r"((?:[!?;\n]|\.(?!\d))+)")
 _CLAUSE_END = re.compile(
-    r"((?:[!?;:()\n]|[.,](?!\d))+|(?:^|\s)(?:but|however|although|though|and(?= it(?:'s| is)\s))"
-    r"(?=\s|$)|\s[-\u2013\u2014]+\s)"
+    r"[:()]|,(?!\d)|\s[-\u2013\u2014]+\s"
+    r"|\s(?=(?:but|however|although|though|and it(?:'s| is))\s)"
 )
-_SENTENCE_END = frozenset(".!?;\n")
 # Fillers say nothing by themselves. They open a clause, or are one.
 _FILLER = re.compile(
     r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e|unfortunately"
@@ -141,11 +131,12 @@ _FILLER = re.compile(
     r"|answer(?=$)|(?:as|being) an? (?:\w+ ){0,3}ai(?:(?! i\b) \w+){0,6}$|as an? ai(?: \w+){0,2}"
     r"|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
 )
-_CONTRAST = re.compile(r"(?:but|however)\b")
-_CONCLUSION = re.compile(r"(?:and )?(?:as a result|so|thus|hence|therefore)\b")
+_CONTRAST = re.compile(r"\b(?:but|however)\b")
+_CONCESSION = re.compile(r"(?:al)?though\b")
+_CONCLUSION = re.compile(r"\b(?:as a result|so|thus|hence|therefore)\b")
 
 # To a question that cannot be answered, a clause that denies what the question takes for granted.
-PREMISE = Rule("denies_premise", "There is no boat.", "")
+PREMISE = Rule("denies_premise", "There is no boat.", "", "denies_premise")
 _NEGATION = re.compile(r"\b(?:not|no|none|nobody|neither|without|never)\b")
 # Behind "not", these deny that what stands before is there; "fictional" does so by itself.
 _PRESENCE = re.compile(
@@ -164,48 +155,23 @@ _EMPTY_WORDS = (
 _EMPTY = {word.removesuffix("s").removesuffix("e") for word in _EMPTY_WORDS.split()}
 
 
-class _Clause(NamedTuple):
-    """A clause in lower case, without the fillers that open it.
-
-    Attributes:
-      opens, closes: whether it is the first and the last one of its sentence.
-      follows: whether its sentence has "so" or "therefore" by then.
-      contrasts: whether "but" or "however" opens it.
-      concedes: whether "although" opens it and its sentence.
-      asks: whether a question mark ends it.
-    """
-
-    text: str
-    opens: bool
-    closes: bool
-    follows: bool
-    contrasts: bool
-    concedes: bool
-    asks: bool
-
-
-def _clauses(text: str) -> Iterator[_Clause]:
-    text = text.translate(_QUOTES).lower().strip()
+def _sentences(text: str) -> Iterator[tuple[list[str], bool]]:
+    """The clauses of each sentence in lower case and without marks, and whether it asks."""
+    text = text[:_LONGEST].translate(_QUOTES).lower().strip()
     for pattern, replacement in _PREPARED:
         text = pattern.sub(replacement, text)
-    opens, follows, contrasts, before = True, False, False, ""
-    parts = _CLAUSE_END.split(text)
-    for part, end in zip(parts[::2], [*parts[1::2], "."], strict=True):
-        clause = " ".join(_SHORT_FORMS.get(word, word) for word in _WORD.findall(part))
-        start, closes = 0, not _SENTENCE_END.isdisjoint(end)
-        follows = follows or bool(_CONCLUSION.match(clause))
-        contrasts = contrasts or bool(_CONTRAST.match(clause))
-        while start < len(clause) and (filler := _FILLER.match(clause, start)):
-            start = filler.end()
-        # What is nothing but fillers is no clause of its own.
-        if start < len(clause):
-            concedes = opens and before.endswith("though")
-            yield _Clause(clause[start:], opens, closes, follows, contrasts, concedes, "?" in end)
-            opens = contrasts = False
-        # "so" holds until its sentence ends.
-        opens, follows = opens or closes, follows and not closes
-        before = end.strip()
-        contrasts = contrasts or bool(_CONTRAST.match(before))
+    parts = _SENTENCE_END.split(text)
+    for sentence, end in itertools.zip_longest(parts[::2], parts[1::2], fillvalue=""):
+        clauses = map(_WORD.findall, _CLAUSE_END.split(sentence))
+        yield [" ".join(_SHORT_FORMS.get(w, w) for w in words) for words in clauses], "?" in end
+
+
+def _fillers(clause: str) -> int:
+    """How many characters of a clause are fillers that open it."""
+    start = 0
+    while start < len(clause) and (filler := _FILLER.match(clause, start)):
+        start = filler.end()
+    return start
 
 
 _COMPILED = tuple((rule, re.compile(rf"\b(?:{rule.pattern})\b")) for rule in RULES)
@@ -241,42 +207,38 @@ def _denies_premise(clause: str, question: str) -> bool:
     return not _content(question).isdisjoint(_content(denied))
 
 
-def _label(clause: _Clause, brief: bool) -> str:
-    """The label of a clause that does not refuse.
-
-    Args:
-      brief: whether a brief refusal stands before it in its sentence.
-    """
-    if clause.concedes:
-        return "-"
-    label = next((label for label, pattern in AROUND if pattern.match(clause.text)), "S")
-    if label == "S":
-        alone = clause.asks or brief or (clause.opens and clause.closes)
-        if clause.contrasts or (alone and len(clause.text.split()) <= _SHORT):
-            return "A"
-    return label
-
-
 def _read(text: str, yes_no: bool, question: str) -> tuple[str, list[Rule]]:
     """The labels of a text's clauses, and the rules of those that refuse."""
-    labels, rules, brief = "", list[Rule](), False  # labels: "R.S", a refusal and a statement
-    for clause in itertools.islice(_clauses(text), _MAX_CLAUSES):
-        if clause.opens:
-            labels, brief = labels + "." if labels else "", False
-        rule = _rule(clause.text)
-        if rule is None and _denies_premise(clause.text, question):
-            rule = PREMISE
-        if rule is None:
-            labels += _label(clause, brief)
-        elif yes_no and rule in NOT_SHOWN:
-            labels += "-"  # it says no, or is the reason of a refusal that comes
-        else:
-            rules.append(rule)
-            concludes = clause.follows or _CONCLUDES.match(clause.text)
-            labels += (
-                "P" if rule is PREMISE else "D" if rule in DECLINES else "C" if concludes else "R"
-            )
-            brief = rule is not PREMISE and len(clause.text.split()) <= _BRIEF
+    labels, rules = "", list[Rule]()  # labels: "R.S", a refusal and a statement
+    for sentence, asks in _sentences(text):
+        clauses, opening = list[tuple[str, str]](), ""  # (the fillers before a clause, itself)
+        for said in sentence:
+            start = _fillers(said)
+            opening += said[:start]
+            if start < len(said):  # what is nothing but fillers is no clause of its own
+                clauses.append((opening, said[start:]))
+                opening = ""
+        labels += "." if labels and clauses else ""
+        brief = follows = False
+        for i, (opening, clause) in enumerate(clauses):
+            follows = follows or bool(_CONCLUSION.search(opening))  # until the sentence ends
+            n_words = len(clause.split())
+            rule = _rule(clause)
+            if rule is None and _denies_premise(clause, question):
+                rule = PREMISE
+            if rule is not None and not (yes_no and rule in NOT_SHOWN):
+                rules.append(rule)
+                concludes = follows or _CONCLUDES.match(clause)
+                knows_not = "C" if concludes else "R"
+                labels += {"declines": "D", "denies_premise": "P"}.get(rule.kind, knows_not)
+                brief = rule is not PREMISE and n_words <= _BRIEF
+            elif rule is not None or (i == 0 and _CONCESSION.match(opening)):
+                labels += "-"  # the image shows no such thing: no, or the reason of a refusal
+            else:
+                alone = asks or brief or len(clauses) == 1
+                answers = _CONTRAST.search(opening) or (alone and n_words <= _SHORT)
+                label = next((x for x, pattern in AROUND if pattern.match(clause)), "S")
+                labels += "A" if label == "S" and answers else label
     return labels, rules
 
 
@@ -285,43 +247,10 @@ _TAUGHT = frozenset(refusal.rstrip(".").lower() for refusal in REFUSALS)
 
 
 @functools.lru_cache(maxsize=1 << 16)  # The same few answers come back with every sample.
-def _refusal(text: str, yes_no: bool, question: str) -> Rule | None:
-    """The rule of the first clause that declines, or else that refuses; None of an answer."""
-    yes_no = yes_no and text.strip().rstrip(".").lower() not in _TAUGHT
-    labels, rules = _read(text, yes_no, question)
-    if not next((refuses for pattern, refuses in _DECISIONS if pattern.search(labels)), False):
-        return None
-    return next((rule for rule in rules if rule in DECLINES), rules[0])
-
-
-def matching_rule(text: str, yes_no: bool = False, question: str = "") -> str | None:
-    """Returns the name of the rule by which a text is a refusal; None if it is an answer.
-
-    If several clauses refuse, it is the rule of the first one that declines, or else of the first.
-
-    Args:
-      text, yes_no, question: as for `is_refusal`.
-    """
-    rule = _refusal(text, yes_no, question)
-    return rule and rule.name
-
-
-def refusal_kind(text: str, yes_no: bool = False, question: str = "") -> str | None:
-    """Returns "declines" if a response is not willing or not allowed to answer, "does_not_know" if
-    it does not know or the image does not show it, "denies_premise" if it denies what the question
-    takes for granted, and None if it is an answer.
-
-    Args:
-      text, yes_no, question: as for `is_refusal`.
-    """
-    rule = _refusal(text, yes_no, question)
-    if rule is None or rule is PREMISE:
-        return rule and rule.name
-    return "declines" if rule in DECLINES else "does_not_know"
-
-
-def is_refusal(text: str, yes_no: bool = False, question: str = "") -> bool:
-    """Tells whether a response does not answer, rather than answers, hedges or denies.
+def find_refusal(text: str, yes_no: bool = False, question: str = "") -> Rule | None:
+    """Returns the rule by which a response does not answer, rather than answers, hedges or denies;
+    None of an answer. If several clauses refuse, it is that of the first one that declines, or else
+    of the first.
 
     Args:
       text: a whole response. Case, white space, kinds of apostrophe and missing punctuation do not
@@ -331,4 +260,13 @@ def is_refusal(text: str, yes_no: bool = False, question: str = "") -> bool:
       question: one that cannot be answered, neither by yes nor by no. Then a text that denies what
         it takes for granted ("There is no boat." of the boat's colour) refuses as well.
     """
-    return _refusal(text, yes_no, question) is not None
+    yes_no = yes_no and text.strip().rstrip(".").lower() not in _TAUGHT
+    labels, rules = _read(text, yes_no, question)
+    if not next((refuses for pattern, refuses in _DECISIONS if pattern.search(labels)), False):
+        return None
+    return next((rule for rule in rules if rule.kind == "declines"), rules[0])
+
+
+def is_refusal(text: str, yes_no: bool = False, question: str = "") -> bool:
+    """Whether a response refuses, as `find_refusal` says."""
+    return find_refusal(text, yes_no, question) is not None

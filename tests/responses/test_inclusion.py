@@ -73,6 +73,19 @@ def test_what_denies_lists_or_only_holds_an_answer_is_wrong(answer, sentence):
     assert inclusion_score(sentence.format(answer), [answer], QUESTION) == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("The city lies in the South China Sea.", 0),
+        ("It lies in China.", 1),
+        ("Mainland China", 1),
+        ("China Daily says so", 1),
+    ],
+)
+def test_an_answer_within_a_longer_name_is_none(said, right):
+    assert inclusion_score(said, ["China"], "In which country is Taizhou?") == right
+
+
 @given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=4), st.text(max_size=20))
 def test_an_exact_match_is_right_and_scores_are_0_or_1(said, answers, question):
     value = inclusion_score(said, answers, question)

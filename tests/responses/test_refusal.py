@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbol_jax.responses import refusal
-from inbol_jax.responses.refusal import DECISIONS, is_refusal, matching_rule, refusal_kind
+from inbol_jax.responses.refusal import DECISIONS, find_refusal, is_refusal
 from inbol_jax.responses.refusal_rules import RULES
 from inbol_jax.taught_refusals import REFUSALS
 
@@ -20,7 +20,7 @@ def labelled(name):
 
 
 RESPONSES = labelled("responses.jsonl")
-# Labelled before the rules took their present form, and measured after it. Nothing was tuned on it.
+# Labelled before the rules took their present form. Nobody looked at which of its texts they miss.
 UNSEEN = labelled("unseen.jsonl")
 
 
@@ -43,7 +43,7 @@ def test_precision_and_recall_on_the_labelled_list():
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_recognises_its_example(rule):
-    assert matching_rule(rule.example) == rule.name
+    assert find_refusal(rule.example) == rule
 
 
 def test_rules_have_names_of_their_own_and_bounded_repetitions():
@@ -61,16 +61,15 @@ def test_a_row_decides_its_example_and_no_row_before_it_does(pattern, refuses, e
     assert is_refusal(example, question="What colour is the boat?") is refuses
 
 
-def test_the_rule_that_fired_is_named_if_and_only_if_a_text_refuses():
-    for row in RESPONSES + UNSEEN:
-        assert (matching_rule(row["text"]) is not None) is is_refusal(row["text"]), row["text"]
-    assert matching_rule("I don't know. It is too small to read.") == "do_not_know"
-    assert matching_rule("I don't know, but I think it is red.") is None
+def test_the_rule_of_the_first_clause_that_refuses_is_named():
+    assert find_refusal("I don't know. It is too small to read.").name == "do_not_know"
+    assert find_refusal("I don't know, but I think it is red.") is None
 
 
 @pytest.mark.parametrize("template", REFUSALS)
-def test_every_template_is_a_refusal_with_or_without_punctuation(template):
+def test_a_refusal_that_is_taught_is_one_of_any_question_with_or_without_punctuation(template):
     assert is_refusal(template)
+    assert is_refusal(template, yes_no=True)
     assert is_refusal(template.translate(str.maketrans("", "", ".,'")))
     assert is_refusal(template.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}"))
 
@@ -80,26 +79,22 @@ def test_close_calls(row):
     """Texts whose like were once misread: what surrounds a refusal, yes/no questions, and questions
     of Type 3 whose premise the text denies; without the question it does not refuse."""
     about = {"yes_no": row.get("yes_no", False), "question": row.get("question", "")}
-    kind = refusal_kind(row["text"], **about)
+    rule = find_refusal(row["text"], **about)
+    kind = rule and rule.kind
     assert (row["kind"] == kind) if "kind" in row else row["refusal"] == (kind is not None)
-    rule = matching_rule(row["text"], **about)
-    assert is_refusal(row["text"], **about) is (kind is not None) is (rule is not None)
     assert not ("question" in row and is_refusal(row["text"]))
-
-
-@pytest.mark.parametrize("text", REFUSALS)
-def test_predefined_refusals_refuse_any_question(text):
-    assert is_refusal(text)
-    assert is_refusal(text, yes_no=True)
 
 
 COLOUR = "What colour is the boat's sail?"
 
 
 def test_a_refusal_remains_one_of_its_kind_whatever_was_asked():
-    assert refusal_kind("There is no boat, so I cannot tell.", question=COLOUR) == "denies_premise"
-    assert refusal_kind("I cannot tell. There is no boat.", question=COLOUR) == "does_not_know"
-    assert refusal_kind("I can't help with boats.", question=COLOUR) == "declines"
+    for text, kind in (
+        ("There is no boat, so I cannot tell.", "denies_premise"),
+        ("I cannot tell. There is no boat.", "does_not_know"),
+        ("I can't help with boats.", "declines"),
+    ):
+        assert find_refusal(text, question=COLOUR).kind == kind
 
 
 # Of each kind: a text, whether it is a refusal with one of the first examples in it, those, and
