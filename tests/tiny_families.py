@@ -62,7 +62,7 @@ SMOLVLM_TEMPLATE = (
 )
 
 
-def write_smolvlm(folder, *, model_type="smolvlm", splitting=True, **options):
+def write_smolvlm(folder, *, model_type="smolvlm", **options):
     end, around = "<end_of_utterance>", ("<fake_token_around_image>", "<global-img>")
     grid = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
     tokenizer = make_tokenizer(START, end, *around, *grid, bos_token=START, eos_token=end)
@@ -71,7 +71,6 @@ def write_smolvlm(folder, *, model_type="smolvlm", splitting=True, **options):
         max_image_size={"longest_edge": TILE},
         image_mean=HALF,
         image_std=HALF,
-        do_image_splitting=splitting,
     )
     kind = transformers.Idefics3Processor
     kind(images, tokenizer, image_seq_len=4, chat_template=SMOLVLM_TEMPLATE).save_pretrained(folder)
@@ -99,7 +98,7 @@ INTERNVL_TEMPLATE = (
 )
 
 
-def write_internvl(folder, *, max_patches=4, **options):
+def write_internvl(folder, **options):
     own = {
         "start_image_token": "<img>",
         "end_image_token": "</img>",
@@ -108,7 +107,7 @@ def write_internvl(folder, *, max_patches=4, **options):
     }
     special = START, END, *own.values()
     tokenizer = make_tokenizer(*special, words=["\n"], eos_token=END, extra_special_tokens=own)
-    images = transformers.GotOcr2ImageProcessorPil(size=SIDES, max_patches=max_patches)
+    images = transformers.GotOcr2ImageProcessorPil(size=SIDES, max_patches=4)
     kind, own = without_videos(transformers.InternVLProcessor), {"image_seq_length": 4}
     kind(images, tokenizer, **own, chat_template=INTERNVL_TEMPLATE).save_pretrained(folder)
     tower = {"image_size": [TILE, TILE], "patch_size": [PATCH, PATCH], "attention_bias": True}

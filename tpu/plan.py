@@ -45,8 +45,10 @@ from lowering import (
 from inbol_jax.cli import parse_options
 from inbol_jax.defaults import BatchSize, Bounded, Bounds, NumNewTokens, NumSamples
 from inbol_jax.errors import InbolError
+from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.layers import attention_for
+from inbol_jax.models.llava_next import LlavaNextConfig
 from inbol_jax.models.packing import RowShape
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.progress import say
@@ -64,6 +66,8 @@ from inbol_jax.training.step import make_program
 # Options of the stage's own command
 _SHARED = ("batch_size", "gradient_accumulation_steps", "lora_rank", "remat")
 SHAPES = Path(__file__).parent / "shapes"
+# Of a picture of 640 x 480 pixels; one in other families
+USUAL_TILES = {"llava_next": 5, "llava_onevision": 5, "qwen2_5_vl": 391, "qwen3_vl": 300}
 # GiB per chip, by `device_kind`
 HBM = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 
@@ -175,6 +179,16 @@ def program_devices(
     return topology_devices(f"{kind}:{'x'.join(map(str, sides[: shape.count('x') + 1]))}")
 
 
+def most_image_tokens(model: ModelConfig, tiles: int) -> int:
+    """How many tokens an image of so many tiles has at most."""
+    if not isinstance(model, LlavaNextConfig):
+        return tiles * model.num_image_tokens
+    layouts = [model.layout(*size) for size in model.resolutions]
+    if tiles not in (numbers := sorted({layout.tiles for layout in layouts})):
+        raise InbolError(f"--tiles {tiles}: the model's resolutions have {numbers} per image")
+    return max(x.num_tokens(model.num_image_tokens) for x in layouts if x.tiles == tiles)
+
+
 def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     """The stage's program, lowered on arrays that do not exist.
 
@@ -183,8 +197,9 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     """
     architecture = load_config(folder)
     if config.tiles is None:
-        config = dataclasses.replace(config, tiles=architecture.usual_tiles)
-    images = architecture.max_image_tokens(config.tiles)
+        tiles = USUAL_TILES.get(architecture.model_type, 1)
+        config = dataclasses.replace(config, tiles=tiles)
+    images = most_image_tokens(architecture, config.tiles)
     if config.tiles > 1 and not architecture.tiled:
         raise InbolError(f"--tiles {config.tiles}: {folder.name} does not cut images; drop it")
     if not 0 < images < config.prompt:

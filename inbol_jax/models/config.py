@@ -30,10 +30,6 @@ class VisionConfig:
     hidden_act: str
     layer_norm_eps: float
     qkv_bias: bool = True
-    qk_norm: bool = False
-    """Whether queries and keys are normalised, all heads together."""
-    rms_norm: bool = False
-    """Whether norms are RMSNorm, and not LayerNorm."""
     layer_scale: float | None = None
     """What the learnt scales of residual branches start from; None if there are none."""
 
@@ -106,8 +102,6 @@ class ModelConfig:
     """Whether the processor writes text for images, which it may cut into several tiles."""
     cuts_several: ClassVar[bool] = True
     """Whether the processor also cuts an image that is not the only one of its question."""
-    usual_tiles: ClassVar[int] = 1
-    """Of an image, if nothing says how many (`tpu/plan.py`)."""
     decoder: ClassVar[str] = "language_model"
     """Name of the decoder in parameter paths."""
 
@@ -134,10 +128,6 @@ class ModelConfig:
         """Image tokens per tile; an image that is not tiled is one tile."""
         raise NotImplementedError
 
-    def max_image_tokens(self, tiles: int) -> int:
-        """How many image tokens an image of so many tiles has at most."""
-        return tiles * self.num_image_tokens
-
     def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
         """Returns how the processor cuts an image of so many pixels, by default a question's only
         one. Raises InbolError or ValueError if it takes no image of these sides.
@@ -160,7 +150,7 @@ class ModelConfig:
         return {"pixel_values": pixels, "pixel_mean": channels, "pixel_scale": channels}
 
     def prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns what a processor makes as the model takes it."""
+        """Returns what a processor makes of a picture as the model takes it."""
         return batch
 
     def counts(self, picture: Mapping[str, np.ndarray]) -> tuple[int, int]:

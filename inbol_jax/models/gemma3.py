@@ -114,7 +114,7 @@ class Gemma3(VisionLanguageModel):
         self.language_model = Decoder(c.text, compute)
 
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
-        features, vision = self.vision_tower(self.whole_pixels(batch)), self.config.vision
+        features, vision = self.vision_tower(self.normalised_pixels(batch)), self.config.vision
         # Patches lie row by row: [n, side * side, v] -> [n, side, side, v].
         features = features.reshape(len(features), vision.side, vision.side, -1)
         return self.multi_modal_projector(features)

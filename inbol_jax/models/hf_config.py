@@ -173,7 +173,7 @@ def read_fields(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:
 
 def read_vision(hf: Any, **given: Any) -> VisionConfig:
     """Returns the tower of a family's config; InbolError names what is not supported."""
-    require(hf, {"vision_config.num_channels": (3,), "vision_config.hidden_act": ACTIVATIONS})
+    require(hf, {"vision_config.hidden_act": ACTIVATIONS})
     return read_fields(VisionConfig, hf.vision_config, **given)
 
 

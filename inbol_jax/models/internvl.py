@@ -44,7 +44,6 @@ def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Intern
     """Returns what config.json and generation_config.json say, or raises InbolError."""
     hf = fill_in_defaults(raw, "InternVLConfig", ("internvl_vision",))
     vision = hf.vision_config
-    side, patch = vision.image_size[0], vision.patch_size[0]
     require(
         hf,
         {
@@ -52,22 +51,17 @@ def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Intern
             "vision_feature_select_strategy": ("default",),
             "downsample_ratio": (1.0, 0.5, 0.25),
             "projector_hidden_act": ACTIVATIONS,
-            "vision_config.norm_type": ("layer_norm", "rms_norm"),
-            "vision_config.use_absolute_position_embeddings": (True,),
-            "vision_config.use_mask_token": (False,),
-            "vision_config.use_mean_pooling": (True,),
-            "vision_config.image_size": ([side, side], (side, side)),
-            "vision_config.patch_size": ([patch, patch], (patch, patch)),
+            "vision_config.norm_type": ("layer_norm",),
+            "vision_config.use_qk_norm": (False,),
         },
     )
     return InternVLConfig(
         vision=read_vision(
             hf,
-            image_size=side,
-            patch_size=patch,
+            # Weights tell of other sides, and of options that add or drop some.
+            image_size=vision.image_size[0],
+            patch_size=vision.patch_size[0],
             qkv_bias=bool(vision.attention_bias),
-            qk_norm=bool(vision.use_qk_norm),
-            rms_norm=vision.norm_type == "rms_norm",
             layer_scale=float(vision.layer_scale_init_value),
         ),
         # a ratio of 0.5 per side: squares of 2 x 2 patches
@@ -92,7 +86,6 @@ add_rows(
         *layer_norm("layernorm_before", "layer_norm1"),
         *layer_norm("layernorm_after", "layer_norm2"),
         *dense("attention.{m}_proj", "{m:[qkv]}_proj", "embed heads"),
-        array("attention.{m}_norm.weight", "{m:[qk]}_norm/scale", "heads"),
         *dense("attention.projection_layer", "out_proj", "heads embed"),
         *dense("mlp.fc1", "fc1", "embed mlp"),
         *dense("mlp.fc2", "fc2", "mlp embed"),
@@ -114,7 +107,7 @@ class InternViT(nn.Module):
         d, p, side = c.hidden_size, c.patch_size, c.side
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d)).astype(dtype)
-        x = embed_patches(pixel_values, kernel, (side, side))
+        x = embed_patches(pixel_values, kernel, side)
         x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
         first = self.param("cls_token", normal, (1, 1, d)).astype(dtype)
         # [n, 1 + s, d]: the class token takes part in attention, and is dropped at the end.
@@ -137,7 +130,7 @@ class InternVL(VisionLanguageModel):
         self.language_model = Decoder(c.text, compute)
 
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
-        features, c = self.vision_tower(self.whole_pixels(batch)), self.config  # [n, s, v]
+        features, c = self.vision_tower(self.normalised_pixels(batch)), self.config  # [n, s, v]
         # 448 pixels in patches of 14: [n, 1024, v] -> [n, 32, 32, v] -> [n, 256, 4 v]
         features = features.reshape(len(features), c.vision.side, c.vision.side, -1)
         return self.multi_modal_projector(pixel_shuffle(features, c.scale_factor))

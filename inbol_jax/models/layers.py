@@ -228,24 +228,16 @@ def dot_product_attention(
 
 
 def _fused_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mask: jax.Array | None,
-    *,
-    causal: bool,
-    implementation: str = "cudnn",
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, causal: bool
 ) -> jax.Array:
-    """JAX's own attention; the arguments are those of `dot_product_attention`."""
+    """cuDNN's kernel by JAX; the arguments are those of `dot_product_attention`."""
     b, t = q.shape[:2]
     if mask is not None:
         # Beside a mask cuDNN's backward pass takes even lengths alone.
         q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
         # The key that is added is masked, False; the query that is added is cut off below.
         mask = jnp.pad(mask, ((0, 0), *((0, n % 2) for n in mask.shape[1:])))[:, None]
-    y = jax.nn.dot_product_attention(
-        q, k, v, mask=mask, is_causal=causal, implementation=implementation
-    )
+    y = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation="cudnn")
     return y[:, :t].reshape(b, t, -1)
 
 

@@ -3,8 +3,7 @@
 Sources: Liu et al. 2024 (https://llava-vl.github.io/blog/2024-01-30-llava-next); Li et al. 2024
 (arXiv 2408.03326). Layout and names are those of transformers' LlavaNextForConditionalGeneration
 and LlavaOnevisionForConditionalGeneration. Beside the arrays of `models.vlm`, a batch holds
-  image_layouts  i32[k, 6]     of each image, see `anyres.Layout`; or
-                 i32[b, m, 6]  of up to m images per row, those that are unused being 0
+  image_layouts  i32[b, m, 6]  of up to m images per row, see `Layout`; those that are unused are 0
 `LlavaNextConfig.prepared` makes them of a processor's `image_sizes`. An image's tiles lie behind
 the whole, and behind those of the image before.
 
@@ -18,7 +17,7 @@ device decides by a rounding of its own.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -62,81 +61,55 @@ UNCUT = Layout(0, 0, 0, 0, 1, 0)
 """Of an image that is one tile: its features, and the token that ends them."""
 
 
-def image_layout(
-    size: tuple[int, int],
-    resolutions: Sequence[tuple[int, int]],
-    tile: tuple[int, int],
-    max_tiles: int | None,
-) -> Layout:
-    """Returns the layout of an image.
-
-    Args:
-      size: height and width of the image in pixels.
-      resolutions: heights and widths that it may be scaled to.
-      tile: pixels, and features, per side of a tile.
-      max_tiles: features of more tiles than so are scaled down.
-    Raises:
-      InbolError: if nothing would be left of the image.
-    """
-    from transformers.image_processing_utils import select_best_resolution  # slow to import
-
-    (height, width), (pixels, side) = size, tile
-    # An image of 40 x 60 pixels, 1 x 2 tiles, side = 4. It is scaled to the height of the tiles and
-    # is then 4 x 6 features large, in the middle of 4 x 8; one column on each side is padding:
-    #     . a b c | d e f .
-    #     . g h i | j k l .          tokens: 16 of the whole image, then a b c d e f <end>
-    #     . m n o | p q r .                  g h i j k l <end>, m n o p q r <end>, s t u v w x <end>
-    #     . s t u | v w x .
-    best = select_best_resolution(size, resolutions)
-    rows, columns = best[0] // pixels, best[1] // pixels
-    high, wide = rows * side, columns * side
-    # As much padding on one side as on the other: in all an even number.
-    if width / height > wide / high:
-        high -= (high - int(round(height * (wide / width), 7))) // 2 * 2
-    else:
-        wide -= (wide - int(round(width * (high / height), 7))) // 2 * 2
-    scaled = high, wide
-    if max_tiles is not None:
-        # By how much each side has too many features; what is almost right is left as it is.
-        ratio = math.sqrt(high * wide / (max_tiles * side**2))
-        if ratio > 1.1:
-            scaled = int(high // ratio), int(wide // ratio)
-            if not all(scaled):
-                raise InbolError(f"an image of {width} x {height} pixels is too thin")
-    return Layout(rows, columns, high, wide, *scaled)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlavaNextConfig(LlavaConfig):
     """LLaVA-NeXT: a LLaVA that sees the tiles of an image and the whole."""
 
     processor_class = "LlavaNextProcessor"
     tiled = True
-    usual_tiles = 5  # of 640 x 480 pixels
     max_tiles: ClassVar[int | None] = None
 
     resolutions: tuple[tuple[int, int], ...]
     """Heights and widths in pixels that an image may be scaled to."""
 
     def layout(self, height: int, width: int, *, alone: bool = True) -> Layout:
-        """Returns the layout of an image, by default a question's only one."""
+        """Returns the layout of an image of so many pixels, by default a question's only one.
+
+        Raises InbolError if nothing would be left of it.
+        """
+        from transformers.image_processing_utils import select_best_resolution  # slow to import
+
         if not (alone or self.cuts_several):
             return UNCUT
-        size = self.vision.image_size
-        tile = size, size // self.vision.patch_size
-        return image_layout((height, width), self.resolutions, tile, self.max_tiles)
+        # An image of 40 x 60 pixels, 1 x 2 tiles, side = 4. It is scaled to the height of the tiles
+        # and is then 4 x 6 features large, in the middle of 4 x 8; one column per side is padding:
+        #     . a b c | d e f .
+        #     . g h i | j k l .     tokens: 16 of the whole image, then a b c d e f <end>
+        #     . m n o | p q r .             g h i j k l <end>, m n o p q r <end>, s t u v w x <end>
+        #     . s t u | v w x .
+        side = self.vision.image_size // self.vision.patch_size
+        best = select_best_resolution((height, width), self.resolutions)
+        rows, columns = (length // self.vision.image_size for length in best)
+        high, wide = rows * side, columns * side
+        # As much padding on one side as on the other: in all an even number.
+        if width / height > wide / high:
+            high -= (high - int(round(height * (wide / width), 7))) // 2 * 2
+        else:
+            wide -= (wide - int(round(width * (high / height), 7))) // 2 * 2
+        scaled = high, wide
+        if self.max_tiles is not None:
+            # By how much each side has too many features; what is almost right is left as it is.
+            ratio = math.sqrt(high * wide / (self.max_tiles * side**2))
+            if ratio > 1.1:
+                scaled = int(high // ratio), int(wide // ratio)
+                if not all(scaled):
+                    raise InbolError(f"an image of {width} x {height} pixels is too thin")
+        return Layout(rows, columns, high, wide, *scaled)
 
     def grid(self, processor: Any, width: int, height: int, *, alone: bool = True) -> Grid:
         layout = self.layout(height, width, alone=alone)
         tokens = layout.num_tokens(self.num_image_tokens)
         return Grid(layout.rows, layout.columns, tokens=tokens)
-
-    def max_image_tokens(self, tiles: int) -> int:
-        layouts = [self.layout(*size) for size in self.resolutions]
-        if tiles not in (numbers := sorted({layout.tiles for layout in layouts})):
-            raise InbolError(f"{tiles} tiles per image: its resolutions have {numbers}")
-        per_tile = self.num_image_tokens
-        return max(layout.num_tokens(per_tile) for layout in layouts if layout.tiles == tiles)
 
     def image_shapes(self, tiles: int) -> dict[str, tuple[tuple[int, ...], str]]:
         # No image has less than one tile; zeros are behind those of the images.
@@ -144,21 +117,11 @@ class LlavaNextConfig(LlavaConfig):
         return super().image_shapes(tiles) | layouts
 
     def prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        if "pixel_values" not in batch or "image_layouts" in batch:
-            return batch
-        batch, pixels = dict(batch), np.asarray(batch["pixel_values"])
-        sizes = np.asarray(batch.pop("image_sizes")).tolist()
-        of_rows = np.asarray(batch.pop("batch_num_images", np.ones(len(sizes), int))).tolist()
-        # Per image: of_rows (1, 2) becomes (True, False, False).
-        alone = [count == 1 for count in of_rows for _ in range(count)]
-        layouts = [self.layout(*size, alone=one) for size, one in zip(sizes, alone, strict=True)]
-        # The processor pads every image to the tiles of the one with most: [n, most, 3, H, W]
-        # becomes [sum of the images' tiles, 3, H, W].
-        tiles = [x[: layout.tiles] for x, layout in zip(pixels, layouts, strict=True)]
-        return batch | {
-            "pixel_values": np.concatenate(tiles),
-            "image_layouts": np.array(layouts, np.int32),
-        }
+        # Pixels are [images, tiles, 3, H, W]; an image that is not alone was shown twice.
+        size, *others = np.asarray(batch["image_sizes"]).tolist()
+        layout = self.layout(*size, alone=not others)
+        pixels = np.asarray(batch["pixel_values"])[0, : layout.tiles]
+        return {"pixel_values": pixels, "image_layouts": np.array([layout], np.int32)}
 
     def counts(self, picture: Mapping[str, np.ndarray]) -> tuple[int, int]:
         layout = Layout(*picture["image_layouts"][0].tolist())
@@ -212,22 +175,20 @@ class LlavaNext(Llava):
     def encode_images(self, batch: Batch) -> Float[Array, "*n p d"]:
         if "image_layouts" not in batch:
             raise InbolError("image_layouts is missing: `Checkpoint.apply` makes it of image_sizes")
-        features, layouts = super().encode_images(batch), batch["image_layouts"]
-        by_row, (per_tile, size) = layouts.ndim == 3, features.shape[-2:]
-        # The images of all rows are those of one.
-        # r is the number of rows, or 1; p features per tile, m images per row.
-        layouts = layouts if by_row else layouts[None]
-        features = features.reshape(len(layouts), -1, size)  # [r, tiles * p, d]
-        tiles, scaled = features.shape[1] // per_tile, self.config.max_tiles is not None
+        layouts = batch["image_layouts"]
+        features = self.tile_features(batch)  # [b * m, p, d]
+        (per_tile, size), b = features.shape[1:], len(layouts)
+        features = features.reshape(b, -1, size)  # [b, m * p, d]
+        tiles = features.shape[1] // per_tile
         # One vector more behind all features: token_places points at it where a row ends.
-        end = jnp.broadcast_to(self.image_newline, (len(layouts), 1, size)).astype(features.dtype)
+        end = jnp.broadcast_to(self.image_newline, (b, 1, size)).astype(features.dtype)
         features = jnp.concatenate([features, end], axis=1)
+        scaled = self.config.max_tiles is not None
         tokens = sum(
             jnp.take_along_axis(features, place[..., None], axis=1) * share[..., None]
             for place, share in token_places(layouts, tiles, per_tile, scaled=scaled)
         )
-        tokens = tokens.astype(features.dtype)[:, :, None]  # [r, t, 1, d]
-        return tokens if by_row else tokens[0]
+        return tokens.astype(features.dtype)
 
 
 def token_places(

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ class Checkpoint:
             raise InbolError(
                 f"{self.path}: the processor cannot be loaded ({first_line(error)})"
             ) from error
-        self.image_inputs(Image.new("RGB", (16, 16)), processor)  # of the model's sizes, or refused
+        self.image_inputs(Image.new("RGB", (16, 12)), processor)  # of the model's sizes, or refused
         return processor
 
     def image_inputs(
@@ -129,7 +129,7 @@ def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
     """Returns random parameters, f32, for training from scratch."""
     # Parameters depend on no length: one token, and one tile to make the tower's as well.
     ids = np.zeros((1, 1), np.int32)
-    tile = {name: np.zeros(*shape) for name, shape in config.image_shapes(1).items()}
+    tile = {name: np.zeros(*shape)[None] for name, shape in config.image_shapes(1).items()}
     batch = {"input_ids": ids, "attention_mask": ids, **tile}
     return make_model(config).init(key, batch)["params"]
 
@@ -162,21 +162,13 @@ def find_checkpoint(path_or_id: str | Path) -> Path:
         ) from error
 
 
-class _Resolved(NamedTuple):
-    """What a name stands for."""
-
-    name: str
-    """Of the model, without adapters."""
-    path: Path
-    adapters: Path | None
-    config: ModelConfig
-
-
-def _resolve(path_or_id: str | Path, adapters: str | Path | None = None) -> _Resolved:
-    """Finds a checkpoint and its adapters, and reads its config; reads no weight.
+def load_without_weights(path_or_id: str | Path, adapters: str | Path | None = None) -> Checkpoint:
+    """Returns what `load_pretrained` would load, without weights and adapters: with it, prompts can
+    be made, and a model that cannot be asked is refused before its weights are read.
 
     Raises:
-      InbolError: if it is none, or if the base of an adapter is none.
+      InbolError: if it is no checkpoint that the port can run, or if the base of an adapter is
+        none.
     """
     name, path = str(path_or_id), find_checkpoint(path_or_id)
     adapters = None if adapters is None else find_checkpoint(adapters)
@@ -195,19 +187,15 @@ def _resolve(path_or_id: str | Path, adapters: str | Path | None = None) -> _Res
             )
     config = load_config(path)
     checkpoint_files(path)  # are there
-    return _Resolved(name, path, adapters, config)
-
-
-def load_without_weights(path_or_id: str | Path) -> Checkpoint:
-    """Returns what `load_pretrained` would load, without weights and adapters: with it, prompts can
-    be made, and a model that cannot be asked is refused before its weights are read.
-
-    Raises:
-      InbolError: if it is no checkpoint that the port can run.
-    """
-    _, path, adapters, config = _resolve(path_or_id)
-    asked = read_prompt(adapters or path, path)
-    return Checkpoint(make_model(config), {}, config, path, prompt=asked)
+    return Checkpoint(
+        make_model(config),
+        {},
+        config,
+        path,
+        adapters,
+        hub_id=None if Path(name) == path else name,
+        prompt=read_prompt(adapters or path, path),
+    )
 
 
 def load_pretrained(
@@ -228,7 +216,8 @@ def load_pretrained(
     Raises:
       InbolError: if it is not a checkpoint that the port can run; names the file and the cause.
     """
-    name, path, folder, config = _resolve(path_or_id, adapters)
+    found = load_without_weights(path_or_id, adapters)
+    path, folder, config = found.path, found.adapters, found.config
     if isinstance(dtype, str) and dtype == "auto":
         dtype = jnp.float32 if config.stored_dtype == "float32" else jnp.bfloat16
     dtype = jnp.dtype(dtype)
@@ -237,31 +226,17 @@ def load_pretrained(
         text, tied = dataclasses.replace(config.text, tie_word_embeddings=False), False
         config = dataclasses.replace(config, text=text)
     params = load_params(path, param_shapes(config), dtype=dtype, mesh=mesh, tied=tied)
+    lora, variables = None, {"params": params}
+    if folder:
+        lora, variables = peft.load_adapter(
+            folder, params, base_fingerprint=lambda: found.base_fingerprint, mesh=mesh
+        )
+        if generation := read_generation(folder):  # how the base refuses is not how the adapters do
+            refusing = read_refusing(generation, config.text.vocab_size)
+            config = dataclasses.replace(config, **refusing)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    base = Checkpoint(
-        make_model(config, dtype, attention=attention_for(device, dtype)),
-        {"params": params},
-        config,
-        path,
-        hub_id=None if Path(name) == path else name,
-        prompt=read_prompt(path),
-    )
-    if folder is None:
-        return base
-    lora, variables = peft.load_adapter(
-        folder, params, base_fingerprint=lambda: base.base_fingerprint, mesh=mesh
-    )
-    if generation := read_generation(folder):  # how the base refuses is not how the adapters do
-        refusing = read_refusing(generation, config.text.vocab_size)
-        config = dataclasses.replace(config, **refusing)
-    return dataclasses.replace(
-        base,
-        model=base.model.clone(config=config, lora=lora),
-        variables=variables,
-        config=config,
-        adapters=folder,
-        prompt=read_prompt(folder, path),
-    )
+    model = make_model(config, dtype, lora, attention=attention_for(device, dtype))
+    return dataclasses.replace(found, model=model, variables=variables, config=config)
 
 
 def save_pretrained(

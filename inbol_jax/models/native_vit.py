@@ -76,15 +76,7 @@ class NativeVisionConfig:
 
 def read_native_vision(hf: Any, **given: Any) -> NativeVisionConfig:
     """Returns the tower of a family's config; InbolError names what is not supported."""
-    require(
-        hf,
-        {
-            "vision_config.in_channels": (3,),
-            "vision_config.hidden_act": ACTIVATIONS,
-            # Merged features go straight into the decoder, without a projection of their own.
-            "vision_config.out_hidden_size": (hf.text_config.hidden_size,),
-        },
-    )
+    require(hf, {"vision_config.hidden_act": ACTIVATIONS})
     theta = float(hf.vision_config.rope_parameters["rope_theta"])
     return read_fields(NativeVisionConfig, hf.vision_config, rope_theta=theta, **given)
 

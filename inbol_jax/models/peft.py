@@ -85,13 +85,12 @@ def load_adapter(
     file = folder / WEIGHTS
     if not file.is_file():
         raise InbolError(f"{file} is missing: the folder holds no safetensors adapter")
-    base = flatten_dict(params, sep="/")
-    modules = [path.removesuffix("kernel") for path in base if path.endswith("/kernel")]
-    # Rows of every adapter that could be there: their keys tell what a tensor in the file is.
-    adapters = [adapter_row(module + side) for module in modules for side in "ab"]
-    rows = {row.key: row for row in [*map(table_row, base), *adapters]}
-    lora: dict[str, Any] = {}
-    whole: dict[str, Any] = {}  # parameters that the adapter replaces
+    base, whole = flatten_dict(params, sep="/"), trainable_params(params, config)
+    modules = target_modules(params, config)
+    # Rows of all that the options name: their keys tell what a tensor in the file is.
+    adapters = [adapter_row(f"{module}/{side}") for module in modules for side in "ab"]
+    rows = {row.key: row for row in [*map(table_row, whole), *adapters]}
+    read: dict[str, jax.Array] = {}
     with open_tensors(file) as tensors:
         trained_on = (tensors.metadata() or {}).get(_BASE)
         if trained_on is not None and trained_on != base_fingerprint():
@@ -106,33 +105,29 @@ def load_adapter(
             row = rows.get(canonical_key(name.replace(".base_layer.", "."), rows))
             if row is None:
                 raise InbolError(
-                    f"{file}: {key} belongs to no parameter of this base model: "
-                    "the adapter was made for another"
+                    f"{file}: {key} is nothing that {CONFIG} names, or the adapter was made for "
+                    "another base model"
                 )
             x, own = tensors.get_tensor(key), base.get(row.path)
-            x = row.from_hf(x) if x.ndim == len(row.order) else x
-            if x.ndim != len(row.order) or (own is not None and x.shape != own.shape):
+            if x.ndim != len(row.order) or (own is not None and row.from_hf(x).shape != own.shape):
                 raise InbolError(f"{file}: {key} has shape {x.shape}, the base another")
-            x = np.ascontiguousarray(x, np.float32 if own is None else own.dtype)
+            # An adapter is f32, what it replaces has the base's dtype.
+            x = np.ascontiguousarray(row.from_hf(x), np.float32 if own is None else own.dtype)
             sharding = parameter_sharding(mesh, row.axes, x.shape) if mesh else None
-            leaves = lora if own is None else whole
-            leaves[row.path] = jax.device_put(x, sharding)
-    for module in sorted({path.rpartition("/")[0] for path in lora}):
-        a, b = lora.get(f"{module}/a"), lora.get(f"{module}/b")
-        kernel = base[f"{module}/kernel"].shape
+            read[row.path] = jax.device_put(x, sharding)
+    lora = {path: x for path, x in read.items() if path not in base}
+    if not complete:
+        modules = sorted({path.rpartition("/")[0] for path in lora})
+    needed = [*whole, *(f"{module}/{side}" for module in modules for side in "ab")]
+    missing = [path for path in needed if path not in read]
+    if missing or not lora:
+        raise InbolError(f"{file}: does not hold what {CONFIG} names (missing: {missing[:1]})")
+    for module in modules:
+        a, b, kernel = lora[f"{module}/a"], lora[f"{module}/b"], base[f"{module}/kernel"]
         # a is [in, rank] and b [rank, out], of any rank
-        if a is None or b is None or (a.shape[0], *b.shape) != (kernel[0], a.shape[1], kernel[1]):
+        if (a.shape[0], *b.shape) != (kernel.shape[0], a.shape[1], kernel.shape[1]):
             raise InbolError(f"{file}: lora_A and lora_B of {module} do not fit the base")
-    expected = [f"{path}/a" for path in target_modules(params, config)] if complete else []
-    expected += (trained_whole := trainable_params(params, config))
-    missing = [path for path in expected if path not in lora | whole]
-    unnamed = sorted(whole.keys() - {*trained_whole})
-    if missing or unnamed or not lora:
-        raise InbolError(
-            f"{file}: does not hold what {CONFIG} names (missing: {missing[:1]}, not named: "
-            f"{unnamed[:1]})"
-        )
-    variables = {"params": base | whole, "lora": lora}
+    variables = {"params": base | {path: read[path] for path in whole}, "lora": lora}
     return config, {name: unflatten_dict(flat, sep="/") for name, flat in variables.items()}
 
 

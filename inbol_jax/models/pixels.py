@@ -26,34 +26,30 @@ def prepare_picture(
       InbolError: if the processor fails, or gives what is not finite, of another size, or no
         pixels of 8 bits.
     """
-    of_image = config.image_shapes(1)
-    names = [name for name in of_image if name not in _NORMALISATION]
-    raw = len(names) < len(of_image)  # whether the device normalises
+    of_tile = config.image_shapes(1)
+    names = [name for name in of_tile if name not in _NORMALISATION]
+    raw = len(names) < len(of_tile)  # whether the device normalises
     options = dict(getattr(processor, "images_kwargs", {}))  # as in the processor's own call
     if raw:
         options |= {"do_rescale": False, "do_normalize": False}
-    # Some processors cut an image into tiles only if it is the only one of its row: shown twice,
-    # the tiles of the second copy are those of the first.
-    twice = not alone and not config.cuts_several
-    shown = [[picture, picture]] if twice else picture
+    # Some processors cut an image into tiles only if it is the only one of its row.
+    shown = picture if alone or config.cuts_several else [[picture, picture]]
     try:
         batch = processor.image_processor(shown, return_tensors="np", **options)
         batch = config.prepared(batch)
         arrays = {name: np.asarray(batch[name]) for name in names}
-        if twice:
-            arrays = {name: x[: len(x) // 2] for name, x in arrays.items()}
         # Some processors give a row's tiles as [1, tiles, ...].
-        arrays = {n: x[0] if x.ndim > len(of_image[n][0]) else x for n, x in arrays.items()}
-        tiles = len(arrays["pixel_values"]) // of_image["pixel_values"][0][0]
-        if raw and (kind := arrays["pixel_values"].dtype) != np.uint8:
-            raise ValueError(f"it gives pixels of {kind}, those of 8 bits are needed")
-        arrays |= _normalisation(processor.image_processor, tiles) if raw else {}
-        shapes = config.image_shapes(tiles)
-        arrays = {name: x.astype(shapes[name][1]) for name, x in arrays.items()}
+        arrays = {n: x[0] if x.ndim > len(of_tile[n][0]) else x for n, x in arrays.items()}
+        tiles = len(arrays["pixel_values"]) // of_tile["pixel_values"][0][0]
+        if raw:
+            if (kind := arrays["pixel_values"].dtype) != np.uint8:
+                raise ValueError(f"it gives pixels of {kind}, those of 8 bits are needed")
+            arrays |= _normalisation(processor.image_processor, tiles)
+        arrays = {name: x.astype(of_tile[name][1]) for name, x in arrays.items()}
     except Exception as error:
         raise InbolError(f"its image processor fails ({first_line(error)})") from error
     for name, x in arrays.items():
-        if x.shape[1:] != (expected := shapes[name][0][1:]):
+        if x.shape[1:] != (expected := of_tile[name][0][1:]):
             raise InbolError(
                 f"its image processor gives {name} of {x.shape[1:]}, config.json says {expected}"
             )

@@ -15,7 +15,7 @@ from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.models.config import ModelConfig
 from inbol_jax.models.loading import Checkpoint, load_without_weights
-from inbol_jax.models.rendering import QUESTION, Template, render
+from inbol_jax.models.rendering import QUESTION, SYSTEM, Template, render
 from inbol_jax.models.tiles import UNTILED, Grid, pad_tiles
 from inbol_jax.progress import say
 from inbol_jax.prompts import DEFAULT, Prompt, PromptOptions, choose_prompt
@@ -47,37 +47,34 @@ class TextEncoder:
         self.prompt = functools.lru_cache(_CACHE_SIZE)(self.prompt)
         self.response = functools.lru_cache(_CACHE_SIZE)(self.response)
         self._template = functools.cache(self._template)
-        self._check_tokens(config)
+        self._check_tokens()
         added = self._tokenizer.added_tokens_decoder.values()
         special = {*self._tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
         self._special_tokens = sorted(token for token in special if token.strip())
         self._image_token = self._tokenizer.convert_ids_to_tokens(config.image_token_id)
-        for option, text in (("--prompt", asked.prompt), ("--system", asked.system)):
-            self._check_is_data(text, option)
+        self._check_is_data(asked.prompt, "--prompt")
+        self._check_is_data(asked.system, "--system")
         self._template((UNTILED,))
 
     def text(self, question: WithOptions) -> str:
         """Returns what the user's turn says: the question within the template of its prompt."""
         return self._asked.text(question)
 
-    def grid(self, image: Path, *, alone: bool = True) -> Grid:
-        """Returns how an image file is cut into tiles, from its size; ImageError if it has none.
-
-        Args:
-          alone: whether it is the only image of its question.
-        """
-        if not self._config.tiled:
-            return UNTILED
-        size = image_size(image)
-        try:
-            return self._config.grid(self._processor, *size, alone=alone)
-        except (InbolError, ValueError) as error:  # transformers' own is a ValueError
-            raise InbolError(f"{image}: {error}") from error
-
     def grids(self, images: Iterable[Path]) -> tuple[Grid, ...]:
-        """Returns how each of a question's images is cut, as `grid` does."""
-        images = list(images)
-        return tuple(self.grid(image, alone=len(images) == 1) for image in images)
+        """Returns how each image file of a question is cut into tiles, from its size.
+
+        Raises:
+          ImageError: if a file has none.
+          InbolError: if the processor takes no image of these sides.
+        """
+        images, grids = list(images), []
+        for image in images if self._config.tiled else ():
+            size = image_size(image)
+            try:
+                grids.append(self._config.grid(self._processor, *size, alone=len(images) == 1))
+            except (InbolError, ValueError) as error:  # transformers' own is a ValueError
+                raise InbolError(f"{image}: {error}") from error
+        return tuple(grids) or (UNTILED,) * len(images)
 
     def prompt(self, question: str, images: tuple[Grid, ...] = (UNTILED,)) -> tuple[int, ...]:
         """Returns the ids up to where the response begins.
@@ -118,7 +115,12 @@ class TextEncoder:
         # A tokenizer that merges across the seam would train on a prompt that is never asked.
         if ids[: len(prompt)] != prompt or len(ids) == len(prompt):
             raise InbolError(f"{about}: the tokenizer changes what was there before the response")
-        return (*ids[len(prompt) :], self._eos_token_id(template.whole))
+        ends = self._config.eos_token_ids
+        tokens = zip(ends, self._tokenizer.convert_ids_to_tokens(ends), strict=True)
+        # What the template writes at the end of a response, as it was in the model's own training.
+        whole = template.whole.rstrip()
+        end = next((i for i, token in tokens if whole.endswith(token)), ends[0])
+        return (*ids[len(prompt) :], end)
 
     def _check_is_data(self, text: str, about: str) -> None:
         """A text that the tokenizer would read as control, such as the end of a turn, is refused.
@@ -126,26 +128,26 @@ class TextEncoder:
         Training on it would teach the model to end there, or put in an image that is not there.
         """
         token = next((token for token in self._special_tokens if token in text), None)
-        if token == self._image_token:
-            raise InbolError(f"{about}: contains the model's image placeholder {token!r}")
         if token is not None:
-            raise InbolError(f"{about}: contains the model's special token {token!r}")
+            kind = "image placeholder" if token == self._image_token else "special token"
+            raise InbolError(f"{about}: contains the model's {kind} {token!r}")
 
-    def _check_tokens(self, config: ModelConfig) -> None:
-        size = config.text.vocab_size
+    def _check_tokens(self) -> None:
+        """Raises InbolError for a token without an embedding, or an end that is no token."""
+        size = self._config.text.vocab_size
         for token, i in self._tokenizer.get_vocab().items():
             # The image token needs no embedding: `vlm.embed` replaces it.
-            if i >= size and i != config.image_token_id:
+            if i >= size and i != self._config.image_token_id:
                 raise InbolError(
                     f"its tokenizer has a token {token!r} with id {i}, and the model's vocabulary "
                     f"has {size} tokens"
                 )
-        for i in config.eos_token_ids:
+        for i in self._config.eos_token_ids:
             if self._tokenizer.convert_ids_to_tokens(i) is None:
                 raise InbolError(f"eos_token_id = {i} is no token of its tokenizer")
 
     def _template(self, images: tuple[Grid, ...]) -> Template:
-        """The template with the text of each image in place of its placeholder."""
+        """The template with the system text and the text of each image in their places."""
         template = self._processor.chat_template
         if isinstance(template, dict):  # several by name
             template = template.get("default")
@@ -156,14 +158,13 @@ class TextEncoder:
             rendered = render(template, tokens, len(images), bool(self._asked.system))
         except ValueError as error:
             raise InbolError(f"its chat template {error}") from error
-        rendered = rendered.with_system(self._asked.system)
         token = self._image_token
         placeholder = self._processor.image_token if self._config.tiled else token
         (number,) = self._tokenizer.convert_tokens_to_ids([placeholder])
-        found = self._tokenize(rendered.prompt(QUESTION)).count(number)
-        if found != len(images):
+        written = self._tokenize(rendered.prompt(QUESTION)).count(number)
+        if written != len(images):
             raise InbolError(
-                f"its chat template writes {found} image tokens for {len(images)} images"
+                f"its chat template writes {written} image tokens for {len(images)} images"
             )
         # Images may stand before or behind the question: `texts` gives them in order of appearance.
         texts = iter([self._config.image_text(self._processor, grid, token) for grid in images])
@@ -171,6 +172,7 @@ class TextEncoder:
             re.sub(re.escape(placeholder), lambda _: next(texts), text)
             for text in (rendered.before, rendered.after)
         )
+        before, after = (text.replace(SYSTEM, self._asked.system) for text in (before, after))
         return rendered._replace(before=before, after=after)
 
     def _runs(self, images: tuple[Grid, ...]) -> list[int]:
@@ -195,12 +197,6 @@ class TextEncoder:
                 f"images', and the model was made for {limit}"
             )
         return tuple(ids)
-
-    def _eos_token_id(self, text: str) -> int:
-        ends = self._config.eos_token_ids
-        tokens = zip(ends, self._tokenizer.convert_ids_to_tokens(ends), strict=True)
-        # What the template writes at the end of a response, as it was in the model's own training.
-        return next((i for i, token in tokens if text.rstrip().endswith(token)), ends[0])
 
 
 def make_text_encoder(checkpoint: Checkpoint) -> TextEncoder:

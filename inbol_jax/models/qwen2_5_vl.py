@@ -17,7 +17,6 @@ class Qwen25VLConfig(Qwen3VLConfig):
     """Qwen2.5-VL: the same with windows in its tower, and M-RoPE in sections."""
 
     processor_class = "Qwen2_5_VLProcessor"
-    usual_tiles = 391  # of 640 x 480 pixels
 
 
 def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Qwen25VLConfig:

@@ -3,11 +3,10 @@
 Sources: Bai et al. 2025 (arXiv 2511.21631); DeepStack, Meng et al. 2024 (arXiv 2406.04334); M-RoPE,
 Wang et al. 2024 (arXiv 2409.12191). Layout and names are those of transformers'
 Qwen3VLForConditionalGeneration. The images of a batch are not as in `models.vlm`:
-  pixel_values    f32[n, c]       patches of the images of all rows, each square of patches that
-                                  becomes one token behind the other; or
-                  f32[b, s, c]    up to s patches per row; the values of unused ones do not matter
-  image_grid_thw  i32[k, 3]       of each image: 1 (frame), rows and columns of patches; or
-                  i32[b, m, 3]    of up to m images per row, those that are unused being 0
+  pixel_values    f32[b, s, c]    up to s patches per row, each square of patches that becomes one
+                                  token behind the other; the values of unused ones do not matter
+  image_grid_thw  i32[b, m, 3]    of up to m images per row: 1 (frame), rows and columns of patches;
+                                  those that are unused are 0
 """
 
 import dataclasses
@@ -43,7 +42,6 @@ class Qwen3VLConfig(ModelConfig):
 
     processor_class = "Qwen3VLProcessor"
     tiled = True
-    usual_tiles = 300  # of 640 x 480 pixels
     decoder = "language_decoder"
 
     vision: NativeVisionConfig
@@ -139,18 +137,14 @@ class Qwen3VL(VisionLanguageModel):
         self.deepstack_merger = [merger(norm_merged=True) for _ in c.vision.deepstack_layers]
         self.language_decoder = Decoder(c.text, compute)
 
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
-        pixels, grid = batch["pixel_values"], batch["image_grid_thw"]
-        # The images of all rows are those of one.
-        rows = pixels if pixels.ndim == 3 else pixels[None]
-        *deepstack, last = self.vision_tower(rows, grid if grid.ndim == 3 else grid[None])
+    def encode_images(self, batch: Batch) -> Float[Array, "b q k*d"]:
+        *deepstack, last = self.vision_tower(batch["pixel_values"], batch["image_grid_thw"])
         features = [self.merger(last)]
         features += [
             merge(state) for merge, state in zip(self.deepstack_merger, deepstack, strict=True)
         ]
         # The merged last states, and behind them in the same array one part per DeepStack layer.
-        features = jnp.concatenate(features, axis=-1)[:, :, None]  # [b, tiles, 1, k*d]
-        return features if pixels.ndim == 3 else features[0]
+        return jnp.concatenate(features, axis=-1)
 
     def rotary_positions(
         self, batch: Batch, positions: Int[Array, "b t"]
@@ -173,8 +167,8 @@ class Qwen3VL(VisionLanguageModel):
         # Image tokens before the image, so that `offset` counts from its own first one.
         starts = jnp.take_along_axis(jnp.cumsum(size.prod(-1), 1) - size.prod(-1), image, axis=1)
         columns = jnp.take_along_axis(size[..., 1], image, axis=1)
-        offset = (before - starts).reshape(positions.shape)
-        row, column = jnp.divmod(offset, jnp.maximum(columns, 1).reshape(positions.shape))
+        offset = before - starts
+        row, column = jnp.divmod(offset, jnp.maximum(columns, 1))
         positions = positions + self._shift(batch)
         is_image = batch["input_ids"] == self.config.image_token_id
         start = positions - offset
@@ -202,26 +196,20 @@ class Qwen3VL(VisionLanguageModel):
         return axes
 
     def _images_before(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns, for r rows that are those of the batch, or for all rows as r = 1:
-        i32[r, m, 2], rows and columns of each image in tokens; bool[r, k, m], whether an image is
-        complete before a token; i32[r, k], the image tokens before it.
+        """Returns i32[b, m, 2], rows and columns of each image in tokens; bool[b, t, m], whether an
+        image is complete before a token; i32[b, t], the image tokens before it.
         """
-        grid = batch["image_grid_thw"]
-        grid = grid if grid.ndim == 3 else grid[None]
         tokens = (batch["input_ids"] == self.config.image_token_id).astype(jnp.int32)
-        tokens = tokens.reshape(len(grid), -1)
-        size = grid[..., 1:] // self.config.vision.merge_size
+        size = batch["image_grid_thw"][..., 1:] // self.config.vision.merge_size
         # Exclusive sum: a token does not count itself.
         before = jnp.cumsum(tokens, axis=1) - tokens
         return size, jnp.cumsum(size.prod(-1), 1)[:, None] <= before[..., None], before
 
     def _shift(self, batch: Batch) -> Int[Array, "b t"]:
-        """By how much the images before a token, in its row, move its position."""
+        """By how much the images before a token move its position."""
         size, done, _ = self._images_before(batch)
         # Each finished image takes max(rows, columns) positions instead of rows * columns.
-        moved = (done * (size.max(-1) - size.prod(-1))[:, None]).sum(-1)
-        moved = moved.reshape(batch["input_ids"].shape)
-        return moved - moved[:, :1]  # without the images of other rows
+        return (done * (size.max(-1) - size.prod(-1))[:, None]).sum(-1)
 
 
 Model = Qwen3VL

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ _IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
 # SigLIP's attention pooling, which checkpoints hold and no family uses: it is not loaded, and
 # copied from file to file when the model is saved.
 _UNREAD = re.compile(r"^vision_tower\.vision_model\.head\.")
+_HEAD = "language_model.lm_head.weight"
 _DTYPES = ("F32", "F16", "BF16")
 _INDEX = "model.safetensors.index.json"
 # Config, tokenizer, processor and chat template of a checkpoint, as transformers names them.
@@ -89,15 +90,24 @@ def open_tensors(file: Path) -> Iterator[Any]:
         ) from error
 
 
-def unread_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a checkpoint that the model does not use, by their keys."""
-    unread = {}
+def stored_tensors(folder: Path) -> Iterator[tuple[Path, str, Any]]:
+    """Yields each tensor of a checkpoint: its file, its key there, and the open file.
+
+    Raises InbolError as `weight_files` and `open_tensors`.
+    """
     for file in weight_files(folder):
         with open_tensors(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
-                if _UNREAD.match(name := canonical_key(key, ())):
-                    unread[name] = tensors.get_tensor(key)
-    return unread
+                yield file, key, tensors
+
+
+def unread_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a checkpoint that the model does not use, by their keys."""
+    return {
+        name: tensors.get_tensor(key)
+        for _, key, tensors in stored_tensors(folder)
+        if _UNREAD.match(name := canonical_key(key, ()))
+    }
 
 
 def has_own_head(folder: Path) -> bool:
@@ -105,20 +115,12 @@ def has_own_head(folder: Path) -> bool:
 
     transformers decides so whatever the config says, as some leave it out and so take a default.
     """
-    parts = {}
-    for file in weight_files(folder):
-        with open_tensors(file) as tensors:
-            for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
-                if match := re.search(r"(lm_head|embed_tokens)\.weight$", key):
-                    parts[match[1]] = tensors.get_tensor(key)
+    parts = {
+        match[1]: tensors.get_tensor(key)
+        for _, key, tensors in stored_tensors(folder)
+        if (match := re.search(r"(lm_head|embed_tokens)\.weight$", key))
+    }
     return len(parts) == 2 and not np.array_equal(*parts.values())
-
-
-class _StoredTensor(NamedTuple):
-    file: Path
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def load_params(
@@ -142,50 +144,36 @@ def load_params(
       InbolError: if a file is missing, truncated or of another format, if a key is missing or
         unknown, or if a shape or dtype disagrees with the config.
     """
-    leaves, files = flatten_dict(shapes, sep="/"), weight_files(folder)
+    leaves = flatten_dict(shapes, sep="/")
     rows = {row.key: row for row in map(table_row, leaves)}
-    stored = _find_tensors(files, rows, tied=tied)
+    # All tensors are checked before the first one is read.
+    stored: dict[str, str] = {}  # the table's spelling of a key -> the file's
+    for file, key, tensors in stored_tensors(folder):
+        name = canonical_key(key, rows)
+        if _IGNORED.search(name) or _UNREAD.match(name) or (tied and name == _HEAD):
+            continue
+        if name in stored:
+            raise InbolError(f"{file}: {key} and {stored[name]} are the same parameter")
+        stored[name], found = key, tensors.get_slice(key)
+        if found.get_dtype() not in _DTYPES:
+            raise InbolError(f"{file}: {key} is of type {found.get_dtype()}, none of {_DTYPES}")
+        if name in rows:
+            ours, shape = leaves[rows[name].path].shape, tuple(found.get_shape())
+            if shape != (expected := tuple(ours[i] for i in rows[name].hf_order)):
+                raise InbolError(f"{file}: {key} has shape {shape}, config.json says {expected}")
     missing, unknown = sorted(rows.keys() - stored.keys()), sorted(stored.keys() - rows.keys())
     if missing or unknown:
-        where = files[0] if len(files) == 1 else folder
+        first, *others = weight_files(folder)
         raise InbolError(
-            f"{where}: {len(missing)} keys missing {missing[:3]}, "
+            f"{folder if others else first}: {len(missing)} keys missing {missing[:3]}, "
             f"{len(unknown)} unknown {unknown[:3]}"
         )
-    # All tensors are checked before the first one is read.
-    for name, (file, key, shape, stored_dtype) in stored.items():
-        ours = leaves[rows[name].path].shape
-        if shape != (expected := tuple(ours[i] for i in rows[name].hf_order)):
-            raise InbolError(f"{file}: {key} has shape {shape}, config.json says {expected}")
-        if stored_dtype not in _DTYPES:
-            raise InbolError(f"{file}: {key} is of type {stored_dtype}, none of {_DTYPES}")
     params = {}
-    for file in files:
-        with open_tensors(file) as tensors:
-            for name, tensor in stored.items():
-                if tensor.file == file:
-                    row, part = rows[name], tensors.get_slice(tensor.key)
-                    params[row.path] = _place(part, row, leaves[row.path].shape, dtype, mesh)
+    for _, key, tensors in stored_tensors(folder):
+        if row := rows.get(canonical_key(key, rows)):
+            tensor = tensors.get_slice(key)
+            params[row.path] = _place(tensor, row, leaves[row.path].shape, dtype, mesh)
     return unflatten_dict(params, sep="/")
-
-
-def _find_tensors(
-    files: list[Path], rows: Mapping[str, WeightRow], *, tied: bool
-) -> dict[str, _StoredTensor]:
-    """Maps each key, in the table's spelling, to its file and to its spelling there."""
-    stored: dict[str, _StoredTensor] = {}
-    for file in files:
-        with open_tensors(file) as tensors:
-            for key in tensors.keys():  # noqa: SIM118, a safetensors file is no dict
-                name = canonical_key(key, rows)
-                if name in stored:
-                    raise InbolError(f"{file}: {key} and {stored[name].key} are the same parameter")
-                is_tied_head = tied and name == "language_model.lm_head.weight"
-                if _IGNORED.search(name) or _UNREAD.match(name) or is_tied_head:
-                    continue
-                part = tensors.get_slice(key)
-                stored[name] = _StoredTensor(file, key, tuple(part.get_shape()), part.get_dtype())
-    return stored
 
 
 def _place(

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 QUESTION, RESPONSE = "Is mark 4071 The question?", "Mark 9352 is The response."
 SYSTEM = "Mark 2816 is The system text."
+# White space around the question, that no template writes by itself: does it come back?
+_SPACE = "\u2003"
+_PADDED = f" {_SPACE}{QUESTION}{_SPACE}\n"
 _THOUGHT = re.compile(r"<think>\s*$")
-_PADDED = f" {QUESTION}\n"
 
 
 class Template(NamedTuple):
@@ -31,13 +33,6 @@ class Template(NamedTuple):
         """Returns the text up to where the response begins."""
         return self.before + (question.strip() if self.strips else question) + self.after
 
-    def with_system(self, text: str) -> "Template":
-        """Returns the template with the system text in place of its mark."""
-        before, after, whole = (
-            part.replace(SYSTEM, text) for part in (self.before, self.after, self.whole)
-        )
-        return self._replace(before=before, after=after, whole=whole)
-
 
 @functools.cache
 def render(template: str, tokens: str, images: int, system: bool = False) -> Template:
@@ -53,32 +48,15 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
       ValueError: if the template fails, or does not write the question, the response or the system
         text once and as it is; says which.
     """
-    from transformers.utils.chat_template_utils import render_jinja_template  # slow to import
-
     first = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}] if system else []
+    content = [*[{"type": "image"}] * images, {"type": "text", "text": _PADDED}]
+    chat = [*first, {"role": "user", "content": content}]
     answer = {"role": "assistant", "content": [{"type": "text", "text": RESPONSE}]}
-
-    def text(question: str, *response: dict) -> str:
-        content = [*[{"type": "image"}] * images, {"type": "text", "text": question}]
-        chat = [*first, {"role": "user", "content": content}, *response]
-        try:
-            (rendered,), _ = render_jinja_template(
-                [chat],
-                chat_template=template,
-                add_generation_prompt=not response,
-                enable_thinking=False,
-                **json.loads(tokens),
-            )
-        except Exception as error:  # a template can raise anything
-            line = f"fails with {type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(ascii(line[:300])[1:-1]) from error
-        if system and rendered.count(SYSTEM) != 1:
-            raise ValueError(f"writes the text {rendered.count(SYSTEM)} times")
-        return rendered
-
     try:
-        # Open prompts with the plain and with the padded mark, and one whole chat.
-        prompt, padded, whole = text(QUESTION), text(_PADDED), text(QUESTION, answer)
+        # An open prompt, and one with its response.
+        prompt, whole = _text(template, tokens, chat), _text(template, tokens, [*chat, answer])
+        if system:
+            _once("text", SYSTEM, prompt, whole)
     except ValueError as error:
         if not system:
             raise
@@ -86,21 +64,42 @@ def render(template: str, tokens: str, images: int, system: bool = False) -> Tem
         render(template, tokens, images)  # which may fail as well, and says why
         raise ValueError(f"takes no --system: it {error}") from error
     # "... assistant\n<think>\n" -> "... assistant\n<think>\n\n</think>\n\n"
-    prompt, padded = (_THOUGHT.sub("<think>\n\n</think>\n\n", text) for text in (prompt, padded))
-    for name, mark, written in (
-        ("question", QUESTION, prompt),
-        ("question", QUESTION, whole),
-        ("response", RESPONSE, whole),
-    ):
-        if written.count(mark) != 1:
-            raise ValueError(f"writes the {name} {written.count(mark)} times, or changes it")
-    # The padded question must come back as it is, or stripped to the plain one.
-    before, _, after = prompt.partition(QUESTION)
-    if padded not in (before + _PADDED + after, prompt):
+    prompt = _THOUGHT.sub("<think>\n\n</think>\n\n", prompt)
+    _once("question", QUESTION, prompt, whole)
+    _once("response", RESPONSE, whole)
+    # The question must come back with all of its white space, or with none.
+    strips = _SPACE not in prompt
+    if not strips and _PADDED not in prompt:
         raise ValueError("changes the question")
+    before, _, after = prompt.partition(QUESTION if strips else _PADDED)
     # Some templates render a turn with a response differently from an open one; generation starts
     # from the open one, so the response then follows that directly.
     between = ""
     if whole.startswith(prompt):
         between = whole[len(prompt) :].partition(RESPONSE)[0]
-    return Template(before, after, between, whole, padded == prompt)
+    return Template(before, after, between, whole, strips)
+
+
+def _text(template: str, tokens: str, chat: list[dict]) -> str:
+    """What the template writes: an open prompt, unless the last turn is a response."""
+    from transformers.utils.chat_template_utils import render_jinja_template  # slow to import
+
+    try:
+        (rendered,), _ = render_jinja_template(
+            [chat],
+            chat_template=template,
+            add_generation_prompt=chat[-1]["role"] == "user",
+            enable_thinking=False,
+            **json.loads(tokens),
+        )
+    except Exception as error:  # a template can raise anything
+        line = f"fails with {type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(ascii(line[:300])[1:-1]) from error
+    return rendered
+
+
+def _once(name: str, mark: str, *texts: str) -> None:
+    """Raises ValueError unless each text holds the mark once."""
+    for count in (text.count(mark) for text in texts):
+        if count != 1:
+            raise ValueError(f"writes the {name} {count} times, or changes it")

@@ -7,7 +7,7 @@ Layout and names are those of transformers' CLIPVisionModel and SiglipVisionMode
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from inbol_jax.models.config import VisionConfig
 from inbol_jax.models.layers import (
@@ -15,29 +15,26 @@ from inbol_jax.models.layers import (
     SMALL_INIT,
     ComputeOptions,
     Dense,
-    RMSNorm,
     dot_product_attention,
 )
 from inbol_jax.sharding import keep_rows
 
-QK_NORM_EPS = 1e-6  # which no config of transformers changes
-
 
 def embed_patches(
-    pixels: Float[Array, "n 3 H W"], kernel: Float[Array, "p p 3 d"], grid: tuple[int, int]
+    pixels: Float[Array, "n 3 H W"], kernel: Float[Array, "p p 3 d"], side: int
 ) -> Float[Array, "n s d"]:
-    """Returns the products of the kernel and each of grid[0] rows and grid[1] columns of patches.
+    """Returns the products of the kernel and each of side x side patches.
 
     Pixels that fill no whole patch are dropped, as a convolution without padding does
     (SigLIP: 384 = 27 * 14 + 6).
     """
-    (rows, columns), p = grid, len(kernel)
-    pixels = pixels[:, :, : rows * p, : columns * p].astype(kernel.dtype)
+    p = len(kernel)
+    pixels = pixels[:, :, : side * p, : side * p].astype(kernel.dtype)
     # 16 pixels in patches of 8: H = (rows 2, y 8), W = (columns 2, x 8).
-    patches = pixels.reshape(-1, 3, rows, p, columns, p)  # [n, channel, row, y, column, x]
+    patches = pixels.reshape(-1, 3, side, p, side, p)  # [n, channel, row, y, column, x]
     # A convolution whose stride is its size is one product per patch.
     x = jnp.einsum("ncypxq,pqcd->nyxd", patches, kernel)
-    return x.reshape(len(pixels), rows * columns, -1)
+    return x.reshape(len(pixels), side * side, -1)
 
 
 def pixel_shuffle(x: Float[Array, "n y x v"], factor: int) -> Float[Array, "n p w"]:
@@ -61,59 +58,44 @@ class VisionEmbeddings(nn.Module):
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(
-        self, pixel_values: Float[Array, "n 3 H W"], positions: Int[Array, "n y x"] | None = None
-    ) -> Float[Array, "n s d"]:
-        """Returns one embedding per patch of the config's image size.
-
-        With `positions`, which says whose position each patch has, the images may be smaller.
-        """
+    def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s d"]:
+        """Returns one embedding per patch of the config's image size."""
         c, dtype, normal = self.config, self.compute.dtype, nn.initializers.normal(0.02)
         n, d, p = pixel_values.shape[0], c.hidden_size, c.patch_size
-        rows, columns = (c.side, c.side) if positions is None else positions.shape[1:]
         kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1, 2))
         kernel = self.param("patch_embedding", kernel_init, (p, p, 3, d))
-        x = embed_patches(pixel_values, kernel.astype(dtype), (rows, columns))
+        x = embed_patches(pixel_values, kernel.astype(dtype), c.side)
         if c.is_clip:
             class_token = self.param("class_embedding", normal, (d,)).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(class_token, (n, 1, d)), x], axis=1)
         else:
             x += self.param("patch_bias", nn.initializers.zeros, (d,)).astype(dtype)
-        # One learnt position per patch of a full image, behind that of the class token if any.
+        # One learnt position per patch, behind that of the class token if any.
         count = c.num_patches + c.is_clip
-        position = self.param("position_embedding", normal, (count, d)).astype(dtype)
-        return x + (position if positions is None else position[positions.reshape(n, -1)])
+        return x + self.param("position_embedding", normal, (count, d)).astype(dtype)
 
 
 class VisionLayer(nn.Module):
-    """A pre-norm transformer layer; every patch sees every other, or those that `seen` names."""
+    """A pre-norm transformer layer; every patch sees every other."""
 
     config: VisionConfig
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n s d"], seen: Bool[Array, "n s"] | None = None
-    ) -> Float[Array, "n s d"]:
+    def __call__(self, x: Float[Array, "n s d"]) -> Float[Array, "n s d"]:
         c, compute = self.config, self.compute
         # d = num_heads * head_dim
         n, s, d = x.shape
-        # A mask of keys alone: padded patches see the image, and become features like all others.
-        mask = None if seen is None else jnp.broadcast_to(seen[:, None], (n, s, s))
-        norm = RMSNorm if c.rms_norm else nn.LayerNorm
-        y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
+        y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm1")(x)
         q, k, v = (
             Dense(d, compute, c.qkv_bias, name=name)(y) for name in ("q_proj", "k_proj", "v_proj")
         )
-        if c.qk_norm:
-            q = RMSNorm(QK_NORM_EPS, compute.dtype, name="q_norm")(q)
-            k = RMSNorm(QK_NORM_EPS, compute.dtype, name="k_norm")(k)
         q, k, v = (x.reshape(n, s, c.num_heads, d // c.num_heads) for x in (q, k, v))
         out_proj = Dense(d, compute, kernel_init=SMALL_INIT, name="out_proj")
         implementation = compute.attention_of(d // c.num_heads)
-        y = dot_product_attention(q, k, v, mask, implementation=implementation)
+        y = dot_product_attention(q, k, v, implementation=implementation)
         x = x + self._scaled("lambda_1", out_proj(y))
-        y = norm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
+        y = nn.LayerNorm(c.layer_norm_eps, dtype=compute.dtype, name="layer_norm2")(x)
         y = ACTIVATIONS[c.hidden_act](Dense(c.intermediate_size, compute, name="fc1")(y))
         y = Dense(d, compute, kernel_init=SMALL_INIT, name="fc2")(y)
         return keep_rows(x + self._scaled("lambda_2", y))
@@ -128,7 +110,7 @@ class VisionLayer(nn.Module):
 
 class VisionTower(nn.Module):
     """The hidden states after each of `feature_layers`, concatenated along the features; or those
-    behind the last norm, for None. `positions` and `seen` are those of the embeddings and layers.
+    behind the last norm, for None.
     """
 
     config: VisionConfig
@@ -136,20 +118,15 @@ class VisionTower(nn.Module):
     compute: ComputeOptions
 
     @nn.compact
-    def __call__(
-        self,
-        pixel_values: Float[Array, "n 3 H W"],
-        positions: Int[Array, "n y x"] | None = None,
-        seen: Bool[Array, "n s"] | None = None,
-    ) -> Float[Array, "n s f*d"]:
+    def __call__(self, pixel_values: Float[Array, "n 3 H W"]) -> Float[Array, "n s f*d"]:
         c, dtype = self.config, self.compute.dtype
-        embeddings = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values, positions)
+        embeddings = VisionEmbeddings(c, self.compute, name="embeddings")(pixel_values)
         x = embeddings
         if c.is_clip:
             x = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="pre_layernorm")(x)
         states = [x]  # [n, s, d] each
         for i in range(c.num_layers):
-            states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1], seen))
+            states.append(VisionLayer(c, self.compute, name=f"layers_{i}")(states[-1]))
         norm = nn.LayerNorm(c.layer_norm_eps, dtype=dtype, name="post_layernorm")
         if self.feature_layers is None:
             return norm(states[-1])

@@ -1,13 +1,12 @@
 """What every family is to the rest of the project: embeddings with image features, and a decoder.
 
-A batch is a dict of arrays, as the checkpoint's own processor makes it, plus what packing needs:
+A batch is a dict of arrays, those of images as the checkpoint's own processor makes them, by row:
   input_ids       i32[b, t]           `image_token_id` at each place of an image feature
-  pixel_values    f32[n, 3, H, W]     the images of all rows, in the order of their tokens; left out
-                                      if there are none; or
-                  f32[b, m, 3, H, W]  up to m images per row, which stay on the device of their row;
-                                      the values of unused images do not matter.
-                                      Integers u8 are normalised on the device:
-  pixel_mean, pixel_scale  f32[*n, 3] per channel, (u8 - mean) * scale is what the processor makes
+  pixel_values    f32[b, m, 3, H, W]  up to m images per row, in the order of their tokens; the
+                                      values of unused images do not matter. Left out if there are
+                                      none. Integers u8 are normalised on the device:
+  pixel_mean, pixel_scale  f32[b, m, 3]  per channel, (u8 - mean) * scale is what the processor
+                                      makes
   attention_mask  i32[b, t]           0 for padding, on either side
   segments        i32[b, t]           optional, for packed rows, replaces attention_mask: 0 is the
                                       prefix that all branches see; 1, 2, ... are branches, which do
@@ -84,43 +83,35 @@ class VisionLanguageModel(nn.Module):
         """The text decoder among the submodules."""
         return getattr(self, self.config.decoder)
 
-    def encode_images(self, batch: Batch) -> Float[Array, "*n p k*d"]:
+    def encode_images(self, batch: Batch) -> Float[Array, "b q k*d"]:
         """Returns features in the decoder's embedding space, one vector per image token, and behind
         it, in the same array, any that are added behind the decoder's first layers.
-
-        The leading axes are those of tiles: of all rows, [n], or by row, [b, m].
         """
-        features = self.tile_features(batch)
-        return features.reshape(*batch["pixel_values"].shape[:-3], *features.shape[1:])
+        features = self.tile_features(batch)  # [b * m, p, d]
+        return features.reshape(len(batch["input_ids"]), -1, features.shape[-1])
 
     def tile_features(self, batch: Batch) -> Float[Array, "n p d"]:
         """Returns the features of all tiles, whatever the leading axes of their pixels are."""
         raise NotImplementedError
 
     def normalised_pixels(self, batch: Batch) -> Float[Array, "n 3 H W"]:
-        """Returns all images as the checkpoint's processor normalises them."""
-        pixels = batch["pixel_values"]
-        flat = pixels.reshape(-1, *pixels.shape[-3:])
-        if pixels.dtype != jnp.uint8:
-            return flat
-        # [n, 3, 1, 1] each: one number per image and channel
-        mean, scale = (
-            batch[name].reshape(-1, pixels.shape[-3], 1, 1)
-            for name in ("pixel_mean", "pixel_scale")
-        )
-        return (flat.astype(jnp.float32) - mean) * scale
-
-    def whole_pixels(self, batch: Batch) -> Float[Array, "n 3 H W"]:
-        """Returns what `normalised_pixels` does, for towers that take images of one size alone.
+        """Returns all images as the checkpoint's processor normalises them.
 
         Raises:
           InbolError: if the images have another size than config.json says.
         """
-        *_, height, width = batch["pixel_values"].shape
-        side = self.config.vision.image_size
+        pixels, side = batch["pixel_values"], self.config.vision.image_size
+        *_, channels, height, width = pixels.shape
         if (height, width) != (side, side):
             raise InbolError(f"images of {height} x {width} pixels: config.json says {side} each")
-        return self.normalised_pixels(batch)
+        flat = pixels.reshape(-1, channels, height, width)
+        if pixels.dtype != jnp.uint8:
+            return flat
+        # [n, 3, 1, 1] each: one number per image and channel
+        mean, scale = (
+            batch[name].reshape(-1, channels, 1, 1) for name in ("pixel_mean", "pixel_scale")
+        )
+        return (flat.astype(jnp.float32) - mean) * scale
 
     def __call__(self, batch: Batch) -> Float[Array, "b t V"]:
         """Returns logits in float32. Training uses `hidden` and `head`, which need less memory."""
@@ -172,7 +163,7 @@ class VisionLanguageModel(nn.Module):
         return self.decoder.decode_step(*arguments)
 
     def embed(
-        self, input_ids: Int[Array, "b t"], features: Float[Array, "*n p k*d"] | None
+        self, input_ids: Int[Array, "b t"], features: Float[Array, "b q k*d"] | None
     ) -> list[Float[Array, "b t d"]]:
         """Returns token embeddings, with the image features, in order, at the image tokens, and
         each array of further features in their places, with zeros between."""
@@ -181,17 +172,12 @@ class VisionLanguageModel(nn.Module):
         text = keep_looked_up_rows(self.decoder.embed(jnp.where(is_image, 0, input_ids)))
         if features is None or not features.size:
             return [text]
-        # The i-th image token takes the i-th feature: of its row for [b, m, p, d], of the batch for
-        # [n, p, d].
-        tokens = is_image if features.ndim == 4 else is_image.reshape(1, -1)
-        rows = features.reshape(tokens.shape[0], -1, features.shape[-1])
+        # The i-th image token of a row takes its i-th feature.
         # is_image 0 1 1 0: cumulative 0 1 2 2, index 0 0 1 1; only places 1 and 2 are read below.
-        index = jnp.clip(jnp.cumsum(tokens, axis=1) - 1, 0, rows.shape[1] - 1)
-        placed = jnp.take_along_axis(rows, index[..., None], axis=1)
+        index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
+        placed = jnp.take_along_axis(features, index[..., None], axis=1)
         # [b, t, k*d] -> k arrays [b, t, d]: embeddings, and what the first layers get added
-        image, *more = jnp.split(
-            placed.reshape(*input_ids.shape, -1), placed.shape[-1] // text.shape[-1], axis=-1
-        )
+        image, *more = jnp.split(placed, placed.shape[-1] // text.shape[-1], axis=-1)
         places = is_image[..., None]
         return [jnp.where(places, image, text), *(jnp.where(places, x, 0) for x in more)]
 

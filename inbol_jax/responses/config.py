@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from inbol_jax.defaults import Bounded, Bounds, NumRequests, Positive
 from inbol_jax.errors import InbolError
 
+# What is asked of every endpoint that samples, though not all know it.
+RequestField = Literal["n", "seed", "logprobs", "top_k", "min_p", "repetition_penalty"]
 ENDPOINT = "endpoint:"  # stands before the name of an endpoint's model, in --models and in headers
 _BASE_URL = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d+)?(/[^\s?#]*)?")
 
@@ -27,6 +29,8 @@ class EndpointConfig(Bounded):
     """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
     endpoint_concurrency: Annotated[NumRequests, Bounds(1)] = 4
     """Requests in flight at a time."""
+    endpoint_without: tuple[RequestField, ...] = ()
+    """Fields of a request for samples that the endpoint rejects, or takes in its own way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from inbol_jax.errors import InbolError
 class SamplingOptions(Bounded):
     """How responses are drawn.
 
-    The truncations are made in transformers' order: top-k, then top-p of what is left, then min-p.
+    The truncations are made in transformers' order: top-k, then top-p of what is left.
     """
 
     n: NumSamples = dataclasses.field(default=10, kw_only=True)
@@ -25,18 +25,10 @@ class SamplingOptions(Bounded):
     """A response that has not ended by itself is cut after this number of tokens."""
     top_k: Annotated[int, Bounds(0)] = 0
     """Tokens are drawn from this number of the most probable ones; 0 keeps all tokens."""
-    min_p: Annotated[float, Bounds(0, below=1)] = 0.0
-    """Tokens less probable than this share of the most probable token's probability are not
-    drawn."""
-    stop_tokens: tuple[int, ...] = ()
-    """Ids of tokens that end a response at once, beside the model's own end token. They count as
-    tokens of the response, but are not part of its text."""
     stop: tuple[str, ...] = ()
     """Strings at the first of which the finished text of a response is cut."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.stop_tokens, default=0) < 0:
-            raise InbolError(f"--stop-tokens {self.stop_tokens}: token ids are not negative")
         if not all(self.stop):
             raise InbolError(f"--stop {self.stop}: an empty string would stop every response")

@@ -110,45 +110,41 @@ class CheckpointEngine:
         return self_evaluate(checkpoint, questions, images, batch_size=self.batch_size, **options)
 
 
-# Fields of a request beyond those that every endpoint takes, and what is missing without them. A
-# server that is not told that samples are neither truncated nor penalised takes what the model's
+# Who is not told that samples are neither truncated nor penalised takes what the model's
 # generation_config.json says, or defaults of its own.
-_OPTIONAL: dict[str, tuple[Any, str]] = {
-    "seed": (0, "no seed, so another run samples other answers"),
-    "logprobs": (True, "no log-probabilities, so the estimator likelihood cannot be used"),
-    "top_k": (-1, "no top_k, so its own default holds"),
-    "min_p": (0.0, "no min_p, so its own default holds"),
-    "repetition_penalty": (1.0, "no repetition_penalty, so its own default holds"),
-    "n": (1, "no different answers to one request, so each is asked for alone"),
-}
+_PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 _MAX_CHOICES = 128  # per request, as at OpenAI
 _WITHHELD = ("content_filter", "abort", "error")  # why an answer ends that is not the model's own
-# Who samples answers this differently, however sure of other answers.
-_TRIAL = ChatQuestion("Reply with a random six-digit number and nothing else.")
+_DOUBTFUL = 5  # questions in a row, all answers to each of which were the same
 
 
 class EndpointEngine:
     """A model behind an OpenAI-compatible endpoint. Nothing of it touches a device.
 
-    What the endpoint takes of `_OPTIONAL` is tried before the first question, and said.
+    Seeds, several answers per request and log-probabilities are asked for, unless
+    `EndpointConfig.endpoint_without` names them.
     """
 
     def __init__(self, config: EndpointConfig, options: SamplingOptions, seed: int):
         """Raises InbolError for what is wrong with the options; nothing is sent."""
-        if options.stop_tokens:
-            raise InbolError("--stop-tokens: an endpoint's tokens are not known; give --stop")
         self.options, self._seed, self._name = options, seed, config.endpoint_model
-        wanted = {"stop": list(options.stop), "top_k": options.top_k, "min_p": options.min_p}
-        fields: dict[str, Any] = {
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "max_tokens": options.max_new_tokens,
-            **{name: value for name, value in wanted.items() if value},
-        }
-        # What the options already set is sent in any case, and needs no default of ours.
-        unneeded = {*fields, "n"} if options.n == 1 else set(fields)
-        self._optional = [name for name in _OPTIONAL if name not in unneeded]
-        self._endpoint = Endpoint(config, **fields)
+        wanted = {"stop": list(options.stop), "top_k": options.top_k}
+        # What the options say is sent in any case; `top_logprobs`, as llama.cpp lists 20 at each
+        # place if it is not told.
+        fields = _PLAIN | {"logprobs": True, "top_logprobs": 1, "seed": 0, "n": options.n}
+        without = {*config.endpoint_without, *(["n"] if options.n == 1 else [])}
+        without |= {"top_logprobs"} if "logprobs" in without else set()
+        fields = {name: value for name, value in fields.items() if name not in without}
+        fields |= {name: value for name, value in wanted.items() if value}
+        self._sent = frozenset(fields)
+        self._alike = 0
+        self._endpoint = Endpoint(
+            config,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            max_tokens=options.max_new_tokens,
+            **fields,
+        )
 
     def settings(self) -> dict[str, Any]:
         """The model's name. Its address may change."""
@@ -178,11 +174,9 @@ class EndpointEngine:
         responses the question has before it.
 
         Raises:
-          InbolError: if the endpoint cannot be asked at all, or as `Endpoint.map`.
+          InbolError: as `Endpoint.map`.
         """
-        if not examples:
-            return
-        sample = functools.partial(self._sample, images, prompt, self._taken)
+        sample = functools.partial(self._sample, images, prompt)
         answered = self._endpoint.map(sample, examples)
         with (
             contextlib.closing(answered),
@@ -192,81 +186,44 @@ class EndpointEngine:
                 for example, responses in batch:
                     if isinstance(responses, InbolError):
                         set_aside(example, str(responses))
+                    else:
+                        self._doubt(responses)
                 yield [pair for pair in batch if not isinstance(pair[1], InbolError)]
                 advance(len(batch))
 
-    async def _sample(
-        self, images: Path, prompt: Prompt, taken: Sequence[str], example: VQAExample
-    ) -> list[Generation]:
-        files = tuple(images / name for name in example.images)
-        question = ChatQuestion(prompt.text(example), files, prompt.system)
-        # From the id: a run that resumes, or asks in another order, sends the same seeds.
-        seed = hash64(f"{self._seed}:{example.id}") >> 34  # 30 bits: servers take signed 32
-        choices = await self._answers(question, self.options.n, seed, taken)
-        # Some servers leave the stop string in the answer.
-        texts = [before_stop(choice.text, self.options.stop).strip() for choice in choices]
-        return [
-            Generation(text, c.logprob, c.tokens, cut=c.finish_reason == "length")
-            for text, c in zip(texts, choices, strict=True)
-        ]
-
-    async def _answers(
-        self, question: ChatQuestion, number: int, seed: int, taken: Sequence[str]
-    ) -> list[Choice]:
+    async def _sample(self, images: Path, prompt: Prompt, example: VQAExample) -> list[Generation]:
         """Asks until all answers are there: an endpoint may give fewer than were asked for.
 
-        Args:
-          taken: the names of the optional fields to use.
-
-        Raises:
-          InbolError: as `Endpoint.messages` and `Endpoint.choices`, and if an answer was withheld.
+        Raises InbolError as `Endpoint.messages` and `Endpoint.choices`, and if an answer was
+        withheld.
         """
+        files = tuple(images / name for name in example.images)
+        question = ChatQuestion(prompt.text(example), files, prompt.system)
         messages, answers = await self._endpoint.messages(question), list[Choice]()
-        fields = {name: _OPTIONAL[name][0] for name in taken}
-        if "logprobs" in fields:
-            fields["top_logprobs"] = 1  # llama.cpp lists 20 at each place if it is not told
+        # From the id: a run that resumes, or asks in another order, sends the same seeds.
+        seed = hash64(f"{self._seed}:{example.id}") >> 34  # 30 bits: servers take signed 32
         # 10 answers of a server that gives 4 per request: 4, 4, 2, with the seeds s, s + 4, s + 8.
-        while (missing := number - len(answers)) > 0:
-            if "n" in fields:
-                fields["n"] = min(missing, _MAX_CHOICES)
-            if "seed" in fields:
-                fields["seed"] = seed + len(answers)
+        while (missing := self.options.n - len(answers)) > 0:
+            fields = {"n": min(missing, _MAX_CHOICES), "seed": seed + len(answers)}
+            fields = {name: x for name, x in fields.items() if name in self._sent}
             choices = await self._endpoint.choices(messages, **fields)
             if withheld := {c.finish_reason for c in choices if c.finish_reason in _WITHHELD}:
                 raise InbolError(f"an answer was withheld (finish_reason {min(withheld)!r})")
             answers += choices[: fields.get("n", 1)]
-        return answers
+        # Some servers leave the stop string in the answer.
+        texts = [before_stop(choice.text, self.options.stop).strip() for choice in answers]
+        return [
+            Generation(text, c.logprob, c.tokens, cut=c.finish_reason == "length")
+            for text, c in zip(texts, answers, strict=True)
+        ]
 
-    @functools.cached_property
-    def _taken(self) -> list[str]:
-        """The names of the optional fields that the endpoint takes. Each is tried beside those
-        before it.
-
-        Raises:
-          InbolError: if it does not even take a request without them.
-        """
-
-        def trial(number: int, *names: str) -> list[Choice]:
-            return self._endpoint.run(self._answers(_TRIAL, number, 0, names))
-
-        # With no optional field: if this fails, the fault is not theirs.
-        trial(1)
-        taken: list[str] = []
-        several = self.options.n > 1 and self.options.temperature > 0
-        for name in self._optional:
-            try:
-                choices = trial(self.options.n if name == "n" else 1, *taken, name)
-            except InbolError:
-                continue
-            # Accepted, but without effect.
-            if name == "logprobs" and choices[0].logprob is None:
-                continue
-            # Who samples reproducibly may draw the answers of a request from the same seed, and
-            # rounding then tells some of them apart.
-            distinct = {choice.text for choice in choices}
-            if name == "n" and several and 2 * len(distinct) <= len(choices):
-                continue
-            taken.append(name)
-        if lacking := [_OPTIONAL[name][1] for name in self._optional if name not in taken]:
-            say(f"{self._name}: the endpoint has {'; '.join(lacking)}")
-        return taken
+    def _doubt(self, responses: Sequence[Generation]) -> None:
+        """Warns once of a server that may draw all answers of a request from one seed."""
+        if self.options.temperature and len(responses) > 1:
+            self._alike = self._alike + 1 if len({r.text for r in responses}) == 1 else 0
+        if self._alike == _DOUBTFUL:
+            say(
+                f"Warning: {self._name} gave the same answer {len(responses)} times to each of "
+                f"{_DOUBTFUL} questions; if it draws all answers of a request from one seed, give "
+                "--endpoint-without n"
+            )

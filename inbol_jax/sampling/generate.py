@@ -212,7 +212,8 @@ def questions_per_device(n: int, batch_size: int, parts: int) -> int:
 
     On a CPU they are as many as make TILE responses, whatever the batch: its kernels round
     differently for another number of rows, so one program for every batch gives every question the
-    same samples to the last bit. Such a tile also fits the caches, and ends soon.
+    same samples to the last bit. Such a tile also fits the caches, and ends soon. So 24 questions
+    with n = 1 take 80 rows as well: how many are left, a resumed run counts differently.
     """
     # n = 10: 8 questions, 80 rows
     return max(1, TILE // n) if jax.default_backend() == "cpu" else -(-batch_size // parts)
@@ -275,17 +276,12 @@ def generate(
       set_aside: is called with each example that cannot be asked (its image is unreadable, or its
         question holds the image placeholder), and the cause.
     """
-    longest, vocabulary = checkpoint.config.text.max_positions, checkpoint.config.text.vocab_size
+    longest = checkpoint.config.text.max_positions
     if options.max_new_tokens >= longest:
         raise InbolError(
             f"--max-new-tokens {options.max_new_tokens}: the model was made for {longest} tokens, "
             "those of the question included"
         )
-    for token in options.stop_tokens:
-        if token >= vocabulary:
-            raise InbolError(
-                f"--stop-tokens {token}: the model's vocabulary has {vocabulary} tokens"
-            )
     runner = BatchRunner(checkpoint, images, batch_size, options.n, set_aside, label)
     encoder = make_text_encoder(checkpoint)
     texts = ((example, encoder.text(example)) for example in examples)
@@ -369,13 +365,11 @@ def to_text(
     """
     decode = functools.partial(checkpoint.processor.tokenizer.decode, skip_special_tokens=True)
     ids = tokens[:length].tolist()
-    spoken = ids[:-1] if ids and ids[-1] in options.stop_tokens else ids
-    ends = {*checkpoint.config.eos_token_ids, *options.stop_tokens}
-    text, cut = decode(spoken), ids[-1] not in ends
+    text, cut = decode(ids), ids[-1] not in checkpoint.config.eos_token_ids
     if before_stop(text, options.stop) != text:
         cut = False
-        for length in range(1, len(spoken) + 1):
-            whole = decode(spoken[:length])
+        for length in range(1, len(ids) + 1):
+            whole = decode(ids[:length])
             if (text := before_stop(whole, options.stop)) != whole:
                 break
     # Added one after the other, unlike in numpy's sum: the same number on every machine.

@@ -105,7 +105,7 @@ def decode(
     #   prefill      p q -> logits of r        draw (step 0): r
     #   advance 1    r   -> logits of s        draw (step 1): s
     #   advance 2    s   -> logits of <end>    draw (step 2): <end>, done
-    ends = jnp.array((*model.config.eos_token_ids, *options.stop_tokens))
+    ends = jnp.array(model.config.eos_token_ids)
     eos = model.config.eos_token_ids[0]  # stands behind the end of a response
     b, n, t = len(prompted.mask), options.n, options.max_new_tokens
     head = model.apply(variables, method="head")  # d V
@@ -214,8 +214,6 @@ def sample_token(
     # 2. Truncations. What they forbid gets p = 0; p no longer sums to 1.
     if options.top_p < 1 or options.top_k:
         p = jnp.where(_in_top(p, options), p, 0.0)
-    if options.min_p:
-        p = jnp.where(p >= options.min_p * p.max(-1, keepdims=True), p, 0.0)
     # 3. Inversion: the first token whose cumulative probability exceeds the quantile. With
     # p = (0.5, 0.2, 0, 0.3), cumulative (0.5, 0.7, 0.7, 1), a quantile of 0.6 gives token 1 and one
     # of 0.7 token 3. The quantile is scaled to the sum, which is what normalising p would do.

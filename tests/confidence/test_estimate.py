@@ -89,9 +89,7 @@ def test_a_run_that_cannot_end_well_says_so_once(small_world, tmp_path, monkeypa
     ("options", "message"),
     [
         (("--top-k", -1), "--top-k -1: "),
-        (("--min-p", 1.5), "--min-p 1.5: "),
         (("--stop", ""), "--stop ('',): "),
-        (("--stop-tokens", 5000), "--stop-tokens 5000: the model's vocabulary has 1102 tokens"),
     ],
 )
 def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, capsys):
@@ -114,9 +112,7 @@ def test_options_of_sampling_are_part_of_what_a_store_is(small_world, tmp_path):
     run(small_world / "test", tmp_path)
     for name, value in (
         ("top_k", 5),
-        ("min_p", 0.1),
         ("stop", ("x",)),
-        ("stop_tokens", (7,)),
         ("top_p", 0.5),
     ):
         sampling = SamplingOptions(n=2, **{name: value})

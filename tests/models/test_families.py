@@ -10,9 +10,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_families import write_internvl, write_smolvlm
 from torch_reference import (
-    CLOSE,
     SPELLINGS,
     asked,
     assert_peft_reads_ours,
@@ -20,10 +18,7 @@ from torch_reference import (
     assert_rows_are_as_alone,
     load,
     noise,
-    our_logits,
     random_torch,
-    their_logits,
-    torch_base,
 )
 
 from inbol_jax.errors import InbolError
@@ -33,7 +28,6 @@ from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
-SLOW = pytest.mark.slow
 
 
 class Family(NamedTuple):
@@ -55,9 +49,7 @@ FAMILIES = {
         decoder="text_model",
         whole=("connector",),
     ),
-    "internvl": Family(
-        "internvl qwen3 qk norm, rms norm, no biases", ["v_proj", "projection_layer"]
-    ),
+    "internvl": Family("internvl qwen3 no biases", ["v_proj", "projection_layer"]),
     "gemma3": Family("gemma3 tied, window, linear rope", ["q_proj", "out_proj"]),
     "llava_next": Family("llava_next clip mistral tied, list of features", ["v_proj", "fc2"]),
     "llava_onevision": Family("llava_onevision siglip qwen2, scaled down", ["q_proj", "fc1"]),
@@ -76,6 +68,13 @@ FAMILIES = {
 }
 
 
+def every_day(*families):
+    """The test is slow for the other families."""
+    slow = pytest.mark.slow
+    marked = [x if x in families else pytest.param(x, marks=slow) for x in FAMILIES]
+    return pytest.mark.parametrize("family", marked)
+
+
 @pytest.fixture(scope="module")
 def base_of(tmp_path_factory):
     """`base_of(family)` is the folder of a random model, which is made once."""
@@ -90,67 +89,7 @@ def base_of(tmp_path_factory):
     return base
 
 
-@pytest.fixture
-def smolvlm_uncut(tmp_path):
-    return load(write_smolvlm(tmp_path, splitting=False))
-
-
-@pytest.fixture
-def internvl_uncut(tmp_path):
-    return load(write_internvl(tmp_path, max_patches=1))
-
-
-@pytest.mark.parametrize(
-    ("family", "side"),
-    [
-        ("smolvlm", "left"),
-        ("internvl", "right"),
-        ("gemma3", "left"),
-        ("qwen3_vl", "right"),
-        ("llava_next", "right"),
-        ("llava_onevision", "left"),
-        pytest.param("qwen2_5_vl", "left", marks=SLOW),
-        pytest.param("smolvlm_uncut", "right", marks=SLOW),
-        pytest.param("internvl_uncut", "left", marks=SLOW),
-    ],
-)
-def test_the_processors_own_batch(family, side, request):
-    """Two, no and one image per row, of different sizes; prompts as we make them. LLaVA-OneVision
-    cuts the image that is alone.
-    """
-    checkpoint = request.getfixturevalue(family)
-    processor, encoder = checkpoint.processor, make_text_encoder(checkpoint)
-    rows = [
-        ("What color is it?", [noise(48, 48), noise(90, 30)]),
-        ("Why?", []),
-        ("How many?", [noise(20, 48)]),
-    ]
-    batch, tiles = asked(processor, *rows, padding_side=side), []
-    for (question, pictures), ids, mask in zip(
-        rows, batch["input_ids"], batch["attention_mask"], strict=True
-    ):
-        alone = len(pictures) == 1
-        grids = [checkpoint.config.grid(processor, *p.size, alone=alone) for p in pictures]
-        tiles += [grid.tiles for grid in grids]
-        assert tuple(ids[mask == 1]) == encoder.prompt(question, tuple(grids))
-        assert mask[0 if side == "right" else -1]
-    assert len({mask.sum() for mask in batch["attention_mask"]}) == 3
-    assert (max(tiles) > 1) == (family not in ("gemma3", "smolvlm_uncut", "internvl_uncut"))
-    expected = their_logits(torch_base(checkpoint.path), batch)
-    names = {"input_ids", "attention_mask", *checkpoint.config.image_shapes(1)}
-    batch = checkpoint.config.prepared(batch)
-    ours = our_logits(checkpoint, {name: x for name, x in batch.items() if name in names})
-    counts = batch["attention_mask"] == 1
-    np.testing.assert_allclose(ours[counts], expected[counts], **CLOSE)
-
-
-@pytest.mark.parametrize(
-    "family",
-    [
-        *("qwen3_vl", "llava_onevision"),
-        *(pytest.param(family, marks=SLOW) for family in ("qwen2_5_vl", "llava_next")),
-    ],
-)
+@every_day("smolvlm", "gemma3", "qwen3_vl", "llava_onevision")
 def test_rows_of_several_and_of_no_images(family, tmp_path, request):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path, size in zip(paths, ((48, 20), (30, 50)), strict=True):
@@ -159,12 +98,12 @@ def test_rows_of_several_and_of_no_images(family, tmp_path, request):
     assert_rows_are_as_alone(request.getfixturevalue(family), rows)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma3"])
+@every_day("smolvlm", "llava_onevision", "qwen3_vl")
 def test_images_are_padded_and_compared_with_their_prompt(family, tmp_path, request):
     checkpoint, path = request.getfixturevalue(family), tmp_path / "a.png"
     noise(48, 20).save(path)
     encoder = make_text_encoder(checkpoint)
-    grid = encoder.grid(path)
+    (grid,) = encoder.grids([path])
     whole = load_image_inputs(checkpoint, [path], [grid])
     padded = load_image_inputs(checkpoint, [path], [grid], 9)
     for name, (shape, dtype) in checkpoint.config.image_shapes(9).items():
@@ -231,14 +170,7 @@ def test_keys_of_other_spellings(base_of, family, spelling, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path).variables, load(base).variables)
 
 
-def adapters_of(*families):
-    everyday = [
-        pytest.param(family, marks=() if family in families else SLOW) for family in FAMILIES
-    ]
-    return pytest.mark.parametrize("family", everyday)
-
-
-@adapters_of("smolvlm", "internvl", "qwen3_vl")
+@every_day("smolvlm", "internvl", "qwen3_vl")
 def test_adapters_that_peft_trained(base_of, family, tmp_path):
     """And modules that it trained whole beside them."""
     options = {"target_modules": FAMILIES[family].targets}
@@ -246,6 +178,6 @@ def test_adapters_that_peft_trained(base_of, family, tmp_path):
     assert_reads_what_peft_trained(base_of(family), options, tmp_path)
 
 
-@adapters_of("gemma3", "llava_onevision")
+@every_day("gemma3", "llava_onevision")
 def test_adapters_of_ours_in_peft(base_of, family, tmp_path):
     assert_peft_reads_ours(base_of(family), FAMILIES[family].decoder, tmp_path)

@@ -1,5 +1,5 @@
-"""Images of the families: positions of patches, grids, layouts, masks, and files as the hub has
-them, each as transformers has it.
+"""Images of the families: grids, layouts, masks, and files as the hub has them, each as
+transformers has it.
 """
 
 import dataclasses
@@ -15,30 +15,20 @@ import torch
 import transformers
 from PIL import Image
 from tiny_families import PATCH, TILE
-from torch_reference import CLOSE, edit_config, load, make_batch, noise, our_logits, random_torch
+from torch_reference import edit_config, load, noise
 from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
-from inbol_jax.models import layers, save_pretrained
-from inbol_jax.models.idefics3 import position_buckets
-from inbol_jax.models.llava_next import image_layout, token_places
+from inbol_jax.models import save_pretrained
+from inbol_jax.models.llava_next import LlavaNextConfig, token_places
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import padded_tiles
 from inbol_jax.models.vlm import image_mask
 
+SLOW = pytest.mark.slow
 RESOLUTIONS = [[16, 32], [32, 16], [32, 32], [16, 48], [16, 16]]
-
-
-@pytest.mark.parametrize("side", [1, 2, 14, 24, 26, 27, 32])  # among them those of the published
-def test_positions_are_those_of_transformers(side):
-    boundaries = torch.arange(1 / side, 1.0, 1 / side)
-    for count in range(1, side + 1):
-        places = torch.arange(side, dtype=torch.float32) * (1.0 / torch.tensor(count))
-        buckets = torch.bucketize(torch.clamp(places, max=1 - 1e-6), boundaries, right=True)
-        np.testing.assert_array_equal(position_buckets(side)[count], buckets.numpy())
-    np.testing.assert_array_equal(position_buckets(side)[side], np.arange(side))
 
 
 SPLIT = {"size": {"longest_edge": 4 * TILE}, "max_image_size": {"longest_edge": TILE}}
@@ -50,7 +40,6 @@ NATIVE = {"patch_size": PATCH, "size": {"shortest_edge": 144, "longest_edge": 16
     ("family", "kind", "options"),
     [
         ("smolvlm", "Idefics3", SPLIT),
-        ("smolvlm", "Idefics3", SPLIT | {"do_image_splitting": False}),
         ("internvl", "GotOcr2", TILED),
         ("internvl", "GotOcr2", TILED | {"min_patches": 3}),
         ("qwen3_vl", "Qwen2VL", NATIVE),
@@ -70,19 +59,27 @@ def test_grids_are_the_processors(family, kind, options, request):
         grid = checkpoint.config.grid(processor, width, height)
         assert checkpoint.config.counts(arrays) == (grid.tiles, sum(checkpoint.config.runs(grid)))
         found.add(grid)
-    assert (len(found) > 2) == ("do_image_splitting" not in options)
+    assert len(found) > 2
+
+
+def test_images_that_are_filled_up_are_refused(smolvlm):
+    """As Idefics3's processor does if it does not split them."""
+    images = transformers.Idefics3ImageProcessorPil(**SPLIT | {"do_image_splitting": False})
+    with pytest.raises(InbolError, match="do_image_splitting = False is not supported"):
+        smolvlm.image_inputs(Image.new("RGB", (48, 24)), SimpleNamespace(image_processor=images))
 
 
 @pytest.mark.parametrize("max_tiles", [None, 1, 2, 9])
 def test_features_are_placed_as_transformers_does(max_tiles):
     """One image of each of many sizes, behind it unused places for other images' tiles."""
     tiles, find = 6, jax.jit(token_places, static_argnums=(1, 2), static_argnames="scaled")
-    vision = type("Vision", (), {"image_size": 16, "patch_size": 4})
+    vision = SimpleNamespace(image_size=16, patch_size=4)
+    ours = SimpleNamespace(vision=vision, resolutions=RESOLUTIONS, max_tiles=max_tiles)
     config = type("Config", (), {"vision_config": vision, "image_grid_pinpoints": RESOLUTIONS})
     model, random = type("Model", (), {"config": config}), np.random.default_rng(0)
     scaled = 0
     for size in [*random.integers(3, 90, (12, 2)).tolist(), [2, 300], [900, 1]]:
-        layout = image_layout(size, RESOLUTIONS, (16, 4), max_tiles)
+        layout = LlavaNextConfig.layout(ours, *size)
         features, newline = torch.randn(layout.tiles, 16, 5), torch.randn(5)
         if max_tiles is None:
             arguments = [features], torch.tensor([size]), "default", newline
@@ -101,15 +98,12 @@ def test_features_are_placed_as_transformers_does(max_tiles):
 
 
 def test_images_that_no_layout_fits(llava_onevision, qwen3_vl, tmp_path):
+    config = dataclasses.replace(llava_onevision.config, max_tiles=1, resolutions=[(24, 240)])
     with pytest.raises(InbolError, match="an image of 400 x 3 pixels is too thin"):
-        image_layout((3, 400), [(16, 160)], (16, 1), 1)
+        config.layout(3, 400)
     Image.new("RGB", (2001, 10)).save(tmp_path / "b.png")
     with pytest.raises(InbolError, match=r"b\.png: .* aspect ratio must be smaller than 200"):
-        make_text_encoder(qwen3_vl).grid(tmp_path / "b.png")
-    # For plans: of five tiles, 4 x 4 features in rows with ends, scaled down to 2 x 2.
-    assert llava_onevision.config.max_image_tokens(5) == 4 + 2 * 3
-    with pytest.raises(InbolError, match=r"2 tiles per image: its resolutions have \[3, 4, 5\]"):
-        llava_onevision.config.max_image_tokens(2)
+        make_text_encoder(qwen3_vl).grids([tmp_path / "b.png"])
 
 
 def test_images_see_themselves_and_what_is_before_them():
@@ -118,17 +112,6 @@ def test_images_see_themselves_and_what_is_before_them():
     expected = np.zeros((9, 9), bool)
     expected[1:3, 1:3] = expected[4:7, 4:7] = True
     np.testing.assert_array_equal(mask, expected)
-
-
-def test_attention_in_chunks(tmp_path, monkeypatch):
-    """Of queries, whose keys may then lie behind them."""
-    random_torch("gemma3 tied, window, linear rope").save_pretrained(tmp_path)
-    checkpoint = load(tmp_path)
-    batch = make_batch(checkpoint.config, [20, 26], images=(2, 3))
-    whole = our_logits(checkpoint, batch)
-    monkeypatch.setattr(layers, "QUERY_CHUNK_SIZE", 6)
-    chunked = jax.jit(lambda x: checkpoint.model.apply(checkpoint.variables, x))(batch)
-    np.testing.assert_allclose(chunked, whole, **CLOSE)
 
 
 def test_sizes_are_read_from_headers(tmp_path):
@@ -150,7 +133,13 @@ def test_static_numbers_of_tiles_are_few():
     assert len({*padded.values()}) <= 9 + 4 * 5
 
 
-@pytest.mark.parametrize("family", ["smolvlm", "internvl", "llava_next", "llava_onevision"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "smolvlm",
+        *(pytest.param(x, marks=SLOW) for x in ("internvl", "llava_next", "llava_onevision")),
+    ],
+)
 def test_files_that_need_no_torchvision(family, tmp_path):
     """As the hub has them: the image processor of torchvision's backend, and that of videos.
     SmolVLM2's name its own processor, which needs torchvision; ours do without.

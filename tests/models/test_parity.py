@@ -14,9 +14,11 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 from torch_reference import (
     CLOSE,
+    PARITY,
     RANDOM,
     assert_same_logits,
     by_row,
+    for_ours,
     images_of,
     load,
     make_batch,
@@ -49,7 +51,7 @@ def test_shipped_checkpoint(tiny):
     assert_same_logits(tiny, model, images=(0, 0, 0))
 
 
-@pytest.mark.parametrize("case", RANDOM)
+@pytest.mark.parametrize("case", PARITY)
 def test_random_checkpoints(case, tmp_path):
     """Logits of rows of two, no and one image; names of modules; and an export, which holds the
     very tensors of transformers, also those that the model does not use."""
@@ -81,18 +83,6 @@ def test_no_row_of_the_table_is_idle_and_none_matches_what_another_does(tmp_path
     assert used == TABLE.keys()
     with pytest.raises(InbolError, match="language_model/adapter/scale matches 0 rows"):
         table_row("language_model/adapter/scale")
-
-
-def test_images_by_row_are_the_images_in_order(model_of_ours):
-    """f32[b, m, ...] with what a row does not use left over, and f32[n, ...]."""
-    checkpoint = model_of_ours
-    tokens = tokens_per_image(checkpoint.config)
-    batch = make_batch(checkpoint.config, [3 + 2 * tokens] * 3, images=(2, 0, 1))
-    np.testing.assert_allclose(
-        our_logits(checkpoint, by_row(batch, tokens, unused=7.0)),
-        our_logits(checkpoint, batch),
-        **CLOSE,
-    )
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -209,7 +199,7 @@ def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
     key = checkpoint.config.decoder
     decoder = params.pop(key)
     shortest = tokens_per_image(checkpoint.config) + 2
-    batch = make_batch(checkpoint.config, [shortest, shortest + 4])
+    batch = for_ours(checkpoint.config, make_batch(checkpoint.config, [shortest, shortest + 4]))
 
     def run(at, decoder, params):
         whole = {"params": params | {key: decoder}}
@@ -222,18 +212,3 @@ def test_hidden_states_at_some_places_are_those_of_all(model_of_ours):
         for at in (places, None)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found, expected)
-
-
-def test_padding_and_order_do_not_matter(tiny):
-    shortest = tiny.config.num_image_tokens + 2
-    batch = make_batch(tiny.config, [shortest, shortest + 5, shortest + 2])
-    logits, order = our_logits(tiny, batch), [2, 0, 1]
-    np.testing.assert_allclose(
-        our_logits(tiny, {name: value[order] for name, value in batch.items()}),
-        logits[order],
-        **CLOSE,
-    )
-    counts = batch["attention_mask"] == 1
-    noise = np.random.default_rng(5).integers(4, 50, counts.shape)
-    other = batch | {"input_ids": np.where(counts, batch["input_ids"], noise).astype(np.int32)}
-    np.testing.assert_allclose(our_logits(tiny, other)[counts], logits[counts], **CLOSE)

@@ -113,13 +113,13 @@ WHOLE = "base_model.model.model.multi_modal_projector.linear_1.weight"
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (renamed("layers.0", "layers.7"), "belongs to no parameter"),
-        (renamed("lora_A", "lora_C"), "belongs to no parameter"),
+        (renamed("layers.0", "layers.7"), "is nothing that adapter_config.json names, or the"),
+        (renamed("lora_A", "lora_C"), "is nothing that adapter_config.json names, or the"),
         (doubled, "do not fit the base"),
-        (lambda x: {k: v for k, v in x.items() if "lora_A" in k}, "do not fit the base"),
+        (lambda x: {k: v for k, v in x.items() if "lora_A" in k}, "(missing: ["),
         (lambda x: {k: v for k, v in x.items() if "layers.0" not in k}, "does not hold what"),
-        (lambda x: x | {WHOLE: np.zeros((24, 32), np.float32)}, "not named: ['multi_modal"),
-        (lambda x: x | {WHOLE: np.zeros((24, 3), np.float32)}, "has shape"),
+        (lambda x: x | {WHOLE: np.zeros((24, 32), np.float32)}, f"{WHOLE} is nothing that"),
+        (lambda x: {k: v[None] for k, v in x.items()}, "has shape"),
         (lambda x: {}, "does not hold what"),
     ],
 )

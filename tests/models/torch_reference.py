@@ -71,7 +71,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
 }
 MROPE = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [2, 1, 1]}
-# Every tower with every decoder, and every option of a config in at least one of them:
+# Every tower and every decoder, and every option of a config in at least one of them:
 # (options of the whole model, of the tower, of the decoder).
 LLAVA = {
     "clip llama grouped": ({}, {}, {"num_key_value_heads": 2}),
@@ -92,11 +92,6 @@ LLAVA = {
             "rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.5},
         },
     ),
-    "clip qwen2 tied, list of features": (
-        {"vision_feature_layer": [-2, 1, 3], "tie_word_embeddings": True},
-        {},
-        {**QWEN2, "tie_word_embeddings": True, "hidden_act": "gelu"},
-    ),
     "clip mistral window": (
         {"projector_hidden_act": "quick_gelu"},
         {},
@@ -115,18 +110,6 @@ LLAVA = {
         {**SIGLIP, "vision_use_head": False, "image_size": 19},
         {**QWEN2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     ),
-    "clip qwen3 window above, biases, theta": (
-        {"vision_feature_layer": -1},
-        {"hidden_act": "gelu", "layer_norm_eps": 1e-3},
-        {
-            **QWEN3,
-            "attention_bias": True,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
-            "use_sliding_window": True,
-            "sliding_window": 4,
-            "max_window_layers": 1,
-        },
-    ),
 }
 IDEFICS3 = {
     "idefics3 llama tied, biases, scale 3, gelu": (
@@ -134,20 +117,10 @@ IDEFICS3 = {
         {"image_size": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-3},
         {"attention_bias": True, "mlp_bias": True},
     ),
-    "idefics3 qwen3 scale 1, theta": (
-        {"scale_factor": 1},
-        {"image_size": 12},
-        {**QWEN3, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-    ),
     "smolvlm llama untied, ragged patches, head_dim": (
         {},
         {"image_size": 27},
         {"head_dim": 10, "num_attention_heads": 4, "num_key_value_heads": 1},
-    ),
-    "smolvlm mistral tied, window, scale 4": (
-        {"scale_factor": 4, "tie_word_embeddings": True},
-        {"image_size": 32},
-        {**MISTRAL, "sliding_window": 5},
     ),
 }
 NATIVE = {
@@ -212,20 +185,17 @@ QWEN2_5_VL = {
     ),
 }
 INTERNVL = {
-    "internvl qwen2 tied": ({"tie_word_embeddings": True}, {}, QWEN2),
-    "internvl qwen3 qk norm, rms norm, no biases": (
+    "internvl qwen3 no biases": (
         {"projector_hidden_act": "silu"},
         {
             "attention_bias": False,
             "hidden_act": "gelu_pytorch_tanh",
             "layer_norm_eps": 1e-3,
-            "norm_type": "rms_norm",
-            "use_qk_norm": True,
         },
         {**QWEN3, "attention_bias": True},
     ),
-    "internvl qwen2 dynamic rope, scale 4, ragged patches": (
-        {"downsample_ratio": 0.25},
+    "internvl qwen2 tied, dynamic rope, scale 4, ragged patches": (
+        {"downsample_ratio": 0.25, "tie_word_embeddings": True},
         {"image_size": [18, 18]},
         {
             **QWEN2,
@@ -275,11 +245,6 @@ LLAVA_NEXT = {
         ANYRES,
         {**MISTRAL, "sliding_window": None},
     ),
-    "llava_next siglip qwen2, full": (
-        RESOLUTIONS | {"vision_feature_select_strategy": "full", "vision_feature_layer": -1},
-        ONEVISION,
-        QWEN2,
-    ),
     "llava_onevision siglip qwen2, scaled down": (
         RESOLUTIONS | {"vision_aspect_ratio": "anyres_max_1"},
         ONEVISION,
@@ -293,18 +258,26 @@ LLAVA_NEXT = {
         {"num_key_value_heads": 3, "head_dim": 10},
     ),
 }
-RANDOM = LLAVA | LLAVA_NEXT | IDEFICS3 | INTERNVL | GEMMA3 | QWEN2_5_VL | QWEN3_VL
-# The same, of which most are slow: for tests of what the logits do not show. A decoder or a way of
-# giving images is among the others once.
-_EVERYDAY = (
+_GROUPS = LLAVA, LLAVA_NEXT, IDEFICS3, INTERNVL, GEMMA3, QWEN2_5_VL, QWEN3_VL
+RANDOM = {case: options for group in _GROUPS for case, options in group.items()}
+# A decoder or a way of giving images is among these once.
+_EVERYDAY = {
     "clip mistral window",
     "llava_onevision siglip qwen2, scaled down",
     "gemma3 tied, window, linear rope",
     "qwen3_vl grouped, two layers of features",
-)
-CASES = [
-    case if case in _EVERYDAY else pytest.param(case, marks=pytest.mark.slow) for case in RANDOM
-]
+}
+
+
+def _every_day(cases):
+    """All cases, of which others are slow."""
+    slow = pytest.mark.slow
+    return [case if case in cases else pytest.param(case, marks=slow) for case in RANDOM]
+
+
+# For logits, one of every family; for what the logits do not show, fewer.
+PARITY = _every_day(_EVERYDAY | {next(iter(group)) for group in _GROUPS})
+CASES = _every_day(_EVERYDAY)
 # A key as transformers 5 writes it -> as the checkpoints on the hub have it, and as the modules of
 # transformers 4.52 to 5 call it.
 SPELLINGS = {
@@ -395,8 +368,7 @@ def tokens_per_image(config):
 def make_batch(config, lengths, *, side="right", images=1, seed=0):
     """Rows of the given lengths: random text around the image tokens of `images` images per row.
 
-    Padding is random tokens, too. Where there are masks of pixels, most images are smaller than
-    their arrays. Images of any size differ in their shapes.
+    Padding is random tokens, too. Images of any size differ in their shapes.
     """
     random = np.random.default_rng(seed)
     images = [images] * len(lengths) if isinstance(images, int) else images
@@ -429,11 +401,6 @@ def make_batch(config, lengths, *, side="right", images=1, seed=0):
     else:
         size = config.vision.image_size
         batch["pixel_values"] = random.normal(size=(n, 3, size, size))
-        if "pixel_attention_mask" in config.image_shapes(1):
-            sides = random.integers(1, size + 1, (n, 2, 1, 1))
-            sides[0] = size
-            y, x = np.mgrid[:size, :size]
-            batch["pixel_attention_mask"] = (y < sides[:, 0]) & (x < sides[:, 1])
     return batch | {"pixel_values": batch["pixel_values"].astype(np.float32)}
 
 
@@ -457,6 +424,14 @@ def by_row(batch, per_image, image_token_id=IMAGE, unused=0):
             rows[row, :count] = x[start : start + count]
         result[name] = rows
     return batch | result
+
+
+def for_ours(config, batch):
+    """A batch with its images by row, if it has any that are not."""
+    pixels = batch.get("pixel_values")
+    if pixels is None or pixels.ndim == (3 if is_native(config) else 5):
+        return batch
+    return by_row(batch, tokens_per_image(config), config.image_token_id, unused=7.0)
 
 
 def pad(rows):
@@ -559,6 +534,7 @@ def forward(model, variables, batch):
 
 
 def our_logits(checkpoint, batch):
+    batch = for_ours(checkpoint.config, batch)
     return np.asarray(forward(checkpoint.model, checkpoint.variables, batch))
 
 

@@ -72,13 +72,11 @@ def under_many_keys(batch, size):
 
 def truncated(logprobs, options):
     """Probabilities in float64, by the definitions: the k most probable tokens; of these the
-    smallest set, most probable first, of at least top-p; of these the ones that are at least min-p
-    times as probable as the first."""
+    smallest set, most probable first, of at least top-p."""
     p = np.exp(np.asarray(logprobs, np.float64) / options.temperature)
     order = np.argsort(-p)[: options.top_k or len(p)]
     q = p[order] / p[order].sum()
     kept = order[: np.searchsorted(np.cumsum(q), options.top_p) + 1]
-    kept = kept[p[kept] >= options.min_p * p.max()]
     q = np.zeros_like(p)
     q[kept] = p[kept]
     return q / q.sum()

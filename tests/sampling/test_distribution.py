@@ -35,11 +35,8 @@ def undecided(tiny, questions, images):
     "options",
     [
         SamplingOptions(),
-        SamplingOptions(temperature=0.7),
         SamplingOptions(2.0, 0.5),
-        SamplingOptions(2.0, top_k=5),
-        SamplingOptions(2.0, min_p=0.02),
-        SamplingOptions(3.0, 0.9, top_k=40, min_p=0.05),
+        SamplingOptions(3.0, 0.9, top_k=40),
     ],
     ids=str,
 )
@@ -52,18 +49,9 @@ def test_first_tokens_have_the_softmax_distribution(tiny, undecided, options):
     np.testing.assert_allclose(found.logprobs[0, :, 0], logprobs[tokens], atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "truncation",
-    [
-        {},
-        pytest.param({"top_p": 0.8}, marks=pytest.mark.slow),
-        pytest.param({"min_p": 0.01}, marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
-def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, truncation):
+def test_second_tokens_are_conditioned_on_the_first(micro, questions, images):
     batch = make_batch(micro, questions[:2], images)
-    options = SamplingOptions(0.2, max_new_tokens=2, **truncation)
+    options = SamplingOptions(0.2, max_new_tokens=2)
     found = draw_from(micro, batch, n=6000, options=options)
     tested = set()
     for row in range(2):
@@ -73,23 +61,15 @@ def test_second_tokens_are_conditioned_on_the_first(micro, questions, images, tr
             if token == 2 or (first == token).sum() <= 150:
                 continue
             p = next_token(micro, batch, row, options, token)
-            if (p > 0).sum() == 1:  # nothing to compare by chi-square, and nothing left to chance
-                assert (second[first == token] == p.argmax()).all()
-                continue
             assert_drawn_from(second[first == token], p)
             tested.add((row, int(token)))
     assert len(tested) >= 3
 
 
-@pytest.mark.parametrize(
-    "options",
-    [SamplingOptions(0.2), pytest.param(SamplingOptions(0.3, top_p=0.7), marks=pytest.mark.slow)],
-    ids=str,
-)
-def test_forks_are_independent(micro, questions, images, options):
+def test_forks_are_independent(micro, questions, images):
     """Two forks of one prefill have the product of their distributions; in their second tokens too,
     where the first ones are the same."""
-    options = dataclasses.replace(options, max_new_tokens=2)
+    options = SamplingOptions(0.2, max_new_tokens=2)
     one = make_batch(micro, questions[:1], images)
     tokens = draw_from(micro, under_many_keys(one, 1500), n=4, options=options).tokens
     p = next_token(micro, one, 0, options)

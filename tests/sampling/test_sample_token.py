@@ -37,13 +37,12 @@ def test_a_nucleus_takes_no_more_of_equal_tokens_than_it_needs():
     st.sampled_from([0.0, 0.05, 0.7, 1.0, 3.0]),
     st.sampled_from([1e-6, 0.3, 0.9, 1.0]),
     st.sampled_from([0, 1, 3, 30]),
-    st.sampled_from([0.0, 0.2, 0.99]),
 )
 @settings(max_examples=50, deadline=None)
-def test_sample_token_picks_what_can_be(logits, uniform, temperature, top_p, top_k, min_p):
+def test_sample_token_picks_what_can_be(logits, uniform, temperature, top_p, top_k):
     logits[0] = max(logits[0], 0)  # one token at least has probability
     uniform = np.resize(np.array(uniform, np.float32), 8)
-    options = SamplingOptions(temperature, top_p, top_k=top_k, min_p=min_p)
+    options = SamplingOptions(temperature, top_p, top_k=top_k)
     found = np.asarray(sample_token(np.broadcast_to(logits, (1, 8, 24)), uniform[None], options))[0]
     assert found.dtype == np.int32
     if temperature == 0:
@@ -56,7 +55,6 @@ def test_sample_token_picks_what_can_be(logits, uniform, temperature, top_p, top
     larger = np.array([p[p > p[token]].sum(dtype=np.float64) for token in found])
     assert (larger < top_p + 1e-6).all()
     assert not top_k or all((p > p[token]).sum() < top_k for token in found)
-    assert (p[found] >= min_p * p.max()).all()
 
 
 @pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(top_p=0.95)], ids=str)
@@ -84,7 +82,7 @@ def test_sample_token_at_every_edge(options):
 
 @pytest.mark.parametrize(
     "options",
-    [SamplingOptions(), SamplingOptions(top_p=0.9), SamplingOptions(1.5, 0.8, top_k=9, min_p=0.1)],
+    [SamplingOptions(), SamplingOptions(top_p=0.9), SamplingOptions(1.5, 0.8, top_k=9)],
     ids=str,
 )
 def test_sample_token_is_the_inverse_of_the_distribution(options):
@@ -97,10 +95,3 @@ def test_sample_token_is_the_inverse_of_the_distribution(options):
     shares = np.bincount(found, minlength=30) / n
     np.testing.assert_allclose(shares, truncated(logits, options), atol=2 / n)
     assert (np.diff(found) >= 0).all()
-
-
-def test_a_very_low_temperature_is_greedy():
-    logits = np.random.default_rng(0).normal(0, 5, (2, 8, 50)).astype(np.float32)
-    u = np.random.default_rng(1).random((2, 8), dtype=np.float32)
-    found = sample_token(logits, u, SamplingOptions(temperature=1e-6))
-    np.testing.assert_array_equal(found, logits.argmax(-1))

@@ -1,7 +1,6 @@
 """Whole responses: greedy ones against transformers, log-probabilities, ends and padding."""
 
 import dataclasses
-import itertools
 import json
 import shutil
 
@@ -67,26 +66,6 @@ def assert_greedy_as_transformers(checkpoint, chosen, images):
     return theirs
 
 
-def test_greedy_forks_are_one_answer(tiny, questions, images):
-    found = draw_from(tiny, make_batch(tiny, questions[:3], images), n=4, options=GREEDY)
-    assert (found.tokens == found.tokens[:, :1]).all()
-    np.testing.assert_allclose(found.logprobs, np.repeat(found.logprobs[:, :1], 4, 1), atol=1e-4)
-
-
-def test_steps_and_seeds_draw_anew(micro, questions, images):
-    batch = make_batch(micro, questions[:4], images)
-    # Nearly uniform over a thousand tokens: equal by chance once in 10^20
-    options = SamplingOptions(5.0, max_new_tokens=8)
-    found, again, other = (
-        draw_from(micro, batch, n=6, options=options, seed=seed).tokens for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(found, again)
-    for a, b in itertools.combinations(found.reshape(-1, 8), 2):
-        assert a.tolist() != b.tolist()
-    assert (found == other).mean() < 0.2
-    assert (found[..., 1:] == found[..., :-1]).mean() < 0.2
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [("tiny", DRAWN), ("micro", SamplingOptions(0.7, 0.9))],
@@ -109,17 +88,16 @@ def test_logprobs_are_those_of_teacher_forcing(request, questions, images, name,
         )
 
 
-@pytest.mark.parametrize(("count", "stops"), [(1, 0), (3, 2)])
-def test_lengths_and_padding(micro, questions, images, count, stops):
-    """A response ends at the first of the end-of-sequence or stop tokens, which it includes, or
-    where it is cut."""
+@pytest.mark.parametrize("count", [1, 3])
+def test_lengths_and_padding(micro, questions, images, count):
+    """A response ends at the first of the end-of-sequence tokens, which it includes, or where it is
+    cut."""
     options = SamplingOptions(0.4, max_new_tokens=6)
     batch = make_batch(micro, questions[:8], images)
     drawn = draw_from(micro, batch, n=40, options=options).tokens
     # Common ones, whatever the weights
     ends = tuple(np.argsort(-np.bincount(drawn.reshape(-1)))[:count].tolist())
-    model = Llava(dataclasses.replace(micro.config, eos_token_ids=ends[: count - stops]))
-    options = dataclasses.replace(options, stop_tokens=ends[count - stops :])
+    model = Llava(dataclasses.replace(micro.config, eos_token_ids=ends))
     found = draw_from(micro, batch, n=40, options=options, model=model)
     assert found.tokens.shape == found.logprobs.shape == (8, 40, 6)
     assert found.lengths.shape == (8, 40)
