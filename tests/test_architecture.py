@@ -255,7 +255,7 @@ def lines_with_imports(name):
 # when it is called does not count). They are there to be lowered, and never to be raised.
 MOST_LINES = {
     "losses": 700,
-    "sampling.sampler": 2_000,
+    "sampling.sampler": 1_650,
     "construction.build": 4_400,  # the goal is 3,000
     "confidence.confidence": 5_650,
     "training.ca_dpo": 7_270,  # the goal is 6,500

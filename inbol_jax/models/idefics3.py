@@ -2,7 +2,8 @@
 
 Sources: Laurencon et al. 2024 (arXiv 2408.12637); Marafioti et al. 2025 (arXiv 2504.05299). Layout
 and names are those of transformers' Idefics3ForConditionalGeneration and
-SmolVLMForConditionalGeneration, which are alike. All tiles are full, as images are split.
+SmolVLMForConditionalGeneration, which are alike. Processors give full squares alone, so that masks
+of pixels are not read.
 """
 
 import dataclasses
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
 from jaxtyping import Array, Float
 
 from inbol_jax.errors import InbolError
@@ -38,11 +38,6 @@ class Idefics3Config(SquaresConfig):
         # rows of 4.
         images = processor.image_processor
         return Grid(*images.get_number_of_image_patches(height, width)[1:])
-
-    def prepared(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not np.all(batch.get("pixel_attention_mask", True)):
-            raise InbolError("it fills images up: do_image_splitting = False is not supported")
-        return batch
 
 
 def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> Idefics3Config:

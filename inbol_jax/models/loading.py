@@ -86,7 +86,7 @@ class Checkpoint:
             raise InbolError(
                 f"{self.path}: the processor cannot be loaded ({first_line(error)})"
             ) from error
-        self.image_inputs(Image.new("RGB", (16, 12)), processor)  # of the model's sizes, or refused
+        self.image_inputs(Image.new("RGB", (16, 16)), processor)  # of the model's sizes, or refused
         return processor
 
     def image_inputs(

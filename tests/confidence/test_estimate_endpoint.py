@@ -140,7 +140,7 @@ def test_a_signal_keeps_what_came_behind_a_question_that_hangs(
         return read_choices(reply)
 
     monkeypatch.setattr(endpoint, "read_choices", read)
-    assert main(words(serve(hanging), *own)) == 143
+    assert main(words(serve(hanging))) == 143
     released.set()
     kept = [row["id"] for row in read_jsonl(file)]
     assert kept == [example.id for example in examples[1:9]]
