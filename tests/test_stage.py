@@ -2,7 +2,7 @@
 
 import pytest
 
-from inbol_jax.artifacts import read_meta, write_atomically
+from inbol_jax.artifacts import meta_path, read_meta, write_atomically, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import SetAside, Stage, finished_header
@@ -54,6 +54,15 @@ def test_the_output_of_another_run_is_refused(tmp_path, other, message):
         pass
     assert message in str(error.value)
     assert read_meta(tmp_path / "probe.jsonl") == before
+
+
+@pytest.mark.parametrize("damage", [{"settings": [1]}, {"inputs": None}])
+def test_a_header_that_is_none_is_refused(tmp_path, damage):
+    finish(tmp_path)
+    file = tmp_path / "probe.jsonl"
+    write_json(meta_path(file), read_meta(file) | damage)
+    with pytest.raises(InbolError, match="was not made by"), stage(tmp_path):
+        pass
 
 
 def test_a_file_that_a_user_wrote_is_refused(tmp_path):

@@ -48,6 +48,18 @@ def stores_in(folder: Path) -> list[Path]:
     return [file for file in files if read_meta(file).get("command") == "confidence"]
 
 
+def store_settings(file: Path) -> dict[str, Any]:
+    """The settings of a store, which its header has; an InbolError if it has not."""
+    settings = read_meta(file).get("settings")
+    texts = (*PLACES, "model", "prompt", "system")
+    if not (isinstance(settings, dict) and all(isinstance(settings.get(t), str) for t in texts)):
+        raise InbolError(
+            f"{meta_path(file)}: not the header of a store of confidences; delete it, and give "
+            "`inbol confidence` again"
+        )
+    return settings
+
+
 def p_true_file(file: Path) -> Path:
     """Where the P(True) lines of a store are: the proposed answer, and how probable the model holds
     it that this is true."""
@@ -100,7 +112,7 @@ class Samples:
         Raises:
           InbolError: if the store or its dataset cannot be read.
         """
-        settings = read_meta(file)["settings"]
+        settings = store_settings(file)
         data, images = (file.parent / settings[name] for name in PLACES)
         dataset = load_dataset_folder(data, images=images, max_rejected=1.0)
         if dataset.rejected:
@@ -185,5 +197,5 @@ def inputs_fingerprint(files: Sequence[Path]) -> str:
     read: list[Path] = []
     for file in files:
         read += sorted(file.parent.glob(f"{file.stem}*.jsonl"))
-        read += [file.parent / read_meta(file)["settings"]["data"], p_true_file(file)]
+        read += [file.parent / store_settings(file)["data"], p_true_file(file)]
     return file_fingerprint(*filter(Path.is_file, read))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inbol_jax.artifacts import read_meta
-from inbol_jax.confidence.samples import Samples, inputs_fingerprint, stores_in
+from inbol_jax.confidence.samples import Samples, inputs_fingerprint, store_settings, stores_in
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.record import distinct_responses
 from inbol_jax.errors import InbolError
@@ -67,7 +67,7 @@ def find_stores(config: BuildConfig) -> Stores:
             f"{folder} holds no store of confidences; run `inbol confidence --out {config.out}` "
             "first"
         )
-    headers = [read_meta(file)["settings"] for file in files]
+    headers = [store_settings(file) for file in files]
     if len({(header["images"], header["model"]) for header in headers}) > 1:
         raise InbolError(
             f"the stores in {folder} are of different models or image folders; give each an --out "

@@ -15,7 +15,7 @@ from store_lines import (
 )
 
 from inbol_jax.answers import AnswerStore
-from inbol_jax.artifacts import read_jsonl, read_meta, write_json
+from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
 from inbol_jax.construction.build import FILES, build
 from inbol_jax.construction.config import BuildConfig
 
@@ -31,6 +31,14 @@ def test_stores_that_do_not_belong_together(out):
     header["settings"]["prompt"] = "short"
     write_json(file.with_name("more.jsonl.meta.json"), header)
     build_fails(out, "more.jsonl was asked with prompt short, and .*train.jsonl with bare")
+
+
+@pytest.mark.parametrize("settings", [..., [], {"model": "m1"}, {"data": 3}])
+def test_a_header_that_is_none(out, settings):
+    file = out / "confidence/train.jsonl"
+    header = {name: value for name, value in read_meta(file).items() if name != "settings"}
+    write_json(meta_path(file), header | ({} if settings is ... else {"settings": settings}))
+    build_fails(out, r"train\.jsonl\.meta\.json: not the header of a store of confidences; delete")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "confidence --p-true", None])
