@@ -79,11 +79,6 @@ class WithOptions(Question, frozen=True, kw_only=True):
     split: str = ""
     metric: str = METRICS[0]
 
-    @property
-    def whole(self) -> str:
-        """The question with its options, as a page shows it; it tells two questions apart."""
-        return "\n".join((self.question, *lettered(self.options)))
-
 
 def lettered(options: Sequence[str]) -> list[str]:
     """The options as a model is shown them: "A. red", "B. blue"."""
