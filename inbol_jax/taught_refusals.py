@@ -53,16 +53,14 @@ def refusals_of(templates: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(unknown + not_in_the_image))
 
 
-def pick_refusal(
-    templates: str, key: str, question_type: int | None, *, pictured: bool = True
-) -> str:
+def pick_refusal(templates: str, key: str, type: int | None, *, pictured: bool = True) -> str:
     """The refusal of a set for a question.
 
     Args:
       key: what identifies the question, perhaps with a seed; its hash alone chooses.
-      question_type: 3 if the image lacks the answer.
+      type: of the question, 3 if the image lacks the answer.
       pictured: whether the question has an image; if not, the refusal speaks of none.
     """
-    refusals = TEMPLATES[templates][pictured and question_type == 3]
+    refusals = TEMPLATES[templates][pictured and type == 3]
     refusals = [refusal for refusal in refusals if pictured or "image" not in refusal]
     return refusals[hash64(key) % len(refusals)]
