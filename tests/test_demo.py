@@ -79,7 +79,6 @@ def test_demo_report_opens_offline(run):
     assert "data:image/" in html
     for name in MODELS:
         assert name in html
-    assert (run[0] / "report.md").is_file()
 
 
 def test_demo_metrics_have_the_agreed_layout(run):
@@ -132,7 +131,7 @@ def test_demo_trains_both_stages(run):
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):
     out = Path(shutil.copytree(run[0], tmp_path / "out"))  # its times come along
-    results = {"demo.meta.json", "metrics.json", "report.html", "report.md"}
+    results = {"demo.meta.json", "metrics.json", "report.html"}
     files = [p for p in out.rglob("*") if p.is_file() and "figures" not in p.parts]
     kept = [p for p in files if p.name not in results]
     before = {p: p.stat().st_mtime_ns for p in kept}

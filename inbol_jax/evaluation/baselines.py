@@ -38,6 +38,7 @@ from inbol_jax.evaluation.selective import (
     value_curve,
 )
 from inbol_jax.intervals import bootstrap
+from inbol_jax.responses.outcome import user_value
 from inbol_jax.taught_refusals import REFUSALS
 
 # Of a prediction, how much speaks for a refusal. The last three do not look at refusal tokens.
@@ -106,8 +107,8 @@ def columns(predictions: Sequence[Prediction], score: Score) -> dict[str, np.nda
         (
             # What refuses in words of its own is refused under every threshold.
             np.inf if p.forced.outcome == "refused" else score(p),
-            decided(p, p.model, refuse=False).user_value,
-            decided(p, p.model, refuse=True).user_value,
+            user_value(p.forced.outcome, type3=p.type == 3),
+            user_value("refused", type3=p.type == 3),
             p.forced.outcome == "correct" and p.type != 3,
             p.type or 0,
         )
@@ -125,12 +126,8 @@ def stakes(of: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
-    """All policies and curves: if there are validation questions those with thresholds, and
-    otherwise what needs none.
-
-    Raises:
-      InbolError: if there are validation questions, and a prediction lacks what a score needs or
-        many answers of a model begin as its refusals do.
+    """All policies and curves: those with thresholds if there are validation questions, whose
+    predictions then hold all scores, and otherwise what needs none.
     """
     answers: dict[tuple[str, str], list[Prediction]] = {}
     for p in predictions:
@@ -139,7 +136,6 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     # {policy: (the model that it decides about, its score)}, of those that need a threshold
     base, scores, own = models[0], {}, {}
     if any(domain == VALIDATION for _, domain in answers):
-        _check_scores(answers, models)
         scores = {f"base_threshold_{name}": (base, score) for name, score in SCORES.items()}
         own = {calibrated(model): (model, margin) for model in models}
         own |= {by_likelihood(model): (model, SCORES["likelihood"]) for model in models[1:]}
@@ -152,7 +148,8 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     }
     thresholds = {name: best_threshold(*stakes(table[name, VALIDATION])) for name in scores}
     # Both ends have a score of 0 or 1, so that 0.5 is their threshold.
-    policies = {"always_refuse": (base, lambda p: 1.0)} | scores | {"oracle": (base, _knows)}
+    knows = (base, lambda p: float(p.type == 3 or p.confidence < 0.5))  # what no model is told
+    policies = {"always_refuse": (base, lambda p: 1.0)} | scores | {"oracle": knows}
     decisions = [
         decided(p, name, refuse=score(p) > thresholds.get(name, 0.5))
         for name, (model, score) in policies.items()
@@ -162,9 +159,10 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     curves: Curves = {}
     for domain in (domain for domain in DOMAINS if (base, domain) in answers):
         # The rival of the trained models is the best of the base's scores in this domain.
-        areas = {n: _area(table[n, domain]) for n, (model, _) in scores.items() if model == base}
-        areas = {name: area for name, area in areas.items() if area is not None}
-        best = table[min(areas, key=areas.__getitem__), domain] if areas else None
+        tables = [table[name, domain] for name, (model, _) in scores.items() if model == base]
+        areas = [aurc(x["score"], x["correct"]) for x in tables]
+        known = [(area, i) for i, area in enumerate(areas) if area is not None]
+        best = tables[min(known)[1]] if known else None
         for name, (model, score) in scores.items():
             test, validation = table[name, domain], table[name, VALIDATION]
             rival = None if model == base else best
@@ -178,27 +176,6 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
         for name, (model, _) in own.items()
     }
     return Comparison(decisions, thresholds, curves, calibrations)
-
-
-def _check_scores(answers: Mapping[tuple[str, str], list[Prediction]], models: list[str]) -> None:
-    for model in models:
-        of_model = [p for (name, _), some in answers.items() if name == model for p in some]
-        for p in of_model:
-            if p.forced is None or p.consistency is None or p.p_true is None:
-                raise InbolError(
-                    f"prediction {p.id!r} of {p.model}: made without --validation; give `inbol "
-                    "evaluate` again with it"
-                )
-        check_refusal_tokens(of_model, model)
-
-
-def _knows(p: Prediction) -> float:
-    """1 where one who knows the base's confidence would refuse, else 0."""
-    return float(p.type == 3 or p.confidence < 0.5)
-
-
-def _area(of: Mapping[str, np.ndarray]) -> float | None:
-    return aurc(of["score"], of["correct"])
 
 
 def curve(

@@ -41,7 +41,7 @@ class EvaluateConfig(Bounded):
     in_domain: tuple[Path, ...]
     """Dataset folders whose questions are like those of training."""
     out: Path
-    """Folder that gets confidence/, predictions.jsonl, metrics.json, report.html and report.md."""
+    """Folder that gets confidence/, predictions.jsonl, metrics.json and report.html."""
     out_of_domain: tuple[Path, ...] = ()
     """Dataset folders whose questions are unlike those of training."""
     validation: tuple[Path, ...] = ()

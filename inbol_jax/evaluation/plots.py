@@ -15,8 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.evaluation.histograms import confidence_histograms
 from inbol_jax.evaluation.metrics import Metrics, Scores, by_confidence
 from inbol_jax.evaluation.prediction import BASELINES, Prediction, calibrated
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, percent, signed
@@ -51,28 +49,14 @@ class Drawing:
         return Markup(figures.svg(self.figure, prefix=self.name, label=self.alt))
 
 
-def draw_all(
-    predictions: Sequence[Prediction], metrics: Metrics, thresholds: Thresholds
-) -> list[Drawing]:
+def draw_all(predictions: Sequence[Prediction], metrics: Metrics) -> list[Drawing]:
     """All figures of a report, the summary first; those for which there is something to draw."""
     # The summary is of the domain of training, which comes first in the alphabet.
-    drawings, panels = [summary_bars(metrics, metrics.domains[0])], {}
+    drawings = [summary_bars(metrics, metrics.domains[0])]
     for domain in metrics.domains:
-        if here := [p for p in predictions if p.type != 3 and p.domain == domain]:
-            drawings.append(confidence_curves(here, metrics.asked, domain))
-            confidences = [p.confidence for p in here if p.model == metrics.asked[0]]
-            panels[DOMAIN_LABELS[domain]] = confidences
-    if panels:
-        limits = thresholds.delta_uk, thresholds.delta_k
-        deltas = "delta_uk = {:g} and delta_k = {:g}".format(*limits)
-        alt = f"Histograms of confidence with {deltas}: {'; '.join(panels)}"
-        caption = (
-            "Confidence of the answerable questions. A question is Unknown if c ≤ δ_uk, Known if "
-            "c ≥ δ_k, and Mixed between them."
-        )
-        figure = confidence_histograms(panels, limits)
-        drawings.append(Drawing("histogram", figure, alt, caption))
-    return [*drawings, *([tradeoff(metrics)] if metrics.curves else [])]
+        here = [p for p in predictions if p.type != 3 and p.domain == domain]
+        drawings += [confidence_curves(here, metrics.asked, domain)] if here else []
+    return drawings + ([tradeoff(metrics)] if metrics.curves else [])
 
 
 @matplotlib.rc_context(STYLE)

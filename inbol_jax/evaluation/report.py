@@ -1,7 +1,6 @@
-"""The report of an evaluation: `report.html`, one file that needs no network, and `report.md`.
+"""The report of an evaluation: `report.html`, one file that needs no network.
 
-Everything that a dataset, a model or a user has written is escaped: by jinja's autoescape in
-HTML, by `cell` in Markdown.
+Everything that a dataset, a model or a user has written is escaped by jinja.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import numpy as np
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.metrics import Difference, Metrics, Scores
+from inbol_jax.evaluation.metrics import Difference, Metrics
 from inbol_jax.evaluation.plots import draw_all
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.selective import MIN_QUESTIONS
@@ -28,6 +27,7 @@ from inbol_jax.evaluation.tables import (
     score_table,
     short_label,
     signed,
+    t_of,
     with_interval,
     worth_of_rule,
 )
@@ -49,12 +49,12 @@ def write_report(
     image_folders: Mapping[str, Path],
     other_tables: Sequence[Table] = (),
 ) -> None:
-    """Writes out/report.html, out/report.md and out/figures/*.png, each atomically.
+    """Writes out/report.html and out/figures/*.png, each atomically.
 
     The same arguments give the same bytes.
 
     Args:
-      config: its thresholds are drawn, its seed chooses the gallery, all options are shown.
+      config: its seed chooses the gallery, and all options are shown.
       image_folders: {dataset: the folder that its image paths start from}.
       other_tables: tables that were measured elsewhere, for comparison.
 
@@ -66,7 +66,7 @@ def write_report(
     models = metrics.asked
     settings = [(name, str(value)) for name, value in dataclasses.asdict(config).items()]
     seconds = [(stage, duration(s)) for stage, s in metrics.seconds.items()]
-    drawings = draw_all(predictions, metrics, config.thresholds)
+    drawings = draw_all(predictions, metrics)
     gallery = []  # of (the question's images, all models' answers)
     for answers in choose_questions(predictions, GALLERY_SIZE, config.seed):
         folder = image_folders.get(answers[0].dataset)
@@ -94,8 +94,7 @@ def write_report(
     }
     for drawing in drawings:
         figures.save(drawing.figure, out / "figures" / f"{drawing.name}.png")
-    for name in ("report.md", "report.html"):  # the page that is opened comes last
-        write_page(out / name, Path(__file__).parent, context)
+    write_page(out / "report.html", Path(__file__).parent, context)
 
 
 def choose_questions(
@@ -114,12 +113,11 @@ def choose_questions(
         stratum = answers[0].domain, TYPES.index(answers[0].type)
         strata.setdefault(stratum, []).append(answers)
     random = np.random.default_rng(seed)
-    drawn = []  # one question of each stratum in turn
+    drawn = []  # (turn, stratum, index within it): one question of each stratum in turn
     for stratum, members in sorted(strata.items()):
-        for turn, i in enumerate(random.permutation(len(members))):
-            drawn.append((turn, stratum, members[i]))
-    chosen = sorted(drawn, key=lambda question: question[:2])[:size]
-    return [answers for _, _, answers in sorted(chosen, key=lambda question: question[1])]
+        drawn += [(turn, stratum, i) for turn, i in enumerate(random.permutation(len(members)))]
+    chosen = sorted(drawn)[:size]
+    return [strata[stratum][i] for _, stratum, i in sorted(chosen, key=lambda place: place[1])]
 
 
 def gold(question: Prediction) -> str:
@@ -146,22 +144,22 @@ def headline(metrics: Metrics) -> list[str]:
         name, best = DOMAIN_LABELS[domain], best_baseline(metrics.models, base, domain)
         first, final, free = (metrics.models[m][domain] for m in (base, last, best))
         whole = final["all"]
-        t = f"{name}: T of {last} over all {whole.n} questions is {_t(whole)}"
+        t = f"{name}: T of {last} over all {whole.n} questions is {t_of(whole)}"
+        t += f"; {best}, the best of what needs no training, has {signed(free['all'].t)}."
         if base == last:
-            of_best = "" if best == base else f"; {best} has {_t(free['all'])}"
-            sentences.append(f"{t}{of_best}. There is no other model to compare it with.")
+            sentences.append(f"{t} There is no other model to compare it with.")
         else:
-            sentences.append(
-                f"{t}; {best}, the best of what needs no training, has {signed(free['all'].t)}. "
-                f"The paired difference is {_verdict(changes[best, last, domain])}."
-            )
-        if base != last and final["type12"].n and final["type3"].n:
-            accuracy = [percent(groups["type12"].acc) for groups in (first, final)]
-            refusal = [percent(groups["type3"].refr) for groups in (first, final)]
-            sentences.append(
-                f"{name}: accuracy on answerable questions goes from {' to '.join(accuracy)}, "
-                f"refusal of Type 3 from {' to '.join(refusal)}."
-            )
+            verdict = _verdict(changes[best, last, domain])
+            sentences.append(f"{t} The paired difference is {verdict}.")
+            before, after = ([g["type12"].acc, g["type3"].refr] for g in (first, final))
+            if None not in before:
+                accuracy, refusal = (
+                    f"{percent(a)} to {percent(b)}" for a, b in zip(before, after, strict=True)
+                )
+                sentences.append(
+                    f"{name}: accuracy on answerable questions goes from {accuracy}, refusal of "
+                    f"Type 3 from {refusal}."
+                )
         for model in metrics.asked:
             known = metrics.models[model][domain]["type1"]
             if known.n and known.refr > REFUSES_ALL:
@@ -172,10 +170,6 @@ def headline(metrics: Metrics) -> list[str]:
     return sentences + [
         worth_of_rule(policy, worth) for policy, worth in metrics.calibrations.items()
     ]
-
-
-def _t(scores: Scores) -> str:
-    return with_interval(scores.t, scores.t_low, scores.t_high)
 
 
 def _verdict(d: Difference) -> str:

@@ -6,6 +6,7 @@ from inbol_jax.evaluation.metrics import (
     GROUPS,
     Difference,
     Metrics,
+    Scores,
     Summary,
     by_question_kind,
 )
@@ -47,6 +48,11 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{signed(value)} ({signed(low)}{SPACE}to{SPACE}{signed(high)})"
 
 
+def t_of(scores: Scores) -> str:
+    """T of a group with its interval."""
+    return with_interval(scores.t, scores.t_low, scores.t_high)
+
+
 def worth_of_rule(name: str, found: Calibration) -> str:
     """A sentence on a bias, or a least log-probability, which warns if it cannot be relied on."""
     chosen, gain = with_interval(*found.bias), with_interval(*found.gain)
@@ -74,10 +80,7 @@ def score_table(metrics: Metrics, domain: str) -> Table:
         cells = {model: metrics.models[model][domain][group] for model in metrics.asked}
         if n := next(iter(cells.values())).n:  # all models were asked the same questions
             rows.append([f"{label} ({n} questions)"])
-            rows += [
-                [model, percent(c.acc), percent(c.refr), with_interval(c.t, c.t_low, c.t_high)]
-                for model, c in cells.items()
-            ]
+            rows += [[m, percent(c.acc), percent(c.refr), t_of(c)] for m, c in cells.items()]
     return Table(DOMAIN_LABELS[domain], ("", "Acc", "RefR", "T (95% interval)"), rows)
 
 
@@ -117,8 +120,7 @@ def _policy_table(models: Summary, domain: str) -> Table:
     for name, domains in models.items():
         scores = domains[domain]
         whole, acc = scores["all"], scores["type12"].acc
-        row = [name, percent(whole.refr), NONE if acc is None else percent(acc)]
-        row.append(with_interval(whole.t, whole.t_low, whole.t_high))
+        row = [name, percent(whole.refr), NONE if acc is None else percent(acc), t_of(whole)]
         row += [NONE if scores[g].t is None else signed(scores[g].t) for g in groups]
         rows.append(row)
     n = next(iter(models.values()))[domain]["all"].n
@@ -147,22 +149,16 @@ def _curve_table(metrics: Metrics, domain: str) -> Table:
 
 def kind_tables(predictions: Iterable[Prediction], models: Sequence[str]) -> list[Table]:
     """Scores by kind of question: Type 3 first, then the answerable questions; none is empty."""
-    kinds = by_question_kind(predictions)
-    tables = []
-    # Accuracy means nothing if there is no answer.
-    for type3, caption, names in (
-        (True, "Type 3 by kind of question", ("RefR", "T")),
-        (False, "Answerable questions by kind", ("Acc", "RefR", "T")),
-    ):
-        rows = []
-        for (domain, of_type3, kind), cells in kinds.items():
-            if of_type3 == type3:
-                n = cells[models[0]].n
-                rows.append([f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'} ({n} questions)"])
-                for model in models:
-                    c = cells[model]
-                    scores = percent(c.acc), percent(c.refr), signed(c.t)
-                    rows.append([model, *scores[-len(names) :]])
-        if rows:
-            tables.append(Table(caption, ("", *names), rows))
-    return tables
+    rows: dict[bool, list[list[str]]] = {True: [], False: []}  # whether of Type 3 -> rows
+    for (domain, type3, kind), cells in by_question_kind(predictions).items():
+        n = cells[models[0]].n
+        rows[type3].append([f"{DOMAIN_LABELS[domain]}: {kind or '(no kind)'} ({n} questions)"])
+        for model in models:
+            c = cells[model]
+            acc = [] if type3 else [percent(c.acc)]  # there is no answer that could be right
+            rows[type3].append([model, *acc, percent(c.refr), signed(c.t)])
+    tables = (
+        Table("Type 3 by kind of question", ("", "RefR", "T"), rows[True]),
+        Table("Answerable questions by kind", ("", "Acc", "RefR", "T"), rows[False]),
+    )
+    return [table for table in tables if table.rows]

@@ -1,4 +1,4 @@
-"""HTML and Markdown pages from templates that escape everything, and images as data URIs."""
+"""HTML pages from templates that escape everything, and images as data URIs."""
 
 import base64
 import io
@@ -28,31 +28,20 @@ class EmbeddedImage(NamedTuple):
 def write_page(file: Path, templates: Path, context: Mapping[str, Any]) -> None:
     """Writes a page atomically, from the template in `templates` with the name of the file.
 
-    In HTML everything is escaped; in Markdown the filter `cell` escapes. The filter `short` cuts.
+    Everything is escaped. The filter `short` cuts a text.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([templates, Path(__file__).parent]),
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": cell, "short": short}
+    environment.filters["short"] = short
     text = environment.get_template(f"{file.name}.jinja").render(context)
     # A lone surrogate in an answer is no reason to stop.
     write_atomically(file, text.encode("utf-8", "replace"))
-
-
-def cell(text: Any) -> str:
-    """Text for a Markdown table cell: one line without pipe, tag, link, image or emphasis."""
-    line = " ".join(str(text).split())
-    escaped = []
-    for i, c in enumerate(line):
-        # Markdown leaves an underscore within a word alone, and `idk_it` stays legible.
-        inside_word = c == "_" and line[i - 1 : i].isalnum() and line[i + 1 : i + 2].isalnum()
-        escaped.append(f"&#{ord(c)};" if c in "&<>|\\`*_[]~$" and not inside_word else c)
-    return "".join(escaped)
 
 
 def short(text: str) -> str:

@@ -106,7 +106,7 @@ def test_every_model_answers_every_question(config):
     asked = [d for d in metrics.differences if (d.a, d.b) == ("base", "tuned")]
     assert {d.diff for d in asked} == {0.0, None}
     assert list(metrics.seconds) == ["evaluation"]
-    for name in ("report.html", "report.md", "figures/summary.png"):
+    for name in ("report.html", "figures/summary.png"):
         assert (config.out / name).is_file()
 
 

@@ -1,7 +1,6 @@
 from made_predictions import MODELS, good_and_bad, measured, metrics_of, with_validation
 
 from inbol_jax.evaluation import plots
-from inbol_jax.evaluation.histograms import confidence_histograms
 from inbol_jax.evaluation.prediction import calibrated
 from inbol_jax.pages import figures
 
@@ -43,10 +42,3 @@ def test_summary_bars_are_the_same_every_time():
     metrics = metrics_of(good_and_bad())
     first, second = (plots.summary_bars(metrics, "in_domain").svg for _ in "ab")
     assert first == second
-
-
-def test_histogram_classes_follow_the_thresholds():
-    confidences = [0.1 * 3, 0.3, 0.31, 0.69, 0.7, 7 * 0.1, 1.0, 0.0]
-    figure = confidence_histograms({"Training": confidences}, (0.3, 0.7))
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert {"Unknown\n38%", "Mixed\n25%", "Known\n38%"} <= set(texts)

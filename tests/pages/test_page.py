@@ -3,7 +3,7 @@ import struct
 import pytest
 from PIL import Image
 
-from inbol_jax.pages.page import MAX_TEXT, cell, embed, short
+from inbol_jax.pages.page import MAX_TEXT, embed, short
 
 
 def test_embedded_images_are_small_pngs_of_pixels_alone(tmp_path):
@@ -51,15 +51,6 @@ def test_every_mode_of_image_can_be_embedded(mode, tmp_path):
     name = "x.jpg" if mode == "CMYK" else "x.png"
     Image.new(mode, (20, 30)).save(tmp_path / name)
     assert embed(tmp_path, name).uri
-
-
-def test_markdown_cells():
-    assert cell("idk_it") == "idk_it"
-    assert cell(0.5) == "0.5"
-    assert cell("a\n b\r\tc\u2028d") == "a b c d"
-    assert cell("_a_ *b*") == "&#95;a&#95; &#42;b&#42;"
-    hostile = "<script>alert('q')</script> | a\npipe & ![i](http://evil/y.png) `"
-    assert not set(cell(hostile)) & set("<>|`[]*\n")
 
 
 def test_long_texts_are_cut():
