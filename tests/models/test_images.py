@@ -19,7 +19,6 @@ from torch_reference import edit_config, load, noise
 from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
-from inbol_jax.data.images import image_size, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.models import save_pretrained
 from inbol_jax.models.llava_next import LlavaNextConfig, token_places
@@ -107,18 +106,6 @@ def test_images_see_themselves_and_what_is_before_them():
     expected = np.zeros((9, 9), bool)
     expected[1:3, 1:3] = expected[4:7, 4:7] = True
     np.testing.assert_array_equal(mask, expected)
-
-
-def test_sizes_are_read_from_headers(tmp_path):
-    """Turned as the picture itself is."""
-    exif = Image.Exif()
-    for orientation in range(1, 9):
-        exif[0x0112] = orientation
-        Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
-        assert image_size(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg").size
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(InbolError, match=r"b\.png"):
-        image_size(tmp_path / "b.png")
 
 
 def test_static_numbers_of_tiles_are_few():

@@ -1,6 +1,4 @@
-"""Weights on disk: every spelling of the keys, what is said about files that are broken, and
-checkpoints that are written in one file or several.
-"""
+"""Weights on disk: what is said about files that are broken, and checkpoints in several files."""
 
 import json
 import shutil
@@ -24,9 +22,6 @@ from torch_reference import (
 from transformers import AutoModelForImageTextToText
 
 from inbol_jax.models import save_pretrained
-from inbol_jax.models.families import load_config
-from inbol_jax.models.loading import param_shapes
-from inbol_jax.models.reading import load_params
 from inbol_jax.models.weights import TABLE
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
@@ -35,32 +30,6 @@ NORM = "language_model.model.norm.weight"
 EXTRA = "language_model.model.layers.7.extra.weight"
 INDEX = "model.safetensors.index.json"
 TIED = "clip llama tied, biases, linear rope, full"
-
-
-@pytest.fixture(scope="module", params=["siglip llama llama3 rope, default", TIED])
-def pair(request, tmp_path_factory):
-    """A random model of transformers, and its folder: keys of a pooling head, of a tied head."""
-    model, folder = random_torch(request.param), tmp_path_factory.mktemp("random")
-    model.save_pretrained(folder)
-    return model, folder
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_the_keys(pair, spelling, tmp_path):
-    """Buffers that old versions saved beside them are passed over."""
-    _, folder = pair
-    buffers = {
-        "vision_tower.vision_model.embeddings.position_ids": np.arange(5)[None],
-        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32),
-    }
-    tensors = load_file(folder / "model.safetensors")
-    renamed = {SPELLINGS[spelling](key): value for key, value in tensors.items()}
-    assert (renamed.keys() == tensors.keys()) == (spelling == "as written")
-    save_file(renamed | buffers, tmp_path / "model.safetensors")
-    shapes = param_shapes(load_config(folder))
-    jax.tree.map(
-        np.testing.assert_array_equal, load_params(tmp_path, shapes), load_params(folder, shapes)
-    )
 
 
 def test_orders_undo_each_other():

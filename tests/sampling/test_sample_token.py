@@ -18,14 +18,6 @@ grid = st.integers(0, 2**23 - 1).map(lambda i: i / 2**23) | st.sampled_from(
 )
 
 
-def test_a_nucleus_takes_no_more_of_equal_tokens_than_it_needs():
-    logits = jnp.log(jnp.array([0.1, 0.3, 0.3, 0.3]))
-    uniform = jnp.linspace(0, 1, 100, endpoint=False)
-    logits = jnp.broadcast_to(logits, (1, 100, 4))
-    drawn = sample_token(logits, uniform[None], SamplingOptions(top_p=0.5))
-    assert set(drawn[0].tolist()) == {1, 2}
-
-
 @given(
     hnp.arrays(
         np.float32,
