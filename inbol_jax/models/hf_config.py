@@ -7,7 +7,9 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from inbol_jax.artifacts import parse_json
 from inbol_jax.errors import InbolError
@@ -31,7 +33,11 @@ ROPE_TYPES = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
-MAX_BIAS = 1e30  # of a logit, far within float32
+# Of a bias of generation: one token or two in a row, and what their logit gets, far within float32.
+_Tokens = Annotated[
+    list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1, max_length=2)
+]
+_Bias = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 GENERATION = "generation_config.json"
 
 
@@ -116,47 +122,38 @@ def read_shared(
     }
 
 
+class _Rule(msgspec.Struct):
+    logprob: float
+    refusal: str
+
+
+class _Refusing(msgspec.Struct):
+    sequence_bias: list[tuple[_Tokens, _Bias]] | None = None
+    refuse_below: _Rule | None = None
+
+
 def read_refusing(generation: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """Returns `sequence_bias` and `refuse_below` of `ModelConfig`, as `inbol calibrate` keeps them.
 
     Raises:
-      InbolError: if either is not what it should be.
+      InbolError: if either is not what it should be, such as a bias of longer sequences than two
+        tokens, which transformers also knows.
     """
-    rule = generation.get("refuse_below")
-    if rule is not None:
-        match rule:
-            case {"logprob": int() | float() as logprob, "refusal": str() as refusal}:
-                rule = float(logprob), refusal
-            case _:
-                raise InbolError(
-                    f"{GENERATION}: refuse_below {rule!r}: a logprob and a refusal are needed"
-                )
-    return {"sequence_bias": read_sequence_bias(generation, vocab_size), "refuse_below": rule}
-
-
-def read_sequence_bias(
-    generation: Mapping[str, Any], vocab_size: int
-) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Reads `sequence_bias` of a generation_config.json, as transformers writes and checks it.
-
-    Raises:
-      InbolError: if it is not a list of [token ids, number with a decimal point], with one token
-        or two in a row. transformers also knows biases of longer sequences.
-    """
-    bias = {}
     try:
-        for sequence, value in generation.get("sequence_bias") or []:
-            known = all(type(token) is int and 0 <= token < vocab_size for token in sequence)
-            if not known or len(sequence) not in (1, 2) or not -MAX_BIAS <= value <= MAX_BIAS:
-                raise ValueError(f"[{sequence!r}, {value!r}]")
-            # A sequence that stands twice keeps its last value, as in transformers.
-            bias[tuple(sequence)] = value
-    except (TypeError, ValueError) as error:
+        read = msgspec.convert(generation, _Refusing)
+    except msgspec.ValidationError as error:
+        raise InbolError(f"{GENERATION}: {error}") from error
+    # A sequence that stands twice keeps its last value, as in transformers.
+    bias = {tuple(tokens): value for tokens, value in read.sequence_bias or ()}
+    if largest := [token for tokens in bias for token in tokens if token >= vocab_size]:
         raise InbolError(
-            f"{GENERATION}: sequence_bias ({error}): a list of [token ids, bias] is needed, of "
-            f"one or two of the model's {vocab_size} tokens"
-        ) from error
-    return tuple(bias.items())
+            f"{GENERATION}: sequence_bias: token {largest[0]}, the model has {vocab_size}"
+        )
+    rule = read.refuse_below
+    return {
+        "sequence_bias": tuple(bias.items()),
+        "refuse_below": None if rule is None else (rule.logprob, rule.refusal),
+    }
 
 
 def read_fields(kind: Callable[..., Any], hf: Any, **given: Any) -> Any:

@@ -162,17 +162,18 @@ def test_a_config_without_image_token_or_end(broken):
 
 
 @pytest.mark.parametrize(
-    "bias", [[[[4, 5, 6], 1.0]], [[[], 1.0]], [[[4], -1e31]], [[[10**6], 1.0]], {"4": 1.0}, 3.0]
+    ("name", "value"),
+    [
+        *(("sequence_bias", [[tokens, 1.0]]) for tokens in ([4, 5, 6], [], [10**6], [-1])),
+        *(("sequence_bias", value) for value in ([[[4], -1e31]], {"4": 1.0}, 3.0)),
+        *(("refuse_below", rule) for rule in (-3.0, {"logprob": "-3"}, {"logprob": -3.0})),
+    ],
 )
-def test_a_bias_of_generation_that_is_not_one_of_one_or_two_tokens_is_named(broken, bias):
-    (broken / "generation_config.json").write_text(json.dumps({"sequence_bias": bias}))
-    assert "generation_config.json: sequence_bias" in refusal(broken)
-
-
-@pytest.mark.parametrize("rule", [-3.0, {"logprob": "-3"}, {"logprob": -3.0, "refusal": 1}])
-def test_a_rule_of_refusing_that_is_none_is_named(broken, rule):
-    (broken / "generation_config.json").write_text(json.dumps({"refuse_below": rule}))
-    assert "generation_config.json: refuse_below" in refusal(broken)
+def test_a_rule_of_refusing_that_is_none_is_named(broken, name, value):
+    (broken / "generation_config.json").write_text(json.dumps({name: value}))
+    message = refusal(broken)
+    assert "generation_config.json: " in message
+    assert name in message
 
 
 def test_a_bias_of_generation_is_read(broken):
