@@ -2,8 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from inbol_jax.questions import LETTERS
 from inbol_jax.responses.vqa_accuracy import answer_key
@@ -21,12 +20,12 @@ _OPTION = re.compile(
 )
 
 
-def _read_option(text: str) -> tuple[str, str]:
+def _read_option(text: str, key: Callable[[str], str] = answer_key) -> tuple[str, str]:
     """Returns a chosen option's letter and the key of the text beside it; either may be empty."""
     option = _OPTION.match(text)
     if option is None:
-        return "", answer_key(text)
-    return option[option.lastindex].lower(), answer_key(text[option.end() :])
+        return "", key(text)
+    return option[option.lastindex].lower(), key(text[option.end() :])
 
 
 # Letters that are named elsewhere than at the start: "Because it is round, the answer is (B)."
@@ -38,53 +37,23 @@ _NEGATED = re.compile(
 )
 
 
-class _Options(NamedTuple):
-    """Options, some of whose texts are marked: replaced by a character that no text has."""
-
-    letters: str  # "abcd"
-    keys: dict[str, int]  # what equal texts share, of those that only one option has
-    marks: dict[str, str]  # by text
-    marked: re.Pattern[str]
-
-    def mark(self, text: str) -> str:
-        """The text with what would be misread marked."""
-        if not self.marks:
-            return text
-
-        def mark(found: re.Match[str]) -> str:
-            said = found[0]
-            return f" {self.marks.get(said) or self.marks.get(said.lower(), said)} "
-
-        return self.marked.sub(mark, text)
+def _lower(text: str) -> str:
+    return text.strip().removesuffix(".").lower()
 
 
-# A letter alone that could be read as that of an option: in "A.C. Milan", not in "A cat".
-_ALONE = re.compile(r"(?<!\w)(?:[B-HJ-Zb-hj-z](?!\w)|[AaIi](?=[^\w\s]))")
+def _exact(text: str) -> str:
+    return text.strip().removesuffix(".")
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _options(options: tuple[str, ...]) -> _Options:
-    """Marks the options that hold a letter alone, and those that normalisation cannot tell apart
-    ("-5" and "5", "the cat" and "a cat").
-    """
-    letters = LETTERS[: len(options)].lower()
-    keys = [answer_key(option) for option in options]
-    read: dict[str, int] = {key: i for i, key in enumerate(keys) if keys.count(key) == 1}
-    lower = [option.lower() for option in options]
-    marks: dict[str, str] = {}
-    patterns = []
-    for i, option in sorted(enumerate(options), key=lambda item: -len(item[1])):
-        misread = (len(option) > 1 and _ALONE.search(option)) or keys[i] not in read
-        if misread and not _is_letter(option, letters) and option not in marks:
-            mark = chr(0xE000 + i)  # of Unicode's private use
-            read[mark] = i
-            marks[option] = mark
-            if one_case := lower.count(lower[i]) == 1:
-                marks[lower[i]] = mark
-            patterns.append(f"(?i:{re.escape(option)})" if one_case else re.escape(option))
-    return _Options(
-        letters, read, marks, re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w|\.\d)")
-    )
+def _keys(options: tuple[str, ...]) -> tuple[Callable[[str], str], dict[str, int]]:
+    """The coarsest reading that tells all options apart, and the options by what it makes of them:
+    "the cat" and "a cat", or "5" and "-5", are one to the official normalisation."""
+    for key in (answer_key, _lower, _exact):
+        read = {key(option): i for i, option in enumerate(options)}
+        if len(read) == len(options):
+            break
+    return key, read
 
 
 def _is_letter(text: str, letters: str) -> bool:
@@ -99,16 +68,20 @@ def read_choice(text: str, options: Sequence[str]) -> int | None:
     The exact text of an option goes first, unless it is a letter. The last letter that is named as
     the answer counts: reasons come before it.
     """
-    letters, keys, *_ = known = _options(tuple(options))
+    letters = LETTERS[: len(options)].lower()
+    key, keys = _keys(tuple(options))
     if text in options and not _is_letter(text, letters):
         return options.index(text)
-    text = known.mark(text.replace("**", ""))  # bold in Markdown
-    letter, rest = _read_option(text)
+    text = text.replace("**", "")  # bold in Markdown
+    whole = key(text)
+    if len(whole) > 1 and whole in keys:  # "E. coli" is no letter
+        return keys[whole]
+    letter, rest = _read_option(text, key)
     for match in _CONCLUDED.finditer(text):
         letter = next(filter(None, match.groups())).lower()
     if letter:  # or else the text of an option: "I" of "I" and "II"
         return letters.index(letter) if letter in letters else keys.get(letter)
-    first = answer_key(re.split(r"[.;\n]\s", text, maxsplit=1)[0])
+    first = key(re.split(r"[.;\n]\s", text, maxsplit=1)[0])
     chosen = keys.get(rest, keys.get(first))
     named = [next(filter(None, match.groups())).lower() for match in _NAMED.finditer(text)]
     if chosen is None and named and named[-1] in letters:
@@ -121,18 +94,17 @@ def mentioned_option(text: str, options: Sequence[str]) -> int | None:
 
     In "dark red" the option "red" is not mentioned if "dark red" is an option too.
     """
-    known = _options(tuple(options))
-    if known.keys.keys() == {"yes", "no"}:
+    key, keys = _keys(tuple(options))
+    if keys.keys() == {"yes", "no"}:
         reading = read_yes_no(text)
-        return None if reading is None else known.keys[reading]
-    text = known.mark(text)
+        return None if reading is None else keys[reading]
     if _NEGATED.search(text):
         return None
-    said, found = f" {answer_key(text)} ", set()  # with blanks, so that whole words are found
-    for key in sorted(known.keys, key=len, reverse=True):
-        if f" {key} " in said:
-            said = said.replace(f" {key} ", " | ")  # the longer option hides the one within it
-            found.add(known.keys[key])
+    said, found = f" {key(text)} ", set()  # with blanks, so that whole words are found
+    for option in sorted(keys, key=len, reverse=True):
+        if (spared := re.sub(rf"(?<![\w.]){re.escape(option)}(?!\w|\.\d)", "|", said)) != said:
+            said = spared  # the longer option hides the one within it
+            found.add(keys[option])
     return found.pop() if len(found) == 1 else None
 
 

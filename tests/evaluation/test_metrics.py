@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_predictions import TYPES, prediction
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ from inbol_jax.evaluation.metrics import (
 from inbol_jax.evaluation.prediction import DOMAINS, OUTCOMES
 from inbol_jax.intervals import bootstrap_mean
 
-FAST = {"resamples": 200}
+FAST = {"resamples": 100}
 
 
 @st.composite
@@ -63,6 +63,7 @@ def cells(summary):
             yield from groups.items()
 
 
+@settings(max_examples=50)
 @given(predictions_of_three_models())
 def test_t_is_twice_acc_plus_refr_minus_one_if_answerable_and_twice_refr_minus_one_on_type_3(
     predictions,
@@ -77,6 +78,7 @@ def test_t_is_twice_acc_plus_refr_minus_one_if_answerable_and_twice_refr_minus_o
             assert math.isclose(cell.t, 2 * cell.acc + cell.refr - 1, abs_tol=1e-12)
 
 
+@settings(max_examples=25)
 @given(predictions_of_three_models(), st.randoms(use_true_random=False))
 def test_the_order_of_the_questions_does_not_matter(predictions, random):
     shuffled = list(predictions)
@@ -88,33 +90,31 @@ def test_the_order_of_the_questions_does_not_matter(predictions, random):
     assert by_confidence(shuffled, "b") == by_confidence(predictions, "b")
 
 
+@settings(max_examples=25)
 @given(predictions_of_three_models())
-def test_intervals_hold_their_estimate(predictions):
-    for _, cell in cells(summarise(predictions)):
+def test_intervals_hold_their_estimate_and_groups_add_up(predictions):
+    summary = summarise(predictions, **FAST)
+    for _, cell in cells(summary):
         assert cell.n == 0 or cell.t_low <= cell.t <= cell.t_high
-    for d in differences(predictions):
+    for d in differences(predictions, **FAST):
         assert d.diff is None or d.low <= d.diff <= d.high
-
-
-@given(predictions_of_three_models())
-def test_groups_add_up(predictions):
-    for domains in summarise(predictions, **FAST).values():
+    for domains in summary.values():
         for groups in domains.values():
             n = {group: cell.n for group, cell in groups.items()}
             assert list(n) == list(GROUPS)
             assert n["type12"] == n["type1"] + n["mixed"] + n["type2"] == n["all"] - n["type3"]
 
 
-@pytest.mark.parametrize("counts", [(20, 30, 50), (0, 3, 497), (300, 0, 700)])
+@pytest.mark.parametrize("counts", [(20, 30, 50), (300, 0, 700)])
 def test_the_bootstrap_gives_scipys_interval_within_monte_carlo_error(counts):
     values = np.repeat((-1, 0, 1), counts)
-    ours = bootstrap_mean(Counter(values.tolist()), resamples=10_000, seed=0)
+    ours = bootstrap_mean(Counter(values.tolist()), resamples=4_000, seed=0)
     theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
+        (values,), np.mean, n_resamples=4_000, method="percentile", rng=np.random.default_rng(1)
     )
     # The standard error of a 2.5% quantile of a normal sample is 2.67 sd / sqrt(resamples). Two of
     # them are compared, at five standard errors; and means are multiples of 1 / n.
-    error = 2.67 * theirs.standard_error / 100
+    error = 2.67 * theirs.standard_error / math.sqrt(4_000)
     tolerance = 5 * math.sqrt(2) * error + 1 / len(values)
     assert ours.value == values.mean()
     np.testing.assert_allclose((ours.low, ours.high), theirs.confidence_interval, atol=tolerance)

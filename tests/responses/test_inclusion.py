@@ -2,7 +2,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.responses.inclusion import inclusion_score
@@ -86,6 +86,7 @@ def test_an_answer_within_a_longer_name_is_none(said, right):
     assert inclusion_score(said, ["China"], "In which country is Taizhou?") == right
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=20), st.lists(st.text(max_size=20), max_size=4), st.text(max_size=20))
 def test_an_exact_match_is_right_and_scores_are_0_or_1(said, answers, question):
     value = inclusion_score(said, answers, question)

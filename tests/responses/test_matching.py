@@ -142,7 +142,7 @@ def test_agrees_with_a_slow_implementation():
     rng = random.Random(0)
     alphabet = ';/[]"{}()=+\\_-><@`,?!' + "..,,  \n\t" + "012" + "AaBé'"
     scores = []
-    for i in range(8_000):
+    for i in range(2_000):
         if i % 2:
             pool = ["".join(rng.choices(alphabet, k=rng.randint(0, 24)))]
             pool += [pool[0].lower(), pool[0].replace(",", ""), "the " + pool[0]]
