@@ -260,7 +260,7 @@ MOST_LINES = {
     "confidence.confidence": 5_420,
     "training.ca_dpo": 7_160,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 20_800  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 20_750  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)
