@@ -2,17 +2,18 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from store_lines import LINES, built, line, store
 
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.construction.tally import Tally, select, warnings
+from inbol_jax.construction.config import BuildConfig
+from inbol_jax.construction.tally import Built, warnings, without_surplus
 from inbol_jax.errors import InbolError
-from inbol_jax.records import PairKind
+from inbol_jax.records import Boundary, Instruction, PairKind, Preference
 
 COLUMNS = ["", "questions", "instructions", "pairs"]
 COLUMNS += ["correct > refusal", "correct > incorrect", "refusal > incorrect", "refusal > answer"]
@@ -36,39 +37,49 @@ def test_the_table_of_a_build(tmp_path, capsys):
     assert lines[-1] == f"10 records, 9 instructions, 10 pairs -> {out}"
 
 
-def tally_of(types):
-    """A tally of these types; each question has an instruction and a pair, and a random key."""
-    tally, kinds = Tally(), {1: PairKind.CORRECT_OVER_REFUSAL, 3: PairKind.REFUSAL_OVER_ANSWER}
-    random = np.random.default_rng(0)
+ABOUT = {
+    1: (Boundary.KNOWN, PairKind.CORRECT_OVER_REFUSAL),
+    2: (Boundary.UNKNOWN, PairKind.REFUSAL_OVER_INCORRECT),
+    3: (Boundary.UNKNOWN, PairKind.REFUSAL_OVER_ANSWER),
+}
+
+
+def built_of(types):
+    """What questions of these types gave: each has an instruction and a pair."""
+    made = Built([], [], [])
     for i, type in enumerate(types):
-        tally.question_keys.append(int(random.integers(1 << 60)))
-        tally.question_types.append(type)
-        tally.instruction_questions.append(i)
-        tally.pair_questions.append(i)
-        tally.pair_kinds.append(kinds.get(type, PairKind.REFUSAL_OVER_INCORRECT).number)
-    tally.close()
-    return tally
+        about = {"id": f"q{i}", "images": (), "question": "What?", "type": type}
+        boundary, kind = ABOUT[type]
+        made.instructions.append(Instruction(**about, response="x", boundary=boundary))
+        sides = {"chosen": "x", "rejected": "y", "confidence": 0.5}
+        made.pairs.append(Preference(**about, **sides, kind=kind))
+    return made
+
+
+def config(most):
+    return BuildConfig(Path("run"), max_refusals=most)
 
 
 @given(*3 * [st.integers(1, 80)], st.sampled_from([0.3, 0.5, 0.6, 0.8, 1.0]), st.randoms())
 def test_surplus_refusals_are_left_out(known, unknown, beyond, most, random):
     types = [1] * known + [2] * unknown + [3] * beyond
     random.shuffle(types)
-    tally = tally_of(types)
+    built = built_of(types)
     refusals = unknown + beyond
     allowed = min(refusals, int(known * most / (1 - most) + 1e-6)) if most < 1 else refusals
     if not allowed:
         with pytest.raises(InbolError, match="no question is unknown"):
-            select(tally, most, Thresholds())
+            without_surplus(built, config(most))
         return
-    kept, pairs = select(tally, most, Thresholds())
-    count = Counter(np.array(types)[kept].tolist())
+    kept = without_surplus(built, config(most))
+    count = Counter(lesson.type for lesson in kept.instructions)
     assert count[1] == known
     assert count[2] + count[3] == allowed  # all that the share allows
     assert abs(count[2] - allowed * unknown / refusals) <= 1
-    np.testing.assert_array_equal(kept, pairs)  # whole questions
-    looser = select(tally, (1 + most) / 2, Thresholds()).instructions
-    assert looser[kept].all()
+    ids = [lesson.id for lesson in kept.instructions]
+    assert [pair.id for pair in kept.pairs] == ids  # whole questions
+    looser = without_surplus(built, config((1 + most) / 2))
+    assert {*ids} <= {lesson.id for lesson in looser.instructions}
 
 
 @pytest.mark.parametrize(
@@ -82,8 +93,8 @@ def test_surplus_refusals_are_left_out(known, unknown, beyond, most, random):
     ],
 )
 def test_what_is_one_sided_is_said(known, unknown, most, said):
-    tally = tally_of([1] * known + [2] * unknown)
-    lines = list(warnings(tally, select(tally, most, Thresholds())))
+    built = built_of([1] * known + [2] * unknown)
+    lines = list(warnings(built, without_surplus(built, config(most)), Thresholds()))
     for text in said:
         assert any(text in line for line in lines), lines
     assert sum(line.startswith("Warning") for line in lines) == sum("left" not in s for s in said)
