@@ -79,6 +79,11 @@ class WithOptions(Question, frozen=True, kw_only=True):
     split: str = ""
     metric: str = METRICS[0]
 
+    @property
+    def whole(self) -> str:
+        """The question with its options, as a page shows it (in its templates)."""
+        return "\n".join((self.question, *lettered(self.options)))
+
 
 def lettered(options: Sequence[str]) -> list[str]:
     """The options as a model is shown them: "A. red", "B. blue"."""
