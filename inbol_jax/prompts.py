@@ -5,7 +5,7 @@ folder says, else what the dataset's header says, else `DEFAULT`.
 """
 
 import dataclasses
-import string
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -35,34 +35,24 @@ class Prompt:
 
     Attributes:
       prompt: one of `PRESETS`, or a template: a text with {question}, and with {options} if options
-        are to be shown, each on a line with its letter. Literal braces are doubled. A question
-        without options is asked as by `short` in place of `letter`.
+        are to be shown, each on a line with its letter. A question without options is asked as by
+        `short` in place of `letter`.
       system: the system text; empty for none.
 
     Raises:
-      InbolError: if the template cannot be filled in.
+      InbolError: if the template has no place for the question, or one for something else.
     """
 
     prompt: str = "letter"
     system: str = ""
 
     def __post_init__(self) -> None:
-        if self.prompt in PRESETS:
-            return
-        shown, names = f"prompt {self.prompt[:60]!r}", ", ".join(PRESETS)
-        try:
-            parts = [part[1:] for part in string.Formatter().parse(self.prompt)]
-        except ValueError as error:
-            raise InbolError(f"{shown}: write a literal brace twice ({error})") from error
-        fields = [name for name, _, _ in parts]
-        for name, spec, conversion in parts:
-            if name is not None and (name not in ("question", "options") or spec or conversion):
-                raise InbolError(
-                    f"{shown}: only {{question}} and {{options}} may stand in braces; write a "
-                    "literal brace twice"
-                )
-        if "question" not in fields:
-            raise InbolError(f"{shown}: give one of {names}, or a text with {{question}} in it")
+        fields = {*re.findall(r"\{(\w*)\}", self.prompt)}
+        if self.prompt not in PRESETS and not {"question"} <= fields <= {"question", "options"}:
+            raise InbolError(
+                f"prompt {self.prompt[:60]!r}: give one of {', '.join(PRESETS)}, or a text with "
+                "{question}, perhaps {options}, and no other name in braces"
+            )
 
     def text(self, question: WithOptions) -> str:
         """The whole text of the user's turn."""
@@ -70,7 +60,9 @@ class Prompt:
         template, options = PRESETS.get(name, name), "\n".join(lettered(question.options))
         if not options:  # without an empty line in their place
             template = template.replace("\n{options}", "")
-        return template.format(question=question.question, options=options)
+        parts = {"question": question.question, "options": options}
+        # In one pass: what a question or an option has in braces stays as it is.
+        return re.sub(r"\{(question|options)\}", lambda found: parts[found[1]], template)
 
     def to_json(self) -> dict[str, str]:
         """The columns of a header, or of `FILE`."""
