@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 from inbol_jax import interruption
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 class Endpoint:
-    """Asks one model. Its coroutines run in the event loop of `map` and `run`.
+    """Asks one model. Its coroutines run in the event loop of `map`.
 
     Args:
       config: which model to ask, and how patiently.
@@ -111,10 +111,6 @@ class Endpoint:
         except ValueError as error:
             raise self._error(f"not the answer of a chat-completions endpoint ({text})") from error
 
-    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Waits for one of the coroutines, from outside of them."""
-        return self._submit(coroutine).result()
-
     def map(
         self, ask: Callable[[Item], Coroutine[Any, Any, Result]], items: Iterable[Item]
     ) -> Iterator[list[tuple[Item, Result | InbolError]]]:
@@ -144,7 +140,8 @@ class Endpoint:
                 except InbolError as error:
                     return error
 
-        submitted = ((item, self._submit(result(item))) for item in items)
+        loop = _event_loop()
+        submitted = ((item, asyncio.run_coroutine_threadsafe(result(item), loop)) for item in items)
         # Twice as many as are asked at a time: none of the slots waits for who takes the replies.
         pending = deque(itertools.islice(submitted, 2 * self.config.endpoint_concurrency + 1))
         try:
@@ -173,9 +170,6 @@ class Endpoint:
             stopped.set()
             for _, future in pending:
                 future.cancel()
-
-    def _submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
-        return asyncio.run_coroutine_threadsafe(coroutine, _event_loop())
 
     def _hint(self, error: Any) -> str:
         """What to look at after a status that is no success."""

@@ -23,7 +23,10 @@ def client(server, endpoint_retries=0, **options):
 
 
 def ask(endpoint, question):
-    return endpoint.run(endpoint.ask(question))
+    (reply,) = replies(endpoint, [question])
+    if isinstance(reply, InbolError):
+        raise reply
+    return reply
 
 
 def numbers(n, taken=None):
