@@ -69,14 +69,13 @@ runpy.run_{kind}("{script}", run_name="__main__")
 
 
 @pytest.mark.parametrize(
-    ("kind", "script"),
+    ("kind", "script", "number", "code"),
     [
-        ("module", "inbol_jax"),
-        ("path", "train.py"),
-        ("path", "evaluate.py"),
+        ("module", "inbol_jax", signal.SIGINT, 130),
+        ("path", "train.py", signal.SIGTERM, 143),
+        ("path", "evaluate.py", signal.SIGINT, 130),
     ],
 )
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_imports_is_one_line(kind, script, number, code):
     program = IMPORTING.format(number=int(number), kind=kind, script=script)
     command = [sys.executable, "-c", program]

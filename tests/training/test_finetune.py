@@ -107,15 +107,16 @@ def test_a_calibrated_model_is_not_trained_further(rule, data, micro, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("part", ["vision_tower", "language_model"])
-def test_weights_that_are_not_finite_are_refused_by_name(data, micro, tmp_path, part):
-    """Whether they are trained or not, and before anything is written."""
+def test_weights_that_are_not_finite_are_refused_by_name(data, micro, tmp_path):
+    """Also if they are not trained, and before anything is written."""
     weights = {name: np.array(x) for name, x in weights_of(micro.path).items()}
-    name = next(name for name in weights if part in name and name.endswith("q_proj.weight"))
+    name = next(
+        name for name in weights if "vision_tower" in name and name.endswith("q_proj.weight")
+    )
     weights[name][0, 0] = np.nan
     shutil.copytree(micro.path, tmp_path / "start")
     save_file(weights, tmp_path / "start" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InbolError, match=rf"--model .*{part}/.*q_proj/kernel are not finite"):
+    with pytest.raises(InbolError, match=r"--model .*vision_tower/.*q_proj/kernel are not finite"):
         run_sft(data, tmp_path / "start", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 

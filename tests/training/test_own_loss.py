@@ -1,10 +1,7 @@
-"""The loss and the reward of one's own that the documentation shows, as they stand there, run as
-their reader would.
-"""
+"""The loss and the reward of one's own that the documentation shows, as they stand there."""
 
-import os
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from inbol_jax.losses import (
     register_pair_loss,
     register_pair_weighting,
 )
+from inbol_jax.training.rl import REWARDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,12 +35,22 @@ def pairs(small_world, tmp_path):
     return tmp_path
 
 
-def run(folder, *command):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, *map(str, command)]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a program in the test's folder; what it registers goes with the test."""
+    before = [(table, dict(table)) for table in (PAIR_LOSSES, REWARDS)]
+
+    def program(*words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [*map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(words[0], run_name="__main__")
+        assert left.value.code == 0
+
+    yield program
+    for table, names in before:
+        table.clear()
+        table.update(names)
 
 
 def example(page, name, folder):
@@ -53,13 +61,12 @@ def example(page, name, folder):
     return program, command
 
 
-def test_the_example_of_the_documentation(pairs, micro):
+def test_the_example_of_the_documentation(pairs, micro, run):
     program, command = example("docs/architecture.md", "my_loss.py", pairs)
     assert len([line for line in program.splitlines() if line]) <= 10
     options = ("--model", micro.path, "--batch-size", 4, "--epochs", 1)
     options += ("--pair-weighting", "uniform", "--nll-coef", 0)
-    done = run(pairs, "my_loss.py", *command.split(), *options)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run("my_loss.py", *command.split(), *options)
     (row,) = metrics_of(pairs / "run/simpo")
     assert row["loss"] == row["dpo"]
     # Convex in the margin: the mean loss is no less than the loss at the mean margin, and close to
@@ -70,13 +77,12 @@ def test_the_example_of_the_documentation(pairs, micro):
 
 
 @pytest.mark.slow
-def test_the_reward_of_the_documentation(questions, micro, tmp_path):
+def test_the_reward_of_the_documentation(questions, micro, tmp_path, run):
     _, command = example("docs/on-policy.md", "my_reward.py", tmp_path)
     words = command.replace("data/train run/extrinsic.jsonl", str(questions)).split()
     options = ("--model", micro.path, "--batch-size", 12, "--epochs", 1)
     options += ("--n", 4, "--max-new-tokens", 4)
-    done = run(tmp_path, "my_reward.py", *words, *options)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run("my_reward.py", *words, *options)
     (row,) = metrics_of(tmp_path / "run/brief")
     # The random model's answers are all wrong, and of at least one word.
     assert row["accuracy"] == row["refusal_rate"] == 0

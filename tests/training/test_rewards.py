@@ -17,30 +17,16 @@ def test_the_default_is_the_user_value():
     assert [reward_function("value")(*case) for case in CASES] == [1, 0, -1, 1, -1, -1]
 
 
-@pytest.fixture
-def registered():
-    """Registers a reward for the time of a test."""
-    names = []
-
-    def register(name, function):
-        register_reward(name)(function)
-        names.append(name)
-        return reward_function(name)
-
-    yield register
-    for name in names:
-        del REWARDS[name]
-
-
-def test_a_reward_of_ones_own(registered):
-    reward = registered("long", lambda example, text: len(text) + len(example.question))
+def test_a_reward_of_ones_own(monkeypatch):
+    monkeypatch.setitem(REWARDS, "long", lambda example, text: len(text) + len(example.question))
+    reward = reward_function("long")
     assert reward(CAT, "dog") == 16.0
     with pytest.raises(ValueError, match="'long' is registered already"):
         register_reward("long")(reward)
 
 
 @pytest.mark.parametrize("value", [None, "1", float("nan"), float("-inf")])
-def test_a_reward_that_is_no_number_is_refused(registered, value):
-    reward = registered("bad", lambda example, text: value)
+def test_a_reward_that_is_no_number_is_refused(monkeypatch, value):
+    monkeypatch.setitem(REWARDS, "bad", lambda example, text: value)
     with pytest.raises(InbolError, match=r"--reward bad: it returns .* to question 'q'; a finite"):
-        reward(CAT, "dog")
+        reward_function("bad")(CAT, "dog")
