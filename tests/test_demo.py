@@ -17,8 +17,7 @@ from inbol_jax.cli import main
 from inbol_jax.defaults import TINY
 from inbol_jax.evaluation.prediction import BASELINES
 
-# 60 test questions, as many as for training: batches of one size are compiled once
-SIZES = ("--n-train", "60", "--n-test", "40")
+SIZES = ("--n-train", "60", "--n-test", "16")
 FILES = (
     "data/train/data.jsonl",
     "data/test/data.jsonl",
@@ -113,7 +112,7 @@ def test_demo_metrics_have_the_agreed_layout(run):
         for m, ds in metrics["models"].items()
         for d, groups in ds.items()
     }
-    for domain, total in (("in_domain", 60), ("out_of_domain", 30 + 10 + 10)):
+    for domain, total in (("in_domain", 24), ("out_of_domain", 12 + 4 + 4)):
         assert len({tuple(sizes[name, domain]) for name in metrics["models"]}) == 1
         assert sizes["base", domain][-1] == total
     stages = {"world", "extrinsic", "confidence", "build", "IDK-IT", "DPO", "CA-DPO", "evaluation"}
