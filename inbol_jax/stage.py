@@ -10,7 +10,7 @@ of what it read, and once the file is whole, its number of rows.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,8 +27,6 @@ from inbol_jax.artifacts import (
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
-
-Lock = Callable[[Path], contextlib.AbstractContextManager[None]]
 
 
 def finished_header(file: Path, command: str) -> dict[str, Any]:
@@ -55,7 +53,7 @@ class Stage:
       writes: False in a process that only reads what another one writes.
       grows: whether the file is a store of answers, which is never finished as its questions may
         become more; the store has locked it already.
-      lock: what keeps other processes from writing into the file's folder.
+      wait: whether to wait for another run that writes into the file's folder.
 
     Attributes:
       finished: whether an earlier run with the same settings and inputs has finished the file.
@@ -75,21 +73,19 @@ class Stage:
         inputs: Mapping[str, str] | None = None,
         writes: bool = True,
         grows: bool = False,
-        lock: Lock = sole_writer,
+        wait: bool = False,
     ):
         self.file, self.finished = file, False
         self.header = {"command": command, "settings": settings, "inputs": inputs or {}}
         self.header = parse_json(canonical_json(self.header))  # as it is read again
-        self._writes, self._grows, self._lock = writes, grows, lock
-        self._open = contextlib.ExitStack()
+        self._writes, self._grows, self._wait = writes, grows, wait
 
     def __enter__(self) -> Self:
-        if self._writes and not self._grows:
-            self._open.enter_context(self._lock(self.file.parent))
         with contextlib.ExitStack() as stack:
-            stack.push(self._open)
+            if self._writes and not self._grows:
+                stack.enter_context(sole_writer(self.file.parent, wait=self._wait))
             self._begin()
-            stack.pop_all()
+            self._open = stack.pop_all()
         return self
 
     def _begin(self) -> None:

@@ -1,7 +1,6 @@
 """`inbol data import`: any set as a dataset folder, which every command reads."""
 
 import dataclasses
-import functools
 import itertools
 import os
 from pathlib import Path
@@ -12,7 +11,6 @@ from inbol_jax.artifacts import (
     fingerprint,
     json_line,
     read_jsonl,
-    sole_writer,
 )
 from inbol_jax.data.columns import cleaned, first, named_columns
 from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
@@ -91,8 +89,7 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     settings |= {"data.format": config.source_format, "data.images": images}
     inputs = {"data": _source_fingerprint(config)}
     # The first of several processes imports the set, the others wait for it.
-    lock = functools.partial(sole_writer, wait=True)
-    with Stage(folder / DATA_FILE, "data import", settings, inputs=inputs, lock=lock) as stage:
+    with Stage(folder / DATA_FILE, "data import", settings, inputs=inputs, wait=True) as stage:
         if not stage.finished:
             _write(config, stage, images, max_rejected)
         header = stage.header
