@@ -24,12 +24,10 @@ import tyro
 from refusal_detection import Source, records
 
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.config import ExtrinsicConfig
-from inbol_jax.extrinsic.contents import ImageContents
 from inbol_jax.extrinsic.extrinsic import GENERATORS_WITHOUT
-from inbol_jax.extrinsic.filters import FilterContext, default_filters
+from inbol_jax.extrinsic.filters import get_filters
 from inbol_jax.extrinsic.funnel import Funnel
-from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
+from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.intervals import wilson_interval
 from inbol_jax.records import VQAExample
 
@@ -78,16 +76,14 @@ def drawn(name: str, folder: Path) -> Iterator[tuple[str, str]]:
     if not rows:
         raise InbolError(f"{folder}: no questions of {name}")
     examples = [VQAExample(f"{name}{i}", *rows[i]) for i in rng.permutation(len(rows))[:POOL]]
-    context = GeneratorContext(examples, ImageContents(examples))
-    config = ExtrinsicConfig(data=folder, out=folder, language="en")
-    kept: list[dict[str, Any]] = []
-    Funnel(
-        FilterContext(context, config),
+    funnel = Funnel(
+        Context(examples),
         get_generators(GENERATORS_WITHOUT),
-        default_filters(config, lists_objects=False),
-        keep=kept.append,
+        get_filters((), lists_objects=False),
+        seed=0,
         reject=lambda row: None,
-    ).run(4 * PER_SET)
+    )
+    kept = [*funnel.questions(4 * PER_SET)]
     for i in rng.permutation(len(kept))[:PER_SET]:
         yield kept[i]["generator"], kept[i]["question"]
 

@@ -4,7 +4,7 @@
     python benchmarks/million_extrinsic.py --out DIR --n 100000
 
 Each command runs in a process of its own. The set has five questions per image, ten answers per
-question and no list of objects, so four generators and six filters run.
+question and no list of objects, so three generators and five filters run.
 """
 
 import dataclasses

@@ -220,7 +220,7 @@ def command(name, world, out, model):
     if name == "evaluate":
         words[-2:] = ["--models", "base", model]
     if name == "extrinsic":
-        words += ["--generators", "unseeable", "--filters", "answered"]
+        words += ["--generators", "evidence_removed"]
     return [*map(str, words)]
 
 
@@ -238,9 +238,10 @@ def test_every_command_asks_the_same_text(
     assert texts == {(ASKED.text(example), ASKED) for example in examples}
 
 
-def test_what_filters_ask_is_asked_like_everything_else(small_world, talkative, texts, tmp_path):
+def test_what_finds_evidence_asks_like_everything_else(small_world, talkative, texts, tmp_path):
+    world = shutil.copytree(small_world, tmp_path / "world")  # pictures are written beside others
     with pytest.raises(Stop):
-        main([*command("extrinsic", small_world, tmp_path, talkative), *OPTIONS])
+        main([*command("extrinsic", world, tmp_path, talkative), *OPTIONS])
     assert {prompt for _, prompt in texts} == {ASKED}
     assert all(re.fullmatch(r"Q: [^\n]+\?\nA:", text) for text, _ in texts)
 

@@ -7,8 +7,7 @@ those that the images answer.
 """
 
 import functools
-import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ import numpy as np
 from inbol_jax.artifacts import one_writer, read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.extrinsic.config import AuditConfig
-from inbol_jax.extrinsic.files import KEPT, Header, questions_file, read_header, trail_file
+from inbol_jax.extrinsic.files import KEPT, QUESTIONS, TRAIL, Header, read_header
 from inbol_jax.intervals import Estimate
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
@@ -55,23 +54,21 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     Raises:
       InbolError: if there are no generated questions, or no dataset to compare them with.
     """
-    file = questions_file(config.out)
-    header = read_header(file)
+    header = read_header(config.out)
     images = config.out / header.images
     if config.data is None:
         dataset = load_dataset_folder(config.out / header.data, images=images)
     else:
         dataset = load_dataset_folder(config.data)
     rng = np.random.default_rng(config.seed)
-    generated = [*read_jsonl(file, AuditedQuestion.from_json)]
+    generated = [*read_jsonl(config.out / QUESTIONS, AuditedQuestion.from_json)]
     drawn = [generated[i] for i in rng.permutation(len(generated))[:MAX_TEXTS]]
     text = text_shortcut(drawn, _answerable(dataset, rng), config.seed)
     result = {name: getattr(header, name) for name in ("rows", "counts", "set_aside")}
     result |= {"text": text, "findings": list(findings(header, text))}
     write_json(config.out / "audit.json", result)
 
-    trail = trail_file(file)
-    rejected = read_jsonl(trail, AuditedQuestion.from_json) if trail.is_file() else ()
+    rejected = [*read_jsonl(config.out / TRAIL, AuditedQuestion.from_json)]
     settings = [(name, str(value)) for name, value in header.settings.items()]
     set_aside = [(*key.split(": ", 1), str(n)) for key, n in header.set_aside.items()]
     page = config.out / "audit.html"
@@ -94,27 +91,24 @@ def audit(config: AuditConfig) -> dict[str, Any]:
 
 def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[AuditedQuestion]:
     """Random questions that one image answers."""
-    chosen = []
-    for i in rng.permutation(len(dataset.examples)):
-        example = dataset.examples[i]
-        if example.answerable is not False and len(example.images) == 1:
-            chosen.append(AuditedQuestion(example.id, example.images, example.question))
-        if len(chosen) == MAX_TEXTS:
-            break
-    return chosen
+    questions = [
+        AuditedQuestion(e.id, e.images, e.question)
+        for e in dataset.examples
+        if e.answerable is not False and len(e.images) == 1
+    ]
+    return [questions[i] for i in rng.permutation(len(questions))[:MAX_TEXTS]]
 
 
 def samples(
-    questions: Iterable[AuditedQuestion], field: str, n: int, rng: np.random.Generator
+    questions: Sequence[AuditedQuestion], field: str, n: int, rng: np.random.Generator
 ) -> dict[str, list[AuditedQuestion]]:
-    """Up to n random questions for each value of a field; no more than those are in memory."""
-    drawn: dict[str, list[tuple[float, str, AuditedQuestion]]] = {}
-    for question in questions:
-        heap = drawn.setdefault(getattr(question, field), [])
-        heapq.heappush(heap, (rng.random(), question.id, question))
-        if len(heap) > n:
-            heapq.heappop(heap)
-    return {name: [question for *_, question in heap] for name, heap in sorted(drawn.items())}
+    """Up to n random questions for each value of a field."""
+    drawn: dict[str, list[AuditedQuestion]] = {}
+    for i in rng.permutation(len(questions)):
+        group = drawn.setdefault(getattr(questions[i], field), [])
+        if len(group) < n:
+            group.append(questions[i])
+    return dict(sorted(drawn.items()))
 
 
 def text_shortcut(
@@ -202,16 +196,13 @@ def findings(header: Header, text: Mapping[str, Any] | None) -> Iterator[str]:
         )
     kept, proposed = header.rows, sum(header.counts.values())
     yield f"{kept} of {proposed} proposed questions passed the filters."
-    if total is None:
-        yield (
-            f"Too few questions for the shortcut test: {LEAST_QUESTIONS} of each class, about "
-            "several images, are needed."
-        )
-    else:
-        yield (
-            "A classifier that sees the text alone tells generated from answerable questions at "
-            f"AUC {total:.3f}; 0.5 is chance."
-        )
+    yield (
+        f"Too few questions for the shortcut test: {LEAST_QUESTIONS} of each class, about several "
+        "images, are needed."
+        if total is None
+        else "A classifier that sees the text alone tells generated from answerable questions at "
+        f"AUC {total:.3f}; 0.5 is chance."
+    )
 
 
 def funnel_table(header: Header, text: Mapping[str, Any] | None) -> Table:

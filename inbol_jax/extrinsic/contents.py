@@ -18,7 +18,7 @@ NOT_THINGS = frozenset(f"{_PLACES} {_ATTRIBUTES}".split())
 _WORD = re.compile(r"[a-z']+")
 
 
-def words(text: str) -> set[str]:
+def words_of(text: str) -> set[str]:
     """The words of a text, in lower case."""
     return set(_WORD.findall(text.lower()))
 
@@ -40,7 +40,7 @@ class ImageContents:
             texts = (example.question, *example.answer_texts)
             if self.lists_objects:
                 texts = map(str, example.extra["objects"])
-            for word in words(" ".join(texts)):
+            for word in words_of(" ".join(texts)):
                 word_id = self._word_ids.setdefault(word, len(self._word_ids))
                 if word_id not in known:
                     known.append(word_id)
@@ -50,10 +50,10 @@ class ImageContents:
 
         Without an `objects` column this is a guess from what was asked about the image.
         """
-        ids = (self._word_ids.get(word) for word in words(phrase) - NOT_THINGS)
+        ids = (self._word_ids.get(word) for word in words_of(phrase) - NOT_THINGS)
         return any(i is not None and i not in self._known[image] for i in ids)
 
     def present(self, image: str, phrase: str) -> bool:
         """Whether each word of the phrase is known of the image."""
-        ids = (self._word_ids.get(word, -1) for word in words(phrase))
+        ids = (self._word_ids.get(word, -1) for word in words_of(phrase))
         return all(i in self._known[image] for i in ids)

@@ -7,22 +7,23 @@ right answer is removed.
 """
 
 import math
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
-from inbol_jax.artifacts import atomically, fingerprint, write_atomically
+from inbol_jax.artifacts import atomically, fingerprint, writing
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import (
+    Answerer,
     CannotPropose,
-    GeneratorContext,
-    ImageQuestion,
+    Context,
     Proposal,
     register_generator,
     usual_answer,
@@ -41,6 +42,7 @@ NAME = "evidence_removed"
 MARGIN = 0.05  # of a box's sides, removed on each side of it
 LEAST_LEFT = 0.25  # share of the image that a crop must leave
 MAX_SIDE = 672  # pixels of the images that occlusion draws
+AT_ONCE = 32  # questions whose covered images are on the disk together
 # What occlusion covers, the smallest first: quarters of the sides at 16 places, halves at 9.
 WINDOWS: tuple[Box, ...] = tuple(
     (x / 4, y / 4, side / 4, side / 4)
@@ -57,22 +59,17 @@ def evidence_boxes(example: VQAExample) -> list[Box] | None:
     Raises:
       InbolError: if the column holds something else.
     """
-    boxes = example.extra.get("evidence")
-    if boxes is None:
+    if (column := example.extra.get("evidence")) is None:
         return None
-    if not isinstance(boxes, list) or not boxes:
-        raise InbolError("evidence not a list")
-    return [_parse_box(box) for box in boxes]
-
-
-def _parse_box(value: Any) -> Box:
-    numbers = value if isinstance(value, list) and len(value) == 4 else [None]
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
-        raise InbolError("evidence without four numbers")
-    left, top, width, height = map(float, numbers)
-    if width <= 0 or height <= 0:
+    try:
+        boxes = msgspec.convert(column, list[Box])
+    except msgspec.ValidationError as error:
+        raise InbolError("evidence is no list of [left, top, width, height]") from error
+    if not boxes or not all(map(math.isfinite, chain(*boxes))):
+        raise InbolError("evidence without numbers")
+    if any(width <= 0 or height <= 0 for _, _, width, height in boxes):
         raise InbolError("evidence without width or height")
-    return left, top, width, height
+    return boxes
 
 
 def remove(image: Image.Image, boxes: Sequence[Box], how: str) -> tuple[Image.Image, str]:
@@ -128,33 +125,47 @@ def _area(edges: Edges) -> int:
 
 
 def _find_evidence(
-    examples: Sequence[VQAExample], context: GeneratorContext
+    examples: Sequence[VQAExample], context: Context
 ) -> dict[str, Box | CannotPropose]:
     """By id the evidence of the examples whose record does not say where it is, in shares of the
     image's sides, or why there is none."""
     if context.model is None:
         return {}
-    options = {"n": 1, "temperature": 0.0, "max_new_tokens": 12, "label": "finding evidence"}
-    unsaid = [e for e in examples if e.extra.get("evidence") is None]
     whole = [
-        ImageQuestion(e.question, context.root / e.image, e.image, options=e.options)
-        for e in unsaid
+        msgspec.structs.replace(e, images=(str((context.root / e.image).resolve()),))
+        for e in examples
+        if e.extra.get("evidence") is None
     ]
     evidence: dict[str, Box | CannotPropose] = {}
     known: list[tuple[VQAExample, str]] = []  # with the model's right answer
-    for example, replies in zip(unsaid, context.model(whole, **options), strict=True):
+    for example, said in zip(whole, context.model(whole, "finding evidence"), strict=True):
         about = example.answers, example.metric, example.options, example.question
-        if replies and score(replies[0].text, *about) >= CORRECT_AT:
-            known.append((example, answer_key(replies[0].text)))
+        if said and score(said.text, *about) >= CORRECT_AT:
+            known.append((example, answer_key(said.text)))
         else:
             evidence[example.id] = CannotPropose("model does not know the answer")
-    covered = [_cover(e, context.root, window) for e, _ in known for window in WINDOWS]
-    answers = iter(context.model(covered, **options))
+    for start in range(0, len(known), AT_ONCE):
+        evidence |= _occlude(known[start : start + AT_ONCE], context.model)
+    return evidence
+
+
+def _occlude(
+    known: Sequence[tuple[VQAExample, str]], model: Answerer
+) -> dict[str, Box | CannotPropose]:
+    """By id the window that changes the right answer, or that there is none."""
+    evidence: dict[str, Box | CannotPropose] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        covered = [
+            _cover(example, window, Path(folder) / f"{i}-{j}.png")
+            for i, (example, _) in enumerate(known)
+            for j, window in enumerate(WINDOWS)
+        ]
+        answers = iter(model(covered, "finding evidence"))
     for example, right in known:
         changing = [
-            (box[2], -replies[0].logprob, box)
-            for box, replies in zip(WINDOWS, islice(answers, len(WINDOWS)), strict=True)
-            if replies and answer_key(replies[0].text) != right
+            (window[2], -(said.logprob or 0.0), window)
+            for window, said in zip(WINDOWS, islice(answers, len(WINDOWS)), strict=True)
+            if said and answer_key(said.text) != right
         ]
         # The smallest window, and of equally small ones that of the surest other answer.
         found = min(changing)[-1] if changing else CannotPropose("no occlusion changes the answer")
@@ -162,16 +173,12 @@ def _find_evidence(
     return evidence
 
 
-def _cover(example: VQAExample, root: Path, window: Box) -> ImageQuestion:
-    """The example's question about its image without this window."""
-
-    def draw() -> Image.Image:
-        image = load_image(root / example.image)
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
-        return remove(image, [_in_pixels(window, image)], "mask")[0]
-
-    file, name = root / example.image, f"{example.image} without {window}"
-    return ImageQuestion(example.question, draw, name, file, options=example.options)
+def _cover(example: VQAExample, window: Box, file: Path) -> VQAExample:
+    """Draws the example's image without this window into a file, about which it then asks."""
+    image = load_image(Path(example.image))
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    remove(image, [_in_pixels(window, image)], "mask")[0].save(file, compress_level=1)
+    return msgspec.structs.replace(example, id=f"{example.id} {file.stem}", images=(str(file),))
 
 
 def _in_pixels(window: Box, image: Image.Image) -> Box:
@@ -179,26 +186,19 @@ def _in_pixels(window: Box, image: Image.Image) -> Box:
     return x * image.width, y * image.height, width * image.width, height * image.height
 
 
-def _check(context: GeneratorContext) -> None:
-    probe = context.root / NAME / ".writable"
-    try:
-        write_atomically(probe, b"", sync=False)
-        probe.unlink()
-    except InbolError as error:
-        raise InbolError(
-            f"--generators {NAME}: {context.root} cannot be written, and images without their "
-            f"evidence go into {NAME}/ there"
-        ) from error
+def _check(context: Context) -> None:
     if context.model is None and not any("evidence" in e.extra for e in context.pool):
         raise InbolError(
             f"--generators {NAME}: needs a column `evidence` in the data, or --model to find it by "
             "occlusion"
         )
+    with writing(context.root / NAME, "images without their evidence go there"):
+        (context.root / NAME).mkdir(exist_ok=True)
 
 
 @register_generator(NAME, prepare=_find_evidence, check=_check)
 def evidence_removed(
-    example: VQAExample, context: GeneratorContext, rng: np.random.Generator
+    example: VQAExample, context: Context, rng: np.random.Generator
 ) -> Iterator[Proposal]:
     """The example's own question about its image without what answers it."""
     window = context.prepared.get(example.id)

@@ -1,7 +1,6 @@
 """`inbol extrinsic`: Type 3 questions about the images of a dataset, as a dataset of their own."""
 
 import contextlib
-import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
@@ -13,25 +12,23 @@ from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_wri
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.answers import endpoint_answers, model_answers
+from inbol_jax.extrinsic.answers import greedy_answers
 from inbol_jax.extrinsic.config import ExtrinsicConfig
-from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.files import questions_file, read_header, trail_file
-from inbol_jax.extrinsic.filters import FilterContext, check_filters, default_filters
+from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, read_header
+from inbol_jax.extrinsic.filters import get_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
-from inbol_jax.extrinsic.generators import GeneratorContext, get_generators
+from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.models.loading import Checkpoint, load_pretrained
 from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import progress, say
-from inbol_jax.prompts import BARE, header_prompt
+from inbol_jax.prompts import header_prompt
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sharding import make_mesh
 from inbol_jax.stage import Stage
 
 # The default generators if each image's objects are listed, and without.
 GENERATORS_WITH_OBJECTS = ("unseeable", "mismatched")
-GENERATORS_WITHOUT = (*GENERATORS_WITH_OBJECTS, "false_premise", "beyond_frame")
+GENERATORS_WITHOUT = (*GENERATORS_WITH_OBJECTS, "beyond_frame")
 
 
 @one_writer
@@ -42,45 +39,31 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
       InbolError: for what is wrong with the options, the data or the model, or if the dataset gives
         no such question.
     """
-    if config.generators:
-        get_generators(config.generators)
-    check_filters(config.filters)
-    check_filters(config.no_filters, "--no-filters")
-    endpoint = Endpoint(config.endpoint, temperature=1.0) if config.endpoint.endpoint else None
+    get_generators(config.generators or GENERATORS_WITHOUT)
+    get_filters(config.filters, lists_objects=False)
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         total = len(dataset.examples) + len(dataset.rejected)
         say(summarise_rejections(dataset.rejected, total))
+    inputs = {"data": file_fingerprint(dataset.file)}
     checkpoint = None
     if config.model is not None:
         prompt = prompt_for(config.model, config.prompt, [dataset.file])
         mesh = make_mesh(*config.mesh)
         checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
-
-    file = questions_file(config.out)
-    settings, inputs = _settings(config, checkpoint), {"data": file_fingerprint(dataset.file)}
-    if checkpoint is not None:
         inputs["model"] = checkpoint.fingerprint
-    with Stage(file, "extrinsic", settings, inputs=inputs) as stage:
+
+    file = config.out / QUESTIONS
+    with Stage(file, "extrinsic", _settings(config, checkpoint), inputs=inputs) as stage:
         if not stage.finished:
-            pool = _answerable_by_one_image(dataset)
+            context = Context(_answerable_by_one_image(dataset), dataset.root)
             with contextlib.ExitStack() as stack:
-                model = writer = None
-                if checkpoint is not None or endpoint is not None:
-                    answers = config.out / "extrinsic.answers.jsonl"
-                    store = stack.enter_context(AnswerStore(answers, process=0))
                 if checkpoint is not None:
-                    options = {"seed": config.seed, "batch_size": config.batch_size}
-                    model = model_answers(checkpoint, store, **options, shown=False)
-                    # What tells it to write questions is a whole prompt already.
-                    bare = dataclasses.replace(BARE, system=prompt.system)
-                    asked = checkpoint.asked_by(bare)
-                    writer = model_answers(asked, store, **options, shown=False)
-                if endpoint is not None:
-                    writer = endpoint_answers(endpoint, store)
-                context = GeneratorContext(pool, ImageContents(pool), dataset.root, model, writer)
+                    answers = AnswerStore(config.out / "extrinsic.answers.jsonl", process=0)
+                    store = stack.enter_context(answers)
+                    context.model = greedy_answers(checkpoint, store, batch_size=config.batch_size)
                 _write(config, context, stage, dataset.file)
-    header = read_header(file)
+    header = read_header(config.out)
     if header.set_aside:
         say(f"not tried: {_list(header.set_aside)}")
     say(f"{header.rows} Type 3 questions ({_list(header.counts)}) -> {file}")
@@ -91,8 +74,7 @@ def _answerable_by_one_image(dataset: VQADataset) -> list[VQAExample]:
     """The questions that Type 3 questions are made from: all generators need an image, and one."""
     answerable = [example for example in dataset.examples if example.answerable is not False]
     of_one_image = [example for example in answerable if len(example.images) == 1]
-    others = len(answerable) - len(of_one_image)
-    if others:
+    if others := len(answerable) - len(of_one_image):
         say(f"{others} questions about several images, or none, are left out")
     if not of_one_image:
         raise InbolError(
@@ -108,23 +90,20 @@ def _list(counts: dict[str, int]) -> str:
 
 def _settings(config: ExtrinsicConfig, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """The options that the questions depend on."""
-    names = "share", "seed", "generators", "turns", "filters", "no_filters", "language"
-    names = *names, "model_samples", "agreement"
+    names = "share", "seed", "generators", "turns", "filters"
     settings: dict[str, Any] = {name: getattr(config, name) for name in names}
-    if config.endpoint.endpoint:
-        settings["endpoint"] = config.endpoint.endpoint
-        settings["endpoint_model"] = config.endpoint.endpoint_model
     if checkpoint is not None:
         settings["dtype"] = checkpoint.model.dtype.name
         settings |= checkpoint.prompt.to_json() if checkpoint.prompt else {}
     return settings
 
 
-def _write(config: ExtrinsicConfig, context: GeneratorContext, stage: Stage, source: Path) -> None:
+def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path) -> None:
     """Writes questions and trail, and then the header, without which they are not finished."""
     listed = context.contents.lists_objects
     default = GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT
     generators = get_generators(config.generators or default)
+    filters = get_filters(config.filters, lists_objects=listed)
     turns = config.turns or (1,) * len(generators)
     if len(turns) != len(generators):
         names = ", ".join(generator.name for generator in generators)
@@ -132,22 +111,23 @@ def _write(config: ExtrinsicConfig, context: GeneratorContext, stage: Stage, sou
     for generator in generators:
         if generator.check:
             generator.check(context)
-    names = config.filters or default_filters(config, lists_objects=listed)
-    paths = stage.file, trail_file(stage.file)
+    rows = 0
     with contextlib.ExitStack() as stack:
         questions, trail = (
             stack.enter_context(stack.enter_context(atomically(path)).open("w", encoding="utf-8"))
-            for path in paths
+            for path in (stage.file, config.out / TRAIL)
         )
         funnel = Funnel(
-            FilterContext(context, config),
+            context,
             [g for g, n in zip(generators, turns, strict=True) for _ in range(n)],
-            [name for name in names if name not in config.no_filters],
-            keep=lambda row: questions.write(json_line(row)),
+            filters,
+            seed=config.seed,
             reject=lambda row: trail.write(json_line(row)),
             advance=stack.enter_context(progress("generating", len(context.pool), "images")),
         )
-        rows = funnel.run(max(1, round(config.share * len(context.pool))))
+        for row in funnel.questions(max(1, round(config.share * len(context.pool)))):
+            questions.write(json_line(row))
+            rows += 1
         if not rows:
             raise InbolError(f"{source}: {_why_none(funnel)}")
     out = config.out.resolve()
@@ -158,7 +138,7 @@ def _write(config: ExtrinsicConfig, context: GeneratorContext, stage: Stage, sou
         images=os.path.relpath(context.root.resolve(), out),
         data=os.path.relpath(source.resolve(), out),
         generators=[generator.name for generator in generators],
-        filters=funnel.filters,
+        filters=[*filters],
         counts=_by_text(funnel.verdicts),
         set_aside=_by_text(funnel.set_aside),
     )
@@ -178,7 +158,4 @@ def _why_none(funnel: Funnel) -> str:
         )
     causes = (funnel.verdicts + funnel.set_aside).most_common(5)
     why = ", ".join(f"{generator}: {cause} {n}" for (generator, cause), n in causes)
-    return (
-        f"no question is left ({why}); choose other --generators, or leave a filter out with "
-        "--no-filters"
-    )
+    return f"no question is left ({why}); choose other --generators, or fewer --filters"

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from inbol_jax.questions import Record
 from inbol_jax.stage import finished_header
 
+QUESTIONS = "extrinsic.jsonl"
+TRAIL = "extrinsic.trail.jsonl"
 KEPT = "kept"
 
 
@@ -31,16 +33,6 @@ class Header(Record, frozen=True):
     settings: dict[str, Any]
 
 
-def questions_file(out: Path) -> Path:
-    """The file of the questions in a folder."""
-    return out / "extrinsic.jsonl"
-
-
-def trail_file(file: Path) -> Path:
-    """The file of the rejected questions beside that of the others."""
-    return file.with_suffix(".trail.jsonl")
-
-
-def read_header(file: Path) -> Header:
-    """The header of the questions in a file. Raises InbolError if they are not finished."""
-    return Header.from_json(finished_header(file, "extrinsic"))
+def read_header(out: Path) -> Header:
+    """The header of the questions in a folder. Raises InbolError if they are not finished."""
+    return Header.from_json(finished_header(out / QUESTIONS, "extrinsic"))

@@ -1,6 +1,5 @@
 """From examples to Type 3 questions: generators propose, filters reject, and all is counted."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -9,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from inbol_jax.extrinsic.files import KEPT
-from inbol_jax.extrinsic.filters import FILTERS, MODEL_FILTERS, Candidate, FilterContext
-from inbol_jax.extrinsic.generators import CannotPropose, Generator
+from inbol_jax.extrinsic.filters import Candidate, Filter
+from inbol_jax.extrinsic.generators import CannotPropose, Context, Generator
 from inbol_jax.questions import METRICS
 from inbol_jax.records import VQAExample
 
 CHUNK = 256  # examples that a model looks at together
-# The cause if a generator ends without a proposal.
-NOTHING = "nothing to ask about"
-WriteRow = Callable[[Mapping[str, Any]], object]
+NOTHING = "nothing to ask about"  # the cause if a generator ends without a proposal
 
 
 class Funnel:
@@ -28,105 +25,89 @@ class Funnel:
 
     Args:
       generators: in the order of their turns; one that is there twice has two of them.
-      filters: names out of `FILTERS` and `MODEL_FILTERS`, in any order.
-      keep: called with the row of each question that passes all filters.
+      filters: by name, in the order in which they are applied.
+      seed: of the order of the examples, and of what the generators draw.
       reject: called with the row of each question that a filter rejects.
       advance: called after each example.
 
     Attributes:
-      filters: the names, in the order in which the filters are applied.
       verdicts: number of questions by generator and by `KEPT` or the filter that rejected them.
       set_aside: number of examples by generator and cause of which no question was made.
     """
 
     def __init__(
         self,
-        context: FilterContext,
+        context: Context,
         generators: Sequence[Generator],
-        filters: Sequence[str],
+        filters: Mapping[str, Filter],
         *,
-        keep: WriteRow,
-        reject: WriteRow,
+        seed: int,
+        reject: Callable[[Mapping[str, Any]], object],
         advance: Callable[[], object] = lambda: None,
     ):
-        self.filters = [name for name in (*FILTERS, *MODEL_FILTERS) if name in filters]
         self.verdicts: Counter[tuple[str, str]] = Counter()
         self.set_aside: Counter[tuple[str, str]] = Counter()
-        self._context, self._generators = context, generators
-        self._keep, self._reject, self._advance = keep, reject, advance
+        self._context, self._generators, self._filters = context, generators, filters
+        self._seed, self._reject, self._advance = seed, reject, advance
 
-    def run(self, n: int) -> int:
-        """Makes up to n questions, at most one per example. Returns their number."""
-        kept = 0
-        candidates = self._candidates(min(CHUNK, 2 * n))
-        # No more than could all be kept: what nobody waits for is neither made nor counted.
-        while batch := list(islice(candidates, min(CHUNK, n - kept))):
-            for name in self.filters:
-                if name in MODEL_FILTERS:
-                    reasons = MODEL_FILTERS[name](batch, self._context)
-                    pairs = list(zip(batch, reasons, strict=True))
-                    batch = [c for c, reason in pairs if not self._drop(c, name, reason)]
-            for candidate in batch:
-                self._keep(self._row(candidate))
-                self.verdicts[candidate.proposal.generator, KEPT] += 1
-            kept += len(batch)
-        return kept
+    def questions(self, n: int) -> Iterator[dict[str, Any]]:
+        """Yields the rows of up to n questions, at most one per example."""
+        return islice(self._questions(min(CHUNK, 2 * n)), n)
 
-    def _candidates(self, size: int) -> Iterator[Candidate]:
-        """The proposals that pass the filters without a model, of `size` examples at a time."""
-        source, turns = self._context.source, len(self._generators)
-        rng = np.random.default_rng(self._context.config.seed)
-        order = rng.permutation(len(source.pool))
+    def _questions(self, size: int) -> Iterator[dict[str, Any]]:
+        """Models look at `size` examples at a time; what they say of each waits in the context."""
+        context, turns = self._context, len(self._generators)
+        rng = np.random.default_rng(self._seed)
+        order = rng.permutation(len(context.pool))
         for start in range(0, len(order), size):
             # The examples with the generator whose turn it is.
             chunk = [
-                (source.pool[i], self._generators[turn % turns])
+                (context.pool[i], self._generators[turn % turns])
                 for turn, i in enumerate(order[start : start + size], start)
             ]
-            prepared: dict[str, Any] = {}  # by the example's id
+            context.prepared = {}
             for generator in {g.name: g for _, g in chunk if g.prepare}.values():
                 own = [example for example, g in chunk if g is generator]
-                prepared |= generator.prepare(own, source)
-            context = dataclasses.replace(source, prepared=prepared)
+                context.prepared |= generator.prepare(own, context)
             for example, generator in chunk:
                 self._advance()
-                cause = NOTHING
-                try:
-                    for proposal in generator.propose(example, context, rng):
-                        cause, candidate = "", Candidate(example, proposal)
-                        if self._passes(candidate):
-                            yield candidate
-                            break
-                except CannotPropose as error:
-                    cause = str(error)
-                if cause:
-                    self.set_aside[generator.name, cause] += 1
+                if candidate := self._first_that_passes(example, generator, rng):
+                    self.verdicts[generator.name, KEPT] += 1
+                    yield self._row(candidate)
+
+    def _first_that_passes(
+        self, example: VQAExample, generator: Generator, rng: np.random.Generator
+    ) -> Candidate | None:
+        cause = NOTHING
+        try:
+            for proposal in generator.propose(example, self._context, rng):
+                cause, candidate = "", Candidate(example, proposal)
+                if self._passes(candidate):
+                    return candidate
+        except CannotPropose as error:
+            cause = str(error)
+        if cause:
+            self.set_aside[generator.name, cause] += 1
+        return None
 
     def _passes(self, candidate: Candidate) -> bool:
-        for name in self.filters:
-            if name in FILTERS:
-                reason = FILTERS[name].reject(candidate, self._context)
-                if self._drop(candidate, name, reason):
-                    return False
-        return True
-
-    def _drop(self, candidate: Candidate, filter: str, reason: str | None) -> bool:
-        """Counts and writes a rejection. Returns whether there is a reason for one."""
-        if reason is None:
-            return False
-        proposal = candidate.proposal
-        self.verdicts[proposal.generator, filter] += 1
-        self._reject(
-            {
-                "id": candidate.id,
-                "images": [candidate.image],
-                "question": proposal.question,
-                "generator": proposal.generator,
-                "passed": self.filters[: self.filters.index(filter)],
-                "filter": filter,
-                "reason": reason,
-            }
-        )
+        """Whether no filter rejects the candidate; a rejection is counted and handed on."""
+        for passed, (name, filter) in enumerate(self._filters.items()):
+            if reason := filter.reject(candidate, self._context):
+                proposal = candidate.proposal
+                self.verdicts[proposal.generator, name] += 1
+                self._reject(
+                    {
+                        "id": candidate.id,
+                        "images": [candidate.image],
+                        "question": proposal.question,
+                        "generator": proposal.generator,
+                        "passed": [*self._filters][:passed],
+                        "filter": name,
+                        "reason": reason,
+                    }
+                )
+                return False
         return True
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
@@ -138,7 +119,7 @@ class Funnel:
             (candidate.image,),
             proposal.question,
             answerable=False,
-            extra={**made_by, "filters": self.filters, **proposal.extra},
+            extra={**made_by, "filters": [*self._filters], **proposal.extra},
             options=proposal.options,
             metric="choice" if proposal.options else METRICS[0],
             source=candidate.example.source,

@@ -8,10 +8,10 @@ import functools
 import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from inbol_jax.extrinsic.contents import NOT_THINGS
+from inbol_jax.extrinsic.contents import NOT_THINGS, words_of
 
 # Nouns that questions speak of and that no picture holds as a thing.
 _ABSTRACT = """
@@ -39,6 +39,8 @@ _AUXILIARIES = """
 NO_SUBJECTS = NOT_THINGS.union(_ABSTRACT.split())
 QUESTION_WORDS = frozenset(_WH.split())
 AUXILIARIES = frozenset(_AUXILIARIES.split())
+# Words that hardly any other language has; "was" and "is" others have too.
+_ENGLISH = QUESTION_WORDS | {"the", "this", "there"}
 _DO = ("do", "does", "did")
 _SHOW = ("contain", "depict", "display", "feature", "look", "show", "use")
 _NO_MODIFIERS = ("same", "following", "best", "correct", "overall", "more", "most")
@@ -134,6 +136,13 @@ def subject(question: str) -> str | None:
         if names_thing and not set(_NO_MODIFIERS) & set(phrase):
             return " ".join(phrase)
     return next((" ".join(phrase) for phrase in found if NOT_THINGS.issuperset(phrase)), None)
+
+
+def in_english(questions: Iterable[str]) -> bool:
+    """Whether at least one in ten of the first thousand questions has a word that tells English. Of
+    English questions nearly all have one, of others hardly any."""
+    first = list(itertools.islice(questions, 1000))
+    return 10 * sum(not _ENGLISH.isdisjoint(words_of(question)) for question in first) >= len(first)
 
 
 def fault(question: str) -> str | None:

@@ -4,9 +4,8 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-from inbol_jax.defaults import Bounded, Bounds, NumRows, Seed
+from inbol_jax.defaults import Bounded, NumRows, Seed
 from inbol_jax.errors import InbolError
 
 
@@ -21,23 +20,25 @@ class Split(enum.StrEnum):
     Attributes:
       buckets: the twentieths of all scenes that the split owns, by `Scene.bucket`.
       glyphs: the twentieths of all glyphs that the split may show: their ranks modulo twenty.
+      type3: Type 3 questions per answerable one; training has those of `inbol extrinsic`.
     """
 
     buckets: range
     glyphs: Sequence[int]
+    type3: float
 
     # Pre-training sees every glyph: how often it sees one decides whether the model knows it.
-    PRETRAIN = "pretrain", range(10), range(20)
-    TRAIN = "train", range(10, 14), (0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18)
-    VALIDATION = "validation", range(14, 15), (1, 11)
-    TEST = "test", range(15, 17), (3, 7, 13, 17)
-    OOD_KNOWLEDGE = "ood_knowledge", range(17, 18), range(20)
-    OOD_KINDS = "ood_kinds", range(18, 19), (9,)
-    OOD_STYLE = "ood_style", range(19, 20), (19,)
+    PRETRAIN = "pretrain", range(10), range(20), 0.0
+    TRAIN = "train", range(10, 14), (0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18), 0.0
+    VALIDATION = "validation", range(14, 15), (1, 11), 0.5
+    TEST = "test", range(15, 17), (3, 7, 13, 17), 0.5
+    OOD_KNOWLEDGE = "ood_knowledge", range(17, 18), range(20), 0.0
+    OOD_KINDS = "ood_kinds", range(18, 19), (9,), 0.5
+    OOD_STYLE = "ood_style", range(19, 20), (19,), 0.5
 
-    def __new__(cls, name: str, buckets: range, glyphs: Sequence[int]) -> "Split":
+    def __new__(cls, name: str, buckets: range, glyphs: Sequence[int], type3: float) -> "Split":
         split = str.__new__(cls, name)
-        split._value_, split.buckets, split.glyphs = name, buckets, glyphs
+        split._value_, split.buckets, split.glyphs, split.type3 = name, buckets, glyphs, type3
         return split
 
 
@@ -51,9 +52,6 @@ class ExportConfig(Bounded):
     """Part of the world. No two of them share a scene or a glyph."""
     n: NumRows = 1000
     """Answerable questions. `ood_kinds` has none; there it is the number of Type 3 questions."""
-    type3: Annotated[float | None, Bounds(0, 100)] = None
-    """Type 3 questions per answerable question. The default is 0.5; it is 0 for the split train,
-    whose Type 3 questions come from `inbol extrinsic`, and for ood_knowledge."""
     seed: Seed = 0
     """Another seed gives other scenes; the splits stay apart."""
 
@@ -63,10 +61,3 @@ class ExportConfig(Bounded):
             raise InbolError(
                 "--split pretrain is an endless stream; benchmarks/pretrain.py reads it"
             )
-
-    @property
-    def type3_per_answerable(self) -> float:
-        """`type3`, or its default."""
-        if self.type3 is not None:
-            return self.type3
-        return 0.0 if self.split in (Split.TRAIN, Split.OOD_KNOWLEDGE) else 0.5

@@ -29,14 +29,14 @@ def export(config: ExportConfig) -> Path:
     Raises:
       InbolError: if the folder holds another dataset.
     """
-    type3, file = config.type3_per_answerable, config.out / "data.jsonl"
-    settings = {"split": config.split, "n": config.n, "type3": type3, "seed": config.seed}
-    with Stage(file, "world export", settings | {"world": WORLD_VERSION}) as stage:
+    file = config.out / "data.jsonl"
+    settings = {"split": config.split, "n": config.n, "seed": config.seed, "world": WORLD_VERSION}
+    with Stage(file, "world export", settings) as stage:
         if not stage.finished:
             rows = []
-            total = n_questions(config.split, config.n, type3)
+            total = n_questions(config.split, config.n)
             with progress(f"drawing {config.split}", total, "images") as advance:
-                for example, picture in examples(config.split, config.n, type3, config.seed):
+                for example, picture in examples(config.split, config.n, config.seed):
                     png = io.BytesIO()
                     Image.fromarray(picture).save(png, "PNG", compress_level=1)
                     write_atomically(config.out / example.image, png.getvalue(), sync=False)
@@ -49,20 +49,18 @@ def export(config: ExportConfig) -> Path:
     return config.out
 
 
-def n_questions(split: Split, n: int, type3: float) -> int:
+def n_questions(split: Split, n: int) -> int:
     """How many questions an export has, those of Type 3 included."""
-    return n if split is Split.OOD_KINDS else n + round(n * type3)
+    return n if split is Split.OOD_KINDS else n + round(n * split.type3)
 
 
-def examples(
-    split: Split, n: int, type3: float, seed: int
-) -> Iterator[tuple[VQAExample, np.ndarray]]:
+def examples(split: Split, n: int, seed: int) -> Iterator[tuple[VQAExample, np.ndarray]]:
     """Questions with their pictures, u8[48, 48, 3]; the answerable ones come first.
 
     Question i depends on (split, seed, i) alone.
     """
     n_answerable = 0 if split is Split.OOD_KINDS else n
-    for i in range(n_questions(split, n, type3)):
+    for i in range(n_questions(split, n)):
         rng = np.random.default_rng((seed, zlib.crc32(split.encode()), i))
         yield _example(split, f"{split}-{seed}-{i:06d}", i < n_answerable, rng)
 

@@ -4,11 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from inbol_jax.extrinsic.config import ExtrinsicConfig
-from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.filters import FILTERS, Candidate, FilterContext
+from inbol_jax.extrinsic.filters import FILTERS, Candidate, get_filters
 from inbol_jax.extrinsic.funnel import Funnel
-from inbol_jax.extrinsic.generators import Generator, GeneratorContext, Proposal, get_generators
+from inbol_jax.extrinsic.generators import Context, Proposal, get_generators
 from inbol_jax.records import VQAExample
 
 THINGS = ("dog", "kite", "bus", "cake", "clock", "horse", "sofa", "laptop")
@@ -27,34 +25,24 @@ class FunnelRun(NamedTuple):
     rejected: list[dict]
 
 
-def run_funnel(
-    examples,
-    *generators,
-    n=100,
-    filters=("ill_formed", "present", "duplicate"),
-    root=Path(),
-    seed=0,
-    **context,
-):
-    """What the funnel keeps, counts and rejects. A generator is a `Generator` or a name."""
-    made = [g if isinstance(g, Generator) else get_generators([g])[0] for g in generators]
-    source = GeneratorContext(examples, ImageContents(examples), root, **context)
-    for generator in made:
+FUNNEL_FILTERS = ("ill_formed", "present", "duplicate")
+
+
+def run_funnel(examples, *names, n=100, filters=FUNNEL_FILTERS, root=Path(), seed=0, model=None):
+    """What the funnel keeps, counts and rejects, by generators of these names."""
+    context, rejected = Context(examples, root, model), []
+    generators = [get_generators([name])[0] for name in names]
+    for generator in generators:
         if generator.check:
-            generator.check(source)
-    config = ExtrinsicConfig(Path(), Path(), seed=seed)
-    rows, rejected = [], []
-    funnel = Funnel(
-        FilterContext(source, config), made, filters, keep=rows.append, reject=rejected.append
-    )
-    assert funnel.run(n) == len(rows)
-    return FunnelRun(rows, funnel.verdicts, funnel.set_aside, rejected)
+            generator.check(context)
+    chosen = get_filters(filters, lists_objects=True)
+    funnel = Funnel(context, generators, chosen, seed=seed, reject=rejected.append)
+    return FunnelRun([*funnel.questions(n)], funnel.verdicts, funnel.set_aside, rejected)
 
 
-def rejects(name, examples, **options):
+def rejects(name, examples):
     """A filter as a function that says why it rejects a candidate."""
-    source = GeneratorContext(examples, ImageContents(examples))
-    context = FilterContext(source, ExtrinsicConfig(Path(), Path(), **options))
+    context = Context(examples)
     return lambda candidate: FILTERS[name].reject(candidate, context)
 
 

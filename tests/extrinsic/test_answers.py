@@ -1,37 +1,39 @@
+from types import SimpleNamespace
+
 from PIL import Image
 
-from inbol_jax.answers import AnswerStore, Generation, to_row
-from inbol_jax.extrinsic.answers import StoredAnswers
-from inbol_jax.extrinsic.generators import ImageQuestion, Reply
-from inbol_jax.prompts import BARE
+from inbol_jax.answers import AnswerStore, Generation
+from inbol_jax.extrinsic import answers
+from inbol_jax.records import VQAExample
 
 
-def test_an_image_that_changed_is_asked_about_again(tmp_path):
-    file, asked = tmp_path / "a.png", []
+def test_only_what_the_store_does_not_hold_is_asked(tmp_path, monkeypatch, capsys):
+    asked = []
 
-    def ask(examples, label, sampling, tell):
+    def generate(checkpoint, examples, images, *, set_aside, **options):
+        assert options["options"].temperature == 0
         asked.extend(e.question for e in examples)
-        said = [
-            Generation("no", None, None),
-            Generation("red", -0.5, 2),
-            Generation("no", None, None),
-        ]
-        yield {e.id: to_row(said) for e in examples}
+        for e in examples:
+            if e.question == "of none":
+                set_aside(e, "image missing")
+        yield [(e, [Generation("red", -0.5, 2)]) for e in examples if e.question != "of none"]
 
-    def draw():
-        return Image.open(file)
-
+    monkeypatch.setattr(answers, "generate", generate)
+    model = SimpleNamespace(dtype=SimpleNamespace(name="float32"))
+    checkpoint = SimpleNamespace(fingerprint="f", model=model, prompt=None)
+    file = tmp_path / "a.png"
     questions = [
-        ImageQuestion("of the file", file, "a.png"),
-        ImageQuestion("of a part", draw, "a.png without", file),
-        ImageQuestion("of no file", lambda: Image.new("RGB", (4, 4)), "blank"),
+        VQAExample("a", (str(file),), "of the file"),
+        VQAExample("b", (str(tmp_path / "b.png"),), "of none"),
     ]
     with AnswerStore(tmp_path / "answers.jsonl", 0) as store:
-        for pixels, again in (((0, 0, 0), 3), ((0, 0, 0), 0), ((9, 0, 0), 2)):
+        answerer = answers.greedy_answers(checkpoint, store, batch_size=2)
+        # What could not be asked is asked again, as is a picture that has changed.
+        for pixels, again in (((0, 0, 0), 2), ((0, 0, 0), 1), ((9, 0, 0), 2)):
             Image.new("RGB", (4, 4), pixels).save(file)
             asked.clear()
-            answerer = StoredAnswers(store, {}, BARE, ask)
-            replies = answerer(questions, label="", n=3)
-            assert replies == [[Reply("no"), Reply("no"), Reply("red", -0.5)]] * 3
+            assert answerer(questions, "looking") == [Generation("red", -0.5, 2), None]
             assert len(asked) == again
-    assert "of no file" not in asked
+    assert (
+        "looking: 1 of 2 questions set aside (first: b: image missing)" in capsys.readouterr().out
+    )

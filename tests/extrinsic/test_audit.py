@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from inbol_jax.extrinsic.audit import (
 )
 from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.extrinsic.files import Header, read_header, trail_file
+from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, Header, read_header
 
 HOSTILE = (
     "What is the <script>alert('q')</script> \"quoted\" & "
@@ -32,10 +33,11 @@ def write(file, rows):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.fixture
-def run(tmp_path):
-    """What `inbol extrinsic` makes of 60 questions about 30 images."""
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What `inbol extrinsic` makes of 60 questions about 30 images. Read-only by agreement."""
+    folder = tmp_path_factory.mktemp("made")
+    data = folder / "data"
     data.mkdir()
     things, rows = ("dog", "kite", "bus", "cake", "clock"), []
     for i in range(30):
@@ -46,8 +48,15 @@ def run(tmp_path):
     about = {"images": ["0.png"], "answers": [], "answerable": False}
     rows.append({"id": "none", "question": "Why?"} | about)
     write(data / "data.jsonl", rows)
-    extrinsic(ExtrinsicConfig(data, tmp_path / "run", share=1.0))
-    return tmp_path / "run"
+    extrinsic(ExtrinsicConfig(data, folder / "run", share=1.0))
+    return folder / "run"
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of it that a test may change."""
+    shutil.copytree(made.parent, tmp_path / "made")
+    return tmp_path / "made/run"
 
 
 def test_what_the_page_holds(run, capsys):
@@ -72,21 +81,21 @@ def test_what_the_page_holds(run, capsys):
     assert auc["all"]["low"] > 0.6  # the templates give their questions away
     assert f"unseeable ({auc['unseeable']['value']:.2f})" in result["findings"][0]
     assert "picture ?" in result["text"]["telling"]["unanswerable"]
-    reasons = {row["reason"] for row in read_jsonl(trail_file(run / "extrinsic.jsonl"))}
+    reasons = {row["reason"] for row in read_jsonl(run / TRAIL)}
     assert any(reason in text for reason in reasons)
 
 
 def test_the_same_page_again(run):
     pages = []
     for seed in (0, 0, 1):
-        audit(AuditConfig(run, seed=seed))
+        audit(AuditConfig(run, samples=2, seed=seed))
         pages.append((run / "audit.html").read_bytes())
     assert pages[0] == pages[1] != pages[2]
 
 
 def test_hostile_text_stays_text(run):
-    file = run / "extrinsic.jsonl"
-    for spoiled in (trail_file(file), file):
+    file = run / QUESTIONS
+    for spoiled in (run / TRAIL, file):
         rows = [*read_jsonl(spoiled)]
         for row in rows:
             row |= {"question": HOSTILE, "reason": HOSTILE, "id": HOSTILE + row["id"]}
@@ -113,8 +122,8 @@ def test_hostile_text_stays_text(run):
     assert policy.startswith("default-src 'none'")
 
 
-def test_the_funnel_adds_up(run):
-    header = read_header(run / "extrinsic.jsonl")
+def test_the_funnel_adds_up(made):
+    header = read_header(made)
     table = funnel_table(header, None)
     assert [row[0] for row in table.rows] == [*header.generators, "all"]
     for row in table.rows:
@@ -145,16 +154,16 @@ def question(i, text="", generator="", image="a.png"):
 
 def test_samples_are_uniform_per_value():
     counts, rng = np.zeros(20), np.random.default_rng(0)
-    for _ in range(1000):
+    for _ in range(500):
         drawn = samples(
-            (question(i, generator="ab"[i == 3]) for i in range(20)), "generator", 5, rng
+            [question(i, generator="ab"[i == 3]) for i in range(20)], "generator", 5, rng
         )
         assert [q.id for q in drawn["b"]] == ["q3"]
         for q in drawn["a"]:
             counts[int(q.id[1:])] += 1
-    assert counts.sum() == 5000
-    expected = np.where(np.arange(20) == 3, 0, 5000 / 19)
-    assert np.abs(counts - expected).max() < 60  # four standard deviations
+    assert counts.sum() == 2500
+    expected = np.where(np.arange(20) == 3, 0, 2500 / 19)
+    assert np.abs(counts - expected).max() < 45  # four standard deviations
 
 
 def test_findings_follow_the_numbers_and_name_the_generators_to_blame():
@@ -174,13 +183,13 @@ def test_findings_follow_the_numbers_and_name_the_generators_to_blame():
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     # Of two normal distributions one standard deviation apart: Phi(1 / sqrt 2).
     truth, held = 0.7602, 0
-    for seed in range(300):
+    for seed in range(150):
         rng = np.random.default_rng(seed)
         label = np.arange(160) < 60
         found = auc_estimate(rng.normal(size=160) + label, label)
         held += found.low <= truth <= found.high
         assert 0 <= found.low <= found.value <= found.high <= 1
-    assert 0.91 <= held / 300 <= 0.98
+    assert 0.9 <= held / 150 <= 0.99
 
 
 def text_auc(n, tell, per_image=2, seed=0):
@@ -196,12 +205,12 @@ def text_auc(n, tell, per_image=2, seed=0):
 
 
 def test_a_word_that_tells_is_found_and_noise_is_not():
-    told = text_auc(800, 1.0)
+    told = text_auc(400, 1.0)
     assert told["auc"]["all"]["value"] > 0.99
     assert "costs" in " ".join(told["telling"]["unanswerable"][:3])
     assert "colors" in " ".join(told["telling"]["answerable"][:3])
-    assert 0.65 < text_auc(800, 0.5)["auc"]["all"]["value"] < 0.9  # half can be told
-    noise = text_auc(800, 0.0)["auc"]["all"]
+    assert 0.65 < text_auc(400, 0.5)["auc"]["all"]["value"] < 0.9  # half can be told
+    noise = text_auc(400, 0.0)["auc"]["all"]
     assert noise["low"] - 0.03 < 0.5 < noise["high"] + 0.03
 
 
@@ -217,8 +226,3 @@ def test_no_text_is_scored_by_what_saw_its_image():
 
     assert abs(value(4) - 0.5) < 0.1
     assert value(1) > 0.95
-
-
-def test_audit_options_that_cannot_be(tmp_path):
-    with pytest.raises(InbolError, match="--samples -1"):
-        AuditConfig(tmp_path, samples=-1)

@@ -5,11 +5,11 @@ import pytest
 from extrinsic_cases import THINGS, example, run_funnel
 from PIL import Image
 
+from inbol_jax.answers import Generation
 from inbol_jax.data.images import load_image
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import evidence
 from inbol_jax.extrinsic.evidence import evidence_boxes, remove
-from inbol_jax.extrinsic.generators import ImageQuestion, Reply
 
 
 def pictures(folder, n, size=(40, 30)):
@@ -85,7 +85,7 @@ def test_evidence_by_boxes(tmp_path):
     assert len(rows) == 12
     assert set_aside == {
         ("evidence_removed", "evidence outside the image"): 1,
-        ("evidence_removed", "evidence not a list"): 1,
+        ("evidence_removed", "evidence is no list of [left, top, width, height]"): 1,
         ("evidence_removed", "not an image"): 1,
         ("evidence_removed", "record does not say where"): 1,
     }
@@ -121,25 +121,24 @@ def test_a_changed_jpeg_is_a_jpeg(tmp_path):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "evidence_removed").write_text("a file in its place")
-    with pytest.raises(InbolError, match="cannot be written, and images without their evidence"):
-        run_funnel([example(0)], "evidence_removed", root=tmp_path)
+    with pytest.raises(InbolError, match="images without their evidence go there"):
+        run_funnel([example(0, evidence=[[4, 4, 8, 8]])], "evidence_removed", root=tmp_path)
 
 
 class Eye:
     """A "model" that says "red" if a pixel is red, and else "no", and counts what it is asked."""
 
     def __init__(self):
-        self.calls = []
+        self.asked = []
 
-    def __call__(self, asked, *, n, temperature, max_new_tokens, label):
-        self.calls.append((label, len(asked)))
-        replies = []
-        for a in asked:
-            image = load_image(a.image) if isinstance(a.image, Path) else a.image()
-            pixels = np.asarray(image).astype(int)
-            red = ((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=2) < 60)).mean()
-            replies.append([Reply("red" if red else "no", -1.0 + float(red))] * n)
-        return replies
+    def __call__(self, questions, label):
+        self.asked.append(len(questions))
+        return [self.answer(Path(question.image)) for question in questions]
+
+    def answer(self, file):
+        pixels = np.asarray(load_image(file)).astype(int)
+        red = ((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=2) < 60)).mean()
+        return Generation("red" if red else "no", -1.0 + float(red), 1)
 
 
 def test_evidence_by_occlusion(tmp_path):
@@ -161,8 +160,6 @@ def test_evidence_by_occlusion(tmp_path):
         ("evidence_removed", "model does not know the answer"): 1,
         ("evidence_removed", "no occlusion changes the answer"): 1,
     }
-    options = {"n": 1, "temperature": 0, "max_new_tokens": 1, "label": ""}
     for row in rows:
-        ((reply,),) = Eye()([ImageQuestion("", tmp_path / row["images"][0], "")], **options)
-        assert reply.text == "no"
-    assert [n for _, n in eye.calls] == [4, 3 * len(evidence.WINDOWS)]
+        assert eye.answer(tmp_path / row["images"][0]).text == "no"
+    assert eye.asked == [4, 3 * len(evidence.WINDOWS)]

@@ -3,37 +3,33 @@
 import hashlib
 import json
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from endpoint_server import said
 from extrinsic_cases import COLORS, THINGS
 from PIL import Image
 
+from inbol_jax.answers import Generation
 from inbol_jax.artifacts import read_jsonl, read_meta
-from inbol_jax.cli import main
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.config import ExtrinsicConfig
+from inbol_jax.extrinsic import answers
+from inbol_jax.extrinsic import extrinsic as command
+from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import GENERATORS_WITHOUT, extrinsic
-from inbol_jax.extrinsic.files import trail_file
+from inbol_jax.extrinsic.files import TRAIL
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import subject
-from inbol_jax.responses.config import EndpointConfig
+from inbol_jax.prompts import Prompt
 from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
 
-WITHOUT_OBJECTS = [
-    *("ill_formed", "language", "ungrammatical", "present"),
-    *("answer_present", "duplicate"),
-]
+WITHOUT_OBJECTS = ["ill_formed", "ungrammatical", "present", "answer_present", "duplicate"]
 
 
 def run(data, out, **options):
     return extrinsic(ExtrinsicConfig(data, out, **options))
-
-
-def asked(rows):
-    return {(row["images"][0], row["question"]) for row in rows}
 
 
 def records(n):
@@ -48,8 +44,8 @@ def records(n):
 
 def write(folder, rows):
     (folder / "images").mkdir(parents=True)
-    for i, row in enumerate(rows):
-        Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(folder / row["images"][0])
+    for i in range(len(rows)):
+        Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(folder / f"images/{i}.png")
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -69,7 +65,8 @@ def test_the_world_by_default_is_what_the_results_were_made_with(tmp_path):
 
 def test_every_rejected_question_is_in_the_trail(photos, tmp_path):
     file = run(photos, tmp_path / "out", share=1.0)
-    meta, kept, rejected = read_meta(file), [*read_jsonl(file)], [*read_jsonl(trail_file(file))]
+    meta, kept = read_meta(file), [*read_jsonl(file)]
+    rejected = [*read_jsonl(tmp_path / "out" / TRAIL)]
     assert rejected
     verdicts = [f"{row['generator']}: {row['filter']}" for row in rejected]
     verdicts += [f"{row['generator']}: kept" for row in kept]
@@ -85,27 +82,15 @@ def test_every_rejected_question_is_in_the_trail(photos, tmp_path):
     assert (tmp_path / "out" / meta["data"]).samefile(photos / "data.jsonl")
 
 
-def test_filters_can_be_chosen_and_left_out(photos, tmp_path):
-    options = {"filters": ("duplicate", "ill_formed"), "generators": ("mismatched",)}
-    chosen = read_meta(run(photos, tmp_path / "a", share=1.0, **options))
-    assert chosen["filters"] == ["ill_formed", "duplicate"]
-    without = ("answer_present", "language")
-    left = read_meta(run(photos, tmp_path / "b", share=1.0, no_filters=without))
-    kept = ["ill_formed", "ungrammatical", "present", "duplicate"]
-    assert left["filters"] == kept
-
-
 def test_a_set_without_objects(photos, tmp_path, capsys):
     file = run(photos, tmp_path / "out", share=1.0)
     rows, meta = [*read_jsonl(file)], read_meta(file)
     assert {row["generator"] for row in rows} == set(GENERATORS_WITHOUT)
-    assert {tuple(row["filters"]) for row in rows} == {tuple(WITHOUT_OBJECTS)}
     noun = {row["images"][0]: subject(row["question"]) for row in records(24)}
     for row in rows:
         if row["generator"] != "beyond_frame":
-            assert (noun[row["images"][0]] in row["question"]) is (
-                row["generator"] == "unseeable"
-            ), row
+            about_its_thing = noun[row["images"][0]] in row["question"]
+            assert about_its_thing is (row["generator"] == "unseeable"), row
     kept = sum(n for verdict, n in meta["counts"].items() if verdict.endswith("kept"))
     assert meta["rows"] == len(rows) == kept
     dataset = load_dataset_folder(file)  # the header leads to the images
@@ -115,6 +100,12 @@ def test_a_set_without_objects(photos, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{len(rows)} Type 3 questions (")
     run(photos, tmp_path / "out", share=1.0)
     assert "extrinsic.jsonl: finished before, by the same settings" in capsys.readouterr().out
+
+
+def test_filters_can_be_chosen(photos, tmp_path):
+    options = {"filters": ("duplicate", "ill_formed"), "generators": ("mismatched",)}
+    chosen = read_meta(run(photos, tmp_path / "a", share=1.0, **options))
+    assert chosen["filters"] == ["ill_formed", "duplicate"]
 
 
 def test_share_and_repetition(photos, tmp_path):
@@ -133,56 +124,45 @@ def test_share_and_repetition(photos, tmp_path):
     assert file.stat().st_mtime_ns == before
 
 
-def test_questions_that_are_unanswerable_already_are_not_drawn_on(tmp_path):
-    rows = records(16)
-    for row in rows[8:]:
-        row |= {"answers": [], "answerable": False}
-    file = run(write(tmp_path / "photos", rows), tmp_path / "out", share=1.0)
-    assert {row["images"][0] for row in read_jsonl(file)} <= {row["images"][0] for row in rows[:8]}
-
-
-ENDPOINT = EndpointConfig(endpoint="http://127.0.0.1:9/v1")
-OPTIONS = [
-    *(({"share": share}, "--share") for share in (0, -1, 1.5, float("nan"))),
-    ({"filters": ("answered",)}, "--filters answered: needs --model"),
-    ({"language": "klingon"}, "--language klingon: choose auto or one of en, de"),
-    ({"turns": (1, 0)}, "--turns: at least 1 for each"),
-    ({"turns": (1, 4)}, "--turns: give a number for each generator: unseeable"),
-    ({"agreement": 0.5}, "--agreement 0.5: more than 0.5"),
-    ({"model_samples": 0}, "--model-samples 0: at least 1"),
-    ({"endpoint": ENDPOINT}, "--endpoint: only the generator model_written asks it"),
-    ({"endpoint": ENDPOINT, "generators": ("model_written",)}, "--endpoint-model"),
-    ({"generators": ("taste",)}, "--generators taste: there is no such generator; choose among un"),
-    ({"generators": ("unseeable",) * 2}, "name each generator once, and at least one"),
-    ({"generators": ("model_written",)}, "model_written: needs --model, or --endpoint"),
-    ({"generators": ("evidence_removed",)}, "evidence_removed: needs a column `evidence` in"),
-    ({"filters": ("taste",)}, "--filters taste: there is no such filter; choose among ill_formed"),
-    ({"no_filters": ("taste",)}, "--no-filters taste: there is no such filter"),
+GERMAN = {"question": "Welche Farbe hat es?"}
+MESSAGES = [  # options, what the records are changed to, message
+    *(({"share": share}, {}, "--share") for share in (0, -1, 1.5, float("nan"))),
+    ({"turns": (1, 0)}, {}, "--turns: at least 1 for each"),
+    ({"turns": (1, 4)}, {}, "--turns: give a number for each generator: unseeable"),
+    ({"generators": ("taste",)}, {}, "--generators taste: there is no such .* choose among unsee"),
+    ({"generators": ("unseeable",) * 2}, {}, "--generators: name each generator once"),
+    ({"generators": ("evidence_removed",)}, {}, "evidence_removed: needs a column `evidence` in"),
     (
-        {"generators": ("unseeable",), "language": "de", "share": 1.0},
-        r"no question is left .*unseeable: language 24.*--no-filters",
+        {"filters": ("taste",)},
+        {},
+        "--filters taste: there is no such filter; choose among ill",
+    ),
+    ({}, GERMAN, "questions are not in English, and all generators ask in English but"),
+    ({}, {"answers": [], "answerable": False}, "holds no question that one image answers"),
+    (
+        {"generators": ("unseeable", "mismatched")},
+        {"question": "How many dogs are there?"},
+        r"no question names a subject \('the \.\.\.'\)",
+    ),
+    (
+        {"generators": ("mismatched",)},
+        {"question": "What color is the dog?"},
+        "no question is left .mismatched: present .* choose other --generators, or fewer --filters",
     ),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), OPTIONS)
-def test_options_that_cannot_be(photos, tmp_path, options, message):
+@pytest.mark.parametrize(("options", "change", "message"), MESSAGES)
+def test_one_line_says_what_cannot_be(tmp_path, options, change, message):
+    data = write(tmp_path / "photos", [row | change for row in records(8)])
     with pytest.raises(InbolError, match=message):
-        run(photos, tmp_path / "out", **options)
+        run(data, tmp_path / "out", **options)
     assert not list((tmp_path / "out").glob("extrinsic*"))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"answers": [], "answerable": False}, "holds no question that one image answers"),
-        ({"question": "How many dogs are there?"}, "no question names a subject"),
-    ],
-)
-def test_sets_of_which_no_question_is_made(tmp_path, change, message):
-    data = write(tmp_path / "photos", [row | change for row in records(16)])
-    with pytest.raises(InbolError, match=message):
-        run(data, tmp_path / "out", generators=("unseeable", "mismatched"))
+def test_audit_options_that_cannot_be(tmp_path):
+    with pytest.raises(InbolError, match="--samples -1"):
+        AuditConfig(tmp_path, samples=-1)
 
 
 def test_a_run_that_failed_leaves_no_half_file_and_no_header(photos, tmp_path, monkeypatch):
@@ -191,7 +171,7 @@ def test_a_run_that_failed_leaves_no_half_file_and_no_header(photos, tmp_path, m
     def breaks(funnel, n):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Funnel, "run", breaks)
+    monkeypatch.setattr(Funnel, "questions", breaks)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out, seed=1)
     assert not list(out.iterdir())
@@ -199,74 +179,62 @@ def test_a_run_that_failed_leaves_no_half_file_and_no_header(photos, tmp_path, m
     assert run(photos, out).exists()
 
 
-def written(body, number):
-    return said("1. Who built the thing in the far distance?\n2. What color is it?")
+class Made:
+    """A checkpoint that holds nothing."""
+
+    fingerprint, model = "made up", SimpleNamespace(dtype=np.dtype("float32"))
+
+    def asked_by(self, prompt):
+        self.prompt = prompt
+        return self
 
 
-def writing(photos, out, server, *more):
-    """A command line by which the server's model writes the questions."""
-    words = ["extrinsic", "--data", photos, "--out", out, "--share", "1", *more]
-    words += ["--generators", "model_written"]
-    return [str(word) for word in (*words, "--endpoint", server.url, "--endpoint-model", "writer")]
+def test_a_model_finds_evidence_and_is_asked_once(photos, tmp_path, monkeypatch):
+    """What was answered before a run was killed is not asked again."""
+    asked = []
+    monkeypatch.setattr(command, "prompt_for", lambda *_: Prompt("short"))
+    monkeypatch.setattr(command, "load_pretrained", lambda *_, **__: Made())
 
+    def generate(checkpoint, examples, images, **_):
+        assert checkpoint.prompt == Prompt("short")
+        for e in examples:
+            asked.append(e.id)
+            third = e.images[0].endswith("-3.png")  # without the fourth window
+            yield [(e, [Generation("no" if third else "red", -1.0, 1)])]
 
-def test_an_endpoint_writes_questions_once(photos, tmp_path, serve):
-    server = serve(written)
-    words = writing(photos, tmp_path / "out", server)
-    assert main(words) == 0
-    file = tmp_path / "out/extrinsic.jsonl"
-    rows = [*read_jsonl(file)]
-    assert {row["question"] for row in rows} == {"Who built the thing in the far distance?"}
-    assert len(rows) == len(server.asked) == 24
-    content = server.asked[0][2]["messages"][0]["content"]
-    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
-    before = file.read_bytes()
+    monkeypatch.setattr(answers, "generate", generate)
+    out = tmp_path / "out"
+    options = {
+        "share": 1.0,
+        "model": tmp_path / "model",
+        "generators": ("mismatched", "evidence_removed"),
+    }
+    file = run(photos, out, **options)
+    meta, store = read_meta(file), out / "extrinsic.answers.jsonl"
+    assert meta["inputs"]["model"] == "made up"
+    assert (meta["settings"]["dtype"], meta["settings"]["prompt"]) == ("float32", "short")
+    removed = [row["removed"] for row in read_jsonl(file) if "removed" in row]
+    assert {tuple(r["boxes"][0]) for r in removed} == {(18, 0, 6, 6)}
+    before, answered = (file.read_bytes(), (out / TRAIL).read_bytes()), store.read_bytes()
+    assert len(asked) == answered.count(b"\n") > 12
     file.unlink()
-    assert main(words) == 0
-    assert file.read_bytes() == before
-    assert len(server.asked) == 24  # its answers were kept
-
-
-def test_a_model_filters_writes_and_finds_evidence(micro, small_world, tmp_path):
-    """The model is random, so what it says does not matter, but the same must come out again
-    without asking."""
-    data, out = tmp_path / "data", tmp_path / "out"
-    # A copy, because images without their evidence are written beside the others.
-    (data / "images").mkdir(parents=True)
-    rows = [*read_jsonl(small_world / "train/data.jsonl")][:24]
-    for row in rows:
-        (data / row["images"][0]).write_bytes(
-            (small_world / "train" / row["images"][0]).read_bytes()
-        )
-        row["evidence"] = [[4, 4, 30, 30]]
-    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    generators = ("unseeable", "mismatched", "evidence_removed")
-    options = {"share": 1.0, "model": micro.path, "model_samples": 3, "agreement": 1.0}
-    file = run(data, out, generators=generators, **options)
-    meta = read_meta(file)
-    assert meta["filters"] == ["ill_formed", "present", "duplicate", "text_only", "answered"]
-    assert meta["inputs"]["model"] == micro.fingerprint
-    store = out / "extrinsic.answers.jsonl"
-    answers = store.read_bytes()
-    assert answers.count(b"\n") > 20
-    before = file.read_bytes(), trail_file(file).read_bytes()
-    file.unlink()
-    half = answers[: len(answers) // 2]  # a run that was killed in the middle of a line
+    half = answered[: len(answered) // 2]  # a run that was killed in the middle of a line
     store.write_bytes(half)
-    run(data, out, generators=generators, **options)
-    assert (file.read_bytes(), trail_file(file).read_bytes()) == before
-    again = store.read_bytes()
-    assert sorted(again.splitlines()) == sorted(answers.splitlines())
-    assert again.startswith(half[: half.rindex(b"\n")])
+    asked.clear()
+    run(photos, out, **options)
+    assert (file.read_bytes(), (out / TRAIL).read_bytes()) == before
+    assert len(asked) == answered.count(b"\n") - half.count(b"\n")
+    assert sorted(store.read_bytes().splitlines()) == sorted(answered.splitlines())
 
 
-def test_questions_about_several_images_or_none_are_left_out_and_counted(tmp_path, capsys):
+def test_what_is_unanswerable_or_not_about_one_image_is_not_drawn_on(tmp_path, capsys):
     rows = records(16)
-    data = write(tmp_path / "photos", rows)
-    for row, images in zip(rows, (["images/0.png", "images/1.png"], []), strict=False):
-        row["images"] = images
-    (data / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert all(row["images"] for row in read_jsonl(run(data, tmp_path / "out", share=1.0)))
+    for row in rows[8:]:
+        row |= {"answers": [], "answerable": False}
+    rows[0]["images"], rows[1]["images"] = ["images/0.png", "images/1.png"], []
+    file = run(write(tmp_path / "photos", rows), tmp_path / "out", share=1.0)
+    drawn = {image for row in read_jsonl(file) for image in row["images"]}
+    assert drawn <= {f"images/{i}.png" for i in range(2, 8)}
     assert "2 questions about several images, or none, are left out" in capsys.readouterr().out
 
 
@@ -274,8 +242,7 @@ def test_a_question_of_another_image_brings_its_options(tmp_path):
     rows = [row | {"options": ["red", "blue"], "answers": ["A"]} for row in records(16)]
     data = write(tmp_path / "photos", rows)
     options = {"share": 1.0, "generators": ("mismatched",), "filters": ("ill_formed",)}
-    file = run(data, tmp_path / "out", **options)
-    examples = load_dataset_folder(file).examples
+    examples = load_dataset_folder(run(data, tmp_path / "out", **options)).examples
     assert {(e.options, e.metric, e.answerable) for e in examples} == {
         (("red", "blue"), "choice", False)
     }

@@ -1,32 +1,13 @@
 import inspect
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from extrinsic_cases import candidate, example, rejects, run_funnel
-from PIL import Image
+from extrinsic_cases import candidate, example, rejects
 
-from inbol_jax.data.images import load_image
 from inbol_jax.extrinsic import config
-from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.contents import ImageContents
-from inbol_jax.extrinsic.filters import (
-    FILTERS,
-    MODEL_FILTERS,
-    FilterContext,
-    language,
-    settled_answer,
-    usual_language,
-)
-from inbol_jax.extrinsic.funnel import Funnel
-from inbol_jax.extrinsic.generators import (
-    Generator,
-    GeneratorContext,
-    Proposal,
-    Reply,
-    subject,
-)
+from inbol_jax.extrinsic.filters import FILTERS, get_filters
+from inbol_jax.extrinsic.generators import subject
 
 DOG = "What color is the dog?"
 
@@ -86,124 +67,32 @@ def test_duplicates_are_of_one_image_and_of_what_was_kept():
     assert rejected(candidate(example(0), DOG, image="evidence_removed/0.png")) is None
 
 
-@pytest.mark.parametrize(
-    ("replies", "answer", "expected"),
-    [
-        (["red", "Red.", "red", "red", "blue"], "", "red"),
-        (["red", "red", "red", "blue", "blue"], "", None),
-        (["red", "red", "blue", "blue"], "blue", "blue"),
-        (["red", "green", "blue", "blue"], "blue", "blue"),
-        (["red", "green", "grey", "blue"], "blue", None),
-        (["I don't know."] * 5, "", None),
-        (["I don't know."] * 5, "I don't know", None),
-        (["I don't know.", "red", "red", "red", "red"], "", "red"),
-        ([], "", None),
-        ([], "blue", None),
-    ],
-)
-def test_what_replies_agree_on(replies, answer, expected):
-    assert settled_answer(replies, answer, 0.8) == expected
-
-
-def test_model_filters_ask_with_and_without_the_image(tmp_path):
-    """The "model" reads the picture's color, and answers questions about the moon without it."""
-    asked = []
-
-    def replies(question, n):
-        drawn = not isinstance(question.image, Path)
-        image = question.image() if drawn else load_image(question.image)
-        if question.name == "2.png":
-            return []
-        if "moon" in question.question:
-            return [Reply("cheese")] * n
-        if tuple(np.asarray(image)[0, 0]) == (255, 0, 0):
-            return [Reply("red")] * n
-        return [Reply(f"guess {i}") for i in range(n)]
-
-    def model(questions, *, n, temperature, max_new_tokens, label):
-        asked.extend((question.name, n) for question in questions)
-        return [replies(question, n) for question in questions]
-
-    for i, color in enumerate(("red", "blue", "blue", "blue")):
-        Image.new("RGB", (4, 4), color).save(tmp_path / f"{i}.png")
-
-    def propose(example, context, rng):
-        moon = example.id == "q3"
-        yield Proposal("What is the moon made of?" if moon else "What is its color?", "own")
-
-    rows, verdicts, _, rejected = run_funnel(
-        [example(i) for i in range(4)],
-        Generator("own", propose),
-        filters=["answered", "text_only"],
-        root=tmp_path,
-        model=model,
-    )
-    assert [(r["id"], r["filters"]) for r in rows] == [("q1-own", ["text_only", "answered"])]
-    assert verdicts == {("own", "kept"): 1, ("own", "answered"): 2, ("own", "text_only"): 1}
-    assert {r["id"]: (r["filter"], r["reason"], r["passed"]) for r in rejected} == {
-        "q0-own": ("answered", "answered 'red'", ["text_only"]),
-        "q2-own": ("answered", "could not be asked", ["text_only"]),
-        "q3-own": ("text_only", "answered 'cheese' without the image", []),
-    }
-    assert {n for _, n in asked} == {5}
-    assert Counter(name for name, _ in asked) == {"blank": 4, "0.png": 1, "1.png": 1, "2.png": 1}
-
-
 def test_filters_are_applied_in_their_order():
-    source = GeneratorContext([], ImageContents([]))
-    context = FilterContext(source, ExtrinsicConfig(Path(), Path()))
-    funnel = Funnel(context, [], ["answered", "duplicate", "ill_formed"], keep=str, reject=str)
-    assert funnel.filters == ["ill_formed", "duplicate", "answered"]
+    assert [*get_filters(["duplicate", "ill_formed"], lists_objects=False)] == [
+        "ill_formed",
+        "duplicate",
+    ]
     assert list(FILTERS)[-1] == "duplicate"  # it remembers what has passed all others
+
+
+def test_ungrammatical_judges_english_alone():
+    asked = candidate(example(0), "Welche Farbe Farbe hat es?")
+    assert rejects("ungrammatical", [example(0)])(asked)
+    german = [example(0, "Welche Farbe hat der Hund?")]
+    assert rejects("ungrammatical", german)(asked) is None
 
 
 def test_help_and_page_name_every_filter_with_its_default():
     """Both list them in their order; a filter that is missing there is easily forgotten."""
-    names = [*FILTERS, *MODEL_FILTERS]
-    assert f"Filters to use: {', '.join(names)}." in " ".join(inspect.getsource(config).split())
+    assert f"Filters to use: {', '.join(FILTERS)}." in " ".join(inspect.getsource(config).split())
     page = (Path(__file__).parents[2] / "docs/extrinsic.md").read_text().split("## Filters")[1]
     wanted = {
         name: "always" if made.with_objects else "without `objects`"
         for name, made in FILTERS.items()
-    } | dict.fromkeys(MODEL_FILTERS, "with `--model`")
+    }
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
-    listed = {name.strip("`"): default for name, _, default in rows[: len(names)]}
+    listed = {name.strip("`"): default for name, _, default in rows[: len(FILTERS)]}
     assert list(listed.items()) == list(wanted.items())
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("What color is the star?", "en"),
-        ("Welche Farbe hat der Stern?", "de"),
-        ("¿De qué color es el coche?", "es"),
-        ("Какого цвета машина?", "ru"),
-        ("車は何色ですか?", "ja"),
-        ("汽车是什么颜色?", "zh"),
-        ("자동차는 무슨 색입니까?", "ko"),
-        ("Color?", None),
-        ("", None),
-    ],
-)
-def test_language(text, expected):
-    assert language(text) == expected
-
-
-def test_languages_of_a_set_and_of_its_questions():
-    nouns = ("Hund", "Stern", "Ball")
-    german = [example(i, f"Welche Farbe hat der {noun}?") for i, noun in enumerate(nouns)]
-    german.append(example(9, "What is the dog?"))
-    assert usual_language(e.question for e in german) == "de"
-    assert usual_language(["?", "1"]) is None
-    auto, english = rejects("language", german), rejects("language", german, language="en")
-    asked = candidate(german[0], "How old is the dog?")
-    assert auto(asked) == "en, not de"
-    assert english(asked) is None
-    for text in ("Сколько лет собаке, скажи?", "狗几岁了呢,请问一下?"):
-        assert english(candidate(german[0], text))
-    # No language is told of texts like these, so they pass.
-    for text in ("Hund Katze Maus?", "Color?"):
-        assert auto(candidate(german[0], text)) is None
 
 
 def test_what_is_known_of_an_image():

@@ -1,33 +1,17 @@
-import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from extrinsic_cases import THINGS, example, run_funnel
 
+from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.generators import (
     BEYOND_FRAME,
-    FALSE_PREMISE,
     GENERATORS,
-    WRITER_PROMPT,
     Proposal,
-    Reply,
     fill,
-    parse_questions,
     register_generator,
     usual_answer,
 )
-
-
-def test_false_premises_are_about_what_is_missing():
-    examples = [example(i) for i in range(16)]
-    rows, verdicts, *_ = run_funnel(examples, "false_premise")
-    assert len(rows) == verdicts["false_premise", "kept"] == 16
-    for row in rows:
-        forms = (re.escape(t).replace(r"\{noun\}", r"(\w+)") for t in FALSE_PREMISE)
-        noun = next(match[1] for form in forms if (match := re.fullmatch(form, row["question"])))
-        assert noun in THINGS
-        assert noun != THINGS[int(row["images"][0][:-4]) % 8]
 
 
 def test_a_generator_that_is_there_twice_has_two_turns():
@@ -93,46 +77,8 @@ def test_the_usual_answer_is_the_most_frequent_one():
     assert usual_answer(example(0, answers=())) == ""
 
 
-def test_lines_of_what_a_model_wrote():
-    text = """1. What is behind the wall?
-- "Who owns it?"
-
-2) What is behind the wall?
-* **What is next?**
-Sure!"""
-    questions = ["What is behind the wall?", "Who owns it?", "What is next?", "Sure!"]
-    assert parse_questions(text) == questions
-    assert parse_questions("") == []
-    assert parse_questions("3 dogs are there, why?") == ["3 dogs are there, why?"]
-
-
-def test_model_written_questions_go_through_the_filters():
-    asked = []
-
-    def writer(items, *, n, temperature, max_new_tokens, label):
-        asked.extend(items)
-        texts = {
-            "0.png": "Here are some:\n1. Who took it?\n2. What is hidden behind the dog?",
-            "1.png": "What color is the kite?",
-            "3.png": "\n",
-        }
-        return [[Reply(texts[item.name])] if item.name in texts else [] for item in items]
-
-    examples = [example(i) for i in range(4)]
-    rows, verdicts, set_aside, _ = run_funnel(
-        examples, "model_written", writer=writer, root=Path("images")
-    )
-    assert [(r["images"][0], r["question"]) for r in rows] == [("0.png", "Who took it?")]
-    assert verdicts == {
-        ("model_written", "ill_formed"): 1,
-        ("model_written", "kept"): 1,
-        ("model_written", "duplicate"): 1,
-    }
-    assert set_aside == {
-        ("model_written", "could not be asked"): 1,
-        ("model_written", "model wrote no question"): 1,
-    }
-    assert sorted(a.image for a in asked) == [Path(f"images/{i}.png") for i in range(4)]
-    assert {a.question for a in asked} == {
-        WRITER_PROMPT.format(n=3, question=example(i).question) for i in range(4)
-    }
+@pytest.mark.parametrize("name", ["unseeable", "mismatched", "beyond_frame"])
+def test_what_asks_in_english_is_not_used_on_another_language(name):
+    examples = [example(i, f"Welche Farbe hat Bild {i}?") for i in range(4)]
+    with pytest.raises(InbolError, match="evidence_removed: --generators evidence_removed"):
+        run_funnel(examples, name)

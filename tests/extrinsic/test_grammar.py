@@ -1,9 +1,8 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inbol_jax.extrinsic.filters import language
-from inbol_jax.extrinsic.grammar import fault, subject
+from inbol_jax.extrinsic.grammar import fault, in_english, subject
 
 
 @pytest.mark.parametrize(
@@ -75,8 +74,24 @@ def test_a_fault_is_named(question, reason):
 
 
 @given(st.text())
+@settings(max_examples=40, deadline=None)
 def test_any_text_is_judged(text):
     assert fault(text) is None or fault(text)
-    language(text)
     found = subject(text)
     assert found is None or found in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("questions", "expected"),
+    [
+        (["What is this?"], True),
+        (["Is it raining?"] * 8 + ["Is there a dog?"], True),
+        (["Welche Farbe hat der Hund?", "Was ist das?", "Ist es rot?"], False),
+        (["¿De qué color es el coche?"], False),
+        (["De quelle couleur est la voiture?", "Qui est là?"], False),
+        (["Di che colore è la macchina?", "Wat is dit?"], False),
+        (["車は何色ですか?", "Какого цвета машина?"], False),
+    ],
+)
+def test_whether_a_set_is_in_english(questions, expected):
+    assert in_english(questions) is expected

@@ -16,7 +16,6 @@ from loss_cases import (
     closed_form,
     columns,
     few,
-    log_sigmoid,
     margins,
     pair_loss,
     pairs,
@@ -25,18 +24,6 @@ from loss_cases import (
 )
 
 from inbol_jax.losses import dpo_loss, preference_margin
-
-
-@given(pairs, betas)
-@few
-def test_dpo_is_the_closed_form(rows, beta):
-    chosen, rejected, ref_chosen, ref_rejected, *_ = columns(rows)
-    reward = beta * ((chosen.astype(float) - ref_chosen) - (rejected.astype(float) - ref_rejected))
-    loss = dpo_loss(*two(chosen, rejected, ref_chosen, ref_rejected), beta=beta)
-    assert (loss.shape, loss.dtype) == (chosen.shape, jnp.float32)
-    # Three roundings of the margin at float32, scaled by beta: what the argument of the sigmoid can
-    # be off by.
-    np.testing.assert_allclose(loss, -log_sigmoid(reward), rtol=1e-5, atol=beta * 60 * 5e-7)
 
 
 def test_dpo_stays_finite_far_out():
@@ -69,20 +56,18 @@ def test_dpo_gradients(beta):
 
 @ALL
 @pytest.mark.parametrize("beta", [0.05, 0.5, 2.0])
-def test_variants_are_their_closed_forms(name, options, beta):
+def test_losses_are_their_closed_forms(name, options, beta):
     m = np.array([-30.0, -2.0, -0.5, 0.0, 0.5, 1.0, 2.0, 10.0, 30.0])
     found = pair_loss(name, margins(m), beta=beta, **options)
     assert (found.shape, found.dtype) == (m.shape, jnp.float32)
     np.testing.assert_allclose(found, closed_form(name, m, beta, **options), rtol=1e-5, atol=1e-5)
 
 
-@given(pairs, betas)
-@few
-def test_without_smoothing_all_is_dpo(rows, beta):
-    *arguments, _, _ = columns(rows)
-    plain = pair_loss("sigmoid", arguments, beta=beta)
+def test_without_smoothing_all_is_dpo():
+    arguments = random_pairs(8)
+    plain = pair_loss("sigmoid", arguments, beta=0.3)
     for name in OPTIONS:
-        found = pair_loss(name, arguments, beta=beta, label_smoothing=0.0)
+        found = pair_loss(name, arguments, beta=0.3, label_smoothing=0.0)
         np.testing.assert_allclose(found, plain, rtol=1e-6)
 
 

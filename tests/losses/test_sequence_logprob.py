@@ -10,28 +10,17 @@ from loss_cases import few, masked
 from inbol_jax.losses import sequence_logprob, sft_loss
 
 
+@pytest.mark.parametrize("average", [False, True])
 @given(masked)
 @few
-def test_sequence_logprob_sums_what_the_mask_shows(case):
+def test_sums_and_means_are_over_what_the_mask_shows(average, case):
     logprobs, mask = case
-    expected = [row[m == 1].sum(dtype=np.float64) for row, m in zip(logprobs, mask, strict=True)]
-    np.testing.assert_allclose(sequence_logprob(logprobs, mask), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(
-        sequence_logprob(logprobs, mask), sequence_logprob(logprobs, mask == 1)
-    )
-
-
-@given(masked)
-@few
-def test_averages_are_means_over_the_mask(case):
-    logprobs, mask = case
-    expected = [
-        row[m == 1].mean(dtype=np.float64) if m.any() else 0.0
-        for row, m in zip(logprobs, mask, strict=True)
-    ]
-    np.testing.assert_allclose(
-        sequence_logprob(logprobs, mask, average=True), expected, rtol=1e-5, atol=1e-5
-    )
+    rows = [row[m == 1].astype(np.float64) for row, m in zip(logprobs, mask, strict=True)]
+    expected = [row.sum() / (max(row.size, 1) if average else 1) for row in rows]
+    found = sequence_logprob(logprobs, mask, average=average)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    as_bool = sequence_logprob(logprobs, mask == 1, average=average)
+    np.testing.assert_array_equal(found, as_bool)
 
 
 @given(masked, st.integers(1, 3))
@@ -71,8 +60,6 @@ def test_an_empty_mask_weighs_nothing():
     nothing, none = np.full((2, 3), np.nan, np.float32), np.zeros((2, 3))
     total, weight = sft_loss(nothing, none)
     assert (float(total), float(weight)) == (0.0, 0.0)
-    for found in (
-        sequence_logprob(nothing, none),
-        sequence_logprob(nothing, none, average=True),
-    ):
+    for average in (False, True):
+        found = sequence_logprob(nothing, none, average=average)
         np.testing.assert_array_equal(found, [0.0, 0.0])

@@ -8,6 +8,4 @@ from inbol_jax.world.export import examples
 def scenes_of(monkeypatch):
     """(examples, scenes) of a split: the scene is caught where it would be drawn."""
     monkeypatch.setattr(export_module, "render", lambda scene, rng, sketch=False: scene)
-    return lambda split, n, type3=0.5, seed=0: list(
-        zip(*examples(split, n, type3, seed), strict=True)
-    )
+    return lambda split, n, seed=0: list(zip(*examples(split, n, seed), strict=True))

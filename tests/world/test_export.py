@@ -9,7 +9,7 @@ from world_oracle import EXPORTED
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.world.config import ExportConfig, Split
-from inbol_jax.world.export import examples, export
+from inbol_jax.world.export import examples, export, n_questions
 
 
 def files(folder):
@@ -28,13 +28,12 @@ def test_export_is_the_same_bytes_from_the_same_seed(split, tmp_path, capsys):
     assert first == again
     assert first["data.jsonl"] != other["data.jsonl"]
     a, b = ({data for name, data in f.items() if name.endswith(".png")} for f in (first, other))
-    type3 = split is not Split.OOD_KINDS and ExportConfig(tmp_path, split).type3_per_answerable
-    assert len(a) == len(b) == (9 if type3 else 6)
+    assert len(a) == len(b) == n_questions(split, 6)
     assert not a & b
 
 
 def test_more_questions_leave_the_first_ones_as_they_are():
-    few, many = (list(examples(Split.TEST, n, 0.0, 3)) for n in (5, 9))
+    few, many = (list(examples(Split.TRAIN, n, 3)) for n in (5, 9))
     assert [e for e, _ in few] == [e for e, _ in many[:5]]
     assert all((a == b).all() for (_, a), (_, b) in zip(few, many, strict=False))
 
@@ -55,7 +54,7 @@ def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
     assert [e.id for e in dataset.examples] == table["id"][:]
     with Image.open(dataset.root / dataset.examples[0].image) as image:
         assert (image.size, image.mode, image.format) == ((48, 48), "RGB", "PNG")
-    drawn = [picture for _, picture in examples(Split.TEST, 20, 0.5, 0)]
+    drawn = [picture for _, picture in examples(Split.TEST, 20, 0)]
     stored = [np.asarray(Image.open(dataset.root / e.image)) for e in dataset.examples]
     assert all((a == b).all() for a, b in zip(drawn, stored, strict=True))
 
@@ -76,7 +75,6 @@ def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
         ExportConfig(config.out, Split.TRAIN, 6),
         ExportConfig(config.out, Split.TEST, 5),
         ExportConfig(config.out, Split.TRAIN, 5, seed=1),
-        ExportConfig(config.out, Split.TRAIN, 5, type3=1.0),
     ):
         with pytest.raises(InbolError, match=r"was made with --.*, and now --"):
             export(other)
@@ -93,12 +91,7 @@ def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
     ("options", "message"),
     [
         ({"n": 0}, "--n 0"),
-        ({"n": -3}, "--n -3"),
         ({"split": Split.PRETRAIN}, "--split pretrain is an endless stream"),
-        ({"type3": -0.5}, "--type3 -0.5"),
-        ({"type3": float("nan")}, "--type3 nan"),
-        ({"type3": 1e9}, "--type3 1000000000.0"),
-        ({"type3": float("inf")}, "--type3 inf"),
     ],
 )
 def test_an_export_that_cannot_be(tmp_path, options, message):
@@ -106,7 +99,5 @@ def test_an_export_that_cannot_be(tmp_path, options, message):
         ExportConfig(tmp_path, **options)
 
 
-def test_the_default_share_of_type_3_is_that_of_the_split(tmp_path):
-    assert ExportConfig(tmp_path).type3_per_answerable == 0
-    assert ExportConfig(tmp_path, Split.TEST).type3_per_answerable == 0.5
-    assert ExportConfig(tmp_path, type3=1.5).type3_per_answerable == 1.5
+def test_the_share_of_type_3_is_that_of_the_split():
+    assert [n_questions(split, 100) for split in EXPORTED] == [100, 150, 150, 100, 100, 150]

@@ -21,8 +21,9 @@ from inbol_jax.world.scenes import sample_scene
 def test_kinds_of_questions_by_split(scenes_of):
     kinds = {split: {e.extra["kind"] for e in scenes_of(split, 600)[0]} for split in EXPORTED}
     assert kinds[Split.OOD_KINDS] == set(HELD_OUT_TYPE3)
-    assert kinds[Split.OOD_KNOWLEDGE] == {KNOWLEDGE, *SEEN_TYPE3}
-    for split in set(EXPORTED) - {Split.OOD_KINDS, Split.OOD_KNOWLEDGE}:
+    assert kinds[Split.OOD_KNOWLEDGE] == {KNOWLEDGE}
+    assert kinds[Split.TRAIN] == {*VISUAL, KNOWLEDGE}
+    for split in (Split.VALIDATION, Split.TEST, Split.OOD_STYLE):
         assert kinds[split] == {*VISUAL, KNOWLEDGE, *SEEN_TYPE3}
     assert not set(SEEN_TYPE3) & set(HELD_OUT_TYPE3)
     # What `inbol extrinsic` makes for training holds no held-out kind either.
@@ -34,12 +35,12 @@ def test_what_is_said_on_type_3_follows_from_the_words_of_the_question():
     """Else the base's doubt would tell Type 3 from the rest."""
     rng = np.random.default_rng(0)
     said = defaultdict(Counter)
-    for i in range(6000):
+    for i in range(4000):
         scene = sample_scene(rng, int(rng.integers(N_GLYPHS)) if i % 2 else None)
         for kind in (*SEEN_TYPE3, *HELD_OUT_TYPE3):
             if question := ask(scene, kind, rng):
                 said[kind, question.text][question.answer] += 1
-    often = [counts for counts in said.values() if counts.total() >= 300]
+    often = [counts for counts in said.values() if counts.total() >= 200]
     assert len(often) > 80
     shares = [counts.most_common(1)[0][1] / counts.total() for counts in often]
     assert min(shares) > 0.94
