@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import roofline
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PROGRAM = """
@@ -41,13 +42,7 @@ metadata={op_name="jit(run)/mlp/up_proj/dot_general"}, backend_config={"gemm_bac
 """
 
 
-@pytest.fixture
-def roofline(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("roofline")
-
-
-def test_kernels_of_a_program(roofline):
+def test_kernels_of_a_program():
     """A product, a loop of unknown length, and a fusion that writes four rows in place."""
     found = roofline.kernels(PROGRAM, trips=15)
     assert [(k.kind, k.count, k.flops, k.nbytes) for k in found] == [

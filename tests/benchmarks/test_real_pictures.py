@@ -1,37 +1,27 @@
 """benchmarks/real_pictures.py, as far as it needs no package: splits, Type 3, stages, policies."""
 
-import importlib
 import itertools
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import picture_sets as sets
+import picture_tower as tower
 import pytest
+import real_stages
+import refusal_policies as policies
+from picture_objects import Picture, simple_name
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 N_THINGS = 120  # of each kind
 
 
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a file of benchmarks/, which import each other by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
-@pytest.fixture
-def sets(load):
-    return load("picture_sets")
-
-
-@pytest.fixture
-def pictures(load, sets):
+@pytest.fixture(scope="module")
+def pictures():
     """Each thing in two styles, one of them out of domain; every second flag has a capital."""
-    picture = load("picture_objects").Picture
     return [
-        picture(kind, f"{kind} {i}", (), style, Path(f"{kind}-{i}-{style}.png"), capital)
+        Picture(kind, f"{kind} {i}", (), style, Path(f"{kind}-{i}-{style}.png"), capital)
         for kind in sets.QUESTIONS
         if kind != "capital"
         for i in range(N_THINGS)
@@ -40,13 +30,13 @@ def pictures(load, sets):
     ]
 
 
-def lines_of(sets, pictures, name, number=100):
+def lines_of(pictures, name, number=100):
     about = sets.sets(pictures)[name]
     others = [p for p in pictures if p.kind in sets.IN_DOMAIN]
     return sets.questions(about, others, number, 0.4, "0")
 
 
-def test_a_thing_is_asked_about_in_one_split_only(sets, pictures):
+def test_a_thing_is_asked_about_in_one_split_only(pictures):
     found = sets.sets(pictures)
     things = {name: {p.thing for p in found[name]} for name in ("train", "validation", "test")}
     for a, b in itertools.combinations(things, 2):
@@ -60,7 +50,7 @@ def test_a_thing_is_asked_about_in_one_split_only(sets, pictures):
         assert {p.name for p in found[name] if p.kind == "capital"} <= flags[name]
 
 
-def test_the_tower_sees_neither_the_other_style_nor_regions_and_never_some_things(sets, pictures):
+def test_the_tower_sees_neither_the_other_style_nor_regions_and_never_some_things(pictures):
     shown = sets.shown_to_tower(pictures)
     assert not {p.source for p, _ in shown} & {sets.STYLE_OUT}
     assert not {p.kind for p, _ in shown} & {"region"}
@@ -73,19 +63,19 @@ def test_the_tower_sees_neither_the_other_style_nor_regions_and_never_some_thing
 
 
 @pytest.mark.parametrize("name", ["train", "test", "ood_style", "ood_kinds", "ood_regions"])
-def test_the_text_does_not_tell_type_3(sets, pictures, name):
-    lines = lines_of(sets, pictures, name)
+def test_the_text_does_not_tell_type_3(pictures, name):
+    lines = lines_of(pictures, name)
     shares = {
         text: np.mean([not line["answerable"] for line in lines if line["question"] == text])
         for text in {line["question"] for line in lines}
     }
     assert max(shares.values()) - min(shares.values()) < 0.05
     assert abs(np.mean(list(shares.values())) - 0.4 / 1.4) < 0.03
-    assert abs(sets.text_auc(lines_of(sets, pictures, "train"), lines) - 0.5) < 0.05
+    assert abs(sets.text_auc(lines_of(pictures, "train"), lines) - 0.5) < 0.05
 
 
-def test_the_picture_of_a_type_3_question_lacks_what_is_asked_for_or_is_blurred(sets, pictures):
-    lines = [line for line in lines_of(sets, pictures, "train") if not line["answerable"]]
+def test_the_picture_of_a_type_3_question_lacks_what_is_asked_for_or_is_blurred(pictures):
+    lines = [line for line in lines_of(pictures, "train") if not line["answerable"]]
     for line in lines:
         kinds = (line["kind"],) if line["blurred"] else sets.LACKING[line["kind"]]
         assert line["shows_kind"] in kinds
@@ -94,7 +84,7 @@ def test_the_picture_of_a_type_3_question_lacks_what_is_asked_for_or_is_blurred(
     assert set(blurred) == set(sets.IN_DOMAIN)
 
 
-def test_what_is_written_is_kept_and_depends_on_the_seed_alone(sets, pictures, tmp_path):
+def test_what_is_written_is_kept_and_depends_on_the_seed_alone(pictures, tmp_path):
     def write(folder, seed):
         sizes = sets.Sizes(train=20, validation=10, test=10, ood=10)
         sets.write(folder, pictures, sizes, seed, read=lambda file: Image.new("RGB", (8, 8)))
@@ -111,34 +101,32 @@ def test_what_is_written_is_kept_and_depends_on_the_seed_alone(sets, pictures, t
             assert (file.parent / line["images"][0]).exists()
 
 
-def test_a_stage_runs_once_and_one_that_failed_runs_again(load, tmp_path):
-    script, ran = load("real_stages"), []
+def test_a_stage_runs_once_and_one_that_failed_runs_again(tmp_path):
+    ran = []
 
     def fail():
         ran.append("fails")
         raise OSError("no network")
 
     with pytest.raises(OSError, match="no network"):
-        script.Stages(tmp_path).run("gather", fail)
+        real_stages.Stages(tmp_path).run("gather", fail)
     for _ in range(2):
-        script.Stages(tmp_path).run("gather", lambda: ran.append("gather"))
-    with pytest.raises(script.Stop):
-        script.Stages(tmp_path, until="gather").run("gather", lambda: ran.append("again"))
+        real_stages.Stages(tmp_path).run("gather", lambda: ran.append("gather"))
+    with pytest.raises(real_stages.Stop):
+        real_stages.Stages(tmp_path, until="gather").run("gather", lambda: ran.append("again"))
     assert ran == ["fails", "gather"]
 
 
-def test_names_are_what_a_child_would_say(load):
-    simple_name = load("picture_objects").simple_name
+def test_names_are_what_a_child_would_say():
     assert simple_name("Rice, puffed") == ("rice", ("puffed rice",))
     assert simple_name("Brinjal 15") == ("brinjal", ())
 
 
-def test_names_are_spelled_at_the_places_of_the_image(load, monkeypatch):
+def test_names_are_spelled_at_the_places_of_the_image(monkeypatch):
     class Letters:
         def __call__(self, text):
             return {"input_ids": [ord(letter) for letter in text]}
 
-    tower = load("picture_tower")
     monkeypatch.setattr(tower, "BEGINNING", "a")
     targets, used, end = tower.name_tokens(["bc", "bcdefghijkl"], Letters())
     spelled = ["".join(chr(used[i]) for i in row) for row in targets]
@@ -163,7 +151,7 @@ def prediction(model, domain, i, rng):
 
 
 @pytest.fixture
-def questions(load, tmp_path):
+def questions(tmp_path):
     rng = np.random.default_rng(0)
     domains = ("in_domain", "out_of_domain", "validation")
     rows = [
@@ -171,11 +159,10 @@ def questions(load, tmp_path):
     ]
     file = tmp_path / "predictions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load("refusal_policies").read(file)
+    return policies.read(file)
 
 
-def test_policies_are_worth_what_their_responses_are(load, questions):
-    policies = load("refusal_policies")
+def test_policies_are_worth_what_their_responses_are(questions):
     found = {p.name: p for p in policies.policies(questions)}
     worth = {name: p.value["in_domain"].mean() for name, p in found.items()}
     assert worth["always refuse"] == pytest.approx(1 / 3)
@@ -188,8 +175,7 @@ def test_policies_are_worth_what_their_responses_are(load, questions):
     assert [line[0] for line in best] == ["base, likelihood"]
 
 
-def test_a_probe_that_knows_the_type_is_the_oracle(load, questions):
-    policies = load("refusal_policies")
+def test_a_probe_that_knows_the_type_is_the_oracle(questions):
     rows = questions.models["base"]
     scores = {(row["dataset"], row["id"]): float(row["type"] != 1) for row in rows}
     found = {p.name: p for p in policies.policies(questions, {"linear probe": scores})}
@@ -198,8 +184,7 @@ def test_a_probe_that_knows_the_type_is_the_oracle(load, questions):
     assert not found["linear probe"].free
 
 
-def test_sayings_are_those_of_questions_drawn_at_random(load, questions):
-    policies = load("refusal_policies")
+def test_sayings_are_those_of_questions_drawn_at_random(questions):
     header, *lines = policies.sayings(questions, 5)
     assert header == ["question", "type", "gold", "base", "idk_it"]
     places = [int(line[0].split()[0]) for line in lines]
@@ -211,8 +196,7 @@ def test_sayings_are_those_of_questions_drawn_at_random(load, questions):
     assert r"0 or \| what?" in policies.markdown([header, ["0 or | what?", "1", "", "", ""]])
 
 
-def test_a_threshold_is_the_best_of_all(load):
-    policies = load("refusal_policies")
+def test_a_threshold_is_the_best_of_all():
     rng = np.random.default_rng(0)
     for _ in range(50):
         rows = [{"type": int(t)} for t in rng.integers(1, 4, size=12)]
@@ -226,8 +210,7 @@ def test_a_threshold_is_the_best_of_all(load):
         assert policies.value(rows, score > chosen, correct).sum() == max(worth.values())
 
 
-def test_an_interval_holds_the_mean(load):
-    policies = load("refusal_policies")
+def test_an_interval_holds_the_mean():
     changes = np.random.default_rng(0).integers(-1, 2, size=200)
     low, high = policies.interval(changes)
     assert low < changes.mean() < high

@@ -1,25 +1,15 @@
 """benchmarks/refusal_detection.py: its labels, and a clone with texts of our own."""
 
 import hashlib
-import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import refusal_detection as script
 
 from inbol_jax.errors import InbolError
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/refusal_detection.py"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("refusal_detection", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+LABELS = Path(__file__).parents[2] / "benchmarks/refusal_labels.tsv"
 
 
 def digest(text):
@@ -43,8 +33,8 @@ def clone(tmp_path):
     return folder
 
 
-def test_the_labels_are_of_the_sources_and_every_source_has_some(script):
-    labels = script.read_labels(SCRIPT.with_name("refusal_labels.tsv"))
+def test_the_labels_are_of_the_sources_and_every_source_has_some():
+    labels = script.read_labels(LABELS)
     own = {name for name, source in script.SOURCES.items() if source.label}
     assert labels.keys() | own == script.SOURCES.keys()
     assert sum(map(len, labels.values())) >= 1500
@@ -52,14 +42,14 @@ def test_the_labels_are_of_the_sources_and_every_source_has_some(script):
 
 
 @pytest.mark.parametrize("line", ["nowhere\tab\tanswer", "llava\tab\tperhaps"])
-def test_a_wrong_label_is_named(script, tmp_path, line):
+def test_a_wrong_label_is_named(tmp_path, line):
     file = tmp_path / "labels.tsv"
     file.write_text(f"source\tsha256\tlabel\nllava\tab\tanswer\n{line}\n")
     with pytest.raises(InbolError, match=r"labels\.tsv:3: .* is unknown"):
         script.read_labels(file)
 
 
-def test_texts_of_a_clone_are_measured(script, clone, monkeypatch, capsys):
+def test_texts_of_a_clone_are_measured(clone, monkeypatch, capsys):
     texts = {"I can't tell": "does_not_know", "Search me": "does_not_know", "red": "answer"}
     labels = {digest(text): label for text, label in texts.items()} | {"ab" * 8: "answer"}
     monkeypatch.setattr(script, "read_labels", lambda _: {"haloquest": labels})
@@ -78,7 +68,7 @@ def test_texts_of_a_clone_are_measured(script, clone, monkeypatch, capsys):
     assert any(" texts per second, of " in line for line in lines)
 
 
-def test_a_folder_without_clones_and_what_is_no_clone(script, tmp_path):
+def test_a_folder_without_clones_and_what_is_no_clone(tmp_path):
     with pytest.raises(InbolError, match="no clone of a source"):
         script.main(script.Config(sources=tmp_path))
     (tmp_path / "llava").mkdir()
