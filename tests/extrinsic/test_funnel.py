@@ -17,14 +17,18 @@ def propose(examples, n, seed):
 
 @pytest.fixture(scope="module")
 def world():
-    splits = (Split.TRAIN, Split.TEST)
-    found = [e for split in splits for e, _ in world_examples(split, 500, 11)]
+    """Questions of which no picture is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inbol_jax.world.export.render", lambda *_, **__: None)
+        found = [
+            e for split in (Split.TRAIN, Split.TEST) for e, _ in world_examples(split, 250, 11)
+        ]
     return [e for e in found if e.answerable]
 
 
 @pytest.fixture(scope="module")
 def proposed(world):
-    return propose(world, 600, 0)
+    return propose(world, 300, 0)
 
 
 def unanswerable(question, objects):
@@ -60,10 +64,10 @@ def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
 
 def test_counts_add_up(proposed):
     rows, verdicts, *_ = proposed
-    assert len(rows) == 600
+    assert len(rows) == 300
     kept = {name: verdicts[name, "kept"] for name in GENERATORS_WITH_OBJECTS}
     assert Counter(row["generator"] for row in rows) == kept
-    assert min(kept.values()) > 200
+    assert min(kept.values()) > 100
     assert {verdict for _, verdict in verdicts} <= {"kept", "present", "duplicate", "ill_formed"}
     assert verdicts["mismatched", "present"] > 0
 
@@ -79,9 +83,9 @@ def test_rows_are_type_3_questions_with_ids_of_their_own(world, proposed):
 
 
 def test_deterministic(world, proposed):
-    assert propose(world, 600, 0).rows == proposed.rows
+    assert propose(world, 300, 0).rows == proposed.rows
     assert propose(world, 20, 0).rows == proposed.rows[:20]
-    assert propose(world, 600, 1).rows != proposed.rows
+    assert propose(world, 300, 1).rows != proposed.rows
 
 
 def test_an_example_of_which_no_question_is_made_is_counted():

@@ -1,11 +1,14 @@
 import pytest
+from world_oracle import EXPORTED
 
 import inbol_jax.world.export as export_module
 from inbol_jax.world.export import examples
 
 
-@pytest.fixture
-def scenes_of(monkeypatch):
-    """(examples, scenes) of a split: the scene is caught where it would be drawn."""
-    monkeypatch.setattr(export_module, "render", lambda scene, rng, sketch=False: scene)
-    return lambda split, n, seed=0: list(zip(*examples(split, n, seed), strict=True))
+@pytest.fixture(scope="session")
+def drawn():
+    """By split (examples, scenes) of 250 questions, and as many of Type 3 as it has of its own. A
+    scene is caught where it would be drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "render", lambda scene, rng, sketch=False: scene)
+        return {split: [*zip(*examples(split, 250, 0), strict=True)] for split in EXPORTED}

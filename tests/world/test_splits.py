@@ -9,8 +9,8 @@ from inbol_jax.world.config import Split
 from inbol_jax.world.glyphs import HELD_OUT_ALPHABETS, load_glyphs
 
 
-def test_splits_share_no_scene_and_no_glyph(scenes_of, monkeypatch):
-    scenes = {split: scenes_of(split, 400)[1] for split in EXPORTED}
+def test_splits_share_no_scene_and_no_glyph(drawn, monkeypatch):
+    scenes = {split: of_split for split, (_, of_split) in drawn.items()}
     caught = []
     monkeypatch.setattr(
         pretrain_module,
