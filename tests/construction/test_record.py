@@ -48,17 +48,6 @@ def test_record_of_a_known_question():
     assert (record.wilson_low, record.wilson_high) == pytest.approx((0.39678, 0.89221), abs=1e-5)
 
 
-def test_record_of_an_unknown_question_still_holds_its_gold_answer():
-    record = make_record(sampled("wwwwwwwwww"), Thresholds())
-    assert (record.type, record.boundary, record.confidence) == (2, Boundary.UNKNOWN, 0.0)
-    assert record.correct == (Response("red", 0, None),)
-
-
-def test_record_of_a_mixed_question():
-    record = make_record(sampled("cccccwwwww"), Thresholds())
-    assert (record.type, record.boundary, record.confidence) == (None, Boundary.MIXED, 0.5)
-
-
 def test_record_of_type_3():
     question = sampled(
         "wwwrrwwwww",

@@ -1,7 +1,6 @@
 """What `--data.id` reads from the disk: every kind of file and folder that its help names."""
 
 import json
-import os
 
 import datasets
 import pytest
@@ -43,28 +42,19 @@ def test_every_kind_of_file(tmp_path, read, suffix):
         (row["id"], row["question"], (row["answers"],)) for row in ROWS
     ]
     assert (dataset.root / dataset.examples[1].image).read_bytes() == picture(1)
-    before = file.stat()
-    data = file.read_bytes().replace(b"What is 0?", b"Who is 00?")
-    file.write_bytes(data)
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert (read(id=str(file), name="changed").examples[0].question == "Who is 00?") == (
-        b"Who is 00?" in data
-    )
 
 
-@pytest.mark.parametrize("kind", ["images", "tsv", "csv"])
-@pytest.mark.parametrize("split", ["train", None])
+@pytest.mark.parametrize(("kind", "split"), [("images", "train"), ("csv", None)])
 def test_every_kind_of_folder(tmp_path, read, kind, split):
     folder = tmp_path / "set"
     if kind == "images":
         write_images(folder, "0.png", "1.png")
-        about = [{**row, "file_name": f"{i}.png"} for i, row in enumerate(ROWS)]
-        lines = ({name: v for name, v in row.items() if name != "image"} for row in about)
-        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+        named = [{"file_name": f"{i}.png"} | row for i, row in enumerate(ROWS)]
+        table = datasets.Dataset.from_list(named).remove_columns("image")
+        table.to_json(folder / "metadata.jsonl")
     else:
         write_images(folder / "pics", "0.png", "1.png")
-        separator = "\t" if kind == "tsv" else ","
-        datasets.Dataset.from_list(ROWS).to_csv(folder / f"train.{kind}", sep=separator)
+        datasets.Dataset.from_list(ROWS).to_csv(folder / "train.csv")
     dataset = read(id=str(folder), split=split)
     assert [e.answers for e in dataset.examples] == [(row["answers"],) for row in ROWS]
     assert (dataset.root / dataset.examples[1].image).read_bytes() == picture(1)
