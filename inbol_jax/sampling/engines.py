@@ -77,25 +77,11 @@ class CheckpointEngine:
         return prompt_for(self.place, options, data)
 
     def generate(
-        self,
-        examples: Sequence[VQAExample],
-        images: Path,
-        *,
-        prompt: Prompt,
-        label: str,
-        set_aside: SetAside,
+        self, examples: Sequence[VQAExample], images: Path, *, prompt: Prompt, **about: Any
     ) -> Batches:
         """As `sampling.generate.generate`."""
-        return generate(
-            self.checkpoint.asked_by(prompt),
-            examples,
-            images,
-            options=self.options,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            label=label,
-            set_aside=set_aside,
-        )
+        own = {"options": self.options, "seed": self.seed, "batch_size": self.batch_size}
+        return generate(self.checkpoint.asked_by(prompt), examples, images, **own, **about)
 
     def p_true(
         self,
