@@ -35,9 +35,12 @@ def test_attention_in_chunks_is_that_in_one_piece(t, causal, monkeypatch):
     def run(q, k, v):
         return jnp.sum(jnp.sin(dot_product_attention(q, k, v, mask, causal=causal)))
 
-    expected = jax.value_and_grad(run, argnums=(0, 1, 2))(q, k, v)
+    def computed():
+        return jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2)))(q, k, v)
+
+    expected = computed()
     monkeypatch.setattr(layers, "QUERY_CHUNK_SIZE", 8)
-    chunked = jax.value_and_grad(run, argnums=(0, 1, 2))(q, k, v)
+    chunked = computed()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
 
 
@@ -58,7 +61,7 @@ def test_fused_attention_is_the_plain_one(t, masked, kernels_anywhere):
         return jnp.sum(jnp.sin(y))
 
     plain, fused = (
-        jax.value_and_grad(functools.partial(run, name), argnums=(0, 1, 2))(q, k, v)
+        jax.jit(jax.value_and_grad(functools.partial(run, name), argnums=(0, 1, 2)))(q, k, v)
         for name in ("xla", "cudnn")
     )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
