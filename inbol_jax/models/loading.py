@@ -62,10 +62,6 @@ class Checkpoint:
         object.__setattr__(other, "prompt", prompt)
         return other
 
-    def is_from(self, folder: Path) -> bool:
-        """Whether the model or its adapters were loaded from that folder."""
-        return folder.resolve() in [p.resolve() for p in (self.path, self.adapters) if p]
-
     @functools.cached_property
     def processor(self) -> Any:
         """The checkpoint's own processor, loaded by transformers; it does not need torch.
@@ -303,7 +299,8 @@ def refuse_folder(checkpoint: Checkpoint, path: Path, *, adapters: bool) -> None
     Raises:
       InbolError: if it is where the checkpoint was loaded from, or holds a model beside adapters.
     """
-    if checkpoint.is_from(path):
+    sources = [folder.resolve() for folder in (checkpoint.path, checkpoint.adapters) if folder]
+    if path.resolve() in sources:
         raise InbolError(f"{path} is where the model was loaded from: choose another folder")
     if adapters and (path / "config.json").is_file():
         raise InbolError(f"{path} holds a whole model: choose another folder for the adapters")
