@@ -117,6 +117,7 @@ IDEFICS3 = {
         {"image_size": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-3},
         {"attention_bias": True, "mlp_bias": True},
     ),
+    "idefics3 qwen3 scale 1": ({"scale_factor": 1}, {"image_size": 12}, QWEN3),
     "smolvlm llama untied, ragged patches, head_dim": (
         {},
         {"image_size": 27},
