@@ -73,8 +73,7 @@ class EvaluateConfig(Bounded):
     seed: Seed = 0
     """Seed of the confidence's samples, of the bootstrap and of the report's gallery."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
-    """Endpoint of models that are not loaded here. --endpoint-model alone stands for --models base
-    endpoint:NAME."""
+    """Endpoint of the models that --models calls endpoint:NAME; --endpoint-model is not used."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,19 +95,11 @@ class EvaluateConfig(Bounded):
         _ = self.refusals  # raises if there are none of that name
 
     def _check_endpoint(self) -> None:
-        if name := self.endpoint.endpoint_model:
-            alone = (("base", Path(f"{ENDPOINT}{name}")),)
-            if self.models not in (EvaluateConfig.models, alone):
-                raise InbolError(
-                    f"--endpoint-model {name}: beside --models, give {ENDPOINT}{name} there in "
-                    "place of a folder"
-                )
-            object.__setattr__(self, "models", alone)
         remote = [model for model, place in self.models if self.endpoint_of(place)]
-        if self.endpoint.endpoint and not remote:
+        if self.endpoint.endpoint_model or (self.endpoint.endpoint and not remote):
             raise InbolError(
-                "--endpoint: give --endpoint-model, or endpoint:NAME in --models in place of a "
-                "folder"
+                f"--endpoint: give {ENDPOINT}NAME in --models in place of a folder, and no "
+                "--endpoint-model"
             )
         if remote and self.validation:
             raise InbolError(

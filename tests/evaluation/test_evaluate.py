@@ -24,7 +24,7 @@ from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
 from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
-from inbol_jax.prompts import BARE, Prompt
+from inbol_jax.prompts import BARE
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.sampling import engines
@@ -125,27 +125,6 @@ def test_cut_answers_are_said_also_by_a_run_that_asks_nothing(config, monkeypatc
         assert all("33% of the answers were cut at --max-new-tokens" in line for line in about)
 
 
-def test_what_was_answered_is_not_asked_again(config, monkeypatch):
-    before = predictions(config)
-    monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("asked again"))
-    assert predictions(config) == before
-
-
-@pytest.mark.parametrize("other", [Prompt("short"), Prompt("bare", "Be brief.")])
-def test_answers_to_another_prompt_are_replaced(config, monkeypatch, other):
-    predictions(config)
-    asked, generate = [], engines.generate
-
-    def recorded(checkpoint, examples, *about, **options):
-        asked.extend(example.id for example in examples)
-        return generate(checkpoint, examples, *about, **options)
-
-    monkeypatch.setattr(engines, "generate", recorded)
-    monkeypatch.setattr(module, "prompts_for", lambda _, __, files, *___: [other] * len(files))
-    predictions(config)
-    assert asked == [*QUESTIONS] * 2
-
-
 def test_what_changed_in_the_dataset_is_judged_or_asked_again(config, monkeypatch):
     """Answers: judged again. Question or image: asked again. Gone: left out."""
     predictions(config)
@@ -196,15 +175,6 @@ def test_a_killed_evaluation_goes_on(config, monkeypatch):
 
     monkeypatch.setattr(engines, "generate", only_b)
     assert predictions(config) == before
-
-
-def test_another_checkpoint_is_asked_and_what_the_first_one_said_stays(config, tmp_path):
-    predictions(config)
-    models = (*config.models[:1], ("tuned", tmp_path / "further"))
-    predictions(dataclasses.replace(config, models=models))
-    rows = [*read_jsonl(config.out / "answers" / "tuned" / "colours.jsonl")]
-    assert [row["id"] for row in rows] == ["a", "b", "c"] * 2
-    assert len({row["key"] for row in rows}) == 6
 
 
 def test_a_question_that_was_set_aside_while_sampling_is_left_out(config, monkeypatch):
@@ -261,6 +231,7 @@ def test_a_model_is_not_called_what_a_file_cannot_be(name):
 URL = EndpointConfig("http://127.0.0.1:1/v1")
 NAMED = EndpointConfig("http://127.0.0.1:1/v1", "m")
 X, Y, VALIDATION = Path("x"), Path("y"), {"validation": (Path("v"),)}
+SERVED = (("a", Path("endpoint:m")),)
 
 
 @pytest.mark.parametrize(
@@ -281,11 +252,14 @@ X, Y, VALIDATION = Path("x"), Path("y"), {"validation": (Path("v"),)}
             {"models": (("a", X), ("a_likelihood", Y))},
             "--models a_likelihood: a baseline has this name",
         ),
-        ({"endpoint": URL}, "--endpoint: give --endpoint-model, or endpoint:NAME in --models"),
-        ({"models": (("a", Path("endpoint:m")),)}, "--models endpoint:m: give --endpoint, the URL"),
+        ({"endpoint": URL}, "--endpoint: give endpoint:NAME in --models in place of a folder"),
+        ({"models": SERVED}, "--models endpoint:m: give --endpoint, the URL"),
         ({"models": (("a", Path("endpoint:")),), "endpoint": URL}, "the name of the endpoint's"),
-        ({"models": (("a", X),), "endpoint": NAMED}, "--endpoint-model m: beside --models, give"),
-        ({"endpoint": NAMED} | VALIDATION, "--validation: what base answers if it may not refuse"),
+        ({"models": SERVED, "endpoint": NAMED}, "and no --endpoint-model"),
+        (
+            {"models": SERVED, "endpoint": URL} | VALIDATION,
+            "--validation: what a answers if it may not refuse",
+        ),
     ],
 )
 def test_options_that_cannot_be(options, message):
@@ -380,14 +354,6 @@ def test_a_question_without_an_answer_is_left_out_for_all_models(served, monkeyp
     message = r"1 of 3 questions set aside \(first: a: .*status 500.*more than 0.1.* asks for"
     with pytest.raises(InbolError, match=message):
         predictions(config)
-
-
-def test_an_endpoints_model_alone_is_the_base():
-    endpoint = EndpointConfig("http://127.0.0.1:1/v1", "org/model")
-    config = EvaluateConfig((Path("a"),), Path("b"), endpoint=endpoint)
-    assert config.models == (("base", Path("endpoint:org/model")),)
-    assert config.endpoint_of(config.models[0][1]) == endpoint
-    assert dataclasses.replace(config, n=3).models == config.models
 
 
 @pytest.fixture
