@@ -83,17 +83,9 @@ _SHORT = 3  # words that are an answer by themselves: "not sure, a wolf?"
 _BRIEF = 6  # words of a refusal behind which such an answer may stand
 _LONGEST = 20_000  # characters that are read
 
-# "don't", "dont" and "do not" are one, and so are "cannot" and "can not".
-_NEGATED = {
-    f"{verb}n{apostrophe}t": f"{ {'ca': 'can', 'wo': 'will'}.get(verb, verb) } not"
-    for verb in (
-        *("do", "does", "did", "is", "are", "was", "were", "has", "have", "had"),
-        *("ca", "wo", "could", "would", "should"),
-    )
-    for apostrophe in ("'", "")
-}
-_SHORT_FORMS = _NEGATED | {
-    "cannot": "can not", "i'm": "i am", "im": "i am", "i've": "i have", "ive": "i have",
+_SHORT_FORMS = {
+    "cannot": "can not", "can't": "can not", "cant": "can not", "won't": "will not",
+    "wont": "will not", "i'm": "i am", "im": "i am", "i've": "i have", "ive": "i have",
     "i'd": "i would", "i'll": "i will", "it's": "it is", "its": "it is", "that's": "that is",
     "thats": "that is", "there's": "there is", "theres": "there is", "we're": "we are",
     "you're": "you are", "he's": "he is", "she's": "she is", "they're": "they are",
@@ -105,6 +97,8 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _PREPARED = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        # "don't", "dont" and "do not" are one.
+        (r"\b(do|does|did|is|are|was|were|has|have|had|could|would|should)n'?t\b", r"\1 not"),
         (r" \((?!un|not|no)\w{2,8}\)", ""),  # an acronym: "working capital (WC)"
         # "No, I can't": not to what was asked, but to answer it. "1." and "### Response:".
         (r"^(?:no, (?=i\b)|\d{1,2}\. (?=\D)|[\s#=*\[-]{0,9}(?:a:|(?:answer|response|solution)\b"
@@ -122,14 +116,14 @@ _CLAUSE_END = re.compile(
     r"|\s(?=(?:but|however|although|though|and it(?:'s| is))\s)"
 )
 # Fillers say nothing by themselves. They open a clause, or are one.
-_FILLER = re.compile(
-    r"(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e|unfortunately"
-    r"|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to) (?:admit"
-    r"|answer|say)|i feel|h+m+|u+h*m+|oh|yo|well|as a result|additionally|furthermore|instead"
+_FILLERS = re.compile(
+    r"(?:(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
+    r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to)"
+    r" (?:admit|answer|say)|i feel|h+m+|u+h*m+|oh|yo|well|as a result|additionally|furthermore|instead"
     r"|moreover|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although"
     r"|though|(?:for|about) (?:this|that)|for (?:any|the) (?:confusion|inconvenience)|at all|either"
     r"|answer(?=$)|(?:as|being) an? (?:\w+ ){0,3}ai(?:(?! i\b) \w+){0,6}$|as an? ai(?: \w+){0,2}"
-    r"|thanks?(?: you)?|please)(?: that(?! is))?(?: |$)"
+    r"|thanks?(?: you)?|please)(?: that(?! is))?(?: |$))*"
 )
 _CONTRAST = re.compile(r"\b(?:but|however)\b")
 _CONCESSION = re.compile(r"(?:al)?though\b")
@@ -164,14 +158,6 @@ def _sentences(text: str) -> Iterator[tuple[list[str], bool]]:
     for sentence, end in itertools.zip_longest(parts[::2], parts[1::2], fillvalue=""):
         clauses = map(_WORD.findall, _CLAUSE_END.split(sentence))
         yield [" ".join(_SHORT_FORMS.get(w, w) for w in words) for words in clauses], "?" in end
-
-
-def _fillers(clause: str) -> int:
-    """How many characters of a clause are fillers that open it."""
-    start = 0
-    while start < len(clause) and (filler := _FILLER.match(clause, start)):
-        start = filler.end()
-    return start
 
 
 _COMPILED = tuple((rule, re.compile(rf"\b(?:{rule.pattern})\b")) for rule in RULES)
@@ -213,7 +199,7 @@ def _read(text: str, yes_no: bool, question: str) -> tuple[str, list[Rule]]:
     for sentence, asks in _sentences(text):
         clauses, opening = list[tuple[str, str]](), ""  # (the fillers before a clause, itself)
         for said in sentence:
-            start = _fillers(said)
+            start = _FILLERS.match(said).end()
             opening += said[:start]
             if start < len(said):  # what is nothing but fillers is no clause of its own
                 clauses.append((opening, said[start:]))
