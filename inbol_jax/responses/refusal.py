@@ -118,11 +118,12 @@ _CLAUSE_END = re.compile(
 # Fillers say nothing by themselves. They open a clause, or are one.
 _FILLERS = re.compile(
     r"(?:(?:(?:i am |so |very ){0,4}(?:sorry|afraid)|my apologies|i (?:do )?apologi[sz]e"
-    r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really|i (?:must|have to)"
-    r" (?:admit|answer|say)|i feel|h+m+|u+h*m+|oh|yo|well|as a result|additionally|furthermore|instead"
-    r"|moreover|overall|and|so|then|thus|hence|therefore|yet|also|simply|just|but|however|although"
-    r"|though|(?:for|about) (?:this|that)|for (?:any|the) (?:confusion|inconvenience)|at all|either"
-    r"|answer(?=$)|(?:as|being) an? (?:\w+ ){0,3}ai(?:(?! i\b) \w+){0,6}$|as an? ai(?: \w+){0,2}"
+    r"|unfortunately|sadly|regrettably|honestly|frankly|actually|to be honest|really"
+    r"|i (?:must|have to) (?:admit|answer|say)|i feel|h+m+|u+h*m+|oh|yo|well|as a result"
+    r"|additionally|furthermore|instead|moreover|overall|and|so|then|thus|hence|therefore|yet|also"
+    r"|simply|just|but|however|although|though|(?:for|about) (?:this|that)"
+    r"|for (?:any|the) (?:confusion|inconvenience)|at all|either|answer(?=$)"
+    r"|(?:as|being) an? (?:\w+ ){0,3}ai(?:(?! i\b) \w+){0,6}$|as an? ai(?: \w+){0,2}"
     r"|thanks?(?: you)?|please)(?: that(?! is))?(?: |$))*"
 )
 _CONTRAST = re.compile(r"\b(?:but|however)\b")
