@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, from_row, to_row
+from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.generators import Answerer
-from inbol_jax.models.loading import Checkpoint
+from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.processor import prompt_for
 from inbol_jax.prompts import DEFAULT
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.generate import generate
+from inbol_jax.sharding import make_mesh
 from inbol_jax.stage import SetAside
 
 MAX_NEW_TOKENS = 12
+
+
+def open_model(config: ExtrinsicConfig, data: Path) -> Checkpoint:
+    """The checkpoint of `--model`, asked as the options, its folder or the dataset's header say."""
+    assert config.model is not None
+    prompt = prompt_for(config.model, config.prompt, [data])
+    mesh = make_mesh(*config.mesh)
+    return load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
 
 
 def greedy_answers(checkpoint: Checkpoint, store: AnswerStore, *, batch_size: int) -> Answerer:

@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import inbol_jax.extrinsic.evidence  # noqa: F401 - registers its generator
 from inbol_jax.answers import AnswerStore
@@ -12,18 +11,14 @@ from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_wri
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.answers import greedy_answers
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, read_header
 from inbol_jax.extrinsic.filters import get_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import Context, get_generators
-from inbol_jax.models.loading import Checkpoint, load_pretrained
-from inbol_jax.models.processor import prompt_for
 from inbol_jax.progress import progress, say
 from inbol_jax.prompts import header_prompt
 from inbol_jax.records import VQAExample
-from inbol_jax.sharding import make_mesh
 from inbol_jax.stage import Stage
 
 # The default generators if each image's objects are listed, and without.
@@ -45,20 +40,21 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     if dataset.rejected:
         total = len(dataset.examples) + len(dataset.rejected)
         say(summarise_rejections(dataset.rejected, total))
+    names = "share", "seed", "generators", "turns", "filters"
+    settings = {name: getattr(config, name) for name in names}
     inputs = {"data": file_fingerprint(dataset.file)}
-    checkpoint = None
     if config.model is not None:
-        prompt = prompt_for(config.model, config.prompt, [dataset.file])
-        mesh = make_mesh(*config.mesh)
-        checkpoint = load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
-        inputs["model"] = checkpoint.fingerprint
+        from inbol_jax.extrinsic.answers import greedy_answers, open_model  # these import JAX
 
+        checkpoint = open_model(config, dataset.file)
+        inputs["model"] = checkpoint.fingerprint
+        settings |= {"dtype": checkpoint.model.dtype.name, **checkpoint.prompt.to_json()}
     file = config.out / QUESTIONS
-    with Stage(file, "extrinsic", _settings(config, checkpoint), inputs=inputs) as stage:
+    with Stage(file, "extrinsic", settings, inputs=inputs) as stage:
         if not stage.finished:
             context = Context(_answerable_by_one_image(dataset), dataset.root)
             with contextlib.ExitStack() as stack:
-                if checkpoint is not None:
+                if config.model is not None:
                     answers = AnswerStore(config.out / "extrinsic.answers.jsonl", process=0)
                     store = stack.enter_context(answers)
                     context.model = greedy_answers(checkpoint, store, batch_size=config.batch_size)
@@ -86,16 +82,6 @@ def _answerable_by_one_image(dataset: VQADataset) -> list[VQAExample]:
 
 def _list(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items())
-
-
-def _settings(config: ExtrinsicConfig, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The options that the questions depend on."""
-    names = "share", "seed", "generators", "turns", "filters"
-    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
-    if checkpoint is not None:
-        settings["dtype"] = checkpoint.model.dtype.name
-        settings |= checkpoint.prompt.to_json() if checkpoint.prompt else {}
-    return settings
 
 
 def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -15,7 +17,6 @@ from inbol_jax.artifacts import read_jsonl, read_meta
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import answers
-from inbol_jax.extrinsic import extrinsic as command
 from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import GENERATORS_WITHOUT, extrinsic
 from inbol_jax.extrinsic.files import TRAIL
@@ -192,8 +193,8 @@ class Made:
 def test_a_model_finds_evidence_and_is_asked_once(photos, tmp_path, monkeypatch):
     """What was answered before a run was killed is not asked again."""
     asked = []
-    monkeypatch.setattr(command, "prompt_for", lambda *_: Prompt("short"))
-    monkeypatch.setattr(command, "load_pretrained", lambda *_, **__: Made())
+    monkeypatch.setattr(answers, "prompt_for", lambda *_: Prompt("short"))
+    monkeypatch.setattr(answers, "load_pretrained", lambda *_, **__: Made())
 
     def generate(checkpoint, examples, images, **_):
         assert checkpoint.prompt == Prompt("short")
@@ -246,3 +247,12 @@ def test_a_question_of_another_image_brings_its_options(tmp_path):
     assert {(e.options, e.metric, e.answerable) for e in examples} == {
         (("red", "blue"), "choice", False)
     }
+
+
+def test_without_a_model_jax_is_not_imported(photos, tmp_path):
+    words = ["extrinsic", "--data", photos, "--out", tmp_path / "out"]
+    program = (
+        "import sys; from inbol_jax.cli import main; "
+        "sys.exit(main(sys.argv[1:]) or 'jax' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, *map(str, words)], check=True)
