@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import grain
 import jax
@@ -36,7 +37,7 @@ from tiny_llava import (
 from inbol_jax.artifacts import one_writer
 from inbol_jax.cli import parse_options
 from inbol_jax.confidence.samples import P_TRUE_PROMPT
-from inbol_jax.defaults import BatchSize, Bounded, NumProcesses, NumSteps, Positive, Seed
+from inbol_jax.defaults import BatchSize, Bounded, Bounds, NumSteps, Positive, Seed
 from inbol_jax.errors import InbolError
 from inbol_jax.models.families import load_config, make_model
 from inbol_jax.models.loading import init_params
@@ -102,7 +103,7 @@ class PretrainConfig(Bounded):
     """Images per optimizer step, each with four questions."""
     learning_rate: Positive = 1.5e-3
     """Peak learning rate of Muon and AdamW, between a short warm-up and a cosine decay."""
-    workers: NumProcesses = _WORKERS
+    workers: Annotated[int, Bounds(0, 1_000)] = _WORKERS
     """Processes that draw images; 0 draws them in the main process."""
     seed: Seed = 0
     """Seed of the weights and of the data."""

@@ -13,7 +13,7 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -69,8 +69,10 @@ def from_row(row: Row) -> list[tuple[Generation, int]]:
     """
     columns = [row[name] for name in ("responses", "logprobs", "tokens", "cut", "counts")]
     pairs = [(Generation(*said), n) for *said, n in zip(*columns, strict=True)]
-    if not all(isinstance(g.text, str) and isinstance(n, int) and n > 0 for g, n in pairs):
-        raise ValueError("responses are texts, and counts above 0")
+    for (text, logprob, tokens, _), n in pairs:
+        least = n if tokens is None else min(n, tokens)
+        if not isinstance(text, str) or least < 1 or (logprob or 0) > 0:
+            raise ValueError("texts, counts and tokens above 0, log-probabilities of at most 0")
     return pairs
 
 
@@ -233,6 +235,14 @@ class AnswerStore:
     def __getitem__(self, key: str) -> Row:
         return parse_json(self._lines[key])
 
+    def read(self, key: str, parse: Callable[[Row], Any]) -> Any:
+        """What `parse` makes of a line. Raises InbolError, which names the line, if that fails."""
+        try:
+            return parse(self[key])
+        except (KeyError, TypeError, ValueError) as error:
+            about = f"{self.base}: the line with key {key} cannot be read ({error!r})"
+            raise InbolError(f"{about}; delete that line") from error
+
     def add(self, rows: Mapping[str, Row]) -> None:
         """Appends lines, and waits until they are on the disk.
 
@@ -243,7 +253,6 @@ class AnswerStore:
           InbolError: if they cannot be written; the rows that were there stay.
         """
         rows = {key: {"key": key, "set_aside": None, **row} for key, row in rows.items()}
-        assert self._own is not None
         lines = {key: json_line(row).encode() for key, row in rows.items()}
         with writing(self.file, "free space and run the same command again"):
             self._own.truncate(self._end)

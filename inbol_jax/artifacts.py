@@ -1,8 +1,4 @@
-"""Files that commands leave for each other: JSON lines, each file with a header `.meta.json`.
-
-The header holds the command, its options, the seed, the fingerprints of model and inputs, and a
-hash over these. A command whose output already carries the hash of its options is done.
-"""
+"""Files that commands leave for each other: JSON lines, each file with a header `.meta.json`."""
 
 import contextlib
 import dataclasses
@@ -25,6 +21,7 @@ Result = TypeVar("Result")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON = 1 << 24  # bytes of one value
 HINT = "choose another --out, or delete it"
+_KINDS = {"rows": int, "images": str, "seconds": dict, "inputs": dict}  # of what headers hold
 
 
 def parse_json(data: str | bytes) -> Any:
@@ -224,8 +221,10 @@ def read_meta(path: Path) -> dict[str, Any]:
     """A file's header; empty if it has none, as a file that a user wrote."""
     try:
         header = parse_json(meta_path(path).read_bytes())
-        if not isinstance(header, dict):
-            raise ValueError("not a JSON object")
+        msgspec.convert(header, dict)  # somebody may have edited it
+        for name, kind in _KINDS.items():
+            if not isinstance(header.get(name, kind()), kind):
+                raise ValueError(f"{name!r} is {header[name]!r}"[:99])
         return header
     except FileNotFoundError:
         return {}

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`inbol`: every command of the package. Returns the exit code."""
     command: Command | None = None
     together = False
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII terminal gets escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with handling_signals():
             words = list(sys.argv[1:] if arguments is None else arguments)
@@ -85,10 +87,10 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     for length in (2, 1):  # "data import", "build"
         if (name := " ".join(words[:length])) in COMMANDS:
             return name, words[length:]
-    if words[:1] == ["--version"]:
+    if words[:1] in (["--version"], ["version"]):
         print(f"inbol_jax {__version__}")
         raise SystemExit(0)
-    if words[-1:] in (["-h"], ["--help"]):  # also behind a group: "data --help"
+    if not words or words[-1] in ("-h", "--help"):  # also behind a group: "data --help"
         print(f"usage: inbol COMMAND [OPTIONS]\n\n{DESCRIPTION}\n\ncommands:")
         width, group = max(map(len, COMMANDS)), " ".join(words[:-1])
         for name, command in COMMANDS.items():
@@ -97,14 +99,11 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
                 print(f"  {name:{width}}  {summary}")
         print("\n`inbol COMMAND --help` shows the options of a command.")
         raise SystemExit(0)
-    if not words:
-        raise InbolError("a command is missing; see inbol --help")
     # "data impot" is close to "data import"; "confidense --data" needs its first word alone.
-    close: list[str] = []
-    for said in (" ".join(words[:2]), words[0]):
-        close = close or difflib.get_close_matches(said, COMMANDS, n=1)
-    suggestion = f"; perhaps {close[0]}" if close else ""
-    raise InbolError(f"no command {' '.join(words[:2])!r}{suggestion}; see inbol --help")
+    said = " ".join(words[:2])
+    close = [c for s in (said, words[0]) for c in difflib.get_close_matches(s, COMMANDS, n=1)]
+    perhaps = "".join(f"; perhaps {name}" for name in close[:1])
+    raise InbolError(f"no command {said!r}{perhaps}; see inbol --help")
 
 
 def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
@@ -123,47 +122,38 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
             return tyro.cli(config, prog=program, args=words, config=_MARKERS)  # or --help
     except SystemExit as left:
         if left.code:
-            raise InbolError(_on_one_line(said.getvalue())) from left
+            hint = "; the number of samples is --n" * ("--num-samples" in words)
+            raise InbolError(_on_one_line(said.getvalue()) + hint) from left
         raise
 
 
 def _on_one_line(box: str) -> str:
     """What stands in the box that tyro draws around an error: its title, and parts that lines
     separate."""
-    parts: list[str] = [""]
-    for line in box.strip().splitlines()[1:]:
-        text = line.strip(" │|")  # a terminal without UTF-8 gets the plain characters
-        if set(text) <= {*"─-╰╯+"}:
-            parts.append("")
-        else:
-            parts[-1] += f" {text}"
-    return "; ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
+    # A terminal without UTF-8 gets the plain characters.
+    lines = (line.strip(" │|") for line in box.strip().splitlines()[1:])
+    text = "\n".join("" if set(line) <= {*"─-╰╯+"} else line for line in lines)
+    parts = (" ".join(part.split()).rstrip(".") for part in text.split("\n\n"))
+    return "; ".join(filter(None, parts))
 
 
-def _join_help_lines(config: type) -> None:
-    """Hands the docstring of each field to tyro as one line: tyro keeps line breaks."""
-    for part in (part for part in config.__mro__ if dataclasses.is_dataclass(part)):
-        helps = {p.arg_name: p.description for p in docstring_parser.parse_from_object(part).params}
-        for name, kind in part.__annotations__.items():
-            for nested in _dataclasses_in(kind):
-                _join_help_lines(nested)
-            if (text := helps.get(name)) and not dataclasses.is_dataclass(kind):
-                argument = tyro.conf.arg(help=" ".join(text.split()))
-                part.__annotations__[name] = typing.Annotated[kind, argument]
-
-
-def _dataclasses_in(kind: Any) -> Iterator[type]:
-    """The dataclasses that a type is, or is made of."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        yield kind
+def _join_help_lines(kind: Any) -> None:
+    """Hands the docstring of each field of a dataclass, or of those that a type is made of, to tyro
+    as one line: tyro keeps line breaks."""
     for part in typing.get_args(kind):
-        yield from _dataclasses_in(part)
+        _join_help_lines(part)
+    for part in filter(dataclasses.is_dataclass, getattr(kind, "__mro__", ())):
+        helps = {p.arg_name: p.description for p in docstring_parser.parse_from_object(part).params}
+        for name, field in part.__annotations__.items():
+            _join_help_lines(field)
+            if (text := helps.get(name)) and not dataclasses.is_dataclass(field):
+                argument = tyro.conf.arg(help=" ".join(text.split()))
+                part.__annotations__[name] = typing.Annotated[field, argument]
 
 
 def _run(command: Command, config: Any) -> int:
     """Runs a command after it has looked at what every command would fail on. Returns its code."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     use_cache()
     if getattr(config, "distributed", False):
@@ -171,14 +161,16 @@ def _run(command: Command, config: Any) -> int:
 
         join()
         (pass_on_to_jax if command.collective else listen)()
-    if getattr(config, "out", None) is not None:
-        _check_writable(config.out)
-    result = command(config)  # `data check` returns an exit code of its own
+    with _output(config.out) if getattr(config, "out", None) else contextlib.nullcontext():
+        result = command(config)  # `data check` returns an exit code of its own
     return result if isinstance(result, int) else 0
 
 
-def _check_writable(out: Path) -> None:
-    """Makes the folder. Raises InbolError if nothing can be written there."""
+@contextlib.contextmanager
+def _output(out: Path) -> Iterator[None]:
+    """Makes the folder, and removes it again if nothing comes into it. Raises InbolError if nothing
+    can be written there."""
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -187,6 +179,12 @@ def _check_writable(out: Path) -> None:
         raise InbolError(
             f"--out {out}: cannot be written ({error.strerror}); choose another folder"
         ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # a folder that is not empty
+            for folder in [*sorted(out.rglob("*/"), reverse=True), *new] if new else []:
+                folder.rmdir()
 
 
 def _cause_outside(command: Command | None, error: Exception) -> str | None:

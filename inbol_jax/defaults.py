@@ -53,7 +53,6 @@ NEW_TOKENS = 32  # by default: room for an answer in a short sentence
 BatchSize = Annotated[int, Bounds(1, 16_384)]
 NumSteps = Annotated[int, Bounds(1, 10_000_000)]
 NumRows = Annotated[int, Bounds(1, 1_000_000)]
-NumProcesses = Annotated[int, Bounds(0, 1_000)]
 NumRequests = Annotated[int, Bounds(0, 1_000)]
 Share = Annotated[float, Bounds(0, 1)]
 Positive = Annotated[float, Bounds(above=0)]

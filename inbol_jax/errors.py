@@ -14,9 +14,8 @@ def printable(text: str) -> str:
 
     Ids, names and answers come from files; a terminal would obey what they hold.
     """
-    shown = (c if c.isprintable() or c == "\N{NO-BREAK SPACE}" else _escape(c) for c in text)
+    shown = (
+        c if c.isprintable() or c == "\N{NO-BREAK SPACE}" else c.encode("unicode_escape").decode()
+        for c in text
+    )
     return "".join(shown)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()

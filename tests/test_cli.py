@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from command_lines import fails, option_names
+from command_lines import fails, finish, option_names, start
 
 from inbol_jax import __version__
 from inbol_jax.artifacts import write_jsonl
@@ -21,7 +21,6 @@ from inbol_jax.defaults import TINY, Seed
 from inbol_jax.errors import InbolError
 
 CONFIGS = {name: load(command.config) for name, command in COMMANDS.items()}
-# These commands draw no random number, so they have no --seed.
 UNDRAWN = {"data import", "data check", "calibrate", "convert"}
 
 
@@ -66,18 +65,36 @@ def test_help_has_a_line_for_every_option(name, capsys, monkeypatch):
     assert expected | (set() if name == "convert" else {"--out"}) <= set(described)
 
 
-@pytest.mark.parametrize("group", ["", "data", "world"])
-def test_help_lists_the_commands_with_a_summary(group, capsys):
+def test_a_command_that_fails_leaves_no_empty_folder(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for out in ("new/run", "mine"):
+        fails(capsys, main, "build", "--out", tmp_path / out)
+        fails(capsys, main, "sft", "--data", tmp_path / "no.jsonl", "--out", tmp_path / out)
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_an_ascii_terminal_gets_escapes(tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"id": "\\u00e9"}\n')
+    options = ("--data", tmp_path, "--out", tmp_path / "out", "--max-rejected", 1)
+    output, error = finish(start("data", "check", *options, PYTHONIOENCODING="ascii", LC_ALL="C"))
+    assert "first: \\xe9" in output
+    assert not error
+
+
+@pytest.mark.parametrize("words", ["", "--help", "data --help", "world --help"])
+def test_help_lists_the_commands_with_a_summary(words, capsys):
+    group = words.removesuffix("--help").strip()
     with pytest.raises(SystemExit) as left:
-        main([*group.split(), "--help"])
+        main(words.split())
     assert left.value.code == 0
     listed = re.findall(r"(?m)^  (\w+(?: \w+)?)  +\w.*\.$", capsys.readouterr().out)
     assert listed == [name for name in COMMANDS if name.startswith(group)]
 
 
-def test_version(capsys):
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word, capsys):
     with pytest.raises(SystemExit) as left:
-        main(["--version"])
+        main([word])
     assert left.value.code == 0
     assert capsys.readouterr().out == f"inbol_jax {__version__}\n"
 
@@ -127,7 +144,7 @@ def test_data_that_is_not_there(tmp_path, capsys):
         error = fails(capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out")
         assert f"{nowhere}: give a folder that holds data.jsonl" in error
     for words in (("sft",), ("dpo",)):
-        assert f"cannot read {nowhere}" in fails(
+        assert f"{nowhere}: no such file; `inbol build` makes" in fails(
             capsys, main, *words, "--data", nowhere, "--out", tmp_path / "out"
         )
         assert f"cannot read {tmp_path}" in fails(
@@ -233,6 +250,8 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
         ("demo --sead 1", "Unrecognized options: --sead, 1; Perhaps you meant: --seed INT Seed of"),
         ("world export --split dev", "invalid choice 'dev' for argument '--split'. Expected one"),
         ("sft", "Missing from inbol sft: --data"),
+        ("confidence --data DATA --num-samples 0", "--help; the number of samples is --n"),
+        ("confidence --data DATA --model RUN", "is the folder of a run; did you mean "),
         ("confidense", "no command 'confidense --out'; perhaps confidence; see inbol --help"),
         ("data impot", "no command 'data impot'; perhaps data import; see inbol --help"),
     ],
@@ -240,12 +259,13 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
 def test_what_the_command_line_does_not_take_is_said_on_one_line(
     small_world, tmp_path, capsys, words, message
 ):
-    words = words.replace("DATA", str(small_world / "test")).split()
+    (tmp_path / "run/model").mkdir(parents=True)
+    words = words.replace("DATA", str(small_world / "test")).replace("RUN", str(tmp_path / "run"))
+    words = words.split()
     assert message in fails(capsys, main, *words, "--out", tmp_path / "out")
 
 
 def test_a_command_that_is_missing(capsys):
-    assert fails(capsys, main) == "error: a command is missing; see inbol --help\n"
     assert "no command 'world'; see inbol --help" in fails(capsys, main, "world")
 
 
@@ -268,7 +288,6 @@ def test_two_runs_into_one_folder(held, tmp_path, capsys):
     assert list(held.iterdir()) == []
 
 
-# These lock the files that they write: several runs may fill one folder. Calibrate locks the model
 # if it gets no --out, and world export its folder once it knows what it writes.
 SHARING = {"data import", "confidence", "calibrate", "world export"}
 

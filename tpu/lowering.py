@@ -19,8 +19,8 @@ from inbol_jax.models.config import LoraConfig, ModelConfig
 from inbol_jax.models.loading import param_shapes
 from inbol_jax.models.lora import adapter_sharding, init_lora
 from inbol_jax.models.packing import RowShape
-from inbol_jax.models.weights import param_shardings
-from inbol_jax.sharding import BATCH
+from inbol_jax.models.weights import table_row
+from inbol_jax.sharding import BATCH, parameter_sharding
 from inbol_jax.training.config import RunConfig
 from inbol_jax.training.model import split_variables
 from inbol_jax.training.parallel import jit_step
@@ -37,7 +37,13 @@ def abstract_variables(
     Parameters have `dtype`, adapters are float32.
     """
     shapes = jax.tree.map(lambda x: x.update(dtype=dtype), param_shapes(config))
-    places = param_shardings(shapes, mesh)
+    places = unflatten_dict(
+        {
+            path: parameter_sharding(mesh, table_row(path).axes, x.shape)
+            for path, x in flatten_dict(shapes, sep="/").items()
+        },
+        sep="/",
+    )
     variables: dict[str, Any] = {
         "params": jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
     }

@@ -40,7 +40,7 @@ def sequence_likelihood(question: SampledQuestion) -> Estimate:
       InbolError: if the answers have no log-probabilities.
     """
     answers = question.answering_samples
-    per_token = [min(s.logprob, 0.0) / s.tokens for s in answers if s.logprob is not None]
+    per_token = [s.logprob / s.tokens for s in answers if s.logprob is not None]
     if not per_token and any(sample.text for sample in answers):
         raise InbolError(
             f"--estimator likelihood: the answers to question {question.example.id!r} have no "

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import msgspec
+
 from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
 from inbol_jax.artifacts import check_name, file_fingerprint, meta_path, read_meta
 from inbol_jax.confidence.estimators import proposed_answer
@@ -12,6 +14,7 @@ from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_reject
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
+from inbol_jax.questions import Probability
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.outcome import outcome
 
@@ -109,7 +112,7 @@ class Samples:
           InbolError: if the store or its dataset cannot be read.
         """
         settings = store_settings(file)
-        data, images = (file.parent / settings[name] for name in PLACES)
+        data, images = ((file.parent / settings[name]).resolve() for name in PLACES)
         dataset = load_dataset_folder(data, images=images, max_rejected=1.0)
         if dataset.rejected:
             total = len(dataset.examples) + len(dataset.rejected)
@@ -121,7 +124,8 @@ class Samples:
     def read_p_true(self) -> None:
         """Reads what the model said of the truth of its answers, if it was asked."""
         store = AnswerStore(p_true_file(self.store.base))
-        values = {key: store[key]["p_true"] for key in store}
+        value = lambda row: msgspec.convert(row["p_true"], Probability)  # noqa: E731
+        values = {key: store.read(key, value) for key in store}
         values |= dict.fromkeys(store.set_aside)
         self._p_true = values or None
 
@@ -142,13 +146,7 @@ class Samples:
         return self._judged(example, key) if key in self.store else None
 
     def _judged(self, example: VQAExample, key: str) -> SampledQuestion:
-        try:
-            return judged(example, from_row(self.store[key]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InbolError(
-                f"{self.store.file}: the line with key {key} holds no samples ({error!r}); delete "
-                "that line"
-            ) from error
+        return self.store.read(key, lambda row: judged(example, from_row(row)))
 
     def proposal(self, question: SampledQuestion) -> Proposal | None:
         """What the model is asked the truth of; None if it only refused."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from inbol_jax.artifacts import read_meta
+from inbol_jax.artifacts import HINT, read_meta
 from inbol_jax.confidence.samples import Samples, inputs_fingerprint, store_settings, stores_in
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.record import distinct_responses
@@ -12,6 +12,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
 from inbol_jax.records import Response, SampledQuestion, VQAExample
+from inbol_jax.stage import changes
 
 
 class Stores(NamedTuple):
@@ -67,12 +68,12 @@ def find_stores(config: BuildConfig) -> Stores:
             f"{folder} holds no store of confidences; run `inbol confidence --out {config.out}` "
             "first"
         )
-    headers = [store_settings(file) for file in files]
-    if len({(header["images"], header["model"]) for header in headers}) > 1:
-        raise InbolError(
-            f"the stores in {folder} are of different models or image folders; give each an --out "
-            "of its own"
-        )
+    first, *others = [store_settings(file) for file in files]
+    alike = {name: first[name] for name in ("data", "prompt", "system")} | {"seed": 0}
+    for file, other in zip(files[1:], others, strict=True):
+        if different := changes(first | alike, other | alike):
+            made = "; ".join(different.values())
+            raise InbolError(f"{files[0]} was made with {made} in {file}: {HINT}")
     others = _negative_stores(config.negatives) if config.negatives else []
     opened = [Samples.open(file) for file in (*files, *others)]
     _check_alike(opened, partial=config.partial)
@@ -83,7 +84,7 @@ def find_stores(config: BuildConfig) -> Stores:
         samples=opened[: len(files)],
         negatives=opened[len(files) :] or None,
         prompt=opened[0].prompt,
-        images=folder / headers[0]["images"],
+        images=folder / first["images"],
         fingerprints=fingerprints,
     )
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from inbol_jax.artifacts import meta_path, read_meta
+from inbol_jax.artifacts import read_meta
 from inbol_jax.errors import InbolError
 
 
@@ -23,12 +23,7 @@ class Unusable(Exception):
 
 def image_folder(file: Path, images: Path | None) -> Path:
     """The folder that the images of a JSON lines file are in; by default its header names it."""
-    named = read_meta(file).get("images", ".") if images is None else "."
-    if not isinstance(named, str):
-        raise InbolError(
-            f'{meta_path(file)}: "images" must be a path relative to the file\'s folder'
-        )
-    folder = images or file.parent / named
+    folder = images or file.parent / read_meta(file).get("images", ".")
     if not folder.is_dir():
         raise InbolError(
             f"{folder}: no such image folder; --images names the one that the images of {file} are "

@@ -88,7 +88,7 @@ def _csv_rows(path: Path, delimiter: str) -> Rows:
     csv.field_size_limit(1 << 24)  # a picture in base64 is one field
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
-            rows = csv.DictReader(file, delimiter=delimiter)
+            rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             for name, count in Counter(rows.fieldnames or ()).items():
                 if name and count > 1:  # spreadsheets add several without a name
                     raise InbolError(f"{path}: column {name!r} comes twice; rename or remove one")
@@ -97,7 +97,7 @@ def _csv_rows(path: Path, delimiter: str) -> Rows:
                 shifted = None in row and any(cell.strip() for cell in row.pop(None))
                 yield number, Unusable("more cells than columns") if shifted else row
         except csv.Error as error:
-            raise InbolError(f"{path}: not CSV ({error})") from error
+            raise InbolError(f"{path}: not CSV after line {rows.line_num} ({error})") from error
 
 
 def joined(questions: Rows, annotations: Rows) -> Rows:

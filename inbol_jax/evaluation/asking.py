@@ -106,7 +106,7 @@ def ask(
             store.add(rows)
         unanswered.report(label, total, REMEDY)
         rows = {
-            example.id: judged_row(example, store[keys[example.id]])
+            example.id: store.read(keys[example.id], lambda row, e=example: judged_row(e, row))
             for example in dataset.examples
             if keys[example.id] in store
         }

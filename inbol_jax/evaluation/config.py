@@ -47,6 +47,8 @@ class EvaluateConfig(Bounded):
     validation: tuple[Path, ...] = ()
     """Dataset folders on which thresholds are chosen. They add simple baselines, each model with
     what `inbol calibrate` can give it, and curves of T against the share of refusals."""
+    limit: Annotated[int | None, Bounds(1)] = None
+    """Read only this many records of each dataset, from the first one on."""
     templates: str = "one"
     """Refusals whose first tokens decide between refusing and answering (with --validation): the
     sets of `inbol build`, "one", "short", "long", "reason" or "all"."""

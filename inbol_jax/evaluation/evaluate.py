@@ -45,13 +45,13 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     return report(config, predicted, config.out, seconds)
 
 
-def read_datasets(folders: Iterable[Path]) -> list[VQADataset]:
-    """The datasets of folders.
+def read_datasets(folders: Iterable[Path], limit: int | None = None) -> list[VQADataset]:
+    """The datasets of folders; of each at most `limit` records.
 
     Raises:
       InbolError: if one cannot be read, or two have one name, or one that no file can have.
     """
-    datasets = [load_dataset_folder(folder) for folder in folders]
+    datasets = [load_dataset_folder(folder, limit=limit) for folder in folders]
     for dataset in datasets:
         check_name(dataset.name, "dataset")
     refuse_same_names(datasets)
@@ -65,7 +65,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     Raises:
       InbolError: if something is wrong with data or models, before anything is sampled.
     """
-    datasets = list(zip(read_datasets(config.folders), config.domains, strict=True))
+    datasets = list(zip(read_datasets(config.folders, config.limit), config.domains, strict=True))
     prompts = choose_prompts(config, [dataset.file for dataset, _ in datasets])
     asked = about_questions(config, datasets, prompts[config.models[0][0]])
     predicted: list[Prediction] = []

@@ -54,6 +54,6 @@ def greedy_answers(checkpoint: Checkpoint, store: AnswerStore, *, batch_size: in
                 store.add({keys[question.id]: to_row(said) for question, said in batch})
         set_aside.report(label, len(new), remedy="")
         said = (keys[question.id] for question in questions)
-        return [from_row(store[key])[0][0] if key in store else None for key in said]
+        return [store.read(key, from_row)[0][0] if key in store else None for key in said]
 
     return answers

@@ -1,6 +1,7 @@
 """Log-probabilities of given tokens from hidden states, and their sums over responses."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def _logits(hidden: Float[Array, "*n d"], head: Float[Array, "d V"]) -> Float[Ar
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
     rows, kernel = _merge_leading(hidden), head.astype(hidden.dtype)
     logits = jnp.einsum("nd,dv->nv", rows, kernel, preferred_element_type=wide)
-    return logits.reshape(*hidden.shape[:-1], -1)
+    return logits.reshape(*hidden.shape[:-1], head.shape[1])  # -1 is not known without rows
 
 
 def _is_target(targets: Int[Array, "*n"], vocabulary: int) -> Bool[Array, "*n V"]:
@@ -85,7 +86,7 @@ def _split(x: Array, axis: int, n: int) -> Array:
 def _join(x: Array, axis: int, length: int) -> Array:
     """[n, ..., c, ...] -> [..., t, ...]: the inverse of `_split`."""
     x = jnp.moveaxis(x, 0, axis)
-    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    x = x.reshape(*x.shape[:axis], math.prod(x.shape[axis : axis + 2]), *x.shape[axis + 2 :])
     return jax.lax.slice_in_dim(x, 0, length, axis=axis)
 
 

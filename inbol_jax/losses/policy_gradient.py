@@ -38,7 +38,7 @@ def group_advantages(rewards: Float[Array, "b n"], *, scale: bool = True) -> Flo
     if scale:
         advantages = advantages / (jnp.std(rewards, axis=1, keepdims=True) + EPSILON)
     # A mean of equal numbers may differ from them by rounding.
-    differ = jnp.max(rewards, axis=1, keepdims=True) > jnp.min(rewards, axis=1, keepdims=True)
+    differ = jnp.any(rewards != rewards[:, :1], axis=1, keepdims=True)
     return jnp.where(differ, advantages, 0.0)
 
 

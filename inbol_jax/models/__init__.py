@@ -4,6 +4,7 @@ Names are imported when they are first used: a module that only reads options do
 """
 
 import importlib
+import logging
 from typing import Any
 
 _MODULES = {
@@ -13,6 +14,8 @@ _MODULES = {
     "save_pretrained": "loading",
 }
 __all__ = list(_MODULES)
+# What transformers is for here needs no torch, and it says so at each import.
+logging.getLogger("transformers").addFilter(lambda said: "PyTorch was not" not in said.getMessage())
 
 
 def __getattr__(name: str) -> Any:

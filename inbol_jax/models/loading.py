@@ -140,9 +140,11 @@ def param_shapes(config: ModelConfig) -> Mapping[str, Any]:
 def find_checkpoint(path_or_id: str | Path) -> Path:
     """Returns the local folder of a checkpoint. A hub id is downloaded, but no file that is code.
 
-    Raises InbolError if that fails; a folder that is missing is returned as it is.
+    Raises InbolError if that fails, or the folder is a run's; one that is missing is returned.
     """
     path, name = Path(path_or_id), str(path_or_id)
+    if (path / "model").is_dir() and not any(path.glob("*config.json")):
+        raise InbolError(f"{name} is the folder of a run; did you mean {path / 'model'}?")
     if path.is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return path
     from huggingface_hub import snapshot_download

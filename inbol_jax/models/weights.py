@@ -7,15 +7,12 @@ adds its rows when it is imported; families give their parts different paths, or
 
 import functools
 import re
-from collections.abc import Container, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Container
+from typing import NamedTuple
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh
 
 from inbol_jax.errors import InbolError
-from inbol_jax.sharding import parameter_sharding
 
 
 class WeightRow(NamedTuple):
@@ -194,12 +191,3 @@ def module_key(key: str) -> str:
 def module_name(path: str) -> str:
     """Returns the name of the module that holds a parameter, in that spelling."""
     return module_key(table_row(path).key).rpartition(".")[0]
-
-
-def param_shardings(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Returns the sharding of every leaf, which may be an array or a `jax.ShapeDtypeStruct`."""
-    shardings = {
-        path: parameter_sharding(mesh, table_row(path).axes, x.shape)
-        for path, x in flatten_dict(shapes, sep="/").items()
-    }
-    return unflatten_dict(shardings, sep="/")

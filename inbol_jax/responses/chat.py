@@ -125,6 +125,6 @@ def _sum_logprobs(tokens: Sequence[_Token]) -> tuple[float | None, int | None]:
     values = [t.logprob for t, place in zip(tokens, places, strict=False) if place >= start]
     if not values:
         return None, None
-    if not math.isfinite(total := sum(values)):
-        raise ValueError("a log-probability is not finite")
-    return total, len(values)
+    if not math.isfinite(total := sum(values)) or max(values) > 0.01:  # above 0 by rounding alone
+        raise ValueError("a log-probability is not finite, or above 0")
+    return min(total, 0.0), len(values)

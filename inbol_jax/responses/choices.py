@@ -12,10 +12,12 @@ from inbol_jax.responses.yes_no import read_yes_no
 # answer is". In "A dog", "the answer is a dog" and "I see" it does not.
 _IS = r"\s*(?:is\s*)?(?::\s*)?"  # one way to read blanks: time stays linear in their number
 _ANSWER_IS = rf"(?:the\s+)?(?:correct\s+)?(?:answer|option|choice){_IS}"
-_CAPITAL = r"(?:A\b(?!\s(?!(?:as|because|due|for|since)\b)[a-z])|I\b(?!['\s])|[B-HJ-Z]\b)"
+_BEFORE = re.compile(rf"^\s*{_ANSWER_IS}", re.IGNORECASE)
+_END = r"(?=[.,:;)!?'\"*]*(?:\s|$))"  # not the C of "C++" or "D.C."
+_CAPITAL = rf"(?:A(?!\s(?!(?:as|because|due|for|since)\b)[a-z])|I(?!['\s])|[B-HJ-Z]){_END}"
 _OPTION = re.compile(
     rf"\s*(?:{_ANSWER_IS})?(?:\(([a-z])\)|([a-z])\s*(?:[.:),](?!\w)|$))"
-    rf"|\s*{_ANSWER_IS}(?-i:({_CAPITAL}|[b-hj-z]\b))",
+    rf"|\s*{_ANSWER_IS}(?-i:({_CAPITAL}|[b-hj-z]{_END}))",
     re.IGNORECASE,
 )
 
@@ -37,10 +39,6 @@ _NEGATED = re.compile(
 )
 
 
-def _lower(text: str) -> str:
-    return text.strip().removesuffix(".").lower()
-
-
 def _exact(text: str) -> str:
     return text.strip().removesuffix(".")
 
@@ -49,7 +47,7 @@ def _exact(text: str) -> str:
 def _keys(options: tuple[str, ...]) -> tuple[Callable[[str], str], dict[str, int]]:
     """The coarsest reading that tells all options apart, and the options by what it makes of them:
     "the cat" and "a cat", or "5" and "-5", are one to the official normalisation."""
-    for key in (answer_key, _lower, _exact):
+    for key in (answer_key, lambda text: _exact(text).lower(), _exact):
         read = {key(option): i for i, option in enumerate(options)}
         if len(read) == len(options):
             break
@@ -73,9 +71,9 @@ def read_choice(text: str, options: Sequence[str]) -> int | None:
     if text in options and not _is_letter(text, letters):
         return options.index(text)
     text = text.replace("**", "")  # bold in Markdown
-    whole = key(text)
-    if len(whole) > 1 and whole in keys:  # "E. coli" is no letter
-        return keys[whole]
+    for said in (text, _BEFORE.sub("", text)):
+        if len(whole := key(said)) > 1 and whole in keys:  # "E. coli" is no letter
+            return keys[whole]
     letter, rest = _read_option(text, key)
     for match in _CONCLUDED.finditer(text):
         letter = next(filter(None, match.groups())).lower()
@@ -122,7 +120,8 @@ def choice_score(prediction: str, answers: Sequence[str], options: Sequence[str]
         chosen = read_choice(prediction, options)
         if chosen is None:
             chosen = mentioned_option(prediction, options)
-        gold = {a if a in options else _text_of(read_choice(a, options), options) for a in answers}
+        places = (options.index(a) if a in options else read_choice(a, options) for a in answers)
+        gold = {options[place] for place in places if place is not None}
         return float(chosen is not None and options[chosen] in gold)
     letter, text = _read_option(prediction)
     for answer in answers:
@@ -133,7 +132,3 @@ def choice_score(prediction: str, answers: Sequence[str], options: Sequence[str]
         elif text and text == gold_text:
             return 1.0
     return 0.0
-
-
-def _text_of(option: int | None, options: Sequence[str]) -> str | None:
-    return None if option is None else options[option]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.artifacts import atomically, meta_path, read_meta, write_json
+from inbol_jax.artifacts import atomically, file_fingerprint, meta_path, read_meta, write_json
 from inbol_jax.errors import InbolError
 from inbol_jax.losses import (
     PAIR_LOSSES,
@@ -123,7 +123,7 @@ def cached_reference(
         "dtype": checkpoint.model.dtype.name,
     }
     file = config.out / name
-    if file.exists() and read_meta(file) == header:
+    if file.exists() and read_meta(file) == header | {"content": file_fingerprint(file)}:
         logprobs = np.load(file)  # numpy's default refuses pickles
     else:
         logprobs = reference_logprobs(dataset, batch_size=batch_size, mesh=mesh, average=average)
@@ -132,7 +132,7 @@ def cached_reference(
             meta_path(file).unlink(missing_ok=True)
             with atomically(file) as temporary, temporary.open("wb") as handle:
                 np.save(handle, logprobs)
-            write_json(meta_path(file), header)
+            write_json(meta_path(file), header | {"content": file_fingerprint(file)})
     columns = {"ref_chosen": logprobs[:, 0], "ref_rejected": logprobs[:, 1]}
     return dataclasses.replace(dataset, columns={**dataset.columns, **columns})
 

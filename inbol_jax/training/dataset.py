@@ -24,6 +24,7 @@ from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.models.processor import READERS, load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import Grid, padded_tiles
 from inbol_jax.processes import from_all, is_main
+from inbol_jax.progress import say
 from inbol_jax.records import Instruction, Preference
 from inbol_jax.sharding import local_rows, round_batch
 from inbol_jax.training.config import TrainConfig
@@ -237,17 +238,26 @@ def read_data(
         than its header says; or images are missing or outside their folder: they are looked for
         before training, not in its midst.
     """
+    from inbol_jax.confidence.samples import inputs_fingerprint, stores_in
+
     files = []
     for file in filter(None, (config.data, config.eval_data)):
+        if not file.exists():
+            raise InbolError(f"{file}: no such file; `inbol build` makes what is trained on")
         digest = hashlib.sha256(file.name.encode() + b"\0")
         lines = list(read_jsonl(file, parse, digest))
         if not lines:
             raise InbolError(f"{file} holds no {unit}")
-        if len(lines) != (rows := read_meta(file).get("rows", len(lines))):
+        header = read_meta(file)
+        if len(lines) != (rows := header.get("rows", len(lines))):
             raise InbolError(
                 f"{file} holds {len(lines)} {unit}s, and by its header {rows}; give `inbol build` "
                 "again, or delete the header if the file is meant as it is"
             )
+        made = header.get("inputs", {}).get("confidence")
+        stores = stores_in(file.parent / "confidence") if made and is_main() else []
+        if stores and inputs_fingerprint(stores) != made:
+            say(f"Warning: answers or questions changed after {file} was built; build it anew")
         images = _image_paths(file, config.images, lines)
         files.append(DataFile(lines, images, digest.hexdigest()[:16]))
     return files

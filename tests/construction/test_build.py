@@ -83,9 +83,14 @@ def test_one_id_in_two_stores(out):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"counts": [3]', '"counts": [0]', "holds no samples"),
-        ('"responses": ["red"]', '"responses": [1]', "holds no samples"),
-        ('"cut"', '"cat"', "holds no samples"),
+        ('"counts": [3]', '"counts": [0]', "cannot be read"),
+        ('"counts": [3]', '"counts": [1.5]', "cannot be read"),
+        ('"responses": ["red"]', '"responses": [1]', "cannot be read"),
+        ('"logprobs": [-1.0]', '"logprobs": [1.0]', "cannot be read"),
+        ('"logprobs": [-1.0]', '"logprobs": ["x"]', "cannot be read"),
+        ('"tokens": [2]', '"tokens": [-2]', "cannot be read"),
+        ('"tokens": [2]', '"tokens": [0]', "cannot be read"),
+        ('"cut"', '"cat"', "cannot be read"),
         ('"key"', '"kay"', r"zzz\.jsonl:2: not a line of answers"),
     ],
 )

@@ -26,10 +26,12 @@ def test_a_build_without_confidence(tmp_path):
 
 def test_stores_that_do_not_belong_together(out):
     file = store(out, "more", [line("other", "cccccccccc")], model="m2")
-    build_fails(out, "of different models or image folders")
+    build_fails(out, "--model m2, and now --model m1 in ")
     header = read_meta(store(out, "more", [line("other", "cccccccccc")]))
+    write_json(meta_path(file), header | {"settings": header["settings"] | {"n": 4}})
+    build_fails(out, "--n 4, and now --n 10 in .*train.jsonl: choose another --out")
     header["settings"]["prompt"] = "short"
-    write_json(file.with_name("more.jsonl.meta.json"), header)
+    write_json(meta_path(file), header)
     build_fails(out, "more.jsonl was asked with prompt short, and .*train.jsonl with bare")
 
 

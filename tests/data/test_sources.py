@@ -42,6 +42,9 @@ def test_csv_of_any_shape(tmp_path):
     file.write_bytes(b'name\n"' + b"x" * (1 << 25) + b'"\n')
     with pytest.raises(InbolError, match=r"rows\.CSV: not CSV"):
         list(text_rows(file))
+    file.write_text('id,question,answers\n1,"Who?,red\n2,Who?,blue\n3,Who?,red\n')
+    with pytest.raises(InbolError, match=r"rows\.CSV: not CSV after line 1"):  # none is lost
+        list(text_rows(file))
 
 
 def test_a_csv_header_with_a_column_twice_is_refused(tmp_path):

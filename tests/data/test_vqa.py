@@ -52,7 +52,7 @@ def test_a_file_finds_its_images(tmp_path):
     assert load_dataset_folder(built, images=tmp_path / "set").root == tmp_path / "set"
 
     (built.parent / "idk.jsonl.meta.json").write_text('{"images": 12}')
-    with pytest.raises(InbolError, match=r'idk\.jsonl\.meta\.json: "images" must be a path'):
+    with pytest.raises(InbolError, match=r"idk\.jsonl\.meta\.json: .*'images' is 12"):
         load_dataset_folder(built)
     (built.parent / "idk.jsonl.meta.json").write_text('{"images": "nowhere"}')
     with pytest.raises(InbolError, match="nowhere: no such image folder"):

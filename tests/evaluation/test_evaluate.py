@@ -125,6 +125,11 @@ def test_cut_answers_are_said_also_by_a_run_that_asks_nothing(config, monkeypatc
         assert all("33% of the answers were cut at --max-new-tokens" in line for line in about)
 
 
+def test_a_limit_takes_the_first_records_of_each_dataset(config):
+    limited = predictions(dataclasses.replace(config, limit=2))
+    assert [p.id for p in limited] == ["a", "b"] * 2
+
+
 def test_what_changed_in_the_dataset_is_judged_or_asked_again(config, monkeypatch):
     """Answers: judged again. Question or image: asked again. Gone: left out."""
     predictions(config)

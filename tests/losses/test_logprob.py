@@ -56,7 +56,10 @@ def gradients_of(arguments, weights, chunk):
 # --- values
 
 
-@pytest.mark.parametrize(("shape", "chunk"), [((4,), None), ((3, 5), 2), ((2, 3, 4), 2)])
+@pytest.mark.parametrize(
+    ("shape", "chunk"),
+    [((4,), None), ((3, 5), 2), ((2, 3, 4), 2), ((0, 5), 2), ((3, 0), None)],
+)
 def test_token_logprobs(shape, chunk):
     arguments = states(shape)
     found = token_logprobs(*arguments, chunk=chunk)

@@ -38,6 +38,7 @@ def test_a_group_without_variance_has_no_advantage_at_all(reward, scale):
     found = np.asarray(group_advantages(rewards, scale=scale))
     assert (found[0] == 0).all()
     assert (found[1] != 0).all()
+    assert group_advantages(rewards[:, :0], scale=scale).shape == (2, 0)
 
 
 @given(groups, st.floats(-3, 3, width=32), st.floats(0.5, 4, width=32))

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,17 @@ from inbol_jax.cli import main
 from inbol_jax.errors import InbolError
 from inbol_jax.models import LoraConfig, load_pretrained, save_pretrained
 from inbol_jax.models.loading import find_checkpoint
+
+
+def test_nothing_is_said_of_torch_which_is_not_needed():
+    program = (
+        "import importlib.util as util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *more: name != 'torch' and find(name, *more) or None\n"
+        "import inbol_jax.models, transformers\n"
+        "assert not transformers.utils.is_torch_available()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

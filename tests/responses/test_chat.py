@@ -59,6 +59,7 @@ def test_without_log_probabilities_there_are_none(logprobs):
         {"choices": [*said("a")[1]["choices"], None]},
         said("red", logprobs={"content": [{"token": "red"}]})[1],
         said("red", logprobs={"content": [{"token": "red", "logprob": "nan"}]})[1],
+        said("red", logprobs={"content": [{"token": "red", "logprob": 0.5}]})[1],
         said("red", logprobs={"content": [{"token": "red", "logprob": -1e308}] * 2})[1],
         said("red", logprobs={"content": 5})[1],
     ],

@@ -400,6 +400,7 @@ def test_a_letter_behind_the_answer_is(text, letter):
         ("A.C. Milan", "Inter", "Juventus"),
         ("-5", "5", "0"),
         ("C++", "C"),
+        ("C++", "Java", "C#", "Ada"),
         ("x+1", "x-1"),
         ("I", "II"),
         ("E. coli", "S. aureus", "cholera", "typhus", "plague"),
@@ -415,6 +416,8 @@ def test_options_that_look_like_letters_or_like_each_other(options, sentence):
     for said in options:
         scores = [score(sentence.format(said), [gold], "choice", options) for gold in options]
         assert scores == [float(gold == said) for gold in options], said
+        others = [gold for gold in options if gold != said]
+        assert score(f"The answer is {said}", others, "choice", options) == 0
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=26, unique=True))

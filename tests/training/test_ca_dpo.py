@@ -133,6 +133,10 @@ def test_the_reference_is_kept_and_computed_anew_for_another_one(
     assert reference(length_normalized=True) == (3, -3)
     (tmp_path / "ref.npy.meta.json").unlink()  # as if it had been killed between the two
     assert reference(length_normalized=True) == (4, -4)
+    values = np.load(tmp_path / "ref.npy")
+    for n, changed in enumerate((values + 0.5, values.astype(np.float16), np.array(["a"])), 5):
+        np.save(tmp_path / "ref.npy", changed)  # whatever it is, it is not trained with
+        assert reference(length_normalized=True) == (n, -n)
 
 
 def test_evaluation_of_pairs_has_a_reference_of_its_own(data, micro, tmp_path):

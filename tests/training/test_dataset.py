@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from store_lines import LINES, UNCAPPED, built, store
 
 from inbol_jax.artifacts import file_fingerprint, meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
@@ -147,8 +148,20 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
     with pytest.raises(InbolError, match=r"instructions\.jsonl: 1 of its images cannot be used"):
         read("a.png", name.format(tmp_path), "a.png")
     write_json(meta_path(data), {"images": 7})
-    with pytest.raises(InbolError, match='"images" must be a path'):
+    with pytest.raises(InbolError, match="'images' is "):
         read_data(SftConfig(data=data, out=tmp_path), Instruction.from_json, "instruction")
+
+
+def test_questions_that_changed_since_the_build_are_said(tmp_path, capsys):
+    store(tmp_path / "run", "train", LINES)
+    built(tmp_path / "run", **UNCAPPED)
+    config = SftConfig(data=tmp_path / "run/instructions.jsonl", out=tmp_path / "idk_it")
+    questions = tmp_path / "data/train.jsonl"
+    for warnings in (0, 1):
+        capsys.readouterr()
+        read_data(config, Instruction.from_json, "instruction")
+        assert capsys.readouterr().out.count("questions changed after") == warnings
+        questions.write_text(questions.read_text().replace("red", "blue"))
 
 
 @pytest.mark.parametrize("change", [lambda lines: lines[:3], lambda lines: lines + lines[:1]])
