@@ -34,8 +34,9 @@ def train_a_model_that_knows_something(base, model):
         for e in data.examples[::3]
     ]
     write_jsonl(Path("lessons.jsonl"), (x.to_json() for x in lessons), {"images": "raw"})
-    options = {"epochs": 60, "learning_rate": 5e-3, "batch_size": len(lessons), "model": base}
-    sft(SftConfig.from_options(data=Path("lessons.jsonl"), out=Path("base"), **options))
+    options = {"epochs": 60, "learning_rate": 5e-3, "batch_size": len(lessons), "buckets": 1}
+    options |= {"data": Path("lessons.jsonl"), "out": Path("base"), "model": base}
+    sft(SftConfig.from_options(**options))
     Path("base/model").rename(model)
 
 
