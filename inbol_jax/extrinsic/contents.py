@@ -35,6 +35,7 @@ class ImageContents:
         self.lists_objects = all(isinstance(e.extra.get("objects"), list) for e in examples)
         self._word_ids: dict[str, int] = {}
         self._known: dict[str, array] = {}  # image -> word ids, 4 bytes each
+        # {"red": 0, "star": 1, "ring": 2} and {"a.png": [0, 1], "b.png": [2]}: a word stands once.
         for example in examples:
             known = self._known.setdefault(example.image, array("I"))
             texts = (example.question, *example.answer_texts)

@@ -103,6 +103,7 @@ def _edges_within(box: Box, size: tuple[int, int]) -> Edges | None:
     w, h = size
     if left >= w or top >= h or left + width <= 0 or top + height <= 0:
         return None
+    # Of a box of 10 x 10 pixels at (4, 4) the margin is half a pixel: 3.5 to 14.5 becomes 3 to 15.
     dx, dy = MARGIN * width, MARGIN * height
     return (
         max(0, math.floor(left - dx)),
@@ -136,6 +137,7 @@ def _find_evidence(
         for e in examples
         if e.extra.get("evidence") is None
     ]
+    # 1. What does the model know when it sees the whole image?
     evidence: dict[str, Box | CannotPropose] = {}
     known: list[tuple[VQAExample, str]] = []  # with the model's right answer
     for example, said in zip(whole, context.model(whole, "finding evidence"), strict=True):
@@ -144,6 +146,7 @@ def _find_evidence(
             known.append((example, answer_key(said.text)))
         else:
             evidence[example.id] = CannotPropose("model does not know the answer")
+    # 2. Without which part of it does it say something else?
     for start in range(0, len(known), AT_ONCE):
         evidence |= _occlude(known[start : start + AT_ONCE], context.model)
     return evidence
@@ -161,6 +164,7 @@ def _occlude(
             for j, window in enumerate(WINDOWS)
         ]
         answers = iter(model(covered, "finding evidence"))
+    # The answers about an example's 25 covered images stand together, in the order of the windows.
     for example, right in known:
         changing = [
             (window[2], -(said.logprob or 0.0), window)

@@ -57,6 +57,7 @@ class Funnel:
     def _questions(self, size: int) -> Iterator[dict[str, Any]]:
         """Models look at `size` examples at a time; what they say of each waits in the context."""
         context, turns = self._context, len(self._generators)
+        # All draw from one source: what a generator draws decides what the next one gets.
         rng = np.random.default_rng(self._seed)
         order = rng.permutation(len(context.pool))
         for start in range(0, len(order), size):
@@ -65,6 +66,7 @@ class Funnel:
                 (context.pool[i], self._generators[turn % turns])
                 for turn, i in enumerate(order[start : start + size], start)
             ]
+            # Each generator prepares its own examples of the chunk, in one call to the model.
             context.prepared = {}
             for generator in {g.name: g for _, g in chunk if g.prepare}.values():
                 own = [example for example, g in chunk if g is generator]
@@ -81,6 +83,7 @@ class Funnel:
         cause = NOTHING
         try:
             for proposal in generator.propose(example, self._context, rng):
+                # What filters reject is counted under them, and not as set aside.
                 cause, candidate = "", Candidate(example, proposal)
                 if self._passes(candidate):
                     return candidate

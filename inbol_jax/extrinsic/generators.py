@@ -179,7 +179,8 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
     return [GENERATORS[name] for name in names]
 
 
-# Questions of number and of existence presume nothing.
+# Questions of number and of existence presume nothing: of a picture without a kite, "How many kites
+# are there?" has an answer.
 _ANSWERED_BY_ABSENCE = re.compile(
     r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b",
     re.IGNORECASE,
