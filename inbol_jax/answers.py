@@ -69,6 +69,8 @@ def from_row(row: Row) -> list[tuple[Generation, int]]:
     """
     columns = [row[name] for name in ("responses", "logprobs", "tokens", "cut", "counts")]
     pairs = [(Generation(*said), n) for *said, n in zip(*columns, strict=True)]
+    if not pairs:
+        raise ValueError("no response")
     for (text, logprob, tokens, _), n in pairs:
         least = n if tokens is None else min(n, tokens)
         if not isinstance(text, str) or least < 1 or (logprob or 0) > 0:

@@ -23,7 +23,7 @@ class Unusable(Exception):
 
 def image_folder(file: Path, images: Path | None) -> Path:
     """The folder that the images of a JSON lines file are in; by default its header names it."""
-    folder = images or file.parent / read_meta(file).get("images", ".")
+    folder = images or (file.parent / read_meta(file).get("images", ".")).resolve()
     if not folder.is_dir():
         raise InbolError(
             f"{folder}: no such image folder; --images names the one that the images of {file} are "

@@ -27,6 +27,8 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Preference
 from inbol_jax.taught_refusals import SHORT_REFUSALS, TEMPLATES
 
+NO_RESPONSE = '"responses": [], "counts": [], "logprobs": [], "tokens": [], "cut": []'
+
 
 @pytest.fixture
 def out(tmp_path):
@@ -91,6 +93,11 @@ def test_one_id_in_two_stores(out):
         ('"tokens": [2]', '"tokens": [-2]', "cannot be read"),
         ('"tokens": [2]', '"tokens": [0]', "cannot be read"),
         ('"cut"', '"cat"', "cannot be read"),
+        (
+            NO_RESPONSE.replace("[]", "[{}]").format('"red"', 3, -1.0, 2, "false"),
+            NO_RESPONSE,
+            "no re",
+        ),
         ('"key"', '"kay"', r"zzz\.jsonl:2: not a line of answers"),
     ],
 )
