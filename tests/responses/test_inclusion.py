@@ -95,17 +95,6 @@ def test_an_exact_match_is_right_and_scores_are_0_or_1(said, answers, question):
     assert inclusion_score(said, answers[::-1], question) == value
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            ["red", "blue", "not", "is", "the", ",", "or", "and", "a", "cat", "it", "7", "seven"]
-        )
-    )
-)
-def test_any_words_have_a_score(words):
-    assert inclusion_score(" ".join(words), ["red"], "red or blue?") in (0, 1)
-
-
 @pytest.mark.parametrize(
     "piece", ["a ", "is ", "of ", "city of ", "( ", "red ", "one ", "the, ", " "]
 )
