@@ -71,9 +71,10 @@ def from_row(row: Row) -> list[tuple[Generation, int]]:
     pairs = [(Generation(*said), n) for *said, n in zip(*columns, strict=True)]
     if not pairs:
         raise ValueError("no response")
-    for (text, logprob, tokens, _), n in pairs:
+    for (text, logprob, tokens, cut), n in pairs:
         least = n if tokens is None else min(n, tokens)
-        if not isinstance(text, str) or least < 1 or (logprob or 0) > 0:
+        typed = isinstance(text, str) and isinstance(cut, bool)
+        if not typed or least < 1 or (logprob or 0) > 0:
             raise ValueError("texts, counts and tokens above 0, log-probabilities of at most 0")
     return pairs
 

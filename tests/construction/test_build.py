@@ -93,6 +93,7 @@ def test_one_id_in_two_stores(out):
         ('"tokens": [2]', '"tokens": [-2]', "cannot be read"),
         ('"tokens": [2]', '"tokens": [0]', "cannot be read"),
         ('"cut"', '"cat"', "cannot be read"),
+        ('"cut": [false]', '"cut": ["x"]', "cannot be read"),
         (
             NO_RESPONSE.replace("[]", "[{}]").format('"red"', 3, -1.0, 2, "false"),
             NO_RESPONSE,
