@@ -61,7 +61,7 @@ def test_a_header_that_is_none_is_refused(tmp_path, damage):
     finish(tmp_path)
     file = tmp_path / "probe.jsonl"
     write_json(meta_path(file), read_meta(file) | damage)
-    with pytest.raises(InbolError, match="was not made by|cannot be read"), stage(tmp_path):
+    with pytest.raises(InbolError, match=r"was not made by|cannot be read"), stage(tmp_path):
         pass
 
 
