@@ -378,8 +378,8 @@ def test_one_more_match_never_lowers_the_score(prediction, answers):
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("The answer is a dog.", None),
-        ("Answer: A dog", None),
+        ("The answer is a dog.", "b"),  # by its text
+        ("Answer: A dog", "b"),
         ("Answer: I think it is a dog", None),
         ("The answer is A because it purrs", "a"),
         ("The answer is b because it barks", "b"),
