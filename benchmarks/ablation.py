@@ -25,10 +25,10 @@ from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import PLAIN_DPO, SAMPLING, train_ca_dpo, train_idk_it
-from inbol_jax.evaluation.baselines import measure
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import predictions
 from inbol_jax.evaluation.metrics import Metrics, differences
+from inbol_jax.evaluation.policies import measure
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction, calibrated
 from inbol_jax.evaluation.tables import signed, with_interval
 from inbol_jax.extrinsic.config import ExtrinsicConfig

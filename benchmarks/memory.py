@@ -39,7 +39,7 @@ SHAPES = Path(__file__).parents[1] / "tpu/shapes/llava-1.5-7b/config.json"
 PROMPT, ANSWER = 640, 32
 
 
-RUN = DpoConfig(data=Path("pairs"), out=Path("out"))
+RUN = DpoConfig(data=Path("pairs"), out=Path("out")).with_rate(adapters=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.models.packing import Branch, RowShape, collate, pack_row
 from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
-from inbol_jax.training.config import FROZEN, OptimizerConfig, PairLossConfig
+from inbol_jax.training.config import FROZEN, CaDpoLossConfig, OptimizerConfig
 from inbol_jax.training.model import split_variables
 from inbol_jax.training.sft import sft_objective
 from inbol_jax.training.step import (
@@ -162,7 +162,7 @@ def make_ours(folder: Path, rows: Rows, pixels: np.ndarray) -> Callable[[], tupl
     objective = sft_objective(checkpoint.model)
     trainable, frozen = split_variables(checkpoint.variables, FROZEN)
     if len(rows[0][1]) == 2:
-        options = PairLossConfig(beta=BETA, pair_weighting="uniform", nll_coef=NLL)
+        options = CaDpoLossConfig(beta=BETA, pair_weighting="uniform", nll_coef=NLL)
         objective = ca_dpo_objective(checkpoint.model, options)
         batch |= reference_columns(checkpoint, batch)  # what a run computes once before it trains
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-6, schedule="constant"), 1000)

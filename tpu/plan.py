@@ -229,6 +229,7 @@ def lower(config: Config, folder: Path, mesh: Mesh) -> jax.stages.Lowered:
     batch = abstract_pairs(architecture, mesh, rows=rows, shape=shape, tiles=config.tiles)
     if isinstance(run, RlConfig):
         batch |= abstract_groups(mesh, rows=rows, n=config.n)
+    run = run.with_rate(adapters=lora is not None)
     program = make_program(objective, run, total_steps=100)
     return lower_step(program, run, variables, batch, mesh, lora=lora)
 

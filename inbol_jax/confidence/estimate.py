@@ -1,4 +1,4 @@
-"""Confidence of a model on every question of a dataset: c(x) = correct samples / samples."""
+"""Samples answers to every question of a dataset, and keeps them in its store."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any
 
 from inbol_jax.answers import AnswerStore, to_row
 from inbol_jax.confidence.config import ConfidenceConfig
-from inbol_jax.confidence.doubts import EARLY, Doubts
+from inbol_jax.confidence.sample_warnings import EARLY, Doubts
 from inbol_jax.confidence.samples import (
     Proposal,
     Samples,

@@ -9,7 +9,7 @@ import msgspec
 
 from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
 from inbol_jax.artifacts import check_name, file_fingerprint, meta_path, read_meta
-from inbol_jax.confidence.estimators import proposed_answer
+from inbol_jax.confidence.confidence import proposed_answer
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say

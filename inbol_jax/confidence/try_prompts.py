@@ -13,7 +13,7 @@ import numpy as np
 
 from inbol_jax.confidence.boundary import Boundary, classify
 from inbol_jax.confidence.config import ConfidenceConfig
-from inbol_jax.confidence.doubts import cut_warning
+from inbol_jax.confidence.sample_warnings import cut_warning
 from inbol_jax.confidence.samples import sampled_question
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset

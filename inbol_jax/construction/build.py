@@ -8,7 +8,7 @@ import dataclasses
 import os
 
 from inbol_jax.artifacts import atomically, json_line, one_writer, write_jsonl
-from inbol_jax.confidence.estimators import Estimator, get_estimator
+from inbol_jax.confidence.confidence import Estimator, get_estimator
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences

@@ -3,7 +3,7 @@
 import math
 
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
-from inbol_jax.confidence.estimators import Estimator, sampled_accuracy
+from inbol_jax.confidence.confidence import Estimator, sampled_accuracy
 from inbol_jax.errors import InbolError
 from inbol_jax.intervals import share
 from inbol_jax.questions import WithOptions

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from inbol_jax.answers import AnswerStore, Asker, Generation, ImageHashes, Row, from_row, to_row
-from inbol_jax.confidence.doubts import cut_warning
 from inbol_jax.confidence.estimate import REMEDY
+from inbol_jax.confidence.sample_warnings import cut_warning
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.models.loading import load_without_weights
 from inbol_jax.models.processor import make_text_encoder

@@ -11,7 +11,9 @@ from inbol_jax.answers import ImageHashes
 from inbol_jax.artifacts import sole_writer, write_json, writing
 from inbol_jax.data.vqa import VQADataset
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
-from inbol_jax.evaluation.baselines import (
+from inbol_jax.evaluation.config import CalibrateConfig, Rule
+from inbol_jax.evaluation.evaluate import read_datasets
+from inbol_jax.evaluation.policies import (
     SCORES,
     Score,
     check_refusal_tokens,
@@ -19,8 +21,6 @@ from inbol_jax.evaluation.baselines import (
     margin,
     stakes,
 )
-from inbol_jax.evaluation.config import CalibrateConfig, Rule
-from inbol_jax.evaluation.evaluate import read_datasets
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
 from inbol_jax.evaluation.selective import best_threshold, calibration, value_at
 from inbol_jax.evaluation.tables import worth_of_rule

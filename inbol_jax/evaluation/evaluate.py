@@ -10,15 +10,15 @@ from typing import Any
 from inbol_jax.answers import AnswerStore, ImageHashes
 from inbol_jax.artifacts import check_name, one_writer, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
+from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import ask_samples, asker_settings
-from inbol_jax.confidence.estimators import self_consistency
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, refuse_same_names
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
-from inbol_jax.evaluation.baselines import check_refusal_tokens, measure
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics
+from inbol_jax.evaluation.policies import check_refusal_tokens, measure
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.models.loading import load_pretrained

@@ -125,7 +125,7 @@ class Metrics:
     Attributes:
       models: also of baselines, and if there are validation questions of calibrated models.
       seconds: how long each stage took.
-      curves, thresholds, calibrations: as in `baselines.Comparison`; empty without validation
+      curves, thresholds, calibrations: as in `policies.Comparison`; empty without validation
         questions.
     """
 

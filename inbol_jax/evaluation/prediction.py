@@ -16,7 +16,7 @@ DOMAINS = ("in_domain", "out_of_domain")
 VALIDATION = "validation"  # the domain of the questions on which thresholds are chosen
 TYPES = (1, None, 2, 3)  # None: Mixed, between the two thresholds
 OUTCOMES = ("correct", "refused", "wrong")
-# What is compared with the models (`evaluation.baselines`): the first and the last one always, the
+# What is compared with the models (`evaluation.policies`): the first and the last one always, the
 # others if there are validation questions.
 BASELINES = (
     "always_refuse",
@@ -80,7 +80,7 @@ class Prediction(WithOptions, frozen=True, kw_only=True):
       outcome: one of `OUTCOMES`.
       forced: what the model answers if it may not refuse; None without validation questions.
       consistency, p_true: the base's self-consistency and P(True), in [0, 1], as in
-        `confidence.estimators`; None without validation questions.
+        `confidence.confidence`; None without validation questions.
     """
 
     remedy: ClassVar[str] = "; run `inbol evaluate` again"

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.baselines import best_baseline
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Difference, Metrics
 from inbol_jax.evaluation.plots import draw_all
+from inbol_jax.evaluation.policies import best_baseline
 from inbol_jax.evaluation.prediction import TYPES, Prediction
 from inbol_jax.evaluation.selective import MIN_QUESTIONS
 from inbol_jax.evaluation.tables import (

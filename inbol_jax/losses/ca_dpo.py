@@ -30,7 +30,7 @@ def ca_dpo_loss(
       policy, reference: log-probabilities of the chosen and the rejected response, f32[b] each, see
         `dpo_loss`.
       confidence: f32[b] in [0, 1], how often the base model answers the question correctly.
-      kind: i32[b], what the pair teaches: one of the four integers in `weights`.
+      kind: i32[b], what the pair teaches: one of the four integers in `pair_weighting`.
       chosen_nll: f32[b], negative log-likelihood per token of the chosen response, in nats.
       beta: inverse temperature of the implicit reward, greater than 0.
       nll_coef: coefficient of the NLL term, at least 0.

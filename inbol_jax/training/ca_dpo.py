@@ -27,7 +27,7 @@ from inbol_jax.processes import is_main, one_writer
 from inbol_jax.progress import progress
 from inbol_jax.records import PairKind, Preference
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh, shard_batch
-from inbol_jax.training.config import DpoConfig, PairLossConfig
+from inbol_jax.training.config import CaDpoLossConfig, DpoConfig
 from inbol_jax.training.dataset import (
     DataFile,
     PackedDataset,
@@ -64,6 +64,7 @@ def ca_dpo(config: DpoConfig) -> Path:
     mesh = make_mesh(*config.runtime.mesh)
     schedule = make_schedule(config, len(files[0].lines), mesh)
     checkpoint = load_model(config, mesh, prompt_of_lines(config))
+    config = config.with_rate(adapters=checkpoint.model.lora is not None)
 
     # ---- Packed rows, with what the reference says of them
     datasets = [pair_dataset(checkpoint, file, config.buckets) for file in files]
@@ -169,7 +170,7 @@ def pair_logprobs(logprobs: jax.Array, batch: Batch, *, average: bool) -> PairLo
     return PairLogprobs(chosen, rejected)
 
 
-def pair_functions(options: PairLossConfig) -> tuple[PairLoss, PairWeighting]:
+def pair_functions(options: CaDpoLossConfig) -> tuple[PairLoss, PairWeighting]:
     """The loss of a pair and its weight, by the names of the options.
 
     Raises:
@@ -190,7 +191,7 @@ def pair_functions(options: PairLossConfig) -> tuple[PairLoss, PairWeighting]:
     return pair_loss, PAIR_WEIGHTINGS[weighting]
 
 
-def ca_dpo_objective(model: VisionLanguageModel, options: PairLossConfig) -> Objective:
+def ca_dpo_objective(model: VisionLanguageModel, options: CaDpoLossConfig) -> Objective:
     """The mean CA-DPO loss (`losses.ca_dpo_loss`) over the pairs that are not padding.
 
     The batch holds, beside the packed rows: ref_chosen, ref_rejected, confidence f32[b], kind

@@ -80,7 +80,8 @@ class LoraOptions(Bounded):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Nothing here but dtype changes its result beyond rounding."""
+    """How a run is computed. Its result changes by no more than rounding, but for dtype, and for
+    the mesh if adapters have dropout."""
 
     dtype: Dtype = "auto"
     """Number format of the computation and of frozen weights: auto is float32 for a float32
@@ -139,12 +140,13 @@ class RunConfig(Bounded):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_out(self.out, self.model, "model")
-        if self.optimization.learning_rate is None:
-            whole, of_adapters = RATES[self.method]
-            adapters = self.lora.lora_rank or (self.model / "adapter_config.json").is_file()
-            rate = of_adapters if adapters else whole
-            optimization = dataclasses.replace(self.optimization, learning_rate=rate)
-            object.__setattr__(self, "optimization", optimization)
+
+    def with_rate(self, *, adapters: bool) -> Self:
+        """The same options with a learning rate: the method's, if none was given."""
+        whole, of_adapters = RATES[self.method]
+        rate = self.optimization.learning_rate or (of_adapters if adapters else whole)
+        optimization = dataclasses.replace(self.optimization, learning_rate=rate)
+        return dataclasses.replace(self, optimization=optimization)
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
@@ -198,7 +200,7 @@ class SftConfig(TrainConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairLossConfig(Bounded):
+class CaDpoLossConfig(Bounded):
     """The CA-DPO loss of a preference pair (`losses.ca_dpo_loss`)."""
 
     loss: str = "sigmoid"
@@ -228,7 +230,7 @@ class DpoConfig(TrainConfig):
 
     method: ClassVar[str] = "dpo"
 
-    pair_loss: PairLossConfig = PairLossConfig()
+    pair_loss: CaDpoLossConfig = CaDpoLossConfig()
     reference: Literal["cached", "none"] = "cached"
     """Compute the reference's log-probabilities once and keep them in OUT/reference.npy (cached),
     or put 0 in their place (none)."""

@@ -81,6 +81,7 @@ def rl(config: RlConfig) -> Path:
     tell = say if is_main() else lambda line: None
     prompt = prompt_for(config.model, config.prompt, files, tell)
     checkpoint = load_model(config, mesh, prompt)
+    config = config.with_rate(adapters=checkpoint.model.lora is not None)
     questions = ask(checkpoint, datasets, config.max_new_tokens)
 
     # ---- The loss, and the run

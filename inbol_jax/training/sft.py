@@ -35,6 +35,7 @@ def sft(config: SftConfig) -> Path:
     mesh = make_mesh(*config.runtime.mesh)
     schedule = make_schedule(config, len(files[0].lines), mesh)
     checkpoint = load_model(config, mesh, prompt_of_lines(config))
+    config = config.with_rate(adapters=checkpoint.model.lora is not None)
 
     # ---- Packed rows
     datasets = []

@@ -12,7 +12,7 @@ from virtual_devices import run_on_devices
 
 from inbol_jax.artifacts import read_jsonl, write_jsonl
 from inbol_jax.cli import main
-from inbol_jax.confidence.estimators import proposed_answer
+from inbol_jax.confidence.confidence import proposed_answer
 from inbol_jax.confidence.samples import P_TRUE_PROMPT, Samples
 from inbol_jax.data.images import load_image
 from inbol_jax.data.vqa import load_dataset_folder

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from store_lines import THRESHOLDS, any_line, records
 
 from inbol_jax.confidence.boundary import Thresholds
-from inbol_jax.confidence.estimators import self_consistency, sequence_likelihood
+from inbol_jax.confidence.confidence import self_consistency, sequence_likelihood
 from inbol_jax.construction.record import make_record
 from inbol_jax.intervals import wilson_interval
 from inbol_jax.records import (

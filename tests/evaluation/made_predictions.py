@@ -3,8 +3,8 @@
 import msgspec
 import numpy as np
 
-from inbol_jax.evaluation.baselines import measure
 from inbol_jax.evaluation.metrics import Metrics, differences, summarise
+from inbol_jax.evaluation.policies import measure
 from inbol_jax.evaluation.prediction import VALIDATION, Forced, Prediction
 
 HOSTILE = (

@@ -14,7 +14,7 @@ from PIL import Image
 
 from inbol_jax.answers import from_row
 from inbol_jax.artifacts import read_jsonl
-from inbol_jax.confidence.estimators import self_consistency
+from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.samples import judged
 from inbol_jax.data import vqa
 from inbol_jax.defaults import NEW_TOKENS, TINY

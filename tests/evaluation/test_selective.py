@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.baselines import RISKS
+from inbol_jax.evaluation.policies import RISKS
 from inbol_jax.evaluation.selective import (
     aurc,
     auroc,

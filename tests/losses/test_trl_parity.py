@@ -25,7 +25,7 @@ from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.reading import load_params
 from inbol_jax.models.tiles import UNTILED
 from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
-from inbol_jax.training.config import PairLossConfig
+from inbol_jax.training.config import CaDpoLossConfig
 from inbol_jax.training.step import target_logprobs
 
 # transformers has renamed an option that TRL sets, and what it asks of a model before each forward
@@ -224,7 +224,7 @@ def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
     batch = batch | {"confidence": jnp.ones(len(rows)), "kind": jnp.zeros(len(rows), int)}
     batch |= {"ref_chosen": reference.chosen, "ref_rejected": reference.rejected}
     plain = {"pair_weighting": "uniform", "nll_coef": 0.0, "length_normalized": average}
-    config = PairLossConfig(loss=loss, beta=0.3, **plain, **options)
+    config = CaDpoLossConfig(loss=loss, beta=0.3, **plain, **options)
     objective = ca_dpo_objective(tiny.model, config)
 
     def loss_of(params):

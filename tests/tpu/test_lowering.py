@@ -63,7 +63,7 @@ def distinct(config):
 
 def lowered(config, mesh):
     """The CA-DPO step of a whole model."""
-    run = DpoConfig(data=Path("pairs"), out=Path("out"))
+    run = DpoConfig(data=Path("pairs"), out=Path("out")).with_rate(adapters=False)
     program = make_program(ca_dpo_objective(Llava(config), run.pair_loss), run, total_steps=10)
     variables = abstract_variables(config, mesh, dtype=jnp.float32)
     batch = abstract_pairs(config, mesh, rows=8, shape=RowShape(40, 12))

@@ -30,7 +30,7 @@ from inbol_jax.training.ca_dpo import (
     pair_logprobs,
     reference_logprobs,
 )
-from inbol_jax.training.config import FROZEN, DpoConfig, PairLossConfig
+from inbol_jax.training.config import FROZEN, CaDpoLossConfig, DpoConfig
 from inbol_jax.training.dataset import read_data
 from inbol_jax.training.model import split_variables
 from inbol_jax.training.step import init_state, make_train_step, target_logprobs
@@ -53,7 +53,7 @@ def test_sixteen_pairs_are_learnt(micro, loss, lora):
     batch["ref_chosen"], batch["ref_rejected"] = start
     options = {"pair_weighting": "uniform", "nll_coef": 0.0}
     options |= {"label_smoothing": 0.1} if loss == "robust" else {}
-    objective = ca_dpo_objective(model, PairLossConfig(loss=loss, beta=0.1, **options))
+    objective = ca_dpo_objective(model, CaDpoLossConfig(loss=loss, beta=0.1, **options))
     optimizer = optax.adam(1e-2)
     step = make_train_step(objective, optimizer)
 

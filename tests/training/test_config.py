@@ -60,19 +60,16 @@ def test_flat_options_and_their_parts_are_the_same():
 
 @pytest.mark.parametrize("name", RATES)
 def test_the_learning_rate_is_that_of_the_method_and_of_adapters(name, tmp_path):
-    """New ones, and those that the model comes with; one that is given holds."""
+    """One that is given holds."""
     command = load(COMMANDS[name].config)
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned/adapter_config.json").write_text("{}")
     data = (Path("d"),) if name == "rl" else Path("d")
     own, (whole, of_adapters) = {"data": data, "out": tmp_path / "out"}, RATES[name]
-    for options, rate in (
-        ({}, whole),
-        ({"lora_rank": 4}, of_adapters),
-        ({"model": tmp_path / "tuned"}, of_adapters),
-        ({"learning_rate": 1e-5, "lora_rank": 4}, 1e-5),
+    for options, adapters, rate in (
+        ({}, False, whole),
+        ({}, True, of_adapters),
+        ({"learning_rate": 1e-5}, True, 1e-5),
     ):
-        found = command.from_options(**own, **options)
+        found = command.from_options(**own, **options).with_rate(adapters=adapters)
         assert found.optimization.learning_rate == rate
     for rate in RATES[name]:  # the help names them
         number = f"{rate:.0e}".replace("e-0", "e-")

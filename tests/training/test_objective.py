@@ -22,7 +22,7 @@ from inbol_jax.losses import (
 from inbol_jax.models.packing import collate
 from inbol_jax.records import PairKind
 from inbol_jax.training.ca_dpo import ca_dpo_objective
-from inbol_jax.training.config import PairLossConfig
+from inbol_jax.training.config import CaDpoLossConfig
 from inbol_jax.training.step import CHUNK, target_logprobs
 
 
@@ -100,7 +100,7 @@ def test_the_objective_of_every_loss(micro, name, options):
     length_normalized = name in ("ipo", "hinge")
     batch = collate(random_batch(micro.config, 3), 3)
     own = {"beta": 0.3, "nll_coef": 0.5, "length_normalized": length_normalized}
-    config = PairLossConfig(loss=name, **own, **options)
+    config = CaDpoLossConfig(loss=name, **own, **options)
     loss, metrics = mean_loss(ca_dpo_objective(micro.model, config), micro.variables, batch)
     logprobs = target_logprobs(micro.model, micro.variables, batch)
     of_branch = [batch["target_segment"] == branch for branch in (1, 2)]

@@ -41,7 +41,10 @@ OPTIONS |= {"epochs": 1}
 
 def config_of(questions, model, out, **options):
     data = questions if isinstance(questions, tuple) else (questions,)
-    return RlConfig.from_options(data=data, out=out, model=model, **OPTIONS | options)
+    options = OPTIONS | options
+    return RlConfig.from_options(data=data, out=out, model=model, **options).with_rate(
+        adapters=False
+    )
 
 
 class Setup:

@@ -19,7 +19,7 @@ from inbol_jax.models.packing import Branch, RowShape, pack_row
 from inbol_jax.records import PairKind
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.training.ca_dpo import ca_dpo, ca_dpo_objective
-from inbol_jax.training.config import DpoConfig, PairLossConfig, SftConfig
+from inbol_jax.training.config import CaDpoLossConfig, DpoConfig, SftConfig
 from inbol_jax.training.sft import sft, sft_objective
 
 
@@ -124,7 +124,7 @@ def random_batch(config, rows=4, seed=0):
 
 
 def objectives(model):
-    pair_loss = PairLossConfig(beta=0.3, pair_weighting="linear", nll_coef=0.5)
+    pair_loss = CaDpoLossConfig(beta=0.3, pair_weighting="linear", nll_coef=0.5)
     return {"IDK-IT": sft_objective(model), "CA-DPO": ca_dpo_objective(model, pair_loss)}
 
 

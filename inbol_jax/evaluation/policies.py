@@ -1,4 +1,4 @@
-"""What needs no training, to compare trained models with; calibrated models; curves.
+"""Policies of refusing: baselines, which need no training, and calibrated models; their curves.
 
 A policy refuses where a score of a prediction is above a threshold, and otherwise gives the answer
 that the model gives if it may not refuse. Thresholds are chosen on the validation questions, where

@@ -8,7 +8,7 @@ from made_predictions import MODELS, good_and_bad, measured, prediction, with_va
 from msgspec.structs import replace
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.baselines import (
+from inbol_jax.evaluation.policies import (
     SCORES,
     best_baseline,
     check_refusal_tokens,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.confidence.doubts import EARLY, EXAMPLES, MAX_CUT, NEAR, Doubts
+from inbol_jax.confidence.sample_warnings import EARLY, EXAMPLES, MAX_CUT, NEAR, Doubts
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbol_jax.confidence.estimators import (
+from inbol_jax.confidence.confidence import (
     ESTIMATORS,
     get_estimator,
     proposed_answer,
