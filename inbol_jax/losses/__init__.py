@@ -1,4 +1,4 @@
-"""Pure losses on log-probabilities, which know of no model: arrays in, per-example arrays out."""
+"""Pure losses on log-probabilities, which know of no model: arrays in, arrays out."""
 
 from inbol_jax.losses.ca_dpo import ca_dpo_loss
 from inbol_jax.losses.dpo import (
