@@ -89,7 +89,8 @@ MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
 PROGRAM = """
 import json, sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]  # the tests and what they share
+here = Path(sys.argv[1])  # the tests, what they share, and what they test
+sys.path[:0] = map(str, [here, here.parent, here.parents[1] / "tpu"])
 from test_lowering import MESHES, distinct, lowered
 from inbol_jax.models.families import load_config
 from inbol_jax.models.config import LoraConfig
