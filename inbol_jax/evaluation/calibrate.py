@@ -111,7 +111,7 @@ def calibrate(config: CalibrateConfig) -> float:
     if rule == "bias":
         said = f"bias {bias:+g} on {', '.join(about['tokens'])}"
     say(f"{said}: T of {len(answers)} questions from {before} to {after} -> {out / GENERATION}")
-    say(worth_of_rule(str(out), gained))
+    say(worth_of_rule(str(out), rule, gained))
     return bias
 
 

@@ -15,7 +15,7 @@ from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Difference, Metrics
 from inbol_jax.evaluation.plots import draw_all
 from inbol_jax.evaluation.policies import best_baseline
-from inbol_jax.evaluation.prediction import TYPES, Prediction
+from inbol_jax.evaluation.prediction import TYPES, Prediction, by_likelihood, calibrated
 from inbol_jax.evaluation.selective import MIN_QUESTIONS
 from inbol_jax.evaluation.tables import (
     DOMAIN_LABELS,
@@ -168,7 +168,10 @@ def headline(metrics: Metrics) -> list[str]:
                     f"that {base} knows, so it does little else than always refusing."
                 )
     return sentences + [
-        worth_of_rule(policy, worth) for policy, worth in metrics.calibrations.items()
+        worth_of_rule(policy, rule, metrics.calibrations[policy])
+        for rule, name in (("bias", calibrated), ("likelihood", by_likelihood))
+        for policy in map(name, metrics.asked)
+        if policy in metrics.calibrations
     ]
 
 

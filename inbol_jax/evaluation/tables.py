@@ -53,10 +53,11 @@ def t_of(scores: Scores) -> str:
     return with_interval(scores.t, scores.t_low, scores.t_high)
 
 
-def worth_of_rule(name: str, found: Calibration) -> str:
+def worth_of_rule(name: str, rule: str, found: Calibration) -> str:
     """A sentence on a bias, or a least log-probability, which warns if it cannot be relied on."""
     chosen, gain = with_interval(*found.bias), with_interval(*found.gain)
-    said = f"{name}: {chosen}, chosen on {found.n} validation questions. "
+    what = {"bias": "a bias of", "likelihood": "answers from a log-probability of"}[rule]
+    said = f"{name}: {what} {chosen}, chosen on {found.n} validation questions. "
     said += f"Where it was not chosen it gains {gain} of T"
     if not found.tells:
         said = (
