@@ -78,12 +78,20 @@ def damaged_value(value: object, rng: random.Random) -> object:
     return value
 
 
+def is_json(line: bytes) -> bool:
+    """Whether it is a whole object or list."""
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except ValueError:
+        return False
+
+
 def damage(file: Path, rng: random.Random) -> None:
     """Damages a file: one of its lines of JSON, or its bytes."""
     data = file.read_bytes()
     lines = data.splitlines(keepends=True) if file.suffix == ".jsonl" else [data]
     at = rng.randrange(len(lines))
-    if rng.random() < 0.7 and lines[at][:1] in (b"[", b"{"):
+    if rng.random() < 0.7 and is_json(lines[at]):  # it may be damaged already
         lines[at] = json.dumps(damaged_value(json.loads(lines[at]), rng)).encode() + b"\n"
         data = b"".join(lines)
     elif file.suffix == ".safetensors":  # all that matters is in its first bytes
