@@ -175,8 +175,12 @@ class ConfidenceBin(NamedTuple):
 def summarise(
     predictions: Iterable[Prediction], *, resamples: int = 2000, seed: int = 0
 ) -> Summary:
-    """Scores of every model in every domain and group."""
-    summary: Summary = {}
+    """Scores of every model in every domain and group; an error if an answer is there twice."""
+    predictions, summary = list(predictions), Summary()
+    answers = Counter((p.model, p.dataset, p.id) for p in predictions)
+    for (model, dataset, name), n in answers.items():
+        if n > 1:  # every mean would count it twice
+            raise InbolError(f"prediction {name!r} of {model} on {dataset} stands twice")
     # Domains come in the order of the questions, and are sorted at the end.
     for (model, domain), members in _grouped(predictions, lambda p: (p.model, p.domain)).items():
         summary.setdefault(model, {})[domain] = {

@@ -167,6 +167,11 @@ def test_what_cannot_be_paired_is_named():
         differences(predictions)
 
 
+def test_a_question_that_a_model_answered_twice_is_named():
+    with pytest.raises(InbolError, match=r"'q1' .*stands twice"):
+        summarise([prediction(1, "correct"), prediction(1, "wrong")])
+
+
 def test_an_answer_called_correct_counts_as_an_answer_on_type_3():
     summary = summarise([prediction(1, "correct", 3), prediction(2, "refused", 3)])
     cell = summary["base"]["in_domain"]["all"]
