@@ -258,9 +258,9 @@ MOST_LINES = {
     "sampling.sampler": 1_650,
     "construction.build": 4_120,  # the goal is 3,000
     "confidence.command": 5_360,
-    "training.ca_dpo": 7_150,  # the goal is 6,500
+    "training.ca_dpo": 7_155,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 20_230  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 20_235  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)

@@ -7,6 +7,7 @@ in the data are functions of seed and step.
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 
 from inbol_jax.artifacts import HINT, canonical_json, changes
 from inbol_jax.errors import InbolError
-from inbol_jax.processes import lost_peer
+from inbol_jax.processes import is_main, lost_peer
 from inbol_jax.training.step import TrainState
 
 KEPT = 2
@@ -37,9 +38,13 @@ class Checkpoints:
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
         self._folder = folder.resolve()
         self._settings = json.loads(canonical_json(settings))  # as they are read again
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT)
         self._write_fault = f"cannot write {self._folder}"
         with _one_line(self._write_fault, "choose another --out"):
+            # Orbax would do this in a thread that it does not wait for, should the run fail.
+            if is_main():
+                for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(unfinished)
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Self:

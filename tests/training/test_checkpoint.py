@@ -23,6 +23,14 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert steps_kept(tmp_path / "checkpoints") == [8, 9]
 
 
+def test_what_a_killed_process_was_saving_is_removed_at_once(tmp_path):
+    unfinished = tmp_path / "3.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "part").write_text("half of it")
+    with Checkpoints(tmp_path, {"stage": "test"}):
+        assert not unfinished.exists()
+
+
 def one_line(caught):
     message = str(caught.value)
     assert "\n" not in message
