@@ -103,6 +103,12 @@ class ImageHashes:
                 advance(len(some))
         return self._known
 
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Of the bytes of these files, in the order in which they first occur."""
+        different = list(dict.fromkeys(names))
+        hashes = self.of(different)
+        return fingerprint([hashes[name] for name in different])
+
     def _hash(self, name: str) -> str:
         try:
             with (self._folder / name).open("rb") as file:
@@ -122,18 +128,18 @@ class Asker:
 
     def __init__(self, settings: Mapping[str, Any], prompt: Prompt, images: ImageHashes):
         self._settings = canonical_json([settings, prompt.system])
-        self.prompt, self._images = prompt, images
+        self.prompt, self.images = prompt, images
 
     def key(self, example: VQAExample, text: str | None = None) -> str:
         """Sixteen hex digits. `text` is what is asked about the example, by default its prompt."""
         text = self.prompt.text(example) if text is None else text
-        hashes = self._images.of(example.images)
+        hashes = self.images.of(example.images)
         images = [hashes[name] for name in example.images]
         return fingerprint([self._settings, example.id, text, images])
 
     def keys(self, examples: Sequence[VQAExample]) -> dict[str, str]:
         """{id: key} of a whole dataset; its images are read at once."""
-        self._images.of({name for example in examples for name in example.images})
+        self.images.of({name for example in examples for name in example.images})
         return {example.id: self.key(example) for example in examples}
 
 

@@ -29,20 +29,6 @@ from inbol_jax.progress import say
 from inbol_jax.records import VQAExample
 
 
-def finished_header(file: Path, command: str) -> dict[str, Any]:
-    """The header of a file that a stage has finished.
-
-    Raises:
-      InbolError: if there is no such file, or the stage that makes it has not finished it.
-    """
-    header = read_meta(file)
-    if header.get("command") != command or "rows" not in header or not file.exists():
-        raise InbolError(
-            f"{file.parent} holds no finished {file.name}; run `inbol {command}` first"
-        )
-    return header
-
-
 class Stage:
     """One run of a command, the only one that writes its file until the `with` block ends.
 

@@ -96,11 +96,12 @@ class Samples:
 
     Attributes:
       keys: {id: key} of all questions.
-      prompt: how they are put.
+      prompt, images: how they are put, and the hashes of their images.
     """
 
     def __init__(self, examples: Sequence[VQAExample], asker: Asker, store: AnswerStore):
-        self._examples, self._asker, self.prompt, self.store = examples, asker, asker.prompt, store
+        self._examples, self._asker, self.store = examples, asker, store
+        self.prompt, self.images = asker.prompt, asker.images
         self.keys = asker.keys(examples)
         self._p_true: dict[str, float | None] | None = None
 

@@ -42,8 +42,9 @@ def build(config: BuildConfig) -> None:
         images = os.path.relpath(stores.images.resolve(), config.out.resolve())
         about = stores.prompt.to_json() | {"images": images}
         for name, rows in zip(FILES[1:], kept[1:], strict=True):
-            lines = (row.to_json() for row in rows)
-            write_jsonl(config.out / name, lines, stage.header | about)
+            lines, shown = (row.to_json() for row in rows), (i for row in rows for i in row.images)
+            pictures = {"pictures": stores.samples[0].images.fingerprint(shown)}
+            write_jsonl(config.out / name, lines, stage.header | about | pictures)
         with atomically(stage.file) as path, path.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json_line(record.to_json()) for record in kept.records)
         stage.finish(len(kept.records), **about)

@@ -4,8 +4,9 @@ rejected ones in the trail."""
 from pathlib import Path
 from typing import Any, ClassVar
 
+from inbol_jax.artifacts import read_meta
+from inbol_jax.errors import InbolError
 from inbol_jax.questions import Record
-from inbol_jax.stage import finished_header
 
 QUESTIONS = "extrinsic.jsonl"
 TRAIL = "extrinsic.trail.jsonl"
@@ -35,4 +36,7 @@ class Header(Record, frozen=True):
 
 def read_header(out: Path) -> Header:
     """The header of the questions in a folder. Raises InbolError if they are not finished."""
-    return Header.from_json(finished_header(out / QUESTIONS, "extrinsic"))
+    header = read_meta(file := out / QUESTIONS)
+    if header.get("command") != "extrinsic" or "rows" not in header or not file.exists():
+        raise InbolError(f"{out} holds no finished {QUESTIONS}; run `inbol extrinsic` first")
+    return Header.from_json(header)

@@ -254,12 +254,14 @@ def read_data(
                 f"{file} holds {len(lines)} {unit}s, and by its header {rows}; give `inbol build` "
                 "again, or delete the header if the file is meant as it is"
             )
+        images = _image_paths(file, config.images, lines)
+        files.append(data := DataFile(lines, images, digest.hexdigest()[:16]))
+        changed = header.get("pictures", data.pictures) != data.pictures
         made = header.get("inputs", {}).get("confidence")
         stores = stores_in(file.parent / "confidence") if made and is_main() else []
-        if stores and inputs_fingerprint(stores) != made:
-            say(f"Warning: answers or questions changed after {file} was built; build it anew")
-        images = _image_paths(file, config.images, lines)
-        files.append(DataFile(lines, images, digest.hexdigest()[:16]))
+        if is_main() and (changed or (stores and inputs_fingerprint(stores) != made)):
+            what = "pictures" if changed else "answers or questions"
+            say(f"Warning: {what} changed after {file} was built; build it anew")
     return files
 
 
@@ -282,22 +284,11 @@ def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list
 
 
 def picture_fingerprint(files: Iterable[Path]) -> str:
-    """Sixteen hex digits over the bytes of pictures, in the order in which they first occur.
+    """Sixteen hex digits over the bytes of pictures (`ImageHashes.fingerprint`), not their names.
 
-    Folders and names do not count: those below the image folder are in the data already. One
-    process reads the files and tells the others, so all must call this.
+    One process reads the files and tells the others, so all must call this.
     """
-    digest = hashlib.sha256()
-    if is_main():
-        for part in READERS.map(_digest, dict.fromkeys(files)):
-            digest.update(part)
-    return from_all(np.frombuffer(digest.digest()[:8], np.uint8))[0].tobytes().hex()
+    from inbol_jax.answers import ImageHashes
 
-
-def _digest(file: Path) -> bytes:
-    """A file's hash; nothing if it cannot be read, which the first batch will say."""
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-    except OSError:
-        return b""
+    found = ImageHashes(Path()).fingerprint(map(str, files if is_main() else ()))
+    return from_all(np.frombuffer(bytes.fromhex(found), np.uint8))[0].tobytes().hex()

@@ -14,7 +14,7 @@ from store_lines import LINES, UNCAPPED, built, store
 from inbol_jax.artifacts import file_fingerprint, meta_path, write_json, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.models.packing import Branch, RowShape, pack_row
-from inbol_jax.records import Instruction
+from inbol_jax.records import Instruction, Preference
 from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import (
     MAX_BUCKETS,
@@ -152,16 +152,29 @@ def test_images_outside_their_folder_are_refused(tmp_path, name):
         read_data(SftConfig(data=data, out=tmp_path), Instruction.from_json, "instruction")
 
 
-def test_questions_that_changed_since_the_build_are_said(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("file", "change", "warning"),
+    [
+        ("train.jsonl", lambda data: data.replace(b"red", b"blue"), "answers or questions changed"),
+        ("x.png", lambda data: data[::-1], "pictures changed"),
+    ],
+)
+def test_what_changed_since_the_build_is_said(tmp_path, capsys, file, change, warning):
+    """Not that all of it lies elsewhere now."""
     store(tmp_path / "run", "train", LINES)
     built(tmp_path / "run", **UNCAPPED)
-    config = SftConfig(data=tmp_path / "run/instructions.jsonl", out=tmp_path / "idk_it")
-    questions = tmp_path / "data/train.jsonl"
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("data", "run"):
+        (tmp_path / name).rename(moved / name)
+    changed = moved / "data" / file
     for warnings in (0, 1):
         capsys.readouterr()
-        read_data(config, Instruction.from_json, "instruction")
-        assert capsys.readouterr().out.count("questions changed after") == warnings
-        questions.write_text(questions.read_text().replace("red", "blue"))
+        for name, kind in (("instructions", Instruction), ("preferences", Preference)):
+            config = SftConfig(data=moved / f"run/{name}.jsonl", out=tmp_path / "idk_it")
+            read_data(config, kind.from_json, "line")
+        assert capsys.readouterr().out.count(f"{warning} after") == 2 * warnings
+        changed.write_bytes(change(changed.read_bytes()))
 
 
 @pytest.mark.parametrize("change", [lambda lines: lines[:3], lambda lines: lines + lines[:1]])
