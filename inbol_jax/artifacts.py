@@ -30,15 +30,20 @@ def parse_json(data: str | bytes) -> Any:
     Raises:
       UnicodeError: if there are bytes that are not UTF-8.
       ValueError: this includes UnicodeError; also if it is not JSON, longer than `MAX_JSON`, nested
-        too deeply, or has half a surrogate pair or a number that is not finite as a float.
+        too deeply, has half a surrogate pair, one key twice, or a number that is not finite.
     """
     if len(data) > MAX_JSON:
         raise ValueError(f"more than {MAX_JSON >> 20} MiB")
     text = data.removeprefix(BYTE_ORDER_MARK).decode() if isinstance(data, bytes) else data
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    # Of two equal keys the last one is kept: then the text has colons that the value lacks.
+    colons = text.count(":")
+    if isinstance(value, dict) and len(value) < colons > msgspec.json.encode(value).count(b":"):
+        raise ValueError("a key is there twice")
+    return value
 
 
 def canonical_json(value: Any) -> str:

@@ -163,6 +163,7 @@ def test_the_header_comes_last_and_goes_first(tmp_path):
     [
         (b'{"id": 1}\n{"id"\n', r"rows\.jsonl:2: not JSON"),
         (b'{"id": 1}\n\n', r"rows\.jsonl:2: not JSON"),
+        (b'{"id": ":"}\n{"id": 1, "id": 1}\n', r"rows\.jsonl:2: not JSON \(a key is there twice"),
         (b'{"id": 1}\n{"id": 2}\n[3]\n', r"rows\.jsonl:3: expected a JSON object"),
         (b'{"id": 1}\n"text"', r"rows\.jsonl:2: expected a JSON object"),
         (b'{"id": "\xff"}\n', r"rows\.jsonl:1: not (JSON|UTF-8)"),
@@ -181,6 +182,7 @@ HOSTILE = {
     "surrogate|truncated": [b'"\\ud800"', b'{"\\uDFFF": 1}', b'"\\ude00\\ud83d"'],
     "decode": [b'"\xff"', b'"\xed\xa0\x80"', b'\xff\xfe"\x00"\x00'],
     "malformed|out of range": [b"NaN", b"[-Infinity]", b'{"a": 1e999}', b"[" + b"1" * 5000 + b"]"],
+    "twice": [b'{"a": 1, "a": 1}', b'{"a": [{"b": ":", "c": {"d":2 , "d" :3}}]}'],
     "more than 16 MiB": [b'"' + b"x" * (1 << 24) + b'"'],
     "malformed|Input data": [b"", b"\0", b"1 2", b'{"a": 1,}', b'"a\0b"'],
 }

@@ -48,8 +48,8 @@ def parse_line(line: bytes) -> RawRow:
         row = parse_json(line)
     except UnicodeError:
         raise Unusable("not UTF-8") from None
-    except ValueError:
-        raise Unusable("not JSON") from None
+    except ValueError as error:
+        raise Unusable("not JSON", str(error)) from None
     if not isinstance(row, dict):
         raise Unusable("not a JSON object")
     return row

@@ -7,6 +7,7 @@ from inbol_jax.data.vqa import load_dataset_folder
 BAD = [
     (b"{", "not JSON"),
     (b"[" * 100_000, "not JSON"),
+    (b'{"id": "a", "extra": {"b": ":", "b" :1}}', "not JSON"),
     (row(id="bad", extra=float("nan")), "not JSON"),
     (row(id="bad", extra=float("inf")), "not JSON"),
     (row(id="bad", extra="x" * (1 << 24)), "not JSON"),
