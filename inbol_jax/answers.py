@@ -61,16 +61,16 @@ def to_row(generations: Iterable[Generation]) -> Row:
     }
 
 
-def from_row(row: Row) -> list[tuple[Generation, int]]:
-    """What `to_row` was given: each distinct response and how often it came.
+def from_row(row: Row, n: int) -> list[tuple[Generation, int]]:
+    """What `to_row` was given: each distinct response and how often it came, n in all.
 
     Raises:
-      ValueError: if the columns do not agree.
+      ValueError: if the columns do not agree, or they hold another number of responses.
     """
     columns = [row[name] for name in ("responses", "logprobs", "tokens", "cut", "counts")]
     pairs = [(Generation(*said), n) for *said, n in zip(*columns, strict=True)]
-    if not pairs:
-        raise ValueError("no response")
+    if (found := sum(row["counts"])) != n:
+        raise ValueError(f"{found} responses, where {n} were asked for")
     for (text, logprob, tokens, cut), n in pairs:
         least = n if tokens is None else min(n, tokens)
         typed = isinstance(text, str) and isinstance(cut, bool)

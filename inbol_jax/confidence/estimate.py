@@ -90,7 +90,7 @@ def ask_samples(
     Raises:
       InbolError: if more questions than --max-rejected cannot be asked.
     """
-    samples = Samples(dataset.examples, asker_of(settings, dataset), store)
+    samples = Samples(dataset.examples, asker_of(settings, dataset), store, settings["n"])
     doubts = Doubts(warned=_ask_pending(config, engine, dataset, samples))
     proposals: list[Proposal] = []
     for question in samples:  # each is read and judged once, of a million as well

@@ -50,8 +50,8 @@ def stores_in(folder: Path) -> list[Path]:
 def store_settings(file: Path) -> dict[str, Any]:
     """The settings of a store, which its header has; an InbolError if it has not."""
     settings = read_meta(file).get("settings")
-    texts = (*PLACES, "model", "prompt", "system")
-    if not (isinstance(settings, dict) and all(isinstance(settings.get(t), str) for t in texts)):
+    kinds = [("n", int), *((name, str) for name in (*PLACES, "model", "prompt", "system"))]
+    if not (isinstance(settings, dict) and all(isinstance(settings.get(k), t) for k, t in kinds)):
         raise InbolError(
             f"{meta_path(file)}: not the header of a store of confidences; delete it, and give "
             "`inbol confidence` again"
@@ -76,7 +76,7 @@ def judged(example: VQAExample, said: Iterable[tuple[Generation, int]]) -> Sampl
 
 def sampled_question(example: VQAExample, generations: Sequence[Generation]) -> SampledQuestion:
     """The question with its samples, as if they had been stored and read."""
-    return judged(example, from_row(to_row(generations)))
+    return judged(example, from_row(to_row(generations), len(generations)))
 
 
 class Proposal(NamedTuple):
@@ -92,15 +92,15 @@ class Proposal(NamedTuple):
 
 
 class Samples:
-    """The questions of a dataset with what one asker, of one prompt, said to them.
+    """The questions of a dataset with n answers of one asker, of one prompt, to each of them.
 
     Attributes:
       keys: {id: key} of all questions.
       prompt, images: how they are put, and the hashes of their images.
     """
 
-    def __init__(self, examples: Sequence[VQAExample], asker: Asker, store: AnswerStore):
-        self._examples, self._asker, self.store = examples, asker, store
+    def __init__(self, examples: Sequence[VQAExample], asker: Asker, store: AnswerStore, n: int):
+        self._examples, self._asker, self.store, self._n = examples, asker, store, n
         self.prompt, self.images = asker.prompt, asker.images
         self.keys = asker.keys(examples)
         self._p_true: dict[str, float | None] | None = None
@@ -118,7 +118,8 @@ class Samples:
         if dataset.rejected:
             total = len(dataset.examples) + len(dataset.rejected)
             say(f"{data}: {summarise_rejections(dataset.rejected, total)}")
-        samples = cls(dataset.examples, asker_of(settings, dataset), AnswerStore(file))
+        asker, store = asker_of(settings, dataset), AnswerStore(file)
+        samples = cls(dataset.examples, asker, store, settings["n"])
         samples.read_p_true()
         return samples
 
@@ -147,7 +148,7 @@ class Samples:
         return self._judged(example, key) if key in self.store else None
 
     def _judged(self, example: VQAExample, key: str) -> SampledQuestion:
-        return self.store.read(key, lambda row: judged(example, from_row(row)))
+        return self.store.read(key, lambda row: judged(example, from_row(row, self._n)))
 
     def proposal(self, question: SampledQuestion) -> Proposal | None:
         """What the model is asked the truth of; None if it only refused."""

@@ -134,5 +134,5 @@ def judged_row(example: VQAExample, row: Row) -> Row:
 
 def _first(row: Row) -> Generation:
     """The only response of a greedy answer."""
-    ((said, _),) = from_row(row)
+    ((said, _),) = from_row(row, 1)
     return said

@@ -84,7 +84,13 @@ def store(out, name, rows, model="m1", asked=None):
     questions = [{k: row[k] for k in row if k != "samples"} for row in rows]
     write_jsonl(data / f"{name}.jsonl", questions, {})
     (data / "x.png").write_bytes(b"a picture")
-    settings = {"model": model, "n": 10, "seed": 0, "prompt": "bare", "system": ""}
+    settings = {
+        "model": model,
+        "n": 10,
+        "seed": 0,
+        "prompt": "bare",
+        "system": "",
+    }
     settings |= {"data": f"../../data/{name}.jsonl", "images": "../../data"}
     dataset = load_dataset_folder(data / f"{name}.jsonl")
     with Stage(file, "confidence", settings, grows=True) as stage:
@@ -152,16 +158,13 @@ THRESHOLDS = (
     .map(lambda t: Thresholds(t[1] / 10, t[0] / 10))
 )
 SETS = st.sampled_from([*TEMPLATES])
-_SAMPLES = st.lists(
-    st.sampled_from([(o, text) for o, texts in TEXTS.items() for text in texts]),
-    min_size=1,
-    max_size=10,
-)
+_SAMPLE = st.sampled_from([(o, text) for o, texts in TEXTS.items() for text in texts])
 
 
 @st.composite
-def any_line(draw, id="q"):
-    samples, answerable = draw(_SAMPLES), draw(st.sampled_from([True, True, False, None]))
+def any_line(draw, id="q", least=1):
+    samples = draw(st.lists(_SAMPLE, min_size=least, max_size=10))
+    answerable = draw(st.sampled_from([True, True, False, None]))
     answers = ["red"] if answerable else draw(st.sampled_from([[], ["red"]]))
     if not answers:
         samples = [("w" if o == "c" else o, text) for o, text in samples]

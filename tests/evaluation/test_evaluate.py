@@ -467,7 +467,7 @@ def test_a_real_model_is_compared_with_what_its_own_samples_say(small_world, mic
     )
     examples = {e.id: e for e in vqa.load_dataset_folder(small_world / "test").examples}
     for p in (p for p in predicted if p.dataset == "test"):
-        question = judged(examples[p.id], from_row(said[p.id]))
+        question = judged(examples[p.id], from_row(said[p.id], config.n))
         assert p.consistency == self_consistency(question).value
         assert p.p_true == (p_true[p.id]["p_true"] if p.id in p_true else 0.0)
     base, same = ([p for p in predicted if p.model == name] for name in ("base", "same"))
