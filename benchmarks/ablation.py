@@ -24,7 +24,7 @@ from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.build import BuildConfig, build
 from inbol_jax.defaults import TINY
-from inbol_jax.demo import PLAIN_DPO, SAMPLING, train_ca_dpo, train_idk_it
+from inbol_jax.demo import PLAIN_DPO, SAMPLING, TYPE3, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import predictions
 from inbol_jax.evaluation.metrics import Metrics, differences
@@ -114,7 +114,7 @@ def prepare(config: Config, seed: int, folder: Path, stages: Stages) -> None:
         export(ExportConfig(validation, Split.VALIDATION, n, seed=seed))
         # Another seed gives other questions of the same split.
         export(ExportConfig(thresholds, Split.VALIDATION, n // 2, seed=1000 + seed))
-        extrinsic(ExtrinsicConfig(train, folder, seed=seed))
+        extrinsic(ExtrinsicConfig(train, folder, seed=seed, **TYPE3))
 
     def pairs() -> None:
         for source in (train, folder / "extrinsic.jsonl"):
@@ -146,7 +146,7 @@ def data_of(variant: Variant, folder: Path, seed: int) -> Path:
 def with_type3(folder: Path, seed: int, share: float) -> Path:
     """Instructions and pairs of which another share are Type 3."""
     out = folder / f"type3_{share}"
-    extrinsic(ExtrinsicConfig(folder / "data/train", out, share=share, seed=seed))
+    extrinsic(ExtrinsicConfig(folder / "data/train", out, share=share, seed=seed, **TYPE3))
     for source in (folder / "data/train", out / "extrinsic.jsonl"):
         sample(source, out, seed)
     build(BuildConfig(out, max_refusals=1, seed=seed))

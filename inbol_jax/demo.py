@@ -24,6 +24,8 @@ SAMPLING = SamplingOptions(max_new_tokens=12)  # no answer of this world has as 
 # Options of plain DPO on the same pairs. The learning rate is the best of three on validation, a
 # tenth of CA-DPO's: without the NLL term, more forgets answers.
 PLAIN_DPO = {"pair_weighting": "uniform", "nll_coef": 0.0, "learning_rate": 2e-5}
+# Type 3 questions of other words than the answerable ones, as in the splits that are tested.
+TYPE3 = {"generators": ("unseeable", "mismatched"), "allow_tell": True}
 # What benchmarks/demo_seeds.py and benchmarks/ablation.py measured: one seed alone says little.
 _FOLDER = Path(__file__).parent / "world/assets/measured"
 MEASURED = (_FOLDER / "seeds.json", _FOLDER / "ablation.json")
@@ -139,7 +141,7 @@ def demo(config: DemoConfig) -> Any:
             run("confidence", ConfidenceConfig(source, out, sampling=SAMPLING, seed=seed))
 
     stage("world", data / Split.OOD_KNOWLEDGE / "data.jsonl", export_splits)
-    questions = ExtrinsicConfig(data / Split.TRAIN, out, seed=seed)
+    questions = ExtrinsicConfig(data / Split.TRAIN, out, seed=seed, **TYPE3)
     stage("extrinsic", out / "extrinsic.jsonl", lambda: run("extrinsic", questions))
     stage("confidence", out / "confidence" / "extrinsic.jsonl", estimate_confidence)
     construction = BuildConfig(out, seed=seed)

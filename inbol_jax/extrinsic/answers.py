@@ -26,16 +26,22 @@ def open_model(config: ExtrinsicConfig, data: Path) -> Checkpoint:
     return load_pretrained(config.model, dtype=config.dtype, mesh=mesh).asked_by(prompt)
 
 
-def greedy_answers(checkpoint: Checkpoint, store: AnswerStore, *, batch_size: int) -> Answerer:
+def greedy_answers(
+    checkpoint: Checkpoint, store: AnswerStore, root: Path, *, batch_size: int
+) -> Answerer:
     """The most probable answers of a checkpoint, asked as its `prompt` says. Only what the store
-    does not hold yet is asked."""
+    does not hold yet is asked.
+
+    Args:
+      root: image folder.
+    """
     options = SamplingOptions(n=1, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS)
     dtype = checkpoint.model.dtype.name
     settings = {"model": checkpoint.fingerprint, "dtype": dtype, "tokens": MAX_NEW_TOKENS}
 
     def answers(questions: Sequence[VQAExample], label: str) -> list[Generation | None]:
         # A picture of the same name may be another one the next time, so no hash is remembered.
-        asker = Asker(settings, checkpoint.prompt or DEFAULT, ImageHashes(Path("/")))
+        asker = Asker(settings, checkpoint.prompt or DEFAULT, ImageHashes(root))
         keys = asker.keys(questions)
         new = {keys[q.id]: q for q in questions if keys[q.id] not in store}
         set_aside = SetAside(most=1.0)  # the caller counts those without an answer
@@ -43,7 +49,7 @@ def greedy_answers(checkpoint: Checkpoint, store: AnswerStore, *, batch_size: in
             batches = generate(
                 checkpoint,
                 list(new.values()),
-                Path("/"),  # the images' paths are absolute
+                root,
                 options=options,
                 seed=0,
                 batch_size=batch_size,

@@ -18,6 +18,7 @@ from inbol_jax.artifacts import one_writer, read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.extrinsic.config import AuditConfig
 from inbol_jax.extrinsic.files import KEPT, QUESTIONS, TRAIL, Header, read_header
+from inbol_jax.extrinsic.filters import FILTERS
 from inbol_jax.intervals import Estimate
 from inbol_jax.pages.page import embed, write_page
 from inbol_jax.pages.table import Table
@@ -27,7 +28,8 @@ from inbol_jax.questions import Question
 LEAST_QUESTIONS = 20  # of each class; with fewer, an AUC says nothing
 MAX_TEXTS = 10_000  # of each class, for the classifier
 FOLDS = 5
-TELLING_AUC = 0.85  # above it the audit warns
+TELLING_AUC = 0.75  # above it the audit warns
+STOPPING_AUC = 0.85  # above it `inbol extrinsic` stops
 TELLING = 12  # words shown of each class
 
 
@@ -62,7 +64,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
         dataset = load_dataset_folder(config.data)
     rng = np.random.default_rng(config.seed)
     generated = [*read_jsonl(config.out / QUESTIONS, AuditedQuestion.from_json)]
-    drawn = [generated[i] for i in rng.permutation(len(generated))[:MAX_TEXTS]]
+    drawn = some(generated, rng)
     text = text_shortcut(drawn, _answerable(dataset, rng), config.seed)
     result = {name: getattr(header, name) for name in ("rows", "counts", "set_aside")}
     result |= {"text": text, "findings": list(findings(header, text))}
@@ -96,6 +98,11 @@ def _answerable(dataset: VQADataset, rng: np.random.Generator) -> list[AuditedQu
         for e in dataset.examples
         if e.answerable is not False and len(e.images) == 1
     ]
+    return some(questions, rng)
+
+
+def some(questions: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    """Random ones, as many as are tested."""
     return [questions[i] for i in rng.permutation(len(questions))[:MAX_TEXTS]]
 
 
@@ -130,10 +137,14 @@ def text_shortcut(
         return None
     questions = [*generated, *answerable]
     label = np.arange(len(questions)) < len(generated)
-    # A text's words, marks and pairs of neighbours, scaled to length 1, so that a long text counts
-    # no more than a short one: sparse f64[n, features].
+    # A text's words (a capital counts), marks and pairs of neighbours, scaled to length 1, so that
+    # a long text counts no more than a short one: sparse f64[n, features].
     vectorizer = TfidfVectorizer(
-        token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), binary=True, use_idf=False
+        token_pattern=r"\w+|[^\w\s]",
+        ngram_range=(1, 2),
+        binary=True,
+        use_idf=False,
+        lowercase=False,
     )
     x = vectorizer.fit_transform([q.question for q in questions])
     # Both classes weigh the same, however many texts of each there are.
@@ -191,8 +202,8 @@ def findings(header: Header, text: Mapping[str, Any] | None) -> Iterator[str]:
         yield (
             f"Warning: the text alone tells generated from real questions (AUC {total:.2f}), and a "
             "model would learn to refuse by wording. It is the questions of "
-            f"{named or 'all generators together'}: give the other generators more --turns, or "
-            "leave these out."
+            f"{named or 'all generators together'}: leave them out of --generators. The default "
+            "ones ask the dataset's own questions."
         )
     kept, proposed = header.rows, sum(header.counts.values())
     yield f"{kept} of {proposed} proposed questions passed the filters."
@@ -208,7 +219,7 @@ def findings(header: Header, text: Mapping[str, Any] | None) -> Iterator[str]:
 def funnel_table(header: Header, text: Mapping[str, Any] | None) -> Table:
     """The numbers of proposed, rejected and kept questions, and how well their text tells them,
     per generator and for all."""
-    generators, filters = header.generators, header.filters
+    generators, filters = header.generators, [*FILTERS]
     auc = text["auc"] if text else {}
     rows = []
     for name, members in (*((name, [name]) for name in generators), ("all", generators)):

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from inbol_jax.data.config import Data
 from inbol_jax.defaults import BatchSize, Bounded, Bounds, Dtype, Seed, Share
-from inbol_jax.errors import InbolError
 from inbol_jax.prompts import AUTO, PromptOptions
 
 
@@ -22,18 +21,12 @@ class ExtrinsicConfig(Bounded):
     share: Annotated[float, Bounds(above=0, most=1)] = 0.25
     """Number of questions to make, as a share of the dataset's answerable questions."""
     generators: tuple[str, ...] = ()
-    """Generators to use: unseeable, mismatched, beyond_frame, evidence_removed. The default is the
-    first two if the data lists each image's objects, and the first three otherwise."""
-    turns: tuple[int, ...] = ()
-    """Turns of each generator in its order, such as 1 4 for four times as many questions of the
-    second one. The default is one each. `inbol audit` tells which generator needs fewer."""
-    filters: tuple[str, ...] = ()
-    """Filters to use: ill_formed, ungrammatical, present, answer_present, duplicate. The default
-    is all of them, or without ungrammatical and answer_present if the data lists each image's
-    objects."""
+    """Generators to use, which take turns: other_image, unreadable, evidence_removed, unseeable,
+    mismatched. The default is the first two, and the third if the data say where the evidence is,
+    or a model finds it."""
     model: Path | None = None
-    """Folder or hub id of a vision-language model by which evidence_removed finds the evidence.
-    Without it the data must say where that is."""
+    """Folder or hub id of a vision-language model, such as the one to be trained. It tells how much
+    of an image must go until the answer has gone."""
     prompt: PromptOptions = AUTO
     batch_size: BatchSize = 128
     """Questions per batch; on a CPU the batch may be smaller."""
@@ -44,13 +37,10 @@ class ExtrinsicConfig(Bounded):
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
     max_rejected: Share = 0.1
     """The command fails if a larger share of the dataset's records is unusable."""
+    allow_tell: bool = False
+    """Keep the questions also if their text alone tells them from the dataset's own."""
     seed: Seed = 0
     """Seed of the random choices."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if any(n < 1 for n in self.turns):
-            raise InbolError("--turns: at least 1 for each; --generators names those to use")
 
 
 @dataclasses.dataclass(frozen=True)

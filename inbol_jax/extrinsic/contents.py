@@ -3,6 +3,7 @@ known word."""
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable
 
 from inbol_jax.records import VQAExample
@@ -14,6 +15,7 @@ _PLACES = """left right top bottom middle center centre side sides front back re
     scene view frame rest"""
 _ATTRIBUTES = """color colors colour colours name names number amount kind type sort shape size
     style pattern brand purpose time day date year season weather word words one ones same"""
+RARE = 0.02  # share of the images of which a word is known
 NOT_THINGS = frozenset(f"{_PLACES} {_ATTRIBUTES}".split())
 _WORD = re.compile(r"[a-z']+")
 
@@ -35,6 +37,7 @@ class ImageContents:
         self.lists_objects = all(isinstance(e.extra.get("objects"), list) for e in examples)
         self._word_ids: dict[str, int] = {}
         self._known: dict[str, array] = {}  # image -> word ids, 4 bytes each
+        self._images_with: Counter[int] = Counter()  # by word id
         # {"red": 0, "star": 1, "ring": 2} and {"a.png": [0, 1], "b.png": [2]}: a word stands once.
         for example in examples:
             known = self._known.setdefault(example.image, array("I"))
@@ -45,6 +48,7 @@ class ImageContents:
                 word_id = self._word_ids.setdefault(word, len(self._word_ids))
                 if word_id not in known:
                     known.append(word_id)
+                    self._images_with[word_id] += 1
 
     def absent(self, image: str, phrase: str) -> bool:
         """Whether a word of the phrase is known of other images and not of this one.
@@ -53,6 +57,21 @@ class ImageContents:
         """
         ids = (self._word_ids.get(word) for word in words_of(phrase) - NOT_THINGS)
         return any(i is not None and i not in self._known[image] for i in ids)
+
+    def surely_absent(self, image: str, phrase: str) -> bool:
+        """Whether this image does not hold what the phrase names, by its listed objects.
+
+        Without an `objects` column silence tells it of things that are known of few images alone:
+        most images that hold a man, a tree or a wall are never asked about it.
+        """
+        if self.lists_objects:
+            return self.absent(image, phrase)
+        head = phrase.split()[-1]
+        forms = (self._word_ids.get(form) for form in {head, head.removesuffix("s"), f"{head}s"})
+        ids = [i for i in forms if i is not None]
+        images = sum(self._images_with[i] for i in ids)
+        rare = 0 < images <= RARE * len(self._known)
+        return rare and head not in NOT_THINGS and not any(i in self._known[image] for i in ids)
 
     def present(self, image: str, phrase: str) -> bool:
         """Whether each word of the phrase is known of the image."""

@@ -2,54 +2,38 @@
 which is masked or cropped away.
 
 The record says where this evidence is (a column `evidence`), or the model finds it by occlusion:
-windows of two sizes are covered one after the other, and the smallest one that changes the model's
-right answer is removed.
+the evidence was in that part without which the model says what it says to a grey image.
 """
 
 import math
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
-from pathlib import Path
+from itertools import chain
 
 import msgspec
 import numpy as np
 from PIL import Image
 
-from inbol_jax.artifacts import atomically, fingerprint, writing
 from inbol_jax.data.images import ImageError, load_image
 from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.altered import find_blinding, keep
 from inbol_jax.extrinsic.generators import (
-    Answerer,
     CannotPropose,
     Context,
     Proposal,
     register_generator,
-    usual_answer,
 )
 from inbol_jax.records import VQAExample
-from inbol_jax.responses.matching import CORRECT_AT, score
-from inbol_jax.responses.vqa_accuracy import answer_key
 
 # Left, top, width, height, as in COCO: in pixels of the upright image, or as shares of its sides.
 Box = tuple[float, float, float, float]
 Edges = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
-# Of the generator, and of its folder below the image folder, so that one folder holds the images of
-# records and of their questions.
 NAME = "evidence_removed"
 MARGIN = 0.05  # of a box's sides, removed on each side of it
 LEAST_LEFT = 0.25  # share of the image that a crop must leave
-MAX_SIDE = 672  # pixels of the images that occlusion draws
-AT_ONCE = 32  # questions whose covered images are on the disk together
-# What occlusion covers, the smallest first: quarters of the sides at 16 places, halves at 9.
-WINDOWS: tuple[Box, ...] = tuple(
-    (x / 4, y / 4, side / 4, side / 4)
-    for side in (1, 2)
-    for y in range(5 - side)
-    for x in range(5 - side)
-)
+# What occlusion covers: 0.6 of the sides in each corner, so that each part has the centre.
+WINDOWS: tuple[Box, ...] = tuple((x, y, 0.6, 0.6) for y in (0, 0.4) for x in (0, 0.4))
 
 
 def evidence_boxes(example: VQAExample) -> list[Box] | None:
@@ -125,64 +109,18 @@ def _area(edges: Edges) -> int:
     return (edges[2] - edges[0]) * (edges[3] - edges[1])
 
 
-def _find_evidence(
-    examples: Sequence[VQAExample], context: Context
-) -> dict[str, Box | CannotPropose]:
-    """By id the evidence of the examples whose record does not say where it is, in shares of the
-    image's sides, or why there is none."""
-    if context.model is None:
-        return {}
-    whole = [
-        msgspec.structs.replace(e, images=(str((context.root / e.image).resolve()),))
-        for e in examples
-        if e.extra.get("evidence") is None
-    ]
-    # 1. What does the model know when it sees the whole image?
-    evidence: dict[str, Box | CannotPropose] = {}
-    known: list[tuple[VQAExample, str]] = []  # with the model's right answer
-    for example, said in zip(whole, context.model(whole, "finding evidence"), strict=True):
-        about = example.answers, example.metric, example.options, example.question
-        if said and score(said.text, *about) >= CORRECT_AT:
-            known.append((example, answer_key(said.text)))
-        else:
-            evidence[example.id] = CannotPropose("model does not know the answer")
-    # 2. Without which part of it does it say something else?
-    for start in range(0, len(known), AT_ONCE):
-        evidence |= _occlude(known[start : start + AT_ONCE], context.model)
-    return evidence
+def _find_evidence(examples: Sequence[VQAExample], context: Context) -> dict[str, Box]:
+    """By id the window without which the model guesses, in shares of the image's sides, of examples
+    whose record does not say where the evidence is. The model answers 6 times per question."""
+    asked = [example for example in examples if example.extra.get("evidence") is None]
+    found = find_blinding(asked, context, _covered, "finding evidence")
+    return {id: WINDOWS[i] for id, i in found.items() if i < len(WINDOWS)}
 
 
-def _occlude(
-    known: Sequence[tuple[VQAExample, str]], model: Answerer
-) -> dict[str, Box | CannotPropose]:
-    """By id the window that changes the right answer, or that there is none."""
-    evidence: dict[str, Box | CannotPropose] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        covered = [
-            _cover(example, window, Path(folder) / f"{i}-{j}.png")
-            for i, (example, _) in enumerate(known)
-            for j, window in enumerate(WINDOWS)
-        ]
-        answers = iter(model(covered, "finding evidence"))
-    # The answers about an example's 25 covered images stand together, in the order of the windows.
-    for example, right in known:
-        changing = [
-            (window[2], -(said.logprob or 0.0), window)
-            for window, said in zip(WINDOWS, islice(answers, len(WINDOWS)), strict=True)
-            if said and answer_key(said.text) != right
-        ]
-        # The smallest window, and of equally small ones that of the surest other answer.
-        found = min(changing)[-1] if changing else CannotPropose("no occlusion changes the answer")
-        evidence[example.id] = found
-    return evidence
-
-
-def _cover(example: VQAExample, window: Box, file: Path) -> VQAExample:
-    """Draws the example's image without this window into a file, about which it then asks."""
-    image = load_image(Path(example.image))
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    remove(image, [_in_pixels(window, image)], "mask")[0].save(file, compress_level=1)
-    return msgspec.structs.replace(example, id=f"{example.id} {file.stem}", images=(str(file),))
+def _covered(example: VQAExample, image: Image.Image) -> list[Image.Image]:
+    """The image without each of the windows, and a grey one."""
+    covered = (remove(image, [_in_pixels(window, image)], "mask")[0] for window in WINDOWS)
+    return [*covered, Image.new("RGB", image.size, "grey")]
 
 
 def _in_pixels(window: Box, image: Image.Image) -> Box:
@@ -196,24 +134,20 @@ def _check(context: Context) -> None:
             f"--generators {NAME}: needs a column `evidence` in the data, or --model to find it by "
             "occlusion"
         )
-    with writing(context.root / NAME, "images without their evidence go there"):
-        (context.root / NAME).mkdir(exist_ok=True)
 
 
-@register_generator(NAME, prepare=_find_evidence, check=_check)
+@register_generator(NAME, prepare=_find_evidence, check=_check, own_question=True)
 def evidence_removed(
     example: VQAExample, context: Context, rng: np.random.Generator
 ) -> Iterator[Proposal]:
     """The example's own question about its image without what answers it."""
     window = context.prepared.get(example.id)
-    if isinstance(window, CannotPropose):
-        raise window
     # By the example's id, so that it is the same in every run and order.
     by, how = "boxes", ("mask", "crop")[zlib.crc32(example.id.encode()) % 2]
     try:
         boxes = evidence_boxes(example)
         if boxes is None and window is None:
-            raise CannotPropose("record does not say where")
+            raise CannotPropose("neither record nor model says where")
         image = load_image(context.root / example.image)
         if boxes is None:
             boxes, by, how = [_in_pixels(window, image)], "occlusion", "mask"
@@ -222,15 +156,9 @@ def evidence_removed(
         raise CannotPropose(error.cause) from error
     except InbolError as error:
         raise CannotPropose(str(error)) from error
-    # The format of the original, because it must not tell that the image was changed.
-    if example.image.lower().endswith((".jpg", ".jpeg")):
-        suffix, options = ".jpg", {"format": "JPEG", "quality": 95, "subsampling": 0}
-    else:
-        suffix, options = ".png", {"format": "PNG"}
-    name = f"{NAME}/{fingerprint([example.image, boxes, how])}{suffix}"
-    with atomically(context.root / name, sync=False) as temporary:
-        changed.save(temporary, **options)
     rounded = [[round(v, 2) for v in box] for box in boxes]
-    extra = {"removed": {"image": example.image, "how": how, "by": by, "boxes": rounded}}
-    about = {"answer": usual_answer(example), "options": example.options, "extra": extra}
-    yield Proposal(example.question, NAME, image=name, **about)
+    removed = {"image": example.image, "how": how, "by": by, "boxes": rounded}
+    name = keep(changed, example, context, NAME, [boxes, how])
+    yield Proposal(
+        example.question, NAME, image=name, options=example.options, extra={"removed": removed}
+    )

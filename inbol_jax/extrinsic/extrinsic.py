@@ -3,17 +3,28 @@
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import inbol_jax.extrinsic.evidence  # noqa: F401 - registers its generator
+import numpy as np
+
+import inbol_jax.extrinsic.evidence
+import inbol_jax.extrinsic.other_image
+import inbol_jax.extrinsic.unreadable  # noqa: F401 - likewise
 from inbol_jax.answers import AnswerStore
-from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer
+from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer, read_jsonl
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
+from inbol_jax.extrinsic.audit import (
+    STOPPING_AUC,
+    TELLING_AUC,
+    AuditedQuestion,
+    some,
+    text_shortcut,
+)
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, read_header
-from inbol_jax.extrinsic.filters import get_filters
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.progress import progress, say
@@ -21,9 +32,8 @@ from inbol_jax.prompts import header_prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import Stage
 
-# The default generators if each image's objects are listed, and without.
-GENERATORS_WITH_OBJECTS = ("unseeable", "mismatched")
-GENERATORS_WITHOUT = (*GENERATORS_WITH_OBJECTS, "beyond_frame")
+# They ask the dataset's own questions, so the words tell nothing.
+GENERATORS = ("other_image", "unreadable")
 
 
 @one_writer
@@ -34,13 +44,12 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
       InbolError: for what is wrong with the options, the data or the model, or if the dataset gives
         no such question.
     """
-    get_generators(config.generators or GENERATORS_WITHOUT)
-    get_filters(config.filters, lists_objects=False)
+    get_generators(config.generators)
     dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
     if dataset.rejected:
         total = len(dataset.examples) + len(dataset.rejected)
         say(summarise_rejections(dataset.rejected, total))
-    names = "share", "seed", "generators", "turns", "filters"
+    names = "share", "seed", "generators"
     settings = {name: getattr(config, name) for name in names}
     inputs = {"data": file_fingerprint(dataset.file)}
     if config.model is not None:
@@ -57,7 +66,9 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
                 if config.model is not None:
                     answers = AnswerStore(config.out / "extrinsic.answers.jsonl", process=0)
                     store = stack.enter_context(answers)
-                    context.model = greedy_answers(checkpoint, store, batch_size=config.batch_size)
+                    context.model = greedy_answers(
+                        checkpoint, store, dataset.root, batch_size=config.batch_size
+                    )
                 _write(config, context, stage, dataset.file)
     header = read_header(config.out)
     if header.set_aside:
@@ -86,14 +97,9 @@ def _list(counts: dict[str, int]) -> str:
 
 def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path) -> None:
     """Writes questions and trail, and then the header, without which they are not finished."""
-    listed = context.contents.lists_objects
-    default = GENERATORS_WITH_OBJECTS if listed else GENERATORS_WITHOUT
+    evidence = context.model or any("evidence" in e.extra for e in context.pool)
+    default = (*GENERATORS, "evidence_removed") if evidence else GENERATORS
     generators = get_generators(config.generators or default)
-    filters = get_filters(config.filters, lists_objects=listed)
-    turns = config.turns or (1,) * len(generators)
-    if len(turns) != len(generators):
-        names = ", ".join(generator.name for generator in generators)
-        raise InbolError(f"--turns: give a number for each generator: {names}")
     for generator in generators:
         if generator.check:
             generator.check(context)
@@ -105,8 +111,7 @@ def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path
         )
         funnel = Funnel(
             context,
-            [g for g, n in zip(generators, turns, strict=True) for _ in range(n)],
-            filters,
+            generators,
             seed=config.seed,
             reject=lambda row: trail.write(json_line(row)),
             advance=stack.enter_context(progress("generating", len(context.pool), "images")),
@@ -116,6 +121,7 @@ def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path
             rows += 1
         if not rows:
             raise InbolError(f"{source}: {_why_none(funnel)}")
+    _check_tell(config, context.pool, stage.file)
     out = config.out.resolve()
     said = header_prompt(source)
     stage.finish(
@@ -124,10 +130,34 @@ def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path
         images=os.path.relpath(context.root.resolve(), out),
         data=os.path.relpath(source.resolve(), out),
         generators=[generator.name for generator in generators],
-        filters=[*filters],
         counts=_by_text(funnel.verdicts),
         set_aside=_by_text(funnel.set_aside),
     )
+
+
+def _check_tell(config: ExtrinsicConfig, pool: Sequence[VQAExample], file: Path) -> None:
+    """Says how well the text alone tells the questions, which a model would learn as well.
+
+    Raises:
+      InbolError: if it does so too well.
+    """
+    questions = [*read_jsonl(file, AuditedQuestion.from_json)]
+    rng = np.random.default_rng(config.seed)
+    own = [AuditedQuestion(e.id, e.images, e.question) for e in some(pool, rng)]
+    text = text_shortcut(some(questions, rng), own, config.seed)
+    distinct = len({question.question for question in questions})
+    line = f"{len(questions)} questions of {distinct} distinct sentences"
+    if text is None:
+        say(f"{line}; too few to test whether their text alone tells them")
+        return
+    auc = text["auc"]["all"]["value"]
+    line = f"{line}; the text alone tells them from the dataset's own with an AUC of {auc:.2f}"
+    if auc > STOPPING_AUC and not config.allow_tell:
+        raise InbolError(
+            f"{line}, so a model would learn to refuse by wording: use other --generators (the "
+            "default ones ask the dataset's own questions), or --allow-tell"
+        )
+    say(line + (": the default --generators lower that" if auc > TELLING_AUC else ""))
 
 
 def _by_text(counts: Counter[tuple[str, str]]) -> dict[str, int]:
@@ -139,9 +169,9 @@ def _why_none(funnel: Funnel) -> str:
     """Why there is no question, and what to do."""
     if not funnel.verdicts and {cause for _, cause in funnel.set_aside} <= {NOTHING}:
         return (
-            "no question names a subject ('the ...') that could be asked about; give the images an "
-            "`objects` column"
+            "no question names a subject ('the ...') that could be asked about; add unreadable to "
+            "--generators"
         )
     causes = (funnel.verdicts + funnel.set_aside).most_common(5)
     why = ", ".join(f"{generator}: {cause} {n}" for (generator, cause), n in causes)
-    return f"no question is left ({why}); choose other --generators, or fewer --filters"
+    return f"no question is left ({why}); choose other --generators"

@@ -30,7 +30,6 @@ class Header(Record, frozen=True):
     images: str
     data: str
     generators: list[str]
-    filters: list[str]
     settings: dict[str, Any]
 
 

@@ -1,5 +1,6 @@
 """From examples to Type 3 questions: generators propose, filters reject, and all is counted."""
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inbol_jax.extrinsic.files import KEPT
-from inbol_jax.extrinsic.filters import Candidate, Filter
+from inbol_jax.extrinsic.filters import FILTERS, Candidate
 from inbol_jax.extrinsic.generators import CannotPropose, Context, Generator
 from inbol_jax.questions import METRICS
 from inbol_jax.records import VQAExample
@@ -24,8 +25,7 @@ class Funnel:
     remember.
 
     Args:
-      generators: in the order of their turns; one that is there twice has two of them.
-      filters: by name, in the order in which they are applied.
+      generators: in the order of their turns.
       seed: of the order of the examples, and of what the generators draw.
       reject: called with the row of each question that a filter rejects.
       advance: called after each example.
@@ -39,7 +39,6 @@ class Funnel:
         self,
         context: Context,
         generators: Sequence[Generator],
-        filters: Mapping[str, Filter],
         *,
         seed: int,
         reject: Callable[[Mapping[str, Any]], object],
@@ -47,7 +46,7 @@ class Funnel:
     ):
         self.verdicts: Counter[tuple[str, str]] = Counter()
         self.set_aside: Counter[tuple[str, str]] = Counter()
-        self._context, self._generators, self._filters = context, generators, filters
+        self._context, self._generators = context, generators
         self._seed, self._reject, self._advance = seed, reject, advance
 
     def questions(self, n: int) -> Iterator[dict[str, Any]]:
@@ -56,31 +55,44 @@ class Funnel:
 
     def _questions(self, size: int) -> Iterator[dict[str, Any]]:
         """Models look at `size` examples at a time; what they say of each waits in the context."""
-        context, turns = self._context, len(self._generators)
         # All draw from one source: what a generator draws decides what the next one gets.
         rng = np.random.default_rng(self._seed)
-        order = rng.permutation(len(context.pool))
+        order = rng.permutation(len(self._context.pool))
         for start in range(0, len(order), size):
-            # The examples with the generator whose turn it is.
-            chunk = [
-                (context.pool[i], self._generators[turn % turns])
-                for turn, i in enumerate(order[start : start + size], start)
-            ]
-            # Each generator prepares its own examples of the chunk, in one call to the model.
-            context.prepared = {}
-            for generator in {g.name: g for _, g in chunk if g.prepare}.values():
-                own = [example for example, g in chunk if g is generator]
-                context.prepared |= generator.prepare(own, context)
-            for example, generator in chunk:
+            chunk = [self._context.pool[i] for i in order[start : start + size]]
+            kept: dict[int, Candidate] = {}
+            waiting = range(len(chunk))
+            # An example whose own question is to be asked is handed on from one generator to the
+            # next, so that the questions have the words of the dataset's own in equal shares.
+            for attempt in range(len(self._generators)):
+                turns = {i: self._turn(start + i + attempt) for i in waiting}
+                self._prepare([(chunk[i], generator) for i, generator in turns.items()])
+                for i, generator in turns.items():
+                    if candidate := self._first_that_passes(chunk[i], generator, rng):
+                        kept[i] = candidate
+                waiting = [i for i, g in turns.items() if g.own_question and i not in kept]
+            for i in range(len(chunk)):
                 self._advance()
-                if candidate := self._first_that_passes(example, generator, rng):
-                    self.verdicts[generator.name, KEPT] += 1
-                    yield self._row(candidate)
+                if i in kept:
+                    self.verdicts[kept[i].proposal.generator, KEPT] += 1
+                    yield self._row(kept[i])
+
+    def _turn(self, i: int) -> Generator:
+        return self._generators[i % len(self._generators)]
+
+    def _prepare(self, turns: Sequence[tuple[VQAExample, Generator]]) -> None:
+        """Each generator prepares its examples in one call to the model."""
+        self._context.prepared = {}
+        for generator in {g.name: g for _, g in turns if g.prepare}.values():
+            own = [example for example, g in turns if g is generator]
+            self._context.prepared |= generator.prepare(own, self._context)
 
     def _first_that_passes(
         self, example: VQAExample, generator: Generator, rng: np.random.Generator
     ) -> Candidate | None:
         cause = NOTHING
+        if generator.own_question:  # whose turn it was before must not matter
+            rng = np.random.default_rng((self._seed, zlib.crc32(example.id.encode())))
         try:
             for proposal in generator.propose(example, self._context, rng):
                 # What filters reject is counted under them, and not as set aside.
@@ -95,8 +107,8 @@ class Funnel:
 
     def _passes(self, candidate: Candidate) -> bool:
         """Whether no filter rejects the candidate; a rejection is counted and handed on."""
-        for passed, (name, filter) in enumerate(self._filters.items()):
-            if reason := filter.reject(candidate, self._context):
+        for name, filter in FILTERS.items():
+            if reason := filter(candidate, self._context):
                 proposal = candidate.proposal
                 self.verdicts[proposal.generator, name] += 1
                 self._reject(
@@ -105,7 +117,6 @@ class Funnel:
                         "images": [candidate.image],
                         "question": proposal.question,
                         "generator": proposal.generator,
-                        "passed": [*self._filters][:passed],
                         "filter": name,
                         "reason": reason,
                     }
@@ -122,7 +133,7 @@ class Funnel:
             (candidate.image,),
             proposal.question,
             answerable=False,
-            extra={**made_by, "filters": [*self._filters], **proposal.extra},
+            extra={**made_by, **proposal.extra},
             options=proposal.options,
             metric="choice" if proposal.options else METRICS[0],
             source=candidate.example.source,

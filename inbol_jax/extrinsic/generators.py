@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from inbol_jax.answers import Generation
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
-from inbol_jax.extrinsic.grammar import in_english, subject
+from inbol_jax.extrinsic.grammar import in_english, subject, tagged
 from inbol_jax.records import VQAExample
 
 # Attributes that no picture shows, asked about something that the picture does show.
@@ -34,20 +35,6 @@ UNSEEABLE: dict[str, str] = {
     "behind": "What is behind the {noun}?",
 }
 
-# What lies outside the frame, in space or in time.
-BEYOND_FRAME: tuple[str, ...] = (
-    "What is just outside the left edge of the picture?",
-    "What is just outside the right edge of the picture?",
-    "What is above the top edge of the picture?",
-    "What is below the bottom edge of the picture?",
-    "Who is looking at the scene from outside the picture?",
-    "What happened right before this picture was taken?",
-    "What will happen right after this picture was taken?",
-    "What is on the far side of the {noun}?",
-    "What is on the back of the {noun}?",
-    "Where was the {noun} an hour before the picture was taken?",
-)
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proposal:
@@ -58,8 +45,6 @@ class Proposal:
       generator: name of the generator.
       subject: the thing that the question presumes to be in the image; "" for none.
       absent: whether the image is to lack the subject, which the filter `present` then checks.
-      answer: what answers the question elsewhere, for another image or before the evidence was
-        removed; "" if that is not known.
       image: the question's image if it is not the example's own, relative to the same folder.
       options: what a multiple-choice question offers.
       extra: further columns of the record.
@@ -69,7 +54,6 @@ class Proposal:
     generator: str
     subject: str = ""
     absent: bool = False
-    answer: str = ""
     image: str | None = None
     options: tuple[str, ...] = ()
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -80,10 +64,14 @@ class CannotPropose(Exception):
     they come from a small set of phrases."""
 
 
-# A vision-language model: from questions, whose images have absolute paths, and a label for what is
-# said meanwhile, to its most probable answers in their order. It is None of what it could not be
-# asked.
+# A vision-language model: from questions with distinct ids, and a label for what is said meanwhile,
+# to its most probable answers in their order. It is None of what it could not be asked.
 Answerer = Callable[[Sequence[VQAExample], str], list[Generation | None]]
+
+
+def about(example: VQAExample, image: str, id: str) -> VQAExample:
+    """The example's question about another image."""
+    return msgspec.structs.replace(example, id=id, images=(image,))
 
 
 @dataclasses.dataclass
@@ -142,24 +130,31 @@ class Generator(NamedTuple):
       prepare: looks at a chunk of examples together, so that a model sees them in batches, and
         returns by id what `propose` needs of each.
       check: raises InbolError if the pool, the image folder or the models are not what it needs.
+      own_question: whether it asks the example's own question, about another or an altered image.
+        If it cannot, the next such generator gets the example.
     """
 
     name: str
     propose: Propose
     prepare: Prepare | None = None
     check: Check | None = None
+    own_question: bool = False
 
 
 GENERATORS: dict[str, Generator] = {}
 
 
 def register_generator(
-    name: str, *, prepare: Prepare | None = None, check: Check | None = None
+    name: str,
+    *,
+    prepare: Prepare | None = None,
+    check: Check | None = None,
+    own_question: bool = False,
 ) -> Callable[[Propose], Propose]:
     """Puts a function under a name for `--generators`."""
 
     def register(propose: Propose) -> Propose:
-        GENERATORS[name] = Generator(name, propose, prepare, check)
+        GENERATORS[name] = Generator(name, propose, prepare, check, own_question)
         return propose
 
     return register
@@ -175,48 +170,44 @@ def get_generators(names: Sequence[str]) -> list[Generator]:
                 f"--generators {name}: there is no such generator; choose among {choices}"
             )
     if len(set(names)) < len(names):
-        raise InbolError("--generators: name each generator once; --turns gives one several turns")
+        raise InbolError("--generators: name each generator once")
     return [GENERATORS[name] for name in names]
 
 
 # Questions of number and of existence presume nothing: of a picture without a kite, "How many kites
 # are there?" has an answer.
-_ANSWERED_BY_ABSENCE = re.compile(
+ANSWERED_BY_ABSENCE = re.compile(
     r"^(?:how many|how much|is|are|was|were|do|does|did|can|could|has|have|what number)\b",
     re.IGNORECASE,
 )
 # Draws of another image's question. Several are needed because many subjects are in both images.
-_TRIES = 20
+TRIES = 20
 _WORD = re.compile(r"\w+")
-_PLURAL = re.compile(r"(?:\b(?:people|men|women|children|feet|teeth)|(?<![sui])s)$")
+PLURAL = re.compile(r"(?:\b(?:people|men|women|children|feet|teeth)|(?<![sui])s)$")
 _PLURAL_VERBS = {"is": "are", "was": "were", "does": "do"}
 
 
 def fill(template: str, noun: str) -> str:
     """The template with the noun, whose verb agrees with it ("How old are the shoes?")."""
     question = template.format(noun=noun)
-    if not _PLURAL.search(noun):
+    if not PLURAL.search(noun):
         return question
     verb = re.compile(rf"\b(is|was|does) the {re.escape(noun)}\b")
     return verb.sub(lambda match: f"{_PLURAL_VERBS[match[1]]} the {noun}", question)
 
 
-def usual_answer(example: VQAExample) -> str:
-    """The most frequent gold answer; "" if there is none."""
-    answers = example.answer_texts
-    return max(answers, key=answers.count, default="")
-
-
 def _shown(example: VQAExample, contents: ImageContents) -> list[str]:
-    """Nouns for things that the image shows: its question's subject and its listed objects."""
+    """Nouns for things that the image shows: its question's subject and its listed objects, but for
+    names ("Nicaragua") and what is done ("facepalming")."""
     objects = example.extra.get("objects")
-    listed = objects if isinstance(objects, list) else []
-    phrases = (subject(example.question) or "", *(str(thing).lower() for thing in listed))
+    listed = [str(thing) for thing in objects] if isinstance(objects, list) else []
+    phrases = (subject(example.question) or "", *(thing for thing in listed if thing.islower()))
     return [
         phrase.split()[-1]
         for phrase in phrases
         if phrase.strip()
         and phrase.split()[-1] not in NOT_THINGS
+        and tagged(f"the {phrase}")[-1].tag != "VBG"
         and contents.present(example.image, phrase)
     ]
 
@@ -225,8 +216,8 @@ def _check_language(context: Context) -> None:
     """Our templates, and the rules that find what a question is about, are English."""
     if not context.in_english:
         raise InbolError(
-            "the dataset's questions are not in English, and all generators ask in English but "
-            "evidence_removed: --generators evidence_removed"
+            "the dataset's questions are not in English, and unseeable and mismatched ask in "
+            "English; choose other --generators"
         )
 
 
@@ -247,26 +238,14 @@ def mismatched(
     example: VQAExample, context: Context, rng: np.random.Generator
 ) -> Iterator[Proposal]:
     """A question that was asked of another image, about a thing that this one does not contain."""
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         other = context.pool[int(rng.integers(len(context.pool)))]
         presumed = subject(other.question)
         if (
             presumed
             and other.image != example.image
-            and not _ANSWERED_BY_ABSENCE.match(other.question)
+            and not ANSWERED_BY_ABSENCE.match(other.question)
         ):
-            about = usual_answer(other), None, other.options
-            yield Proposal(other.question, "mismatched", presumed, True, *about)
-
-
-@register_generator("beyond_frame", check=_check_language)
-def beyond_frame(
-    example: VQAExample, context: Context, rng: np.random.Generator
-) -> Iterator[Proposal]:
-    """What lies outside the frame, or before or after the moment; about something that the picture
-    shows, if that is known."""
-    nouns = _shown(example, context.contents)
-    templates = [t for t in BEYOND_FRAME if nouns or "{noun}" not in t]
-    for i in rng.permutation(len(templates)):
-        noun = nouns[rng.integers(len(nouns))] if "{noun}" in templates[i] else ""
-        yield Proposal(fill(templates[i], noun), "beyond_frame", noun)
+            yield Proposal(
+                other.question, "mismatched", presumed, absent=True, options=other.options
+            )

@@ -1,4 +1,4 @@
-"""What a question in English is about, and whether it reads as one, by its parts of speech.
+"""What a question in English is about, by its parts of speech.
 
 The tagger is the one of TextBlob (the lexicon and rules of Pattern, De Smedt & Daelemans 2012, that
 the package ships), with the tags of the Penn Treebank.
@@ -44,11 +44,8 @@ _ENGLISH = QUESTION_WORDS | {"the", "this", "there"}
 _DO = ("do", "does", "did")
 _SHOW = ("contain", "depict", "display", "feature", "look", "show", "use")
 _NO_MODIFIERS = ("same", "following", "best", "correct", "overall", "more", "most")
-_NO_NOUN_FOLLOWS = ("CC", "DT", "IN", "PRP", "TO", "WDT", "WP", "WRB")
 _ONLY_AUXILIARIES = AUXILIARIES - {"can", "may", "might", "will"}  # those are nouns as well
 _NAME = re.compile(r"\w[\w'-]+")
-_ONE_IS_MANY = re.compile(r"\b(?:is|was) the (?:two|three|four|five|six)\b", re.IGNORECASE)
-_SENTENCE_BREAK = re.compile(r"[.?!;:]\s+\S")
 
 
 class Word(NamedTuple):
@@ -143,32 +140,3 @@ def in_english(questions: Iterable[str]) -> bool:
     English questions nearly all have one, of others hardly any."""
     first = list(itertools.islice(questions, 1000))
     return 10 * sum(not _ENGLISH.isdisjoint(words_of(question)) for question in first) >= len(first)
-
-
-def fault(question: str) -> str | None:
-    """What makes a text no well-formed single question in English, in words; None if nothing is
-    found."""
-    if _SENTENCE_BREAK.search(question):
-        return "more than one sentence"
-    words = [word for word in tagged(question) if word.text[0].isalnum()]
-    said = [word.text for word in words]
-    if not said:
-        return "no words"
-    # "In front of what is he?", "The lamp is standing on what?"
-    if said[0] not in AUXILIARIES and not QUESTION_WORDS & set(said):
-        return f"begins with {said[0]!r}"
-    for first, second in itertools.pairwise(said):
-        if first == second and first not in ("that", "had"):
-            return f"{first!r} twice"
-    for article, word in itertools.pairwise(words):
-        if article.text in ("the", "a", "an") and (
-            word.tag in _NO_NOUN_FOLLOWS or word.text in _ONLY_AUXILIARIES
-        ):
-            return f"{word.text!r} behind {article.text!r}"
-    if match := _ONE_IS_MANY.search(question):
-        return f"{match[0]!r}"
-    if said[-1] in ("the", "a", "an"):
-        return f"ends with {said[-1]!r}"
-    if not any(word.is_verb or word.text.endswith("'s") for word in words):
-        return "no verb"
-    return None

@@ -4,7 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from inbol_jax.extrinsic.filters import FILTERS, Candidate, get_filters
+import numpy as np
+
+from inbol_jax.answers import Generation
+from inbol_jax.data.images import load_image
+from inbol_jax.extrinsic.filters import FILTERS, Candidate
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.extrinsic.generators import Context, Proposal, get_generators
 from inbol_jax.records import VQAExample
@@ -25,26 +29,38 @@ class FunnelRun(NamedTuple):
     rejected: list[dict]
 
 
-FUNNEL_FILTERS = ("ill_formed", "present", "duplicate")
-
-
-def run_funnel(examples, *names, n=100, filters=FUNNEL_FILTERS, root=Path(), seed=0, model=None):
+def run_funnel(examples, *names, n=100, root=Path(), seed=0, model=None):
     """What the funnel keeps, counts and rejects, by generators of these names."""
     context, rejected = Context(examples, root, model), []
-    generators = [get_generators([name])[0] for name in names]
+    generators = get_generators(names)
     for generator in generators:
         if generator.check:
             generator.check(context)
-    chosen = get_filters(filters, lists_objects=True)
-    funnel = Funnel(context, generators, chosen, seed=seed, reject=rejected.append)
+    funnel = Funnel(context, generators, seed=seed, reject=rejected.append)
     return FunnelRun([*funnel.questions(n)], funnel.verdicts, funnel.set_aside, rejected)
 
 
 def rejects(name, examples):
     """A filter as a function that says why it rejects a candidate."""
     context = Context(examples)
-    return lambda candidate: FILTERS[name].reject(candidate, context)
+    return lambda candidate: FILTERS[name](candidate, context)
 
 
 def candidate(example, question, generator="unseeable", **fields):
     return Candidate(example, Proposal(question, generator, **fields))
+
+
+class Eye:
+    """A "model" that says "red" if a pixel is red, and else "no", and counts what it is asked."""
+
+    def __init__(self, root):
+        self.root, self.asked = root, []
+
+    def __call__(self, questions, label):
+        self.asked.append(len(questions))
+        return [self.answer(self.root / question.image) for question in questions]
+
+    def answer(self, file):
+        pixels = np.asarray(load_image(file)).astype(int)
+        red = ((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=2) < 60)).mean()
+        return Generation("red" if red else "no", -1.0 + float(red), 1)

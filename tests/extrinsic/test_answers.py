@@ -27,7 +27,7 @@ def test_only_what_the_store_does_not_hold_is_asked(tmp_path, monkeypatch, capsy
         VQAExample("b", (str(tmp_path / "b.png"),), "of none"),
     ]
     with AnswerStore(tmp_path / "answers.jsonl", 0) as store:
-        answerer = answers.greedy_answers(checkpoint, store, batch_size=2)
+        answerer = answers.greedy_answers(checkpoint, store, tmp_path, batch_size=2)
         # What could not be asked is asked again, as is a picture that has changed.
         for pixels, again in (((0, 0, 0), 2), ((0, 0, 0), 1), ((9, 0, 0), 2)):
             Image.new("RGB", (4, 4), pixels).save(file)

@@ -4,15 +4,21 @@ from collections import Counter
 import pytest
 from extrinsic_cases import example, run_funnel
 
-from inbol_jax.extrinsic.extrinsic import GENERATORS_WITH_OBJECTS
-from inbol_jax.extrinsic.generators import UNSEEABLE
+from inbol_jax.extrinsic.generators import GENERATORS as GENERATORS_BY_NAME
+from inbol_jax.extrinsic.generators import (
+    UNSEEABLE,
+    CannotPropose,
+    Proposal,
+    register_generator,
+)
 from inbol_jax.world.config import Split
 from inbol_jax.world.export import examples as world_examples
 
+GENERATORS = ("unseeable", "mismatched")
+
 
 def propose(examples, n, seed):
-    filters = ("ill_formed", "present", "duplicate")
-    return run_funnel(examples, *GENERATORS_WITH_OBJECTS, n=n, seed=seed, filters=filters)
+    return run_funnel(examples, *GENERATORS, n=n, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def test_no_kept_question_of_the_world_can_be_answered(world, proposed):
 def test_counts_add_up(proposed):
     rows, verdicts, *_ = proposed
     assert len(rows) == 300
-    kept = {name: verdicts[name, "kept"] for name in GENERATORS_WITH_OBJECTS}
+    kept = {name: verdicts[name, "kept"] for name in GENERATORS}
     assert Counter(row["generator"] for row in rows) == kept
     assert min(kept.values()) > 100
     assert {verdict for _, verdict in verdicts} <= {"kept", "present", "duplicate", "ill_formed"}
@@ -97,8 +103,42 @@ def test_an_example_of_which_no_question_is_made_is_counted():
 
 def test_the_size_of_the_chunks_changes_nothing(monkeypatch):
     examples = [example(i) for i in range(50)]
-    names = ("unseeable", "mismatched", "beyond_frame")
-    whole = run_funnel(examples, *names)
+    whole = run_funnel(examples, *GENERATORS)
     monkeypatch.setattr("inbol_jax.extrinsic.funnel.CHUNK", 3)
-    assert run_funnel(examples, *names) == whole
-    assert run_funnel(examples, *names, n=7).rows == whole.rows[:7]
+    assert run_funnel(examples, *GENERATORS) == whole
+    assert run_funnel(examples, *GENERATORS, n=7).rows == whole.rows[:7]
+
+
+@pytest.fixture
+def half():
+    """Two generators that ask an example's own question, one of them of every second one."""
+
+    def even(example, context, rng):
+        if int(example.id[1:]) % 2:
+            raise CannotPropose("odd")
+        yield Proposal(example.question, "even", image=f"{rng.integers(1 << 40)}.png")
+
+    def ever(example, context, rng):
+        yield Proposal(example.question, "ever", image=f"ever/{context.prepared[example.id]}")
+
+    def prepare(examples, context):
+        return {e.id: e.image for e in examples}
+
+    register_generator("even", own_question=True)(even)
+    register_generator("ever", prepare=prepare, own_question=True)(ever)
+    yield "even", "ever"
+    del GENERATORS_BY_NAME["even"], GENERATORS_BY_NAME["ever"]
+
+
+def test_what_one_generator_cannot_do_with_an_own_question_the_next_one_does(half, monkeypatch):
+    """So that the words of a set occur as often among the questions as in the set."""
+    examples = [example(i, f"What is the number {i}?") for i in range(40)]
+    made = run_funnel(examples, *half)
+    assert Counter(r["question"] for r in made.rows) == Counter(e.question for e in examples)
+    assert {r["id"] for r in made.rows if r["generator"] == "even"} < {
+        f"q{i}-even" for i in range(0, 40, 2)
+    }
+    assert 0 < made.set_aside["even", "odd"] < 20  # of those whose turn it was
+    monkeypatch.setattr("inbol_jax.extrinsic.funnel.CHUNK", 7)
+    again = run_funnel(examples, *half)
+    assert again.rows == made.rows

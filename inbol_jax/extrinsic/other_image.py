@@ -1,0 +1,95 @@
+"""Generator `other_image`: an example's own question about another image, which does not hold the
+thing that the question is about.
+
+With a column `objects` that is a fact. Without it the model of `--model` is asked: it must see the
+thing in the example's own image, and be sure that the other one lacks it. Without either, silence
+tells it of things that few images are asked about.
+"""
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from inbol_jax.answers import Generation
+from inbol_jax.extrinsic.generators import (
+    ANSWERED_BY_ABSENCE,
+    PLURAL,
+    TRIES,
+    CannotPropose,
+    Context,
+    Proposal,
+    register_generator,
+)
+from inbol_jax.extrinsic.grammar import subject
+from inbol_jax.records import VQAExample
+from inbol_jax.responses.yes_no import read_yes_no
+
+CANDIDATES = 4  # images of which a model is asked whether they hold the thing
+SURE = math.log(0.9)  # least log-probability of its "no"
+
+
+def _thing(example: VQAExample, context: Context) -> str | None:
+    """What the question presumes to be in its image; None if that is nothing."""
+    presumes = context.in_english and not ANSWERED_BY_ABSENCE.match(example.question)
+    return subject(example.question) if presumes else None
+
+
+def _find_images(examples: Sequence[VQAExample], context: Context) -> dict[str, list[str]]:
+    """By id images of which the model is sure that they lack the thing. It answers 5 times per
+    question."""
+    if context.model is None or context.contents.lists_objects:
+        return {}
+    things = {e.id: thing for e in examples if (thing := _thing(e, context))}
+    asked: list[VQAExample] = []
+    for example in (e for e in examples if e.id in things):
+        rng = np.random.default_rng(zlib.crc32(example.id.encode()))
+        drawn = rng.integers(len(context.pool), size=CANDIDATES)
+        question = existence_question(things[example.id])
+        asked += [
+            VQAExample(f"{example.id} {i}", (image,), question)
+            for i, image in enumerate((example.image, *(context.pool[j].image for j in drawn)))
+        ]
+    answers = iter(zip(asked, context.model(asked, "finding other images"), strict=True))
+    found: dict[str, list[str]] = {}
+    for id in things:
+        (_, seen), *others = itertools.islice(answers, 1 + CANDIDATES)
+        lacking = [q.image for q, said in others if _says(said, "no") and said.logprob >= SURE]
+        if _says(seen, "yes") and lacking:
+            found[id] = lacking
+    return found
+
+
+def _says(said: Generation | None, word: str) -> bool:
+    return said is not None and read_yes_no(said.text) == word
+
+
+def existence_question(thing: str) -> str:
+    """Whether an image holds a thing.
+
+    >>> existence_question("old clock")
+    'Is there an old clock?'
+    >>> existence_question("shoes")
+    'Are there shoes?'
+    """
+    if PLURAL.search(thing):
+        return f"Are there {thing}?"
+    return f"Is there {'an' if thing[0] in 'aeiou' else 'a'} {thing}?"
+
+
+@register_generator("other_image", prepare=_find_images, own_question=True)
+def other_image(
+    example: VQAExample, context: Context, rng: np.random.Generator
+) -> Iterator[Proposal]:
+    """The example's own question about another image, which lacks the thing that it is about."""
+    if (thing := _thing(example, context)) is None:
+        raise CannotPropose("question presumes nothing that could be missing")
+    contents, found = context.contents, context.prepared.get(example.id)
+    drawn = rng.integers(len(context.pool), size=TRIES)
+    for image in found or [context.pool[i].image for i in drawn]:
+        if found or contents.surely_absent(image, thing):
+            yield Proposal(
+                example.question, "other_image", thing, image=image, options=example.options
+            )
