@@ -204,12 +204,12 @@ def measure(folder: Path) -> dict[str, float]:
     for row in read_jsonl(folder / "evaluation/predictions.jsonl"):
         if row["model"] == "idk_it":
             refused.setdefault(row["dataset"], []).append(row["outcome"] == "refused")
-            if row["dataset"] == "answerable":
+            if row["dataset"] == "test":
                 unsure.append(row["confidence"] < 0.5)
     share = {name: sum(found) / len(found) for name, found in refused.items()}
     return {
-        "Type 3 refused": share["type3"],
-        "own pictures refused": share["answerable"],
+        "Type 3 refused": share["extrinsic"],
+        "own pictures refused": share["test"],
         "of these the base is unsure": sum(unsure) / len(unsure),
         "told blindly": (share["grey_type3"] + 1 - share["grey_answerable"]) / 2,
     }

@@ -60,6 +60,9 @@ def greedy_answers(
                 store.add({keys[question.id]: to_row(said) for question, said in batch})
         set_aside.report(label, len(new), remedy="")
         said = (keys[question.id] for question in questions)
-        return [store.read(key, from_row)[0][0] if key in store else None for key in said]
+        return [
+            store.read(key, lambda row: from_row(row, 1))[0][0] if key in store else None
+            for key in said
+        ]
 
     return answers
