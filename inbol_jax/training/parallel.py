@@ -6,7 +6,7 @@ hold (`sharding.local_rows`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -18,7 +18,30 @@ from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
 from inbol_jax.training.step import AXIS, Batch, Flat, Metrics, TrainProgram, TrainState, TrainStep
 
 
-class Jit:
+class Parallel(Protocol):
+    """How the programs of a run are computed on many devices."""
+
+    def place(self, tree: Any) -> Any:
+        """A tree of arrays on the devices."""
+
+    def fetch(self, tree: Any) -> Any:
+        """One copy of what `place` placed."""
+
+    def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """The batch on the devices, from this process's rows of it."""
+
+    def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of (state, frozen, batch) whose arrays have a row per row of the batch, as a
+        program. It returns, on the host, this process's rows of its result."""
+
+    def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One training step. It reuses the memory of `state`."""
+
+    def score(self, state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
+        """The metrics of a batch, without a step."""
+
+
+class Jit(Parallel):
     """The step under `jit`.
 
     Variables lie where they have been put on the mesh, anything else on all devices. Rows are split
@@ -29,13 +52,11 @@ class Jit:
         self._step, self._mesh = program.train_step, mesh
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._compiled: Any = None
-        self.score = jax.jit(
+        self._score = jax.jit(
             program.eval_step, out_shardings=self._everywhere, compiler_options=COMPILER_OPTIONS
         )
 
     def place(self, tree: Any) -> Any:
-        """A tree of arrays on the devices."""
-
         def put(x: Any) -> jax.Array:
             sharding = getattr(x, "sharding", None)
             if isinstance(sharding, NamedSharding) and sharding.mesh == self._mesh:
@@ -45,16 +66,12 @@ class Jit:
         return jax.tree.map(put, tree)
 
     def fetch(self, tree: Any) -> Any:
-        """One copy of what `place` placed."""
         return tree
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """The batch on the devices, from this process's rows of it."""
         return shard_batch(batch, self._mesh)
 
     def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of (state, frozen, batch) whose arrays have a row per row of the batch, as a
-        program. It returns, on the host, this process's rows of its result."""
         split = NamedSharding(self._mesh, BATCH)
         program = jax.jit(function, out_shardings=split, compiler_options=COMPILER_OPTIONS)
 
@@ -67,12 +84,14 @@ class Jit:
         return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
     def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One training step. It reuses the memory of `state`."""
         if self._compiled is None:
             # Known at the first call only: the shardings of the state that was placed or restored.
             places = jax.tree.map(lambda x: x.sharding, state)
             self._compiled = jit_step(self._step, places, self._mesh)
         return self._compiled(state, frozen, batch)
+
+    def score(self, state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
+        return self._score(state, frozen, batch)
 
 
 def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
@@ -86,8 +105,8 @@ def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
     )
 
 
-class Pmap:
-    """The step under `pmap`, for models that fit on one device. Its methods are those of `Jit`.
+class Pmap(Parallel):
+    """The step under `pmap`, for models that fit on one device.
 
     Each device has a copy of everything, and the step sums over `AXIS`.
     """
@@ -142,7 +161,7 @@ def _first_copy(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
 
 
-PARALLEL: dict[str, type[Jit | Pmap]] = {"jit": Jit, "pmap": Pmap}
+PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}
 
 
 def round_batch_size(size: int, mesh: Mesh, gradient_accumulation_steps: int) -> int:
