@@ -238,31 +238,42 @@ def read_data(
         than its header says; or images are missing or outside their folder: they are looked for
         before training, not in its midst.
     """
-    from inbol_jax.confidence.samples import inputs_fingerprint, stores_in
-
     files = []
     for file in filter(None, (config.data, config.eval_data)):
-        if not file.exists():
-            raise InbolError(f"{file}: no such file; `inbol build` makes what is trained on")
-        digest = hashlib.sha256(file.name.encode() + b"\0")
-        lines = list(read_jsonl(file, parse, digest))
-        if not lines:
-            raise InbolError(f"{file} holds no {unit}")
-        header = read_meta(file)
-        if len(lines) != (rows := header.get("rows", len(lines))):
-            raise InbolError(
-                f"{file} holds {len(lines)} {unit}s, and by its header {rows}; give `inbol build` "
-                "again, or delete the header if the file is meant as it is"
-            )
-        images = _image_paths(file, config.images, lines)
-        files.append(data := DataFile(lines, images, digest.hexdigest()[:16]))
-        changed = header.get("pictures", data.pictures) != data.pictures
-        made = header.get("inputs", {}).get("confidence")
-        stores = stores_in(file.parent / "confidence") if made and is_main() else []
-        if is_main() and (changed or (stores and inputs_fingerprint(stores) != made)):
-            what = "pictures" if changed else "answers or questions"
-            say(f"Warning: {what} changed after {file} was built; build it anew")
+        lines, fingerprint = _read_lines(file, parse, unit)
+        data = DataFile(lines, _image_paths(file, config.images, lines), fingerprint)
+        _warn_of_changes(file, data)
+        files.append(data)
     return files
+
+
+def _read_lines(
+    file: Path, parse: Callable[[dict[str, Any]], Line], unit: str
+) -> tuple[list[Line], str]:
+    """All lines of a file, as many as its header says, and the fingerprint of its bytes."""
+    if not file.exists():
+        raise InbolError(f"{file}: no such file; `inbol build` makes what is trained on")
+    digest = hashlib.sha256(file.name.encode() + b"\0")
+    lines = list(read_jsonl(file, parse, digest))
+    if not lines:
+        raise InbolError(f"{file} holds no {unit}")
+    if len(lines) != (rows := read_meta(file).get("rows", len(lines))):
+        raise InbolError(
+            f"{file} holds {len(lines)} {unit}s, and by its header {rows}; give `inbol build` "
+            "again, or delete the header if the file is meant as it is"
+        )
+    return lines, digest.hexdigest()[:16]
+
+
+def _warn_of_changes(file: Path, data: DataFile) -> None:
+    """Says so if what a file was built of is not there as it was. All processes must call this."""
+    header = read_meta(file)
+    changed = header.get("pictures", data.pictures) != data.pictures
+    made = header.get("inputs", {}).get("confidence")
+    stores = stores_in(file.parent / "confidence") if made and is_main() else []
+    if is_main() and (changed or (stores and inputs_fingerprint(stores) != made)):
+        what = "pictures" if changed else "answers or questions"
+        say(f"Warning: {what} changed after {file} was built; build it anew")
 
 
 def _image_paths(data: Path, images: Path | None, lines: Sequence[Line]) -> list[list[Path]]:
