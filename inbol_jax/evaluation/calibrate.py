@@ -1,9 +1,11 @@
 """`inbol calibrate`: the rule of refusing that is best on validation, kept with the model."""
 
 import dataclasses
+import functools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,16 +15,9 @@ from inbol_jax.data.vqa import VQADataset
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.config import CalibrateConfig, Rule
 from inbol_jax.evaluation.evaluate import read_datasets
-from inbol_jax.evaluation.policies import (
-    SCORES,
-    Score,
-    check_refusal_tokens,
-    columns,
-    margin,
-    stakes,
-)
+from inbol_jax.evaluation.policies import RULES, check_refusal_tokens, columns, stakes
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
-from inbol_jax.evaluation.selective import best_threshold, calibration, value_at
+from inbol_jax.evaluation.selective import Calibration, best_threshold, calibration, value_at
 from inbol_jax.evaluation.tables import worth_of_rule
 from inbol_jax.models import peft
 from inbol_jax.models.hf_config import GENERATION, read_generation, read_json
@@ -36,11 +31,17 @@ from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.sharding import make_mesh
 from inbol_jax.taught_refusals import refusals_of
 
-# What refuses -> the score that it is a threshold on. Of equally good ones the first is taken.
-RULES: dict[Rule, Score] = {"bias": margin, "likelihood": SCORES["likelihood"]}
 DIGITS = 4  # of a threshold
 NEVER = -1e4  # bias on tokens that are not to come
-CASES = ("without", "with")  # the rule, in calibration.json
+
+
+class Choice(NamedTuple):
+    """The rule of refusing that is best on validation, and what it changes there."""
+
+    rule: Rule
+    bias: float  # on the refusal tokens, or the least log-probability of an answer
+    worth: Calibration
+    cases: dict[str, dict[str, float]]  # "without" and "with" the rule: "t", and share "refused"
 
 
 def calibrate(config: CalibrateConfig) -> float:
@@ -55,11 +56,9 @@ def calibrate(config: CalibrateConfig) -> float:
     """
     datasets = read_datasets(config.data)
     refusals = refusals_of(config.templates)
-    lines: dict[str, None] = {}
     files = [dataset.file for dataset in datasets]
-    prompts = prompts_for(config.model, config.prompt, files, refusals, lines.setdefault)
-    for line in lines:
-        say(line)
+    tell = functools.cache(say)  # each line once: most datasets are asked alike
+    prompts = prompts_for(config.model, config.prompt, files, refusals, tell)
     checkpoint = _without_rule(
         load_pretrained(config.model, dtype=config.dtype, mesh=make_mesh(*config.mesh))
     )
@@ -69,50 +68,59 @@ def calibrate(config: CalibrateConfig) -> float:
         for dataset, prompt in zip(datasets, prompts, strict=True):
             answers += _answers(config, checkpoint, prompt, dataset, out)
         check_refusal_tokens(answers, f"--model {config.model}")
-        found = {rule: stakes(columns(answers, score)) for rule, score in RULES.items()}
-        best = {rule: best_threshold(*of_rule) for rule, of_rule in found.items()}
-        rule = config.rule or max(RULES, key=lambda rule: value_at(*found[rule], best[rule]))
-        score, *worth = found[rule]
-        # Greedy decoding refuses where margin + bias > 0, so the bias is minus the threshold; and
-        # minus a threshold on the likelihood's score is a log-probability.
-        bias = round(-best[rule], DIGITS) + 0.0  # no minus before a zero
-        tokenizer = checkpoint.processor.tokenizer
-        encoder = make_text_encoder(checkpoint)
-        shared, tokens = refusal_tokens(encoder, refusals)
-        # All prompts end with the same token. A bias that applies only behind it acts on the first
-        # token of a response and on no other.
-        end = (*encoder.prompt("Is it red?"), *shared)[-1]
-        refuses = found["bias"][0] > 0
-        gained = calibration(score, *worth, refuses=refuses)
-        about: dict[str, Any] = {"rule": rule, "bias": bias, "n": len(answers)}
-        for name, refused in zip(CASES, (refuses, score > -bias), strict=True):
-            t = np.where(refused, worth[1], worth[0]).mean()
-            about[name] = {"t": float(t), "refused": float(refused.mean())}
-        about |= {
-            "bias_interval": gained.bias[1:],
-            "gain": gained.gain,
-            "data": [dataset.name for dataset in datasets],
-            "prompts": [prompt.to_json() for prompt in prompts],
-            "refusals": refusals,
-            "tokens": [tokenizer.decode([token]).strip() for token in tokens],
-        }
+        choice = choose_rule(answers, config.rule)
         if config.out:
             _copy(checkpoint, out)
-        write_json(out / "calibration.json", about)
-        on_tokens = bias if rule == "bias" else NEVER
-        generation = _generation(checkpoint) | {
-            "sequence_bias": [[[end, token], on_tokens] for token in tokens]
-        }
-        if rule == "likelihood":
-            generation["refuse_below"] = {"logprob": bias, "refusal": refusals[0]}
-        write_json(out / GENERATION, generation)
-    before, after = (f"{about[k]['t']:+.3f} ({about[k]['refused']:.1%} refused)" for k in CASES)
-    said = f"answers of a log-probability below {bias:g} are refused"
-    if rule == "bias":
-        said = f"bias {bias:+g} on {', '.join(about['tokens'])}"
+        about = {"data": [dataset.name for dataset in datasets]}
+        about |= {"prompts": [prompt.to_json() for prompt in prompts]}
+        tokens = _write_rule(out, choice, checkpoint, refusals, about)
+    said = f"answers of a log-probability below {choice.bias:g} are refused"
+    if choice.rule == "bias":
+        said = f"bias {choice.bias:+g} on {', '.join(tokens)}"
+    before, after = (f"{x['t']:+.3f} ({x['refused']:.1%} refused)" for x in choice.cases.values())
     say(f"{said}: T of {len(answers)} questions from {before} to {after} -> {out / GENERATION}")
-    say(worth_of_rule(str(out), rule, gained))
-    return bias
+    say(worth_of_rule(str(out), choice.rule, choice.worth))
+    return choice.bias
+
+
+def choose_rule(answers: Sequence[Prediction], rule: Rule | None = None) -> Choice:
+    """The best threshold of a rule; by default of the one whose T is higher, of equal ones the
+    first of `RULES`."""
+    found = {name: stakes(columns(answers, score)) for name, score in RULES.items()}
+    best = {name: best_threshold(*of_rule) for name, of_rule in found.items()}
+    rule = rule or max(RULES, key=lambda name: value_at(*found[name], best[name]))
+    score, answered, refused = found[rule]
+    # Greedy decoding refuses where margin + bias > 0, so the bias is minus the threshold; and
+    # minus a threshold on the likelihood's score is a log-probability.
+    bias = round(-best[rule], DIGITS) + 0.0  # no minus before a zero
+    cases, refuses = {}, found["bias"][0] > 0
+    for case, refuse in (("without", refuses), ("with", score > -bias)):
+        t = np.where(refuse, refused, answered).mean()
+        cases[case] = {"t": float(t), "refused": float(refuse.mean())}
+    worth = calibration(score, answered, refused, refuses=refuses)
+    return Choice(rule, bias, worth, cases)
+
+
+def _write_rule(
+    out: Path, choice: Choice, checkpoint: Checkpoint, refusals: Sequence[str], about: dict
+) -> list[str]:
+    """Writes calibration.json, and the rule where it is read. Returns the refusal tokens' texts."""
+    encoder = make_text_encoder(checkpoint)
+    shared, tokens = refusal_tokens(encoder, refusals)
+    texts = [checkpoint.processor.tokenizer.decode([token]).strip() for token in tokens]
+    found = {"rule": choice.rule, "bias": choice.bias, "n": choice.worth.n, **choice.cases}
+    found |= {"bias_interval": choice.worth.bias[1:], "gain": choice.worth.gain}
+    write_json(out / "calibration.json", found | about | {"refusals": refusals, "tokens": texts})
+    # All prompts end with the same token. A bias that applies only behind it acts on the first
+    # token of a response and on no other.
+    end = (*encoder.prompt("Is it red?"), *shared)[-1]
+    bias = choice.bias if choice.rule == "bias" else NEVER
+    generation = _generation(checkpoint)
+    generation["sequence_bias"] = [[[end, token], bias] for token in tokens]
+    if choice.rule == "likelihood":
+        generation["refuse_below"] = {"logprob": choice.bias, "refusal": refusals[0]}
+    write_json(out / GENERATION, generation)
+    return texts
 
 
 def _without_rule(checkpoint: Checkpoint) -> Checkpoint:

@@ -12,14 +12,8 @@ import msgspec
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.metrics import (
-    Curve,
-    Curves,
-    Metrics,
-    Summary,
-    differences,
-    summarise,
-)
+from inbol_jax.evaluation.config import Rule
+from inbol_jax.evaluation.metrics import Curve, Curves, Metrics, Summary, differences, summarise
 from inbol_jax.evaluation.prediction import (
     BASELINES,
     DOMAINS,
@@ -58,6 +52,10 @@ COSTS = (1, 10, 100)  # of a wrong answer, whose effective reliability Phi is re
 def margin(p: Prediction) -> float:
     """The score that a refusal bias is added to."""
     return p.forced.margin
+
+
+# What refuses in a calibrated model -> the score that it is a threshold on.
+RULES: Mapping[Rule, Score] = {"bias": margin, "likelihood": SCORES["likelihood"]}
 
 
 class Comparison(NamedTuple):
@@ -137,8 +135,8 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     base, scores, own = models[0], {}, {}
     if any(domain == VALIDATION for _, domain in answers):
         scores = {f"base_threshold_{name}": (base, score) for name, score in SCORES.items()}
-        own = {calibrated(model): (model, margin) for model in models}
-        own |= {by_likelihood(model): (model, SCORES["likelihood"]) for model in models[1:]}
+        own = {calibrated(model): (model, RULES["bias"]) for model in models}
+        own |= {by_likelihood(model): (model, RULES["likelihood"]) for model in models[1:]}
         scores |= own
     # {(policy, domain): its columns}
     table = {
