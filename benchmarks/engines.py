@@ -24,7 +24,7 @@ from inbol_jax.records import VQAExample
 from inbol_jax.responses.config import EndpointConfig
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine
 from inbol_jax.sampling.generate import Generation
 

@@ -8,14 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import msgspec
 from msgspec import Meta
 
-from inbol_jax.questions import (
-    LETTERS,
-    METRICS,
-    Probability,
-    Question,
-    WithOptions,
-    parse_metric,
-)
+from inbol_jax.questions import LETTERS, METRICS, Probability, Question, WithOptions, parse_metric
 
 RECORD_VERSION = 4
 
@@ -127,6 +120,11 @@ class SampledQuestion:
     @property
     def n_samples(self) -> int:
         return len(self.samples)
+
+    @property
+    def confidence(self) -> float:
+        """c(x), the share of the samples that are correct."""
+        return self.n_correct / self.n_samples
 
     @property
     def answering_samples(self) -> list[Sample]:

@@ -3,7 +3,7 @@
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.estimate import estimate
 from inbol_jax.confidence.try_prompts import try_prompts
-from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engine_protocol import Engine
 
 
 def confidence(config: ConfidenceConfig, engine: Engine) -> None:

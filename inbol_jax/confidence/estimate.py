@@ -22,7 +22,7 @@ from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
-from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.stage import SetAside, Stage
 
 NO_SAMPLES: dict[str, Any] = {

@@ -41,7 +41,7 @@ class Doubts:
         # Questions of one kind follow each other: those with the smallest hashes are of any kind.
         self._examples = heapq.nsmallest(EXAMPLES, [*self._examples, question], key=_random)
         self.n_judged += 1
-        self._confidence += question.n_correct / question.n_samples
+        self._confidence += question.confidence
 
     def summary(self) -> str:
         """The mean confidence, and the share of samples that were cut; empty without samples."""

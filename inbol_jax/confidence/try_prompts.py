@@ -21,7 +21,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, header_prompt
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.stage import SetAside
 
 QUESTIONS = 100  # that each prompt is tried on
@@ -106,7 +106,7 @@ def _try(
     shown = questions[0]
     return Trial(
         prompt,
-        float(np.mean([q.n_correct / q.n_samples for q in questions])),
+        float(np.mean([q.confidence for q in questions])),
         {boundary: counts[boundary] / len(questions) for boundary in Boundary},
         float(np.mean([sample.cut for q in questions for sample in q.samples])),
         Counter(s.text for s in shown.samples).most_common(1)[0][0],

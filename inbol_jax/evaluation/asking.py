@@ -14,7 +14,7 @@ from inbol_jax.prompts import Prompt, PromptOptions, choose_prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.sampling.forced import answer_and_force, refusal_tokens
 from inbol_jax.stage import SetAside
 

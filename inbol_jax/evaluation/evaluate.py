@@ -1,6 +1,7 @@
 """`inbol evaluate`: several models answer the same questions; metrics and a report compare them."""
 
 import dataclasses
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engine import Engine
+from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine
 from inbol_jax.sampling.engines import open_engine as confidence_engine
 from inbol_jax.sharding import make_mesh
@@ -112,8 +113,8 @@ def choose_prompts(config: EvaluateConfig, files: Sequence[Path]) -> dict[str, l
     Raises:
       InbolError: if a checkpoint cannot be asked.
     """
-    lines: dict[str, None] = {}
-    prompts, tell = {}, lines.setdefault
+    # Most models are asked alike.
+    prompts, tell = {}, functools.cache(say)
     for name, place in config.models:
         if config.endpoint_of(place):
             prompts[name] = [
@@ -121,8 +122,6 @@ def choose_prompts(config: EvaluateConfig, files: Sequence[Path]) -> dict[str, l
             ]
         else:
             prompts[name] = prompts_for(place, config.prompt, files, config.refusals, tell)
-    for line in lines:  # each once: most models are asked alike
-        say(line)
     return prompts
 
 
@@ -163,7 +162,7 @@ def about_questions(
                 boundary = classify(q.n_correct, q.n_samples, config.thresholds)
                 type = question_type(boundary, answerable=q.example.answerable)
                 # Nothing that is said to a Type 3 question is correct, whatever its samples match.
-                confidence = 0.0 if type == 3 else q.n_correct / q.n_samples
+                confidence = 0.0 if type == 3 else q.confidence
                 about = {"type": type, "confidence": confidence}
                 if config.validation:
                     # What could not be asked for P(True) is what the base is least sure of.

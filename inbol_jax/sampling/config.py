@@ -4,7 +4,6 @@ import dataclasses
 from typing import Annotated
 
 from inbol_jax.defaults import NEW_TOKENS, Bounded, Bounds, NumNewTokens, NumSamples
-from inbol_jax.errors import InbolError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +24,3 @@ class SamplingOptions(Bounded):
     """A response that has not ended by itself is cut after this number of tokens."""
     top_k: Annotated[int, Bounds(0)] = 0
     """Tokens are drawn from this number of the most probable ones; 0 keeps all tokens."""
-    stop: tuple[str, ...] = ()
-    """Strings at the first of which the finished text of a response is cut."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not all(self.stop):
-            raise InbolError(f"--stop {self.stop}: an empty string would stop every response")

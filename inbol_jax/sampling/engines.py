@@ -21,8 +21,8 @@ from inbol_jax.responses.chat import ChatQuestion, Choice
 from inbol_jax.responses.config import ENDPOINT, EndpointConfig
 from inbol_jax.responses.endpoint import Endpoint
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engine import Batches, Engine, EngineOptions, SetAside
-from inbol_jax.sampling.generate import before_stop, generate
+from inbol_jax.sampling.engine_protocol import Batches, Engine, EngineOptions, SetAside
+from inbol_jax.sampling.generate import generate
 from inbol_jax.sampling.p_true import self_evaluate
 from inbol_jax.sharding import make_mesh
 
@@ -77,11 +77,18 @@ class CheckpointEngine:
         return prompt_for(self.place, options, data)
 
     def generate(
-        self, examples: Sequence[VQAExample], images: Path, *, prompt: Prompt, **about: Any
+        self,
+        examples: Sequence[VQAExample],
+        images: Path,
+        *,
+        prompt: Prompt,
+        label: str,
+        set_aside: SetAside,
     ) -> Batches:
         """As `sampling.generate.generate`."""
-        own = {"options": self.options, "seed": self.seed, "batch_size": self.batch_size}
-        return generate(self.checkpoint.asked_by(prompt), examples, images, **own, **about)
+        how = {"options": self.options, "seed": self.seed, "batch_size": self.batch_size}
+        how |= {"label": label, "set_aside": set_aside}
+        return generate(self.checkpoint.asked_by(prompt), examples, images, **how)
 
     def p_true(
         self,
@@ -89,11 +96,14 @@ class CheckpointEngine:
         images: Path,
         *,
         prompt: Prompt,
-        **options: Any,
+        total: int,
+        label: str,
+        set_aside: SetAside,
     ) -> Iterator[list[tuple[VQAExample, float]]]:
         """As `sampling.p_true.self_evaluate`."""
-        checkpoint = self.checkpoint.asked_by(prompt)
-        return self_evaluate(checkpoint, questions, images, batch_size=self.batch_size, **options)
+        how = {"batch_size": self.batch_size, "total": total}
+        how |= {"label": label, "set_aside": set_aside}
+        return self_evaluate(self.checkpoint.asked_by(prompt), questions, images, **how)
 
 
 # Who is not told that samples are neither truncated nor penalised takes what the model's
@@ -114,14 +124,13 @@ class EndpointEngine:
     def __init__(self, config: EndpointConfig, options: SamplingOptions, seed: int):
         """Raises InbolError for what is wrong with the options; nothing is sent."""
         self.options, self._seed, self._name = options, seed, config.endpoint_model
-        wanted = {"stop": list(options.stop), "top_k": options.top_k}
         # What the options say is sent in any case; `top_logprobs`, as llama.cpp lists 20 at each
         # place if it is not told.
         fields = _PLAIN | {"logprobs": True, "top_logprobs": 1, "seed": 0, "n": options.n}
         without = {*config.endpoint_without, *(["n"] if options.n == 1 else [])}
         without |= {"top_logprobs"} if "logprobs" in without else set()
         fields = {name: value for name, value in fields.items() if name not in without}
-        fields |= {name: value for name, value in wanted.items() if value}
+        fields |= {"top_k": options.top_k} if options.top_k else {}
         self._sent = frozenset(fields)
         self._alike = 0
         self._endpoint = Endpoint(
@@ -196,11 +205,9 @@ class EndpointEngine:
             if withheld := {c.finish_reason for c in choices if c.finish_reason in _WITHHELD}:
                 raise InbolError(f"an answer was withheld (finish_reason {min(withheld)!r})")
             answers += choices[: fields.get("n", 1)]
-        # Some servers leave the stop string in the answer.
-        texts = [before_stop(choice.text, self.options.stop).strip() for choice in answers]
         return [
-            Generation(text, c.logprob, c.tokens, cut=c.finish_reason == "length")
-            for text, c in zip(texts, answers, strict=True)
+            Generation(c.text.strip(), c.logprob, c.tokens, cut=c.finish_reason == "length")
+            for c in answers
         ]
 
     def _doubt(self, responses: Sequence[Generation]) -> None:

@@ -157,7 +157,7 @@ def answer_and_force(
     runner = BatchRunner(checkpoint, images, batch_size, 2, set_aside, label)
     texts = ((example, encoder.text(example)) for example in examples)
     step = functools.partial(answer_both_ways, checkpoint.model, tokens=tokens, options=options)
-    text = functools.partial(to_text, checkpoint, options)
+    text = functools.partial(to_text, checkpoint)
     questions = encode_prompts(encoder, texts, images, set_aside, suffix=shared)
     for members, (samples, first) in runner.run(questions, step, len(examples)):
         answers = []

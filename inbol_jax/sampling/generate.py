@@ -25,7 +25,7 @@ from inbol_jax.models.tiles import UNTILED, Grid, padded_tiles
 from inbol_jax.progress import progress
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.engine import SetAside
+from inbol_jax.sampling.engine_protocol import SetAside
 from inbol_jax.sampling.sampler import compiled_sample
 from inbol_jax.sharding import make_mesh, mesh_of, replicate, round_batch, shard_batch
 
@@ -291,7 +291,7 @@ def generate(
     )
 
     def text(*response: np.ndarray) -> Generation:
-        said = to_text(checkpoint, options, *response)
+        said = to_text(checkpoint, *response)
         return said if options.temperature else refuse_unlikely(checkpoint, said)
 
     for members, samples in runner.run(questions, step, len(examples)):
@@ -341,36 +341,17 @@ def in_flight(
             yield done, fetch()
 
 
-def before_stop(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stop strings in it; the whole text if there is none."""
-    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
-
-
 def to_text(
-    checkpoint: Checkpoint,
-    options: SamplingOptions,
-    tokens: np.ndarray,
-    logprobs: np.ndarray,
-    length: int,
+    checkpoint: Checkpoint, tokens: np.ndarray, logprobs: np.ndarray, length: int
 ) -> Generation:
-    """One response as text, cut before the first stop string.
-
-    A stop string need not begin or end with a token, so it is looked for in the decoded text. Of
-    the tokens "the", " cat", " sat" and the stop string "at" the text is "the c"; its tokens and
-    its log-probability are those of the first two, the second of which completes the stop string.
+    """One response as text.
 
     Args:
       tokens, logprobs: i32[t] and f32[t].
       length: number of tokens of the response, its end included.
     """
-    decode = functools.partial(checkpoint.processor.tokenizer.decode, skip_special_tokens=True)
     ids = tokens[:length].tolist()
-    text, cut = decode(ids), ids[-1] not in checkpoint.config.eos_token_ids
-    if before_stop(text, options.stop) != text:
-        cut = False
-        for length in range(1, len(ids) + 1):
-            whole = decode(ids[:length])
-            if (text := before_stop(whole, options.stop)) != whole:
-                break
+    text = checkpoint.processor.tokenizer.decode(ids, skip_special_tokens=True)
+    cut = ids[-1] not in checkpoint.config.eos_token_ids
     # Added one after the other, unlike in numpy's sum: the same number on every machine.
     return Generation(text.strip(), float(np.cumsum(logprobs[:length])[-1]), int(length), cut)

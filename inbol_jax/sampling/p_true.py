@@ -17,7 +17,7 @@ from inbol_jax.models.loading import Checkpoint
 from inbol_jax.models.processor import TextEncoder, make_text_encoder
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.records import VQAExample
-from inbol_jax.sampling.engine import SetAside
+from inbol_jax.sampling.engine_protocol import SetAside
 from inbol_jax.sampling.generate import BatchRunner, Prompt, encode_prompts
 from inbol_jax.sharding import COMPILER_OPTIONS
 

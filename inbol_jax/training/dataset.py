@@ -267,6 +267,8 @@ def _read_lines(
 
 def _warn_of_changes(file: Path, data: DataFile) -> None:
     """Says so if what a file was built of is not there as it was. All processes must call this."""
+    from inbol_jax.confidence.samples import inputs_fingerprint, stores_in
+
     header = read_meta(file)
     changed = header.get("pictures", data.pictures) != data.pictures
     made = header.get("inputs", {}).get("confidence")

@@ -264,12 +264,12 @@ def judge(
     """What the n responses to each of b questions are: rewards f32[b, n], correct and refused
     bool[b, n]; 0 in rows that fill up the batch."""
     reward = reward_function(config.policy_gradient.reward)
-    options, shape = sampling_options(config), (len(asked["row"]), config.n)
+    shape = len(asked["row"]), config.n
     rewards, correct, refused = (np.zeros(shape, kind) for kind in (np.float32, bool, bool))
     for i in np.flatnonzero(asked["valid"]):
         example = questions[asked["row"][i]].prompted.example
         for j, response in enumerate(zip(*(x[i] for x in samples), strict=True)):
-            text = to_text(checkpoint, options, *response).text
+            text = to_text(checkpoint, *response).text
             found = outcome(example, text)
             rewards[i, j] = reward(example, text)
             correct[i, j], refused[i, j] = found == "correct", found == "refused"

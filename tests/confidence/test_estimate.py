@@ -85,21 +85,6 @@ def test_a_run_that_cannot_end_well_says_so_once(small_world, tmp_path, monkeypa
     assert '2 of 2 say "and on"; gold is' in lines[warned[1] + 1]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--top-k", -1), "--top-k -1: "),
-        (("--stop", ""), "--stop ('',): "),
-    ],
-)
-def test_options_that_cannot_be_meant(small_world, tmp_path, options, message, capsys):
-    assert confidence(small_world / "test", tmp_path, *options) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert list(tmp_path.rglob("*.jsonl*")) == []
-
-
 @pytest.mark.usefixtures("unreadable_weights")
 def test_a_model_that_cannot_be_asked_is_refused_before_its_weights_are_read(
     small_world, untold, tmp_path, capsys
@@ -110,11 +95,7 @@ def test_a_model_that_cannot_be_asked_is_refused_before_its_weights_are_read(
 
 def test_options_of_sampling_are_part_of_what_a_store_is(small_world, tmp_path):
     run(small_world / "test", tmp_path)
-    for name, value in (
-        ("top_k", 5),
-        ("stop", ("x",)),
-        ("top_p", 0.5),
-    ):
+    for name, value in (("top_k", 5), ("top_p", 0.5)):
         sampling = SamplingOptions(n=2, **{name: value})
         with pytest.raises(InbolError, match=f", and now --{name.replace('_', '-')} .*: choose an"):
             run(small_world / "test", tmp_path, sampling=sampling)

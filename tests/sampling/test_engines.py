@@ -59,7 +59,7 @@ def answers(body, n):
 
 def test_one_request_gives_all_answers_of_a_question(serve, questions, sample, capsys):
     server = serve(answers)
-    options = SamplingOptions(n=3, temperature=0.7, top_p=0.9, max_new_tokens=8, stop=("\n", "."))
+    options = SamplingOptions(n=3, temperature=0.7, top_p=0.9, max_new_tokens=8)
     given, rejected = sample(server, questions(2), options)
     bodies = bodies_of(server)
     fields = {k: v for k, v in bodies[0].items() if k not in ("messages", "seed")}
@@ -69,7 +69,6 @@ def test_one_request_gives_all_answers_of_a_question(serve, questions, sample, c
         "temperature": 0.7,
         "top_p": 0.9,
         "max_tokens": 8,
-        "stop": ["\n", "."],
         "logprobs": True,
         "top_logprobs": 1,
         "top_k": -1,

@@ -16,7 +16,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.models.processor import make_text_encoder
 from inbol_jax.records import VQAExample
 from inbol_jax.sampling.config import SamplingOptions
-from inbol_jax.sampling.generate import generate, in_flight, padded_length, to_text
+from inbol_jax.sampling.generate import generate, in_flight, padded_length
 from inbol_jax.sampling.sampler import compiled_sample
 
 OPTIONS = SamplingOptions(max_new_tokens=6)
@@ -108,34 +108,6 @@ def test_what_fails_in_a_step_is_raised(mesh):
         list(in_flight(lambda batch: 1 / (batch - 3), range(9), mesh, 2))
 
 
-@pytest.fixture(scope="module")
-def spoken(tiny):
-    """The tokens of a response, and log-probabilities of them."""
-    text, tokenizer = "What color is the circle", tiny.processor.tokenizer
-    ids = np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
-    assert tokenizer.decode(ids) == text
-    assert len(ids) >= 5
-    return ids, -np.arange(1, len(ids) + 1, dtype=np.float32)
-
-
-def test_the_token_that_completes_a_stop_string_is_the_last_that_counts(tiny, spoken):
-    (ids, logprobs), decode = spoken, tiny.processor.tokenizer.decode
-    for stop, before in (
-        ("color is", "What"),
-        ("or", "What col"),
-        ("the circle", "What color is"),
-        ("W", ""),
-    ):
-        options = SamplingOptions(stop=(stop, "never said"))
-        found = to_text(tiny, options, ids, logprobs, len(ids))
-        assert found.text == before
-        assert stop in decode(ids[: found.tokens])
-        assert stop not in decode(ids[: found.tokens - 1])
-        assert found.logprob == logprobs[: found.tokens].sum()
-    options = SamplingOptions(stop=("the circle", "is"))  # the one that is complete first
-    assert to_text(tiny, options, ids, logprobs, len(ids)).text == "What color"
-
-
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -198,9 +170,12 @@ def test_questions_are_planned_a_window_at_a_time(micro, questions, images, monk
 
 def test_what_is_cut_goes_on_under_a_higher_limit(micro, questions, images):
     """And nothing else does: whatever ends by itself is the same, and not called cut."""
-    options = SamplingOptions(3.0, stop=("e",))
+    # A random model hardly ever draws one end of many tokens: a tenth of them end a response here.
+    ends = tuple(range(2, micro.config.text.vocab_size, 10))
+    config = dataclasses.replace(micro.config, eos_token_ids=ends)
+    model = dataclasses.replace(micro, config=config, model=micro.model.clone(config=config))
     short, long = (
-        answers(micro, questions, images, options=dataclasses.replace(options, max_new_tokens=n))
+        answers(model, questions, images, options=SamplingOptions(3.0, max_new_tokens=n))
         for n in (2, 9)
     )
     pairs = [pair for id in short for pair in zip(short[id], long[id], strict=True)]

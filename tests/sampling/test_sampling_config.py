@@ -14,7 +14,6 @@ from inbol_jax.sampling.config import SamplingOptions
         ({"top_p": 1.01}, "--top-p 1.01: "),
         ({"max_new_tokens": 0}, "--max-new-tokens 0: at least 1 "),
         ({"top_k": -1}, "--top-k -1: at least 0 is needed"),
-        ({"stop": ("a", "")}, r"--stop \('a', ''\): an empty string would stop every response"),
     ],
     ids=str,
 )
