@@ -6,12 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import (
-    file_fingerprint,
-    fingerprint,
-    json_line,
-    read_jsonl,
-)
+from inbol_jax.artifacts import file_fingerprint, fingerprint, json_line, read_jsonl
 from inbol_jax.data.columns import cleaned, first, named_columns
 from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
 from inbol_jax.data.folder import Unusable

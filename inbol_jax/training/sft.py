@@ -13,13 +13,7 @@ from inbol_jax.training.config import SftConfig
 from inbol_jax.training.dataset import in_order, read_data, tokenize, training_batches
 from inbol_jax.training.model import load_model, prompt_of_lines, save_trained, take_apart
 from inbol_jax.training.settings import make_schedule, run_settings
-from inbol_jax.training.step import (
-    Metrics,
-    Objective,
-    make_program,
-    target_logprobs,
-    token_counts,
-)
+from inbol_jax.training.step import Metrics, Objective, make_program, target_logprobs, token_counts
 from inbol_jax.training.trainer import Trainer
 
 
