@@ -11,12 +11,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.records import Boundary, BoundaryRecord, Instruction, PairKind, Preference, Type
 
 # The rows of the table.
-TYPES: dict[Type, str] = {
-    1: "Type 1, known",
-    None: "mixed",
-    2: "Type 2, unknown",
-    3: "Type 3",
-}
+TYPES: dict[Type, str] = {1: "Type 1, known", None: "mixed", 2: "Type 2, unknown", 3: "Type 3"}
 # The kinds whose chosen response is a refusal.
 REFUSED = (PairKind.REFUSAL_OVER_INCORRECT, PairKind.REFUSAL_OVER_ANSWER)
 MAX_SIDE = 0.8  # share of refusals, or of answers, above which a warning is given

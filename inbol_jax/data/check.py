@@ -154,10 +154,7 @@ def _shared(
 
 
 def _report(
-    out: Path,
-    counts: dict[str, Any],
-    rejected: Sequence[Rejection],
-    misjudged: Sequence[Rejection],
+    out: Path, counts: dict[str, Any], rejected: Sequence[Rejection], misjudged: Sequence[Rejection]
 ) -> None:
     def say_causes(rejections: Sequence[Rejection]) -> None:
         for reason, count, first in causes_of_rejection(rejections):

@@ -38,11 +38,7 @@ class VQADataset:
 
 
 def load_dataset_folder(
-    path: Path,
-    *,
-    images: Path | None = None,
-    limit: int | None = None,
-    max_rejected: float = 0.1,
+    path: Path, *, images: Path | None = None, limit: int | None = None, max_rejected: float = 0.1
 ) -> VQADataset:
     """Reads a dataset in the project's own layout.
 

@@ -100,9 +100,7 @@ def _forbid(tokens: Prompt, size: int) -> Float[Array, " V"]:
 
 
 @functools.partial(
-    jax.jit,
-    static_argnames=("model", "tokens", "options"),
-    compiler_options=COMPILER_OPTIONS,
+    jax.jit, static_argnames=("model", "tokens", "options"), compiler_options=COMPILER_OPTIONS
 )
 def answer_both_ways(
     model: VisionLanguageModel,

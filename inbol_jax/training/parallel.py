@@ -1,5 +1,5 @@
-"""Two ways to run the same step on many devices: `jit` over a mesh (data, fsdp, tensor), and `pmap`
-over replicated variables.
+"""How a step runs on many devices: what is asked of either way, and `jit` over a mesh (data, fsdp,
+tensor). The other way is `training.pmap`.
 
 Both work in one process and in several: each process hands in the rows of a batch that its devices
 hold (`sharding.local_rows`).
@@ -12,10 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inbol_jax.errors import InbolError
-from inbol_jax.processes import to_host
 from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
-from inbol_jax.training.step import AXIS, Batch, Flat, Metrics, TrainProgram, TrainState, TrainStep
+from inbol_jax.training.step import Batch, Flat, Metrics, TrainProgram, TrainState, TrainStep
 
 
 class Parallel(Protocol):
@@ -103,65 +101,6 @@ def jit_step(step: TrainStep, state_shardings: Any, mesh: Mesh) -> Any:
         out_shardings=(state_shardings, everywhere),
         compiler_options=COMPILER_OPTIONS,
     )
-
-
-class Pmap(Parallel):
-    """The step under `pmap`, for models that fit on one device.
-
-    Each device has a copy of everything, and the step sums over `AXIS`.
-    """
-
-    def __init__(self, program: TrainProgram, mesh: Mesh):
-        if mesh.shape["data"] != mesh.size:
-            raise InbolError(
-                "--parallel pmap copies the model to every device: leave --mesh as it is, not "
-                f"{tuple(mesh.shape.values())}"
-            )
-        devices = mesh.local_devices
-        self._each = NamedSharding(Mesh(np.array(devices), AXIS), PartitionSpec(AXIS))
-        self._count = len(devices)
-        self._step = jax.pmap(program.train_step, axis_name=AXIS, donate_argnums=0)
-        self._score = jax.pmap(program.eval_step, axis_name=AXIS)
-
-    def place(self, tree: Any) -> Any:
-        def put(x: Any) -> jax.Array:  # [...] -> [devices, ...]
-            # A view: on the host there is one copy, whatever the number of devices.
-            copies = np.broadcast_to(to_host(x)[None], (self._count, *np.shape(x)))
-            return jax.device_put(copies, self._each)
-
-        return jax.tree.map(put, tree)
-
-    def fetch(self, tree: Any) -> Any:
-        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0, ...], tree)
-
-    def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        def put(x: np.ndarray) -> jax.Array:  # [b, ...] -> [devices, b / devices, ...]
-            return jax.device_put(x.reshape(self._count, -1, *x.shape[1:]), self._each)
-
-        return {name: put(x) for name, x in batch.items()}
-
-    def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        program = jax.pmap(function, axis_name=AXIS)
-
-        def own_rows(x: jax.Array) -> np.ndarray:  # [devices, b / devices, ...] -> [b, ...]
-            return np.concatenate([np.asarray(shard.data)[0] for shard in x.addressable_shards])
-
-        return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
-
-    def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
-        state, metrics = self._step(state, frozen, batch)
-        return state, _first_copy(metrics)
-
-    def score(self, state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
-        return _first_copy(self._score(state, frozen, batch))
-
-
-def _first_copy(tree: Any) -> Any:
-    """The copy on this process's first device, still on it: nothing waits for the step."""
-    return jax.tree.map(lambda x: x.addressable_data(0)[0], tree)
-
-
-PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}
 
 
 def round_batch_size(size: int, mesh: Mesh, gradient_accumulation_steps: int) -> int:

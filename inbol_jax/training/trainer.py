@@ -22,7 +22,7 @@ from inbol_jax.processes import all_end, is_main
 from inbol_jax.progress import progress
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.config import RunConfig
-from inbol_jax.training.parallel import PARALLEL
+from inbol_jax.training.parallel import Jit, Parallel
 from inbol_jax.training.step import Flat, Metrics, TrainProgram, TrainState, init_state
 
 HostBatch = Mapping[str, np.ndarray]
@@ -66,7 +66,7 @@ class Trainer:
     ):
         self._config, self._settings, self._total = config, settings, steps
         self._label = str(settings["stage"])
-        self.parallel = PARALLEL[config.runtime.parallel](program, mesh)
+        self.parallel = _parallel(config.runtime.parallel)(program, mesh)
         self.frozen = self.parallel.place(frozen)
         self.state = self.parallel.place(init_state(trainable, program.optimizer, mesh))
         self.step = 0
@@ -193,6 +193,14 @@ class Trainer:
         raise InbolError(
             f"{self._label}: {what} at step {self.step}; lower --learning-rate or look at the data"
         )
+
+
+def _parallel(name: str) -> type[Parallel]:
+    if name == "jit":
+        return Jit
+    from inbol_jax.training.pmap import Pmap
+
+    return Pmap
 
 
 def _read_log(file: Path) -> list[LogRow]:
