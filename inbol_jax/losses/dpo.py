@@ -31,11 +31,7 @@ def preference_margin(policy: PairLogprobs, reference: PairLogprobs) -> Float[Ar
 
 @register_pair_loss("sigmoid")
 def dpo_loss(
-    policy: PairLogprobs,
-    reference: PairLogprobs,
-    *,
-    beta: float,
-    label_smoothing: float = 0.0,
+    policy: PairLogprobs, reference: PairLogprobs, *, beta: float, label_smoothing: float = 0.0
 ) -> Float[Array, " b"]:
     """DPO loss of each pair, in nats.
 
