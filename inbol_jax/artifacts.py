@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_JSON = 1 << 24  # bytes of one value
 HINT = "choose another --out, or delete it"
-_KINDS = {"rows": int, "images": str, "seconds": dict, "inputs": dict}  # of what headers hold
+_IN_HEADERS = {"rows": int, "images": str, "settings": dict, "inputs": dict, "seconds": dict}
 
 
 def parse_json(data: str | bytes) -> Any:
@@ -227,7 +227,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         header = parse_json(meta_path(path).read_bytes())
         msgspec.convert(header, dict)  # somebody may have edited it
-        for name, kind in _KINDS.items():
+        for name, kind in _IN_HEADERS.items():
             if not isinstance(header.get(name, kind()), kind):
                 raise ValueError(f"{name!r} is {header[name]!r}"[:99])
         return header

@@ -88,13 +88,11 @@ class Stage:
 
     def _different_from(self, header: Mapping[str, Any]) -> str:
         """How the file that is there was made differently; empty if it was made so."""
-        made, read = header.get("settings"), header.get("inputs")
-        whole = isinstance(made, dict) and isinstance(read, dict)
-        if header.get("command") != self.header["command"] or not whole:
+        if header.get("command") != self.header["command"]:
             return f"was not made by `inbol {self.header['command']}`"
-        if settings := changes(made, self.header["settings"]):
+        if settings := changes(header.get("settings", {}), self.header["settings"]):
             return f"was made with {'; '.join(settings.values())}"
-        inputs = changes(read, self.header["inputs"])
+        inputs = changes(header.get("inputs", {}), self.header["inputs"])
         options = ", ".join(f"--{name.replace('_', '-')}" for name in inputs)
         return f"was made of another {options}, or of what has changed since" if inputs else ""
 

@@ -49,9 +49,9 @@ def stores_in(folder: Path) -> list[Path]:
 
 def store_settings(file: Path) -> dict[str, Any]:
     """The settings of a store, which its header has; an InbolError if it has not."""
-    settings = read_meta(file).get("settings")
+    settings = read_meta(file).get("settings", {})
     kinds = [("n", int), *((name, str) for name in (*PLACES, "model", "prompt", "system"))]
-    if not (isinstance(settings, dict) and all(isinstance(settings.get(k), t) for k, t in kinds)):
+    if not all(isinstance(settings.get(name), kind) for name, kind in kinds):
         raise InbolError(
             f"{meta_path(file)}: not the header of a store of confidences; delete it, and give "
             "`inbol confidence` again"

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import json_line, meta_path, one_writer, read_meta, write_json, write_jsonl
-from inbol_jax.data.config import CheckConfig
+from inbol_jax.artifacts import json_line, one_writer, write_json, write_jsonl
+from inbol_jax.data.config import CheckConfig, as_data_config
 from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.rows import Rejection
@@ -27,6 +27,7 @@ from inbol_jax.progress import progress, say
 from inbol_jax.prompts import header_prompt
 from inbol_jax.records import VQAExample
 from inbol_jax.responses.gold import fault_of_gold
+from inbol_jax.stage import Stage
 
 HEADER = {"command": "data check"}
 GOLD_FILE, SHARED_FILE = "gold.jsonl", "shared.jsonl"
@@ -35,7 +36,7 @@ Pictures = dict[str, bytes | str]  # name -> the hash of its pixels, or its faul
 
 @one_writer
 def check_dataset(config: CheckConfig) -> dict[str, Any]:
-    """Checks a set and writes what is sound and what is not.
+    """Checks a set and writes what is sound and what is not, also over what it wrote of it before.
 
     Every sound question is also asked with its own gold answers: those that do not score right are
     named in gold.jsonl, and stay.
@@ -44,17 +45,26 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
       the counts that check.json holds. Under "shared" are, by the name of the other set, the
       pictures whose pixels are equal in both sets, and the questions about them.
     Raises:
-      InbolError: if the set cannot be read at all, or too many of its records cannot be used.
+      InbolError: if the set cannot be read at all, too many of its records cannot be used, or the
+        folder holds another set.
     """
     others = [load_dataset_folder(path) for path in config.against]
     refuse_same_names(others)
     dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
-    file = config.out / DATA_FILE
-    if file.exists() and read_meta(file).get("command") != HEADER["command"]:
-        raise InbolError(
-            f"--out {config.out}: holds a dataset that this command did not write; "
-            "choose another folder"
-        )
+    settings = {"data": _place(dataset.file, config), "data.images": _place(dataset.root, config)}
+    settings["data.limit"] = as_data_config(config.data).limit
+    settings["against"] = [_place(other.file, config) for other in others]
+    with Stage(config.out / DATA_FILE, "data check", settings, grows=True) as stage:
+        return _check(config, dataset, others, stage)
+
+
+def _place(path: Path, config: CheckConfig) -> str:
+    return os.path.relpath(path.resolve(), config.out.resolve())
+
+
+def _check(
+    config: CheckConfig, dataset: VQADataset, others: Sequence[VQADataset], stage: Stage
+) -> dict[str, Any]:
     pictures = _decoded(dataset)
     sound, rejected = [], list(dataset.rejected)
     for example in dataset.examples:
@@ -63,7 +73,12 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
             rejected.append(Rejection(None, example.id, fault))
         else:
             sound.append(example)
-    _write(dataset, sound, rejected, config.out)
+    said = header_prompt(dataset.file)
+    about = {"images": _place(dataset.root, config)} | (said.to_json() if said else {})
+    with writing_dataset(config.out) as lines:
+        lines.writelines(json_line(example.to_json()) for example in sound)
+        stage.finish(len(sound), **about)
+    write_rejections(config.out, rejected, HEADER)
     faults = ((example.id, fault_of_gold(example)) for example in sound)
     misjudged = [Rejection(None, id, fault) for id, fault in faults if fault]
     rows = ({"id": one.id, "reason": one.reason} for one in misjudged)
@@ -108,22 +123,6 @@ def _decoded(dataset: VQADataset) -> Pictures:
             decoded[name] = result
             advance()
     return decoded
-
-
-def _write(
-    dataset: VQADataset, sound: Sequence[VQAExample], rejected: Sequence[Rejection], out: Path
-) -> None:
-    file = out / DATA_FILE
-    images = os.path.relpath(dataset.root.resolve(), out.resolve())
-    header = HEADER | {"images": images, "rows": len(sound)}
-    if said := header_prompt(dataset.file):
-        header |= said.to_json()
-    if file.exists() and not file.samefile(dataset.file):
-        file.unlink()  # it never stands beside the header of another set
-    with writing_dataset(out) as lines:
-        lines.writelines(json_line(example.to_json()) for example in sound)
-        write_json(meta_path(file), header)
-    write_rejections(out, rejected, HEADER)
 
 
 def _shared(

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.answers import AnswerStore, ImageHashes
-from inbol_jax.artifacts import check_name, one_writer, write_json, write_jsonl
+from inbol_jax.artifacts import (
+    canonical_json,
+    changes,
+    check_name,
+    one_writer,
+    parse_json,
+    read_meta,
+    write_json,
+    write_jsonl,
+)
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.config import ConfidenceConfig
@@ -101,9 +110,13 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     # A question that one model could not be asked is left out for all: differences are paired.
     answers = Counter((p.dataset, p.id) for p in predicted)
     predicted = [p for p in predicted if answers[p.dataset, p.id] == len(config.models)]
-    settings = {name: str(value) for name, value in dataclasses.asdict(config).items()}
+    settings = parse_json(canonical_json(dataclasses.asdict(config) | {"out": ""}))
+    file = config.out / "predictions.jsonl"
+    # The answers stay: the command of before makes its results again, and asks nothing.
+    if replaced := changes(read_meta(file).get("settings", settings), settings):
+        say(f"{file} was made with {'; '.join(replaced.values())}: it is replaced")
     header = {"command": "evaluate", "settings": settings}
-    write_jsonl(config.out / "predictions.jsonl", (p.to_json() for p in predicted), header)
+    write_jsonl(file, (p.to_json() for p in predicted), header)
     return predicted
 
 

@@ -170,23 +170,37 @@ def test_a_set_with_official_files_is_checked_and_written(tmp_path):
 
 
 def test_a_check_that_is_killed_is_made_by_the_same_command(tmp_path, kills):
-    """Also when what stood there was of another set: that is never taken for the new one's."""
-    for name, number in (("one", 1), ("two", 2)):
-        save(tmp_path / name / "a.png", number)
-        rows_about(tmp_path / name, "a.png")
-    out = tmp_path / "out"
+    """Also over what the same command made before."""
+    save(tmp_path / "one/a.png", 1)
+    rows_about(tmp_path / "one", "a.png")
+    for _ in range(2):
+        assert kills(lambda: check(tmp_path / "one", tmp_path / "out")) == 8
+        assert load_dataset_folder(tmp_path / "out").root.samefile(tmp_path / "one")
+
+
+def test_a_check_replaces_what_is_of_the_same_set_alone(tmp_path, capsys):
+    """A set that was mended is checked again; of other options nothing is replaced."""
     for name in ("one", "two"):
-
-        def run(name=name):
-            if (out / "data.jsonl").exists():
-                (example,) = load_dataset_folder(out).examples
-                root = load_dataset_folder(out).root
-                assert root.samefile(tmp_path / example.id.partition("-")[0])
-            assert check(tmp_path / name, out) == 0
-
-        assert kills(run) == 7
-        assert [e.id for e in load_dataset_folder(out).examples] == [f"{name}-0"]
-    assert kills(lambda: check(out, out)) == 7, "a set that is checked in place is never lost"
+        save(tmp_path / name / "a.png", len(name))
+        rows_about(tmp_path / name, "a.png", "b.png")
+    save(tmp_path / "two/b.png", 2)
+    one, two, out = (tmp_path / name for name in ("one", "two", "out"))
+    assert check(one, out, "--max-rejected", 0.5) == 0
+    save(one / "b.png", 2)
+    assert check(one, out) == 0
+    assert json.loads((out / "check.json").read_text())["sound"] == 2
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    for words, message in (
+        ([two, out], "was made with --data ../one/data.jsonl, and now --data ../two/data.jsonl"),
+        ([one, out, "--against", two], "no --against, and now --against ../two/data.jsonl"),
+        ([one, out, "--data.limit", 1], "no --data.limit, and now --data.limit 1"),
+        ([out, out], "and now --data data.jsonl"),
+    ):
+        assert check(*words) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "choose another --out, or delete it" in error
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
 
 
 def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
@@ -194,12 +208,9 @@ def test_a_set_is_not_checked_into_itself(tmp_path, capsys):
     rows_about(tmp_path, "a.png")
     before = (tmp_path / "data.jsonl").read_bytes()
     assert check(tmp_path, tmp_path) == 2
-    message = "holds a dataset that this command did not write; choose another folder"
-    assert message in capsys.readouterr().err
+    assert "data.jsonl was not made by `inbol data check`" in capsys.readouterr().err
     assert (tmp_path / "data.jsonl").read_bytes() == before
-    out = tmp_path / "out"
-    assert check(tmp_path, out) == check(out, out)
-    assert check(tmp_path, out, "--against", tmp_path, tmp_path) == 2
+    assert check(tmp_path, tmp_path / "out", "--against", tmp_path, tmp_path) == 2
     assert "two datasets are called" in capsys.readouterr().err
 
 

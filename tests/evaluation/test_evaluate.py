@@ -130,6 +130,16 @@ def test_a_limit_takes_the_first_records_of_each_dataset(config):
     assert [p.id for p in limited] == ["a", "b"] * 2
 
 
+def test_results_that_are_replaced_are_said(config, capsys):
+    predictions(config)
+    predictions(config)
+    assert "replaced" not in capsys.readouterr().out
+    predictions(dataclasses.replace(config, seed=3, limit=2))
+    file = config.out / "predictions.jsonl"
+    made = f"{file} was made with no --limit, and now --limit 2; --seed 0, and now --seed 3: it is "
+    assert made + "replaced\n" in capsys.readouterr().out
+
+
 def test_what_changed_in_the_dataset_is_judged_or_asked_again(config, monkeypatch):
     """Answers: judged again. Question or image: asked again. Gone: left out."""
     predictions(config)
