@@ -50,8 +50,8 @@ class Config:
     """JSON file of the table, for the demo's report."""
     n_train: int = 6000
     """Training questions that can be answered."""
-    n_validation: int = 2000
-    """Validation questions that can be answered. There are half as many of Type 3."""
+    n_validation: int = 3000
+    """Validation questions, a third of them of Type 3."""
     only: tuple[str, ...] = ()
     """Train only the settings whose names hold one of these words."""
 

@@ -41,10 +41,10 @@ class DemoConfig(Bounded):
     """Seed of the world, the samples and the training."""
     n_train: NumRows = 6000
     """Answerable training questions. A quarter as many Type 3 questions are generated for them."""
-    n_test: Annotated[NumRows, Bounds(4)] = 2000
-    """Answerable test questions. Half as many Type 3 questions are added. Validation is half as
-    large, and so is a set in another style; one of other kinds of Type 3 questions and one of
-    other knowledge are a quarter of it each."""
+    n_test: Annotated[NumRows, Bounds(6)] = 3000
+    """Test questions, a third of them of Type 3. Validation is half as large, and so is a set in
+    another style; one of other kinds of Type 3 questions and one of other knowledge are a sixth of
+    it each."""
     rl: bool = False
     """Also train by on-policy refusal, from the IDK-IT model; it takes some minutes more."""
 
@@ -111,8 +111,8 @@ def demo(config: DemoConfig) -> Any:
         Split.VALIDATION: config.n_test // 2,
         Split.TEST: config.n_test,
         Split.OOD_STYLE: config.n_test // 2,
-        Split.OOD_KINDS: config.n_test // 4,
-        Split.OOD_KNOWLEDGE: config.n_test // 4,
+        Split.OOD_KINDS: config.n_test // 6,
+        Split.OOD_KNOWLEDGE: config.n_test // 6,
     }
     rl = (("rl", out / "rl"),) if config.rl else ()
     evaluation = EvaluateConfig(

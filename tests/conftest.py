@@ -97,7 +97,7 @@ qwen3_vl = _family(tiny_families.write_qwen3_vl)
 def small_world(tmp_path_factory):
     """The world's splits `train` (60 questions) and `test` (40, and 20 of Type 3). Read-only."""
     folder = tmp_path_factory.mktemp("world")
-    for split, n in ((Split.TRAIN, 60), (Split.TEST, 40)):
+    for split, n in ((Split.TRAIN, 60), (Split.TEST, 60)):
         export(ExportConfig(folder / split, split, n))
     return folder
 

@@ -17,7 +17,7 @@ from inbol_jax.cli import main
 from inbol_jax.defaults import TINY
 from inbol_jax.evaluation.prediction import BASELINES
 
-SIZES = ("--n-train", "60", "--n-test", "16")
+SIZES = ("--n-train", "60", "--n-test", "24")
 FILES = (
     "data/train/data.jsonl",
     "data/test/data.jsonl",

@@ -51,7 +51,8 @@ class ExportConfig(Bounded):
     split: Split = Split.TRAIN
     """Part of the world. No two of them share a scene or a glyph."""
     n: NumRows = 1000
-    """Answerable questions. `ood_kinds` has none; there it is the number of Type 3 questions."""
+    """Questions. A third of them are of Type 3; of `train` and `ood_knowledge` none, and of
+    `ood_kinds` all."""
     seed: Seed = 0
     """Another seed gives other scenes; the splits stay apart."""
 

@@ -18,7 +18,7 @@ from inbol_jax.world.glyphs import N_GLYPHS, held_out_glyphs
 from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
 from inbol_jax.world.scenes import Scene, render, sample_scene
 
-WORLD_VERSION = 4  # raise it if the same seed gives other pictures or questions
+WORLD_VERSION = 5  # raise it if the same seed gives other pictures or questions
 # Share of the answerable questions that ask for a glyph's name: there the intrinsic boundary runs.
 KNOWLEDGE_SHARE = 0.4
 
@@ -34,8 +34,7 @@ def export(config: ExportConfig) -> Path:
     with Stage(file, "world export", settings) as stage:
         if not stage.finished:
             rows = []
-            total = n_questions(config.split, config.n)
-            with progress(f"drawing {config.split}", total, "images") as advance:
+            with progress(f"drawing {config.split}", config.n, "images") as advance:
                 for example, picture in examples(config.split, config.n, config.seed):
                     png = io.BytesIO()
                     Image.fromarray(picture).save(png, "PNG", compress_level=1)
@@ -49,18 +48,13 @@ def export(config: ExportConfig) -> Path:
     return config.out
 
 
-def n_questions(split: Split, n: int) -> int:
-    """How many questions an export has, those of Type 3 included."""
-    return n if split is Split.OOD_KINDS else n + round(n * split.type3)
-
-
 def examples(split: Split, n: int, seed: int) -> Iterator[tuple[VQAExample, np.ndarray]]:
-    """Questions with their pictures, u8[48, 48, 3]; the answerable ones come first.
+    """n questions with their pictures, u8[48, 48, 3]; the answerable ones come first.
 
     Question i depends on (split, seed, i) alone.
     """
-    n_answerable = 0 if split is Split.OOD_KINDS else n
-    for i in range(n_questions(split, n)):
+    n_answerable = 0 if split is Split.OOD_KINDS else round(n / (1 + split.type3))
+    for i in range(n):
         rng = np.random.default_rng((seed, zlib.crc32(split.encode()), i))
         yield _example(split, f"{split}-{seed}-{i:06d}", i < n_answerable, rng)
 

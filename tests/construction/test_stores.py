@@ -40,7 +40,9 @@ def test_a_header_that_is_none(out, settings):
     file = out / "confidence/train.jsonl"
     header = {name: value for name, value in read_meta(file).items() if name != "settings"}
     write_json(meta_path(file), header | ({} if settings is ... else {"settings": settings}))
-    fault = "cannot be read .'settings' is" if settings == [] else "not the header of a store of con"
+    fault = (
+        "cannot be read .'settings' is" if settings == [] else "not the header of a store of con"
+    )
     build_fails(out, rf"train\.jsonl\.meta\.json: {fault}.*; delete")
 
 

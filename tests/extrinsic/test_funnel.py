@@ -27,7 +27,9 @@ def world():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inbol_jax.world.export.render", lambda *_, **__: None)
         found = [
-            e for split in (Split.TRAIN, Split.TEST) for e, _ in world_examples(split, 250, 11)
+            example
+            for split, n in ((Split.TRAIN, 250), (Split.TEST, 375))
+            for example, _ in world_examples(split, n, 11)
         ]
     return [e for e in found if e.answerable]
 

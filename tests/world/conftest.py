@@ -7,8 +7,7 @@ from inbol_jax.world.export import examples
 
 @pytest.fixture(scope="session")
 def drawn():
-    """By split (examples, scenes) of 250 questions, and as many of Type 3 as it has of its own. A
-    scene is caught where it would be drawn."""
+    """By split (examples, scenes) of 375 questions. A scene is caught where it would be drawn."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_module, "render", lambda scene, rng, sketch=False: scene)
-        return {split: [*zip(*examples(split, 250, 0), strict=True)] for split in EXPORTED}
+        return {split: [*zip(*examples(split, 375, 0), strict=True)] for split in EXPORTED}

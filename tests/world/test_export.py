@@ -9,7 +9,7 @@ from world_oracle import EXPORTED
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.world.config import ExportConfig, Split
-from inbol_jax.world.export import examples, export, n_questions
+from inbol_jax.world.export import examples, export
 
 
 def files(folder):
@@ -28,7 +28,7 @@ def test_export_is_the_same_bytes_from_the_same_seed(split, tmp_path, capsys):
     assert first == again
     assert first["data.jsonl"] != other["data.jsonl"]
     a, b = ({data for name, data in f.items() if name.endswith(".png")} for f in (first, other))
-    assert len(a) == len(b) == n_questions(split, 6)
+    assert len(a) == len(b) == 6
     assert not a & b
 
 
@@ -39,7 +39,7 @@ def test_more_questions_leave_the_first_ones_as_they_are():
 
 
 def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
-    export(ExportConfig(tmp_path / "test", Split.TEST, 20))
+    export(ExportConfig(tmp_path / "test", Split.TEST, 30))
     names = {p.name for p in (tmp_path / "test").iterdir()}
     assert names == {"data.jsonl", "data.jsonl.meta.json", "images"}
     datasets.disable_progress_bars()
@@ -54,7 +54,7 @@ def test_an_export_is_an_ordinary_dataset(tmp_path, capsys):
     assert [e.id for e in dataset.examples] == table["id"][:]
     with Image.open(dataset.root / dataset.examples[0].image) as image:
         assert (image.size, image.mode, image.format) == ((48, 48), "RGB", "PNG")
-    drawn = [picture for _, picture in examples(Split.TEST, 20, 0)]
+    drawn = [picture for _, picture in examples(Split.TEST, 30, 0)]
     stored = [np.asarray(Image.open(dataset.root / e.image)) for e in dataset.examples]
     assert all((a == b).all() for a, b in zip(drawn, stored, strict=True))
 
@@ -99,5 +99,12 @@ def test_an_export_that_cannot_be(tmp_path, options, message):
         ExportConfig(tmp_path, **options)
 
 
-def test_the_share_of_type_3_is_that_of_the_split():
-    assert [n_questions(split, 100) for split in EXPORTED] == [100, 150, 150, 100, 100, 150]
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
+def test_an_export_has_as_many_questions_as_are_asked_for(n, tmp_path):
+    """Of Type 3 the share of the split."""
+    for split in EXPORTED:
+        export(ExportConfig(tmp_path / split, split, n))
+        dataset = load_dataset_folder(tmp_path / split)
+        assert (len(dataset.examples), dataset.rejected) == (n, [])
+        type3 = sum(e.answerable is False for e in dataset.examples)
+        assert type3 == n - (0 if split is Split.OOD_KINDS else round(n / (1 + split.type3)))
