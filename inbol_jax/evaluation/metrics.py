@@ -204,11 +204,11 @@ def differences(
     keep their answers to them.
 
     Raises:
-      InbolError: if two models were not asked the same questions.
+      InbolError: if two models were not asked the same questions, of the same type and domain.
     """
-    answers: dict[str, dict[tuple[str, str], Prediction]] = {}  # model -> question -> its answer
+    answers: dict[str, dict[tuple[str, ...], Prediction]] = {}  # model -> question -> its answer
     for p in predictions:
-        answers.setdefault(p.model, {})[p.dataset, p.id] = p
+        answers.setdefault(p.model, {})[p.dataset, p.id, p.domain, str(p.type)] = p
     if pairs is None:
         # In order of appearance: base, IDK-IT, CA-DPO.
         models = list(answers)
@@ -218,10 +218,10 @@ def differences(
     result: list[Difference] = []
     for a, b in pairs:
         # The symmetric difference: questions that one of them answered and the other did not.
-        if unpaired := answers[a].keys() ^ answers[b].keys():
+        if unpaired := {key[:2] for key in answers[a].keys() ^ answers[b].keys()}:
             raise InbolError(
-                f"{len(unpaired)} questions were not answered by both {a} and {b}, for example "
-                f"{min(unpaired)[1]!r}; run both models on the same questions"
+                f"{len(unpaired)} questions were not answered by both {a} and {b}, as of one type "
+                f"and domain, for example {min(unpaired)[1]!r}; run both on the same questions"
             )
         changes: dict[str, list[tuple[int | None, int]]] = {}  # domain -> (type, change)
         for question, first in answers[a].items():

@@ -160,11 +160,15 @@ def test_pairs_are_the_consecutive_ones_and_the_last_against_the_first(models, p
     assert list(dict.fromkeys(d.a + d.b for d in result)) == pairs
 
 
-def test_what_cannot_be_paired_is_named():
-    predictions = [prediction(1, "correct", model="a")]
-    predictions += [prediction(i, "wrong", model="b") for i in (1, 2, 3)]
-    with pytest.raises(InbolError, match=r"2 questions .* both a and b, for example 'q2'"):
-        differences(predictions)
+@pytest.mark.parametrize("other", [{"type": None}, {"type": 3}, {"domain": "out_of_domain"}])
+def test_what_cannot_be_paired_is_named(other):
+    """Also a question that one model was asked as of another type or domain."""
+    predictions = [prediction(i, "correct", model="a", dataset="d") for i in (1, 2)]
+    predictions += [prediction(1, "wrong", model="b", dataset="d")]
+    changed = prediction(2, "wrong", model="b", dataset="d", **other)
+    for more in ([], [changed]):
+        with pytest.raises(InbolError, match=r"1 questions .* both a and b .* for example 'q2'"):
+            differences([*predictions, *more])
 
 
 def test_a_question_that_a_model_answered_twice_is_named():
