@@ -3,12 +3,16 @@ of an undisturbed run, bit for bit?
 
     python benchmarks/chaos.py --kills 200 --seed 0 --out runs/chaos
 
-SIGKILL, SIGTERM and SIGINT come in turn, at moments drawn from the seed. A stage that is done while
-it has kills left begins anew. The exit code is 1 if a product differs, a run ends with a traceback
-or an exit code that is not documented, or a temporary file is left.
+SIGKILL, SIGTERM and SIGINT come in turn. Half of them come at random times, which the start of
+Python takes up most of; the others when the stage evaluates, logs, saves or renames for the first,
+second or third time. A stage that is done while it has kills left begins anew. The exit code is 1
+if a product differs, a run ends with a traceback or an exit code that is not documented, training
+that was interrupted has not saved its last finished step, or a temporary file is left.
 """
 
 import dataclasses
+import importlib
+import itertools
 import json
 import os
 import random
@@ -29,6 +33,7 @@ from inbol_jax.defaults import TINY
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+SENT, STEPS = "the moment has come", "finished steps:"  # what a process that `until` runs says
 # What the log holds beside the metrics that a run decides.
 CLOCK = ("tokens_per_second", "save_seconds", "seconds")
 
@@ -42,17 +47,24 @@ class Stage:
       products: patterns below {out}, of the files to compare.
       starts_with: the stages whose folders are copied into {out} before it starts.
       processes: how many processes run it together.
+      moments: functions, "module:name", of which a call is a moment for a signal.
     """
 
     command: str
     products: tuple[str, ...]
     starts_with: tuple[str, ...] = ()
     processes: int = 1
+    moments: tuple[str, ...] = ("os:replace", "inbol_jax.artifacts:write_json")
 
 
 # Each reads what those above it have made; a later stage of the project is added here.
 _TRAINING = "--save-steps 3 --batch-size 8 --epochs 2 --images {whole}/export --out {out}"
 _TRAINED = ("model/*", "metrics.jsonl")
+_TRAINER = "inbol_jax.training.trainer:"
+_LOOP = (f"{_TRAINER}Trainer._write_row", f"{_TRAINER}Trainer._save", "os:replace", "os:rename")
+# The second adds up what each batch of an evaluation gives.
+_EVALUATION = (f"{_TRAINER}Trainer._evaluate", f"{_TRAINER}add_metrics")
+_ASKING = ("inbol_jax.answers:AnswerStore.add", "os:fsync", "os:replace")
 STAGES = {
     "export": Stage(
         "world export --split train --n 40 --out {out}", ("data.jsonl*", "images/*.png")
@@ -65,6 +77,7 @@ STAGES = {
         "confidence --data {whole}/export --n 4 --p-true --model {model} --out {out}",
         ("confidence/**/*.jsonl",),
         starts_with=("extrinsic",),
+        moments=_ASKING,
     ),
     "build": Stage(
         "build --delta-uk 0.3 --delta-k 0.6 --out {out}",
@@ -75,22 +88,26 @@ STAGES = {
         f"sft --model {{model}} --data {{whole}}/build/instructions.jsonl {_TRAINING} "
         "--eval-data {whole}/build/instructions.jsonl --eval-steps 2",
         _TRAINED,
+        moments=_LOOP + _EVALUATION,
     ),
     "dpo": Stage(
         f"dpo --model {{model}} --data {{whole}}/build/preferences.jsonl {_TRAINING} "
         "--eval-data {whole}/build/preferences.jsonl --eval-steps 2",
         (*_TRAINED, "reference.npy"),
+        moments=_LOOP + _EVALUATION,
     ),
     "rl": Stage(
         "rl --model {model} --data {whole}/export {whole}/extrinsic/extrinsic.jsonl --n 4 "
         "--learning-rate 1e-3 --batch-size 8 --save-steps 4 --epochs 1 --out {out}",
         _TRAINED,
+        moments=_LOOP,
     ),
     "convert": Stage("convert {model} {out}", ("*",)),
     "evaluate": Stage(
         "evaluate --in-domain {whole}/export --n 2 --models base {model} "
         "trained {whole}/sft/model --out {out}",
         ("predictions.jsonl", "answers/*/*.jsonl", "samples/*.jsonl"),
+        moments=_ASKING,
     ),
     "calibrate": Stage(
         "calibrate --data {whole}/export --model {model} --out {out}",
@@ -174,10 +191,18 @@ class Chaos:
             self.fault(f"{name}: {path} is left")
         return differing
 
-    def start(self, name: str, out: Path) -> "Run":
-        """Starts the processes of a stage."""
+    def look_for_last_step(self, label: str, out: Path, text: str) -> None:
+        """Whether training that ended at a boundary has saved its last finished step."""
+        if steps := re.search(rf"{STEPS} (\d+)", text):
+            saved = [int(p.name) for p in (out / "checkpoints").iterdir() if p.name.isdigit()]
+            if max(saved, default=0) != int(steps[1]):
+                self.fault(f"{label}: step {steps[1]} is finished, and {saved} are saved\n{text}")
+
+    def start(self, name: str, out: Path, moment: Iterable[str] = ()) -> "Run":
+        """Starts the processes of a stage, the moment as `until` takes it."""
         words = STAGES[name].command.format(out=out, whole=self.whole, model=self.config.model)
-        return Run(words.split(), STAGES[name].processes, self.config.out / "cache")
+        program = [__file__, "--until", *moment] if moment else ["-m", "inbol_jax"]
+        return Run([*program, *words.split()], STAGES[name].processes, self.config.out / "cache")
 
     def kill(self, name: str, kills: int) -> str:
         """Kills a stage that often. Returns the line of the table."""
@@ -190,13 +215,20 @@ class Chaos:
             self.prepare(stage, out)
             lives += 1
             while True:
-                run, number = self.start(name, out), order[sum(counts.values()) % len(order)]
-                expected: tuple[int, ...] = (0,)
-                if sum(counts.values()) < kills and run.lasts(draw.uniform(0, 1.1) * seconds):
+                before = sum(counts.values())
+                number, left = order[before % len(order)], before < kills
+                moment: tuple[str, ...] = ()
+                if left and stage.processes == 1 and draw.random() < 0.5:
+                    moment = draw.choice(stage.moments), str(draw.randint(1, 3)), str(int(number))
+                run, expected = self.start(name, out, moment), (0,)
+                if left and not moment and run.lasts(draw.uniform(0, 1.1) * seconds):
                     run.send(draw.randrange(stage.processes), number)
-                    counts[number] += 1
                     expected = (0, CODES[number], -number)
                 codes, text = run.wait(60 if len(expected) > 1 else 600)
+                if moment and SENT in text:
+                    expected = (0, CODES[number], -number)
+                    self.look_for_last_step(f"{name}, {number.name} at {moment}", out, text)
+                counts[number] += len(expected) > 1
                 caught = "Traceback" in text or codes[run.target] not in expected
                 if caught and not (len(expected) > 1 and interpreter_starts(text)):
                     self.fault(f"{name}, {number.name}: {codes}\n{text[-2000:]}")
@@ -233,7 +265,7 @@ class Run:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "inbol_jax", *words],
+                [sys.executable, *words],
                 env=environment | {"JAX_PROCESS_ID": str(i)} if processes > 1 else environment,
                 stdout=self._log,
                 stderr=self._log,
@@ -271,6 +303,46 @@ class Run:
         text = self._log.read()
         self._log.close()
         return [process.returncode for process in self._processes], text
+
+
+def until(place: str, call: str, number: str, *words: str) -> int:
+    """Runs a command that sends itself a signal when it calls a function for the nth time, and then
+    says so; of training it says at its end how many steps are finished.
+
+    Args:
+      place: the function, "module:name" or "module:class.name".
+      call, number: which call of it, and which signal.
+    Returns:
+      the exit code of the command.
+    """
+    from inbol_jax.cli import main
+    from inbol_jax.training.trainer import Trainer
+
+    module, _, name = place.partition(":")
+    *owners, name = name.split(".")
+    owner = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    function, calls, steps = getattr(owner, name), itertools.count(1), []
+    end_step = Trainer._end_step
+
+    def counted(*args, **kwargs):
+        if next(calls) == int(call):
+            print(SENT, file=sys.stderr, flush=True)
+            os.kill(os.getpid(), int(number))
+        return function(*args, **kwargs)
+
+    def noted(trainer, metrics):
+        steps.append(trainer.step + 1)
+        end_step(trainer, metrics)
+
+    setattr(owner, name, counted)
+    Trainer._end_step = noted
+    try:
+        return main(words)
+    finally:
+        if steps:
+            print(STEPS, steps[-1], file=sys.stderr, flush=True)
 
 
 def interpreter_starts(text: str) -> bool:
@@ -316,4 +388,6 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--until"]:
+        sys.exit(until(*sys.argv[2:]))
     sys.exit(main(tyro.cli(Config)))
