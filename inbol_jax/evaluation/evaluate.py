@@ -1,6 +1,5 @@
 """`inbol evaluate`: several models answer the same questions; metrics and a report compare them."""
 
-import dataclasses
 import functools
 import time
 from collections import Counter
@@ -8,17 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from inbol_jax.answers import AnswerStore, ImageHashes
-from inbol_jax.artifacts import (
-    canonical_json,
-    changes,
-    check_name,
-    one_writer,
-    parse_json,
-    read_meta,
-    write_json,
-    write_jsonl,
-)
+from inbol_jax.artifacts import changes, check_name, one_writer, read_meta, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.confidence import self_consistency
 from inbol_jax.confidence.config import ConfidenceConfig
@@ -110,7 +102,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     # A question that one model could not be asked is left out for all: differences are paired.
     answers = Counter((p.dataset, p.id) for p in predicted)
     predicted = [p for p in predicted if answers[p.dataset, p.id] == len(config.models)]
-    settings = parse_json(canonical_json(dataclasses.asdict(config) | {"out": ""}))
+    settings = msgspec.to_builtins(config, enc_hook=str) | {"out": ""}
     file = config.out / "predictions.jsonl"
     # The answers stay: the command of before makes its results again, and asks nothing.
     if replaced := changes(read_meta(file).get("settings", settings), settings):

@@ -167,7 +167,7 @@ def test_what_cannot_be_paired_is_named(other):
     predictions += [prediction(1, "wrong", model="b", dataset="d")]
     changed = prediction(2, "wrong", model="b", dataset="d", **other)
     for more in ([], [changed]):
-        with pytest.raises(InbolError, match=r"1 questions .* both a and b .* for example 'q2'"):
+        with pytest.raises(InbolError, match=r"1 questions .* both a and b.* for example 'q2'"):
             differences([*predictions, *more])
 
 
