@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 from filelock import lock_descriptor
@@ -152,6 +152,13 @@ def atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
             raise
 
 
+@contextlib.contextmanager
+def atomic_lines(path: Path) -> Iterator[TextIO]:
+    """Yields a text file for lines, which becomes `path` as `atomically` says."""
+    with atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
 def lock(descriptor: int, path: Path, *, wait: bool = False) -> None:
     """Locks what is open there until it is closed.
 
@@ -251,7 +258,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], meta: Mapping[str
     """
     meta_path(path).unlink(missing_ok=True)
     number = 0
-    with atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_lines(path) as file:
         for row in rows:
             file.write(json_line(row))
             number += 1

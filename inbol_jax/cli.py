@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import io
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -30,6 +31,7 @@ from typing import Any
 
 import docstring_parser
 import tyro
+import yaml
 
 from inbol_jax import __version__
 from inbol_jax.commands import COMMANDS, Command, load
@@ -97,7 +99,7 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
             if name.startswith(group):
                 summary = load(command.config).__doc__.strip().splitlines()[0]
                 print(f"  {name:{width}}  {summary}")
-        print("\n`inbol COMMAND --help` shows the options of a command.")
+        print("\n`inbol COMMAND --help` shows its options; --config FILE reads them from YAML.")
         raise SystemExit(0)
     # "data impot" is close to "data import"; "confidense --data" needs its first word alone.
     said = " ".join(words[:2])
@@ -111,20 +113,63 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
 
     Args:
       program: what help and errors call the command.
+      words: those of the command line; its options win over those of the file of --config.
     Raises:
       InbolError: if an option is unknown, is missing or has a value that it cannot have.
       SystemExit: after --help.
     """
     _join_help_lines(config)
-    said = io.StringIO()
+    given, typed, file = _from_file(list(words))
+    args, said = [*given, *typed], io.StringIO()  # of equal options the last one counts
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config, prog=program, args=words, config=_MARKERS)  # or --help
+            return tyro.cli(config, prog=program, args=args, config=_MARKERS)  # or --help
     except SystemExit as left:
         if left.code:
-            hint = "; the number of samples is --n" * ("--num-samples" in words)
-            raise InbolError(_on_one_line(said.getvalue()) + hint) from left
+            message = _on_one_line(said.getvalue())
+            hint = "; the number of samples is --n" * ("--num-samples" in args)
+            named = {*given} & {*re.findall(r"--[\w.-]*\w", message)}
+            hint += "".join(f"; {option} is in {file}" for option in sorted(named))
+            raise InbolError(message + hint) from left
         raise
+
+
+def _from_file(words: list[str]) -> tuple[list[str], list[str], str]:
+    """The options in the YAML file that --config names, the other words, and the file's name."""
+    if "--config" not in words[:-1]:
+        return [], words, ""
+    at = words.index("--config")
+    file = words[at + 1]
+    try:
+        given = _options_in(yaml.compose(Path(file).read_bytes(), yaml.BaseLoader))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InbolError(f"--config {file}: cannot be read ({reason})") from error
+    return given, words[:at] + words[at + 2 :], file
+
+
+def _options_in(node: yaml.Node | None, prefix: str = "--") -> list[str]:
+    """The words of a mapping; what "data" holds begins with "--data."."""
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("a line `option: value` for each option is needed")
+    words: list[str] = []
+    for key, value in node.value:
+        option = f"{prefix}{key.value}".replace("_", "-")
+        if option in words:
+            raise ValueError(f"{key.value} is there twice")
+        if isinstance(value, yaml.MappingNode):
+            words += _options_in(value, f"{option}.")
+        elif value.value in ("true", "false"):
+            words.append(option if value.value == "true" else option.replace("--", "--no-", 1))
+        else:
+            words += [option, *_texts(value)]
+    return words
+
+
+def _texts(node: yaml.Node) -> list[str]:
+    """The words of a value, as they are typed; a list may hold lists."""
+    scalar = isinstance(node, yaml.ScalarNode)
+    return [node.value] if scalar else [text for item in node.value for text in _texts(item)]
 
 
 def _on_one_line(box: str) -> str:

@@ -74,9 +74,8 @@ def bootstrap_mean(values: Counter[int], resamples: int, seed: int) -> Estimate:
     # says how often 10 draws gave each number; its mean is (6 - 3) / 10.
     numbers, counts = np.array(sorted(values.items())).T
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-    return _with_percentiles(
-        float(counts @ numbers / n), draws @ numbers / n
-    )  # [resamples, k] @ [k]
+    means = draws @ numbers / n  # [resamples, k] @ [k]
+    return _with_percentiles(float(counts @ numbers / n), means)
 
 
 def _with_percentiles(value: float, resampled: Iterable[float]) -> Estimate:

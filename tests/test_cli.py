@@ -65,6 +65,64 @@ def test_help_has_a_line_for_every_option(name, capsys, monkeypatch):
     assert expected | (set() if name == "convert" else {"--out"}) <= set(described)
 
 
+@pytest.mark.parametrize(
+    ("function", "text", "words"),
+    [
+        ("construction.build.build", "delta_k: 8e-1\npartial: true", "--delta-k 0.8 --partial"),
+        ("construction.build.build", "partial: false\ntemplates: 'short'", "--templates short"),
+        (
+            "evaluation.evaluate.evaluate",
+            "in-domain: [a, b]\nmesh: [1, -1, 1]\nmodels: [[base, m], [idk, n]]",
+            "--in-domain a b --mesh 1 -1 1 --models base m idk n",
+        ),
+        (
+            "data.importing.import_data",
+            "data: {format: columns, id: a b.csv}\ndata.limit: 3",
+            "--data.format columns --data.limit 3 --data.id",
+        ),
+    ],
+)
+def test_options_in_a_file_are_those_of_the_command_line(
+    tmp_path, monkeypatch, function, text, words
+):
+    taken, file = [], tmp_path / "options.yaml"
+    monkeypatch.setattr(f"inbol_jax.{function}", taken.append)
+    (name,) = (n for n in COMMANDS if COMMANDS[n].run == ":".join(function.rsplit(".", 1)))
+    file.write_text(f"{text}\nout: elsewhere\n")
+    typed = [*words.split(), *(["a b.csv"] if "import" in name else [])]
+    for options in (typed, ["--config", str(file)], ["--config", str(file), *typed]):
+        assert main([*name.split(), *options, "--out", str(tmp_path / "out")]) == 0
+        assert main([*name.split(), "--out", str(tmp_path / "out"), *options]) == 0
+    assert all(config == taken[0] for config in taken)
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sead: 1", "Unrecognized options: --sead, 1; "),
+        ("sead: 1", "; --sead is in FILE"),
+        ("seed: x", "; --seed is in FILE"),
+        ("thresholds: {delta-k: 0.8}", "--thresholds.delta-k is in FILE"),
+        ("seed: 1\nseed: 2", "--config FILE: cannot be read (seed is there twice)"),
+        ("seed: [1", "--config FILE: cannot be read (while parsing a flow sequence"),
+        (
+            "- seed",
+            "--config FILE: cannot be read (a line `option: value` for each option is needed)",
+        ),
+        ("", "--config FILE: cannot be read (a line `option: value`"),
+        ("seed: !!python/object/apply:os.getcwd []", "--seed is in FILE"),
+        (None, "--config FILE: cannot be read ([Errno 2] No such file"),
+    ],
+)
+def test_a_file_of_options_that_cannot_be(tmp_path, capsys, text, message):
+    file = tmp_path / "options.yaml"
+    if text is not None:
+        file.write_text(text)
+    options = ("--out", tmp_path / "out", "--config", file)
+    assert message.replace("FILE", str(file)) in fails(capsys, main, "build", *options)
+
+
 def test_a_command_that_fails_leaves_no_empty_folder(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     for out in ("new/run", "mine"):

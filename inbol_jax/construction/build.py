@@ -7,7 +7,7 @@ that of the lines, nothing else.
 import dataclasses
 import os
 
-from inbol_jax.artifacts import atomically, json_line, one_writer, write_jsonl
+from inbol_jax.artifacts import atomic_lines, json_line, one_writer, write_jsonl
 from inbol_jax.confidence.confidence import Estimator, get_estimator
 from inbol_jax.construction.config import BuildConfig
 from inbol_jax.construction.instructions import make_instruction
@@ -45,7 +45,7 @@ def build(config: BuildConfig) -> None:
             lines, shown = (row.to_json() for row in rows), (i for row in rows for i in row.images)
             pictures = {"pictures": stores.samples[0].images.fingerprint(shown)}
             write_jsonl(config.out / name, lines, stage.header | about | pictures)
-        with atomically(stage.file) as path, path.open("w", encoding="utf-8", newline="\n") as file:
+        with atomic_lines(stage.file) as file:
             file.writelines(json_line(record.to_json()) for record in kept.records)
         stage.finish(len(kept.records), **about)
     for line in (*table(kept), *warnings(built, kept, config.thresholds)):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import json_line, one_writer, write_json, write_jsonl
+from inbol_jax.artifacts import atomic_lines, json_line, one_writer, write_json, write_jsonl
 from inbol_jax.data.config import CheckConfig, as_data_config
 from inbol_jax.data.images import ImageError, load_image, pixel_hash
 from inbol_jax.data.importing import open_dataset
@@ -20,7 +20,6 @@ from inbol_jax.data.vqa import (
     load_dataset_folder,
     refuse_same_names,
     write_rejections,
-    writing_dataset,
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
@@ -75,7 +74,7 @@ def _check(
             sound.append(example)
     said = header_prompt(dataset.file)
     about = {"images": _place(dataset.root, config)} | (said.to_json() if said else {})
-    with writing_dataset(config.out) as lines:
+    with atomic_lines(stage.file) as lines:
         lines.writelines(json_line(example.to_json()) for example in sound)
         stage.finish(len(sound), **about)
     write_rejections(config.out, rejected, HEADER)

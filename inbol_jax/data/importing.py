@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import file_fingerprint, fingerprint, json_line, read_jsonl
+from inbol_jax.artifacts import atomic_lines, file_fingerprint, fingerprint, json_line, read_jsonl
 from inbol_jax.data.columns import cleaned, first, named_columns
 from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
 from inbol_jax.data.folder import Unusable
@@ -21,7 +21,6 @@ from inbol_jax.data.vqa import (
     load_dataset_folder,
     stop_at_too_many,
     write_rejections,
-    writing_dataset,
 )
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
@@ -115,7 +114,7 @@ def _write(config: DataConfig, stage: Stage, images: str, max_rejected: float) -
     ids, without_answers = set[str](), 0
     with (
         progress(f"importing {folder.name}", config.limit, "records") as advance,
-        writing_dataset(folder) as lines,
+        atomic_lines(stage.file) as lines,
     ):
         for number, row in itertools.islice(_rows(config, spec), config.limit):
             advance()

@@ -3,14 +3,13 @@
 Records that cannot be used are set aside with their cause; a run stops only if they are too many.
 """
 
-import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from inbol_jax.artifacts import atomically, write_jsonl
+from inbol_jax.artifacts import write_jsonl
 from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.data.rows import RawRow, Rejection, make_example, parse_line, record_id
 from inbol_jax.errors import InbolError, printable
@@ -143,23 +142,8 @@ def causes_of_rejection(rejected: Sequence[Rejection]) -> Iterator[tuple[str, in
         yield reason, count, printable(", ".join(filter(None, (name, one.detail))))
 
 
-@contextlib.contextmanager
-def writing_dataset(folder: Path) -> Iterator[TextIO]:
-    """Yields the file that becomes `data.jsonl`, whole or not at all.
-
-    Its header is to be there before the block ends (`stage.Stage`): records without a header nobody
-    could tell from a user's.
-    """
-    with (
-        atomically(folder / DATA_FILE) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as lines,
-    ):
-        yield lines
-
-
 def write_rejections(
     folder: Path, rejected: Sequence[Rejection], header: Mapping[str, Any]
 ) -> None:
     """Writes `rejected.jsonl` beside the records that were kept."""
-    rows = (rejection.to_json() for rejection in rejected)
-    write_jsonl(folder / REJECTED_FILE, rows, header)
+    write_jsonl(folder / REJECTED_FILE, (one.to_json() for one in rejected), header)
