@@ -106,8 +106,7 @@ class ImageHashes:
     def fingerprint(self, names: Iterable[str]) -> str:
         """Of the bytes of these files, in the order in which they first occur."""
         different = list(dict.fromkeys(names))
-        hashes = self.of(different)
-        return fingerprint([hashes[name] for name in different])
+        return fingerprint([*map(self.of(different).get, different)])
 
     def _hash(self, name: str) -> str:
         try:

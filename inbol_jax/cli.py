@@ -136,6 +136,7 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
 
 def _from_file(words: list[str]) -> tuple[list[str], list[str], str]:
     """The options in the YAML file that --config names, the other words, and the file's name."""
+    words = [w for word in words for w in re.split(r"(?<=^--config)=", word, maxsplit=1)]
     if "--config" not in words[:-1]:
         return [], words, ""
     at = words.index("--config")
@@ -168,6 +169,8 @@ def _options_in(node: yaml.Node | None, prefix: str = "--") -> list[str]:
 
 def _texts(node: yaml.Node) -> list[str]:
     """The words of a value, as they are typed; a list may hold lists."""
+    if isinstance(node, yaml.MappingNode):
+        raise ValueError("no list may hold a mapping")
     scalar = isinstance(node, yaml.ScalarNode)
     return [node.value] if scalar else [text for item in node.value for text in _texts(item)]
 
@@ -220,10 +223,9 @@ def _output(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-    except OSError as error:
-        raise InbolError(
-            f"--out {out}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+    except (OSError, ValueError) as error:  # the latter for a NUL in the name
+        reason = getattr(error, "strerror", error)
+        raise InbolError(f"--out {out}: cannot be written ({reason}); choose another") from error
     try:
         yield
     finally:

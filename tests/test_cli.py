@@ -111,6 +111,8 @@ def test_options_in_a_file_are_those_of_the_command_line(
             "--config FILE: cannot be read (a line `option: value` for each option is needed)",
         ),
         ("", "--config FILE: cannot be read (a line `option: value`"),
+        ("templates: [{a: b}]", "--config FILE: cannot be read (no list may hold a mapping)"),
+        ('out: "a\\0b"', "cannot be written (embedded null byte)"),
         ("seed: !!python/object/apply:os.getcwd []", "--seed is in FILE"),
         (None, "--config FILE: cannot be read ([Errno 2] No such file"),
     ],
@@ -119,8 +121,10 @@ def test_a_file_of_options_that_cannot_be(tmp_path, capsys, text, message):
     file = tmp_path / "options.yaml"
     if text is not None:
         file.write_text(text)
-    options = ("--out", tmp_path / "out", "--config", file)
-    assert message.replace("FILE", str(file)) in fails(capsys, main, "build", *options)
+    out = () if text and text.startswith("out") else ("--out", tmp_path / "out")
+    for options in (("--config", file), (f"--config={file}",)):
+        error = fails(capsys, main, "build", *out, *options)
+        assert message.replace("FILE", str(file)) in error
 
 
 def test_a_command_that_fails_leaves_no_empty_folder(tmp_path, capsys):

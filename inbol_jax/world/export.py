@@ -43,8 +43,7 @@ def export(config: ExportConfig) -> Path:
                     advance()
             write_atomically(file, "".join(map(json_line, rows)))
             stage.finish(len(rows))
-        n = stage.header["rows"]
-    say(f"{n} questions of the world's {config.split} split -> {config.out}")
+    say(f"{config.n} questions of the world's {config.split} split -> {config.out}")
     return config.out
 
 
