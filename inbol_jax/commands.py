@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
         "sampling.engines:open_engine",
     ),
     "build": Command("construction.config:BuildConfig", "construction.build:build"),
+    "probe": Command("evaluation.config:ProbeConfig", "evaluation.probe:probe"),
     "sft": Command("training.config:SftConfig", "training.sft:sft", collective=True),
     "dpo": Command("training.config:DpoConfig", "training.ca_dpo:ca_dpo", collective=True),
     "rl": Command("training.config:RlConfig", "training.rl:rl", collective=True),

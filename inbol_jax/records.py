@@ -162,7 +162,6 @@ class BoundaryRecord(WithOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         share of samples.
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
       generator: what made a Type 3 question; None for a question of the dataset itself.
-      filters: names of the filters that a generated question has passed, in their order.
       version: version of this layout.
 
     Raises:
@@ -182,7 +181,6 @@ class BoundaryRecord(WithOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     incorrect: tuple[Response, ...]
     refusal: tuple[Response, ...]
     generator: str | None = None
-    filters: tuple[str, ...] = ()
     version: Literal[RECORD_VERSION] = RECORD_VERSION
 
     def __post_init__(self) -> None:

@@ -58,7 +58,6 @@ def records(draw):
         metric=draw(st.sampled_from(["vqa", "yes_no", "numeric:0.1"])),
         options=draw(TEXTS),
         generator=draw(st.none() | st.text()),
-        filters=draw(TEXTS),
     )
 
 

@@ -32,7 +32,7 @@ def make_record(
     boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
     responses = distinct_responses(question)
     # A dataset may have columns of its own that are called like those of `inbol extrinsic`.
-    generator, filters = (example.extra.get(name) for name in ("generator", "filters"))
+    generator = example.extra.get("generator")
     generator = generator if isinstance(generator, str) else None
     about = {name: getattr(example, name) for name in WithOptions.__struct_fields__}
     return BoundaryRecord(
@@ -49,7 +49,6 @@ def make_record(
         incorrect=responses["wrong"],
         refusal=responses["refused"],
         generator=generator,
-        filters=tuple(map(str, filters)) if generator and isinstance(filters, list) else (),
     )
 
 

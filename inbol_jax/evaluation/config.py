@@ -47,6 +47,8 @@ class EvaluateConfig(Bounded):
     validation: tuple[Path, ...] = ()
     """Dataset folders on which thresholds are chosen. They add simple baselines, each model with
     what `inbol calibrate` can give it, and curves of T against the share of refusals."""
+    probe: Path | None = None
+    """File of `inbol probe` for the first model: one more baseline (with --validation)."""
     limit: Annotated[int | None, Bounds(1)] = None
     """Read only this many records of each dataset, from the first one on."""
     templates: str = "one"
@@ -94,6 +96,8 @@ class EvaluateConfig(Bounded):
             raise InbolError(f"--models {min(taken)}: a baseline has this name; choose another one")
         if not self.validation and self.templates != EvaluateConfig.templates:
             raise InbolError("--templates says where thresholds lie: give --validation as well")
+        if self.probe and not self.validation:
+            raise InbolError("--probe: its threshold is chosen on validation: give --validation")
         _ = self.refusals  # raises if there are none of that name
 
     def _check_endpoint(self) -> None:
@@ -135,6 +139,26 @@ class EvaluateConfig(Bounded):
         """The refusals of --templates; none without --validation."""
         refusals = refusals_of(self.templates)
         return refusals if self.validation else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig(Bounded):
+    """Fit a linear probe on a model's hidden states: it tells which questions to refuse.
+
+    It takes a minute and does not touch the model: what training has to beat.
+    """
+
+    out: Path
+    """Folder with the records.jsonl of `inbol build`; gets probe.safetensors."""
+    model: Path = TINY
+    """Folder or hub id of the model that the records' confidence is of."""
+    batch_size: BatchSize = 32
+    """Questions per batch; on a CPU the batch may be smaller."""
+    dtype: Dtype = "auto"
+    """Number format of the model: auto is float32 for a float32 checkpoint, and bfloat16 for any
+    other."""
+    mesh: tuple[int, int, int] = (-1, 1, 1)
+    """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
 
 
 Rule = Literal["bias", "likelihood"]

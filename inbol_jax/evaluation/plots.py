@@ -25,7 +25,7 @@ MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00
 MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
 INK = "#1d2127"
 LOGODDS = "base_threshold_logodds"  # is drawn as the base's own line
-DASHES = ((1, 1.5), (4, 1.5), (7, 2, 1, 2))  # of the base's other scores
+DASHES = ((1, 1.5), (4, 1.5), (7, 2, 1, 2), (7, 2))  # of the base's other scores
 PANELS = {
     "type1": "Type 1: known, so answer",
     "mixed": "Mixed: between the two thresholds",
@@ -117,7 +117,7 @@ def tradeoff(metrics: Metrics) -> Drawing:
             style = MODEL_STYLES[index % len(MODEL_STYLES)]
             handles.append(_model_line(axes, metrics, model, domain, style))
         others = [name for name in BASELINES if name in metrics.curves and name != LOGODDS]
-        for name, dashes in zip(others, DASHES, strict=True):
+        for name, dashes in zip(others, DASHES, strict=False):
             curve = metrics.curves[name][domain]
             style = {"color": MODEL_COLOURS[0], "linewidth": 1.2, "dashes": dashes}
             handles += axes.plot(curve.refused, curve.t, **style, label=name)

@@ -35,13 +35,14 @@ from inbol_jax.intervals import bootstrap
 from inbol_jax.responses.outcome import user_value
 from inbol_jax.taught_refusals import REFUSALS
 
-# Of a prediction, how much speaks for a refusal. The last three do not look at refusal tokens.
+# Of a prediction, how much speaks for a refusal. The last four do not look at refusal tokens.
 Score = Callable[[Prediction], float]
 SCORES: Mapping[str, Score] = {
     "logodds": lambda p: p.forced.logodds,
     "likelihood": lambda p: -p.forced.logprob,
     "consistency": lambda p: -p.consistency,
     "p_true": lambda p: -p.p_true,
+    "probe": lambda p: p.probe,
 }
 POINTS = 101  # of a curve that are kept, at most
 MAX_AMBIGUOUS = 0.05  # share of the answers
@@ -134,7 +135,9 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     # {policy: (the model that it decides about, its score)}, of those that need a threshold
     base, scores, own = models[0], {}, {}
     if any(domain == VALIDATION for _, domain in answers):
-        scores = {f"base_threshold_{name}": (base, score) for name, score in SCORES.items()}
+        probed = all(p.probe is not None for p in answers[base, VALIDATION])
+        names = [name for name in SCORES if name != "probe" or probed]
+        scores = {f"base_threshold_{name}": (base, SCORES[name]) for name in names}
         own = {calibrated(model): (model, RULES["bias"]) for model in models}
         own |= {by_likelihood(model): (model, RULES["likelihood"]) for model in models[1:]}
         scores |= own

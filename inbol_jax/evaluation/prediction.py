@@ -24,6 +24,7 @@ BASELINES = (
     "base_threshold_likelihood",
     "base_threshold_consistency",
     "base_threshold_p_true",
+    "base_threshold_probe",
     "oracle",
 )
 
@@ -81,6 +82,7 @@ class Prediction(WithOptions, frozen=True, kw_only=True):
       forced: what the model answers if it may not refuse; None without validation questions.
       consistency, p_true: the base's self-consistency and P(True), in [0, 1], as in
         `confidence.confidence`; None without validation questions.
+      probe: the logit of refusing of a probe on the base (`evaluation.probe`); None without one.
     """
 
     remedy: ClassVar[str] = "; run `inbol evaluate` again"
@@ -99,6 +101,7 @@ class Prediction(WithOptions, frozen=True, kw_only=True):
     forced: Forced | None = None
     consistency: Probability | None = None
     p_true: Probability | None = None
+    probe: float | None = None
 
     @property
     def user_value(self) -> int:
