@@ -86,10 +86,11 @@ def test_demo_metrics_have_the_agreed_layout(run):
     likelihood = {f"{name}_likelihood" for name in MODELS[1:]}
     own = {f"{name}_calibrated" for name in MODELS} | likelihood
     assert list(metrics["models"])[: len(MODELS)] == list(MODELS)
-    assert set(metrics["models"]) == {*MODELS, *BASELINES, *own}
+    baselines = {*BASELINES} - {"base_threshold_probe"}  # nobody gave one
+    assert set(metrics["models"]) == {*MODELS, *baselines, *own}
     chosen = set(metrics["models"]) - {*MODELS, "always_refuse", "oracle"}
     assert set(metrics["thresholds"]) == chosen
-    by_threshold = {name for name in BASELINES if "threshold" in name}
+    by_threshold = {name for name in baselines if "threshold" in name}
     assert set(metrics["curves"]) == {*MODELS, *likelihood, *by_threshold}
     for domains in metrics["models"].values():
         assert set(domains) == set(DOMAINS)
@@ -126,6 +127,28 @@ def test_demo_trains_both_stages(run):
         for p in (TINY / "model.safetensors", *run[0].glob("*/model/model.safetensors"))
     }
     assert len(weights) == len(set(weights.values())) == 4
+
+
+def test_a_probe_is_one_more_baseline(run, tmp_path, capsys):
+    out = Path(shutil.copytree(run[0], tmp_path / "out"))
+    assert main(["probe", "--out", str(out)]) == 0
+    data = out / "data"
+    words = ["evaluate", "--in-domain", data / "test", "--validation", data / "validation"]
+    words += ["--models", "base", TINY, "--templates", "short", "--max-new-tokens", "12"]
+    words += ["--out", out / "probed"]
+    assert main([*map(str, words), "--probe", str(out / "probe.safetensors")]) == 0
+    metrics = json.loads((out / "probed/metrics.json").read_text())
+    assert "base_threshold_probe" in metrics["curves"]
+    found, before = metrics["models"], metrics_of(out)["models"]
+    assert set(BASELINES) < set(found)
+    for name in {*BASELINES} - {"base_threshold_probe"}:
+        assert found[name]["in_domain"] == before[name]["in_domain"]
+    logits = [row["probe"] for row in read_jsonl(out / "probed/predictions.jsonl")]
+    assert len({*logits}) > 10
+    words[words.index(TINY)] = out / "idk_it/model"
+    words[-1] = out / "another"
+    assert main([*map(str, words), "--probe", str(out / "probe.safetensors")]) == 2
+    assert "is for another model than the first of --models" in capsys.readouterr().err
 
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):

@@ -75,6 +75,7 @@ def with_validation(predictions, seed=0):
             forced = Forced(said, outcome, -abs(margin + noise), margin + 0.3, margin)
             tenths = random.integers(1, 11, size=2) / 10 - 0.05 * hard
             scores = dict(zip(("consistency", "p_true"), map(float, tenths), strict=True))
+            scores["probe"] = margin + noise / 2
             # The same questions are in both domains, as questions of two datasets.
             dataset = p.dataset if domain == p.domain else f"{p.domain} {domain}"
             about = {"domain": domain, "dataset": dataset, "forced": forced}

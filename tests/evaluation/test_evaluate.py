@@ -407,7 +407,8 @@ def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch
     assert (first.prediction, first.outcome) == ("blue", "wrong")
     assert second.forced == Forced("blue", "correct", -0.12346, -1.5, -2.0)
     assert (second.consistency, second.p_true) == (1.0, 0.0)  # "red" twice, P(True) not asked
-    assert set(metrics.models) >= {"base", "tuned", "tuned_calibrated", *BASELINES}
+    baselines = {*BASELINES} - {"base_threshold_probe"}  # nobody gave one
+    assert set(metrics.models) >= {"base", "tuned", "tuned_calibrated", *baselines}
     assert metrics.models["tuned_calibrated"]["in_domain"]["all"].t == pytest.approx(1 / 3)
     assert (validated.out / "figures" / "tradeoff.png").is_file()
 
@@ -433,7 +434,7 @@ def test_answers_without_the_other_ones_are_asked_for_again(config, validated):
 
 
 def test_columns_of_the_dataset_are_not_taken_for_answers(config):
-    own = {"forced": "yes", "consistency": "x", "p_true": None}
+    own = {"forced": "yes", "consistency": "x", "p_true": None, "probe": "y"}
     write_rows(config, [row | own for row in rows_of(config)])
     assert {(p.forced, p.consistency, p.p_true) for p in predictions(config)} == {(None,) * 3}
     assert predictions(config)

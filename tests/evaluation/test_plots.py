@@ -27,7 +27,7 @@ def test_the_tradeoff_names_every_line_and_marks_where_models_are():
     drawing = plots.tradeoff(metrics)
     figure = drawing.figure
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    others = [f"base_threshold_{name}" for name in ("likelihood", "consistency", "p_true")]
+    others = [f"base_threshold_{name}" for name in ("likelihood", "consistency", "p_true", "probe")]
     assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}", *others, "oracle"]
     for axes, domain in zip(figure.axes, metrics.domains, strict=True):
         points = {tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
