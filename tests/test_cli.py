@@ -21,7 +21,7 @@ from inbol_jax.defaults import TINY, Seed
 from inbol_jax.errors import InbolError
 
 CONFIGS = {name: load(command.config) for name, command in COMMANDS.items()}
-UNDRAWN = {"data import", "data check", "calibrate", "convert"}
+UNDRAWN = {"data import", "data check", "calibrate", "convert", "probe"}
 
 
 def helps(text):
