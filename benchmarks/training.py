@@ -33,12 +33,7 @@ from inbol_jax.training.ca_dpo import ca_dpo_objective, pair_logprobs
 from inbol_jax.training.config import FROZEN, CaDpoLossConfig, OptimizerConfig
 from inbol_jax.training.model import split_variables
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.step import (
-    init_state,
-    make_optimizer,
-    make_train_step,
-    target_logprobs,
-)
+from inbol_jax.training.step import init_state, make_optimizer, make_train_step, target_logprobs
 
 VOCABULARY, IMAGE, SIDE, BETA = 2048, 2000, 64, 0.1
 NLL = 1.0  # of the mean NLL per answer token of the chosen one

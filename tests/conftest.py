@@ -36,6 +36,7 @@ from inbol_jax.defaults import TINY
 from inbol_jax.models import loading
 from inbol_jax.models.loading import load_pretrained, save_pretrained
 from inbol_jax.prompts import FILE
+from inbol_jax.sampling import generate
 from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
 
@@ -100,6 +101,14 @@ def small_world(tmp_path_factory):
     for split, n in ((Split.TRAIN, 60), (Split.TEST, 60)):
         export(ExportConfig(folder / split, split, n))
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_length():
+    """Prompts are padded to multiples of 64 tokens: of each length a program is compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "padded_length", lambda length: -(-length // 64) * 64)
+        yield
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def metrics_of(out):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(one_length, tmp_path_factory):
     """(folder, stdout, stderr) of a whole demo with seed 0. No test writes into it."""
     out = tmp_path_factory.mktemp("demo") / "out"
     said, errors = io.StringIO(), io.StringIO()
@@ -192,7 +192,7 @@ def kill_when(process, seen, seconds=600):
 
 
 @pytest.mark.slow
-def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
+def test_a_killed_demo_ends_where_an_unbroken_one_does(tmp_path):
     out = tmp_path / "out"
     words = ("demo", "--out", out, *SIZES)
     store = out / "confidence/train.jsonl"
@@ -203,12 +203,14 @@ def test_a_killed_demo_ends_where_an_unbroken_one_does(run, tmp_path):
     # What was sampled is not sampled again.
     assert store.read_bytes().startswith(sampled[: sampled.rfind(b"\n") + 1])
     assert not (out / "idk_it/model/model.safetensors").exists()
-    kill_when(start(*words), lambda: (out / "evaluation/predictions/base").is_dir())
+    kill_when(start(*words), lambda: (out / "evaluation/answers/base").is_dir())
     output, _ = finish(start(*words))
     assert output.count("done before") == 7
-    found, expected = metrics_of(out), metrics_of(run[0])
+    unbroken = tmp_path / "unbroken"
+    finish(start("demo", "--out", unbroken, *SIZES))
+    found, expected = metrics_of(out), metrics_of(unbroken)
     assert found["models"] == expected["models"]
     assert found["differences"] == expected["differences"]
     for name in ("records.jsonl", "preferences.jsonl"):
-        rows = [sorted(map(json.dumps, read_jsonl(folder / name))) for folder in (out, run[0])]
+        rows = [sorted(map(json.dumps, read_jsonl(folder / name))) for folder in (out, unbroken)]
         assert rows[0] == rows[1], name

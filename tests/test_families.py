@@ -14,6 +14,7 @@ from inbol_jax.data.images import load_image
 from inbol_jax.models.families import load_config
 
 SLOW = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("one_length")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_the_whole_pipeline(world, family, tmp_path, capsys, request):
     assert {row["boundary"] for row in read_jsonl(run / "records.jsonl")} > {"known"}
 
     data, out = run / "preferences.jsonl", run / "ca_dpo"
-    lora = ("--lora-rank", 2, "--epochs", 1)
+    lora = ("--lora-rank", 2, "--epochs", 1, "--buckets", 1)
     inbol(capsys, "dpo", "--data", data, "--model", base, "--out", out, *lora, *steps)
     assert all(math.isfinite(row["loss"]) for row in read_jsonl(out / "metrics.jsonl"))
     models = ("base", base, "ca_dpo", out / "model")

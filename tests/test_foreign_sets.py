@@ -40,6 +40,7 @@ def train_a_model_that_knows_something(base, model):
     Path("base/model").rename(model)
 
 
+@pytest.mark.usefixtures("one_length")
 @pytest.mark.parametrize("draw", [write_charts, pytest.param(write_digits, marks=pytest.mark.slow)])
 def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
     monkeypatch.chdir(tmp_path)
@@ -50,7 +51,7 @@ def test_from_raw_files_to_a_report(micro, tmp_path, monkeypatch, draw, capsys):
     train_a_model_that_knows_something(micro.path, "my-model")
     capsys.readouterr()
     for words in (words for block in others for words in commands(block)):
-        once = ["--epochs", "1"] if words[1] in ("sft", "dpo") else []
+        once = ["--epochs", "1", "--buckets", "1"] if words[1] in ("sft", "dpo") else []
         assert main([*words[1:], *once]) == 0, words
     said = capsys.readouterr().out
 

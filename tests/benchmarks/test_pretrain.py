@@ -5,13 +5,7 @@ import numpy as np
 import pretrain as pretrain_module
 import pytest
 from pretrain import REFUSED, PretrainBatches
-from tiny_llava import (
-    ASSISTANT,
-    EOS,
-    build_tokenizer,
-    told_name,
-    true_name_share,
-)
+from tiny_llava import ASSISTANT, EOS, build_tokenizer, told_name, true_name_share
 from world_oracle import oracle
 
 from inbol_jax.sampling.p_true import VERDICTS

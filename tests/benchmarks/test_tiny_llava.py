@@ -18,13 +18,7 @@ from inbol_jax.artifacts import fingerprint
 from inbol_jax.defaults import TINY
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 from inbol_jax.world.glyphs import N_GLYPHS
-from inbol_jax.world.questions import (
-    HELD_OUT_TYPE3,
-    KNOWLEDGE,
-    SEEN_TYPE3,
-    VISUAL,
-    ask,
-)
+from inbol_jax.world.questions import HELD_OUT_TYPE3, KNOWLEDGE, SEEN_TYPE3, VISUAL, ask
 from inbol_jax.world.scenes import IMAGE_SIZE, sample_scene
 
 

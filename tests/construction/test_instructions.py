@@ -3,16 +3,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_lines import (
-    ANY_LINES,
-    LINES,
-    SETS,
-    THRESHOLDS,
-    instructions,
-    line,
-    question_of,
-    records,
-)
+from store_lines import ANY_LINES, LINES, SETS, THRESHOLDS, instructions, line, question_of, records
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.record import make_record

@@ -3,16 +3,7 @@
 import json
 
 import pytest
-from store_lines import (
-    LINES,
-    UNCAPPED,
-    build_fails,
-    built,
-    four_groups,
-    line,
-    negatives,
-    store,
-)
+from store_lines import LINES, UNCAPPED, build_fails, built, four_groups, line, negatives, store
 
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from inbol_jax.data.images import (
-    ImageError,
-    image_size,
-    image_suffix,
-    load_image,
-)
+from inbol_jax.data.images import ImageError, image_size, image_suffix, load_image
 from inbol_jax.errors import InbolError
 
 # 4 wide, 3 high, every pixel of another colour, so that each orientation differs.

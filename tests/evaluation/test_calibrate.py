@@ -30,6 +30,8 @@ from inbol_jax.sampling.engines import CheckpointEngine
 from inbol_jax.sampling.forced import refusal_tokens
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 
+pytestmark = pytest.mark.usefixtures("one_length")
+
 
 def calibrated_copy(small_world, out, *words):
     """The shipped model with the rule that the world's 60 test questions ask for."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 from loss_cases import (
     ALL,
-    OPTIONS,
     betas,
     closed_form,
     columns,
@@ -61,14 +60,6 @@ def test_losses_are_their_closed_forms(name, options, beta):
     found = pair_loss(name, margins(m), beta=beta, **options)
     assert (found.shape, found.dtype) == (m.shape, jnp.float32)
     np.testing.assert_allclose(found, closed_form(name, m, beta, **options), rtol=1e-5, atol=1e-5)
-
-
-def test_without_smoothing_all_is_dpo():
-    arguments = random_pairs(8)
-    plain = pair_loss("sigmoid", arguments, beta=0.3)
-    for name in OPTIONS:
-        found = pair_loss(name, arguments, beta=0.3, label_smoothing=0.0)
-        np.testing.assert_allclose(found, plain, rtol=1e-6)
 
 
 def swapped(arguments):
@@ -131,15 +122,6 @@ def test_only_the_margin_matters(name, options):
         (chosen - 8, rejected, reference[0] - 8, reference[1]),
     ):
         np.testing.assert_allclose(pair_loss(name, other, beta=0.5, **options), plain, rtol=1e-5)
-
-
-@ALL
-def test_reference_free(name, options):
-    """With zeros for the reference the margin is the policy's own."""
-    (chosen, rejected, *_), zero = random_pairs(6), np.zeros(6, np.float32)
-    found = pair_loss(name, (chosen, rejected, zero, zero), beta=0.3, **options)
-    expected = closed_form(name, (chosen - rejected).astype(np.float64), 0.3, **options)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @ALL

@@ -213,7 +213,7 @@ def test_the_nll_term(tiny, trainer, rows, ours):
     np.testing.assert_allclose(found, theirs(trainer, rows, "sft", 0.1), **CLOSE)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "ipo", "robust"])
+@pytest.mark.parametrize("name", ["sigmoid", "ipo"])  # of sums, and of means over tokens
 def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
     """Of the mean loss of the batch by every parameter, the vision tower's too: through packed
     rows, whose branches share an image.

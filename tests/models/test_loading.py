@@ -11,15 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from torch_reference import (
-    CLOSE,
-    edit_config,
-    load,
-    make_batch,
-    our_logits,
-    refusal,
-    with_adapters,
-)
+from torch_reference import CLOSE, edit_config, load, make_batch, our_logits, refusal, with_adapters
 from transformers import LlavaForConditionalGeneration
 from virtual_devices import run_on_devices
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import shutil
 import threading
 import time
+from collections import defaultdict
 from types import SimpleNamespace
 
 import jax
@@ -47,6 +49,18 @@ def answers(
 @pytest.fixture(scope="module")
 def questions(small_world):
     return load_dataset_folder(small_world / "test").examples[::3]
+
+
+@pytest.fixture(scope="module")
+def alike(micro, small_world, tmp_path_factory):
+    """A folder of twelve questions of one padded length: each is compiled in every process."""
+    folder = shutil.copytree(small_world / "test", tmp_path_factory.mktemp("alike") / "test")
+    encoder, rows = make_text_encoder(micro), defaultdict(list)
+    lines = (folder / "data.jsonl").read_text().splitlines(keepends=True)
+    for example, line in zip(load_dataset_folder(folder).examples, lines, strict=True):
+        rows[padded_length(len(encoder.prompt(encoder.text(example))))].append(line)
+    (folder / "data.jsonl").write_text("".join(max(rows.values(), key=len)[:12]))
+    return folder
 
 
 def test_padded_lengths_are_few_and_close():
@@ -120,7 +134,7 @@ from inbol_jax.sharding import make_mesh
 
 model, folder, size, *sizes = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
 mesh = make_mesh(*sizes) if sizes else None
-questions, options = load_dataset_folder(folder).examples[::3], SamplingOptions(max_new_tokens=6)
+questions, options = load_dataset_folder(folder).examples, SamplingOptions(max_new_tokens=6)
 checkpoint = load_pretrained(model, dtype="float32", mesh=mesh)
 batches = generate(
     checkpoint, questions, folder, options=options, seed=0, batch_size=size, label="",
@@ -139,11 +153,11 @@ def elsewhere(checkpoint, folder, devices, *arguments):
 
 
 @pytest.mark.slow
-def test_samples_are_the_same_on_a_mesh(tiny, questions, images):
+def test_samples_are_the_same_on_a_mesh(tiny, alike):
     """The model split over fsdp and tensor: its products are summed in other places, so
     log-probabilities agree to rounding alone."""
-    found = elsewhere(tiny, images, 4, 16, 1, 2, 2)
-    here = answers(tiny, questions, images, n=10)
+    found = elsewhere(tiny, alike, 4, 16, 1, 2, 2)
+    here = answers(tiny, load_dataset_folder(alike).examples, alike, n=10)
     assert found.keys() == here.keys()
     pairs = [pair for id in here for pair in zip(here[id], found[id], strict=True)]
     same = [(a, b) for a, b in pairs if a[0] == b[0]]
@@ -152,13 +166,14 @@ def test_samples_are_the_same_on_a_mesh(tiny, questions, images):
     assert all(abs(a[1] - b[1]) < 1e-3 for a, b in same)
 
 
-def test_samples_are_the_same_to_the_last_bit_everywhere(micro, questions, images):
+def test_samples_are_the_same_to_the_last_bit_everywhere(micro, alike):
     """Tokens, texts and log-probabilities; on other devices, in other batches and places."""
-    whole = answers(micro, questions[::-1], images, n=10, batch_size=1)
-    assert elsewhere(micro, images, 8, 7) == whole
-    fewer = answers(micro, questions[4:12:2], images, n=10, batch_size=3)
+    questions = load_dataset_folder(alike).examples
+    whole = answers(micro, questions[::-1], alike, n=10, batch_size=1)
+    assert elsewhere(micro, alike, 8, 7) == whole
+    fewer = answers(micro, questions[4:12:2], alike, n=10, batch_size=3)
     assert fewer == {e.id: whole[e.id] for e in questions[4:12:2]}
-    (other,) = answers(micro, questions[:1], images, n=10, seed=1).values()
+    (other,) = answers(micro, questions[:1], alike, n=10, seed=1).values()
     assert other != whole[questions[0].id]
 
 

@@ -11,12 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
-from lowering import (
-    abstract_pairs,
-    abstract_variables,
-    collectives,
-    lower_step,
-)
+from lowering import abstract_pairs, abstract_variables, collectives, lower_step
 from virtual_devices import run_on_devices
 
 from inbol_jax.models.llava import Llava

@@ -8,12 +8,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
-from training_data import (
-    dpo,
-    metrics_of,
-    own_logprobs,
-    random_batch,
-)
+from training_data import dpo, metrics_of, own_logprobs, random_batch
 
 from inbol_jax.artifacts import read_jsonl
 from inbol_jax.models import LoraConfig

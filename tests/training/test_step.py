@@ -19,12 +19,7 @@ from inbol_jax.models.packing import collate
 from inbol_jax.training.config import FROZEN, OptimizerConfig
 from inbol_jax.training.model import split_variables
 from inbol_jax.training.sft import sft_objective
-from inbol_jax.training.step import (
-    init_state,
-    make_optimizer,
-    make_train_step,
-    merge_variables,
-)
+from inbol_jax.training.step import init_state, make_optimizer, make_train_step, merge_variables
 
 
 def one_step(micro, batch, *, objective=None, **options):
