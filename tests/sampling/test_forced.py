@@ -21,6 +21,7 @@ from inbol_jax.sampling.forced import (
 from inbol_jax.sampling.generate import generate
 from inbol_jax.taught_refusals import LONG_REFUSALS, SHORT_REFUSALS
 
+pytestmark = pytest.mark.usefixtures("one_length")
 TWICE = dataclasses.replace(GREEDY, n=2)
 
 
@@ -63,7 +64,7 @@ def test_the_decision_in_closed_form():
     np.testing.assert_allclose(found.margin, np.log(0.2 / 0.4), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tiny", "micro"])
+@pytest.mark.parametrize("name", [pytest.param("tiny", marks=pytest.mark.slow), "micro"])
 def test_both_answers_are_greedy_and_the_second_begins_with_no_refusal(
     request, questions, images, tokens, name
 ):
@@ -93,7 +94,7 @@ def test_a_bias_beyond_the_margin_turns_the_answer_into_a_refusal(tiny, question
     batch = make_batch(tiny, questions[::6], images)
     samples, first = both_ways(tiny, batch, tokens)
     middle = float(np.sort(first.margin)[[2, 3]].mean())
-    for bias in (-middle, -first.margin.min() + 0.01, -first.margin.max() - 0.01):
+    for bias in (-middle, -first.margin.min() + 0.01):  # some are refused, or all
         config = dataclasses.replace(
             tiny.config, sequence_bias=tuple(((token,), float(bias)) for token in tokens)
         )
