@@ -301,8 +301,6 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("dpo --data DATA --pair-weighting cubic", "'cubic': choose one of linear, margin, unif"),
-        ("dpo --data DATA --beta 0", "--beta 0.0: more than 0 is needed"),
         ("confidence --data DATA --n 1000000000", "--n 1000000000: at least 1 and at most 10,000"),
         ("confidence --data DATA --top-p 2", "--top-p 2.0"),
         ("build --delta-k 0.2", "delta-uk < delta-k"),
