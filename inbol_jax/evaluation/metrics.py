@@ -15,13 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import (
-    BASELINES,
-    TYPES,
-    Prediction,
-    by_likelihood,
-    calibrated,
-)
+from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, by_likelihood, calibrated
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
 from inbol_jax.intervals import Estimate, bootstrap_mean, share
 
