@@ -218,8 +218,8 @@ def _run(command: Command, config: Any) -> int:
 def _output(out: Path) -> Iterator[None]:
     """Makes the folder, and removes it again if nothing comes into it. Raises InbolError if nothing
     can be written there."""
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
+        new = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
