@@ -73,6 +73,8 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
     header = read_header(config.out)
     if header.set_aside:
         say(f"not tried: {_list(header.set_aside)}")
+    if config.model is None and header.counts.get("unreadable: kept") == header.rows:
+        say("in none of their images anything can be seen; --model finds better ones")
     say(f"{header.rows} Type 3 questions ({_list(header.counts)}) -> {file}")
     return file
 

@@ -92,6 +92,7 @@ def test_by_default_the_set_itself_is_asked(photos, tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     told = "the text alone tells them from the dataset's own with an AUC of 0."
     assert said[0].startswith(f"24 questions of 8 distinct sentences; {told}")
+    assert "--model finds better ones" in said[-2]
     assert said[-1].startswith("24 Type 3 questions (")
     run(photos, tmp_path / "out", share=1.0)
     assert "extrinsic.jsonl: finished before, by the same settings" in capsys.readouterr().out
