@@ -148,7 +148,7 @@ def test_a_probe_is_one_more_baseline(run, tmp_path, capsys):
     words[words.index(TINY)] = out / "idk_it/model"
     words[-1] = out / "another"
     assert main([*map(str, words), "--probe", str(out / "probe.safetensors")]) == 2
-    assert "is for another model than the first of --models" in capsys.readouterr().err
+    assert "probe.safetensors is for another model than" in capsys.readouterr().err
 
 
 def test_demo_again_does_nothing(run, tmp_path, capsys):

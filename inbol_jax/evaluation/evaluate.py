@@ -22,7 +22,7 @@ from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics
 from inbol_jax.evaluation.policies import check_refusal_tokens, measure
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
-from inbol_jax.evaluation.probe import read_probe
+from inbol_jax.evaluation.probe import Probe, read_probe
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.table import Table
@@ -70,6 +70,7 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     """
     datasets = list(zip(read_datasets(config.folders, config.limit), config.domains, strict=True))
     prompts = choose_prompts(config, [dataset.file for dataset, _ in datasets])
+    probe = config.probe and read_probe(config.probe, of=config.models[0][1])
     asked = about_questions(config, datasets, prompts[config.models[0][0]])
     predicted: list[Prediction] = []
     # Columns of these names are the dataset's own.
@@ -77,8 +78,8 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, place in config.models:
         engine = open_engine(config, place)
-        if config.probe and model == config.models[0][0]:
-            add_probe(config, engine, datasets, prompts[model], asked)
+        if probe and model == config.models[0][0]:
+            add_probe(probe, engine, datasets, prompts[model], asked)
         of_model: list[Prediction] = []
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
             rows = ask(
@@ -116,26 +117,19 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
 
 
 def add_probe(
-    config: EvaluateConfig,
+    probe: Probe,
     engine: CheckpointEngine,
     datasets: Sequence[tuple[VQADataset, str]],
     prompts: Sequence[Prompt],
     asked: dict[tuple[str, str], dict[str, int | float | None]],
 ) -> None:
-    """Adds what the probe on the base says of each question to its columns.
-
-    Raises:
-      InbolError: if the probe is another model's.
-    """
-    probe, batch_size = read_probe(config.probe), config.batch_size
-    if probe.model != engine.checkpoint.fingerprint:
-        raise InbolError(f"--probe {config.probe} is for another model than the first of --models")
+    """Adds what the probe on the base says of each question to its columns."""
     for (dataset, _), prompt in zip(datasets, prompts, strict=True):
         scores = probe.scores(
             engine.checkpoint.asked_by(prompt),
             dataset.examples,
             dataset.root,
-            batch_size=batch_size,
+            batch_size=engine.batch_size,
             label=f"probe on {dataset.name}",
         )
         for id in {id for name, id in asked if name == dataset.name}:

@@ -22,7 +22,7 @@ from inbol_jax.confidence.estimate import REMEDY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import ProbeConfig
 from inbol_jax.evaluation.selective import auroc
-from inbol_jax.models.loading import Checkpoint, load_pretrained
+from inbol_jax.models.loading import Checkpoint, load_pretrained, load_without_weights
 from inbol_jax.models.processor import make_text_encoder, prompt_for
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import write_tensors
@@ -40,16 +40,10 @@ FOLDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A logit of refusing: state @ weight + bias.
-
-    Attributes:
-      weight: f32[d].
-      model: fingerprint of the checkpoint whose states it is for.
-    """
+    """A logit of refusing: state @ weight + bias, of a state in f32[d]."""
 
     weight: np.ndarray
     bias: float
-    model: str
 
     def scores(
         self, checkpoint: Checkpoint, examples: Sequence[VQAExample], images: Path, **options: Any
@@ -59,14 +53,21 @@ class Probe:
         return {id: float(state @ self.weight) + self.bias for id, state in states}
 
 
-def read_probe(file: Path) -> Probe:
-    """Raises InbolError if the file cannot be read, or holds something else."""
+def read_probe(file: Path, of: Path) -> Probe:
+    """The probe on the states of a checkpoint.
+
+    Raises:
+      InbolError: if the file cannot be read, holds something else, or is for another checkpoint.
+    """
     try:
         with safe_open(file, "np") as tensors:
-            about = tensors.metadata()["model"]
-            return Probe(tensors.get_tensor("weight"), float(tensors.get_tensor("bias")), about)
+            model = tensors.metadata()["model"]
+            found = Probe(tensors.get_tensor("weight"), float(tensors.get_tensor("bias")))
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise InbolError(f"{file} is no file of `inbol probe` ({error})") from error
+    if model != load_without_weights(of).fingerprint:
+        raise InbolError(f"--probe {file} is for another model than {of}; fit it on this one")
+    return found
 
 
 @one_writer

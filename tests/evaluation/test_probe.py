@@ -59,6 +59,7 @@ def planted(tmp_path, monkeypatch):
     checkpoint.asked_by = lambda prompt: checkpoint
     monkeypatch.setattr(module, "prompt_for", lambda *_: BARE)
     monkeypatch.setattr(module, "load_pretrained", lambda *_, **__: checkpoint)
+    monkeypatch.setattr(module, "load_without_weights", lambda *_: checkpoint)
     found = {r.id: state for r, state in zip(records, states, strict=True)}
     monkeypatch.setattr(
         module,
@@ -68,12 +69,14 @@ def planted(tmp_path, monkeypatch):
     return SimpleNamespace(out=tmp_path, states=states, refuse=refuse, checkpoint=checkpoint)
 
 
-def test_a_direction_that_tells_is_found_and_kept(planted, capsys):
+def test_a_direction_that_tells_is_found_and_kept(planted, capsys, monkeypatch):
     file = probe(ProbeConfig(planted.out))
     said = capsys.readouterr().out
     assert said.startswith(f"300 questions, {planted.refuse.mean():.0%} of them to be refused")
-    kept = read_probe(file)
-    assert kept.model == "f00d"
+    kept = read_probe(file, of=planted.out)
+    monkeypatch.setattr(planted.checkpoint, "fingerprint", "another")
+    with pytest.raises(InbolError, match="is for another model than"):
+        read_probe(file, of=planted.out)
     logits = planted.states @ kept.weight + kept.bias
     # Standard deviations beside the direction's own are folded in: the other weights are small.
     scale = planted.states.std(axis=0)
@@ -111,12 +114,12 @@ def test_a_file_that_is_no_probe(tmp_path):
     (tmp_path / "a.safetensors").write_text("no tensors")
     for name in ("a.safetensors", "b.safetensors"):
         with pytest.raises(InbolError, match="is no file of `inbol probe`"):
-            read_probe(tmp_path / name)
+            read_probe(tmp_path / name, of=tmp_path)
 
 
 def test_scores_are_the_logits():
     states = {"a": np.array([1.0, 2.0]), "b": np.array([0.0, -1.0])}
-    kept = Probe(np.array([0.5, 0.25], np.float32), -1.0, "f")
+    kept = Probe(np.array([0.5, 0.25], np.float32), -1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "hidden_states", lambda *_, **__: iter(states.items()))
         assert kept.scores(None, (), None) == {"a": 0.0, "b": -1.25}
