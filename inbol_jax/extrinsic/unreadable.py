@@ -98,9 +98,10 @@ def unreadable(
         raise CannotPropose("question about light or sharpness")
     seed, degree = _seed(example), context.prepared.get(example.id)
     flaw = FLAWS[seed % len(FLAWS)]
-    if degree is None:
-        # Without a witness nothing may be left to be seen; a blur always leaves the colours.
-        flaw, degree = (covered if flaw is blurred else flaw), DEGREES - 1
+    if degree is None:  # without a witness nothing may be left to be seen
+        degree = DEGREES - 1
+        if flaw is blurred and not words_of("color colour").isdisjoint(words_of(example.question)):
+            flaw = covered  # a blur always leaves a colour
     try:
         image = load_image(context.root / example.image)
     except ImageError as error:

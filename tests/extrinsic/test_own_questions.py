@@ -102,6 +102,9 @@ def test_how_much_is_needed_is_what_blinds_the_model(tmp_path):
         ("covered", DEGREES - 1),
     }
     assert run_funnel(examples, "unreadable", root=tmp_path).rows == alone
+    named = [example(i, "What is the dot called?") for i in range(12)]
+    rows = run_funnel(named, "unreadable", root=tmp_path).rows
+    assert {row["removed"]["how"] for row in rows} == {flaw.__name__ for flaw in FLAWS}
 
 
 def test_a_flaw_may_be_the_answer(tmp_path):
