@@ -27,8 +27,8 @@ from inbol_jax.records import VQAExample
 NAME = "unreadable"
 DEGREES = 3  # of each flaw
 BLUR = (0.06, 0.12, 0.5)  # standard deviation, as a share of the longer side
-# Share of the light that is left, under the noise of a sensor: at most 26, 10 and 3 of 255 levels.
-LIGHT = (0.1, 0.04, 0.01)
+# Share of the light that is left, under the noise of a sensor: at most 8, 5 and 3 of 255 levels.
+LIGHT = (0.03, 0.02, 0.01)
 NOISE = 6.0  # standard deviation, in levels
 HAND = (0.85, 0.95, 1.0)  # share of the image that it covers, from one side
 # A question about these has an answer in a dark or blurred image.
