@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 from safetensors import SafetensorError, safe_open
 
 from inbol_jax.artifacts import atomically, one_writer, read_jsonl, read_meta
-from inbol_jax.confidence.estimate import REMEDY
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import ProbeConfig
 from inbol_jax.evaluation.selective import auroc
@@ -63,7 +62,9 @@ def read_probe(file: Path, of: Path) -> Probe:
         with safe_open(file, "np") as tensors:
             model = tensors.metadata()["model"]
             found = Probe(tensors.get_tensor("weight"), float(tensors.get_tensor("bias")))
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        if not np.isfinite([*found.weight, found.bias]).all():
+            raise ValueError("a weight is not finite")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InbolError(f"{file} is no file of `inbol probe` ({error})") from error
     if model != load_without_weights(of).fingerprint:
         raise InbolError(f"--probe {file} is for another model than {of}; fit it on this one")
@@ -82,7 +83,7 @@ def probe(config: ProbeConfig) -> Path:
     from scipy.special import expit
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
-    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -105,12 +106,15 @@ def probe(config: ProbeConfig) -> Path:
     x = np.stack([*states.values()])  # f32[n, d]
     asked = [records[id] for id in states]
     refuse = np.array([r.type == 3 or r.confidence < 0.5 for r in asked])
-    if refuse.all() or not refuse.any():
-        raise InbolError(f"{file}: a probe needs questions to answer and questions to refuse")
 
     # ---- The penalty that tells questions about other images best, and the probe
     groups = np.array([r.images[0] if r.images else r.id for r in asked], object)
-    folds = [*GroupKFold(min(FOLDS, len({*groups}))).split(x, refuse, groups)]
+    n_folds = min(FOLDS, len({*groups[refuse]}), len({*groups[~refuse]}))
+    if n_folds < 2:
+        raise InbolError(
+            f"{file}: a probe needs questions to answer and questions to refuse, of several images"
+        )
+    folds = [*StratifiedGroupKFold(n_folds).split(x, refuse, groups)]
     losses, held_out = {}, {}
     for penalty in PENALTIES:
         fitted = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=2000))
@@ -127,8 +131,8 @@ def probe(config: ProbeConfig) -> Path:
         tensors = {"weight": weight, "bias": np.array(bias, np.float32)}
         write_tensors(tensors, path, {"model": checkpoint.fingerprint})
     say(
-        f"{len(asked)} questions, {refuse.mean():.0%} of them to be refused; on held-out images an "
-        f"AUROC of {auroc(held_out[best], refuse):.3f} -> {config.out / FILE}"
+        f"{len(asked)} questions, {refuse.mean():.0%} of them to be refused; cross-validated "
+        f"AUROC {auroc(held_out[best], refuse):.3f} -> {config.out / FILE}"
     )
     return config.out / FILE
 
@@ -153,7 +157,7 @@ def hidden_states(
     step = functools.partial(last_state, checkpoint.model)
     for members, states in runner.run(questions, step, len(examples)):
         yield from ((example.id, s) for example, s in zip(members, states, strict=False))
-    set_aside.report(label, len(examples), REMEDY)
+    set_aside.report(label, len(examples), "look at their images")
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=COMPILER_OPTIONS)

@@ -64,14 +64,15 @@ class ImageContents:
         Without an `objects` column silence tells it of things that are known of few images alone:
         most images that hold a man, a tree or a wall are never asked about it.
         """
-        if self.lists_objects:
-            return self.absent(image, phrase)
         head = phrase.split()[-1]
         forms = (self._word_ids.get(form) for form in {head, head.removesuffix("s"), f"{head}s"})
         ids = [i for i in forms if i is not None]
         images = sum(self._images_with[i] for i in ids)
-        rare = 0 < images <= RARE * len(self._known)
-        return rare and head not in NOT_THINGS and not any(i in self._known[image] for i in ids)
+        if head in NOT_THINGS or any(i in self._known[image] for i in ids):
+            return False
+        if self.lists_objects:
+            return self.absent(image, phrase)
+        return 0 < images <= RARE * len(self._known)
 
     def present(self, image: str, phrase: str) -> bool:
         """Whether each word of the phrase is known of the image."""

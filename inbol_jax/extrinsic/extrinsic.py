@@ -72,7 +72,7 @@ def extrinsic(config: ExtrinsicConfig) -> Path:
                 _write(config, context, stage, dataset.file)
     header = read_header(config.out)
     if header.set_aside:
-        say(f"not tried: {_list(header.set_aside)}")
+        say(f"set aside by a generator: {_list(header.set_aside)}")
     if config.model is None and header.counts.get("unreadable: kept") == header.rows:
         say("in none of their images anything can be seen; --model finds better ones")
     say(f"{header.rows} Type 3 questions ({_list(header.counts)}) -> {file}")
@@ -154,12 +154,12 @@ def _check_tell(config: ExtrinsicConfig, pool: Sequence[VQAExample], file: Path)
         return
     auc = text["auc"]["all"]["value"]
     line = f"{line}; the text alone tells them from the dataset's own with an AUC of {auc:.2f}"
+    remedy = "the default --generators lower that" if config.generators else "see `inbol audit`"
     if auc > STOPPING_AUC and not config.allow_tell:
         raise InbolError(
-            f"{line}, so a model would learn to refuse by wording: use other --generators (the "
-            "default ones ask the dataset's own questions), or --allow-tell"
+            f"{line}, and a model would learn to refuse by wording: {remedy}; or --allow-tell"
         )
-    say(line + (": the default --generators lower that" if auc > TELLING_AUC else ""))
+    say(line + (f": {remedy}" if auc > TELLING_AUC else ""))
 
 
 def _by_text(counts: Counter[tuple[str, str]]) -> dict[str, int]:

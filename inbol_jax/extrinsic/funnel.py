@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -61,24 +61,28 @@ class Funnel:
         for start in range(0, len(order), size):
             chunk = [self._context.pool[i] for i in order[start : start + size]]
             kept: dict[int, Candidate] = {}
-            waiting = range(len(chunk))
+            waiting: Iterable[int] = range(len(chunk))
             # An example whose own question is to be asked is handed on from one generator to the
             # next, so that the questions have the words of the dataset's own in equal shares.
             for attempt in range(len(self._generators)):
-                turns = {i: self._turn(start + i + attempt) for i in waiting}
+                chains = {i: self._chain(start + i) for i in waiting if i not in kept}
+                turns = {i: g[attempt] for i, g in chains.items() if attempt < len(g)}
                 self._prepare([(chunk[i], generator) for i, generator in turns.items()])
                 for i, generator in turns.items():
+                    if attempt == 0:
+                        self._advance()
                     if candidate := self._first_that_passes(chunk[i], generator, rng):
                         kept[i] = candidate
-                waiting = [i for i, g in turns.items() if g.own_question and i not in kept]
-            for i in range(len(chunk)):
-                self._advance()
-                if i in kept:
-                    self.verdicts[kept[i].proposal.generator, KEPT] += 1
-                    yield self._row(kept[i])
+                waiting = turns
+            for i in sorted(kept):
+                self.verdicts[kept[i].proposal.generator, KEPT] += 1
+                yield self._row(kept[i])
 
-    def _turn(self, i: int) -> Generator:
-        return self._generators[i % len(self._generators)]
+    def _chain(self, i: int) -> list[Generator]:
+        """The generators that the i-th example is handed on to, the one whose turn it is first."""
+        n = len(self._generators)
+        first, *others = (self._generators[(i + k) % n] for k in range(n))
+        return [first, *(g for g in others if first.own_question and g.own_question)]
 
     def _prepare(self, turns: Sequence[tuple[VQAExample, Generator]]) -> None:
         """Each generator prepares its examples in one call to the model."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from inbol_jax.answers import Generation
+from inbol_jax.extrinsic.contents import NOT_THINGS
 from inbol_jax.extrinsic.generators import (
     ANSWERED_BY_ABSENCE,
     PLURAL,
@@ -33,8 +34,10 @@ SURE = math.log(0.9)  # least log-probability of its "no"
 
 def _thing(example: VQAExample, context: Context) -> str | None:
     """What the question presumes to be in its image; None if that is nothing."""
-    presumes = context.in_english and not ANSWERED_BY_ABSENCE.match(example.question)
-    return subject(example.question) if presumes else None
+    if not context.in_english or ANSWERED_BY_ABSENCE.match(example.question):
+        return None
+    thing = subject(example.question)
+    return None if thing is None or thing.split()[-1] in NOT_THINGS else thing
 
 
 def _find_images(examples: Sequence[VQAExample], context: Context) -> dict[str, list[str]]:
@@ -86,10 +89,11 @@ def other_image(
     """The example's own question about another image, which lacks the thing that it is about."""
     if (thing := _thing(example, context)) is None:
         raise CannotPropose("question presumes nothing that could be missing")
-    contents, found = context.contents, context.prepared.get(example.id)
-    drawn = rng.integers(len(context.pool), size=TRIES)
-    for image in found or [context.pool[i].image for i in drawn]:
-        if found or contents.surely_absent(image, thing):
-            yield Proposal(
-                example.question, "other_image", thing, image=image, options=example.options
-            )
+    contents = context.contents
+    if context.model is None or contents.lists_objects:
+        drawn = (context.pool[i].image for i in rng.integers(len(context.pool), size=TRIES))
+        images = [image for image in drawn if contents.surely_absent(image, thing)]
+    else:
+        images = context.prepared.get(example.id, [])
+    for image in images:
+        yield Proposal(example.question, "other_image", thing, image=image, options=example.options)

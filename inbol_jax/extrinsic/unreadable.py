@@ -30,10 +30,11 @@ BLUR = (0.06, 0.12, 0.5)  # standard deviation, as a share of the longer side
 # Share of the light that is left, under the noise of a sensor: at most 8, 5 and 3 of 255 levels.
 LIGHT = (0.03, 0.02, 0.01)
 NOISE = 6.0  # standard deviation, in levels
+GRAINS = 224  # of the noise along a side, at most
 HAND = (0.85, 0.95, 1.0)  # share of the image that it covers, from one side
 # A question about these has an answer in a dark or blurred image.
-_OF_THE_FLAW = """blurry blurred bright brightness clear dark day daytime focus hand light lit night
-    quality sun sunny time"""
+_OF_THE_FLAW = """blurry blurred bright brightness covered dark dawn day daytime dusk focus hand
+    light lights lit night quality visible"""
 
 
 def blurred(image: Image.Image, degree: int, rng: np.random.Generator) -> Image.Image:
@@ -44,7 +45,11 @@ def blurred(image: Image.Image, degree: int, rng: np.random.Generator) -> Image.
 def dark(image: Image.Image, degree: int, rng: np.random.Generator) -> Image.Image:
     """Hardly any light, and the noise of a sensor."""
     light = np.asarray(image, np.float32) * LIGHT[degree]
-    noise = rng.normal(0.0, NOISE, light.shape)
+    # The grain of a large picture is coarser, or it would go when the picture is made smaller.
+    height, width = (min(side, GRAINS) for side in light.shape[:2])
+    noise = rng.normal(0.0, NOISE, (height, width, 3))
+    noise = noise[np.arange(image.height) * height // image.height]
+    noise = noise[:, np.arange(image.width) * width // image.width]  # h w 3
     return Image.fromarray((light + noise).clip(0, 255).astype(np.uint8))
 
 
@@ -100,7 +105,8 @@ def unreadable(
     flaw = FLAWS[seed % len(FLAWS)]
     if degree is None:  # without a witness nothing may be left to be seen
         degree = DEGREES - 1
-        if flaw is blurred and not words_of("color colour").isdisjoint(words_of(example.question)):
+        asks_colour = any(w.startswith(("color", "colour")) for w in words_of(example.question))
+        if flaw is blurred and (asks_colour or not context.in_english):
             flaw = covered  # a blur always leaves a colour
     try:
         image = load_image(context.root / example.image)
@@ -108,7 +114,7 @@ def unreadable(
         raise CannotPropose(error.cause) from error
     how = {"how": flaw.__name__, "degree": degree}
     changed = flaw(image, degree, np.random.default_rng(seed))
-    name = keep(changed, example, context, NAME, how)
+    name = keep(changed, example, context, NAME, [how, seed])
     removed = {"image": example.image, **how}
     yield Proposal(
         example.question, NAME, image=name, options=example.options, extra={"removed": removed}

@@ -95,7 +95,7 @@ def test_what_it_says_of_itself_is_of_questions_that_it_has_not_seen(planted, ca
         module, "hidden_states", lambda _, examples, *__, **___: ((e.id, noise()) for e in examples)
     )
     probe(ProbeConfig(planted.out))
-    auroc = float(capsys.readouterr().out.split("AUROC of ")[1].split()[0])
+    auroc = float(capsys.readouterr().out.split("AUROC ")[1].split()[0])
     assert 0.38 < auroc < 0.62
 
 
@@ -107,6 +107,11 @@ def test_records_that_cannot_be_told_apart(planted):
     header = {"command": "build", "images": ".", **BARE.to_json()}
     write_jsonl(planted.out / "records.jsonl", (r.to_json() for r in records), header)
     with pytest.raises(InbolError, match="needs questions to answer and questions to refuse"):
+        probe(ProbeConfig(planted.out))
+    # Both sides, but only one image with an answer.
+    records = [make_record(question(i, i == 1), Thresholds()) for i in range(40)]
+    write_jsonl(planted.out / "records.jsonl", (r.to_json() for r in records), header)
+    with pytest.raises(InbolError, match="of several images"):
         probe(ProbeConfig(planted.out))
 
 

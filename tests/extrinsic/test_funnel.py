@@ -141,6 +141,9 @@ def test_what_one_generator_cannot_do_with_an_own_question_the_next_one_does(hal
         f"q{i}-even" for i in range(0, 40, 2)
     }
     assert 0 < made.set_aside["even", "odd"] < 20  # of those whose turn it was
+    mixed = run_funnel(examples, "even", "unseeable", "ever").rows  # nothing is shown to ask about
+    assert {r["generator"] for r in mixed} == {"even", "ever"}
+    assert len(mixed) == 27  # two of three turns, each of which is made use of
     monkeypatch.setattr("inbol_jax.extrinsic.funnel.CHUNK", 7)
     again = run_funnel(examples, *half)
     assert again.rows == made.rows

@@ -51,6 +51,33 @@ def test_a_model_says_which_image_lacks_it():
         assert THINGS[int(row["images"][0][:-4]) % 8] not in row["question"]
 
 
+def test_a_model_is_believed_where_it_sees_the_thing_everywhere():
+    """Silence would tell that the kite is missing: it is rare."""
+    examples = [example(i, f"What color is the {'wall' if i else 'kite'}?") for i in range(100)]
+    assert run_funnel(examples, "other_image").rows
+    always = lambda questions, label: [Generation("yes", -0.01, 1) for _ in questions]  # noqa: E731
+    assert not run_funnel(examples, "other_image", model=always).rows
+
+
+def test_every_image_has_a_background():
+    examples = [example(i, "What is in the background?") for i in range(8)]
+    never = lambda questions, label: [  # noqa: E731
+        Generation("yes" if q.id.endswith(" 0") else "no", -0.01, 1) for q in questions
+    ]
+    assert not run_funnel(examples, "other_image", model=never).rows
+
+
+def test_two_dogs_are_dogs():
+    things = (["dog"], ["dogs"], ["cat"])
+    asked = ("What color is the dog?", "What color is the dog?", "What is this?")
+    examples = [
+        example(i, q, objects=o) for i, (q, o) in enumerate(zip(asked, things, strict=True))
+    ]
+    rows = run_funnel(examples[:2], "other_image").rows
+    assert not rows
+    assert {r["images"][0] for r in run_funnel(examples, "other_image").rows} == {"2.png"}
+
+
 @pytest.mark.parametrize(
     ("thing", "question"),
     [
@@ -105,6 +132,22 @@ def test_how_much_is_needed_is_what_blinds_the_model(tmp_path):
     named = [example(i, "What is the dot called?") for i in range(12)]
     rows = run_funnel(named, "unreadable", root=tmp_path).rows
     assert {row["removed"]["how"] for row in rows} == {flaw.__name__ for flaw in FLAWS}
+
+
+def test_questions_about_one_picture_have_pictures_of_their_own(tmp_path):
+    """What is drawn is drawn by the question, so a shared file would hold the last one's."""
+    pictures(tmp_path, 1)
+    examples = [example(i, f"What is the dot {i} called?", image="0.png") for i in range(30)]
+    rows = run_funnel(examples, "unreadable", root=tmp_path, model=Eye(tmp_path)).rows
+    assert len({row["images"][0] for row in rows}) == len(rows) == 30
+
+
+def test_the_grain_of_a_large_picture_stays_when_it_is_made_smaller():
+    half = np.zeros((2000, 2000, 3), np.uint8)
+    half[:, :1000] = 255
+    rng = np.random.default_rng(0)
+    seen = np.asarray(FLAWS[1](Image.fromarray(half), 0, rng).resize((224, 224)), float)
+    assert seen[:, :100].std() > 3
 
 
 def test_a_flaw_may_be_the_answer(tmp_path):
