@@ -70,15 +70,16 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     """
     datasets = list(zip(read_datasets(config.folders, config.limit), config.domains, strict=True))
     prompts = choose_prompts(config, [dataset.file for dataset, _ in datasets])
-    probe = config.probe and read_probe(config.probe, of=config.models[0][1])
-    asked = about_questions(config, datasets, prompts[config.models[0][0]])
+    base, folder = config.models[0]
+    probe = config.probe and read_probe(config.probe, folder, prompts[base])
+    asked = about_questions(config, datasets, prompts[base])
     predicted: list[Prediction] = []
     # Columns of these names are the dataset's own.
     unknown = dict.fromkeys(("consistency", "p_true", "probe"))
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
     for model, place in config.models:
         engine = open_engine(config, place)
-        if probe and model == config.models[0][0]:
+        if probe and model == base:
             add_probe(probe, engine, datasets, prompts[model], asked)
         of_model: list[Prediction] = []
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from safetensors import SafetensorError, safe_open
 
-from inbol_jax.artifacts import atomically, one_writer, read_jsonl, read_meta
+from inbol_jax.artifacts import atomically, canonical_json, one_writer, read_jsonl, read_meta
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import ProbeConfig
 from inbol_jax.evaluation.selective import auroc
@@ -26,7 +26,7 @@ from inbol_jax.models.processor import make_text_encoder, prompt_for
 from inbol_jax.models.vlm import VisionLanguageModel
 from inbol_jax.models.writing import write_tensors
 from inbol_jax.progress import say
-from inbol_jax.prompts import AUTO
+from inbol_jax.prompts import AUTO, Prompt
 from inbol_jax.records import BoundaryRecord, VQAExample
 from inbol_jax.sampling.generate import BatchRunner, encode_prompts
 from inbol_jax.sharding import COMPILER_OPTIONS, make_mesh
@@ -52,15 +52,16 @@ class Probe:
         return {id: float(state @ self.weight) + self.bias for id, state in states}
 
 
-def read_probe(file: Path, of: Path) -> Probe:
+def read_probe(file: Path, of: Path, prompts: Sequence[Prompt]) -> Probe:
     """The probe on the states of a checkpoint.
 
     Raises:
-      InbolError: if the file cannot be read, holds something else, or is for another checkpoint.
+      InbolError: if the file cannot be read, holds something else, or is for another checkpoint, or
+        for other prompts than these.
     """
     try:
         with safe_open(file, "np") as tensors:
-            model = tensors.metadata()["model"]
+            model, prompt = (tensors.metadata()[name] for name in ("model", "prompt"))
             found = Probe(tensors.get_tensor("weight"), float(tensors.get_tensor("bias")))
         if not np.isfinite([*found.weight, found.bias]).all():
             raise ValueError("a weight is not finite")
@@ -68,6 +69,8 @@ def read_probe(file: Path, of: Path) -> Probe:
         raise InbolError(f"{file} is no file of `inbol probe` ({error})") from error
     if model != load_without_weights(of).fingerprint:
         raise InbolError(f"--probe {file} is for another model than {of}; fit it on this one")
+    if {canonical_json(asked.to_json()) for asked in prompts} != {prompt}:
+        raise InbolError(f"--probe {file} was fitted with another --prompt: {prompt}")
     return found
 
 
@@ -129,7 +132,8 @@ def probe(config: ProbeConfig) -> Path:
     bias = float(classifier.intercept_[0] - scaler.mean_ @ weight)
     with atomically(config.out / FILE) as path:
         tensors = {"weight": weight, "bias": np.array(bias, np.float32)}
-        write_tensors(tensors, path, {"model": checkpoint.fingerprint})
+        about = {"model": checkpoint.fingerprint, "prompt": canonical_json(prompt.to_json())}
+        write_tensors(tensors, path, about)
     say(
         f"{len(asked)} questions, {refuse.mean():.0%} of them to be refused; cross-validated "
         f"AUROC {auroc(held_out[best], refuse):.3f} -> {config.out / FILE}"

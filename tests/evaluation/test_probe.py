@@ -16,7 +16,7 @@ from inbol_jax.evaluation.config import ProbeConfig
 from inbol_jax.evaluation.probe import Probe, hidden_states, probe, read_probe
 from inbol_jax.models.processor import load_image_inputs, make_text_encoder
 from inbol_jax.models.tiles import UNTILED
-from inbol_jax.prompts import BARE
+from inbol_jax.prompts import BARE, Prompt
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 
 
@@ -73,10 +73,12 @@ def test_a_direction_that_tells_is_found_and_kept(planted, capsys, monkeypatch):
     file = probe(ProbeConfig(planted.out))
     said = capsys.readouterr().out
     assert said.startswith(f"300 questions, {planted.refuse.mean():.0%} of them to be refused")
-    kept = read_probe(file, of=planted.out)
+    kept = read_probe(file, planted.out, [BARE])
+    with pytest.raises(InbolError, match="was fitted with another --prompt"):
+        read_probe(file, planted.out, [BARE, Prompt("short")])
     monkeypatch.setattr(planted.checkpoint, "fingerprint", "another")
     with pytest.raises(InbolError, match="is for another model than"):
-        read_probe(file, of=planted.out)
+        read_probe(file, planted.out, [BARE])
     logits = planted.states @ kept.weight + kept.bias
     # Standard deviations beside the direction's own are folded in: the other weights are small.
     scale = planted.states.std(axis=0)
@@ -119,7 +121,7 @@ def test_a_file_that_is_no_probe(tmp_path):
     (tmp_path / "a.safetensors").write_text("no tensors")
     for name in ("a.safetensors", "b.safetensors"):
         with pytest.raises(InbolError, match="is no file of `inbol probe`"):
-            read_probe(tmp_path / name, of=tmp_path)
+            read_probe(tmp_path / name, tmp_path, [BARE])
 
 
 def test_scores_are_the_logits():
