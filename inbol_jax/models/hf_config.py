@@ -107,16 +107,19 @@ def read_shared(
     stored_dtype = str(raw.get("dtype", raw.get("torch_dtype")) or "float32")
     if stored_dtype not in ("float32", "float16", "bfloat16"):
         raise InbolError(f"dtype = {stored_dtype!r} is not supported")
-    # Neither can be guessed, and neither may come up later as an error of JAX.
-    for name, token in (("image_token_id", hf.image_token_id), ("eos_token_id", eos)):
-        if token is None:
-            raise InbolError(f"{name} is missing")
+    pad = generation.get("pad_token_id", decoder.pad_token_id) or 0
+    ends = tuple(eos) if isinstance(eos, list) else (eos,)
+    # None can be guessed, and none may come up later as an error of JAX.
+    known = {"image_token_id": (hf.image_token_id,), "eos_token_id": ends, "pad_token_id": (pad,)}
+    for name, tokens in known.items():
+        if not all(isinstance(token, int) for token in tokens):
+            raise InbolError(f"{name} is missing, or no number")
     return {
         "model_type": raw["model_type"],
         "text": read_text(decoder, **{"tied": bool(hf.tie_word_embeddings)} | text),
         "image_token_id": hf.image_token_id,
-        "pad_token_id": generation.get("pad_token_id", decoder.pad_token_id) or 0,
-        "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
+        "pad_token_id": pad,
+        "eos_token_ids": ends,
         "stored_dtype": stored_dtype,
         **read_refusing(generation, decoder.vocab_size),
     }

@@ -159,6 +159,9 @@ def test_a_config_without_image_token_or_end(broken):
     assert "eos_token_id" in refusal(broken)
     edit_config(broken, {"text_config": {"eos_token_id": 2}, "image_token_index": None})
     assert "image_token" in refusal(broken)
+    edit_config(broken, {"image_token_index": 3})
+    (broken / "generation_config.json").write_text(json.dumps({"pad_token_id": ["x"]}))
+    assert "pad_token_id is missing, or no number" in refusal(broken)
 
 
 @pytest.mark.parametrize(
