@@ -133,8 +133,11 @@ def init_params(config: ModelConfig, key: jax.Array) -> Mapping[str, Any]:
 @functools.lru_cache
 def param_shapes(config: ModelConfig) -> Mapping[str, Any]:
     """Returns the tree of `init_params` as shapes, without computing any parameter. Read-only: the
-    next call gets the same tree."""
-    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    next call gets the same tree. Raises InbolError if its sizes do not fit together."""
+    try:
+        return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    except (TypeError, OverflowError) as error:
+        raise InbolError(f"config.json: its sizes do not fit together ({error})") from error
 
 
 def find_checkpoint(path_or_id: str | Path) -> Path:

@@ -7,7 +7,9 @@ import pytest
 import transformers
 from torch_reference import edit_config, random_config, refusal
 
+from inbol_jax.errors import InbolError
 from inbol_jax.models.families import load_config
+from inbol_jax.models.loading import param_shapes
 
 SMOLVLM = "smolvlm llama untied, ragged patches, head_dim"
 INTERNVL = "internvl qwen3 no biases"
@@ -162,6 +164,12 @@ def test_a_config_without_image_token_or_end(broken):
     edit_config(broken, {"image_token_index": 3})
     (broken / "generation_config.json").write_text(json.dumps({"pad_token_id": ["x"]}))
     assert "pad_token_id is missing, or no number" in refusal(broken)
+
+
+def test_a_config_whose_sizes_do_not_fit_together(broken):
+    edit_config(broken, {"text_config": {"num_key_value_heads": 5}})
+    with pytest.raises(InbolError, match=r"config\.json: its sizes do not fit together"):
+        param_shapes(load_config(broken))
 
 
 @pytest.mark.parametrize(
