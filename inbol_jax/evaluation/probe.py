@@ -118,14 +118,13 @@ def probe(config: ProbeConfig) -> Path:
             f"{file}: a probe needs questions to answer and questions to refuse, of several images"
         )
     folds = [*StratifiedGroupKFold(n_folds).split(x, refuse, groups)]
-    losses, held_out = {}, {}
+    tried = []
     for penalty in PENALTIES:
-        fitted = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=2000))
-        logits = cross_val_predict(fitted, x, refuse, cv=folds, method="decision_function")
-        losses[penalty], held_out[penalty] = log_loss(refuse, expit(logits)), logits
-    best = min(losses, key=losses.__getitem__)
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=best, max_iter=2000))
-    scaler, classifier = fitted.fit(x, refuse)
+        unfitted = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=2000))
+        logits = cross_val_predict(unfitted, x, refuse, cv=folds, method="decision_function")
+        tried.append((log_loss(refuse, expit(logits)), logits, unfitted))
+    _, held_out, best = min(tried, key=lambda found: found[0])
+    scaler, classifier = best.fit(x, refuse)
 
     # ---- Standardised states are folded into weight and bias
     weight = (classifier.coef_[0] / scaler.scale_).astype(np.float32)
@@ -136,7 +135,7 @@ def probe(config: ProbeConfig) -> Path:
         write_tensors(tensors, path, about)
     say(
         f"{len(asked)} questions, {refuse.mean():.0%} of them to be refused; cross-validated "
-        f"AUROC {auroc(held_out[best], refuse):.3f} -> {config.out / FILE}"
+        f"AUROC {auroc(held_out, refuse):.3f} -> {config.out / FILE}"
     )
     return config.out / FILE
 

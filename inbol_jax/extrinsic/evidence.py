@@ -128,8 +128,13 @@ def _in_pixels(window: Box, image: Image.Image) -> Box:
     return x * image.width, y * image.height, width * image.width, height * image.height
 
 
+def is_known(context: Context) -> bool:
+    """Whether the data say where the evidence is, or a model can find it."""
+    return context.model is not None or any("evidence" in e.extra for e in context.pool)
+
+
 def _check(context: Context) -> None:
-    if context.model is None and not any("evidence" in e.extra for e in context.pool):
+    if not is_known(context):
         raise InbolError(
             f"--generators {NAME}: needs a column `evidence` in the data, or --model to find it by "
             "occlusion"

@@ -8,21 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-import inbol_jax.extrinsic.evidence
+# Both register their generators.
 import inbol_jax.extrinsic.other_image
-import inbol_jax.extrinsic.unreadable  # noqa: F401 - likewise
+import inbol_jax.extrinsic.unreadable  # noqa: F401
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer, read_jsonl
 from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.vqa import VQADataset, summarise_rejections
 from inbol_jax.errors import InbolError
-from inbol_jax.extrinsic.audit import (
-    STOPPING_AUC,
-    TELLING_AUC,
-    AuditedQuestion,
-    some,
-    text_shortcut,
-)
+from inbol_jax.extrinsic import audit, evidence
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, read_header
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
@@ -99,8 +93,7 @@ def _list(counts: dict[str, int]) -> str:
 
 def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path) -> None:
     """Writes questions and trail, and then the header, without which they are not finished."""
-    evidence = context.model or any("evidence" in e.extra for e in context.pool)
-    default = (*GENERATORS, "evidence_removed") if evidence else GENERATORS
+    default = (*GENERATORS, evidence.NAME) if evidence.is_known(context) else GENERATORS
     generators = get_generators(config.generators or default)
     for generator in generators:
         if generator.check:
@@ -143,10 +136,10 @@ def _check_tell(config: ExtrinsicConfig, pool: Sequence[VQAExample], file: Path)
     Raises:
       InbolError: if it does so too well.
     """
-    questions = [*read_jsonl(file, AuditedQuestion.from_json)]
+    questions = [*read_jsonl(file, audit.AuditedQuestion.from_json)]
     rng = np.random.default_rng(config.seed)
-    own = [AuditedQuestion(e.id, e.images, e.question) for e in some(pool, rng)]
-    text = text_shortcut(some(questions, rng), own, config.seed)
+    own = [audit.AuditedQuestion(e.id, e.images, e.question) for e in audit.some(pool, rng)]
+    text = audit.text_shortcut(audit.some(questions, rng), own, config.seed)
     distinct = len({question.question for question in questions})
     line = f"{len(questions)} questions of {distinct} distinct sentences"
     if text is None:
@@ -155,11 +148,11 @@ def _check_tell(config: ExtrinsicConfig, pool: Sequence[VQAExample], file: Path)
     auc = text["auc"]["all"]["value"]
     line = f"{line}; the text alone tells them from the dataset's own with an AUC of {auc:.2f}"
     remedy = "the default --generators lower that" if config.generators else "see `inbol audit`"
-    if auc > STOPPING_AUC and not config.allow_tell:
+    if auc > audit.STOPPING_AUC and not config.allow_tell:
         raise InbolError(
             f"{line}, and a model would learn to refuse by wording: {remedy}; or --allow-tell"
         )
-    say(line + (f": {remedy}" if auc > TELLING_AUC else ""))
+    say(line + (f": {remedy}" if auc > audit.TELLING_AUC else ""))
 
 
 def _by_text(counts: Counter[tuple[str, str]]) -> dict[str, int]:
