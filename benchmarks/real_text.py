@@ -145,7 +145,7 @@ def take_part(folder: Path, part: Path, size: int) -> None:
         kept = [row for row in read_jsonl(folder / file.name) if row["id"] in ids]
         write_atomically(file, "".join(json.dumps(row) + "\n" for row in kept))
         header = json.loads((folder / f"{name}.jsonl.meta.json").read_text(encoding="utf-8"))
-        header = header | {"rows": len(kept)}
+        header |= {"rows": len(kept), "images": f"../{header['images']}"}
         write_atomically(part / f"{name}.jsonl.meta.json", json.dumps(header))
 
 
