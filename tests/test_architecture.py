@@ -260,7 +260,7 @@ MOST_LINES = {
     "confidence.command": 5_360,
     "training.ca_dpo": 7_155,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 20_700  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 21_100  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)

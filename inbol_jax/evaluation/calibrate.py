@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,21 @@ import numpy as np
 from inbol_jax.answers import ImageHashes
 from inbol_jax.artifacts import sole_writer, write_json, writing
 from inbol_jax.data.vqa import VQADataset
+from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.asking import ask, greedy, prompts_for
-from inbol_jax.evaluation.config import CalibrateConfig, Rule
+from inbol_jax.evaluation.config import CalibrateConfig, RuleName
 from inbol_jax.evaluation.evaluate import read_datasets
-from inbol_jax.evaluation.policies import RULES, check_refusal_tokens, columns, stakes
+from inbol_jax.evaluation.policies import RULES, check_refusal_tokens, columns
 from inbol_jax.evaluation.prediction import VALIDATION, Prediction
-from inbol_jax.evaluation.selective import Calibration, best_threshold, calibration, value_at
-from inbol_jax.evaluation.tables import worth_of_rule
+from inbol_jax.evaluation.prices import Columns, stakes
+from inbol_jax.evaluation.selective import (
+    Calibration,
+    best_threshold,
+    calibration,
+    safe_threshold,
+    value_at,
+)
+from inbol_jax.evaluation.tables import percent, signed, worth_of_rule
 from inbol_jax.models import peft
 from inbol_jax.models.hf_config import GENERATION, read_generation, read_json
 from inbol_jax.models.loading import Checkpoint, load_pretrained
@@ -36,12 +44,19 @@ NEVER = -1e4  # bias on tokens that are not to come
 
 
 class Choice(NamedTuple):
-    """The rule of refusing that is best on validation, and what it changes there."""
+    """The rule of refusing that is best on validation, and what it changes there.
 
-    rule: Rule
-    bias: float  # on the refusal tokens, or the least log-probability of an answer
-    worth: Calibration
-    cases: dict[str, dict[str, float]]  # "without" and "with" the rule: "t", and share "refused"
+    Attributes:
+      bias: on the refusal tokens, or the least log-probability of an answer.
+      worth: of the threshold that is best at the price; None if one was chosen for a risk.
+      cases: "without" and "with" the rule: the mean "value" of the questions, the share "refused",
+        and the "risk", the share of the answers that is wrong; None if there is no answer.
+    """
+
+    rule: RuleName
+    bias: float
+    worth: Calibration | None
+    cases: dict[str, dict[str, float | None]]
 
 
 def calibrate(config: CalibrateConfig) -> float:
@@ -68,37 +83,96 @@ def calibrate(config: CalibrateConfig) -> float:
         for dataset, prompt in zip(datasets, prompts, strict=True):
             answers += _answers(config, checkpoint, prompt, dataset, out)
         check_refusal_tokens(answers, f"--model {config.model}")
-        choice = choose_rule(answers, config.rule)
+        asked = {"price": config.price, "risk": config.risk, "delta": config.delta}
+        choice = choose_rule(answers, config.rule, **asked)
         if config.out:
             _copy(checkpoint, out)
-        about = {"data": [dataset.name for dataset in datasets]}
+        about = asked | {"data": [dataset.name for dataset in datasets], "n": len(answers)}
         about |= {"prompts": [prompt.to_json() for prompt in prompts]}
         tokens = _write_rule(out, choice, checkpoint, refusals, about)
     said = f"answers of a log-probability below {choice.bias:g} are refused"
     if choice.rule == "bias":
         said = f"bias {choice.bias:+g} on {', '.join(tokens)}"
-    before, after = (f"{x['t']:+.3f} ({x['refused']:.1%} refused)" for x in choice.cases.values())
-    say(f"{said}: T of {len(answers)} questions from {before} to {after} -> {out / GENERATION}")
-    say(worth_of_rule(str(out), choice.rule, choice.worth))
+    before, after = map(_in_words, choice.cases.values())
+    say(f"{said}: of {len(answers)} questions from {before} to {after} -> {out / GENERATION}")
+    if choice.worth:
+        say(worth_of_rule(str(out), choice.rule, choice.worth))
+    else:
+        say(
+            f"{out}: with a probability of {1 - config.delta:.0%} at most {config.risk:.0%} of its "
+            "answers are wrong, on questions that are drawn as these were."
+        )
     return choice.bias
 
 
-def choose_rule(answers: Sequence[Prediction], rule: Rule | None = None) -> Choice:
-    """The best threshold of a rule; by default of the one whose T is higher, of equal ones the
-    first of `RULES`."""
-    found = {name: stakes(columns(answers, score)) for name, score in RULES.items()}
-    best = {name: best_threshold(*of_rule) for name, of_rule in found.items()}
-    rule = rule or max(RULES, key=lambda name: value_at(*found[name], best[name]))
-    score, answered, refused = found[rule]
+def _in_words(case: Mapping[str, float | None]) -> str:
+    """ "value +0.430 (31.2% refused, 8.1% of the answers wrong)"."""
+    wrong = "" if case["risk"] is None else f", {percent(case['risk'])} of the answers wrong"
+    return f"value {signed(case['value'])} ({percent(case['refused'])} refused{wrong})"
+
+
+def choose_rule(
+    answers: Sequence[Prediction],
+    rule: RuleName | None = None,
+    *,
+    price: float = 1.0,
+    risk: float | None = None,
+    delta: float = 0.1,
+) -> Choice:
+    """The threshold of the highest value at a price of wrong answers, or with `risk` the one that
+    answers most and keeps it, see `safe_threshold`.
+
+    Without a rule it is that of the better one, of equal ones the first of `RULES`.
+
+    Raises:
+      InbolError: if no threshold keeps the risk.
+    """
+    names = [rule] if rule else [*RULES]
+    tables = {name: columns(answers, score) for name, score in RULES.items()}
+    of = {name: stakes(table, price) for name, table in tables.items()}
+    if risk is None:
+        best = {name: best_threshold(*of[name]) for name in names}
+        rule = max(names, key=lambda name: value_at(*of[name], best[name]))
+        bias = round(-best[rule], DIGITS)
+    else:
+        best = _safe_thresholds({name: tables[name] for name in names}, risk, delta)
+        rule = max(best, key=lambda name: (of[name][0] <= best[name]).sum())
+        # Rounded towards refusing: what is answered was tested.
+        bias = np.ceil(-best[rule] * 10**DIGITS) / 10**DIGITS
     # Greedy decoding refuses where margin + bias > 0, so the bias is minus the threshold; and
     # minus a threshold on the likelihood's score is a log-probability.
-    bias = round(-best[rule], DIGITS) + 0.0  # no minus before a zero
-    cases, refuses = {}, found["bias"][0] > 0
+    bias = float(bias) + 0.0  # no minus before a zero
+    (score, answered, refused), correct = of[rule], tables[rule]["correct"]
+    cases, refuses = {}, of["bias"][0] > 0
     for case, refuse in (("without", refuses), ("with", score > -bias)):
-        t = np.where(refuse, refused, answered).mean()
-        cases[case] = {"t": float(t), "refused": float(refuse.mean())}
-    worth = calibration(score, answered, refused, refuses=refuses)
+        value, n_answered = np.where(refuse, refused, answered).mean(), int((~refuse).sum())
+        wrong = float((~correct & ~refuse).sum() / n_answered) if n_answered else None
+        cases[case] = {"value": float(value), "refused": float(refuse.mean()), "risk": wrong}
+    worth = calibration(score, answered, refused, refuses=refuses) if risk is None else None
     return Choice(rule, bias, worth, cases)
+
+
+def _safe_thresholds(
+    tables: Mapping[RuleName, Columns], risk: float, delta: float
+) -> dict[RuleName, float]:
+    """The thresholds of all rules that keep the risk; several share delta."""
+    delta = delta / len(tables)
+
+    def safe(risk: float) -> dict[RuleName, float]:
+        found = {
+            n: safe_threshold(t["score"], t["correct"], risk, delta) for n, t in tables.items()
+        }
+        return {name: threshold for name, threshold in found.items() if threshold is not None}
+
+    if found := safe(risk):
+        return found
+    n = len(next(iter(tables.values()))["score"])
+    kept = next((r for r in np.arange(0.01, 1, 0.01) if r > risk and safe(r)), None)
+    raise InbolError(
+        f"--risk {risk:g}: {n} questions of --data do not tell that so few answers are wrong "
+        "under any threshold; give more questions"
+        + (f", or bear a risk of {kept:g}, which they do tell" if kept else "")
+    )
 
 
 def _write_rule(
@@ -108,8 +182,9 @@ def _write_rule(
     encoder = make_text_encoder(checkpoint)
     shared, tokens = refusal_tokens(encoder, refusals)
     texts = [checkpoint.processor.tokenizer.decode([token]).strip() for token in tokens]
-    found = {"rule": choice.rule, "bias": choice.bias, "n": choice.worth.n, **choice.cases}
-    found |= {"bias_interval": choice.worth.bias[1:], "gain": choice.worth.gain}
+    found = {"rule": choice.rule, "bias": choice.bias, **choice.cases}
+    if choice.worth:
+        found |= {"bias_interval": choice.worth.bias[1:], "gain": choice.worth.gain}
     write_json(out / "calibration.json", found | about | {"refusals": refusals, "tokens": texts})
     # All prompts end with the same token. A bias that applies only behind it acts on the first
     # token of a response and on no other.

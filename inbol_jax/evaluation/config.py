@@ -18,6 +18,7 @@ from inbol_jax.defaults import (
     Dtype,
     NumNewTokens,
     NumSamples,
+    Positive,
     Seed,
     check_out,
 )
@@ -25,6 +26,7 @@ from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.prediction import (
     BASELINES,
     DOMAINS,
+    PROMPTED,
     VALIDATION,
     by_likelihood,
     calibrated,
@@ -49,6 +51,9 @@ class EvaluateConfig(Bounded):
     what `inbol calibrate` can give it, and curves of T against the share of refusals."""
     probe: Path | None = None
     """File of `inbol probe` for the first model: one more baseline (with --validation)."""
+    prompted: bool = False
+    """Also ask the first model with "If you do not know the answer, say I don't know.": one more
+    baseline."""
     limit: Annotated[int | None, Bounds(1)] = None
     """Read only this many records of each dataset, from the first one on."""
     templates: str = "one"
@@ -91,7 +96,7 @@ class EvaluateConfig(Bounded):
         if len({name for name, _ in self.models}) < len(self.models):
             raise InbolError("--models: two models have the same name; rename one of them")
         names = {name for name, _ in self.models}
-        taken = names & {*BASELINES, *map(calibrated, names), *map(by_likelihood, names)}
+        taken = names & {*BASELINES, PROMPTED, *map(calibrated, names), *map(by_likelihood, names)}
         if taken:
             raise InbolError(f"--models {min(taken)}: a baseline has this name; choose another one")
         if not self.validation and self.templates != EvaluateConfig.templates:
@@ -161,14 +166,15 @@ class ProbeConfig(Bounded):
     """Number of devices along data, fsdp and tensor; -1 stands for all devices that remain."""
 
 
-Rule = Literal["bias", "likelihood"]
+RuleName = Literal["bias", "likelihood"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrateConfig(Bounded):
-    """Choose the rule of refusing that makes T highest on validation, and keep it with the model.
+    """Choose the rule of refusing that is best on validation, and keep it with the model.
 
-    It is kept in generation_config.json. `inbol` applies either rule, transformers the bias.
+    Best is the highest T, the highest value at a --price of wrong answers, or the most answers at a
+    --risk. The rule is kept in generation_config.json; `inbol` applies any, transformers the bias.
     """
 
     model: Path
@@ -182,9 +188,17 @@ class CalibrateConfig(Bounded):
     templates: str = "one"
     """Refusals whose first tokens decide between refusing and answering, those that the model was
     taught: a set of `inbol build`, "one", "short", "long", "reason" or "all"."""
-    rule: Rule | None = None
+    rule: RuleName | None = None
     """What refuses: a bias on the refusal tokens, or a threshold on the likelihood of the model's
-    own answer. By default the one whose T on validation is higher."""
+    own answer. By default the better one on validation."""
+    price: Positive = 1.0
+    """What a wrong answer costs, if a correct one is worth 1: the rule has the highest value at
+    that price. At 1 the value is T."""
+    risk: Annotated[float | None, Bounds(above=0, below=1)] = None
+    """In place of a price, the largest share of the answers that may be wrong: the rule answers as
+    many questions as keep it."""
+    delta: Annotated[float, Bounds(above=0, below=1)] = 0.1
+    """Probability, over the questions of --data, with which the risk may be exceeded after all."""
     max_new_tokens: NumNewTokens = NEW_TOKENS
     """Maximum number of tokens per answer."""
     batch_size: BatchSize = 32
@@ -200,6 +214,10 @@ class CalibrateConfig(Bounded):
         if not self.data:
             raise InbolError("--data needs at least one dataset folder")
         refusals_of(self.templates)  # raises if there are none of that name
+        if self.risk and self.price != 1:
+            raise InbolError("--risk and --price: the rule is chosen for one of them")
+        if self.risk is None and self.delta != 0.1:
+            raise InbolError("--delta does nothing without --risk")
         if self.out is not None:
             check_out(self.out, self.model)
         elif not self.model.is_dir():

@@ -1,5 +1,6 @@
 """`inbol evaluate`: several models answer the same questions; metrics and a report compare them."""
 
+import dataclasses
 import functools
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from inbol_jax.answers import AnswerStore, ImageHashes
+from inbol_jax.answers import AnswerStore, ImageHashes, Row
 from inbol_jax.artifacts import changes, check_name, one_writer, read_meta, write_json, write_jsonl
 from inbol_jax.confidence.boundary import classify, question_type
 from inbol_jax.confidence.confidence import self_consistency
@@ -21,13 +22,14 @@ from inbol_jax.evaluation.asking import ask, greedy, prompts_for
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.metrics import Metrics
 from inbol_jax.evaluation.policies import check_refusal_tokens, measure
-from inbol_jax.evaluation.prediction import VALIDATION, Prediction
+from inbol_jax.evaluation.prediction import MAY_REFUSE, PROMPTED, VALIDATION, Prediction
 from inbol_jax.evaluation.probe import Probe, read_probe
 from inbol_jax.evaluation.report import headline, write_report
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.pages.table import Table
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt, choose_prompt
+from inbol_jax.responses.outcome import outcome
 from inbol_jax.sampling.config import SamplingOptions
 from inbol_jax.sampling.engine_protocol import Engine
 from inbol_jax.sampling.engines import CheckpointEngine, EndpointEngine
@@ -74,39 +76,29 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     probe = config.probe and read_probe(config.probe, folder, prompts[base])
     asked = about_questions(config, datasets, prompts[base])
     predicted: list[Prediction] = []
-    # Columns of these names are the dataset's own.
-    unknown = dict.fromkeys(("consistency", "p_true", "probe"))
     images = {dataset.name: ImageHashes(dataset.root) for dataset, _ in datasets}
-    for model, place in config.models:
+    models = [*config.models, *([(PROMPTED, folder)] if config.prompted else [])]
+    prompts[PROMPTED] = prompts[base]
+    for model, place in models:
         engine = open_engine(config, place)
         if probe and model == base:
             add_probe(probe, engine, datasets, prompts[model], asked)
-        of_model: list[Prediction] = []
         for (dataset, domain), prompt in zip(datasets, prompts[model], strict=True):
-            rows = ask(
-                engine,
-                dataset,
-                images[dataset.name],
-                config.out / "answers" / model / f"{dataset.name}.jsonl",
-                prompt=prompt,
-                refusals=config.refusals,
-                label=f"{model} on {dataset.name}",
-            )
-            about = {"dataset": dataset.name, "domain": domain, "model": model}
-            of_model += [
-                Prediction.from_json(
-                    rows[example.id] | unknown | about | asked[dataset.name, example.id]
-                )
+            rows = answers_of(config, model, engine, dataset, images[dataset.name], prompt)
+            # Columns of these names are the dataset's own.
+            about = dict.fromkeys(("consistency", "p_true", "probe"))
+            about |= {"dataset": dataset.name, "domain": domain, "model": model}
+            predicted += [
+                Prediction.from_json(rows[example.id] | about | asked[dataset.name, example.id])
                 for example in dataset.examples
                 # The others were set aside, and reported.
                 if example.id in rows and (dataset.name, example.id) in asked
             ]
-        if config.validation:  # before the next model is asked, which may take hours
-            check_refusal_tokens(of_model, model)
-        predicted += of_model
+        if config.validation and model != PROMPTED:  # before the next model, which may take hours
+            check_refusal_tokens([p for p in predicted if p.model == model], model)
     # A question that one model could not be asked is left out for all: differences are paired.
     answers = Counter((p.dataset, p.id) for p in predicted)
-    predicted = [p for p in predicted if answers[p.dataset, p.id] == len(config.models)]
+    predicted = [p for p in predicted if answers[p.dataset, p.id] == len(models)]
     settings = msgspec.to_builtins(config, enc_hook=str) | {"out": ""}
     file = config.out / "predictions.jsonl"
     # The answers stay: the command of before makes its results again, and asks nothing.
@@ -115,6 +107,36 @@ def predictions(config: EvaluateConfig) -> list[Prediction]:
     header = {"command": "evaluate", "settings": settings}
     write_jsonl(file, (p.to_json() for p in predicted), header)
     return predicted
+
+
+def answers_of(
+    config: EvaluateConfig,
+    model: str,
+    engine: Engine,
+    dataset: VQADataset,
+    images: ImageHashes,
+    prompt: Prompt,
+) -> dict[str, Row]:
+    """What a model says to a dataset, by id, see `ask`. `PROMPTED` is asked with `MAY_REFUSE`
+    behind every question, judged by the question itself, and compared as it is."""
+    asked, refusals = dataset, config.refusals
+    if model == PROMPTED:
+        examples = [
+            msgspec.structs.replace(example, question=f"{example.question} {MAY_REFUSE}")
+            for example in dataset.examples
+        ]
+        asked, refusals = dataclasses.replace(dataset, examples=examples), ()
+    file = config.out / "answers" / model / f"{dataset.name}.jsonl"
+    label = f"{model} on {dataset.name}"
+    rows = ask(engine, asked, images, file, prompt=prompt, refusals=refusals, label=label)
+    if model == PROMPTED:
+        for example in (example for example in dataset.examples if example.id in rows):
+            said = rows[example.id]["prediction"]
+            rows[example.id] |= {
+                "question": example.question,
+                "outcome": outcome(example, said),
+            }
+    return rows
 
 
 def add_probe(

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.prediction import BASELINES, TYPES, Prediction, by_likelihood, calibrated
+from inbol_jax.evaluation.prediction import (
+    BASELINES,
+    PROMPTED,
+    TYPES,
+    Prediction,
+    by_likelihood,
+    calibrated,
+)
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
 from inbol_jax.intervals import Estimate, bootstrap_mean, share
 
@@ -94,7 +101,8 @@ class Curve:
       coverage_at_risk: {risk: coverage}.
       phi: {cost: Phi_c}, each with a threshold chosen for that cost on validation.
       best_t: the highest T of the curve. No threshold that was chosen elsewhere need reach it.
-      refused, t: the curve itself, from refusing all to answering all.
+      refused, t, risk: the curve itself, from refusing all to answering all; the risk is the share
+        of the answers that is wrong, and null where nothing is answered.
     """
 
     threshold: float
@@ -107,9 +115,27 @@ class Curve:
     best_t: float
     refused: list[float]
     t: list[float]
+    risk: list[float | None]
 
 
 Curves = dict[str, dict[str, Curve]]  # policy or model -> domain -> curve
+
+
+class AtPrice(NamedTuple):
+    """The mean value at a price of a wrong answer, with the threshold that is best for it on
+    validation, and for trained models its paired difference from what is best without training."""
+
+    value: float
+    change: Estimate
+
+    @property
+    def verdict(self) -> int:
+        """1 if the interval of the change lies above 0, -1 if below, 0 if it holds 0 or is none."""
+        low, high = self.change.low, self.change.high
+        return 0 if low is None else (low > 0) - (high < 0)
+
+
+Prices = dict[str, dict[str, dict[str, AtPrice]]]  # model or baseline -> domain -> price
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,8 +145,8 @@ class Metrics:
     Attributes:
       models: also of baselines, and if there are validation questions of calibrated models.
       seconds: how long each stage took.
-      curves, thresholds, calibrations: as in `policies.Comparison`; empty without validation
-        questions.
+      curves, thresholds, prices, calibrations: as in `policies.Comparison`; empty without
+        validation questions.
     """
 
     models: Summary
@@ -128,13 +154,15 @@ class Metrics:
     seconds: dict[str, float]
     curves: Curves = dataclasses.field(default_factory=dict)
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    prices: Prices = dataclasses.field(default_factory=dict)
     calibrations: dict[str, Calibration] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What is written, all but the calibrations; curves and thresholds if there are any."""
+        """What is written, all but the calibrations; what validation gives if there is any."""
         columns = dataclasses.asdict(self)
         del columns["calibrations"]
-        return {name: x for name, x in columns.items() if x or name not in ("curves", "thresholds")}
+        validated = ("curves", "thresholds", "prices")
+        return {name: x for name, x in columns.items() if x or name not in validated}
 
     @property
     def domains(self) -> list[str]:
@@ -145,7 +173,7 @@ class Metrics:
     def asked(self) -> list[str]:
         """The models that were asked, the base first: all but baselines and calibrated ones."""
         # Their predictions are derived from the base's: nobody asked them anything.
-        derived = {*BASELINES}
+        derived = {*BASELINES, PROMPTED}
         if self.curves:
             derived |= {*map(calibrated, self.models), *map(by_likelihood, self.models)}
         return [name for name in self.models if name not in derived]
@@ -228,6 +256,17 @@ def differences(
             interval = bootstrap_mean(counts, resamples, seed)
             result.append(Difference(a, b, domain, group, counts.total(), *interval))
     return result
+
+
+def refusal_f1(groups: Mapping[str, Scores]) -> float | None:
+    """F1 of refusing as a test for what should be refused, which is Types 2 and 3; Type 1 should
+    not be. Mixed questions do not count. None if nothing should be refused, and nothing is."""
+    known, *beyond = (groups[name] for name in ("type1", "type2", "type3"))
+    false = known.n * (known.refr or 0)
+    right = sum(group.n * (group.refr or 0) for group in beyond)
+    missed = sum(group.n for group in beyond) - right
+    total = 2 * right + false + missed
+    return 2 * right / total if total else None
 
 
 def by_confidence(predictions: Iterable[Prediction], model: str) -> list[ConfidenceBin]:

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from inbol_jax.evaluation.metrics import Metrics, Scores, by_confidence
-from inbol_jax.evaluation.prediction import BASELINES, Prediction, calibrated
+from inbol_jax.evaluation.prediction import BASELINES, Prediction, by_likelihood, calibrated
 from inbol_jax.evaluation.tables import DOMAIN_LABELS, percent, signed
 from inbol_jax.pages import figures
 from inbol_jax.pages.figures import BAD, GOOD, MINUS, NEUTRAL, STYLE
@@ -25,6 +25,7 @@ MODEL_COLOURS = ("#5f6670", "#0072b2", "#c04e00", "#009e73", "#cc79a7", "#e69f00
 MODEL_STYLES = tuple(zip(MODEL_COLOURS, "osD^vPX", strict=True))  # with the markers
 INK = "#1d2127"
 LOGODDS = "base_threshold_logodds"  # is drawn as the base's own line
+LIKELIHOOD = "base_threshold_likelihood"
 DASHES = ((1, 1.5), (4, 1.5), (7, 2, 1, 2), (7, 2))  # of the base's other scores
 PANELS = {
     "type1": "Type 1: known, so answer",
@@ -56,7 +57,7 @@ def draw_all(predictions: Sequence[Prediction], metrics: Metrics) -> list[Drawin
     for domain in metrics.domains:
         here = [p for p in predictions if p.type != 3 and p.domain == domain]
         drawings += [confidence_curves(here, metrics.asked, domain)] if here else []
-    return drawings + ([tradeoff(metrics)] if metrics.curves else [])
+    return drawings + ([tradeoff(metrics), fronts(metrics)] if metrics.curves else [])
 
 
 @matplotlib.rc_context(STYLE)
@@ -157,6 +158,58 @@ def _model_line(
         mark = {"marker": marker, "markersize": 7, "markerfacecolor": fill, "zorder": 3}
         axes.plot([point.refr], [point.t], color=colour, linestyle="none", clip_on=False, **mark)
     return line
+
+
+@matplotlib.rc_context(STYLE)
+def fronts(metrics: Metrics) -> Drawing:
+    """The value at every price of a wrong answer, and below it the risk at every coverage: a column
+    per domain, a line per model, with its best rule, and per thing that needs no training."""
+    domains, models = metrics.domains, metrics.asked
+    styles = {name: {"color": INK, "linewidth": 1.0} for name in metrics.prices}
+    for name, dashes in zip((n for n in styles if n not in models), DASHES, strict=False):
+        styles[name]["dashes"] = dashes
+    for index, model in enumerate(models):
+        colour, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
+        styles[model] = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
+    figure = Figure(figsize=(4.6 * max(len(domains), 2), 7.4), layout="constrained")
+    grid = figure.subplots(2, len(domains), squeeze=False, sharey="row")
+    for (above, below), domain in zip(grid.T, domains, strict=True):
+        for name, style in styles.items():
+            prices = metrics.prices[name][domain]
+            values = [cell.value for cell in prices.values()]
+            above.plot([*map(float, prices)], values, **style, label=_short(name))
+            # A model's own curve is that of its refusal tokens; the likelihood's is the better one.
+            rule = LIKELIHOOD if name == models[0] else by_likelihood(name)
+            curve = metrics.curves.get(rule if name in models else name, {}).get(domain)
+            if curve:
+                coverage = [1 - refused for refused in curve.refused[1:]]
+                style = style | {"marker": ""}
+                below.plot(coverage, curve.risk[1:], **style)
+        above.set_title(DOMAIN_LABELS[domain])
+        above.set_xscale("log", base=2)
+        above.set(xlabel="price of a wrong answer", xticks=[*map(float, prices)], ylabel="value")
+        above.xaxis.set_major_formatter("{x:g}")
+        below.set(xlim=(0, 1), xlabel="share of questions that are answered")
+        below.set_ylabel("share of the answers that is wrong")
+        for axis in (below.xaxis, below.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, 0))
+    grid[1, 0].set_ylim(bottom=0)
+    figure.legend(handles=grid[0, 0].lines, loc="outside upper center", ncols=4)
+    numbers = []
+    for name, of_domain in metrics.prices.items():
+        ends = []
+        for domain, prices in of_domain.items():
+            first, *_, last = (signed(cell.value) for cell in prices.values())
+            ends.append(f"{DOMAIN_LABELS[domain].lower()} {first} to {last}")
+        numbers.append(f"{name} {', '.join(ends)}")
+    alt = f"Value from the lowest price of a wrong answer to the highest: {'; '.join(numbers)}"
+    caption = (
+        "Above: the mean value if a wrong answer costs more or less than a correct one is worth. "
+        "Each model has the rule and threshold that is best at that price on validation, and "
+        f"{models[0]} the best of all its scores. Below: how many of the answers are wrong, if "
+        "only the likeliest are given."
+    )
+    return Drawing("fronts", figure, alt, caption)
 
 
 @matplotlib.rc_context(STYLE)

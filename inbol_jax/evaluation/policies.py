@@ -12,16 +12,26 @@ import msgspec
 import numpy as np
 
 from inbol_jax.errors import InbolError
-from inbol_jax.evaluation.config import Rule
-from inbol_jax.evaluation.metrics import Curve, Curves, Metrics, Summary, differences, summarise
+from inbol_jax.evaluation.config import RuleName
+from inbol_jax.evaluation.metrics import (
+    Curve,
+    Curves,
+    Metrics,
+    Prices,
+    Summary,
+    differences,
+    summarise,
+)
 from inbol_jax.evaluation.prediction import (
     BASELINES,
     DOMAINS,
+    PROMPTED,
     VALIDATION,
     Prediction,
     by_likelihood,
     calibrated,
 )
+from inbol_jax.evaluation.prices import Columns, Rule, at_prices, stakes
 from inbol_jax.evaluation.selective import (
     Calibration,
     aurc,
@@ -29,6 +39,7 @@ from inbol_jax.evaluation.selective import (
     best_threshold,
     calibration,
     coverage_at_risk,
+    risk_coverage,
     value_curve,
 )
 from inbol_jax.intervals import bootstrap
@@ -56,7 +67,7 @@ def margin(p: Prediction) -> float:
 
 
 # What refuses in a calibrated model -> the score that it is a threshold on.
-RULES: Mapping[Rule, Score] = {"bias": margin, "likelihood": SCORES["likelihood"]}
+RULES: Mapping[RuleName, Score] = {"bias": margin, "likelihood": SCORES["likelihood"]}
 
 
 class Comparison(NamedTuple):
@@ -67,12 +78,15 @@ class Comparison(NamedTuple):
       thresholds: {policy: threshold}, of those that were chosen on validation.
       curves: of every model's refusal margin under the model's name, and of all other scores under
         the names of their policies; none without validation questions.
+      prices: of all models with their best rule and of the base's scores together ("base"), of a
+        probe, of always refusing and of the oracle; as curves.
       calibrations: {policy: what it is worth to choose its threshold}, of the models' own scores.
     """
 
     predictions: list[Prediction]
     thresholds: dict[str, float]
     curves: Curves
+    prices: Prices
     calibrations: dict[str, Calibration]
 
 
@@ -99,7 +113,7 @@ def check_refusal_tokens(predictions: Sequence[Prediction], model: str) -> None:
         )
 
 
-def columns(predictions: Sequence[Prediction], score: Score) -> dict[str, np.ndarray]:
+def columns(predictions: Sequence[Prediction], score: Score) -> Columns:
     """`score`, `answered`, `refused` and `correct` as in `selective`, of n predictions that hold
     forced answers, and `type`: i64[n], 1, 2 or 3; 0 for Mixed. Values are those of T."""
     rows = [
@@ -119,18 +133,14 @@ def columns(predictions: Sequence[Prediction], score: Score) -> dict[str, np.nda
     return names | {"correct": correct.astype(bool), "type": type.astype(int)}
 
 
-def stakes(of: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The columns on which a threshold is chosen, as `selective` takes them."""
-    return of["score"], of["answered"], of["refused"]
-
-
 def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
     """All policies and curves: those with thresholds if there are validation questions, whose
     predictions then hold all scores, and otherwise what needs none.
     """
     answers: dict[tuple[str, str], list[Prediction]] = {}
     for p in predictions:
-        answers.setdefault((p.model, p.domain), []).append(p)
+        if p.model != PROMPTED:  # which is compared as it is
+            answers.setdefault((p.model, p.domain), []).append(p)
     models = list(dict.fromkeys(model for model, _ in answers))
     # {policy: (the model that it decides about, its score)}, of those that need a threshold
     base, scores, own = models[0], {}, {}
@@ -169,6 +179,7 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
             rival = None if model == base else best
             found = curve(test, validation, thresholds[name], rival, seed)
             curves.setdefault(model if score is margin else name, {})[domain] = found
+    prices = value_at_prices(answers, base, scores, table, seed) if scores else {}
     calibrations = {
         name: calibration(
             *stakes(table[name, VALIDATION]),
@@ -176,14 +187,42 @@ def compare(predictions: Iterable[Prediction], seed: int) -> Comparison:
         )
         for name, (model, _) in own.items()
     }
-    return Comparison(decisions, thresholds, curves, calibrations)
+    return Comparison(decisions, thresholds, curves, prices, calibrations)
+
+
+def value_at_prices(
+    answers: Mapping[tuple[str, str], Sequence[Prediction]],
+    base: str,
+    scores: Mapping[str, tuple[str, Score]],
+    table: Mapping[tuple[str, str], Columns],
+    seed: int,
+) -> Prices:
+    """What everything is worth at other prices of a wrong answer; the arguments are of `compare`.
+
+    The scores of a model are its rules. A probe stands for itself beside the base's other scores.
+    """
+    prices: Prices = {}
+    for domain in (domain for domain in DOMAINS if (base, domain) in answers):
+        asked = {name: answers[base, name] for name in (VALIDATION, domain)}
+        refuses = (columns(some, lambda p: np.inf) for some in asked.values())
+        rules = {"always_refuse": [Rule(*refuses)]}
+        for name, (model, score) in scores.items():
+            group = name if score is SCORES["probe"] else model
+            rules.setdefault(group, []).append(Rule(table[name, VALIDATION], table[name, domain]))
+        trained = {model: of for model, of in rules.items() if (model, domain) in answers}
+        free = {base: trained.pop(base)}
+        free |= {name: of for name, of in rules.items() if name not in trained}
+        confidence = np.array([0.0 if p.type == 3 else p.confidence for p in asked[domain]])
+        for name, of_price in at_prices(free, trained, confidence, seed).items():
+            prices.setdefault(name, {})[domain] = of_price
+    return prices
 
 
 def curve(
-    test: Mapping[str, np.ndarray],
-    validation: Mapping[str, np.ndarray],
+    test: Columns,
+    validation: Columns,
     threshold: float,
-    rival: Mapping[str, np.ndarray] | None,
+    rival: Columns | None,
     seed: int,
 ) -> Curve:
     """How well a score tells what to refuse in one domain.
@@ -213,6 +252,7 @@ def curve(
     # f64[k] each; of k points at most POINTS are written, the first and the last one always.
     _, refused, t = value_curve(*stakes(test))
     kept = np.unique(np.linspace(0, len(t) - 1, POINTS).round().astype(int))
+    _, risks = risk_coverage(score, correct)  # of all points but the first, which answers nothing
     return Curve(
         threshold=threshold,
         auroc_type3=auroc(score[known_or_type3], test["type"][known_or_type3] == 3),
@@ -224,6 +264,7 @@ def curve(
         best_t=float(t.max()),
         refused=[round(float(x), 6) for x in refused[kept]],
         t=[round(float(x), 6) for x in t[kept]],
+        risk=[round(float(risks[i - 1]), 6) if i else None for i in kept],
     )
 
 
@@ -241,8 +282,9 @@ def measure(
     """
     compared = compare(predicted, seed)
     everything = [*tested, *compared.predictions]
-    summary, changes = summarise(everything, seed=seed), differences(tested, seed=seed)
-    base, *others = dict.fromkeys(p.model for p in tested)
+    models = [p for p in tested if p.model != PROMPTED]
+    summary, changes = summarise(everything, seed=seed), differences(models, seed=seed)
+    base, *others = dict.fromkeys(p.model for p in models)
     trained = [
         name
         for model in others
@@ -256,8 +298,8 @@ def measure(
         some = [p for p in everything if p.domain == domain and p.model in (best, *trained)]
         pairs = [(best, name) for name in trained if (best, name, domain) not in known]
         changes += differences(some, pairs=pairs, seed=seed)
-    _, thresholds, curves, calibrations = compared
-    return Metrics(summary, changes, dict(seconds), curves, thresholds, calibrations)
+    _, thresholds, curves, prices, calibrations = compared
+    return Metrics(summary, changes, dict(seconds), curves, thresholds, prices, calibrations)
 
 
 def best_baseline(summary: Summary, base: str, domain: str) -> str:
@@ -266,7 +308,7 @@ def best_baseline(summary: Summary, base: str, domain: str) -> str:
     It is picked on the very questions that it is compared on, which favours it. The oracle is no
     baseline: it knows what no model is told.
     """
-    names = (base, calibrated(base), *(name for name in BASELINES if name != "oracle"))
+    names = (base, PROMPTED, calibrated(base), *(n for n in BASELINES if n != "oracle"))
     return max(
         (name for name in names if name in summary),
         key=lambda name: summary[name][domain]["all"].t,

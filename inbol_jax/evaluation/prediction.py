@@ -28,6 +28,10 @@ BASELINES = (
     "oracle",
 )
 
+# The base, asked with `MAY_REFUSE` (`evaluate --prompted`).
+PROMPTED = "base_prompted"
+MAY_REFUSE = 'If you do not know the answer, say "I don\'t know".'
+
 
 def calibrated(model: str) -> str:
     """What a model is called with the refusal bias that was chosen on validation."""

@@ -16,6 +16,7 @@ Geifman et al. 2019 (arXiv 1805.08206); coverage at risk of Whitehead et al. 202
 truthfulness (Yang et al. 2024, arXiv 2406.04744).
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from inbol_jax.intervals import Estimate, bootstrap
 
 MIN_QUESTIONS = 20  # of fewer, a bootstrap interval is too narrow to tell two models apart
 FOLDS = 10  # of validation questions, for what a threshold is worth where it was not chosen
+STARTS = (1 / 8, 1 / 2)  # shares of the questions answered, from which `safe_threshold` walks
 
 
 def value_at(
@@ -71,6 +73,35 @@ def best_threshold(score: np.ndarray, answered: np.ndarray, refused: np.ndarray)
     threshold, _, value = value_curve(score, answered, refused)
     # Sums of floats: equally good values may differ in their last bits.
     return float(threshold[np.flatnonzero(value >= value.max() - 1e-12)[-1]])
+
+
+def safe_threshold(
+    score: np.ndarray, correct: np.ndarray, risk: float, delta: float
+) -> float | None:
+    """The threshold that answers most among those whose risk is promised; None if there is none.
+
+    With probability 1 - delta over the choice of the questions, at most a share `risk` of the
+    answers up to the threshold is wrong, on questions that are drawn as these were.
+
+    Learn then Test, Angelopoulos et al. 2021 (arXiv 2110.01052), with the exact binomial test of
+    Clopper and Pearson: thresholds are tested in walks from fewer answers to more, each of which
+    ends at the first one that fails. A walk that reaches the next start hands its share of delta on
+    (the fallback procedure of Wiens 2003).
+    """
+    from scipy.stats import binom
+
+    count, wrong = map(np.cumsum, _levels(score, correct))  # up to each level
+    # 1 of 30 answers is wrong: if one in ten of all were, as few would be with probability 0.18.
+    p = binom.cdf(wrong, count, risk)
+    starts = np.searchsorted(count, np.multiply(STARTS, len(score)))
+    last, share = None, 0.0
+    for start, end in itertools.pairwise([*starts, len(count)]):
+        share += delta / len(STARTS)
+        failed = np.flatnonzero(p[start:end] > share)
+        steps = failed[0] if len(failed) else end - start
+        last = start + steps - 1 if steps else last
+        share = 0.0 if len(failed) else share
+    return None if last is None else float(np.unique(score)[last])
 
 
 class Calibration(NamedTuple):

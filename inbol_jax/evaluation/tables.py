@@ -9,6 +9,7 @@ from inbol_jax.evaluation.metrics import (
     Scores,
     Summary,
     by_question_kind,
+    refusal_f1,
 )
 from inbol_jax.evaluation.prediction import Prediction
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
@@ -26,6 +27,7 @@ GROUP_LABELS = {
 }
 NONE = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"
+MARKS = {1: f"{SPACE}▲", 0: "", -1: f"{SPACE}▼"}  # by the verdict of an interval
 
 
 def short_label(group: str) -> str:
@@ -102,17 +104,18 @@ def difference_table(differences: Sequence[Difference]) -> Table:
 def _marked(d: Difference) -> str:
     if d.diff is None:
         return NONE
-    mark = {1: f"{SPACE}▲", 0: "", -1: f"{SPACE}▼"}[d.verdict]
     number, interval = with_interval(d.diff, d.low, d.high).split(" ", 1)
-    return f"{number}{mark} {interval}"
+    return f"{number}{MARKS[d.verdict]} {interval}"
 
 
 def baseline_tables(metrics: Metrics) -> list[Table]:
-    """Per domain, everything that is compared, and what the curves say, if there are any."""
+    """Per domain, everything that is compared; what it is worth at other prices, and what the
+    curves say, if there are any."""
     tables = []
     for domain in metrics.domains:
         tables.append(_policy_table(metrics.models, domain))
-        tables += [_curve_table(metrics, domain)] if metrics.curves else []
+        if metrics.curves:
+            tables += [_price_table(metrics, domain), _curve_table(metrics, domain)]
     return tables
 
 
@@ -122,12 +125,28 @@ def _policy_table(models: Summary, domain: str) -> Table:
         scores = domains[domain]
         whole, acc = scores["all"], scores["type12"].acc
         row = [name, percent(whole.refr), NONE if acc is None else percent(acc), t_of(whole)]
+        false, f1 = scores["type1"].refr, refusal_f1(scores)
+        row += [NONE if false is None else percent(false), NONE if f1 is None else f"{f1:.3f}"]
         row += [NONE if scores[g].t is None else signed(scores[g].t) for g in groups]
         rows.append(row)
     n = next(iter(models.values()))[domain]["all"].n
     caption = f"{DOMAIN_LABELS[domain]}: models and baselines on {n} questions"
-    columns = ("", "RefR", "Acc, answerable", "T (95% interval)")
+    columns = ("", "RefR", "Acc, answerable", "T (95% interval)", "False refusals", "Refusal F1")
     return Table(caption, (*columns, *(f"T, {short_label(g)}" for g in groups)), rows)
+
+
+def _price_table(metrics: Metrics, domain: str) -> Table:
+    rows = []
+    for name, domains in metrics.prices.items():
+        cells = domains[domain].values()
+        rows.append([name, *(f"{signed(c.value)}{MARKS[c.verdict]}" for c in cells)])
+    prices = next(iter(metrics.prices.values()))[domain]
+    caption = (
+        f"{DOMAIN_LABELS[domain]}: the mean value if a wrong answer costs more or less than a "
+        "correct one is worth. ▲, ▼: a trained model above or below the best of what needs no "
+        "training at that price, picked on validation, by its paired 95% interval"
+    )
+    return Table(caption, ("", *(f"Price {price}" for price in prices)), rows)
 
 
 def _curve_table(metrics: Metrics, domain: str) -> Table:

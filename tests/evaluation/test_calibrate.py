@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -92,9 +93,9 @@ def test_no_bias_is_better_on_these_questions(small_world, copy):
     assert np.mean([value(row, about["bias"]) for row in rows]) == pytest.approx(
         max(tried.values())
     )
-    assert about["with"]["t"] == pytest.approx(max(tried.values()))
-    assert about["with"]["t"] > about["without"]["t"]
-    assert about["without"]["t"] == pytest.approx(tried[0.0])
+    assert about["with"]["value"] == pytest.approx(max(tried.values()))
+    assert about["with"]["value"] > about["without"]["value"]
+    assert about["without"]["value"] == pytest.approx(tried[0.0])
     assert 0 == about["without"]["refused"] < about["with"]["refused"] < 1
 
 
@@ -145,7 +146,7 @@ def test_by_default_the_rule_of_the_higher_t_is_kept(small_world, copy, by_likel
     chosen = calibrated_copy(small_world, tmp_path / "model")
     files = [folder / "calibration.json" for folder in (chosen, copy, by_likelihood)]
     first, *both = (json.loads(file.read_text()) for file in files)
-    assert first == max(both, key=lambda about: about["with"]["t"])
+    assert first == max(both, key=lambda about: about["with"]["value"])
 
 
 def test_transformers_gives_the_likelihood_that_the_rule_needs(small_world, by_likelihood):
@@ -199,6 +200,51 @@ def test_what_was_answered_is_not_asked_again(small_world, copy, tmp_path, monke
         assert file.read_bytes() == (out / file.name).read_bytes(), file.name
 
 
+@pytest.mark.parametrize("price", [0.1, 20.0])
+def test_the_rule_is_the_best_at_the_price_of_a_wrong_answer(
+    small_world, copy, tmp_path, capsys, price
+):
+    out = tmp_path / "model"
+    shutil.copytree(copy / "calibration", out / "calibration")
+    calibrated_copy(small_world, out, "--price", str(price))
+    about, rows = json.loads((out / "calibration.json").read_text()), answers(small_world, copy)
+
+    def value(row, refused):
+        if refused or row["forced"]["outcome"] == "refused":
+            return float(row["answerable"] is False)
+        return 1 if row["forced"]["outcome"] == "correct" else -price
+
+    tried = []
+    for name, sign in (("logprob", 1), ("margin", -1)):
+        scores = [sign * row["forced"][name] for row in rows.values()]
+        for least in (-np.inf, *(score + 1e-6 for score in scores)):
+            refused = [score < least for score in scores]
+            tried.append(np.mean([*map(value, rows.values(), refused)]))
+    assert about["with"]["value"] == pytest.approx(max(tried))
+    assert about["price"] == price
+    assert f"{max(tried):.3f}" in capsys.readouterr().out
+
+
+def test_a_risk_is_promised_or_said_to_be_out_of_reach(small_world, copy, tmp_path, capsys):
+    """Sixty questions do not tell that one answer in a hundred is wrong. They tell more: it is
+    said how much, and that can be had."""
+    shutil.copytree(copy / "calibration", tmp_path / "model" / "calibration")
+    words = ["--model", TINY, "--data", small_world / "test", "--templates", "short"]
+    words += ["--out", tmp_path / "model", "--delta", "0.2", "--risk"]
+    assert main(["calibrate", *map(str, words), "0.01"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--risk 0.01: 60 questions of --data do not tell that so few answers are wrong" in error
+    assert not (tmp_path / "model/generation_config.json").exists()
+    (told,) = re.findall(r"bear a risk of (0\.\d+), which", error)
+    assert main(["calibrate", *map(str, words), told]) == 0
+    about = json.loads((tmp_path / "model/calibration.json").read_text())
+    assert about["with"]["risk"] < float(told)
+    assert about["with"]["refused"] < 1
+    assert (about["risk"], about["delta"]) == (float(told), 0.2)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"with a probability of 80% at most {float(told):.0%} of its answers are wrong" in said
+
+
 @pytest.mark.parametrize("rule", ["bias", "likelihood"])
 def test_an_adapter_keeps_its_rule_beside_it(rule, small_world, micro, tmp_path):
     """A copy of it finds its base; both have the rule and the base has none."""
@@ -232,6 +278,8 @@ def test_an_adapter_keeps_its_rule_beside_it(rule, small_world, micro, tmp_path)
         ({"out": TINY / "x"}, "neither in it nor around it"),
         ({"data": ()}, "--data needs at least one"),
         ({"templates": "none"}, "--templates 'none': choose one of one, short"),
+        ({"risk": 0.1, "price": 2.0}, "--risk and --price: the rule is chosen for one of them"),
+        ({"delta": 0.2}, "--delta does nothing without --risk"),
     ],
 )
 def test_options_that_cannot_be(options, message):

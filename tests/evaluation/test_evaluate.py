@@ -23,7 +23,7 @@ from inbol_jax.evaluation import asking
 from inbol_jax.evaluation import evaluate as module
 from inbol_jax.evaluation.config import EvaluateConfig
 from inbol_jax.evaluation.evaluate import evaluate, predictions, report
-from inbol_jax.evaluation.prediction import BASELINES, Forced, read_predictions
+from inbol_jax.evaluation.prediction import BASELINES, PROMPTED, Forced, read_predictions
 from inbol_jax.prompts import BARE
 from inbol_jax.records import Sample, SampledQuestion, VQAExample
 from inbol_jax.responses.config import EndpointConfig
@@ -411,6 +411,31 @@ def test_validation_keeps_both_answers_and_adds_baselines(validated, monkeypatch
     assert set(metrics.models) >= {"base", "tuned", "tuned_calibrated", *baselines}
     assert metrics.models["tuned_calibrated"]["in_domain"]["all"].t == pytest.approx(1 / 3)
     assert (validated.out / "figures" / "tradeoff.png").is_file()
+
+
+def test_the_base_that_may_refuse_is_a_baseline(validated, monkeypatch):
+    """It is asked with a sentence more, judged by the question, and compared as it is."""
+    asked = []
+
+    def generate(checkpoint, examples, images, **options):
+        for example in examples:
+            asked.append(example.question)
+            yield [
+                (example, [Generation("I don't know." if example.id == "b" else "red", -1.0, 2)])
+            ]
+
+    monkeypatch.setattr(engines, "generate", generate)
+    metrics = evaluate(dataclasses.replace(validated, prompted=True))
+    assert asked == ['What colour? If you do not know the answer, say "I don\'t know".'] * 6
+    said = [p for p in read_predictions(validated.out / "predictions.jsonl") if p.model == PROMPTED]
+    assert [p.outcome for p in said] == ["correct", "refused", "wrong"] * 2
+    assert {p.question for p in said} == {"What colour?"}
+    assert metrics.models[PROMPTED]["in_domain"]["all"].t == 0
+    assert metrics.asked == ["base", "tuned"]
+    assert PROMPTED not in {*metrics.curves, *metrics.prices}
+    assert PROMPTED in (validated.out / "report.html").read_text()
+    monkeypatch.setattr(engines, "generate", lambda *_, **__: pytest.fail("asked again"))
+    assert evaluate(dataclasses.replace(validated, prompted=True)).models == metrics.models
 
 
 def test_both_answers_resume_and_follow_the_dataset(validated, monkeypatch):

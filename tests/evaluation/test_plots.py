@@ -38,6 +38,21 @@ def test_the_tradeoff_names_every_line_and_marks_where_models_are():
     assert "<svg" in drawing.svg
 
 
+def test_the_fronts_name_every_line_and_draw_what_was_measured():
+    _, metrics = measured(with_validation(good_and_bad(40)))
+    figure = plots.fronts(metrics).figure
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == list(metrics.prices)
+    assert {*MODELS} < {*names}
+    above, below = figure.axes[:2], figure.axes[2:]
+    for axes, domain in zip(above, metrics.domains, strict=True):
+        for name, line in zip(names, axes.lines, strict=True):
+            values = [cell.value for cell in metrics.prices[name][domain].values()]
+            assert list(line.get_ydata()) == values
+    # Always refusing answers nothing, and the oracle has no threshold.
+    assert [len(axes.lines) for axes in below] == [len(names) - 2] * 2
+
+
 def test_summary_bars_are_the_same_every_time():
     metrics = metrics_of(good_and_bad())
     first, second = (plots.summary_bars(metrics, "in_domain").svg for _ in "ab")

@@ -1,5 +1,6 @@
 """Policies and curves against brute force, on predictions that are made up."""
 
+import itertools
 import json
 
 import numpy as np
@@ -17,10 +18,10 @@ from inbol_jax.evaluation.policies import (
     decided,
     margin,
     measure,
-    stakes,
 )
 from inbol_jax.evaluation.prediction import BASELINES, VALIDATION, Forced, by_likelihood, calibrated
-from inbol_jax.evaluation.selective import aurc, auroc, value_curve
+from inbol_jax.evaluation.prices import PRICES, stakes
+from inbol_jax.evaluation.selective import aurc, auroc, best_threshold, value_at, value_curve
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,8 @@ def test_metrics_hold_models_baselines_and_the_differences_from_the_best(predict
     keys = [(d.a, d.b, d.domain, d.group) for d in metrics.differences]
     assert len(keys) == len(set(keys))
     written = json.loads(json.dumps(metrics.to_json(), allow_nan=False))
-    assert {"models", "differences", "seconds", "curves", "thresholds"} == written.keys()
+    validated = {"curves", "thresholds", "prices"}
+    assert {"models", "differences", "seconds", *validated} == written.keys()
 
 
 def test_without_validation_stands_what_needs_none(predictions, metrics):
@@ -211,3 +213,72 @@ def test_answers_that_begin_as_refusals_do_are_refused(predictions):
     some = [replace(p, prediction="The cat.") if id(p) in moved else p for p in base]
     with pytest.raises(InbolError, match=rf"^base: {few + 1} of .* 'The cat.'; choose refusals"):
         check_refusal_tokens(some, "base")
+
+
+def value(p, price):
+    """What a prediction is worth if a wrong answer costs a price."""
+    return p.user_value if p.user_value >= 0 else -price
+
+
+def test_at_each_price_a_model_has_the_rule_that_is_best_on_validation(predictions, metrics):
+    """By brute force: every threshold of both rules is tried on validation."""
+    for model, domain in (("idk_it", "in_domain"), ("ca_dpo", "out_of_domain")):
+        for price in (0.25, 1, 4):
+            tried = []
+            for score in (margin, SCORES["likelihood"]):
+                validation = of(predictions, model, VALIDATION)
+                levels = sorted({score(p) for p in validation})
+                middles = [(a + b) / 2 for a, b in itertools.pairwise(levels)]
+                for threshold in (levels[0] - 1, *middles, levels[-1] + 1):
+                    worth = [
+                        np.mean(
+                            [
+                                value(decided(p, "x", refuse=score(p) > threshold), price)
+                                for p in some
+                            ]
+                        )
+                        for some in (validation, of(predictions, model, domain))
+                    ]
+                    tried.append(worth)
+            best = max(on_validation for on_validation, _ in tried)
+            found = metrics.prices[model][domain][f"{price:g}"].value
+            there = [on_test for on_validation, on_test in tried if on_validation > best - 1e-9]
+            assert any(found == pytest.approx(on_test) for on_test in there)
+
+
+def test_what_needs_no_threshold_has_its_value_at_each_price(predictions, metrics):
+    for domain in ("in_domain", "out_of_domain"):
+        some = of(predictions, "base", domain)
+        for price in PRICES:
+            refused = np.mean([decided(p, "x", refuse=True).user_value for p in some])
+            at = {name: prices[domain][f"{price:g}"] for name, prices in metrics.prices.items()}
+            assert at["always_refuse"].value == pytest.approx(refused)
+            assert at["always_refuse"].change.low is None
+            known = [p.type != 3 and p.confidence > price / (1 + price) for p in some]
+            told = [
+                value(decided(p, "x", refuse=not k), price)
+                for p, k in zip(some, known, strict=True)
+            ]
+            assert at["oracle"].value == pytest.approx(np.mean(told))
+    assert metrics.prices.keys() == {*MODELS, "always_refuse", "base_threshold_probe", "oracle"}
+
+
+def test_changes_at_a_price_are_from_the_best_of_validation(predictions, metrics):
+    free = {
+        "always_refuse": [lambda p: np.inf],
+        "base_threshold_probe": [SCORES["probe"]],
+        "base": [margin, *(score for name, score in SCORES.items() if name != "probe")],
+    }
+    for price in PRICES:
+        best = []
+        for name, scores in free.items():
+            for score in scores:
+                table = stakes(columns(of(predictions, "base", VALIDATION), score), price)
+                best.append((value_at(*table, best_threshold(*table)), name))
+        here = {name: prices["in_domain"][f"{price:g}"] for name, prices in metrics.prices.items()}
+        rival = here[max(best)[1]].value
+        for model in ("idk_it", "ca_dpo"):
+            change = here[model].change
+            assert change.value == pytest.approx(here[model].value - rival)
+            assert change.low <= change.value <= change.high
+            assert here[model].verdict == (change.low > 0) - (change.high < 0)

@@ -63,7 +63,7 @@ def page(report):
 def test_the_page_holds_baselines_curves_and_tables_measured_elsewhere(report, page):
     html = (report / "report.html").read_text()
     assert "<h2>Over several seeds</h2>" in html
-    assert html.count("<svg") == 4  # summary, two domains by confidence, tradeoff
+    assert html.count("<svg") == 5  # summary, two domains by confidence, tradeoff, fronts
     names = ("summary", "confidence_in_domain", "confidence_out_of_domain", "tradeoff")
     assert all((report / f"figures/{name}.png").stat().st_size > 5000 for name in names)
     for name in (*MODELS, *map(calibrated, MODELS), *BASELINES):

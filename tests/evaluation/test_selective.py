@@ -14,6 +14,7 @@ from inbol_jax.evaluation.selective import (
     calibration,
     coverage_at_risk,
     risk_coverage,
+    safe_threshold,
     value_at,
     value_curve,
 )
@@ -208,3 +209,51 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     assert bootstrap(lambda i: aurc(a[i], correct[i]), 300) == alone  # the same seed
     assert bootstrap(lambda i: None, 300) == (None, None, None)
     assert bootstrap(lambda i: 1.0, 0) == (None, None, None)
+
+
+def drawn_with_risk(risk_at, n, random):
+    """Scores from 0 to 1, and whether each answer is correct."""
+    score = random.random(n)
+    return score, random.random(n) >= risk_at(score)
+
+
+RISK_CURVES = {
+    "rises": lambda score: 0.05 + 0.6 * score**1.5,
+    "falls first": lambda score: np.where(score < 0.3, 0.12, 0.02 + 0.5 * (score - 0.3)),
+    "in steps": lambda score: np.round(0.02 + 0.6 * score, 1),
+}
+
+
+@pytest.mark.parametrize("name", RISK_CURVES)
+@pytest.mark.parametrize(("n", "risk"), [(200, 0.2), (1500, 0.1)])
+def test_the_promised_risk_is_exceeded_no_more_often_than_it_may_be(name, n, risk):
+    """1,000 validation sets, and the true risk of what each of them allows."""
+    random, risk_at, delta = np.random.default_rng(0), RISK_CURVES[name], 0.1
+    fine = (np.arange(10_000) + 0.5) / 10_000
+    true_risk = np.cumsum(risk_at(fine)) / np.arange(1, 10_001)  # of the answers up to each score
+    found = [safe_threshold(*drawn_with_risk(risk_at, n, random), risk, delta) for _ in range(1000)]
+    answered = np.array([0 if t is None else int(t * 10_000) for t in found])
+    violated = (true_risk[np.maximum(answered - 1, 0)] > risk) & (answered > 0)
+    assert violated.mean() <= delta
+    if name == "rises" and n == 1500:
+        possible = np.flatnonzero(true_risk <= risk)[-1]
+        assert answered.mean() > 0.3 * possible, "promises are kept by answering little"
+
+
+@given(QUESTIONS, st.sampled_from([0.05, 0.2, 0.5]), st.sampled_from([0.05, 0.3]))
+def test_what_a_risk_allows_grows_with_it_and_does_not_depend_on_the_order(questions, risk, delta):
+    score, correct, _ = columns(questions * 5)
+    found = safe_threshold(score, correct, risk, delta)
+    assert found == safe_threshold(score[::-1], correct[::-1], risk, delta)
+    if found is not None:
+        assert found in score
+        assert np.mean(~correct[score <= found]) <= risk
+        assert safe_threshold(score, correct, risk + 0.1, delta) >= found
+        assert safe_threshold(score, correct, risk, delta + 0.1) >= found
+
+
+def test_a_few_questions_promise_no_small_risk():
+    score, correct = np.arange(40.0), np.ones(40, bool)
+    assert safe_threshold(score, correct, 0.05, 0.1) is None  # 0.95^40 = 0.13
+    assert safe_threshold(score, correct, 0.2, 0.1) == 39.0
+    assert safe_threshold(np.full(40, INF), correct, 0.5, 0.5) is None
