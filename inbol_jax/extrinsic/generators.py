@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from inbol_jax.answers import Generation
+from inbol_jax.answers import Generation, ImageHashes
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic.contents import NOT_THINGS, ImageContents
 from inbol_jax.extrinsic.grammar import in_english, subject, tagged
@@ -94,6 +94,11 @@ class Context:
     def contents(self) -> ImageContents:
         """What is known of each image."""
         return ImageContents(self.pool)
+
+    @functools.cached_property
+    def hashes(self) -> ImageHashes:
+        """What tells images of the same bytes."""
+        return ImageHashes(self.root)
 
     @functools.cached_property
     def in_english(self) -> bool:

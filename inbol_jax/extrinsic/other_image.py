@@ -96,4 +96,10 @@ def other_image(
     else:
         images = context.prepared.get(example.id, [])
     for image in images:
-        yield Proposal(example.question, "other_image", thing, image=image, options=example.options)
+        hashes = context.hashes.of((example.image, image))
+        own, other = hashes[example.image], hashes[image]
+        # The same picture may lie there under two names, and the other one may be missing.
+        if not own or other not in ("", own):
+            yield Proposal(
+                example.question, "other_image", thing, image=image, options=example.options
+            )

@@ -23,6 +23,21 @@ def test_another_image_lacks_what_the_question_is_about():
     assert len({row["images"][0] for row in rows}) > 20
 
 
+def test_a_copy_under_another_name_is_no_other_image(tmp_path):
+    """Nor is one that is missing, which is 2.png."""
+    for i, colour in enumerate(((255, 0, 0), (255, 0, 0), None, (0, 0, 255))):
+        if colour:
+            Image.new("RGB", (8, 8), colour).save(tmp_path / f"{i}.png")
+    things = (["dog"], ["cat"], ["cat"], ["cat"])
+    examples = [
+        example(i, "What color is the dog?" if not i else "What is this?", objects=o)
+        for i, o in enumerate(things)
+    ]
+    for seed in range(4):
+        rows = run_funnel(examples, "other_image", root=tmp_path, seed=seed).rows
+        assert [row["images"] for row in rows] == [["3.png"]]
+
+
 class Witness:
     """A "model" that sees the things of images by their names, and is never sure about q1's."""
 
