@@ -32,7 +32,7 @@ COMMANDS: dict[str, Command] = {
     "audit": Command("extrinsic.config:AuditConfig", "extrinsic.audit:audit"),
     "confidence": Command(
         "confidence.config:ConfidenceConfig",
-        "confidence.command:confidence",
+        "confidence.estimate:estimate",
         "sampling.engines:open_engine",
     ),
     "build": Command("construction.config:BuildConfig", "construction.build:build"),

@@ -8,13 +8,10 @@ from command_lines import confidence, fails
 from endpoint_server import asked, said
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Scripted
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.cli import main
-from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.confidence.samples import P_TRUE_PROMPT
-from inbol_jax.confidence.try_prompts import try_prompts
 from inbol_jax.data.sets import SETS
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
@@ -297,7 +294,7 @@ def test_what_is_built_and_trained_on_holds_the_same_text(
         header = read_meta(file)
         write_json(meta_path(other), header | {"settings": header["settings"] | change})
         error = fails(capsys, main, "build", "--out", tmp_path)
-        assert re.search(r"other\.jsonl was asked with prompt .*, and .*test\.jsonl with ", error)
+        assert re.search(r"other\.jsonl was made with .*--(prompt|system)\b.* in .*test", error)
 
 
 def test_a_template_without_a_place_for_a_system_text(small_world, tmp_path, capsys, micro):
@@ -310,38 +307,3 @@ def test_a_template_without_a_place_for_a_system_text(small_world, tmp_path, cap
 def test_a_prompt_with_a_special_token(option, small_world, tmp_path, capsys, talkative):
     error = fails(capsys, main, *command("confidence", small_world, tmp_path, talkative), option)
     assert f"{option[:8]}: contains the model's image placeholder" in error
-
-
-class Trying(Scripted):
-    """Half of the samples are right and half are cut; at options, only if letters are asked for."""
-
-    def generate(self, examples, images, *, prompt, label, set_aside):
-        for example in examples:
-            right = not example.options or prompt.prompt == "letter"
-            text = example.answers[0] if right else "No idea at all"
-            said = [Generation(text, -1.0, 2), Generation("something else", -1.0, 32, cut=True)]
-            yield [(example, said)]
-
-
-@pytest.mark.parametrize(
-    ("options", "confidences"),
-    [
-        ([], {"bare": 0.5, "short": 0.5, "vizwiz": 0.5}),
-        (["cat", "dog"], {"bare": 0, "short": 0, "letter": 0.5, "vizwiz": 0}),
-    ],
-)
-def test_trying_prompts(tmp_path, options, confidences, capsys):
-    """A row per prompt that fits, the dataset's own among them; nothing is kept."""
-    about = {"images": [], "options": options, "answers": ["B" if options else "dog"]}
-    rows = [about | {"id": str(i), "question": f"What is {i}?"} for i in range(3)]
-    write_jsonl(tmp_path / "data/set.jsonl", rows, {"prompt": "vizwiz"})
-    config = ConfidenceConfig(tmp_path / "data/set.jsonl", tmp_path / "out", try_prompts=True)
-    trials = try_prompts(config, Trying())
-    assert {trial.prompt.prompt: trial.confidence for trial in trials} == confidences
-    assert {trial.cut for trial in trials} == {0.5}
-    assert not (tmp_path / "out").exists()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:5] == ["prompt", "confidence", "Known", "Mixed", "Unknown"]
-    best = "letter" if options else "bare"
-    assert lines[-2] == f"the highest mean confidence has --prompt '{best}'"
-    assert lines[-1].startswith(f"Warning: prompt {best}: 50% of the answers were cut")

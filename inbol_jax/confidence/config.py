@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.data.config import Data
 from inbol_jax.defaults import TINY, BatchSize, Bounded, Dtype, Seed, Share
 from inbol_jax.errors import InbolError
@@ -43,19 +42,11 @@ class ConfidenceConfig(Bounded):
     """The run stops if a larger share of the records or images is unusable."""
     seed: Seed = 0
     """Seed of the samples."""
-    try_prompts: bool = False
-    """Ask 100 random questions with each prompt that fits, and say how confident the model is with
-    each. Nothing is stored."""
-    thresholds: Thresholds = dataclasses.field(default_factory=Thresholds)
-    """Confidence thresholds that separate Known, Mixed and Unknown in the table of prompts."""
     endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     """Endpoint whose model is sampled in place of --model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("p_true", "distributed"):
-            if self.try_prompts and getattr(self, name):
-                raise InbolError(f"--try-prompts and --{name.replace('_', '-')}: give one of them")
         if self.endpoint.endpoint:
             self._check_endpoint()
 

@@ -66,8 +66,7 @@ class Doubts:
             yield (
                 f"{about}, so hardly anything will be taught to be answered. If answers below are "
                 "right, the metric does not see it (--data.metric) or the model has to be told how "
-                "to answer (--prompt, which --try-prompts measures); if they break off, raise "
-                "--max-new-tokens"
+                "to answer (--prompt); if they break off, raise --max-new-tokens"
             )
         else:
             yield (
@@ -81,7 +80,7 @@ def _random(question: SampledQuestion) -> int:
     return hash64(question.example.id)
 
 
-def cut_warning(label: str, n_cut: float, n: int, max_new_tokens: int) -> Iterator[str]:
+def cut_warning(label: str, n_cut: int, n: int, max_new_tokens: int) -> Iterator[str]:
     """Yields a line if more than `MAX_CUT` of n answers were cut."""
     if n_cut > MAX_CUT * n:
         yield (
