@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import tyro
+from msgspec.structs import force_setattr
 from real_stages import Stages
 from safetensors.numpy import load_file, save_file
 
 from inbol_jax import commands
-from inbol_jax.artifacts import file_fingerprint, write_json
+from inbol_jax.artifacts import file_fingerprint, read_jsonl, read_meta, write_json, write_jsonl
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.confidence.config import ConfidenceConfig
 from inbol_jax.construction.build import BuildConfig, build
+from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.defaults import TINY
 from inbol_jax.demo import PLAIN_DPO, SAMPLING, TYPE3, train_ca_dpo, train_idk_it
 from inbol_jax.evaluation.config import EvaluateConfig
@@ -33,6 +35,8 @@ from inbol_jax.evaluation.prediction import VALIDATION, Prediction, calibrated
 from inbol_jax.evaluation.tables import signed, with_interval
 from inbol_jax.extrinsic.config import ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
+from inbol_jax.prompts import header_prompt
+from inbol_jax.records import Boundary, BoundaryRecord, Preference
 from inbol_jax.training.config import FROZEN
 from inbol_jax.world.config import Split
 from inbol_jax.world.export import ExportConfig, export
@@ -154,12 +158,23 @@ def with_type3(folder: Path, seed: int, share: float) -> Path:
 
 
 def with_negatives(folder: Path, seed: int) -> Path:
-    """Pairs whose incorrect responses are those of the IDK-IT model, where it gives any."""
+    """Pairs whose incorrect responses are those of the IDK-IT model, if it gives any."""
     negatives = folder / "of_idk_it"
     for source in (folder / "data/train", folder / "extrinsic.jsonl"):
         sample(source, negatives, seed, folder / "idk_it/model")
     out = _same_confidences(folder, "negatives")
-    build(BuildConfig(out, negatives=negatives / "confidence", seed=seed))
+    for place in (out, negatives):
+        build(BuildConfig(place, seed=seed))
+    parse = BoundaryRecord.from_json
+    said = {r.id: r.incorrect for r in read_jsonl(negatives / "records.jsonl", parse)}
+    taught = {row["id"] for row in read_jsonl(out / "instructions.jsonl")}
+    file, pairs = out / "preferences.jsonl", list[Preference]()
+    header = read_meta(file)
+    for record in read_jsonl(out / "records.jsonl", parse):
+        if record.boundary is not Boundary.UNKNOWN or record.id in taught:  # no surplus refusal
+            force_setattr(record, "incorrect", said.get(record.id, ()))
+            pairs += make_preferences(record, header_prompt(file), "one", seed)
+    write_jsonl(file, (pair.to_json() for pair in pairs), header)
     return out
 
 

@@ -3,7 +3,7 @@
     python benchmarks/construction.py --folder runs/construction --n 1000000
 
 It writes a synthetic dataset like VQAv2, with ten gold answers per question, and stores with ten
-samples of a few words. A second store stands for the IDK-IT model's. The build runs in a process of
+samples of a few words. The build runs in a process of
 its own, whose peak resident memory (on Linux; with Python and the libraries) is printed.
 """
 
@@ -49,7 +49,7 @@ class Config:
     n: int = 1_000_000
     """Questions; a fifth of them are of Type 3."""
     worst: bool = False
-    """Use the options that cost time: negatives of a second store, and all refusals."""
+    """Use the option that costs time: all refusals."""
     seed: int = 0
     """Seed of the questions."""
 
@@ -73,10 +73,10 @@ def questions(config: Config) -> Iterator[VQAExample]:
         )
 
 
-def lines(config: Config, asker: Asker, model: str) -> Iterator[dict[str, Any]]:
+def lines(config: Config, asker: Asker) -> Iterator[dict[str, Any]]:
     """The samples of a model."""
     for i, example in enumerate(questions(config)):
-        rng = random.Random(f"{config.seed}:{i}:{model}")
+        rng = random.Random(f"{config.seed}:{i}:run")
         share_correct = rng.choice((0.02, 0.5, 0.97))
         said = []
         for _ in range(10):
@@ -95,18 +95,16 @@ def main(config: Config) -> None:
     data = config.folder / f"train-{config.n}-{config.seed}.jsonl"
     if not data.exists():
         write_jsonl(data, (example.to_json() for example in questions(config)), {})
-    for model in ("run", "idk_it") if config.worst else ("run",):
-        file = config.folder / model / "confidence/train.jsonl"
-        settings = {"model": model, "prompt": "bare", "system": ""}
-        asker = Asker(settings, BARE, ImageHashes(config.folder))
-        settings |= {"data": f"../../{data.name}", "images": "../.."}
-        if read_meta(file).get("settings") != settings:
-            header = {"command": "confidence", "settings": settings, "inputs": {}}
-            write_jsonl(file, lines(config, asker, model), header)
+    file = config.folder / "run/confidence/train.jsonl"
+    settings = {"model": "run", "n": 10, "prompt": "bare", "system": ""}
+    asker = Asker(settings, BARE, ImageHashes(config.folder))
+    settings |= {"data": f"../../{data.name}", "images": "../.."}
+    if read_meta(file).get("settings") != settings:
+        header = {"command": "confidence", "settings": settings, "inputs": {}}
+        write_jsonl(file, lines(config, asker), header)
     run, status = config.folder / "run", config.folder / "status.txt"
     options = ["build", "--out", str(run)]
     if config.worst:
-        options += ["--negatives", str(config.folder / "idk_it/confidence")]
         options += ["--templates", "all"]
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", MEASURED, str(status), *options], check=True)

@@ -63,23 +63,11 @@ def proposed_answer(question: SampledQuestion) -> str | None:
     return max(ranked)[-1] if ranked else None
 
 
-def p_true(question: SampledQuestion) -> Estimate | None:
-    """How probable the model holds it that its proposed answer is true; None if it was not asked.
-
-    If all samples refuse, the confidence is 0. Source: P(True) of Kadavath et al. 2022 (arXiv
-    2207.05221), asked by `inbol_jax.sampling.p_true`.
-    """
-    value = question.p_true
-    return None if value is None else Estimate(value, value, value)
-
-
-# An estimator gives None if the question lacks what it needs.
-Estimator = Callable[[SampledQuestion], Estimate | None]
+Estimator = Callable[[SampledQuestion], Estimate]
 ESTIMATORS: dict[str, Estimator] = {
     "accuracy": sampled_accuracy,
     "consistency": self_consistency,
     "likelihood": sequence_likelihood,
-    "p-true": p_true,
 }
 
 

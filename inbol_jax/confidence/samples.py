@@ -119,9 +119,7 @@ class Samples:
             total = len(dataset.examples) + len(dataset.rejected)
             say(f"{data}: {summarise_rejections(dataset.rejected, total)}")
         asker, store = asker_of(settings, dataset), AnswerStore(file)
-        samples = cls(dataset.examples, asker, store, settings["n"])
-        samples.read_p_true()
-        return samples
+        return cls(dataset.examples, asker, store, settings["n"])
 
     def read_p_true(self) -> None:
         """Reads what the model said of the truth of its answers, if it was asked."""
@@ -142,11 +140,6 @@ class Samples:
                 question = SampledQuestion(question.example, question.samples, p_true)
             yield question
 
-    def find(self, example: VQAExample) -> SampledQuestion | None:
-        """What was said to an example of any dataset; None if it was not asked."""
-        key = self._asker.key(example)
-        return self._judged(example, key) if key in self.store else None
-
     def _judged(self, example: VQAExample, key: str) -> SampledQuestion:
         return self.store.read(key, lambda row: judged(example, from_row(row, self._n)))
 
@@ -160,11 +153,6 @@ class Samples:
     def p_true_text(self, example: VQAExample, answer: str) -> str:
         """What the model is asked of an answer that it gave."""
         return P_TRUE_PROMPT.format(question=self.prompt.text(example), answer=answer)
-
-    def has_no_p_true(self, question: SampledQuestion) -> bool:
-        """Whether the truth of the proposed answer was asked for, and could not be."""
-        proposal = self.proposal(question)
-        return proposal is not None and proposal.key in (self._p_true or {})
 
     def pending(self) -> list[int]:
         """The indices of the questions that have no answer yet, or could not be asked before."""
@@ -189,9 +177,9 @@ def asker_of(settings: Mapping[str, Any], dataset: VQADataset) -> Asker:
 
 
 def inputs_fingerprint(files: Sequence[Path]) -> str:
-    """Of everything that is read from stores: lines, questions and P(True)."""
+    """Of everything that is built from: the lines of stores, and the questions."""
     read: list[Path] = []
     for file in files:
         read += sorted(file.parent.glob(f"{file.stem}*.jsonl"))
-        read += [file.parent / store_settings(file)["data"], p_true_file(file)]
+        read.append(file.parent / store_settings(file)["data"])
     return file_fingerprint(*filter(Path.is_file, read))

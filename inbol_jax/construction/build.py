@@ -14,8 +14,7 @@ from inbol_jax.construction.instructions import make_instruction
 from inbol_jax.construction.preferences import make_preferences
 from inbol_jax.construction.record import make_record
 from inbol_jax.construction.stores import Stores, find_stores
-from inbol_jax.construction.tally import TYPES, Built, table, warnings, without_surplus
-from inbol_jax.errors import InbolError
+from inbol_jax.construction.tally import Built, table, warnings, without_surplus
 from inbol_jax.progress import progress, say
 from inbol_jax.stage import Stage
 
@@ -34,7 +33,8 @@ def build(config: BuildConfig) -> None:
     estimator, stores = get_estimator(config.estimator), find_stores(config)
     settings = dataclasses.asdict(config) | {"out": ""}
     settings |= settings.pop("thresholds")
-    with Stage(config.out / FILES[0], "build", settings, inputs=stores.fingerprints) as stage:
+    inputs = {"confidence": stores.fingerprint}
+    with Stage(config.out / FILES[0], "build", settings, inputs=inputs) as stage:
         if stage.finished:
             return
         built = _make_all(config, stores, estimator)
@@ -55,47 +55,16 @@ def build(config: BuildConfig) -> None:
 
 
 def _make_all(config: BuildConfig, stores: Stores, estimator: Estimator) -> Built:
-    """What all questions give; says what they lack."""
+    """What all questions give."""
     built = Built([], [], [])
     about = stores.prompt, config.templates, config.seed
-    without_estimate = not_asked = without_negatives = 0
     total = sum(len(samples.keys) for samples in stores.samples)
     with progress("construction", total, "questions") as advance:
         for question in stores.questions():
             advance()
-            if question.example.answerable is not False and estimator(question) is None:
-                without_estimate += 1
-                not_asked += not stores.could_not_say(question)
-                continue
             record = make_record(question, config.thresholds, estimator)
-            incorrect = record.incorrect
-            if stores.negatives is not None:
-                incorrect = stores.negatives_of(question.example)
-            without_negatives += incorrect is None
             instruction = make_instruction(record, *about)
             built.records.append(record)
             built.instructions.extend([instruction] if instruction else [])
-            built.pairs.extend(make_preferences(record, *about, incorrect=incorrect or ()))
-    if not_asked and not config.partial:
-        raise InbolError(
-            f"--estimator p-true: {not_asked} questions have no P(True) yet; `inbol confidence "
-            "--p-true` adds it and samples nothing again. It cannot be asked of an endpoint's model"
-        )
-    if without_estimate:
-        say(f"{without_estimate} questions have no P(True), and are left out")
-    if without_negatives:
-        _say_negatives(config, built, without_negatives)
+            built.pairs.extend(make_preferences(record, *about))
     return built
-
-
-def _say_negatives(config: BuildConfig, built: Built, missing: int) -> None:
-    """Raises InbolError if a type has no pair for lack of negatives."""
-    for type in {record.type for record in built.records} - {pair.type for pair in built.pairs}:
-        raise InbolError(
-            f"--negatives {config.negatives}: no pair is left of {TYPES[type]}; sample those "
-            "questions as well"
-        )
-    say(
-        f"{missing} of {len(built.records)} questions are not in {config.negatives}: no pair "
-        "rejects what was said to them"
-    )

@@ -22,12 +22,8 @@ class BuildConfig(Bounded):
     """Refusals to teach: "one" (I don't know.), the four "short" ones, the "long" ones, those that
     give the "reason" which fits the type of the question, or "all"."""
     estimator: str = "accuracy"
-    """Estimator of the confidence: "accuracy" against the gold answers, "consistency" or
-    "likelihood" of the samples, or "p-true"."""
-    negatives: Path | None = None
-    """Confidence store of the same questions, a .jsonl file or a folder of them. Its incorrect
-    responses become the rejected ones instead of the records' own. Give a store that was sampled
-    from the IDK-IT model, from which CA-DPO starts."""
+    """Estimator of the confidence: "accuracy" against the gold answers, or "consistency" or
+    "likelihood" of the samples."""
     max_refusals: Annotated[float, Bounds(above=0, most=1)] = 0.5
     """The largest share of refusals among the instructions. The questions of surplus ones are left
     out, as many of Type 2 as of Type 3 in proportion; 1 keeps all."""

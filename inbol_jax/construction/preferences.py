@@ -24,24 +24,17 @@ PAIRS_OF_CLASS: dict[Boundary, tuple[PairKind, ...]] = {
 
 
 def make_preferences(
-    record: BoundaryRecord,
-    prompt: Prompt,
-    templates: str,
-    seed: int,
-    *,
-    incorrect: Sequence[Response] | None = None,
+    record: BoundaryRecord, prompt: Prompt, templates: str, seed: int
 ) -> list[Preference]:
     """The pairs of the record's class, one of each kind, as far as there are responses for them.
 
-    Args:
-      incorrect: the incorrect responses to draw from, instead of the record's own. They are drawn
-        in proportion to how often they were given.
+    An incorrect response is drawn in proportion to how often it was given.
     """
     key = f"{seed}:{record.id}"
     # By the key of the question's instruction: both teach the same refusal.
     refusal = pick_refusal(templates, key, record.type, pictured=bool(record.images))
     correct = record.correct[0].text if record.correct else ""
-    wrong = _draw(record.incorrect if incorrect is None else incorrect, key)
+    wrong = _draw(record.incorrect, key)
     sides = {
         PairKind.CORRECT_OVER_REFUSAL: (correct, refusal),
         PairKind.CORRECT_OVER_INCORRECT: (correct, wrong),

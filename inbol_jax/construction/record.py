@@ -4,7 +4,6 @@ import math
 
 from inbol_jax.confidence.boundary import Thresholds, classify, question_type
 from inbol_jax.confidence.confidence import Estimator, sampled_accuracy
-from inbol_jax.errors import InbolError
 from inbol_jax.intervals import share
 from inbol_jax.questions import WithOptions
 from inbol_jax.records import Boundary, BoundaryRecord, Response, SampledQuestion
@@ -20,15 +19,11 @@ def make_record(
     Confidence, interval and class are the estimator's; the counts are those of the samples.
 
     Raises:
-      InbolError: if the question lacks what the estimator needs.
+      InbolError: as the estimator does.
     """
     example = question.example
     type3 = example.answerable is False
     estimate = share(0, question.n_samples) if type3 else estimator(question)
-    if estimate is None:
-        raise InbolError(
-            f"question {example.id}: its line in the store lacks what the estimator needs"
-        )
     boundary = Boundary.UNKNOWN if type3 else classify(estimate.value, 1, thresholds)
     responses = distinct_responses(question)
     # A dataset may have columns of its own that are called like those of `inbol extrinsic`.

@@ -1,18 +1,16 @@
-"""The confidence stores that `inbol build` reads: of its questions, and of `--negatives`."""
+"""The confidence stores that `inbol build` reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from inbol_jax.artifacts import HINT, read_meta
+from inbol_jax.artifacts import HINT, changes
 from inbol_jax.confidence.samples import Samples, inputs_fingerprint, store_settings, stores_in
 from inbol_jax.construction.config import BuildConfig
-from inbol_jax.construction.record import distinct_responses
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
-from inbol_jax.records import Response, SampledQuestion, VQAExample
-from inbol_jax.stage import changes
+from inbol_jax.records import SampledQuestion
 
 
 class Stores(NamedTuple):
@@ -20,17 +18,15 @@ class Stores(NamedTuple):
 
     Attributes:
       samples: what was said to the questions.
-      negatives: what another model said to the same questions; None without `--negatives`.
       prompt: how all were asked.
       images: the images' folder.
-      fingerprints: of everything that is read.
+      fingerprint: of everything that is read.
     """
 
     samples: list[Samples]
-    negatives: list[Samples] | None
     prompt: Prompt
     images: Path
-    fingerprints: dict[str, str]
+    fingerprint: str
 
     def questions(self) -> Iterator[SampledQuestion]:
         """All answered questions, in the order of their lines.
@@ -49,19 +45,10 @@ class Stores(NamedTuple):
                 seen.add(id)
                 yield question
 
-    def could_not_say(self, question: SampledQuestion) -> bool:
-        """Whether the model was asked for the P(True) of its answer, and could not be."""
-        return any(samples.has_no_p_true(question) for samples in self.samples)
-
-    def negatives_of(self, example: VQAExample) -> Sequence[Response] | None:
-        """The incorrect responses of `--negatives` to a question; None if it was not asked."""
-        found = (samples.find(example) for samples in self.negatives or ())
-        question = next(filter(None, found), None)
-        return None if question is None else distinct_responses(question)["wrong"]
-
 
 def find_stores(config: BuildConfig) -> Stores:
-    """The stores that the options name; an InbolError if they cannot be built from."""
+    """The stores that the options name; an InbolError if they cannot be built from, or differ in
+    how questions were asked, which instructions and pairs would mix."""
     folder = config.out / "confidence"
     if not (files := stores_in(folder)):
         raise InbolError(
@@ -69,54 +56,26 @@ def find_stores(config: BuildConfig) -> Stores:
             "first"
         )
     first, *others = [store_settings(file) for file in files]
-    alike = {name: first[name] for name in ("data", "prompt", "system")} | {"seed": 0}
+    may_differ = {"data": "", "seed": 0}
     for file, other in zip(files[1:], others, strict=True):
-        if different := changes(first | alike, other | alike):
+        if different := changes(first | may_differ, other | may_differ):
             made = "; ".join(different.values())
             raise InbolError(f"{files[0]} was made with {made} in {file}: {HINT}")
-    others = _negative_stores(config.negatives) if config.negatives else []
-    opened = [Samples.open(file) for file in (*files, *others)]
-    _check_alike(opened, partial=config.partial)
-    fingerprints = {"confidence": inputs_fingerprint(files)}
-    if others:
-        fingerprints["negatives"] = inputs_fingerprint(others)
-    return Stores(
-        samples=opened[: len(files)],
-        negatives=opened[len(files) :] or None,
-        prompt=opened[0].prompt,
-        images=folder / first["images"],
-        fingerprints=fingerprints,
-    )
+    opened = [Samples.open(file) for file in files]
+    for samples in opened:
+        _check_finished(samples, partial=config.partial)
+    images, fingerprint = folder / first["images"], inputs_fingerprint(files)
+    return Stores(opened, opened[0].prompt, images, fingerprint)
 
 
-def _negative_stores(path: Path) -> list[Path]:
-    files = stores_in(path) if path.is_dir() else [path] if path.is_file() else []
-    if not files or not all(read_meta(file).get("command") == "confidence" for file in files):
+def _check_finished(samples: Samples, *, partial: bool) -> None:
+    """Raises InbolError if questions were not asked yet, unless what is there is to be taken."""
+    if not (n := samples.n_missing):
+        return
+    about = f"{samples.store.file}: {n} of {len(samples.keys)} questions have no answer yet"
+    if not partial:
         raise InbolError(
-            f"--negatives {path}: no store of confidences; give a folder, or a .jsonl file, that "
-            "`inbol confidence` has written"
+            f"{about}; give `inbol confidence` again, which asks them alone, or take what is "
+            "there with --partial"
         )
-    return files
-
-
-def _check_alike(stores: Sequence[Samples], *, partial: bool) -> None:
-    """Raises InbolError if questions were asked in several ways, which instructions and pairs would
-    mix, or were not all asked."""
-    first, *others = stores
-    for other in others:
-        if other.prompt != first.prompt:
-            raise InbolError(
-                f"{first.store.file} was asked with prompt {first.prompt}, and {other.store.file} "
-                f"with {other.prompt}; give `inbol confidence` one --prompt and --system for all"
-            )
-    for samples in stores:
-        if not samples.n_missing:
-            continue
-        n, total = samples.n_missing, len(samples.keys)
-        about = f"{samples.store.file}: {n} of {total} questions have no answer yet"
-        if not partial:
-            raise InbolError(
-                f"{about}; give `inbol confidence` again, which asks them alone, or take what is "
-                "there with --partial"
-            )
-        say(f"{about}, and are left out")
+    say(f"{about}, and are left out")

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import pytest
@@ -25,10 +24,6 @@ EXAMPLE = VQAExample("q", ("a.png",), "What color is it?", ("red",), True)
 def line(*answers, example=EXAMPLE):
     """A question whose samples are given as (text, log-probability, tokens)."""
     return sampled_question(example, [Generation(*answer) for answer in answers])
-
-
-def with_p_true(question, value):
-    return dataclasses.replace(question, p_true=value)
 
 
 MIXED = line(
@@ -75,8 +70,7 @@ def test_likelihood_without_log_probabilities_is_refused():
 
 def test_refusals_are_no_answers():
     refused = line(*[("I don't know.", -0.1, 5)] * 3)
-    values = [estimator(with_p_true(refused, 0.0)).value for estimator in ESTIMATORS.values()]
-    assert values == [0, 0, 0, 0]
+    assert [estimator(refused).value for estimator in ESTIMATORS.values()] == [0, 0, 0]
     half = line(*[("I don't know.", -0.1, 5)] * 3, ("blue", -1.0, 1))
     assert self_consistency(half).value == 1 / 4
     assert sequence_likelihood(half).value == math.exp(-1)
@@ -106,9 +100,9 @@ def test_estimates_are_confidences_and_do_not_depend_on_the_order(samples, rando
     other = list(samples)
     random.shuffle(other)
     for name, estimator in ESTIMATORS.items():
-        found = estimator(with_p_true(line(*samples), 0.25))
+        found = estimator(line(*samples))
         assert 0 <= found.low <= found.value <= found.high <= 1, name
-        assert estimator(with_p_true(line(*other), 0.25)) == found, name
+        assert estimator(line(*other)) == found, name
     assert proposed_answer(line(*other)) == proposed_answer(line(*samples))
 
 

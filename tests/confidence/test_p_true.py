@@ -117,12 +117,13 @@ def test_probabilities_are_those_of_transformers(micro, small_world):
 
 def questions(out):
     """{id: question} of a store, with P(True)."""
-    return {q.example.id: q for q in Samples.open(out / "confidence/test.jsonl")}
+    samples = Samples.open(out / "confidence/test.jsonl")
+    samples.read_p_true()
+    return {q.example.id: q for q in samples}
 
 
 def test_it_is_added_without_sampling(sampled, asked, small_world, capsys):
-    """The samples' file is not touched; once more there is nothing to do. What was not asked is
-    missed."""
+    """The samples' file is not touched; once more there is nothing to do."""
     file, extra = (asked / "confidence" / name for name in ("test.jsonl", "p_true/test.jsonl"))
     assert file.read_bytes() == (sampled / "confidence/test.jsonl").read_bytes()
     found = evaluations(asked)
@@ -137,28 +138,11 @@ def test_it_is_added_without_sampling(sampled, asked, small_world, capsys):
     assert confidence(small_world / "test", asked, *QUICK, "--p-true") == 0
     assert extra.read_bytes() == before
     assert "programs compiled" not in capsys.readouterr().out
-    assert build(sampled, "--estimator", "p-true") == 2
-    assert "yet; `inbol confidence --p-true` adds it" in capsys.readouterr().err
-
-
-def test_records_by_p_true(asked, capsys):
-    """Confidence, class and no interval; Type 3 stays without any."""
-    values = sorted(question.p_true for question in questions(asked).values())
-    low, high = values[len(values) // 3], values[2 * len(values) // 3]
-    assert build(asked, "--estimator", "p-true", "--delta-uk", low, "--delta-k", high) == 0
-    records = {r["id"]: r for r in read_jsonl(asked / "records.jsonl")}
-    for id, question in questions(asked).items():
-        value = 0.0 if records[id]["type"] == 3 else question.p_true
-        assert records[id]["confidence"] == value
-        if records[id]["type"] != 3:
-            assert records[id]["boundary"] == (
-                "known" if value >= high else "unknown" if value <= low else "mixed"
-            )
 
 
 def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, capsys):
-    """With its answer it is longer than the context: reported, counted, left out by `inbol build`;
-    beyond --max-rejected it ends the run."""
+    """With its answer it is longer than the context: reported and counted; beyond --max-rejected it
+    ends the run."""
     out, data = tmp_path / "out", shutil.copytree(small_world / "test", tmp_path / "test")
     rows = list(read_jsonl(data / "data.jsonl"))
     long = [i for i, row in enumerate(rows) if row["answerable"]][:3]
@@ -174,11 +158,7 @@ def test_a_question_that_cannot_be_asked_is_set_aside(small_world, tmp_path, cap
     assert confidence(data, out, *QUICK, "--p-true") == 0
     assert f"{len(shared)} of 60 questions set aside (first: {gone.id}: " in capsys.readouterr().out
     assert {id for id, row in evaluations(out).items() if row["set_aside"]} == shared
-    left_out = {e.id for e in examples if e.id in shared and e.answerable}
-    assert build(out, "--estimator", "p-true", "--delta-uk", 0.5, "--delta-k", 0.51) == 0
-    assert f"{len(left_out)} questions have no P(True), and are left out" in capsys.readouterr().out
-    kept = {r["id"] for r in read_jsonl(out / "records.jsonl")}
-    assert kept == {e.id for e in examples} - left_out
+    assert {id for id, q in questions(out).items() if q.p_true is None} == shared
 
 
 def proposed_answer_of(out, id):

@@ -104,19 +104,6 @@ def store(out, name, rows, model="m1", asked=None):
     return file
 
 
-def negatives(out):
-    """A store of a model that gives other wrong answers, lacks unknown0 and refuses unknown1."""
-    rows = []
-    for row in reversed(four_groups()):
-        if row["id"] == "unknown1":
-            rows.append(line("unknown1", "rrrrrrrrrr"))
-        elif row["id"] != "unknown0":
-            texts = [{"blue": "mauve"}.get(text, text) for text in row["samples"]]
-            rows.append(row | {"samples": texts})
-    store(out.parent / "idk_it", "dpo_start", rows, model="m2")
-    return out.parent / "idk_it/confidence"
-
-
 def records(lines=LINES, thresholds=None):
     return [make_record(question_of(row), thresholds or Thresholds()) for row in lines]
 
@@ -126,8 +113,8 @@ def instructions(records, templates="short", seed=0):
     return [instruction for instruction in made if instruction]
 
 
-def preferences(records, templates="short", seed=0, **options):
-    made = (make_preferences(record, BARE, templates, seed, **options) for record in records)
+def preferences(records, templates="short", seed=0):
+    made = (make_preferences(record, BARE, templates, seed) for record in records)
     return [pair for pairs in made for pair in pairs]
 
 

@@ -13,7 +13,6 @@ from store_lines import (
     built,
     four_groups,
     line,
-    negatives,
     preferences,
     records,
     store,
@@ -184,6 +183,6 @@ def test_the_command_line_takes_all_options(tmp_path, capsys):
     out = tmp_path / "run"
     store(out, "train", four_groups())
     words = "--templates reason --seed 4 --partial --delta-k 0.8 --max-refusals 0.7"
-    run = ["build", "--out", str(out), "--negatives", str(negatives(out)), *words.split()]
-    assert main([*run, "--estimator", "accuracy"]) == 0
+    run = ["build", "--out", str(out), *words.split(), "--estimator", "accuracy"]
+    assert main(run) == 0
     assert "instructions" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from store_lines import ANY_LINES, SETS, THRESHOLDS, line, preferences, question
 
 from inbol_jax.confidence.boundary import Thresholds
 from inbol_jax.construction.record import make_record
-from inbol_jax.records import PairKind, Response, Sample, SampledQuestion
+from inbol_jax.records import PairKind, Sample, SampledQuestion
 from inbol_jax.responses.refusal import is_refusal
 from inbol_jax.taught_refusals import SHORT_REFUSALS
 
@@ -39,13 +39,6 @@ def test_incorrect_responses_are_drawn_as_often_as_they_were_given():
     for drawn in (by_seed, by_question):
         assert drawn.total() == 1000
         assert drawn["blue"] == pytest.approx(800, abs=50)
-
-
-def test_incorrect_responses_of_another_model_replace_the_records_own():
-    (record,) = records([line("q", "w" * 10)])
-    (pair,) = preferences([record], incorrect=(Response("mauve", 2, -1.0),))
-    assert pair.rejected == "mauve"
-    assert not preferences([record], incorrect=())
 
 
 def test_equal_sides_make_no_pair():

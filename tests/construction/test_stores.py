@@ -1,9 +1,9 @@
-"""What `inbol build` reads: stores of confidences, finished or not, and those of --negatives."""
+"""What `inbol build` reads: stores of confidences, finished or not."""
 
 import json
 
 import pytest
-from store_lines import LINES, UNCAPPED, build_fails, built, four_groups, line, negatives, store
+from store_lines import LINES, UNCAPPED, build_fails, built, line, store
 
 from inbol_jax.answers import AnswerStore
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta, write_json
@@ -23,7 +23,7 @@ def test_stores_that_do_not_belong_together(out):
     build_fails(out, "--n 4, and now --n 10 in .*train.jsonl: choose another --out")
     header["settings"]["prompt"] = "short"
     write_json(meta_path(file), header)
-    build_fails(out, "more.jsonl was asked with prompt short, and .*train.jsonl with bare")
+    build_fails(out, "more.jsonl was made with --prompt short, and now --prompt bare in ")
 
 
 @pytest.mark.parametrize("settings", [..., [], {"model": "m1"}, {"data": 3}])
@@ -103,24 +103,3 @@ def test_what_was_built_is_not_built_over(out, capsys):
     store(out, "new", LINES[:1])
     build_fails(out, "was made of another --confidence, or of what has changed since", **UNCAPPED)
     assert (out / FILES[0]).stat().st_mtime_ns == before
-
-
-def test_pairs_reject_the_incorrect_responses_of_another_store(out, capsys):
-    whole = built(out)
-    folder = negatives(out)
-    for path in (folder, folder / "dpo_start.jsonl"):
-        records, instructions, pairs = built(out, negatives=path)
-        assert (records, instructions) == (whole[0], whole[1])
-        rejected = {p["rejected"] for p in pairs if p["kind"] != "correct_over_refusal"}
-        assert rejected == {"mauve", "pink", "green"}
-        assert not {"unknown0", "unknown1"} & {p["id"] for p in pairs}
-        assert "1 of 240 questions are not in" in capsys.readouterr().out
-    inputs = read_meta(out / FILES[2])["inputs"]
-    assert inputs["negatives"] != inputs["confidence"]
-
-
-def test_negatives_that_cannot_be(out):
-    build_fails(out, "--negatives .*nothing: no store of conf", negatives=out / "nothing")
-    store(out.parent / "some", "answerable", [row for row in four_groups() if row["answerable"]])
-    message = "--negatives .* no pair is left of Type 3; sample those questions as well"
-    build_fails(out, message, negatives=out.parent / "some/confidence")
