@@ -22,8 +22,7 @@ class ExtrinsicConfig(Bounded):
     """Number of questions to make, as a share of the dataset's answerable questions."""
     generators: tuple[str, ...] = ()
     """Generators to use, which take turns: other_image, unreadable, evidence_removed, unseeable,
-    mismatched. The default is the first two, and the third if the data say where the evidence is,
-    or a model finds it."""
+    mismatched. The default is the first two, and with --model the third."""
     model: Path | None = None
     """Folder or hub id of a vision-language model, such as the one to be trained. It tells how much
     of an image must go until the answer has gone."""

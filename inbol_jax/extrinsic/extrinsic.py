@@ -93,7 +93,7 @@ def _list(counts: dict[str, int]) -> str:
 
 def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path) -> None:
     """Writes questions and trail, and then the header, without which they are not finished."""
-    default = (*GENERATORS, evidence.NAME) if evidence.is_known(context) else GENERATORS
+    default = (*GENERATORS, evidence.NAME) if context.model else GENERATORS
     generators = get_generators(config.generators or default)
     for generator in generators:
         if generator.check:

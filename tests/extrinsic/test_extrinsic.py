@@ -130,7 +130,7 @@ MESSAGES = [  # options, what the records are changed to, message
     *(({"share": share}, {}, "--share") for share in (0, -1, 1.5, float("nan"))),
     ({"generators": ("taste",)}, {}, "--generators taste: there is no such .* choose among "),
     ({"generators": ("unseeable",) * 2}, {}, "--generators: name each generator once"),
-    ({"generators": ("evidence_removed",)}, {}, "evidence_removed: needs a column `evidence` in"),
+    ({"generators": ("evidence_removed",)}, {}, "evidence_removed: needs --model, which finds"),
     (OTHER_WORDS, GERMAN, "questions are not in English, and unseeable and mismatched ask in"),
     ({}, {"answers": [], "answerable": False}, "holds no question that one image answers"),
     (
@@ -206,7 +206,7 @@ def test_a_model_is_asked_once(photos, tmp_path, monkeypatch):
     assert (meta["settings"]["dtype"], meta["settings"]["prompt"]) == ("float32", "short")
     removed = [row["removed"] for row in read_jsonl(file)]
     assert {r["degree"] for r in removed if "degree" in r} == {1}
-    assert {tuple(r["boxes"][0]) for r in removed if "boxes" in r} == {(9.6, 0, 14.4, 14.4)}
+    assert {tuple(r["window"]) for r in removed if "window" in r} == {(0.4, 0, 0.6, 0.6)}
     before, answered = (file.read_bytes(), (out / TRAIL).read_bytes()), store.read_bytes()
     assert len(asked) == answered.count(b"\n") > 12
     file.unlink()
