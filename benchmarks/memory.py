@@ -66,7 +66,7 @@ def every_position(chunk: int | None):
     """
 
     def objective(model: VisionLanguageModel) -> Objective:
-        def run(variables, batch, key=None):
+        def run(variables, batch):
             hidden = model.apply(variables, batch, method="hidden")
             head = model.apply(variables, method="head")
             logprobs = token_logprobs(hidden, head, batch["input_ids"], chunk=chunk)
@@ -83,7 +83,7 @@ def two_rows(model: VisionLanguageModel) -> Objective:
     chosen.
     """
 
-    def run(variables, batch, key=None):
+    def run(variables, batch):
         logprobs = target_logprobs(model, variables, batch)
         total = sequence_logprob(logprobs, batch["target_segment"] > 0)
         half = len(total) // 2

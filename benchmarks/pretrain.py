@@ -243,7 +243,7 @@ def pretrain(config: PretrainConfig) -> Path:
     optimizer = _optimizer(config.learning_rate, config.steps)
     sft = sft_objective(make_model(architecture))
 
-    def objective(variables: Mapping, batch: Mapping, key: jax.Array):
+    def objective(variables: Mapping, batch: Mapping):
         # [b, 48, 48, 3] in 0 to 255 -> [b, 1 image, 3, 48, 48] in -1 to 1, as the processor does it
         pixels = batch["image"].astype(jnp.float32) / 127.5 - 1.0
         pixels = pixels.transpose(0, 3, 1, 2)[:, None]

@@ -196,8 +196,6 @@ class LoraConfig:
     """Rank of the update."""
     alpha: float = 256.0
     """Scale of the update times the rank (with rslora: times the square root of the rank)."""
-    dropout: float = 0.0
-    """Share of the adapters' inputs that training sets to zero."""
     targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
     """Modules that get an adapter; by default every dense layer of the decoder."""
     rslora: bool = False
@@ -206,11 +204,8 @@ class LoraConfig:
     """Modules that are trained whole beside the adapters, with all that is below them."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.targets:
-            raise InbolError(
-                "adapters need a rank of at least 1, a dropout from 0 to less than 1 and targets, "
-                f"not {self}"
-            )
+        if self.rank < 1 or not self.targets:
+            raise InbolError(f"adapters need a rank of at least 1 and targets, not {self}")
         for pattern in (*self.targets, *self.trainable):
             try:
                 re.compile(pattern)

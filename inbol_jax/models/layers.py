@@ -61,7 +61,7 @@ class ComputeOptions:
     dtype: jnp.dtype = jnp.float32
     """Dtype of products and activations. Softmax, norms and rotary angles are always in float32."""
     lora: LoraConfig | None = None
-    """Scale and dropout of the adapters, if the variables hold any."""
+    """Scale of the adapters, if the variables hold any."""
     remat: str = "none"
     """What the backward pass of a decoder layer computes again: a key of `REMAT_POLICIES`."""
     attention: str = "xla"
@@ -87,8 +87,7 @@ def attention_for(device: jax.Device, dtype: Any) -> str:
 class Dense(nn.Module):
     """A dense layer, f[*b, d] -> f[*b, features], with an adapter if the collection `lora` has one.
 
-    Source of the adapter: Hu et al. 2021 (arXiv 2106.09685), equation 3. Dropout acts on the
-    adapter's input alone, and only if `apply` is given a `dropout` key.
+    Source of the adapter: Hu et al. 2021 (arXiv 2106.09685), equation 3.
     """
 
     features: int
@@ -118,10 +117,6 @@ class Dense(nn.Module):
             )
         a = self.get_variable("lora", "a")  # [d, rank]
         b = self.get_variable("lora", "b")  # [rank, features]
-        if lora.dropout and self.has_rng("dropout"):
-            share = 1 - lora.dropout
-            keep = jax.random.bernoulli(self.make_rng("dropout"), share, rows.shape)
-            rows = jnp.where(keep, rows / share, 0)  # the expected input stays the same
         # (x a) b and not x (a b): the product a b would be as large as the kernel. The scale goes
         # to b, [rank, features], which usually is smaller than the result, [r, features].
         hidden = checkpoint_name(rows @ a.astype(dtype), "adapter")  # [r, rank]

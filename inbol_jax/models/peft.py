@@ -152,7 +152,6 @@ def _read_config(folder: Path) -> tuple[LoraConfig, bool]:
         config = LoraConfig(
             rank=options["r"],
             alpha=float(options["lora_alpha"]),
-            dropout=float(options.get("lora_dropout") or 0.0),
             targets=names(options["target_modules"]),
             rslora=bool(options.get("use_rslora")),
             trainable=names(options.get("modules_to_save")),
@@ -195,7 +194,6 @@ def save_adapter(
         "inference_mode": True,
         "r": config.rank,
         "lora_alpha": config.alpha,
-        "lora_dropout": config.dropout,
         "use_rslora": config.rslora,
         "target_modules": sorted(ranks),
         "modules_to_save": sorted(set(map(module_name, whole))) or None,

@@ -201,9 +201,9 @@ def ca_dpo_objective(model: VisionLanguageModel, options: CaDpoLossConfig) -> Ob
     pair_loss, weighting = pair_functions(options)
     average = options.length_normalized
 
-    def objective(variables, batch, key=None) -> Metrics:
+    def objective(variables, batch) -> Metrics:
         # Log-probabilities of the a targets of each row, those of chosen before those of rejected.
-        logprobs = target_logprobs(model, variables, batch, key)  # [b, a]
+        logprobs = target_logprobs(model, variables, batch)  # [b, a]
         policy = pair_logprobs(logprobs, batch, average=average)
         reference = PairLogprobs(batch["ref_chosen"], batch["ref_rejected"])
         is_chosen = batch["target_segment"] == CHOSEN

@@ -58,8 +58,6 @@ class LoraOptions(Bounded):
     trained."""
     lora_alpha: Annotated[float | None, Bounds(above=0)] = None
     """LoRA's alpha: adapters are scaled by alpha / rank. The default is twice the rank."""
-    lora_dropout: Annotated[float, Bounds(0, below=1)] = 0.0
-    """Share of the adapters' inputs that training sets to zero."""
     lora_targets: tuple[str, ...] = (r"(language|text)_model\..*_proj",)
     """Modules that get an adapter, by name or regular expression. By default every dense layer of
     the decoder gets one."""
@@ -80,8 +78,7 @@ class LoraOptions(Bounded):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is computed. Its result changes by no more than rounding, but for dtype, and for
-    the mesh if adapters have dropout."""
+    """How a run is computed. Its result changes by no more than rounding, but for dtype."""
 
     dtype: Dtype = "auto"
     """Number format of the computation and of frozen weights: auto is float32 for a float32
@@ -127,7 +124,7 @@ class RunConfig(Bounded):
     """Regular expressions. Parameters whose path matches one are not trained. With adapters,
     everything else is frozen anyway."""
     seed: Seed = 0
-    """Seed of the order of the data, of new adapters and of dropout."""
+    """Seed of the order of the data, and of new adapters."""
     save_steps: NumSteps = 100
     """Steps between two checkpoints in OUT/checkpoints, of which the newest two are kept. A run
     that was stopped resumes from the last one."""
@@ -279,8 +276,3 @@ class RlConfig(RunConfig):
         super().__post_init__()
         if not self.data:
             raise InbolError("--data: at least one dataset is needed")
-        if self.lora.lora_dropout:
-            raise InbolError(
-                f"--lora-dropout {self.lora.lora_dropout}: the policy that is trained must be the "
-                "one that responds, which has none; drop the option"
-            )

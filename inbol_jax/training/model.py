@@ -96,13 +96,8 @@ def lora_config(options: LoraOptions) -> LoraConfig | None:
     if not options.lora_rank:
         return None
     alpha = 2.0 * options.lora_rank if options.lora_alpha is None else options.lora_alpha
-    return LoraConfig(
-        rank=options.lora_rank,
-        alpha=alpha,
-        dropout=options.lora_dropout,
-        targets=options.lora_targets,
-        trainable=options.lora_trainable,
-    )
+    modules = {"targets": options.lora_targets, "trainable": options.lora_trainable}
+    return LoraConfig(options.lora_rank, alpha, **modules)
 
 
 def take_apart(checkpoint: Checkpoint, config: RunConfig) -> tuple[Flat, Flat]:

@@ -313,10 +313,10 @@ def policy_gradient_objective(
     """The mean over groups of the mean loss (`losses.policy_gradient_loss`) of their responses.
 
     The batch is one of `pack`. The policy that is trained is the one that responded: the ratio to
-    it is 1, and dropout is not used.
+    it is 1.
     """
 
-    def objective(variables, batch, key=None) -> Metrics:
+    def objective(variables, batch) -> Metrics:
         logprobs = target_logprobs(model, variables, batch)  # [b, a]
         # Targets of a row lie one behind another; `target_segment` says whose each of them is.
         branches = 1 + jnp.arange(batch["advantages"].shape[1])  # [n]

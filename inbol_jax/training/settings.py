@@ -3,7 +3,6 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 from jax.sharding import Mesh
 
 from inbol_jax.models.loading import Checkpoint
@@ -78,9 +77,4 @@ def run_settings(
         "batch_size": schedule.batch_size,
         "epochs": schedule.epochs,
     }
-    settings |= (checkpoint.prompt or DEFAULT).to_json()
-    lora, runtime = checkpoint.model.lora, config.runtime
-    if lora and lora.dropout:  # each device of a pmap draws dropout of its own
-        settings |= {"mesh": runtime.mesh, "parallel": runtime.parallel}
-        settings["devices"] = jax.device_count()
-    return settings
+    return settings | (checkpoint.prompt or DEFAULT).to_json()

@@ -55,8 +55,8 @@ def sft(config: SftConfig) -> Path:
 def sft_objective(model: VisionLanguageModel) -> Objective:
     """Mean negative log-likelihood per response token. Pre-training uses it too."""
 
-    def objective(variables, batch, key=None) -> Metrics:
-        logprobs = target_logprobs(model, variables, batch, key)
+    def objective(variables, batch) -> Metrics:
+        logprobs = target_logprobs(model, variables, batch)
         loss = sft_loss(logprobs, batch["target_segment"] > 0)
         return {"loss": loss, **token_counts(batch)}
 

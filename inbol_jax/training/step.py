@@ -18,8 +18,8 @@ Batch = Mapping[str, jax.Array]
 Flat = dict[str, jax.Array]
 # name -> (sum, weight). The sums are divided once, when those of all devices and steps are in.
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-# (variables, batch, dropout key or None) -> metrics. The metric "loss" is what is minimised.
-Objective = Callable[[Mapping[str, Any], Batch, jax.Array | None], Metrics]
+# (variables, batch) -> metrics. The metric "loss" is what is minimised.
+Objective = Callable[[Mapping[str, Any], Batch], Metrics]
 # Target positions per row whose logits exist at a time: 16 MiB per row for 32 thousand words. VQA
 # answers are shorter, so they are not chunked.
 CHUNK = 128
@@ -44,20 +44,17 @@ def target_logprobs(
     model: VisionLanguageModel,
     variables: Mapping[str, Any],
     batch: Batch,
-    key: jax.Array | None = None,
     *,
     chunk: int | None = CHUNK,
 ) -> jax.Array:
     """Log-probabilities of a packed batch's targets, f32[b, a]. Logits exist only at the targets.
 
     Args:
-      key: key of the adapters' dropout; None for no dropout.
       chunk: positions per row whose logits exist at a time.
     """
-    rngs = {} if key is None else {"dropout": key}
     places = batch["target_index"]  # [b, a]
     # Hidden states at the a places of a row that predict a target, not at its t tokens.
-    hidden = model.apply(variables, batch, places, method="hidden", rngs=rngs)  # [b, a, d]
+    hidden = model.apply(variables, batch, places, method="hidden")  # [b, a, d]
     head = model.apply(variables, method="head")
     return token_logprobs(hidden, head, batch["targets"], chunk=chunk)
 
@@ -143,7 +140,7 @@ def make_program(objective: Objective, config: RunConfig, total_steps: int) -> T
     axis = AXIS if config.runtime.parallel == "pmap" else None
     accumulate = config.gradient_accumulation_steps
     train_step = make_train_step(
-        objective, optimizer, gradient_accumulation_steps=accumulate, axis=axis, seed=config.seed
+        objective, optimizer, gradient_accumulation_steps=accumulate, axis=axis
     )
     return TrainProgram(optimizer, train_step, make_eval_step(objective, axis=axis))
 
@@ -154,7 +151,6 @@ def make_train_step(
     *,
     gradient_accumulation_steps: int = 1,
     axis: str | None = None,
-    seed: int = 0,
 ) -> TrainStep:
     """A pure function (state, frozen, batch) -> (state, metrics).
 
@@ -166,24 +162,17 @@ def make_train_step(
       gradient_accumulation_steps: micro-batches per step, k. Micro-batch i holds the rows i, i + k,
         i + 2k, ..., so that rows stay on their devices.
       axis: name of the axis that a pmap maps over.
-      seed: seed of dropout. Each step, micro-batch and device has a key of its own.
     """
 
     def step(state, frozen, batch) -> tuple[TrainState, Metrics]:
-        # From the step's number: a run that resumes draws the same dropout.
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if axis:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-
-        def loss(trainable: Flat, micro: Batch, number: Any) -> tuple[jax.Array, Metrics]:
-            variables = merge_variables(trainable, frozen)
-            metrics = objective(variables, micro, jax.random.fold_in(key, number))
+        def loss(trainable: Flat, micro: Batch) -> tuple[jax.Array, Metrics]:
+            metrics = objective(merge_variables(trainable, frozen), micro)
             # The sum, not the mean: sums of micro-batches and devices add up. Of (6, 3 tokens) and
             # (4, 1 token) the loss is 10 / 4 = 2.5; the mean of both means would be 3.
             return metrics["loss"][0], metrics
 
-        def gradient_sums(micro: Batch, number: Any) -> tuple[Flat, Metrics]:
-            return jax.grad(loss, has_aux=True)(state.params, micro, number)
+        def gradient_sums(micro: Batch) -> tuple[Flat, Metrics]:
+            return jax.grad(loss, has_aux=True)(state.params, micro)
 
         gradients, metrics = _accumulate(gradient_sums, batch, gradient_accumulation_steps)
         if axis:
@@ -194,24 +183,24 @@ def make_train_step(
 
 
 def _accumulate(
-    gradient_sums: Callable[[Batch, Any], tuple[Flat, Metrics]], batch: Batch, count: int
+    gradient_sums: Callable[[Batch], tuple[Flat, Metrics]], batch: Batch, count: int
 ) -> tuple[Flat, Metrics]:
     """The sums of gradients and metrics over `count` micro-batches."""
     if count == 1:
-        return gradient_sums(batch, 0)
+        return gradient_sums(batch)
 
     def split(x: jax.Array) -> jax.Array:  # [b, ...] -> [count, b / count, ...]
         return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
 
     # 8 rows, count 2: micro-batch 0 holds rows 0 2 4 6, micro-batch 1 holds 1 3 5 7. If one device
     # has rows 0 to 3 and another 4 to 7, each has two rows of either micro-batch: nothing moves.
-    def add(total: Any, micro: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient_sums(*micro)), None
+    def add(total: Any, micro: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient_sums(micro)), None
 
     micros = jax.tree.map(split, dict(batch))
-    shapes = jax.eval_shape(gradient_sums, jax.tree.map(lambda x: x[0], micros), 0)
+    shapes = jax.eval_shape(gradient_sums, jax.tree.map(lambda x: x[0], micros))
     zeros = jax.tree.map(jnp.zeros_like, shapes)
-    return jax.lax.scan(add, zeros, (micros, jnp.arange(count)))[0]
+    return jax.lax.scan(add, zeros, micros)[0]
 
 
 def _update(
@@ -240,10 +229,10 @@ def _update(
 
 
 def make_eval_step(objective: Objective, *, axis: str | None = None) -> EvalStep:
-    """A pure function (state, frozen, batch) -> metrics, with no gradient or dropout."""
+    """A pure function (state, frozen, batch) -> metrics, without a gradient."""
 
     def evaluate(state, frozen, batch) -> Metrics:
-        metrics = objective(merge_variables(state.params, frozen), batch, None)
+        metrics = objective(merge_variables(state.params, frozen), batch)
         return jax.lax.psum(metrics, axis) if axis else metrics
 
     return evaluate

@@ -228,7 +228,7 @@ def test_gradients(tiny, trainer, rows, ours, name, tmp_path):
     objective = ca_dpo_objective(tiny.model, config)
 
     def loss_of(params):
-        total, weight = objective({"params": params}, batch, None)["loss"]
+        total, weight = objective({"params": params}, batch)["loss"]
         return total / weight
 
     value, gradient = jax.jit(jax.value_and_grad(loss_of))(variables["params"])

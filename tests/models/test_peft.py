@@ -50,7 +50,6 @@ def test_adapters_of_ours_in_peft(base, batch, tmp_path):
         rank=3,
         alpha=5.0,
         rslora=True,
-        dropout=0.5,
         targets=("q_proj", r"mlp\.\w+", "linear_2"),
         trainable=("linear_1",),
     )

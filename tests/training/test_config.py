@@ -16,11 +16,10 @@ from inbol_jax.training.settings import make_schedule
 # (command, options, what the message says). What needs a model or data comes last.
 REFUSED = [
     ("sft", {"lora_rank": -1}, "--lora-rank -1: at least 0"),
-    ("sft", {"lora_dropout": 0.5}, "--lora-dropout does nothing without --lora-rank"),
+    ("sft", {"lora_alpha": 0.5}, "--lora-alpha does nothing without --lora-rank"),
     ("dpo", {"beta": 0.0}, "--beta 0.0"),
     ("dpo", {"label_smoothing": 0.5}, "--label-smoothing 0.5: at least 0 and less than 0.5"),
     ("rl", {"n": 1}, "--n 1: at least 2 is needed"),
-    ("rl", {"lora_rank": 4, "lora_dropout": 0.1}, "--lora-dropout 0.1: the policy that is trained"),
     ("rl", {"data": ()}, "--data: at least one dataset"),
     ("dpo", {"pair_weighting": "cubic"}, "'cubic': choose one of linear, margin, uniform, value"),
     ("dpo", {"loss": "dpo"}, "--loss 'dpo': choose one of sigmoid, robust, ipo, hinge"),

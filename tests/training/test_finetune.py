@@ -7,7 +7,6 @@ import re
 import shutil
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,13 +25,9 @@ from training_data import (
     write_jsonl,
 )
 
-from inbol_jax.artifacts import fingerprint
 from inbol_jax.errors import InbolError
-from inbol_jax.models import LoraConfig
 from inbol_jax.models.loading import load_pretrained
 from inbol_jax.training import model, parallel
-from inbol_jax.training.config import SftConfig
-from inbol_jax.training.settings import Schedule, run_settings
 
 
 @pytest.fixture(scope="module")
@@ -128,21 +123,6 @@ def test_weights_that_have_blown_up_are_not_saved(data, micro, tmp_path):
         run_sft(data, micro.path, tmp_path, **options)
     assert (tmp_path / "checkpoints" / "2").is_dir()
     assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_dropout_is_drawn_anew_on_another_number_of_devices(micro, data, dropout, monkeypatch):
-    """So the run is another one; without dropout it is the same."""
-    lora = LoraConfig(rank=2, alpha=4.0, dropout=dropout)
-    checkpoint = dataclasses.replace(micro, model=micro.model.clone(lora=lora))
-    config = SftConfig.from_options(data=data / "instructions.jsonl", out=data, parallel="pmap")
-    fingerprints = set()
-    for count in (1, 8):
-        monkeypatch.setattr(jax, "device_count", lambda count=count: count)
-        schedule = Schedule(8, 8, 1, 2)
-        settings = run_settings("IDK-IT", config, checkpoint, schedule, data="", pictures="")
-        fingerprints.add(fingerprint(settings))
-    assert len(fingerprints) == (2 if dropout else 1)
 
 
 @pytest.mark.slow
