@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from msgspec.structs import force_setattr
+from msgspec.structs import replace
 from real_stages import Stages
 from safetensors.numpy import load_file, save_file
 
@@ -172,7 +172,7 @@ def with_negatives(folder: Path, seed: int) -> Path:
     header = read_meta(file)
     for record in read_jsonl(out / "records.jsonl", parse):
         if record.boundary is not Boundary.UNKNOWN or record.id in taught:  # no surplus refusal
-            force_setattr(record, "incorrect", said.get(record.id, ()))
+            record = replace(record, incorrect=said.get(record.id, ()))
             pairs += make_preferences(record, header_prompt(file), "one", seed)
     write_jsonl(file, (pair.to_json() for pair in pairs), header)
     return out

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from inbol_jax.evaluation.prediction import Prediction, read_predictions
-from inbol_jax.questions import LETTERS
-from inbol_jax.records import parse_metric
+from inbol_jax.questions import LETTERS, parse_metric
 from inbol_jax.responses.choices import choice_score
 from inbol_jax.responses.matching import CORRECT_AT
 from inbol_jax.responses.yes_no import read_yes_no

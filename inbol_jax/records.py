@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import msgspec
 from msgspec import Meta
 
-from inbol_jax.questions import LETTERS, METRICS, Probability, Question, WithOptions, parse_metric
+from inbol_jax.questions import LETTERS, METRICS, Probability, Question, WithOptions
 
 RECORD_VERSION = 4
 
@@ -163,10 +163,6 @@ class BoundaryRecord(WithOptions, frozen=True, kw_only=True, forbid_unknown_fiel
       correct, incorrect, refusal: distinct responses of each outcome, most frequent first.
       generator: what made a Type 3 question; None for a question of the dataset itself.
       version: version of this layout.
-
-    Raises:
-      ValueError: if fields contradict each other (docs/records.md says what must hold).
-      InbolError: if the metric is not known.
     """
 
     answers: tuple[str, ...]
@@ -182,25 +178,6 @@ class BoundaryRecord(WithOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     refusal: tuple[Response, ...]
     generator: str | None = None
     version: Literal[RECORD_VERSION] = RECORD_VERSION
-
-    def __post_init__(self) -> None:
-        parse_metric(self.metric)
-        types = {Boundary.KNOWN: (1,), Boundary.MIXED: (None,), Boundary.UNKNOWN: (2, 3)}
-        if self.type not in types[self.boundary]:
-            raise ValueError(f"type {self.type} is not possible with boundary {self.boundary}")
-        if self.type == 3 and (self.n_correct or self.confidence):
-            raise ValueError("Type 3 has no correct samples and confidence 0")
-        # The slack is for a confidence at an end of its interval that has been rounded on its own.
-        if not self.wilson_low - 1e-9 <= self.confidence <= self.wilson_high + 1e-9:
-            raise ValueError("the confidence is not within its interval")
-        responses = [*self.correct, *self.incorrect, *self.refusal]
-        counts = sum(r.count for r in self.correct), sum(r.count for r in responses)
-        if counts != (self.n_correct, self.n_samples):
-            raise ValueError("the counts of the responses are not n_correct and n_samples")
-        if any(not r.count and r.logprob is not None for r in responses):
-            raise ValueError("a response that was not sampled has no logprob")
-        if len({r.text for r in responses}) < len(responses):
-            raise ValueError("a response is there twice")
 
 
 class Instruction(Question, frozen=True, kw_only=True):

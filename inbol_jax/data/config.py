@@ -11,7 +11,7 @@ from inbol_jax.artifacts import check_name
 from inbol_jax.data.sets import SETS, Spec
 from inbol_jax.defaults import Bounded, Bounds, Share
 from inbol_jax.errors import InbolError
-from inbol_jax.records import parse_metric
+from inbol_jax.questions import parse_metric
 
 FORMATS = ("folder", *SETS)
 # Files that --data.id reads, by the end of their names; a file has no splits.

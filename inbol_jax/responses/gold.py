@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from inbol_jax.records import VQAExample, parse_metric
+from inbol_jax.questions import parse_metric
+from inbol_jax.records import VQAExample
 from inbol_jax.responses.outcome import outcome
 from inbol_jax.responses.vqa_accuracy import answer_key
 

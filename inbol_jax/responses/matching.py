@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from inbol_jax.records import METRICS, parse_metric
+from inbol_jax.questions import METRICS, parse_metric
 from inbol_jax.responses.choices import choice_score
 from inbol_jax.responses.inclusion import inclusion_score
 from inbol_jax.responses.numbers import read_number

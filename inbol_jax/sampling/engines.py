@@ -82,13 +82,11 @@ class CheckpointEngine:
         images: Path,
         *,
         prompt: Prompt,
-        label: str,
-        set_aside: SetAside,
+        **shown: Any,
     ) -> Batches:
-        """As `sampling.generate.generate`."""
-        how = {"options": self.options, "seed": self.seed, "batch_size": self.batch_size}
-        how |= {"label": label, "set_aside": set_aside}
-        return generate(self.checkpoint.asked_by(prompt), examples, images, **how)
+        """As `sampling.generate.generate`, to which label and set_aside go."""
+        own = {"options": self.options, "seed": self.seed, "batch_size": self.batch_size}
+        return generate(self.checkpoint.asked_by(prompt), examples, images, **own, **shown)
 
     def p_true(
         self,
@@ -96,14 +94,11 @@ class CheckpointEngine:
         images: Path,
         *,
         prompt: Prompt,
-        total: int,
-        label: str,
-        set_aside: SetAside,
+        **shown: Any,
     ) -> Iterator[list[tuple[VQAExample, float]]]:
-        """As `sampling.p_true.self_evaluate`."""
-        how = {"batch_size": self.batch_size, "total": total}
-        how |= {"label": label, "set_aside": set_aside}
-        return self_evaluate(self.checkpoint.asked_by(prompt), questions, images, **how)
+        """As `sampling.p_true.self_evaluate`, to which total, label and set_aside go."""
+        asked = self.checkpoint.asked_by(prompt)
+        return self_evaluate(asked, questions, images, batch_size=self.batch_size, **shown)
 
 
 # Who is not told that samples are neither truncated nor penalised takes what the model's

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inbol_jax.defaults import Bounded, NumRows, Seed
-from inbol_jax.errors import InbolError
 
 
 class Split(enum.StrEnum):
@@ -55,10 +54,3 @@ class ExportConfig(Bounded):
     `ood_kinds` all."""
     seed: Seed = 0
     """Another seed gives other scenes; the splits stay apart."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.split is Split.PRETRAIN:
-            raise InbolError(
-                "--split pretrain is an endless stream; benchmarks/pretrain.py reads it"
-            )

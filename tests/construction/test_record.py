@@ -1,6 +1,5 @@
 """The standard record of a sampled question."""
 
-import itertools
 import json
 import math
 
@@ -115,8 +114,11 @@ def test_any_record_is_consistent(outcomes, answerable):
     assert record.confidence == record.n_correct / record.n_samples
     assert record.wilson_low <= record.confidence <= record.wilson_high
     assert BoundaryRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
-    for a, b in itertools.combinations((record.correct, record.incorrect, record.refusal), 2):
-        assert not {r.text for r in a} & {r.text for r in b}
+    responses = [*record.correct, *record.incorrect, *record.refusal]
+    assert len({r.text for r in responses}) == len(responses)
+    assert sum(r.count for r in record.correct) == record.n_correct
+    assert sum(r.count for r in responses) == record.n_samples
+    assert all(r.count or r.logprob is None for r in responses)
 
 
 def test_another_estimator_decides_class_confidence_and_interval_and_leaves_the_counts():

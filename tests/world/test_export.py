@@ -1,5 +1,3 @@
-import re
-
 import datasets
 import numpy as np
 import pytest
@@ -87,16 +85,9 @@ def test_export_does_nothing_twice_and_overwrites_nothing(tmp_path, capsys):
     assert (foreign / "data.jsonl").read_text() == '{"id": "1"}\n'
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n": 0}, "--n 0"),
-        ({"split": Split.PRETRAIN}, "--split pretrain is an endless stream"),
-    ],
-)
-def test_an_export_that_cannot_be(tmp_path, options, message):
-    with pytest.raises(InbolError, match=re.escape(message)):
-        ExportConfig(tmp_path, **options)
+def test_an_export_that_cannot_be(tmp_path):
+    with pytest.raises(InbolError, match="--n 0"):
+        ExportConfig(tmp_path, n=0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
