@@ -25,7 +25,7 @@ from PIL import Image
 from stages import measure, run_each
 
 from inbol_jax.data.check import check_dataset
-from inbol_jax.data.config import CheckConfig, DataConfig, ImportConfig
+from inbol_jax.data.config import CheckConfig, ImportConfig
 from inbol_jax.data.importing import import_data
 
 ADJECTIVES = ("red", "small", "old", "wet", "left", "tall", "striped", "broken")
@@ -97,14 +97,15 @@ def _write_list(path: Path, key: str, rows: Iterable[Mapping[str, Any]]) -> None
 def import_pair(config: Config) -> None:
     """`inbol data import`."""
     pair = config.out / "pair"
-    data = DataConfig(
+    data = ImportConfig(
+        config.out / "set",
         format="vqav2",
         id=str(pair / "questions.json"),
         annotations=pair / "annotations.json",
         images=pair / "val2014",
         split="val2014",
     )
-    import_data(ImportConfig(data, config.out / "set"))
+    import_data(data)
 
 
 def check_set(config: Config) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 import tyro
 
 from inbol_jax.artifacts import json_line, write_atomically
-from inbol_jax.data.config import DataConfig
-from inbol_jax.data.importing import import_dataset
+from inbol_jax.data.config import ImportConfig
+from inbol_jax.data.importing import import_data
 from inbol_jax.errors import InbolError
 from inbol_jax.questions import METRICS
 
@@ -175,8 +175,7 @@ def convert(config: Config) -> Path:
     images.mkdir(parents=True, exist_ok=True)
     questions = config.out / f"{config.zip.stem}.jsonl"
     write_atomically(questions, "".join(lines))
-    data = DataConfig(id=str(questions), images=images)
-    return import_dataset(data, config.out)
+    return import_data(ImportConfig(config.out, id=str(questions), images=images))
 
 
 if __name__ == "__main__":

@@ -159,13 +159,9 @@ def atomic_lines(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def lock(descriptor: int, path: Path, *, wait: bool = False) -> None:
-    """Locks what is open there until it is closed.
-
-    Raises:
-      InbolError: if another process holds it and we do not wait for it.
-    """
-    if not lock_descriptor(descriptor, blocking=wait):
+def lock(descriptor: int, path: Path) -> None:
+    """Locks what is open there until it is closed; raises InbolError if another process has."""
+    if not lock_descriptor(descriptor, blocking=False):
         raise InbolError(
             f"{path} is being written by another run; wait for its end, or choose another --out"
         )
@@ -175,14 +171,12 @@ _held: set[tuple[int, int]] = set()  # device and inode of the folders that this
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def sole_writer(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing into a folder until the block ends.
 
     The lock is on the folder itself and ends with the process, however that ends. A process may
     enter again what it holds.
 
-    Args:
-      wait: whether to wait for another process that holds the folder.
     Raises:
       InbolError: if another process holds the folder, or it cannot be made.
     """
@@ -193,7 +187,7 @@ def sole_writer(folder: Path, *, wait: bool = False) -> Iterator[None]:
         stack.callback(os.close, handle)
         place = os.fstat(handle).st_dev, os.fstat(handle).st_ino
         if place not in _held:
-            lock(handle, folder, wait=wait)
+            lock(handle, folder)
             _held.add(place)
             stack.callback(_held.remove, place)
         yield

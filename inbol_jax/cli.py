@@ -149,18 +149,16 @@ def _from_file(words: list[str]) -> tuple[list[str], list[str], str]:
     return given, words[:at] + words[at + 2 :], file
 
 
-def _options_in(node: yaml.Node | None, prefix: str = "--") -> list[str]:
-    """The words of a mapping; what "data" holds begins with "--data."."""
+def _options_in(node: yaml.Node | None) -> list[str]:
+    """The words of a mapping."""
     if not isinstance(node, yaml.MappingNode):
         raise ValueError("a line `option: value` for each option is needed")
     words: list[str] = []
     for key, value in node.value:
-        option = f"{prefix}{key.value}".replace("_", "-")
+        option = f"--{key.value}".replace("_", "-")
         if option in words:
             raise ValueError(f"{key.value} is there twice")
-        if isinstance(value, yaml.MappingNode):
-            words += _options_in(value, f"{option}.")
-        elif value.value in ("true", "false"):
+        if value.value in ("true", "false"):
             words.append(option if value.value == "true" else option.replace("--", "--no-", 1))
         else:
             words += [option, *_texts(value)]
@@ -170,7 +168,7 @@ def _options_in(node: yaml.Node | None, prefix: str = "--") -> list[str]:
 def _texts(node: yaml.Node) -> list[str]:
     """The words of a value, as they are typed; a list may hold lists."""
     if isinstance(node, yaml.MappingNode):
-        raise ValueError("no list may hold a mapping")
+        raise ValueError("no value may hold a mapping")
     scalar = isinstance(node, yaml.ScalarNode)
     return [node.value] if scalar else [text for item in node.value for text in _texts(item)]
 

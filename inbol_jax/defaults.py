@@ -72,8 +72,7 @@ class Bounded:
             value, notes = getattr(self, name), getattr(hint, "__metadata__", ())
             for bounds in (note for note in notes if isinstance(note, Bounds)):
                 if value is not None and not bounds.allow(value):
-                    named = (getattr(note, "name", None) for note in notes)  # as --data.limit is
-                    option = next(filter(None, named), name.replace("_", "-"))
+                    option = name.replace("_", "-")
                     raise InbolError(f"--{option} {value}: {bounds} is needed")
 
 

@@ -39,7 +39,6 @@ class Stage:
       writes: False in a process that only reads what another one writes.
       grows: whether the file is a store of answers, which is never finished as its questions may
         become more; the store has locked it already.
-      wait: whether to wait for another run that writes into the file's folder.
 
     Attributes:
       finished: whether an earlier run with the same settings and inputs has finished the file.
@@ -59,17 +58,16 @@ class Stage:
         inputs: Mapping[str, str] | None = None,
         writes: bool = True,
         grows: bool = False,
-        wait: bool = False,
     ):
         self.file, self.finished = file, False
         self.header = {"command": command, "settings": settings, "inputs": inputs or {}}
         self.header = parse_json(canonical_json(self.header))  # as it is read again
-        self._writes, self._grows, self._wait = writes, grows, wait
+        self._writes, self._grows = writes, grows
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             if self._writes and not self._grows:
-                stack.enter_context(sole_writer(self.file.parent, wait=self._wait))
+                stack.enter_context(sole_writer(self.file.parent))
             self._begin()
             self._open = stack.pop_all()
         return self

@@ -153,7 +153,7 @@ class Inputs:
         empty, on_data = place / "empty", ("--data", self.data, "--model", place / "empty")
         sound = {
             "data check": ("--data", self.data),
-            "data import": ("--data.id", self.clean / "flat.csv"),
+            "data import": ("--id", self.clean / "flat.csv"),
             "world export": ("--n", 3),
             "extrinsic": ("--data", self.data),
             "evaluate": ("--in-domain", self.data, "--models", "m", empty),
@@ -184,9 +184,9 @@ class Inputs:
         return [*name.split(), "--data", data, "--out", place / "o", "--max-rejected", 1], counted
 
     def imported(self, rng, place):
-        words = ["data", "import", "--data.format", "columns", "--out", place / "o"]
-        words += ["--data.id", self.take(place, rng, "flat.csv"), "--max-rejected", 1]
-        return [*words, "--data.images", self.clean / "pictures"], None
+        words = ["data", "import", "--format", "columns", "--out", place / "o"]
+        words += ["--id", self.take(place, rng, "flat.csv"), "--max-rejected", 1]
+        return [*words, "--images", self.clean / "pictures"], None
 
     def stores(self, rng, place):
         out = self.take(place, rng, "out", hurt="*.json*")

@@ -186,7 +186,7 @@ def test_every_set_and_metric_is_in_the_datasets_page():
     for name, spec in SETS.items():
         _, _, questions, hub, metric, prompt, _ = rows[name]
         assert hub.startswith(f"{spec.hub}`" if spec.hub else ("none", "yours")), name
-        assert ("--data.annotations" in questions) == spec.annotations, name
+        assert ("--annotations" in questions) == spec.annotations, name
         assert (spec.metric or METRICS[0]) in metric, name
         assert prompt.strip("`") == (spec.prompt or ""), name
     assert {

@@ -2,9 +2,9 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
-from inbol_jax.data.config import Data
-from inbol_jax.defaults import TINY, BatchSize, Bounded, Dtype, Seed, Share
+from inbol_jax.defaults import TINY, BatchSize, Bounded, Bounds, Dtype, Seed, Share
 from inbol_jax.errors import InbolError
 from inbol_jax.prompts import AUTO, PromptOptions
 from inbol_jax.responses.config import EndpointConfig
@@ -15,8 +15,9 @@ from inbol_jax.sampling.config import SamplingOptions
 class ConfidenceConfig(Bounded):
     """Sample answers to every question of a dataset and count how many are correct."""
 
-    data: Data
-    """The questions, their images and their answers."""
+    data: Path
+    """Dataset folder (data.jsonl and images), or a .jsonl file; `inbol data import` makes one of
+    any set."""
     out: Path
     """Answers go to OUT/confidence/NAME.jsonl. A stopped run continues where it stopped."""
     model: Path = TINY
@@ -38,6 +39,8 @@ class ConfidenceConfig(Bounded):
     """Set this if the run has several processes, each with devices of its own and a share of the
     questions. JAX finds the others on Cloud TPU, Slurm, Kubernetes and Open MPI. Elsewhere
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them."""
+    limit: Annotated[int | None, Bounds(1)] = None
+    """Ask only this many questions, from the first one on."""
     max_rejected: Share = 0.1
     """The run stops if a larger share of the records or images is unusable."""
     seed: Seed = 0

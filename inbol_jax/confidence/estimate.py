@@ -18,8 +18,7 @@ from inbol_jax.confidence.samples import (
     sampled_question,
     store_file,
 )
-from inbol_jax.data.importing import open_dataset
-from inbol_jax.data.vqa import VQADataset, summarise_rejections
+from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
 from inbol_jax.progress import say
 from inbol_jax.prompts import Prompt
 from inbol_jax.sampling.engine_protocol import Engine
@@ -30,7 +29,7 @@ NO_SAMPLES: dict[str, Any] = {
 }
 REMEDY = (
     "the same command asks for them again and keeps the others; if images cannot be read, "
-    "`inbol data import` makes a dataset without them, and a busy endpoint needs a higher "
+    "`inbol data check` makes a dataset without them, and a busy endpoint needs a higher "
     "--endpoint-retries or --endpoint-timeout, or a lower --endpoint-concurrency"
 )
 
@@ -42,7 +41,8 @@ def estimate(config: ConfidenceConfig, engine: Engine) -> Path:
       InbolError: for what is wrong with data, model, options or output folder, before anything is
         sampled.
     """
-    dataset = open_dataset(config.data, out=config.out, max_rejected=config.max_rejected)
+    share = config.max_rejected
+    dataset = load_dataset_folder(config.data, limit=config.limit, max_rejected=share)
     if dataset.rejected:
         say(summarise_rejections(dataset.rejected, len(dataset.examples) + len(dataset.rejected)))
     file = store_file(config.out, dataset.name)

@@ -65,13 +65,14 @@ class Doubts:
         if mean < 0.5:
             yield (
                 f"{about}, so hardly anything will be taught to be answered. If answers below are "
-                "right, the metric does not see it (--data.metric) or the model has to be told how "
-                "to answer (--prompt); if they break off, raise --max-new-tokens"
+                "right, the metric does not see it (--metric of an import) or the model has to "
+                "be told how to answer (--prompt); if they break off, raise --max-new-tokens"
             )
         else:
             yield (
                 f"{about}, so hardly anything will be taught to be refused. If answers below are "
-                "wrong, the metric is too lenient (--data.metric); otherwise ask harder questions"
+                "wrong, the metric is too lenient (--metric of an import); otherwise ask harder "
+                "questions"
             )
         yield from map(_beside_gold, self._examples)
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import atomic_lines, json_line, one_writer, write_json, write_jsonl
-from inbol_jax.data.config import CheckConfig, as_data_config
+from inbol_jax.data.config import CheckConfig
 from inbol_jax.data.images import ImageError, load_image, pixel_hash
-from inbol_jax.data.importing import open_dataset
 from inbol_jax.data.rows import Rejection
 from inbol_jax.data.vqa import (
     DATA_FILE,
@@ -49,9 +48,8 @@ def check_dataset(config: CheckConfig) -> dict[str, Any]:
     """
     others = [load_dataset_folder(path) for path in config.against]
     refuse_same_names(others)
-    dataset = open_dataset(config.data, out=config.out, max_rejected=1.0)
+    dataset = load_dataset_folder(config.data, max_rejected=1.0)
     settings = {"data": _place(dataset.file, config), "data.images": _place(dataset.root, config)}
-    settings["data.limit"] = as_data_config(config.data).limit
     settings["against"] = [_place(other.file, config) for other in others]
     with Stage(config.out / DATA_FILE, "data check", settings, grows=True) as stage:
         return _check(config, dataset, others, stage)

@@ -28,7 +28,7 @@ def first(row: RawRow, *names: str) -> Any:
 
 
 def named_columns(row: RawRow, image: str | None, question: str, answers: str | None) -> RawRow:
-    """The columns of a row of any set. The options --data.*-column name three of them."""
+    """The columns of a row of any set. Options name three of them."""
     names = {
         "id": name_of(row, "id", "question_id"),
         "image": name_of(row, *([image] if image else ["image", "images"])),

@@ -1,91 +1,51 @@
 """`inbol data import`: any set as a dataset folder, which every command reads."""
 
-import dataclasses
 import itertools
 import os
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import atomic_lines, file_fingerprint, fingerprint, json_line, read_jsonl
+from inbol_jax.artifacts import atomic_lines, file_fingerprint, fingerprint, json_line
 from inbol_jax.data.columns import cleaned, first, named_columns
-from inbol_jax.data.config import TEXT_FILES, DataConfig, ImportConfig, as_data_config
+from inbol_jax.data.config import TEXT_FILES, ImportConfig
 from inbol_jax.data.folder import Unusable
 from inbol_jax.data.pictures import Pictures
 from inbol_jax.data.rows import RawRow, Rejection, make_example, record_id
 from inbol_jax.data.sets import COCO, FILE, SETS, Spec
 from inbol_jax.data.sources import Rows, joined, library_rows, text_rows
-from inbol_jax.data.vqa import (
-    DATA_FILE,
-    REJECTED_FILE,
-    VQADataset,
-    load_dataset_folder,
-    stop_at_too_many,
-    write_rejections,
-)
+from inbol_jax.data.vqa import DATA_FILE, stop_at_too_many, write_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.progress import progress, say
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import Stage
 
-IMAGES = "--data.images names the folder of paths, --data.image-template makes paths of ids"
+IMAGES = "--images names the folder of paths, --image-template makes paths of ids"
 
 
 def import_data(config: ImportConfig) -> Path:
-    """Imports a set, with the errors of `import_dataset`. Returns its folder."""
-    data = as_data_config(config.data)
-    if data.source_format == "folder":
-        raise InbolError(
-            f"--data {data.dir}: is a dataset folder already; `inbol data check` checks one"
-        )
-    return import_dataset(data, config.out, max_rejected=config.max_rejected)
-
-
-def open_dataset(data: Path | DataConfig, *, out: Path, max_rejected: float = 0.1) -> VQADataset:
-    """The dataset that a command's options name.
-
-    A dataset folder is read as it is. Any other set is first imported to `out/data/NAME`, unless it
-    is there already. The share `max_rejected` of the records may be set aside, in [0, 1].
-
-    Raises:
-      InbolError: if the set cannot be read, or if more records than that share cannot be used.
-    """
-    config = as_data_config(data)
-    if config.source_format == "folder":
-        assert config.dir is not None
-        options = {"images": config.images, "limit": config.limit, "max_rejected": max_rejected}
-        return load_dataset_folder(config.dir, **options)
-    folder = import_dataset(config, out / "data" / config.called(), max_rejected=max_rejected)
-    dataset = load_dataset_folder(folder, max_rejected=max_rejected)
-    rejected = [Rejection(**row) for row in read_jsonl(folder / REJECTED_FILE)] + dataset.rejected
-    total = len(dataset.examples) + len(rejected)
-    stop_at_too_many(rejected, total, max_rejected, folder, IMAGES)
-    return dataclasses.replace(dataset, rejected=rejected)
-
-
-def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.1) -> Path:
     """Writes a set as a dataset folder, unless the folder holds it already, with the same settings.
 
     Records that cannot be used go to `rejected.jsonl` with their cause. Returns the folder.
 
     Raises:
-      InbolError: as `open_dataset`; also if the folder holds another set.
+      InbolError: if the set cannot be read, if more records than --max-rejected cannot be used, or
+        if the folder holds another set.
     """
+    folder = config.out
     for option, path in (("id", config.is_file and config.id), ("annotations", config.annotations)):
         if path and not Path(path).is_file():
-            raise InbolError(f"--data.{option} {path}: no such file")
+            raise InbolError(f"--{option} {path}: no such file")
     if config.images and not config.images.is_dir():
-        raise InbolError(f"--data.images {config.images}: no such folder")
+        raise InbolError(f"--images {config.images}: no such folder")
     # As seen from the dataset's folder.
     images = os.path.relpath((config.images or folder).resolve(), folder.resolve())
-    settings = {f"data.{name}": value for name, value in vars(config).items()}
-    for place in ("dir", "annotations", "id", "name"):  # the fingerprint says what they hold
-        del settings[f"data.{place}"]
-    settings |= {"data.format": config.source_format, "data.images": images}
-    inputs = {"data": _source_fingerprint(config)}
-    # The first of several processes imports the set, the others wait for it.
-    with Stage(folder / DATA_FILE, "data import", settings, inputs=inputs, wait=True) as stage:
+    # The fingerprint says what the files hold.
+    without = {"out", "annotations", "id", "max_rejected"}
+    settings = {k: v for k, v in vars(config).items() if k not in without} | {"images": images}
+    inputs = {"id": _source_fingerprint(config)}
+    with Stage(folder / DATA_FILE, "data import", settings, inputs=inputs) as stage:
         if not stage.finished:
-            _write(config, stage, images, max_rejected)
+            _write(config, stage, images)
         header = stage.header
     say(
         f"{header['rows']:,} questions of {folder.name}, {header['without_answers']:,} of them "
@@ -94,7 +54,7 @@ def import_dataset(config: DataConfig, folder: Path, *, max_rejected: float = 0.
     return folder
 
 
-def _source_fingerprint(config: DataConfig) -> str:
+def _source_fingerprint(config: ImportConfig) -> str:
     """Changes if the set's files do; for a set on the hub it is the id."""
     local = Path(str(config.id))
     if config.is_file:
@@ -107,9 +67,9 @@ def _source_fingerprint(config: DataConfig) -> str:
     )
 
 
-def _write(config: DataConfig, stage: Stage, images: str, max_rejected: float) -> None:
+def _write(config: ImportConfig, stage: Stage, images: str) -> None:
     """Writes `data.jsonl`, with its header of settings and counts, and `rejected.jsonl`."""
-    folder, spec = stage.file.parent, SETS[config.source_format]
+    folder, spec = stage.file.parent, SETS[config.format]
     pictures, rejected = Pictures(config, folder, base64=spec.base64), list[Rejection]()
     ids, without_answers = set[str](), 0
     with (
@@ -134,14 +94,14 @@ def _write(config: DataConfig, stage: Stage, images: str, max_rejected: float) -
                 lines.write(line)
         total = len(ids) + len(rejected)
         write_rejections(folder, rejected, {"command": "import", "records": total})
-        stop_at_too_many(rejected, total, max_rejected, str(config.id), IMAGES)
+        stop_at_too_many(rejected, total, config.max_rejected, str(config.id), IMAGES)
     about = {"prompt": spec.prompt} if spec.prompt else {}
     about |= {"images": images, "set_aside": len(rejected), "without_answers": without_answers}
     stage.finish(len(ids), **about)
 
 
-def _rows(config: DataConfig, spec: Spec) -> Rows:
-    """The rows of the file, folder or hub set that --data.id names, with what its names tell."""
+def _rows(config: ImportConfig, spec: Spec) -> Rows:
+    """The rows of the file, folder or hub set that --id names, with what its names tell."""
     local = Path(str(config.id))
     if local.suffix.lower() not in TEXT_FILES:
         yield from library_rows(config)
@@ -149,7 +109,7 @@ def _rows(config: DataConfig, spec: Spec) -> Rows:
     rows = text_rows(local, by_id=spec.by_id)
     if config.annotations:
         rows = joined(rows, text_rows(config.annotations))
-    names = _official_names(config) if config.source_format != "columns" else {}
+    names = _official_names(config) if config.format != "columns" else {}
     for number, row in rows:
         if isinstance(row, Unusable):
             yield number, row
@@ -157,7 +117,7 @@ def _rows(config: DataConfig, spec: Spec) -> Rows:
             yield number, {**row, **names}
 
 
-def _official_names(config: DataConfig) -> RawRow:
+def _official_names(config: ImportConfig) -> RawRow:
     """What the names of official files tell about each of their rows."""
     paths = [*filter(None, (Path(str(config.id)), config.annotations, config.images))]
     names = (config.split or "", *(path.name for path in paths))
@@ -172,7 +132,7 @@ def _raw_id(row: RawRow) -> str | None:
 
 
 def _example(
-    number: int, row: RawRow | Unusable, spec: Spec, config: DataConfig, pictures: Pictures
+    number: int, row: RawRow | Unusable, spec: Spec, config: ImportConfig, pictures: Pictures
 ) -> VQAExample:
     """The record of a row.
 
@@ -187,7 +147,7 @@ def _example(
         id = record_id(columns["id"])
         if columns["id"] is None and not {"id", "question_id"} & row.keys():
             columns["id"] = f"{config.split}-{number}" if config.split else str(number)
-        named = config.called() if spec.columns is None else config.source_format
+        named = pictures.folder.resolve().name if spec.columns is None else config.format
         columns["source"] = columns.get("source") or named
         columns["split"] = config.split or columns.get("split")
         if metric := config.metric or spec.metric:
@@ -198,7 +158,7 @@ def _example(
         raise Unusable(str(cause), cause.detail, id=id) from None
 
 
-def _columns(row: RawRow, spec: Spec, config: DataConfig) -> dict[str, Any]:
+def _columns(row: RawRow, spec: Spec, config: ImportConfig) -> dict[str, Any]:
     """The columns of `data.jsonl` that a row gives, as the row holds them."""
     if spec.columns is None:
         options = config.image_column, config.question_column, config.answers_column

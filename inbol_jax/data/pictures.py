@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inbol_jax.artifacts import write_atomically
-from inbol_jax.data.config import DataConfig
+from inbol_jax.data.config import ImportConfig
 from inbol_jax.data.folder import Unusable, image_check
 from inbol_jax.data.images import ImageError, image_suffix
 from inbol_jax.data.rows import RawRow, literal_list
@@ -21,8 +21,8 @@ class Pictures:
     share is there once.
     """
 
-    def __init__(self, config: DataConfig, folder: Path, *, base64: bool):
-        self._config, self._folder, self._base64 = config, folder, base64
+    def __init__(self, config: ImportConfig, folder: Path, *, base64: bool):
+        self._config, self.folder, self._base64 = config, folder, base64
         self._by_index: dict[str, str] = {}  # pictures in base64, which later rows refer to
         self._check = image_check(config.images) if config.images else None
 
@@ -53,13 +53,13 @@ class Pictures:
         if self._config.image_template and isinstance(picture, str | int):
             picture = _path(self._config.image_template, picture)
         if not isinstance(picture, str | bytes):
-            number = " (--data.image-template makes paths of numbers)"
+            number = " (--image-template makes paths of numbers)"
             raise Unusable(f"image not a picture or path{number * isinstance(picture, int)}")
         if self._check is None:
             data = _read(picture, self._config) if isinstance(picture, str) else picture
             return self._written(data)
         if isinstance(picture, bytes):
-            raise Unusable("picture in the row itself (leave --data.images out)")
+            raise Unusable("picture in the row itself (leave --images out)")
         self._check(picture)
         return picture
 
@@ -81,8 +81,8 @@ class Pictures:
             name = f"images/{digest[:2]}/{digest}{image_suffix(data)}"
         except ImageError as error:
             raise Unusable(error.cause) from None
-        if not (self._folder / name).exists():
-            write_atomically(self._folder / name, data, sync=False)
+        if not (self.folder / name).exists():
+            write_atomically(self.folder / name, data, sync=False)
         return name
 
 
@@ -93,10 +93,10 @@ def _path(template: str, id: str | int) -> str:
             return template.format(kind(id))
         except ValueError as error:
             fault = error
-    raise InbolError(f"--data.image-template {template}: {id!r} ({fault})")
+    raise InbolError(f"--image-template {template}: {id!r} ({fault})")
 
 
-def _read(name: str, config: DataConfig) -> bytes:
+def _read(name: str, config: ImportConfig) -> bytes:
     """Reads a picture among the files of a local set; no other."""
     local = Path(str(config.id))
     root = (local if local.is_dir() else local.parent).resolve()

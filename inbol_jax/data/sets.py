@@ -41,7 +41,7 @@ def _vqav2(row: RawRow) -> dict[str, Any]:
     """VQAv2 (Goyal et al. 2017, arXiv 1612.00837), ten answers per question; OK-VQA (Marino et al.
     2019, arXiv 1906.00067) has its layout."""
     if not row.get("image") and row.get(COCO, "") is None:
-        raise Unusable("split not known (--data.split train2014, val2014 or test2015)")
+        raise Unusable("split not known (--split train2014, val2014 or test2015)")
     return _asked(row, "COCO_{coco}_{image_id:012d}.jpg") | {
         "answers": row.get("answers"),
         "kind": row.get("answer_type"),

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.data.config import FILES, DataConfig
+from inbol_jax.data.config import FILES, ImportConfig
 from inbol_jax.data.folder import Unusable
 from inbol_jax.data.rows import RawRow, parse_line, record_id
 from inbol_jax.errors import InbolError
@@ -128,7 +128,7 @@ def joined(questions: Rows, annotations: Rows) -> Rows:
             yield 0, Unusable("annotation without question", id=id)
 
 
-def library_rows(config: DataConfig) -> Rows:
+def library_rows(config: ImportConfig) -> Rows:
     """Rows of what the `datasets` library reads, with pictures as they are stored, not decoded.
 
     Raises:
@@ -157,12 +157,12 @@ def library_rows(config: DataConfig) -> Rows:
     except Exception as error:  # any error of the reader or client that the library chose
         fault = f"record {number + 1}: cannot be read"
         if not number:
-            fault = "no set that `datasets` can load with these --data.subset and --data.split"
+            fault = "no set that `datasets` can load with these --subset and --split"
         cause = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InbolError(f"--data.id {config.id}: {fault} ({cause})") from error
+        raise InbolError(f"--id {config.id}: {fault} ({cause})") from error
 
 
-def _load(config: DataConfig, cache: str) -> Any:
+def _load(config: ImportConfig, cache: str) -> Any:
     """The set as the `datasets` library has it, or the text files that it consists of."""
     import datasets
 
@@ -171,17 +171,17 @@ def _load(config: DataConfig, cache: str) -> Any:
         return datasets.load_dataset(config.id, name=subset, split=config.split, streaming=True)
     if local.is_file():
         if local.suffix.lower() not in BUILDERS:
-            raise InbolError(f"--data.id {local}: a file must end with one of {', '.join(FILES)}")
+            raise InbolError(f"--id {local}: a file must end with one of {', '.join(FILES)}")
         options = {"data_files": {"train": str(local)}, "cache_dir": cache}
         builder = datasets.load_dataset_builder(BUILDERS[local.suffix.lower()], **options)
         return builder.as_streaming_dataset(split="train")
     if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        raise InbolError(f"--data.id {local}: is from `save_to_disk`; write it by `to_parquet`")
+        raise InbolError(f"--id {local}: is from `save_to_disk`; write it by `to_parquet`")
     builder = datasets.load_dataset_builder(str(local.resolve()), name=subset, cache_dir=cache)
     splits = list(map(str, builder.config.data_files))
     split = splits[0] if config.split is None and len(splits) == 1 else config.split
     if split not in splits:
-        raise InbolError(f"--data.id {local}: give --data.split, one of {', '.join(splits)}")
+        raise InbolError(f"--id {local}: give --split, one of {', '.join(splits)}")
     if builder.name in ("csv", "json"):
         return list(builder.config.data_files[split])
     return builder.as_streaming_dataset(split=split)

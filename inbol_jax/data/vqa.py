@@ -110,7 +110,7 @@ def stop_at_too_many(
     total: int,
     max_rejected: float,
     source: Path | str,
-    images: str = "--images names the folder that paths are relative to",
+    images: str = "`inbol data import --images` names the folder that paths are relative to",
 ) -> None:
     """Raises InbolError if there are no records, or more than `max_rejected` of them rejected.
 

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from inbol_jax.data.config import Data
 from inbol_jax.defaults import BatchSize, Bounded, Bounds, Dtype, Seed, Share
 from inbol_jax.prompts import AUTO, PromptOptions
 
@@ -13,7 +12,7 @@ from inbol_jax.prompts import AUTO, PromptOptions
 class ExtrinsicConfig(Bounded):
     """Generate and filter questions that the images of a dataset cannot answer (Type 3)."""
 
-    data: Data
+    data: Path
     """Dataset whose questions and images the new questions are made from."""
     out: Path
     """Folder for the results. extrinsic.jsonl holds the questions and is a dataset that `inbol

@@ -9,8 +9,8 @@ from inbol_jax.responses.vqa_accuracy import answer_key
 
 # Why gold answers do not score right, by metric.
 _CAUSES = {
-    "vqa": "answers are alternatives, not ten votes (--data.metric inclusion)",
-    "yes_no": "gold answer neither yes nor no (--data.metric inclusion)",
+    "vqa": "answers are alternatives, not ten votes (import --metric inclusion)",
+    "yes_no": "gold answer neither yes nor no (import --metric inclusion)",
     "choice": "gold answer reads as no option, or as another one",
 }
 

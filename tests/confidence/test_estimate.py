@@ -163,8 +163,9 @@ def test_a_set_of_the_hub_is_sampled_and_matched_as_it_says(small_world, tmp_pat
     (tmp_path / "POPE").mkdir()
     made = datasets.Dataset.from_list(asked).cast_column("image", datasets.Image())
     made.to_parquet(tmp_path / "POPE/test-00000-of-00001.parquet")
-    options = ["--data.format", "pope", "--data.id", tmp_path / "POPE", "--out", tmp_path / "out"]
-    assert main(["confidence", *map(str, options), *QUICK]) == 0
+    options = ["--format", "pope", "--id", tmp_path / "POPE", "--out", tmp_path / "data/POPE"]
+    assert main(["data", "import", *map(str, options)]) == 0
+    assert confidence(tmp_path / "data/POPE", tmp_path / "out", *QUICK) == 0
     found = list(Samples.open(tmp_path / "out/confidence/POPE.jsonl"))
     assert {question.example.id for question in found} == {f"random-{i}" for i in range(12)}
     for question in found:

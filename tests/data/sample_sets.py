@@ -8,8 +8,6 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from inbol_jax.data.importing import import_dataset
-
 ANSWERS = ["net", "net", "net", "netting", "net", "mesh", "net", "net", "net", "a net"]
 AS_OBJECTS = [
     {"answer": answer, "answer_confidence": "yes", "answer_id": i + 1}
@@ -74,8 +72,3 @@ def write_rows(folder, *rows, name="data.jsonl"):
             line = row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode()
             file.write(line + b"\n")
     return folder / name
-
-
-def import_into(config, folder, queue):
-    """Another process imports a set, and says its name."""
-    queue.put(import_dataset(config, folder).name)

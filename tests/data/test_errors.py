@@ -13,26 +13,21 @@ from inbol_jax.errors import InbolError
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "no dataset is named: give --data DIR"),
-        ({"format": "folder"}, "no dataset is named"),
+        ({}, "no dataset is named: give --id, or --format"),
         ({"format": "unkvqa"}, "no dataset is named"),
-        ({"format": "coco", "id": "x"}, "--data.format coco: choose one of folder, columns, vqav2"),
-        ({"dir": "x", "id": "y"}, "--data x: a set of format columns is named by --data.id"),
-        ({"dir": "x", "split": "val"}, "--data.split is of no use with a dataset folder"),
-        ({"format": "vqav2", "id": "q.json"}, "--data.format vqav2 needs --data.annotations"),
+        ({"format": "coco", "id": "x"}, "--format coco: choose one of columns, vqav2"),
+        ({"format": "vqav2", "id": "q.json"}, "--format vqav2 needs --annotations"),
         ({"format": "gqa", "id": "q.json", "annotations": "a"}, "gqa has its own answers"),
-        ({"format": "gqa", "id": "q.json"}, "--data.id q.json: no such file"),
+        ({"format": "gqa", "id": "q.json"}, "--id q.json: no such file"),
         ({"format": "unkvqa", "id": "x", "split": "val"}, "reads the set's own file: give it by"),
-        ({"id": "x"}, "--data.split is needed"),
+        ({"id": "x"}, "--split is needed"),
         (
             {"id": "x", "annotations": "a", "split": "val"},
-            "--data.annotations goes with an official file",
+            "--annotations goes with an official file",
         ),
-        ({"id": "x", "split": "val", "limit": 0}, "--data.limit 0"),
+        ({"id": "x", "split": "val", "limit": 0}, "--limit 0"),
         ({"id": "x", "split": "val", "metric": "bleu"}, "'bleu' is not known"),
-        ({"id": "x", "split": "val", "name": "../"}, "--data.name '../'"),
-        ({"id": "x", "split": "val", "name": "a" * 101}, "--data.name 'a*': files are called by"),
-        ({"id": "x", "split": "val", "images": "nowhere"}, "--data.images nowhere: no such folder"),
+        ({"id": "x", "split": "val", "images": "nowhere"}, "--images nowhere: no such folder"),
     ],
 )
 def test_options_that_do_not_go_together(read, options, message):
@@ -42,8 +37,9 @@ def test_options_that_do_not_go_together(read, options, message):
 
 @pytest.mark.parametrize("config", [ImportConfig, CheckConfig])
 def test_the_share_that_may_be_set_aside_is_a_share(tmp_path, config):
+    paths = [tmp_path] if config is ImportConfig else [tmp_path, tmp_path / "out"]
     with pytest.raises(InbolError, match=r"--max-rejected 2: at least 0 and at most 1 is needed"):
-        config(tmp_path, tmp_path / "out", max_rejected=2)
+        config(*paths, max_rejected=2)
 
 
 def rows(image, **columns):
@@ -54,26 +50,26 @@ def rows(image, **columns):
 REFUSED = [
     ([[1, 2], [3, 4]], {}, "2 not a JSON object"),
     ([1, 2], {}, "2 not a JSON object"),
-    (rows(0), {}, r"2 image not a picture or path \(--data.image-template makes"),
+    (rows(0), {}, r"2 image not a picture or path \(--image-template makes"),
     (rows(True), {"images": "pictures"}, r"2 image not a picture or path \("),
     (rows("0.png"), {}, r"2 image missing \(first: line 1, looked for /.*/0.png\)"),
     (rows("1.png"), {"images": "pictures"}, r"2 image missing .*looked for /.*/pictures/1.png"),
-    (rows("0"), {"images": "pictures"}, ".*; --data.images names .* --data.image-template makes"),
+    (rows("0"), {"images": "pictures"}, ".*; --images names .* --image-template makes"),
     (rows(None), {}, r"2 image missing \(first: line 1, the row has question, answers, image\)"),
-    (rows("link/0.png"), {"images": "pictures"}, r"2 image outside .*elsewhere/0.png\).*; --da"),
+    (rows("link/0.png"), {"images": "pictures"}, r"2 image outside .*elsewhere/0.png\).*; --im"),
     (rows("0.png"), {"image_column": "photo"}, r"2 image missing .*the row has question, "),
     (rows("pictures/0.png"), {"question_column": "q"}, "2 Object missing required field `q"),
     (rows([["0.png"]]), {"images": "pictures"}, "2 image not a picture or path"),
     (rows(["0.png", None]), {"images": "pictures"}, "2 image missing"),
     (rows({"path": "0.png"}), {}, r"2 image missing .*looked for"),
-    (rows("a0"), {"image_template": "pictures/{:02d}.png"}, "--data.image-template pict.*: 'a0'"),
-    *(([], {"image_template": t}, "--data.image-template .*: one {} is needed")
+    (rows("a0"), {"image_template": "pictures/{:02d}.png"}, "--image-template pict.*: 'a0'"),
+    *(([], {"image_template": t}, "--image-template .*: one {} is needed")
       for t in ("images/x.jpg", "{}{}", "{0.real}", "{", "{id}")),
-    ([], {"id": "nowhere.csv"}, "--data.id nowhere.csv: no such file"),
-    ([], {"id": "elsewhere/0.bin"}, "--data.id elsewhere/0.bin: a file must end with one of .csv"),
-    ([], {"id": "hub", "split": "val"}, "--data.id hub: give --data.split, one of train"),
-    ([], {"id": "broken"}, "--data.id broken: no set that `datasets` can load"),
-    ([], {"id": "nobody/nothing", "split": "val"}, "--data.id nobody/nothing: no set that"),
+    ([], {"id": "nowhere.csv"}, "--id nowhere.csv: no such file"),
+    ([], {"id": "elsewhere/0.bin"}, "--id elsewhere/0.bin: a file must end with one of .csv"),
+    ([], {"id": "hub", "split": "val"}, "--id hub: give --split, one of train"),
+    ([], {"id": "broken"}, "--id broken: no set that `datasets` can load"),
+    ([], {"id": "nobody/nothing", "split": "val"}, "--id nobody/nothing: no set that"),
 ]  # fmt: skip
 
 

@@ -1,13 +1,11 @@
 """An import sets aside what cannot be used, keeps its settings, and is made once."""
 
 import json
-import multiprocessing
 
 import pytest
-from sample_sets import AS_OBJECTS, import_into, write_images, write_json
+from sample_sets import AS_OBJECTS, write_images, write_json
 
 from inbol_jax.artifacts import meta_path, read_jsonl, read_meta
-from inbol_jax.data.config import DataConfig
 from inbol_jax.errors import InbolError
 
 
@@ -73,7 +71,7 @@ def test_faults_in_an_official_pair(tmp_path, read):
 def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
     dataset = read(**unkvqa)
     header = read_meta(tmp_path / "out/data/val/data.jsonl")
-    assert header["settings"]["data.format"] == "unkvqa"
+    assert header["settings"]["format"] == "unkvqa"
     counts = {name: header[name] for name in ("rows", "set_aside", "without_answers")}
     assert counts == {"rows": 1, "set_aside": 0, "without_answers": 0}
     assert header["prompt"] == "short"
@@ -81,11 +79,11 @@ def test_the_settings_of_an_import_are_kept(tmp_path, read, unkvqa):
     others = write_images(tmp_path / "others", "a.png")
     for changed in ({"metric": "exact"}, {"images": others}):
         (option,) = changed
-        with pytest.raises(InbolError, match=f"was made with .*, and now --data.{option} "):
+        with pytest.raises(InbolError, match=f"was made with .*, and now --{option} "):
             read(**(unkvqa | changed))
     file = unkvqa["id"]
     file.write_text(file.read_text().replace("What", "Who"))
-    with pytest.raises(InbolError, match="of another --data, or of what has changed"):
+    with pytest.raises(InbolError, match="of another --id, or of what has changed"):
         read(**unkvqa)
 
 
@@ -110,16 +108,3 @@ def test_an_import_that_is_killed_is_made_by_the_same_command(tmp_path, read, un
         with pytest.raises(InbolError, match=r"foreign/data\.jsonl was not made by"):
             read(**unkvqa, name="foreign")
         assert foreign.read_text() == "mine"
-
-
-def test_processes_that_want_one_set_wait_for_each_other(tmp_path, unkvqa):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    arguments = (DataConfig(**unkvqa), tmp_path / "set", queue)
-    workers = [context.Process(target=import_into, args=arguments) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    assert [queue.get(timeout=120) for _ in workers] == ["set", "set"]
-    for worker in workers:
-        worker.join()
-    assert read_meta(tmp_path / "set/data.jsonl")["rows"] == 1

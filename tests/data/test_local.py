@@ -1,4 +1,4 @@
-"""What `--data.id` reads from the disk: every kind of file and folder that its help names."""
+"""What `--id` reads from the disk: every kind of file and folder that its help names."""
 
 import json
 

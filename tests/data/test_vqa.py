@@ -83,7 +83,7 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
     missing = f"2 image missing (first: x, looked for {tmp_path / 'b.png'})"
     causes = f"3 of 21 set aside: {missing}, 1 question blank (first: y)"
     assert f"{causes}; at most 10% may be" in message
-    assert message.endswith("; --images names the folder that paths are relative to")
+    assert message.endswith("--images` names the folder that paths are relative to")
     assert "\n" not in message
     assert len(load_dataset_folder(tmp_path, max_rejected=0.2).rejected) == 3
 
