@@ -255,12 +255,12 @@ def lines_with_imports(name):
 # when it is called does not count). They are there to be lowered, and never to be raised.
 MOST_LINES = {
     "losses": 700,
-    "sampling.sampler": 1_650,
-    "construction.build": 4_120,  # the goal is 3,000
-    "confidence.estimate": 5_360,
-    "training.ca_dpo": 7_155,  # the goal is 6,500
+    "sampling.sampler": 1_630,
+    "construction.build": 3_970,  # the goal is 3,000
+    "confidence.estimate": 3_930,
+    "training.ca_dpo": 7_090,  # the goal is 6,500
 }
-MOST_LINES_OF_THE_PACKAGE = 21_100  # the goal is 16,000
+MOST_LINES_OF_THE_PACKAGE = 20_625  # the goal is 16,000
 
 
 @pytest.mark.parametrize("name", MOST_LINES)
