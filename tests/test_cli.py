@@ -29,18 +29,20 @@ def helps(text):
 
     Help stands two blanks behind the option and its type, or on the next lines.
     """
-    found, option = {}, None
+    found, aliases, option = {}, {}, None
     for framed in text.splitlines():
         line = framed.strip("│ ")
         # Deeper in, an option is spoken of.
-        if declared := re.match(r"[│ ] (?:-\w, )?(--\w[\w.-]*)", framed):
-            option = declared[1]
-            found[option] = "".join(re.split(r"\s{2,}", line, maxsplit=1)[1:])
+        if re.match(r"[│ ] (?:-\w, )?--\w", framed):
+            header, *rest = re.split(r"\s{2,}", line, maxsplit=1)
+            option, *others = re.findall(r"--\w[\w.-]*", header)
+            found[option] = "".join(rest)
+            aliases |= dict.fromkeys(others, option)
         elif option and set(line) <= set("─-╰╯╭╮ "):
             option = None
         elif option:
             found[option] += f" {line}"
-    return found
+    return found | {alias: found[option] for alias, option in aliases.items()}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -288,8 +290,9 @@ def test_images_that_are_missing_or_damaged(tmp_path, capsys):
         (tmp_path / f"data/{i}.png").write_bytes(b"no picture")
     confidence = ("confidence", "--data", tmp_path / "data", "--out", tmp_path / "out")
     missing = f"1 image missing (first: q3, looked for {tmp_path / 'data/3.png'})"
-    assert f"1 of 4 set aside: {missing}; at most 10% may be; --images names" in fails(
-        capsys, main, *confidence
+    assert (
+        f"1 of 4 set aside: {missing}; at most 10% may be; `inbol data import --images` names"
+        in fails(capsys, main, *confidence)
     )
     assert "3 of 3 questions set aside" in fails(capsys, main, *confidence, "--max-rejected", 0.3)
     instructions = [row | {"response": "alpha", "boundary": "known", "type": 1} for row in rows]

@@ -86,7 +86,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow  # the demo's tests run the same commands every day
-def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder):
+def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder, capsys):
     """README's commands, one after the other, on fewer questions."""
     section = (ROOT / "README.md").read_text().split("## The method, command by command")[1]
     block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
@@ -101,6 +101,9 @@ def test_the_method_of_the_readme_runs_from_world_to_report(in_an_empty_folder):
     assert list(metrics["models"]) == [*models, "always_refuse", "oracle"]
     assert {row["model"] for row in read_jsonl(Path("run/eval/predictions.jsonl"))} == {*models}
     assert os.path.getsize("run/eval/report.html") > 10_000
+    section = (ROOT / "README.md").read_text().split("## In Python")[1]
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], {})
+    assert "t=1.0" in capsys.readouterr().out.splitlines()[-1]
 
 
 def tables(text):
@@ -162,8 +165,8 @@ def test_the_numbers_and_the_picture_of_the_readme_are_of_the_measured_run():
 
 
 def test_the_losses_of_the_readme_can_be_called():
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    exec(block, names := {})
+    section = (ROOT / "README.md").read_text().split("## The losses are functions")[1]
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names := {})
     margin = math.log1p(math.exp(-0.1 * 2.0))  # -log sigmoid(beta * (2 - 0))
     assert names["loss"].tolist() == pytest.approx([0.9 * (margin + 3.0 * 1.3)])
 
