@@ -17,7 +17,7 @@ import numpy as np
 from inbol_jax.artifacts import one_writer, read_jsonl, write_json
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder
 from inbol_jax.extrinsic.config import AuditConfig
-from inbol_jax.extrinsic.files import KEPT, QUESTIONS, TRAIL, Header, read_header
+from inbol_jax.extrinsic.files import KEPT, QUESTIONS, Header, read_header
 from inbol_jax.extrinsic.filters import FILTERS
 from inbol_jax.intervals import Estimate
 from inbol_jax.pages.page import embed, write_page
@@ -34,13 +34,11 @@ TELLING = 12  # words shown of each class
 
 
 class AuditedQuestion(Question, frozen=True, kw_only=True):
-    """A generated question, a rejected one (with `filter` and `reason`), or an answerable one."""
+    """A generated question, or an answerable one."""
 
     remedy: ClassVar[str] = "; run `inbol extrinsic` again"
 
     generator: str = ""
-    filter: str = ""
-    reason: str = ""
     removed: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
@@ -70,7 +68,6 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     result |= {"text": text, "findings": list(findings(header, text))}
     write_json(config.out / "audit.json", result)
 
-    rejected = [*read_jsonl(config.out / TRAIL, AuditedQuestion.from_json)]
     settings = [(name, str(value)) for name, value in header.settings.items()]
     set_aside = [(*key.split(": ", 1), str(n)) for key, n in header.set_aside.items()]
     page = config.out / "audit.html"
@@ -80,8 +77,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
         "telling": text["telling"] if text else {},
         "set_aside": Table("Examples without a question", ("Generator", "cause", "n"), set_aside),
         "settings": Table("Settings", ("Setting", "Value"), settings),
-        "kept": samples(generated, "generator", config.samples, rng),
-        "rejected": samples(rejected, "filter", config.samples, rng),
+        "kept": samples(generated, config.samples, rng),
         "embed": functools.partial(embed, images),
     }
     write_page(page, Path(__file__).parent, context)
@@ -107,12 +103,12 @@ def some(questions: Sequence[Any], rng: np.random.Generator) -> list[Any]:
 
 
 def samples(
-    questions: Sequence[AuditedQuestion], field: str, n: int, rng: np.random.Generator
+    questions: Sequence[AuditedQuestion], n: int, rng: np.random.Generator
 ) -> dict[str, list[AuditedQuestion]]:
-    """Up to n random questions for each value of a field."""
+    """Up to n random questions of each generator."""
     drawn: dict[str, list[AuditedQuestion]] = {}
     for i in rng.permutation(len(questions)):
-        group = drawn.setdefault(getattr(questions[i], field), [])
+        group = drawn.setdefault(questions[i].generator, [])
         if len(group) < n:
             group.append(questions[i])
     return dict(sorted(drawn.items()))

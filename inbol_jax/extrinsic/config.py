@@ -15,8 +15,7 @@ class ExtrinsicConfig(Bounded):
     data: Path
     """Dataset whose questions and images the new questions are made from."""
     out: Path
-    """Folder for the results. extrinsic.jsonl holds the questions and is a dataset that `inbol
-    confidence --data` reads; extrinsic.trail.jsonl holds the rejected ones with the reasons."""
+    """Folder for the results: extrinsic.jsonl is a dataset that `inbol confidence --data` reads."""
     share: Annotated[float, Bounds(above=0, most=1)] = 0.25
     """Number of questions to make, as a share of the dataset's answerable questions."""
     generators: tuple[str, ...] = ()
@@ -51,6 +50,6 @@ class AuditConfig(Bounded):
     """Dataset whose answerable questions the generated ones are compared with. The default is the
     dataset that they were made from."""
     samples: Annotated[int, Bounds(0, 1_000)] = 6
-    """Questions shown per generator and per filter."""
+    """Questions shown per generator."""
     seed: Seed = 0
     """Seed of the random choices and of the folds."""

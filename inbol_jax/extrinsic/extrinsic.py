@@ -12,12 +12,12 @@ import numpy as np
 import inbol_jax.extrinsic.other_image
 import inbol_jax.extrinsic.unreadable  # noqa: F401
 from inbol_jax.answers import AnswerStore
-from inbol_jax.artifacts import atomically, file_fingerprint, json_line, one_writer, read_jsonl
+from inbol_jax.artifacts import atomic_lines, file_fingerprint, json_line, one_writer, read_jsonl
 from inbol_jax.data.vqa import VQADataset, load_dataset_folder, summarise_rejections
 from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import audit, evidence
 from inbol_jax.extrinsic.config import ExtrinsicConfig
-from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, read_header
+from inbol_jax.extrinsic.files import QUESTIONS, read_header
 from inbol_jax.extrinsic.funnel import NOTHING, Funnel
 from inbol_jax.extrinsic.generators import Context, get_generators
 from inbol_jax.progress import progress, say
@@ -91,25 +91,18 @@ def _list(counts: dict[str, int]) -> str:
 
 
 def _write(config: ExtrinsicConfig, context: Context, stage: Stage, source: Path) -> None:
-    """Writes questions and trail, and then the header, without which they are not finished."""
+    """Writes the questions, and then their header, without which they are not finished."""
     default = (*GENERATORS, evidence.NAME) if context.model else GENERATORS
     generators = get_generators(config.generators or default)
     for generator in generators:
         if generator.check:
             generator.check(context)
     rows = 0
-    with contextlib.ExitStack() as stack:
-        questions, trail = (
-            stack.enter_context(stack.enter_context(atomically(path)).open("w", encoding="utf-8"))
-            for path in (stage.file, config.out / TRAIL)
-        )
-        funnel = Funnel(
-            context,
-            generators,
-            seed=config.seed,
-            reject=lambda row: trail.write(json_line(row)),
-            advance=stack.enter_context(progress("generating", len(context.pool), "images")),
-        )
+    with (
+        progress("generating", len(context.pool), "images") as advance,
+        atomic_lines(stage.file) as questions,
+    ):
+        funnel = Funnel(context, generators, seed=config.seed, advance=advance)
         for row in funnel.questions(max(1, round(config.share * len(context.pool)))):
             questions.write(json_line(row))
             rows += 1

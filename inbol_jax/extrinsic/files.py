@@ -1,5 +1,4 @@
-"""What `inbol extrinsic` writes: the questions in extrinsic.jsonl with their header, and the
-rejected ones in the trail."""
+"""What `inbol extrinsic` writes: the questions in extrinsic.jsonl, with their header."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +8,6 @@ from inbol_jax.errors import InbolError
 from inbol_jax.questions import Record
 
 QUESTIONS = "extrinsic.jsonl"
-TRAIL = "extrinsic.trail.jsonl"
 KEPT = "kept"
 
 

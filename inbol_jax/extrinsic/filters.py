@@ -1,4 +1,4 @@
-"""The filters of generated (Type 3) questions: functions that say why they reject a question.
+"""The filters of generated (Type 3) questions: functions that say whether they reject one.
 
 `FILTERS` lists them in the order in which they are applied. Each rejection is counted under the
 filter's name.
@@ -33,43 +33,36 @@ class Candidate(NamedTuple):
         return f"{self.example.id}-{self.proposal.generator}"
 
 
-def ill_formed(candidate: Candidate, context: Context) -> str | None:
+def ill_formed(candidate: Candidate, context: Context) -> bool:
     """Rejects a question of fewer than three words or more than 300 characters, without a question
     mark at its end, with line breaks or control characters, or with what a template left behind
     ("{noun}", "<image>", "Answer:")."""
     question = candidate.proposal.question
     if question == candidate.example.question:  # what the dataset asks is well-formed enough
-        return None
-    if len(question.split()) < 3:
-        return "fewer than three words"
-    if not question.rstrip().endswith("?"):
-        return "no question mark at its end"
-    if len(question) > 300:
-        return "longer than 300 characters"
-    match = _LEFT_BEHIND.search(question)
-    return f"holds {match[0]!r}" if match else None
+        return False
+    has_form = question.rstrip().endswith("?") and len(question.split()) >= 3
+    return not has_form or len(question) > 300 or _LEFT_BEHIND.search(question) is not None
 
 
-def present(candidate: Candidate, context: Context) -> str | None:
+def present(candidate: Candidate, context: Context) -> bool:
     """Rejects a question of `mismatched` if the thing that the image is to lack is in it, or may
     be."""
     proposal = candidate.proposal
-    if not proposal.absent or context.contents.absent(candidate.example.image, proposal.subject):
-        return None
-    return f"{proposal.subject!r} may be in the image"
+    image = candidate.example.image
+    return proposal.absent and not context.contents.absent(image, proposal.subject)
 
 
-def duplicate(candidate: Candidate, context: Context) -> str | None:
+def duplicate(candidate: Candidate, context: Context) -> bool:
     """Rejects a question that the dataset asks about the same image, or that was kept before;
     case, punctuation and spaces aside. It comes last, and remembers what passes."""
     key = asked_key(candidate.image, candidate.proposal.question)
     if key in context.asked:
-        return "asked already"
+        return True
     context.asked.add(key)
-    return None
+    return False
 
 
-Filter = Callable[[Candidate, Context], str | None]
+Filter = Callable[[Candidate, Context], bool]
 
 # In the order in which they are applied.
 FILTERS: dict[str, Filter] = {

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,6 @@ class Funnel:
     Args:
       generators: in the order of their turns.
       seed: of the order of the examples, and of what the generators draw.
-      reject: called with the row of each question that a filter rejects.
       advance: called after each example.
 
     Attributes:
@@ -41,13 +40,12 @@ class Funnel:
         generators: Sequence[Generator],
         *,
         seed: int,
-        reject: Callable[[Mapping[str, Any]], object],
         advance: Callable[[], object] = lambda: None,
     ):
         self.verdicts: Counter[tuple[str, str]] = Counter()
         self.set_aside: Counter[tuple[str, str]] = Counter()
         self._context, self._generators = context, generators
-        self._seed, self._reject, self._advance = seed, reject, advance
+        self._seed, self._advance = seed, advance
 
     def questions(self, n: int) -> Iterator[dict[str, Any]]:
         """Yields the rows of up to n questions, at most one per example."""
@@ -110,21 +108,10 @@ class Funnel:
         return None
 
     def _passes(self, candidate: Candidate) -> bool:
-        """Whether no filter rejects the candidate; a rejection is counted and handed on."""
-        for name, filter in FILTERS.items():
-            if reason := filter(candidate, self._context):
-                proposal = candidate.proposal
-                self.verdicts[proposal.generator, name] += 1
-                self._reject(
-                    {
-                        "id": candidate.id,
-                        "images": [candidate.image],
-                        "question": proposal.question,
-                        "generator": proposal.generator,
-                        "filter": name,
-                        "reason": reason,
-                    }
-                )
+        """Whether no filter rejects the candidate; a rejection is counted."""
+        for name, rejects in FILTERS.items():
+            if rejects(candidate, self._context):
+                self.verdicts[candidate.proposal.generator, name] += 1
                 return False
         return True
 

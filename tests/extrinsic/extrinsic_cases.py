@@ -26,22 +26,21 @@ class FunnelRun(NamedTuple):
     rows: list[dict]
     verdicts: Counter
     set_aside: Counter
-    rejected: list[dict]
 
 
 def run_funnel(examples, *names, n=100, root=Path(), seed=0, model=None):
-    """What the funnel keeps, counts and rejects, by generators of these names."""
-    context, rejected = Context(examples, root, model), []
+    """What the funnel keeps and counts, by generators of these names."""
+    context = Context(examples, root, model)
     generators = get_generators(names)
     for generator in generators:
         if generator.check:
             generator.check(context)
-    funnel = Funnel(context, generators, seed=seed, reject=rejected.append)
-    return FunnelRun([*funnel.questions(n)], funnel.verdicts, funnel.set_aside, rejected)
+    funnel = Funnel(context, generators, seed=seed)
+    return FunnelRun([*funnel.questions(n)], funnel.verdicts, funnel.set_aside)
 
 
 def rejects(name, examples):
-    """A filter as a function that says why it rejects a candidate."""
+    """A filter as a function that says whether it rejects a candidate."""
     context = Context(examples)
     return lambda candidate: FILTERS[name](candidate, context)
 

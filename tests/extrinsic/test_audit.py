@@ -21,7 +21,7 @@ from inbol_jax.extrinsic.audit import (
 )
 from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.extrinsic.files import QUESTIONS, TRAIL, Header, read_header
+from inbol_jax.extrinsic.files import QUESTIONS, Header, read_header
 
 HOSTILE = (
     "What is the <script>alert('q')</script> \"quoted\" & "
@@ -81,8 +81,6 @@ def test_what_the_page_holds(run, capsys):
     assert set(auc) == {"all", *(row["generator"] for row in kept)}
     assert auc["all"]["low"] > 0.6  # the templates give their questions away
     assert f"unseeable ({auc['unseeable']['value']:.2f})" in result["findings"][0]
-    reasons = {row["reason"] for row in read_jsonl(run / TRAIL)}
-    assert any(reason in text for reason in reasons)
 
 
 def test_the_same_page_again(run):
@@ -95,11 +93,9 @@ def test_the_same_page_again(run):
 
 def test_hostile_text_stays_text(run):
     file = run / QUESTIONS
-    for spoiled in (run / TRAIL, file):
-        rows = [*read_jsonl(spoiled)]
-        for row in rows:
-            row |= {"question": HOSTILE, "reason": HOSTILE, "id": HOSTILE + row["id"]}
-        write(spoiled, rows)
+    rows = [*read_jsonl(file)]
+    for row in rows:
+        row |= {"question": HOSTILE, "generator": HOSTILE, "id": HOSTILE + row["id"]}
     rows[0]["images"] = ["../../../etc/passwd"]
     rows[1]["images"] = ['x"><script>alert(1)</script>.png']
     write(file, rows)
@@ -155,9 +151,7 @@ def question(i, text="", generator="", image="a.png"):
 def test_samples_are_uniform_per_value():
     counts, rng = np.zeros(20), np.random.default_rng(0)
     for _ in range(500):
-        drawn = samples(
-            [question(i, generator="ab"[i == 3]) for i in range(20)], "generator", 5, rng
-        )
+        drawn = samples([question(i, generator="ab"[i == 3]) for i in range(20)], 5, rng)
         assert [q.id for q in drawn["b"]] == ["q3"]
         for q in drawn["a"]:
             counts[int(q.id[1:])] += 1

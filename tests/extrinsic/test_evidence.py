@@ -38,7 +38,7 @@ def test_what_is_covered_is_gone_and_the_rest_is_there(size, window):
 def test_evidence_by_occlusion(tmp_path, eye):
     examples = [example(i, answers=["red"]) for i in range(3)]  # the last one it does not know
     examples.append(example(3, image="2.png", answers=["no"]))  # and this one it knows blindly
-    rows, _, set_aside, _ = run_funnel(examples, "evidence_removed", root=tmp_path, model=eye)
+    rows, _, set_aside = run_funnel(examples, "evidence_removed", root=tmp_path, model=eye)
     assert {r["id"]: r["removed"]["window"] for r in rows} == {
         "q0-evidence_removed": [0, 0, 0.6, 0.6],
         "q1-evidence_removed": [0.4, 0, 0.6, 0.6],

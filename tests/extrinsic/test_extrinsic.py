@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +18,6 @@ from inbol_jax.errors import InbolError
 from inbol_jax.extrinsic import answers
 from inbol_jax.extrinsic.config import AuditConfig, ExtrinsicConfig
 from inbol_jax.extrinsic.extrinsic import extrinsic
-from inbol_jax.extrinsic.files import TRAIL
 from inbol_jax.extrinsic.funnel import Funnel
 from inbol_jax.prompts import Prompt
 from inbol_jax.world.config import Split
@@ -63,28 +61,14 @@ def test_the_world_is_what_the_results_were_made_with(tmp_path):
     assert hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16] == "cf2eb23ad919ff65"
 
 
-def test_every_rejected_question_is_in_the_trail(photos, tmp_path):
-    options = {"share": 1.0, "generators": ("mismatched",), "allow_tell": True}
-    file = run(photos, tmp_path / "out", **options)
-    meta, kept = read_meta(file), [*read_jsonl(file)]
-    rejected = [*read_jsonl(tmp_path / "out" / TRAIL)]
-    assert rejected
-    verdicts = [f"{row['generator']}: {row['filter']}" for row in rejected]
-    verdicts += [f"{row['generator']}: kept" for row in kept]
-    assert Counter(verdicts) == meta["counts"]
-    for row in rejected:
-        assert set(row) == {"id", "images", "question", "generator", "filter", "reason"}
-    for row in kept:
-        assert (row["source"], row["split"]) == ("photos", "train")
-    assert (tmp_path / "out" / meta["data"]).samefile(photos / "data.jsonl")
-
-
 def test_by_default_the_set_itself_is_asked(photos, tmp_path, capsys):
     file = run(photos, tmp_path / "out", share=1.0)
     rows, meta = [*read_jsonl(file)], read_meta(file)
     assert sorted(r["question"] for r in rows) == sorted(r["question"] for r in records(24))
     assert not {r["images"][0] for r in rows} & {r["images"][0] for r in records(24)}
     assert meta["rows"] == len(rows) == meta["counts"]["unreadable: kept"] == 24
+    assert {(row["source"], row["split"]) for row in rows} == {("photos", "train")}
+    assert (tmp_path / "out" / meta["data"]).samefile(photos / "data.jsonl")
     dataset = load_dataset_folder(file)  # the header leads to the images
     assert dataset.root.samefile(photos)
     assert [e.id for e in dataset.examples] == [row["id"] for row in rows]
@@ -207,14 +191,14 @@ def test_a_model_is_asked_once(photos, tmp_path, monkeypatch):
     removed = [row["removed"] for row in read_jsonl(file)]
     assert {r["degree"] for r in removed if "degree" in r} == {1}
     assert {tuple(r["window"]) for r in removed if "window" in r} == {(0.4, 0, 0.6, 0.6)}
-    before, answered = (file.read_bytes(), (out / TRAIL).read_bytes()), store.read_bytes()
+    before, answered = file.read_bytes(), store.read_bytes()
     assert len(asked) == answered.count(b"\n") > 12
     file.unlink()
     half = answered[: len(answered) // 2]  # a run that was killed in the middle of a line
     store.write_bytes(half)
     asked.clear()
     run(photos, out, **options)
-    assert (file.read_bytes(), (out / TRAIL).read_bytes()) == before
+    assert file.read_bytes() == before
     assert len(asked) == answered.count(b"\n") - half.count(b"\n")
     assert sorted(store.read_bytes().splitlines()) == sorted(answered.splitlines())
 

@@ -10,49 +10,51 @@ from inbol_jax.extrinsic.generators import subject
 DOG = "What color is the dog?"
 
 
+@pytest.mark.parametrize("question", ["Who is she?", "What is 5 > 3, or a < b?"])
+def test_what_is_well_formed(question):
+    assert not rejects("ill_formed", [])(candidate(example(0), question))
+
+
 @pytest.mark.parametrize(
-    ("question", "reason"),
+    "question",
     [
-        ("Who is she?", None),
-        ("What is 5 > 3, or a < b?", None),
-        ("Why?", "fewer than three words"),
-        ("Name the cat now", "no question mark at its end"),
-        ("What is " + "very " * 80 + "big?", "longer than 300 characters"),
-        ("How old is the {noun}?", "holds '{'"),
-        ("What is <image> behind it?", "holds '<image>'"),
-        ("What is <|im_end|> behind it?", "holds '<|im_end|>'"),
-        ("Question: what is behind it?", "holds 'Question:'"),
-        ("What is\nbehind the dog?", "holds '\\n'"),
-        ("What is \ufffd behind it?", "holds '\ufffd'"),
+        "Why?",
+        "Name the cat now",
+        "What is " + "very " * 80 + "big?",
+        "How old is the {noun}?",
+        "What is <image> behind it?",
+        "What is <|im_end|> behind it?",
+        "Question: what is behind it?",
+        "What is\nbehind the dog?",
+        "What is \ufffd behind it?",
     ],
 )
-def test_ill_formed(question, reason):
-    assert rejects("ill_formed", [])(candidate(example(0), question)) == reason
+def test_what_is_ill_formed(question):
+    assert rejects("ill_formed", [])(candidate(example(0), question))
 
 
 def test_present():
     pool = [example(0, DOG, ["brown"]), example(1, "Who holds the kite?", ["a woman"])]
     present = rejects("present", pool)
     about = {"generator": "mismatched", "absent": True}
-    assert present(candidate(pool[0], "Who holds the kite?", subject="kite", **about)) is None
-    back = candidate(pool[0], "What color is the cat?", subject="dog", **about)
-    assert present(back) == "'dog' may be in the image"
-    assert present(candidate(pool[0], "Who owns the dog?", subject="dog")) is None
+    assert not present(candidate(pool[0], "Who holds the kite?", subject="kite", **about))
+    assert present(candidate(pool[0], "What color is the cat?", subject="dog", **about))
+    assert not present(candidate(pool[0], "Who owns the dog?", subject="dog"))
 
 
 def test_what_the_set_asks_is_not_judged_by_its_form():
     short = example(0, "Why")
-    assert rejects("ill_formed", [])(candidate(short, "Why", "unreadable")) is None
+    assert not rejects("ill_formed", [])(candidate(short, "Why", "unreadable"))
 
 
 def test_duplicates_are_of_one_image_and_of_what_was_kept():
     rejected = rejects("duplicate", [example(0)])
-    assert rejected(candidate(example(0), f" {DOG.upper()} ")) == "asked already"
-    assert rejected(candidate(example(0), "What color, is the  dog")) == "asked already"
+    assert rejected(candidate(example(0), f" {DOG.upper()} "))
+    assert rejected(candidate(example(0), "What color, is the  dog"))
     elsewhere = candidate(example(1), DOG)
-    assert rejected(elsewhere) is None
-    assert rejected(elsewhere) == "asked already"  # it passed a moment ago
-    assert rejected(candidate(example(0), DOG, image="evidence_removed/0.png")) is None
+    assert not rejected(elsewhere)
+    assert rejected(elsewhere)  # it passed a moment ago
+    assert not rejected(candidate(example(0), DOG, image="evidence_removed/0.png"))
 
 
 def test_the_page_names_every_filter_in_its_order():

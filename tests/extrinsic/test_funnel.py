@@ -98,7 +98,7 @@ def test_deterministic(world, proposed):
 
 def test_an_example_of_which_no_question_is_made_is_counted():
     examples = [example(0), example(1, "How many are there?"), example(2, "How many?")]
-    rows, verdicts, set_aside, _ = run_funnel(examples, "unseeable")
+    rows, verdicts, set_aside = run_funnel(examples, "unseeable")
     assert len(rows) == verdicts["unseeable", "kept"] == 1
     assert set_aside == {("unseeable", "nothing to ask about"): 2}
 

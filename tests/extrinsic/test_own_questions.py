@@ -14,7 +14,7 @@ from inbol_jax.extrinsic.unreadable import DEGREES, FLAWS, blurred
 def test_another_image_lacks_what_the_question_is_about():
     examples = [example(i, objects=[f"{COLORS[i % 2]} {THINGS[i % 8]}"]) for i in range(64)]
     examples += [example(64, "How many dogs are there?", objects=["red dog"])]
-    rows, _, set_aside, _ = run_funnel(examples, "other_image")
+    rows, _, set_aside = run_funnel(examples, "other_image")
     assert len(rows) == 64
     assert set_aside == {("other_image", "question presumes nothing that could be missing"): 1}
     things = {e.image: e.extra["objects"][0].split()[1] for e in examples}
@@ -58,7 +58,7 @@ def test_a_model_says_which_image_lacks_it():
     """No thing is rare here, so silence tells nothing."""
     examples, model = [example(i) for i in range(16)], Witness()
     assert not run_funnel(examples, "other_image").rows
-    rows, _, set_aside, _ = run_funnel(examples, "other_image", model=model)
+    rows, _, set_aside = run_funnel(examples, "other_image", model=model)
     assert model.asked == [16 * 5]
     assert {row["id"] for row in rows} == {f"q{i}-other_image" for i in range(16) if i != 1}
     assert set_aside == {("other_image", "nothing to ask about"): 1}
@@ -167,6 +167,6 @@ def test_the_grain_of_a_large_picture_stays_when_it_is_made_smaller():
 
 def test_a_flaw_may_be_the_answer(tmp_path):
     examples = [example(0, "Is it day or night?"), example(1, "What color is the dot?")]
-    rows, _, set_aside, _ = run_funnel(examples, "unreadable", root=pictures(tmp_path, 2))
+    rows, _, set_aside = run_funnel(examples, "unreadable", root=pictures(tmp_path, 2))
     assert [row["id"] for row in rows] == ["q1-unreadable"]
     assert set_aside == {("unreadable", "question about light or sharpness"): 1}
