@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import operator
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,14 +15,6 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 """Dtype of a model. "auto" is float32 for a float32 checkpoint and bfloat16 for any other."""
 
 
-_RULES = {
-    "least": ("at least", operator.ge),
-    "above": ("more than", operator.gt),
-    "most": ("at most", operator.le),
-    "below": ("less than", operator.lt),
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Bounds:
     """The values that a number may have as an option, in its annotation. They are finite."""
@@ -33,16 +24,20 @@ class Bounds:
     above: float | None = None
     below: float | None = None
 
-    def _rules(self) -> list[tuple[str, typing.Callable[[float, float], bool], float]]:
-        limits = ((*_RULES[name], getattr(self, name)) for name in _RULES)
-        return [rule for rule in limits if rule[2] is not None]
-
     def allow(self, value: float) -> bool:
         """Whether the option may have this value."""
-        return math.isfinite(value) and all(holds(value, x) for _, holds, x in self._rules())
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
 
     def __str__(self) -> str:
-        rules = [f"{words} {limit:,}" for words, _, limit in self._rules()]
+        limits = {"at least": self.least, "more than": self.above}
+        limits |= {"at most": self.most, "less than": self.below}
+        rules = [f"{words} {limit:,}" for words, limit in limits.items() if limit is not None]
         return " and ".join(rules) or "a finite number"
 
 

@@ -1,12 +1,12 @@
-"""How a step runs on many devices: what is asked of either way, and `jit` over a mesh (data, fsdp,
-tensor). The other way is `training.pmap`.
+"""How a step runs on many devices: by `jit` over a mesh (data, fsdp, tensor). The other way, with
+the same methods, is `training.pmap`.
 
 Both work in one process and in several: each process hands in the rows of a batch that its devices
 hold (`sharding.local_rows`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,30 +16,7 @@ from inbol_jax.sharding import BATCH, COMPILER_OPTIONS, round_batch, shard_batch
 from inbol_jax.training.step import Batch, Flat, Metrics, TrainProgram, TrainState, TrainStep
 
 
-class Parallel(Protocol):
-    """How the programs of a run are computed on many devices."""
-
-    def place(self, tree: Any) -> Any:
-        """A tree of arrays on the devices."""
-
-    def fetch(self, tree: Any) -> Any:
-        """One copy of what `place` placed."""
-
-    def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """The batch on the devices, from this process's rows of it."""
-
-    def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of (state, frozen, batch) whose arrays have a row per row of the batch, as a
-        program. It returns, on the host, this process's rows of its result."""
-
-    def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One training step. It reuses the memory of `state`."""
-
-    def score(self, state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
-        """The metrics of a batch, without a step."""
-
-
-class Jit(Parallel):
+class Jit:
     """The step under `jit`.
 
     Variables lie where they have been put on the mesh, anything else on all devices. Rows are split
@@ -55,6 +32,8 @@ class Jit(Parallel):
         )
 
     def place(self, tree: Any) -> Any:
+        """A tree of arrays on the devices."""
+
         def put(x: Any) -> jax.Array:
             sharding = getattr(x, "sharding", None)
             if isinstance(sharding, NamedSharding) and sharding.mesh == self._mesh:
@@ -64,12 +43,16 @@ class Jit(Parallel):
         return jax.tree.map(put, tree)
 
     def fetch(self, tree: Any) -> Any:
+        """One copy of what `place` placed."""
         return tree
 
     def shard(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """The batch on the devices, from this process's rows of it."""
         return shard_batch(batch, self._mesh)
 
     def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of (state, frozen, batch) whose arrays have a row per row of the batch, as a
+        program. It returns, on the host, this process's rows of its result."""
         split = NamedSharding(self._mesh, BATCH)
         program = jax.jit(function, out_shardings=split, compiler_options=COMPILER_OPTIONS)
 
@@ -82,6 +65,7 @@ class Jit(Parallel):
         return lambda *inputs: jax.tree.map(own_rows, program(*inputs))
 
     def run(self, state: TrainState, frozen: Flat, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One training step. It reuses the memory of `state`."""
         if self._compiled is None:
             # Known at the first call only: the shardings of the state that was placed or restored.
             places = jax.tree.map(lambda x: x.sharding, state)
@@ -89,6 +73,7 @@ class Jit(Parallel):
         return self._compiled(state, frozen, batch)
 
     def score(self, state: TrainState, frozen: Flat, batch: Batch) -> Metrics:
+        """The metrics of a batch, without a step."""
         return self._score(state, frozen, batch)
 
 

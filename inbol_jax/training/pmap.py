@@ -9,12 +9,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from inbol_jax.errors import InbolError
 from inbol_jax.processes import to_host
-from inbol_jax.training.parallel import Parallel
 from inbol_jax.training.step import AXIS, Batch, Flat, Metrics, TrainProgram, TrainState
 
 
-class Pmap(Parallel):
-    """Each device has a copy of everything, and the step sums over `AXIS`."""
+class Pmap:
+    """Each device has a copy of everything, and the step sums over `AXIS`. What the methods do, see
+    `parallel.Jit`."""
 
     def __init__(self, program: TrainProgram, mesh: Mesh):
         if mesh.shape["data"] != mesh.size:

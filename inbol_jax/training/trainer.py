@@ -22,7 +22,7 @@ from inbol_jax.processes import all_end, is_main
 from inbol_jax.progress import progress
 from inbol_jax.training.checkpoint import Checkpoints
 from inbol_jax.training.config import RunConfig
-from inbol_jax.training.parallel import Jit, Parallel
+from inbol_jax.training.parallel import Jit
 from inbol_jax.training.step import Flat, Metrics, TrainProgram, TrainState, init_state
 
 HostBatch = Mapping[str, np.ndarray]
@@ -195,7 +195,7 @@ class Trainer:
         )
 
 
-def _parallel(name: str) -> type[Parallel]:
+def _parallel(name: str) -> type:
     if name == "jit":
         return Jit
     from inbol_jax.training.pmap import Pmap
