@@ -1,9 +1,7 @@
-"""What a dataset's records tell of each image's contents, in about 200 bytes per image and 4 per
-known word."""
+"""What a dataset's records tell of each image's contents."""
 
 import re
-from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from inbol_jax.records import VQAExample
@@ -35,28 +33,22 @@ class ImageContents:
 
     def __init__(self, examples: Iterable[VQAExample]):
         self.lists_objects = all(isinstance(e.extra.get("objects"), list) for e in examples)
-        self._word_ids: dict[str, int] = {}
-        self._known: dict[str, array] = {}  # image -> word ids, 4 bytes each
-        self._images_with: Counter[int] = Counter()  # by word id
-        # {"red": 0, "star": 1, "ring": 2} and {"a.png": [0, 1], "b.png": [2]}: a word stands once.
+        # {"a.png": {"red", "star"}}
+        self._known: defaultdict[str, set[str]] = defaultdict(set)
         for example in examples:
-            known = self._known.setdefault(example.image, array("I"))
             texts = (example.question, *example.answer_texts)
             if self.lists_objects:
                 texts = map(str, example.extra["objects"])
-            for word in words_of(" ".join(texts)):
-                word_id = self._word_ids.setdefault(word, len(self._word_ids))
-                if word_id not in known:
-                    known.append(word_id)
-                    self._images_with[word_id] += 1
+            self._known[example.image] |= words_of(" ".join(texts))
+        self._images_with = Counter(word for words in self._known.values() for word in words)
 
     def absent(self, image: str, phrase: str) -> bool:
         """Whether a word of the phrase is known of other images and not of this one.
 
         Without an `objects` column this is a guess from what was asked about the image.
         """
-        ids = (self._word_ids.get(word) for word in words_of(phrase) - NOT_THINGS)
-        return any(i is not None and i not in self._known[image] for i in ids)
+        missing = words_of(phrase) - NOT_THINGS - self._known[image]
+        return any(word in self._images_with for word in missing)
 
     def surely_absent(self, image: str, phrase: str) -> bool:
         """Whether this image does not hold what the phrase names, by its listed objects.
@@ -65,16 +57,13 @@ class ImageContents:
         most images that hold a man, a tree or a wall are never asked about it.
         """
         head = phrase.split()[-1]
-        forms = (self._word_ids.get(form) for form in {head, head.removesuffix("s"), f"{head}s"})
-        ids = [i for i in forms if i is not None]
-        images = sum(self._images_with[i] for i in ids)
-        if head in NOT_THINGS or any(i in self._known[image] for i in ids):
+        forms = {head, head.removesuffix("s"), f"{head}s"}
+        if head in NOT_THINGS or forms & self._known[image]:
             return False
         if self.lists_objects:
             return self.absent(image, phrase)
-        return 0 < images <= RARE * len(self._known)
+        return 0 < sum(self._images_with[form] for form in forms) <= RARE * len(self._known)
 
     def present(self, image: str, phrase: str) -> bool:
         """Whether each word of the phrase is known of the image."""
-        ids = (self._word_ids.get(word, -1) for word in words_of(phrase))
-        return all(i in self._known[image] for i in ids)
+        return words_of(phrase) <= self._known[image]
