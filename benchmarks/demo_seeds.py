@@ -23,8 +23,13 @@ import tyro
 
 from inbol_jax.artifacts import file_fingerprint, write_json
 from inbol_jax.defaults import TINY
-from inbol_jax.evaluation.metrics import Difference, Scores, by_confidence, differences
-from inbol_jax.evaluation.policies import best_baseline
+from inbol_jax.evaluation.metrics import (
+    Difference,
+    Scores,
+    best_baseline,
+    by_confidence,
+    differences,
+)
 from inbol_jax.evaluation.prediction import Prediction, read_predictions
 from inbol_jax.evaluation.tables import signed, with_interval
 from inbol_jax.pages.figures import MINUS

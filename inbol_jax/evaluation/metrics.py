@@ -34,6 +34,14 @@ GROUPS: Mapping[str, tuple[int | None, ...]] = {
     "type3": (3,),
     "all": TYPES,
 }
+BASE_POLICIES = {
+    PROMPTED: "may refuse",
+    "base_threshold_logodds": "log-odds threshold",
+    "base_threshold_likelihood": "likelihood threshold",
+    "base_threshold_consistency": "consistency threshold",
+    "base_threshold_p_true": "P(True) threshold",
+    "base_threshold_probe": "linear probe",
+}
 CONFIDENCE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -169,6 +177,18 @@ class Metrics:
         """The domains of the questions, sorted."""
         return sorted({domain for domains in self.models.values() for domain in domains})
 
+    def label(self, name: str) -> str:
+        """What people call a row of `models`: "ca_dpo (refusal bias)"."""
+        base, policies = self.asked[0], {}
+        for model in self.asked:
+            policies[calibrated(model)] = model, "refusal bias"
+            policies[by_likelihood(model)] = model, "likelihood threshold"
+        policies |= {policy: (base, words) for policy, words in BASE_POLICIES.items()}
+        if name not in policies:
+            return name.replace("always_refuse", "always refuse")
+        model, words = policies[name]
+        return f"{model} ({words})"
+
     @property
     def asked(self) -> list[str]:
         """The models that were asked, the base first: all but baselines and calibrated ones."""
@@ -256,6 +276,19 @@ def differences(
             interval = bootstrap_mean(counts, resamples, seed)
             result.append(Difference(a, b, domain, group, counts.total(), *interval))
     return result
+
+
+def best_baseline(summary: Summary, base: str, domain: str) -> str:
+    """What needs no training and has the highest T on all questions of a domain.
+
+    It is picked on the very questions that it is compared on, which favours it. The oracle is no
+    baseline: it knows what no model is told.
+    """
+    names = (base, PROMPTED, calibrated(base), *(n for n in BASELINES if n != "oracle"))
+    return max(
+        (name for name in names if name in summary),
+        key=lambda name: summary[name][domain]["all"].t,
+    )
 
 
 def refusal_f1(groups: Mapping[str, Scores]) -> float | None:

@@ -121,7 +121,7 @@ def tradeoff(metrics: Metrics) -> Drawing:
         for name, dashes in zip(others, DASHES, strict=False):
             curve = metrics.curves[name][domain]
             style = {"color": MODEL_COLOURS[0], "linewidth": 1.2, "dashes": dashes}
-            handles += axes.plot(curve.refused, curve.t, **style, label=name)
+            handles += axes.plot(curve.refused, curve.t, **style, label=metrics.label(name))
         # The oracle is a point: it has no threshold to move.
         point = metrics.models["oracle"][domain]["all"]
         star = {"color": INK, "linestyle": "none", "marker": "*", "markersize": 11}
@@ -133,7 +133,7 @@ def tradeoff(metrics: Metrics) -> Drawing:
     numbers = []
     for name, of_domain in metrics.curves.items():
         best = [f"{DOMAIN_LABELS[d].lower()} {signed(c.best_t)}" for d, c in of_domain.items()]
-        numbers.append(f"{name}: {', '.join(best)}")
+        numbers.append(f"{metrics.label(name)}: {', '.join(best)}")
     alt = f"T against the share of refusals. Highest T of each curve: {'; '.join(numbers)}"
     base = metrics.asked[0]
     caption = (
@@ -177,7 +177,7 @@ def fronts(metrics: Metrics) -> Drawing:
         for name, style in styles.items():
             prices = metrics.prices[name][domain]
             values = [cell.value for cell in prices.values()]
-            above.plot([*map(float, prices)], values, **style, label=_short(name))
+            above.plot([*map(float, prices)], values, **style, label=metrics.label(_short(name)))
             # A model's own curve is that of its refusal tokens; the likelihood's is the better one.
             rule = LIKELIHOOD if name == models[0] else by_likelihood(name)
             curve = metrics.curves.get(rule if name in models else name, {}).get(domain)
@@ -201,7 +201,7 @@ def fronts(metrics: Metrics) -> Drawing:
         for domain, prices in of_domain.items():
             first, *_, last = (signed(cell.value) for cell in prices.values())
             ends.append(f"{DOMAIN_LABELS[domain].lower()} {first} to {last}")
-        numbers.append(f"{name} {', '.join(ends)}")
+        numbers.append(f"{metrics.label(name)} {', '.join(ends)}")
     alt = f"Value from the lowest price of a wrong answer to the highest: {'; '.join(numbers)}"
     caption = (
         "Above: the mean value if a wrong answer costs more or less than a correct one is worth. "

@@ -18,12 +18,11 @@ from inbol_jax.evaluation.metrics import (
     Curves,
     Metrics,
     Prices,
-    Summary,
+    best_baseline,
     differences,
     summarise,
 )
 from inbol_jax.evaluation.prediction import (
-    BASELINES,
     DOMAINS,
     PROMPTED,
     VALIDATION,
@@ -300,16 +299,3 @@ def measure(
         changes += differences(some, pairs=pairs, seed=seed)
     _, thresholds, curves, prices, calibrations = compared
     return Metrics(summary, changes, dict(seconds), curves, thresholds, prices, calibrations)
-
-
-def best_baseline(summary: Summary, base: str, domain: str) -> str:
-    """What needs no training and has the highest T on all questions of a domain.
-
-    It is picked on the very questions that it is compared on, which favours it. The oracle is no
-    baseline: it knows what no model is told.
-    """
-    names = (base, PROMPTED, calibrated(base), *(n for n in BASELINES if n != "oracle"))
-    return max(
-        (name for name in names if name in summary),
-        key=lambda name: summary[name][domain]["all"].t,
-    )

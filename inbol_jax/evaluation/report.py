@@ -12,9 +12,8 @@ import numpy as np
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
-from inbol_jax.evaluation.metrics import Difference, Metrics
+from inbol_jax.evaluation.metrics import Difference, Metrics, best_baseline
 from inbol_jax.evaluation.plots import draw_all
-from inbol_jax.evaluation.policies import best_baseline
 from inbol_jax.evaluation.prediction import TYPES, Prediction, by_likelihood, calibrated
 from inbol_jax.evaluation.selective import MIN_QUESTIONS
 from inbol_jax.evaluation.tables import (
@@ -27,6 +26,7 @@ from inbol_jax.evaluation.tables import (
     score_table,
     short_label,
     signed,
+    summary_table,
     t_of,
     with_interval,
     worth_of_rule,
@@ -77,7 +77,8 @@ def write_report(
         "n_questions": len({(p.dataset, p.id) for p in predictions}),
         "datasets": sorted({p.dataset for p in predictions}),
         "score_tables": [score_table(metrics, domain) for domain in metrics.domains],
-        "difference_table": difference_table(metrics.differences),
+        "summary_table": summary_table(metrics),
+        "difference_table": difference_table(metrics),
         "baseline_tables": baseline_tables(metrics),
         "validated": bool(metrics.curves),
         "kind_tables": kind_tables(predictions, models),
@@ -145,11 +146,12 @@ def headline(metrics: Metrics) -> list[str]:
         first, final, free = (metrics.models[m][domain] for m in (base, last, best))
         whole = final["all"]
         t = f"{name}: T of {last} over all {whole.n} questions is {t_of(whole)}"
-        t += f"; {best}, the best of what needs no training, has {signed(free['all'].t)}."
+        t += f"; {metrics.label(best)}, the best of what needs no training of the model, has "
+        t += f"{signed(free['all'].t)}."
         if base == last:
             sentences.append(f"{t} There is no other model to compare it with.")
         else:
-            verdict = _verdict(changes[best, last, domain])
+            verdict = _verdict(changes[best, last, domain], metrics)
             sentences.append(f"{t} The paired difference is {verdict}.")
             before, after = ([g["type12"].acc, g["type3"].refr] for g in (first, final))
             if None not in before:
@@ -168,21 +170,22 @@ def headline(metrics: Metrics) -> list[str]:
                     f"that {base} knows, so it does little else than always refusing."
                 )
     return sentences + [
-        worth_of_rule(policy, rule, metrics.calibrations[policy])
+        worth_of_rule(metrics.label(policy), rule, metrics.calibrations[policy])
         for rule, name in (("bias", calibrated), ("likelihood", by_likelihood))
         for policy in map(name, metrics.asked)
         if policy in metrics.calibrations
     ]
 
 
-def _verdict(d: Difference) -> str:
+def _verdict(d: Difference, metrics: Metrics) -> str:
     """The difference, and what its interval allows to say."""
+    a, b = metrics.label(d.a), metrics.label(d.b)
     said = {
-        1: f"the interval lies above 0, so {d.b} beats {d.a}",
-        0: f"the interval holds 0, so this evaluation does not tell {d.b} from {d.a}",
-        -1: f"the interval lies below 0, so {d.b} is worse than {d.a}",
+        1: f"the interval lies above 0, so {b} beats {a}",
+        0: f"the interval holds 0, so this evaluation does not tell {b} from {a}",
+        -1: f"the interval lies below 0, so {b} is worse than {a}",
     }[d.verdict]
     if not (d.says_something or d.low <= 0 <= d.high):
         few = f"{d.n} questions are too few" if d.n < MIN_QUESTIONS else "all changes are alike"
-        said = f"{few}, so the interval does not tell {d.b} from {d.a}"
+        said = f"{few}, so the interval does not tell {b} from {a}"
     return f"{with_interval(d.diff, d.low, d.high)}: {said}"

@@ -7,11 +7,11 @@ from inbol_jax.evaluation.metrics import (
     Difference,
     Metrics,
     Scores,
-    Summary,
+    best_baseline,
     by_question_kind,
     refusal_f1,
 )
-from inbol_jax.evaluation.prediction import Prediction
+from inbol_jax.evaluation.prediction import Prediction, by_likelihood
 from inbol_jax.evaluation.selective import MIN_QUESTIONS, Calibration
 from inbol_jax.pages.figures import MINUS
 from inbol_jax.pages.table import Table
@@ -76,6 +76,34 @@ def duration(seconds: float | int) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def summary_table(metrics: Metrics) -> Table:
+    """What an evaluation found, in a few rows: each model, as it is and with a threshold on its own
+    likelihood if there is one, and what it has to be compared with."""
+    base, *trained = metrics.asked
+    names = [base, *trained]
+    names += [name for name in map(by_likelihood, trained) if name in metrics.models]
+    best = {domain: best_baseline(metrics.models, base, domain) for domain in metrics.domains}
+    names += [name for name in dict.fromkeys(best.values()) if name not in names]
+    ends = (name for name in ("always_refuse", "oracle") if name in metrics.models)
+    names += [name for name in ends if name not in names]
+    rows = []
+    for name in names:
+        row = [metrics.label(name)]
+        for domain in metrics.domains:
+            scores = metrics.models[name][domain]
+            mark = " ★" if name == best[domain] else ""
+            row += [f"{signed(scores['all'].t)}{mark}", percent(scores["all"].refr)]
+        rows.append(row)
+    spans = [("", 1), *((DOMAIN_LABELS[domain], 2) for domain in metrics.domains)]
+    columns = ("", *("T", "Refused") * len(metrics.domains))
+    caption = (
+        "What was found. T is the mean worth of a response: +1 if correct, 0 if refused, "
+        f"{MINUS}1 if wrong; if nothing could answer the question, +1 if refused, else {MINUS}1. "
+        "★: the best of what needs no training of the model"
+    )
+    return Table(caption, columns, rows, spans)
+
+
 def score_table(metrics: Metrics, domain: str) -> Table:
     """Acc, RefR and T of every model on every type of question in one domain."""
     rows = []
@@ -87,11 +115,11 @@ def score_table(metrics: Metrics, domain: str) -> Table:
     return Table(DOMAIN_LABELS[domain], ("", "Acc", "RefR", "T (95% interval)"), rows)
 
 
-def difference_table(differences: Sequence[Difference]) -> Table:
+def difference_table(metrics: Metrics) -> Table:
     """Paired differences of T between models, with a mark if the interval leaves 0 out."""
     rows: dict[tuple[str, str, str], list[str]] = {}  # a row per pair, a cell per group
-    for d in sorted(differences, key=lambda d: d.domain):
-        change = f"{DOMAIN_LABELS[d.domain]}: {d.b} {MINUS} {d.a}"
+    for d in sorted(metrics.differences, key=lambda d: d.domain):
+        change = f"{DOMAIN_LABELS[d.domain]}: {metrics.label(d.b)} {MINUS} {metrics.label(d.a)}"
         rows.setdefault((d.domain, d.a, d.b), [change]).append(_marked(d))
     caption = (
         "Paired differences of T, with 95% intervals. "
@@ -113,23 +141,28 @@ def baseline_tables(metrics: Metrics) -> list[Table]:
     curves say, if there are any."""
     tables = []
     for domain in metrics.domains:
-        tables.append(_policy_table(metrics.models, domain))
+        tables.append(_policy_table(metrics, domain))
         if metrics.curves:
             tables += [_price_table(metrics, domain), _curve_table(metrics, domain)]
     return tables
 
 
-def _policy_table(models: Summary, domain: str) -> Table:
+def _policy_table(metrics: Metrics, domain: str) -> Table:
     groups, rows = ("type1", "type2", "type12", "type3"), []  # whose T has a column of its own
-    for name, domains in models.items():
+    for name, domains in metrics.models.items():
         scores = domains[domain]
         whole, acc = scores["all"], scores["type12"].acc
-        row = [name, percent(whole.refr), NONE if acc is None else percent(acc), t_of(whole)]
+        row = [
+            metrics.label(name),
+            percent(whole.refr),
+            NONE if acc is None else percent(acc),
+            t_of(whole),
+        ]
         false, f1 = scores["type1"].refr, refusal_f1(scores)
         row += [NONE if false is None else percent(false), NONE if f1 is None else f"{f1:.3f}"]
         row += [NONE if scores[g].t is None else signed(scores[g].t) for g in groups]
         rows.append(row)
-    n = next(iter(models.values()))[domain]["all"].n
+    n = metrics.models[metrics.asked[0]][domain]["all"].n
     caption = f"{DOMAIN_LABELS[domain]}: models and baselines on {n} questions"
     columns = ("", "RefR", "Acc, answerable", "T (95% interval)", "False refusals", "Refusal F1")
     return Table(caption, (*columns, *(f"T, {short_label(g)}" for g in groups)), rows)
@@ -139,7 +172,7 @@ def _price_table(metrics: Metrics, domain: str) -> Table:
     rows = []
     for name, domains in metrics.prices.items():
         cells = domains[domain].values()
-        rows.append([name, *(f"{signed(c.value)}{MARKS[c.verdict]}" for c in cells)])
+        rows.append([metrics.label(name), *(f"{signed(c.value)}{MARKS[c.verdict]}" for c in cells)])
     prices = next(iter(metrics.prices.values()))[domain]
     caption = (
         f"{DOMAIN_LABELS[domain]}: the mean value if a wrong answer costs more or less than a "
@@ -153,7 +186,10 @@ def _curve_table(metrics: Metrics, domain: str) -> Table:
     rows, some = [], next(iter(metrics.curves.values()))[domain]
     for name, domains in metrics.curves.items():
         c = domains[domain]
-        row = [name, *(NONE if x is None else f"{x:.3f}" for x in (c.auroc_type3, c.auroc_wrong))]
+        row = [
+            metrics.label(name),
+            *(NONE if x is None else f"{x:.3f}" for x in (c.auroc_type3, c.auroc_wrong)),
+        ]
         row.append(NONE if c.aurc.value is None else "{:.3f} ({:.3f} to {:.3f})".format(*c.aurc))
         change = c.aurc_change
         row.append(NONE if change is None or change.value is None else with_interval(*change))

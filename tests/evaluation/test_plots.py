@@ -27,7 +27,8 @@ def test_the_tradeoff_names_every_line_and_marks_where_models_are():
     drawing = plots.tradeoff(metrics)
     figure = drawing.figure
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    others = [f"base_threshold_{name}" for name in ("likelihood", "consistency", "p_true", "probe")]
+    others = [f"base ({name} threshold)" for name in ("likelihood", "consistency", "P(True)")]
+    others.append("base (linear probe)")
     assert names == ["base", "_hidden", f"{'e' * 9}…{'e' * 10}", *others, "oracle"]
     for axes, domain in zip(figure.axes, metrics.domains, strict=True):
         points = {tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
@@ -41,8 +42,9 @@ def test_the_tradeoff_names_every_line_and_marks_where_models_are():
 def test_the_fronts_name_every_line_and_draw_what_was_measured():
     _, metrics = measured(with_validation(good_and_bad(40)))
     figure = plots.fronts(metrics).figure
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == list(metrics.prices)
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    names = list(metrics.prices)
+    assert shown == [metrics.label(name) for name in names]
     assert {*MODELS} < {*names}
     above, below = figure.axes[:2], figure.axes[2:]
     for axes, domain in zip(above, metrics.domains, strict=True):

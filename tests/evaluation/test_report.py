@@ -18,9 +18,10 @@ from PIL import Image
 
 from inbol_jax.errors import InbolError
 from inbol_jax.evaluation.config import EvaluateConfig
+from inbol_jax.evaluation.metrics import best_baseline
 from inbol_jax.evaluation.prediction import BASELINES, calibrated
 from inbol_jax.evaluation.report import choose_questions, gold, headline, mark, write_report
-from inbol_jax.evaluation.tables import difference_table, percent
+from inbol_jax.evaluation.tables import difference_table, percent, signed, summary_table
 from inbol_jax.pages.table import Table
 
 LINKS = {"src", "href", "xlink:href", "srcset", "data", "poster", "action", "background"}
@@ -62,17 +63,36 @@ def page(report):
 
 def test_the_page_holds_baselines_curves_and_tables_measured_elsewhere(report, page):
     html = (report / "report.html").read_text()
-    assert "<h2>Over several seeds</h2>" in html
+    assert '<h2 id="seeds">Over several seeds</h2>' in html
     assert html.count("<svg") == 5  # summary, two domains by confidence, tradeoff, fronts
     names = ("summary", "confidence_in_domain", "confidence_out_of_domain", "tradeoff")
     assert all((report / f"figures/{name}.png").stat().st_size > 5000 for name in names)
     for name in (*MODELS, *map(calibrated, MODELS), *BASELINES):
-        assert name in page.texts
+        assert MEASURED[1].label(name) in page.texts
         assert percent(MEASURED[1].models[name]["in_domain"]["all"].refr) in page.texts
     assert "the best of what needs no training" in html
     # Tables and gallery of the models themselves are as they are without baselines.
-    assert "oracle" not in html.split("<h2>Results</h2>")[1].split("<h2>Against")[0]
-    assert "oracle" not in html.split("<h2>By kind of question</h2>")[1]
+    assert "oracle" not in html.split('<h2 id="results">')[1].split('<h2 id="baselines">')[0]
+    assert "oracle" not in html.split('<h2 id="kinds">')[1]
+
+
+def test_the_first_screen_says_what_was_found(page):
+    """Each model, what it is compared with, and both domains; then where all else stands."""
+    metrics = MEASURED[1]
+    table = summary_table(metrics)
+    names = [row[0] for row in table.rows]
+    assert names[:3] == list(MODELS)
+    assert {"ca_dpo (likelihood threshold)", "always refuse", "oracle"} < {*names}
+    for place, domain in enumerate(metrics.domains):
+        best = best_baseline(metrics.models, "base", domain)
+        told = [row[0] for row in table.rows if "★" in row[1 + 2 * place]]
+        assert told == [metrics.label(best)]
+        of = metrics.models["ca_dpo"][domain]["all"]
+        row = table.rows[names.index("ca_dpo")]
+        assert row[1 + 2 * place : 3 + 2 * place] == [signed(of.t), percent(of.refr)]
+    anchors = [attributes["href"][1:] for tag, attributes in page.tags if tag == "a"]
+    assert {*anchors} <= {attributes.get("id") for _, attributes in page.tags}
+    assert len(anchors) == 6
 
 
 def test_html_loads_nothing_and_shows_hostile_text_as_text(report, page):
@@ -122,8 +142,8 @@ def test_type_3_alone_without_validation_and_a_lone_surrogate(tmp_path):
     made = [p for p in good_and_bad(16) if p.type == 3]
     made = [replace(p, prediction="\ud800 \u202e\x00") for p in made]
     page = write(tmp_path, {}, *measured(made))
-    assert "always_refuse" in page.texts
-    assert "base_threshold" not in "".join(page.texts)
+    assert "always refuse" in page.texts
+    assert "threshold)" not in "".join(page.texts)
     with pytest.raises(InbolError, match="no predictions"):
         write(tmp_path, {}, [], metrics_of([]))
 
@@ -131,7 +151,7 @@ def test_type_3_alone_without_validation_and_a_lone_surrogate(tmp_path):
 def test_headline_says_only_what_the_intervals_allow():
     predictions = good_and_bad(400)
     sentences = headline(metrics_of(predictions))
-    assert "base, the best of what needs no training, has" in sentences[0]
+    assert "base, the best of what needs no training of the model, has" in sentences[0]
     assert "the interval lies above 0, so ca_dpo beats base" in sentences[0]
     # the same answers, the best model first
     order = {"base": "ca_dpo", "idk_it": "mid", "ca_dpo": "base"}
@@ -157,7 +177,7 @@ def test_no_headline_claims_what_always_refusing_has_too(known):
         for model, outcome in (("base", "wrong"), ("tuned", "refused" if refuses else "correct")):
             predictions.append(prediction(i, outcome, type, model=model))
     first, *others = headline(measured(predictions)[1])
-    assert "always_refuse, the best of what needs no training, has +0.500" in first
+    assert "always refuse, the best of what needs no training of the model, has +0.500" in first
     assert ("beats" in first) == (known > 0)
     assert not any("beats" in sentence for sentence in others)
     says = "questions that base knows, so it does little else"
@@ -176,7 +196,7 @@ def test_a_degenerate_interval_says_nothing(n, cause):
     made += [prediction(i, "correct", model="tuned") for i in range(n)]
     sentence, *_ = headline(metrics_of(made))
     assert f"{cause}, so the interval does not tell tuned from base" in sentence
-    assert not {"▲", "▼"} & set(str(difference_table(metrics_of(made).differences).rows))
+    assert not {"▲", "▼"} & set(str(difference_table(metrics_of(made)).rows))
 
 
 def test_the_choice_is_even_and_only_the_seed_decides():
