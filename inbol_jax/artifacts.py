@@ -240,6 +240,25 @@ def read_meta(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def is_finished(file: Path) -> bool:
+    """Whether a file is there, and has a header that says how many lines it has.
+
+    Raises:
+      InbolError: if it has another number of lines.
+    """
+    rows = read_meta(file).get("rows")
+    if rows is None or not file.exists():
+        return False
+    with file.open("rb") as lines:
+        found = sum(1 for line in lines if line.strip())
+    if found != rows:
+        raise InbolError(
+            f"{file} holds {found} lines, and by its header {rows}; delete it and give its command "
+            f'again, or set "rows" in {meta_path(file)} if it is meant as it is'
+        )
+    return True
+
+
 def json_line(row: Mapping[str, Any]) -> str:
     """A row as a line of a JSON lines file, with its end."""
     return json.dumps(row, ensure_ascii=False) + "\n"

@@ -10,7 +10,7 @@ of what it read, and once the file is whole, its number of rows.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from inbol_jax.artifacts import (
     HINT,
     canonical_json,
     changes,
+    is_finished,
     meta_path,
     parse_json,
     read_meta,
@@ -39,6 +40,7 @@ class Stage:
       writes: False in a process that only reads what another one writes.
       grows: whether the file is a store of answers, which is never finished as its questions may
         become more; the store has locked it already.
+      others: what the command writes before it, each file with a header of its own.
 
     Attributes:
       finished: whether an earlier run with the same settings and inputs has finished the file.
@@ -58,11 +60,12 @@ class Stage:
         inputs: Mapping[str, str] | None = None,
         writes: bool = True,
         grows: bool = False,
+        others: Iterable[Path] = (),
     ):
         self.file, self.finished = file, False
         self.header = {"command": command, "settings": settings, "inputs": inputs or {}}
         self.header = parse_json(canonical_json(self.header))  # as it is read again
-        self._writes, self._grows = writes, grows
+        self._writes, self._grows, self._files = writes, grows, (file, *others)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -77,7 +80,7 @@ class Stage:
             header = read_meta(self.file)
             if different := self._different_from(header):
                 raise InbolError(f"{self.file} {different}: {HINT}")
-            self.finished = "rows" in header and not self._grows
+            self.finished = not self._grows and all(map(is_finished, self._files))
             if self.finished:
                 self.header = header
                 say(f"{self.file}: finished before, by the same settings ({header['rows']} rows)")
@@ -88,9 +91,12 @@ class Stage:
         """How the file that is there was made differently; empty if it was made so."""
         if header.get("command") != self.header["command"]:
             return f"was not made by `inbol {self.header['command']}`"
+        made, now = header.get("inputs", {}), self.header["inputs"]
+        if one := min(made.keys() ^ now.keys(), default=""):  # settings of its own come with it
+            return f"was made {'with' if one in made else 'without'} --{one.replace('_', '-')}"
         if settings := changes(header.get("settings", {}), self.header["settings"]):
             return f"was made with {'; '.join(settings.values())}"
-        inputs = changes(header.get("inputs", {}), self.header["inputs"])
+        inputs = changes(made, now)
         options = ", ".join(f"--{name.replace('_', '-')}" for name in inputs)
         return f"was made of another {options}, or of what has changed since" if inputs else ""
 

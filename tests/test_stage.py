@@ -2,7 +2,7 @@
 
 import pytest
 
-from inbol_jax.artifacts import meta_path, read_meta, write_atomically, write_json
+from inbol_jax.artifacts import meta_path, read_meta, write_atomically, write_json, write_jsonl
 from inbol_jax.errors import InbolError
 from inbol_jax.records import VQAExample
 from inbol_jax.stage import SetAside, Stage
@@ -44,6 +44,11 @@ def test_a_finished_stage_is_finished_and_says_so(tmp_path, capsys):
         ({"settings": SETTINGS | {"against": ["a", "b"]}}, "no --against, and now --against a b"),
         ({"settings": SETTINGS | {"partial": True}}, "with no --partial, and now --partial: cho"),
         ({"inputs": {"data": "bbbb"}}, "was made of another --data, or of what has changed since"),
+        ({"inputs": {}}, "was made with --data: choose another --out, or delete it"),
+        (
+            {"inputs": INPUTS | {"model": "cc"}, "settings": SETTINGS | {"dtype": "float32"}},
+            "was made without --model: choose another",
+        ),
         ({"command": "other"}, "was not made by `inbol other`: choose another --out, or delete it"),
     ],
 )
@@ -63,6 +68,26 @@ def test_a_header_that_is_none_is_refused(tmp_path, damage):
     write_json(meta_path(file), read_meta(file) | damage)
     with pytest.raises(InbolError, match=r"was not made by|cannot be read"), stage(tmp_path):
         pass
+
+
+def test_a_file_that_was_cut_is_not_finished(tmp_path):
+    """Nor is a command that has lost one of several files; given again, it makes what is gone."""
+    other = tmp_path / "other.jsonl"
+    finish(tmp_path)
+    write_jsonl(other, [{}, {}], {})
+    with stage(tmp_path, others=[other]) as whole:
+        assert whole.finished
+    for file, rows in ((whole.file, 3), (other, 2)):
+        before = file.read_text()
+        file.write_text("{}\n")
+        message = f"{file.name} holds 1 lines, and by its header {rows}; delete it and give its c"
+        with pytest.raises(InbolError, match=message), stage(tmp_path, others=[other]):
+            pass
+        file.unlink()
+        with stage(tmp_path, others=[other]) as again:
+            assert not again.finished
+            again.finish(3)
+        file.write_text(before)
 
 
 def test_a_file_that_a_user_wrote_is_refused(tmp_path):

@@ -34,7 +34,8 @@ def build(config: BuildConfig) -> None:
     settings = dataclasses.asdict(config) | {"out": ""}
     settings |= settings.pop("thresholds")
     inputs = {"confidence": stores.fingerprint}
-    with Stage(config.out / FILES[0], "build", settings, inputs=inputs) as stage:
+    file, *others = (config.out / name for name in FILES)
+    with Stage(file, "build", settings, inputs=inputs, others=others) as stage:
         if stage.finished:
             return
         built = _make_all(config, stores, estimator)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inbol_jax.artifacts import write_jsonl
+from inbol_jax.artifacts import is_finished, write_jsonl
 from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.data.rows import RawRow, Rejection, make_example, parse_line, record_id
 from inbol_jax.errors import InbolError, printable
@@ -51,7 +51,8 @@ def load_dataset_folder(
       max_rejected: largest share of the records that may be set aside, in [0, 1].
 
     Raises:
-      InbolError: if there is no such dataset, or if more records than that share cannot be used.
+      InbolError: if there is no such dataset, if it holds another number of lines than its header
+        says, or if more records than that share cannot be used.
     """
     path = Path(path)
     file = path / DATA_FILE if path.is_dir() else path
@@ -59,6 +60,7 @@ def load_dataset_folder(
         raise InbolError(f"{path}: give a folder that holds {DATA_FILE}, or a .jsonl file")
     root = image_folder(file, images)
     try:
+        is_finished(file)
         examples, rejected = _scan(file, root, limit)
     except OSError as error:
         raise InbolError(f"{file}: cannot be read ({error.strerror})") from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from inbol_jax.artifacts import read_meta
+from inbol_jax.artifacts import is_finished, read_meta
 from inbol_jax.errors import InbolError
 from inbol_jax.questions import Record
 
@@ -34,6 +34,6 @@ class Header(Record, frozen=True):
 def read_header(out: Path) -> Header:
     """The header of the questions in a folder. Raises InbolError if they are not finished."""
     header = read_meta(file := out / QUESTIONS)
-    if header.get("command") != "extrinsic" or "rows" not in header or not file.exists():
+    if header.get("command") != "extrinsic" or not is_finished(file):
         raise InbolError(f"{out} holds no finished {QUESTIONS}; run `inbol extrinsic` first")
     return Header.from_json(header)

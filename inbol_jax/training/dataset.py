@@ -16,7 +16,7 @@ import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from inbol_jax.artifacts import read_jsonl, read_meta
+from inbol_jax.artifacts import is_finished, read_jsonl, read_meta
 from inbol_jax.data.folder import Unusable, image_check, image_folder
 from inbol_jax.errors import InbolError
 from inbol_jax.models.loading import Checkpoint
@@ -257,11 +257,7 @@ def _read_lines(
     lines = list(read_jsonl(file, parse, digest))
     if not lines:
         raise InbolError(f"{file} holds no {unit}")
-    if len(lines) != (rows := read_meta(file).get("rows", len(lines))):
-        raise InbolError(
-            f"{file} holds {len(lines)} {unit}s, and by its header {rows}; give `inbol build` "
-            "again, or delete the header if the file is meant as it is"
-        )
+    is_finished(file)
     return lines, digest.hexdigest()[:16]
 
 

@@ -129,6 +129,18 @@ def test_a_build_that_was_killed_is_given_again(out, kills):
     assert {name: (out / name).read_bytes() for name in FILES} == before
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_build_that_lost_a_file_makes_it_again(out, name):
+    build(BuildConfig(out))
+    before = (out / name).read_bytes()
+    (out / name).write_bytes(before[: before.index(b"\n") + 1])
+    with pytest.raises(InbolError, match=f"{name} holds 1 lines, and by its header .*; delete it"):
+        build(BuildConfig(out))
+    (out / name).unlink()
+    build(BuildConfig(out))
+    assert (out / name).read_bytes() == before
+
+
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={

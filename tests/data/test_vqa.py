@@ -4,6 +4,7 @@ import pytest
 from sample_sets import dataset_row as row
 from sample_sets import write_rows as write
 
+from inbol_jax.artifacts import meta_path, write_json
 from inbol_jax.data.rows import Rejection
 from inbol_jax.data.vqa import load_dataset_folder
 from inbol_jax.errors import InbolError
@@ -86,6 +87,19 @@ def test_too_many_bad_records_stop_the_run(tmp_path):
     assert message.endswith("--images` names the folder that paths are relative to")
     assert "\n" not in message
     assert len(load_dataset_folder(tmp_path, max_rejected=0.2).rejected) == 3
+
+
+def test_a_dataset_that_was_cut_is_refused(tmp_path):
+    """A user who means it says so in the header."""
+    write(tmp_path, *(row(id=i) for i in range(3)))
+    write_json(meta_path(tmp_path / "data.jsonl"), {"rows": 4})
+    for limit in (None, 2):
+        with pytest.raises(
+            InbolError, match=r'data\.jsonl holds 3 lines.* header 4.*set "rows" in'
+        ):
+            load_dataset_folder(tmp_path, limit=limit)
+    write_json(meta_path(tmp_path / "data.jsonl"), {"rows": 3})
+    assert len(load_dataset_folder(tmp_path).examples) == 3
 
 
 def test_what_is_not_a_dataset(tmp_path):

@@ -188,7 +188,7 @@ def test_a_file_of_other_lines_than_its_header_counts_is_refused(data, micro, tm
     write_json(meta_path(file), {"images": os.path.relpath(folder, tmp_path), "rows": 16})
     config = SftConfig(data=file, out=tmp_path)
     count = len(change(lines))
-    message = rf"jsonl holds {count} instructions, and by its header 16; give `inbol build` again"
+    message = rf"jsonl holds {count} lines, and by its header 16; delete it and give its command"
     with pytest.raises(InbolError, match=message):
         read_data(config, Instruction.from_json, "instruction")
     meta_path(file).unlink()
