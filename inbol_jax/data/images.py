@@ -19,7 +19,9 @@ from inbol_jax.errors import InbolError
 
 MAX_PIXELS = 40_000_000  # 120 MB of RGB; more is a mistake or a decompression bomb
 
-_ORIENTATION = 0x0112  # the tag in EXIF; from 5 on the sides are swapped
+# The tag of EXIF and TIFF; from 5 on the sides are swapped.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # tags of TIFF: 0 is white, or not; 1 is unsigned
 # Raster formats that Pillow decodes by itself. EPS would run Ghostscript, and the header of a
 # container such as ICO hides the sizes of its images.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -69,9 +71,10 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path, f"{path}: ") as image:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        turned = turned and image.format != "TIFF"  # whose size Pillow has swapped already
-    return (height, width) if turned else (width, height)
+        turned = image.getexif().get(_ORIENTATION) in _TURNED  # XMP says it as well
+        # Pillow has swapped the size already that a tag of TIFF turns.
+        swapped = image.format == "TIFF" and image.tag_v2.get(_ORIENTATION) in _TURNED
+    return (height, width) if turned != swapped else (width, height)
 
 
 def image_suffix(data: bytes) -> str:
@@ -107,7 +110,9 @@ def _check_header(image: Image.Image) -> None:
         fault = f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}"
         raise ImageError(f"{fault}; scale the image down", "image too large")
     # Floating-point, 32-bit and signed pixels. A PGM of 16 bits has mode "I" as well.
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    signed = {*tags.get(_SAMPLE_FORMAT, ())} - {1}
+    if image.mode == "F" or (image.mode == "I" and tags) or signed:
         why = "its pixels have no defined range; save it with 8 or 16 bits, unsigned"
         raise ImageError(f"cannot be read as an image ({why})", "image mode not supported")
 
@@ -133,6 +138,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         # 16 bits; convert() would clip all values above 255 to white
         wide = np.asarray(image)
+        if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:
+            wide = 0xFFFF - wide  # as Pillow does with 8 bits
         grey = (np.clip(wide, 0, 0xFFFF) >> 8).astype(np.uint8)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):

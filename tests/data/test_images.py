@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile, PngImagePlugin
 
 from inbol_jax.data.images import ImageError, image_size, image_suffix, load_image
 from inbol_jax.errors import InbolError
@@ -82,12 +82,25 @@ def test_orientation_is_applied_once(tmp_path, orientation, suffix):
     assert image_size(path) == load_image(path).size
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_orientation_in_xmp_turns_the_size_as_well(tmp_path, suffix):
+    said = '<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", said)
+    options = {"tif": {"tiffinfo": {700: said.encode()}}, "png": {"pnginfo": text}}
+    stored = np.ascontiguousarray(STORED[6])
+    path = save(tmp_path / f"a.{suffix}", stored, **options.get(suffix, {"xmp": said.encode()}))
+    assert image_size(path) == load_image(path).size == PIXELS.shape[1::-1]
+
+
 def test_sixteen_bits_keep_their_upper_eight(tmp_path):
     wide = np.array([[0, 255, 256, 0x1234], [0x7FFF, 0x8000, 0xFF00, 0xFFFF]], np.uint16)
     expected = np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, -1)
     np.testing.assert_array_equal(pixels(save(tmp_path / "a.png", wide)), expected)
     np.testing.assert_array_equal(pixels(save(tmp_path / "a.tif", wide)), expected)
     np.testing.assert_array_equal(pixels(save(tmp_path / "big.tif", wide.astype(">u2"))), expected)
+    white_is_0 = save(tmp_path / "negative.tif", 0xFFFF - wide, tiffinfo={262: 0})
+    np.testing.assert_array_equal(pixels(white_is_0), expected)
     (tmp_path / "a.pgm").write_bytes(b"P5 4 2 65535\n" + wide.astype(">u2").tobytes())
     np.testing.assert_array_equal(pixels(tmp_path / "a.pgm"), expected)
     rows = [row.astype(">u2").tobytes() for row in wide]
@@ -165,8 +178,9 @@ def test_what_is_no_image(tmp_path):
         load_image(tmp_path / "b.png")
     with pytest.raises(InbolError, match="cannot be read as an image"):
         load_image(tmp_path)
-    for dtype in (np.float32, np.int32, np.uint32):  # whatever is made of them is black or white
-        save(tmp_path / "f.tif", np.arange(4, dtype=dtype).reshape(2, 2))
+    # Whatever is made of them is black or white. The last one is signed, of 8 bits.
+    for dtype, signed in ((np.float32, {}), (np.int32, {}), (np.uint32, {}), (np.uint8, {339: 2})):
+        save(tmp_path / "f.tif", np.arange(4, dtype=dtype).reshape(2, 2), tiffinfo=signed)
         for read in (load_image, image_size):
             with pytest.raises(ImageError, match=r"f\.tif: .*\(its pixels have no defined range"):
                 read(tmp_path / "f.tif")
