@@ -50,12 +50,12 @@ def cleaned(columns: RawRow, *, letters: bool) -> dict[str, Any]:
     Raises:
       Unusable: if a column holds what it cannot hold.
     """
-    options = literal_list(columns.get("options"))
-    options = [] if is_null(options) or options == "" else options
-    if not isinstance(options, list):
+    offered = literal_list(columns.get("options"))
+    offered = [] if is_null(offered) or offered == "" else offered
+    if not isinstance(offered, list):
         raise Unusable("options not a list")
-    options = [str(option) for option in options]
-    answers = _answers(columns.get("answers"), options, letters)
+    options = [str(option) for option in offered]
+    answers = _answers(columns.get("answers"), options, letters, {*map(type, offered)} == {str})
     answerable = read_flag(columns["answerable"]) if "answerable" in columns else True
     if answerable and not answers:
         answerable = None  # without answers nobody can say
@@ -64,15 +64,16 @@ def cleaned(columns: RawRow, *, letters: bool) -> dict[str, Any]:
     return {name: value for name, value in (passed | made).items() if value is not None}
 
 
-def _answers(value: Any, options: Sequence[str], letters: bool) -> list[Any]:
+def _answers(value: Any, options: Sequence[str], letters: bool, texts_only: bool) -> list[Any]:
     """Answers as a list of texts: of texts or objects, of an object of lists, or of one text; of
-    the number of an option, its letter."""
+    the number of an option, its letter. With options that are `texts_only`, a number is no text."""
     value = literal_list(value.get("answer") if isinstance(value, Mapping) else value)
     values = value if isinstance(value, list) else [] if value == "" else [value]
     values = [item.get("answer") if isinstance(item, Mapping) else item for item in values]
     answers = [number_text(item, options) for item in values if not is_null(item)]
     number = str(answers[0]) if options and answers and not isinstance(value, list) else ""
-    if number.isdecimal() and number not in options:
+    is_place = texts_only and isinstance(value, int | float)
+    if number.isdecimal() and (is_place or number not in options):
         if int(number) >= min(len(options), len(LETTERS)):
             raise Unusable("answer not the number of an option")
         answers, letters = [LETTERS[int(number)]], True

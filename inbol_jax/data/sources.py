@@ -93,9 +93,11 @@ def _csv_rows(path: Path, delimiter: str) -> Rows:
                 if name and count > 1:  # spreadsheets add several without a name
                     raise InbolError(f"{path}: column {name!r} comes twice; rename or remove one")
             for number, row in enumerate(rows, 1):
-                # An unquoted comma in a text: every cell behind it is in the wrong column.
-                shifted = None in row and any(cell.strip() for cell in row.pop(None))
-                yield number, Unusable("more cells than columns") if shifted else row
+                # A comma too many or too few: every cell behind it is in the wrong column.
+                more = any(cell.strip() for cell in row.pop(None, ()))
+                if more or None in row.values():
+                    row = Unusable(f"{'more' if more else 'fewer'} cells than columns")
+                yield number, row
         except csv.Error as error:
             raise InbolError(f"{path}: not CSV after line {rows.line_num} ({error})") from error
 
