@@ -70,7 +70,8 @@ def read_choice(text: str, options: Sequence[str]) -> int | None:
     key, keys = _keys(tuple(options))
     if text in options and not _is_letter(text, letters):
         return options.index(text)
-    text = text.replace("**", "")  # bold in Markdown
+    if "**" not in "".join(options):
+        text = text.replace("**", "")  # bold in Markdown
     for said in (text, _BEFORE.sub("", text)):
         if len(whole := key(said)) > 1 and whole in keys:  # "E. coli" is no letter
             return keys[whole]

@@ -22,10 +22,20 @@ _RUN = re.compile(
     rf"(?:\b(?P<one>a)\s+|(?P<digits>{_TOUCHING})\s+)?\b(?P<words>{_WORD}(?:(?:\s+and)?[\s-]+{_WORD})*)",
     re.IGNORECASE,
 )
-_SCALED_UNITS = {"k": 10**3, "bn": 10**9}
+_SCALED_UNITS = {"k": 10**3} | {name: _SCALES[name] for name in ("tn", "bn", "mn")}
 _UNCERTAIN_UNITS = {"K", "M", "B"}  # thousands or kelvins, millions or metres
-_FRACTION = re.compile(r"\b(?:half|quarters?|thirds?)\b", re.IGNORECASE)
-_SIGN = re.compile(r"\b(?:minus|negative)\s+(?=[\d.])", re.IGNORECASE)
+# What makes another number of one: a fraction, a scale that is not read, a power, "no one".
+_CHANGED = re.compile(
+    r"\b(?:half|halves|quarters?|thirds?|(?:four|fif|six|seven|eigh|nin|ten|hundred)ths)\b"
+    r"|\d[\s-](?:four|fif|six|seven|eigh|nin|ten)th\b|\d\s(?-i:[kKMB]|mil|grand|score)\b"
+    r"|\b(?:\w*illions?|hundreds?|thousands?|dozens?|crores?|lakhs?|no 1)\b"
+    r"|[\u221a\u00bc-\u00be\u2150-\u215e]|\d[\u00b2\u00b3\u00b9\u2070-\u2079\u03c0]",
+    re.IGNORECASE,
+)
+# The dashes that models and typesetters write for a minus, and words for it.
+_SIGN = re.compile(
+    r"\b(?:minus|negative)\s+(?=[$\d.])|\u2212|(?<![^\s(])[\u2010-\u2015](?=[$\d.])", re.IGNORECASE
+)
 
 
 def _read_digits(text: str) -> float | None:
@@ -95,9 +105,9 @@ def read_number(text: str) -> float | None:
 
     "about 1,200.5 cm", "$3", "12%", "1.5e3", "3k", "twenty-two" and "5 million" name one.
     """
-    text = text.replace("\u2212", "-")  # the minus sign that models and typesetters write
     written = written_in_digits(re.sub(r"\bnone\b", "0", text, flags=re.IGNORECASE))
-    if written is None or _FRACTION.search(written):
+    if written is None or _CHANGED.search(written):
         return None
-    numbers = {_read_digits(chunk) for chunk in re.findall(_TOUCHING, _SIGN.sub("-", written))}
+    signed = re.sub(r"-[$\u20ac\u00a3](?=[\d.])", "-", _SIGN.sub("-", written))
+    numbers = {_read_digits(chunk) for chunk in re.findall(_TOUCHING, signed)}
     return numbers.pop() if len(numbers) == 1 else None

@@ -302,11 +302,11 @@ NUMBERS_SAID = {
     0.5: ".5",
     2: "two",
     3: "3; 3e",
-    4: "4 = 4",
+    4: "4 = 4; 4 m²; 4 in the fifth row",
     5: "5eV",
     12: "about 12 %; twelve; a dozen eggs; 12V",
     -3.5: "-3.5",
-    -5: "\u22125; minus five",
+    -5: "\u22125; minus five; \u20135; (\u20135); about \u20145; -$5; minus $5; -€5",
     22: "twenty two",
     24: "2 dozen",
     42: "the answer is 42.",
@@ -318,10 +318,12 @@ NUMBERS_SAID = {
     3000: "3k",
     100_000: "1e+5",
     1_500_000: "1.5 million",
-    5_000_000: "5 million",
+    5_000_000: "5 million; 5mn",
     # What cannot be read for certain is no number.
     None: "3 or 4; 1e999; 1.000.000; 1.5.2; 1,0000; 0x10; 3K; hundreds; two and a half;"
-    " nineteen eighty; 7-8; 10:30; B2; 1,2; ",
+    " nineteen eighty; 7-8; 10:30; B2; 1,2; ; 5 k; 5 M; 1½; 2²; 2π; √4; 3 mil; 2 grand;"
+    " 5 gazillion; 5 quadrillion; 5 billions; two thousands; three score; 5 sixths; three fifths;"
+    " one fifth; no one",
 }
 
 
@@ -407,6 +409,9 @@ def test_a_letter_behind_the_answer_is(text, letter):
         ("the cat", "a cat", "a dog"),
         ("D.C.", "Ohio", "Iowa", "Utah"),
         ("Pa", "PA"),
+        ("2**3", "23", "32"),
+        ("x²", "x2", "x^2"),
+        ("H2O", "H₂O"),
         ("Vitamin C", "Vitamin B", "Vitamin A"),
         ("10", "1,0", "1.0"),
     ],
