@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import os
 import re
 import sys
@@ -101,10 +102,12 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
                 print(f"  {name:{width}}  {summary}")
         print("\n`inbol COMMAND --help` shows its options; --config FILE reads them from YAML.")
         raise SystemExit(0)
-    # "data impot" is close to "data import"; "confidense --data" needs its first word alone.
-    said = " ".join(words[:2])
-    close = [c for s in (said, words[0]) for c in difflib.get_close_matches(s, COMMANDS, n=1)]
-    perhaps = "".join(f"; perhaps {name}" for name in close[:1])
+    # "data impot" is close to "data import"; of "confidense --data" and "wrld" one word is.
+    said, known = " ".join(words[:2]), {}
+    for name in reversed(COMMANDS):  # of "data" the first command
+        known |= dict.fromkeys((*name.split(), name), name)
+    close = [c for s in (said, words[0]) for c in difflib.get_close_matches(s, known, n=1)]
+    perhaps = "".join(f"; perhaps {known[c]}" for c in close[:1])
     raise InbolError(f"no command {said!r}{perhaps}; see inbol --help")
 
 
@@ -115,12 +118,20 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
       program: what help and errors call the command.
       words: those of the command line; its options win over those of the file of --config.
     Raises:
-      InbolError: if an option is unknown, is missing or has a value that it cannot have.
+      InbolError: if an option is unknown, missing or empty, or has a value that it cannot have.
       SystemExit: after --help.
     """
     _join_help_lines(config)
     given, typed, file = _from_file(list(words))
     args, said = [*given, *typed], io.StringIO()  # of equal options the last one counts
+    for before, word in itertools.pairwise([program, *args]):
+        option, is_value, value = word.partition("=")
+        if not word.startswith("--"):
+            option, is_value, value = before, True, word
+        # An empty path would be this folder; a shell makes one of a variable that is not set.
+        if is_value and not value and option != "--system":
+            place = f" in {file}" if option in given else ""
+            raise InbolError(f"{option} ''{place}: is empty; give it a value, or leave it out")
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(config, prog=program, args=args, config=_MARKERS)  # or --help
@@ -128,8 +139,10 @@ def parse_options(config: type, program: str, words: Sequence[str]) -> Any:
         if left.code:
             message = _on_one_line(said.getvalue())
             hint = "; the number of samples is --n" * ("--num-samples" in args)
-            named = {*given} & {*re.findall(r"--[\w.-]*\w", message)}
-            hint += "".join(f"; {option} is in {file}" for option in sorted(named))
+            # Its options, or values that belong to none, as the second one of `n: [3, 4]`.
+            named = [w for w in given if re.search(rf"(?<![\w.-]){re.escape(w)}(?!\w)", message)]
+            named = [w for w in named if w.startswith("--")] or named
+            hint += "".join(f"; {word} is in {file}" for word in dict.fromkeys(named))
             raise InbolError(message + hint) from left
         raise
 

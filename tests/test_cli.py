@@ -119,6 +119,9 @@ def test_options_in_a_file_are_those_of_the_command_line(
         ("templates: [{a: b}]", "--config FILE: cannot be read (no value may hold a mapping)"),
         ('out: "a\\0b"', "cannot be written (embedded null byte)"),
         ("seed: !!python/object/apply:os.getcwd []", "--seed is in FILE"),
+        ("seed: [3, 4]", "4; "),
+        ("seed: [3, 4]", "; 4 is in FILE"),
+        ("templates:", "--templates '' in FILE: is empty"),
         (None, "--config FILE: cannot be read ([Errno 2] No such file"),
     ],
 )
@@ -331,8 +334,38 @@ def test_what_the_command_line_does_not_take_is_said_on_one_line(
     assert message in fails(capsys, main, *words, "--out", tmp_path / "out")
 
 
-def test_a_command_that_is_missing(capsys):
-    assert "no command 'world'; see inbol --help" in fails(capsys, main, "world")
+@pytest.mark.parametrize(
+    ("words", "perhaps"),
+    [
+        ("world", "; perhaps world export"),
+        ("wrld", "; perhaps world export"),
+        ("data", "; perhaps data import"),
+        ("data impot", "; perhaps data import"),
+        ("confidense --n 3", "; perhaps confidence"),
+        ("xyz", ""),
+    ],
+)
+def test_a_command_that_is_missing(capsys, words, perhaps):
+    assert f"{perhaps}; see inbol --help" in fails(capsys, main, *words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["world", "export", "--out", ""], "--out"),
+        (["world", "export", "--out="], "--out"),
+        (["convert", str(TINY), ""], str(TINY)),
+        (["confidence", "--data", "", "--out", "out"], "--data"),
+        (["evaluate", "--in-domain", "x", "--models", "base", "", "--out", "out"], "base"),
+        (["sft", "--data", "x", "--model", "", "--out", "out"], "--model"),
+        (["confidence", "--data", "x", "--endpoint", "", "--out", "out"], "--endpoint"),
+    ],
+)
+def test_an_empty_value_is_refused(tmp_path, monkeypatch, capsys, words, option):
+    """An empty path would be the folder that one is in, and an empty option the default."""
+    monkeypatch.chdir(tmp_path)
+    assert f"{option} '': is empty; give it a value" in fails(capsys, main, *words)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_an_interruption_is_said_and_ends_with_130(tmp_path, monkeypatch, capsys):
