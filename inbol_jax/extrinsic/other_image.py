@@ -8,6 +8,7 @@ tells it of things that few images are asked about.
 
 import itertools
 import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -30,6 +31,10 @@ from inbol_jax.responses.yes_no import read_yes_no
 
 CANDIDATES = 4  # images of which a model is asked whether they hold the thing
 SURE = math.log(0.9)  # least log-probability of its "no"
+# What a word begins with that sounds so: "an hour glass", "a uniform", "a one-way sign".
+_VOWEL = re.compile(
+    r"[ai]|e(?!u|we)|o(?!nce?\b|ne\b)|u(?!ni|s[aeu]|t[ei]|rin|kul)|hour|hono|heir|x-"
+)
 
 
 def _thing(example: VQAExample, context: Context) -> str | None:
@@ -72,14 +77,14 @@ def _says(said: Generation | None, word: str) -> bool:
 def existence_question(thing: str) -> str:
     """Whether an image holds a thing.
 
-    >>> existence_question("old clock")
-    'Is there an old clock?'
+    >>> existence_question("hour glass")
+    'Is there an hour glass?'
     >>> existence_question("shoes")
     'Are there shoes?'
     """
     if PLURAL.search(thing):
         return f"Are there {thing}?"
-    return f"Is there {'an' if thing[0] in 'aeiou' else 'a'} {thing}?"
+    return f"Is there {'an' if _VOWEL.match(thing) else 'a'} {thing}?"
 
 
 @register_generator("other_image", prepare=_find_images, own_question=True)

@@ -99,6 +99,10 @@ def test_two_dogs_are_dogs():
         ("red star", "Is there a red star?"),
         ("old clock", "Is there an old clock?"),
         ("shoes", "Are there shoes?"),
+        ("hour glass", "Is there an hour glass?"),
+        ("uniform", "Is there a uniform?"),
+        ("umbrella", "Is there an umbrella?"),
+        ("one-way sign", "Is there a one-way sign?"),
     ],
 )
 def test_whether_a_thing_is_there(thing, question):
