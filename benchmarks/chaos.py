@@ -348,6 +348,8 @@ def until(place: str, call: str, number: str, *words: str) -> int:
 def interpreter_starts(text: str) -> bool:
     """Whether SIGINT ended Python before the package's first lines, which handle it, had run."""
     ours = re.findall(r"inbol_jax/(\S+)\.py", text)
+    if "Fatal Python error: init_" in text:  # before there is any frame
+        return not ours
     return text.rstrip().endswith("KeyboardInterrupt") and {*ours} <= {"__main__", "interruption"}
 
 

@@ -1,5 +1,6 @@
 """The short form of benchmarks/chaos.py: that it kills, restarts and compares."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,22 @@ def test_a_stage_that_is_killed_makes_what_an_undisturbed_one_does(tmp_path):
     assert line.endswith(" 0 differences")
     assert all(f"{name} 1" in line for name in ("SIGKILL", "SIGTERM", "SIGINT"))
     assert faults == ["0 faults"]
+
+
+@pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        (
+            "Fatal Python error: init_sys_streams: can't\nKeyboardInterrupt\n\n<no Python frame>",
+            True,
+        ),
+        ('File "a/inbol_jax/__main__.py", line 3\nKeyboardInterrupt\n', True),
+        ('File "a/inbol_jax/cli.py", line 3\nKeyboardInterrupt\n', False),
+        ('File "a/inbol_jax/cli.py", line 3\nValueError\n', False),
+    ],
+)
+def test_what_python_s_own_start_says_is_told_from_our_faults(text, starts):
+    assert runpy.run_path(str(SCRIPT))["interpreter_starts"](text) is starts
 
 
 @pytest.mark.slow
